@@ -1,0 +1,45 @@
+# Every target makes the environment it needs: .venv, built once and again when pyproject.toml changes.
+PYTHON ?= python3
+STUDY ?= studies/lr_vs_batch.yaml
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+# Tests marked gpu run only where there is one.
+NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
+
+.PHONY: env study check test test-fast test-ray clean
+
+env: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). \
+	Name another with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e ".[g2p,pos]" --group dev
+	@touch $@
+
+study: $(READY)  ## make study STUDY=studies/noisy_quadratic.yaml ARGS="--resume"
+	$(BIN)/python -m scaling.study $(STUDY) $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+test: $(READY)  ## everything but the tests marked slow
+	$(BIN)/python -m pytest -m "not slow $(NO_GPU)" $(ARGS)
+
+test-fast: $(READY)  ## no Ray cluster: what to run while working
+	$(BIN)/python -m pytest -m "not slow and not ray $(NO_GPU)" $(ARGS)
+
+test-ray: $(READY)
+	$(BIN)/python -m pytest -m "ray and not slow $(NO_GPU)" $(ARGS)
+
+# Studies' results (runs/, reports/, mlflow.db) stay.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""How far can the batch of a Transformer grow, and what does it cost?"""

@@ -1,0 +1,1 @@
+"""What the trials of a study say: pure functions from rows to numbers with intervals."""

@@ -1,0 +1,210 @@
+"""The first paragraph: what the study answers, and no more than its intervals support."""
+
+from collections.abc import Sequence
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.findings import Findings
+from scaling.analysis.recommend import Recommendation
+from scaling.analysis.regret import Regret
+from scaling.analysis.wording import between, counted, joined, number, rate
+
+_REFERENCE_EXPONENTS = {0.0: "no scaling", 0.5: "square-root scaling", 1.0: "linear scaling"}
+
+
+def answer(findings: Findings, recommendation: Recommendation) -> str:
+    """The study's question, answered from the numbers in a few sentences."""
+    if findings.sweep.is_joint:
+        sentences = [_joint(findings)]
+    elif not findings.one_series:
+        sentences = [_best_cell(findings, recommendation)]
+    else:
+        sentences = [
+            _steps(findings),
+            _critical_batch(findings),
+            _best_lr(findings),
+            _rules(findings),
+            _gap(findings),
+        ]
+    sentences += [_flags(findings)]
+    text = " ".join(sentence for sentence in sentences if sentence)
+    return text or "Not enough data: no trial ended with a loss or reached a target."
+
+
+def _joint(findings: Findings) -> str:
+    cell = findings.cells[0]
+    if cell.best is None:
+        return "Not enough data: no trial of the joint search ended with a loss."
+    best = cell.best
+    loss = cell.validation_loss
+    text = (
+        f"The best of {counted(cell.num_trials, 'trial')} in the joint search has a batch of "
+        f"{best.global_batch_size:,} and a peak learning rate of {rate(best.peak_lr)}"
+    )
+    if cell.source == "confirm":
+        text += (
+            f"; over {counted(loss.count, 'new seed')} its validation loss is "
+            f"{number(loss.value)} {between(loss.interval)}"
+        )
+    else:
+        text += f", with a validation loss of {number(loss.value)} in the trial that was picked"
+    return text + ". A joint search finds a recipe; it does not compare tuned batch sizes."
+
+
+def _best_cell(findings: Findings, recommendation: Recommendation) -> str:
+    if recommendation.global_batch_size is None:
+        return recommendation.reason
+    return f"Of {counted(len(findings.cells), 'cell')}: {recommendation.reason}"
+
+
+def _steps(findings: Findings) -> str:
+    """Steps to target at the smallest and the largest batch that reached it."""
+    if not findings.sweep.has_target:
+        return _losses(findings)
+    reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
+    reached.sort(key=_batch)
+    goal = "the target"
+    if findings.sweep.target is not None:
+        goal = f"a validation loss of {number(findings.sweep.target)}"
+    if len(reached) < 2:
+        return f"Not enough data on steps: {counted(len(reached), 'batch')} always reached {goal}."
+    first, last = reached[0], reached[-1]
+    fewest, most = last.target.steps.value, first.target.steps.value
+    assert fewest is not None
+    assert most is not None
+    text = (
+        f"From a batch of {_batch(first):,} to one of {_batch(last):,}, steps to {goal} go "
+        f"from {number(most)} to {number(fewest)}, {number(most / fewest, 2)} times fewer for "
+        f"{number(_batch(last) / _batch(first), 2)} times the examples a step"
+    )
+    missing = [cell for cell in findings.cells if cell.target.steps.value is None]
+    if missing:
+        sizes = ", ".join(f"{_batch(cell):,}" for cell in missing)
+        text += f" (not always reached at {sizes})"
+    return text + "."
+
+
+def _losses(findings: Findings) -> str:
+    measured = [cell for cell in findings.cells if cell.validation_loss.value is not None]
+    if not measured:
+        return ""
+    best = min(measured, key=lambda cell: cell.validation_loss.value or 0.0)
+    name = findings.sweep.loss_name.replace("_", " ")
+    return (
+        f"The lowest {name} of {counted(len(measured), 'batch')} is "
+        f"{number(best.validation_loss.value)} {_interval_or_none(best)}at {_batch(best):,} "
+        f"with a peak learning rate of {rate(best.best.peak_lr if best.best else None)}."
+    )
+
+
+def _interval_or_none(cell: CellResult) -> str:
+    interval = cell.validation_loss.interval
+    return f"{between(interval)} " if interval else ""
+
+
+def _critical_batch(findings: Findings) -> str:
+    if not findings.sweep.has_target:
+        return ""
+    fit = findings.tradeoff
+    if fit.value is None:
+        return f"The critical batch size is not determined: {fit.note}."
+    text = f"The trade-off of steps against examples bends at {number(fit.value)} examples "
+    text += between(fit.interval)
+    noise = findings.noise_scale.estimate
+    if noise.value is not None:
+        text += f"; the gradient noise scale is {number(noise.value)} {between(noise.interval)}"
+    return text + "."
+
+
+def _best_lr(findings: Findings) -> str:
+    scaling = findings.lr_scaling
+    exponent = scaling.exponent
+    if not any(cell.curve for cell in findings.cells):
+        return ""
+    if exponent.value is None or exponent.interval is None:
+        return f"Not enough data to say how the best rate moves with the batch ({scaling.note})."
+    low, high = exponent.interval
+    kept = [name for p, name in _REFERENCE_EXPONENTS.items() if low <= p <= high]
+    against = [name for p, name in _REFERENCE_EXPONENTS.items() if not low <= p <= high]
+    text = (
+        f"The best peak learning rate moves as the batch to the power {exponent.value:.3f} "
+        f"[{low:.3f}, {high:.3f}]"
+    )
+    if kept:
+        text += f", which does not contradict {joined(kept, 'or')}"
+    if against:
+        text += f"{' but speaks' if kept else ' and speaks'} against {joined(against, 'and')}"
+    return text + "."
+
+
+def _rules(findings: Findings) -> str:
+    """Which rules cost something, diverged or cannot be told from tuning."""
+    if not findings.regrets:
+        return ""
+    phrases = [
+        phrase
+        for rule in findings.sweep.rules
+        if (phrase := _rule([r for r in findings.regrets if r.rule == rule]))
+    ]
+    if not phrases:
+        return "Not enough data to say what a rule costs."
+    return f"Instead of tuning at each batch, carrying the recipe costs: {'; '.join(phrases)}."
+
+
+def _rule(rows: Sequence[Regret]) -> str:
+    """What one rule costs at its worst; empty where nothing was measured."""
+    measured = [r for r in rows if r.regret is not None]
+    worst = max(measured, key=lambda r: r.regret or 0.0, default=None)
+    words: list[str] = []
+    if worst is not None and any(r.interval and r.interval[0] > 0 for r in measured):
+        words.append(
+            f"at most {number(worst.regret)} {between(worst.interval)} nats "
+            f"(at {worst.global_batch_size:,})"
+        )
+    elif any(r.interval for r in measured):
+        words.append("nothing that the intervals tell from zero")
+    elif measured:
+        words.append("an amount without an interval")
+    lost = [f"{r.global_batch_size:,}" for r in rows if r.diverged]
+    if lost:
+        words.append(f"divergence at {', '.join(lost)}")
+    return f"{rows[0].rule} {' and '.join(words)}" if words else ""
+
+
+def _gap(findings: Findings) -> str:
+    measured = [cell for cell in findings.cells if cell.gap.value is not None]
+    bounded = [cell for cell in measured if cell.gap.interval is not None]
+    if not measured:
+        return ""
+    if not bounded:
+        return "Not enough data on the generalization gap: it has no interval without seeds."
+    bounded.sort(key=_batch)
+    first, last = bounded[0], bounded[-1]
+    text = (
+        f"The generalization gap is {number(first.gap.value)} {between(first.gap.interval)} nats "
+        f"at {_batch(first):,}"
+    )
+    if first is last:
+        return text + "."
+    text += f" and {number(last.gap.value)} {between(last.gap.interval)} at {_batch(last):,}"
+    return text + (
+        "; these intervals overlap." if _overlap(first, last) else "; these intervals are apart."
+    )
+
+
+def _overlap(first: CellResult, last: CellResult) -> bool:
+    a, b = first.gap.interval, last.gap.interval
+    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
+
+
+def _flags(findings: Findings) -> str:
+    flagged = [cell.label for cell in findings.cells if cell.undertuned]
+    if not flagged:
+        return ""
+    if len(flagged) == len(findings.cells) and len(flagged) > 1:
+        return "Every cell may be undertuned, so these comparisons may change with more search."
+    return f"Possibly undertuned, so read with care: {'; '.join(flagged)}."
+
+
+def _batch(cell: CellResult) -> int:
+    assert cell.global_batch_size is not None
+    return cell.global_batch_size

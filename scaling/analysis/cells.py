@@ -1,0 +1,148 @@
+"""All that is known of one cell, from its search and its confirm trials."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
+from scaling.analysis.lr_scaling import LrCurve, lr_curve
+from scaling.analysis.rows import Cell, Sweep, TrialRow
+from scaling.analysis.targets import ToTarget, best_recipe, to_target
+from scaling.analysis.tuning import pooled_sd, undertuned_reasons
+from scaling.analysis.uncertainty import ABSENT, Estimate, Interval, ratio_of_means
+
+Source = Literal["confirm", "search"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell.
+
+    Attributes:
+        cell: Its scientific values; empty for a joint search.
+        global_batch_size: Examples per step; in a joint search those of the best recipe; None
+            when no trial gave one.
+        num_trials: Search trials.
+        num_seeds: Seeds of the best recipe: those of confirm, or of a table with a seed column.
+        num_censored: Search and confirm trials that ended and never reached the target.
+        num_diverged: Trials of all phases in this cell that blew up.
+        source: Which phase the losses and times are from.
+        best: A trial with the best recipe found by the search; None if every one was lost.
+        curve: Loss against rate; None when the rate was not searched in this cell.
+        held_out: The split that the gap uses.
+        undertuned: Why the cell needs more search; empty when it does not.
+    """
+
+    cell: Cell
+    global_batch_size: int | None
+    num_trials: int
+    num_seeds: int
+    num_censored: int
+    num_diverged: int
+    source: Source
+    best: TrialRow | None
+    curve: LrCurve | None
+    validation_loss: Estimate
+    train_loss: Estimate
+    test_loss: Estimate
+    gap: Estimate
+    held_out: HeldOut
+    target: ToTarget
+    noise_scale: Estimate
+    steps: Estimate
+    undertuned: tuple[str, ...]
+    replicates: tuple[TrialRow, ...]
+
+    @property
+    def series(self) -> str:
+        """What tells this cell from others with the same batch; empty when nothing does."""
+        return label({k: v for k, v in self.cell.items() if k != "global_batch_size"})
+
+    @property
+    def label(self) -> str:
+        """The cell in words."""
+        return label(self.cell) or "all trials"
+
+    @property
+    def best_peak_lr(self) -> float | None:
+        """The fitted optimum where there is one, else the rate of the best trial."""
+        if self.curve is not None and self.curve.optimum is not None and self.curve.edge is None:
+            return self.curve.optimum
+        return self.best.peak_lr if self.best else None
+
+    @property
+    def best_peak_lr_interval(self) -> Interval | None:
+        """Of the fitted optimum."""
+        return self.curve.interval if self.curve and self.curve.edge is None else None
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """Names and values in words, as in `optimizer sgd, clip_norm 1.0`."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
+    """Every cell of a sweep, in its order."""
+    noise = _objective_noise(sweep)
+    return tuple(_cell_result(sweep, cell, noise) for cell in sweep.cells)
+
+
+def _cell_result(sweep: Sweep, cell: Cell, noise_sd: float | None) -> CellResult:
+    search, confirm = sweep.rows_of(cell, "search"), sweep.rows_of(cell, "confirm")
+    curve = None if sweep.is_joint else lr_curve(search)
+    tuned = best_recipe(search)
+    replicates = tuple(row for row in (confirm or tuned) if row.ended)
+    held_out: HeldOut = "validation_loss"
+    if confirm and any(row.test_loss is not None for row in replicates):
+        held_out = "test_loss"
+    seeds = {row.seed for row in replicates if row.seed is not None}
+    any_row = next(iter(tuned or replicates or search), None)
+    shared = not sweep.is_joint or bool(tuned)
+    return CellResult(
+        cell=cell,
+        global_batch_size=any_row.global_batch_size if any_row and shared else None,
+        num_trials=len(search),
+        num_seeds=len(seeds) if confirm or len(seeds) > 1 else 0,
+        num_censored=sum(row.censored for row in search + confirm) if sweep.has_target else 0,
+        num_diverged=sum(row.status == "diverged" for row in sweep.rows if row.cell == cell),
+        source="confirm" if confirm else "search",
+        best=tuned[0] if tuned else None,
+        curve=curve,
+        validation_loss=loss_estimate(replicates, "validation_loss"),
+        train_loss=loss_estimate(replicates, "train_loss"),
+        test_loss=loss_estimate(replicates, "test_loss") if confirm else ABSENT,
+        gap=gap_estimate(replicates, held_out),
+        held_out=held_out,
+        target=to_target(confirm, tuned if sweep.is_joint else search)
+        if sweep.has_target
+        else ToTarget(),
+        noise_scale=_noise_scale(replicates),
+        steps=_whole_run(replicates),
+        undertuned=undertuned_reasons(search, curve, noise_sd),
+        replicates=replicates,
+    )
+
+
+def _noise_scale(rows: Sequence[TrialRow]) -> Estimate:
+    """The noise scale tr Σ / |G|² in examples, as a ratio of means over replicates."""
+    pairs = [
+        (row.grad_covariance_trace, row.grad_sq_norm)
+        for row in rows
+        if row.grad_covariance_trace is not None and row.grad_sq_norm is not None
+    ]
+    return ratio_of_means([trace for trace, _ in pairs], [square for _, square in pairs])
+
+
+def _whole_run(rows: Sequence[TrialRow]) -> Estimate:
+    """Steps of the longest replicate: their number is decided before the run."""
+    steps = [row.steps for row in rows if row.steps is not None and row.status == "done"]
+    return Estimate(max(steps), None, len(steps)) if steps else ABSENT
+
+
+def _objective_noise(sweep: Sweep) -> float | None:
+    """Standard deviation of the search's objective over seeds of one recipe, over all cells."""
+    groups: list[list[float]] = []
+    for cell in sweep.cells:
+        rows = sweep.rows_of(cell, "confirm")
+        groups.append([row.objective for row in rows if row.objective is not None])
+    return pooled_sd(groups)

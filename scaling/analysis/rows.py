@@ -1,0 +1,191 @@
+"""Trials as the analysis sees them: one flat row each, from a study or from a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from scaling.records import (
+    Measurement,
+    Phase,
+    Status,
+    StudyRecord,
+    TrialRecord,
+    crossing,
+    objective_value,
+)
+from scaling.spec import StudySpec
+
+Cell = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial. Losses are in nats per target; None is what was not measured.
+
+    Attributes:
+        recipe_key: Equal for trials that differ in the seed alone.
+        objective: What the search minimizes; orders trials and is never a result.
+        steps: Optimizer steps of the whole run.
+        steps_to_target: Steps until the target was first reached; None when it never was.
+        grad_sq_norm: Last estimate of |G|².
+        grad_covariance_trace: Last estimate of tr Σ, for one example.
+        choices: The nuisance values that the search drew.
+        recipe: All resolved hyperparameters, where known.
+    """
+
+    trial_id: str
+    phase: Phase
+    status: Status
+    cell: Cell
+    global_batch_size: int
+    recipe_key: str
+    peak_lr: float | None = None
+    seed: int | None = None
+    rule: str | None = None
+    warmup_steps: int | None = None
+    clip_norm: float | None = None
+    objective: float | None = None
+    validation_loss: float | None = None
+    validation_loss_stderr: float | None = None
+    train_loss: float | None = None
+    train_loss_stderr: float | None = None
+    test_loss: float | None = None
+    test_loss_stderr: float | None = None
+    steps: float | None = None
+    examples: float | None = None
+    seconds: float | None = None
+    steps_to_target: float | None = None
+    examples_to_target: float | None = None
+    seconds_to_target: float | None = None
+    grad_sq_norm: float | None = None
+    grad_covariance_trace: float | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """True when the trial ran to an end that says something about its recipe."""
+        return self.status in ("done", "stopped", "diverged")
+
+    @property
+    def censored(self) -> bool:
+        """True when the trial ended normally and never reached the target."""
+        return self.status in ("done", "stopped") and self.steps_to_target is None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All trials of one question, and what must be known of the study to read them.
+
+    Attributes:
+        cells: The scientific values compared; one empty mapping for a joint search.
+        has_target: True when steps to a target were counted.
+        target: The validation loss to reach; None when there is none or it is not known.
+        rules: The rules of the transfer phase.
+        base_batch_size: Examples per step at which the transferred recipe was tuned.
+        refused: (rule, global_batch_size) at which a rule defines no recipe.
+        loss_name: What the validation loss is called where it came from.
+    """
+
+    name: str
+    question: str
+    rows: tuple[TrialRow, ...]
+    cells: tuple[Cell, ...]
+    has_target: bool = False
+    target: float | None = None
+    objective: str = "validation_loss"
+    rules: tuple[str, ...] = ()
+    base_batch_size: int | None = None
+    refused: frozenset[tuple[str, int]] = frozenset()
+    loss_name: str = "validation_loss"
+
+    @property
+    def is_joint(self) -> bool:
+        """True when the batch size was searched together with the rest, in one empty cell."""
+        return self.cells == ({},) and len({row.global_batch_size for row in self.rows}) > 1
+
+    def rows_of(self, cell: Cell, phase: Phase) -> tuple[TrialRow, ...]:
+        """The rows of one cell in one phase, in the order in which they were started."""
+        return tuple(row for row in self.rows if row.phase == phase and row.cell == cell)
+
+
+def sweep_of(study: StudyRecord) -> Sweep:
+    """The rows of a recorded study; trials that are still running are left out."""
+    spec = study.spec
+    ended = [trial for trial in study.trials if trial.status != "running"]
+    return Sweep(
+        name=spec.name,
+        question=spec.question,
+        rows=tuple(row_of(trial, spec) for trial in ended),
+        cells=_cells(spec, ended),
+        has_target=spec.target is not None,
+        target=spec.target.at_most if spec.target else None,
+        objective=spec.search.objective,
+        rules=spec.transfer.rules if spec.transfer else (),
+        base_batch_size=spec.transfer.base_batch_size if spec.transfer else None,
+        refused=_refused(study.environment),
+    )
+
+
+def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
+    """One trial as a row; a diverged or failed trial has no final losses and no target."""
+    final = trial.final
+    lost = trial.status in ("diverged", "failed")
+    last = None if lost else final
+    reached = None if lost or spec.target is None else crossing(trial.measurements, spec.target)
+    noise = next((m for m in reversed(trial.measurements) if m.grad_sq_norm is not None), None)
+    recipe = trial.recipe
+    return TrialRow(
+        trial_id=trial.trial_id,
+        phase=trial.phase,
+        status=trial.status,
+        cell=dict(trial.cell),
+        global_batch_size=recipe.global_batch_size,
+        recipe_key=trial.trial_id,
+        peak_lr=recipe.peak_lr,
+        seed=recipe.seed,
+        rule=trial.rule,
+        warmup_steps=recipe.warmup_steps,
+        clip_norm=recipe.clip_norm,
+        objective=objective_value(trial, spec),
+        validation_loss=last.validation_loss if last else None,
+        validation_loss_stderr=last.validation_loss_stderr if last else None,
+        train_loss=last.train_loss if last else None,
+        train_loss_stderr=last.train_loss_stderr if last else None,
+        test_loss=last.test_loss if last else None,
+        test_loss_stderr=last.test_loss_stderr if last else None,
+        steps=final.step if final else None,
+        examples=final.examples if final else None,
+        seconds=final.seconds if final else None,
+        steps_to_target=reached.steps if reached else None,
+        examples_to_target=reached.examples if reached else None,
+        seconds_to_target=reached.seconds if reached else None,
+        grad_sq_norm=noise.grad_sq_norm if noise else None,
+        grad_covariance_trace=noise.grad_covariance_trace if noise else None,
+        choices=dict(trial.choices),
+        recipe=asdict(recipe),
+        measurements=trial.measurements,
+    )
+
+
+def _cells(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Cell, ...]:
+    """The cells that have trials, in the order of the study file."""
+    axes = spec.scientific_values()
+    if not axes:
+        return ({},)
+    seen: list[Cell] = []
+    for trial in trials:
+        if dict(trial.cell) not in seen:
+            seen.append(dict(trial.cell))
+    places = {name: [repr(value) for value in values] for name, values in axes.items()}
+
+    def place(cell: Cell) -> list[int]:
+        return [places[name].index(repr(cell[name])) for name in axes if name in cell]
+
+    return tuple(sorted(seen, key=place))
+
+
+def _refused(environment: Mapping[str, Any]) -> frozenset[tuple[str, int]]:
+    refusals = cast("list[dict[str, Any]]", environment.get("rules_refused") or [])
+    return frozenset((str(r["rule"]), int(r["global_batch_size"])) for r in refusals)

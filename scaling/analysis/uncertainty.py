@@ -1,0 +1,119 @@
+"""Estimates with 90% intervals.
+
+Seeds are few, so means get Student's t: a percentile bootstrap over 2, 3, 5 or 10 seeds covers
+51, 62, 78 or 85% where it promises 90%. A quantity without a replicate has no interval.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from scipy.special import stdtrit  # pyright: ignore -- scipy ships no types
+
+LEVEL = 0.9
+"""Share of intervals that cover the truth, if their assumptions hold."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval; None is what the data do not allow.
+
+    Attributes:
+        count: Replicates behind the value.
+    """
+
+    value: float | None = None
+    interval: Interval | None = None
+    count: int = 0
+
+
+ABSENT = Estimate()
+"""Nothing was measured."""
+
+
+def t_quantile(degrees: float) -> float:
+    """The two-sided 90% point of Student's t; 1.645 for infinitely many degrees of freedom."""
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))  # pyright: ignore -- scipy ships no types
+
+
+def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None) -> Estimate:
+    """Mean over replicates, with an interval from their spread and from a shared error.
+
+    Args:
+        values: One number a seed.
+        shared_stderr: Standard error that all seeds share, as that of evaluating on the same
+            sample of a split; it does not average down over seeds. None leaves it out.
+
+    Returns:
+        No value without replicates, no interval with a single one (its spread is not known).
+
+    Source: Welch 1947 and Satterthwaite 1946, for the degrees of freedom of the sum.
+    """
+    count = len(values)
+    if count == 0:
+        return Estimate()
+    mean = fmean(values)
+    if count == 1:
+        return Estimate(mean, None, 1)
+    over_seeds = variance(values) / count
+    total = over_seeds + (shared_stderr or 0.0) ** 2
+    if total == 0:
+        return Estimate(mean, (mean, mean), count)
+    degrees = (count - 1) * (total / over_seeds) ** 2 if over_seeds > 0 else math.inf
+    half = t_quantile(min(degrees, 1e6)) * math.sqrt(total)
+    return Estimate(mean, (mean - half, mean + half), count)
+
+
+def ratio_of_means(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """Ratio of two paired means of non-negative quantities, with Fieller's interval.
+
+    The mean of the ratios would be biased where the denominators are noisy.
+
+    Returns:
+        No value when the mean denominator is not above zero; no interval with fewer than two
+        pairs, or where the denominator is not clearly above zero.
+
+    Source: Fieller 1954, Some problems in interval estimation.
+    """
+    count = len(numerators)
+    if count == 0 or fmean(denominators) <= 0:
+        return Estimate(count=count)
+    top, bottom = fmean(numerators), fmean(denominators)
+    if count == 1:
+        return Estimate(top / bottom, None, 1)
+    scale = t_quantile(count - 1) ** 2 / count
+    cross = sum((n - top) * (d - bottom) for n, d in zip(numerators, denominators, strict=True)) / (
+        count - 1
+    )
+    a = bottom**2 - scale * variance(denominators)
+    b = top * bottom - scale * cross
+    c = top**2 - scale * variance(numerators)
+    discriminant = b * b - a * c
+    if a <= 0 or discriminant < 0:
+        return Estimate(top / bottom, None, count)
+    root = math.sqrt(discriminant)
+    return Estimate(top / bottom, (max(0.0, (b - root) / a), (b + root) / a), count)
+
+
+def slope_estimate(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Least-squares slope of y on x, with Student's t on n − 2 degrees of freedom.
+
+    Returns:
+        No value with fewer than two distinct x, no interval with fewer than three points.
+    """
+    count = len(x)
+    if len(set(x)) < 2:
+        return Estimate(count=count)
+    x_mean, y_mean = fmean(x), fmean(y)
+    s_xx = sum((a - x_mean) ** 2 for a in x)
+    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / s_xx
+    if count < 3:
+        return Estimate(slope, None, count)
+    residual = sum((b - y_mean - slope * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True)) / (
+        count - 2
+    )
+    half = t_quantile(count - 2) * math.sqrt(residual / s_xx)
+    return Estimate(slope, (slope - half, slope + half), count)

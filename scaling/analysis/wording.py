@@ -1,0 +1,47 @@
+"""Numbers as people read them; shared by the first paragraph, the tables and the figures."""
+
+import math
+from collections.abc import Sequence
+
+from scaling.analysis.uncertainty import Interval
+
+DASH = "–"
+"""Stands for what was not measured."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to some significant digits, whole ones in full: 0.0123, 1.24, 12,800, 3.2e-05."""
+    if value is None:
+        return DASH
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
+        return f"{value:.{max(digits - 2, 0)}e}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    magnitude = math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(digits - 1 - magnitude, 0)}f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: 0.0012, 3.2e-05."""
+    return DASH if value is None else f"{value:.2g}"
+
+
+def between(interval: Interval | None, digits: int = 3) -> str:
+    """An interval in brackets; says so where there is none."""
+    if interval is None:
+        return "no interval"
+    return f"[{number(interval[0], digits)}, {number(interval[1], digits)}]"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and its noun: 1 seed, 3 seeds."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}es" if noun.endswith(("ch", "s")) else f"{count:,} {noun}s"
+
+
+def joined(words: Sequence[str], conjunction: str) -> str:
+    """A list in words: a, b and c."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"

@@ -1,0 +1,128 @@
+"""Batch arithmetic: global batch = micro-batch × accumulation steps × workers; integers only."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """How one global batch is spread over workers and over the forwards of each worker.
+
+    Attributes:
+        micro_batch_size: Examples per worker per forward.
+        grad_accum_steps: Forwards of each worker per optimizer step.
+        world_size: Data-parallel workers.
+    """
+
+    micro_batch_size: int
+    grad_accum_steps: int
+    world_size: int
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples per optimizer step."""
+        return self.micro_batch_size * self.grad_accum_steps * self.world_size
+
+
+def split_batch(
+    global_batch_size: int, *, world_size: int, micro_batch_size: int | None
+) -> BatchSplit:
+    """Spread a global batch evenly over workers, in the fewest equal forwards that fit.
+
+    Args:
+        global_batch_size: Examples per optimizer step.
+        world_size: Data-parallel workers.
+        micro_batch_size: Most examples per worker per forward; None for no bound.
+
+    Returns:
+        The split whose micro-batch is the largest divisor of a worker's share that is within
+        the bound, so that every forward of every worker holds equally many examples.
+
+    Raises:
+        ValueError: If a size is not positive, or the workers cannot have equal shares; the
+            message says the nearest batch sizes for which they can.
+    """
+    _require_positive("global_batch_size", global_batch_size)
+    _require_positive("world_size", world_size)
+    if micro_batch_size is not None:
+        _require_positive("micro_batch_size", micro_batch_size)
+    feasible = nearest_feasible(global_batch_size, world_size)
+    if global_batch_size not in feasible:
+        raise ValueError(
+            f"global_batch_size {global_batch_size} is not a multiple of {world_size} workers; "
+            f"nearest feasible: {' and '.join(map(str, feasible))}"
+        )
+    share = global_batch_size // world_size
+    bound = share if micro_batch_size is None else micro_batch_size
+    micro = _largest_divisor(share, at_most=bound)
+    return BatchSplit(
+        micro_batch_size=micro, grad_accum_steps=share // micro, world_size=world_size
+    )
+
+
+def nearest_feasible(global_batch_size: int, world_size: int) -> tuple[int, ...]:
+    """The batch size itself where `world_size` divides it, else the multiples on both sides.
+
+    A batch smaller than `world_size` has only the one above.
+    """
+    below = global_batch_size // world_size * world_size
+    if below == global_batch_size:
+        return (below,)
+    return (below, below + world_size) if below else (world_size,)
+
+
+def steps_for_examples(examples: int, *, global_batch_size: int, min_steps: int) -> int:
+    """Optimizer steps of a trial whose budget is in examples.
+
+    Args:
+        examples: Training examples the trial must see at least.
+        global_batch_size: Examples per optimizer step.
+        min_steps: Optimizer steps the trial takes at least.
+
+    Returns:
+        `max(min_steps, examples / global_batch_size rounded up)`.
+
+    Raises:
+        ValueError: If `examples` or `min_steps` is negative, or the batch size is not positive.
+    """
+    _require_positive("global_batch_size", global_batch_size)
+    if examples < 0 or min_steps < 0:
+        raise ValueError(f"examples {examples} and min_steps {min_steps} must not be negative")
+    return max(min_steps, -(-examples // global_batch_size))
+
+
+def rank_slice(split: BatchSplit, *, rank: int, micro_batch: int) -> tuple[int, int]:
+    """Where in the global batch one micro-batch of one worker lies.
+
+    The ranges of all ranks and micro-batches partition the positions 0 … global_batch_size − 1:
+    each worker holds one contiguous share, cut into its micro-batches in order. The examples at
+    those positions depend on the seed and the step alone, never on the split.
+
+    Args:
+        split: How the global batch is spread.
+        rank: Which worker, from 0.
+        micro_batch: Which of the worker's forwards in this step, from 0.
+
+    Returns:
+        First position and the one after the last.
+
+    Raises:
+        ValueError: If the split has no such rank or micro-batch.
+    """
+    if not 0 <= rank < split.world_size:
+        raise ValueError(f"rank {rank} is not in 0 … {split.world_size - 1}")
+    if not 0 <= micro_batch < split.grad_accum_steps:
+        raise ValueError(f"micro_batch {micro_batch} is not in 0 … {split.grad_accum_steps - 1}")
+    start = (rank * split.grad_accum_steps + micro_batch) * split.micro_batch_size
+    return start, start + split.micro_batch_size
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} {value} must be at least 1")
+
+
+def _largest_divisor(number: int, *, at_most: int) -> int:
+    """The largest divisor of `number` that does not exceed `at_most`."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return max(d for pair in ((d, number // d) for d in small) for d in pair if d <= at_most)

@@ -1,0 +1,165 @@
+"""What a study shows while it runs: a live view on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from scaling.records import Measurement, Phase, TrialRecord, objective_value
+from scaling.space import PlannedTrial, cell_name
+from scaling.spec import StudySpec
+
+
+@dataclass
+class _CellProgress:
+    num_planned: int = 0
+    num_ended: int = 0
+    num_running: int = 0
+    num_diverged: int = 0
+    best: TrialRecord | None = None
+
+
+@dataclass
+class _State:
+    phases: str = "starting worker groups"
+    cells: dict[str, _CellProgress] = field(default_factory=dict[str, _CellProgress])
+    work_planned: float = 0.0
+    work_ended: float = 0.0
+    started_at: float | None = None
+    running: dict[str, tuple[str, float, float]] = field(
+        default_factory=dict[str, tuple[str, float, float]]
+    )
+
+
+class ProgressView:
+    """An observer of a study that prints; a context manager."""
+
+    def __init__(self, spec: StudySpec, console: Console) -> None:
+        self._spec = spec
+        self._console = console
+        self._state = _State()
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=2)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> "ProgressView":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def workers_ready(self, devices: Sequence[str]) -> None:
+        """The worker groups can train."""
+        workers = self._spec.resources.num_workers
+        self._say(
+            f"{len(devices)} worker group{'s' * (len(devices) > 1)} of {workers} "
+            f"worker{'s' * (workers > 1)} ready on {', '.join(sorted(set(devices)))}"
+        )
+
+    def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
+        """These trials run next."""
+        names = " and ".join(phases)
+        self._state = _State(phases=names)
+        for trial in planned:
+            cell = self._state.cells.setdefault(cell_name(trial.cell), _CellProgress())
+            cell.num_planned += 1
+            self._state.work_planned += _work(trial)
+        self._say(f"{names}: {len(self._state.cells)} cells, {len(planned)} trials")
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial is about to train."""
+        state = self._state
+        state.started_at = state.started_at or time.monotonic()
+        state.cells[cell_name(record.cell)].num_running += 1
+        state.running[record.trial_id] = (cell_name(record.cell), _record_work(record), 0.0)
+
+    def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        """New measurements of a running trial."""
+        cell, work, _ = self._state.running[trial_id]
+        if measurements and work:
+            self._state.running[trial_id] = (cell, work, measurements[-1].step)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial ended."""
+        state, cell = self._state, self._state.cells[cell_name(record.cell)]
+        state.running.pop(record.trial_id, None)
+        state.work_ended += _record_work(record)
+        cell.num_running -= 1
+        cell.num_ended += 1
+        cell.num_diverged += record.status == "diverged"
+        value = objective_value(record, self._spec)
+        best = objective_value(cell.best, self._spec) if cell.best else None
+        if value is not None and (best is None or value < best):
+            cell.best = record
+        self._say(self._line(record))
+
+    def _line(self, record: TrialRecord) -> str:
+        ended = sum(cell.num_ended for cell in self._state.cells.values())
+        planned = sum(cell.num_planned for cell in self._state.cells.values())
+        final = record.final
+        loss = f"validation_loss {final.validation_loss:.4g}" if final else "no evaluation"
+        error = f": {record.error}" if record.error else ""
+        return (
+            f"[{ended}/{planned}] {record.trial_id} {record.status}{error}, {loss}, "
+            f"peak_lr {record.recipe.peak_lr:.3g}, {record.wall_seconds or 0:.1f} s; "
+            f"{self._time_left()}"
+        )
+
+    def _time_left(self) -> str:
+        state = self._state
+        if state.started_at is None or not state.work_ended:
+            return "time left: not known yet"
+        per_work = (time.monotonic() - state.started_at) / state.work_ended
+        seconds = max(0.0, state.work_planned - state.work_ended) * per_work
+        return f"about {seconds / 60:.1f} min left in this phase"
+
+    def _say(self, line: str) -> None:
+        if self._live is None:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        state = self._state
+        table = Table(box=None, pad_edge=False)
+        for heading in ("cell", "ended", "running", "diverged", "best validation_loss", "peak_lr"):
+            table.add_column(heading, justify="left" if heading == "cell" else "right")
+        for name, cell in state.cells.items():
+            final = cell.best.final if cell.best else None
+            table.add_row(
+                name,
+                f"{cell.num_ended}/{cell.num_planned}",
+                str(cell.num_running),
+                str(cell.num_diverged),
+                f"{final.validation_loss:.4g}" if final else "",
+                f"{cell.best.recipe.peak_lr:.3g}" if cell.best else "",
+            )
+        share = state.work_ended / state.work_planned if state.work_planned else 0.0
+        return Group(
+            Text(f"{self._spec.name}: {state.phases}; {self._time_left()}", style="bold"),
+            ProgressBar(total=1.0, completed=share, width=60),
+            table,
+        )
+
+
+def _work(trial: PlannedTrial) -> float:
+    """Relative duration of a trial: examples, plus a cost for each step; 1 when not known yet."""
+    recipe = trial.recipe
+    if recipe is None or recipe.num_steps is None:
+        return 1.0
+    return recipe.num_steps * (recipe.global_batch_size + 8)
+
+
+def _record_work(record: TrialRecord) -> float:
+    if record.phase == "search" and record.recipe.num_steps is None:
+        return 1.0
+    return (record.recipe.num_steps or 0) * (record.recipe.global_batch_size + 8)

@@ -1,0 +1,267 @@
+"""What a trial leaves behind: the only thing that training and analysis both know.
+
+Plain frozen data with an exact JSON form. A quantity that was not measured is None; NaN and
+infinity are never stored (a diverged trial has status `diverged`, not a large number).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from scaling.spec import StudySpec, Target, is_finite
+
+Phase = Literal["search", "transfer", "confirm"]
+Status = Literal["running", "done", "stopped", "diverged", "failed"]
+ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a trial's training, resolved; no choice is left open.
+
+    Attributes:
+        seed: Of the initial weights, the data order and dropout.
+        global_batch_size: Examples per optimizer step, `micro_batch_size × grad_accum_steps ×
+            world_size`.
+        num_steps: Optimizer steps of the whole run; None when the budget is in seconds.
+        budget_seconds: Training seconds of the whole run; None for every other budget.
+        peak_lr: Learning rate after warmup.
+        warmup_steps: Steps of linear warmup.
+        clip_norm: Largest norm of the global gradient; None leaves it alone.
+    """
+
+    seed: int
+    global_batch_size: int
+    micro_batch_size: int
+    grad_accum_steps: int
+    world_size: int
+    num_steps: int | None
+    budget_seconds: float | None
+    peak_lr: float
+    base_lr: float | None
+    base_batch_size: int | None
+    lr_scaling_rule: str
+    warmup_steps: int
+    warmup_ratio: float | None
+    schedule: str
+    min_lr_ratio: float
+    optimizer: str
+    weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
+    momentum: float
+    clip_norm: float | None
+    weight_average_half_life_examples: float | None
+    strategy: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured after `step` optimizer steps.
+
+    Losses are in nats per target (token or example), in evaluation mode, all at the same
+    weights (the averaged ones where the recipe averages them). `*_stderr` is the standard error
+    that comes from evaluating on a sample of the split, not from the seed.
+
+    Attributes:
+        step: Optimizer steps taken.
+        examples: Training examples seen.
+        tokens: Targets that counted in the training loss so far.
+        seconds: Seconds of training so far, evaluation not counted.
+        lr: Learning rate of the last step.
+        step_loss: Mean training loss of the steps since the last measurement (training mode).
+        grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
+        clipped_fraction: Share of those steps whose gradient was clipped.
+        grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
+        grad_sq_norm: Running mean of the estimate of |G|², of the sampling distribution.
+        grad_covariance_trace: Running mean of the estimate of tr Σ, for one example.
+        examples_per_second: Training throughput since the last measurement.
+        metrics: Further metrics of the task on the validation subset, as in accuracy.
+    """
+
+    step: int
+    examples: int
+    tokens: int
+    seconds: float
+    lr: float | None = None
+    step_loss: float | None = None
+    grad_norm: float | None = None
+    clipped_fraction: float | None = None
+    train_loss: float | None = None
+    train_loss_stderr: float | None = None
+    validation_loss: float | None = None
+    validation_loss_stderr: float | None = None
+    test_loss: float | None = None
+    test_loss_stderr: float | None = None
+    grad_noise_scale: float | None = None
+    grad_sq_norm: float | None = None
+    grad_covariance_trace: float | None = None
+    examples_per_second: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def scalars(self) -> dict[str, float]:
+        """Every finite number measured, by name; `step`, `examples` and `tokens` included."""
+        flat = {name: value for name, value in asdict(self).items() if name != "metrics"}
+        flat |= self.metrics
+        return {name: float(value) for name, value in flat.items() if is_finite(value)}
+
+    @classmethod
+    def from_scalars(cls, scalars: Mapping[str, float]) -> "Measurement":
+        """The inverse of `scalars`; names that are not fields become `metrics`."""
+        counts = ("step", "examples", "tokens")
+        known = {f.name for f in fields(cls)} - {"metrics", *counts}
+        measured: dict[str, Any] = {n: v for n, v in scalars.items() if n in known}
+        measured |= {name: int(scalars[name]) for name in counts}
+        others = {n: v for n, v in scalars.items() if n not in known and n not in counts}
+        return cls(**measured, metrics=others)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: its recipe, how it ended, and all that was measured.
+
+    Attributes:
+        trial_id: Unique in the study, and the same when the study is resumed.
+        cell: The scientific values that this trial belongs to, as in {"global_batch_size": 64};
+            empty when the study has no scientific axis.
+        choices: The nuisance values that the search drew (or the rule carried over).
+        rule: In the transfer phase, the rule that made the recipe; else None.
+        status: `done` ran to its budget, `stopped` was ended early by the search, `diverged`
+            blew up, `failed` raised an error.
+        error: One line, for `failed`.
+        measurements: By rising step.
+        wall_seconds: From submission to the end.
+    """
+
+    trial_id: str
+    phase: Phase
+    cell: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    recipe: Recipe
+    status: Status = "running"
+    rule: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+    error: str | None = None
+    wall_seconds: float | None = None
+
+    @property
+    def final(self) -> Measurement | None:
+        """The last measurement that has a validation loss; None before the first."""
+        evaluated = (m for m in reversed(self.measurements) if m.validation_loss is not None)
+        return next(evaluated, None)
+
+    @property
+    def best_validation_loss(self) -> float | None:
+        """The lowest validation loss along the run, in nats per target."""
+        losses = [m.validation_loss for m in self.measurements if m.validation_loss is not None]
+        return min(losses, default=None)
+
+    def extended(self, measurements: Sequence[Measurement]) -> "TrialRecord":
+        """This record with more measurements; a step measured before is kept as it was."""
+        last = self.measurements[-1].step if self.measurements else -1
+        new = tuple(m for m in measurements if m.step > last)
+        return replace(self, measurements=self.measurements + new)
+
+    def to_json(self) -> str:
+        """One line of JSON, exact for every float."""
+        return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> "TrialRecord":
+        """The inverse of `to_json`."""
+        raw: dict[str, Any] = json.loads(line)
+        raw["recipe"] = Recipe(**raw["recipe"])
+        raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study and its trials, from MLflow or from a run that just ended.
+
+    Attributes:
+        environment: Versions, hardware, commit, content hash of the data, start and end; what
+            is needed to run it again, as plain strings and numbers.
+        trial_urls: Where each trial's MLflow run can be read, by trial_id.
+    """
+
+    spec: StudySpec
+    trials: tuple[TrialRecord, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trial_urls: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a run first reaches a target: steps, examples and training seconds, interpolated."""
+
+    steps: float
+    examples: float
+    seconds: float
+
+
+def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | None:
+    """First point at which the validation loss is at or under the target.
+
+    Between the evaluation before and the one that reaches it, steps are interpolated linearly
+    in the logarithm of the loss.
+
+    Returns:
+        None when no evaluation reaches the target (the trial is censored).
+    """
+    before: Measurement | None = None
+    for now in measurements:
+        loss = now.validation_loss
+        if loss is None:
+            continue
+        if loss <= target.at_most:
+            share = _log_share(before.validation_loss if before else None, loss, target.at_most)
+            start = before or now
+            return Crossing(
+                steps=start.step + share * (now.step - start.step),
+                examples=start.examples + share * (now.examples - start.examples),
+                seconds=start.seconds + share * (now.seconds - start.seconds),
+            )
+        before = now
+    return None
+
+
+def _log_share(before: float | None, after: float, at_most: float) -> float:
+    """How far between two losses, in log loss, the target lies; 1 when it is at the later one."""
+    if before is None or after <= 0 or before <= after:
+        return 1.0
+    return math.log(before / at_most) / math.log(before / after)
+
+
+def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
+    """What the search minimizes, as one number; None for a trial with no finite outcome.
+
+    For `steps_to_target` and `examples_to_target` a trial that reached the target is worth the
+    steps or examples it took. A censored one is worth more than any that reached it: its whole
+    run × (1 + final loss / target), so that of two censored trials the one with the lower final
+    loss is better. This number only orders trials; it is never reported as a result.
+    """
+    final = record.final
+    if record.status in ("diverged", "failed") or final is None or final.validation_loss is None:
+        return None
+    if spec.search.objective == "validation_loss" or spec.target is None:
+        return final.validation_loss
+    reached = crossing(record.measurements, spec.target)
+    by_steps = spec.search.objective == "steps_to_target"
+    if reached is not None:
+        return reached.steps if by_steps else reached.examples
+    whole_run = final.step if by_steps else final.examples
+    return whole_run * (1 + final.validation_loss / spec.target.at_most)
+
+
+def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
+    """The record with the lowest `objective_value`; of equals the first; None if none has one."""
+    valued = [(objective_value(record, spec), record) for record in records]
+    finite = [
+        (value, index, record) for index, (value, record) in enumerate(valued) if value is not None
+    ]
+    return min(finite, key=lambda entry: entry[:2])[2] if finite else None

@@ -1,0 +1,95 @@
+"""Rebuild the report of a study from MLflow, or make one of a table from elsewhere.
+
+python -m scaling.report NAME [--tracking-uri URI] [--output DIR]
+python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling.report.content import Setting
+from scaling.report.document import write_report, write_sweep_report
+from scaling.report.from_csv import TableError, read_sweep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0, or 2 when the study or the table cannot be read or the report cannot be written.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.name is None) == (options.from_csv is None):
+        parser.error("give the NAME of a study, or --from-csv FILE")
+    if options.from_csv is None and (options.rename or options.where):
+        parser.error("--rename and --where belong to --from-csv")
+    try:
+        output, summary = _from_csv(options) if options.from_csv else _from_mlflow(options)
+    except (TableError, LookupError, OSError) as error:
+        print(f"error: {error.args[0] if error.args and not isinstance(error, OSError) else error}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    print(summary["answer"])
+    print(f"report: {(output / 'report.html').resolve()}")
+    return 0
+
+
+def _from_csv(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    path = Path(options.from_csv)
+    sweep = read_sweep(path, rename=options.rename, where=options.where)
+    output = Path(options.output or Path("reports") / sweep.name)
+    notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
+    notes += [f"Only rows with {column} = {value}." for column, value in options.where]
+    notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
+    return output, write_sweep_report(sweep, output, Setting(notes=tuple(notes)))
+
+
+def _from_mlflow(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    from scaling.tracking import load_study
+
+    study = load_study(options.name, options.tracking_uri)
+    output = Path(options.output or Path("reports") / study.spec.name)
+    return output, write_report(study, output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.report",
+        description="Rebuild a study's report from MLflow, or analyse a sweep run elsewhere.",
+    )
+    parser.add_argument("name", nargs="?", help="the study, as named in its file")
+    parser.add_argument("--tracking-uri", help="MLflow; MLFLOW_TRACKING_URI or ./mlflow.db if out")
+    parser.add_argument("--from-csv", metavar="FILE", help="a table with one row a trial")
+    parser.add_argument(
+        "--rename", metavar="THEIRS=OURS", type=_renaming, action="append", default=[],
+        help="read the table's column THEIRS as OURS",
+    )  # fmt: skip
+    parser.add_argument(
+        "--where", metavar="COLUMN=VALUE", type=_condition, action="append", default=[],
+        help="only rows with this value",
+    )  # fmt: skip
+    parser.add_argument("--output", metavar="DIR", help="folder of the report; reports/NAME if out")
+    return parser
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    """Their column may hold an equals sign; ours never does."""
+    theirs, equals, ours = text.rpartition("=")
+    if not (theirs and equals and ours):
+        raise argparse.ArgumentTypeError(f"{text!r} is not THEIRS=OURS")
+    return theirs, ours
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not (column and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE")
+    return column, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

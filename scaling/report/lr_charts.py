@@ -1,0 +1,306 @@
+"""Figures of the learning rate: its curve in each cell, its move with the batch, the rules."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.findings import Findings
+from scaling.analysis.regret import Regret
+from scaling.analysis.wording import between, number, rate
+from scaling.report.chart_style import (
+    MUTED,
+    OKABE_ITO,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    data,
+    layers,
+    rate_axis,
+    shape,
+    value_axis,
+    visible_top,
+)
+
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
+_SLOPES = ((0.0, "B⁰ (none)"), (0.5, "B^½ (sqrt)"), (1.0, "B¹ (linear)"))
+
+
+def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
+    """Validation loss of every search trial against its rate, a colour and a shape a cell."""
+    cells = [cell for cell in findings.cells if cell.curve is not None]
+    labels = [_label(cell) for cell in cells]
+    title = "Batch" if findings.one_series else "Cell"
+    trials = _trials(findings, cells, urls)
+    losses = [record["loss"] for record in trials if record["loss"] is not None]
+    top = visible_top(losses)
+    kept = [r for r in trials if r["loss"] is not None and r["loss"] <= top]
+    lost = [r for r in trials if r["loss"] is None or r["loss"] > top]
+    for record in lost:
+        record["outcome"] = "diverged" if record["loss"] is None else "off the scale"
+    x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
+    axis = value_axis([loss for loss in losses if loss <= top])
+    y = alt.Y("loss:Q", title=_loss_title(findings), **axis)
+    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    tooltip = ["cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N"]
+    points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
+    line = alt.Chart(data(_envelopes(cells))).mark_line(opacity=0.45, strokeWidth=1.3, clip=True)
+    return layers(
+        line.encode(x, y, hue),
+        points.encode(x, y, hue, mark, href="url:N", tooltip=tooltip),
+        *_best_marks(cells, y, hue),
+        _top_edge(lost, "diverged", filled=True).encode(x, hue, href="url:N", tooltip=tooltip),
+        _top_edge(lost, "off the scale", filled=False).encode(
+            x, hue, href="url:N", tooltip=tooltip
+        ),
+    )
+
+
+def _top_edge(records: Records, outcome: str, *, filled: bool) -> alt.Chart:
+    """Trials that have no place on the axis, as triangles above it."""
+    chosen = [record for record in records if record["outcome"] == outcome]
+    chart = alt.Chart(data(chosen))
+    return chart.mark_point(shape="triangle-up", size=80, filled=filled, opacity=1).encode(
+        y=alt.value(6)
+    )
+
+
+def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[alt.Chart]:
+    """The best rate of each cell, its interval, and a ring where it is at the edge."""
+    best = _optima(cells)
+    span = [record for record in best if record["low"] is not None]
+    ring = [record for record in best if record["edge"]]
+    strokes = alt.Chart(data(best)).mark_point(size=420, strokeWidth=3, shape="stroke", angle=90)
+    rings = alt.Chart(data(ring)).mark_point(size=420, strokeWidth=1.5, shape="circle")
+    x = alt.X("optimum:Q")
+    return [
+        _interval_bars(span, y, hue),
+        strokes.encode(x, y, hue, tooltip=["cell:N", "optimum:Q", "low:Q", "high:Q"]),
+        rings.encode(x, y, hue),
+    ]
+
+
+def _interval_bars(records: Records, y: alt.Y, hue: alt.Color) -> alt.Chart:
+    bars = alt.Chart(data(records)).mark_rule(strokeWidth=3, opacity=0.7)
+    return bars.encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue)
+
+
+def _trials(
+    findings: Findings, cells: Sequence[CellResult], urls: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "cell": _label(cell),
+            "trial": row.trial_id,
+            "peak_lr": row.peak_lr,
+            "loss": row.validation_loss,
+            "status": row.status,
+            "url": urls.get(row.trial_id),
+        }
+        for cell in cells
+        for row in findings.sweep.rows_of(cell.cell, "search")
+        if row.peak_lr is not None and (row.validation_loss or row.status == "diverged")
+    ]
+
+
+def _envelopes(cells: Sequence[CellResult]) -> Records:
+    return [
+        {"cell": _label(cell), "peak_lr": lr, "loss": loss}
+        for cell in cells
+        if cell.curve
+        for lr, loss in cell.curve.points
+    ]
+
+
+def _optima(cells: Sequence[CellResult]) -> Records:
+    """Best rate of each cell at the height of its lowest point."""
+    records: Records = []
+    for cell in cells:
+        if cell.curve is None or cell.best_peak_lr is None:
+            continue
+        low, high = cell.best_peak_lr_interval or (None, None)
+        lowest = min(loss for _, loss in cell.curve.points)
+        edge = cell.curve.edge is not None
+        best = cell.curve.best_tried if edge else cell.best_peak_lr
+        records.append(
+            {"cell": _label(cell), "optimum": best, "loss": lowest, "low": low, "high": high,
+             "edge": edge}
+        )  # fmt: skip
+    return records
+
+
+def _label(cell: CellResult) -> str:
+    sizes_only = set(cell.cell) == {"global_batch_size"}
+    return f"{cell.global_batch_size:,}" if sizes_only else cell.label
+
+
+def _loss_title(findings: Findings) -> str:
+    name = findings.sweep.loss_name
+    return "Validation loss (nats)" if name == "validation_loss" else f"{name} (nats)"
+
+
+def best_lr_vs_batch(findings: Findings) -> AnyChart:
+    """Best rate against batch with the fitted power, its interval and three reference slopes."""
+    records = [
+        {
+            "batch": cell.global_batch_size,
+            "best": cell.best_peak_lr,
+            "low": (cell.best_peak_lr_interval or (None, None))[0],
+            "high": (cell.best_peak_lr_interval or (None, None))[1],
+            "kind": "at the edge of the rates tried"
+            if cell.curve.edge
+            else "inside the rates tried",
+        }
+        for cell in findings.cells
+        if cell.curve and cell.best_peak_lr is not None
+    ]
+    sizes = [record["batch"] for record in records]
+    box = [record[key] for record in records for key in ("best", "low", "high") if record[key]]
+    low, high = min(box) / 1.7, max(box) * 1.7
+    x = batch_axis("batch", sizes, 1.4)
+    y = alt.Y("best:Q", title="Best peak learning rate", **rate_axis([low * 1.25, high / 1.25]))
+    used = [record for record in records if record["batch"] in findings.lr_scaling.batch_sizes]
+    bars = [record for record in records if record["low"] is not None]
+    base = alt.Chart(data(records)).mark_point(size=90, filled=True, opacity=1)
+    return layers(
+        *(_references(findings, used, (low, high), x, y) if len(used) > 1 else ()),
+        alt.Chart(data(bars)).mark_rule(color=OKABE_ITO[0], strokeWidth=2).encode(
+            x, alt.Y("low:Q"), alt.Y2("high:Q")
+        ) if bars else None,
+        base.encode(
+            x,
+            y,
+            shape("kind", sorted({r["kind"] for r in records}, reverse=True), "Best rate is"),
+            color=alt.value(OKABE_ITO[0]),
+            tooltip=["batch:Q", "best:Q", "low:Q", "high:Q", "kind:N"],
+        ),
+    )  # fmt: skip
+
+
+def _references(
+    findings: Findings, used: Records, box: tuple[float, float], x: alt.X, y: alt.Y
+) -> list[alt.Chart]:
+    """Lines of given slopes through the middle of the optima, cut to the figure's box."""
+    sizes = [record["batch"] for record in used]
+    pivot = (
+        fmean(math.log(size) for size in sizes),
+        fmean(math.log(record["best"]) for record in used),
+    )
+    ends = (math.log(min(sizes) / 1.3), math.log(max(sizes) * 1.3))
+
+    def line(slope: float) -> Records:
+        inside = [
+            (b, lr)
+            for b in (ends[0] + (ends[1] - ends[0]) * i / 60 for i in range(61))
+            if math.log(box[0]) <= (lr := pivot[1] + slope * (b - pivot[0])) <= math.log(box[1])
+        ]
+        return [{"batch": math.exp(b), "best": math.exp(lr)} for b, lr in inside]
+
+    charts: list[alt.Chart] = []
+    for slope, name in _SLOPES:
+        points = line(slope)
+        end = [points[-1] | {"name": name}]
+        charts += [
+            alt.Chart(data(points)).mark_line(
+                strokeDash=[3, 4], color=MUTED, strokeWidth=1.2
+            ).encode(x, y),
+            alt.Chart(data(end)).mark_text(
+                align="right", dx=-2, dy=-8, color=MUTED, fontSize=11
+            ).encode(x, y, text="name:N"),
+        ]  # fmt: skip
+    exponent = findings.lr_scaling.exponent
+    if exponent.value is not None:
+        charts.append(
+            alt.Chart(data(line(exponent.value)))
+            .mark_line(color=OKABE_ITO[1], strokeWidth=2.2)
+            .encode(x, y)
+        )
+    if exponent.interval is not None:
+        charts.insert(0, _bow_tie(exponent.interval, pivot, ends, box).encode(x))
+    return charts
+
+
+def _bow_tie(
+    slopes: tuple[float, float],
+    pivot: tuple[float, float],
+    ends: tuple[float, float],
+    box: tuple[float, float],
+) -> alt.Chart:
+    """All lines through the middle whose slope lies in the interval."""
+    records: Records = []
+    for index in range(61):
+        b = ends[0] + (ends[1] - ends[0]) * index / 60
+        heights = [math.exp(pivot[1] + slope * (b - pivot[0])) for slope in slopes]
+        clipped = [min(max(height, box[0]), box[1]) for height in heights]
+        records.append({"batch": math.exp(b), "under": min(clipped), "over": max(clipped)})
+    area = alt.Chart(data(records)).mark_area(color=OKABE_ITO[1], opacity=0.15)
+    return area.encode(alt.Y("under:Q"), alt.Y2("over:Q"))
+
+
+def regret_vs_batch(findings: Findings) -> AnyChart:
+    """Regret of each rule, side by side at each batch; diverged ones at the top edge."""
+    rules = list(findings.sweep.rules)
+    records = [
+        _regret_record(regret, rules)
+        for regret in findings.regrets
+        if regret.diverged or regret.regret is not None
+    ]
+    sizes = sorted({record["size"] for record in records})
+    heights = [record[k] for record in records for k in ("regret", "low", "high")]
+    x = batch_axis("batch", sizes, 1.5)
+    y = alt.Y(
+        "regret:Q",
+        title="Regret against tuning there (nats)",
+        **value_axis([0.0, *(height for height in heights if height is not None)]),
+    )
+    hue, mark = colour("rule", rules, "Rule"), shape("rule", rules, "Rule")
+    tooltip = ["rule:N", "size:Q", "text:N"]
+    kept = [record for record in records if record["regret"] is not None]
+    bars = [record for record in kept if record["low"] is not None]
+    lost = [record for record in records if record["diverged"]]
+    return layers(
+        alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q")),
+        alt.Chart(data(bars)).mark_rule(strokeWidth=2).encode(
+            x, alt.Y("low:Q"), alt.Y2("high:Q"), hue
+        ) if bars else None,
+        alt.Chart(data(kept)).mark_point(filled=True, size=90, opacity=1).encode(
+            x, y, hue, mark, tooltip=tooltip
+        ) if kept else None,
+        alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
+            x, hue, y=alt.value(7), tooltip=tooltip
+        ) if lost else None,
+    )  # fmt: skip
+
+
+def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
+    place = rules.index(regret.rule)
+    low, high = regret.interval or (None, None)
+    text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
+    return {
+        "rule": regret.rule,
+        "size": regret.global_batch_size,
+        "batch": regret.global_batch_size * 1.12 ** (place - (len(rules) - 1) / 2),
+        "regret": regret.regret,
+        "low": low,
+        "high": high,
+        "diverged": regret.diverged,
+        "text": text,
+    }
+
+
+def lr_caption(findings: Findings) -> str:
+    """What the exponent is, in words."""
+    exponent = findings.lr_scaling.exponent
+    if exponent.value is None:
+        return f"No exponent: {findings.lr_scaling.note}."
+    found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
+    rates = ", ".join(
+        f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
+        for cell in findings.cells
+        if cell.curve
+    )
+    return f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."

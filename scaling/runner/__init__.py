@@ -1,0 +1,1 @@
+"""Ray Tune and Optuna decide, Ray Train worker groups execute."""

@@ -1,0 +1,94 @@
+"""The Ray cluster that a study runs on: connecting, and how many trials fit at once."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from scaling.spec import Resources
+
+# Ray Train's controller polls its workers every two seconds; a pool starts sooner with less.
+_WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+# Tune writes a CSV and a TensorBoard file a trial, and handles Ctrl-C on its own; we do both.
+_DRIVER_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot run this study; the message says what it has and what is needed."""
+
+
+def connect(address: str | None, log_file: Path) -> None:
+    """Start Ray on this machine, or join the cluster at `address` (or RAY_ADDRESS).
+
+    What Ray itself logs goes to `log_file`.
+
+    Raises:
+        ClusterError: If there is no cluster at the address.
+    """
+    os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
+    _log_to_file(log_file)
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except (ConnectionError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ClusterError(f"cannot reach a Ray cluster at {address}: {first_line}") from error
+
+
+def _log_to_file(log_file: Path) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "ray.train", "ray.tune", "ray.data", "optuna"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+
+
+def num_slots(resources: Resources) -> int:
+    """How many trials this cluster runs at once.
+
+    Raises:
+        ClusterError: If it cannot run one.
+    """
+    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    workers = sum(_workers_on(node["Resources"], resources) for node in nodes)
+    fitting = workers // resources.num_workers
+    if fitting < 1:
+        cpus, gpus = (sum(n["Resources"].get(k, 0) for n in nodes) for k in ("CPU", "GPU"))
+        raise ClusterError(
+            f"the cluster cannot run one trial: {resources.num_workers} workers of "
+            f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs are asked "
+            f"for, and {len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs are there; "
+            "lower resources.num_workers, cpus_per_worker or gpus_per_worker"
+        )
+    return min(fitting, resources.max_slots or fitting)
+
+
+def _workers_on(node: dict[str, float], resources: Resources) -> int:
+    limits = [node.get("CPU", 0) / resources.cpus_per_worker]
+    if resources.gpus_per_worker:
+        limits.append(node.get("GPU", 0) / resources.gpus_per_worker)
+    return int(min(limits))
+
+
+def worker_resources(resources: Resources) -> dict[str, float]:
+    """What one worker reserves in Ray."""
+    return {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}

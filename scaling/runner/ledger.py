@@ -1,0 +1,98 @@
+"""Every trial of a study as it happens: in memory, on disk, and to whoever watches."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from scaling.records import Measurement, Status, TrialRecord
+
+
+class Observer(Protocol):
+    """Is told of each trial's start, measurements and end."""
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial is about to train."""
+
+    def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        """New measurements of a running trial."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial ended; its record is complete."""
+
+
+class Ledger:
+    """The records of a study's trials.
+
+    An ended trial is one line of `trials.jsonl`, appended and flushed to disk before anyone is
+    told; on resume these lines are read back and their trials do not run again. A trial that
+    failed does run again.
+    """
+
+    def __init__(self, storage: Path, observers: Sequence[Observer]) -> None:
+        self._file = storage / "trials.jsonl"
+        self._observers = observers
+        self._started_at: dict[str, float] = {}
+        self.records: dict[str, TrialRecord] = _read(self._file)
+
+    def ended(self, trial_id: str) -> bool:
+        """Whether a trial has ended, other than by an error."""
+        record = self.records.get(trial_id)
+        return record is not None and record.status in ("done", "stopped", "diverged")
+
+    def start(self, record: TrialRecord) -> None:
+        """A trial has a worker group. Starting again (a group died) keeps what was measured."""
+        if record.trial_id in self._started_at:
+            return
+        self._started_at[record.trial_id] = time.monotonic()
+        self.records[record.trial_id] = record
+        for observer in self._observers:
+            observer.trial_started(record)
+
+    def measure(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        """Take in a running trial's measurements."""
+        before = self.records[trial_id]
+        after = self.records[trial_id] = before.extended(measurements)
+        new = after.measurements[len(before.measurements) :]
+        for observer in self._observers:
+            observer.trial_measured(trial_id, new)
+
+    def end(self, trial_id: str, status: Status, error: str | None = None) -> None:
+        """A trial ended; the first end counts."""
+        record = self.records[trial_id]
+        if record.status != "running":
+            return
+        started_at = self._started_at.get(trial_id, time.monotonic())
+        record = replace(
+            record, status=status, error=error, wall_seconds=time.monotonic() - started_at
+        )
+        self.records[trial_id] = record
+        with self._file.open("a", encoding="utf-8") as lines:
+            lines.write(record.to_json() + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        for observer in self._observers:
+            observer.trial_ended(record)
+
+
+def _read(file: Path) -> dict[str, TrialRecord]:
+    """Records by trial_id, the last line of each; a last line cut off by a crash is left out."""
+    if not file.exists():
+        return {}
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if len(whole) < len(text):
+        file.write_text(whole, encoding="utf-8")
+    records = (TrialRecord.from_json(line) for line in whole.splitlines())
+    return {record.trial_id: record for record in records}
+
+
+def by_cell(records: Mapping[str, TrialRecord], cell: Mapping[str, object]) -> list[TrialRecord]:
+    """The search trials of one cell, by trial_id."""
+    return [
+        record
+        for _, record in sorted(records.items())
+        if record.phase == "search" and dict(record.cell) == dict(cell)
+    ]

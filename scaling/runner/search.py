@@ -1,0 +1,143 @@
+"""The search of each cell by Optuna, asked and told through Ray Tune."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from scaling.records import TrialRecord, objective_value
+from scaling.space import (
+    Cell,
+    DataFacts,
+    PlannedTrial,
+    cell_name,
+    cell_seed,
+    hyperparameters,
+    optuna_distributions,
+    resolve,
+)
+from scaling.spec import StudySpec
+
+Prepare = Callable[[PlannedTrial], dict[str, Any]]
+
+
+class CellSearches:
+    """One Optuna study for each cell, in a journal file that optuna-dashboard can read.
+
+    Outcomes are told as what they are: a trial that ran to its budget is COMPLETE with its
+    objective (see `objective_value`), one stopped early PRUNED, one that diverged or failed FAIL.
+    """
+
+    def __init__(self, spec: StudySpec, storage: Path, data: DataFacts) -> None:
+        optuna.logging.disable_default_handler()
+        self._spec, self._data = spec, data
+        self._distributions = optuna_distributions(spec)
+        backend = JournalFileBackend(str(storage / "optuna.journal"))
+        self._storage = JournalStorage(backend)
+        self._studies: dict[str, optuna.Study] = {}
+        self._asked: dict[str, optuna.Trial] = {}
+
+    def decide(self, planned: PlannedTrial) -> PlannedTrial:
+        """Ask the cell's study; a planned point is enqueued, so that Optuna knows it."""
+        study = self._study(planned.cell)
+        if planned.recipe is not None:
+            study.enqueue_trial(dict(planned.choices))
+        trial = study.ask(self._distributions)
+        trial.set_user_attr("trial_id", planned.trial_id)
+        self._asked[planned.trial_id] = trial
+        if planned.recipe is not None:
+            return planned
+        values = hyperparameters(self._spec, planned.cell, trial.params)
+        recipe = resolve(self._spec, values, seed=self._spec.seed, data=self._data)
+        return replace(planned, choices=trial.params, recipe=recipe)
+
+    def tell(self, record: TrialRecord) -> None:
+        """Tell the cell's study how a trial that it decided ended."""
+        trial = self._asked.pop(record.trial_id, None)
+        if trial is None:
+            return
+        for measurement in record.measurements:
+            if measurement.validation_loss is not None:
+                trial.report(measurement.validation_loss, measurement.step)
+        study = self._study(record.cell)
+        value = objective_value(record, self._spec)
+        match record.status:
+            case "done" if value is not None:
+                study.tell(trial, value)
+            case "stopped":
+                study.tell(trial, state=TrialState.PRUNED)
+            case _:
+                study.tell(trial, state=TrialState.FAIL)
+
+    def _study(self, cell: Cell) -> optuna.Study:
+        name = f"{self._spec.name}/{cell_name(cell)}"
+        if name not in self._studies:
+            study = optuna.create_study(
+                storage=self._storage, study_name=name, load_if_exists=True,
+                sampler=self._sampler(cell),
+            )  # fmt: skip
+            # What a run that was cut off had asked for and never told.
+            for lost in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.tell(lost.number, state=TrialState.FAIL)
+            self._studies[name] = study
+        return self._studies[name]
+
+    def _sampler(self, cell: Cell) -> optuna.samplers.BaseSampler:
+        seed = cell_seed(self._spec, cell)
+        if self._spec.search.sampler == "tpe":
+            # Trials run side by side: those that have not ended count as bad ones, so that the
+            # sampler does not ask for the same point twice.
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        return optuna.samplers.RandomSampler(seed=seed)  # asked for nothing but enqueued points
+
+
+class PlannedTrials(Searcher):
+    """Gives Tune the planned trials in order, and Optuna's answers with them."""
+
+    def __init__(
+        self,
+        planned: Sequence[PlannedTrial],
+        prepare: Prepare,
+        records: Mapping[str, TrialRecord],
+        searches: CellSearches | None,
+    ) -> None:
+        super().__init__()
+        self._waiting = list(planned)
+        self._prepare = prepare
+        self._records = records
+        self._searches = searches
+        self._trial_ids: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher with the experiment's state, which is never restored from.
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration; Searcher.FINISHED after the last."""
+        if not self._waiting:
+            return Searcher.FINISHED
+        planned = self._waiting.pop(0)
+        if self._searches is not None:
+            planned = self._searches.decide(planned)
+        self._trial_ids[trial_id] = planned.trial_id
+        return self._prepare(planned)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how it ended."""
+        record = self._records.get(self._trial_ids[trial_id])
+        if self._searches is not None and record is not None:
+            self._searches.tell(record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's own journal is what resuming reads."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""

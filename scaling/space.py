@@ -1,0 +1,358 @@
+"""Cells, the search inside each of them, and the recipe of one trial.
+
+Everything a trial does is decided here, from the study file alone: a non-adaptive search is a
+list of points that is known before the first trial, whatever order the trials then end in.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.batching import split_batch, steps_for_examples
+from scaling.records import Phase, Recipe, TrialRecord
+from scaling.rules import OptimizerSettings, scale_optimizer
+from scaling.spec import Choice, Distribution, Fixed, StudySpec, given_fields
+
+Cell = Mapping[str, Any]
+Choices = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a recipe needs to know of the data.
+
+    Attributes:
+        num_train: Training examples; None for an endless stream.
+        targets_per_example: Mean number of targets of a training example.
+    """
+
+    num_train: int | None
+    targets_per_example: float
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial before it runs; `recipe` is None where the search decides it when it starts."""
+
+    trial_id: str
+    phase: Phase
+    cell: Cell
+    choices: Choices
+    recipe: Recipe | None
+    rule: str | None = None
+
+    def record(self) -> TrialRecord:
+        """The record of this trial at its start."""
+        assert self.recipe is not None
+        return TrialRecord(
+            self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule
+        )
+
+
+def cells(spec: StudySpec) -> tuple[dict[str, Any], ...]:
+    """Every combination of the scientific values; one empty cell when there are none."""
+    values = spec.scientific_values()
+    return tuple(
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    )
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell as a person and a file name can read it, as in global_batch_size=64."""
+    return ",".join(f"{name}={value}" for name, value in cell.items()) or "all"
+
+
+def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
+    """The points that a non-adaptive search tries in a cell, in order; None for tpe.
+
+    Every cell has its own scrambled points, so that no accident of one design is shared by all.
+    """
+    searched = spec.nuisance.distributions()
+    count = spec.search.trials_per_cell
+    if not searched:
+        return [{} for _ in range(count)]
+    match spec.search.sampler:
+        case "tpe":
+            return None
+        case "grid":
+            axes = [distribution.choice or () for distribution in searched.values()]
+            return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
+        case "qmc" | "random":
+            seed = cell_seed(spec, cell)
+            cube = _unit_points(len(searched), count, seed, sobol=spec.search.sampler == "qmc")
+            return [
+                {
+                    name: _at(distribution, float(share))
+                    for (name, distribution), share in zip(searched.items(), point, strict=True)
+                }
+                for point in cube
+            ]
+
+
+def cell_seed(spec: StudySpec, cell: Cell) -> int:
+    """Seed of a cell's search, from the study's seed and the cell's place in the study."""
+    return spec.seed * 10_007 + cells(spec).index(dict(cell))
+
+
+def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:
+    """[count, dimensions] points in the unit cube: Owen-scrambled Sobol or independent ones.
+
+    Optuna's own QMC sampler draws categorical values and the trials that start before the first
+    one ends independently, which would make the design depend on timing.
+    """
+    import numpy as np
+    from scipy.stats import qmc
+
+    if not sobol:
+        return np.random.default_rng(seed).random((count, dimensions))
+    engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
+    return engine.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
+
+
+def _at(distribution: Distribution[Any] | Choice[Any], share: float) -> Any:
+    """The value of a distribution at a share of its range, 0 ≤ share < 1."""
+    if distribution.choice is not None:
+        return distribution.choice[int(share * len(distribution.choice))]
+    assert isinstance(distribution, Distribution)
+    if distribution.log_uniform is not None:
+        low, high = (math.log(bound) for bound in distribution.log_uniform)
+        return math.exp(low + share * (high - low))
+    assert distribution.uniform is not None
+    low, high = distribution.uniform
+    return low + share * (high - low)
+
+
+def optuna_distributions(spec: StudySpec) -> dict[str, Any]:
+    """The nuisance space as Optuna's distributions."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    space: dict[str, Any] = {}
+    for name, distribution in spec.nuisance.distributions().items():
+        if distribution.choice is not None:
+            space[name] = CategoricalDistribution(distribution.choice)
+        elif isinstance(distribution, Distribution) and distribution.log_uniform is not None:
+            space[name] = FloatDistribution(*distribution.log_uniform, log=True)
+        elif isinstance(distribution, Distribution) and distribution.uniform is not None:
+            space[name] = FloatDistribution(*distribution.uniform)
+    return space
+
+
+def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> dict[str, Any]:
+    """A trial's hyperparameters by name: the cell's and the search's, else fixed ones."""
+    values = {name: getattr(spec.fixed, name) for name in Fixed.model_fields}
+    for known in spec.cell_recipes:
+        if dict(known.cell) == dict(cell):
+            values |= given_fields(known.fixed)
+    return values | dict(cell) | dict(choices)
+
+
+def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, data: DataFacts) -> Recipe:
+    """The recipe of one trial, with no choice left open.
+
+    Args:
+        spec: The study: its budget and resources.
+        values: From `hyperparameters` or `transferred`.
+        seed: Of the trial.
+        data: Sizes that budgets in epochs and tokens need.
+
+    Raises:
+        ValueError: If the batch cannot be split among the workers.
+        RuleDomainError: If the rule that carries base_lr leaves its domain.
+    """
+    batch: int = values["global_batch_size"]
+    split = split_batch(
+        batch,
+        world_size=spec.resources.num_workers,
+        micro_batch_size=spec.resources.micro_batch_size,
+    )
+    settings = _optimizer_settings(values)
+    num_steps = num_steps_of(spec, batch, data)
+    ratio: float | None = values["warmup_ratio"]
+    warmup_steps: int = values["warmup_steps"] or 0
+    if ratio is not None and num_steps is not None:
+        warmup_steps = math.ceil(ratio * num_steps)
+    return Recipe(
+        seed=seed,
+        global_batch_size=batch,
+        micro_batch_size=split.micro_batch_size,
+        grad_accum_steps=split.grad_accum_steps,
+        world_size=split.world_size,
+        num_steps=num_steps,
+        budget_seconds=spec.budget.seconds,
+        peak_lr=settings.peak_lr,
+        base_lr=values["base_lr"],
+        base_batch_size=values["base_batch_size"],
+        lr_scaling_rule=values["lr_scaling_rule"],
+        warmup_steps=warmup_steps,
+        warmup_ratio=ratio,
+        schedule=values["schedule"],
+        min_lr_ratio=values["min_lr_ratio"],
+        optimizer=values["optimizer"],
+        weight_decay=values["weight_decay"],
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        eps=settings.eps,
+        momentum=values["momentum"],
+        clip_norm=values["clip_norm"],
+        weight_average_half_life_examples=values["weight_average_half_life_examples"],
+        strategy=spec.resources.strategy,
+        precision=spec.resources.precision,
+    )
+
+
+def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
+    base_lr, peak_lr = values["base_lr"], values["peak_lr"]
+    settings = OptimizerSettings(
+        peak_lr=peak_lr if base_lr is None else base_lr,
+        beta1=values["beta1"], beta2=values["beta2"], eps=values["eps"],
+    )  # fmt: skip
+    if base_lr is None:
+        return settings
+    return scale_optimizer(
+        settings,
+        base_batch_size=values["base_batch_size"],
+        global_batch_size=values["global_batch_size"],
+        rule=values["lr_scaling_rule"],
+    )
+
+
+def num_steps_of(spec: StudySpec, global_batch_size: int, data: DataFacts) -> int | None:
+    """Optimizer steps that the budget allows at a batch size, rounded up; None for seconds.
+
+    Raises:
+        ValueError: If the budget is in epochs and the data have no end.
+    """
+    budget = spec.budget
+    match budget.measure:
+        case "steps":
+            return max(budget.steps or 0, budget.min_steps)
+        case "seconds":
+            return None
+        case "examples":
+            examples = budget.examples or 0
+        case "tokens":
+            examples = math.ceil((budget.tokens or 0) / data.targets_per_example)
+        case _:
+            if data.num_train is None:
+                raise ValueError("budget.epochs: an endless stream of examples has no epochs")
+            examples = math.ceil((budget.epochs or 0) * data.num_train)
+    return steps_for_examples(
+        examples, global_batch_size=global_batch_size, min_steps=budget.min_steps
+    )
+
+
+def transferred(base: Mapping[str, Any], *, global_batch_size: int, rule: str) -> dict[str, Any]:
+    """A base cell's hyperparameters, carried to another batch size by a rule."""
+    return dict(base) | {
+        "global_batch_size": global_batch_size,
+        "base_lr": base["peak_lr"],
+        "base_batch_size": base["global_batch_size"],
+        "lr_scaling_rule": rule,
+        "peak_lr": None,
+    }
+
+
+def replicate_seeds(spec: StudySpec, num_seeds: int) -> list[int]:
+    """Seeds of transfer and confirm: the same for all cells and rules, none used by the search."""
+    return [spec.seed + 1 + number for number in range(num_seeds)]
+
+
+def planned_search(spec: StudySpec, data: DataFacts) -> list[PlannedTrial]:
+    """The search phase, cell by cell; recipes are None where an adaptive sampler decides."""
+    planned: list[PlannedTrial] = []
+    for cell in cells(spec):
+        points = design(spec, cell) or [None] * spec.search.trials_per_cell
+        for number, choices in enumerate(points):
+            recipe = None
+            if choices is not None:
+                values = hyperparameters(spec, cell, choices)
+                recipe = resolve(spec, values, seed=spec.seed, data=data)
+            planned.append(
+                PlannedTrial(
+                    f"search-{cell_name(cell)}-{number:03d}", "search", cell, choices or {}, recipe
+                )
+            )
+    return planned
+
+
+def planned_replicates(
+    spec: StudySpec, best: Sequence[TrialRecord], data: DataFacts
+) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
+    """The transfer and confirm phases.
+
+    Args:
+        spec: The study: rules and numbers of seeds.
+        best: Each cell's best search trial; a cell whose trials all diverged has none.
+        data: Sizes that budgets in epochs and tokens need.
+
+    Returns:
+        The trials, and what a rule could not carry: (rule, global_batch_size, why).
+    """
+    confirm = [trial for record in best for trial in _confirm_trials(spec, record, data)]
+    transfer, refused = _transfer_trials(spec, best, data)
+    return transfer + confirm, refused
+
+
+def _confirm_trials(spec: StudySpec, record: TrialRecord, data: DataFacts) -> list[PlannedTrial]:
+    if spec.confirm is None:
+        return []
+    values = hyperparameters(spec, record.cell, record.choices)
+    return [
+        PlannedTrial(
+            f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
+            resolve(spec, values, seed=seed, data=data),
+        )
+        for seed in replicate_seeds(spec, spec.confirm.num_seeds)
+    ]  # fmt: skip
+
+
+def _transfer_trials(
+    spec: StudySpec, best: Sequence[TrialRecord], data: DataFacts
+) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
+    """The base cell's best recipe at every other batch size, by each rule."""
+    transfer = spec.transfer
+    base = next(
+        (r for r in best if transfer and r.recipe.global_batch_size == transfer.base_batch_size),
+        None,
+    )
+    planned: list[PlannedTrial] = []
+    refused: list[tuple[str, int, str]] = []
+    if transfer is None or base is None:
+        return planned, refused
+    base_values = hyperparameters(spec, base.cell, base.choices)
+    others = [b for b in spec.batch_sizes() if b != transfer.base_batch_size]
+    for rule, batch in itertools.product(transfer.rules, others):
+        values = transferred(base_values, global_batch_size=batch, rule=rule)
+        cell = {"global_batch_size": batch}
+        for seed in replicate_seeds(spec, transfer.num_seeds):
+            try:
+                recipe = resolve(spec, values, seed=seed, data=data)
+            except ValueError as error:
+                refused.append((rule, batch, str(error)))
+                break
+            planned.append(
+                PlannedTrial(
+                    f"transfer-{cell_name(cell)}-{rule}-seed{seed}",
+                    "transfer",
+                    cell,
+                    {"peak_lr": recipe.peak_lr},
+                    recipe,
+                    rule=rule,
+                )
+            )
+    return planned, refused
+
+
+def num_trials(spec: StudySpec) -> dict[Phase, int]:
+    """Trials of each phase, if every cell has a best recipe and every rule applies."""
+    num_cells = len(cells(spec))
+    counts: dict[Phase, int] = {"search": num_cells * spec.search.trials_per_cell}
+    if spec.transfer is not None:
+        transfer = spec.transfer
+        counts["transfer"] = len(transfer.rules) * (num_cells - 1) * transfer.num_seeds
+    if spec.confirm is not None:
+        counts["confirm"] = num_cells * spec.confirm.num_seeds
+    return counts

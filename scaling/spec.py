@@ -1,0 +1,535 @@
+"""What a study asks: the typed, frozen form of one YAML file.
+
+Every name that later appears in a recipe, an MLflow run or on a plot axis is declared here.
+`scaling.study_file` reads a file into a `StudySpec`; this module imports neither torch nor Ray.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
+
+MAX_COUNT = 2**53
+"""No count is larger: above it a float, which is what metrics are, skips integers."""
+MAX_BATCH_SIZE = 2**31 - 1
+
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
+BatchSize = Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
+NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
+UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
+BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+
+LR_RULE_PATTERN = r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\))$"
+
+
+def _is_lr_rule(name: str) -> str:
+    if not re.fullmatch(LR_RULE_PATTERN, name):
+        raise PydanticCustomError(
+            "lr_rule", "must be none, sqrt, linear, adam_sde or power(EXPONENT), as in power(0.7)"
+        )
+    return name
+
+
+LrRule = Annotated[
+    str,
+    AfterValidator(_is_lr_rule),
+    WithJsonSchema(
+        {
+            "title": "a rule",
+            "anyOf": [
+                {"enum": ["none", "sqrt", "linear", "adam_sde"]},
+                {"type": "string", "pattern": r"^power\(-?\d+(\.\d+)?\)$"},
+            ],
+        }
+    ),
+]
+Optimizer = Literal["adamw", "sgd"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
+Strategy = Literal["ddp"]
+Precision = Literal["fp32", "bf16"]
+CellValue = StrictInt | StrictFloat | StrictStr | None
+
+BUILTIN_SOURCES: Mapping[str, TaskName] = {
+    "grapheme_to_phoneme": "causal_lm",
+    "python_topics": "causal_lm",
+    "part_of_speech": "text_classification",
+}
+"""The data that come with the package or one of its extras, and the task each is for."""
+DATA_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
+"""Kinds of local files that can be read."""
+
+
+class Section(BaseModel):
+    """One mapping of a study file; unknown keys, NaN and infinity are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+# --- workload ---------------------------------------------------------------------------------
+
+
+class FromScratch(Section):
+    """A model with random weights, built by transformers from an architecture and sizes."""
+
+    architecture: str
+    """A transformers model type, as in llama, gpt2, bert."""
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    intermediate_size: PositiveInt | None = None
+    """Width of the feed-forward layer; 4 × hidden_size where it is left out."""
+    config: dict[str, bool | int | float | str | None] = {}
+    """Further options of the architecture's transformers configuration class."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "FromScratch":
+        if self.hidden_size % self.num_attention_heads:
+            raise PydanticCustomError(
+                "heads",
+                "hidden_size {hidden_size} must be a multiple of num_attention_heads {heads}",
+                {"hidden_size": self.hidden_size, "heads": self.num_attention_heads},
+            )
+        return self
+
+
+class Pretrained(Section):
+    """A model with trained weights."""
+
+    pretrained: Annotated[str, Field(min_length=1)]
+    """A folder, or a name on the Hugging Face hub."""
+
+
+def _model_kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "pretrained" if "pretrained" in cast("dict[Any, Any]", value) else "from_scratch"
+    return "pretrained" if isinstance(value, Pretrained) else "from_scratch"
+
+
+ModelSpec = Annotated[
+    Annotated[FromScratch, Tag("from_scratch")] | Annotated[Pretrained, Tag("pretrained")],
+    Discriminator(_model_kind),
+]
+
+
+class Files(Section):
+    """Local files, csv, json (lines), parquet or txt (one document a line), by split."""
+
+    train: Annotated[str, Field(min_length=1)]
+    validation: str | None = None
+    """Left out: taken from the training file by content, so no text is on both sides."""
+    test: str | None = None
+    """Left out: taken from the training file by content, so no text is on both sides."""
+
+
+class DataSpec(Section):
+    """Where the examples come from and how many are used."""
+
+    source: Annotated[str, Field(pattern=r"^(builtin|hub):.+$")] | None = None
+    """`builtin:NAME` or `hub:NAME`; give this or `files`."""
+    files: Files | None = None
+    """Local files; give this or `source`."""
+    subset: str | None = None
+    """Name of a hub data set's configuration."""
+    hub_splits: dict[Literal["train", "validation", "test"], str] = {}
+    """Names of a hub data set's splits, where they are not train, validation and test."""
+    text_column: str = "text"
+    """Column with the input text."""
+    label_column: str = "label"
+    """Column with the class (text_classification)."""
+    prompt_column: str | None = None
+    """causal_lm: column with a prompt whose tokens do not count in the loss."""
+    answer_column: str | None = None
+    """causal_lm: column with the text to generate after the prompt."""
+    tokenizer: str | None = None
+    """`characters` (the default from scratch), a folder or a hub name."""
+    max_length: Annotated[int, Field(ge=2, strict=True)] = 128
+    """Tokens an example; a longer document is cut into several (causal_lm) or truncated."""
+    num_train: PositiveInt | None = None
+    """Training examples used; all where left out."""
+    num_validation: PositiveInt | None = None
+    """Validation examples set aside; one in ten, at most 2,000, where left out."""
+    num_test: PositiveInt | None = None
+    """Test examples set aside; one in ten, at most 2,000, where left out."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "DataSpec":
+        if (self.source is None) == (self.files is None):
+            raise PydanticCustomError("origin", "give exactly one of source and files")
+        if (self.prompt_column is None) != (self.answer_column is None):
+            raise PydanticCustomError("columns", "give prompt_column and answer_column together")
+        return self
+
+
+class TextClassification(Section):
+    """Predict one class for a text; the loss is in nats per example."""
+
+    task: Literal["text_classification"]
+    model: ModelSpec
+    data: DataSpec
+
+
+class CausalLm(Section):
+    """Predict each next token; the loss is in nats per token that counts."""
+
+    task: Literal["causal_lm"]
+    model: ModelSpec
+    data: DataSpec
+
+
+class NoisyQuadratic(Section):
+    """An ensemble of independent noisy quadratics with a known answer (Zhang et al. 2019).
+
+    Curvature h_i = 1 / i, stochastic gradient h_i x_i + N(0, h_i / B), x_0 ~ N(0, I), loss
+    ½ Σ h_i x_i² averaged over the chains.
+    """
+
+    task: Literal["noisy_quadratic"]
+    num_dimensions: PositiveInt = 100
+    num_chains: PositiveInt = 1000
+    """Independent chains trained at once; their mean loss is the measured loss."""
+
+
+Workload = Annotated[TextClassification | CausalLm | NoisyQuadratic, Field(discriminator="task")]
+
+
+# --- hyperparameters --------------------------------------------------------------------------
+
+
+def _require_order(low: Any, high: Any, *, above: float | None) -> None:
+    if low is None or high is None or not low < high or (above is not None and low <= above):
+        raise PydanticCustomError(
+            "bounds",
+            "bounds must be two rising numbers{floor}, as in [1e-4, 1e-2]",
+            {"floor": "" if above is None else f" above {above:g}"},
+        )
+
+
+def _require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({repr(value) for value in values}) < len(values):
+        raise PydanticCustomError("distinct", "values must differ from each other")
+    return values
+
+
+class Distribution(Section, Generic[T]):
+    """How a searched hyperparameter is drawn: exactly one of three ways."""
+
+    log_uniform: tuple[T, T] | None = None
+    """Uniform in the logarithm between two bounds, both above 0."""
+    uniform: tuple[T, T] | None = None
+    """Uniform between two bounds."""
+    choice: Annotated[tuple[T, ...], Field(min_length=1)] | None = None
+    """One of the values listed."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Distribution[T]":
+        given = [self.log_uniform, self.uniform, self.choice]
+        if sum(way is not None for way in given) != 1:
+            raise PydanticCustomError(
+                "distribution", "give exactly one of log_uniform, uniform, choice"
+            )
+        if self.choice is not None:
+            _require_distinct(self.choice)
+        if self.uniform is not None:
+            _require_order(*self.uniform, above=None)
+        if self.log_uniform is not None:
+            _require_order(*self.log_uniform, above=0)
+        return self
+
+
+class Choice(Section, Generic[T]):
+    """A searched hyperparameter that is one of the values listed."""
+
+    choice: Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+
+
+Values = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+
+
+class Fixed(Section):
+    """Hyperparameters with one value in the whole study."""
+
+    global_batch_size: BatchSize | None = None
+    """Examples per optimizer step."""
+    peak_lr: PositiveFloat | None = None
+    """Learning rate at the end of warmup."""
+    base_lr: PositiveFloat | None = None
+    """Peak learning rate at base_batch_size; lr_scaling_rule carries it to the batch."""
+    base_batch_size: BatchSize | None = None
+    """Examples per step at which base_lr holds."""
+    lr_scaling_rule: LrRule = "none"
+    """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT)."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps of linear warmup; give this or warmup_ratio."""
+    warmup_ratio: BelowOne | None = None
+    """Share of the run's steps that is linear warmup; give this or warmup_steps."""
+    schedule: ScheduleName = "constant"
+    """Learning rate after warmup."""
+    min_lr_ratio: UnitFloat = 0.0
+    """Learning rate at the end of linear or cosine decay, over peak_lr."""
+    optimizer: Optimizer = "adamw"
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled for adamw, added to the gradient for sgd; matrices only."""
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
+    eps: PositiveFloat = 1e-8
+    momentum: BelowOne = 0.0
+    """Of sgd."""
+    clip_norm: PositiveFloat | None = None
+    """Largest norm of the global gradient; null leaves it alone."""
+    weight_average_half_life_examples: PositiveFloat | None = None
+    """Evaluate an exponential average of the weights with this half-life, in examples."""
+
+
+class Scientific(Section):
+    """Hyperparameters that the question compares: each combination of values is a cell."""
+
+    global_batch_size: Values[BatchSize] | None = None
+    peak_lr: Values[PositiveFloat] | None = None
+    base_lr: Values[PositiveFloat] | None = None
+    base_batch_size: Values[BatchSize] | None = None
+    lr_scaling_rule: Values[LrRule] | None = None
+    warmup_steps: Values[NonNegativeInt] | None = None
+    warmup_ratio: Values[BelowOne] | None = None
+    schedule: Values[ScheduleName] | None = None
+    min_lr_ratio: Values[UnitFloat] | None = None
+    optimizer: Values[Optimizer] | None = None
+    weight_decay: Values[NonNegativeFloat] | None = None
+    beta1: Values[BelowOne] | None = None
+    beta2: Values[BelowOne] | None = None
+    eps: Values[PositiveFloat] | None = None
+    momentum: Values[BelowOne] | None = None
+    clip_norm: Values[PositiveFloat | None] | None = None
+    weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
+
+
+class Nuisance(Section):
+    """Hyperparameters that are searched again inside every cell."""
+
+    global_batch_size: Choice[BatchSize] | None = None
+    peak_lr: Distribution[PositiveFloat] | None = None
+    base_lr: Distribution[PositiveFloat] | None = None
+    lr_scaling_rule: Choice[LrRule] | None = None
+    warmup_steps: Choice[NonNegativeInt] | None = None
+    warmup_ratio: Distribution[BelowOne] | None = None
+    schedule: Choice[ScheduleName] | None = None
+    min_lr_ratio: Distribution[UnitFloat] | None = None
+    optimizer: Choice[Optimizer] | None = None
+    weight_decay: Distribution[NonNegativeFloat] | None = None
+    beta1: Distribution[BelowOne] | None = None
+    beta2: Distribution[BelowOne] | None = None
+    eps: Distribution[PositiveFloat] | None = None
+    momentum: Distribution[BelowOne] | None = None
+    clip_norm: Distribution[PositiveFloat | None] | None = None
+    weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
+
+    def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:
+        """The searched hyperparameters and how each is drawn, in the order of the schema."""
+        return {name: value for name, value in _given(self) if value is not None}
+
+
+class CellRecipe(Section):
+    """Values known beforehand for one cell; they win over `fixed`."""
+
+    cell: dict[str, CellValue]
+    """Which cell: the scientific values, as in {global_batch_size: 64}."""
+    fixed: Fixed
+    """The hyperparameters that hold in this cell alone."""
+
+
+# --- how much, how measured, on what ----------------------------------------------------------
+
+
+class Budget(Section):
+    """How long a trial trains: exactly one measure, the same for every cell."""
+
+    steps: PositiveInt | None = None
+    examples: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    seconds: PositiveFloat | None = None
+    min_steps: PositiveInt = 1
+    """No cell takes fewer optimizer steps, since equal examples starve large batches."""
+
+    @property
+    def measure(self) -> str:
+        """The one of steps, examples, tokens, epochs and seconds that is given."""
+        return next(name for name in _BUDGET_MEASURES if getattr(self, name) is not None)
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> "Budget":
+        given = [name for name in _BUDGET_MEASURES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "budget", "give exactly one of steps, examples, tokens, epochs, seconds"
+            )
+        return self
+
+
+_BUDGET_MEASURES = ("steps", "examples", "tokens", "epochs", "seconds")
+
+
+class Evaluation(Section):
+    """When, and on how many fixed examples of each split, a trial is evaluated.
+
+    Every trial is evaluated before its first step and after its last, whatever is said here.
+    """
+
+    every_examples: PositiveInt | None = None
+    """Evaluate after the first step that reaches each multiple of this many examples."""
+    every_steps: PositiveInt | None = None
+    """Evaluate after each multiple of this many steps."""
+    growth_ratio: Annotated[float, Field(gt=1, strict=True)] | None = None
+    """Evaluate each time the number of steps has grown by this factor (and at least by one)."""
+    num_examples: PositiveInt = 2000
+    """At most this many examples of each split, the same ones in every trial."""
+    divergence_ratio: Annotated[float, Field(gt=1, strict=True)] = 3.0
+    """A trial whose validation loss exceeds its first one by this factor has diverged."""
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> "Evaluation":
+        given = (self.every_examples, self.every_steps, self.growth_ratio)
+        if sum(value is not None for value in given) != 1:
+            raise PydanticCustomError(
+                "cadence", "give exactly one of every_examples, every_steps, growth_ratio"
+            )
+        return self
+
+
+class Target(Section):
+    """What steps, examples and seconds to target are counted to."""
+
+    metric: Literal["validation_loss"] = "validation_loss"
+    at_most: PositiveFloat
+    """Nats per target (token or example)."""
+
+
+Objective = Literal["validation_loss", "steps_to_target", "examples_to_target"]
+SamplerName = Literal["qmc", "tpe", "random", "grid"]
+
+
+class Search(Section):
+    """How the nuisance hyperparameters are searched inside each cell."""
+
+    objective: Objective = "validation_loss"
+    """What makes a recipe best: the loss at the end of the budget, or reaching the target soon."""
+    sampler: SamplerName = "qmc"
+    """qmc: scrambled Sobol points; tpe: Optuna's tree-structured Parzen estimator."""
+    trials_per_cell: PositiveInt
+    """Trials a cell, the same for every cell."""
+    early_stopping: None = None
+    """null: every trial runs to the end of its budget."""
+
+
+class Transfer(Section):
+    """Carry the base cell's best recipe to the other batch sizes by each rule."""
+
+    base_batch_size: BatchSize
+    rules: Annotated[tuple[LrRule, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+    num_seeds: PositiveInt = 3
+
+
+class Confirm(Section):
+    """Repeat each cell's best recipe with seeds that the search never saw."""
+
+    num_seeds: PositiveInt = 3
+
+
+class Resources(Section):
+    """What one trial runs on."""
+
+    num_workers: PositiveInt = 1
+    """Data-parallel workers a trial."""
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 0.0
+    micro_batch_size: PositiveInt | None = None
+    """Most examples per worker per forward; the rest is gradient accumulation."""
+    strategy: Strategy = "ddp"
+    precision: Precision = "fp32"
+    """bf16: forward and backward under autocast; weights and optimizer state stay fp32."""
+    executor: Literal["pool", "per_trial"] = "pool"
+    """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
+    max_slots: PositiveInt | None = None
+    """At most this many trials at once; as many as fit where left out."""
+
+
+# --- the study --------------------------------------------------------------------------------
+
+
+class StudySpec(Section):
+    """One question, and all it takes to answer it."""
+
+    name: Name
+    question: Annotated[str, Field(min_length=1)]
+    seed: NonNegativeInt = 0
+    workload: Workload
+    scientific: Scientific = Scientific()
+    nuisance: Nuisance = Nuisance()
+    fixed: Fixed = Fixed()
+    cell_recipes: tuple[CellRecipe, ...] = ()
+    budget: Budget
+    evaluation: Evaluation
+    target: Target | None = None
+    search: Search
+    transfer: Transfer | None = None
+    confirm: Confirm | None = None
+    resources: Resources = Resources()
+    storage: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of the study's state; runs/NAME where left out."""
+
+    @property
+    def storage_path(self) -> str:
+        """Folder of the study's state, relative to the working directory unless absolute."""
+        return self.storage or f"runs/{self.name}"
+
+    def scientific_values(self) -> dict[str, tuple[Any, ...]]:
+        """The scientific hyperparameters and their values, in the order of the schema."""
+        return {name: values for name, values in _given(self.scientific) if values is not None}
+
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Every global batch size that a trial of this study may have, rising."""
+        sizes: set[int] = set(self.scientific.global_batch_size or ())
+        if self.nuisance.global_batch_size is not None:
+            sizes |= set(self.nuisance.global_batch_size.choice)
+        if self.fixed.global_batch_size is not None:
+            sizes.add(self.fixed.global_batch_size)
+        return tuple(sorted(sizes))
+
+
+def _given(section: Section) -> Iterator[tuple[str, Any]]:
+    """The fields that the file names, in the order of the schema."""
+    for name in type(section).model_fields:
+        if name in section.model_fields_set:
+            yield name, getattr(section, name)
+
+
+def given_fields(section: Section) -> dict[str, Any]:
+    """The fields that the file names (null included), in the order of the schema."""
+    return dict(_given(section))
+
+
+def is_finite(value: float | None) -> bool:
+    """True for a number that is neither NaN nor infinite; False for None."""
+    return value is not None and math.isfinite(value)

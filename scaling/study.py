@@ -1,0 +1,194 @@
+"""Run the study that a YAML file describes: python -m scaling.study STUDY.yaml.
+
+Exit status: 0 when every trial ended as done, stopped or diverged; 1 when some trial failed; 2
+for a bad study file or a refused start; 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaling.issues import StudyFileError
+from scaling.spec import NoisyQuadratic, StudySpec
+from scaling.study_file import read_study
+
+if TYPE_CHECKING:
+    from scaling.records import StudyRecord
+    from scaling.runner.state import StudyState
+    from scaling.space import DataFacts
+    from scaling.tasks.task import Task
+
+DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    # Libraries that would draw their own progress bars over ours.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        spec = read_study(options.study, options.set)
+    except StudyFileError as error:
+        return _refuse(str(error))
+    from scaling.tasks.sources import DataError
+
+    try:
+        if options.plan:
+            from scaling.plan import print_plan
+
+            print_plan(spec)
+            return DONE
+        return _run(spec, options)
+    except DataError as error:
+        return _refuse(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.study", description="Run the study that a YAML file describes."
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="dotted.key=value",
+        help="change one value of the study file; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plan", action="store_true",
+        help="print cells, trials, batch arithmetic and steps; start nothing",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with what exists")
+    parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
+    parser.add_argument("--output", type=Path, help="folder of the report [reports/NAME]")
+    return parser
+
+
+def _refuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return REFUSED
+
+
+def _run(spec: StudySpec, options: argparse.Namespace) -> int:
+    from scaling.runner.cluster import ClusterError
+    from scaling.runner.state import StateError, open_state
+    from scaling.tasks.sources import require_source
+    from scaling.tracking import TrackingError
+
+    if not isinstance(spec.workload, NoisyQuadratic):
+        require_source(spec.workload)
+    command = _command(options)
+    output: Path = options.output or Path("reports") / spec.name
+    try:
+        state = open_state(spec, resume=options.resume, command=command)
+        print(f"study {spec.name}: {spec.question}")
+        study, report = _train_and_report(spec, state, options.address, output)
+    except (StateError, ClusterError, TrackingError) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what has ended is kept. To go on: {command} --resume", flush=True)
+        return INTERRUPTED
+    _print_end(study, report, output)
+    num_failed = sum(trial.status == "failed" for trial in study.trials)
+    return SOME_FAILED if num_failed else DONE
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that started this study, without --resume."""
+    words = ["python", "-m", "scaling.study", str(options.study)]
+    for change in options.set:
+        words += ["--set", change]
+    if options.address:
+        words += ["--address", options.address]
+    if options.output:
+        words += ["--output", str(options.output)]
+    return shlex.join(words)
+
+
+def _train_and_report(
+    spec: StudySpec, state: "StudyState", address: str | None, output: Path
+) -> "tuple[StudyRecord, dict[str, Any]]":
+    """Everything from the data to the report; returns the study and its summary."""
+    import ray
+    from rich.console import Console
+
+    from scaling.environment import describe_environment
+    from scaling.progress import ProgressView
+    from scaling.runner.cluster import connect
+    from scaling.runner.phases import StudyRun
+    from scaling.tasks.task import prepare_task
+    from scaling.tracking import StudyTracker, load_study
+
+    task = prepare_task(spec.workload, spec.evaluation)
+    task.new_model(spec.seed)  # a model that cannot be built is said now
+    environment = describe_environment() | _describe_data(task)
+    environment["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    log_file = state.folder / "ray.log"
+    print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
+    tracker = StudyTracker(spec, environment, study_id=state.study_id)
+    with ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        view = stack.enter_context(ProgressView(spec, Console()))
+        run = StudyRun(
+            spec, _facts(task), state.folder, [tracker], view,
+            connect=lambda: connect(address, log_file),
+        )  # fmt: skip
+        try:
+            study = run.run(environment)
+        except KeyboardInterrupt:
+            tracker.study_ended("interrupted", None, "interrupted")
+            tracker.close()
+            raise
+    environment = {**study.environment, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+    tracker.study_ended("", None, "done", environment)
+    tracker.close()
+    # What is not in MLflow did not happen: the report is made from what MLflow has.
+    study = load_study(spec.name)
+    from scaling.report.document import write_report
+
+    summary = write_report(study, output)
+    tracker = StudyTracker(spec, environment, study_id=state.study_id)
+    tracker.study_ended(summary["answer"], output, "done", environment)
+    tracker.close()
+    return study, summary
+
+
+def _facts(task: "Task") -> "DataFacts":
+    from scaling.space import DataFacts
+
+    return DataFacts(task.num_train, task.targets_per_example)
+
+
+def _describe_data(task: "Task") -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "data_sha256": task.content_hash,
+        "targets_per_example": task.targets_per_example,
+        "num_rows_dropped_as_duplicates": task.num_dropped,
+    }
+    if task.num_train is not None:
+        described["num_train"] = task.num_train
+    return described | {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
+
+
+def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:
+    from scaling.tracking import resolve_tracking_uri
+
+    print()
+    print(summary["answer"])
+    failed = [trial for trial in study.trials if trial.status == "failed"]
+    for trial in failed:
+        print(f"failed: {trial.trial_id}: {trial.error}", file=sys.stderr)
+    page = output / "report.html"
+    print()
+    print(f"report:  {page}  (open it in a browser: file://{page.absolute()})")
+    print(f"runs:    mlflow ui --backend-store-uri {resolve_tracking_uri()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

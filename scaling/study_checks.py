@@ -1,0 +1,606 @@
+"""What the sections of a study must say together, beyond what each must say alone."""
+
+# pyright: strict
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from os import R_OK, access
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from scaling.batching import nearest_feasible, steps_for_examples
+from scaling.issues import NO_VALUE, Issue, did_you_mean, shown
+from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
+from scaling.spec import (
+    BUILTIN_SOURCES,
+    DATA_SUFFIXES,
+    CausalLm,
+    Choice,
+    DataSpec,
+    Distribution,
+    Fixed,
+    NoisyQuadratic,
+    Nuisance,
+    Pretrained,
+    Scientific,
+    StudySpec,
+    TextClassification,
+    given_fields,
+)
+
+MAX_CELLS: Final = 10_000
+"""More cells than any study could run; refused before anything lists them."""
+
+Check = Callable[[StudySpec], Iterator[Issue]]
+
+
+def check_study(spec: StudySpec, *, broken: Collection[str] = ()) -> list[Issue]:
+    """Everything that the sections of a study contradict each other in.
+
+    Looks at the file system for local data, folders and storage; starts nothing.
+
+    Args:
+        spec: The study.
+        broken: Sections that are not what the user meant, since they have errors of their own;
+            a check that needs one of them is left out.
+
+    Returns:
+        The issues, none for a study that can be planned.
+    """
+    return [
+        issue
+        for check, needs in CHECKS.items()
+        if not needs.intersection(broken)
+        for issue in check(spec)
+    ]
+
+
+# --- where a hyperparameter's values stand ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Values that a study gives a hyperparameter in one of its sections.
+
+    Attributes:
+        section: scientific, nuisance, fixed or cell_recipes.
+        path: Dotted path.
+        values: All it may be; for a searched range, the two bounds.
+        recipe: Index of the cell recipe; None for the other sections.
+    """
+
+    section: Literal["scientific", "nuisance", "fixed", "cell_recipes"]
+    path: str
+    values: tuple[Any, ...]
+    recipe: int | None = None
+
+    @property
+    def value(self) -> Any:
+        """What to show: the one value, or the list of them."""
+        return self.values[0] if len(self.values) == 1 else list(self.values)
+
+
+def _places(spec: StudySpec, name: str, *, recipes: bool = True) -> list[_Place]:
+    """Every place that gives a hyperparameter; null counts as not given."""
+    places: list[_Place] = []
+    values = _value(spec.scientific, name)
+    if values is not None:
+        places.append(_Place("scientific", f"scientific.{name}", values))
+    drawn = _value(spec.nuisance, name)
+    if drawn is not None:
+        places.append(_Place("nuisance", f"nuisance.{name}", _ends(drawn)))
+    value = _value(spec.fixed, name)
+    if value is not None:
+        places.append(_Place("fixed", f"fixed.{name}", (value,)))
+    return places + (_recipe_places(spec, name) if recipes else [])
+
+
+def _ends(drawn: Distribution[Any] | Choice[Any]) -> tuple[Any, ...]:
+    """The values listed, or the two bounds."""
+    if drawn.choice is not None or isinstance(drawn, Choice):
+        return drawn.choice or ()
+    return drawn.log_uniform or drawn.uniform or ()
+
+
+def _recipe_places(spec: StudySpec, name: str) -> list[_Place]:
+    return [
+        _Place("cell_recipes", f"cell_recipes.{index}.fixed.{name}", (value,), recipe=index)
+        for index, recipe in enumerate(spec.cell_recipes)
+        if (value := _value(recipe.fixed, name)) is not None
+    ]
+
+
+def _value(section: Scientific | Nuisance | Fixed, name: str) -> Any:
+    """What the file says in a section; None where it says nothing."""
+    return given_fields(section).get(name)
+
+
+def _possible(spec: StudySpec, name: str) -> set[Any]:
+    """Every listed value that a hyperparameter may have; its default where none is given."""
+    places = _places(spec, name)
+    possible = {value for place in places for value in place.values}
+    if not any(place.section != "cell_recipes" for place in places):
+        possible.add(Fixed.model_fields[name].default)
+    return possible
+
+
+# --- learning rate ------------------------------------------------------------------------------
+
+
+def _one_section(spec: StudySpec) -> Iterator[Issue]:
+    """A hyperparameter is scientific, nuisance or fixed; a recipe only replaces a fixed one."""
+    for name in Fixed.model_fields:
+        places = _places(spec, name, recipes=False)
+        for place in places[1:]:
+            yield Issue(
+                place.path, f"is also given in {places[0].section}; give it once", place.value
+            )
+        if places and places[0].section != "fixed":
+            for place in _recipe_places(spec, name):
+                yield Issue(
+                    place.path,
+                    f"{places[0].section} decides {name}; a cell's recipe cannot",
+                    place.value,
+                )
+
+
+def _one_rate(spec: StudySpec) -> Iterator[Issue]:
+    """Every trial has exactly one of peak_lr and base_lr."""
+    peak = _places(spec, "peak_lr")
+    base = _places(spec, "base_lr")
+    for place in base:
+        rival = next((other for other in peak if _same_trial(place, other)), None)
+        if rival is not None:
+            yield Issue(
+                place.path, f"{rival.path} is given too; a trial has one of them", place.value
+            )
+    if any(place.recipe is None for place in peak + base):
+        return
+    cells = {_cell_key(spec.cell_recipes[p.recipe or 0].cell) for p in peak + base}
+    if not cells:
+        yield Issue(
+            "fixed.peak_lr",
+            "no learning rate is given: give peak_lr or base_lr in nuisance, scientific, fixed "
+            "or every cell's recipe",
+        )
+    elif len(cells) < _num_cells(spec):
+        yield Issue(
+            "cell_recipes",
+            f"give a learning rate for {len(cells)} of {_num_cells(spec)} cells; give peak_lr "
+            "for every cell, or elsewhere",
+        )
+
+
+def _same_trial(place: _Place, other: _Place) -> bool:
+    """True where one trial has both."""
+    return place.recipe is None or other.recipe is None or place.recipe == other.recipe
+
+
+def _num_cells(spec: StudySpec) -> int:
+    return math.prod(len(values) for values in spec.scientific_values().values())
+
+
+def _base_of_rate(spec: StudySpec) -> Iterator[Issue]:
+    """base_lr needs base_batch_size; base_batch_size and a rule do nothing without base_lr."""
+    rates = _places(spec, "base_lr")
+    bases = _places(spec, "base_batch_size")
+    for rate in rates:
+        if not any(base.recipe in (None, rate.recipe) for base in bases):
+            yield Issue(
+                "fixed.base_batch_size" if rate.recipe is None else rate.path,
+                f"{rate.path} holds at a batch size that is not given: give base_batch_size",
+            )
+    if rates:
+        return
+    rules = _places(spec, "lr_scaling_rule")
+    moving = [place for place in rules if set(place.values) != {"none"}]
+    for place in bases + moving:
+        yield Issue(
+            place.path, "has no effect without base_lr (peak_lr is never scaled)", place.value
+        )
+
+
+def _adam_sde(spec: StudySpec) -> Iterator[Issue]:
+    """Adam-SDE is about Adam, and within its domain at every batch size of the study."""
+    others = _possible(spec, "optimizer") - {"adamw"}
+    places = [p for p in _places(spec, "lr_scaling_rule") if "adam_sde" in p.values]
+    carried = [place.path for place in places]
+    if spec.transfer is not None and "adam_sde" in spec.transfer.rules:
+        carried.append("transfer.rules")
+    if others:
+        for path in carried:
+            yield Issue(path, f"adam_sde scales Adam, not {', '.join(sorted(others))}", "adam_sde")
+    elif spec.batch_sizes() and (bases := _listed_values(spec, "base_batch_size")):
+        base, batch = min(bases), max(spec.batch_sizes())
+        lowest = OptimizerSettings(
+            peak_lr=1.0,
+            beta1=min(_possible(spec, "beta1")),
+            beta2=min(_possible(spec, "beta2")),
+            eps=1.0,
+        )
+        try:
+            scale_optimizer(lowest, base_batch_size=base, global_batch_size=batch, rule="adam_sde")
+        except RuleDomainError as error:
+            for place in places:
+                yield Issue(place.path, f"from batch {base} to {batch}: {error}", place.value)
+
+
+def _listed_values(spec: StudySpec, name: str) -> list[Any]:
+    return [value for place in _places(spec, name) for value in place.values]
+
+
+# --- schedule, batch, cells ---------------------------------------------------------------------
+
+
+def _one_warmup(spec: StudySpec) -> Iterator[Issue]:
+    steps = _places(spec, "warmup_steps")
+    for place in _places(spec, "warmup_ratio"):
+        rival = next((other for other in steps if _same_trial(place, other)), None)
+        if rival is not None:
+            yield Issue(place.path, f"{rival.path} is given too; give one of them", place.value)
+
+
+def _warmup_fits(spec: StudySpec) -> Iterator[Issue]:
+    """No cell's run is over before its warmup is."""
+    for place in _places(spec, "warmup_steps"):
+        batches = _batches_of(spec, place)
+        num_steps = _fewest_steps(spec, batches)
+        if num_steps is not None and max(place.values) > num_steps:
+            at_batch = f" at global_batch_size {max(batches)}" if batches else ""
+            yield Issue(
+                place.path,
+                f"outlasts the run, which has {num_steps} steps{at_batch}",
+                max(place.values),
+                f"at most {num_steps}",
+            )
+
+
+def _batches_of(spec: StudySpec, place: _Place) -> tuple[int, ...]:
+    if place.recipe is not None:
+        batch = spec.cell_recipes[place.recipe].cell.get("global_batch_size")
+        if isinstance(batch, int) and batch > 0:
+            return (batch,)
+    return spec.batch_sizes()
+
+
+def _fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
+    """Steps of the shortest trial; None where the budget does not say."""
+    budget = spec.budget
+    if budget.steps is not None:
+        return max(budget.steps, budget.min_steps)
+    if budget.examples is not None and batches:
+        return steps_for_examples(
+            budget.examples, global_batch_size=max(batches), min_steps=budget.min_steps
+        )
+    return None
+
+
+def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
+    """A batch size is given, and every worker gets an equal share of it."""
+    workers = spec.resources.num_workers
+    places = _places(spec, "global_batch_size", recipes=False)
+    if not places:
+        yield Issue(
+            "fixed.global_batch_size", "no batch size is given: give it in scientific, "
+            "nuisance or fixed",
+        )  # fmt: skip
+    for place in places:
+        for size in place.values:
+            feasible = nearest_feasible(size, workers)
+            if size not in feasible:
+                yield Issue(
+                    place.path,
+                    f"must be a multiple of resources.num_workers {workers}",
+                    size,
+                    " or ".join(map(str, feasible)),
+                )
+
+
+def _recipes(spec: StudySpec) -> Iterator[Issue]:
+    """Each cell recipe names one existing cell, and no two the same."""
+    axes = spec.scientific_values()
+    seen: set[tuple[tuple[str, Any], ...]] = set()
+    for index, recipe in enumerate(spec.cell_recipes):
+        path = f"cell_recipes.{index}"
+        if set(recipe.cell) != set(axes):
+            names = ", ".join(axes) or "nothing, since there is no scientific axis"
+            yield Issue(f"{path}.cell", "must name a cell exactly", recipe.cell, names)
+        for name, value in recipe.cell.items():
+            if name in axes and value not in axes[name]:
+                allowed = ", ".join(shown(known) for known in axes[name])
+                yield Issue(f"{path}.cell.{name}", "is not a cell of the study", value, allowed)
+        if _cell_key(recipe.cell) in seen:
+            yield Issue(f"{path}.cell", "has a recipe already", recipe.cell)
+        seen.add(_cell_key(recipe.cell))
+        if recipe.fixed.global_batch_size is not None:
+            yield Issue(
+                f"{path}.fixed.global_batch_size",
+                "a cell's recipe cannot set the batch size; give it in scientific, nuisance "
+                "or fixed",
+                recipe.fixed.global_batch_size,
+            )
+
+
+def _cell_key(cell: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The cell as something that a set can hold, in any order of its names."""
+    return tuple(sorted(cell.items()))
+
+
+def _cell_count(spec: StudySpec) -> Iterator[Issue]:
+    count = _num_cells(spec)
+    if count > MAX_CELLS:
+        yield Issue("scientific", f"makes {count} cells", NO_VALUE, f"at most {MAX_CELLS}")
+
+
+_NEEDS: Final = {
+    "momentum": ("optimizer", {"sgd"}),
+    "beta1": ("optimizer", {"adamw"}),
+    "beta2": ("optimizer", {"adamw"}),
+    "eps": ("optimizer", {"adamw"}),
+    "min_lr_ratio": ("schedule", {"linear", "cosine"}),
+}
+
+
+def _without_effect(spec: StudySpec) -> Iterator[Issue]:
+    """A hyperparameter that no trial uses is a mistake, not a detail."""
+    for name, (of, useful) in _NEEDS.items():
+        possible = _possible(spec, of)
+        if possible & useful:
+            continue
+        for place in _places(spec, name):
+            if place.values != (0.0,) or name != "min_lr_ratio":
+                yield Issue(
+                    place.path,
+                    f"has no effect with {of} {' or '.join(sorted(possible))}",
+                    place.value,
+                    f"only with {of} {' or '.join(sorted(useful))}",
+                )
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def _horizon(spec: StudySpec) -> Iterator[Issue]:
+    """Steps to a target, and a budget in seconds, need a schedule that knows no horizon."""
+    decaying = [p for p in _places(spec, "schedule") if set(p.values) & {"linear", "cosine"}]
+    for place in decaying:
+        if spec.target is not None:
+            yield Issue(
+                place.path,
+                "steps to target depend on where a decaying schedule ends, so that the same "
+                "recipe needs more of them at a larger budget; drop target, or use constant",
+                place.value,
+                "constant",
+            )
+        if spec.budget.seconds is not None:
+            yield Issue(
+                place.path,
+                "a budget in seconds does not say at which step the decay ends",
+                place.value,
+                "constant",
+            )
+    if spec.budget.seconds is not None:
+        for place in _places(spec, "warmup_ratio"):
+            yield Issue(
+                place.path,
+                "a budget in seconds has no number of steps to take a share of; give warmup_steps",
+                place.value,
+            )
+
+
+def _objective(spec: StudySpec) -> Iterator[Issue]:
+    objective = spec.search.objective
+    if objective != "validation_loss" and spec.target is None:
+        yield Issue("target", f"is required by search.objective {objective}: give at_most")
+
+
+def _transfer(spec: StudySpec) -> Iterator[Issue]:
+    """Rules carry a tuned peak_lr from one cell of a batch-size axis to the others."""
+    if spec.transfer is None:
+        return
+    axes = spec.scientific_values()
+    batches = axes.get("global_batch_size", ())
+    base = spec.transfer.base_batch_size
+    if not batches:
+        yield Issue(
+            "scientific.global_batch_size", "transfer carries a recipe between batch sizes: list "
+            "them here",
+        )  # fmt: skip
+    elif base not in batches:
+        known = ", ".join(map(str, batches))
+        yield Issue("transfer.base_batch_size", "is not a cell of the study", base, known)
+    elif len(batches) == 1:
+        yield Issue(
+            "scientific.global_batch_size",
+            "transfer needs another batch size than its base",
+            list(batches),
+        )
+    for name in axes:
+        if name != "global_batch_size":
+            yield Issue(
+                f"scientific.{name}", "with transfer, global_batch_size is the only scientific axis"
+            )
+    for place in _places(spec, "base_lr"):
+        yield Issue(
+            place.path, "transfer scales the rate itself: give peak_lr instead", place.value
+        )
+
+
+def _search_size(spec: StudySpec) -> Iterator[Issue]:
+    """As many trials a cell as there is something to try."""
+    trials = spec.search.trials_per_cell
+    drawn = spec.nuisance.distributions()
+    path = "search.trials_per_cell"
+    if not drawn:
+        if trials != 1:
+            yield Issue(path, "there is no nuisance hyperparameter to search", trials, "1")
+        return
+    if spec.search.sampler != "grid":
+        return
+    ranges = [name for name, distribution in drawn.items() if distribution.choice is None]
+    for name in ranges:
+        yield Issue(f"nuisance.{name}", "search.sampler grid needs the values listed: give choice")
+    size = math.prod(len(distribution.choice or ()) for distribution in drawn.values())
+    if not ranges and trials != size:
+        yield Issue(path, "must be the size of the grid", trials, str(size))
+
+
+# --- workload and storage -----------------------------------------------------------------------
+
+
+def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
+    """What the ensemble of noisy quadratics cannot do."""
+    if not isinstance(spec.workload, NoisyQuadratic):
+        return
+    for place in _places(spec, "clip_norm"):
+        if any(value is not None for value in place.values):
+            yield Issue(
+                place.path,
+                "clipping by the global norm would couple the independent chains of "
+                "noisy_quadratic",
+                place.value,
+                "null",
+            )
+    if spec.resources.precision != "fp32":
+        yield Issue("resources.precision", "of noisy_quadratic", spec.resources.precision, "fp32")
+    if spec.budget.measure in ("tokens", "epochs"):
+        yield Issue(
+            f"budget.{spec.budget.measure}",
+            "noisy_quadratic draws every example afresh and has no tokens or epochs",
+            getattr(spec.budget, spec.budget.measure),
+            "steps, examples, seconds",
+        )
+
+
+def _data(spec: StudySpec) -> Iterator[Issue]:
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic):
+        return
+    yield from _source(workload)
+    yield from _columns(workload)
+    yield from _files(workload)
+    if isinstance(workload.model, Pretrained):
+        yield from _folder("workload.model.pretrained", workload.model.pretrained)
+    if workload.data.tokenizer is not None:
+        yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
+
+
+def _source(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+    data = workload.data
+    path = "workload.data.source"
+    kind, _, name = (data.source or "").partition(":")
+    if kind == "builtin" and name not in BUILTIN_SOURCES:
+        known = ", ".join(f"builtin:{other}" for other in BUILTIN_SOURCES)
+        message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
+        yield Issue(path, message, data.source, known)
+    elif kind == "builtin" and BUILTIN_SOURCES[name] != workload.task:
+        fitting = [f"builtin:{n}" for n, task in BUILTIN_SOURCES.items() if task == workload.task]
+        message = f"is for task {BUILTIN_SOURCES[name]}, not {workload.task}"
+        yield Issue(path, message, data.source, ", ".join(fitting))
+    if kind != "hub":
+        for field in ("subset", "hub_splits"):
+            if value := getattr(data, field):
+                yield Issue(f"workload.data.{field}", "belongs to a source hub:NAME", value)
+
+
+def _columns(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+    """Columns that are named but never read."""
+    unread = (
+        ("label_column",) if workload.task == "causal_lm" else ("prompt_column", "answer_column")
+    )
+    columns = ("text_column", "label_column", "prompt_column", "answer_column")
+    given = given_fields(workload.data)
+    for name in columns:
+        if given.get(name) is None:
+            continue
+        path = f"workload.data.{name}"
+        if _is_builtin(workload.data):
+            yield Issue(path, "built-in data have no columns to choose", given[name])
+        elif name in unread:
+            yield Issue(path, f"is not read for task {workload.task}", given[name])
+
+
+def _is_builtin(data: DataSpec) -> bool:
+    return (data.source or "").startswith("builtin:")
+
+
+def _files(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+    files = workload.data.files
+    if files is None:
+        return
+    for split in ("train", "validation", "test"):
+        name: str | None = getattr(files, split)
+        if name is None:
+            continue
+        path = f"workload.data.files.{split}"
+        suffix = Path(name).suffix
+        if suffix not in DATA_SUFFIXES:
+            yield Issue(path, "is of an unknown kind", name, f"*{', *'.join(DATA_SUFFIXES)}")
+        elif suffix == ".txt" and workload.task == "text_classification":
+            yield Issue(path, "has no labels", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
+        if problem := _unreadable(name):
+            yield Issue(path, problem, name)
+
+
+def _unreadable(name: str) -> str | None:
+    """What keeps a local file from being read, relative to the working directory."""
+    file = Path(name)
+    try:
+        if not file.exists():
+            return f"there is no such file in {Path.cwd()}"
+        if not file.is_file():
+            return "is not a file"
+        if not access(file, R_OK):
+            return "may not be read"
+        return None if file.stat().st_size else "is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _folder(path: str, name: str) -> Iterator[Issue]:
+    """A name that can only be a folder must be one; any other may be a hub's."""
+    if name.startswith(("/", "./", "../", "~")) and not _holds(Path.is_dir, name):
+        yield Issue(path, "there is no such folder", name)
+
+
+def _storage(spec: StudySpec) -> Iterator[Issue]:
+    storage = spec.storage
+    if storage is None:
+        return
+    if "://" in storage or "\0" in storage:
+        yield Issue("storage", "must be the path of a folder", storage)
+    elif _holds(Path.is_file, storage):
+        yield Issue("storage", "is a file; must be the path of a folder", storage)
+
+
+def _holds(test: Callable[[Path], bool], name: str) -> bool:
+    """What a test says of a path; False for one that the file system refuses."""
+    try:
+        return test(Path(name))
+    except OSError:
+        return False
+
+
+_RECIPE_SECTIONS: Final = ("scientific", "nuisance", "fixed", "cell_recipes")
+
+CHECKS: Final[dict[Check, frozenset[str]]] = {
+    _cell_count: frozenset({"scientific"}),
+    _data: frozenset({"workload"}),
+    _one_section: frozenset(_RECIPE_SECTIONS),
+    _batch_sizes: frozenset({*_RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
+    _one_rate: frozenset(_RECIPE_SECTIONS),
+    _base_of_rate: frozenset(_RECIPE_SECTIONS),
+    _adam_sde: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _one_warmup: frozenset(_RECIPE_SECTIONS),
+    _warmup_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
+    _without_effect: frozenset(_RECIPE_SECTIONS),
+    _recipes: frozenset({"scientific", "cell_recipes"}),
+    _horizon: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
+    _objective: frozenset({"search", "target"}),
+    _search_size: frozenset({"nuisance", "search"}),
+    _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
+    _storage: frozenset({"storage"}),
+}
+"""Every check, and the sections it reads."""

@@ -1,0 +1,1 @@
+"""Task families: data, collation, head, loss sum and count, metrics."""

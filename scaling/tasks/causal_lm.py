@@ -1,0 +1,169 @@
+"""Causal language models: predict each next token, of the answer alone where there is a prompt."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.spec import CausalLm, Evaluation
+from scaling.tasks.model import build_model
+from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
+from scaling.tasks.splits import split_rows
+from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.tokens import Tokenizer, tokenizer_for
+
+IGNORED = -100
+EVALUATION_BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token sequences of one split and how much of each is a prompt.
+
+    Attributes:
+        prompt_lengths: [N] tokens that are read and not predicted (at least the first one).
+    """
+
+    tokens: Ragged
+    prompt_lengths: IntArray
+
+    @property
+    def num_targets(self) -> IntArray:
+        """[N] tokens that count in the loss."""
+        return self.tokens.lengths - self.prompt_lengths
+
+    def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
+        """`input_ids` [B, L−1] and `labels` [B, L−1], the next token or IGNORED.
+
+        Padding stands on the right, where causal attention never looks back from, so no
+        attention mask is needed.
+        """
+        values_bl, real_bl = self.tokens.padded(indices, pad)
+        predicted = np.arange(values_bl.shape[1]) >= self.prompt_lengths[indices][:, None]
+        labels_bl = np.where(real_bl & predicted, values_bl, IGNORED)
+        return {
+            "input_ids": torch.from_numpy(np.ascontiguousarray(values_bl[:, :-1])),
+            "labels": torch.from_numpy(np.ascontiguousarray(labels_bl[:, 1:])),
+        }
+
+
+@dataclass(frozen=True)
+class CausalLmTask:
+    """See `scaling.tasks.task.Task`; targets are the tokens that count."""
+
+    workload: CausalLm
+    tokenizer: Tokenizer
+    sequences: Mapping[Split, Sequences]
+    num_examples: int
+    content_hash: str
+    num_dropped: int
+    splits: tuple[Split, ...] = SPLITS
+
+    @classmethod
+    def prepare(cls, workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
+        """Read, split and encode; raises DataError."""
+        split = split_rows(read_rows(workload), workload.data)
+        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        sequences = {
+            name: _encode(name, rows, tokenizer, workload.data.max_length)
+            for name, rows in split.rows.items()
+        }
+        return cls(
+            workload, tokenizer, sequences, evaluation.num_examples,
+            split.content_hash, split.num_dropped,
+        )  # fmt: skip
+
+    @property
+    def num_train(self) -> int:
+        """Training sequences."""
+        return len(self.sequences["train"].prompt_lengths)
+
+    @property
+    def targets_per_example(self) -> float:
+        """Mean number of tokens that count in a training sequence."""
+        return float(self.sequences["train"].num_targets.mean())
+
+    def new_model(self, seed: int) -> nn.Module:
+        """A causal language model with the weights that this seed starts from."""
+        return build_model(
+            self.workload.model, head="causal_lm", tokenizer=self.tokenizer,
+            max_length=self.workload.data.max_length, num_labels=0, seed=seed,
+        )  # fmt: skip
+
+    def num_targets(self, indices: Indices) -> int:
+        """Tokens that count in these training sequences."""
+        return int(self.sequences["train"].num_targets[indices].sum())
+
+    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
+        """These training sequences as `input_ids` and `labels`."""
+        return self.sequences["train"].batch(indices, self.tokenizer.pad_id)
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy summed over the tokens that count, in nats."""
+        logits_blv = model(input_ids=batch["input_ids"], use_cache=False).logits
+        return functional.cross_entropy(
+            at_least_float32(logits_blv).flatten(0, 1), batch["labels"].flatten(),
+            ignore_index=IGNORED, reduction="sum",
+        )  # fmt: skip
+
+    def num_evaluated(self, split: Split) -> int:
+        """Sequences in a split's fixed subset."""
+        return min(self.num_examples, len(self.sequences[split].prompt_lengths))
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single sequences of the fixed subset."""
+        sequences = self.sequences[split]
+        numbers = np.arange(self.num_evaluated(split))[part]
+        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        for group in by_length(sequences.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
+            batch = sequences.batch(numbers[group], self.tokenizer.pad_id)
+            labels_bl = batch["labels"].to(device)
+            logits_blv = model(input_ids=batch["input_ids"].to(device), use_cache=False).logits
+            loss_bl = functional.cross_entropy(
+                at_least_float32(logits_blv).transpose(1, 2), labels_bl,
+                ignore_index=IGNORED, reduction="none",
+            )  # fmt: skip
+            losses[group] = loss_bl.sum(1).double().cpu().numpy()
+            hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
+            correct[group] = hits_bl.sum(1).double().cpu().numpy()
+        return ExampleLosses(losses, sequences.num_targets[numbers].astype(np.float64), correct)
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Token accuracy and perplexity."""
+        return {"accuracy": validation.accuracy, "perplexity": float(np.exp(validation.loss))}
+
+
+def _encode(split: Split, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Sequences:
+    pairs = [pair for row in rows for pair in _windows(row, tokenizer, max_length)]
+    if not pairs:
+        raise DataError(
+            "workload.data.max_length",
+            f"no {split} example has a token to predict within max_length {max_length}",
+        )
+    return Sequences(
+        Ragged.of([tokens for tokens, _ in pairs]),
+        np.array([prompt_length for _, prompt_length in pairs], dtype=np.int64),
+    )
+
+
+def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[tuple[list[int], int]]:
+    """A row's token sequences with their prompt lengths.
+
+    A text without a prompt is cut into windows of `max_length` tokens that share one token, so
+    each token but the very first is predicted once. A prompt and its answer stay whole; what is
+    longer than `max_length` is truncated on the right.
+    """
+    prompt = tokenizer.prompt_ids(row)
+    tokens = [*prompt, *tokenizer.text_ids(row), tokenizer.end_id]
+    if prompt:
+        if len(prompt) < max_length:
+            yield tokens[:max_length], len(prompt)
+        return
+    for start in range(0, len(tokens) - 1, max_length - 1):
+        yield tokens[start : start + max_length], 1

@@ -1,0 +1,123 @@
+"""Models by transformers: from scratch by architecture and size, or with trained weights."""
+
+import difflib
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from scaling.spec import FromScratch, ModelSpec, Pretrained
+from scaling.tasks.sources import DataError
+from scaling.tasks.tokens import Tokenizer
+
+Head = Literal["causal_lm", "sequence_classification"]
+
+# What architectures call the width of their feed-forward layer.
+_FEED_FORWARD_WIDTHS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")
+
+
+def build_model(
+    spec: ModelSpec,
+    *,
+    head: Head,
+    tokenizer: Tokenizer,
+    max_length: int,
+    num_labels: int,
+    seed: int,
+) -> nn.Module:
+    """A model in training mode, its random weights drawn from `seed`.
+
+    Raises:
+        DataError: If there is no such architecture, option, folder or name.
+    """
+    torch.manual_seed(seed)
+    if isinstance(spec, Pretrained):
+        return _pretrained(spec, head, num_labels)
+    auto = _auto_class(head)
+    config = model_config(spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels)
+    try:
+        return auto.from_config(config).train()
+    except ValueError as error:
+        raise DataError(
+            "workload.model.architecture",
+            f"{spec.architecture} has no {head.replace('_', ' ')} head in transformers",
+        ) from error
+
+
+def model_config(
+    spec: FromScratch, *, tokenizer: Tokenizer, max_length: int, num_labels: int
+) -> Any:
+    """The transformers configuration of a model from scratch.
+
+    Raises:
+        DataError: If the architecture or one of its options does not exist.
+    """
+    from transformers import AutoConfig
+
+    config_class: Any = type(AutoConfig.for_model(_known_architecture(spec.architecture)))
+    names = {*config_class.attribute_map.values(), *vars(config_class())}
+    sizes: dict[str, Any] = {
+        "hidden_size": spec.hidden_size,
+        "num_hidden_layers": spec.num_hidden_layers,
+        "num_attention_heads": spec.num_attention_heads,
+        "vocab_size": tokenizer.vocab_size,
+        "max_position_embeddings": max_length + 2,  # some architectures reserve two positions
+        # Right padding behind causal attention needs no mask, and so no id to find it by.
+        "pad_token_id": tokenizer.pad_id if num_labels else None,
+        "bos_token_id": tokenizer.end_id,
+        "eos_token_id": tokenizer.end_id,
+    }
+    width = next((name for name in _FEED_FORWARD_WIDTHS if name in names), None)
+    if width is not None:
+        sizes[width] = spec.intermediate_size or 4 * spec.hidden_size
+    if "head_dim" in names:
+        sizes["head_dim"] = spec.hidden_size // spec.num_attention_heads
+    if "num_key_value_heads" in names:
+        sizes["num_key_value_heads"] = spec.num_attention_heads
+    if num_labels:
+        sizes["num_labels"] = num_labels
+    for option in spec.config:
+        if option not in names:
+            near = difflib.get_close_matches(option, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise DataError(
+                f"workload.model.config.{option}", f"{spec.architecture} has no such option{hint}"
+            )
+    return config_class(**sizes | spec.config)
+
+
+def _known_architecture(name: str) -> str:
+    from transformers import CONFIG_MAPPING
+
+    known: list[str] = list(CONFIG_MAPPING.keys())
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ", as in llama, gpt2, bert"
+        raise DataError(
+            "workload.model.architecture", f"transformers has no architecture {name!r}{hint}"
+        )
+    return name
+
+
+def _auto_class(head: Head) -> Any:
+    import transformers
+
+    match head:
+        case "causal_lm":
+            return transformers.AutoModelForCausalLM
+        case "sequence_classification":
+            return transformers.AutoModelForSequenceClassification
+
+
+def _pretrained(spec: Pretrained, head: Head, num_labels: int) -> nn.Module:
+    options = {"num_labels": num_labels} if num_labels else {}
+    try:
+        model = _auto_class(head).from_pretrained(
+            spec.pretrained, dtype=torch.float32, ignore_mismatched_sizes=True, **options
+        )
+    except (OSError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise DataError(
+            "workload.model.pretrained", f"cannot load {spec.pretrained}: {first_line}"
+        ) from error
+    return model.train()

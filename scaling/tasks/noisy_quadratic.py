@@ -1,0 +1,93 @@
+"""The noisy quadratic model, as an ensemble of independent chains trained at once.
+
+Source: Zhang et al. 2019 (arXiv:1907.04164) sec. 3: curvature h_i = 1 / i, gradient
+h_i x_i + N(0, h_i / B), x_0 ~ N(0, I).
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scaling.spec import NoisyQuadratic
+from scaling.tasks.sources import Split
+from scaling.tasks.task import Batch, ExampleLosses, Indices
+
+
+class Chains(nn.Module):
+    """Positions x of every chain, [num_chains, num_dimensions]."""
+
+    curvature: Tensor
+
+    def __init__(self, num_chains: int, num_dimensions: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.positions = nn.Parameter(torch.randn(num_chains, num_dimensions, generator=generator))
+        self.register_buffer("curvature", 1 / torch.arange(1, num_dimensions + 1))
+
+    def forward(self, noise: Tensor | None = None) -> Tensor:
+        """½ Σ h x² of each chain, [num_chains]; plus x · noise, whose gradient is the noise."""
+        losses = 0.5 * (self.curvature * self.positions.square()).sum(1)
+        return losses if noise is None else losses + (self.positions * noise).sum(1)
+
+
+class NoisyQuadraticTask:
+    """See `scaling.tasks.task.Task`; an example is one draw of gradient noise for every chain.
+
+    The gradient of a micro-batch of m examples is the mean of m draws, N(0, h / m), drawn at
+    once. The training loss sums over the chains, so that each chain follows its own gradient;
+    the measured loss is the mean over the chains.
+    """
+
+    num_train = None
+    targets_per_example = 1.0
+    num_dropped = 0
+    splits: tuple[Split, ...] = ("validation",)
+
+    def __init__(self, workload: NoisyQuadratic) -> None:
+        self.workload = workload
+        self.content_hash = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()
+
+    def new_model(self, seed: int) -> nn.Module:
+        """Chains that start from N(0, I)."""
+        return Chains(self.workload.num_chains, self.workload.num_dimensions, seed)
+
+    def num_targets(self, indices: Indices) -> int:
+        """One for each example."""
+        return len(indices)
+
+    def collate(self, indices: Indices, seed: int) -> Batch:
+        """The mean of these examples' gradient noise, [num_chains, num_dimensions]."""
+        # The key is the first example's number: disjoint micro-batches draw independently.
+        key = np.random.SeedSequence((seed, int(indices[0]))).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(key >> 1))
+        shape = (self.workload.num_chains, self.workload.num_dimensions)
+        deviation = (torch.arange(1, shape[1] + 1) * len(indices)).float().rsqrt()
+        return {
+            "noise": torch.randn(shape, generator=generator) * deviation,
+            "num_examples": torch.tensor(float(len(indices))),
+        }
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Noisy loss summed over chains and examples."""
+        return model(batch["noise"]).sum() * batch["num_examples"]
+
+    def num_evaluated(self, split: Split) -> int:  # noqa: ARG002  # the loss is exact
+        """The chains."""
+        return self.workload.num_chains
+
+    def example_losses(
+        self,
+        model: nn.Module,
+        split: Split,  # noqa: ARG002
+        part: slice,
+        device: torch.device,  # noqa: ARG002
+    ) -> ExampleLosses:
+        """The exact loss of each chain."""
+        losses = model().double().cpu().numpy()[part]
+        return ExampleLosses(losses, np.ones_like(losses), np.zeros_like(losses))
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
+        """None."""
+        return {}

@@ -1,0 +1,145 @@
+"""What the training loop needs to know of a task, whatever its family."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scaling.spec import Evaluation, NoisyQuadratic, Workload
+from scaling.tasks.sources import Split
+
+Indices = NDArray[np.int64]
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ExampleLosses:
+    """Losses of single examples of a split, in the split's own order.
+
+    Attributes:
+        loss_sums: [N] nats, summed over an example's targets.
+        num_targets: [N] targets of each example.
+        num_correct: [N] targets whose most likely value is the right one.
+    """
+
+    loss_sums: NDArray[np.float64]
+    num_targets: NDArray[np.float64]
+    num_correct: NDArray[np.float64]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss in nats per target."""
+        return float(self.loss_sums.sum() / self.num_targets.sum())
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of `loss` as a ratio estimate over sampled examples; None for one.
+
+        Source: the ratio estimator's linearized variance, Cochran 1977, Sampling Techniques,
+            eq. 6.10, without the finite population correction.
+        """
+        count = len(self.loss_sums)
+        if count < 2:
+            return None
+        residuals = self.loss_sums - self.loss * self.num_targets
+        variance = float((residuals**2).sum()) / (count - 1)
+        return (variance * count) ** 0.5 / float(self.num_targets.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of targets whose most likely value is the right one."""
+        return float(self.num_correct.sum() / self.num_targets.sum())
+
+
+class Task(Protocol):
+    """A model and its data, with a loss that is a sum over targets."""
+
+    @property
+    def num_train(self) -> int | None:
+        """Training examples; None when every example is drawn afresh."""
+        ...
+
+    @property
+    def targets_per_example(self) -> float:
+        """Mean number of targets of a training example."""
+        ...
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the data."""
+        ...
+
+    @property
+    def num_dropped(self) -> int:
+        """Rows left out since their text was on another side of the split."""
+        ...
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that can be evaluated."""
+        ...
+
+    def new_model(self, seed: int) -> nn.Module:
+        """A model with the weights that this seed starts from."""
+        ...
+
+    def num_targets(self, indices: Indices) -> int:
+        """Targets in these training examples."""
+        ...
+
+    def collate(self, indices: Indices, seed: int) -> Batch:
+        """The training examples of these numbers as tensors; `seed` is the trial's."""
+        ...
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss summed over the batch's targets, in nats; shape []."""
+        ...
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of the examples `part` of a split's fixed subset; the model is in eval mode."""
+        ...
+
+    def num_evaluated(self, split: Split) -> int:
+        """Examples in a split's fixed subset."""
+        ...
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """The task's own metrics on the validation subset."""
+        ...
+
+
+def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
+    """Read, split and encode a workload's data.
+
+    Raises:
+        DataError: If the data cannot be used as the study file says.
+    """
+    from scaling.tasks.causal_lm import CausalLmTask
+    from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
+    from scaling.tasks.text_classification import TextClassificationTask
+
+    if isinstance(workload, NoisyQuadratic):
+        return NoisyQuadraticTask(workload)
+    if workload.task == "causal_lm":
+        return CausalLmTask.prepare(workload, evaluation)
+    return TextClassificationTask.prepare(workload, evaluation)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits in a precision that a loss can be summed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def concatenate(parts: Sequence[ExampleLosses]) -> ExampleLosses:
+    """Parts of one split, in order, as one."""
+    return ExampleLosses(
+        np.concatenate([part.loss_sums for part in parts]),
+        np.concatenate([part.num_targets for part in parts]),
+        np.concatenate([part.num_correct for part in parts]),
+    )

@@ -1,0 +1,135 @@
+"""Text classification: one class for a text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.spec import Evaluation, TextClassification
+from scaling.tasks.model import build_model
+from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.sources import SPLITS, DataError, Split, read_rows
+from scaling.tasks.splits import split_rows
+from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.tokens import Tokenizer, tokenizer_for
+
+EVALUATION_BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Token sequences of one split and their classes, [N]."""
+
+    tokens: Ragged
+    labels: IntArray
+
+    def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
+        """`input_ids` [B, L], `attention_mask` [B, L] and `labels` [B]."""
+        values_bl, real_bl = self.tokens.padded(indices, pad)
+        return {
+            "input_ids": torch.from_numpy(values_bl),
+            "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
+            "labels": torch.from_numpy(self.labels[indices]),
+        }
+
+
+@dataclass(frozen=True)
+class TextClassificationTask:
+    """See `scaling.tasks.task.Task`; targets are examples."""
+
+    workload: TextClassification
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+    texts: Mapping[Split, LabelledTexts]
+    num_examples: int
+    content_hash: str
+    num_dropped: int
+    splits: tuple[Split, ...] = SPLITS
+    targets_per_example: float = 1.0
+
+    @classmethod
+    def prepare(
+        cls, workload: TextClassification, evaluation: Evaluation
+    ) -> "TextClassificationTask":
+        """Read, split and encode; raises DataError."""
+        split = split_rows(read_rows(workload), workload.data)
+        classes = tuple(sorted({str(row.label) for row in split.rows["train"]}))
+        if len(classes) < 2:
+            raise DataError("workload.data.label_column", "the training data have only one class")
+        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        numbers = {name: number for number, name in enumerate(classes)}
+        texts: dict[Split, LabelledTexts] = {}
+        for name, rows in split.rows.items():
+            unknown = sorted({str(row.label) for row in rows} - numbers.keys())
+            if unknown:
+                raise DataError(
+                    "workload.data.label_column",
+                    f"the {name} data have classes that the training data lack: "
+                    f"{', '.join(unknown)}",
+                )
+            max_length = workload.data.max_length
+            texts[name] = LabelledTexts(
+                Ragged.of([tokenizer.classifier_ids(row, max_length) for row in rows]),
+                np.array([numbers[str(row.label)] for row in rows], dtype=np.int64),
+            )
+        return cls(
+            workload, tokenizer, classes, texts, evaluation.num_examples,
+            split.content_hash, split.num_dropped,
+        )  # fmt: skip
+
+    @property
+    def num_train(self) -> int:
+        """Training examples."""
+        return len(self.texts["train"].labels)
+
+    def new_model(self, seed: int) -> nn.Module:
+        """A classifier with the weights that this seed starts from."""
+        return build_model(
+            self.workload.model, head="sequence_classification", tokenizer=self.tokenizer,
+            max_length=self.workload.data.max_length, num_labels=len(self.classes), seed=seed,
+        )  # fmt: skip
+
+    def num_targets(self, indices: Indices) -> int:
+        """One for each example."""
+        return len(indices)
+
+    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
+        """These training examples as `input_ids`, `attention_mask` and `labels`."""
+        return self.texts["train"].batch(indices, self.tokenizer.pad_id)
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy summed over examples, in nats."""
+        logits_bc = _logits(model, batch)
+        return functional.cross_entropy(logits_bc, batch["labels"], reduction="sum")
+
+    def num_evaluated(self, split: Split) -> int:
+        """Examples in a split's fixed subset."""
+        return min(self.num_examples, len(self.texts[split].labels))
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single examples of the fixed subset."""
+        texts = self.texts[split]
+        numbers = np.arange(self.num_evaluated(split))[part]
+        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        for group in by_length(texts.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
+            batch = texts.batch(numbers[group], self.tokenizer.pad_id)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            logits_bc = _logits(model, batch)
+            loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
+            losses[group] = loss_b.double().cpu().numpy()
+            correct[group] = (logits_bc.argmax(-1) == batch["labels"]).double().cpu().numpy()
+        return ExampleLosses(losses, np.ones(len(numbers)), correct)
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Accuracy."""
+        return {"accuracy": validation.accuracy}
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return at_least_float32(model(**inputs).logits)

@@ -1,0 +1,1 @@
+"""The Transformer training loop: seven steps, exact at any decomposition of the batch."""

@@ -1,0 +1,109 @@
+"""The data-parallel workers of one trial, and how their gradients become one."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+STOP, CONTINUE = 1.0, 0.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among those that train one trial.
+
+    Attributes:
+        rank: 0 … world_size − 1.
+        device: Where this worker computes.
+        group: Process group of exactly these workers; None for the default group (or for one
+            worker without any).
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
+    group: Any = None
+
+    def sum(self, *values: float) -> list[float]:
+        """Element-wise sum of these numbers over the workers."""
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.group)
+        return tensor.tolist()
+
+    def from_first(self, value: float) -> float:
+        """The value that the first worker has."""
+        return self.sum(value if self.rank == 0 else 0.0)[0]
+
+    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Every worker's array, by rank; lengths may differ."""
+        if self.world_size == 1:
+            return [values]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, values, group=self.group)
+        return gathered
+
+    def part(self, num_items: int) -> slice:
+        """This worker's share of `num_items` items; the shares differ by one item at most."""
+        first, last = (num_items * r // self.world_size for r in (self.rank, self.rank + 1))
+        return slice(first, last)
+
+
+class LocalNorm:
+    """Squared norm of this worker's own gradient, taken just before it is averaged with others'."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+        self.wanted = False
+        self.sq_norm = 0.0
+
+    def start(self) -> None:
+        """Measure during the next backward pass that is synchronized."""
+        self.wanted, self.sq_norm = True, 0.0
+
+    def stop(self) -> float:
+        """The squared norm measured since `start`."""
+        self.wanted = False
+        return self.sq_norm
+
+
+def _average(
+    norm: LocalNorm,
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks for it
+) -> torch.futures.Future[Tensor]:
+    if norm.wanted:
+        norm.sq_norm += float(bucket.buffer().double().square().sum())
+    return allreduce_hook(norm.group, bucket)
+
+
+def data_parallel(model: nn.Module, workers: Workers) -> tuple[nn.Module, LocalNorm | None]:
+    """Wrap a model so that its gradients are averaged over the workers.
+
+    Returns:
+        The wrapped model, and where to read this worker's own gradient norm; a single worker's
+        model comes back as it is, with None.
+    """
+    if workers.world_size == 1:
+        return model, None
+    on_gpu = workers.device.type == "cuda"
+    with warnings.catch_warnings():
+        # torch 2.13 renames broadcast_buffers; 2.9 has only this name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+        wrapped = DistributedDataParallel(
+            model,
+            device_ids=[workers.device] if on_gpu else None,
+            process_group=workers.group,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+    norm = LocalNorm(workers.group)
+    wrapped.register_comm_hook(norm, _average)
+    return wrapped, norm

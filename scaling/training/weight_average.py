@@ -1,0 +1,49 @@
+"""An exponential average of the weights, evaluated in place of the last ones.
+
+It makes a constant learning rate comparable with a decayed one without knowing the horizon.
+
+Source: Zhang et al. 2024 (arXiv:2410.21676) sec. 3.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class WeightAverage:
+    """The mean of past weights, one from `half_life_examples` ago counting half.
+
+    The zero start is divided out (as Adam does with its moments), so the average after the
+    first step is that step's weights, not a mixture with the initial ones.
+    """
+
+    def __init__(self, model: nn.Module, *, half_life_examples: float, global_batch_size: int):
+        self._model = model
+        self._decay = 0.5 ** (global_batch_size / half_life_examples)
+        self._kept = 1.0  # decay to the power of the updates so far
+        self._average = [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after an optimizer step."""
+        self._kept *= self._decay
+        share = (1 - self._decay) / (1 - self._kept)
+        for average, weight in zip(self._average, self._model.parameters(), strict=True):
+            average.lerp_(weight, share)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged weights inside the block."""
+        last = [p.detach().clone() for p in self._model.parameters()]
+        self._copy(self._average)
+        try:
+            yield
+        finally:
+            self._copy(last)
+
+    @torch.no_grad()
+    def _copy(self, weights: list[torch.Tensor]) -> None:
+        for parameter, weight in zip(self._model.parameters(), weights, strict=True):
+            parameter.copy_(weight)

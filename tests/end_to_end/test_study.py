@@ -1,0 +1,247 @@
+"""The main job for real: a study file in, MLflow runs and a report out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.records import StudyRecord
+from scaling.tracking import load_study
+from tests.end_to_end.studies import (
+    PRONUNCIATION,
+    QUADRATIC,
+    Finished,
+    environment,
+    run,
+    write_study,
+)
+
+pytestmark = pytest.mark.ray
+LOSSES = ("train_loss", "validation_loss")
+
+
+def store(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def loaded(folder: Path, name: str) -> StudyRecord:
+    return load_study(name, store(folder))
+
+
+def summary(finished: Finished, name: str = "pronunciation") -> dict[str, Any]:
+    return json.loads((finished.folder / "reports" / name / "summary.json").read_text())
+
+
+def test_it_ends_well_and_says_where_everything_is(finished: Finished) -> None:
+    assert finished.status == 0, finished.stderr
+    assert "reports/pronunciation/report.html" in finished.stdout
+    assert "mlflow ui --backend-store-uri sqlite:///" in finished.stdout
+    assert "2 workers ready on cpu" in finished.stdout
+    assert "Traceback" not in finished.stderr
+    for name in ("report.html", "report.md", "summary.json", "trials.parquet", "figures"):
+        assert (finished.folder / "reports/pronunciation" / name).exists()
+
+
+def test_every_phase_ran_with_its_budget_and_seeds(finished: Finished) -> None:
+    study = loaded(finished.folder, "pronunciation")
+    phases = {
+        p: [t for t in study.trials if t.phase == p] for p in ("search", "transfer", "confirm")
+    }
+    assert {phase: len(trials) for phase, trials in phases.items()} == {
+        "search": 6, "transfer": 4, "confirm": 4,
+    }  # fmt: skip
+    assert {t.status for t in study.trials} == {"done"}
+    for trial in study.trials:
+        assert trial.recipe.num_steps == (20 if trial.recipe.global_batch_size == 8 else 12)
+        assert trial.final is not None
+        assert trial.final.step == trial.recipe.num_steps
+        assert trial.recipe.world_size == 2
+        assert trial.final.test_loss is not None
+    assert {t.recipe.seed for t in phases["search"]} == {0}
+    assert {t.recipe.seed for t in phases["confirm"] + phases["transfer"]} == {1, 2}
+    base = next(t for t in phases["confirm"] if t.recipe.global_batch_size == 8)
+    rates = {t.rule: t.recipe.peak_lr for t in phases["transfer"]}
+    assert rates["none"] == base.recipe.peak_lr
+    assert rates["linear"] == pytest.approx(4 * base.recipe.peak_lr)
+
+
+def test_training_learns_and_two_workers_measure_the_noise(finished: Finished) -> None:
+    for trial in loaded(finished.folder, "pronunciation").trials:
+        first, last = trial.measurements[0], trial.measurements[-1]
+        assert first.validation_loss is not None
+        assert last.validation_loss is not None
+        assert last.validation_loss < first.validation_loss
+        assert last.grad_covariance_trace is not None
+        assert last.grad_covariance_trace > 0
+
+
+def test_mlflow_has_parent_children_curves_and_artifacts(finished: Finished) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store(finished.folder))
+    [experiment] = [e for e in client.search_experiments() if e.name == "pronunciation"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1
+    assert len(runs) == 15
+    note = parents[0].data.tags["mlflow.note.content"]
+    assert PRONUNCIATION["question"] in note
+    assert summary(finished)["answer"] in note
+    artifacts = {a.path for a in client.list_artifacts(parents[0].info.run_id, "report")}
+    assert "report/report.html" in artifacts
+    assert "report/figures" in artifacts
+    child = next(r for r in runs if r.data.tags.get("phase") == "confirm")
+    assert child.data.tags["status"] == "done"
+    assert child.data.params["peak_lr"]
+    steps = client.get_metric_history(child.info.run_id, "validation_loss")
+    examples = client.get_metric_history(child.info.run_id, "by_examples/validation_loss")
+    batch = int(child.data.params["global_batch_size"])
+    assert [m.step * batch for m in steps] == [m.step for m in examples]
+
+
+def test_example_losses_of_confirm_trials_are_kept(finished: Finished) -> None:
+    import pandas as pd
+
+    folder = finished.folder / "runs/pronunciation/example_losses"
+    study = loaded(finished.folder, "pronunciation")
+    for trial in (t for t in study.trials if t.phase == "confirm"):
+        frame = pd.read_parquet(folder / f"{trial.trial_id}.parquet")
+        sums = frame.groupby("split")[["loss_sum", "num_targets"]].sum()
+        assert trial.final is not None
+        for split in ("train", "validation", "test"):
+            loss = sums.loc[split, "loss_sum"] / sums.loc[split, "num_targets"]
+            assert loss == pytest.approx(getattr(trial.final, f"{split}_loss"))
+
+
+def test_optuna_has_every_search_trial(finished: Finished) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    journal = finished.folder / "runs/pronunciation/optuna.journal"
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    for batch in (8, 32):
+        study = optuna.load_study(
+            study_name=f"pronunciation/global_batch_size={batch}", storage=storage
+        )
+        assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+
+
+def test_the_report_is_rebuilt_from_mlflow_alone(finished: Finished, tmp_path: Path) -> None:
+    uri = store(finished.folder)
+    rebuilt = run(
+        tmp_path, "pronunciation", "--tracking-uri", uri, "--output", "again",
+        module="scaling.report",
+    )  # fmt: skip
+    assert rebuilt.status == 0, rebuilt.stderr
+    again = json.loads((tmp_path / "again/summary.json").read_text())
+    assert again == summary(finished)
+
+
+def test_starting_again_says_what_exists_and_touches_nothing(finished: Finished) -> None:
+    trials = finished.folder / "runs/pronunciation/trials.jsonl"
+    before = trials.read_bytes()
+    again = run(finished.folder, "pronunciation.yaml")
+    assert again.status == 2
+    assert "already exists in runs/pronunciation, with 14 ended trials" in again.stderr
+    assert "--resume" in again.stderr
+    assert "rm -r runs/pronunciation" in again.stderr
+    assert trials.read_bytes() == before
+
+
+def test_resuming_a_finished_study_runs_nothing_again(finished: Finished) -> None:
+    before = summary(finished)
+    again = run(finished.folder, "pronunciation.yaml", "--resume")
+    assert again.status == 0, again.stderr
+    assert "ready on" not in again.stdout
+    assert summary(finished) == before
+    assert len(loaded(finished.folder, "pronunciation").trials) == 14
+
+
+def test_resuming_a_changed_study_is_refused_with_the_difference(finished: Finished) -> None:
+    changed = run(finished.folder, "pronunciation.yaml", "--resume", "--set", "confirm.num_seeds=3")
+    assert changed.status == 2
+    assert "confirm.num_seeds: was 2, is 3" in changed.stderr
+
+
+def test_a_missing_column_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('{"sentence": "a", "label": "b"}\n')
+    study = PRONUNCIATION | {"name": "broken"}
+    study["workload"] = {**PRONUNCIATION["workload"], "data": {"files": {"train": "rows.json"}}}
+    write_study(tmp_path, study)
+    refused = run(tmp_path, "broken.yaml")
+    assert refused.status == 2
+    assert "workload.data.text_column" in refused.stderr
+    assert "sentence, label" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_cluster_too_small_is_refused(tmp_path: Path) -> None:
+    write_study(tmp_path, QUADRATIC)
+    refused = run(tmp_path, "quadratic.yaml", "--set", "resources.cpus_per_worker=1000.0")
+    assert refused.status == 2
+    assert "cannot run one trial" in refused.stderr
+    assert "cpus_per_worker" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path) -> None:
+    finals: dict[str, list[Any]] = {}
+    for executor in ("pool", "per_trial"):
+        folder = tmp_path / executor
+        folder.mkdir()
+        write_study(folder, QUADRATIC)
+        done = run(folder, "quadratic.yaml", "--set", f"resources.executor={executor}")
+        assert done.status == 0, done.stderr
+        trials = loaded(folder, "quadratic").trials
+        finals[executor] = [[m.validation_loss for m in t.measurements] for t in trials]
+    assert finals["pool"] == finals["per_trial"]
+    assert all(len(losses) == 4 for losses in finals["pool"])
+
+
+def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
+    study = QUADRATIC | {"name": "interrupted", "confirm": {"num_seeds": 3}}
+    study["budget"] = {"steps": 1500}
+    write_study(tmp_path, study)
+    command = [sys.executable, "-u", "-m", "scaling.study", "interrupted.yaml"]
+    started = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("[1/2]"):
+            break
+    os.kill(started.pid, signal.SIGINT)
+    output, _ = started.communicate(timeout=120)
+    assert started.returncode == 130
+    assert "--resume" in output
+    journal = tmp_path / "runs/interrupted/trials.jsonl"
+    kept = journal.read_text().splitlines()
+    assert 1 <= len(kept) < 8
+    resumed = run(tmp_path, "interrupted.yaml", "--resume")
+    assert resumed.status == 0, resumed.stderr
+    assert journal.read_text().splitlines()[: len(kept)] == kept
+    trials = loaded(tmp_path, "interrupted").trials
+    assert len(trials) == 8
+    assert {trial.status for trial in trials} == {"done"}
+
+
+def test_no_process_is_left(finished: Finished) -> None:
+    assert finished.status == 0
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        left = subprocess.run(
+            ["pgrep", "-f", f"--temp-dir.*ray|{finished.folder}"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if not left.stdout.strip():
+            return
+        time.sleep(0.5)
+    pytest.fail(f"processes left: {left.stdout}")

@@ -1,0 +1,67 @@
+"""Known-answer tests of the noise-scale estimator (McCandlish et al. 2018, appendix A.1)."""
+
+import numpy as np
+import pytest
+
+from scaling.measures.noise_scale import NoiseEstimate, RunningNoise, estimate_noise
+
+
+def test_expected_norms_give_the_known_answer() -> None:
+    # d = 1000, G = 0.1, Sigma = I: E|G_8|^2 = 10 + 1000/8, E|G_64|^2 = 10 + 1000/64.
+    estimate = estimate_noise([135.0] * 8, [8.0] * 8, 25.625, num_train=None)
+    assert estimate.sq_norm == pytest.approx(10)
+    assert estimate.covariance_trace == pytest.approx(1000)
+    assert estimate.noise_scale == pytest.approx(100)
+
+
+def test_ratio_of_means_over_many_steps_is_unbiased() -> None:
+    rng = np.random.default_rng(0)
+    estimates = []
+    for _ in range(1000):
+        # The mean of 8 standard normal draws around 0.1, for each of 8 workers.
+        workers = 0.1 + rng.standard_normal((8, 1000)) / np.sqrt(8)
+        whole = workers.mean(0)
+        estimates.append(
+            estimate_noise(
+                [float(g @ g) for g in workers], [8.0] * 8, float(whole @ whole), num_train=None
+            )
+        )
+    trace = np.mean([e.covariance_trace for e in estimates])
+    sq_norm = np.mean([e.sq_norm for e in estimates])
+    assert trace / sq_norm == pytest.approx(100, abs=1.0)
+    running = RunningNoise(half_life=1e9)
+    for estimate in estimates:
+        running.add(estimate)
+    assert running.mean is not None
+    assert running.mean.noise_scale == pytest.approx(trace / sq_norm, rel=1e-4)
+
+
+def test_parts_of_unequal_size() -> None:
+    # E|G_b|^2 = 4 + 60 / b for b = 2 and 10; whole batch of 12.
+    estimate = estimate_noise([34.0, 10.0], [2.0, 10.0], 9.0, num_train=None)
+    assert estimate.covariance_trace == pytest.approx(60)
+    assert estimate.sq_norm == pytest.approx(4)
+
+
+def test_without_replacement_the_estimate_is_that_of_the_train_set() -> None:
+    rng = np.random.default_rng(1)
+    gradients = rng.standard_normal((40, 5)) + 0.3
+    mean = gradients.mean(0)
+    exact_trace = float(gradients.var(0, ddof=1).sum())
+    estimates = []
+    for _ in range(20_000):
+        batch = gradients[rng.permutation(40)[:8]]
+        halves = batch[:4].mean(0), batch[4:].mean(0)
+        whole = batch.mean(0)
+        estimates.append(
+            estimate_noise(
+                [float(g @ g) for g in halves], [4.0, 4.0], float(whole @ whole), num_train=40
+            )
+        )
+    assert np.mean([e.covariance_trace for e in estimates]) == pytest.approx(exact_trace, rel=0.02)
+    assert np.mean([e.sq_norm for e in estimates]) == pytest.approx(float(mean @ mean), rel=0.03)
+
+
+@pytest.mark.parametrize("estimate", [NoiseEstimate(-1.0, 5.0), NoiseEstimate(5.0, -1.0)])
+def test_a_negative_estimate_has_no_noise_scale(estimate: NoiseEstimate) -> None:
+    assert estimate.noise_scale is None

@@ -1,0 +1,58 @@
+"""Recipes and workloads that the tests train."""
+
+from dataclasses import fields
+from typing import Any
+
+from scaling.records import Recipe
+from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TextClassification
+
+TINY_LLAMA = {
+    "architecture": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+}  # fmt: skip
+TINY_BERT = {
+    **TINY_LLAMA, "architecture": "bert",
+    "config": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}  # fmt: skip
+EVALUATION = Evaluation(every_steps=5, num_examples=50)
+DEFAULTS: dict[str, Any] = {
+    "seed": 1, "world_size": 1, "budget_seconds": None, "base_lr": None, "base_batch_size": None,
+    "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None, "schedule": "constant",
+    "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
+    "eps": 1e-8, "momentum": 0.0, "clip_norm": None, "weight_average_half_life_examples": None,
+    "strategy": "ddp", "precision": "fp32",
+}  # fmt: skip
+
+
+def recipe(global_batch_size: int, peak_lr: float, num_steps: int | None, **others: Any) -> Recipe:
+    """A recipe with the tests' defaults; micro-batch and accumulation follow from the batch."""
+    values = DEFAULTS | others | {
+        "global_batch_size": global_batch_size, "peak_lr": peak_lr, "num_steps": num_steps,
+    }  # fmt: skip
+    share = global_batch_size // values["world_size"]
+    values["micro_batch_size"] = values.get("micro_batch_size", share)
+    values["grad_accum_steps"] = share // values["micro_batch_size"]
+    assert values.keys() == {field.name for field in fields(Recipe)}
+    return Recipe(**values)
+
+
+def quadratic(**sizes: int) -> NoisyQuadratic:
+    """Noisy quadratics."""
+    return NoisyQuadratic(task="noisy_quadratic", **sizes)
+
+
+def pronunciation(num_train: int = 200, **others: Any) -> CausalLm:
+    """Grapheme to phoneme with a tiny decoder."""
+    data = {"source": "builtin:grapheme_to_phoneme", "num_train": num_train}
+    data |= {"num_validation": 60, "num_test": 60}
+    return CausalLm.model_validate(
+        {"task": "causal_lm", "model": TINY_LLAMA, "data": data, **others}
+    )
+
+
+def part_of_speech(num_train: int = 200) -> TextClassification:
+    """Part of speech from characters with a tiny encoder."""
+    data = {"source": "builtin:part_of_speech", "num_train": num_train}
+    data |= {"num_validation": 60, "num_test": 60}
+    return TextClassification.model_validate(
+        {"task": "text_classification", "model": TINY_BERT, "data": data}
+    )

@@ -1,0 +1,85 @@
+"""The ledger: what was recorded survives, once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaling.records import Measurement, TrialRecord
+from scaling.runner.ledger import Ledger, by_cell
+from tests.recipes import recipe
+
+
+class Watcher:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, int]] = []
+
+    def trial_started(self, record: TrialRecord) -> None:
+        self.told.append(("started", record.trial_id, 0))
+
+    def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        self.told.append(("measured", trial_id, len(measurements)))
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.told.append((record.status, record.trial_id, len(record.measurements)))
+
+
+def record(name: str = "search-a-000") -> TrialRecord:
+    return TrialRecord(name, "search", {"global_batch_size": 4}, {}, recipe(4, 0.1, 3))
+
+
+def points(*steps: int) -> list[Measurement]:
+    return [Measurement(s, s * 4, s * 4, s * 0.1, validation_loss=1 / (s + 1)) for s in steps]
+
+
+def test_a_trial_is_told_written_and_read_back_exactly(tmp_path: Path) -> None:
+    watcher = Watcher()
+    ledger = Ledger(tmp_path, [watcher])
+    ledger.start(record())
+    ledger.measure("search-a-000", points(0, 1))
+    ledger.measure("search-a-000", points(2))
+    ledger.end("search-a-000", "done")
+    assert [kind for kind, *_ in watcher.told] == ["started", "measured", "measured", "done"]
+    again = Ledger(tmp_path, [])
+    assert again.records == ledger.records
+    assert again.ended("search-a-000")
+    assert by_cell(again.records, {"global_batch_size": 4}) == [ledger.records["search-a-000"]]
+
+
+def test_steps_measured_again_after_a_lost_group_are_not_doubled(tmp_path: Path) -> None:
+    watcher = Watcher()
+    ledger = Ledger(tmp_path, [watcher])
+    ledger.start(record())
+    ledger.measure("search-a-000", points(0, 1, 2))
+    ledger.start(record())
+    ledger.measure("search-a-000", points(0, 1, 2, 3))
+    ledger.end("search-a-000", "done")
+    ledger.end("search-a-000", "failed")  # the first end counts
+    assert [m.step for m in ledger.records["search-a-000"].measurements] == [0, 1, 2, 3]
+    assert [told for told in watcher.told if told[0] == "measured"][-1][2] == 1
+    assert len((tmp_path / "trials.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out_and_overwritten(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, [])
+    for name in ("one", "two"):
+        ledger.start(record(name))
+        ledger.end(name, "done")
+    file = tmp_path / "trials.jsonl"
+    file.write_text(file.read_text()[:-40])
+    again = Ledger(tmp_path, [])
+    assert set(again.records) == {"one"}
+    again.start(record("two"))
+    again.end("two", "done")
+    assert set(Ledger(tmp_path, []).records) == {"one", "two"}
+
+
+def test_a_failed_trial_runs_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, [])
+    ledger.start(record())
+    ledger.end("search-a-000", "failed", "ValueError: no")
+    again = Ledger(tmp_path, [])
+    assert not again.ended("search-a-000")
+    again.start(record())
+    again.end("search-a-000", "done")
+    assert Ledger(tmp_path, []).records["search-a-000"].status == "done"

@@ -1,0 +1,102 @@
+"""Outcomes reach Optuna as what they are."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from scaling.records import Measurement, TrialRecord, objective_value
+from scaling.runner.search import CellSearches, PlannedTrials
+from scaling.space import planned_search
+from tests.test_space import DATA, study
+
+
+def ended(record: TrialRecord, status: Any, loss: float) -> TrialRecord:
+    point = Measurement(5, 80, 80, 0.1, validation_loss=loss)
+    return replace(record, status=status, measurements=(point,))
+
+
+def stored(folder: Path, name: str) -> list[optuna.trial.FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def test_each_outcome_is_told_as_what_it_is(tmp_path: Path) -> None:
+    spec = study(search={"trials_per_cell": 4, "sampler": "qmc"})
+    searches = CellSearches(spec, tmp_path, DATA)
+    planned = planned_search(spec, DATA)[:4]
+    for trial, (status, loss) in zip(
+        planned, [("done", 0.5), ("stopped", 2.0), ("diverged", 9.0), ("failed", 1.0)], strict=True
+    ):
+        decided = searches.decide(trial)
+        assert decided == trial
+        searches.tell(ended(decided.record(), status, loss))
+    trials = stored(tmp_path, "s/global_batch_size=16")
+    assert [t.state for t in trials] == [
+        TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL,
+    ]  # fmt: skip
+    assert trials[0].value == 0.5
+    assert trials[1].intermediate_values == {5: 2.0}
+    assert [t.params for t in trials] == [dict(p.choices) for p in planned]
+
+
+def test_tpe_improves_on_what_it_was_told(tmp_path: Path) -> None:
+    spec = study(
+        nuisance={"peak_lr": {"log_uniform": [1e-4, 1.0]}},
+        search={"trials_per_cell": 40, "sampler": "tpe"},
+    )
+    searches = CellSearches(spec, tmp_path, DATA)
+    rates: list[float] = []
+    for trial in planned_search(spec, DATA)[:40]:
+        decided = searches.decide(trial)
+        assert decided.recipe is not None
+        rates.append(decided.recipe.peak_lr)
+        distance = abs(decided.recipe.peak_lr / 0.01 - 1)
+        searches.tell(ended(decided.record(), "done", distance))
+    early, late = (sum(abs(r / 0.01 - 1) < 2 for r in part) for part in (rates[:10], rates[-10:]))
+    assert late > early
+
+
+def test_trials_that_a_lost_run_asked_for_are_failed_on_resume(tmp_path: Path) -> None:
+    spec = study()
+    searches = CellSearches(spec, tmp_path, DATA)
+    first = planned_search(spec, DATA)[0]
+    searches.decide(first)
+    again = CellSearches(spec, tmp_path, DATA)
+    again.tell(ended(again.decide(first).record(), "done", 0.5))
+    states = [t.state for t in stored(tmp_path, "s/global_batch_size=16")]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("objective", ["steps_to_target", "examples_to_target"])
+def test_censored_trials_rank_after_all_that_reached_the_target(objective: str) -> None:
+    spec = study(target={"at_most": 1.0}, search={"trials_per_cell": 4, "objective": objective})
+    [trial, *_] = planned_search(spec, DATA)
+
+    def run(*losses: float) -> TrialRecord:
+        points = tuple(
+            Measurement(s * 5, s * 80, s * 80, 0.1, validation_loss=loss)
+            for s, loss in enumerate(losses)
+        )
+        return replace(trial.record(), status="done", measurements=points)
+
+    outcomes = [(2.0, 0.5, 3.0), (2.0, 2.0, 0.9), (2.0, 2.0, 1.1), (2.0, 2.0, 1.9)]
+    values = [objective_value(run(*losses), spec) or 0.0 for losses in outcomes]
+    assert values == sorted(values)
+    assert len(set(values)) == 4
+    assert objective_value(replace(run(2.0), status="diverged"), spec) is None
+
+
+def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:
+    spec = study(search={"trials_per_cell": 2})
+    planned = planned_search(spec, DATA)
+    searcher = PlannedTrials(planned, lambda p: {"trial_id": p.trial_id}, {}, None)
+    given = [searcher.suggest(str(number)) for number in range(5)]
+    assert [config["trial_id"] for config in given[:4]] == [p.trial_id for p in planned]
+    assert given[4] == Searcher.FINISHED

@@ -1,0 +1,126 @@
+"""Batch arithmetic against hand tables and its invariants (case 5: every split of 16)."""
+
+import pytest
+
+from scaling.batching import (
+    BatchSplit,
+    nearest_feasible,
+    rank_slice,
+    split_batch,
+    steps_for_examples,
+)
+
+
+@pytest.mark.parametrize(
+    ("global_batch_size", "world_size", "bound", "micro", "accumulation"),
+    [
+        (16, 1, None, 16, 1),
+        (16, 2, None, 8, 1),
+        (16, 2, 8, 8, 1),
+        (16, 2, 7, 4, 2),
+        (16, 2, 100, 8, 1),
+        (16, 16, 4, 1, 1),
+        (96, 2, 32, 24, 2),
+        (1024, 2, 100, 64, 8),
+        (14, 2, 6, 1, 7),
+        (30, 1, 7, 6, 5),
+        (1, 1, 1, 1, 1),
+    ],
+)
+def test_split_is_the_largest_equal_micro_batch(
+    global_batch_size: int, world_size: int, bound: int | None, micro: int, accumulation: int
+) -> None:
+    split = split_batch(global_batch_size, world_size=world_size, micro_batch_size=bound)
+    assert split == BatchSplit(micro, accumulation, world_size)
+    assert split.global_batch_size == global_batch_size
+
+
+def test_largest_divisor_by_brute_force() -> None:
+    for share in range(1, 61):
+        for bound in range(1, 70):
+            expected = max(d for d in range(1, share + 1) if share % d == 0 and d <= bound)
+            found = split_batch(3 * share, world_size=3, micro_batch_size=bound)
+            assert found.micro_batch_size == expected
+
+
+def test_a_large_prime_share_is_split_at_once() -> None:
+    assert split_batch(2**31 - 1, world_size=1, micro_batch_size=2).micro_batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("global_batch_size", "world_size", "feasible"),
+    [(17, 4, "16 and 20"), (3, 4, "4"), (1, 2, "2"), (1023, 2, "1022 and 1024")],
+)
+def test_infeasible_batch_says_its_neighbours(
+    global_batch_size: int, world_size: int, feasible: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"multiple of {world_size} workers.*feasible: {feasible}$"
+    ):
+        split_batch(global_batch_size, world_size=world_size, micro_batch_size=None)
+
+
+@pytest.mark.parametrize(
+    ("global_batch_size", "world_size", "bound", "name"),
+    [
+        (0, 1, None, "global_batch_size"),
+        (-4, 2, None, "global_batch_size"),
+        (4, 0, None, "world_size"),
+        (4, 2, 0, "micro_batch_size"),
+    ],
+)
+def test_sizes_must_be_positive(
+    global_batch_size: int, world_size: int, bound: int | None, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} .* must be at least 1"):
+        split_batch(global_batch_size, world_size=world_size, micro_batch_size=bound)
+
+
+def test_nearest_feasible() -> None:
+    assert nearest_feasible(10, 4) == (8, 12)
+    assert nearest_feasible(2, 4) == (4,)
+    assert nearest_feasible(8, 4) == (8,)
+
+
+@pytest.mark.parametrize(
+    ("examples", "global_batch_size", "min_steps", "steps"),
+    [
+        (40_000, 16, 150, 2500),
+        (40_000, 1024, 150, 150),
+        (40_000, 1024, 1, 40),
+        (40_000, 256, 150, 157),
+        (1, 16, 1, 1),
+        (0, 16, 0, 0),
+        (10**18 + 1, 10**9, 1, 10**9 + 1),
+    ],
+)
+def test_steps_round_up_to_the_floor(
+    examples: int, global_batch_size: int, min_steps: int, steps: int
+) -> None:
+    found = steps_for_examples(examples, global_batch_size=global_batch_size, min_steps=min_steps)
+    assert found == steps
+
+
+@pytest.mark.parametrize(("examples", "batch", "floor"), [(-1, 4, 1), (1, 0, 1), (1, 4, -1)])
+def test_steps_refuse_negative_counts(examples: int, batch: int, floor: int) -> None:
+    with pytest.raises(ValueError, match="must"):
+        steps_for_examples(examples, global_batch_size=batch, min_steps=floor)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("micro", [1, 2, 4, 8, 16])
+def test_slices_partition_the_batch(world_size: int, micro: int) -> None:
+    split = split_batch(16, world_size=world_size, micro_batch_size=micro)
+    positions: list[int] = []
+    for rank in range(split.world_size):
+        for micro_batch in range(split.grad_accum_steps):
+            start, stop = rank_slice(split, rank=rank, micro_batch=micro_batch)
+            assert stop - start == split.micro_batch_size
+            positions.extend(range(start, stop))
+    assert positions == list(range(16))
+
+
+@pytest.mark.parametrize(("rank", "micro_batch"), [(2, 0), (-1, 0), (0, 4), (0, -1)])
+def test_slice_refuses_what_the_split_lacks(rank: int, micro_batch: int) -> None:
+    with pytest.raises(ValueError, match="is not in 0 …"):
+        rank_slice(BatchSplit(2, 4, 2), rank=rank, micro_batch=micro_batch)

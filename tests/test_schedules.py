@@ -1,0 +1,111 @@
+"""Schedules against case 7's hand table, and the rate of every single step."""
+
+import math
+
+import pytest
+
+from scaling.schedules import lr_at_step, schedule_value
+
+ALL = ["constant", "linear", "cosine"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "position", "value"),
+    [
+        ("linear", 0, 0.0),
+        ("linear", 5, 0.5),
+        ("linear", 10, 1.0),
+        ("linear", 55, 0.5),
+        ("linear", 99, 0.01111),
+        ("linear", 100, 0.0),
+        ("linear", 120, 0.0),
+        ("linear", 2.5, 0.25),
+        ("cosine", 5, 0.5),
+        ("cosine", 10, 1.0),
+        ("cosine", 32, 0.85967),
+        ("cosine", 55, 0.5),
+        ("cosine", 100, 0.0),
+        ("constant", 5, 0.5),
+        ("constant", 10, 1.0),
+        ("constant", 99, 1.0),
+        ("constant", 1e6, 1.0),
+    ],
+)
+def test_hand_table(schedule: str, position: float, value: float) -> None:
+    found = schedule_value(position, schedule=schedule, warmup_steps=10, num_steps=100)
+    assert found == pytest.approx(value, abs=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "position", "value"),
+    [("linear", 55, 0.55), ("linear", 100, 0.1), ("cosine", 55, 0.55), ("linear", 5, 0.5)],
+)
+def test_decay_ends_at_min_lr_ratio(schedule: str, position: float, value: float) -> None:
+    found = schedule_value(
+        position, schedule=schedule, warmup_steps=10, num_steps=100, min_lr_ratio=0.1
+    )
+    assert found == pytest.approx(value, rel=1e-12)
+
+
+def test_constant_needs_no_horizon() -> None:
+    assert schedule_value(7, schedule="constant", warmup_steps=14, num_steps=None) == 0.5
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_decay_needs_the_horizon(schedule: str) -> None:
+    with pytest.raises(ValueError, match=f"{schedule} schedule needs num_steps"):
+        schedule_value(7, schedule=schedule, warmup_steps=0, num_steps=None)
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(ValueError, match="'step'; known: constant, linear, cosine"):
+        schedule_value(0, schedule="step", warmup_steps=10, num_steps=100)
+
+
+@pytest.mark.parametrize(("position", "warmup"), [(-1, 0), (0, -1), (math.nan, 0)])
+def test_negative_positions_are_refused(position: float, warmup: int) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        schedule_value(position, schedule="constant", warmup_steps=warmup, num_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "rate"),
+    [
+        ("linear", 0, 0.02),
+        ("linear", 4, 0.1),
+        ("linear", 9, 0.2),
+        ("linear", 10, 0.2),
+        ("linear", 55, 0.1),
+        ("linear", 99, 0.2 / 90),
+        ("constant", 99, 0.2),
+        ("cosine", 32, 0.2 * 0.8596699),
+    ],
+)
+def test_rate_of_a_step(schedule: str, step: int, rate: float) -> None:
+    found = lr_at_step(step, peak_lr=0.2, schedule=schedule, warmup_steps=10, num_steps=100)
+    assert found == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize(
+    ("warmup_steps", "num_steps"), [(0, 1), (0, 30), (1, 30), (7, 30), (30, 30), (40, 30)]
+)
+def test_every_step_has_a_rate_that_rises_then_falls(
+    schedule: str, warmup_steps: int, num_steps: int
+) -> None:
+    rates = [
+        lr_at_step(
+            step, peak_lr=1.0, schedule=schedule, warmup_steps=warmup_steps, num_steps=num_steps
+        )
+        for step in range(num_steps)
+    ]
+    assert min(rates) > 0
+    assert max(rates) == pytest.approx(min(1.0, num_steps / max(warmup_steps, 1)))
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_negative_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        lr_at_step(-1, peak_lr=1.0, schedule="constant", warmup_steps=10, num_steps=100)

@@ -1,0 +1,159 @@
+"""Cells, designs and resolved recipes."""
+
+import math
+from typing import Any
+
+import pytest
+
+from scaling.records import TrialRecord
+from scaling.space import (
+    DataFacts,
+    cells,
+    design,
+    hyperparameters,
+    num_trials,
+    planned_replicates,
+    planned_search,
+    resolve,
+)
+from scaling.study_file import study_from_mapping
+
+DATA = DataFacts(num_train=1000, targets_per_example=10.0)
+
+
+def study(**changes: Any) -> Any:
+    raw: dict[str, Any] = {
+        "name": "s", "question": "q?", "workload": {"task": "noisy_quadratic"},
+        "scientific": {"global_batch_size": [16, 64]},
+        "nuisance": {
+            "peak_lr": {"log_uniform": [1e-3, 1e-1]}, "warmup_ratio": {"choice": [0.0, 0.1]},
+        },
+        "budget": {"examples": 1000}, "evaluation": {"every_steps": 5},
+        "search": {"trials_per_cell": 8},
+    }  # fmt: skip
+    return study_from_mapping(raw | changes)
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "random"])
+def test_a_design_is_known_beforehand_and_within_its_ranges(sampler: str) -> None:
+    spec = study(search={"trials_per_cell": 8, "sampler": sampler})
+    first, second = (design(spec, cell) for cell in cells(spec))
+    assert first == design(spec, {"global_batch_size": 16})
+    assert first != second
+    assert first is not None
+    assert len(first) == 8
+    assert all(1e-3 <= point["peak_lr"] <= 1e-1 for point in first)
+    assert {point["warmup_ratio"] for point in first} == {0.0, 0.1}
+    assert design(study(seed=1, search=spec.search.model_dump()), cells(spec)[0]) != first
+
+
+def test_qmc_spreads_over_the_logarithm_evenly() -> None:
+    points = design(study(), {"global_batch_size": 64})
+    assert points is not None
+    eighths = sorted(int((math.log10(point["peak_lr"]) + 3) / 2 * 8) for point in points)
+    assert eighths == list(range(8))
+
+
+def test_grid_is_every_combination_and_tpe_is_not_known_beforehand() -> None:
+    nuisance = {"peak_lr": {"choice": [0.1, 0.2]}, "warmup_ratio": {"choice": [0.0, 0.1, 0.2]}}
+    spec = study(nuisance=nuisance, search={"sampler": "grid", "trials_per_cell": 6})
+    points = design(spec, cells(spec)[0])
+    assert points is not None
+    assert len({tuple(point.items()) for point in points}) == 6
+    assert design(study(search={"sampler": "tpe", "trials_per_cell": 3}), cells(spec)[0]) is None
+
+
+def test_a_recipe_is_resolved() -> None:
+    spec = study(
+        budget={"examples": 1000, "min_steps": 20},
+        resources={"num_workers": 2, "micro_batch_size": 12},
+    )
+    cell = {"global_batch_size": 64}
+    recipe = resolve(
+        spec, hyperparameters(spec, cell, {"peak_lr": 0.01, "warmup_ratio": 0.1}), seed=3, data=DATA
+    )
+    assert recipe.num_steps == 20  # 1000 / 64 rounds up to 16, min_steps has 20
+    assert recipe.warmup_steps == 2
+    assert (recipe.world_size, recipe.micro_batch_size, recipe.grad_accum_steps) == (2, 8, 4)
+    assert (recipe.seed, recipe.peak_lr, recipe.clip_norm) == (3, 0.01, None)
+
+
+@pytest.mark.parametrize(
+    ("budget", "num_steps"),
+    [
+        ({"steps": 7}, 7),
+        ({"examples": 65}, 5),
+        ({"tokens": 1601}, 11),
+        ({"epochs": 0.5}, 32),
+        ({"seconds": 5.0}, None),
+    ],
+)
+def test_budgets_round_up(budget: dict[str, Any], num_steps: int | None) -> None:
+    spec = study(nuisance={"peak_lr": {"choice": [0.1]}})
+    spec = spec.model_copy(update={"budget": spec.budget.__class__(**budget)})
+    values = hyperparameters(spec, {"global_batch_size": 16}, {"peak_lr": 0.1})
+    assert resolve(spec, values, seed=0, data=DATA).num_steps == num_steps
+
+
+def test_base_lr_is_carried_by_its_rule() -> None:
+    spec = study(
+        nuisance={
+            "base_lr": {"log_uniform": [1e-3, 1e-1]},
+            "lr_scaling_rule": {"choice": ["linear", "sqrt"]},
+        },
+        fixed={"base_batch_size": 16},
+    )  # fmt: skip
+    choices = {"base_lr": 0.01, "lr_scaling_rule": "linear"}
+    values = hyperparameters(spec, {"global_batch_size": 64}, choices)
+    recipe = resolve(spec, values, seed=0, data=DATA)
+    assert recipe.peak_lr == pytest.approx(0.04)
+    assert recipe.base_lr == 0.01
+
+
+def test_cell_recipes_win_over_fixed() -> None:
+    spec = study(
+        nuisance={}, fixed={"weight_decay": 0.1}, search={"trials_per_cell": 1},
+        cell_recipes=[
+            {"cell": {"global_batch_size": 16}, "fixed": {"peak_lr": 0.1}},
+            {"cell": {"global_batch_size": 64}, "fixed": {"peak_lr": 0.3, "clip_norm": None}},
+        ],
+    )  # fmt: skip
+    rates = [trial.recipe.peak_lr for trial in planned_search(spec, DATA) if trial.recipe]
+    assert rates == [0.1, 0.3]
+
+
+def best_records(spec: Any) -> list[TrialRecord]:
+    return [trial.record() for trial in planned_search(spec, DATA)[:: spec.search.trials_per_cell]]
+
+
+def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
+    spec = study(
+        scientific={"global_batch_size": [16, 64, 256]},
+        fixed={"optimizer": "adamw"},
+        transfer={"base_batch_size": 16, "rules": ["none", "sqrt", "adam_sde"], "num_seeds": 2},
+        confirm={"num_seeds": 2},
+    )  # fmt: skip
+    best = best_records(spec)
+    trials, refused = planned_replicates(spec, best, DATA)
+    transfer = [trial for trial in trials if trial.phase == "transfer"]
+    confirm = [trial for trial in trials if trial.phase == "confirm"]
+    assert {t.recipe.seed for t in trials if t.recipe} == {1, 2}
+    assert spec.seed not in {t.recipe.seed for t in trials if t.recipe}
+    base_lr = best[0].recipe.peak_lr
+    rates = {(t.rule, t.recipe.global_batch_size): t.recipe.peak_lr for t in transfer if t.recipe}
+    assert rates["none", 256] == base_lr
+    assert rates["sqrt", 256] == pytest.approx(4 * base_lr)
+    assert rates["adam_sde", 64] == pytest.approx(2 * base_lr)
+    assert all(t.cell != {"global_batch_size": 16} for t in transfer)
+    # At kappa = 16 Adam-SDE would need beta1 = -0.6: refused, and the rest goes on.
+    assert [(rule, batch) for rule, batch, _ in refused] == [("adam_sde", 256)]
+    assert len(transfer) == (3 * 2 - 1) * 2
+    assert [t.recipe.peak_lr for t in confirm if t.recipe][::2] == [b.recipe.peak_lr for b in best]
+    counts = num_trials(spec)
+    assert counts == {"search": 24, "transfer": 12, "confirm": 6}
+
+
+def test_a_cell_without_any_finite_trial_has_no_replicates() -> None:
+    spec = study(confirm={"num_seeds": 2})
+    trials, _ = planned_replicates(spec, best_records(spec)[:1], DATA)
+    assert {trial.cell["global_batch_size"] for trial in trials} == {16}

@@ -1,0 +1,94 @@
+"""The command line refuses a bad study file: exit status 2, the field named, soon and lightly."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = """
+name: noisy_quadratic
+question: Are S_min and E_min found again?
+workload: {task: noisy_quadratic}
+fixed: {optimizer: sgd, global_batch_size: 64, peak_lr: 0.3}
+budget: {steps: 600}
+evaluation: {growth_ratio: 1.05}
+search: {trials_per_cell: 1}
+"""
+
+RUN_AND_LIST_HEAVY_MODULES = """
+import runpy, sys
+try:
+    runpy.run_module("scaling.study", run_name="__main__")
+except SystemExit as end:
+    heavy = {"torch", "ray", "optuna", "mlflow", "transformers", "datasets"} & set(sys.modules)
+    print("heavy:", *sorted(heavy))
+    raise
+"""
+
+BAD: dict[str, tuple[str, str]] = {
+    "missing": (GOOD.replace("budget: {steps: 600}", ""), "budget: is required"),
+    "misspelt": (GOOD.replace("peak_lr", "peek_lr"), "fixed.peek_lr: unknown key; did you mean"),
+    "wrong type": (GOOD.replace("600", "many"), "budget.steps: must be a whole number"),
+    "out of range": (GOOD.replace("0.3", "-0.3"), "fixed.peak_lr: must be above 0"),
+    "infeasible batch": (
+        GOOD + "resources: {num_workers: 3}\n",
+        "fixed.global_batch_size: must be a multiple of resources.num_workers 3",
+    ),
+    "empty": ("", "study.yaml: is empty"),
+    "not YAML": ("name: [1,\n", "study.yaml: line 2, column 1: is not YAML"),
+    "aliases": ("name: &x [1]\nquestion: [*x, *x]\n", "name: line 1, column 7: anchors"),
+}
+
+
+def study_command(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Run `python -m scaling.study`; its outcome and the CPU seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = subprocess.run(
+        [sys.executable, "-m", "scaling.study", *arguments], capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ran, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_file_is_refused(tmp_path: Path, kind: str) -> None:
+    content, message = BAD[kind]
+    file = tmp_path / "study.yaml"
+    file.write_text(content, encoding="utf-8")
+    ran, cpu_seconds = study_command(str(file))
+    assert ran.returncode == 2, ran
+    assert message in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+    assert cpu_seconds < 3
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    ran, _ = study_command(str(tmp_path / "no.yaml"))
+    assert ran.returncode == 2
+    assert "no.yaml: there is no such file" in ran.stderr
+
+
+def test_bad_override_is_refused_before_a_plan(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    ran, _ = study_command(str(file), "--plan", "--set", "budget.steps=0", "--set", "seed=x")
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == [
+        'seed: must be a whole number (got "x"; allowed: a whole number at least 0)',
+        "budget.steps: must be above 0 (got 0; allowed: a whole number above 0)",
+    ]
+
+
+def test_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(GOOD.replace("peak_lr", "peek_lr"), encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_AND_LIST_HEAVY_MODULES, str(file)],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2, ran
+    assert ran.stdout.strip() == "heavy:"

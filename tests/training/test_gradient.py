@@ -1,0 +1,120 @@
+"""The gradient of a global batch does not depend on how it is split (case 5)."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from scaling.tasks.task import Task, prepare_task
+from scaling.training.gradient import GradientOfBatch
+from scaling.training.parallel import Workers, data_parallel
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+
+SPLITS = [
+    (workers, micro) for workers in (1, 2) for micro in (1, 2, 4, 8, 16) if workers * micro <= 16
+]
+
+
+def gradient_of(
+    task: Task, workers: Workers, micro_batch_size: int, *, measure_noise: bool = False
+) -> Tensor:
+    """The gradient of 16 examples in float64, as one vector."""
+    model = task.new_model(0).double()
+    wrapped, local_norm = data_parallel(model, workers)
+    split = recipe(16, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro_batch_size)
+    gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
+    result = gradient(np.arange(16), measure_noise=measure_noise)
+    assert result.num_targets == task.num_targets(np.arange(16))
+    if measure_noise:
+        assert result.noise is not None
+    grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    vector = torch.cat(grads)
+    assert result.grad_norm == pytest.approx(float(vector.norm()), rel=1e-6)
+    return vector
+
+
+def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
+    """Every split over two gloo workers; the first one saves the gradients."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    task = prepare_task(workload, EVALUATION)
+    workers = Workers(rank, 2)
+    vectors = {
+        (micro, noise): gradient_of(task, workers, micro, measure_noise=noise)
+        for world, micro in SPLITS
+        if world == 2
+        for noise in (False, True)
+    }
+    if rank == 0:
+        torch.save(vectors, path)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
+def test_every_split_of_sixteen_examples_gives_the_same_gradient(
+    workload: Any, tmp_path: Any, free_port: int
+) -> None:
+    task = prepare_task(workload, EVALUATION)
+    whole = gradient_of(task, Workers(), 16)
+    path = str(tmp_path / "gradients.pt")
+    mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    vectors = torch.load(path)
+    for world, micro in SPLITS:
+        for noise in (False, True):
+            vector = (
+                vectors[micro, noise]
+                if world == 2
+                else gradient_of(task, Workers(), micro, measure_noise=noise)
+            )
+            error = float((vector - whole).norm() / whole.norm())
+            assert error < 1e-12, f"{world} workers × {micro}, noise {noise}: {error:.1e}"
+
+
+class _Square(nn.Module):
+    """Loss ½ (w − y)² from w = 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, y: Tensor) -> Tensor:
+        return 0.5 * (self.w - y).square().sum()
+
+
+class _SquareTask:
+    """Three examples y = 1 and one y = 5; a gradient of −2 (a mean of means has −3)."""
+
+    num_train = 4
+    y = torch.tensor([1.0, 1.0, 1.0, 5.0], dtype=torch.float64)
+
+    def num_targets(self, indices: Any) -> int:
+        return len(indices)
+
+    def collate(self, indices: Any, seed: int) -> dict[str, Tensor]:
+        return {"y": self.y[torch.as_tensor(indices)]}
+
+    def loss_sum(self, model: nn.Module, batch: Any) -> Tensor:
+        return model(batch["y"])
+
+
+def test_uneven_parts_are_not_a_mean_of_means() -> None:
+    model = _Square()
+    task: Any = _SquareTask()
+    gradient = GradientOfBatch(
+        task, model, model, None, recipe(4, 1.0, 1, micro_batch_size=3), Workers()
+    )
+    gradient(np.arange(4), measure_noise=False)
+    assert float(model.w.grad) == pytest.approx(-2.0, abs=1e-15)  # type: ignore[arg-type]
+
+
+def test_clipping_acts_on_the_global_gradient() -> None:
+    # Workers' gradients (3, 0) and (0, 4): their sum has norm 5, clipped to (.6, .8).
+    parameter = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    parameter.grad = torch.tensor([3.0, 0.0]).double() + torch.tensor([0.0, 4.0]).double()
+    nn.utils.clip_grads_with_norm_([parameter], 1.0, torch.tensor(5.0))
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-6)

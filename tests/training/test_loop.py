@@ -1,0 +1,200 @@
+"""The loop without Ray: known answers, exactness, and how a run ends."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from scaling.records import Measurement, Recipe, crossing
+from scaling.spec import Evaluation, Target
+from scaling.tasks.task import Task, prepare_task
+from scaling.training.data_order import DataOrder
+from scaling.training.evaluation import Cadence
+from scaling.training.loop import Directive, Outcome, train
+from scaling.training.optimizers import build_optimizer
+from scaling.training.parallel import Workers
+from scaling.training.weight_average import WeightAverage
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
+
+
+def run(
+    task: Task, how: Recipe, evaluation: Evaluation = EVALUATION, workers: Workers | None = None
+) -> tuple[Outcome, list[Measurement]]:
+    """Train, keeping the measurements."""
+    measurements: list[Measurement] = []
+
+    def report(measurement: Measurement) -> Directive:
+        measurements.append(measurement)
+        return "continue"
+
+    return train(task, how, evaluation, workers or Workers(), report), measurements
+
+
+@pytest.mark.parametrize(
+    ("batch", "lr", "expected", "num_steps"),
+    [(64, 0.369, 536, 640), (256, 1.10, 169, 230), (1024, 1.63, 94, 130), (4096, 1.82, 77, 100)],
+)
+def test_noisy_quadratic_takes_the_steps_of_the_exact_recursion(
+    batch: int, lr: float, expected: int, num_steps: int
+) -> None:
+    # Case 1; the ensemble is within 5% of the table (noise crosses a little early).
+    task = prepare_task(quadratic(num_chains=1000), EVALUATION)
+    how = recipe(batch, lr, num_steps, optimizer="sgd", weight_decay=0.0)
+    _, measurements = run(task, how, Evaluation(growth_ratio=1.01))
+    reached = crossing(measurements, Target(at_most=0.01))
+    assert reached is not None
+    assert reached.steps == pytest.approx(expected, rel=0.05)
+
+
+def test_noise_scale_of_the_noisy_quadratic_at_its_start() -> None:
+    # At x_0 ~ N(0, I): |G|² = Σ h² and tr Σ = Σ h, one half-life of estimates at a tiny rate.
+    task = prepare_task(quadratic(num_chains=400), EVALUATION)
+    how = recipe(64, 1e-9, 40, optimizer="sgd", weight_decay=0.0)
+    _, measurements = run(task, how, Evaluation(every_steps=40))
+    h = 1 / np.arange(1, 101)
+    assert measurements[-1].grad_noise_scale == pytest.approx(h.sum() / (h**2).sum(), rel=0.1)
+
+
+def test_loss_falls_and_the_record_is_complete() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    outcome, measurements = run(task, recipe(16, 1e-2, 30, clip_norm=1.0))
+    assert outcome.status == "done"
+    first, last = measurements[0], measurements[-1]
+    assert [m.step for m in measurements] == [0, 5, 10, 15, 20, 25, 30]
+    assert first.validation_loss == pytest.approx(math.log(task.tokenizer.vocab_size), rel=0.05)  # type: ignore[attr-defined]
+    assert last.validation_loss is not None
+    assert last.validation_loss < first.validation_loss - 0.5  # type: ignore[operator]
+    assert last.examples == 480
+    assert last.test_loss is not None
+    assert first.test_loss is None  # the test split is read once
+    assert last.grad_norm is not None
+    assert last.grad_norm > 0
+    assert 0 <= (last.clipped_fraction or 0) <= 1
+    assert last.train_loss_stderr is not None
+    assert set(outcome.example_losses) == {"train", "validation", "test"}
+    assert outcome.example_losses["test"].loss == pytest.approx(last.test_loss)
+
+
+@pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
+def test_a_run_is_repeated_exactly(workload: Any) -> None:
+    task = prepare_task(workload, EVALUATION)
+    how = recipe(8, 3e-3, 10)
+    first, second = (run(task, how)[1][-1].validation_loss for _ in range(2))
+    assert first == second
+    other = run(task, replace(how, seed=2))[1][-1].validation_loss
+    assert other != first
+
+
+def train_on_two(rank: int, port: int, workload: Any, how: Recipe, path: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    task = prepare_task(workload, EVALUATION)
+    _, measurements = run(task, how, workers=Workers(rank, 2))
+    if rank == 0:
+        torch.save([m.scalars() for m in measurements], path)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_gloo_workers_train_like_one(tmp_path: Any, free_port: int) -> None:
+    workload = pronunciation()
+    one = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4)
+    two = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4, world_size=2)
+    _, alone = run(prepare_task(workload, EVALUATION), one)
+    path = str(tmp_path / "measurements.pt")
+    mp.spawn(train_on_two, args=(free_port, workload, two, path), nprocs=2)
+    together = torch.load(path)
+    assert len(together) == len(alone)
+    for ours, theirs in zip(alone, together, strict=True):
+        for name in ("validation_loss", "train_loss", "step_loss", "grad_norm", "test_loss"):
+            expected = getattr(ours, name)
+            assert theirs.get(name) == (expected and pytest.approx(expected, rel=2e-4))
+
+
+def test_a_rate_that_is_too_large_diverges_and_is_not_an_error() -> None:
+    task = prepare_task(quadratic(num_chains=10), EVALUATION)
+    how = recipe(4, 3.0, 500, optimizer="sgd", weight_decay=0.0)  # stable below 2 / h_1 = 2
+    outcome, measurements = run(task, how)
+    assert outcome.status == "diverged"
+    assert measurements[-1].step < 500
+    for measurement in measurements:
+        assert all(math.isfinite(value) for value in measurement.scalars().values())
+
+
+def test_a_directive_stops_the_run() -> None:
+    task = prepare_task(quadratic(num_chains=10), EVALUATION)
+    how = recipe(4, 0.1, 500, optimizer="sgd", weight_decay=0.0)
+    seen: list[int] = []
+
+    def report(measurement: Measurement) -> Directive:
+        seen.append(measurement.step)
+        return "stop" if measurement.step >= 10 else "continue"
+
+    assert train(task, how, EVALUATION, Workers(), report).status == "stopped"
+    assert seen == [0, 5, 10]
+
+
+def test_a_budget_in_seconds_ends_the_run() -> None:
+    task = prepare_task(quadratic(num_chains=10), EVALUATION)
+    how = recipe(4, 0.1, None, budget_seconds=0.2, optimizer="sgd", weight_decay=0.0)
+    outcome, measurements = run(task, how)
+    assert outcome.status == "done"
+    assert 0.2 <= measurements[-1].seconds < 2.0
+
+
+def test_data_order_is_a_stream_of_permutations_cut_into_batches() -> None:
+    order = DataOrder(seed=3, num_train=10)
+    batches = [order.indices(start, start + 4).tolist() for start in range(0, 20, 4)]
+    stream = [index for batch in batches for index in batch]
+    assert sorted(stream[:10]) == list(range(10))
+    assert sorted(stream[10:]) == list(range(10))
+    assert stream[:10] != stream[10:]
+    # The same position has the same example, whatever was read before and in what pieces.
+    assert DataOrder(seed=3, num_train=10).indices(0, 25).tolist()[:20] == stream
+    assert DataOrder(seed=3, num_train=10).indices(12, 16).tolist() == batches[3]
+    assert DataOrder(seed=4, num_train=10).indices(0, 10).tolist() != stream[:10]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "batch", "expected"),
+    [
+        (Evaluation(every_examples=10), 4, [3, 5, 8, 10]),
+        (Evaluation(every_examples=10), 16, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (Evaluation(every_steps=4), 1, [4, 8]),
+        (Evaluation(growth_ratio=2.0), 1, [1, 2, 4, 8]),
+    ],
+)
+def test_cadence(evaluation: Evaluation, batch: int, expected: list[int]) -> None:
+    cadence = Cadence(evaluation, batch)
+    assert [step for step in range(1, 11) if cadence.is_due(step)] == expected
+
+
+def test_weight_average_is_the_debiased_exponential_mean() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(model, half_life_examples=8, global_batch_size=8)
+    for value in (1.0, 3.0, 7.0):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.update()
+    with average.in_place():
+        # Weights ¼, ½, 1 over 1.75.
+        assert float(model.weight.detach()) == pytest.approx((0.25 * 1 + 0.5 * 3 + 7) / 1.75)
+    assert float(model.weight.detach()) == 7.0
+
+
+def test_first_adamw_step_and_decay_of_matrices_only() -> None:
+    # Case 6: w = (3, 4), g = (.6, .8), decay .1, lr .01: first step (2.987, 3.986).
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, 4.0]]))
+        model.bias.fill_(5.0)
+    optimizer = build_optimizer(model, recipe(1, 0.01, 1, weight_decay=0.1))
+    model.weight.grad, model.bias.grad = torch.tensor([[0.6, 0.8]]), torch.zeros(1)
+    optimizer.step()
+    assert model.weight.detach().flatten().tolist() == pytest.approx([2.987, 3.986], abs=1e-5)
+    assert float(model.bias.detach()) == 5.0

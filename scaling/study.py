@@ -115,12 +115,12 @@ def _train_and_report(
     spec: StudySpec, state: "StudyState", address: str | None, output: Path
 ) -> "tuple[StudyRecord, dict[str, Any]]":
     """Everything from the data to the report; returns the study and its summary."""
-    import ray
     from rich.console import Console
 
     from scaling.environment import describe_environment
     from scaling.progress import ProgressView
-    from scaling.runner.cluster import connect
+    from scaling.report.document import write_report
+    from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
     from scaling.tasks.task import prepare_task
     from scaling.tracking import StudyTracker, load_study
@@ -133,7 +133,7 @@ def _train_and_report(
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
     tracker = StudyTracker(spec, environment, study_id=state.study_id)
     with ExitStack() as stack:
-        stack.callback(ray.shutdown)
+        stack.callback(disconnect)
         view = stack.enter_context(ProgressView(spec, Console()))
         run = StudyRun(
             spec, _facts(task), state.folder, [tracker], view,
@@ -141,17 +141,17 @@ def _train_and_report(
         )  # fmt: skip
         try:
             study = run.run(environment)
-        except KeyboardInterrupt:
-            tracker.study_ended("interrupted", None, "interrupted")
+        except BaseException as error:
+            # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
+            interrupted = isinstance(error, KeyboardInterrupt)
+            tracker.study_ended("", None, "interrupted" if interrupted else "failed")
             tracker.close()
             raise
     environment = {**study.environment, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
     tracker.study_ended("", None, "done", environment)
     tracker.close()
     # What is not in MLflow did not happen: the report is made from what MLflow has.
-    study = load_study(spec.name)
-    from scaling.report.document import write_report
-
+    study = load_study(spec.name, study_id=state.study_id)
     summary = write_report(study, output)
     tracker = StudyTracker(spec, environment, study_id=state.study_id)
     tracker.study_ended(summary["answer"], output, "done", environment)

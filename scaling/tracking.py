@@ -86,7 +86,11 @@ def _run_url(uri: str, experiment_id: str, run_id: str) -> str:
 
 
 def _open_client(uri: str) -> "MlflowClient":
-    """A client whose logs and progress bars are quiet below warnings; creates the schema."""
+    """A client whose logs and progress bars are quiet below warnings; creates the schema.
+
+    A server that cannot be reached is given up after about 15 s, not MLflow's four minutes.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -623,12 +627,15 @@ class StudyTracker:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load_study(name: str, tracking_uri: str | None = None) -> StudyRecord:
+def load_study(
+    name: str, tracking_uri: str | None = None, *, study_id: str | None = None
+) -> StudyRecord:
     """Rebuild a study and its trials from MLflow alone.
 
     Args:
-        name: Of the study; where it was started afresh several times, the latest is taken.
+        name: Of the study.
         tracking_uri: See `resolve_tracking_uri`.
+        study_id: Which one, where it was started afresh several times; the latest where None.
 
     Returns:
         The study as it was recorded, trials in the order in which they were started.
@@ -642,13 +649,13 @@ def load_study(name: str, tracking_uri: str | None = None) -> StudyRecord:
     if database is not None and not database.exists():
         raise LookupError(f"no study {name!r}: there is no MLflow database at {database}")
     try:
-        return _load(_open_client(uri), uri, name)
+        return _load(_open_client(uri), uri, name, study_id)
     except _store_errors() as error:
         raise TrackingError(f"cannot read MLflow at {uri}: {_one_line(error)}") from error
 
 
-def _load(client: "MlflowClient", uri: str, name: str) -> StudyRecord:
-    parent = _latest_parent(client, uri, name)
+def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> StudyRecord:
+    parent = _parent(client, uri, name, study_id)
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     children = [r for r in _children(client, experiment_id, parent_id) if "record" in r.data.tags]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
@@ -664,21 +671,25 @@ def _load(client: "MlflowClient", uri: str, name: str) -> StudyRecord:
     )
 
 
-def _latest_parent(client: "MlflowClient", uri: str, name: str) -> "Run":
+def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> "Run":
     experiment = client.get_experiment_by_name(name)
-    found = [] if experiment is None else _parents(client, experiment)
+    found = [] if experiment is None else _latest_parent(client, experiment, study_id)
     if not found:
-        others = sorted(e.name for e in client.search_experiments() if _parents(client, e))
+        others = sorted(e.name for e in client.search_experiments() if _latest_parent(client, e))
         known = f"it has {', '.join(others)}" if others else "it has no studies"
-        raise LookupError(f"no study {name!r} in MLflow at {uri}; {known}")
+        which = repr(name) if study_id is None else f"{name!r} with study_id {study_id!r}"
+        raise LookupError(f"no study {which} in MLflow at {uri}; {known}")
     return found[0]
 
 
-def _parents(client: "MlflowClient", experiment: "Experiment") -> list["Run"]:
+def _latest_parent(
+    client: "MlflowClient", experiment: "Experiment", study_id: str | None = None
+) -> list["Run"]:
     """The latest study recorded in an experiment, as a list of one or none."""
+    query = "tags.role = 'study'" + (f" and tags.study_id = '{study_id}'" if study_id else "")
     return client.search_runs(
         [experiment.experiment_id],
-        "tags.role = 'study'",
+        query,
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )

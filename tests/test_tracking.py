@@ -437,6 +437,9 @@ def test_the_latest_start_of_a_study_is_loaded(spec: StudySpec, uri: str) -> Non
 
     assert study.environment == {"id": "s2"}
     assert list(study.trials) == [trial("a", 3)]
+    assert list(load_study("lr_vs_batch", uri, study_id="s1").trials) == [trial("a")]
+    with pytest.raises(LookupError, match="'lr_vs_batch' with study_id 's3'"):
+        load_study("lr_vs_batch", uri, study_id="s3")
     assert len(runs(uri)) == 4
 
 
@@ -459,6 +462,14 @@ def test_a_store_that_cannot_be_opened_refuses_the_start(spec: StudySpec, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(TrackingError, match="cannot open MLflow at"):
         StudyTracker(spec, {}, f"sqlite:///{tmp_path}/file/mlflow.db", study_id="s1")
+
+
+def test_a_server_that_is_not_there_refuses_the_start(
+    spec: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with pytest.raises(TrackingError, match=r"cannot open MLflow at http://127\.0\.0\.1:9: "):
+        StudyTracker(spec, {}, "http://127.0.0.1:9", study_id="s1")
 
 
 def test_a_deleted_experiment_is_said(spec: StudySpec, uri: str) -> None:
@@ -602,9 +613,13 @@ def server(tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
     command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+        command,
+        cwd=tmp_path,
+        env=os.environ | quiet,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -615,7 +630,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-def _wait_for(address: str, seconds: float = 60) -> None:
+def _wait_for(address: str, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

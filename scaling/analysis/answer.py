@@ -8,7 +8,7 @@ from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
 from scaling.analysis.wording import between, counted, joined, number, rate
 
-_REFERENCE_EXPONENTS = {0.0: "no scaling", 0.5: "square-root scaling", 1.0: "linear scaling"}
+_REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
 
 def answer(findings: Findings, recommendation: Recommendation) -> str:
@@ -66,7 +66,8 @@ def _steps(findings: Findings) -> str:
     if findings.sweep.target is not None:
         goal = f"a validation loss of {number(findings.sweep.target)}"
     if len(reached) < 2:
-        return f"Not enough data on steps: {counted(len(reached), 'batch')} always reached {goal}."
+        count = counted(len(reached), "batch size")
+        return f"Not enough data on steps: {count} always reached {goal}."
     first, last = reached[0], reached[-1]
     fewest, most = last.target.steps.value, first.target.steps.value
     assert fewest is not None
@@ -90,7 +91,7 @@ def _losses(findings: Findings) -> str:
     best = min(measured, key=lambda cell: cell.validation_loss.value or 0.0)
     name = findings.sweep.loss_name.replace("_", " ")
     return (
-        f"The lowest {name} of {counted(len(measured), 'batch')} is "
+        f"The lowest {name} of {counted(len(measured), 'batch size')} is "
         f"{number(best.validation_loss.value)} {_interval_or_none(best)}at {_batch(best):,} "
         f"with a peak learning rate of {rate(best.best.peak_lr if best.best else None)}."
     )
@@ -123,17 +124,12 @@ def _best_lr(findings: Findings) -> str:
     if exponent.value is None or exponent.interval is None:
         return f"Not enough data to say how the best rate moves with the batch ({scaling.note})."
     low, high = exponent.interval
-    kept = [name for p, name in _REFERENCE_EXPONENTS.items() if low <= p <= high]
-    against = [name for p, name in _REFERENCE_EXPONENTS.items() if not low <= p <= high]
-    text = (
+    inside = [name for p, name in _REFERENCE_EXPONENTS.items() if low <= p <= high]
+    return (
         f"The best peak learning rate moves as the batch to the power {exponent.value:.3f} "
-        f"[{low:.3f}, {high:.3f}]"
+        f"[{low:.3f}, {high:.3f}]; of 0 (none), ½ (square root) and 1 (linear) the interval "
+        f"contains {joined(inside, 'and') or 'none'}."
     )
-    if kept:
-        text += f", which does not contradict {joined(kept, 'or')}"
-    if against:
-        text += f"{' but speaks' if kept else ' and speaks'} against {joined(against, 'and')}"
-    return text + "."
 
 
 def _rules(findings: Findings) -> str:

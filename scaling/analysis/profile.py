@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scaling.analysis.uncertainty import Interval, t_quantile
 
 Array = NDArray[np.float64]
-_POINTS = 2001
+_POINTS = 501
 _ZOOMS = 4
 _HALVINGS = 40
 

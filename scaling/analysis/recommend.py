@@ -7,7 +7,7 @@ from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.uncertainty import Estimate, Interval, mean_estimate
-from scaling.analysis.wording import number
+from scaling.analysis.wording import joined, number
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,26 @@ class _Criterion:
     """What cells are compared by; lower is better."""
 
     phrase: str
+    unit: str
     of_cell: Callable[[CellResult], float | None]
     of_trial: Callable[[TrialRow], float | None]
 
 
 _SECONDS = _Criterion(
     "least training time to the target",
+    "seconds",
     lambda cell: cell.target.seconds.value,
     lambda row: row.seconds_to_target,
 )
 _STEPS = _Criterion(
     "fewest steps to the target (times were not measured)",
+    "steps",
     lambda cell: cell.target.steps.value,
     lambda row: row.steps_to_target,
 )
 _LOSS = _Criterion(
     "lowest validation loss at the end of the budget",
+    "nats",
     lambda cell: cell.validation_loss.value,
     lambda row: row.validation_loss,
 )
@@ -102,13 +106,17 @@ def _mean_seconds(cell: CellResult) -> Estimate:
 
 def _reason(criterion: _Criterion, ranked: list[CellResult]) -> str:
     chosen = ranked[0]
-    parts = [f"The {criterion.phrase}: {number(criterion.of_cell(chosen))}"]
+    parts = [f"The {criterion.phrase}: {number(criterion.of_cell(chosen))} {criterion.unit}"]
     if len(ranked) > 1:
         runner_up = number(criterion.of_cell(ranked[1]))
         parts[0] += f", against {runner_up} for the next ({ranked[1].label})"
         unclear = [cell.label for cell in ranked[1:] if not _worse(criterion, chosen, cell)]
-        if unclear:
-            parts.append(f"The data do not separate it from {', '.join(unclear)}")
+        if len(unclear) == len(ranked) - 1 > 1:
+            parts.append("Over paired seeds, the data do not separate it from any other cell")
+        elif unclear:
+            parts.append(
+                f"Over paired seeds, the data do not separate it from {joined(unclear, 'or')}"
+            )
     if chosen.source == "search":
         parts.append("Picked and measured on the same search trials, so expect somewhat worse")
     if chosen.undertuned:

@@ -40,11 +40,17 @@ def undertuned_reasons(
         reasons.append(f"the best rate is the {curve.edge}est tried")
     values = [row.objective for row in search if row.objective is not None]
     distinct = len({row.recipe_key for row in search if row.objective is not None})
-    if distinct >= 4 and len(values) == distinct:
+    if distinct >= 4 and len(values) == distinct and not _rate_settles_it(search, curve):
         allowed = max(_TOLERANCE * abs(min(values)), 2 * (noise_sd or 0.0))
         if _next_gain(values) > allowed:
             reasons.append("the best of n trials was still falling")
     return tuple(reasons)
+
+
+def _rate_settles_it(search: Sequence[TrialRow], curve: LrCurve | None) -> bool:
+    """True when only the rate was searched and its optimum has an interval."""
+    names = {name for row in search for name in row.choices} - {"peak_lr", "base_lr"}
+    return not names and curve is not None and curve.interval is not None
 
 
 def _next_gain(values: Sequence[float]) -> float:

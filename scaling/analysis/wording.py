@@ -13,6 +13,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """A number to some significant digits, whole ones in full: 0.0123, 1.24, 12,800, 3.2e-05."""
     if value is None:
         return DASH
+    if 10 <= abs(value) < 1e7 and float(value).is_integer():
+        return f"{value:,.0f}"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
         return f"{value:.{max(digits - 2, 0)}e}"
     if abs(value) >= 10 ** (digits - 1):
@@ -37,7 +39,7 @@ def counted(count: int, noun: str) -> str:
     """A count and its noun: 1 seed, 3 seeds."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun}es" if noun.endswith(("ch", "s")) else f"{count:,} {noun}s"
+    return f"{count:,} {noun}s"
 
 
 def joined(words: Sequence[str], conjunction: str) -> str:

@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output, summary = _from_csv(options) if options.from_csv else _from_mlflow(options)
     except (TableError, LookupError, OSError) as error:
-        print(f"error: {error.args[0] if error.args and not isinstance(error, OSError) else error}",
-              file=sys.stderr)  # fmt: skip
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(summary["answer"])
     print(f"report: {(output / 'report.html').resolve()}")
@@ -49,9 +48,12 @@ def _from_csv(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 
 def _from_mlflow(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    from scaling.tracking import load_study
+    from scaling.tracking import TrackingError, load_study
 
-    study = load_study(options.name, options.tracking_uri)
+    try:
+        study = load_study(options.name, options.tracking_uri)
+    except TrackingError as error:
+        raise LookupError(str(error)) from error
     output = Path(options.output or Path("reports") / study.spec.name)
     return output, write_report(study, output)
 

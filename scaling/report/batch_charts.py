@@ -19,6 +19,7 @@ from scaling.report.chart_style import (
     data,
     layers,
     shape,
+    tips,
     value_axis,
 )
 
@@ -110,7 +111,7 @@ def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
             dx=5 if right else -5,
             color=OKABE_ITO[1],
             fontSize=12,
-        ).encode(x, y=alt.value(10), text="text:N"),
+        ).encode(x, y=alt.value(10), text=alt.Text("text:N")),
     ]
     return marks
 
@@ -120,7 +121,7 @@ def _points(records: Records, x: alt.X, y: alt.Y) -> tuple[AnyChart | None, AnyC
     series = list(dict.fromkeys(record["series"] for record in records))
     hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
     bars = [record for record in records if record["low"] is not None]
-    tooltip = ["batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q"]
+    tooltip = tips("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
     points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
     rules = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
     return (
@@ -159,8 +160,8 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
         alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y)
         if curve
         else None,
-        points.encode(x, y, hue, mark, tooltip=["batch:Q", "steps:Q", "examples:Q"]),
-        labels.encode(x, y, text="text:N"),
+        points.encode(x, y, hue, mark, tooltip=tips("batch:Q", "steps:Q", "examples:Q")),
+        labels.encode(x, y, text=alt.Text("text:N")),
     )
 
 

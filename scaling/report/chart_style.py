@@ -12,9 +12,9 @@ AnyChart = alt.Chart | alt.LayerChart
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito 2008, without the two that vanish on white or on black."""
 VIRIDIS = (
-    "#433e85", "#38598c", "#2d708e", "#25858e", "#1e9b8a", "#2ab07f", "#52c569", "#86d549",
+    "#3e5c9a", "#33709a", "#2a8399", "#239590", "#2ba886", "#48ba74", "#72c95c", "#9fd23f",
 )  # fmt: skip
-"""The middle of viridis, readable on white and on black; for more than six ordered values."""
+"""The middle of viridis, lifted to be readable on black; for more than six ordered values."""
 SHAPES = (
     "circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right",
     "triangle-left",
@@ -24,9 +24,38 @@ MUTED = "#8a8a8a"
 WIDTH, HEIGHT = 640, 380
 
 
+class _InlineRecords(alt.Data):
+    """Inline data that Altair passes through; it would copy and hash them at every step."""
+
+    def __init__(self, records: Records) -> None:
+        object.__setattr__(self, "_records", records)
+        super().__init__()
+
+    def __deepcopy__(self, memo: object) -> "_InlineRecords":
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"{len(self._records)} records at {id(self):#x}"
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """The records as Vega-Lite takes them."""
+        return {"values": self._records}
+
+
 def data(records: Records) -> alt.Data:
     """Inline data: a figure carries everything it shows."""
-    return alt.Data(values=records)
+    return _InlineRecords(records)
+
+
+def tips(*fields: str) -> list[alt.Tooltip]:
+    """What is shown where the pointer rests."""
+    return [alt.Tooltip(field) for field in fields]
 
 
 def colours(count: int) -> list[str]:
@@ -123,10 +152,12 @@ def value_axis(values: Sequence[float]) -> dict[str, Any]:
 
 
 def visible_top(values: Sequence[float]) -> float:
-    """Upper end of an axis on which a cliff does not flatten everything else."""
+    """The highest value to show, so that a cliff does not flatten everything else."""
     ordered = sorted(values)
     low, quartile = ordered[0], ordered[(3 * (len(ordered) - 1)) // 4]
-    return min(ordered[-1], low + 3 * (quartile - low)) if quartile > low else ordered[-1]
+    if quartile == low:
+        return ordered[-1]
+    return max(value for value in ordered if value <= low + 3 * (quartile - low))
 
 
 def layers(*charts: AnyChart | None) -> alt.LayerChart:
@@ -136,17 +167,24 @@ def layers(*charts: AnyChart | None) -> alt.LayerChart:
 
 def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     """The Vega-Lite specification of a figure with its size, title and typography."""
-    heading = alt.TitleParams(
-        title, subtitle=subtitle, anchor="start", fontSize=15, subtitleFontSize=12,
-        subtitleColor=MUTED, offset=12,
-    )  # fmt: skip
-    return (
-        chart.properties(width=WIDTH, height=HEIGHT, title=heading)
-        .configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
-        .configure_axis(
-            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.4
-        )
-        .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-        .configure_view(stroke=None)
-        .to_dict(validate=False)
-    )
+    plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    return chart.to_dict(validate=False) | {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "title": {
+            "text": title,
+            "subtitle": subtitle,
+            "anchor": "start",
+            "fontSize": 15,
+            "subtitleFontSize": 12,
+            "subtitleColor": MUTED,
+            "offset": 12,
+        },
+        "config": {
+            "font": "system-ui, 'DejaVu Sans', sans-serif",
+            "background": "white",
+            "axis": plain | {"gridOpacity": 0.4},
+            "legend": plain,
+            "view": {"stroke": None},
+        },
+    }

@@ -72,7 +72,7 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "seeds": f"{cell.num_seeds}",
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
-        "best peak_lr": _with_interval(rate(cell.best_peak_lr), cell.best_peak_lr_interval, 2),
+        "best peak_lr": _rate_with_interval(cell),
         "validation_loss": _with_interval(
             number(cell.validation_loss.value, 4), cell.validation_loss.interval, 4
         ),
@@ -89,12 +89,20 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
     }
 
 
+def _rate_with_interval(cell: CellResult) -> str:
+    interval = cell.best_peak_lr_interval
+    bounds = f"\n[{rate(interval[0])}, {rate(interval[1])}]" if interval else ""
+    return rate(cell.best_peak_lr) + bounds
+
+
 def _with_interval(value: str, interval: tuple[float, float] | None, digits: int = 3) -> str:
     return value if interval is None else f"{value}\n{between(interval, digits)}"
 
 
-def critical_batch_table(findings: Findings) -> Table:
-    """The three critical batch sizes side by side."""
+def critical_batch_table(findings: Findings) -> Table | None:
+    """The three critical batch sizes side by side; None where cells are not batch sizes."""
+    if not findings.one_series:
+        return None
     fit, noise = findings.tradeoff, findings.noise_scale
     of_fit = "min_examples / min_steps of the fit S = min_steps + min_examples / B"
     of_noise = "not measured"
@@ -216,7 +224,8 @@ def sources(findings: Findings) -> str:
     text += ", averaged over its seeds" if grouped else ""
     text += ", so picking and measuring share their data and the numbers are somewhat too good."
     if findings.sweep.has_target:
-        text += " Steps to target are those of the fastest search trial of the cell."
+        text += " Steps to target are those of "
+        text += "that recipe." if findings.sweep.is_joint else "the cell's fastest search trial."
     return text
 
 

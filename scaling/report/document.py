@@ -63,7 +63,7 @@ def _view(
         "absent": [figure for figure in drawn if figure.spec is None],
         "specs": {figure.name: _script_json(figure.spec) for figure in shown},
         "cells": content.cells_table(findings),
-        "critical": content.critical_batch_table(findings) if findings.sweep.has_target else None,
+        "critical": content.critical_batch_table(findings),
         "regret": content.regret_table(findings),
         "joint": content.joint_table(findings),
         "trials": content.trials_table(findings, setting.urls or {}),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.wording import between, counted, number
@@ -69,7 +70,8 @@ class _Builder:
         if absent:
             self.made.append(Figure(name, title, absent=absent))
             return
-        spec = styled(draw(), title, self.subtitle)
+        with debug_mode(False):  # a schema check at every step costs seconds; the tests draw all
+            spec = styled(draw(), title, self.subtitle)
         self.made.append(Figure(name, title, self.subtitle, caption, spec))
 
 

@@ -22,6 +22,7 @@ from scaling.report.chart_style import (
     layers,
     rate_axis,
     shape,
+    tips,
     value_axis,
     visible_top,
 )
@@ -46,16 +47,18 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     axis = value_axis([loss for loss in losses if loss <= top])
     y = alt.Y("loss:Q", title=_loss_title(findings), **axis)
     hue, mark = colour("cell", labels, title), shape("cell", labels, title)
-    tooltip = ["cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N"]
+    tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
-    line = alt.Chart(data(_envelopes(cells))).mark_line(opacity=0.45, strokeWidth=1.3, clip=True)
+    line = alt.Chart(data(_envelopes(cells, top))).mark_line(opacity=0.6, strokeWidth=1.3)
     return layers(
         line.encode(x, y, hue),
-        points.encode(x, y, hue, mark, href="url:N", tooltip=tooltip),
+        points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         *_best_marks(cells, y, hue),
-        _top_edge(lost, "diverged", filled=True).encode(x, hue, href="url:N", tooltip=tooltip),
+        _top_edge(lost, "diverged", filled=True).encode(
+            x, hue, href=alt.Href("url:N"), tooltip=tooltip
+        ),
         _top_edge(lost, "off the scale", filled=False).encode(
-            x, hue, href="url:N", tooltip=tooltip
+            x, hue, href=alt.Href("url:N"), tooltip=tooltip
         ),
     )
 
@@ -79,7 +82,7 @@ def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[a
     x = alt.X("optimum:Q")
     return [
         _interval_bars(span, y, hue),
-        strokes.encode(x, y, hue, tooltip=["cell:N", "optimum:Q", "low:Q", "high:Q"]),
+        strokes.encode(x, y, hue, tooltip=tips("cell:N", "optimum:Q", "low:Q", "high:Q")),
         rings.encode(x, y, hue),
     ]
 
@@ -107,13 +110,28 @@ def _trials(
     ]
 
 
-def _envelopes(cells: Sequence[CellResult]) -> Records:
-    return [
-        {"cell": _label(cell), "peak_lr": lr, "loss": loss}
-        for cell in cells
-        if cell.curve
-        for lr, loss in cell.curve.points
-    ]
+def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
+    """Lines through the best recipes of each rate; they end where they leave the axis."""
+    records: Records = []
+    for cell in cells:
+        before: tuple[float, float] | None = None
+        for point in cell.curve.points if cell.curve else ():
+            inside = [point] if point[1] <= top else []
+            if before is not None and (before[1] <= top) != (point[1] <= top):
+                inside.insert(0, _at_height(before, point, top))
+            records += [{"cell": _label(cell), "peak_lr": lr, "loss": h} for lr, h in inside]
+            if point[1] > top:
+                records.append({"cell": _label(cell), "peak_lr": point[0], "loss": None})
+            before = point
+    return records
+
+
+def _at_height(
+    start: tuple[float, float], end: tuple[float, float], height: float
+) -> tuple[float, float]:
+    """Where a straight line over log rate has a height."""
+    share = (height - start[1]) / (end[1] - start[1])
+    return start[0] * (end[0] / start[0]) ** share, height
 
 
 def _optima(cells: Sequence[CellResult]) -> Records:
@@ -176,7 +194,7 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
             y,
             shape("kind", sorted({r["kind"] for r in records}, reverse=True), "Best rate is"),
             color=alt.value(OKABE_ITO[0]),
-            tooltip=["batch:Q", "best:Q", "low:Q", "high:Q", "kind:N"],
+            tooltip=tips("batch:Q", "best:Q", "low:Q", "high:Q", "kind:N"),
         ),
     )  # fmt: skip
 
@@ -210,7 +228,7 @@ def _references(
             ).encode(x, y),
             alt.Chart(data(end)).mark_text(
                 align="right", dx=-2, dy=-8, color=MUTED, fontSize=11
-            ).encode(x, y, text="name:N"),
+            ).encode(x, y, text=alt.Text("name:N")),
         ]  # fmt: skip
     exponent = findings.lr_scaling.exponent
     if exponent.value is not None:
@@ -258,7 +276,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
         **value_axis([0.0, *(height for height in heights if height is not None)]),
     )
     hue, mark = colour("rule", rules, "Rule"), shape("rule", rules, "Rule")
-    tooltip = ["rule:N", "size:Q", "text:N"]
+    tooltip = tips("rule:N", "size:Q", "text:N")
     kept = [record for record in records if record["regret"] is not None]
     bars = [record for record in kept if record["low"] is not None]
     lost = [record for record in records if record["diverged"]]

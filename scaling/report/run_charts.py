@@ -9,16 +9,19 @@ import altair as alt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
+from scaling.analysis.wording import number
 from scaling.report.chart_style import (
     MUTED,
     OKABE_ITO,
     AnyChart,
     Records,
+    batch_axis,
     colour,
     count_axis,
     dash,
     data,
     layers,
+    tips,
     value_axis,
 )
 
@@ -44,9 +47,9 @@ def learning_curves(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
             y,
             colour("cell", labels, title),
             dash("cell", labels, title),
-            detail="trial:N",
-            href="url:N",
-            tooltip=["cell:N", "trial:N", "seed:N", "examples:Q", "loss:Q"],
+            detail=alt.Detail("trial:N"),
+            href=alt.Href("url:N"),
+            tooltip=tips("cell:N", "trial:N", "seed:N", "examples:Q", "loss:Q"),
         ),
         *(_target_line(target) if target and min(losses) < target < max(losses) else ()),
     )
@@ -57,7 +60,7 @@ def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
     return (
         base.mark_rule(strokeDash=[4, 4], color=MUTED),
         base.mark_text(align="left", dx=4, dy=-7, color=MUTED).encode(
-            x=alt.value(0), text="text:N"
+            x=alt.value(0), text=alt.Text("text:N")
         ),
     )
 
@@ -121,19 +124,25 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         for row, value in zip(rows, values, strict=True)
     ]
     numeric = all(_is_number(value) for value in values)
-    x = _numeric_axis(name, values) if numeric else alt.X("value:N", title=name, sort=None)
+    x = (
+        _numeric_axis(name, values)
+        if numeric
+        else alt.X("value:N", title=name, sort=None, axis=alt.Axis(labelAngle=0))
+    )
     y = alt.Y("loss:Q", title="Validation loss (nats)", **value_axis([r["loss"] for r in records]))
     points = alt.Chart(data(records)).mark_point(filled=True, size=70, opacity=0.85)
     return points.encode(
         x,
         y,
         colour("kind", ["other trials", "best trial"], "Trial"),
-        tooltip=["trial:N", "value:N", "loss:Q"],
-        href="url:N",
+        tooltip=tips("trial:N", "value:N", "loss:Q"),
+        href=alt.Href("url:N"),
     )
 
 
 def _numeric_axis(name: str, values: Sequence[Any]) -> alt.X:
+    if name == "global_batch_size":
+        return batch_axis("value", values)
     positive = min(values) > 0 and max(values) > 5 * min(values)
     if positive:
         scale = count_axis(values)
@@ -152,8 +161,8 @@ def parallel_coordinates(findings: Findings) -> AnyChart:
         values = [_value(row, name) for row in rows]
         heights, low, high = _heights(values)
         ends += [
-            {"name": name, "height": 0.0, "text": low, "dy": 12},
-            {"name": name, "height": 1.0, "text": high, "dy": -8},
+            {"name": name, "height": 0.0, "text": low},
+            {"name": name, "height": 1.0, "text": high},
         ]
         for rank, (row, height, value) in enumerate(zip(rows, heights, values, strict=True)):
             records.append(
@@ -169,21 +178,21 @@ def parallel_coordinates(findings: Findings) -> AnyChart:
     x = alt.X("name:N", sort=names, title=None, axis=alt.Axis(labelAngle=-25, labelLimit=140))
     y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.12, 1.1]))
     lines = alt.Chart(data(records)).mark_line(opacity=0.75)
-    labels = alt.Chart(data(ends)).mark_text(fontSize=11, color=MUTED)
+    labels = alt.Chart(data(ends)).encode(x, y, text=alt.Text("text:N"))
     return layers(
         lines.encode(
             x,
             y,
             alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None),
             strokeWidth=alt.condition("datum.best == 'best trial'", alt.value(4), alt.value(1.2)),
-            detail="trial:N",
-            tooltip=["trial:N", "name:N", "text:N", "loss:Q"],
+            detail=alt.Detail("trial:N"),
+            tooltip=tips("trial:N", "name:N", "text:N", "loss:Q"),
         ),
         alt.Chart(data([r for r in records if r["best"] == "best trial"]))
         .mark_line(color=OKABE_ITO[1], strokeWidth=3, point=True)
         .encode(x, y),
-        labels.transform_filter("datum.height == 0").encode(x, y, text="text:N"),
-        labels.transform_filter("datum.height == 1").encode(x, y, text="text:N"),
+        labels.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
+        labels.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
     )
 
 
@@ -198,7 +207,7 @@ def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
         scaled = [math.log(value) if is_log else float(value) for value in values]
         width = max(scaled) - min(scaled) or 1.0
         heights = [(value - min(scaled)) / width for value in scaled]
-        return heights, f"{min(values):.3g}", f"{max(values):.3g}"
+        return heights, number(min(values)), number(max(values))
     kinds = sorted({str(value) for value in values})
     width = max(len(kinds) - 1, 1)
     return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]

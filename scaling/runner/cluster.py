@@ -52,6 +52,11 @@ def connect(address: str | None, log_file: Path) -> None:
         raise ClusterError(f"cannot reach a Ray cluster at {address}: {first_line}") from error
 
 
+def disconnect() -> None:
+    """Leave the cluster; one that was started here ends."""
+    ray.shutdown()
+
+
 def _log_to_file(log_file: Path) -> None:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log_file)

@@ -63,6 +63,9 @@ class StudyRun:
             ClusterError: If the cluster cannot run one trial, or loses its worker groups.
         """
         ledger = Ledger(self.storage, [*self.observers, self.view])
+        for record in ledger.records.values():  # a run that was cut off may not have told these
+            for observer in self.observers:
+                observer.trial_ended(record)
         spec, data = self.spec, self.data
         search = planned_search(spec, data)
         with _Executor(self, ledger) as executor:

@@ -17,7 +17,7 @@ from scaling.runner.trial import run_trial
 from scaling.runner.worker_pool import scaling_config, torch_config
 from scaling.spec import StudySpec
 from scaling.tasks.task import prepare_task
-from scaling.training.parallel import Workers
+from scaling.training.parallel import Workers, use_threads
 
 
 def train_alone(config: dict[str, Any]) -> None:
@@ -52,6 +52,7 @@ def run_alone(config: dict[str, Any]) -> None:
         ray.train.report({"events": [event]})  # a collective: every rank calls it
         return False
 
+    use_threads(max(1, int(spec.resources.cpus_per_worker)))
     send({"kind": "started"})
     run_trial(
         prepare_task(spec.workload, spec.evaluation), spec, Recipe(**config["recipe"]),

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from scaling.records import Measurement, Recipe
 from scaling.spec import StudySpec
 from scaling.tasks.task import Task
@@ -61,7 +59,6 @@ def run_trial(
         send: Takes an event; True asks the trial to stop. Called on every rank.
         keep_example_losses: Send the losses of single evaluated examples with the last event.
     """
-    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
     sender = MeasurementSender(send)
     outcome = train(task, recipe, spec.evaluation, workers, sender.report)
     sender.flush()
@@ -76,5 +73,3 @@ def run_trial(
             "example_losses": example_losses if keep_example_losses else {},
         }
     )
-    if workers.device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -5,7 +5,6 @@ jobs until the pool is closed. Starting a group costs tens of seconds; a job on 
 fraction of a second (docs/decisions has the measurements).
 """
 
-import gc
 import threading
 import time
 import traceback
@@ -23,7 +22,7 @@ from scaling.runner.cluster import ClusterError, worker_resources
 from scaling.runner.trial import run_trial
 from scaling.spec import Resources, StudySpec
 from scaling.tasks.task import Task, prepare_task
-from scaling.training.parallel import Workers
+from scaling.training.parallel import Workers, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0
@@ -131,6 +130,7 @@ def serve_jobs(config: dict[str, Any]) -> None:
     spec = StudySpec.model_validate_json(config["spec"])
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
+    use_threads(max(1, int(spec.resources.cpus_per_worker)))
     task = prepare_task(spec.workload, spec.evaluation)
     _Server(config["slot"], ray.get_actor(config["broker"]), spec, task, workers).serve()
 
@@ -143,7 +143,7 @@ class _Server:
     ) -> None:
         self.slot, self.broker, self.spec = slot, broker, spec
         self.task, self.workers = task, workers
-        self.incarnation = _agreed(uuid.uuid4().hex, workers)
+        self.incarnation = workers.agree(uuid.uuid4().hex)
 
     def serve(self) -> None:
         rank, world_size = self.workers.rank, self.workers.world_size
@@ -158,7 +158,7 @@ class _Server:
                 return
             number = job.number
             error = self._run(job)
-            gc.collect()
+            release_memory(self.workers.device)
             verdict = ray.get(
                 self.broker.leave.remote(self.slot, self.incarnation, job.key, rank, error)
             )
@@ -199,14 +199,3 @@ class _Reports:
         """Return when the broker has every event."""
         if self._last is not None:
             ray.get(self._last)
-
-
-def _agreed(name: str, workers: Workers) -> str:
-    """The first rank's name, on all ranks."""
-    if workers.world_size == 1:
-        return name
-    import torch.distributed as dist
-
-    names = [name]
-    dist.broadcast_object_list(names, src=0)
-    return names[0]

@@ -1,6 +1,6 @@
 """One global batch's gradient, however the batch is split, and the norms of its parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -58,6 +58,7 @@ class GradientOfBatch:
         self.local_norm = local_norm
         self.recipe = recipe
         self.workers = workers
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, indices: Indices, *, measure_noise: bool) -> StepGradient:
         """Forward, loss and backward of every micro-batch of this worker.
@@ -78,7 +79,7 @@ class GradientOfBatch:
             loss_sum, norms = self._part_by_part(parts, num_targets)
         else:
             loss_sum, norms = self._accumulate(parts, num_targets), []
-        grad_norm = float(_grad_norm(self.model))
+        grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         return StepGradient(loss_sum, num_targets, grad_norm, noise)
 
@@ -132,20 +133,28 @@ class GradientOfBatch:
         whole: list[torch.Tensor] = []
         norms: list[tuple[float, int]] = []
         for part in parts:
-            self.model.zero_grad()
+            for parameter in self.parameters:
+                parameter.grad = None
             total += self._backward(part, num_targets)
             own_targets = self.task.num_targets(part)
             scale = num_targets / max(own_targets, 1)
-            norms.append(((float(_grad_norm(self.model)) * scale) ** 2, own_targets))
-            own = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norms.append(((self._grad_norm() * scale) ** 2, own_targets))
+            own = self._gradients()
             if whole:
                 for added, gradient in zip(whole, own, strict=True):
                     added.add_(gradient)
             else:
                 whole = [gradient.clone() for gradient in own]
-        for parameter, gradient in zip(_with_grad(self.model), whole, strict=True):
+        trained = [parameter for parameter in self.parameters if parameter.grad is not None]
+        for parameter, gradient in zip(trained, whole, strict=True):
             parameter.grad = gradient
         return total, norms
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def _grad_norm(self) -> float:
+        return float(nn.utils.get_total_norm(self._gradients()))
 
     def _noise(
         self,
@@ -162,14 +171,6 @@ class GradientOfBatch:
             grad_norm**2,
             num_train=self.task.num_train,
         )
-
-
-def _with_grad(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in model.parameters() if parameter.grad is not None)
-
-
-def _grad_norm(model: nn.Module) -> torch.Tensor:
-    return nn.utils.get_total_norm([p.grad for p in _with_grad(model) if p.grad is not None])
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

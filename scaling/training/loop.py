@@ -27,7 +27,7 @@ Directive = Literal["continue", "stop"]
 Report = Callable[[Measurement], Directive]
 
 # About this many steps of a run measure the noise scale; measuring costs a little.
-NUM_NOISE_ESTIMATES = 64
+NUM_NOISE_ESTIMATES = 32
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Run:
         clipped = recipe.clip_norm is not None and gradient.grad_norm > recipe.clip_norm
         if clipped and recipe.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), recipe.clip_norm, torch.tensor(gradient.grad_norm)
+                self.gradient.parameters, recipe.clip_norm, torch.tensor(gradient.grad_norm)
             )
         progress.lr = lr_at_step(
             progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,

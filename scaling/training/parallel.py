@@ -1,5 +1,6 @@
 """The data-parallel workers of one trial, and how their gradients become one."""
 
+import gc
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +52,30 @@ class Workers:
         dist.all_gather_object(gathered, values, group=self.group)
         return gathered
 
+    def agree(self, text: str) -> str:
+        """The first worker's text."""
+        if self.world_size == 1:
+            return text
+        texts = [text]
+        dist.broadcast_object_list(texts, src=0, group=self.group)
+        return texts[0]
+
     def part(self, num_items: int) -> slice:
         """This worker's share of `num_items` items; the shares differ by one item at most."""
         first, last = (num_items * r // self.world_size for r in (self.rank, self.rank + 1))
         return slice(first, last)
+
+
+def use_threads(num_threads: int) -> None:
+    """Compute on this many threads of this process."""
+    torch.set_num_threads(num_threads)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what an ended trial held: cycles of Python objects, cached GPU memory."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 class LocalNorm:

@@ -20,23 +20,23 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, *, half_life_examples: float, global_batch_size: int):
-        self._model = model
+        self._weights = list(model.parameters())
         self._decay = 0.5 ** (global_batch_size / half_life_examples)
         self._kept = 1.0  # decay to the power of the updates so far
-        self._average = [p.detach().clone() for p in model.parameters()]
+        self._average = [weight.detach().clone() for weight in self._weights]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after an optimizer step."""
         self._kept *= self._decay
         share = (1 - self._decay) / (1 - self._kept)
-        for average, weight in zip(self._average, self._model.parameters(), strict=True):
+        for average, weight in zip(self._average, self._weights, strict=True):
             average.lerp_(weight, share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model has the averaged weights inside the block."""
-        last = [p.detach().clone() for p in self._model.parameters()]
+        last = [weight.detach().clone() for weight in self._weights]
         self._copy(self._average)
         try:
             yield
@@ -45,5 +45,5 @@ class WeightAverage:
 
     @torch.no_grad()
     def _copy(self, weights: list[torch.Tensor]) -> None:
-        for parameter, weight in zip(self._model.parameters(), weights, strict=True):
+        for parameter, weight in zip(self._weights, weights, strict=True):
             parameter.copy_(weight)

@@ -1,0 +1,132 @@
+"""summary.json keeps its contract whatever the study left behind."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scaling.analysis.findings import analyse
+from scaling.analysis.rows import sweep_of
+from scaling.analysis.summary import summarize
+from scaling.records import StudyRecord
+from tests.analysis.synthetic import joint_study, spec, study
+
+TOP = {
+    "study", "question", "answer", "num_trials", "num_diverged", "num_failed", "interval_level",
+    "cells", "lr_scaling", "critical_batch_size", "recommendation",
+}  # fmt: skip
+CELL = {
+    "global_batch_size", "num_trials", "num_seeds", "num_censored", "best_peak_lr",
+    "best_peak_lr_interval", "validation_loss", "train_loss", "test_loss", "generalization_gap",
+    "generalization_gap_interval", "steps_to_target", "examples_to_target", "seconds_to_target",
+    "grad_noise_scale", "undertuned",
+}  # fmt: skip
+RECOMMENDATION = {
+    "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "expected_steps",
+    "expected_seconds", "expected_loss_interval", "reason",
+}  # fmt: skip
+
+
+def checked(record: StudyRecord) -> dict[str, Any]:
+    """The summary, after every promise of its schema is checked."""
+    summary = summarize(analyse(sweep_of(record)))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert set(summary) == TOP
+    for cell in summary["cells"]:
+        assert set(cell) - {"cell"} == CELL
+        assert isinstance(cell["undertuned"], bool)
+    assert set(summary["lr_scaling"]) == {"exponent", "interval", "regret"}
+    for entries in summary["lr_scaling"]["regret"].values():
+        for entry in entries:
+            assert set(entry) == {
+                "global_batch_size",
+                "regret",
+                "interval",
+                "diverged",
+                "applicable",
+            }
+    critical = summary["critical_batch_size"]
+    fit = {"value", "interval", "min_steps", "min_examples", "target"}
+    assert set(critical) == {"steps_examples", "noise_scale", "branched"}
+    assert set(critical["steps_examples"]) == fit
+    assert critical["branched"] == {"value": None, "interval": None}
+    assert set(summary["recommendation"]) == RECOMMENDATION
+    assert summary["answer"]
+    assert summary["interval_level"] == 0.9
+    return summary
+
+
+def test_whole_study() -> None:
+    record = study()
+    summary = checked(record)
+    assert summary["num_trials"] == len(record.trials)
+    assert summary["num_diverged"] == sum(t.status == "diverged" for t in record.trials)
+    assert [cell["global_batch_size"] for cell in summary["cells"]] == [16, 64, 256, 1024]
+    assert all("cell" not in cell for cell in summary["cells"])
+    fit = summary["critical_batch_size"]["steps_examples"]
+    assert fit["value"] == pytest.approx(fit["min_examples"] / fit["min_steps"])
+    assert fit["value"] == pytest.approx(100, rel=0.05)
+    assert set(summary["lr_scaling"]["regret"]) == {"none", "sqrt", "linear"}
+    assert summary["recommendation"]["global_batch_size"] == 256
+    low, high = summary["recommendation"]["expected_loss_interval"]
+    assert low < 0.51 < high
+
+
+def test_joint_search() -> None:
+    summary = checked(joint_study())
+    assert [cell["cell"] for cell in summary["cells"]] == [{}]
+    assert summary["lr_scaling"] == {"exponent": None, "interval": None, "regret": {}}
+
+
+def test_no_trials_at_all() -> None:
+    summary = checked(StudyRecord(spec(), ()))
+    assert summary["cells"] == []
+    assert "Not enough data" in summary["answer"]
+    assert summary["recommendation"]["global_batch_size"] is None
+
+
+def test_nothing_but_lost_trials() -> None:
+    record = study()
+    lost = tuple(
+        replace(t, status="diverged" if index % 2 else "failed", error=None)
+        for index, t in enumerate(record.trials)
+    )
+    summary = checked(replace(record, trials=lost))
+    assert summary["num_diverged"] + summary["num_failed"] == len(lost)
+    assert all(cell["validation_loss"] is None for cell in summary["cells"])
+    assert summary["recommendation"]["peak_lr"] is None
+
+
+def test_trials_that_still_run_do_not_count() -> None:
+    record = study()
+    running = replace(record.trials[0], status="running")
+    summary = checked(replace(record, trials=(running, *record.trials[1:])))
+    assert summary["num_trials"] == len(record.trials) - 1
+
+
+def test_target_never_reached() -> None:
+    summary = checked(study(target={"at_most": 0.01}))
+    for cell in summary["cells"]:
+        assert cell["steps_to_target"] is None
+        assert cell["num_censored"] > 0
+    assert "Not enough data on steps" in summary["answer"]
+
+
+def test_without_a_target_the_lowest_loss_is_recommended() -> None:
+    summary = checked(study(target=None))
+    best = min(summary["cells"], key=lambda cell: cell["validation_loss"])
+    assert summary["recommendation"]["global_batch_size"] == best["global_batch_size"]
+    assert "do not separate" in summary["recommendation"]["reason"]
+
+
+def test_one_seed_gives_no_interval() -> None:
+    summary = checked(study(num_seeds=1))
+    assert all(cell["generalization_gap_interval"] is None for cell in summary["cells"])
+    assert all(r["interval"] is None for r in summary["lr_scaling"]["regret"]["sqrt"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 20])
+def test_a_study_that_was_cut_short(count: int) -> None:
+    record = study()
+    checked(replace(record, trials=record.trials[:count]))

@@ -1,0 +1,123 @@
+"""Whole reports: every file, no number that JSON lacks, every figure drawn in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import vl_convert
+
+from scaling.analysis.findings import analyse
+from scaling.analysis.rows import sweep_of
+from scaling.records import StudyRecord
+from scaling.report import write_report
+from scaling.report.figures import figures
+from tests.analysis.synthetic import joint_study, spec, study
+
+CHROMIUM = Path("/usr/bin/chromium")
+FIGURES = {
+    "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
+    "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a planted study, written over an older one with another figure."""
+    output = tmp_path_factory.mktemp("planted")
+    (output / "figures").mkdir()
+    (output / "figures" / "of_an_older_report.svg").write_text("<svg/>")
+    write_report(study(), output)
+    return output
+
+
+def test_every_file_is_there_and_nothing_else(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html", "report.md", "summary.json", "trials.parquet", "figures",
+    }  # fmt: skip
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+
+
+def test_trials_table_has_a_row_a_trial(folder: Path) -> None:
+    record = study()
+    rows = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in record.trials]
+    assert rows[0]["weight_decay"] == 0.0
+    assert json.loads(rows[0]["cell"]) == {"global_batch_size": 16}
+    lost = [row for row in rows if row["status"] == "diverged"]
+    assert lost
+    assert all(row["validation_loss"] is None for row in lost)
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["answer"] in page
+    assert "0123abc" in page
+    assert "http://localhost:5000/#/runs/confirm-16-0" in page
+    bundle = files("scaling.report").joinpath("vega_bundle.js").read_text()
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=", page.replace(bundle, ""))
+    assert page.count("seeds a cell") >= len(FIGURES)
+    text = (folder / "report.md").read_text()
+    assert summary["answer"] in text
+    assert all(f"figures/{name}.png" in text for name in FIGURES)
+
+
+def test_text_from_the_study_cannot_break_the_page(tmp_path: Path) -> None:
+    write_report(StudyRecord(spec(question="</script><b>bold?</b> a|b"), ()), tmp_path)
+    assert "<b>bold?" not in (tmp_path / "report.html").read_text()
+
+
+def test_figures_without_data_are_absent_with_a_reason() -> None:
+    made = figures(analyse(sweep_of(StudyRecord(spec(), ()))), {})
+    assert {figure.name for figure in made} == FIGURES
+    assert all(figure.spec is None and figure.absent for figure in made)
+
+
+def test_a_search_alone_has_no_regret_figure() -> None:
+    record = study(transfer=None, confirm=None, num_seeds=0)
+    made = {figure.name: figure for figure in figures(analyse(sweep_of(record)), {})}
+    assert made["regret_vs_batch"].absent
+    assert made["generalization_gap"].spec is not None
+    assert "no replicate seeds" in made["generalization_gap"].subtitle
+
+
+def test_joint_search_shows_parallel_coordinates() -> None:
+    made = {f.name: f for f in figures(analyse(sweep_of(joint_study())), {}) if f.spec}
+    assert {"parallel_coordinates", "loss_vs_global_batch_size", "loss_vs_base_lr"} <= set(made)
+    assert "mark" in made["parallel_coordinates"].svg()
+
+
+def test_bundled_javascript_is_the_version_that_draws_the_files(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert f"Vega {vl_convert.get_vega_version()}, Vega-Lite 6.4" in page
+    assert "6.4" in vl_convert.get_vegalite_versions()
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's Chromium is not installed")
+def test_every_figure_is_drawn_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    page = browser_dom(folder / "report.html", tmp_path / "profile")
+    places = page.split('data-figure="')[1:]
+    assert {place.split('"')[0] for place in places} == FIGURES
+    for place in places:
+        drawing = place.split("<figcaption")[0]
+        assert "<svg" in drawing
+        assert drawing.count("<path") > 3
+
+
+def browser_dom(page: Path, profile: Path) -> str:
+    """The page as a real browser sees it after its scripts have run."""
+    flags = (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom",
+    )  # fmt: skip
+    command = [str(CHROMIUM), *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    shutil.rmtree(profile, ignore_errors=True)
+    return done.stdout

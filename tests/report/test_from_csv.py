@@ -1,0 +1,140 @@
+"""Tables from elsewhere: what is read, and what is said about a bad one."""
+
+from pathlib import Path
+
+import pytest
+
+from scaling.analysis.findings import analyse
+from scaling.report.__main__ import main
+from scaling.report.from_csv import TableError, read_sweep
+
+HEADER = "global_batch_size,peak_lr,validation_loss"
+
+
+def table(folder: Path, *lines: str) -> Path:
+    path = folder / "sweep.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_seeds_of_one_recipe_are_averaged(tmp_path: Path) -> None:
+    lines = [
+        f"32,{lr},{loss},{loss - 0.5},{seed}"
+        for lr, losses in ((1e-3, (2.0, 2.2)), (2e-3, (1.5, 2.9)), (4e-3, (2.4, 2.4)))
+        for seed, loss in enumerate(losses)
+    ]
+    path = table(tmp_path, HEADER + ",train_loss,seed", *lines)
+    (cell,) = analyse(read_sweep(path)).cells
+    assert cell.validation_loss.value == pytest.approx(2.1)
+    assert cell.num_seeds == 2
+    assert cell.gap.value == pytest.approx(0.5)
+    assert cell.gap.interval is not None
+
+
+def test_without_a_seed_column_every_row_is_its_own_recipe(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER, "32,0.001,2.0", "32,0.001,2.2", "32,0.002,2.4")
+    (cell,) = analyse(read_sweep(path)).cells
+    assert cell.validation_loss.value == 2.0
+    assert cell.num_seeds == 0
+    assert cell.num_trials == 3
+
+
+def test_diverged_and_censored_rows_stay(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        HEADER + ",steps_to_target,diverged",
+        "32,0.001,2.0,,false",
+        "32,0.002,1.9,400,0",
+        "32,0.004,,,true",
+        "32,0.008,nan,,",
+    )
+    (cell,) = analyse(read_sweep(path)).cells
+    assert (cell.num_trials, cell.num_diverged, cell.num_censored) == (4, 2, 1)
+    assert cell.target.steps.value == 400
+    assert cell.target.examples.value == 12800
+
+
+def test_rename_and_where(tmp_path: Path) -> None:
+    path = table(tmp_path, "bs,lr,smooth loss,N", "32,0.001,2.0,7", "64,0.001,2.1,8")
+    sweep = read_sweep(
+        path,
+        rename=[("bs", "global_batch_size"), ("lr", "peak_lr"), ("smooth loss", "validation_loss")],
+        where=[("N", "8.0")],
+    )
+    assert [row.global_batch_size for row in sweep.rows] == [64]
+    assert sweep.loss_name == "smooth loss"
+
+
+def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(f"{HEADER}\n\n32,0.001,2.0\n\n", encoding="utf-8-sig")
+    assert len(read_sweep(path).rows) == 1
+
+
+BAD_TABLES = {
+    "not a number": (["32,0.001,2.0", "32,fast,2.0"], ["line 3", "row 2", "'peak_lr'", "'fast'"]),
+    "rate below zero": (["32,-0.001,2.0"], ["line 2", "'peak_lr'", "above 0"]),
+    "rate not finite": (["32,inf,2.0"], ["line 2", "'peak_lr'", "'inf'"]),
+    "half a batch": (["32.5,0.001,2.0"], ["line 2", "'global_batch_size'", "whole number"]),
+    "no batch": ([",0.001,2.0"], ["line 2", "'global_batch_size'"]),
+    "no loss": (["32,0.001,"], ["line 2", "'validation_loss'", "blank"]),
+    "too few columns": (["32,0.001"], ["line 2", "2 columns", "3"]),
+    "no rows": ([], ["no rows"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_rows_name_column_and_row(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, words = BAD_TABLES[name]
+    assert_refused([str(table(tmp_path, HEADER, *lines))], words, tmp_path, capsys)
+
+
+BAD_HEADERS = {
+    "missing column": (["global_batch_size,peak_lr", "32,0.1"], [], "missing column 'validation"),
+    "duplicate column": (["global_batch_size,peak_lr,peak_lr", "1,2,3"], [], "two columns"),
+    "empty file": ([], [], "is empty"),
+    "unknown rename": ([HEADER, "1,2,3"], ["--rename", "bs=peak_lr"], "no column 'bs'"),
+    "rename to nothing known": ([HEADER, "1,2,3"], ["--rename", "peak_lr=rate"], "unknown name"),
+    "unknown where": ([HEADER, "1,2,3"], ["--where", "N=3"], "no column 'N'"),
+    "no rows left": ([HEADER, "1,2,3"], ["--where", "peak_lr=3"], "no rows left where peak_lr=3"),
+    "bad truth": ([HEADER + ",diverged", "1,2,3,maybe"], [], "'maybe' must be true or false"),
+    "bad quotes": ([HEADER, '1,"2,3'], [], "not a CSV table"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADERS)
+def test_bad_tables_are_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, options, words = BAD_HEADERS[name]
+    assert_refused([str(table(tmp_path, *lines)), *options], [words], tmp_path, capsys)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(
+        [str(tmp_path / "nowhere.csv")], ["nowhere.csv", "No such file"], tmp_path, capsys
+    )
+    assert_refused([str(tmp_path)], ["cannot be read"], tmp_path, capsys)
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    assert_refused([str(binary)], ["not UTF-8"], tmp_path, capsys)
+
+
+def assert_refused(
+    arguments: list[str], words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, one line with all the words, and no report."""
+    output = folder / "report"
+    assert main(["--from-csv", *arguments, "--output", str(output)]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    for word in words:
+        assert word in message
+    assert not output.exists()
+
+
+def test_errors_are_table_errors(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="missing column"):
+        read_sweep(table(tmp_path, "a,b", "1,2"))

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from scaling.runner.state import StudyState
     from scaling.space import DataFacts
     from scaling.tasks.task import Task
+    from scaling.tracking import StudyTracker
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -77,7 +79,7 @@ def _refuse(message: str) -> int:
 
 def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     from scaling.runner.cluster import ClusterError
-    from scaling.runner.state import StateError, open_state
+    from scaling.runner.state import StateError, StudyState, require_startable
     from scaling.tasks.sources import require_source
     from scaling.tracking import TrackingError
 
@@ -86,15 +88,17 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     command = _command(options)
     output: Path = options.output or Path("reports") / spec.name
     try:
-        state = open_state(spec, resume=options.resume, command=command)
-        print(f"study {spec.name}: {spec.question}")
-        study, report = _train_and_report(spec, state, options.address, output)
+        require_startable(spec, resume=options.resume, command=command)
+        print(f"study {spec.name}: {spec.question}", flush=True)
+        task = _prepared_task(spec)
+        state = StudyState.open(spec)
+        study, summary = _train_and_report(spec, task, state, options.address, output)
     except (StateError, ClusterError, TrackingError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         print(f"\ninterrupted; what has ended is kept. To go on: {command} --resume", flush=True)
         return INTERRUPTED
-    _print_end(study, report, output)
+    _print_end(study, summary, output)
     num_failed = sum(trial.status == "failed" for trial in study.trials)
     return SOME_FAILED if num_failed else DONE
 
@@ -111,52 +115,74 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _train_and_report(
-    spec: StudySpec, state: "StudyState", address: str | None, output: Path
-) -> "tuple[StudyRecord, dict[str, Any]]":
-    """Everything from the data to the report; returns the study and its summary."""
-    from rich.console import Console
-
-    from scaling.environment import describe_environment
-    from scaling.progress import ProgressView
-    from scaling.report.document import write_report
-    from scaling.runner.cluster import connect, disconnect
-    from scaling.runner.phases import StudyRun
+def _prepared_task(spec: StudySpec) -> "Task":
+    """The data, read and encoded; data or a model that cannot be had are said here."""
     from scaling.tasks.task import prepare_task
-    from scaling.tracking import StudyTracker, load_study
 
     task = prepare_task(spec.workload, spec.evaluation)
-    task.new_model(spec.seed)  # a model that cannot be built is said now
-    environment = describe_environment() | _describe_data(task)
-    environment["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    task.new_model(spec.seed)
+    return task
+
+
+def _train_and_report(
+    spec: StudySpec, task: "Task", state: "StudyState", address: str | None, output: Path
+) -> "tuple[StudyRecord, dict[str, Any]]":
+    """Everything from the first trial to the report; returns the study and its summary."""
+    from scaling.environment import describe_environment
+    from scaling.report.document import write_report
+    from scaling.tracking import StudyTracker, load_study
+
+    environment = describe_environment() | _describe_data(task) | {"started": _now()}
+    tracker = _train(spec, task, state, address, environment)
+    # What is not in MLflow did not happen: the report is made from what MLflow has.
+    tracker.close()
+    study = load_study(spec.name, study_id=state.study_id)
+    summary = write_report(study, output)
+    tracker = StudyTracker(spec, study.environment, study_id=state.study_id)
+    tracker.study_ended(summary["answer"], output, "done")
+    tracker.close()
+    return study, summary
+
+
+def _train(
+    spec: StudySpec,
+    task: "Task",
+    state: "StudyState",
+    address: str | None,
+    environment: dict[str, Any],
+) -> "StudyTracker":
+    """Run the study's trials; returns the tracker that they were written with."""
+    from rich.console import Console
+
+    from scaling.progress import ProgressView
+    from scaling.runner.cluster import connect, disconnect
+    from scaling.runner.phases import StudyRun
+    from scaling.tracking import StudyTracker
+
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
-    tracker = StudyTracker(spec, environment, study_id=state.study_id)
-    with ExitStack() as stack:
+    with ThreadPoolExecutor(1) as opener, ExitStack() as stack:
+        # Each takes seconds that the other need not wait for.
+        opening = opener.submit(StudyTracker, spec, environment, study_id=state.study_id)
         stack.callback(disconnect)
-        view = stack.enter_context(ProgressView(spec, Console()))
-        run = StudyRun(
-            spec, _facts(task), state.folder, [tracker], view,
-            connect=lambda: connect(address, log_file),
-        )  # fmt: skip
         try:
+            connect(address, log_file)
+            view = stack.enter_context(ProgressView(spec, Console()))
+            run = StudyRun(spec, _facts(task), state.folder, [opening.result()], view)
             study = run.run(environment)
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
             interrupted = isinstance(error, KeyboardInterrupt)
-            tracker.study_ended("", None, "interrupted" if interrupted else "failed")
-            tracker.close()
+            opening.result().study_ended("", None, "interrupted" if interrupted else "failed")
+            opening.result().close()
             raise
-    environment = {**study.environment, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-    tracker.study_ended("", None, "done", environment)
-    tracker.close()
-    # What is not in MLflow did not happen: the report is made from what MLflow has.
-    study = load_study(spec.name, study_id=state.study_id)
-    summary = write_report(study, output)
-    tracker = StudyTracker(spec, environment, study_id=state.study_id)
-    tracker.study_ended(summary["answer"], output, "done", environment)
-    tracker.close()
-    return study, summary
+    tracker = opening.result()
+    tracker.study_ended("", None, "done", {**study.environment, "ended": _now()})
+    return tracker
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _facts(task: "Task") -> "DataFacts":

@@ -28,7 +28,7 @@ from scaling.report.chart_style import (
 )
 
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
-_SLOPES = ((0.0, "B⁰ (none)"), (0.5, "B^½ (sqrt)"), (1.0, "B¹ (linear)"))
+_SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 
 
 def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.json import read_json
 
 from scaling.analysis.rows import TrialRow
 
@@ -20,14 +21,26 @@ _OWN = (
 
 
 def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
-    """The trials as a Parquet file; `cell` and `choices` are JSON objects."""
-    names = list(dict.fromkeys(name for row in rows for name in row.recipe if name not in _OWN))
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _OWN}
-    columns["cell"] = [_json(row.cell) for row in rows]
-    columns["choices"] = [_json(row.choices) for row in rows]
-    columns |= {name: [row.recipe.get(name) for row in rows] for name in names}
+    """The trials as a Parquet file; `cell` and `choices` are JSON objects.
+
+    Arrow reads the rows as lines of JSON, since building columns from Python lists would import
+    pandas for nothing.
+    """
+    if not rows:
+        return _parquet(pa.table({name: pa.nulls(0) for name in (*_OWN, "cell", "choices")}))
+    lines = "\n".join(_json(_record(row)) for row in rows)
+    return _parquet(read_json(io.BytesIO(lines.encode())))
+
+
+def _record(row: TrialRow) -> dict[str, Any]:
+    own = {name: getattr(row, name) for name in _OWN}
+    others = {name: value for name, value in row.recipe.items() if name not in own}
+    return own | {"cell": _json(row.cell), "choices": _json(row.choices)} | others
+
+
+def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
 
 

@@ -61,7 +61,8 @@ def _log_to_file(log_file: Path) -> None:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("ray", "ray.train", "ray.tune", "ray.data", "optuna"):
+    # ray.init gives the logger "ray" a handler of its own, so its children are named too.
+    for name in ("ray", "ray._private", "ray.train", "ray.tune", "ray.data", "optuna"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False

@@ -1,6 +1,6 @@
 """A study from its first trial to its last: search, then transfer and confirm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ class PhaseObserver(Observer, Protocol):
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What running a study needs beside its file.
+    """What running a study needs beside its file; this process is connected to Ray.
 
     Attributes:
         spec: The study.
@@ -46,7 +46,6 @@ class StudyRun:
         storage: Absolute folder of the study's state; it exists.
         observers: Told of every trial.
         view: Told of every trial and phase.
-        connect: Joins or starts the Ray cluster.
     """
 
     spec: StudySpec
@@ -54,7 +53,6 @@ class StudyRun:
     storage: Path
     observers: Sequence[Observer]
     view: PhaseObserver
-    connect: Callable[[], None]
 
     def run(self, environment: dict[str, Any]) -> StudyRecord:
         """Run what is not done yet, and return all trials.
@@ -142,7 +140,6 @@ class _Executor:
     def _start(self) -> None:
         if self._num_slots:
             return
-        self._run.connect()
         spec = self._run.spec
         self._num_slots = num_slots(spec.resources)
         if spec.resources.executor == "pool":

@@ -21,45 +21,61 @@ class StudyState:
     Attributes:
         folder: Absolute path.
         study_id: The same when the study is resumed.
-        is_resumed: Whether the folder held this study before.
     """
 
     folder: Path
     study_id: str
-    is_resumed: bool
+
+    @classmethod
+    def open(cls, spec: StudySpec) -> "StudyState":
+        """Open a study's state folder, or create it.
+
+        Raises:
+            StateError: If it cannot be written.
+        """
+        file = _file(spec)
+        if file.exists():
+            return cls(file.parent, json.loads(file.read_text(encoding="utf-8"))["study_id"])
+        state = cls(file.parent, f"{spec.name}-{uuid.uuid4().hex[:12]}")
+        content = {"study_id": state.study_id, "spec": _as_json(spec)}
+        try:
+            state.folder.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".part")
+            partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+            partial.replace(file)
+        except OSError as error:
+            shown = os.path.relpath(state.folder)
+            raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+        return state
 
 
-def open_state(spec: StudySpec, *, resume: bool, command: str) -> StudyState:
-    """Create a study's state folder, or open the one of a study to be resumed.
+def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
+    """Check that a study may start or go on; nothing is written.
 
     Args:
         spec: The study.
-        resume: Go on with what the folder holds.
-        command: The command line that started the study, for the messages.
+        resume: Go on with what its folder holds.
+        command: The command line that started the study, for the message.
 
     Raises:
         StateError: If the folder holds a study and `resume` is not asked for, or it was started
-            from another study file, or it cannot be written.
+            from another study file.
     """
-    folder = Path(spec.storage_path).absolute()
-    file = folder / "study.json"
-    asked: dict[str, Any] = json.loads(spec.model_dump_json())
-    if file.exists():
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if not resume:
-            raise StateError(_exists_message(spec, folder, command))
-        _require_same(known["spec"], asked, folder)
-        return StudyState(folder, known["study_id"], is_resumed=True)
-    state = StudyState(folder, f"{spec.name}-{uuid.uuid4().hex[:12]}", is_resumed=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".part")
-        content = {"study_id": state.study_id, "spec": asked}
-        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        raise StateError(f"storage: cannot write {folder}: {error.strerror}") from error
-    return state
+    file = _file(spec)
+    if not file.exists():
+        return
+    if not resume:
+        raise StateError(_exists_message(spec, file.parent, command))
+    known = json.loads(file.read_text(encoding="utf-8"))
+    _require_same(known["spec"], _as_json(spec), file.parent)
+
+
+def _file(spec: StudySpec) -> Path:
+    return Path(spec.storage_path).absolute() / "study.json"
+
+
+def _as_json(spec: StudySpec) -> dict[str, Any]:
+    return json.loads(spec.model_dump_json())
 
 
 def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:

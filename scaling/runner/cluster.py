@@ -26,6 +26,9 @@ _DRIVER_ENVIRONMENT = {
 }
 
 
+START_ATTEMPTS = 3
+
+
 class ClusterError(RuntimeError):
     """The cluster cannot run this study; the message says what it has and what is needed."""
 
@@ -40,16 +43,28 @@ def connect(address: str | None, log_file: Path) -> None:
     """
     os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _log_to_file(log_file)
-    try:
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            log_to_driver=False,
-            configure_logging=False,
-        )
-    except (ConnectionError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
-        raise ClusterError(f"cannot reach a Ray cluster at {address}: {first_line}") from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ConnectionError, ValueError) as error:
+            raise ClusterError(
+                f"cannot reach a Ray cluster at {address}: {_line(error)}"
+            ) from error
+        except Exception as error:  # what Ray raises when a busy machine is slow
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise ClusterError(f"Ray did not start on this machine: {_line(error)}") from error
+        else:
+            return
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def disconnect() -> None:

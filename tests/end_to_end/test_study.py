@@ -23,7 +23,7 @@ from tests.end_to_end.studies import (
 )
 
 pytestmark = pytest.mark.ray
-LOSSES = ("train_loss", "validation_loss")
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 def store(folder: Path) -> str:
@@ -197,12 +197,27 @@ def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path) -> None:
         folder = tmp_path / executor
         folder.mkdir()
         write_study(folder, QUADRATIC)
-        done = run(folder, "quadratic.yaml", "--set", f"resources.executor={executor}")
+        changes = ("scientific.global_batch_size=[4]", f"resources.executor={executor}")
+        done = run(folder, "quadratic.yaml", "--set", changes[0], "--set", changes[1])
         assert done.status == 0, done.stderr
         trials = loaded(folder, "quadratic").trials
         finals[executor] = [[m.validation_loss for m in t.measurements] for t in trials]
     assert finals["pool"] == finals["per_trial"]
     assert all(len(losses) == 4 for losses in finals["pool"])
+
+
+@pytest.mark.slow
+def test_noisy_quadratic_finds_the_known_critical_batch_size(tmp_path: Path) -> None:
+    # Case 1, from the real ensemble: within 10% of S_min 67.3, E_min 30,725, critical batch 456.
+    started = time.monotonic()
+    done = run(tmp_path, str(STUDIES / "noisy_quadratic.yaml"))
+    assert done.status == 0, done.stderr
+    fit = summary(done, "noisy_quadratic")["critical_batch_size"]["steps_examples"]
+    assert fit["min_steps"] == pytest.approx(67.3, rel=0.1)
+    assert fit["min_examples"] == pytest.approx(30_725, rel=0.1)
+    assert fit["value"] == pytest.approx(456, rel=0.1)
+    assert fit["interval"][0] < 456 < fit["interval"][1]
+    print(f"noisy_quadratic.yaml took {time.monotonic() - started:.0f} s")
 
 
 def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
@@ -218,7 +233,7 @@ def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
     for line in started.stdout:
         if line.startswith("[1/2]"):
             break
-    os.kill(started.pid, signal.SIGINT)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does, to the whole group
     output, _ = started.communicate(timeout=120)
     assert started.returncode == 130
     assert "--resume" in output

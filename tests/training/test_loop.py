@@ -198,3 +198,12 @@ def test_first_adamw_step_and_decay_of_matrices_only() -> None:
     optimizer.step()
     assert model.weight.detach().flatten().tolist() == pytest.approx([2.987, 3.986], abs=1e-5)
     assert float(model.bias.detach()) == 5.0
+
+
+def test_bf16_keeps_weights_in_float32_and_learns() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    _, measurements = run(task, recipe(16, 1e-2, 20, precision="bf16"))
+    first, last = measurements[0].validation_loss, measurements[-1].validation_loss
+    assert first is not None
+    assert last is not None
+    assert last < first - 0.3

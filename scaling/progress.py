@@ -32,9 +32,7 @@ class _State:
     work_planned: float = 0.0
     work_ended: float = 0.0
     started_at: float | None = None
-    running: dict[str, tuple[str, float, float]] = field(
-        default_factory=dict[str, tuple[str, float, float]]
-    )
+    work: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class ProgressView:
@@ -70,11 +68,11 @@ class ProgressView:
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
         names = " and ".join(phases)
-        self._state = _State(phases=names)
+        state = _State(phases=names, work={trial.trial_id: _work(trial) for trial in planned})
         for trial in planned:
-            cell = self._state.cells.setdefault(cell_name(trial.cell), _CellProgress())
-            cell.num_planned += 1
-            self._state.work_planned += _work(trial)
+            state.cells.setdefault(cell_name(trial.cell), _CellProgress()).num_planned += 1
+        state.work_planned = sum(state.work.values())
+        self._state = state  # whole: another thread draws it
         self._say(f"{names}: {len(self._state.cells)} cells, {len(planned)} trials")
 
     def trial_started(self, record: TrialRecord) -> None:
@@ -82,19 +80,14 @@ class ProgressView:
         state = self._state
         state.started_at = state.started_at or time.monotonic()
         state.cells[cell_name(record.cell)].num_running += 1
-        state.running[record.trial_id] = (cell_name(record.cell), _record_work(record), 0.0)
 
     def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
-        """New measurements of a running trial."""
-        cell, work, _ = self._state.running[trial_id]
-        if measurements and work:
-            self._state.running[trial_id] = (cell, work, measurements[-1].step)
+        """Nothing: a trial is shown when it ends."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial ended."""
         state, cell = self._state, self._state.cells[cell_name(record.cell)]
-        state.running.pop(record.trial_id, None)
-        state.work_ended += _record_work(record)
+        state.work_ended += state.work.get(record.trial_id, 0.0)
         cell.num_running -= 1
         cell.num_ended += 1
         cell.num_diverged += record.status == "diverged"
@@ -157,9 +150,3 @@ def _work(trial: PlannedTrial) -> float:
     if recipe is None or recipe.num_steps is None:
         return 1.0
     return recipe.num_steps * (recipe.global_batch_size + 8)
-
-
-def _record_work(record: TrialRecord) -> float:
-    if record.phase == "search" and record.recipe.num_steps is None:
-        return 1.0
-    return (record.recipe.num_steps or 0) * (record.recipe.global_batch_size + 8)

@@ -168,7 +168,7 @@ class TrialRecord:
 
     def to_json(self) -> str:
         """One line of JSON, exact for every float."""
-        return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "TrialRecord":
@@ -237,13 +237,16 @@ def _log_share(before: float | None, after: float, at_most: float) -> float:
     return math.log(before / at_most) / math.log(before / after)
 
 
+CENSORED = 1e12  # above every number of steps or examples that a trial can take
+
+
 def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
     """What the search minimizes, as one number; None for a trial with no finite outcome.
 
     For `steps_to_target` and `examples_to_target` a trial that reached the target is worth the
-    steps or examples it took. A censored one is worth more than any that reached it: its whole
-    run × (1 + final loss / target), so that of two censored trials the one with the lower final
-    loss is better. This number only orders trials; it is never reported as a result.
+    steps or examples it took. A censored one is worth CENSORED × (1 + final loss / target), more
+    than any that reached it, and of two censored trials the one with the lower final loss is
+    better. This number only orders trials; it is never reported as a result.
     """
     final = record.final
     if record.status in ("diverged", "failed") or final is None or final.validation_loss is None:
@@ -254,8 +257,7 @@ def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
     by_steps = spec.search.objective == "steps_to_target"
     if reached is not None:
         return reached.steps if by_steps else reached.examples
-    whole_run = final.step if by_steps else final.examples
-    return whole_run * (1 + final.validation_loss / spec.target.at_most)
+    return CENSORED * (1 + final.validation_loss / spec.target.at_most)
 
 
 def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:

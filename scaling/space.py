@@ -62,7 +62,7 @@ def cells(spec: StudySpec) -> tuple[dict[str, Any], ...]:
 
 def cell_name(cell: Cell) -> str:
     """A cell as a person and a file name can read it, as in global_batch_size=64."""
-    return ",".join(f"{name}={value}" for name, value in cell.items()) or "all"
+    return ",".join(f"{name}={value}" for name, value in sorted(cell.items())) or "all"
 
 
 def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
@@ -94,7 +94,7 @@ def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
 
 def cell_seed(spec: StudySpec, cell: Cell) -> int:
     """Seed of a cell's search, from the study's seed and the cell's place in the study."""
-    return spec.seed * 10_007 + cells(spec).index(dict(cell))
+    return (spec.seed * 10_007 + cells(spec).index(dict(cell))) % 2**32
 
 
 def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:
@@ -173,7 +173,7 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, data: Data
     ratio: float | None = values["warmup_ratio"]
     warmup_steps: int = values["warmup_steps"] or 0
     if ratio is not None and num_steps is not None:
-        warmup_steps = math.ceil(ratio * num_steps)
+        warmup_steps = _ceil(ratio * num_steps)
     return Recipe(
         seed=seed,
         global_batch_size=batch,
@@ -219,6 +219,11 @@ def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
     )
 
 
+def _ceil(value: float) -> int:
+    """Rounded up, the error of floats aside: 0.07 × 100 is 7."""
+    return math.ceil(value - 1e-9)
+
+
 def num_steps_of(spec: StudySpec, global_batch_size: int, data: DataFacts) -> int | None:
     """Optimizer steps that the budget allows at a batch size, rounded up; None for seconds.
 
@@ -234,11 +239,11 @@ def num_steps_of(spec: StudySpec, global_batch_size: int, data: DataFacts) -> in
         case "examples":
             examples = budget.examples or 0
         case "tokens":
-            examples = math.ceil((budget.tokens or 0) / data.targets_per_example)
+            examples = _ceil((budget.tokens or 0) / data.targets_per_example)
         case _:
             if data.num_train is None:
                 raise ValueError("budget.epochs: an endless stream of examples has no epochs")
-            examples = math.ceil((budget.epochs or 0) * data.num_train)
+            examples = _ceil((budget.epochs or 0) * data.num_train)
     return steps_for_examples(
         examples, global_batch_size=global_batch_size, min_steps=budget.min_steps
     )
@@ -320,10 +325,13 @@ def _transfer_trials(
     )
     planned: list[PlannedTrial] = []
     refused: list[tuple[str, int, str]] = []
-    if transfer is None or base is None:
+    if transfer is None:
         return planned, refused
-    base_values = hyperparameters(spec, base.cell, base.choices)
     others = [b for b in spec.batch_sizes() if b != transfer.base_batch_size]
+    if base is None:
+        why = "no search trial of the base cell ended with a finite loss"
+        return planned, [(rule, b, why) for rule, b in itertools.product(transfer.rules, others)]
+    base_values = hyperparameters(spec, base.cell, base.choices)
     for rule, batch in itertools.product(transfer.rules, others):
         values = transferred(base_values, global_batch_size=batch, rule=rule)
         cell = {"global_batch_size": batch}

@@ -168,7 +168,7 @@ class DataSpec(Section):
     max_length: Annotated[int, Field(ge=2, strict=True)] = 128
     """Tokens an example; a longer document is cut into several (causal_lm) or truncated."""
     num_train: PositiveInt | None = None
-    """Training examples used; all where left out."""
+    """Training rows used (a long document is one row and several examples); all where left out."""
     num_validation: PositiveInt | None = None
     """Validation examples set aside; one in ten, at most 2,000, where left out."""
     num_test: PositiveInt | None = None
@@ -371,7 +371,8 @@ class Budget(Section):
     epochs: PositiveFloat | None = None
     seconds: PositiveFloat | None = None
     min_steps: PositiveInt = 1
-    """No cell takes fewer optimizer steps, since equal examples starve large batches."""
+    """No cell takes fewer optimizer steps, since equal examples starve large batches; not with
+    seconds, which end a trial whatever it has done."""
 
     @property
     def measure(self) -> str:
@@ -385,6 +386,8 @@ class Budget(Section):
             raise PydanticCustomError(
                 "budget", "give exactly one of steps, examples, tokens, epochs, seconds"
             )
+        if self.seconds is not None and self.min_steps > 1:
+            raise PydanticCustomError("budget", "min_steps cannot be kept by a budget in seconds")
         return self
 
 
@@ -483,7 +486,7 @@ class StudySpec(Section):
 
     name: Name
     question: Annotated[str, Field(min_length=1)]
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     workload: Workload
     scientific: Scientific = Scientific()
     nuisance: Nuisance = Nuisance()

@@ -7,6 +7,7 @@ for a bad study file or a refused start; 130 after Ctrl-C.
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    # A shell that starts a job in the background has it ignore SIGINT; ours ends cleanly on it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Libraries that would draw their own progress bars over ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -91,8 +94,12 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
         require_startable(spec, resume=options.resume, command=command)
         print(f"study {spec.name}: {spec.question}", flush=True)
         task = _prepared_task(spec)
-        state = StudyState.open(spec)
-        study, summary = _train_and_report(spec, task, state, options.address, output)
+        state = StudyState.open(spec, data_sha256=task.content_hash)
+        try:
+            study, summary = _train_and_report(spec, task, state, options.address, output)
+        except (ClusterError, TrackingError):
+            state.discard_if_new()
+            raise
     except (StateError, ClusterError, TrackingError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -117,10 +124,10 @@ def _command(options: argparse.Namespace) -> str:
 
 def _prepared_task(spec: StudySpec) -> "Task":
     """The data, read and encoded; data or a model that cannot be had are said here."""
-    from scaling.tasks.task import prepare_task
+    from scaling.tasks.task import prepare_task, require_trainable
 
     task = prepare_task(spec.workload, spec.evaluation)
-    task.new_model(spec.seed)
+    require_trainable(task, spec.seed)
     return task
 
 
@@ -157,7 +164,7 @@ def _train(
     from scaling.progress import ProgressView
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
-    from scaling.tracking import StudyTracker
+    from scaling.tracking import StudyTracker, TrackingError
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
@@ -172,9 +179,12 @@ def _train(
             study = run.run(environment)
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
-            interrupted = isinstance(error, KeyboardInterrupt)
-            opening.result().study_ended("", None, "interrupted" if interrupted else "failed")
-            opening.result().close()
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            try:
+                opening.result().study_ended("", None, status)
+                opening.result().close()
+            except TrackingError as unwritten:
+                print(unwritten, file=sys.stderr)
             raise
     tracker = opening.result()
     tracker.study_ended("", None, "done", {**study.environment, "ended": _now()})

@@ -77,7 +77,8 @@ def test_bad_override_is_refused_before_a_plan(tmp_path: Path) -> None:
     ran, _ = study_command(str(file), "--plan", "--set", "budget.steps=0", "--set", "seed=x")
     assert ran.returncode == 2
     assert ran.stderr.splitlines() == [
-        'seed: must be a whole number (got "x"; allowed: a whole number at least 0)',
+        'seed: must be a whole number (got "x"; allowed: a whole number at least 0 '
+        "and below 2147483648)",
         "budget.steps: must be above 0 (got 0; allowed: a whole number above 0)",
     ]
 

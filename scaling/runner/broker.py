@@ -41,6 +41,7 @@ class _Job:
     events: list[Event] = field(default_factory=list[Event])
     left: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
     first_error: str | None = None
+    lost_error: str | None = None
 
 
 @dataclass
@@ -85,11 +86,13 @@ class Broker:
 
     def _serve_again(self, slot: _Slot, job: _Job) -> None:
         if job.cancelled or job.attempt >= MAX_ATTEMPTS:
-            error = job.first_error or "its worker group died"
-            self._end(job, "failed", error=f"{error} (attempt {job.attempt})")
+            error = job.first_error or job.lost_error or "its worker group died"
+            self._end(job, "failed", error=f"{error.rstrip()} (attempt {job.attempt})")
             return
         job.attempt += 1
         job.left = {}
+        # What the survivors of a lost group saw does not decide a later attempt.
+        job.lost_error, job.first_error = job.first_error or job.lost_error, None
         slot.job = job
         slot.number += 1
 
@@ -100,13 +103,13 @@ class Broker:
         state = self._slots[slot]
 
         def is_decided() -> bool:
-            replaced = self._slots[slot].incarnation != incarnation
+            replaced = self._is_replaced(slot, incarnation)
             served = state.job is not None and state.number > after
             return self._closed or replaced or (served and len(state.ready) == state.world_size)
 
         await self._wait(is_decided)
         job = state.job
-        if self._closed or self._slots[slot].incarnation != incarnation or job is None:
+        if self._closed or self._is_replaced(slot, incarnation) or job is None:
             return None
         assert rank < state.world_size
         return Assignment(job.key, job.attempt, state.number, job.recipe, job.keep_example_losses)
@@ -137,7 +140,7 @@ class Broker:
         job.first_error = job.first_error or error
 
         def is_replaced() -> bool:
-            return self._slots[slot].incarnation != incarnation or job.attempt != attempt
+            return self._is_replaced(slot, incarnation) or job.attempt != attempt
 
         await self._notify()
         all_left = await self._wait(
@@ -192,14 +195,27 @@ class Broker:
         slots = self._slots.values()
         return [slot.device for slot in slots if len(slot.ready) == slot.world_size]
 
+    async def slot_ended(self, slot: str, error: str) -> None:
+        """A slot will not come back: its job fails, and without any slot the pool is closed."""
+        state = self._slots.pop(slot, None)
+        if state is not None and state.job is not None and not state.job.ended:
+            self._end(state.job, "failed", error=error)
+        if not self._slots:
+            self._closed = True
+        await self._notify()
+
     async def close(self) -> None:
-        """Let every group end after its current step."""
+        """Ask every running job to stop; a group ends when it next waits for a job."""
         self._closed = True
         for job in self._jobs.values():
             job.cancelled = True
         await self._notify()
 
     # --- inside
+
+    def _is_replaced(self, slot: str, incarnation: str) -> bool:
+        known = self._slots.get(slot)
+        return known is None or known.incarnation != incarnation
 
     def _end(self, job: _Job, kind: str, *, error: str | None) -> None:
         job.ended = True

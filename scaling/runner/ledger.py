@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from scaling.records import Measurement, Status, TrialRecord
+from scaling.records import ENDED, Measurement, Status, TrialRecord
 
 
 class Observer(Protocol):
@@ -37,10 +37,11 @@ class Ledger:
         self._started_at: dict[str, float] = {}
         self.records: dict[str, TrialRecord] = _read(self._file)
 
-    def ended(self, trial_id: str) -> bool:
-        """Whether a trial has ended, other than by an error."""
+    def ended(self, trial_id: str, *, or_failed: bool = False) -> bool:
+        """Whether a trial has ended, other than by an error unless `or_failed`."""
         record = self.records.get(trial_id)
-        return record is not None and record.status in ("done", "stopped", "diverged")
+        ends = ENDED if or_failed else ("done", "stopped", "diverged")
+        return record is not None and record.status in ends
 
     def start(self, record: TrialRecord) -> None:
         """A trial has a worker group. Starting again (a group died) keeps what was measured."""

@@ -66,15 +66,17 @@ class StudyRun:
                 observer.trial_ended(record)
         spec, data = self.spec, self.data
         search = planned_search(spec, data)
+        # A cell's best recipe stays what its replicates were made from.
+        is_decided = any(record.phase != "search" for record in ledger.records.values())
         with _Executor(self, ledger) as executor:
-            searches = CellSearches(spec, self.storage, data)
-            executor.run(("search",), search, searches)
+            searches = CellSearches(spec, self.storage, data, ledger.records)
+            executor.run(("search",), search, searches, rerun_failed=not is_decided)
             found = (best_trial(by_cell(ledger.records, cell), spec) for cell in cells(spec))
             best = [record for record in found if record is not None]
             replicates, refused = planned_replicates(spec, best, data)
             phases: list[Phase] = [p for p in ("transfer", "confirm") if getattr(spec, p)]
             if phases:
-                executor.run(phases, replicates, None)
+                executor.run(phases, replicates, None, rerun_failed=True)
         wanted = {trial.trial_id for trial in (*search, *replicates)}
         trials = tuple(
             ledger.records[trial_id] for trial_id in sorted(wanted & ledger.records.keys())
@@ -104,9 +106,15 @@ class _Executor:
         phases: Sequence[Phase],
         planned: Sequence[PlannedTrial],
         searches: CellSearches | None,
+        *,
+        rerun_failed: bool,
     ) -> None:
         """Run those of the planned trials that have not ended, the longest first."""
-        missing = [trial for trial in planned if not self._ledger.ended(trial.trial_id)]
+        missing = [
+            trial
+            for trial in planned
+            if not self._ledger.ended(trial.trial_id, or_failed=not rerun_failed)
+        ]
         missing = _in_running_order(missing)
         self._run.view.phase_started(phases, missing)
         if not missing:
@@ -160,7 +168,8 @@ class _Executor:
         if self._pool is not None:
             return config | {"broker": self._pool.broker_name}
         spec = self._run.spec.model_dump_json(exclude_unset=True)
-        return config | {"spec": spec, "storage": str(self._run.storage / "ray" / "trainers")}
+        storage = str(self._run.storage / "ray" / "trainers")
+        return config | {"spec": spec, "storage": storage, "working_folder": str(Path.cwd())}
 
 
 class _Recorder(tune.Callback):

@@ -34,20 +34,33 @@ class CellSearches:
     objective (see `objective_value`), one stopped early PRUNED, one that diverged or failed FAIL.
     """
 
-    def __init__(self, spec: StudySpec, storage: Path, data: DataFacts) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        storage: Path,
+        data: DataFacts,
+        records: Mapping[str, TrialRecord],
+    ) -> None:
         optuna.logging.disable_default_handler()
-        self._spec, self._data = spec, data
+        self._spec, self._data, self._records = spec, data, records
         self._distributions = optuna_distributions(spec)
         backend = JournalFileBackend(str(storage / "optuna.journal"))
         self._storage = JournalStorage(backend)
         self._studies: dict[str, optuna.Study] = {}
         self._asked: dict[str, optuna.Trial] = {}
+        self._lost_choices: dict[str, dict[str, Any]] = {}
 
     def decide(self, planned: PlannedTrial) -> PlannedTrial:
-        """Ask the cell's study; a planned point is enqueued, so that Optuna knows it."""
+        """Ask the cell's study; a planned point is enqueued, so that Optuna knows it.
+
+        A trial that an earlier run asked for and did not end keeps its point.
+        """
         study = self._study(planned.cell)
-        if planned.recipe is not None:
-            study.enqueue_trial(dict(planned.choices))
+        known = (
+            dict(planned.choices) if planned.recipe else self._lost_choices.get(planned.trial_id)
+        )
+        if known is not None:
+            study.enqueue_trial(known)
         trial = study.ask(self._distributions)
         trial.set_user_attr("trial_id", planned.trial_id)
         self._asked[planned.trial_id] = trial
@@ -65,36 +78,49 @@ class CellSearches:
         for measurement in record.measurements:
             if measurement.validation_loss is not None:
                 trial.report(measurement.validation_loss, measurement.step)
-        study = self._study(record.cell)
+        self._tell(self._study(record.cell), trial.number, record)
+
+    def _tell(self, study: optuna.Study, number: int, record: TrialRecord) -> None:
         value = objective_value(record, self._spec)
         match record.status:
             case "done" if value is not None:
-                study.tell(trial, value)
+                study.tell(number, value)
             case "stopped":
-                study.tell(trial, state=TrialState.PRUNED)
+                study.tell(number, state=TrialState.PRUNED)
             case _:
-                study.tell(trial, state=TrialState.FAIL)
+                study.tell(number, state=TrialState.FAIL)
 
     def _study(self, cell: Cell) -> optuna.Study:
         name = f"{self._spec.name}/{cell_name(cell)}"
         if name not in self._studies:
-            study = optuna.create_study(
-                storage=self._storage, study_name=name, load_if_exists=True,
-                sampler=self._sampler(cell),
-            )  # fmt: skip
-            # What a run that was cut off had asked for and never told.
-            for lost in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                study.tell(lost.number, state=TrialState.FAIL)
+            study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
+            self._take_up(study)
+            # Another seed than the run before had, which would draw the same points again.
+            study.sampler = self._sampler(cell_seed(self._spec, cell) + len(study.trials))
             self._studies[name] = study
         return self._studies[name]
 
-    def _sampler(self, cell: Cell) -> optuna.samplers.BaseSampler:
-        seed = cell_seed(self._spec, cell)
+    def _take_up(self, study: optuna.Study) -> None:
+        """Settle what a run that was cut off had asked for."""
+        for trial in study.get_trials(deepcopy=False):
+            trial_id = trial.user_attrs.get("trial_id")
+            record = self._records.get(trial_id or "")
+            if trial.state == TrialState.RUNNING:
+                if record is not None and record.status != "running":
+                    self._tell(study, trial.number, record)
+                else:
+                    study.tell(trial.number, state=TrialState.FAIL)
+            if trial_id is not None and trial.state in (TrialState.RUNNING, TrialState.FAIL):
+                self._lost_choices[trial_id] = dict(trial.params)
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if self._spec.search.sampler == "tpe":
             # Trials run side by side: those that have not ended count as bad ones, so that the
             # sampler does not ask for the same point twice.
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        return optuna.samplers.RandomSampler(seed=seed)  # asked for nothing but enqueued points
+            return optuna.samplers.TPESampler(
+                seed=seed % 2**32, multivariate=True, constant_liar=True
+            )
+        return optuna.samplers.RandomSampler(seed=seed % 2**32)  # every point is enqueued
 
 
 class PlannedTrials(Searcher):

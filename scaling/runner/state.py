@@ -1,11 +1,12 @@
 """A study's state on disk: which study it is, and whether it may go on."""
 
+import fcntl
 import json
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from scaling.spec import StudySpec
 
@@ -16,37 +17,62 @@ class StateError(RuntimeError):
 
 @dataclass(frozen=True)
 class StudyState:
-    """An opened state folder.
+    """An opened state folder, which no other process can open meanwhile.
 
     Attributes:
         folder: Absolute path.
         study_id: The same when the study is resumed.
+        is_new: Whether it was created here.
+        lock: Held until this process ends or closes it.
     """
 
     folder: Path
     study_id: str
+    is_new: bool
+    lock: TextIO
 
     @classmethod
-    def open(cls, spec: StudySpec) -> "StudyState":
+    def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
         """Open a study's state folder, or create it.
 
+        Args:
+            spec: The study.
+            data_sha256: Content hash of its data.
+
         Raises:
-            StateError: If it cannot be written.
+            StateError: If it cannot be written, another process runs the study, or the data are
+                not those it was started with.
         """
         file = _file(spec)
-        if file.exists():
-            return cls(file.parent, json.loads(file.read_text(encoding="utf-8"))["study_id"])
-        state = cls(file.parent, f"{spec.name}-{uuid.uuid4().hex[:12]}")
-        content = {"study_id": state.study_id, "spec": _as_json(spec)}
+        shown = os.path.relpath(file.parent)
         try:
-            state.folder.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = _locked(file.parent / "lock", shown)
+        except OSError as error:
+            raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+        try:
+            if file.exists():
+                known = _known(file)
+                _require_same_data(known["data_sha256"], data_sha256, shown)
+                return cls(file.parent, known["study_id"], is_new=False, lock=lock)
+            study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
+            content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
             partial = file.with_suffix(".part")
             partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
             partial.replace(file)
+            return cls(file.parent, study_id, is_new=True, lock=lock)
+        except StateError:
+            lock.close()
+            raise
         except OSError as error:
-            shown = os.path.relpath(state.folder)
+            lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
-        return state
+
+    def discard_if_new(self) -> None:
+        """Forget a study that was refused before its first trial ended."""
+        trials = self.folder / "trials.jsonl"
+        if self.is_new and not (trials.exists() and trials.stat().st_size):
+            (self.folder / "study.json").unlink(missing_ok=True)
 
 
 def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
@@ -66,12 +92,34 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         return
     if not resume:
         raise StateError(_exists_message(spec, file.parent, command))
-    known = json.loads(file.read_text(encoding="utf-8"))
+    known = _known(file)
     _require_same(known["spec"], _as_json(spec), file.parent)
 
 
 def _file(spec: StudySpec) -> Path:
     return Path(spec.storage_path).absolute() / "study.json"
+
+
+def _locked(path: Path, shown: str) -> TextIO:
+    lock = path.open("w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StateError(f"the study in {shown} is being run by another process") from None
+    return lock
+
+
+def _known(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _require_same_data(known: str, now: str, shown: str) -> None:
+    if known != now:
+        raise StateError(
+            f"the data of the study in {shown} have changed since it was started (SHA-256 "
+            f"{known[:12]}, now {now[:12]}); give the study another name"
+        )
 
 
 def _as_json(spec: StudySpec) -> dict[str, Any]:

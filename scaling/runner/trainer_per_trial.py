@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from scaling.records import Recipe
 from scaling.runner.broker import Event
 from scaling.runner.trial import run_trial
-from scaling.runner.worker_pool import scaling_config, torch_config
+from scaling.runner.worker_pool import enter_folder, scaling_config, torch_config
 from scaling.spec import StudySpec
 from scaling.tasks.task import prepare_task
 from scaling.training.parallel import Workers, use_threads
@@ -44,6 +44,7 @@ def train_alone(config: dict[str, Any]) -> None:
 
 def run_alone(config: dict[str, Any]) -> None:
     """What each rank of the trial's worker group runs."""
+    enter_folder(config["working_folder"])
     spec = StudySpec.model_validate_json(config["spec"])
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
@@ -56,5 +57,5 @@ def run_alone(config: dict[str, Any]) -> None:
     send({"kind": "started"})
     run_trial(
         prepare_task(spec.workload, spec.evaluation), spec, Recipe(**config["recipe"]),
-        workers, send, keep_example_losses=config["keep_example_losses"],
+        workers, send, keep_example_losses=config["keep_example_losses"], send_interval_seconds=0.0,
     )  # fmt: skip

@@ -21,15 +21,16 @@ SEND_INTERVAL_SECONDS = 0.5
 class MeasurementSender:
     """Sends measurements in groups, so that frequent evaluation costs the loop nothing."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, interval_seconds: float) -> None:
         self._send = send
+        self._interval_seconds = interval_seconds
         self._unsent: list[Event] = []
         self._sent_at = 0.0
 
     def report(self, measurement: Measurement) -> Directive:
         """The loop's `report`."""
         self._unsent.append(asdict(measurement))
-        if time.monotonic() - self._sent_at < SEND_INTERVAL_SECONDS:
+        if time.monotonic() - self._sent_at < self._interval_seconds:
             return "continue"
         return self.flush()
 
@@ -48,6 +49,7 @@ def run_trial(
     send: Send,
     *,
     keep_example_losses: bool,
+    send_interval_seconds: float = SEND_INTERVAL_SECONDS,
 ) -> None:
     """Train by a recipe; send measurements and at last how it ended.
 
@@ -58,8 +60,10 @@ def run_trial(
         workers: This process among the trial's.
         send: Takes an event; True asks the trial to stop. Called on every rank.
         keep_example_losses: Send the losses of single evaluated examples with the last event.
+        send_interval_seconds: Measurements that come faster are sent together. Must be 0 where
+            sending is a collective, since the workers' clocks differ.
     """
-    sender = MeasurementSender(send)
+    sender = MeasurementSender(send, send_interval_seconds)
     outcome = train(task, recipe, spec.evaluation, workers, sender.report)
     sender.flush()
     example_losses = {

@@ -5,6 +5,8 @@ jobs until the pool is closed. Starting a group costs tens of seconds; a job on 
 fraction of a second (docs/decisions has the measurements).
 """
 
+import contextlib
+import os
 import threading
 import time
 import traceback
@@ -14,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -58,11 +61,14 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        ray.get(self._broker.close.remote())
+        # A cluster that is gone must not hide why the study ends.
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._broker.close.remote())
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
-        ray.kill(self._broker)
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(self._broker)
 
     def wait_until_ready(self) -> list[str]:
         """Wait for every group; returns what each computes on.
@@ -78,7 +84,7 @@ class WorkerPool:
                 return devices
             time.sleep(0.1)
         raise ClusterError(
-            f"no worker group was ready after {START_TIMEOUT_SECONDS:.0f} seconds; "
+            f"not all worker groups were ready after {START_TIMEOUT_SECONDS:.0f} seconds; "
             "is the cluster busy with other jobs?"
         )
 
@@ -96,6 +102,7 @@ class WorkerPool:
                 "broker": self.broker_name,
                 "slot": slot,
                 "spec": self._spec.model_dump_json(exclude_unset=True),
+                "working_folder": str(Path.cwd()),
             },
             scaling_config=scaling_config(resources),
             torch_config=torch_config(resources),
@@ -109,6 +116,8 @@ class WorkerPool:
             trainer.fit()
         except Exception as error:  # noqa: BLE001  # any end of a group must reach the driver
             self._errors[slot] = error
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(self._broker.slot_ended.remote(slot, str(error)))
 
 
 def scaling_config(resources: Resources) -> ray.train.ScalingConfig:
@@ -121,12 +130,25 @@ def scaling_config(resources: Resources) -> ray.train.ScalingConfig:
 
 
 def torch_config(resources: Resources) -> TorchConfig:
-    """Gloo for tensors on CPU (control messages included), nccl for those on GPU."""
-    return TorchConfig(backend="cpu:gloo,cuda:nccl" if resources.gpus_per_worker else "gloo")
+    """Gloo for tensors on CPU (control messages included), nccl for those on GPU.
+
+    Two ranks on one GPU need gloo there too.
+    """
+    if not resources.gpus_per_worker:
+        return TorchConfig(backend="gloo")
+    on_gpu = "nccl" if resources.gpus_per_worker >= 1 else "gloo"
+    return TorchConfig(backend=f"cpu:gloo,cuda:{on_gpu}")
+
+
+def enter_folder(folder: str) -> None:
+    """Work in the driver's folder, where this node has it, so that relative paths hold."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
 
 
 def serve_jobs(config: dict[str, Any]) -> None:
     """What each rank of a worker group runs, for as long as the study lasts."""
+    enter_folder(config["working_folder"])
     spec = StudySpec.model_validate_json(config["spec"])
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
@@ -162,7 +184,7 @@ class _Server:
             verdict = ray.get(
                 self.broker.leave.remote(self.slot, self.incarnation, job.key, rank, error)
             )
-            if verdict == "dirty":
+            if verdict == "dirty" or (error and _breaks_device(error)):
                 raise RuntimeError(f"{self.slot} rank {rank} lost its group in {job.key}: {error}")
 
     def _run(self, job: Assignment) -> str | None:
@@ -177,6 +199,11 @@ class _Server:
         except Exception:  # noqa: BLE001  # reported with its traceback as the trial's end
             return traceback.format_exc()
         return None
+
+
+def _breaks_device(error: str) -> bool:
+    """Whether later trials in this process would fail too: a CUDA or NCCL error stays."""
+    return "OutOfMemoryError" not in error and ("CUDA error" in error or "NCCL error" in error)
 
 
 class _Reports:

@@ -18,6 +18,7 @@ from scaling.tasks.tokens import Tokenizer, tokenizer_for
 
 IGNORED = -100
 EVALUATION_BATCH_SIZE = 250
+MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class CausalLmTask:
         sequences = self.sequences[split]
         numbers = np.arange(self.num_evaluated(split))[part]
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
-        for group in by_length(sequences.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
+        lengths = sequences.tokens.lengths[numbers]
+        for group in by_length(lengths, self._evaluation_batch_size(lengths)):
             batch = sequences.batch(numbers[group], self.tokenizer.pad_id)
             labels_bl = batch["labels"].to(device)
             logits_blv = model(input_ids=batch["input_ids"].to(device), use_cache=False).logits
@@ -133,6 +135,11 @@ class CausalLmTask:
             hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
             correct[group] = hits_bl.sum(1).double().cpu().numpy()
         return ExampleLosses(losses, sequences.num_targets[numbers].astype(np.float64), correct)
+
+    def _evaluation_batch_size(self, lengths: IntArray) -> int:
+        """Sequences at once, so that their logits stay within MAX_EVALUATION_LOGITS."""
+        logits_each = int(lengths.max(initial=1)) * self.tokenizer.vocab_size
+        return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Token accuracy and perplexity."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scaling.spec import FromScratch, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError
+from scaling.tasks.sources import DataError, first_line
 from scaling.tasks.tokens import Tokenizer
 
 Head = Literal["causal_lm", "sequence_classification"]
@@ -32,15 +32,15 @@ def build_model(
     """
     torch.manual_seed(seed)
     if isinstance(spec, Pretrained):
-        return _pretrained(spec, head, num_labels)
-    auto = _auto_class(head)
+        return _pretrained(spec, head, tokenizer, num_labels)
     config = model_config(spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels)
     try:
-        return auto.from_config(config).train()
-    except ValueError as error:
+        return _auto_class(head).from_config(config).train()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            "workload.model.architecture",
-            f"{spec.architecture} has no {head.replace('_', ' ')} head in transformers",
+            "workload.model",
+            f"cannot build {spec.architecture} with a {head.replace('_', ' ')} head: "
+            f"{first_line(error)}",
         ) from error
 
 
@@ -83,7 +83,12 @@ def model_config(
             raise DataError(
                 f"workload.model.config.{option}", f"{spec.architecture} has no such option{hint}"
             )
-    return config_class(**sizes | spec.config)
+    try:
+        return config_class(**sizes | spec.config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            "workload.model.config", f"{spec.architecture} refuses its options: {first_line(error)}"
+        ) from error
 
 
 def _known_architecture(name: str) -> str:
@@ -109,15 +114,16 @@ def _auto_class(head: Head) -> Any:
             return transformers.AutoModelForSequenceClassification
 
 
-def _pretrained(spec: Pretrained, head: Head, num_labels: int) -> nn.Module:
+def _pretrained(spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: int) -> nn.Module:
     options = {"num_labels": num_labels} if num_labels else {}
     try:
         model = _auto_class(head).from_pretrained(
             spec.pretrained, dtype=torch.float32, ignore_mismatched_sizes=True, **options
         )
     except (OSError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
         raise DataError(
-            "workload.model.pretrained", f"cannot load {spec.pretrained}: {first_line}"
+            "workload.model.pretrained", f"cannot load {spec.pretrained}: {first_line(error)}"
         ) from error
+    if num_labels and model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_id  # where a decoder's last real token is
     return model.train()

@@ -19,6 +19,11 @@ Split = str
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name where there is none."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 class DataError(ValueError):
     """The data cannot be used as the study file says; `path` is the dotted path at fault."""
 
@@ -156,7 +161,7 @@ def _file_tables(files: Files) -> dict[Split, Any]:
         try:
             loaded: Any = load_dataset(kind, data_files=str(path), split="train")
         except (OSError, ValueError, DatasetsError) as error:
-            cause = str(error.__cause__ or error).splitlines()[0]
+            cause = first_line(error.__cause__ or error)
             raise DataError(
                 f"workload.data.files.{split}", f"cannot read {name}: {cause}"
             ) from error
@@ -172,14 +177,16 @@ def _hub_tables(data: DataSpec) -> dict[Split, Any]:
     try:
         loaded: Any = load_dataset(name, data.subset)
     except (OSError, ValueError, DatasetsError) as error:
-        first_line = str(error).splitlines()[0]
-        raise DataError("workload.data.source", f"cannot load {name}: {first_line}") from error
-    wanted: dict[Split, str] = {split: data.hub_splits.get(split, split) for split in SPLITS}  # type: ignore[call-overload]  # SPLITS are its keys
-    if wanted["train"] not in loaded:
         raise DataError(
-            "workload.data.hub_splits.train",
-            f"{name} has no split {wanted['train']!r}; it has: {', '.join(loaded)}",
-        )
+            "workload.data.source", f"cannot load {name}: {first_line(error)}"
+        ) from error
+    wanted: dict[Split, str] = {split: data.hub_splits.get(split, split) for split in SPLITS}  # type: ignore[call-overload]  # SPLITS are its keys
+    for split, theirs in wanted.items():
+        if theirs not in loaded and (split == "train" or split in data.hub_splits):
+            raise DataError(
+                f"workload.data.hub_splits.{split}",
+                f"{name} has no split {theirs!r}; it has: {', '.join(loaded)}",
+            )
     return {split: loaded[theirs] for split, theirs in wanted.items() if theirs in loaded}
 
 
@@ -198,7 +205,9 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
                 f"the {split} data have no column {column!r}; "
                 f"they have: {', '.join(table.column_names)}",
             )
-    names = getattr(table.features.get(data.label_column), "names", None)
+    names: list[str] | None = None
+    if "label_column" in columns:
+        names = getattr(table.features.get(data.label_column), "names", None)
     for number, record in enumerate(table, start=1):
         values = {field: record[column] for field, column in columns.items()}
         for field, value in values.items():
@@ -207,6 +216,12 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
                     f"workload.data.{field}",
                     f"row {number} of the {split} data has no {columns[field]}",
                 )
+        if names is not None and not 0 <= values["label_column"] < len(names):
+            raise DataError(
+                "workload.data.hub_splits",
+                f"row {number} of the {split} data has no label ({values['label_column']}); "
+                "name a split that has labels",
+            )
         row = _row(values, names)
         if row.key:
             yield row

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.spec import Evaluation, NoisyQuadratic, Workload
-from scaling.tasks.sources import Split
+from scaling.tasks.sources import DataError, Split, first_line
 
 Indices = NDArray[np.int64]
 Batch = Mapping[str, Tensor]
@@ -129,6 +129,24 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
     if workload.task == "causal_lm":
         return CausalLmTask.prepare(workload, evaluation)
     return TextClassificationTask.prepare(workload, evaluation)
+
+
+def require_trainable(task: Task, seed: int) -> None:
+    """Build the model once and run it on a few training examples.
+
+    Raises:
+        DataError: If the model cannot be built, or not read these data: a vocabulary or a length
+            that it has no embeddings for, say.
+    """
+    model = task.new_model(seed)
+    numbers = np.arange(min(8, task.num_train or 8))
+    try:
+        with torch.no_grad():
+            task.loss_sum(model, task.collate(numbers, seed))
+    except (IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "workload.model", f"the model cannot read the training data: {first_line(error)}"
+        ) from error
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

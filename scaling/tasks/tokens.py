@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from scaling.spec import DataSpec, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError, Row
+from scaling.tasks.sources import DataError, Row, first_line
 
 PAD, END, SEPARATOR, UNKNOWN = "<pad>", "<end>", "<sep>", "<unk>"
 
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
         ...
 
     def prompt_ids(self, row: Row) -> list[int]:
-        """Ids of the prompt and what separates it from the text; empty without a prompt."""
+        """Ids of the prompt, and of a separator where the vocabulary has one; empty without."""
         ...
 
     def classifier_ids(self, row: Row, max_length: int) -> list[int]:
@@ -108,8 +108,9 @@ class TrainedTokenizer:
         try:
             return cls(AutoTokenizer.from_pretrained(name))
         except (OSError, ValueError) as error:
-            first_line = str(error).splitlines()[0]
-            raise DataError(path, f"cannot load a tokenizer from {name}: {first_line}") from error
+            raise DataError(
+                path, f"cannot load a tokenizer from {name}: {first_line(error)}"
+            ) from error
 
     @property
     def vocab_size(self) -> int:

@@ -28,6 +28,7 @@ Report = Callable[[Measurement], Directive]
 
 # About this many steps of a run measure the noise scale; measuring costs a little.
 NUM_NOISE_ESTIMATES = 32
+NOISE_PERIOD = 16  # steps, where the number of steps is not known
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,17 @@ class _Run:
         return self.progress.step * size, (self.progress.step + 1) * size
 
     def measures_noise(self) -> bool:
-        """Whether the next step estimates the noise scale."""
-        num_steps = self.recipe.num_steps or 0
-        return self.progress.step % max(1, num_steps // NUM_NOISE_ESTIMATES) == 0
+        """Whether the next step estimates the noise scale.
+
+        A batch that crosses into the next epoch is not one sample without replacement, which is
+        what the estimator's correction for a finite train set assumes.
+        """
+        num_steps = self.recipe.num_steps
+        period = NOISE_PERIOD if num_steps is None else max(1, num_steps // NUM_NOISE_ESTIMATES)
+        start, stop = self.positions()
+        num_train = self.task.num_train
+        is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
+        return is_one_sample and self.progress.step % period == 0
 
     def update(self, gradient: StepGradient, started: float) -> None:
         """Clip by the global norm, step at the schedule's rate, average; count it all."""

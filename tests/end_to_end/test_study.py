@@ -21,6 +21,7 @@ from tests.end_to_end.studies import (
     run,
     write_study,
 )
+from tests.recipes import TINY_BERT
 
 pytestmark = pytest.mark.ray
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -189,6 +190,31 @@ def test_a_cluster_too_small_is_refused(tmp_path: Path) -> None:
     assert "cannot run one trial" in refused.stderr
     assert "cpus_per_worker" in refused.stderr
     assert "Traceback" not in refused.stderr
+    # A refused start leaves no study behind that would block the corrected one.
+    assert not (tmp_path / "runs/quadratic/study.json").exists()
+
+
+def test_relative_files_and_two_scientific_axes(tmp_path: Path) -> None:
+    lines = [f'{{"word": "text number {n}", "kind": "{"ab"[n % 2]}"}}' for n in range(80)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    study = QUADRATIC | {"name": "own_files", "fixed": {"peak_lr": 0.01}}
+    study["workload"] = {
+        "task": "text_classification",
+        "model": TINY_BERT,
+        "data": {
+            "files": {"train": "rows.jsonl"}, "text_column": "word", "label_column": "kind",
+        },
+    }  # fmt: skip
+    study["scientific"] = {"global_batch_size": [4], "clip_norm": [None, 1.0]}
+    study["budget"], study["resources"] = {"epochs": 1.5}, {"num_workers": 1}
+    write_study(tmp_path, study)
+    done = run(tmp_path, "own_files.yaml")
+    assert done.status == 0, done.stderr
+    cells = [cell["cell"] for cell in summary(done, "own_files")["cells"]]
+    assert cells == [
+        {"global_batch_size": 4, "clip_norm": None}, {"global_batch_size": 4, "clip_norm": 1.0},
+    ]  # fmt: skip
+    assert {t.recipe.num_steps for t in loaded(tmp_path, "own_files").trials} == {24}
 
 
 def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path) -> None:

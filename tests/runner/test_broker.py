@@ -96,6 +96,24 @@ def test_one_rank_that_does_not_come_back_makes_the_group_dirty(
         # What the lost group still sends is not taken.
         assert await broker.report("job", 1, {"kind": "measured"})
         assert await kinds(broker, "job") == ["started"]
+        # What the survivor of the lost group saw does not decide the second attempt.
+        await asyncio.gather(*(broker.leave("s", "b", "job", rank, None) for rank in range(2)))
+        assert await kinds(broker, "job") == ["started", "ended"]
+
+    run(story())
+
+
+def test_a_slot_that_ends_for_good_fails_its_job_and_releases_who_waits() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=1)
+        await broker.submit("job", RECIPE, False)
+        waiting = asyncio.create_task(broker.submit("next", RECIPE, False))
+        await asyncio.sleep(0.05)
+        await broker.slot_ended("s", "no more restarts")
+        [*_, last] = await broker.next_events("job", 0, 1.0)
+        assert last == {"kind": "failed", "error": "no more restarts"}
+        assert not await waiting
 
     run(story())
 

@@ -29,7 +29,7 @@ def stored(folder: Path, name: str) -> list[optuna.trial.FrozenTrial]:
 
 def test_each_outcome_is_told_as_what_it_is(tmp_path: Path) -> None:
     spec = study(search={"trials_per_cell": 4, "sampler": "qmc"})
-    searches = CellSearches(spec, tmp_path, DATA)
+    searches = CellSearches(spec, tmp_path, DATA, {})
     planned = planned_search(spec, DATA)[:4]
     for trial, (status, loss) in zip(
         planned, [("done", 0.5), ("stopped", 2.0), ("diverged", 9.0), ("failed", 1.0)], strict=True
@@ -51,7 +51,7 @@ def test_tpe_improves_on_what_it_was_told(tmp_path: Path) -> None:
         nuisance={"peak_lr": {"log_uniform": [1e-4, 1.0]}},
         search={"trials_per_cell": 40, "sampler": "tpe"},
     )
-    searches = CellSearches(spec, tmp_path, DATA)
+    searches = CellSearches(spec, tmp_path, DATA, {})
     rates: list[float] = []
     for trial in planned_search(spec, DATA)[:40]:
         decided = searches.decide(trial)
@@ -63,15 +63,42 @@ def test_tpe_improves_on_what_it_was_told(tmp_path: Path) -> None:
     assert late > early
 
 
-def test_trials_that_a_lost_run_asked_for_are_failed_on_resume(tmp_path: Path) -> None:
-    spec = study()
-    searches = CellSearches(spec, tmp_path, DATA)
-    first = planned_search(spec, DATA)[0]
-    searches.decide(first)
-    again = CellSearches(spec, tmp_path, DATA)
-    again.tell(ended(again.decide(first).record(), "done", 0.5))
+def tpe_study() -> Any:
+    return study(
+        nuisance={"peak_lr": {"log_uniform": [1e-4, 1.0]}},
+        search={"trials_per_cell": 4, "sampler": "tpe"},
+    )
+
+
+def test_a_trial_that_a_lost_run_asked_for_keeps_its_point(tmp_path: Path) -> None:
+    spec = tpe_study()
+    first, second, *_ = planned_search(spec, DATA)
+    asked = CellSearches(spec, tmp_path, DATA, {}).decide(first)
+    again = CellSearches(spec, tmp_path, DATA, {})
+    decided = again.decide(first)
+    assert decided == asked
+    again.tell(ended(decided.record(), "done", 0.5))
     states = [t.state for t in stored(tmp_path, "s/global_batch_size=16")]
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    # And the next one is not the first point drawn again.
+    assert again.decide(second).choices != asked.choices
+
+
+def test_a_trial_that_ended_and_was_not_told_is_told_on_resume(tmp_path: Path) -> None:
+    spec = tpe_study()
+    [first, *_] = planned_search(spec, DATA)
+    record = ended(CellSearches(spec, tmp_path, DATA, {}).decide(first).record(), "done", 0.25)
+    again = CellSearches(spec, tmp_path, DATA, {record.trial_id: record})
+    again.decide(planned_search(spec, DATA)[1])
+    [told, _] = stored(tmp_path, "s/global_batch_size=16")
+    assert (told.state, told.value) == (TrialState.COMPLETE, 0.25)
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_a_date_as_a_seed_is_a_seed(sampler: str, tmp_path: Path) -> None:
+    spec = study(seed=20_261_124, search={"trials_per_cell": 2, "sampler": sampler})
+    [first, *_] = planned_search(spec, DATA)
+    assert CellSearches(spec, tmp_path, DATA, {}).decide(first).recipe is not None
 
 
 @pytest.mark.parametrize("objective", ["steps_to_target", "examples_to_target"])

@@ -15,7 +15,7 @@ from scaling.spec import CausalLm, Evaluation, TextClassification
 from scaling.tasks.model import model_config
 from scaling.tasks.ragged import Ragged, by_length
 from scaling.tasks.sources import DataError, read_rows
-from scaling.tasks.task import ExampleLosses, prepare_task
+from scaling.tasks.task import ExampleLosses, prepare_task, require_trainable
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,
@@ -170,7 +170,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     ("model", "path"),
     [
         ({**TINY_LLAMA, "architecture": "lama"}, "workload.model.architecture"),
-        ({**TINY_LLAMA, "architecture": "vit"}, "workload.model.architecture"),
+        ({**TINY_LLAMA, "architecture": "vit"}, "workload.model"),
+        ({**TINY_LLAMA, "config": {"hidden_act": "no_such"}}, "workload.model"),
         ({**TINY_LLAMA, "config": {"hidden_droput": 1}}, "workload.model.config.hidden_droput"),
         ({"pretrained": "no/such-folder-or-name"}, "workload.model.pretrained"),
     ],
@@ -183,6 +184,37 @@ def test_a_model_that_cannot_be_built_is_said(
     with pytest.raises(DataError) as raised:
         prepare_task(CausalLm.model_validate(workload), EVALUATION).new_model(0)
     assert raised.value.path == path
+
+
+def test_a_model_that_cannot_read_the_data_is_said() -> None:
+    workload = pronunciation().model_dump()
+    workload["model"] = {**TINY_LLAMA, "config": {"vocab_size": 5}}
+    task = prepare_task(CausalLm.model_validate(workload), EVALUATION)
+    with pytest.raises(DataError, match="cannot read the training data"):
+        require_trainable(task, 0)
+    require_trainable(prepare_task(pronunciation(), EVALUATION), 0)
+
+
+def test_labels_of_minus_one_are_no_class(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
+    for split, label in (("train", 0), ("test", -1)):
+        rows = {"text": [f"{split} {i}" for i in range(20)], "label": [label] * 20}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(DataError, match="test data has no label") as raised:
+        prepare_task(classification(source=f"hub:{tmp_path}"), EVALUATION)
+    assert raised.value.path == "workload.data.hub_splits"
+
+
+def test_a_hub_split_that_is_named_must_exist(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"text": "a", "label": "b"}]), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="validaton") as raised:
+        prepare_task(
+            classification(source=f"hub:{tmp_path}", hub_splits={"validation": "validaton"}),
+            EVALUATION,
+        )
+    assert raised.value.path == "workload.data.hub_splits.validation"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "gpt_neox"])

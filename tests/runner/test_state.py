@@ -1,0 +1,62 @@
+"""A study's state folder: one study, one process, the same data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.runner.state import StateError, StudyState, require_startable
+from tests.test_space import study
+
+
+def in_folder(folder: Path, **changes: Any) -> Any:
+    return study(storage=str(folder / "state"), **changes)
+
+
+def test_a_study_keeps_its_identity_and_one_process_runs_it(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    require_startable(spec, resume=False, command="run")
+    first = StudyState.open(spec, data_sha256="a")
+    assert first.is_new
+    # The lock belongs to the open file: a second one conflicts, in whichever process.
+    with pytest.raises(StateError, match="being run by another process"):
+        StudyState.open(spec, data_sha256="a")
+    first.lock.close()
+    again = StudyState.open(spec, data_sha256="a")
+    assert (again.study_id, again.is_new) == (first.study_id, False)
+    again.lock.close()
+
+
+def test_changed_data_are_refused(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    with pytest.raises(StateError, match="data of the study"):
+        StudyState.open(spec, data_sha256="b")
+
+
+def test_a_refused_start_is_forgotten_and_one_with_trials_is_not(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, data_sha256="a")
+    state.discard_if_new()
+    require_startable(spec, resume=False, command="run")
+    state.lock.close()
+    state = StudyState.open(spec, data_sha256="a")
+    (state.folder / "trials.jsonl").write_text("{}\n")
+    state.discard_if_new()
+    state.lock.close()
+    with pytest.raises(StateError, match="with 1 ended trials"):
+        require_startable(spec, resume=False, command="run")
+
+
+def test_a_changed_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
+    StudyState.open(in_folder(tmp_path), data_sha256="a").lock.close()
+    changed = in_folder(tmp_path, budget={"examples": 1001})
+    with pytest.raises(StateError, match=r"budget\.examples: was 1000, is 1001"):
+        require_startable(changed, resume=True, command="run")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    (tmp_path / "state").write_text("a file, not a folder")
+    with pytest.raises(StateError, match="storage: cannot write"):
+        StudyState.open(spec, data_sha256="a")

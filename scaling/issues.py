@@ -91,3 +91,8 @@ def _part(part: str | int) -> str:
 def _escaped(text: str) -> str:
     """The text with lone surrogates written out, so that every terminal can show it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name where there is none."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

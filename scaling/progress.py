@@ -68,7 +68,9 @@ class ProgressView:
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
         names = " and ".join(phases)
-        state = _State(phases=names, work={trial.trial_id: _work(trial) for trial in planned})
+        state = _State(
+            phases=names, work={trial.trial_id: trial.expected_work for trial in planned}
+        )
         for trial in planned:
             state.cells.setdefault(cell_name(trial.cell), _CellProgress()).num_planned += 1
         state.work_planned = sum(state.work.values())
@@ -142,11 +144,3 @@ class ProgressView:
             ProgressBar(total=1.0, completed=share, width=60),
             table,
         )
-
-
-def _work(trial: PlannedTrial) -> float:
-    """Relative duration of a trial: examples, plus a cost for each step; 1 when not known yet."""
-    recipe = trial.recipe
-    if recipe is None or recipe.num_steps is None:
-        return 1.0
-    return recipe.num_steps * (recipe.global_batch_size + 8)

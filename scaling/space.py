@@ -16,6 +16,7 @@ from scaling.rules import OptimizerSettings, scale_optimizer
 from scaling.spec import Choice, Distribution, Fixed, StudySpec, given_fields
 
 Cell = Mapping[str, Any]
+STEP_COST_EXAMPLES = 8  # what a step costs besides its examples, in examples; orders trials only
 Choices = Mapping[str, Any]
 
 
@@ -42,6 +43,13 @@ class PlannedTrial:
     choices: Choices
     recipe: Recipe | None
     rule: str | None = None
+
+    @property
+    def expected_work(self) -> float:
+        """Relative duration: examples, plus a cost for each step; 1 where it is not known yet."""
+        if self.recipe is None or self.recipe.num_steps is None:
+            return 1.0
+        return self.recipe.num_steps * (self.recipe.global_batch_size + STEP_COST_EXAMPLES)
 
     def record(self) -> TrialRecord:
         """The record of this trial at its start."""

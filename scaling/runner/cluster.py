@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 
+from scaling.issues import first_line
 from scaling.spec import Resources
 
 # Ray Train's controller polls its workers every two seconds; a pool starts sooner with less.
@@ -54,18 +55,16 @@ def connect(address: str | None, log_file: Path) -> None:
             )
         except (ConnectionError, ValueError) as error:
             raise ClusterError(
-                f"cannot reach a Ray cluster at {address}: {_line(error)}"
+                f"cannot reach a Ray cluster at {address}: {first_line(error)}"
             ) from error
         except Exception as error:  # what Ray raises when a busy machine is slow
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                raise ClusterError(f"Ray did not start on this machine: {_line(error)}") from error
+                raise ClusterError(
+                    f"Ray did not start on this machine: {first_line(error)}"
+                ) from error
         else:
             return
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def disconnect() -> None:

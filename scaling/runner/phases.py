@@ -234,13 +234,7 @@ def _in_running_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
     """Longest first, so that no group idles at the end; an adaptive search takes cells in turn."""
     if any(trial.recipe is None for trial in planned):
         return sorted(planned, key=lambda trial: trial.trial_id.rsplit("-", 1)[1])
-    return sorted(planned, key=_expected_work, reverse=True)
-
-
-def _expected_work(trial: PlannedTrial) -> float:
-    """Relative duration of a trial: its examples, plus a cost for each step."""
-    assert trial.recipe is not None
-    return (trial.recipe.num_steps or 0) * (trial.recipe.global_batch_size + 8)
+    return sorted(planned, key=lambda trial: trial.expected_work, reverse=True)
 
 
 def _last_line(error: str | None) -> str:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from scaling.issues import first_line
 from scaling.spec import FromScratch, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError, first_line
+from scaling.tasks.sources import DataError
 from scaling.tasks.tokens import Tokenizer
 
 Head = Literal["causal_lm", "sequence_classification"]

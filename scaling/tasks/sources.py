@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaling.issues import first_line
 from scaling.spec import CausalLm, DataSpec, Files, TextClassification
 
 TextWorkload = TextClassification | CausalLm
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name where there is none."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 class DataError(ValueError):

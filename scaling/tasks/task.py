@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scaling.issues import first_line
 from scaling.spec import Evaluation, NoisyQuadratic, Workload
-from scaling.tasks.sources import DataError, Split, first_line
+from scaling.tasks.sources import DataError, Split
 
 Indices = NDArray[np.int64]
 Batch = Mapping[str, Tensor]

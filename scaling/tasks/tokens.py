@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from scaling.issues import first_line
 from scaling.spec import DataSpec, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError, Row, first_line
+from scaling.tasks.sources import DataError, Row
 
 PAD, END, SEPARATOR, UNKNOWN = "<pad>", "<end>", "<sep>", "<unk>"
 

@@ -173,6 +173,25 @@ class GradientOfBatch:
         )
 
 
+def clip_global_norm(
+    parameters: Sequence[nn.Parameter], *, grad_norm: float, clip_norm: float | None
+) -> bool:
+    """Scale the global gradient down to `clip_norm`; True when it was longer.
+
+    Args:
+        parameters: Their `.grad` is the gradient of the whole global batch, already summed over
+            micro-batches and workers: clipping each part would point elsewhere.
+        grad_norm: Norm of that gradient.
+        clip_norm: Largest norm; None leaves it alone.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063) algorithm 1.
+    """
+    if clip_norm is None or grad_norm <= clip_norm:
+        return False
+    nn.utils.clip_grads_with_norm_(parameters, clip_norm, torch.tensor(grad_norm))
+    return True
+
+
 def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch

@@ -18,7 +18,7 @@ from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
-from scaling.training.gradient import GradientOfBatch, StepGradient
+from scaling.training.gradient import GradientOfBatch, StepGradient, clip_global_norm
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel
 from scaling.training.weight_average import WeightAverage
@@ -162,11 +162,9 @@ class _Run:
     def update(self, gradient: StepGradient, started: float) -> None:
         """Clip by the global norm, step at the schedule's rate, average; count it all."""
         recipe, progress = self.recipe, self.progress
-        clipped = recipe.clip_norm is not None and gradient.grad_norm > recipe.clip_norm
-        if clipped and recipe.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(
-                self.gradient.parameters, recipe.clip_norm, torch.tensor(gradient.grad_norm)
-            )
+        clipped = clip_global_norm(
+            self.gradient.parameters, grad_norm=gradient.grad_norm, clip_norm=recipe.clip_norm
+        )
         progress.lr = lr_at_step(
             progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,
             warmup_steps=recipe.warmup_steps, num_steps=recipe.num_steps,

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from scaling.tasks.task import Task, prepare_task
-from scaling.training.gradient import GradientOfBatch
+from scaling.training.gradient import GradientOfBatch, clip_global_norm
 from scaling.training.parallel import Workers, data_parallel
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
@@ -112,9 +112,33 @@ def test_uneven_parts_are_not_a_mean_of_means() -> None:
     assert float(model.w.grad) == pytest.approx(-2.0, abs=1e-15)  # type: ignore[arg-type]
 
 
+class _TwoGradients(nn.Module):
+    """Loss w · g, whose gradient is g."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+    def forward(self, g: Tensor) -> Tensor:
+        return (self.w * g).sum()
+
+
+class _TwoGradientsTask(_SquareTask):
+    """Two examples whose mean gradient is (3, 4); parts clipped alone would give (.5, .5)."""
+
+    num_train = 2
+    y = torch.tensor([[6.0, 0.0], [0.0, 8.0]], dtype=torch.float64)
+
+
 def test_clipping_acts_on_the_global_gradient() -> None:
-    # Workers' gradients (3, 0) and (0, 4): their sum has norm 5, clipped to (.6, .8).
-    parameter = nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    parameter.grad = torch.tensor([3.0, 0.0]).double() + torch.tensor([0.0, 4.0]).double()
-    nn.utils.clip_grads_with_norm_([parameter], 1.0, torch.tensor(5.0))
-    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-6)
+    model = _TwoGradients()
+    task: Any = _TwoGradientsTask()
+    split = recipe(2, 1.0, 1, micro_batch_size=1)
+    gradient = GradientOfBatch(task, model, model, None, split, Workers())
+    norm = gradient(np.arange(2), measure_noise=False).grad_norm
+    assert norm == pytest.approx(5.0)
+    assert not clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=None)
+    assert not clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=5.1)
+    assert clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=1.0)
+    assert model.w.grad is not None
+    assert model.w.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-6)

@@ -228,7 +228,7 @@ STRUCTURE: list[Case] = [
     (LM, {"transfer.rules": ["power(x)"]}, "transfer.rules.0", "power(EXPONENT), as in power(0.7) (got \"power(x)\")"),
     (LM, {"cell_recipes": [{"cell": {}, "fixed": {"lr": 1}}]}, "cell_recipes.0.fixed.lr", "unknown key"),
     # wrong type
-    (LM, {"seed": "zero"}, "seed", "must be a whole number (got \"zero\"; allowed: a whole number at least 0)"),
+    (LM, {"seed": "zero"}, "seed", "must be a whole number (got \"zero\"; allowed: a whole number at least 0 and below 2147483648)"),
     (LM, {"seed": True}, "seed", "must be a whole number (got true"),
     (LM, {"seed": 1.5}, "seed", "must be a whole number (got 1.5"),
     (LM, {"name": 3}, "name", "must be text (got 3"),
@@ -253,6 +253,7 @@ STRUCTURE: list[Case] = [
     (LM, {"storage": 3}, "storage", "must be text (got 3"),
     # out of range
     (LM, {"seed": -1}, "seed", "must be at least 0 (got -1"),
+    (LM, {"seed": 2**31}, "seed", "must be below 2147483648 (got 2147483648"),
     (LM, {"seed": 10**400}, "seed", "must be a whole number (got .inf"),
     (LM, {"name": "../x"}, "name", "has the wrong form (got \"../x\""),
     (LM, {"name": "x" * 101}, "name", "must not be longer than 100 characters"),
@@ -400,7 +401,9 @@ def test_every_error_at_once(tmp_path: Path) -> None:
 
 def test_the_value_and_what_is_allowed_are_kept_apart(tmp_path: Path) -> None:
     [issue] = issues_of(tmp_path, LM, {"seed": -3})
-    assert issue == Issue("seed", "must be at least 0", -3, "a whole number at least 0")
+    assert issue == Issue(
+        "seed", "must be at least 0", -3, "a whole number at least 0 and below 2147483648"
+    )
     [unknown] = issues_of(tmp_path, LM, {"workload.data.num_trian": 3})
     assert unknown.value is NO_VALUE
 

@@ -126,3 +126,19 @@ def _largest_divisor(number: int, *, at_most: int) -> int:
     """The largest divisor of `number` that does not exceed `at_most`."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return max(d for pair in ((d, number // d) for d in small) for d in pair if d <= at_most)
+
+
+def next_smaller(micro_batch_size: int, *, share: int) -> int | None:
+    """The micro-batch to try when one is too large for the memory.
+
+    Args:
+        micro_batch_size: What did not fit.
+        share: Examples of one worker in a step; a multiple of `micro_batch_size`.
+
+    Returns:
+        Half, or where that does not divide the share the largest divisor below; None for a
+        micro-batch of one example, which cannot be cut.
+    """
+    if micro_batch_size == 1:
+        return None
+    return _largest_divisor(share, at_most=micro_batch_size // 2)

@@ -96,3 +96,9 @@ def _escaped(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its name where there is none."""
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def last_line(text: str | None) -> str:
+    """The last line of a traceback or message, at most 1,000 characters."""
+    lines = (text or "").strip().splitlines()
+    return lines[-1][:1000] if lines else "unknown error"

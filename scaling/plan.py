@@ -4,7 +4,15 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.batching import split_batch
-from scaling.space import DataFacts, cell_name, cells, hyperparameters, num_steps_of, num_trials
+from scaling.space import (
+    Facts,
+    cell_name,
+    cells,
+    hyperparameters,
+    num_steps_of,
+    num_trials,
+    world_size_of,
+)
 from scaling.spec import StudySpec
 
 
@@ -21,8 +29,13 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     for phase, count in num_trials(spec).items():
         console.print(f"  {phase}: {count} trials", highlight=False)
     total = sum(num_trials(spec).values())
-    console.print(f"  in all: {total} trials on {spec.resources.num_workers} workers each")
-    console.print(_batch_table(spec, _data_facts(spec)))
+    workers = (
+        "one worker each, or more where that ends the study sooner"
+        if spec.resources.num_workers == "auto"
+        else f"{spec.resources.num_workers} workers each"
+    )
+    console.print(f"  in all: {total} trials on {workers}")
+    console.print(_batch_table(spec, _facts(spec)))
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     console.print(
         f"searched in every cell: {searched} ({spec.search.sampler}, "
@@ -31,16 +44,16 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     )
 
 
-def _data_facts(spec: StudySpec) -> DataFacts:
+def _facts(spec: StudySpec) -> Facts:
     if spec.budget.measure not in ("epochs", "tokens"):
-        return DataFacts(num_train=None, targets_per_example=1.0)
+        return Facts(num_train=None, targets_per_example=1.0)
     from scaling.tasks.task import prepare_task
 
     task = prepare_task(spec.workload, spec.evaluation)
-    return DataFacts(task.num_train, task.targets_per_example)
+    return Facts(task.num_train, task.targets_per_example)
 
 
-def _batch_table(spec: StudySpec, data: DataFacts) -> Table:
+def _batch_table(spec: StudySpec, facts: Facts) -> Table:
     """One row for each batch size of each cell: global = workers × micro-batch × accumulation."""
     table = Table("cell", box=None, pad_edge=False)
     for heading in (
@@ -51,10 +64,11 @@ def _batch_table(spec: StudySpec, data: DataFacts) -> Table:
     for cell in cells(spec):
         batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
         for size in [batch] if batch is not None else spec.batch_sizes():
+            world_size = world_size_of(spec, size, facts)
             split = split_batch(
-                size, world_size=resources.num_workers, micro_batch_size=resources.micro_batch_size
+                size, world_size=world_size, micro_batch_size=resources.micro_batch_size
             )
-            steps = num_steps_of(spec, size, data)
+            steps = num_steps_of(spec, size, facts)
             table.add_row(
                 cell_name(cell),
                 str(size),

@@ -1,6 +1,7 @@
 """What a study shows while it runs: a live view on a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,13 +58,13 @@ class ProgressView:
         if self._live is not None:
             self._live.stop()
 
-    def workers_ready(self, devices: Sequence[str]) -> None:
+    def workers_ready(self, sizes: Sequence[int], devices: Sequence[str]) -> None:
         """The worker groups can train."""
-        workers = self._spec.resources.num_workers
-        self._say(
-            f"{len(devices)} worker group{'s' * (len(devices) > 1)} of {workers} "
-            f"worker{'s' * (workers > 1)} ready on {', '.join(sorted(set(devices)))}"
+        groups = " and ".join(
+            f"{count} worker group{'s' * (count > 1)} of {size} worker{'s' * (size > 1)}"
+            for size, count in sorted(Counter(sizes).items())
         )
+        self._say(f"{groups} ready on {', '.join(sorted(set(devices)))}")
 
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""

@@ -72,6 +72,7 @@ class Measurement:
         examples: Training examples seen.
         tokens: Targets that counted in the training loss so far.
         seconds: Seconds of training so far, evaluation not counted.
+        evaluation_seconds: Seconds of evaluation so far, this one included.
         lr: Learning rate of the last step.
         step_loss: Mean training loss of the steps since the last measurement (training mode).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
@@ -87,6 +88,7 @@ class Measurement:
     examples: int
     tokens: int
     seconds: float
+    evaluation_seconds: float | None = None
     lr: float | None = None
     step_loss: float | None = None
     grad_norm: float | None = None
@@ -133,6 +135,9 @@ class TrialRecord:
         status: `done` ran to its budget, `stopped` was ended early by the search, `diverged`
             blew up, `failed` raised an error.
         error: One line, for `failed`.
+        incidents: What happened to it besides training, each with its `kind`: `restarted` (its
+            workers were lost; with the attempt and why), `resumed` (from the checkpoint of a
+            step), `out_of_memory` (with the micro_batch_size from there on).
         measurements: By rising step.
         wall_seconds: From submission to the end.
     """
@@ -147,6 +152,7 @@ class TrialRecord:
     measurements: tuple[Measurement, ...] = ()
     error: str | None = None
     wall_seconds: float | None = None
+    incidents: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def final(self) -> Measurement | None:
@@ -176,6 +182,7 @@ class TrialRecord:
         raw: dict[str, Any] = json.loads(line)
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
+        raw["incidents"] = tuple(raw["incidents"])
         return cls(**raw)
 
 
@@ -261,7 +268,13 @@ def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
 
 
 def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
-    """The record with the lowest `objective_value`; of equals the first; None if none has one."""
+    """The record with the lowest `objective_value`; of equals the first; None if none has one.
+
+    A trial that was stopped early was measured at less than the budget, so it is the best only
+    where none ran to its end.
+    """
+    if any(record.status == "done" for record in records):
+        records = [record for record in records if record.status != "stopped"]
     valued = [(objective_value(record, spec), record) for record in records]
     finite = [
         (value, index, record) for index, (value, record) in enumerate(valued) if value is not None

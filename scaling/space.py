@@ -7,7 +7,7 @@ list of points that is known before the first trial, whatever order the trials t
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.batching import split_batch, steps_for_examples
@@ -21,16 +21,25 @@ Choices = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """What a recipe needs to know of the data.
+class Facts:
+    """What a recipe needs to know beside the study file.
 
     Attributes:
         num_train: Training examples; None for an endless stream.
         targets_per_example: Mean number of targets of a training example.
+        world_sizes: Workers of a trial by global batch size, where `resources.num_workers` is
+            auto; one where a batch size is not listed.
     """
 
     num_train: int | None
     targets_per_example: float
+    world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
+
+
+def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
+    """Workers of a trial at a batch size."""
+    num_workers = spec.resources.num_workers
+    return facts.world_sizes.get(global_batch_size, 1) if num_workers == "auto" else num_workers
 
 
 @dataclass(frozen=True)
@@ -157,14 +166,14 @@ def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> dict[str, 
     return values | dict(cell) | dict(choices)
 
 
-def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, data: DataFacts) -> Recipe:
+def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Facts) -> Recipe:
     """The recipe of one trial, with no choice left open.
 
     Args:
         spec: The study: its budget and resources.
         values: From `hyperparameters` or `transferred`.
         seed: Of the trial.
-        data: Sizes that budgets in epochs and tokens need.
+        facts: Sizes of the data, and of trials' worker groups.
 
     Raises:
         ValueError: If the batch cannot be split among the workers.
@@ -173,11 +182,11 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, data: Data
     batch: int = values["global_batch_size"]
     split = split_batch(
         batch,
-        world_size=spec.resources.num_workers,
+        world_size=world_size_of(spec, batch, facts),
         micro_batch_size=spec.resources.micro_batch_size,
     )
     settings = _optimizer_settings(values)
-    num_steps = num_steps_of(spec, batch, data)
+    num_steps = num_steps_of(spec, batch, facts)
     ratio: float | None = values["warmup_ratio"]
     warmup_steps: int = values["warmup_steps"] or 0
     if ratio is not None and num_steps is not None:
@@ -232,7 +241,7 @@ def _ceil(value: float) -> int:
     return math.ceil(value - 1e-9)
 
 
-def num_steps_of(spec: StudySpec, global_batch_size: int, data: DataFacts) -> int | None:
+def num_steps_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int | None:
     """Optimizer steps that the budget allows at a batch size, rounded up; None for seconds.
 
     Raises:
@@ -247,11 +256,11 @@ def num_steps_of(spec: StudySpec, global_batch_size: int, data: DataFacts) -> in
         case "examples":
             examples = budget.examples or 0
         case "tokens":
-            examples = _ceil((budget.tokens or 0) / data.targets_per_example)
+            examples = _ceil((budget.tokens or 0) / facts.targets_per_example)
         case _:
-            if data.num_train is None:
+            if facts.num_train is None:
                 raise ValueError("budget.epochs: an endless stream of examples has no epochs")
-            examples = _ceil((budget.epochs or 0) * data.num_train)
+            examples = _ceil((budget.epochs or 0) * facts.num_train)
     return steps_for_examples(
         examples, global_batch_size=global_batch_size, min_steps=budget.min_steps
     )
@@ -273,7 +282,7 @@ def replicate_seeds(spec: StudySpec, num_seeds: int) -> list[int]:
     return [spec.seed + 1 + number for number in range(num_seeds)]
 
 
-def planned_search(spec: StudySpec, data: DataFacts) -> list[PlannedTrial]:
+def planned_search(spec: StudySpec, facts: Facts) -> list[PlannedTrial]:
     """The search phase, cell by cell; recipes are None where an adaptive sampler decides."""
     planned: list[PlannedTrial] = []
     for cell in cells(spec):
@@ -282,7 +291,7 @@ def planned_search(spec: StudySpec, data: DataFacts) -> list[PlannedTrial]:
             recipe = None
             if choices is not None:
                 values = hyperparameters(spec, cell, choices)
-                recipe = resolve(spec, values, seed=spec.seed, data=data)
+                recipe = resolve(spec, values, seed=spec.seed, facts=facts)
             planned.append(
                 PlannedTrial(
                     f"search-{cell_name(cell)}-{number:03d}", "search", cell, choices or {}, recipe
@@ -292,38 +301,38 @@ def planned_search(spec: StudySpec, data: DataFacts) -> list[PlannedTrial]:
 
 
 def planned_replicates(
-    spec: StudySpec, best: Sequence[TrialRecord], data: DataFacts
+    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The transfer and confirm phases.
 
     Args:
         spec: The study: rules and numbers of seeds.
         best: Each cell's best search trial; a cell whose trials all diverged has none.
-        data: Sizes that budgets in epochs and tokens need.
+        facts: Sizes of the data, and of trials' worker groups.
 
     Returns:
         The trials, and what a rule could not carry: (rule, global_batch_size, why).
     """
-    confirm = [trial for record in best for trial in _confirm_trials(spec, record, data)]
-    transfer, refused = _transfer_trials(spec, best, data)
+    confirm = [trial for record in best for trial in _confirm_trials(spec, record, facts)]
+    transfer, refused = _transfer_trials(spec, best, facts)
     return transfer + confirm, refused
 
 
-def _confirm_trials(spec: StudySpec, record: TrialRecord, data: DataFacts) -> list[PlannedTrial]:
+def _confirm_trials(spec: StudySpec, record: TrialRecord, facts: Facts) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
     values = hyperparameters(spec, record.cell, record.choices)
     return [
         PlannedTrial(
             f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
-            resolve(spec, values, seed=seed, data=data),
+            resolve(spec, values, seed=seed, facts=facts),
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
 
 
 def _transfer_trials(
-    spec: StudySpec, best: Sequence[TrialRecord], data: DataFacts
+    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The base cell's best recipe at every other batch size, by each rule."""
     transfer = spec.transfer
@@ -345,7 +354,7 @@ def _transfer_trials(
         cell = {"global_batch_size": batch}
         for seed in replicate_seeds(spec, transfer.num_seeds):
             try:
-                recipe = resolve(spec, values, seed=seed, data=data)
+                recipe = resolve(spec, values, seed=seed, facts=facts)
             except ValueError as error:
                 refused.append((rule, batch, str(error)))
                 break

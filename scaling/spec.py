@@ -433,6 +433,58 @@ Objective = Literal["validation_loss", "steps_to_target", "examples_to_target"]
 SamplerName = Literal["qmc", "tpe", "random", "grid"]
 
 
+class Asha(Section):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), inside each cell.
+
+    Rungs are at the first one × reduction_factor^k. A trial goes on from a rung while its
+    validation loss is among the best 1 / reduction_factor of those that reached it so far.
+    """
+
+    rule: Literal["asha"]
+    first_rung_examples: PositiveInt | None = None
+    """Training examples at the first rung; give this or first_rung_tokens."""
+    first_rung_tokens: PositiveInt | None = None
+    """Targets that counted in the training loss at the first rung."""
+    reduction_factor: Annotated[float, Field(gt=1, strict=True)] = 3.0
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "Asha":
+        _require_one_rung(self.first_rung_examples, self.first_rung_tokens)
+        return self
+
+
+class MedianStopping(Section):
+    """The median rule (Golovin et al. 2017, Google Vizier, sec. 3.2.1), inside each cell.
+
+    Rungs are at the multiples of the first one. A trial goes on while its lowest validation loss
+    is no worse than the median, over the cell's other trials that reached the rung, of their mean
+    validation loss up to it.
+    """
+
+    rule: Literal["median"]
+    first_rung_examples: PositiveInt | None = None
+    """Training examples between rungs; give this or first_rung_tokens."""
+    first_rung_tokens: PositiveInt | None = None
+    """Targets that counted in the training loss between rungs."""
+    min_trials: PositiveInt = 3
+    """No trial is ended at a rung that fewer others have reached."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "MedianStopping":
+        _require_one_rung(self.first_rung_examples, self.first_rung_tokens)
+        return self
+
+
+def _require_one_rung(examples: int | None, tokens: int | None) -> None:
+    if (examples is None) == (tokens is None):
+        raise PydanticCustomError(
+            "rung", "give exactly one of first_rung_examples and first_rung_tokens"
+        )
+
+
+EarlyStopping = Annotated[Asha | MedianStopping, Field(discriminator="rule")]
+
+
 class Search(Section):
     """How the nuisance hyperparameters are searched inside each cell."""
 
@@ -442,8 +494,8 @@ class Search(Section):
     """qmc: scrambled Sobol points; tpe: Optuna's tree-structured Parzen estimator."""
     trials_per_cell: PositiveInt
     """Trials a cell, the same for every cell."""
-    early_stopping: None = None
-    """null: every trial runs to the end of its budget."""
+    early_stopping: EarlyStopping | None = None
+    """End a trial that does worse than the others of its cell; null: none is ended early."""
 
 
 class Transfer(Section):
@@ -463,8 +515,8 @@ class Confirm(Section):
 class Resources(Section):
     """What one trial runs on."""
 
-    num_workers: PositiveInt = 1
-    """Data-parallel workers a trial."""
+    num_workers: PositiveInt | Literal["auto"] = 1
+    """Data-parallel workers a trial; auto: one, or more where that ends the study sooner."""
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
     micro_batch_size: PositiveInt | None = None
@@ -476,6 +528,15 @@ class Resources(Section):
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None
     """At most this many trials at once; as many as fit where left out."""
+
+
+class Checkpoints(Section):
+    """How often a running trial is written to the study's storage, from where it can go on."""
+
+    every_seconds: NonNegativeFloat = 60.0
+    """Seconds between a trial's checkpoints."""
+    keep: PositiveInt = 2
+    """Checkpoints of a trial that are kept; those of a trial that has ended are removed."""
 
 
 # --- the study --------------------------------------------------------------------------------
@@ -499,13 +560,26 @@ class StudySpec(Section):
     transfer: Transfer | None = None
     confirm: Confirm | None = None
     resources: Resources = Resources()
+    checkpoints: Checkpoints | None = Checkpoints()
+    """null: an interrupted trial starts again from its first step."""
     storage: Annotated[str, Field(min_length=1)] | None = None
-    """Folder of the study's state; runs/NAME where left out."""
+    """Folder of the study's state, or a URL that fsspec can write; runs/NAME where left out."""
 
     @property
     def storage_path(self) -> str:
-        """Folder of the study's state, relative to the working directory unless absolute."""
-        return self.storage or f"runs/{self.name}"
+        """Local folder of the study's state, relative to the working directory unless absolute.
+
+        Of a study whose storage is a URL it is the working copy, runs/NAME.
+        """
+        if self.storage is None or self.storage_url is not None:
+            return f"runs/{self.name}"
+        return self.storage.removeprefix("file://")
+
+    @property
+    def storage_url(self) -> str | None:
+        """The URL that the state is kept at; None for a local folder."""
+        storage = self.storage or ""
+        return storage if "://" in storage and not storage.startswith("file://") else None
 
     def scientific_values(self) -> dict[str, tuple[Any, ...]]:
         """The scientific hyperparameters and their values, in the order of the schema."""

@@ -23,7 +23,7 @@ from scaling.study_file import read_study
 if TYPE_CHECKING:
     from scaling.records import StudyRecord
     from scaling.runner.state import StudyState
-    from scaling.space import DataFacts
+    from scaling.space import Facts
     from scaling.tasks.task import Task
     from scaling.tracking import StudyTracker
 
@@ -175,7 +175,7 @@ def _train(
         try:
             connect(address, log_file)
             view = stack.enter_context(ProgressView(spec, Console()))
-            run = StudyRun(spec, _facts(task), state.folder, [opening.result()], view)
+            run = StudyRun(spec, _facts(task), state, [opening.result()], view)
             study = run.run(environment)
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
@@ -195,10 +195,10 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _facts(task: "Task") -> "DataFacts":
-    from scaling.space import DataFacts
+def _facts(task: "Task") -> "Facts":
+    from scaling.space import Facts
 
-    return DataFacts(task.num_train, task.targets_per_example)
+    return Facts(task.num_train, task.targets_per_example)
 
 
 def _describe_data(task: "Task") -> dict[str, Any]:

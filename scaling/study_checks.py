@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from scaling.batching import nearest_feasible, steps_for_examples
-from scaling.issues import NO_VALUE, Issue, did_you_mean, shown
+from scaling.issues import NO_VALUE, Issue, did_you_mean, first_line, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
     BUILTIN_SOURCES,
@@ -278,7 +278,8 @@ def _fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
 
 def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
     """A batch size is given, and every worker gets an equal share of it."""
-    workers = spec.resources.num_workers
+    num_workers = spec.resources.num_workers
+    workers = 1 if num_workers == "auto" else num_workers
     places = _places(spec, "global_batch_size", recipes=False)
     if not places:
         yield Issue(
@@ -446,6 +447,40 @@ def _search_size(spec: StudySpec) -> Iterator[Issue]:
         yield Issue(path, "must be the size of the grid", trials, str(size))
 
 
+def _early_stopping(spec: StudySpec) -> Iterator[Issue]:
+    """Rungs that some trial can reach, decided by who can tell a worker to stop."""
+    early = spec.search.early_stopping
+    if early is None:
+        return
+    if spec.resources.executor != "pool":
+        yield Issue(
+            "resources.executor", "cannot stop a trial early", spec.resources.executor, "pool"
+        )
+    if early.first_rung_examples is None or spec.budget.measure not in ("steps", "examples"):
+        return
+    batches = _possible(spec, "global_batch_size") - {None}
+    longest = max((size * (_fewest_steps(spec, (size,)) or 0) for size in batches), default=0)
+    if early.first_rung_examples >= longest:
+        yield Issue(
+            "search.early_stopping.first_rung_examples",
+            "no trial gets past it",
+            early.first_rung_examples,
+            f"below {longest}",
+        )
+
+
+def _resources(spec: StudySpec) -> Iterator[Issue]:
+    resources = spec.resources
+    gpus = resources.gpus_per_worker
+    if gpus > 1 and gpus != int(gpus):
+        yield Issue("resources.gpus_per_worker", "above 1 must be whole", gpus)
+    if resources.num_workers == "auto" and resources.executor != "pool":
+        yield Issue(
+            "resources.executor", "cannot measure what num_workers: auto needs",
+            resources.executor, "pool",
+        )  # fmt: skip
+
+
 # --- workload and storage -----------------------------------------------------------------------
 
 
@@ -568,10 +603,24 @@ def _storage(spec: StudySpec) -> Iterator[Issue]:
     storage = spec.storage
     if storage is None:
         return
-    if "://" in storage or "\0" in storage:
+    if spec.storage_url is not None:
+        if problem := _unusable(spec.storage_url):
+            yield Issue("storage", problem, storage, "a folder, or a URL that fsspec can write")
+    elif "\0" in storage:
         yield Issue("storage", "must be the path of a folder", storage)
-    elif _holds(Path.is_file, storage):
+    elif _holds(Path.is_file, spec.storage_path):
         yield Issue("storage", "is a file; must be the path of a folder", storage)
+
+
+def _unusable(url: str) -> str | None:
+    """What keeps fsspec from a URL: an unknown protocol, or one whose package is missing."""
+    import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0])  # pyright: ignore[reportUnknownMemberType]
+    except (ValueError, ImportError) as error:
+        return first_line(error)
+    return None
 
 
 def _holds(test: Callable[[Path], bool], name: str) -> bool:
@@ -599,6 +648,8 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _horizon: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _objective: frozenset({"search", "target"}),
     _search_size: frozenset({"nuisance", "search"}),
+    _early_stopping: frozenset({*_RECIPE_SECTIONS, "search", "budget", "resources"}),
+    _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
     _storage: frozenset({"storage"}),

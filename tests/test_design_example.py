@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.space import DataFacts, planned_search
+from scaling.space import Facts, planned_search
 from scaling.study_file import read_study, study_from_mapping
 from tests.test_study_file import LM
 
@@ -18,7 +18,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
 def test_the_example_plans_its_trials() -> None:
     spec = study_from_mapping(EXAMPLE)
-    trials = planned_search(spec, DataFacts(4000, 7.3))
+    trials = planned_search(spec, Facts(4000, 7.3))
     assert len(trials) == 24
     steps = {t.recipe.global_batch_size: t.recipe.num_steps for t in trials if t.recipe}
     assert steps == {16: 2500, 64: 625, 256: 157, 1024: 150}

@@ -7,7 +7,7 @@ import pytest
 
 from scaling.records import TrialRecord
 from scaling.space import (
-    DataFacts,
+    Facts,
     cells,
     design,
     hyperparameters,
@@ -18,7 +18,7 @@ from scaling.space import (
 )
 from scaling.study_file import study_from_mapping
 
-DATA = DataFacts(num_train=1000, targets_per_example=10.0)
+DATA = Facts(num_train=1000, targets_per_example=10.0)
 
 
 def study(**changes: Any) -> Any:
@@ -70,7 +70,10 @@ def test_a_recipe_is_resolved() -> None:
     )
     cell = {"global_batch_size": 64}
     recipe = resolve(
-        spec, hyperparameters(spec, cell, {"peak_lr": 0.01, "warmup_ratio": 0.1}), seed=3, data=DATA
+        spec,
+        hyperparameters(spec, cell, {"peak_lr": 0.01, "warmup_ratio": 0.1}),
+        seed=3,
+        facts=DATA,
     )
     assert recipe.num_steps == 20  # 1000 / 64 rounds up to 16, min_steps has 20
     assert recipe.warmup_steps == 2
@@ -92,7 +95,7 @@ def test_budgets_round_up(budget: dict[str, Any], num_steps: int | None) -> None
     spec = study(nuisance={"peak_lr": {"choice": [0.1]}})
     spec = spec.model_copy(update={"budget": spec.budget.__class__(**budget)})
     values = hyperparameters(spec, {"global_batch_size": 16}, {"peak_lr": 0.1})
-    assert resolve(spec, values, seed=0, data=DATA).num_steps == num_steps
+    assert resolve(spec, values, seed=0, facts=DATA).num_steps == num_steps
 
 
 def test_base_lr_is_carried_by_its_rule() -> None:
@@ -105,7 +108,7 @@ def test_base_lr_is_carried_by_its_rule() -> None:
     )  # fmt: skip
     choices = {"base_lr": 0.01, "lr_scaling_rule": "linear"}
     values = hyperparameters(spec, {"global_batch_size": 64}, choices)
-    recipe = resolve(spec, values, seed=0, data=DATA)
+    recipe = resolve(spec, values, seed=0, facts=DATA)
     assert recipe.peak_lr == pytest.approx(0.04)
     assert recipe.base_lr == 0.01
 

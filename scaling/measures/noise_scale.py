@@ -91,3 +91,11 @@ class RunningNoise:
         if not self._weight:
             return None
         return NoiseEstimate(self._sq_norm, self._trace)
+
+    def state(self) -> tuple[float, float, float]:
+        """What a continued run needs, for `restore`."""
+        return self._weight, self._sq_norm, self._trace
+
+    def restore(self, state: tuple[float, float, float]) -> None:
+        """Go on from what `state` gave."""
+        self._weight, self._sq_norm, self._trace = state

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from scaling.batching import next_smaller
+from scaling.issues import last_line
 from scaling.records import Recipe
 
 MAX_ATTEMPTS = 3
@@ -17,31 +19,67 @@ EXIT_TIMEOUT_SECONDS = 15.0
 
 Event = dict[str, Any]
 Verdict = Literal["clean", "dirty"]
+Directive = Literal["continue", "stop", "pause"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to execute, on the first `recipe.world_size` ranks of a worker group.
+
+    Attributes:
+        keep_example_losses: Send the losses of single evaluated examples with the last event.
+        may_stop_early: Ask at each rung whether to go on.
+    """
+
+    trial_id: str
+    recipe: Recipe
+    keep_example_losses: bool = False
+    may_stop_early: bool = False
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One job as a rank gets it; `attempt` counts the worker groups that it was given to."""
+    """A job as a rank gets it; `attempt` counts the times that it was given out."""
 
-    key: str
+    job: Job
     attempt: int
     number: int
-    recipe: Recipe
-    keep_example_losses: bool
+    micro_batch_size: int
+
+
+@dataclass(frozen=True)
+class RankError:
+    """Why a rank left a job: the traceback, and whether memory ran out."""
+
+    traceback: str
+    out_of_memory: bool = False
 
 
 @dataclass
-class _Job:
-    key: str
-    recipe: Recipe
-    keep_example_losses: bool
+class _Running:
+    """A job and what became of it.
+
+    Attributes:
+        num_told: Events that the trial has passed on to whoever decides.
+        num_losses: Attempts that ended since workers were lost.
+    """
+
+    job: Job
+    micro_batch_size: int
     attempt: int = 1
+    num_losses: int = 0
     cancelled: bool = False
     ended: bool = False
     events: list[Event] = field(default_factory=list[Event])
-    left: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
-    first_error: str | None = None
+    num_told: int = 0
+    left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
     lost_error: str | None = None
+
+    @property
+    def errors(self) -> list[RankError]:
+        """Of the ranks that left this attempt with one; memory running out comes first."""
+        errors = [error for error in self.left.values() if error is not None]
+        return sorted(errors, key=lambda error: not error.out_of_memory)
 
 
 @dataclass
@@ -50,8 +88,12 @@ class _Slot:
     incarnation: str
     ready: set[int] = field(default_factory=set[int])
     device: str = ""
-    job: _Job | None = None
+    running: _Running | None = None
     number: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        return self.running is None and len(self.ready) == self.world_size
 
 
 class Broker:
@@ -59,7 +101,8 @@ class Broker:
 
     def __init__(self) -> None:
         self._slots: dict[str, _Slot] = {}
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, _Running] = {}
+        self._waiting: list[_Running] = []
         self._changed = asyncio.Condition()
         self._closed = False
 
@@ -70,122 +113,225 @@ class Broker:
     ) -> None:
         """A rank of a (re)started group is ready for jobs.
 
-        A job that was in flight when the group's earlier incarnation died is served again, from
-        its start, up to MAX_ATTEMPTS times.
+        A job that was in flight when the group's earlier incarnation died is served again: it
+        goes on from its checkpoint, up to MAX_ATTEMPTS times.
         """
         known = self._slots.get(slot)
         if known is None or known.incarnation != incarnation:
             number = known.number if known else 0
-            job = known.job if known else None
+            running = known.running if known else None
             known = _Slot(world_size, incarnation, device=device, number=number)
             self._slots[slot] = known
-            if job is not None:
-                self._serve_again(known, job)
+            if running is not None:
+                self._serve_after_loss(known, running)
         known.ready.add(rank)
+        self._hand_out()
         await self._notify()
 
-    def _serve_again(self, slot: _Slot, job: _Job) -> None:
-        if job.cancelled or job.attempt >= MAX_ATTEMPTS:
-            error = job.first_error or job.lost_error or "its worker group died"
-            self._end(job, "failed", error=f"{error.rstrip()} (attempt {job.attempt})")
+    def _serve_after_loss(self, slot: _Slot, running: _Running) -> None:
+        if running.errors and self._serve_smaller(slot, running):
             return
-        job.attempt += 1
-        job.left = {}
-        # What the survivors of a lost group saw does not decide a later attempt.
-        job.lost_error, job.first_error = job.first_error or job.lost_error, None
-        slot.job = job
+        # The first to leave knows the cause; the others only see their peer gone.
+        error = running.errors[0].traceback if running.errors else None
+        running.lost_error = error or running.lost_error
+        running.num_losses += 1
+        if running.cancelled or running.num_losses >= MAX_ATTEMPTS:
+            cause = last_line(running.lost_error or "its worker processes died")
+            times = f"its worker group was lost {running.num_losses} times"
+            self._end(running, "failed", error=f"{times}; the last cause: {cause}")
+            return
+        running.events.append(
+            {
+                "kind": "incident",
+                "incident": {
+                    "kind": "restarted",
+                    "attempt": running.attempt + 1,
+                    "cause": last_line(running.lost_error or "its worker processes died"),
+                },
+            }
+        )
+        self._serve_again(slot, running)
+
+    def _serve_smaller(self, slot: _Slot, running: _Running) -> bool:
+        """After memory ran out: again with a smaller micro-batch; False where that is no help."""
+        recipe = running.job.recipe
+        share = recipe.global_batch_size // recipe.world_size
+        smaller = next_smaller(running.micro_batch_size, share=share)
+        if not running.errors[0].out_of_memory or smaller is None or running.cancelled:
+            return False
+        running.micro_batch_size = smaller
+        incident = {"kind": "out_of_memory", "micro_batch_size": smaller}
+        running.events.append({"kind": "incident", "incident": incident})
+        self._serve_again(slot, running)
+        return True
+
+    def _serve_again(self, slot: _Slot, running: _Running) -> None:
+        running.attempt += 1
+        running.left = {}
+        slot.running = running
         slot.number += 1
 
     async def next_job(
         self, slot: str, incarnation: str, rank: int, after: int
     ) -> Assignment | None:
-        """Wait for a job numbered above `after`; None when the pool is closed."""
+        """Wait for a job numbered above `after` that this rank takes part in.
+
+        Returns:
+            None when the pool is closed, or the group was replaced by another incarnation.
+        """
         state = self._slots[slot]
 
         def is_decided() -> bool:
-            replaced = self._is_replaced(slot, incarnation)
-            served = state.job is not None and state.number > after
-            return self._closed or replaced or (served and len(state.ready) == state.world_size)
+            running = state.running
+            served = (
+                running is not None
+                and state.number > after
+                and len(state.ready) == state.world_size
+                and rank < running.job.recipe.world_size
+            )
+            return self._closed or self._is_replaced(slot, incarnation) or served
 
         await self._wait(is_decided)
-        job = state.job
-        if self._closed or self._is_replaced(slot, incarnation) or job is None:
+        running = state.running
+        if self._closed or self._is_replaced(slot, incarnation) or running is None:
             return None
-        assert rank < state.world_size
-        return Assignment(job.key, job.attempt, state.number, job.recipe, job.keep_example_losses)
+        return Assignment(running.job, running.attempt, state.number, running.micro_batch_size)
 
-    async def report(self, key: str, attempt: int, event: Event) -> bool:
-        """Take an event from a job's first rank; True when the job should stop."""
-        job = self._jobs[key]
-        if job.ended or job.attempt != attempt:
-            return True
-        job.events.append(event)
+    async def report(
+        self, trial_id: str, attempt: int, event: Event, wait: bool = False
+    ) -> Directive:
+        """Take an event from a job's first rank.
+
+        Args:
+            trial_id: Whose.
+            attempt: Events of an earlier attempt are not taken.
+            event: What happened.
+            wait: Return only when the trial has passed the event on and was told to go on.
+        """
+        running = self._jobs.get(trial_id)
+        if running is None or running.ended or running.attempt != attempt:
+            return "stop"
+        running.events.append(event)
+        number = len(running.events)
         await self._notify()
-        return job.cancelled
+        if wait:
+            await self._wait(
+                lambda: running.num_told >= number or self._interrupted(running, attempt)
+            )
+        return self._directive(running, attempt)
+
+    async def interrupted(self, trial_id: str, attempt: int) -> Directive:
+        """Return when a job is to be interrupted, or has ended, and how."""
+        running = self._jobs.get(trial_id)
+        if running is None:
+            return "stop"
+        await self._wait(lambda: self._interrupted(running, attempt))
+        return self._directive(running, attempt)
 
     async def leave(
-        self, slot: str, incarnation: str, key: str, rank: int, error: str | None
+        self, slot: str, incarnation: str, trial_id: str, rank: int, error: RankError | None
     ) -> Verdict:
         """A rank's end of a job; returns when all have ended it.
 
         Returns:
-            `clean` when every rank of the group came back, and the group takes the next job;
+            `clean` when every rank of the job came back, and the group takes the next job;
             `dirty` when one did not within EXIT_TIMEOUT_SECONDS, or the group was replaced:
             then this rank must raise, so that the group is started anew. The fate of the job is
             decided when the next incarnation says hello.
         """
-        state, job = self._slots[slot], self._jobs[key]
-        attempt = job.attempt
-        job.left[rank] = error
-        job.first_error = job.first_error or error
+        if self._is_replaced(slot, incarnation):
+            return "dirty"
+        state, running = self._slots[slot], self._slots[slot].running
+        if running is None or running.job.trial_id != trial_id:
+            return "clean"
+        attempt = running.attempt
+        running.left[rank] = error
+        world_size = running.job.recipe.world_size
 
         def is_replaced() -> bool:
-            return self._is_replaced(slot, incarnation) or job.attempt != attempt
+            return self._is_replaced(slot, incarnation)
+
+        def is_decided() -> bool:
+            return state.running is not running or running.attempt != attempt
 
         await self._notify()
         all_left = await self._wait(
-            lambda: len(job.left) >= state.world_size or is_replaced(), EXIT_TIMEOUT_SECONDS
+            lambda: len(running.left) >= world_size or is_replaced() or is_decided(),
+            EXIT_TIMEOUT_SECONDS,
         )
         if is_replaced() or not all_left:
             return "dirty"
-        if not job.ended:
-            self._end(job, "failed" if job.first_error else "ended", error=job.first_error)
-        if state.job is job:
-            state.job = None
-        await self._notify()
+        if not is_decided():
+            self._settle(state, running)
+            await self._notify()
         return "clean"
+
+    def _settle(self, slot: _Slot, running: _Running) -> None:
+        """All ranks left a job."""
+        slot.running = None
+        errors = running.errors
+        if errors and self._serve_smaller(slot, running):
+            return
+        if errors:
+            self._end(running, "failed", error=errors[0].traceback)
+        elif not running.ended:
+            self._end(running, "ended", error=None)
+        self._hand_out()
 
     # --- asked by trials
 
-    async def submit(self, key: str, recipe: Recipe, keep_example_losses: bool) -> bool:
-        """Wait for a free group and give it a job; False when the pool is closed."""
-        await self._wait(lambda: self._closed or self._free_slot() is not None)
-        slot = self._free_slot()
-        if self._closed or slot is None:
+    async def submit(self, job: Job) -> bool:
+        """Wait until a free group has a job; False when the pool is closed.
+
+        A trial that comes again while its job is known (its actor had died) takes it over, with
+        all its events from the first.
+        """
+        running = self._jobs.get(job.trial_id)
+        if running is None:
+            running = _Running(job, job.recipe.micro_batch_size)
+            self._jobs[job.trial_id] = running
+            self._waiting.append(running)
+            self._hand_out()
+            await self._notify()
+        await self._wait(lambda: self._closed or running.cancelled or running not in self._waiting)
+        if running in self._waiting:
+            self._waiting.remove(running)
+            self._jobs.pop(job.trial_id, None)
             return False
-        slot.job = self._jobs[key] = _Job(key, recipe, keep_example_losses)
-        slot.job.events.append({"kind": "started"})
-        slot.number += 1
-        await self._notify()
         return True
 
-    def _free_slot(self) -> _Slot | None:
-        free = (s for s in self._slots.values() if s.job is None and len(s.ready) == s.world_size)
-        return next(free, None)
+    def _hand_out(self) -> None:
+        """Give waiting jobs to free groups, each group one that needs all of its ranks if any."""
+        for slot in sorted(self._slots.values(), key=lambda slot: slot.world_size):
+            fitting = [r for r in self._waiting if r.job.recipe.world_size <= slot.world_size]
+            if self._closed or not slot.is_free or not fitting:
+                continue
+            running = max(fitting, key=lambda r: r.job.recipe.world_size)  # of equals the first
+            self._waiting.remove(running)
+            running.events.append({"kind": "started"})
+            slot.running = running
+            slot.number += 1
 
-    async def next_events(self, key: str, after: int, timeout: float) -> list[Event]:
+    async def next_events(self, trial_id: str, after: int, timeout: float) -> list[Event]:
         """The events after the first `after`; waits up to `timeout` seconds for one."""
-        job = self._jobs[key]
-        await self._wait(lambda: len(job.events) > after, timeout)
-        return job.events[after:]
+        running = self._jobs[trial_id]
+        await self._wait(lambda: len(running.events) > after, timeout)
+        return running.events[after:]
 
-    async def cancel(self, key: str) -> None:
-        """Ask a job to stop at its next report; one that has ended is forgotten."""
-        job = self._jobs.get(key)
-        if job is not None and not job.ended:
-            job.cancelled = True
-        else:
-            self._jobs.pop(key, None)
+    async def told(self, trial_id: str, num_events: int) -> None:
+        """A trial passed on so many events and goes on; who waits at a report may too."""
+        running = self._jobs.get(trial_id)
+        if running is not None:
+            running.num_told = max(running.num_told, num_events)
+            await self._notify()
+
+    async def cancel(self, trial_id: str) -> None:
+        """Ask a job to stop; one that has ended is forgotten."""
+        running = self._jobs.get(trial_id)
+        if running is not None:
+            running.cancelled = True
+            if running.ended:
+                del self._jobs[trial_id]
         await self._notify()
 
     # --- asked by the driver
@@ -196,30 +342,43 @@ class Broker:
         return [slot.device for slot in slots if len(slot.ready) == slot.world_size]
 
     async def slot_ended(self, slot: str, error: str) -> None:
-        """A slot will not come back: its job fails, and without any slot the pool is closed."""
+        """A slot will not come back: its job fails; jobs that no other slot fits fail too."""
         state = self._slots.pop(slot, None)
-        if state is not None and state.job is not None and not state.job.ended:
-            self._end(state.job, "failed", error=error)
+        if state is not None and state.running is not None and not state.running.ended:
+            self._end(state.running, "failed", error=error)
         if not self._slots:
             self._closed = True
+        largest = max((slot.world_size for slot in self._slots.values()), default=0)
+        for running in list(self._waiting):
+            if running.job.recipe.world_size > largest and not self._closed:
+                self._waiting.remove(running)
+                self._end(running, "failed", error=error)
         await self._notify()
 
     async def close(self) -> None:
-        """Ask every running job to stop; a group ends when it next waits for a job."""
+        """Ask every running job to pause; a group ends when it next waits for a job."""
         self._closed = True
-        for job in self._jobs.values():
-            job.cancelled = True
         await self._notify()
 
     # --- inside
+
+    def _directive(self, running: _Running, attempt: int) -> Directive:
+        if running.cancelled or running.ended or running.attempt != attempt:
+            return "stop"
+        return "pause" if self._closed else "continue"
+
+    def _interrupted(self, running: _Running, attempt: int) -> bool:
+        return self._directive(running, attempt) != "continue"
 
     def _is_replaced(self, slot: str, incarnation: str) -> bool:
         known = self._slots.get(slot)
         return known is None or known.incarnation != incarnation
 
-    def _end(self, job: _Job, kind: str, *, error: str | None) -> None:
-        job.ended = True
-        job.events.append({"kind": kind, "error": error})
+    def _end(self, running: _Running, kind: str, *, error: str | None) -> None:
+        running.ended = True
+        running.events.append({"kind": kind, "error": error})
+        if running.cancelled:  # nobody reads its events any more
+            self._jobs.pop(running.job.trial_id, None)
 
     async def _notify(self) -> None:
         async with self._changed:

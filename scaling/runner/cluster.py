@@ -83,31 +83,43 @@ def _log_to_file(log_file: Path) -> None:
         logger.propagate = False
 
 
-def num_slots(resources: Resources) -> int:
-    """How many trials this cluster runs at once.
+def num_workers_that_fit(resources: Resources) -> int:
+    """How many workers this cluster has room for.
 
     Raises:
-        ClusterError: If it cannot run one.
+        ClusterError: If that is not enough for one trial.
     """
     nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-    workers = sum(_workers_on(node["Resources"], resources) for node in nodes)
-    fitting = workers // resources.num_workers
-    if fitting < 1:
+    fitting = sum(workers_on(node["Resources"], resources) for node in nodes)
+    needed = 1 if resources.num_workers == "auto" else resources.num_workers
+    if fitting < needed:
         cpus, gpus = (sum(n["Resources"].get(k, 0) for n in nodes) for k in ("CPU", "GPU"))
         raise ClusterError(
-            f"the cluster cannot run one trial: {resources.num_workers} workers of "
+            f"the cluster cannot run one trial: {needed} workers of "
             f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs are asked "
             f"for, and {len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs are there; "
             "lower resources.num_workers, cpus_per_worker or gpus_per_worker"
         )
-    return min(fitting, resources.max_slots or fitting)
+    return fitting
 
 
-def _workers_on(node: dict[str, float], resources: Resources) -> int:
-    limits = [node.get("CPU", 0) / resources.cpus_per_worker]
-    if resources.gpus_per_worker:
-        limits.append(node.get("GPU", 0) / resources.gpus_per_worker)
-    return int(min(limits))
+def workers_on(node: dict[str, float], resources: Resources) -> int:
+    """How many workers a node with these resources has room for.
+
+    A worker with a share of a GPU has it on one GPU: two workers of 0.6 do not fit on 1.2.
+    """
+    limits = [_times(node.get("CPU", 0), resources.cpus_per_worker)]
+    gpus, num_gpus = resources.gpus_per_worker, int(node.get("GPU", 0))
+    if 0 < gpus < 1:
+        limits.append(num_gpus * _times(1, gpus))
+    elif gpus:
+        limits.append(num_gpus // int(gpus))
+    return min(limits)
+
+
+def _times(whole: float, part: float) -> int:
+    """How often a part goes into a whole, the error of floats aside: 0.1 goes into 0.3 thrice."""
+    return int(whole / part + 1e-9)
 
 
 def worker_resources(resources: Resources) -> dict[str, float]:

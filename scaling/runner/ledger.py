@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from scaling.records import ENDED, Measurement, Status, TrialRecord
 
@@ -59,6 +59,12 @@ class Ledger:
         new = after.measurements[len(before.measurements) :]
         for observer in self._observers:
             observer.trial_measured(trial_id, new)
+
+    def note(self, trial_id: str, incident: Mapping[str, Any]) -> None:
+        """Keep what happened to a running trial besides training; said twice it is kept once."""
+        record = self.records[trial_id]
+        if record.status == "running" and incident not in record.incidents:
+            self.records[trial_id] = replace(record, incidents=(*record.incidents, dict(incident)))
 
     def end(self, trial_id: str, status: Status, error: str | None = None) -> None:
         """A trial ended; the first end counts."""

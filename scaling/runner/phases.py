@@ -1,29 +1,40 @@
 """A study from its first trial to its last: search, then transfer and confirm."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from ray import tune
-from ray.tune.experiment import Trial
 
-from scaling.records import Measurement, Phase, StudyRecord, TrialRecord, best_trial
-from scaling.runner.broker import Event
-from scaling.runner.cluster import num_slots
+from scaling.records import Phase, StudyRecord, best_trial
+from scaling.runner.broker import Job
+from scaling.runner.cluster import ClusterError, num_workers_that_fit
 from scaling.runner.ledger import Ledger, Observer, by_cell
+from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
+from scaling.runner.scheduler import LedgerScheduler
 from scaling.runner.search import CellSearches, PlannedTrials
+from scaling.runner.state import StudyState
 from scaling.runner.trainer_per_trial import train_alone
 from scaling.runner.worker_pool import WorkerPool
-from scaling.space import DataFacts, PlannedTrial, cells, planned_replicates, planned_search
+from scaling.runner.world_sizes import (
+    Layout,
+    Speeds,
+    fastest,
+    leaves_idle,
+    planned_work,
+    regrouped,
+    side_by_side,
+    to_measure,
+)
+from scaling.space import Facts, PlannedTrial, cells, planned_replicates, planned_search
 from scaling.spec import StudySpec
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
 # those that the worker groups take whole.
 _RELAY_RESOURCES: dict[str, float] = {"memory": 1e6}
+MAX_ACTOR_LOSSES = 5  # of one trial; its job on the workers does not notice
 
 
 class PhaseObserver(Observer, Protocol):
@@ -32,8 +43,8 @@ class PhaseObserver(Observer, Protocol):
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
 
-    def workers_ready(self, devices: Sequence[str]) -> None:
-        """The worker groups can train."""
+    def workers_ready(self, sizes: Sequence[int], devices: Sequence[str]) -> None:
+        """The worker groups can train: workers of each, and what they compute on."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +53,15 @@ class StudyRun:
 
     Attributes:
         spec: The study.
-        data: Sizes of its data.
-        storage: Absolute folder of the study's state; it exists.
+        facts: Sizes of its data.
+        state: Its opened folder.
         observers: Told of every trial.
         view: Told of every trial and phase.
     """
 
     spec: StudySpec
-    data: DataFacts
-    storage: Path
+    facts: Facts
+    state: StudyState
     observers: Sequence[Observer]
     view: PhaseObserver
 
@@ -59,21 +70,23 @@ class StudyRun:
 
         Raises:
             ClusterError: If the cluster cannot run one trial, or loses its worker groups.
+            OSError: If the study's state cannot be written.
         """
-        ledger = Ledger(self.storage, [*self.observers, self.view])
+        ledger = Ledger(self.state.folder, [*self.observers, self.view])
         for record in ledger.records.values():  # a run that was cut off may not have told these
             for observer in self.observers:
                 observer.trial_ended(record)
-        spec, data = self.spec, self.data
-        search = planned_search(spec, data)
+        spec = self.spec
         # A cell's best recipe stays what its replicates were made from.
         is_decided = any(record.phase != "search" for record in ledger.records.values())
         with _Executor(self, ledger) as executor:
-            searches = CellSearches(spec, self.storage, data, ledger.records)
+            facts = replace(self.facts, world_sizes=executor.world_sizes())
+            search = planned_search(spec, facts)
+            searches = CellSearches(spec, self.state.folder, facts, ledger.records)
             executor.run(("search",), search, searches, rerun_failed=not is_decided)
             found = (best_trial(by_cell(ledger.records, cell), spec) for cell in cells(spec))
             best = [record for record in found if record is not None]
-            replicates, refused = planned_replicates(spec, best, data)
+            replicates, refused = planned_replicates(spec, best, facts)
             phases: list[Phase] = [p for p in ("transfer", "confirm") if getattr(spec, p)]
             if phases:
                 executor.run(phases, replicates, None, rerun_failed=True)
@@ -91,8 +104,10 @@ class _Executor:
     def __init__(self, run: StudyRun, ledger: Ledger) -> None:
         self._run = run
         self._ledger = ledger
+        self._ray_folder = run.state.folder / "ray"
+        self._checkpoints = run.state.checkpoints
         self._pool: WorkerPool | None = None
-        self._num_slots = 0
+        self._sizes: tuple[int, ...] = ()
 
     def __enter__(self) -> "_Executor":
         return self
@@ -100,6 +115,36 @@ class _Executor:
     def __exit__(self, *error: Any) -> None:
         if self._pool is not None:
             self._pool.__exit__(*error)
+
+    def world_sizes(self) -> dict[int, int]:
+        """Workers of a trial by batch size where the study leaves it open; decided once a study."""
+        spec, state = self._run.spec, self._run.state
+        if spec.resources.num_workers != "auto":
+            return {}
+        if state.decided is None:
+            layout, speeds = self._measured_layout()
+            state.decide(
+                {
+                    "world_sizes": {str(b): k for b, k in layout.world_sizes.items()},
+                    "examples_per_second": {f"{b} on {k}": v for (b, k), v in speeds.items()},
+                }
+            )
+        return {int(batch): k for batch, k in (state.decided or {})["world_sizes"].items()}
+
+    def _measured_layout(self) -> tuple[Layout, Speeds]:
+        """The layout that ends the study soonest; measured only where workers would idle."""
+        spec, max_slots = self._run.spec, self._run.spec.resources.max_slots
+        num_workers = num_workers_that_fit(spec.resources)
+        simple = side_by_side(num_workers, max_slots)
+        work = planned_work(spec, self._run.facts)
+        if not leaves_idle(simple, work, num_workers):
+            return simple, {}
+        pairs = to_measure(work, num_workers)
+        with self._new_pool((max(k for _, k in pairs),)) as pool:
+            pool.wait_until_ready()
+            speeds = measured_speeds(spec, self._run.facts, pairs, pool)
+        layout = fastest(work, speeds, num_workers=num_workers, max_slots=max_slots)
+        return layout, speeds
 
     def run(
         self,
@@ -120,24 +165,26 @@ class _Executor:
         if not missing:
             return
         self._start()
-        trainable = tune.with_resources(
-            train_alone if self._pool is None else relay,
-            tune.PlacementGroupFactory([_RELAY_RESOURCES]),
+        early_stopping = self._run.spec.search.early_stopping if searches is not None else None
+        scheduler = LedgerScheduler(
+            self._ledger, self._run.state.folder, self._checkpoints, early_stopping, self._cancel
         )
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(
+                train_alone if self._pool is None else relay,
+                tune.PlacementGroupFactory([_RELAY_RESOURCES]),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=PlannedTrials(missing, self._config, self._ledger.records, searches),
+                scheduler=scheduler,
                 num_samples=len(missing),
-                # One more than fits waits at the broker, so that no group is idle between trials.
-                max_concurrent_trials=self._num_slots + (self._pool is not None),
+                max_concurrent_trials=self._num_concurrent(),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="-".join(phases),
-                storage_path=str(self._run.storage / "ray"),
-                callbacks=[_Recorder(self._ledger, self._run.storage)],
-                failure_config=tune.FailureConfig(max_failures=0),
+                storage_path=str(self._ray_folder),
+                failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
                 verbose=0,
             ),
         )
@@ -145,89 +192,68 @@ class _Executor:
         if self._pool is not None:
             self._pool.check()
 
+    def _num_concurrent(self) -> int:
+        """As many as there are groups; on the pool one more for each size of group.
+
+        Those wait at the broker, so that no group is idle between trials.
+        """
+        waiting = 0 if self._pool is None else len(set(self._sizes))
+        return len(self._sizes) + waiting
+
+    def _cancel(self, trial_id: str) -> None:
+        if self._pool is not None:
+            self._pool.cancel(trial_id)
+
     def _start(self) -> None:
-        if self._num_slots:
+        if self._sizes:
             return
+        self._sizes = self._group_sizes()
+        if self._run.spec.resources.executor == "pool":
+            self._pool = self._new_pool(self._sizes).__enter__()
+            self._run.view.workers_ready(self._sizes, self._pool.wait_until_ready())
+
+    def _group_sizes(self) -> tuple[int, ...]:
         spec = self._run.spec
-        self._num_slots = num_slots(spec.resources)
-        if spec.resources.executor == "pool":
-            self._pool = WorkerPool(
-                spec, num_slots=self._num_slots, storage=self._run.storage / "ray"
-            ).__enter__()
-            self._run.view.workers_ready(self._pool.wait_until_ready())
+        resources = spec.resources
+        num_workers = num_workers_that_fit(resources)
+        if resources.num_workers != "auto":
+            fitting = num_workers // resources.num_workers
+            return (resources.num_workers,) * min(fitting, resources.max_slots or fitting)
+        try:
+            return regrouped(
+                self.world_sizes(), planned_work(spec, self._run.facts),
+                num_workers=num_workers, max_slots=resources.max_slots,
+            ).sizes  # fmt: skip
+        except ValueError as error:
+            raise ClusterError(
+                f"the cluster is smaller than the one that this study was started on: {error}; "
+                "resume it on one as large"
+            ) from error
+
+    def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
+        return WorkerPool(
+            self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints
+        )
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
         """What a Tune trial is given; its record is announced when it starts."""
         record = planned.record()
-        config = {
-            "trial_id": record.trial_id,
-            "record": record.to_json(),
-            "recipe": asdict(record.recipe),
-            "keep_example_losses": record.phase == "confirm",
-        }
+        is_search = record.phase == "search"
+        job = Job(
+            record.trial_id,
+            record.recipe,
+            keep_example_losses=record.phase == "confirm",
+            may_stop_early=is_search and self._run.spec.search.early_stopping is not None,
+        )
+        config = {"record": record.to_json(), "job": job}
         if self._pool is not None:
             return config | {"broker": self._pool.broker_name}
-        spec = self._run.spec.model_dump_json(exclude_unset=True)
-        storage = str(self._run.storage / "ray" / "trainers")
-        return config | {"spec": spec, "storage": storage, "working_folder": str(Path.cwd())}
-
-
-class _Recorder(tune.Callback):
-    """Writes the events of Tune's trials into the ledger."""
-
-    def __init__(self, ledger: Ledger, storage: Path) -> None:
-        self._ledger = ledger
-        self._storage = storage
-        self._outcomes: dict[str, Event] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles callbacks with the experiment's state, which is never restored from here.
-        return {}
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        for event in result.get("events", ()):
-            self._record(trial.config, event)
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        self._record(trial.config, {"kind": "failed", "error": "its Tune actor died"})
-
-    def _record(self, config: dict[str, Any], event: Event) -> None:
-        trial_id: str = config["trial_id"]
-        if (
-            trial_id not in self._ledger.records
-            or self._ledger.records[trial_id].status == "failed"
-        ):
-            self._ledger.start(TrialRecord.from_json(config["record"]))
-        match event["kind"]:
-            case "measured":
-                measurements = [Measurement(**values) for values in event["measurements"]]
-                self._ledger.measure(trial_id, measurements)
-            case "outcome":
-                self._outcomes[trial_id] = event
-                self._keep_example_losses(trial_id, event["example_losses"])
-            case "ended":
-                self._ledger.end(trial_id, self._outcomes[trial_id]["status"])
-            case "failed":
-                self._ledger.end(trial_id, "failed", _last_line(event["error"]))
-            case _:
-                pass
-
-    def _keep_example_losses(self, trial_id: str, losses: dict[str, Any]) -> None:
-        """Per-example losses of the last evaluation, as Parquet: split, loss_sum, num_targets."""
-        if not losses:
-            return
-        columns: dict[str, list[Any]] = {"split": [], "loss_sum": [], "num_targets": []}
-        for split, values in losses.items():
-            columns["split"] += [split] * len(values["loss_sums"])
-            columns["loss_sum"] += values["loss_sums"]
-            columns["num_targets"] += values["num_targets"]
-        folder = self._storage / "example_losses"
-        folder.mkdir(exist_ok=True)
-        pq.write_table(pa.table(columns), folder / f"{trial_id}.parquet")
+        return config | {
+            "spec": self._run.spec.model_dump_json(exclude_unset=True),
+            "storage": str(self._ray_folder / "trainers"),
+            "checkpoints": self._checkpoints,
+            "working_folder": str(Path.cwd()),
+        }
 
 
 def _in_running_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
@@ -235,8 +261,3 @@ def _in_running_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
     if any(trial.recipe is None for trial in planned):
         return sorted(planned, key=lambda trial: trial.trial_id.rsplit("-", 1)[1])
     return sorted(planned, key=lambda trial: trial.expected_work, reverse=True)
-
-
-def _last_line(error: str | None) -> str:
-    lines = (error or "unknown error").strip().splitlines()
-    return lines[-1][:1000]

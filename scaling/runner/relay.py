@@ -3,33 +3,37 @@
 This module imports no torch: a Tune actor that loads it starts in a second.
 """
 
-import uuid
 from typing import Any
 
 import ray
 from ray import tune
 
-from scaling.records import Recipe
-from scaling.runner.broker import Event
+from scaling.runner.broker import Event, Job
 
 POLL_SECONDS = 10.0
 
 
 def relay(config: dict[str, Any]) -> None:
-    """Run one trial on whichever worker group is free first."""
+    """Run one trial on whichever worker group is free first.
+
+    Where Tune stops the trial, `tune.report` raises SystemExit, and the job is told to stop.
+    """
     broker: Any = ray.get_actor(config["broker"])
-    key = f"{config['trial_id']}-{uuid.uuid4().hex[:8]}"
-    recipe = Recipe(**config["recipe"])
-    if not ray.get(broker.submit.remote(key, recipe, config["keep_example_losses"])):
+    job: Job = config["job"]
+    if not ray.get(broker.submit.remote(job)):
         raise RuntimeError("the worker pool was closed")
-    num_seen = 0
+    num_told = 0
     try:
         while True:
-            events: list[Event] = ray.get(broker.next_events.remote(key, num_seen, POLL_SECONDS))
-            num_seen += len(events)
-            if events:
-                tune.report({"events": events})
+            events: list[Event] = ray.get(
+                broker.next_events.remote(job.trial_id, num_told, POLL_SECONDS)
+            )
+            if not events:
+                continue
+            tune.report({"events": events})
+            num_told += len(events)
+            broker.told.remote(job.trial_id, num_told)
             if any(event["kind"] in ("ended", "failed") for event in events):
                 return
     finally:
-        ray.get(broker.cancel.remote(key))
+        ray.get(broker.cancel.remote(job.trial_id))

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from scaling.records import TrialRecord, objective_value
 from scaling.space import (
     Cell,
-    DataFacts,
+    Facts,
     PlannedTrial,
     cell_name,
     cell_seed,
@@ -38,11 +38,11 @@ class CellSearches:
         self,
         spec: StudySpec,
         storage: Path,
-        data: DataFacts,
+        facts: Facts,
         records: Mapping[str, TrialRecord],
     ) -> None:
         optuna.logging.disable_default_handler()
-        self._spec, self._data, self._records = spec, data, records
+        self._spec, self._facts, self._records = spec, facts, records
         self._distributions = optuna_distributions(spec)
         backend = JournalFileBackend(str(storage / "optuna.journal"))
         self._storage = JournalStorage(backend)
@@ -67,7 +67,7 @@ class CellSearches:
         if planned.recipe is not None:
             return planned
         values = hyperparameters(self._spec, planned.cell, trial.params)
-        recipe = resolve(self._spec, values, seed=self._spec.seed, data=self._data)
+        recipe = resolve(self._spec, values, seed=self._spec.seed, facts=self._facts)
         return replace(planned, choices=trial.params, recipe=recipe)
 
     def tell(self, record: TrialRecord) -> None:

@@ -24,12 +24,14 @@ class StudyState:
         study_id: The same when the study is resumed.
         is_new: Whether it was created here.
         lock: Held until this process ends or closes it.
+        url: Where the state is kept besides `folder`, where the storage is a URL.
     """
 
     folder: Path
     study_id: str
     is_new: bool
     lock: TextIO
+    url: str | None = None
 
     @classmethod
     def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
@@ -54,19 +56,32 @@ class StudyState:
             if file.exists():
                 known = _known(file)
                 _require_same_data(known["data_sha256"], data_sha256, shown)
-                return cls(file.parent, known["study_id"], is_new=False, lock=lock)
+                return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
-            partial = file.with_suffix(".part")
-            partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-            partial.replace(file)
-            return cls(file.parent, study_id, is_new=True, lock=lock)
+            _write(file, content)
+            return cls(file.parent, study_id, True, lock, spec.storage_url)
         except StateError:
             lock.close()
             raise
         except OSError as error:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder or URL with a folder of checkpoints for each trial."""
+        return f"{self.url or self.folder}/checkpoints"
+
+    @property
+    def decided(self) -> dict[str, Any] | None:
+        """What was decided for the whole study when it first ran; None before that."""
+        return _known(self.folder / "study.json").get("decided")
+
+    def decide(self, decided: dict[str, Any]) -> None:
+        """Keep what was decided, for when the study is resumed."""
+        file = self.folder / "study.json"
+        _write(file, _known(file) | {"decided": decided})
 
     def discard_if_new(self) -> None:
         """Forget a study that was refused before its first trial ended."""
@@ -112,6 +127,12 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 def _known(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    partial.replace(file)
 
 
 def _require_same_data(known: str, now: str, shown: str) -> None:

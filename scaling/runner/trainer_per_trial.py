@@ -11,27 +11,31 @@ from ray import tune
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from scaling.records import Recipe
-from scaling.runner.broker import Event
-from scaling.runner.trial import run_trial
+from scaling.runner.broker import Job
+from scaling.runner.trial import Event, checkpoints_of, run_trial
 from scaling.runner.worker_pool import enter_folder, scaling_config, torch_config
 from scaling.spec import StudySpec
 from scaling.tasks.task import prepare_task
 from scaling.training.parallel import Workers, use_threads
+from scaling.training.supervision import Directive
+
+MAX_GROUP_RESTARTS = 2  # a lost group goes on from the checkpoint
 
 
 def train_alone(config: dict[str, Any]) -> None:
     """A Tune trial with its own worker group; its events reach Tune through Ray Train."""
     spec = StudySpec.model_validate_json(config["spec"])
+    job: Job = config["job"]
     trainer = TorchTrainer(
         run_alone,
         train_loop_config=config,
-        scaling_config=scaling_config(spec.resources),
+        scaling_config=scaling_config(spec.resources, job.recipe.world_size),
         torch_config=torch_config(spec.resources),
         run_config=ray.train.RunConfig(
-            name=config["trial_id"],
+            name=job.trial_id,
             storage_path=config["storage"],
             callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(max_failures=MAX_GROUP_RESTARTS),
         ),
     )
     try:
@@ -46,16 +50,28 @@ def run_alone(config: dict[str, Any]) -> None:
     """What each rank of the trial's worker group runs."""
     enter_folder(config["working_folder"])
     spec = StudySpec.model_validate_json(config["spec"])
+    job: Job = config["job"]
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-
-    def send(event: Event) -> bool:
-        ray.train.report({"events": [event]})  # a collective: every rank calls it
-        return False
-
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
-    send({"kind": "started"})
+    channel = _Channel()
+    channel.send({"kind": "started"})
     run_trial(
-        prepare_task(spec.workload, spec.evaluation), spec, Recipe(**config["recipe"]),
-        workers, send, keep_example_losses=config["keep_example_losses"], send_interval_seconds=0.0,
+        prepare_task(spec.workload, spec.evaluation), spec, job, workers, channel,
+        checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
+        micro_batch_size=job.recipe.micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip
+
+
+class _Channel:
+    """See `scaling.runner.trial.Channel`; Ray Train tells a worker nothing back."""
+
+    def send(self, event: Event, *, wait: bool = False) -> Directive:
+        """Report to Ray Train, a collective: every rank calls it."""
+        del wait
+        ray.train.report({"events": [event]})
+        return "continue"
+
+    def directive(self) -> Directive:
+        """To go on."""
+        return "continue"

@@ -1,79 +1,119 @@
 """One trial on the workers: from a recipe to events that the driver records."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Protocol
 
-from scaling.records import Measurement, Recipe
+from scaling.records import Measurement
+from scaling.runner.broker import Job
 from scaling.spec import StudySpec
 from scaling.tasks.task import Task
-from scaling.training.loop import Directive, train
+from scaling.training.checkpoint import CheckpointStore
+from scaling.training.loop import train
 from scaling.training.parallel import Workers
+from scaling.training.supervision import Directive, Supervision
 
 Event = dict[str, Any]
-Send = Callable[[Event], bool]
 
 # Measurements are sent together when they come faster than this.
 SEND_INTERVAL_SECONDS = 0.5
 
 
+class Channel(Protocol):
+    """A trial's line to whoever records it; every rank has one and uses it alike."""
+
+    def send(self, event: Event, *, wait: bool = False) -> Directive:
+        """Send an event; with `wait` the answer is the decision on it."""
+        ...
+
+    def directive(self) -> Directive:
+        """What is wanted of the trial; the first rank's answer counts."""
+        ...
+
+
 class MeasurementSender:
     """Sends measurements in groups, so that frequent evaluation costs the loop nothing."""
 
-    def __init__(self, send: Send, interval_seconds: float) -> None:
-        self._send = send
+    def __init__(self, channel: Channel, interval_seconds: float) -> None:
+        self._channel = channel
         self._interval_seconds = interval_seconds
-        self._unsent: list[Event] = []
+        self._unsent: list[dict[str, Any]] = []
         self._sent_at = 0.0
 
-    def report(self, measurement: Measurement) -> Directive:
+    def report(self, measurement: Measurement, *, at_rung: bool) -> Directive:
         """The loop's `report`."""
         self._unsent.append(asdict(measurement))
+        if at_rung:
+            return self.flush(at_rung=True)
         if time.monotonic() - self._sent_at < self._interval_seconds:
             return "continue"
         return self.flush()
 
-    def flush(self) -> Directive:
-        """Send what is left."""
-        event = {"kind": "measured", "measurements": self._unsent}
+    def flush(self, *, at_rung: bool = False) -> Directive:
+        """Send what is left; `at_rung` waits for the decision on the last of them."""
+        event = {"kind": "measured", "measurements": self._unsent, "at_rung": at_rung}
         self._unsent, self._sent_at = [], time.monotonic()
-        return "stop" if self._send(event) else "continue"
+        return self._channel.send(event, wait=at_rung)
 
 
 def run_trial(
     task: Task,
     spec: StudySpec,
-    recipe: Recipe,
+    job: Job,
     workers: Workers,
-    send: Send,
+    channel: Channel,
     *,
-    keep_example_losses: bool,
+    checkpoints: str,
+    micro_batch_size: int,
     send_interval_seconds: float = SEND_INTERVAL_SECONDS,
 ) -> None:
     """Train by a recipe; send measurements and at last how it ended.
 
     Args:
         task: Prepared once, used by every trial of this process.
-        spec: The study: when to evaluate.
-        recipe: What to train.
+        spec: The study: when to evaluate, when to stop early, how often to save.
+        job: What to train.
         workers: This process among the trial's.
-        send: Takes an event; True asks the trial to stop. Called on every rank.
-        keep_example_losses: Send the losses of single evaluated examples with the last event.
+        channel: Where events go.
+        checkpoints: Folder or URL of this trial's checkpoints.
+        micro_batch_size: The recipe's, or a smaller one after memory ran out.
         send_interval_seconds: Measurements that come faster are sent together. Must be 0 where
             sending is a collective, since the workers' clocks differ.
     """
-    sender = MeasurementSender(send, send_interval_seconds)
-    outcome = train(task, recipe, spec.evaluation, workers, sender.report)
+    sender = MeasurementSender(channel, send_interval_seconds)
+    saved = spec.checkpoints
+    supervision = Supervision(
+        early_stopping=spec.search.early_stopping if job.may_stop_early else None,
+        checkpoints=CheckpointStore(checkpoints, keep=saved.keep) if saved else None,
+        checkpoint_seconds=saved.every_seconds if saved else 0.0,
+        directive=channel.directive,
+        note=lambda incident: _note(channel, incident),
+    )
+    share = job.recipe.global_batch_size // job.recipe.world_size
+    recipe = replace(
+        job.recipe,
+        micro_batch_size=micro_batch_size,
+        grad_accum_steps=share // micro_batch_size,
+    )
+    outcome = train(task, recipe, spec.evaluation, workers, sender.report, supervision)
     sender.flush()
     example_losses = {
         split: {"loss_sums": losses.loss_sums.tolist(), "num_targets": losses.num_targets.tolist()}
         for split, losses in outcome.example_losses.items()
     }
-    send(
+    channel.send(
         {
             "kind": "outcome",
             "status": outcome.status,
-            "example_losses": example_losses if keep_example_losses else {},
+            "example_losses": example_losses if job.keep_example_losses else {},
         }
     )
+
+
+def _note(channel: Channel, incident: Any) -> None:
+    channel.send({"kind": "incident", "incident": dict(incident)})
+
+
+def checkpoints_of(root: str, trial_id: str) -> str:
+    """Folder or URL of one trial's checkpoints, in a study's."""
+    return f"{root}/{trial_id}"

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,11 +21,12 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from scaling.runner.broker import Assignment, Broker, Event
+from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
 from scaling.runner.cluster import ClusterError, worker_resources
-from scaling.runner.trial import run_trial
+from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
 from scaling.tasks.task import Task, prepare_task
+from scaling.training.memory import is_out_of_memory
 from scaling.training.parallel import Workers, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
@@ -33,12 +35,22 @@ MAX_GROUP_RESTARTS = 10
 
 
 class WorkerPool:
-    """Long-lived worker groups, and the broker that gives them jobs. A context manager."""
+    """Long-lived worker groups, and the broker that gives them jobs. A context manager.
 
-    def __init__(self, spec: StudySpec, *, num_slots: int, storage: Path) -> None:
+    Args:
+        spec: The study.
+        sizes: Workers of each group (slot).
+        storage: Folder for what Ray Train writes.
+        checkpoints: Folder or URL with a folder of checkpoints for each trial.
+    """
+
+    def __init__(
+        self, spec: StudySpec, *, sizes: Sequence[int], storage: Path, checkpoints: str
+    ) -> None:
         self._spec = spec
-        self._num_slots = num_slots
+        self._sizes = tuple(sizes)
         self._storage = storage
+        self._checkpoints = checkpoints
         self.broker_name = f"broker-{uuid.uuid4().hex[:12]}"
         actor: Any = ray.remote(Broker)
         self._broker: Any = actor.options(
@@ -48,9 +60,11 @@ class WorkerPool:
         self._errors: dict[str, BaseException] = {}
 
     def __enter__(self) -> "WorkerPool":
-        for number in range(self._num_slots):
+        for number, size in enumerate(self._sizes):
             slot = f"slot{number}"
-            thread = threading.Thread(target=self._run_slot, args=(slot,), name=slot, daemon=True)
+            thread = threading.Thread(
+                target=self._run_slot, args=(slot, size), name=slot, daemon=True
+            )
             thread.start()
             self._threads.append(thread)
         return self
@@ -80,7 +94,7 @@ class WorkerPool:
         while time.monotonic() < deadline:
             self.check()
             devices: list[str] = ray.get(self._broker.devices.remote())
-            if len(devices) == self._num_slots:
+            if len(devices) == len(self._sizes):
                 return devices
             time.sleep(0.1)
         raise ClusterError(
@@ -94,7 +108,26 @@ class WorkerPool:
             last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             raise ClusterError(f"worker group {slot} ended: {last_line}") from error
 
-    def _run_slot(self, slot: str) -> None:
+    def cancel(self, trial_id: str) -> None:
+        """Ask a trial's job to stop, where it has one."""
+        ray.get(self._broker.cancel.remote(trial_id))
+
+    def execute(self, job: Job) -> list[Event]:
+        """Run a job without Tune; returns its events when it has ended."""
+        events: list[Event] = []
+        if not ray.get(self._broker.submit.remote(job)):
+            raise ClusterError("all worker groups ended")
+        while not events or events[-1]["kind"] not in ("ended", "failed"):
+            self.check()
+            events += ray.get(self._broker.next_events.remote(job.trial_id, len(events), 10.0))
+        self.cancel(job.trial_id)
+        return events
+
+    def checkpoints_of(self, trial_id: str) -> str:
+        """Folder or URL of a trial's checkpoints."""
+        return checkpoints_of(self._checkpoints, trial_id)
+
+    def _run_slot(self, slot: str, size: int) -> None:
         resources = self._spec.resources
         trainer = TorchTrainer(
             serve_jobs,
@@ -103,8 +136,9 @@ class WorkerPool:
                 "slot": slot,
                 "spec": self._spec.model_dump_json(exclude_unset=True),
                 "working_folder": str(Path.cwd()),
+                "checkpoints": self._checkpoints,
             },
-            scaling_config=scaling_config(resources),
+            scaling_config=scaling_config(resources, size),
             torch_config=torch_config(resources),
             run_config=ray.train.RunConfig(
                 name=f"{self.broker_name}-{slot}",
@@ -120,10 +154,10 @@ class WorkerPool:
                 ray.get(self._broker.slot_ended.remote(slot, str(error)))
 
 
-def scaling_config(resources: Resources) -> ray.train.ScalingConfig:
-    """The worker group of one trial."""
+def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingConfig:
+    """A worker group of so many workers."""
     return ray.train.ScalingConfig(
-        num_workers=resources.num_workers,
+        num_workers=num_workers,
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker=worker_resources(resources),
     )
@@ -154,18 +188,26 @@ def serve_jobs(config: dict[str, Any]) -> None:
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
     task = prepare_task(spec.workload, spec.evaluation)
-    _Server(config["slot"], ray.get_actor(config["broker"]), spec, task, workers).serve()
+    broker = ray.get_actor(config["broker"])
+    _Server(config["slot"], broker, spec, task, workers, config["checkpoints"]).serve()
 
 
 class _Server:
     """One rank's side of the broker."""
 
     def __init__(
-        self, slot: str, broker: Any, spec: StudySpec, task: Task, workers: Workers
+        self,
+        slot: str,
+        broker: Any,
+        spec: StudySpec,
+        task: Task,
+        workers: Workers,
+        checkpoints: str,
     ) -> None:
         self.slot, self.broker, self.spec = slot, broker, spec
-        self.task, self.workers = task, workers
+        self.task, self.workers, self.checkpoints = task, workers, checkpoints
         self.incarnation = workers.agree(uuid.uuid4().hex)
+        self._groups = {workers.world_size: workers}
 
     def serve(self) -> None:
         rank, world_size = self.workers.rank, self.workers.world_size
@@ -173,54 +215,80 @@ class _Server:
         ray.get(self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device))
         number = 0
         while True:
-            job: Assignment | None = ray.get(
+            assignment: Assignment | None = ray.get(
                 self.broker.next_job.remote(self.slot, self.incarnation, rank, number)
             )
-            if job is None:
+            if assignment is None:
                 return
-            number = job.number
-            error = self._run(job)
+            number = assignment.number
+            trial_id = assignment.job.trial_id
+            error = self._run(assignment)
             release_memory(self.workers.device)
             verdict = ray.get(
-                self.broker.leave.remote(self.slot, self.incarnation, job.key, rank, error)
+                self.broker.leave.remote(self.slot, self.incarnation, trial_id, rank, error)
             )
             if verdict == "dirty" or (error and _breaks_device(error)):
-                raise RuntimeError(f"{self.slot} rank {rank} lost its group in {job.key}: {error}")
+                cause = f": {error.traceback}" if error else ""
+                raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
 
-    def _run(self, job: Assignment) -> str | None:
-        """Run a job; returns an error's traceback, since a trial's error must not end the group."""
-        reports = _Reports(self.broker, job, is_first=self.workers.rank == 0)
+    def _run(self, assignment: Assignment) -> RankError | None:
+        """Run a job; returns an error, since a trial's error must not end the group."""
+        job = assignment.job
+        channel = _Channel(self.broker, assignment, is_first=self.workers.rank == 0)
         try:
             run_trial(
-                self.task, self.spec, job.recipe, self.workers, reports.send,
-                keep_example_losses=job.keep_example_losses,
+                self.task, self.spec, job, self._group_of(job.recipe.world_size), channel,
+                checkpoints=checkpoints_of(self.checkpoints, job.trial_id),
+                micro_batch_size=assignment.micro_batch_size,
             )  # fmt: skip
-            reports.wait()
-        except Exception:  # noqa: BLE001  # reported with its traceback as the trial's end
-            return traceback.format_exc()
+            channel.wait()
+        except Exception as error:  # noqa: BLE001  # reported with its traceback as the trial's end
+            return RankError(traceback.format_exc(), out_of_memory=is_out_of_memory(error))
         return None
 
+    def _group_of(self, world_size: int) -> Workers:
+        """The first so many workers of this slot, this one among them; made once."""
+        if world_size not in self._groups:
+            self._groups[world_size] = self.workers.first(world_size)
+        return self._groups[world_size]
 
-def _breaks_device(error: str) -> bool:
+
+def _breaks_device(error: RankError) -> bool:
     """Whether later trials in this process would fail too: a CUDA or NCCL error stays."""
-    return "OutOfMemoryError" not in error and ("CUDA error" in error or "NCCL error" in error)
+    signs = ("CUDA error", "NCCL error")
+    return not error.out_of_memory and any(sign in error.traceback for sign in signs)
 
 
-class _Reports:
-    """Events of one job on their way to the broker, without waiting for each."""
+class _Channel:
+    """One job's line to the broker; see `scaling.runner.trial.Channel`."""
 
-    def __init__(self, broker: Any, job: Assignment, *, is_first: bool) -> None:
-        self._broker, self._job, self._is_first = broker, job, is_first
+    def __init__(self, broker: Any, assignment: Assignment, *, is_first: bool) -> None:
+        self._broker, self._is_first = broker, is_first
+        self._trial_id, self._attempt = assignment.job.trial_id, assignment.attempt
         self._last: Any = None
-        self._stop = False
+        self._directive: Directive = "continue"
+        # One call for the whole job, which returns when there is something to obey.
+        self._interruption: Any = (
+            broker.interrupted.remote(self._trial_id, self._attempt) if is_first else None
+        )
 
-    def send(self, event: Event) -> bool:
-        """Send an event; True once the broker has asked to stop."""
+    def send(self, event: Event, *, wait: bool = False) -> Directive:
+        """Send an event; without `wait` it is on its way when this returns."""
         if self._is_first:
-            if self._last is not None and ray.wait([self._last], timeout=0)[0]:
-                self._stop = self._stop or bool(ray.get(self._last))
-            self._last = self._broker.report.remote(self._job.key, self._job.attempt, event)
-        return self._stop
+            self._last = self._broker.report.remote(self._trial_id, self._attempt, event, wait)
+            if wait:
+                self._directive = ray.get(self._last)
+        return self.directive()
+
+    def directive(self) -> Directive:
+        """What the broker wants of the job."""
+        if (
+            self._is_first
+            and self._directive == "continue"
+            and ray.wait([self._interruption], timeout=0)[0]
+        ):
+            self._directive = ray.get(self._interruption)
+        return self._directive
 
     def wait(self) -> None:
         """Return when the broker has every event."""

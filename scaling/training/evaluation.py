@@ -20,13 +20,13 @@ class Cadence:
     def __init__(self, evaluation: Evaluation, global_batch_size: int) -> None:
         self._evaluation = evaluation
         self._global_batch_size = global_batch_size
-        self._last_step = 0
+        self.last_step = 0
 
     def is_due(self, step: int) -> bool:
         """Whether to evaluate after `step` steps; asked once for each step, in order."""
         due = self._reached(step)
         if due:
-            self._last_step = step
+            self.last_step = step
         return due
 
     def _reached(self, step: int) -> bool:
@@ -35,9 +35,7 @@ class Cadence:
             return step * batch // spec.every_examples > (step - 1) * batch // spec.every_examples
         if spec.every_steps is not None:
             return step % spec.every_steps == 0
-        return step >= max(
-            self._last_step + 1, math.ceil(self._last_step * (spec.growth_ratio or 1))
-        )
+        return step >= max(self.last_step + 1, math.ceil(self.last_step * (spec.growth_ratio or 1)))
 
 
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:

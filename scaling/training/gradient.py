@@ -41,6 +41,9 @@ class GradientOfBatch:
 
     The loss is a sum over targets divided by their number in the whole global batch, so neither
     padding nor the split into workers × micro-batches changes it.
+
+    Attributes:
+        micro_batch_size: Examples a forward; may be made smaller between steps.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class GradientOfBatch:
         self.wrapped = wrapped
         self.local_norm = local_norm
         self.recipe = recipe
+        self.micro_batch_size = recipe.micro_batch_size
         self.workers = workers
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
@@ -87,7 +91,7 @@ class GradientOfBatch:
         """This worker's micro-batches."""
         per_worker = len(indices) // self.workers.world_size
         own = indices[self.workers.rank * per_worker :][:per_worker]
-        size = self.recipe.micro_batch_size
+        size = self.micro_batch_size
         return [own[i : i + size] for i in range(0, per_worker, size)]
 
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:

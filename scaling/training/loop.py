@@ -1,30 +1,35 @@
 """Training a Transformer at a given batch size, in seven steps: see `train`."""
 
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from scaling.measures.noise_scale import RunningNoise
+from scaling.batching import next_smaller
+from scaling.early_stopping import rungs_passed
 from scaling.records import Measurement, Recipe
 from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
+from scaling.training.checkpoint import State, newest
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
-from scaling.training.gradient import GradientOfBatch, StepGradient, clip_global_norm
+from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
+from scaling.training.memory import is_out_of_memory
 from scaling.training.optimizers import build_optimizer, set_lr
-from scaling.training.parallel import Workers, data_parallel
+from scaling.training.parallel import Workers, data_parallel, release_memory
+from scaling.training.progress import Progress, SinceMeasured
+from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.weight_average import WeightAverage
 
-Directive = Literal["continue", "stop"]
-Report = Callable[[Measurement], Directive]
+End = Literal["done", "stopped", "diverged", "paused"]
 
 # About this many steps of a run measure the noise scale; measuring costs a little.
 NUM_NOISE_ESTIMATES = 32
@@ -36,49 +41,22 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: `done` at the end of the budget, `stopped` by a directive, `diverged`.
+        status: `done` at the end of the budget, `stopped` by a directive, `diverged`; `paused`
+            when it was told to go on later.
         example_losses: Of each split's fixed subset at the last evaluation.
     """
 
-    status: Literal["done", "stopped", "diverged"]
+    status: End
     example_losses: Mapping[Split, ExampleLosses]
 
 
-@dataclass
-class _SinceMeasured:
-    """Sums over the steps since the last measurement."""
-
-    loss_sum: torch.Tensor
-    num_targets: int = 0
-    num_steps: int = 0
-    num_clipped: int = 0
-    grad_norm_sum: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, gradient: StepGradient, *, clipped: bool, seconds: float) -> None:
-        self.loss_sum += gradient.loss_sum
-        self.num_targets += gradient.num_targets
-        self.num_steps += 1
-        self.num_clipped += clipped
-        self.grad_norm_sum += gradient.grad_norm
-        self.seconds += seconds
-
-
-@dataclass
-class _Progress:
-    """How far a run is, and what was measured on the way."""
-
-    since: _SinceMeasured
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    lr: float | None = None
-    first_loss: float | None = None
-    noise: RunningNoise = field(default_factory=RunningNoise)
-
-
 def train(
-    task: Task, recipe: Recipe, evaluation: Evaluation, workers: Workers, report: Report
+    task: Task,
+    recipe: Recipe,
+    evaluation: Evaluation,
+    workers: Workers,
+    report: Report,
+    supervision: Supervision = Supervision(),  # noqa: B008  # immutable
 ) -> Outcome:
     """Train one model by one recipe, measuring as the study file says.
 
@@ -89,33 +67,43 @@ def train(
         workers: This process among the trial's; all of them call this function.
         report: Called by every worker with each measurement, which is the same on all but for
             seconds; the directive that the first worker gets holds for all.
+        supervision: What may interrupt the run. With checkpoints it goes on from the newest one,
+            and reports the measurements before that again.
 
     Returns:
         How the run ended. A gradient that is not finite, or a validation loss that is not
         finite or exceeds the first one `evaluation.divergence_ratio`-fold, ends it as
-        `diverged`; that is a result and not an error.
+        `diverged`; that is a result and not an error. Running out of memory is one only for
+        several workers, or for a micro-batch of one example: else the micro-batch is halved.
     """
-    run = _Run(task, recipe, evaluation, workers, report)
-    if not run.measure(run.splits_along):
-        return run.outcome("stopped")
+    run = _Run(task, recipe, evaluation, workers, report, supervision)
+    if not run.goes_on_from_checkpoint():
+        directive = run.measure(run.splits_along)
+        if directive != "continue":
+            return run.end_by(directive)
+    checks = Checks(supervision, workers, run.progress.step)
     while not run.is_over():
         started = time.perf_counter()
         # 1 data: from the seed and the step alone.
         indices = run.order.indices(*run.positions())
         # 2 model, 3 batch, 4 forward, 5 loss, 6 backward: each worker's micro-batches.
-        run.optimizer.zero_grad()
-        gradient = run.gradient(indices, measure_noise=run.measures_noise())
+        gradient = run.gradient_that_fits(indices)
         if not math.isfinite(gradient.grad_norm):
             return run.outcome("diverged")
         # 7 update: clip the global gradient, step, average the weights.
         run.update(gradient, started)
-        if run.cadence.is_due(run.progress.step) or run.is_over():
-            splits = run.task.splits if run.is_over() else run.splits_along
-            goes_on = run.measure(splits)
+        if run.is_evaluated() or run.is_over():
+            directive = run.measure(run.task.splits if run.is_over() else run.splits_along)
             if run.has_diverged():
                 return run.outcome("diverged")
-            if not goes_on and not run.is_over():
-                return run.outcome("stopped")
+            if directive != "continue" and not run.is_over():
+                return run.end_by(directive)
+        if checks.is_due(run.progress.step) and not run.is_over():
+            check = checks.check(run.progress.step)
+            if check.saves:
+                run.save()
+            if check.directive != "continue":
+                return run.end_by(check.directive)
     return run.outcome("done")
 
 
@@ -123,10 +111,16 @@ class _Run:
     """The state of one trial's training on one worker."""
 
     def __init__(
-        self, task: Task, recipe: Recipe, evaluation: Evaluation, workers: Workers, report: Report
+        self,
+        task: Task,
+        recipe: Recipe,
+        evaluation: Evaluation,
+        workers: Workers,
+        report: Report,
+        supervision: Supervision,
     ) -> None:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
-        self.workers, self.report = workers, report
+        self.workers, self.report, self.supervision = workers, report, supervision
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
         wrapped, local_norm = data_parallel(self.model, workers)
@@ -135,7 +129,9 @@ class _Run:
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
         self.cadence = Cadence(evaluation, recipe.global_batch_size)
-        self.progress = _Progress(self._nothing_since())
+        self.progress = Progress(self._nothing_since())
+        self.measured: list[Measurement] = []
+        self.incidents: list[dict[str, Any]] = []
         self.losses: dict[Split, ExampleLosses] = {}
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
@@ -158,6 +154,33 @@ class _Run:
         num_train = self.task.num_train
         is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
         return is_one_sample and self.progress.step % period == 0
+
+    def gradient_that_fits(self, indices: Indices) -> StepGradient:
+        """The gradient of a global batch, in micro-batches that fit into memory.
+
+        Several workers cannot go on by themselves: the others wait in a collective.
+        """
+        share = len(indices) // self.workers.world_size
+        while True:
+            try:
+                self.optimizer.zero_grad()
+                return self.gradient(indices, measure_noise=self.measures_noise())
+            except (RuntimeError, MemoryError) as error:
+                smaller = next_smaller(self.gradient.micro_batch_size, share=share)
+                alone = self.workers.world_size == 1
+                if not is_out_of_memory(error) or not alone or smaller is None:
+                    raise
+            # Outside the handler, since the error's frames hold what is to be released.
+            self.optimizer.zero_grad()
+            release_memory(self.workers.device)
+            self.gradient.micro_batch_size = smaller
+            step = self.progress.step
+            self.note({"kind": "out_of_memory", "step": step, "micro_batch_size": smaller})
+
+    def note(self, incident: dict[str, Any]) -> None:
+        """Tell and keep what happened besides training."""
+        self.incidents.append(incident)
+        self.supervision.note(incident)
 
     def update(self, gradient: StepGradient, started: float) -> None:
         """Clip by the global norm, step at the schedule's rate, average; count it all."""
@@ -183,6 +206,21 @@ class _Run:
         progress.since.add(gradient, clipped=clipped, seconds=seconds)
         self._over = self._budget_is_spent()
 
+    def is_evaluated(self) -> bool:
+        """Whether to evaluate after the step just taken: at the cadence, and at each rung."""
+        at_rung = self._is_at_rung()
+        return self.cadence.is_due(self.progress.step) or at_rung
+
+    def _is_at_rung(self) -> bool:
+        """Whether early stopping has a rung between the last measurement and now."""
+        rule = self.supervision.early_stopping
+        if rule is None or not self.measured or self._over:
+            return False
+        progress, last = self.progress, self.measured[-1]
+        examples = progress.step * self.recipe.global_batch_size
+        before = rungs_passed(rule, examples=last.examples, tokens=last.tokens)
+        return rungs_passed(rule, examples=examples, tokens=progress.tokens) > before
+
     def is_over(self) -> bool:
         """Whether the budget is spent; the same on all workers."""
         return self._over
@@ -193,18 +231,21 @@ class _Run:
             return bool(self.workers.from_first(float(spent)))
         return self.progress.step >= (self.recipe.num_steps or 0)
 
-    def measure(self, splits: tuple[Split, ...]) -> bool:
-        """Evaluate and report; False when the run is told to stop."""
+    def measure(self, splits: tuple[Split, ...]) -> Directive:
+        """Evaluate and report; the directive is the same on all workers."""
+        at_rung = self._is_at_rung()
+        started = time.perf_counter()
         with self.average.in_place() if self.average is not None else nullcontext():
             self.losses = evaluate(
                 self.task, self.model, splits, self.workers, precision=self.recipe.precision
             )
+        self.progress.evaluation_seconds += time.perf_counter() - started
         measurement = self._measurement()
+        self.measured.append(measurement)
         if self.progress.first_loss is None:
             self.progress.first_loss = measurement.validation_loss
         self.progress.since = self._nothing_since()
-        directive = self.report(measurement)
-        return not self.workers.from_first(float(directive == "stop"))
+        return agreed(self.report(measurement, at_rung=at_rung), self.workers)
 
     def has_diverged(self) -> bool:
         """Whether the last evaluation shows a loss that blew up."""
@@ -213,9 +254,73 @@ class _Run:
             return True
         return first is not None and loss > first * self.evaluation.divergence_ratio
 
-    def outcome(self, status: Literal["done", "stopped", "diverged"]) -> Outcome:
+    def outcome(self, status: End) -> Outcome:
         """The end of the run."""
         return Outcome(status, self.losses)
+
+    def end_by(self, directive: Directive) -> Outcome:
+        """The end that a directive asks for; a run to go on later is saved first."""
+        if directive == "pause":
+            self.save()
+            return self.outcome("paused")
+        return self.outcome("stopped")
+
+    def save(self) -> None:
+        """Write a checkpoint, where the run has a place for it; called by all workers."""
+        store = self.supervision.checkpoints
+        if store is None:
+            return
+        per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
+        if self.workers.rank == 0:
+            average = self.average.state() if self.average is not None else None
+            store.save(
+                self.progress.step,
+                {
+                    "recipe": self._identity(),
+                    "micro_batch_size": self.gradient.micro_batch_size,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "weight_average": average,
+                    "cadence_last_step": self.cadence.last_step,
+                    "progress": self.progress.state(),
+                    "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
+                    "incidents": json.dumps(self.incidents),
+                    "measured": json.dumps([asdict(measurement) for measurement in self.measured]),
+                },
+            )
+
+    def goes_on_from_checkpoint(self) -> bool:
+        """Take up the newest checkpoint of this recipe; False where there is none."""
+        store = self.supervision.checkpoints
+        state = newest(store, self.workers) if store is not None else None
+        if state is None or state["recipe"] != self._identity():
+            return False
+        self._restore(state)
+        for incident in json.loads(state["incidents"]):
+            self.note(incident)
+        self.note({"kind": "resumed", "step": self.progress.step})
+        for measurement in self.measured:  # whoever listens now may not have heard them
+            self.report(measurement, at_rung=False)
+        return True
+
+    def _restore(self, state: State) -> None:
+        smaller = min(state["micro_batch_size"], self.gradient.micro_batch_size)
+        self.gradient.micro_batch_size = smaller
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.restore(state["weight_average"])
+        self.cadence.last_step = state["cadence_last_step"]
+        self.measured = [Measurement(**values) for values in json.loads(state["measured"])]
+        own = state["per_worker"][self.workers.rank].numpy()
+        self.progress.restore(state["progress"], own, self.workers.device)
+        self._over = self._budget_is_spent()
+
+    def _identity(self) -> str:
+        """The recipe that a checkpoint must have been written by; how a batch is cut may differ."""
+        values = asdict(self.recipe)
+        del values["micro_batch_size"], values["grad_accum_steps"]
+        return json.dumps(values, sort_keys=True)
 
     def _weight_average(self) -> WeightAverage | None:
         half_life = self.recipe.weight_average_half_life_examples
@@ -227,8 +332,8 @@ class _Run:
             global_batch_size=self.recipe.global_batch_size,
         )
 
-    def _nothing_since(self) -> _SinceMeasured:
-        return _SinceMeasured(torch.zeros((), device=self.workers.device))
+    def _nothing_since(self) -> SinceMeasured:
+        return SinceMeasured(torch.zeros((), device=self.workers.device))
 
     def _measurement(self) -> Measurement:
         progress, since = self.progress, self.progress.since
@@ -256,6 +361,7 @@ class _Run:
             examples=progress.step * self.recipe.global_batch_size,
             tokens=progress.tokens,
             seconds=progress.seconds,
+            evaluation_seconds=progress.evaluation_seconds,
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             **{k: v for k, v in values.items() if v is not None and math.isfinite(v)},
         )

@@ -1,8 +1,10 @@
 """The data-parallel workers of one trial, and how their gradients become one."""
 
 import gc
+import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
-
-STOP, CONTINUE = 1.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class Workers:
 
     def from_first(self, value: float) -> float:
         """The value that the first worker has."""
-        return self.sum(value if self.rank == 0 else 0.0)[0]
+        return self.all_from_first(value)[0]
+
+    def all_from_first(self, *values: float) -> list[float]:
+        """The values that the first worker has."""
+        return self.sum(*(values if self.rank == 0 else (0.0,) * len(values)))
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Every worker's array, by rank; lengths may differ."""
@@ -59,6 +63,14 @@ class Workers:
         texts = [text]
         dist.broadcast_object_list(texts, src=0, group=self.group)
         return texts[0]
+
+    def first(self, world_size: int) -> "Workers":
+        """The first so many of these workers as a group of their own; called by its members."""
+        if world_size == 1:
+            return replace(self, world_size=1)
+        ranks = list(range(world_size))
+        group = dist.new_group(ranks, use_local_synchronization=True)
+        return replace(self, world_size=world_size, group=group)
 
     def part(self, num_items: int) -> slice:
         """This worker's share of `num_items` items; the shares differ by one item at most."""
@@ -84,16 +96,21 @@ class LocalNorm:
     def __init__(self, group: Any) -> None:
         self.group = group
         self.wanted = False
-        self.sq_norm = 0.0
+        self._sq_norms: list[Tensor] = []
 
     def start(self) -> None:
         """Measure during the next backward pass that is synchronized."""
-        self.wanted, self.sq_norm = True, 0.0
+        self.wanted, self._sq_norms = True, []
+
+    def add(self, gradients: Sequence[Tensor]) -> None:
+        """Take in the gradients of some parameters."""
+        self._sq_norms += [gradient.double().square().sum() for gradient in gradients]
 
     def stop(self) -> float:
         """The squared norm measured since `start`."""
         self.wanted = False
-        return self.sq_norm
+        # Buckets are cut anew after the first step; an exact sum does not depend on them.
+        return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
 
 
 def _average(
@@ -101,7 +118,7 @@ def _average(
     bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks for it
 ) -> torch.futures.Future[Tensor]:
     if norm.wanted:
-        norm.sq_norm += float(bucket.buffer().double().square().sum())
+        norm.add(bucket.gradients())
     return allreduce_hook(norm.group, bucket)
 
 

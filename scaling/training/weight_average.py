@@ -7,6 +7,7 @@ Source: Zhang et al. 2024 (arXiv:2410.21676) sec. 3.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,3 +48,13 @@ class WeightAverage:
     def _copy(self, weights: list[torch.Tensor]) -> None:
         for parameter, weight in zip(self._weights, weights, strict=True):
             parameter.copy_(weight)
+
+    def state(self) -> dict[str, Any]:
+        """What a continued run needs, for `restore`."""
+        return {"kept": self._kept, "average": self._average}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._kept = state["kept"]
+        for average, saved in zip(self._average, state["average"], strict=True):
+            average.copy_(saved)

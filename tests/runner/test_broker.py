@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 
 from scaling.runner import broker as broker_module
-from scaling.runner.broker import MAX_ATTEMPTS, Broker
+from scaling.runner.broker import MAX_ATTEMPTS, Assignment, Broker, Event, Job, RankError
 from tests.recipes import recipe
 
-RECIPE = recipe(4, 0.1, 3)
+ERROR = RankError("Traceback\nValueError: no")
+NO_MEMORY = RankError("Traceback\nRuntimeError: can't allocate memory", out_of_memory=True)
+
+
+def job(name: str = "job", world_size: int = 2, batch: int = 4) -> Job:
+    return Job(name, recipe(batch, 0.1, 3, world_size=world_size))
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -22,24 +27,44 @@ async def group(broker: Broker, incarnation: str = "a", size: int = 2, slot: str
         await broker.hello(slot, incarnation, rank, size, "cpu")
 
 
-async def kinds(broker: Broker, key: str) -> list[str]:
-    return [event["kind"] for event in await broker.next_events(key, 0, 1.0)]
+async def given(
+    broker: Broker, incarnation: str = "a", rank: int = 0, after: int = 0, slot: str = "s"
+) -> Assignment:
+    assignment = await broker.next_job(slot, incarnation, rank, after)
+    assert assignment is not None
+    return assignment
+
+
+async def leave(
+    broker: Broker,
+    trial_id: str,
+    *errors: RankError | None,
+    incarnation: str = "a",
+    slot: str = "s",
+) -> list[str]:
+    """One error, or None, for each rank that leaves."""
+    return await asyncio.gather(
+        *(broker.leave(slot, incarnation, trial_id, r, error) for r, error in enumerate(errors))
+    )
+
+
+async def events(broker: Broker, trial_id: str = "job") -> list[Event]:
+    return await broker.next_events(trial_id, 0, 1.0)
+
+
+async def kinds(broker: Broker, trial_id: str = "job") -> list[str]:
+    return [event["kind"] for event in await events(broker, trial_id)]
 
 
 def test_all_ranks_get_the_job_and_leave_together() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker)
-        assert await broker.submit("job", RECIPE, False)
-        jobs = [await broker.next_job("s", "a", rank, 0) for rank in range(2)]
-        assert jobs[0] == jobs[1]
-        assert jobs[0] is not None
-        assert not await broker.report("job", 1, {"kind": "measured"})
-        verdicts = await asyncio.gather(
-            *(broker.leave("s", "a", "job", rank, None) for rank in range(2))
-        )
-        assert verdicts == ["clean", "clean"]
-        assert await kinds(broker, "job") == ["started", "measured", "ended"]
+        assert await broker.submit(job())
+        assert await given(broker, rank=0) == await given(broker, rank=1)
+        assert await broker.report("job", 1, {"kind": "measured"}) == "continue"
+        assert await leave(broker, "job", None, None) == ["clean", "clean"]
+        assert await kinds(broker) == ["started", "measured", "ended"]
 
     run(story())
 
@@ -48,16 +73,49 @@ def test_a_trial_waits_for_a_free_group() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker, size=1)
-        assert await broker.submit("one", RECIPE, False)
-        waiting = asyncio.create_task(broker.submit("two", RECIPE, False))
+        assert await broker.submit(job("one", 1))
+        waiting = asyncio.create_task(broker.submit(job("two", 1)))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        await broker.next_job("s", "a", 0, 0)
-        await broker.leave("s", "a", "one", 0, None)
+        await given(broker)
+        await leave(broker, "one", None)
         assert await waiting
-        second = await broker.next_job("s", "a", 0, 1)
-        assert second is not None
-        assert second.key == "two"
+        assert (await given(broker, after=1)).job.trial_id == "two"
+
+    run(story())
+
+
+def test_trials_of_different_sizes_share_the_groups() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=2, slot="pair")
+        await group(broker, size=1, slot="single")
+        # The small one leaves the pair to who needs it.
+        assert await broker.submit(job("small", 1))
+        assert await broker.submit(job("large", 2))
+        assert (await given(broker, slot="single")).job.trial_id == "small"
+        assert (await given(broker, rank=1, slot="pair")).job.trial_id == "large"
+        # With nothing larger waiting, the pair serves a small one on its first rank alone.
+        await leave(broker, "large", None, None, slot="pair")
+        assert await broker.submit(job("third", 1))
+        assert (await given(broker, after=1, slot="pair")).job.trial_id == "third"
+        idle = asyncio.create_task(broker.next_job("pair", "a", 1, 1))
+        assert await leave(broker, "third", None, slot="pair") == ["clean"]
+        await asyncio.sleep(0.05)
+        assert not idle.done()
+        # A freed pair goes to the largest trial that waits, although another came first.
+        assert await broker.submit(job("fourth", 1))
+        waiting = [
+            asyncio.create_task(broker.submit(job(name, size)))
+            for name, size in (("fifth", 1), ("sixth", 2))
+        ]
+        await asyncio.sleep(0.05)
+        await leave(broker, "fourth", None, slot="pair")
+        await waiting[1]
+        assert not waiting[0].done()
+        assert (await given(broker, rank=1, after=1, slot="pair")).job.trial_id == "sixth"
+        for task in (idle, waiting[0]):
+            task.cancel()
 
     run(story())
 
@@ -66,14 +124,10 @@ def test_an_error_on_all_ranks_fails_the_job_and_keeps_the_group() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker)
-        await broker.submit("job", RECIPE, False)
-        verdicts = await asyncio.gather(
-            *(broker.leave("s", "a", "job", rank, "ValueError: no") for rank in range(2))
-        )
-        assert verdicts == ["clean", "clean"]
-        [*_, last] = await broker.next_events("job", 0, 1.0)
-        assert last == {"kind": "failed", "error": "ValueError: no"}
-        assert await broker.submit("next", RECIPE, False)
+        await broker.submit(job())
+        assert await leave(broker, "job", ERROR, ERROR) == ["clean", "clean"]
+        assert (await events(broker))[-1] == {"kind": "failed", "error": ERROR.traceback}
+        assert await broker.submit(job("next"))
 
     run(story())
 
@@ -86,19 +140,56 @@ def test_one_rank_that_does_not_come_back_makes_the_group_dirty(
     async def story() -> None:
         broker = Broker()
         await group(broker)
-        await broker.submit("job", RECIPE, False)
-        assert await broker.leave("s", "a", "job", 0, "RuntimeError: gloo") == "dirty"
+        await broker.submit(job())
+        assert await leave(broker, "job", ERROR) == ["dirty"]
         # The group is started anew and the job is served again, as a further attempt.
         await group(broker, "b")
-        again = await broker.next_job("s", "b", 0, 0)
-        assert again is not None
-        assert (again.key, again.attempt) == ("job", 2)
+        again = await given(broker, "b")
+        assert (again.job.trial_id, again.attempt) == ("job", 2)
         # What the lost group still sends is not taken.
-        assert await broker.report("job", 1, {"kind": "measured"})
-        assert await kinds(broker, "job") == ["started"]
+        assert await broker.report("job", 1, {"kind": "measured"}) == "stop"
+        restarted = {"kind": "restarted", "attempt": 2, "cause": "ValueError: no"}
+        assert (await events(broker))[1:] == [{"kind": "incident", "incident": restarted}]
         # What the survivor of the lost group saw does not decide the second attempt.
-        await asyncio.gather(*(broker.leave("s", "b", "job", rank, None) for rank in range(2)))
-        assert await kinds(broker, "job") == ["started", "ended"]
+        assert await leave(broker, "job", None, None, incarnation="b") == ["clean", "clean"]
+        assert (await kinds(broker))[-1] == "ended"
+
+    run(story())
+
+
+def test_memory_running_out_on_all_ranks_is_tried_again_with_half_the_micro_batch() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job(batch=4))
+        assert (await given(broker)).micro_batch_size == 2
+        assert await leave(broker, "job", NO_MEMORY, NO_MEMORY) == ["clean", "clean"]
+        again = await given(broker, after=1)
+        assert (again.attempt, again.micro_batch_size) == (2, 1)
+        incident = {"kind": "out_of_memory", "micro_batch_size": 1}
+        assert (await events(broker))[-1] == {"kind": "incident", "incident": incident}
+        # One example cannot be cut.
+        await leave(broker, "job", NO_MEMORY, NO_MEMORY)
+        assert (await kinds(broker))[-1] == "failed"
+
+    run(story())
+
+
+def test_memory_running_out_on_one_rank_is_tried_again_by_the_next_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(vars(broker_module), "EXIT_TIMEOUT_SECONDS", 0.05)
+
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job(batch=6))
+        # The other rank saw its peer leave the collective: an effect and not the cause.
+        assert await leave(broker, "job", ERROR, NO_MEMORY) == ["clean", "clean"]
+        assert (await given(broker, after=1)).micro_batch_size == 1  # half of 3 divides nothing
+        assert await broker.leave("s", "a", "job", 0, None) == "dirty"
+        await group(broker, "b")
+        assert (await given(broker, "b")).micro_batch_size == 1
 
     run(story())
 
@@ -107,53 +198,110 @@ def test_a_slot_that_ends_for_good_fails_its_job_and_releases_who_waits() -> Non
     async def story() -> None:
         broker = Broker()
         await group(broker, size=1)
-        await broker.submit("job", RECIPE, False)
-        waiting = asyncio.create_task(broker.submit("next", RECIPE, False))
+        await broker.submit(job("job", 1))
+        waiting = asyncio.create_task(broker.submit(job("next", 1)))
         await asyncio.sleep(0.05)
         await broker.slot_ended("s", "no more restarts")
-        [*_, last] = await broker.next_events("job", 0, 1.0)
-        assert last == {"kind": "failed", "error": "no more restarts"}
+        assert (await events(broker))[-1] == {"kind": "failed", "error": "no more restarts"}
         assert not await waiting
 
     run(story())
 
 
-def test_a_job_that_kills_every_group_fails_with_the_first_error() -> None:
+def test_a_trial_that_no_slot_is_left_for_fails() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=2, slot="pair")
+        await group(broker, size=1, slot="single")
+        await broker.submit(job("running", 2))
+        waiting = asyncio.create_task(broker.submit(job("large", 2)))
+        await asyncio.sleep(0.05)
+        await broker.slot_ended("pair", "no more restarts")
+        assert await waiting
+        assert await kinds(broker, "large") == ["failed"]
+        assert await broker.submit(job("small", 1))
+
+    run(story())
+
+
+def test_a_job_that_kills_every_group_fails_with_the_cause() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker, "0", size=1)
-        await broker.submit("job", RECIPE, False)
+        await broker.submit(job("job", 1))
         for attempt in range(1, MAX_ATTEMPTS + 1):
             await group(broker, str(attempt), size=1)
-        [*_, last] = await broker.next_events("job", 0, 1.0)
+        last = (await events(broker))[-1]
         assert last["kind"] == "failed"
-        assert "died" in last["error"]
-        assert await broker.submit("next", RECIPE, False)
+        assert f"lost {MAX_ATTEMPTS} times" in last["error"]
+        assert await broker.submit(job("next", 1))
 
     run(story())
 
 
-def test_a_cancelled_job_is_told_at_its_next_report() -> None:
+def test_at_a_rung_the_worker_waits_for_the_decision() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker, size=1)
-        await broker.submit("job", RECIPE, False)
+        await broker.submit(job("job", 1))
+        for trial_stops in (False, True):
+            asked = asyncio.create_task(broker.report("job", 1, {"kind": "measured"}, True))
+            await asyncio.sleep(0.05)
+            assert not asked.done()
+            if trial_stops:
+                await broker.cancel("job")
+                assert await asked == "stop"
+            else:
+                await broker.told("job", len(await events(broker)))
+                assert await asked == "continue"
+
+    run(story())
+
+
+def test_a_trial_whose_actor_died_takes_its_job_over() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=1)
+        assert await broker.submit(job("job", 1))
+        await broker.report("job", 1, {"kind": "measured"})
+        assert await broker.submit(job("job", 1))
+        assert await kinds(broker) == ["started", "measured"]
+        await leave(broker, "job", None)
+        assert await kinds(broker) == ["started", "measured", "ended"]
+        assert await broker.submit(job("next", 1))
+
+    run(story())
+
+
+def test_a_cancelled_job_is_interrupted_and_then_forgotten() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=1)
+        await broker.submit(job("job", 1))
+        interruption = asyncio.create_task(broker.interrupted("job", 1))
+        await asyncio.sleep(0.05)
+        assert not interruption.done()
         await broker.cancel("job")
-        assert await broker.report("job", 1, {"kind": "measured"})
+        assert await interruption == "stop"
+        await leave(broker, "job", None)
+        assert await broker.report("job", 1, {"kind": "measured"}) == "stop"
+        assert await broker.submit(job("job", 1))
+        assert await kinds(broker) == ["started"]
 
     run(story())
 
 
-def test_closing_ends_ranks_and_trials_that_wait() -> None:
+def test_closing_pauses_running_jobs_and_ends_who_waits() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker, size=1)
-        rank = asyncio.create_task(broker.next_job("s", "a", 0, 0))
-        other = Broker()
-        trial = asyncio.create_task(other.submit("job", RECIPE, False))
+        rank = asyncio.create_task(broker.next_job("s", "a", 0, 1))
+        await broker.submit(job("job", 1))
+        trial = asyncio.create_task(broker.submit(job("next", 1)))
+        interruption = asyncio.create_task(broker.interrupted("job", 1))
         await asyncio.sleep(0.05)
         await broker.close()
-        await other.close()
+        assert await interruption == "pause"
         assert await rank is None
         assert not await trial
 

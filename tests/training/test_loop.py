@@ -14,9 +14,10 @@ from scaling.spec import Evaluation, Target
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
-from scaling.training.loop import Directive, Outcome, train
+from scaling.training.loop import Outcome, train
 from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel import Workers
+from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
@@ -27,7 +28,7 @@ def run(
     """Train, keeping the measurements."""
     measurements: list[Measurement] = []
 
-    def report(measurement: Measurement) -> Directive:
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
         measurements.append(measurement)
         return "continue"
 
@@ -131,7 +132,7 @@ def test_a_directive_stops_the_run() -> None:
     how = recipe(4, 0.1, 500, optimizer="sgd", weight_decay=0.0)
     seen: list[int] = []
 
-    def report(measurement: Measurement) -> Directive:
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
         seen.append(measurement.step)
         return "stop" if measurement.step >= 10 else "continue"
 

@@ -1,0 +1,89 @@
+"""How far a run is, and what it has counted: all of it goes into a checkpoint."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scaling.measures.noise_scale import RunningNoise
+from scaling.training.gradient import StepGradient
+
+
+@dataclass
+class SinceMeasured:
+    """Sums over the steps since the last measurement; `loss_sum` is this worker's own."""
+
+    loss_sum: torch.Tensor
+    num_targets: int = 0
+    num_steps: int = 0
+    num_clipped: int = 0
+    grad_norm_sum: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, gradient: StepGradient, *, clipped: bool, seconds: float) -> None:
+        """Count a step."""
+        self.loss_sum += gradient.loss_sum
+        self.num_targets += gradient.num_targets
+        self.num_steps += 1
+        self.num_clipped += clipped
+        self.grad_norm_sum += gradient.grad_norm
+        self.seconds += seconds
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what was measured on the way.
+
+    Attributes:
+        seconds: Of training.
+        evaluation_seconds: Of evaluation.
+        first_loss: Validation loss before the first step.
+    """
+
+    since: SinceMeasured
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    lr: float | None = None
+    first_loss: float | None = None
+    noise: RunningNoise = field(default_factory=RunningNoise)
+
+    def state(self) -> dict[str, Any]:
+        """What is the same on all workers, as plain numbers."""
+        # asdict would copy the tensor, which differs by worker.
+        since = asdict(replace(self.since, loss_sum=torch.zeros(())))
+        del since["loss_sum"]
+        names = ("step", "tokens", "seconds", "evaluation_seconds", "lr", "first_loss")
+        own = {name: getattr(self, name) for name in names}
+        return {**own, "since": since, "noise": self.noise.state()}
+
+    def own_numbers(self, device: torch.device) -> NDArray[np.float64]:
+        """What differs by worker: the running loss, then the states of the random generators.
+
+        One array, so that workers exchange it like any other numbers.
+        """
+        states = [torch.get_rng_state()]
+        if device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(device))
+        numbers = torch.cat([state.double() for state in states])
+        return np.concatenate([[float(self.since.loss_sum)], numbers.numpy()])
+
+    def restore(
+        self, state: dict[str, Any], own: NDArray[np.float64], device: torch.device
+    ) -> None:
+        """Go on from what `state` and `own_numbers` gave."""
+        values = dict(state)
+        self.noise.restore(values.pop("noise"))
+        since: dict[str, Any] = values.pop("since")
+        loss_sum = self.since.loss_sum + float(own[0])
+        self.since = SinceMeasured(loss_sum, **since)
+        for name, value in values.items():
+            setattr(self, name, value)
+        generators = torch.from_numpy(own[1:]).to(torch.uint8)
+        num_cpu = len(torch.get_rng_state())
+        torch.set_rng_state(generators[:num_cpu])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(generators[num_cpu:], device)

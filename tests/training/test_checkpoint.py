@@ -1,0 +1,237 @@
+"""A run that is interrupted goes on as if it had not been, bit for bit."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from scaling.records import Measurement, Recipe
+from scaling.spec import Asha, EarlyStopping, Evaluation
+from scaling.tasks.task import Task, prepare_task
+from scaling.training import supervision as supervision_module
+from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
+from scaling.training.loop import Outcome, train
+from scaling.training.parallel import Workers
+from scaling.training.supervision import Directive, Supervision
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
+
+DROPOUT = {
+    "architecture": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "config": {"hidden_dropout_prob": 0.1},
+}  # fmt: skip
+
+
+def without_time(measurements: list[Measurement]) -> list[Measurement]:
+    return [
+        replace(m, seconds=0.0, evaluation_seconds=None, examples_per_second=None)
+        for m in measurements
+    ]
+
+
+def run(
+    task: Task,
+    how: Recipe,
+    supervision: Supervision,
+    evaluation: Evaluation = EVALUATION,
+    workers: Workers | None = None,
+    decide: Callable[[Measurement, bool], Directive] | None = None,
+) -> tuple[Outcome, list[Measurement]]:
+    measurements: list[Measurement] = []
+
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
+        measurements.append(measurement)
+        return decide(measurement, at_rung) if decide is not None else "continue"
+
+    outcome = train(task, how, evaluation, workers or Workers(), report, supervision)
+    return outcome, measurements
+
+
+def paused_often(
+    task: Task, how: Recipe, folder: str, evaluation: Evaluation, workers: Workers | None = None
+) -> tuple[int, list[Measurement], list[dict[str, Any]]]:
+    """Train with a pause at every other check; returns the starts, measurements and incidents."""
+    for starts in itertools.count(1):
+        asked = itertools.count(1)
+        incidents: list[Any] = []
+        supervision = Supervision(
+            checkpoints=CheckpointStore(folder, keep=2),
+            checkpoint_seconds=1e9,
+            directive=lambda asked=asked: "pause" if next(asked) % 2 == 0 else "continue",
+            note=incidents.append,
+        )
+        outcome, measurements = run(task, how, supervision, evaluation, workers)
+        if outcome.status != "paused":
+            return starts, measurements, incidents
+    raise AssertionError
+
+
+@pytest.fixture
+def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision_module, "CHECK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("checks_often")
+@pytest.mark.parametrize(
+    ("workload", "changes"),
+    [
+        (pronunciation(), {"clip_norm": 1.0, "weight_average_half_life_examples": 100.0}),
+        (pronunciation(), {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"}),
+        (part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model}), {}),
+        (quadratic(num_chains=10), {"optimizer": "sgd", "peak_lr": 0.1}),
+    ],
+    ids=["averaged", "momentum and cosine", "dropout", "noisy quadratic"],
+)
+def test_interrupted_equals_uninterrupted(
+    workload: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    task = prepare_task(workload, EVALUATION)
+    how = replace(recipe(16, 1e-2, 24), **changes)
+    evaluation = Evaluation(growth_ratio=1.4, num_examples=50)
+    whole, expected = run(task, how, Supervision(), evaluation)
+    starts, measurements, incidents = paused_often(task, how, str(tmp_path), evaluation)
+    assert starts > 5
+    assert whole.status == "done"
+    assert without_time(measurements) == without_time(expected)
+    assert [incident["kind"] for incident in incidents] == ["resumed"] * (starts - 1)
+    seconds = [m.seconds for m in measurements]
+    assert seconds == sorted(seconds)
+    assert len(list(tmp_path.glob("step-*.pt"))) == 2
+    assert not list(tmp_path.glob(".*"))  # no half a file
+
+
+def train_on_two(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    supervision_module.CHECK_SECONDS = 0.0
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    workload = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
+    task = prepare_task(workload, EVALUATION)
+    how, workers = recipe(8, 1e-2, 12, world_size=2), Workers(rank, 2)
+    _, expected = run(task, how, Supervision(), EVALUATION, workers)
+    starts, measurements, _ = paused_often(task, how, folder, EVALUATION, workers)
+    assert starts > 3
+    assert without_time(measurements) == without_time(expected)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_go_on_with_their_own_dropout(tmp_path: Path, free_port: int) -> None:
+    mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+
+
+@pytest.mark.parametrize("cut", ["truncated", "not a checkpoint"])
+def test_an_unreadable_checkpoint_is_passed_over(cut: str, tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=2)
+    for step in (1, 2):
+        store.save(step, {"step": step, "weights": torch.ones(1000)})
+    newest = tmp_path / "step-000000000002.pt"
+    newest.write_bytes(newest.read_bytes()[:500] if cut == "truncated" else b"no")
+    task = prepare_task(quadratic(num_chains=3), EVALUATION)
+    assert store.read(newest.name) is None
+    first = store.read("step-000000000001.pt")
+    assert first is not None
+    assert first["step"] == 1
+    # One of another recipe is not gone on from.
+    store.save(3, {"recipe": "another"})
+    _, measurements = run(task, recipe(4, 0.1, 3), Supervision(checkpoints=store))
+    assert measurements[0].step == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path / "here"), keep=1)
+    store.save(1, {"step": 1})
+    (tmp_path / "here/step-000000000002.pt").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        store.save(2, {"step": 2})
+    assert store.read("step-000000000001.pt") == {"step": 1}
+    assert not list((tmp_path / "here").glob(".*"))
+
+
+def test_checkpoints_under_a_url() -> None:
+    url = "memory://studies/one/trial"
+    store = CheckpointStore(url, keep=2)
+    assert store.names() == []
+    for step in range(4):
+        store.save(step, {"step": step})
+    assert store.names() == ["step-000000000002.pt", "step-000000000003.pt"]
+    assert store.read("step-000000000003.pt") == {"step": 3}
+    remove_checkpoints(url)
+    assert not fsspec.filesystem("memory").exists("/studies/one/trial")
+    remove_checkpoints(url)
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "harm",))
+
+    store = CheckpointStore(str(tmp_path), keep=1)
+    store.save(1, {"step": Harm()})
+    assert store.read(store.names()[0]) is None
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Asha(rule="asha", first_rung_examples=33, reduction_factor=2.0),
+        Asha(rule="asha", first_rung_tokens=250, reduction_factor=2.0),
+    ],
+    ids=["examples", "tokens"],
+)
+def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    rungs: list[Measurement] = []
+
+    def decide(measurement: Measurement, at_rung: bool) -> Directive:
+        if at_rung:
+            rungs.append(measurement)
+        return "stop" if len(rungs) == 2 else "continue"
+
+    evaluation = Evaluation(every_steps=1000, num_examples=20)
+    outcome, measurements = run(
+        task, recipe(8, 1e-2, 40), Supervision(early_stopping=rule), evaluation, decide=decide
+    )
+    assert outcome.status == "stopped"
+    assert measurements[1:] == rungs  # evaluated there and nowhere else
+    if rule.first_rung_examples:
+        assert [m.step for m in rungs] == [5, 9]  # the first steps past 33 and 66 examples
+    else:
+        for measurement, rung in zip(rungs, (250, 500), strict=True):
+            per_step = measurement.tokens / measurement.step
+            assert rung <= measurement.tokens < rung + 2 * per_step
+
+
+def test_memory_running_out_halves_the_micro_batch_and_changes_nothing_else() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    _, expected = run(task, recipe(12, 1e-2, 8), Supervision())
+    incidents: list[Any] = []
+    limited = _LimitedMemory(task, at_most=2)
+    _, measurements = run(limited, recipe(12, 1e-2, 8), Supervision(note=incidents.append))
+    assert [i["micro_batch_size"] for i in incidents] == [6, 3, 1]
+    for got, wanted in zip(measurements, expected, strict=True):
+        assert got.validation_loss == pytest.approx(wanted.validation_loss, abs=1e-5)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        run(_LimitedMemory(task, at_most=0), recipe(12, 1e-2, 8), Supervision())
+
+
+class _LimitedMemory:
+    """A task whose forward asks for more memory than there is above some examples."""
+
+    def __init__(self, task: Task, at_most: int) -> None:
+        self._task = task
+        self._at_most = at_most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def loss_sum(self, model: Any, batch: Any) -> torch.Tensor:
+        if len(next(iter(batch.values()))) > self._at_most:
+            torch.empty(2**60, dtype=torch.uint8)  # torch's own error
+        return self._task.loss_sum(model, batch)

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,16 +41,17 @@ class MlflowServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=self._folder,
-            env=os.environ | quiet,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=os.environ | quiet,
+                start_new_session=True,
+                stdout=log,
+                stderr=log,
+            )
         try:
-            _wait_for(f"{self.url}/health", self._process)
+            self._wait_until_ready(self._process)
         except BaseException:
             self._end(signal.SIGKILL)
             raise
@@ -69,7 +70,8 @@ class MlflowServer:
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self._process.pid, number)
 
     def _end(self, number: int) -> None:
         assert self._process is not None
@@ -77,17 +79,16 @@ class MlflowServer:
         self._process.wait(60)
         self._process = None
 
-
-def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        assert process.poll() is None, "mlflow server ended while it started"
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-    raise TimeoutError(address)
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end:
+            assert process.poll() is None, (self._folder / "server.log").read_text()
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.3)
+        raise TimeoutError(self.url)
 
 
 @contextmanager
@@ -116,7 +117,8 @@ def running_postgres() -> Iterator[tuple[Path, str]]:
         )
         try:
             _wait_until_ready(data, process)
-            yield folder, f"postgresql://mlflow@/postgres?host={data}"
+            # SQLAlchemy 2.1 takes psycopg 3 where no driver is named.
+            yield folder, f"postgresql+psycopg2://mlflow@/postgres?host={data}"
         finally:
             process.send_signal(signal.SIGINT)  # a fast shutdown: open sessions are ended
             process.wait(60)

@@ -15,7 +15,7 @@ import yaml
 
 from scaling.records import Measurement, TrialRecord
 from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, TrackingError, load_study, resolve_tracking_uri
+from scaling.tracking import StudyTracker, TrackingError, load_study
 from scaling.tracking.runs import spec_to_yaml
 from scaling.tracking.trial_run import cell_label, trial_name
 from tests.tracking.servers import MlflowServer
@@ -515,18 +515,6 @@ def test_calls_do_not_wait_for_mlflow(
 
 
 # --- where ----------------------------------------------------------------------------------------
-
-
-def test_default_store_is_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
-    assert resolve_tracking_uri() == "http://server:5000"
-    assert resolve_tracking_uri("sqlite:///x/m.db") == f"sqlite:///{tmp_path}/x/m.db"
-    assert resolve_tracking_uri("sqlite:////abs/m.db") == "sqlite:////abs/m.db"
 
 
 def test_a_new_store_lies_in_one_place_whatever_the_working_directory(

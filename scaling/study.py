@@ -145,7 +145,7 @@ def _train_and_report(
     tracker.close()
     study = load_study(spec.name, study_id=state.study_id)
     summary = write_report(study, output)
-    tracker = StudyTracker(spec, study.environment, study_id=state.study_id)
+    tracker = StudyTracker(spec, study.environment, study_id=state.study_id, spool=state.folder)
     tracker.study_ended(summary["answer"], output, "done")
     tracker.close()
     return study, summary
@@ -170,7 +170,9 @@ def _train(
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
     with ThreadPoolExecutor(1) as opener, ExitStack() as stack:
         # Each takes seconds that the other need not wait for.
-        opening = opener.submit(StudyTracker, spec, environment, study_id=state.study_id)
+        opening = opener.submit(
+            StudyTracker, spec, environment, study_id=state.study_id, spool=state.folder
+        )
         stack.callback(disconnect)
         try:
             connect(address, log_file)

@@ -652,6 +652,6 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
-    _storage: frozenset({"storage"}),
+    _storage: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -5,6 +5,7 @@ for a bad study file or a refused start; 130 after Ctrl-C.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,19 +97,41 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
         print(f"study {spec.name}: {spec.question}", flush=True)
         task = _prepared_task(spec)
         state = StudyState.open(spec, data_sha256=task.content_hash)
-        try:
-            study, summary = _train_and_report(spec, task, state, options.address, output)
-        except (ClusterError, TrackingError):
-            state.discard_if_new()
-            raise
-    except (StateError, ClusterError, TrackingError) as error:
+    except StateError as error:
         return _refuse(str(error))
+    try:
+        study, summary, is_recorded = _train_and_report(spec, task, state, options.address, output)
+    except (ClusterError, TrackingError, OSError) as error:
+        state.discard_if_new()
+        message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
+        return _stop(message, command) if state.has_trials else _refuse(message)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what has ended is kept. To go on: {command} --resume", flush=True)
         return INTERRUPTED
     _print_end(study, summary, output)
+    if not is_recorded:
+        return _stop("not everything is in MLflow yet", command)
     num_failed = sum(trial.status == "failed" for trial in study.trials)
     return SOME_FAILED if num_failed else DONE
+
+
+def _stop(message: str, command: str) -> int:
+    """The study ends before its time: why, and how it goes on."""
+    print(f"{message}\nwhat has ended is kept. To go on: {command} --resume", file=sys.stderr)
+    return SOME_FAILED
+
+
+def _unwritable(error: OSError, state: "StudyState") -> str:
+    """One line for a disk that is full, a folder that may not be written, and the like."""
+    where = error.filename or os.path.relpath(state.folder)
+    what = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EACCES: "give yourself the right to write there",
+        errno.EPERM: "give yourself the right to write there",
+        errno.EROFS: "mount it for writing, or choose another storage",
+    }.get(error.errno or 0, "choose another storage, or mend this one")
+    return f"storage: cannot write {where}: {error.strerror or error}; {what}"
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -133,22 +157,41 @@ def _prepared_task(spec: StudySpec) -> "Task":
 
 def _train_and_report(
     spec: StudySpec, task: "Task", state: "StudyState", address: str | None, output: Path
-) -> "tuple[StudyRecord, dict[str, Any]]":
-    """Everything from the first trial to the report; returns the study and its summary."""
+) -> "tuple[StudyRecord, dict[str, Any], bool]":
+    """Everything from the first trial to the report.
+
+    Returns:
+        The study, its summary, and whether MLflow has all of it.
+    """
     from scaling.environment import describe_environment
     from scaling.report.document import write_report
-    from scaling.tracking import StudyTracker, load_study
+    from scaling.tracking import (
+        StudyTracker,
+        TrackingError,
+        UnsentError,
+        load_study,
+        missing_from,
+    )
 
     environment = describe_environment() | _describe_data(task) | {"started": _now()}
-    tracker = _train(spec, task, state, address, environment)
+    tracker, study = _train(spec, task, state, address, environment)
     # What is not in MLflow did not happen: the report is made from what MLflow has.
-    tracker.close()
-    study = load_study(spec.name, study_id=state.study_id)
-    summary = write_report(study, output)
-    tracker = StudyTracker(spec, study.environment, study_id=state.study_id, spool=state.folder)
-    tracker.study_ended(summary["answer"], output, "done")
-    tracker.close()
-    return study, summary
+    try:
+        tracker.close()
+        recorded = load_study(spec.name, study_id=state.study_id)
+        if missing := missing_from(recorded, study.trials):
+            raise UnsentError(f"MLflow lacks {len(missing)} trials, {missing[0]} for one")
+        summary = write_report(recorded, output)
+        tracker = StudyTracker(
+            spec, recorded.environment, study_id=state.study_id, spool=state.folder
+        )
+        tracker.study_ended(summary["answer"], output, "done")
+        tracker.close()
+    except TrackingError as error:
+        # MLflow is away. The report is made from the study's own records meanwhile.
+        print(error, file=sys.stderr)
+        return study, write_report(study, output), False
+    return recorded, summary, True
 
 
 def _train(
@@ -157,8 +200,8 @@ def _train(
     state: "StudyState",
     address: str | None,
     environment: dict[str, Any],
-) -> "StudyTracker":
-    """Run the study's trials; returns the tracker that they were written with."""
+) -> "tuple[StudyTracker, StudyRecord]":
+    """Run the study's trials; returns the tracker that they were written with, and the study."""
     from rich.console import Console
 
     from scaling.progress import ProgressView
@@ -185,12 +228,13 @@ def _train(
             try:
                 opening.result().study_ended("", None, status)
                 opening.result().close()
-            except TrackingError as unwritten:
+            except (TrackingError, OSError) as unwritten:
                 print(unwritten, file=sys.stderr)
             raise
     tracker = opening.result()
-    tracker.study_ended("", None, "done", {**study.environment, "ended": _now()})
-    return tracker
+    study = replace(study, environment={**study.environment, "ended": _now()})
+    tracker.study_ended("", None, "done", study.environment)
+    return tracker, study
 
 
 def _now() -> str:

@@ -1,5 +1,6 @@
 """Every trial of a study as it happens: in memory, on disk, and to whoever watches."""
 
+import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -75,11 +76,8 @@ class Ledger:
         record = replace(
             record, status=status, error=error, wall_seconds=time.monotonic() - started_at
         )
+        append_line(self._file, record.to_json())
         self.records[trial_id] = record
-        with self._file.open("a", encoding="utf-8") as lines:
-            lines.write(record.to_json() + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())
         for observer in self._observers:
             observer.trial_ended(record)
 
@@ -88,12 +86,30 @@ def _read(file: Path) -> dict[str, TrialRecord]:
     """Records by trial_id, the last line of each; a last line cut off by a crash is left out."""
     if not file.exists():
         return {}
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if len(whole) < len(text):
-        file.write_text(whole, encoding="utf-8")
-    records = (TrialRecord.from_json(line) for line in whole.splitlines())
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(file, len(whole))
+    records = (TrialRecord.from_json(line) for line in whole.decode().splitlines())
     return {record.trial_id: record for record in records}
+
+
+def append_line(file: Path, line: str) -> None:
+    """Append a line and flush it to the disk; where that fails the file is as it was.
+
+    Raises:
+        OSError: Where it cannot be written.
+    """
+    with file.open("ab", buffering=0) as lines:
+        length = lines.tell()
+        content = line.encode() + b"\n"
+        try:
+            if lines.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            os.fsync(lines.fileno())
+        except OSError:
+            lines.truncate(length)
+            raise
 
 
 def by_cell(records: Mapping[str, TrialRecord], cell: Mapping[str, object]) -> list[TrialRecord]:

@@ -83,10 +83,15 @@ class StudyState:
         file = self.folder / "study.json"
         _write(file, _known(file) | {"decided": decided})
 
+    @property
+    def has_trials(self) -> bool:
+        """Whether some trial has ended, in this run or an earlier one."""
+        trials = self.folder / "trials.jsonl"
+        return trials.exists() and trials.stat().st_size > 0
+
     def discard_if_new(self) -> None:
         """Forget a study that was refused before its first trial ended."""
-        trials = self.folder / "trials.jsonl"
-        if self.is_new and not (trials.exists() and trials.stat().st_size):
+        if self.is_new and not self.has_trials:
             (self.folder / "study.json").unlink(missing_ok=True)
 
 

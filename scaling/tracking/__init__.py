@@ -12,12 +12,13 @@ trial nor the process's life depends on the store. This is the only package that
 
 from scaling.tracking.load import load_study
 from scaling.tracking.missing import missing_from
-from scaling.tracking.store import TrackingError, resolve_tracking_uri
+from scaling.tracking.store import TrackingError, UnsentError, resolve_tracking_uri
 from scaling.tracking.tracker import StudyTracker
 
 __all__ = [
     "StudyTracker",
     "TrackingError",
+    "UnsentError",
     "load_study",
     "missing_from",
     "resolve_tracking_uri",

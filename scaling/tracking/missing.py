@@ -14,8 +14,8 @@ def missing_from(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[str]
 
     Returns:
         The trial_ids, in the order of `trials`, of those that are not in the study, or are there
-        with another status, other steps, or another number at a step. A trial that ran again
-        from its beginning is one of these: MLflow keeps what a step measured first.
+        with another status or without a number that was measured. Values are not compared: of a
+        trial that ran again from its beginning MLflow keeps what a step measured first.
     """
     loaded = {trial.trial_id: trial for trial in study.trials}
     return [
@@ -25,5 +25,5 @@ def missing_from(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[str]
     ]
 
 
-def _content(trial: TrialRecord) -> tuple[str, dict[int, dict[str, float]]]:
-    return trial.status, {m.step: m.scalars() for m in trial.measurements}
+def _content(trial: TrialRecord) -> tuple[str, dict[int, set[str]]]:
+    return trial.status, {m.step: set(m.scalars()) for m in trial.measurements}

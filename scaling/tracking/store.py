@@ -34,6 +34,10 @@ class TrackingError(RuntimeError):
     """MLflow could not be opened, or something could not be written to it."""
 
 
+class UnsentError(TrackingError):
+    """What happened is on disk, and not, or not all of it, in MLflow."""
+
+
 class RefusedWriteError(Exception):
     """A write that MLflow cannot take, however often it is tried; says why."""
 

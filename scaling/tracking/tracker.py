@@ -20,6 +20,7 @@ from scaling.tracking.runs import StudyRuns
 from scaling.tracking.spool import Spool
 from scaling.tracking.store import (
     TrackingError,
+    UnsentError,
     one_line,
     open_client,
     resolve_tracking_uri,
@@ -131,13 +132,13 @@ class StudyTracker:
         """Wait until everything is in MLflow; nothing can be recorded after.
 
         Raises:
-            TrackingError: If something was refused, or waits in the spool after the timeout.
+            UnsentError: If something was refused, or waits in the spool after the timeout.
         """
         self._writer.close(timeout_seconds)
         if not self._writer.is_drained:
-            raise TrackingError(self._waiting_message(timeout_seconds))
+            raise UnsentError(self._waiting_message(timeout_seconds))
         if self._writer.num_rejected:
-            raise TrackingError(
+            raise UnsentError(
                 f"{self._writer.num_rejected} writes to MLflow at {self.tracking_uri} failed, "
                 f"kept in {self._rejected}; the first: {self._writer.first_rejection}"
             )

@@ -1,5 +1,7 @@
 """The ledger: what was recorded survives, once."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,3 +85,37 @@ def test_a_failed_trial_runs_again(tmp_path: Path) -> None:
     again.start(record())
     again.end("search-a-000", "done")
     assert Ledger(tmp_path, []).records["search-a-000"].status == "done"
+
+
+def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, [])
+    for name in ("search-a-000", "search-a-001"):
+        ledger.start(record(name))
+        ledger.end(name, "done")
+    file = tmp_path / "trials.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    assert list(Ledger(tmp_path, []).records) == ["search-a-000"]
+    assert file.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+def test_what_does_not_fit_on_the_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond a size."""
+    file = tmp_path / "lines"
+    file.write_text("first\n")
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from scaling.runner.ledger import append_line
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    append_line(Path(sys.argv[1]), "x" * 500)
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() in ("No space left on device", "File too large")
+    assert file.read_text() == "first\n"

@@ -106,9 +106,11 @@ class ProgressView:
         final = record.final
         loss = f"validation_loss {final.validation_loss:.4g}" if final else "no evaluation"
         error = f": {record.error}" if record.error else ""
+        kinds = Counter(str(incident["kind"]) for incident in record.incidents)
+        incidents = "".join(f", {kind} {n}×" if n > 1 else f", {kind}" for kind, n in kinds.items())
         return (
             f"[{ended}/{planned}] {record.trial_id} {record.status}{error}, {loss}, "
-            f"peak_lr {record.recipe.peak_lr:.3g}, {record.wall_seconds or 0:.1f} s; "
+            f"peak_lr {record.recipe.peak_lr:.3g}, {record.wall_seconds or 0:.1f} s{incidents}; "
             f"{self._time_left()}"
         )
 

@@ -137,7 +137,8 @@ class TrialRecord:
         error: One line, for `failed`.
         incidents: What happened to it besides training, each with its `kind`: `restarted` (its
             workers were lost; with the attempt and why), `resumed` (from the checkpoint of a
-            step), `out_of_memory` (with the micro_batch_size from there on).
+            step), `out_of_memory` (with the micro_batch_size from there on), `checkpoint_failed`
+            (with why; the run went on).
         measurements: By rising step.
         wall_seconds: From submission to the end.
     """

@@ -16,6 +16,7 @@ from scaling.records import Recipe
 
 MAX_ATTEMPTS = 3
 EXIT_TIMEOUT_SECONDS = 15.0
+WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
 
 Event = dict[str, Any]
 Verdict = Literal["clean", "dirty"]
@@ -61,7 +62,7 @@ class _Running:
 
     Attributes:
         num_told: Events that the trial has passed on to whoever decides.
-        num_losses: Attempts that ended since workers were lost.
+        num_losses: Attempts that ended by an error, or since workers were lost.
     """
 
     job: Job
@@ -73,7 +74,6 @@ class _Running:
     events: list[Event] = field(default_factory=list[Event])
     num_told: int = 0
     left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
-    lost_error: str | None = None
 
     @property
     def errors(self) -> list[RankError]:
@@ -129,27 +129,34 @@ class Broker:
         await self._notify()
 
     def _serve_after_loss(self, slot: _Slot, running: _Running) -> None:
-        if running.errors and self._serve_smaller(slot, running):
-            return
         # The first to leave knows the cause; the others only see their peer gone.
-        error = running.errors[0].traceback if running.errors else None
-        running.lost_error = error or running.lost_error
+        if running.errors:
+            self._serve_after_error(slot, running)
+        else:
+            self._serve_once_more(slot, running, WORKERS_DIED)
+
+    def _serve_after_error(self, slot: _Slot, running: _Running) -> None:
+        error = running.errors[0]
+        if self._serve_smaller(slot, running):
+            return
+        if error.out_of_memory:
+            self._end(running, "failed", error=error.traceback)
+        else:
+            self._serve_once_more(slot, running, error.traceback)
+
+    def _serve_once_more(self, slot: _Slot, running: _Running, error: str) -> None:
+        """The same again, from the checkpoint; it fails for good after MAX_ATTEMPTS."""
         running.num_losses += 1
         if running.cancelled or running.num_losses >= MAX_ATTEMPTS:
-            cause = last_line(running.lost_error or "its worker processes died")
-            times = f"its worker group was lost {running.num_losses} times"
-            self._end(running, "failed", error=f"{times}; the last cause: {cause}")
+            times = f" {running.num_losses} times" if error == WORKERS_DIED else ""
+            self._end(running, "failed", error=error + times)
             return
-        running.events.append(
-            {
-                "kind": "incident",
-                "incident": {
-                    "kind": "restarted",
-                    "attempt": running.attempt + 1,
-                    "cause": last_line(running.lost_error or "its worker processes died"),
-                },
-            }
-        )
+        incident = {
+            "kind": "restarted",
+            "attempt": running.attempt + 1,
+            "cause": last_line(error),
+        }
+        running.events.append({"kind": "incident", "incident": incident})
         self._serve_again(slot, running)
 
     def _serve_smaller(self, slot: _Slot, running: _Running) -> bool:
@@ -269,11 +276,8 @@ class Broker:
     def _settle(self, slot: _Slot, running: _Running) -> None:
         """All ranks left a job."""
         slot.running = None
-        errors = running.errors
-        if errors and self._serve_smaller(slot, running):
-            return
-        if errors:
-            self._end(running, "failed", error=errors[0].traceback)
+        if running.errors:
+            self._serve_after_error(slot, running)
         elif not running.ended:
             self._end(running, "ended", error=None)
         self._hand_out()

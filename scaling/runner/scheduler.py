@@ -1,5 +1,6 @@
 """What Tune is told after each report: go on or stop; and what the ledger is told."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from scaling.runner.ledger import Ledger
 from scaling.runner.trial import checkpoints_of
 from scaling.spec import EarlyStopping
 from scaling.training.checkpoint import remove_checkpoints
+
+_LOG = logging.getLogger(__name__)
 
 
 class LedgerScheduler(FIFOScheduler):
@@ -100,7 +103,10 @@ class LedgerScheduler(FIFOScheduler):
 
     def _end(self, trial_id: str, status: Status) -> None:
         self._ledger.end(trial_id, status)
-        remove_checkpoints(checkpoints_of(self._checkpoints, trial_id))
+        try:
+            remove_checkpoints(checkpoints_of(self._checkpoints, trial_id))
+        except OSError as error:  # they only take room
+            _LOG.warning("checkpoints of %s stay: %s", trial_id, error)
 
     def _goes_on(self, record: TrialRecord) -> bool:
         if self._early_stopping is None or record.status != "running":

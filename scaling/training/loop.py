@@ -3,16 +3,19 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from scaling.batching import next_smaller
 from scaling.early_stopping import rungs_passed
+from scaling.issues import first_line
 from scaling.records import Measurement, Recipe
 from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
@@ -266,28 +269,37 @@ class _Run:
         return self.outcome("stopped")
 
     def save(self) -> None:
-        """Write a checkpoint, where the run has a place for it; called by all workers."""
+        """Write a checkpoint, where the run has a place for it; called by all workers.
+
+        One that cannot be written is an incident and not an end: the run itself is unharmed.
+        """
         store = self.supervision.checkpoints
         if store is None:
             return
         per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
-        if self.workers.rank == 0:
-            average = self.average.state() if self.average is not None else None
-            store.save(
-                self.progress.step,
-                {
-                    "recipe": self._identity(),
-                    "micro_batch_size": self.gradient.micro_batch_size,
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "weight_average": average,
-                    "cadence_last_step": self.cadence.last_step,
-                    "progress": self.progress.state(),
-                    "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
-                    "incidents": json.dumps(self.incidents),
-                    "measured": json.dumps([asdict(measurement) for measurement in self.measured]),
-                },
-            )
+        if self.workers.rank != 0:
+            return
+        try:
+            store.save(self.progress.step, self._state(per_worker))
+        except OSError as error:
+            incident = {"kind": "checkpoint_failed", "cause": error.strerror or first_line(error)}
+            if incident not in self.incidents:
+                self.note(incident)
+
+    def _state(self, per_worker: Sequence[NDArray[np.float64]]) -> State:
+        """Everything that a checkpoint holds."""
+        return {
+            "recipe": self._identity(),
+            "micro_batch_size": self.gradient.micro_batch_size,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "weight_average": self.average.state() if self.average is not None else None,
+            "cadence_last_step": self.cadence.last_step,
+            "progress": self.progress.state(),
+            "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
+            "incidents": json.dumps(self.incidents),
+            "measured": json.dumps([asdict(measurement) for measurement in self.measured]),
+        }
 
     def goes_on_from_checkpoint(self) -> bool:
         """Take up the newest checkpoint of this recipe; False where there is none."""

@@ -120,12 +120,17 @@ def test_trials_of_different_sizes_share_the_groups() -> None:
     run(story())
 
 
-def test_an_error_on_all_ranks_fails_the_job_and_keeps_the_group() -> None:
+def test_a_job_that_raises_on_all_ranks_is_served_again_by_the_same_group() -> None:
     async def story() -> None:
         broker = Broker()
         await group(broker)
         await broker.submit(job())
         assert await leave(broker, "job", ERROR, ERROR) == ["clean", "clean"]
+        assert (await given(broker, after=1)).attempt == 2
+        restarted = {"kind": "restarted", "attempt": 2, "cause": "ValueError: no"}
+        assert (await events(broker))[1:] == [{"kind": "incident", "incident": restarted}]
+        for _ in range(MAX_ATTEMPTS - 1):
+            assert await leave(broker, "job", ERROR, ERROR) == ["clean", "clean"]
         assert (await events(broker))[-1] == {"kind": "failed", "error": ERROR.traceback}
         assert await broker.submit(job("next"))
 
@@ -233,7 +238,8 @@ def test_a_job_that_kills_every_group_fails_with_the_cause() -> None:
             await group(broker, str(attempt), size=1)
         last = (await events(broker))[-1]
         assert last["kind"] == "failed"
-        assert f"lost {MAX_ATTEMPTS} times" in last["error"]
+        assert last["error"].startswith("its worker processes died")
+        assert last["error"].endswith(f"{MAX_ATTEMPTS} times")
         assert await broker.submit(job("next", 1))
 
     run(story())

@@ -1,0 +1,202 @@
+"""A study as a process that is watched, disturbed and compared with an undisturbed one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scaling.records import TrialRecord
+from scaling.tracking import load_study
+from tests.end_to_end.studies import environment, write_study
+from tests.recipes import TINY_BERT
+
+INJECTION = Path(__file__).parent / "injection"
+MARK = "SCALING_TEST_MARK"
+
+STUDY: dict[str, Any] = {
+    "name": "faulty",
+    "question": "Does what happens around training change what is measured?",
+    "workload": {
+        "task": "text_classification",
+        # With dropout, so that the state of the random numbers counts, too.
+        "model": TINY_BERT | {"config": {"hidden_dropout_prob": 0.1}},
+        "data": {
+            "source": "builtin:part_of_speech", "num_train": 400, "num_validation": 60,
+            "num_test": 60,
+        },
+    },
+    "scientific": {"global_batch_size": [8, 32]},
+    "nuisance": {"peak_lr": {"log_uniform": [1.0e-3, 3.0e-2]}},
+    "fixed": {"weight_average_half_life_examples": 400},
+    "budget": {"steps": 300},
+    "evaluation": {"every_steps": 50, "num_examples": 50},
+    "search": {"sampler": "qmc", "trials_per_cell": 3},
+    "confirm": {"num_seeds": 1},
+    "checkpoints": {"every_seconds": 0.3},
+    "resources": {"num_workers": 2},
+}  # fmt: skip
+NUM_TRIALS = 8
+
+Losses = dict[str, tuple[str, tuple[float | None, ...]]]
+
+
+class Running:
+    """`python -m scaling.study` in a folder, its output in `output.txt`.
+
+    Every process that it starts inherits a mark, by which those that are left are found.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        self.folder = folder
+        self._mark = uuid.uuid4().hex
+        self._output = (folder / "output.txt").open("ab")
+        self._offset = self._output.tell()
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "scaling.study", "faulty.yaml", *arguments],
+            cwd=folder, env=environment() | variables | {MARK: self._mark},
+            stdout=self._output, stderr=self._output, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return (self.folder / "output.txt").read_bytes()[self._offset :].decode()
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Wait until it has printed a text."""
+        self.wait_until(lambda: text in self.output, seconds)
+
+    def wait_until(self, is_true: Callable[[], bool], seconds: float = 120) -> None:
+        """Wait for something while it runs."""
+        deadline = time.monotonic() + seconds
+        while not is_true():
+            assert self._process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.02)
+
+    def interrupt(self) -> None:
+        """Ctrl-C as a terminal sends it: to all processes of the group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def end(self, seconds: float = 300) -> int:
+        """Wait for its end, and for that of all it started; returns the status."""
+        status = self._process.wait(seconds)
+        self._output.close()
+        deadline = time.monotonic() + 30
+        while left := self._left():
+            assert time.monotonic() < deadline, f"processes left: {left}"
+            time.sleep(0.2)
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL to the driver; returns when all that it started has ended."""
+        self._process.kill()
+        assert self.end() == -signal.SIGKILL, "it had ended before"
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those among its descendants whose command line begins so."""
+        found = psutil.Process(self._process.pid).children(recursive=True)
+        return [process for process in found if _title(process).startswith(title)]
+
+    def _left(self) -> list[str]:
+        return [
+            f"{process.pid} {_title(process)}"
+            for process in psutil.process_iter()
+            if self._mark in _mark(process)
+        ]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def _mark(process: psutil.Process) -> str:
+    try:
+        return process.environ().get(MARK, "")
+    except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+        return ""
+
+
+def started(
+    folder: Path, *arguments: str, changes: Mapping[str, Any] | None = None, **variables: str
+) -> Running:
+    """Write the study file where there is none, and start the study."""
+    if not (folder / "faulty.yaml").exists():
+        write_study(folder, STUDY | dict(changes or {}))
+    return Running(folder, *arguments, **variables)
+
+
+def with_fault(folder: Path, **fault: Any) -> dict[str, str]:
+    """Environment variables that let a fault happen in the workers."""
+    described = json.dumps(fault | {"folder": str(folder)})
+    return {"FAULT": described, "PYTHONPATH": str(INJECTION)}
+
+
+def records(folder: Path) -> list[TrialRecord]:
+    """The trials as the study's own journal has them; each has ended once, failures aside."""
+    lines = (folder / "runs/faulty/trials.jsonl").read_text().splitlines()
+    trials = [TrialRecord.from_json(line) for line in lines]
+    ends = Counter(trial.trial_id for trial in trials if trial.status != "failed")
+    assert set(ends.values()) <= {1}, ends
+    return [trial for trial in trials if trial.status != "failed"]
+
+
+def losses(folder: Path) -> Losses:
+    """Status and every validation loss of every trial."""
+    return {
+        trial.trial_id: (trial.status, tuple(m.validation_loss for m in trial.measurements))
+        for trial in records(folder)
+    }
+
+
+def incidents(folder: Path) -> Counter[str]:
+    """How often each kind of incident is on record."""
+    return Counter(i["kind"] for trial in records(folder) for i in trial.incidents)
+
+
+def assert_recorded_once(folder: Path, uri: str | None = None) -> None:
+    """MLflow has one run for each trial and one for the study, all ended, with their losses."""
+    from mlflow import MlflowClient
+
+    uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    [experiment] = [e for e in client.search_experiments() if e.name == "faulty"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    known = Counter(run.data.tags.get("trial_id", "study") for run in runs)
+    assert set(known.values()) == {1}, known
+    assert len(runs) == NUM_TRIALS + 1
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
+    recorded = {
+        trial.trial_id: tuple(m.validation_loss for m in trial.measurements)
+        for trial in load_study("faulty", uri).trials
+    }
+    assert recorded == {name: values for name, (_, values) in losses(folder).items()}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after the start, or after the workers are ready."""
+
+    when_ready: bool
+    seconds: float
+
+
+def random_moments(seed: int, number: int) -> list[Moment]:
+    """When to disturb; about a third of them while the study starts."""
+    chance = random.Random(seed)
+    is_late = [chance.random() < 0.7 for _ in range(number)]
+    return [Moment(late, chance.uniform(0, 5.0 if late else 15.0)) for late in is_late]

@@ -563,7 +563,9 @@ class StudySpec(Section):
     checkpoints: Checkpoints | None = Checkpoints()
     """null: an interrupted trial starts again from its first step."""
     storage: Annotated[str, Field(min_length=1)] | None = None
-    """Folder of the study's state, or a URL that fsspec can write; runs/NAME where left out."""
+    """Folder of the study's state; runs/NAME where left out. Or a URL that fsspec can write: the
+    state is in runs/NAME and copied there every few seconds, and --resume on any machine goes on
+    from it."""
 
     @property
     def storage_path(self) -> str:

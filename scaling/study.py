@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,9 +100,13 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     except StateError as error:
         return _refuse(str(error))
     try:
-        study, summary, is_recorded = _train_and_report(spec, task, state, options.address, output)
+        with state.mirrored():
+            study, summary, is_recorded = _train_and_report(
+                spec, task, state, options.address, output
+            )
     except (ClusterError, TrackingError, OSError) as error:
-        state.discard_if_new()
+        with suppress(OSError):  # where the reason is the storage itself
+            state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
         return _stop(message, command) if state.has_trials else _refuse(message)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune import TuneError
 
 from scaling.records import Phase, StudyRecord, best_trial
 from scaling.runner.broker import Job
@@ -34,7 +35,6 @@ from scaling.spec import StudySpec
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
 # those that the worker groups take whole.
 _RELAY_RESOURCES: dict[str, float] = {"memory": 1e6}
-MAX_ACTOR_LOSSES = 5  # of one trial; its job on the workers does not notice
 
 
 class PhaseObserver(Observer, Protocol):
@@ -177,18 +177,17 @@ class _Executor:
             tune_config=tune.TuneConfig(
                 search_alg=PlannedTrials(missing, self._config, self._ledger.records, searches),
                 scheduler=scheduler,
-                num_samples=len(missing),
+                num_samples=-1,  # until the searcher says that it has finished
                 max_concurrent_trials=self._num_concurrent(),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="-".join(phases),
                 storage_path=str(self._ray_folder),
-                failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
                 verbose=0,
             ),
         )
-        tuner.fit()
+        _fit(tuner)
         if self._pool is not None:
             self._pool.check()
 
@@ -254,6 +253,21 @@ class _Executor:
             "checkpoints": self._checkpoints,
             "working_folder": str(Path.cwd()),
         }
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    """Run it; an error of our own comes out as it was raised, not as Tune's text of it.
+
+    Raises:
+        OSError: If the study's state cannot be written.
+    """
+    try:
+        tuner.fit()
+    except TuneError as error:
+        origin: BaseException = error
+        while isinstance(origin, TuneError) and origin.__context__ is not None:
+            origin = origin.__context__
+        raise origin from None
 
 
 def _in_running_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:

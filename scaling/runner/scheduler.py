@@ -1,6 +1,7 @@
 """What Tune is told after each report: go on or stop; and what the ledger is told."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from scaling.runner.trial import checkpoints_of
 from scaling.spec import EarlyStopping
 from scaling.training.checkpoint import remove_checkpoints
 
+MAX_ACTOR_LOSSES = 5  # of one trial; its job on the workers does not notice
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,6 +55,7 @@ class LedgerScheduler(FIFOScheduler):
         self._early_stopping = early_stopping
         self._cancel = cancel
         self._outcomes: dict[str, Event] = {}
+        self._actor_losses = Counter[str]()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the scheduler with the experiment's state, which is never restored from.
@@ -69,18 +72,21 @@ class LedgerScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """A Tune trial died more often than it is started again."""
-        cause = "its Tune actor died too often; the study's ray.log has the cause"
-        self._record(trial.config, {"kind": "failed", "error": cause})
-        self._cancel(_trial_id(trial))
+        """A Tune actor died: its trial is asked for again, unless that happens too often."""
+        trial_id = _trial_id(trial)
+        self._actor_losses[trial_id] += 1
+        if self._actor_losses[trial_id] > MAX_ACTOR_LOSSES:
+            cause = "its Tune actor died too often; the study's ray.log has the cause"
+            self._record(trial.config, {"kind": "failed", "error": cause})
+            self._cancel(trial_id)
 
     def _record(self, config: dict[str, Any], event: Event) -> bool:
         """Write an event to the ledger; False when the trial is to stop."""
         planned = TrialRecord.from_json(config["record"])
         trial_id = planned.trial_id
-        known = self._ledger.records.get(trial_id)
-        if known is None or known.status == "failed":
-            self._ledger.start(planned)
+        self._ledger.start(planned)
+        if self._ledger.records[trial_id].status != "running":
+            return False  # the first end counts
         match event["kind"]:
             case "measured":
                 measurements = [Measurement(**values) for values in event["measurements"]]

@@ -124,7 +124,10 @@ class CellSearches:
 
 
 class PlannedTrials(Searcher):
-    """Gives Tune the planned trials in order, and Optuna's answers with them."""
+    """Gives Tune the planned trials in order, and Optuna's answers with them.
+
+    A trial whose Tune actor died is given out again: its job went on meanwhile.
+    """
 
     def __init__(
         self,
@@ -134,32 +137,39 @@ class PlannedTrials(Searcher):
         searches: CellSearches | None,
     ) -> None:
         super().__init__()
-        self._waiting = list(planned)
+        self._planned = list(planned)
+        self._again: list[PlannedTrial] = []
         self._prepare = prepare
         self._records = records
         self._searches = searches
-        self._trial_ids: dict[str, str] = {}
+        self._live: dict[str, PlannedTrial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the searcher with the experiment's state, which is never restored from.
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; Searcher.FINISHED after the last."""
-        if not self._waiting:
-            return Searcher.FINISHED
-        planned = self._waiting.pop(0)
-        if self._searches is not None:
-            planned = self._searches.decide(planned)
-        self._trial_ids[trial_id] = planned.trial_id
+        """The next trial's configuration; Searcher.FINISHED when all have ended."""
+        if self._again:
+            planned = self._again.pop(0)
+        elif self._planned:
+            planned = self._planned.pop(0)
+            if self._searches is not None:
+                planned = self._searches.decide(planned)
+        else:
+            return None if self._live else Searcher.FINISHED
+        self._live[trial_id] = planned
         return self._prepare(planned)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell Optuna how it ended."""
-        record = self._records.get(self._trial_ids[trial_id])
-        if self._searches is not None and record is not None:
+        planned = self._live.pop(trial_id)
+        record = self._records.get(planned.trial_id)
+        if error and (record is None or record.status == "running"):
+            self._again.append(planned)
+        elif self._searches is not None and record is not None:
             self._searches.tell(record)
 
     def save(self, checkpoint_path: str) -> None:

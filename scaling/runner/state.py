@@ -4,10 +4,13 @@ import fcntl
 import json
 import os
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from scaling.issues import first_line
+from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
 
 
@@ -73,6 +76,14 @@ class StudyState:
         """Folder or URL with a folder of checkpoints for each trial."""
         return f"{self.url or self.folder}/checkpoints"
 
+    def mirrored(self) -> AbstractContextManager[object]:
+        """Keeps the storage URL, where there is one, up to date with the folder.
+
+        Raises:
+            OSError: At the end of the context, if the URL cannot be written.
+        """
+        return nullcontext() if self.url is None else Mirror(self.folder, self.url)
+
     @property
     def decided(self) -> dict[str, Any] | None:
         """What was decided for the whole study when it first ran; None before that."""
@@ -90,13 +101,21 @@ class StudyState:
         return trials.exists() and trials.stat().st_size > 0
 
     def discard_if_new(self) -> None:
-        """Forget a study that was refused before its first trial ended."""
+        """Forget a study that was refused before its first trial ended.
+
+        Raises:
+            OSError: If its storage cannot be written.
+        """
         if self.is_new and not self.has_trials:
             (self.folder / "study.json").unlink(missing_ok=True)
+            if self.url is not None:
+                remove(self.url)
 
 
 def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
-    """Check that a study may start or go on; nothing is written.
+    """Check that a study may start or go on.
+
+    Nothing is written, unless it goes on from a URL: then the folder is brought up to date.
 
     Args:
         spec: The study.
@@ -104,16 +123,36 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         command: The command line that started the study, for the message.
 
     Raises:
-        StateError: If the folder holds a study and `resume` is not asked for, or it was started
-            from another study file.
+        StateError: If a study exists and `resume` is not asked for, or it was started from
+            another study file, or its storage cannot be read.
     """
     file = _file(spec)
+    if spec.storage_url is not None:
+        _bring(spec.storage_url, file.parent, resume=resume, command=command)
     if not file.exists():
         return
     if not resume:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
     _require_same(known["spec"], _as_json(spec), file.parent)
+
+
+def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
+    """Make the folder of a study whose storage is a URL what the URL holds."""
+    try:
+        if resume:
+            fetch(url, folder)
+        elif is_at(url):
+            raise StateError(
+                f"a study already exists at {url}; nothing was touched.\n"
+                f"  to go on with it, or to write its report again:  {command} --resume\n"
+                f"  to start afresh: remove {url} and {os.path.relpath(folder)}"
+            )
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise StateError(f"storage: cannot read {url}: {reason}") from error
+    except ValueError as error:
+        raise StateError(f"storage: {error}") from error
 
 
 def _file(spec: StudySpec) -> Path:

@@ -1,5 +1,6 @@
 """What a run needs to go on exactly where it was, written so that nobody sees half of it."""
 
+import contextlib
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
+from scaling.issues import first_line
 from scaling.training.parallel import Workers
 
 _NAME = re.compile(r"step-(\d{12})\.pt")
@@ -82,10 +84,12 @@ class CheckpointStore:
             else:
                 self._fs.pipe_file(partial, bytes(content))
                 self._fs.mv(partial, path)
-        except OSError:
-            if self._fs.exists(partial):
+        except Exception as error:  # each file system has errors of its own
+            with contextlib.suppress(Exception):
                 self._fs.rm_file(partial)
-            raise
+            if isinstance(error, OSError):
+                raise
+            raise OSError(None, first_line(error), path) from error
 
 
 def newest(store: CheckpointStore, workers: Workers) -> State | None:

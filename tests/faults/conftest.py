@@ -1,8 +1,11 @@
 """The study that nothing disturbs, run once."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.faults.disturbed import Losses, losses, started
+from tests.tracking.servers import MlflowServer
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
     study = started(folder)
     assert study.end() == 0, study.output
     return losses(folder)
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, free_port: int) -> Iterator[MlflowServer]:
+    """An MLflow server of its own, with a new database."""
+    folder = tmp_path_factory.mktemp("server")
+    with MlflowServer(folder, f"sqlite:///{folder}/mlflow.db", free_port) as running:
+        yield running

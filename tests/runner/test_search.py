@@ -123,7 +123,27 @@ def test_censored_trials_rank_after_all_that_reached_the_target(objective: str) 
 def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:
     spec = study(search={"trials_per_cell": 2})
     planned = planned_search(spec, DATA)
-    searcher = PlannedTrials(planned, lambda p: {"trial_id": p.trial_id}, {}, None)
+    records = {p.trial_id: replace(p.record(), status="done") for p in planned}
+    searcher = PlannedTrials(planned, lambda p: {"trial_id": p.trial_id}, records, None)
     given = [searcher.suggest(str(number)) for number in range(5)]
     assert [config["trial_id"] for config in given[:4]] == [p.trial_id for p in planned]
-    assert given[4] == Searcher.FINISHED
+    assert given[4] is None  # some run, and may have to be given again
+    for number in range(4):
+        searcher.on_trial_complete(str(number))
+    assert searcher.suggest("5") == Searcher.FINISHED
+
+
+def test_a_trial_whose_actor_died_is_given_again_as_it_was(tmp_path: Path) -> None:
+    spec = study(search={"trials_per_cell": 2, "sampler": "tpe"})
+    [first, second, *_] = planned_search(spec, DATA)
+    records: dict[str, TrialRecord] = {}
+    searches = CellSearches(spec, tmp_path, DATA, records)
+    searcher = PlannedTrials([first, second], lambda p: {"planned": p}, records, searches)
+    lost = searcher.suggest("a")["planned"]
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("b")["planned"] == lost
+    assert searcher.suggest("c")["planned"].trial_id == second.trial_id
+    # One that failed by its own error has ended.
+    records[lost.trial_id] = replace(lost.record(), status="failed")
+    searcher.on_trial_complete("b", error=True)
+    assert searcher.suggest("d") is None

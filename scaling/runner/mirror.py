@@ -1,0 +1,182 @@
+"""A copy of a study's state where it outlives this machine: the study's storage URL."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import fsspec
+
+from scaling.issues import first_line
+
+# In this order, since a trial that is in the journal of trials counts as ended.
+_FILES = (
+    "study.json", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
+    "example_losses/*.parquet", "trials.jsonl",
+)  # fmt: skip
+_GROWING = (".jsonl", ".journal")  # their last line may be half written
+EVERY_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+
+class Mirror:
+    """Copies what changes in a study's folder to a URL, from a thread of its own.
+
+    While the URL cannot be written the study goes on, and the copy is tried again. A context
+    manager: at its end everything is there.
+
+    Args:
+        folder: Of the study's state.
+        url: Any that fsspec can write.
+        every_seconds: Between two looks at what has changed.
+
+    Raises:
+        OSError: At the end of the context, if something could not be copied.
+    """
+
+    def __init__(self, folder: Path, url: str, *, every_seconds: float = EVERY_SECONDS) -> None:
+        self._folder, self._url, self._every_seconds = folder, url, every_seconds
+        self._fs: Any
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._ends = threading.Event()
+        self._is_away = False
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+
+    def __enter__(self) -> "Mirror":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.set()
+        self._thread.join()
+        try:
+            self.copy()
+        except OSError as unwritten:
+            if error is None:
+                raise
+            _LOG.error("the state in %s is not whole: %s", self._url, unwritten)
+
+    def copy(self) -> None:
+        """Copy what has changed since it was last copied.
+
+        Raises:
+            OSError: If the URL cannot be written.
+        """
+        for path in _mirrored(self._folder):
+            name = path.relative_to(self._folder).as_posix()
+            seen = path.stat()
+            version = (seen.st_size, seen.st_mtime_ns)
+            if self._copied.get(name) != version:
+                self._write(name, _whole_lines(path))
+                self._copied[name] = version
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = f"{self._root}/{name}"
+        try:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            # A store of objects shows an object whole or not at all; of others this holds for mv.
+            self._fs.pipe_file(f"{path}.part", content)
+            self._fs.mv(f"{path}.part", path)
+        except Exception as error:  # each file system has errors of its own
+            raise OSError(None, first_line(error), f"{self._url}/{name}") from error
+
+    def _run(self) -> None:
+        while not self._ends.wait(self._every_seconds):
+            try:
+                self.copy()
+            except OSError as error:
+                if not self._is_away:
+                    _LOG.warning("cannot write %s (%s); the study goes on", self._url, error)
+                self._is_away = True
+            else:
+                self._is_away = False
+
+
+def fetch(url: str, folder: Path) -> None:
+    """Bring a study's folder up to date with its URL, where another machine went on with it.
+
+    Raises:
+        OSError: If the URL cannot be read.
+        ValueError: If both have ended trials that the other has not, or are different studies.
+    """
+    fs: Any
+    fs, root = fsspec.core.url_to_fs(url)
+    study = _read(fs, f"{root}/study.json")
+    if not study:
+        return
+    there, here = _read(fs, f"{root}/trials.jsonl"), folder / "trials.jsonl"
+    known = here.read_bytes() if here.exists() else b""
+    if (folder / "study.json").exists():
+        is_same = _study_id(study) == _study_id((folder / "study.json").read_bytes())
+        if not is_same or not (known.startswith(there) or there.startswith(known)):
+            raise ValueError(f"{url} and {folder} hold different trials; remove one of them")
+        if known.startswith(there):
+            return
+    for path in [p for pattern in _FILES for p in fs.glob(f"{root}/{pattern}")]:
+        target = folder / path.removeprefix(root).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".part")
+        partial.write_bytes(_read(fs, path))
+        partial.replace(target)
+
+
+def remove(url: str) -> None:
+    """Remove what `Mirror` wrote to a URL.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    fs: Any
+    fs, root = fsspec.core.url_to_fs(url)
+    try:
+        for path in [path for pattern in _FILES for path in fs.glob(f"{root}/{pattern}")]:
+            fs.rm_file(path)
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(None, first_line(error), url) from error
+
+
+def is_at(url: str) -> bool:
+    """Whether a URL holds a study's state.
+
+    Raises:
+        OSError: If the URL cannot be read.
+    """
+    fs: Any
+    fs, root = fsspec.core.url_to_fs(url)
+    return bool(_read(fs, f"{root}/study.json"))
+
+
+def _read(fs: Any, path: str) -> bytes:
+    try:
+        return fs.cat_file(path)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(None, first_line(error), path) from error
+
+
+def _study_id(study: bytes) -> str:
+    return json.loads(study)["study_id"]
+
+
+def _mirrored(folder: Path) -> Iterator[Path]:
+    for pattern in _FILES:
+        yield from sorted(folder.glob(pattern))
+
+
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix in _GROWING:
+        return content[: content.rfind(b"\n") + 1]
+    return content

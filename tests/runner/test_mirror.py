@@ -1,0 +1,166 @@
+"""A study whose state is copied to a URL, and that goes on from there on another machine."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from scaling.runner.mirror import Mirror, fetch, is_at
+from scaling.runner.state import StateError, StudyState, require_startable
+from tests.test_space import study
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A file system in memory that nothing else is in."""
+    name = f"memory://{uuid.uuid4().hex}/study"
+    yield name
+    fs, root = fsspec.core.url_to_fs(name)
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+
+
+def state(folder: Path, trials: str = "", study_id: str = "s1") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps({"study_id": study_id}))
+    (folder / "trials.jsonl").write_text(trials)
+    return folder
+
+
+def at(url: str) -> dict[str, bytes]:
+    fs, root = fsspec.core.url_to_fs(url)
+    return {path.removeprefix(root).lstrip("/"): fs.cat_file(path) for path in fs.find(root)}
+
+
+def test_the_copy_is_whole_at_the_end_and_has_no_half_line(tmp_path: Path, url: str) -> None:
+    assert not is_at(url)
+    folder = state(tmp_path / "a", "one\ntw")
+    (folder / "example_losses").mkdir()
+    (folder / "example_losses/t.parquet").write_bytes(b"\x00no line\nat all")
+    (folder / "ray").mkdir()
+    (folder / "ray/log").write_text("stays here")
+    with Mirror(folder, url, every_seconds=60):
+        (folder / "optuna.journal").write_text("{}\n")
+    assert is_at(url)
+    assert at(url) == {
+        "study.json": b'{"study_id": "s1"}',
+        "trials.jsonl": b"one\n",
+        "optuna.journal": b"{}\n",
+        "example_losses/t.parquet": b"\x00no line\nat all",
+    }
+
+
+def test_changes_are_copied_while_it_runs_and_nothing_twice(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = state(tmp_path / "a")
+    mirror = Mirror(folder, url)
+    mirror.copy()
+    written: list[str] = []
+    write = Mirror._write
+    monkeypatch.setattr(
+        Mirror, "_write", lambda self, name, text: (written.append(name), write(self, name, text))
+    )
+    mirror.copy()
+    with (folder / "trials.jsonl").open("a") as trials:
+        trials.write("one\n")
+    mirror.copy()
+    assert written == ["trials.jsonl"]
+    assert at(url)["trials.jsonl"] == b"one\n"
+
+
+def test_a_url_that_is_away_is_tried_again_and_said_at_the_end(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class AwayError(Exception):
+        pass
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise AwayError("the bucket is away")
+
+    folder = state(tmp_path / "a", "one\n")
+    with monkeypatch.context() as patched:
+        fs, _ = fsspec.core.url_to_fs(url)
+        patched.setattr(type(fs), "pipe_file", fail)
+        # Why a study ends is not hidden by it.
+        with pytest.raises(KeyboardInterrupt), Mirror(folder, url):
+            raise KeyboardInterrupt
+        assert "the bucket is away" in caplog.text
+        with pytest.raises(OSError, match="the bucket is away") as said, Mirror(folder, url):
+            pass
+        assert str(said.value.filename).startswith(url)
+    with Mirror(folder, url):
+        pass
+    assert at(url)["trials.jsonl"] == b"one\n"
+
+
+def test_another_machine_goes_on_and_the_first_one_after_it(tmp_path: Path, url: str) -> None:
+    first, second = state(tmp_path / "first", "one\n"), tmp_path / "second"
+    with Mirror(first, url):
+        pass
+    fetch(url, second)
+    assert (second / "trials.jsonl").read_text() == "one\n"
+    with (second / "trials.jsonl").open("a") as trials:
+        trials.write("two\n")
+    (second / "optuna.journal").write_text("{}\n")
+    with Mirror(second, url):
+        pass
+    fetch(url, first)
+    assert (first / "trials.jsonl").read_text() == "one\ntwo\n"
+    assert (first / "optuna.journal").read_text() == "{}\n"
+    # What is ahead of the URL stays: it was written when the URL was away.
+    with (first / "trials.jsonl").open("a") as trials:
+        trials.write("three\n")
+    fetch(url, first)
+    assert (first / "trials.jsonl").read_text() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("other", [("one\nTWO\n", "s1"), ("one\n", "s2")])
+def test_what_contradicts_is_not_overwritten(
+    tmp_path: Path, url: str, other: tuple[str, str]
+) -> None:
+    with Mirror(state(tmp_path / "a", "one\ntwo\n"), url):
+        pass
+    here = state(tmp_path / "b", *other)
+    with pytest.raises(ValueError, match="hold different trials; remove one of them"):
+        fetch(url, here)
+    assert (here / "trials.jsonl").read_text() == other[0]
+
+
+def test_a_study_at_a_url_starts_once_and_resumes_anywhere(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = study(storage=url)
+    for machine in ("a", "b"):
+        (tmp_path / machine).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    require_startable(spec, resume=False, command="run")
+    first = StudyState.open(spec, data_sha256="x")
+    with first.mirrored():
+        pass
+    first.lock.close()
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(StateError, match=f"already exists at {url}"):
+        require_startable(spec, resume=False, command="run")
+    assert list((tmp_path / "b").iterdir()) == []
+    require_startable(spec, resume=True, command="run")
+    second = StudyState.open(spec, data_sha256="x")
+    second.lock.close()
+    assert (second.study_id, second.is_new) == (first.study_id, False)
+
+
+def test_a_refused_start_is_forgotten_at_the_url_too(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = StudyState.open(study(storage=url), data_sha256="x")
+    with opened.mirrored():
+        pass
+    opened.discard_if_new()
+    opened.lock.close()
+    assert not is_at(url)
+    require_startable(study(storage=url), resume=False, command="run")

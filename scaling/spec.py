@@ -520,7 +520,8 @@ class Resources(Section):
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
     micro_batch_size: PositiveInt | None = None
-    """Most examples per worker per forward; the rest is gradient accumulation."""
+    """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
+    may be more); the rest is gradient accumulation."""
     strategy: Strategy = "ddp"
     precision: Precision = "fp32"
     """bf16: forward and backward under autocast; weights and optimizer state stay fp32."""

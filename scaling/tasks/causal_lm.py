@@ -99,6 +99,10 @@ class CausalLmTask:
         """Tokens that count in these training sequences."""
         return int(self.sequences["train"].num_targets[indices].sum())
 
+    def lengths(self, indices: Indices) -> Indices:
+        """Tokens of each sequence."""
+        return self.sequences["train"].tokens.lengths[indices]
+
     def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
         """These training sequences as `input_ids` and `labels`."""
         return self.sequences["train"].batch(indices, self.tokenizer.pad_id)

@@ -57,6 +57,10 @@ class NoisyQuadraticTask:
         """One for each example."""
         return len(indices)
 
+    def lengths(self, indices: Indices) -> Indices:
+        """One for each example."""
+        return np.ones_like(indices)
+
     def collate(self, indices: Indices, seed: int) -> Batch:
         """The mean of these examples' gradient noise, [num_chains, num_dimensions]."""
         # The key is the first example's number: disjoint micro-batches draw independently.

@@ -92,6 +92,10 @@ class Task(Protocol):
         """Targets in these training examples."""
         ...
 
+    def lengths(self, indices: Indices) -> Indices:
+        """[B] what each of these training examples costs unpadded: its tokens."""
+        ...
+
     def collate(self, indices: Indices, seed: int) -> Batch:
         """The training examples of these numbers as tensors; `seed` is the trial's."""
         ...

@@ -96,6 +96,10 @@ class TextClassificationTask:
         """One for each example."""
         return len(indices)
 
+    def lengths(self, indices: Indices) -> Indices:
+        """Tokens of each text."""
+        return self.texts["train"].tokens.lengths[indices]
+
     def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
         """These training examples as `input_ids`, `attention_mask` and `labels`."""
         return self.texts["train"].batch(indices, self.tokenizer.pad_id)

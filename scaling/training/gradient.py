@@ -1,5 +1,6 @@
 """One global batch's gradient, however the batch is split, and the norms of its parts."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.evaluation import precision_context
+from scaling.training.micro_batches import cut_by_length, dealt
 from scaling.training.parallel import LocalNorm, Workers
 
 Indices = NDArray[np.int64]
@@ -43,7 +45,8 @@ class GradientOfBatch:
     padding nor the split into workers × micro-batches changes it.
 
     Attributes:
-        micro_batch_size: Examples a forward; may be made smaller between steps.
+        micro_batch_size: Examples a forward, of the longest in the batch: of shorter ones there
+            are more. May be made smaller between steps.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class GradientOfBatch:
                 workers', or with one worker its micro-batches' (a single one is cut in two).
         """
         num_targets = self.task.num_targets(indices)
-        parts = self._own_parts(indices)
+        parts = self._own_parts(indices, at_random=measure_noise)
         if self.local_norm is not None:
             loss_sum, norms = self._synchronized(parts, num_targets, measure_noise)
         elif measure_noise and len(indices) > 1:
@@ -87,12 +90,24 @@ class GradientOfBatch:
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         return StepGradient(loss_sum, num_targets, grad_norm, noise)
 
-    def _own_parts(self, indices: Indices) -> list[Indices]:
-        """This worker's micro-batches."""
-        per_worker = len(indices) // self.workers.world_size
-        own = indices[self.workers.rank * per_worker :][:per_worker]
-        size = self.micro_batch_size
-        return [own[i : i + size] for i in range(0, per_worker, size)]
+    def _own_parts(self, indices: Indices, *, at_random: bool) -> list[Indices]:
+        """This worker's micro-batches.
+
+        Args:
+            indices: The global batch.
+            at_random: Cut it as it was drawn, so that parts are samples of the data, which the
+                noise scale needs; else by length, so that less is padding.
+        """
+        workers = self.workers
+        share = len(indices) // workers.world_size
+        num_parts = math.ceil(share / self.micro_batch_size) * workers.world_size
+        if at_random:
+            own = indices[workers.rank * share :][:share]
+            size = self.micro_batch_size
+            return [own[i : i + size] for i in range(0, share, size)]
+        parts = cut_by_length(self.task.lengths(indices), num_parts=num_parts)
+        own_parts = dealt(parts, rank=workers.rank, world_size=workers.world_size)
+        return [indices[part] for part in own_parts]
 
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""

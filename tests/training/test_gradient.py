@@ -95,6 +95,9 @@ class _SquareTask:
     def num_targets(self, indices: Any) -> int:
         return len(indices)
 
+    def lengths(self, indices: Any) -> Any:
+        return np.ones_like(indices)
+
     def collate(self, indices: Any, seed: int) -> dict[str, Tensor]:
         return {"y": self.y[torch.as_tensor(indices)]}
 

@@ -1,0 +1,49 @@
+"""How a batch is cut by length: all of it, evenly, and no part dearer than an equal share."""
+
+import numpy as np
+import pytest
+
+from scaling.training.micro_batches import cut_by_length, dealt
+
+
+def cost(lengths: np.ndarray, part: np.ndarray) -> int:
+    return len(part) * int(lengths[part].max())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_example_is_in_one_part_and_none_costs_more_than_an_equal_share(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 200))
+    num_parts = int(rng.integers(1, size + 1))
+    lengths = rng.integers(1, 60, size)
+    parts = cut_by_length(lengths, num_parts=num_parts)
+    assert len(parts) == num_parts
+    assert all(len(part) for part in parts)
+    assert sorted(np.concatenate(parts)) == list(range(size))
+    share = -(-size // num_parts)
+    assert max(cost(lengths, part) for part in parts) <= share * lengths.max()
+
+
+def test_short_examples_share_a_part_and_long_ones_another() -> None:
+    lengths = np.array([10, 2, 9, 2, 2, 2, 1, 10])
+    parts = cut_by_length(lengths, num_parts=2)
+    # 5 × 2 and 3 × 10; any other cut has a part that costs more than 30.
+    assert [sorted(part) for part in parts] == [[1, 3, 4, 5, 6], [0, 2, 7]]
+
+
+def test_uniform_lengths_cost_a_quarter_less_in_two_parts() -> None:
+    lengths = np.arange(1, 101)
+    costs = [cost(lengths, part) for part in cut_by_length(lengths, num_parts=2)]
+    # n shortest and 100 − n others: n² = (100 − n) × 100 at n = 61.8.
+    assert costs == [62 * 62, 38 * 100]
+
+
+def test_equal_lengths_keep_the_order() -> None:
+    parts = cut_by_length(np.full(12, 7), num_parts=3)
+    assert [list(part) for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_parts_are_dealt_back_and_forth() -> None:
+    parts = [np.array([number]) for number in range(6)]
+    assert [int(p[0]) for p in dealt(parts, rank=0, world_size=2)] == [0, 3, 4]
+    assert [int(p[0]) for p in dealt(parts, rank=1, world_size=2)] == [1, 2, 5]

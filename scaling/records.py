@@ -53,6 +53,7 @@ class Recipe:
     beta2: float
     eps: float
     momentum: float
+    nesterov: bool
     clip_norm: float | None
     weight_average_half_life_examples: float | None
     strategy: str

@@ -212,7 +212,8 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         beta1=settings.beta1,
         beta2=settings.beta2,
         eps=settings.eps,
-        momentum=values["momentum"],
+        momentum=_or_usual(values, "momentum", 0.0),
+        nesterov=values["nesterov"],
         clip_norm=values["clip_norm"],
         weight_average_half_life_examples=values["weight_average_half_life_examples"],
         strategy=spec.resources.strategy,
@@ -220,12 +221,29 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
     )
 
 
+_USUAL: Mapping[str, Mapping[str, float]] = {
+    "lamb": {"eps": 1e-6},
+    "lars": {"momentum": 0.9},
+    "lion": {"beta2": 0.99},
+    "muon": {"momentum": 0.95, "beta2": 0.95},
+}
+"""What the papers of the optimizers use, where that is not what AdamW and SGD use."""
+
+
+def _or_usual(values: Mapping[str, Any], name: str, otherwise: float) -> float:
+    """A hyperparameter, or where it is left out what is usual for the trial's optimizer."""
+    value: float | None = values[name]
+    return _USUAL.get(values["optimizer"], {}).get(name, otherwise) if value is None else value
+
+
 def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
     base_lr, peak_lr = values["base_lr"], values["peak_lr"]
     settings = OptimizerSettings(
         peak_lr=peak_lr if base_lr is None else base_lr,
-        beta1=values["beta1"], beta2=values["beta2"], eps=values["eps"],
-    )  # fmt: skip
+        beta1=values["beta1"],
+        beta2=_or_usual(values, "beta2", 0.999),
+        eps=_or_usual(values, "eps", 1e-8),
+    )
     if base_lr is None:
         return settings
     return scale_optimizer(

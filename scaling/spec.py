@@ -63,7 +63,7 @@ LrRule = Annotated[
         }
     ),
 ]
-Optimizer = Literal["adamw", "sgd"]
+Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
 Strategy = Literal["ddp"]
@@ -290,13 +290,19 @@ class Fixed(Section):
     min_lr_ratio: UnitFloat = 0.0
     """Learning rate at the end of linear or cosine decay, over peak_lr."""
     optimizer: Optimizer = "adamw"
+    """muon: of hidden matrices; embeddings, the head and vectors go by AdamW at the same rate."""
     weight_decay: NonNegativeFloat = 0.0
-    """Decoupled for adamw, added to the gradient for sgd; matrices only."""
+    """Matrices only, embeddings and the head included. Added to the gradient for sgd and lars, to
+    Adam's step inside the trust ratio for lamb, else decoupled: weights shrink by lr × decay."""
     beta1: BelowOne = 0.9
-    beta2: BelowOne = 0.999
-    eps: PositiveFloat = 1e-8
-    momentum: BelowOne = 0.0
-    """Of sgd."""
+    beta2: BelowOne | None = None
+    """Where left out, what is usual: 0.99 for lion, 0.95 for muon's AdamW, else 0.999."""
+    eps: PositiveFloat | None = None
+    """Where left out, what is usual: 1e-6 for lamb, else 1e-8."""
+    momentum: BelowOne | None = None
+    """Where left out, what is usual: 0.95 for muon, 0.9 for lars, 0 for sgd."""
+    nesterov: bool = False
+    """sgd looks ahead along its momentum (muon always does)."""
     clip_norm: PositiveFloat | None = None
     """Largest norm of the global gradient; null leaves it alone."""
     weight_average_half_life_examples: PositiveFloat | None = None
@@ -321,6 +327,7 @@ class Scientific(Section):
     beta2: Values[BelowOne] | None = None
     eps: Values[PositiveFloat] | None = None
     momentum: Values[BelowOne] | None = None
+    nesterov: Values[bool] | None = None
     clip_norm: Values[PositiveFloat | None] | None = None
     weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
 
@@ -342,6 +349,7 @@ class Nuisance(Section):
     beta2: Distribution[BelowOne] | None = None
     eps: Distribution[PositiveFloat] | None = None
     momentum: Distribution[BelowOne] | None = None
+    nesterov: Choice[bool] | None = None
     clip_norm: Distribution[PositiveFloat | None] | None = None
     weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
 

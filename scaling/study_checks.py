@@ -216,7 +216,7 @@ def _adam_sde(spec: StudySpec) -> Iterator[Issue]:
         lowest = OptimizerSettings(
             peak_lr=1.0,
             beta1=min(_possible(spec, "beta1")),
-            beta2=min(_possible(spec, "beta2")),
+            beta2=min(0.999 if beta2 is None else beta2 for beta2 in _possible(spec, "beta2")),
             eps=1.0,
         )
         try:
@@ -335,12 +335,16 @@ def _cell_count(spec: StudySpec) -> Iterator[Issue]:
 
 
 _NEEDS: Final = {
-    "momentum": ("optimizer", {"sgd"}),
-    "beta1": ("optimizer", {"adamw"}),
-    "beta2": ("optimizer", {"adamw"}),
-    "eps": ("optimizer", {"adamw"}),
+    "momentum": ("optimizer", {"sgd", "lars", "muon"}),
+    "nesterov": ("optimizer", {"sgd"}),
+    "beta1": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
+    "beta2": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
+    "eps": ("optimizer", {"adamw", "lamb", "muon"}),
     "min_lr_ratio": ("schedule", {"linear", "cosine"}),
 }
+
+_HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
+"""Values that say what is so anyway."""
 
 
 def _without_effect(spec: StudySpec) -> Iterator[Issue]:
@@ -350,13 +354,23 @@ def _without_effect(spec: StudySpec) -> Iterator[Issue]:
         if possible & useful:
             continue
         for place in _places(spec, name):
-            if place.values != (0.0,) or name != "min_lr_ratio":
+            if place.values != _HARMLESS.get(name):
                 yield Issue(
                     place.path,
                     f"has no effect with {of} {' or '.join(sorted(possible))}",
                     place.value,
                     f"only with {of} {' or '.join(sorted(useful))}",
                 )
+
+
+def _nesterov(spec: StudySpec) -> Iterator[Issue]:
+    """Looking ahead along a momentum needs one."""
+    if "sgd" not in _possible(spec, "optimizer") or True not in _possible(spec, "nesterov"):
+        return
+    if _possible(spec, "momentum") & {None, 0.0}:
+        without = [p for p in _places(spec, "momentum") if 0.0 in p.values]
+        for place in without or _places(spec, "nesterov"):
+            yield Issue(place.path, "nesterov needs a momentum above 0", place.value)
 
 
 # --- what is asked ------------------------------------------------------------------------------
@@ -484,10 +498,22 @@ def _resources(spec: StudySpec) -> Iterator[Issue]:
 # --- workload and storage -----------------------------------------------------------------------
 
 
+_COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
+"""Optimizers whose step of one weight depends on the others of its tensor."""
+
+
 def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
     """What the ensemble of noisy quadratics cannot do."""
     if not isinstance(spec.workload, NoisyQuadratic):
         return
+    for place in _places(spec, "optimizer"):
+        for optimizer in sorted(_COUPLING & set(place.values)):
+            yield Issue(
+                place.path,
+                "would couple the independent chains of noisy_quadratic",
+                optimizer,
+                "sgd, adamw, lion",
+            )
     for place in _places(spec, "clip_norm"):
         if any(value is not None for value in place.values):
             yield Issue(
@@ -644,6 +670,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _one_warmup: frozenset(_RECIPE_SECTIONS),
     _warmup_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _without_effect: frozenset(_RECIPE_SECTIONS),
+    _nesterov: frozenset(_RECIPE_SECTIONS),
     _recipes: frozenset({"scientific", "cell_recipes"}),
     _horizon: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _objective: frozenset({"search", "target"}),

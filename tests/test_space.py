@@ -113,6 +113,30 @@ def test_base_lr_is_carried_by_its_rule() -> None:
     assert recipe.base_lr == 0.01
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "beta2", "eps"),
+    [
+        ("adamw", 0.0, 0.999, 1e-8),
+        ("sgd", 0.0, 0.999, 1e-8),
+        ("lamb", 0.0, 0.999, 1e-6),
+        ("lars", 0.9, 0.999, 1e-8),
+        ("lion", 0.0, 0.99, 1e-8),
+        ("muon", 0.95, 0.95, 1e-8),
+    ],
+)
+def test_what_is_left_out_is_what_the_optimizers_paper_uses(
+    optimizer: str, momentum: float, beta2: float, eps: float
+) -> None:
+    spec = study()
+    choices = {"peak_lr": 0.1, "optimizer": optimizer}
+    recipe = resolve(
+        spec, hyperparameters(spec, {"global_batch_size": 16}, choices), seed=0, facts=DATA
+    )
+    assert (recipe.momentum, recipe.beta2, recipe.eps) == (momentum, beta2, eps)
+    given = hyperparameters(spec, {"global_batch_size": 16}, choices | {"beta2": 0.5})
+    assert resolve(spec, given, seed=0, facts=DATA).beta2 == 0.5
+
+
 def test_cell_recipes_win_over_fixed() -> None:
     spec = study(
         nuisance={}, fixed={"weight_decay": 0.1}, search={"trials_per_cell": 1},

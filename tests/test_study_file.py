@@ -181,6 +181,8 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (QUADRATIC, {"fixed.peak_lr": 0.1, "cell_recipes.0": {"cell": {"global_batch_size": 64}, "fixed": {"peak_lr": 1}}, "cell_recipes.1.cell.global_batch_size": 4}),
     (JOINT, {"nuisance.optimizer": {"choice": ["adamw", "sgd"]}, "nuisance.momentum": {"choice": [0, 0.9]}}),
     (JOINT, {"nuisance.lr_scaling_rule": {"choice": ["adam_sde", "sqrt"]}}),
+    (LM, {"scientific": {"optimizer": ["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]}, "fixed": {"global_batch_size": 64, "beta2": 0.98}, "transfer": DROP}),
+    (LM, {"fixed.optimizer": "sgd", "fixed.nesterov": True, "fixed.momentum": 0.9}),
 ]  # fmt: skip
 
 
@@ -221,6 +223,7 @@ STRUCTURE: list[Case] = [
     (JOINT, {"workload.data.hub_splits": {"trian": "x"}}, "workload.data.hub_splits.trian", "did you mean train? (got \"trian\"; allowed: train, validation, test)"),
     (LM, {"workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
     (LM, {"fixed.schedule": "cosin"}, "fixed.schedule", "did you mean cosine? (got \"cosin\"; allowed: constant, linear, cosine)"),
+    (LM, {"fixed.optimizer": "adam"}, "fixed.optimizer", "did you mean adamw? (got \"adam\"; allowed: adamw, sgd, lamb, lars, adafactor, lion, muon)"),
     (LM, {"resources.strategy": "fsdp2"}, "resources.strategy", "allowed: ddp"),
     (LM, {"search.sampler": "bayes"}, "search.sampler", "allowed: qmc, tpe, random, grid"),
     (LM, {"search.objective": "train_loss"}, "search.objective", "allowed: validation_loss, steps_to_target, examples_to_target"),
@@ -318,8 +321,15 @@ TOGETHER: list[Case] = [
     (JOINT, {"budget": {"seconds": 60}}, "nuisance.warmup_ratio", "a budget in seconds has no number of steps"),
     (LM, {"nuisance.min_lr_ratio": {"uniform": [0.0, 0.1]}}, "nuisance.min_lr_ratio", "has no effect with schedule constant"),
     # optimizer
-    (LM, {"fixed.momentum": 0.9}, "fixed.momentum", "has no effect with optimizer adamw (got 0.9; allowed: only with optimizer sgd)"),
+    (LM, {"fixed.momentum": 0.9}, "fixed.momentum", "has no effect with optimizer adamw (got 0.9; allowed: only with optimizer lars or muon or sgd)"),
     (QUADRATIC, {"fixed.beta2": 0.9}, "fixed.beta2", "has no effect with optimizer sgd"),
+    (LM, {"fixed.optimizer": "adafactor", "fixed.beta1": 0.9}, "fixed.beta1", "has no effect with optimizer adafactor (got 0.9; allowed: only with optimizer adamw or lamb or lion or muon)"),
+    (LM, {"fixed.optimizer": "lion", "fixed.eps": 1e-6}, "fixed.eps", "only with optimizer adamw or lamb or muon"),
+    (LM, {"fixed.optimizer": "muon", "fixed.nesterov": True}, "fixed.nesterov", "has no effect with optimizer muon (got true; allowed: only with optimizer sgd)"),
+    (LM, {"fixed.optimizer": "sgd", "fixed.nesterov": True}, "fixed.nesterov", "nesterov needs a momentum above 0 (got true"),
+    (LM, {"fixed.optimizer": "sgd", "nuisance.momentum": {"choice": [0.0, 0.9]}, "fixed.nesterov": True}, "nuisance.momentum", "nesterov needs a momentum above 0 (got [0.0, 0.9]"),
+    (LM, {"transfer.rules": ["adam_sde"], "fixed.optimizer": "lamb"}, "transfer.rules", "adam_sde scales Adam, not lamb"),
+    (QUADRATIC, {"fixed.optimizer": "lamb"}, "fixed.optimizer", "would couple the independent chains of noisy_quadratic (got \"lamb\"; allowed: sgd, adamw, lion)"),
     (QUADRATIC, {"cell_recipes.0.fixed.eps": 1.0e-8}, "cell_recipes.0.fixed.eps", "has no effect with optimizer sgd"),
     # cells
     (QUADRATIC, {"cell_recipes.0.cell.global_batch_size": 5}, "cell_recipes.0.cell.global_batch_size", "is not a cell of the study (got 5; allowed: 4, 64)"),

@@ -1,33 +1,74 @@
 """The optimizer that a recipe names."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from scaling.records import Recipe
+from scaling.training.update_rules import (
+    Adafactor,
+    Lamb,
+    Lars,
+    Lion,
+    MuonWithAdamW,
+    hidden_matrices,
+)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or SGD with momentum.
+    """The recipe's optimizer for a model's trained weights.
 
-    Weight decay acts on matrices only: vectors (biases, norms' gains) are left out, as is usual
-    for Transformers. It is decoupled for adamw and added to the gradient for sgd.
+    Weight decay acts on matrices only, embeddings and the head included: vectors (biases, norms'
+    gains) are left out, as is usual for Transformers. It is added to the gradient for sgd and
+    lars, to Adam's step inside the trust ratio for lamb, and decoupled for the others.
+
+    Raises:
+        ValueError: If the recipe asks for muon and the model has no hidden matrix.
+
+    Source: AdamW, Loshchilov & Hutter 2019 (arXiv:1711.05101); for the rest see
+        `scaling.training.update_rules`.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = _groups(trained, recipe.weight_decay)
+    lr, betas, eps = recipe.peak_lr, (recipe.beta1, recipe.beta2), recipe.eps
     match recipe.optimizer:
         case "adamw":
-            betas = (recipe.beta1, recipe.beta2)
-            return torch.optim.AdamW(
-                groups, lr=recipe.peak_lr, betas=betas, eps=recipe.eps, fused=True
-            )
+            return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=True)
+            return torch.optim.SGD(
+                groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+            )
+        case "lamb":
+            return Lamb(groups, lr=lr, betas=betas, eps=eps)
+        case "lars":
+            return Lars(groups, lr=lr, momentum=recipe.momentum)
+        case "adafactor":
+            return Adafactor(groups, lr=lr)
+        case "lion":
+            return Lion(groups, lr=lr, betas=betas)
+        case "muon":
+            hidden = hidden_matrices(model)
+            if not hidden:
+                raise ValueError("optimizer muon: the model has no hidden matrix to train")
+            known = {id(parameter) for parameter in hidden}
+            others = [parameter for parameter in trained if id(parameter) not in known]
+            return MuonWithAdamW(
+                _groups(hidden, recipe.weight_decay), _groups(others, recipe.weight_decay),
+                lr=lr, momentum=recipe.momentum, betas=betas, eps=eps,
+            )  # fmt: skip
         case unknown:
             raise ValueError(f"unknown optimizer {unknown!r}")
+
+
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and vectors, which do not."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -34,6 +34,7 @@ RECIPE = Recipe(
     beta2=0.999,
     eps=1e-8,
     momentum=0.0,
+    nesterov=False,
     clip_norm=1.0,
     weight_average_half_life_examples=None,
     strategy="ddp",

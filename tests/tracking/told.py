@@ -32,6 +32,7 @@ def recipe(**changes: Any) -> Recipe:
         "beta2": 0.999,
         "eps": 1e-8,
         "momentum": 0.0,
+        "nesterov": False,
         "clip_norm": None,
         "weight_average_half_life_examples": 2000.0,
         "strategy": "ddp",

@@ -84,8 +84,23 @@ def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         (pronunciation(), {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"}),
         (part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model}), {}),
         (quadratic(num_chains=10), {"optimizer": "sgd", "peak_lr": 0.1}),
+        (pronunciation(), {"optimizer": "lamb"}),
+        (pronunciation(), {"optimizer": "lars", "momentum": 0.9, "peak_lr": 3.0}),
+        (pronunciation(), {"optimizer": "adafactor"}),
+        (pronunciation(), {"optimizer": "lion", "peak_lr": 1e-3}),
+        (pronunciation(), {"optimizer": "muon", "momentum": 0.95}),
     ],
-    ids=["averaged", "momentum and cosine", "dropout", "noisy quadratic"],
+    ids=[
+        "averaged",
+        "momentum and cosine",
+        "dropout",
+        "noisy quadratic",
+        "lamb",
+        "lars",
+        "adafactor",
+        "lion",
+        "muon",
+    ],
 )
 def test_interrupted_equals_uninterrupted(
     workload: Any, changes: dict[str, Any], tmp_path: Path

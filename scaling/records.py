@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from scaling.spec import StudySpec, Target, is_finite
+from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
 Phase = Literal["search", "transfer", "confirm"]
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
@@ -56,8 +56,8 @@ class Recipe:
     nesterov: bool
     clip_norm: float | None
     weight_average_half_life_examples: float | None
-    strategy: str
-    precision: str
+    strategy: Strategy
+    precision: Precision
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ LrRule = Annotated[
 Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
-Strategy = Literal["ddp"]
+Strategy = Literal["ddp", "fsdp"]
 Precision = Literal["fp32", "bf16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
@@ -531,6 +531,8 @@ class Resources(Section):
     """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
     may be more); the rest is gradient accumulation."""
     strategy: Strategy = "ddp"
+    """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
+    among the workers, for a model that does not fit into one."""
     precision: Precision = "fp32"
     """bf16: forward and backward under autocast; weights and optimizer state stay fp32."""
     executor: Literal["pool", "per_trial"] = "pool"

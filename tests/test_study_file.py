@@ -224,7 +224,7 @@ STRUCTURE: list[Case] = [
     (LM, {"workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
     (LM, {"fixed.schedule": "cosin"}, "fixed.schedule", "did you mean cosine? (got \"cosin\"; allowed: constant, linear, cosine)"),
     (LM, {"fixed.optimizer": "adam"}, "fixed.optimizer", "did you mean adamw? (got \"adam\"; allowed: adamw, sgd, lamb, lars, adafactor, lion, muon)"),
-    (LM, {"resources.strategy": "fsdp2"}, "resources.strategy", "allowed: ddp"),
+    (LM, {"resources.strategy": "fsdp2"}, "resources.strategy", "allowed: ddp, fsdp"),
     (LM, {"search.sampler": "bayes"}, "search.sampler", "allowed: qmc, tpe, random, grid"),
     (LM, {"search.objective": "train_loss"}, "search.objective", "allowed: validation_loss, steps_to_target, examples_to_target"),
     (LM, {"target.metric": "accuracy"}, "target.metric", "allowed: validation_loss"),

@@ -128,3 +128,10 @@ def _pretrained(spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: 
     if num_labels and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_id  # where a decoder's last real token is
     return model.train()
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers of a transformers model, in order; none for another module."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [block for block in model.modules() if isinstance(block, GradientCheckpointingLayer)]

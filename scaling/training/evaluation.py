@@ -12,6 +12,7 @@ from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, concatenate
 from scaling.training.parallel import Workers
+from scaling.training.sharding import whole_weights
 
 
 class Cadence:
@@ -51,7 +52,7 @@ def evaluate(
     """Losses of every example of each split's fixed subset, the same on all workers."""
     model.eval()
     losses: dict[Split, ExampleLosses] = {}
-    with torch.inference_mode(), precision_context(precision, workers.device):
+    with whole_weights(model), torch.inference_mode(), precision_context(precision, workers.device):
         for split in splits:
             part = workers.part(task.num_evaluated(split))
             own = task.example_losses(model, split, part, workers.device)

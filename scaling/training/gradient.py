@@ -2,21 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.tensor import DTensor
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.evaluation import precision_context
 from scaling.training.micro_batches import cut_by_length, dealt
-from scaling.training.parallel import LocalNorm, Workers
+from scaling.training.parallel import LocalNorm, Workers, no_sync
 
 Indices = NDArray[np.int64]
 
@@ -113,14 +113,9 @@ class GradientOfBatch:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
         for number, part in enumerate(parts, start=1):
-            with self._no_sync() if number < len(parts) else nullcontext():
+            with no_sync(self.wrapped) if number < len(parts) else nullcontext():
                 total += self._backward(part, num_targets)
         return total
-
-    def _no_sync(self) -> AbstractContextManager[None]:
-        if isinstance(self.wrapped, DistributedDataParallel):
-            return self.wrapped.no_sync()
-        return nullcontext()
 
     def _backward(self, part: Indices, num_targets: int) -> torch.Tensor:
         batch = _to(self.task.collate(part, self.recipe.seed), self.workers.device)
@@ -173,7 +168,8 @@ class GradientOfBatch:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def _grad_norm(self) -> float:
-        return float(nn.utils.get_total_norm(self._gradients()))
+        norm = nn.utils.get_total_norm(self._gradients())
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _noise(
         self,

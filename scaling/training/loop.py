@@ -29,6 +29,7 @@ from scaling.training.memory import is_out_of_memory
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
 from scaling.training.progress import Progress, SinceMeasured
+from scaling.training.sharding import placed_model_state, placed_optimizer_state, whole
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.weight_average import WeightAverage
 
@@ -126,7 +127,7 @@ class _Run:
         self.workers, self.report, self.supervision = workers, report, supervision
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
-        wrapped, local_norm = data_parallel(self.model, workers)
+        wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)
         self.average = self._weight_average()
@@ -277,23 +278,26 @@ class _Run:
         if store is None:
             return
         per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
+        state = self._state(per_worker)  # on all workers: gathering sharded tensors takes them all
         if self.workers.rank != 0:
             return
         try:
-            store.save(self.progress.step, self._state(per_worker))
+            store.save(self.progress.step, state)
         except OSError as error:
             incident = {"kind": "checkpoint_failed", "cause": error.strerror or first_line(error)}
             if incident not in self.incidents:
                 self.note(incident)
 
     def _state(self, per_worker: Sequence[NDArray[np.float64]]) -> State:
-        """Everything that a checkpoint holds."""
+        """Everything that a checkpoint holds, whole on the first worker."""
+        keeps = self.workers.rank == 0
+        average = self.average.state() if self.average is not None else None
         return {
             "recipe": self._identity(),
             "micro_batch_size": self.gradient.micro_batch_size,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "weight_average": self.average.state() if self.average is not None else None,
+            "model": whole(self.model.state_dict(), keeps=keeps),
+            "optimizer": whole(self.optimizer.state_dict(), keeps=keeps),
+            "weight_average": whole(average, keeps=keeps),
             "cadence_last_step": self.cadence.last_step,
             "progress": self.progress.state(),
             "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
@@ -318,8 +322,8 @@ class _Run:
     def _restore(self, state: State) -> None:
         smaller = min(state["micro_batch_size"], self.gradient.micro_batch_size)
         self.gradient.micro_batch_size = smaller
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(placed_model_state(state["model"], self.model))
+        self.optimizer.load_state_dict(placed_optimizer_state(state["optimizer"], self.optimizer))
         if self.average is not None:
             self.average.restore(state["weight_average"])
         self.cadence.last_step = state["cadence_last_step"]

@@ -3,7 +3,8 @@
 import gc
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+from scaling.spec import Strategy
+from scaling.tasks.model import transformer_blocks
 
 
 @dataclass(frozen=True)
@@ -132,15 +138,63 @@ def _average(
     return allreduce_hook(norm.group, bucket)
 
 
-def data_parallel(model: nn.Module, workers: Workers) -> tuple[nn.Module, LocalNorm | None]:
-    """Wrap a model so that its gradients are averaged over the workers.
+# torch 2.13 renames it; 2.9 has only the second name.
+_sum_and_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+class _ReduceScatter:
+    """What fsdp calls to sum a part's gradients over the workers and leave each its share."""
+
+    def __init__(self, norm: LocalNorm) -> None:
+        self._norm = norm
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A buffer for gradients."""
+        return torch.empty(size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: Any,
+        op: Any,
+        async_op: bool = False,
+    ) -> None:
+        """The mean over the workers; `input_tensor` is this worker's own, padded with zeros."""
+        assert not async_op
+        if self._norm.wanted:
+            self._norm.add([input_tensor])
+        _sum_and_scatter(output_tensor, input_tensor, op=op, group=group)
+        output_tensor.div_(dist.get_world_size(group))
+
+
+def data_parallel(
+    model: nn.Module, workers: Workers, strategy: Strategy = "ddp"
+) -> tuple[nn.Module, LocalNorm | None]:
+    """Make a model's gradients be averaged over the workers.
+
+    Args:
+        model: On this worker's device, the same on all workers.
+        workers: All of them call this.
+        strategy: ddp: each worker holds the whole model; fsdp: each holds a share of every
+            weight, gradient and moment, and gathers a block's weights when it computes with
+            them (Zhao et al. 2023, arXiv:2304.11277).
 
     Returns:
-        The wrapped model, and where to read this worker's own gradient norm; a single worker's
+        The model to call, and where to read this worker's own gradient norm; a single worker's
         model comes back as it is, with None.
     """
     if workers.world_size == 1:
         return model, None
+    norm = LocalNorm(workers.group)
+    match strategy:
+        case "ddp":
+            return _replicated(model, workers, norm), norm
+        case "fsdp":
+            return _sharded(model, workers, norm), norm
+
+
+def _replicated(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Module:
     on_gpu = workers.device.type == "cuda"
     with warnings.catch_warnings():
         # torch 2.13 renames broadcast_buffers; 2.9 has only this name.
@@ -152,6 +206,39 @@ def data_parallel(model: nn.Module, workers: Workers) -> tuple[nn.Module, LocalN
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-    norm = LocalNorm(workers.group)
     wrapped.register_comm_hook(norm, _average)
-    return wrapped, norm
+    return wrapped
+
+
+def _sharded(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Module:
+    """Each Transformer block's weights are gathered together, and the rest with the root."""
+    group: Any = workers.group or dist.group.WORLD
+    mesh = DeviceMesh.from_group(group, workers.device.type)
+    for block in transformer_blocks(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    reduce_scatter: Any = _ReduceScatter(norm)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_custom_reduce_scatter(reduce_scatter)
+            # A plain sum, which gloo has too; the division is ours, so that what is measured
+            # before it is not divided, whatever the precision.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    return model
+
+
+@contextmanager
+def no_sync(wrapped: nn.Module) -> Iterator[None]:
+    """Backward passes inside the block only accumulate this worker's own gradient."""
+    if isinstance(wrapped, DistributedDataParallel):
+        with wrapped.no_sync():
+            yield
+    elif isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            wrapped.set_requires_gradient_sync(True)
+    else:
+        yield

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from scaling.training.sharding import placed
+
 
 class WeightAverage:
     """The mean of past weights, one from `half_life_examples` ago counting half.
@@ -57,4 +59,4 @@ class WeightAverage:
         """Go on from what `state` gave."""
         self._kept = state["kept"]
         for average, saved in zip(self._average, state["average"], strict=True):
-            average.copy_(saved)
+            average.copy_(placed(saved, average))

@@ -4,6 +4,7 @@ Source: McCandlish et al. 2018 (arXiv:1812.06162) appendix A.1, with the two bat
 from one step: its parts (workers or micro-batches) and the whole.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,9 @@ def estimate_noise(
 ) -> NoiseEstimate:
     """One step's estimate from the squared gradient norms of its parts and of the whole.
 
-    With E|G_b|² = |G|² + tr Σ / b, two batch sizes give both unknowns; parts of different sizes
-    enter by the mean of 1 / b.
+    With E|G_b|² = |G|² + tr Σ / b, two batch sizes give both unknowns. Parts of different sizes
+    are weighted by size: that is the sum of squares between the parts, with the least spread,
+    and short parts, whose mean over targets is a biased ratio, count little.
 
     Args:
         part_sq_norms: Squared norm of each part's mean gradient.
@@ -53,14 +55,27 @@ def estimate_noise(
         the difference of the two equations gives |G|² of the population that the train set
         stands for; tr Σ / N is added to make it that of the train set itself.
     """
-    inverse_part = sum(1 / size for size in part_sizes) / len(part_sizes)
-    inverse_whole = 1 / sum(part_sizes)
-    mean_part = sum(part_sq_norms) / len(part_sq_norms)
-    trace = (mean_part - whole_sq_norm) / (inverse_part - inverse_whole)
-    sq_norm = whole_sq_norm - trace * inverse_whole
+    whole_size = sum(part_sizes)
+    weighted = sum(norm * size for norm, size in zip(part_sq_norms, part_sizes, strict=True))
+    mean_part = weighted / whole_size
+    # The weighted mean of 1 / b is the number of parts over the whole's size.
+    trace = (mean_part - whole_sq_norm) * whole_size / (len(part_sizes) - 1)
+    sq_norm = whole_sq_norm - trace / whole_size
     if num_train is not None:
         sq_norm += trace / num_train
     return NoiseEstimate(sq_norm, trace)
+
+
+@dataclass(frozen=True)
+class MeanNoise(NoiseEstimate):
+    """Weighted means over the estimates of many steps.
+
+    Attributes:
+        stderr: Standard error of `noise_scale` in examples, from the spread of the steps'
+            estimates; None where there is no noise scale or a single estimate.
+    """
+
+    stderr: float | None
 
 
 class RunningNoise:
@@ -75,27 +90,64 @@ class RunningNoise:
     def __init__(self, half_life: float = 8.0) -> None:
         self._decay = 0.5 ** (1 / half_life)
         self._weight = 0.0
+        self._sq_weight = 0.0  # sum of the squared weights
         self._sq_norm = 0.0
         self._trace = 0.0
+        # Weighted central moments of the pair, not of the ratio, which is known only at the end.
+        self._sq_norm_variance = 0.0
+        self._trace_variance = 0.0
+        self._covariance = 0.0
 
     def add(self, estimate: NoiseEstimate) -> None:
         """Take in one step's estimate."""
         self._weight = self._decay * self._weight + 1
+        self._sq_weight = self._decay**2 * self._sq_weight + 1
         share = 1 / self._weight
-        self._sq_norm += share * (estimate.sq_norm - self._sq_norm)
-        self._trace += share * (estimate.covariance_trace - self._trace)
+        from_sq_norm = estimate.sq_norm - self._sq_norm
+        from_trace = estimate.covariance_trace - self._trace
+        self._sq_norm += share * from_sq_norm
+        self._trace += share * from_trace
+        kept = 1 - share
+        self._sq_norm_variance = kept * (self._sq_norm_variance + share * from_sq_norm**2)
+        self._trace_variance = kept * (self._trace_variance + share * from_trace**2)
+        self._covariance = kept * (self._covariance + share * from_sq_norm * from_trace)
 
     @property
-    def mean(self) -> NoiseEstimate | None:
+    def mean(self) -> MeanNoise | None:
         """The running means; None before the first estimate."""
         if not self._weight:
             return None
-        return NoiseEstimate(self._sq_norm, self._trace)
+        return MeanNoise(self._sq_norm, self._trace, self._stderr())
 
-    def state(self) -> tuple[float, float, float]:
+    def _stderr(self) -> float | None:
+        """Standard error of the ratio of means by the delta method.
+
+        With weights w the variance of a mean is Σw² / (Σw)² times that of one estimate, whose
+        weighted sample variance is too small by 1 − Σw² / (Σw)². What the means drift within a
+        half-life counts as spread, so the error is rather too large than too small.
+
+        Source: the ratio estimator's linearized variance, Cochran 1977, Sampling Techniques,
+            eq. 6.10: residuals tr Σ − B |G|² of the steps over the mean |G|².
+        """
+        ratio = NoiseEstimate(self._sq_norm, self._trace).noise_scale
+        share = self._sq_weight / self._weight**2
+        if ratio is None or share > 1 - 1e-9:
+            return None
+        residual_variance = (
+            self._trace_variance - 2 * ratio * self._covariance + ratio**2 * self._sq_norm_variance
+        )
+        return math.sqrt(max(residual_variance, 0.0) * share / (1 - share)) / self._sq_norm
+
+    def state(self) -> tuple[float, ...]:
         """What a continued run needs, for `restore`."""
-        return self._weight, self._sq_norm, self._trace
+        return (
+            self._weight, self._sq_weight, self._sq_norm, self._trace,
+            self._sq_norm_variance, self._trace_variance, self._covariance,
+        )  # fmt: skip
 
-    def restore(self, state: tuple[float, float, float]) -> None:
+    def restore(self, state: Sequence[float]) -> None:
         """Go on from what `state` gave."""
-        self._weight, self._sq_norm, self._trace = state
+        (
+            self._weight, self._sq_weight, self._sq_norm, self._trace,
+            self._sq_norm_variance, self._trace_variance, self._covariance,
+        ) = state  # fmt: skip

@@ -358,6 +358,7 @@ class _Run:
         values: dict[str, float | None] = {
             "lr": progress.lr,
             "grad_noise_scale": noise.noise_scale if noise else None,
+            "grad_noise_scale_stderr": noise.stderr if noise else None,
             "grad_sq_norm": noise.sq_norm if noise else None,
             "grad_covariance_trace": noise.covariance_trace if noise else None,
         }

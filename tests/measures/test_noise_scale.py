@@ -65,3 +65,49 @@ def test_without_replacement_the_estimate_is_that_of_the_train_set() -> None:
 @pytest.mark.parametrize("estimate", [NoiseEstimate(-1.0, 5.0), NoiseEstimate(5.0, -1.0)])
 def test_a_negative_estimate_has_no_noise_scale(estimate: NoiseEstimate) -> None:
     assert estimate.noise_scale is None
+
+
+def test_standard_error_of_the_ratio() -> None:
+    # Means 2 and 15, ratio 7.5; residuals 10 - 7.5 and 20 - 22.5: sqrt(12.5 / 2) / 2.
+    running = RunningNoise(half_life=1e12)
+    running.add(NoiseEstimate(1.0, 10.0))
+    assert running.mean is not None
+    assert running.mean.stderr is None
+    running.add(NoiseEstimate(3.0, 20.0))
+    assert running.mean.noise_scale == pytest.approx(7.5)
+    assert running.mean.stderr == pytest.approx(1.25)
+
+
+def test_standard_error_with_a_half_life_goes_on_from_its_state() -> None:
+    # Weights 1/4, 1/2, 1 over 7/4: means 17/7 and 110/7, ratio 110/17.
+    estimates = [NoiseEstimate(1.0, 10.0), NoiseEstimate(2.0, 20.0), NoiseEstimate(3.0, 15.0)]
+    running = RunningNoise(half_life=1.0)
+    for estimate in estimates:
+        restored = RunningNoise(half_life=1.0)
+        restored.restore(running.state())
+        running = restored
+        running.add(estimate)
+    weights = np.array([0.25, 0.5, 1.0]) / 1.75
+    residuals = np.array([10.0, 20.0, 15.0]) - 110 / 17 * np.array([1.0, 2.0, 3.0])
+    share = float((weights**2).sum())
+    variance = float((weights * residuals**2).sum()) * share / (1 - share)
+    assert running.mean is not None
+    assert running.mean.noise_scale == pytest.approx(110 / 17)
+    assert running.mean.stderr == pytest.approx(variance**0.5 / (17 / 7))
+
+
+def test_standard_error_covers_the_truth() -> None:
+    # d = 100, G = 0.3, Sigma = I: |G|² = 9, tr Σ = 100, B_simple = 11.1; 30 steps of 4 × 4.
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        running = RunningNoise(half_life=1e12)
+        for _ in range(30):
+            parts = 0.3 + rng.standard_normal((4, 100)) / 2
+            whole = parts.mean(0)
+            norms = (parts**2).sum(1).tolist()
+            running.add(estimate_noise(norms, [4.0] * 4, float(whole @ whole), num_train=None))
+        assert running.mean is not None
+        assert running.mean.stderr is not None
+        covered += abs(running.mean.noise_scale - 100 / 9) < 1.70 * running.mean.stderr  # type: ignore[operator]
+    assert 0.85 < covered / 400 < 0.95

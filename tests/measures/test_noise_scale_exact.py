@@ -1,0 +1,113 @@
+"""The noise scale of a frozen model does not depend on how the batches are split.
+
+It is compared with the exact value, from the gradients of all training examples one by one.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from scaling.analysis.uncertainty import t_quantile
+from scaling.measures.noise_scale import MeanNoise, RunningNoise
+from scaling.tasks.task import Task, prepare_task
+from scaling.training.data_order import DataOrder
+from scaling.training.gradient import GradientOfBatch
+from scaling.training.parallel import Workers, data_parallel
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+
+BATCH = 16
+NUM_TRAIN = 96
+NUM_STEPS = 60
+WORKLOADS = [pronunciation(NUM_TRAIN), part_of_speech(NUM_TRAIN)]
+SPLITS = [(world_size, accumulation) for world_size in (1, 2) for accumulation in (1, 2, 4)]
+
+
+def frozen(task: Task) -> nn.Module:
+    """A model that has learned a little, in float64: the same in every process."""
+    model = task.new_model(0).double()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(10):
+        indices = DataOrder(3, task.num_train).indices(step * BATCH, (step + 1) * BATCH)
+        optimizer.zero_grad()
+        task.loss_sum(model, task.collate(indices, 0)).backward()
+        optimizer.step()
+    return model
+
+
+def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int) -> MeanNoise:
+    """The plain mean of the estimates of `NUM_STEPS` batches, none across two epochs."""
+    wrapped, local_norm = data_parallel(model, workers)
+    micro = BATCH // workers.world_size // accumulation
+    split = recipe(BATCH, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro)
+    gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
+    order = DataOrder(1, task.num_train)
+    running = RunningNoise(half_life=1e9)
+    for step in range(NUM_STEPS):
+        model.zero_grad()
+        indices = order.indices(step * BATCH, (step + 1) * BATCH)
+        noise = gradient(indices, measure_noise=True).noise
+        assert noise is not None
+        running.add(noise)
+    assert running.mean is not None
+    return running.mean
+
+
+def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
+    """Every accumulation over two gloo workers; the first one saves the means."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    task = prepare_task(workload, EVALUATION)
+    model, workers = frozen(task), Workers(rank, 2)
+    means = [estimated(task, model, workers, k) for world, k in SPLITS if world == 2]
+    if rank == 0:
+        torch.save([(m.sq_norm, m.covariance_trace, m.stderr) for m in means], path)
+    torch.distributed.destroy_process_group()
+
+
+def exact(task: Task, model: nn.Module) -> tuple[float, float]:
+    """|G|² and tr Σ of the train set.
+
+    A batch's gradient is Σ g_i / Σ n_i with n_i the targets of an example; to first order it
+    differs from G by the mean of (g_i − n_i G) / mean n.
+    """
+    assert task.num_train is not None
+    gradients, targets = [], []
+    for number in range(task.num_train):
+        model.zero_grad()
+        indices = np.array([number])
+        task.loss_sum(model, task.collate(indices, 0)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
+        targets.append(task.num_targets(indices))
+    g = torch.stack(gradients)
+    n = torch.tensor(targets, dtype=torch.float64)[:, None]
+    whole = g.sum(0) / n.sum()
+    residuals = (g - n * whole) / n.mean()
+    return float(whole @ whole), float(residuals.square().sum() / (task.num_train - 1))
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.task)
+def test_every_split_agrees_with_all_per_example_gradients(
+    workload: Any, tmp_path: Any, free_port: int
+) -> None:
+    task = prepare_task(workload, EVALUATION)
+    path = str(tmp_path / "means.pt")
+    mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    model = frozen(task)
+    sq_norm, trace = exact(task, model)
+    means = [estimated(task, model, Workers(), k) for world, k in SPLITS if world == 1]
+    means += [MeanNoise(*values) for values in torch.load(path)]
+    half = t_quantile(NUM_STEPS - 1)
+    for split, mean in zip(SPLITS, means, strict=True):
+        assert mean.noise_scale is not None
+        assert mean.stderr is not None
+        message = (
+            f"{split}: {mean.noise_scale:.2f} ± {mean.stderr:.2f}, exact {trace / sq_norm:.2f}"
+        )
+        assert abs(mean.noise_scale - trace / sq_norm) < half * mean.stderr, message
+        assert mean.stderr < 0.3 * trace / sq_norm, message

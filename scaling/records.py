@@ -45,7 +45,10 @@ class Recipe:
     lr_scaling_rule: str
     warmup_steps: int
     warmup_ratio: float | None
+    warmup_examples: int | None
     schedule: str
+    decay_ratio: float
+    decay_shape: str
     min_lr_ratio: float
     optimizer: str
     weight_decay: float

@@ -187,10 +187,6 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
     )
     settings = _optimizer_settings(values)
     num_steps = num_steps_of(spec, batch, facts)
-    ratio: float | None = values["warmup_ratio"]
-    warmup_steps: int = values["warmup_steps"] or 0
-    if ratio is not None and num_steps is not None:
-        warmup_steps = _ceil(ratio * num_steps)
     return Recipe(
         seed=seed,
         global_batch_size=batch,
@@ -203,9 +199,12 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         base_lr=values["base_lr"],
         base_batch_size=values["base_batch_size"],
         lr_scaling_rule=values["lr_scaling_rule"],
-        warmup_steps=warmup_steps,
-        warmup_ratio=ratio,
+        warmup_steps=_warmup_steps(values, num_steps),
+        warmup_ratio=values["warmup_ratio"],
+        warmup_examples=values["warmup_examples"],
         schedule=values["schedule"],
+        decay_ratio=values["decay_ratio"],
+        decay_shape=values["decay_shape"],
         min_lr_ratio=values["min_lr_ratio"],
         optimizer=values["optimizer"],
         weight_decay=values["weight_decay"],
@@ -219,6 +218,18 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         strategy=spec.resources.strategy,
         precision=spec.resources.precision,
     )
+
+
+def _warmup_steps(values: Mapping[str, Any], num_steps: int | None) -> int:
+    """Steps of warmup, from the one of its three fields that is given; 0 where none is."""
+    ratio: float | None = values["warmup_ratio"]
+    examples: int | None = values["warmup_examples"]
+    if ratio is not None and num_steps is not None:
+        return _ceil(ratio * num_steps)
+    if examples is not None:
+        batch: int = values["global_batch_size"]
+        return steps_for_examples(examples, global_batch_size=batch, min_steps=0)
+    return values["warmup_steps"] or 0
 
 
 _USUAL: Mapping[str, Mapping[str, float]] = {

@@ -37,6 +37,7 @@ PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
 NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
 UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
 BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 LR_RULE_PATTERN = r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\))$"
@@ -64,7 +65,8 @@ LrRule = Annotated[
     ),
 ]
 Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
+DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
 Strategy = Literal["ddp", "fsdp"]
 Precision = Literal["fp32", "bf16"]
@@ -282,13 +284,19 @@ class Fixed(Section):
     lr_scaling_rule: LrRule = "none"
     """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT)."""
     warmup_steps: NonNegativeInt | None = None
-    """Steps of linear warmup; give this or warmup_ratio."""
+    """Steps of linear warmup; give this, warmup_ratio or warmup_examples."""
     warmup_ratio: BelowOne | None = None
-    """Share of the run's steps that is linear warmup; give this or warmup_steps."""
+    """Share of the run's steps that is linear warmup."""
+    warmup_examples: NonNegativeInt | None = None
+    """Training examples of linear warmup, rounded up to whole steps."""
     schedule: ScheduleName = "constant"
-    """Learning rate after warmup."""
+    """Learning rate after warmup; wsd is constant and decays in the last steps."""
+    decay_ratio: Share = 0.2
+    """Share of the run's steps that decays at the end of wsd."""
+    decay_shape: DecayShape = "linear"
+    """How wsd decays."""
     min_lr_ratio: UnitFloat = 0.0
-    """Learning rate at the end of linear or cosine decay, over peak_lr."""
+    """Learning rate at the end of linear, cosine or wsd decay, over peak_lr."""
     optimizer: Optimizer = "adamw"
     """muon: of hidden matrices; embeddings, the head and vectors go by AdamW at the same rate."""
     weight_decay: NonNegativeFloat = 0.0
@@ -319,7 +327,10 @@ class Scientific(Section):
     lr_scaling_rule: Values[LrRule] | None = None
     warmup_steps: Values[NonNegativeInt] | None = None
     warmup_ratio: Values[BelowOne] | None = None
+    warmup_examples: Values[NonNegativeInt] | None = None
     schedule: Values[ScheduleName] | None = None
+    decay_ratio: Values[Share] | None = None
+    decay_shape: Values[DecayShape] | None = None
     min_lr_ratio: Values[UnitFloat] | None = None
     optimizer: Values[Optimizer] | None = None
     weight_decay: Values[NonNegativeFloat] | None = None
@@ -341,7 +352,10 @@ class Nuisance(Section):
     lr_scaling_rule: Choice[LrRule] | None = None
     warmup_steps: Choice[NonNegativeInt] | None = None
     warmup_ratio: Distribution[BelowOne] | None = None
+    warmup_examples: Choice[NonNegativeInt] | None = None
     schedule: Choice[ScheduleName] | None = None
+    decay_ratio: Distribution[Share] | None = None
+    decay_shape: Choice[DecayShape] | None = None
     min_lr_ratio: Distribution[UnitFloat] | None = None
     optimizer: Choice[Optimizer] | None = None
     weight_decay: Distribution[NonNegativeFloat] | None = None

@@ -234,11 +234,19 @@ def _listed_values(spec: StudySpec, name: str) -> list[Any]:
 
 
 def _one_warmup(spec: StudySpec) -> Iterator[Issue]:
-    steps = _places(spec, "warmup_steps")
-    for place in _places(spec, "warmup_ratio"):
-        rival = next((other for other in steps if _same_trial(place, other)), None)
-        if rival is not None:
-            yield Issue(place.path, f"{rival.path} is given too; give one of them", place.value)
+    yield from _at_most_one(spec, ("warmup_steps", "warmup_ratio", "warmup_examples"))
+
+
+def _at_most_one(spec: StudySpec, names: tuple[str, ...]) -> Iterator[Issue]:
+    """No trial has two of these hyperparameters; null counts as not given."""
+    before: list[_Place] = []
+    for name in names:
+        places = [p for p in _places(spec, name) if any(value is not None for value in p.values)]
+        for place in places:
+            rival = next((other for other in before if _same_trial(place, other)), None)
+            if rival is not None:
+                yield Issue(place.path, f"{rival.path} is given too; give one of them", place.value)
+        before += places
 
 
 def _warmup_fits(spec: StudySpec) -> Iterator[Issue]:
@@ -254,6 +262,36 @@ def _warmup_fits(spec: StudySpec) -> Iterator[Issue]:
                 max(place.values),
                 f"at most {num_steps}",
             )
+    for place in _places(spec, "warmup_examples"):
+        for batch in _batches_of(spec, place):
+            num_steps = _fewest_steps(spec, (batch,))
+            if num_steps is not None and max(place.values) > num_steps * batch:
+                yield Issue(
+                    place.path,
+                    f"outlasts the run, which has {num_steps * batch} examples at "
+                    f"global_batch_size {batch}",
+                    max(place.values),
+                    f"at most {num_steps * batch}",
+                )
+                break
+
+
+def _decay_fits(spec: StudySpec) -> Iterator[Issue]:
+    """The decay of wsd starts after warmup."""
+    if "wsd" not in _possible(spec, "schedule"):
+        return
+    decay = max(_possible(spec, "decay_ratio"))
+    for name in ("warmup_ratio", "warmup_steps"):
+        for place in _places(spec, name):
+            num_steps = 1 if name == "warmup_ratio" else _fewest_steps(spec, spec.batch_sizes())
+            if num_steps is not None and max(place.values) > num_steps * (1 - decay) + 1e-9:
+                yield Issue(
+                    place.path,
+                    f"ends after the decay of wsd starts, which takes the last {decay:g} of the "
+                    "run's steps",
+                    max(place.values),
+                    f"at most {num_steps * (1 - decay):g}",
+                )
 
 
 def _batches_of(spec: StudySpec, place: _Place) -> tuple[int, ...]:
@@ -340,7 +378,9 @@ _NEEDS: Final = {
     "beta1": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
     "beta2": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
     "eps": ("optimizer", {"adamw", "lamb", "muon"}),
-    "min_lr_ratio": ("schedule", {"linear", "cosine"}),
+    "min_lr_ratio": ("schedule", {"linear", "cosine", "wsd"}),
+    "decay_ratio": ("schedule", {"wsd"}),
+    "decay_shape": ("schedule", {"wsd"}),
 }
 
 _HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
@@ -378,7 +418,8 @@ def _nesterov(spec: StudySpec) -> Iterator[Issue]:
 
 def _horizon(spec: StudySpec) -> Iterator[Issue]:
     """Steps to a target, and a budget in seconds, need a schedule that knows no horizon."""
-    decaying = [p for p in _places(spec, "schedule") if set(p.values) & {"linear", "cosine"}]
+    knowing = {"linear", "cosine", "wsd"}
+    decaying = [p for p in _places(spec, "schedule") if set(p.values) & knowing]
     for place in decaying:
         if spec.target is not None:
             yield Issue(
@@ -386,14 +427,14 @@ def _horizon(spec: StudySpec) -> Iterator[Issue]:
                 "steps to target depend on where a decaying schedule ends, so that the same "
                 "recipe needs more of them at a larger budget; drop target, or use constant",
                 place.value,
-                "constant",
+                "constant, inverse_sqrt",
             )
         if spec.budget.seconds is not None:
             yield Issue(
                 place.path,
                 "a budget in seconds does not say at which step the decay ends",
                 place.value,
-                "constant",
+                "constant, inverse_sqrt",
             )
     if spec.budget.seconds is not None:
         for place in _places(spec, "warmup_ratio"):
@@ -669,6 +710,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _adam_sde: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _one_warmup: frozenset(_RECIPE_SECTIONS),
     _warmup_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
+    _decay_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _without_effect: frozenset(_RECIPE_SECTIONS),
     _nesterov: frozenset(_RECIPE_SECTIONS),
     _recipes: frozenset({"scientific", "cell_recipes"}),

@@ -16,7 +16,8 @@ TINY_BERT = {
 EVALUATION = Evaluation(every_steps=5, num_examples=50)
 DEFAULTS: dict[str, Any] = {
     "seed": 1, "world_size": 1, "budget_seconds": None, "base_lr": None, "base_batch_size": None,
-    "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None, "schedule": "constant",
+    "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None,
+    "warmup_examples": None, "schedule": "constant", "decay_ratio": 0.2, "decay_shape": "linear",
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "nesterov": False,
     "clip_norm": None, "weight_average_half_life_examples": None,

@@ -6,7 +6,7 @@ import pytest
 
 from scaling.schedules import lr_at_step, schedule_value
 
-ALL = ["constant", "linear", "cosine"]
+ALL = ["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ ALL = ["constant", "linear", "cosine"]
         ("constant", 10, 1.0),
         ("constant", 99, 1.0),
         ("constant", 1e6, 1.0),
+        ("inverse_sqrt", 5, 0.5),
+        ("inverse_sqrt", 10, 1.0),
+        ("inverse_sqrt", 40, 0.5),
+        ("inverse_sqrt", 1000, 0.1),
+        ("wsd", 5, 0.5),
+        ("wsd", 10, 1.0),
+        ("wsd", 80, 1.0),
+        ("wsd", 85, 0.75),
+        ("wsd", 90, 0.5),
+        ("wsd", 99, 0.05),
+        ("wsd", 100, 0.0),
     ],
 )
 def test_hand_table(schedule: str, position: float, value: float) -> None:
@@ -47,18 +58,67 @@ def test_decay_ends_at_min_lr_ratio(schedule: str, position: float, value: float
     assert found == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shape", "position", "value"),
+    [
+        ("linear", 60, 1.0),
+        ("linear", 70, 0.75 + 0.25 * 0.1),
+        ("cosine", 70, 0.1 + 0.9 * 0.5 * (1 + math.sqrt(0.5))),
+        ("cosine", 80, 0.55),
+        ("one_minus_sqrt", 70, 0.55),
+        ("one_minus_sqrt", 100, 0.1),
+        ("one_minus_sqrt", 200, 0.1),
+    ],
+)
+def test_wsd_decays_in_its_last_share(shape: str, position: float, value: float) -> None:
+    found = schedule_value(
+        position, schedule="wsd", warmup_steps=10, num_steps=100,
+        min_lr_ratio=0.1, decay_ratio=0.4, decay_shape=shape,
+    )  # fmt: skip
+    assert found == pytest.approx(value, rel=1e-12)
+
+
+def test_warmup_wins_where_it_overlaps_the_decay_of_wsd() -> None:
+    values = [
+        schedule_value(p, schedule="wsd", warmup_steps=80, num_steps=100, decay_ratio=0.5)
+        for p in (40, 80, 90, 100)
+    ]
+    assert values == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+def test_inverse_sqrt_without_warmup_starts_at_its_peak() -> None:
+    values = [
+        schedule_value(p, schedule="inverse_sqrt", warmup_steps=0, num_steps=None)
+        for p in (0, 1, 4, 100)
+    ]
+    assert values == pytest.approx([1.0, 1.0, 0.5, 0.1])
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1, math.nan])
+def test_a_decay_ratio_that_is_no_share_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="decay_ratio"):
+        schedule_value(1, schedule="wsd", warmup_steps=0, num_steps=9, decay_ratio=ratio)
+
+
+def test_unknown_decay_shape() -> None:
+    with pytest.raises(ValueError, match="'sqrt'; known: linear, cosine, one_minus_sqrt"):
+        schedule_value(9, schedule="wsd", warmup_steps=0, num_steps=9, decay_shape="sqrt")
+
+
 def test_constant_needs_no_horizon() -> None:
     assert schedule_value(7, schedule="constant", warmup_steps=14, num_steps=None) == 0.5
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 def test_decay_needs_the_horizon(schedule: str) -> None:
     with pytest.raises(ValueError, match=f"{schedule} schedule needs num_steps"):
         schedule_value(7, schedule=schedule, warmup_steps=0, num_steps=None)
 
 
 def test_unknown_schedule() -> None:
-    with pytest.raises(ValueError, match="'step'; known: constant, linear, cosine"):
+    with pytest.raises(
+        ValueError, match="'step'; known: constant, linear, cosine, inverse_sqrt, wsd"
+    ):
         schedule_value(0, schedule="step", warmup_steps=10, num_steps=100)
 
 
@@ -78,6 +138,10 @@ def test_negative_positions_are_refused(position: float, warmup: int) -> None:
         ("linear", 55, 0.1),
         ("linear", 99, 0.2 / 90),
         ("constant", 99, 0.2),
+        ("inverse_sqrt", 9, 0.2),
+        ("inverse_sqrt", 40, 0.1),
+        ("wsd", 80, 0.2),
+        ("wsd", 99, 0.01),
         ("cosine", 32, 0.2 * 0.8596699),
     ],
 )

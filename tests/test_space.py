@@ -114,6 +114,23 @@ def test_base_lr_is_carried_by_its_rule() -> None:
 
 
 @pytest.mark.parametrize(
+    ("batch", "warmup", "steps"),
+    [
+        (16, {"warmup_examples": 100}, 7),
+        (64, {"warmup_examples": 100}, 2),
+        (64, {"warmup_examples": 0}, 0),
+        (16, {"warmup_ratio": 0.07}, 5),
+        (16, {"warmup_steps": 3}, 3),
+        (16, {}, 0),
+    ],
+)
+def test_warmup_in_steps(batch: int, warmup: dict[str, Any], steps: int) -> None:
+    spec = study(nuisance={"peak_lr": {"choice": [0.1]}}, search={"trials_per_cell": 1})
+    values = hyperparameters(spec, {"global_batch_size": batch}, {"peak_lr": 0.1, **warmup})
+    assert resolve(spec, values, seed=0, facts=DATA).warmup_steps == steps
+
+
+@pytest.mark.parametrize(
     ("optimizer", "momentum", "beta2", "eps"),
     [
         ("adamw", 0.0, 0.999, 1e-8),

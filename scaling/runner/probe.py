@@ -48,6 +48,7 @@ def _recipe(spec: StudySpec, facts: Facts, batch: int, world_size: int) -> Recip
         "schedule": "constant",
         "warmup_steps": 0,
         "warmup_ratio": None,
+        "warmup_examples": None,
     }
     here = replace(facts, world_sizes={batch: world_size})
     recipe = resolve(spec, values, seed=spec.seed, facts=here)

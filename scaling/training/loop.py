@@ -195,7 +195,8 @@ class _Run:
         progress.lr = lr_at_step(
             progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,
             warmup_steps=recipe.warmup_steps, num_steps=recipe.num_steps,
-            min_lr_ratio=recipe.min_lr_ratio,
+            min_lr_ratio=recipe.min_lr_ratio, decay_ratio=recipe.decay_ratio,
+            decay_shape=recipe.decay_shape,
         )  # fmt: skip
         set_lr(self.optimizer, progress.lr)
         self.optimizer.step()

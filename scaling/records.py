@@ -83,6 +83,8 @@ class Measurement:
         clipped_fraction: Share of those steps whose gradient was clipped.
         grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
         grad_noise_scale_stderr: Standard error of it, from the spread of the steps' estimates.
+        norm_layer_noise_scale: The same ratio for the normalization layers' parameters alone, a
+            proxy that follows `grad_noise_scale` up to a factor; None without such layers.
         grad_sq_norm: Running mean of the estimate of |G|², of the sampling distribution.
         grad_covariance_trace: Running mean of the estimate of tr Σ, for one example.
         examples_per_second: Training throughput since the last measurement.
@@ -106,6 +108,7 @@ class Measurement:
     test_loss_stderr: float | None = None
     grad_noise_scale: float | None = None
     grad_noise_scale_stderr: float | None = None
+    norm_layer_noise_scale: float | None = None
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
     examples_per_second: float | None = None

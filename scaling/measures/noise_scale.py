@@ -66,6 +66,38 @@ def estimate_noise(
     return NoiseEstimate(sq_norm, trace)
 
 
+def estimate_noise_by_example(
+    *,
+    mean_sq_norm: float,
+    mean_sq_weight: float,
+    whole_sq_norm: float,
+    weighted_product: float,
+    num_examples: int,
+    num_train: int | None,
+) -> NoiseEstimate:
+    """One step's estimate from the gradients of all its examples.
+
+    With g_i an example's gradient and m_i its targets, both over the mean number of targets, the
+    batch's gradient is G = Σ g_i / B, and to first order its spread is that of g_i − m_i G.
+
+    Args:
+        mean_sq_norm: Mean of |g_i|² over the batch.
+        mean_sq_weight: Mean of m_i²; 1 where all examples have as many targets.
+        whole_sq_norm: |G|².
+        weighted_product: G · (Σ m_i g_i / B).
+        num_examples: Examples of the batch, B, two at least.
+        num_train: As for `estimate_noise`.
+
+    Source: the ratio estimator's linearized variance, Cochran 1977, Sampling Techniques, eq. 6.10.
+    """
+    spread = mean_sq_norm - 2 * weighted_product + mean_sq_weight * whole_sq_norm
+    trace = spread * num_examples / (num_examples - 1)
+    sq_norm = whole_sq_norm - trace / num_examples
+    if num_train is not None:
+        sq_norm += trace / num_train
+    return NoiseEstimate(sq_norm, trace)
+
+
 @dataclass(frozen=True)
 class MeanNoise(NoiseEstimate):
     """Weighted means over the estimates of many steps.

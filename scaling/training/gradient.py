@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
+from scaling.measures.norm_layers import NormLayers, noise_of_sums
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.evaluation import precision_context
@@ -30,12 +31,14 @@ class StepGradient:
             workers it is the step's loss.
         num_targets: Targets in the global batch.
         noise: This step's noise-scale estimate, where it was asked for and can be had.
+        norm_layer_noise: That of the normalization layers' parameters alone, at the same steps.
     """
 
     loss_sum: torch.Tensor
     num_targets: int
     grad_norm: float
     noise: NoiseEstimate | None
+    norm_layer_noise: NoiseEstimate | None = None
 
 
 class GradientOfBatch:
@@ -66,6 +69,7 @@ class GradientOfBatch:
         self.micro_batch_size = recipe.micro_batch_size
         self.workers = workers
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.norm_layers = NormLayers(model)
 
     def __call__(self, indices: Indices, *, measure_noise: bool) -> StepGradient:
         """Forward, loss and backward of every micro-batch of this worker.
@@ -77,6 +81,8 @@ class GradientOfBatch:
         """
         num_targets = self.task.num_targets(indices)
         parts = self._own_parts(indices, at_random=measure_noise)
+        if measure_noise and len(indices) > 1:
+            self.norm_layers.start()
         if self.local_norm is not None:
             loss_sum, norms = self._synchronized(parts, num_targets, measure_noise)
         elif measure_noise and len(indices) > 1:
@@ -88,7 +94,8 @@ class GradientOfBatch:
             loss_sum, norms = self._accumulate(parts, num_targets), []
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
-        return StepGradient(loss_sum, num_targets, grad_norm, noise)
+        norm_layer_noise = self._norm_layer_noise(len(indices), num_targets)
+        return StepGradient(loss_sum, num_targets, grad_norm, noise, norm_layer_noise)
 
     def _own_parts(self, indices: Indices, *, at_random: bool) -> list[Indices]:
         """This worker's micro-batches.
@@ -123,7 +130,25 @@ class GradientOfBatch:
             loss_sum = self.task.loss_sum(self.wrapped, batch)
         # Workers' gradients are averaged; × world_size makes that a sum.
         (loss_sum * (self.workers.world_size / num_targets)).backward()
+        if self.norm_layers.is_recording:
+            one_by_one = [self.task.num_targets(part[i : i + 1]) for i in range(len(part))]
+            self.norm_layers.end_part(np.array(one_by_one))
         return loss_sum.detach()
+
+    def _norm_layer_noise(self, num_examples: int, num_targets: int) -> NoiseEstimate | None:
+        """The estimate from all workers' examples; None where nothing was recorded."""
+        if not self.norm_layers.is_recording:
+            return None
+        per_worker = self.workers.gather(self.norm_layers.stop())
+        if any(len(sums) == 0 for sums in per_worker):
+            return None
+        return noise_of_sums(
+            np.sum(per_worker, axis=0),
+            num_examples=num_examples,
+            num_targets=num_targets,
+            gradient_scale=self.workers.world_size,
+            num_train=self.task.num_train,
+        )
 
     def _synchronized(
         self, parts: Sequence[Indices], num_targets: int, measure_noise: bool

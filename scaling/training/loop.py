@@ -204,6 +204,8 @@ class _Run:
             self.average.update()
         if gradient.noise is not None:
             progress.noise.add(gradient.noise)
+        if gradient.norm_layer_noise is not None:
+            progress.norm_layer_noise.add(gradient.norm_layer_noise)
         seconds = time.perf_counter() - started
         progress.step += 1
         progress.tokens += gradient.num_targets
@@ -355,11 +357,12 @@ class _Run:
     def _measurement(self) -> Measurement:
         progress, since = self.progress, self.progress.since
         [loss_sum] = self.workers.sum(float(since.loss_sum))
-        noise = progress.noise.mean
+        noise, norm_layer_noise = progress.noise.mean, progress.norm_layer_noise.mean
         values: dict[str, float | None] = {
             "lr": progress.lr,
             "grad_noise_scale": noise.noise_scale if noise else None,
             "grad_noise_scale_stderr": noise.stderr if noise else None,
+            "norm_layer_noise_scale": norm_layer_noise.noise_scale if norm_layer_noise else None,
             "grad_sq_norm": noise.sq_norm if noise else None,
             "grad_covariance_trace": noise.covariance_trace if noise else None,
         }

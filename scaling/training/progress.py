@@ -50,6 +50,7 @@ class Progress:
     lr: float | None = None
     first_loss: float | None = None
     noise: RunningNoise = field(default_factory=RunningNoise)
+    norm_layer_noise: RunningNoise = field(default_factory=RunningNoise)
 
     def state(self) -> dict[str, Any]:
         """What is the same on all workers, as plain numbers."""
@@ -58,7 +59,8 @@ class Progress:
         del since["loss_sum"]
         names = ("step", "tokens", "seconds", "evaluation_seconds", "lr", "first_loss")
         own = {name: getattr(self, name) for name in names}
-        return {**own, "since": since, "noise": self.noise.state()}
+        noise = {"noise": self.noise.state(), "norm_layer_noise": self.norm_layer_noise.state()}
+        return {**own, "since": since, **noise}
 
     def own_numbers(self, device: torch.device) -> NDArray[np.float64]:
         """What differs by worker: the running loss, then the states of the random generators.
@@ -77,6 +79,7 @@ class Progress:
         """Go on from what `state` and `own_numbers` gave."""
         values = dict(state)
         self.noise.restore(values.pop("noise"))
+        self.norm_layer_noise.restore(values.pop("norm_layer_noise"))
         since: dict[str, Any] = values.pop("since")
         loss_sum = self.since.loss_sum + float(own[0])
         self.since = SinceMeasured(loss_sum, **since)

@@ -3,6 +3,7 @@
 It is compared with the exact value, from the gradients of all training examples one by one.
 """
 
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from scaling.analysis.uncertainty import t_quantile
-from scaling.measures.noise_scale import MeanNoise, RunningNoise
+from scaling.measures.noise_scale import RunningNoise
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.data_order import DataOrder
 from scaling.training.gradient import GradientOfBatch
@@ -38,35 +39,52 @@ def frozen(task: Task) -> nn.Module:
     return model
 
 
-def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int) -> MeanNoise:
-    """The plain mean of the estimates of `NUM_STEPS` batches, none across two epochs."""
+@dataclass(frozen=True)
+class Estimated:
+    """What one split gave; `proxy` is the noise scale of the normalization layers."""
+
+    noise_scale: float
+    stderr: float
+    proxy: float
+
+
+def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int) -> Estimated:
+    """From the plain mean over `NUM_STEPS` batches, none across two epochs."""
     wrapped, local_norm = data_parallel(model, workers)
     micro = BATCH // workers.world_size // accumulation
     split = recipe(BATCH, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro)
     gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
     order = DataOrder(1, task.num_train)
     running = RunningNoise(half_life=1e9)
+    proxy = RunningNoise(half_life=1e9)
     for step in range(NUM_STEPS):
         model.zero_grad()
         indices = order.indices(step * BATCH, (step + 1) * BATCH)
-        noise = gradient(indices, measure_noise=True).noise
-        assert noise is not None
-        running.add(noise)
-    assert running.mean is not None
-    return running.mean
+        result = gradient(indices, measure_noise=True)
+        assert result.noise is not None
+        assert result.norm_layer_noise is not None
+        running.add(result.noise)
+        proxy.add(result.norm_layer_noise)
+    mean, proxy_mean = running.mean, proxy.mean
+    assert mean is not None
+    assert mean.noise_scale is not None
+    assert mean.stderr is not None
+    assert proxy_mean is not None
+    assert proxy_mean.noise_scale is not None
+    return Estimated(mean.noise_scale, mean.stderr, proxy_mean.noise_scale)
 
 
 def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
-    """Every accumulation over two gloo workers; the first one saves the means."""
+    """Every accumulation over two gloo workers; the first one saves the estimates."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     task = prepare_task(workload, EVALUATION)
     model, workers = frozen(task), Workers(rank, 2)
-    means = [estimated(task, model, workers, k) for world, k in SPLITS if world == 2]
+    estimates = [estimated(task, model, workers, k) for world, k in SPLITS if world == 2]
     if rank == 0:
-        torch.save([(m.sq_norm, m.covariance_trace, m.stderr) for m in means], path)
+        torch.save([astuple(estimate) for estimate in estimates], path)
     torch.distributed.destroy_process_group()
 
 
@@ -96,18 +114,15 @@ def test_every_split_agrees_with_all_per_example_gradients(
     workload: Any, tmp_path: Any, free_port: int
 ) -> None:
     task = prepare_task(workload, EVALUATION)
-    path = str(tmp_path / "means.pt")
+    path = str(tmp_path / "estimates.pt")
     mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
     model = frozen(task)
     sq_norm, trace = exact(task, model)
-    means = [estimated(task, model, Workers(), k) for world, k in SPLITS if world == 1]
-    means += [MeanNoise(*values) for values in torch.load(path)]
+    estimates = [estimated(task, model, Workers(), k) for world, k in SPLITS if world == 1]
+    estimates += [Estimated(*values) for values in torch.load(path)]
     half = t_quantile(NUM_STEPS - 1)
-    for split, mean in zip(SPLITS, means, strict=True):
-        assert mean.noise_scale is not None
-        assert mean.stderr is not None
-        message = (
-            f"{split}: {mean.noise_scale:.2f} ± {mean.stderr:.2f}, exact {trace / sq_norm:.2f}"
-        )
-        assert abs(mean.noise_scale - trace / sq_norm) < half * mean.stderr, message
-        assert mean.stderr < 0.3 * trace / sq_norm, message
+    for split, estimate in zip(SPLITS, estimates, strict=True):
+        message = f"{split}: {estimate}, exact {trace / sq_norm:.2f}"
+        assert abs(estimate.noise_scale - trace / sq_norm) < half * estimate.stderr, message
+        assert estimate.stderr < 0.3 * trace / sq_norm, message
+        assert estimate.proxy == pytest.approx(estimates[0].proxy, rel=1e-4), message

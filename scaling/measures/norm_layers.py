@@ -1,0 +1,145 @@
+"""The noise scale of the normalization layers' parameters alone, a cheap proxy of the whole one.
+
+Their per-example gradients come out of the ordinary backward pass: a scale's is the sum over an
+example's positions of normalized input × gradient of the output, a shift's that of the gradient.
+
+Source: Gray et al. 2024 (arXiv:2411.00999) sec. 3, algorithm 1; that it follows the noise scale of
+all parameters up to a factor is their observation (sec. 4), not a theorem.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from scaling.measures.noise_scale import NoiseEstimate, estimate_noise_by_example
+
+
+class NormLayers:
+    """Records per-example gradients of a model's normalization layers, by hooks.
+
+    Attributes:
+        layers: The modules with a trained scale along the last dimension.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = [module for module in model.modules() if _is_norm_layer(module)]
+        self._wanted = False
+        self._by_example: dict[nn.Module, Tensor] = {}  # [b, d] of the part in hand
+        self._sums: NDArray[np.float64] | None = None
+        self._fits = True
+        for layer in self.layers:
+            layer.register_forward_hook(self._after_forward)
+
+    def start(self) -> None:
+        """Record the backward passes that follow."""
+        self._wanted, self._fits = bool(self.layers), True
+        self._by_example, self._sums = {}, None
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether parts are being recorded."""
+        return self._wanted
+
+    def end_part(self, num_targets: NDArray[np.int64]) -> None:
+        """Take in the part whose backward pass has just ended; its examples' targets, [b]."""
+        recorded = [self._by_example.pop(layer, None) for layer in self.layers]
+        fitting = [g for g in recorded if g is not None and len(g) == len(num_targets)]
+        if len(fitting) < len(recorded):
+            self._fits = False  # a layer's rows are not the examples, or it was not used
+            return
+        gradients_bd = torch.cat(fitting, 1).double().cpu().numpy()
+        squares = [(gradients_bd**2).sum(), (num_targets**2).sum()]
+        sums = np.concatenate([squares, gradients_bd.sum(0), num_targets @ gradients_bd])
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def stop(self) -> NDArray[np.float64]:
+        """Sums over the examples since `start`, for `noise_of_sums`; empty where there are none.
+
+        Returns:
+            [2 + 2d] Σ |g|², Σ n², then Σ g [d] and Σ n g [d], where g is an example's gradient as
+            it was recorded and n its targets. Those of several workers add up.
+        """
+        self._wanted = False
+        self._by_example = {}
+        return self._sums if self._fits and self._sums is not None else np.zeros(0)
+
+    def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._wanted and output.requires_grad:
+            value = inputs[0].detach()
+            output.register_hook(lambda gradient: self._record(layer, value, gradient))
+
+    def _record(self, layer: nn.Module, value: Tensor, gradient: Tensor) -> None:
+        """Add a call of a layer; its output's gradient is [b, …, d]."""
+        gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
+        self._wanted = False  # the layer runs once more, and not as part of the model
+        normalized = _normalized(layer, value).to(gradient.dtype)
+        self._wanted = True
+        own = [_over_positions(gradient * normalized)]
+        if getattr(layer, "bias", None) is not None:
+            own.append(_over_positions(gradient))
+        own_bd = torch.cat(own, 1)
+        before = self._by_example.get(layer)
+        self._by_example[layer] = own_bd if before is None else before + own_bd
+
+
+def _is_norm_layer(module: nn.Module) -> bool:
+    """A module whose own trained parameters are a scale, and perhaps a shift, of its last axis."""
+    own = dict(module.named_parameters(recurse=False))
+    return (
+        "Norm" in type(module).__name__
+        and "weight" in own
+        and own.keys() <= {"weight", "bias"}
+        and all(parameter.ndim == 1 and parameter.requires_grad for parameter in own.values())
+        and not any(True for _ in module.buffers())  # a batch norm mixes examples
+    )
+
+
+@torch.no_grad()
+def _normalized(layer: nn.Module, value: Tensor) -> Tensor:
+    """What a layer's scale multiplies; also right where the scale is kept as 1 + weight."""
+    ones = {name: torch.zeros_like(p) for name, p in layer.named_parameters(recurse=False)}
+    zeros = dict(ones)
+    ones["weight"] = torch.ones_like(ones["weight"])
+    return functional_call(layer, ones, value) - functional_call(layer, zeros, value)
+
+
+def _over_positions(gradient: Tensor) -> Tensor:
+    """[b, …, d] summed to [b, d]."""
+    return gradient.reshape(len(gradient), -1, gradient.shape[-1]).sum(1)
+
+
+def noise_of_sums(
+    sums: NDArray[np.float64],
+    *,
+    num_examples: int,
+    num_targets: int,
+    gradient_scale: float,
+    num_train: int | None,
+) -> NoiseEstimate:
+    """The noise estimate of a global batch from the sums over all its examples.
+
+    Args:
+        sums: Of all workers, as `NormLayers.stop` gives them.
+        num_examples: Of the global batch.
+        num_targets: Of the global batch.
+        gradient_scale: What the recorded loss sums were multiplied by before the backward pass,
+            × `num_targets`.
+        num_train: As for `estimate_noise`.
+    """
+    sq_norms, sq_targets = sums[:2] / num_examples
+    gradients, products = sums[2:].reshape(2, -1) / num_examples
+    by_gradient = num_examples / gradient_scale
+    by_target = num_examples / num_targets
+    mean = gradients * by_gradient
+    return estimate_noise_by_example(
+        mean_sq_norm=float(sq_norms) * by_gradient**2,
+        mean_sq_weight=float(sq_targets) * by_target**2,
+        whole_sq_norm=float(mean @ mean),
+        weighted_product=float(mean @ products) * by_gradient * by_target,
+        num_examples=num_examples,
+        num_train=num_train,
+    )

@@ -77,6 +77,8 @@ class Measurement:
         step_loss: Mean training loss of the steps since the last measurement (training mode).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
         clipped_fraction: Share of those steps whose gradient was clipped.
+        num_skipped_steps: Steps so far whose float16 gradient overflowed and was not used; None
+            in any other precision.
         grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
         grad_sq_norm: Running mean of the estimate of |G|², of the sampling distribution.
         grad_covariance_trace: Running mean of the estimate of tr Σ, for one example.
@@ -103,6 +105,7 @@ class Measurement:
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
     examples_per_second: float | None = None
+    num_skipped_steps: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def scalars(self) -> dict[str, float]:

@@ -67,7 +67,7 @@ Optimizer = Literal["adamw", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
 Strategy = Literal["ddp", "fsdp"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
 BUILTIN_SOURCES: Mapping[str, TaskName] = {
@@ -525,7 +525,8 @@ class Resources(Section):
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
     among the workers, for a model that does not fit into one."""
     precision: Precision = "fp32"
-    """bf16: forward and backward under autocast; weights and optimizer state stay fp32."""
+    """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
+    scales the loss; a step whose gradient overflows is skipped and counted."""
     executor: Literal["pool", "per_trial"] = "pool"
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None

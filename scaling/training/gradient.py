@@ -14,6 +14,7 @@ from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.evaluation import precision_context
+from scaling.training.loss_scale import LossScale
 from scaling.training.parallel import LocalNorm, Workers, no_sync
 
 Indices = NDArray[np.int64]
@@ -27,6 +28,7 @@ class StepGradient:
         loss_sum: Of this worker's part, nats; divided by `num_targets` and summed over the
             workers it is the step's loss.
         num_targets: Targets in the global batch.
+        grad_norm: Before clipping; not finite where the gradient is not.
         noise: This step's noise-scale estimate, where it was asked for and can be had.
     """
 
@@ -62,6 +64,7 @@ class GradientOfBatch:
         self.recipe = recipe
         self.micro_batch_size = recipe.micro_batch_size
         self.workers = workers
+        self.loss_scale = LossScale(recipe.precision)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, indices: Indices, *, measure_noise: bool) -> StepGradient:
@@ -83,6 +86,7 @@ class GradientOfBatch:
             loss_sum, norms = self._part_by_part(parts, num_targets)
         else:
             loss_sum, norms = self._accumulate(parts, num_targets), []
+        self._unscale()
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         return StepGradient(loss_sum, num_targets, grad_norm, noise)
@@ -107,8 +111,15 @@ class GradientOfBatch:
         with precision_context(self.recipe.precision, self.workers.device):
             loss_sum = self.task.loss_sum(self.wrapped, batch)
         # Workers' gradients are averaged; × world_size makes that a sum.
-        (loss_sum * (self.workers.world_size / num_targets)).backward()
+        scale = self.loss_scale.value * self.workers.world_size / num_targets
+        (loss_sum * scale).backward()
         return loss_sum.detach()
+
+    def _unscale(self) -> None:
+        """Divide the gradients by the loss scale, before anything looks at them."""
+        if self.loss_scale.value != 1:
+            for gradient in self._gradients():
+                gradient.mul_(1 / self.loss_scale.value)
 
     def _synchronized(
         self, parts: Sequence[Indices], num_targets: int, measure_noise: bool
@@ -121,6 +132,7 @@ class GradientOfBatch:
         loss_sum = self._accumulate(parts, num_targets)
         own_targets = sum(self.task.num_targets(part) for part in parts)
         scale = num_targets / (self.workers.world_size * max(own_targets, 1))
+        scale /= self.loss_scale.value
         own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
         return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather(own)]
 
@@ -136,7 +148,7 @@ class GradientOfBatch:
                 parameter.grad = None
             total += self._backward(part, num_targets)
             own_targets = self.task.num_targets(part)
-            scale = num_targets / max(own_targets, 1)
+            scale = num_targets / max(own_targets, 1) / self.loss_scale.value
             norms.append(((self._grad_norm() * scale) ** 2, own_targets))
             own = self._gradients()
             if whole:

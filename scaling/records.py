@@ -30,6 +30,8 @@ class Recipe:
         peak_lr: Learning rate after warmup.
         warmup_steps: Steps of linear warmup.
         clip_norm: Largest norm of the global gradient; None leaves it alone.
+        activation_checkpointing: Whether each block's activations are computed again in backward.
+        compile: Whether each block is compiled.
     """
 
     seed: int
@@ -57,6 +59,8 @@ class Recipe:
     weight_average_half_life_examples: float | None
     strategy: Strategy
     precision: Precision
+    activation_checkpointing: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)

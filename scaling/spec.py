@@ -527,6 +527,11 @@ class Resources(Section):
     precision: Precision = "fp32"
     """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
     scales the loss; a step whose gradient overflows is skipped and counted."""
+    activation_checkpointing: bool = False
+    """Keep each Transformer block's input alone and compute its activations again in the backward
+    pass: about a third more time for a fraction of the memory."""
+    compile: bool = False
+    """Compile each Transformer block with torch.compile: a minute once, faster steps after."""
     executor: Literal["pool", "per_trial"] = "pool"
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None

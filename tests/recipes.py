@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None, "schedule": "constant",
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "clip_norm": None, "weight_average_half_life_examples": None,
-    "strategy": "ddp", "precision": "fp32",
+    "strategy": "ddp", "precision": "fp32", "activation_checkpointing": False, "compile": False,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
+from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.parallel import LocalNorm, Workers, no_sync
@@ -65,15 +66,21 @@ class GradientOfBatch:
         self.micro_batch_size = recipe.micro_batch_size
         self.workers = workers
         self.loss_scale = LossScale(recipe.precision)
+        on_gpu = workers.device.type == "cuda"
+        self.batches = Batches(task, recipe.seed, workers.device, looks_ahead=on_gpu)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def __call__(self, indices: Indices, *, measure_noise: bool) -> StepGradient:
+    def __call__(
+        self, indices: Indices, *, measure_noise: bool, next_indices: Indices | None = None
+    ) -> StepGradient:
         """Forward, loss and backward of every micro-batch of this worker.
 
         Args:
             indices: [global_batch_size] training examples, the same on all workers.
             measure_noise: Also estimate the noise scale from the parts' gradient norms: the
                 workers', or with one worker its micro-batches' (a single one is cut in two).
+            next_indices: The global batch after this one, where its first micro-batch is to be
+                collated while this one is still being computed with.
         """
         num_targets = self.task.num_targets(indices)
         parts = self._own_parts(indices)
@@ -86,6 +93,8 @@ class GradientOfBatch:
             loss_sum, norms = self._part_by_part(parts, num_targets)
         else:
             loss_sum, norms = self._accumulate(parts, num_targets), []
+        if next_indices is not None:
+            self.batches.expect(self._own_parts(next_indices)[0])
         self._unscale()
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
@@ -101,13 +110,12 @@ class GradientOfBatch:
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
-        for number, part in enumerate(parts, start=1):
+        for number, batch in enumerate(self.batches.of(parts), start=1):
             with no_sync(self.wrapped) if number < len(parts) else nullcontext():
-                total += self._backward(part, num_targets)
+                total += self._backward(batch, num_targets)
         return total
 
-    def _backward(self, part: Indices, num_targets: int) -> torch.Tensor:
-        batch = _to(self.task.collate(part, self.recipe.seed), self.workers.device)
+    def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
         with precision_context(self.recipe.precision, self.workers.device):
             loss_sum = self.task.loss_sum(self.wrapped, batch)
         # Workers' gradients are averaged; × world_size makes that a sum.
@@ -143,10 +151,10 @@ class GradientOfBatch:
         total = torch.zeros((), device=self.workers.device)
         whole: list[torch.Tensor] = []
         norms: list[tuple[float, int]] = []
-        for part in parts:
+        for part, batch in zip(parts, self.batches.of(parts), strict=True):
             for parameter in self.parameters:
                 parameter.grad = None
-            total += self._backward(part, num_targets)
+            total += self._backward(batch, num_targets)
             own_targets = self.task.num_targets(part)
             scale = num_targets / max(own_targets, 1) / self.loss_scale.value
             norms.append(((self._grad_norm() * scale) ** 2, own_targets))
@@ -202,11 +210,3 @@ def clip_global_norm(
         return False
     nn.utils.clip_grads_with_norm_(parameters, clip_norm, torch.tensor(grad_norm))
     return True
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    return {
-        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
-    }

@@ -21,6 +21,7 @@ from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
+from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import State, newest
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
@@ -131,6 +132,7 @@ class _Run:
         self.workers, self.report, self.supervision = workers, report, supervision
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
+        prepare_blocks(self.model, recipe)
         wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)
@@ -145,10 +147,10 @@ class _Run:
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._over = False
 
-    def positions(self) -> tuple[int, int]:
+    def positions(self, ahead: int = 0) -> tuple[int, int]:
         """Where the next step's examples stand in the stream of training data."""
-        size = self.recipe.global_batch_size
-        return self.progress.step * size, (self.progress.step + 1) * size
+        size, step = self.recipe.global_batch_size, self.progress.step + ahead
+        return step * size, (step + 1) * size
 
     def measures_noise(self) -> bool:
         """Whether the next step estimates the noise scale.
@@ -169,10 +171,14 @@ class _Run:
         Several workers cannot go on by themselves: the others wait in a collective.
         """
         share = len(indices) // self.workers.world_size
+        looks_ahead = self.gradient.batches.looks_ahead
+        following = self.order.indices(*self.positions(ahead=1)) if looks_ahead else None
         while True:
             try:
                 self.optimizer.zero_grad()
-                return self.gradient(indices, measure_noise=self.measures_noise())
+                return self.gradient(
+                    indices, measure_noise=self.measures_noise(), next_indices=following
+                )
             except (RuntimeError, MemoryError) as error:
                 smaller = next_smaller(self.gradient.micro_batch_size, share=share)
                 alone = self.workers.world_size == 1

@@ -30,6 +30,8 @@ class Recipe:
         peak_lr: Learning rate after warmup.
         warmup_steps: Steps of linear warmup.
         clip_norm: Largest norm of the global gradient; None leaves it alone.
+        activation_checkpointing: Whether each block's activations are computed again in backward.
+        compile: Whether each block is compiled.
     """
 
     seed: int
@@ -61,6 +63,8 @@ class Recipe:
     weight_average_half_life_examples: float | None
     strategy: Strategy
     precision: Precision
+    activation_checkpointing: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Measurement:
         step_loss: Mean training loss of the steps since the last measurement (training mode).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
         clipped_fraction: Share of those steps whose gradient was clipped.
+        num_skipped_steps: Steps so far whose float16 gradient overflowed and was not used; None
+            in any other precision.
         grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
         grad_noise_scale_stderr: Standard error of it, from the spread of the steps' estimates.
         norm_layer_noise_scale: The same ratio for the normalization layers' parameters alone, a
@@ -112,6 +118,7 @@ class Measurement:
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
     examples_per_second: float | None = None
+    num_skipped_steps: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def scalars(self) -> dict[str, float]:

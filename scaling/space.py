@@ -217,6 +217,8 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         weight_average_half_life_examples=values["weight_average_half_life_examples"],
         strategy=spec.resources.strategy,
         precision=spec.resources.precision,
+        activation_checkpointing=spec.resources.activation_checkpointing,
+        compile=spec.resources.compile,
     )
 
 

@@ -69,7 +69,7 @@ ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
 Strategy = Literal["ddp", "fsdp"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
 BUILTIN_SOURCES: Mapping[str, TaskName] = {
@@ -548,7 +548,13 @@ class Resources(Section):
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
     among the workers, for a model that does not fit into one."""
     precision: Precision = "fp32"
-    """bf16: forward and backward under autocast; weights and optimizer state stay fp32."""
+    """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
+    scales the loss; a step whose gradient overflows is skipped and counted."""
+    activation_checkpointing: bool = False
+    """Keep each Transformer block's input alone and compute its activations again in the backward
+    pass: about a third more time for a fraction of the memory."""
+    compile: bool = False
+    """Compile each Transformer block with torch.compile: a minute once, faster steps after."""
     executor: Literal["pool", "per_trial"] = "pool"
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None

@@ -566,6 +566,9 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
             )
     if spec.resources.precision != "fp32":
         yield Issue("resources.precision", "of noisy_quadratic", spec.resources.precision, "fp32")
+    for name in ("activation_checkpointing", "compile"):
+        if getattr(spec.resources, name):
+            yield Issue(f"resources.{name}", "noisy_quadratic has no blocks", True, "false")
     if spec.budget.measure in ("tokens", "epochs"):
         yield Issue(
             f"budget.{spec.budget.measure}",

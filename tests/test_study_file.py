@@ -362,6 +362,8 @@ TOGETHER: list[Case] = [
     (LM, {"scientific.weight_decay": [0, 0.1], "fixed.weight_decay": DROP}, "scientific.weight_decay", "global_batch_size is the only scientific axis"),
     # workload and data
     (QUADRATIC, {"fixed.clip_norm": 1.0}, "fixed.clip_norm", "couple the independent chains of noisy_quadratic (got 1.0; allowed: null)"),
+    (QUADRATIC, {"resources.compile": True}, "resources.compile", "has no blocks (got true; allowed: false)"),
+    (QUADRATIC, {"resources.activation_checkpointing": True}, "resources.activation_checkpointing", "has no blocks"),
     (QUADRATIC, {"resources.precision": "bf16"}, "resources.precision", "(got \"bf16\"; allowed: fp32)"),
     (QUADRATIC, {"budget": {"epochs": 1}}, "budget.epochs", "has no tokens or epochs (got 1.0; allowed: steps, examples, seconds)"),
     (LM, {"workload.data.source": "builtin:grapheme_to_phonem"}, "workload.data.source", "did you mean grapheme_to_phoneme? (got"),

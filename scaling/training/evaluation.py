@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scaling.spec import Evaluation
+from scaling.spec import Evaluation, Precision
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, concatenate
 from scaling.training.parallel import Workers
@@ -39,15 +39,19 @@ class Cadence:
         return step >= max(self.last_step + 1, math.ceil(self.last_step * (spec.growth_ratio or 1)))
 
 
-def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Autocast for bf16; nothing for fp32."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast for bf16 and fp16; nothing for fp32."""
+    match precision:
+        case "bf16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        case "fp16":
+            return torch.autocast(device.type, dtype=torch.float16)
+        case "fp32":
+            return nullcontext()
 
 
 def evaluate(
-    task: Task, model: nn.Module, splits: Sequence[Split], workers: Workers, *, precision: str
+    task: Task, model: nn.Module, splits: Sequence[Split], workers: Workers, *, precision: Precision
 ) -> dict[Split, ExampleLosses]:
     """Losses of every example of each split's fixed subset, the same on all workers."""
     model.eval()

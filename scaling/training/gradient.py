@@ -15,7 +15,9 @@ from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
 from scaling.records import Recipe
 from scaling.tasks.task import Batch, Task
+from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
+from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cut_by_length, dealt
 from scaling.training.parallel import LocalNorm, Workers, no_sync
 
@@ -30,6 +32,7 @@ class StepGradient:
         loss_sum: Of this worker's part, nats; divided by `num_targets` and summed over the
             workers it is the step's loss.
         num_targets: Targets in the global batch.
+        grad_norm: Before clipping; not finite where the gradient is not.
         noise: This step's noise-scale estimate, where it was asked for and can be had.
         norm_layer_noise: That of the normalization layers' parameters alone, at the same steps.
     """
@@ -68,16 +71,23 @@ class GradientOfBatch:
         self.recipe = recipe
         self.micro_batch_size = recipe.micro_batch_size
         self.workers = workers
+        self.loss_scale = LossScale(recipe.precision)
+        on_gpu = workers.device.type == "cuda"
+        self.batches = Batches(task, recipe.seed, workers.device, looks_ahead=on_gpu)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.norm_layers = NormLayers(model)
 
-    def __call__(self, indices: Indices, *, measure_noise: bool) -> StepGradient:
+    def __call__(
+        self, indices: Indices, *, measure_noise: bool, next_indices: Indices | None = None
+    ) -> StepGradient:
         """Forward, loss and backward of every micro-batch of this worker.
 
         Args:
             indices: [global_batch_size] training examples, the same on all workers.
             measure_noise: Also estimate the noise scale from the parts' gradient norms: the
                 workers', or with one worker its micro-batches' (a single one is cut in two).
+            next_indices: The global batch after this one, where its first micro-batch is to be
+                collated while this one is still being computed with.
         """
         num_targets = self.task.num_targets(indices)
         parts = self._own_parts(indices, at_random=measure_noise)
@@ -92,6 +102,9 @@ class GradientOfBatch:
             loss_sum, norms = self._part_by_part(parts, num_targets)
         else:
             loss_sum, norms = self._accumulate(parts, num_targets), []
+        if next_indices is not None:
+            self.batches.expect(self._own_parts(next_indices, at_random=False)[0])
+        self._unscale()
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         norm_layer_noise = self._norm_layer_noise(len(indices), num_targets)
@@ -119,21 +132,31 @@ class GradientOfBatch:
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
-        for number, part in enumerate(parts, start=1):
+        for number, batch in enumerate(self.batches.of(parts), start=1):
             with no_sync(self.wrapped) if number < len(parts) else nullcontext():
-                total += self._backward(part, num_targets)
+                total += self._backward(batch, num_targets)
+            self._end_part(parts[number - 1])
         return total
 
-    def _backward(self, part: Indices, num_targets: int) -> torch.Tensor:
-        batch = _to(self.task.collate(part, self.recipe.seed), self.workers.device)
+    def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
         with precision_context(self.recipe.precision, self.workers.device):
             loss_sum = self.task.loss_sum(self.wrapped, batch)
         # Workers' gradients are averaged; × world_size makes that a sum.
-        (loss_sum * (self.workers.world_size / num_targets)).backward()
+        scale = self.loss_scale.value * self.workers.world_size / num_targets
+        (loss_sum * scale).backward()
+        return loss_sum.detach()
+
+    def _end_part(self, part: Indices) -> None:
+        """Tell whoever records single examples which ones the last backward pass was of."""
         if self.norm_layers.is_recording:
             one_by_one = [self.task.num_targets(part[i : i + 1]) for i in range(len(part))]
             self.norm_layers.end_part(np.array(one_by_one))
-        return loss_sum.detach()
+
+    def _unscale(self) -> None:
+        """Divide the gradients by the loss scale, before anything looks at them."""
+        if self.loss_scale.value != 1:
+            for gradient in self._gradients():
+                gradient.mul_(1 / self.loss_scale.value)
 
     def _norm_layer_noise(self, num_examples: int, num_targets: int) -> NoiseEstimate | None:
         """The estimate from all workers' examples; None where nothing was recorded."""
@@ -146,7 +169,7 @@ class GradientOfBatch:
             np.sum(per_worker, axis=0),
             num_examples=num_examples,
             num_targets=num_targets,
-            gradient_scale=self.workers.world_size,
+            gradient_scale=self.loss_scale.value * self.workers.world_size,
             num_train=self.task.num_train,
         )
 
@@ -161,6 +184,7 @@ class GradientOfBatch:
         loss_sum = self._accumulate(parts, num_targets)
         own_targets = sum(self.task.num_targets(part) for part in parts)
         scale = num_targets / (self.workers.world_size * max(own_targets, 1))
+        scale /= self.loss_scale.value
         own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
         return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather(own)]
 
@@ -171,12 +195,13 @@ class GradientOfBatch:
         total = torch.zeros((), device=self.workers.device)
         whole: list[torch.Tensor] = []
         norms: list[tuple[float, int]] = []
-        for part in parts:
+        for part, batch in zip(parts, self.batches.of(parts), strict=True):
             for parameter in self.parameters:
                 parameter.grad = None
-            total += self._backward(part, num_targets)
+            total += self._backward(batch, num_targets)
+            self._end_part(part)
             own_targets = self.task.num_targets(part)
-            scale = num_targets / max(own_targets, 1)
+            scale = num_targets / max(own_targets, 1) / self.loss_scale.value
             norms.append(((self._grad_norm() * scale) ** 2, own_targets))
             own = self._gradients()
             if whole:
@@ -230,11 +255,3 @@ def clip_global_norm(
         return False
     nn.utils.clip_grads_with_norm_(parameters, clip_norm, torch.tensor(grad_norm))
     return True
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    return {
-        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
-    }

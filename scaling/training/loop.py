@@ -21,6 +21,7 @@ from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
+from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import State, newest
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
@@ -75,9 +76,10 @@ def train(
             and reports the measurements before that again.
 
     Returns:
-        How the run ended. A gradient that is not finite, or a validation loss that is not
-        finite or exceeds the first one `evaluation.divergence_ratio`-fold, ends it as
-        `diverged`; that is a result and not an error. Running out of memory is one only for
+        How the run ended. A gradient that is not finite (with fp16, many in a row), or a
+        validation loss that is not finite or exceeds the first one
+        `evaluation.divergence_ratio`-fold, ends it as `diverged`; that is a result and not an
+        error. Running out of memory is one only for
         several workers, or for a micro-batch of one example: else the micro-batch is halved.
     """
     run = _Run(task, recipe, evaluation, workers, report, supervision)
@@ -92,10 +94,13 @@ def train(
         indices = run.order.indices(*run.positions())
         # 2 model, 3 batch, 4 forward, 5 loss, 6 backward: each worker's micro-batches.
         gradient = run.gradient_that_fits(indices)
-        if not math.isfinite(gradient.grad_norm):
-            return run.outcome("diverged")
         # 7 update: clip the global gradient, step, average the weights.
-        run.update(gradient, started)
+        if math.isfinite(gradient.grad_norm):
+            run.update(gradient, started)
+        elif run.gradient.loss_scale.explains_overflow:
+            run.skip(gradient, started)
+        else:
+            return run.outcome("diverged")
         if run.is_evaluated() or run.is_over():
             directive = run.measure(run.task.splits if run.is_over() else run.splits_along)
             if run.has_diverged():
@@ -127,6 +132,7 @@ class _Run:
         self.workers, self.report, self.supervision = workers, report, supervision
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
+        prepare_blocks(self.model, recipe)
         wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)
@@ -141,10 +147,10 @@ class _Run:
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._over = False
 
-    def positions(self) -> tuple[int, int]:
+    def positions(self, ahead: int = 0) -> tuple[int, int]:
         """Where the next step's examples stand in the stream of training data."""
-        size = self.recipe.global_batch_size
-        return self.progress.step * size, (self.progress.step + 1) * size
+        size, step = self.recipe.global_batch_size, self.progress.step + ahead
+        return step * size, (step + 1) * size
 
     def measures_noise(self) -> bool:
         """Whether the next step estimates the noise scale.
@@ -165,10 +171,14 @@ class _Run:
         Several workers cannot go on by themselves: the others wait in a collective.
         """
         share = len(indices) // self.workers.world_size
+        looks_ahead = self.gradient.batches.looks_ahead
+        following = self.order.indices(*self.positions(ahead=1)) if looks_ahead else None
         while True:
             try:
                 self.optimizer.zero_grad()
-                return self.gradient(indices, measure_noise=self.measures_noise())
+                return self.gradient(
+                    indices, measure_noise=self.measures_noise(), next_indices=following
+                )
             except (RuntimeError, MemoryError) as error:
                 smaller = next_smaller(self.gradient.micro_batch_size, share=share)
                 alone = self.workers.world_size == 1
@@ -206,12 +216,24 @@ class _Run:
             progress.noise.add(gradient.noise)
         if gradient.norm_layer_noise is not None:
             progress.norm_layer_noise.add(gradient.norm_layer_noise)
-        seconds = time.perf_counter() - started
-        progress.step += 1
-        progress.tokens += gradient.num_targets
-        progress.seconds += seconds
+        self.gradient.loss_scale.update(is_finite=True)
+        seconds = self._count(gradient, started)
         progress.since.add(gradient, clipped=clipped, seconds=seconds)
+
+    def skip(self, gradient: StepGradient, started: float) -> None:
+        """Leave the weights as they are and try the next step with a smaller loss scale."""
+        self.gradient.loss_scale.update(is_finite=False)
+        self.progress.num_skipped += 1
+        self.progress.since.skip(seconds=self._count(gradient, started))
+
+    def _count(self, gradient: StepGradient, started: float) -> float:
+        """Count a step and what it saw; returns its seconds."""
+        seconds = time.perf_counter() - started
+        self.progress.step += 1
+        self.progress.tokens += gradient.num_targets
+        self.progress.seconds += seconds
         self._over = self._budget_is_spent()
+        return seconds
 
     def is_evaluated(self) -> bool:
         """Whether to evaluate after the step just taken: at the cadence, and at each rung."""
@@ -300,6 +322,7 @@ class _Run:
             "micro_batch_size": self.gradient.micro_batch_size,
             "model": whole(self.model.state_dict(), keeps=keeps),
             "optimizer": whole(self.optimizer.state_dict(), keeps=keeps),
+            "loss_scale": self.gradient.loss_scale.state(),
             "weight_average": whole(average, keeps=keeps),
             "cadence_last_step": self.cadence.last_step,
             "progress": self.progress.state(),
@@ -327,6 +350,7 @@ class _Run:
         self.gradient.micro_batch_size = smaller
         self.model.load_state_dict(placed_model_state(state["model"], self.model))
         self.optimizer.load_state_dict(placed_optimizer_state(state["optimizer"], self.optimizer))
+        self.gradient.loss_scale.restore(state["loss_scale"])
         if self.average is not None:
             self.average.restore(state["weight_average"])
         self.cadence.last_step = state["cadence_last_step"]
@@ -366,8 +390,10 @@ class _Run:
             "grad_sq_norm": noise.sq_norm if noise else None,
             "grad_covariance_trace": noise.covariance_trace if noise else None,
         }
+        if self.recipe.precision == "fp16":
+            values["num_skipped_steps"] = progress.num_skipped
         if since.num_steps:
-            num_examples = since.num_steps * self.recipe.global_batch_size
+            num_examples = (since.num_steps + since.num_skipped) * self.recipe.global_batch_size
             values |= {
                 "step_loss": loss_sum / since.num_targets,
                 "grad_norm": since.grad_norm_sum / since.num_steps,

@@ -18,6 +18,7 @@ class SinceMeasured:
     loss_sum: torch.Tensor
     num_targets: int = 0
     num_steps: int = 0
+    num_skipped: int = 0
     num_clipped: int = 0
     grad_norm_sum: float = 0.0
     seconds: float = 0.0
@@ -31,6 +32,11 @@ class SinceMeasured:
         self.grad_norm_sum += gradient.grad_norm
         self.seconds += seconds
 
+    def skip(self, *, seconds: float) -> None:
+        """Count a step whose gradient was not finite and not used; `num_steps` leaves it out."""
+        self.num_skipped += 1
+        self.seconds += seconds
+
 
 @dataclass
 class Progress:
@@ -40,6 +46,7 @@ class Progress:
         seconds: Of training.
         evaluation_seconds: Of evaluation.
         first_loss: Validation loss before the first step.
+        num_skipped: Steps so far whose gradient was not finite and not used.
     """
 
     since: SinceMeasured
@@ -49,6 +56,7 @@ class Progress:
     evaluation_seconds: float = 0.0
     lr: float | None = None
     first_loss: float | None = None
+    num_skipped: int = 0
     noise: RunningNoise = field(default_factory=RunningNoise)
     norm_layer_noise: RunningNoise = field(default_factory=RunningNoise)
 
@@ -57,7 +65,9 @@ class Progress:
         # asdict would copy the tensor, which differs by worker.
         since = asdict(replace(self.since, loss_sum=torch.zeros(())))
         del since["loss_sum"]
-        names = ("step", "tokens", "seconds", "evaluation_seconds", "lr", "first_loss")
+        names = (
+            "step", "tokens", "seconds", "evaluation_seconds", "lr", "first_loss", "num_skipped"
+        )  # fmt: skip
         own = {name: getattr(self, name) for name in names}
         noise = {"noise": self.noise.state(), "norm_layer_noise": self.norm_layer_noise.state()}
         return {**own, "since": since, **noise}

@@ -39,9 +39,12 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         assert without_time([ours])[0].scalars() == pytest.approx(expected, rel=1e-3)
 
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
-    for workload in (pronunciation(), dropout):
+    for workload, changes in (
+        (pronunciation(), {"precision": "fp16"}),
+        (dropout, {"activation_checkpointing": True}),
+    ):
         task = prepare_task(workload, EVALUATION)
-        how = replace(how, strategy="fsdp", num_steps=8)
+        how = replace(how, strategy="fsdp", num_steps=8, **changes)
         _, expected = run(task, how, Supervision(), EVALUATION, workers)
         place = f"{folder}/{workload.task}"
         starts, measurements, _ = paused_often(task, how, place, EVALUATION, workers)

@@ -1,0 +1,70 @@
+"""Micro-batches on their way to the device, the next one made while one is computed with."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scaling.tasks.task import Batch, Task
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    part: Indices
+    batch: Future[Batch]
+
+
+class Batches:
+    """Collates micro-batches in the order that they are asked for.
+
+    What is in a batch depends on the examples' numbers and the seed alone, so collating it early
+    changes nothing; a batch that was expected and not asked for is dropped.
+
+    Args:
+        task: Collates.
+        seed: The trial's.
+        device: Where the batches go.
+        looks_ahead: Whether one batch is collated in a thread while another is computed with. On
+            a CPU the thread would only take time from the computing.
+    """
+
+    def __init__(self, task: Task, seed: int, device: torch.device, *, looks_ahead: bool) -> None:
+        self._task, self._seed, self._device = task, seed, device
+        self._collator = ThreadPoolExecutor(1, "collate") if looks_ahead else None
+        self._expected: _Expected | None = None
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `expect` is of use."""
+        return self._collator is not None
+
+    def of(self, parts: Sequence[Indices]) -> Iterator[Batch]:
+        """The batch of each part, on the device."""
+        for number, part in enumerate(parts, start=1):
+            batch = self._taken(part)
+            if number < len(parts):
+                self.expect(parts[number])
+            yield {name: t.to(self._device, non_blocking=True) for name, t in batch.items()}
+
+    def expect(self, part: Indices) -> None:
+        """Begin with the batch that will be asked for next."""
+        if self._collator is not None:
+            self._expected = _Expected(part, self._collator.submit(self._collated, part))
+
+    def _taken(self, part: Indices) -> Batch:
+        expected, self._expected = self._expected, None
+        if expected is not None and np.array_equal(expected.part, part):
+            return expected.batch.result()
+        return self._collated(part)
+
+    def _collated(self, part: Indices) -> Batch:
+        batch = self._task.collate(part, self._seed)
+        if self._device.type != "cuda":
+            return batch
+        # Only from pinned memory does a copy to the GPU run beside the computing.
+        return {name: tensor.pin_memory() for name, tensor in batch.items()}

@@ -1,0 +1,88 @@
+"""Recomputed and compiled blocks, and batches made ahead, change no result."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scaling.tasks.task import prepare_task
+from scaling.training.batches import Batches
+from scaling.training.blocks import prepare_blocks
+from scaling.training.supervision import Supervision
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+from tests.training.test_checkpoint import DROPOUT, run
+
+HOW = recipe(16, 1e-2, 6, micro_batch_size=8)
+
+
+def losses(workload: Any, **changes: Any) -> list[float | None]:
+    task = prepare_task(workload, EVALUATION)
+    _, measurements = run(task, replace(HOW, **changes), Supervision())
+    return [m.validation_loss for m in measurements]
+
+
+DROPS = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
+
+
+@pytest.mark.parametrize("workload", [pronunciation(), DROPS], ids=["llama", "bert with dropout"])
+def test_recomputed_activations_give_the_same_run(workload: Any) -> None:
+    expected = losses(workload)
+    assert losses(workload, activation_checkpointing=True) == pytest.approx(expected, rel=1e-6)
+
+
+def test_recomputing_keeps_fewer_activations() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    kept: dict[bool, int] = {}
+    for recomputes in (False, True):
+        model = task.new_model(0)
+        prepare_blocks(model, replace(HOW, activation_checkpointing=recomputes))
+        count = [0]
+
+        def pack(tensor: torch.Tensor, count: list[int] = count) -> torch.Tensor:
+            count[0] += 1
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            task.loss_sum(model, task.collate(np.arange(16), 0))
+        kept[recomputes] = count[0]
+    assert kept[True] < kept[False] / 2
+
+
+def test_a_model_that_cannot_recompute_is_refused() -> None:
+    with pytest.raises(ValueError, match="Linear cannot recompute activations"):
+        prepare_blocks(nn.Linear(1, 1), replace(HOW, activation_checkpointing=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about its own code
+def test_compiled_blocks_give_the_same_run() -> None:
+    expected = losses(pronunciation())
+    assert losses(pronunciation(), compile=True) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_batches_made_ahead_are_the_same(looks_ahead: bool) -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    batches = Batches(task, 0, torch.device("cpu"), looks_ahead=looks_ahead)
+    assert batches.looks_ahead == looks_ahead
+    parts = np.split(np.arange(24), 6)
+    batches.expect(parts[0])
+    got = list(batches.of(parts))
+    batches.expect(parts[1])  # and not asked for next
+    got += list(batches.of(parts[:2]))
+    expected = [task.collate(part, 0) for part in [*parts, *parts[:2]]]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_with_batches_made_ahead_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = losses(pronunciation())
+    monkeypatch.setattr(
+        "scaling.training.gradient.Batches",
+        lambda *arguments, looks_ahead: Batches(*arguments, looks_ahead=not looks_ahead),
+    )
+    assert losses(pronunciation()) == expected

@@ -5,15 +5,15 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Workers:
         """The values that the first worker has."""
         return self.sum(*(values if self.rank == 0 else (0.0,) * len(values)))
 
-    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Every worker's array, by rank; lengths may differ."""
+    def gather(self, values: T) -> list[T]:
+        """Every worker's array (or other plain value), by rank; lengths may differ."""
         if self.world_size == 1:
             return [values]
         gathered: list[Any] = [None] * self.world_size

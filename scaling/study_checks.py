@@ -13,6 +13,7 @@ from scaling.batching import nearest_feasible, steps_for_examples
 from scaling.issues import NO_VALUE, Issue, did_you_mean, first_line, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
+    BUILTIN_MODELS,
     BUILTIN_SOURCES,
     DATA_SUFFIXES,
     CausalLm,
@@ -23,9 +24,10 @@ from scaling.spec import (
     NoisyQuadratic,
     Nuisance,
     Pretrained,
+    QuestionAnswering,
     Scientific,
     StudySpec,
-    TextClassification,
+    TextWorkload,
     given_fields,
 )
 
@@ -587,11 +589,15 @@ def _data(spec: StudySpec) -> Iterator[Issue]:
     yield from _files(workload)
     if isinstance(workload.model, Pretrained):
         yield from _folder("workload.model.pretrained", workload.model.pretrained)
+        yield from _builtin_model(workload.model.pretrained)
+    yield from _windows(workload)
+    yield from _tokenizer(workload)
+    yield from _writing(workload)
     if workload.data.tokenizer is not None:
         yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
 
 
-def _source(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+def _source(workload: TextWorkload) -> Iterator[Issue]:
     data = workload.data
     path = "workload.data.source"
     kind, _, name = (data.source or "").partition(":")
@@ -599,9 +605,9 @@ def _source(workload: TextClassification | CausalLm) -> Iterator[Issue]:
         known = ", ".join(f"builtin:{other}" for other in BUILTIN_SOURCES)
         message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
         yield Issue(path, message, data.source, known)
-    elif kind == "builtin" and BUILTIN_SOURCES[name] != workload.task:
-        fitting = [f"builtin:{n}" for n, task in BUILTIN_SOURCES.items() if task == workload.task]
-        message = f"is for task {BUILTIN_SOURCES[name]}, not {workload.task}"
+    elif kind == "builtin" and workload.task not in BUILTIN_SOURCES[name]:
+        fitting = [f"builtin:{n}" for n, tasks in BUILTIN_SOURCES.items() if workload.task in tasks]
+        message = f"is for task {' or '.join(BUILTIN_SOURCES[name])}, not {workload.task}"
         yield Issue(path, message, data.source, ", ".join(fitting))
     if kind != "hub":
         for field in ("subset", "hub_splits"):
@@ -609,28 +615,95 @@ def _source(workload: TextClassification | CausalLm) -> Iterator[Issue]:
                 yield Issue(f"workload.data.{field}", "belongs to a source hub:NAME", value)
 
 
-def _columns(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+_COLUMNS: Final = {
+    "text_classification": ("text_column", "label_column"),
+    "token_classification": ("tokens_column", "tags_column"),
+    "question_answering": ("question_column", "context_column", "answers_column"),
+    "causal_lm": ("text_column", "prompt_column", "answer_column"),
+    "seq2seq": ("source_column", "target_column"),
+}
+"""The columns that each task reads."""
+
+
+def _columns(workload: TextWorkload) -> Iterator[Issue]:
     """Columns that are named but never read."""
-    unread = (
-        ("label_column",) if workload.task == "causal_lm" else ("prompt_column", "answer_column")
-    )
-    columns = ("text_column", "label_column", "prompt_column", "answer_column")
     given = given_fields(workload.data)
-    for name in columns:
+    for name in dict.fromkeys(name for names in _COLUMNS.values() for name in names):
         if given.get(name) is None:
             continue
         path = f"workload.data.{name}"
         if _is_builtin(workload.data):
             yield Issue(path, "built-in data have no columns to choose", given[name])
-        elif name in unread:
-            yield Issue(path, f"is not read for task {workload.task}", given[name])
+        elif name not in _COLUMNS[workload.task]:
+            yield Issue(
+                path,
+                f"is not read for task {workload.task}",
+                given[name],
+                ", ".join(_COLUMNS[workload.task]),
+            )
+
+
+def _builtin_model(name: str) -> Iterator[Issue]:
+    kind, _, known = name.partition(":")
+    if kind == "builtin" and known not in BUILTIN_MODELS:
+        message = f"there is no such model{did_you_mean(known, BUILTIN_MODELS)}"
+        allowed = ", ".join(f"builtin:{other}" for other in BUILTIN_MODELS)
+        yield Issue("workload.model.pretrained", message, name, allowed)
+
+
+def _windows(workload: TextWorkload) -> Iterator[Issue]:
+    """A window has room for the question and for more of the context than is shared."""
+    if not isinstance(workload, QuestionAnswering):
+        return
+    longest = workload.data.max_length // 2 - 4
+    if longest < 0:
+        yield Issue(
+            "workload.data.max_length", "leaves no room for a context",
+            workload.data.max_length, "at least 8",
+        )  # fmt: skip
+    elif workload.stride > longest:
+        yield Issue(
+            "workload.stride",
+            f"two windows of max_length {workload.data.max_length} cannot share so much",
+            workload.stride,
+            f"at most {longest}",
+        )
+
+
+def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
+    """Subwords that drop blanks can be read but not written."""
+    data = workload.data
+    if data.tokenizer == "subwords" and workload.task in ("causal_lm", "seq2seq"):
+        yield Issue(
+            "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
+            data.tokenizer, "characters, a folder or a hub name",
+        )  # fmt: skip
+    if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
+        yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
+
+
+def _writing(workload: TextWorkload) -> Iterator[Issue]:
+    """Packed texts have no prompts, and answers are written to prompts."""
+    if not isinstance(workload, CausalLm):
+        return
+    has_prompts = (
+        workload.data.prompt_column is not None
+        or workload.data.source == "builtin:grapheme_to_phoneme"
+    )
+    if workload.packing and has_prompts:
+        yield Issue(
+            "workload.packing", "a prompt and its answer stay an example of their own",
+            workload.packing, "false",
+        )  # fmt: skip
+    if workload.generation is not None and not has_prompts:
+        yield Issue("workload.generation", "needs data with prompts: give prompt_column")
 
 
 def _is_builtin(data: DataSpec) -> bool:
     return (data.source or "").startswith("builtin:")
 
 
-def _files(workload: TextClassification | CausalLm) -> Iterator[Issue]:
+def _files(workload: TextWorkload) -> Iterator[Issue]:
     files = workload.data.files
     if files is None:
         return
@@ -644,8 +717,16 @@ def _files(workload: TextClassification | CausalLm) -> Iterator[Issue]:
             yield Issue(path, "is of an unknown kind", name, f"*{', *'.join(DATA_SUFFIXES)}")
         elif suffix == ".txt" and workload.task == "text_classification":
             yield Issue(path, "has no labels", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
+        elif suffix == ".txt" and workload.task == "seq2seq":
+            yield Issue(path, "has no targets", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
+        elif suffix in (".csv", ".txt") and workload.task in _WITH_LISTS:
+            yield Issue(path, "cannot hold lists", name, f"*{', *'.join(DATA_SUFFIXES[1:-1])}")
         if problem := _unreadable(name):
             yield Issue(path, problem, name)
+
+
+_WITH_LISTS: Final = ("token_classification", "question_answering")
+"""The tasks with a column of lists."""
 
 
 def _unreadable(name: str) -> str | None:

@@ -4,7 +4,15 @@ from dataclasses import fields
 from typing import Any
 
 from scaling.records import Recipe
-from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TextClassification
+from scaling.spec import (
+    CausalLm,
+    Evaluation,
+    NoisyQuadratic,
+    QuestionAnswering,
+    Seq2Seq,
+    TextClassification,
+    TokenClassification,
+)
 
 TINY_LLAMA = {
     "architecture": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -12,6 +20,10 @@ TINY_LLAMA = {
 TINY_BERT = {
     **TINY_LLAMA, "architecture": "bert",
     "config": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}  # fmt: skip
+TINY_MBART = {
+    **TINY_LLAMA, "architecture": "mbart",
+    "config": {"init_std": 0.1, "scale_embedding": False, "dropout": 0.0},
 }  # fmt: skip
 EVALUATION = Evaluation(every_steps=5, num_examples=50)
 DEFAULTS: dict[str, Any] = {
@@ -58,3 +70,27 @@ def part_of_speech(num_train: int = 200) -> TextClassification:
     return TextClassification.model_validate(
         {"task": "text_classification", "model": TINY_BERT, "data": data}
     )
+
+
+def tagging(num_train: int = 100, **others: Any) -> TokenClassification:
+    """Part of speech of the words of sentences with a tiny encoder."""
+    data = {"source": "builtin:part_of_speech_treebank", "num_train": num_train}
+    data |= {"num_validation": 60, "num_test": 60, "max_length": 64, **others}
+    return TokenClassification.model_validate(
+        {"task": "token_classification", "model": TINY_BERT, "data": data}
+    )
+
+
+def questions(files: dict[str, str], **others: Any) -> QuestionAnswering:
+    """Questions and contexts in files, read by a tiny encoder in short windows."""
+    data = {"files": files, "max_length": 40, "tokenizer": "subwords", "vocab_size": 200}
+    return QuestionAnswering.model_validate(
+        {"task": "question_answering", "model": TINY_BERT, "stride": 8, "data": data, **others}
+    )
+
+
+def spelling(num_train: int = 200, **others: Any) -> Seq2Seq:
+    """Grapheme to phoneme with a tiny encoder-decoder."""
+    data = {"source": "builtin:grapheme_to_phoneme", "num_train": num_train}
+    data |= {"num_validation": 60, "num_test": 60}
+    return Seq2Seq.model_validate({"task": "seq2seq", "model": TINY_MBART, "data": data, **others})

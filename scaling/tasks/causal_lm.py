@@ -1,5 +1,6 @@
 """Causal language models: predict each next token, of the answer alone where there is a prompt."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ from torch.nn import functional
 from scaling.spec import CausalLm, Evaluation
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
 from scaling.tasks.splits import split_rows
-from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
 from scaling.tasks.tokens import Tokenizer, tokenizer_for
+from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
 
 IGNORED = -100
 EVALUATION_BATCH_SIZE = 250
@@ -27,10 +30,12 @@ class Sequences:
 
     Attributes:
         prompt_lengths: [N] tokens that are read and not predicted (at least the first one).
+        num_bytes: [N] UTF-8 bytes of text that the predicted tokens stand for; an end has none.
     """
 
     tokens: Ragged
     prompt_lengths: IntArray
+    num_bytes: IntArray
 
     @property
     def num_targets(self) -> IntArray:
@@ -54,11 +59,16 @@ class Sequences:
 
 @dataclass(frozen=True)
 class CausalLmTask:
-    """See `scaling.tasks.task.Task`; targets are the tokens that count."""
+    """See `scaling.tasks.task.Task` and `WritingTask`; targets are the tokens that count.
+
+    Attributes:
+        answers: Rows of the validation split that the model writes answers for.
+    """
 
     workload: CausalLm
     tokenizer: Tokenizer
     sequences: Mapping[Split, Sequences]
+    answers: tuple[Row, ...]
     num_examples: int
     content_hash: str
     num_dropped: int
@@ -70,12 +80,11 @@ class CausalLmTask:
         split = split_rows(read_rows(workload), workload.data)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         sequences = {
-            name: _encode(name, rows, tokenizer, workload.data.max_length)
-            for name, rows in split.rows.items()
+            name: _encode(name, rows, tokenizer, workload) for name, rows in split.rows.items()
         }
         return cls(
-            workload, tokenizer, sequences, evaluation.num_examples,
-            split.content_hash, split.num_dropped,
+            workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
+            evaluation.num_examples, split.content_hash, split.num_dropped,
         )  # fmt: skip
 
     @property
@@ -146,24 +155,77 @@ class CausalLmTask:
         return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
-        """Token accuracy and perplexity."""
-        return {"accuracy": validation.accuracy, "perplexity": float(np.exp(validation.loss))}
+        """Token accuracy, perplexity, and bits per byte of predicted text.
+
+        Bits per byte do not depend on the tokenizer: what is predicted is the text but for the
+        first token of each example, and its ends, whose nats count too.
+        """
+        num_bytes = int(self.sequences["validation"].num_bytes[: len(validation.loss_sums)].sum())
+        bits = float(validation.loss_sums.sum()) / math.log(2)
+        return {
+            "accuracy": validation.accuracy,
+            "perplexity": float(np.exp(validation.loss)),
+            **({"bits_per_byte": bits / num_bytes} if num_bytes else {}),
+        }
+
+    @property
+    def num_written(self) -> int:
+        """Validation prompts that the model writes an answer to."""
+        generation = self.workload.generation
+        if generation is None:
+            return 0
+        return min(generation.num_examples, self.num_examples, len(self.answers))
+
+    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
+        """Answers to prompts of the validation split, in batches of prompts of equal length."""
+        generation = self.workload.generation
+        assert generation is not None
+        prompts = [self.tokenizer.prompt_ids(row) for row in self.answers[: self.num_written][part]]
+        written: dict[int, Written] = {}
+        for group in groups_of_equal_length([len(prompt) for prompt in prompts]):
+            room = self.workload.data.max_length - len(prompts[group[0]])
+            texts = write_batch(
+                model, on_device(torch.tensor([prompts[n] for n in group]), device), generation,
+                special_ids={
+                    "eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id,
+                },
+                max_new_tokens=max(1, min(generation.max_new_tokens, room)),
+                as_text=self.tokenizer.written,
+            )  # fmt: skip
+            written |= dict(zip(group, texts, strict=True))
+        return tuple(text for _, text in sorted(written.items()))
+
+    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
+        """Of phones, phone and word error rate; of texts, BLEU, chrF, ROUGE, word error rate."""
+        has_phones = self.answers[0].text_units is not None
+        scores = pronunciation_scores if has_phones else text_scores
+        return both_ways(written, [row.text for row in self.answers], scores)
 
 
-def _encode(split: Split, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Sequences:
-    pairs = [pair for row in rows for pair in _windows(row, tokenizer, max_length)]
-    if not pairs:
-        raise DataError(
-            "workload.data.max_length",
-            f"no {split} example has a token to predict within max_length {max_length}",
-        )
+Window = tuple[list[int], int, int]
+"""Tokens, how many of them are a prompt, and the bytes of the others."""
+
+
+def _encode(
+    split: Split, rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm
+) -> Sequences:
+    max_length = workload.data.max_length
+    if workload.packing:
+        windows = list(_packed(rows, tokenizer, max_length))
+        missing = f"the {split} texts joined have no {max_length} tokens to fill max_length"
+    else:
+        windows = [window for row in rows for window in _windows(row, tokenizer, max_length)]
+        missing = f"no {split} example has a token to predict within max_length {max_length}"
+    if not windows:
+        raise DataError("workload.data.max_length", missing)
     return Sequences(
-        Ragged.of([tokens for tokens, _ in pairs]),
-        np.array([prompt_length for _, prompt_length in pairs], dtype=np.int64),
+        Ragged.of([tokens for tokens, _, _ in windows]),
+        np.array([prompt_length for _, prompt_length, _ in windows], dtype=np.int64),
+        np.array([num_bytes for _, _, num_bytes in windows], dtype=np.int64),
     )
 
 
-def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[tuple[list[int], int]]:
+def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[Window]:
     """A row's token sequences with their prompt lengths.
 
     A text without a prompt is cut into windows of `max_length` tokens that share one token, so
@@ -172,9 +234,35 @@ def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[tuple[
     """
     prompt = tokenizer.prompt_ids(row)
     tokens = [*prompt, *tokenizer.text_ids(row), tokenizer.end_id]
+    sizes = [*[0] * len(prompt), *tokenizer.text_bytes(row), 0]
     if prompt:
         if len(prompt) < max_length:
-            yield tokens[:max_length], len(prompt)
+            yield tokens[:max_length], len(prompt), sum(sizes[len(prompt) : max_length])
         return
     for start in range(0, len(tokens) - 1, max_length - 1):
-        yield tokens[start : start + max_length], 1
+        stop = start + max_length
+        yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
+
+
+def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Iterator[Window]:
+    """All texts, each with its end, as windows of exactly `max_length` tokens.
+
+    Windows share one token, so each token but the very first is predicted once; the last tokens,
+    too few to fill a window, are left out. A token sees the texts before its own.
+    """
+    tokens: list[int] = []
+    sizes: list[int] = []
+    for row in rows:
+        tokens += [*tokenizer.text_ids(row), tokenizer.end_id]
+        sizes += [*tokenizer.text_bytes(row), 0]
+    for start in range(0, len(tokens) - max_length + 1, max_length - 1):
+        stop = start + max_length
+        yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
+
+
+def _answers(rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm) -> tuple[Row, ...]:
+    """The rows to write answers for: with a prompt that leaves room for one."""
+    if workload.generation is None:
+        return ()
+    max_length = workload.data.max_length
+    return tuple(row for row in rows if 0 < len(tokenizer.prompt_ids(row)) < max_length)

@@ -8,13 +8,19 @@ from torch import nn
 
 from scaling.issues import first_line
 from scaling.spec import FromScratch, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError
+from scaling.tasks.sources import DataError, pretrained_folder
 from scaling.tasks.tokens import Tokenizer
 
-Head = Literal["causal_lm", "sequence_classification"]
+Head = Literal[
+    "causal_lm", "sequence_classification", "token_classification", "question_answering",
+    "seq2seq_lm",
+]  # fmt: skip
 
 # What architectures call the width of their feed-forward layer.
 _FEED_FORWARD_WIDTHS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")
+# What encoder-decoders call the sizes of their decoder, which are the encoder's.
+_DECODER_SIZES = ("decoder_layers", "num_decoder_layers", "decoder_attention_heads")
+_FEED_FORWARD_WIDTHS_OF_TWO = ("encoder_ffn_dim", "decoder_ffn_dim", "d_ff")
 
 
 def build_model(
@@ -34,7 +40,9 @@ def build_model(
     torch.manual_seed(seed)
     if isinstance(spec, Pretrained):
         return _pretrained(spec, head, tokenizer, num_labels)
-    config = model_config(spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels)
+    config = model_config(
+        spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels, head=head
+    )
     try:
         return _auto_class(head).from_config(config).train()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -46,7 +54,7 @@ def build_model(
 
 
 def model_config(
-    spec: FromScratch, *, tokenizer: Tokenizer, max_length: int, num_labels: int
+    spec: FromScratch, *, tokenizer: Tokenizer, max_length: int, num_labels: int, head: Head
 ) -> Any:
     """The transformers configuration of a model from scratch.
 
@@ -64,7 +72,7 @@ def model_config(
         "vocab_size": tokenizer.vocab_size,
         "max_position_embeddings": max_length + 2,  # some architectures reserve two positions
         # Right padding behind causal attention needs no mask, and so no id to find it by.
-        "pad_token_id": tokenizer.pad_id if num_labels else None,
+        "pad_token_id": None if head == "causal_lm" else tokenizer.pad_id,
         "bos_token_id": tokenizer.end_id,
         "eos_token_id": tokenizer.end_id,
     }
@@ -77,6 +85,9 @@ def model_config(
         sizes["num_key_value_heads"] = spec.num_attention_heads
     if num_labels:
         sizes["num_labels"] = num_labels
+    if head == "seq2seq_lm":
+        sizes |= _encoder_decoder_sizes(spec, names)
+        sizes["decoder_start_token_id"] = tokenizer.end_id
     for option in spec.config:
         if option not in names:
             near = difflib.get_close_matches(option, names, n=1)
@@ -90,6 +101,22 @@ def model_config(
         raise DataError(
             "workload.model.config", f"{spec.architecture} refuses its options: {first_line(error)}"
         ) from error
+
+
+def _encoder_decoder_sizes(spec: FromScratch, names: set[str]) -> dict[str, Any]:
+    """The options of an encoder-decoder that make its decoder as large as its encoder."""
+    heads, layers = spec.num_attention_heads, spec.num_hidden_layers
+    sizes = {
+        name: heads if name.endswith("heads") else layers
+        for name in _DECODER_SIZES
+        if name in names
+    }
+    width = spec.intermediate_size or 4 * spec.hidden_size
+    sizes |= {name: width for name in _FEED_FORWARD_WIDTHS_OF_TWO if name in names}
+    if "d_kv" in names:
+        sizes["d_kv"] = spec.hidden_size // heads
+    # Whoever generates says when to stop; these models would force an end at a given length.
+    return sizes | ({"forced_eos_token_id": None} if "forced_eos_token_id" in names else {})
 
 
 def _known_architecture(name: str) -> str:
@@ -113,13 +140,20 @@ def _auto_class(head: Head) -> Any:
             return transformers.AutoModelForCausalLM
         case "sequence_classification":
             return transformers.AutoModelForSequenceClassification
+        case "token_classification":
+            return transformers.AutoModelForTokenClassification
+        case "question_answering":
+            return transformers.AutoModelForQuestionAnswering
+        case "seq2seq_lm":
+            return transformers.AutoModelForSeq2SeqLM
 
 
 def _pretrained(spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: int) -> nn.Module:
     options = {"num_labels": num_labels} if num_labels else {}
+    folder = pretrained_folder(spec.pretrained)
     try:
         model = _auto_class(head).from_pretrained(
-            spec.pretrained, dtype=torch.float32, ignore_mismatched_sizes=True, **options
+            folder, dtype=torch.float32, ignore_mismatched_sizes=True, **options
         )
     except (OSError, ValueError) as error:
         raise DataError(

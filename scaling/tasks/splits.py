@@ -34,6 +34,8 @@ class SplitRows:
         for split in SPLITS:
             for row in self.rows[split]:
                 digest.update(repr((split, row.prompt, row.text, row.label)).encode())
+                if row.tags or row.answers:
+                    digest.update(repr((row.tags, row.answers)).encode())
         return digest.hexdigest()
 
 
@@ -70,8 +72,11 @@ def _num_held_out(raw: Mapping[Split, Sequence[Row]], rows: Mapping[Split, Seque
 
 def _by_content(rows: Sequence[Row]) -> list[Row]:
     return sorted(
-        rows, key=lambda row: (hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "")
-    )
+        rows,
+        key=lambda row: (
+            hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "", row.prompt or ""
+        ),
+    )  # fmt: skip
 
 
 def _hold_out(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.issues import first_line
-from scaling.spec import Evaluation, NoisyQuadratic, Workload
+from scaling.spec import (
+    CausalLm,
+    Evaluation,
+    NoisyQuadratic,
+    QuestionAnswering,
+    Seq2Seq,
+    TextClassification,
+    TokenClassification,
+    Workload,
+)
 from scaling.tasks.sources import DataError, Split
 
 Indices = NDArray[np.int64]
@@ -25,11 +34,14 @@ class ExampleLosses:
         loss_sums: [N] nats, summed over an example's targets.
         num_targets: [N] targets of each example.
         num_correct: [N] targets whose most likely value is the right one.
+        predictions: [N] what the model says of each example, in the form that the task's own
+            metrics read; empty where they need no more than the numbers above.
     """
 
     loss_sums: NDArray[np.float64]
     num_targets: NDArray[np.float64]
     num_correct: NDArray[np.float64]
+    predictions: tuple[Any, ...] = ()
 
     @property
     def loss(self) -> float:
@@ -119,6 +131,36 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote for one example, by greedy decoding and by beam search.
+
+    Attributes:
+        beam: None where there was no beam search.
+    """
+
+    greedy: str
+    beam: str | None
+
+
+@runtime_checkable
+class WritingTask(Task, Protocol):
+    """A task whose model also writes texts, once, after its last step."""
+
+    @property
+    def num_written(self) -> int:
+        """Examples of the validation subset to write for, from its first one on."""
+        ...
+
+    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
+        """Texts for the examples `part` of those; the model is in eval mode."""
+        ...
+
+    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
+        """How the texts compare with the references, all examples in order."""
+        ...
+
+
 def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
     """Read, split and encode a workload's data.
 
@@ -127,13 +169,24 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
     """
     from scaling.tasks.causal_lm import CausalLmTask
     from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
+    from scaling.tasks.question_answering import QuestionAnsweringTask
+    from scaling.tasks.seq2seq import Seq2SeqTask
     from scaling.tasks.text_classification import TextClassificationTask
+    from scaling.tasks.token_classification import TokenClassificationTask
 
-    if isinstance(workload, NoisyQuadratic):
-        return NoisyQuadraticTask(workload)
-    if workload.task == "causal_lm":
-        return CausalLmTask.prepare(workload, evaluation)
-    return TextClassificationTask.prepare(workload, evaluation)
+    match workload:
+        case NoisyQuadratic():
+            return NoisyQuadraticTask(workload)
+        case CausalLm():
+            return CausalLmTask.prepare(workload, evaluation)
+        case TextClassification():
+            return TextClassificationTask.prepare(workload, evaluation)
+        case TokenClassification():
+            return TokenClassificationTask.prepare(workload, evaluation)
+        case QuestionAnswering():
+            return QuestionAnsweringTask.prepare(workload, evaluation)
+        case Seq2Seq():
+            return Seq2SeqTask.prepare(workload, evaluation)
 
 
 def require_trainable(task: Task, seed: int) -> None:
@@ -165,4 +218,5 @@ def concatenate(parts: Sequence[ExampleLosses]) -> ExampleLosses:
         np.concatenate([part.loss_sums for part in parts]),
         np.concatenate([part.num_targets for part in parts]),
         np.concatenate([part.num_correct for part in parts]),
+        tuple(prediction for part in parts for prediction in part.predictions),
     )

@@ -11,6 +11,7 @@ from torch.nn import functional
 from scaling.spec import Evaluation, TextClassification
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.scores import class_scores
 from scaling.tasks.sources import SPLITS, DataError, Split, read_rows
 from scaling.tasks.splits import split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
@@ -119,19 +120,23 @@ class TextClassificationTask:
         """Losses of single examples of the fixed subset."""
         texts = self.texts[split]
         numbers = np.arange(self.num_evaluated(split))[part]
-        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        losses, classes = np.zeros(len(numbers)), np.zeros(len(numbers), dtype=np.int64)
         for group in by_length(texts.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
             batch = texts.batch(numbers[group], self.tokenizer.pad_id)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             logits_bc = _logits(model, batch)
             loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
             losses[group] = loss_b.double().cpu().numpy()
-            correct[group] = (logits_bc.argmax(-1) == batch["labels"]).double().cpu().numpy()
-        return ExampleLosses(losses, np.ones(len(numbers)), correct)
+            classes[group] = logits_bc.argmax(-1).cpu().numpy()
+        correct = (classes == texts.labels[numbers]).astype(np.float64)
+        predictions = tuple(int(predicted) for predicted in classes)
+        return ExampleLosses(losses, np.ones(len(numbers)), correct, predictions)
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
-        """Accuracy."""
-        return {"accuracy": validation.accuracy}
+        """Accuracy, macro-F1 and Matthews' correlation coefficient."""
+        predicted = validation.predictions
+        labels = self.texts["validation"].labels[: len(predicted)].tolist()
+        return {"accuracy": validation.accuracy, **class_scores(labels, predicted)}
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from scaling.issues import first_line
 from scaling.spec import DataSpec, ModelSpec, Pretrained
-from scaling.tasks.sources import DataError, Row
+from scaling.tasks.sources import DataError, Row, pretrained_folder
 
-PAD, END, SEPARATOR, UNKNOWN = "<pad>", "<end>", "<sep>", "<unk>"
+PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
 
 
 class Tokenizer(Protocol):
@@ -41,19 +42,44 @@ class Tokenizer(Protocol):
         """Ids of the text as a classifier reads it, truncated to `max_length`."""
         ...
 
+    def text_bytes(self, row: Row) -> list[int]:
+        """UTF-8 bytes of the text that each of `text_ids` stands for; their sum is the text's."""
+        ...
+
+    def source_ids(self, row: Row, max_length: int) -> list[int]:
+        """Ids of the prompt as an encoder reads it, truncated to `max_length`."""
+        ...
+
+    def target_ids(self, row: Row, max_length: int) -> list[int]:
+        """Ids of the text as a decoder writes it, its end last unless truncated."""
+        ...
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of generated ids up to the first end, special ones left out."""
+        ...
+
 
 @dataclass(frozen=True)
 class UnitTokenizer:
-    """One id for each character, or for each of the units that the source defines."""
+    """One id for each character, or for each of the units that the source defines.
+
+    Attributes:
+        joint: What stands between two units of a text: nothing between characters.
+    """
 
     ids: dict[str, int]
+    joint: str = ""
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "UnitTokenizer":
         """A vocabulary of every unit in the training rows, sorted."""
-        units = {unit for row in rows for unit in (*_units(row), *(row.prompt or ()))}
+        units: set[str] = set()
+        has_units = False
+        for row in rows:
+            units.update(_units(row), row.prompt or ())
+            has_units = has_units or row.text_units is not None
         names = (PAD, END, SEPARATOR, UNKNOWN, *sorted(units))
-        return cls({name: index for index, name in enumerate(names)})
+        return cls({name: index for index, name in enumerate(names)}, " " if has_units else "")
 
     @property
     def vocab_size(self) -> int:
@@ -86,6 +112,30 @@ class UnitTokenizer:
         """A separator (the position that a classifier reads), then the text's ids."""
         return [self.ids[SEPARATOR], *self.text_ids(row)][:max_length]
 
+    def text_bytes(self, row: Row) -> list[int]:
+        """UTF-8 bytes of each unit, and of the joint before all but the first."""
+        sizes = [len((self.joint + unit).encode()) for unit in _units(row)]
+        return [sizes[0] - len(self.joint.encode()), *sizes[1:]] if sizes else []
+
+    def source_ids(self, row: Row, max_length: int) -> list[int]:
+        """Ids of the prompt's characters and a separator."""
+        return self.prompt_ids(row)[:max_length]
+
+    def target_ids(self, row: Row, max_length: int) -> list[int]:
+        """Ids of the text and its end."""
+        return [*self.text_ids(row), self.end_id][:max_length]
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The units of generated ids up to the first end."""
+        names = list(self.ids)
+        units: list[str] = []
+        for number in ids:
+            if number == self.end_id:
+                break
+            if names[number] not in (PAD, SEPARATOR):
+                units.append(names[number])
+        return self.joint.join(units)
+
 
 def _units(row: Row) -> Sequence[str]:
     return row.text if row.text_units is None else row.text_units
@@ -106,8 +156,9 @@ class TrainedTokenizer:
         """
         from transformers import AutoTokenizer
 
+        folder = pretrained_folder(name)
         try:
-            return cls(AutoTokenizer.from_pretrained(name))
+            return cls(AutoTokenizer.from_pretrained(folder))
         except (OSError, ValueError) as error:
             raise DataError(
                 path, f"cannot load a tokenizer from {name}: {first_line(error)}"
@@ -144,11 +195,100 @@ class TrainedTokenizer:
         """The text with the model's own special tokens."""
         return self.tokenizer(row.text, truncation=True, max_length=max_length)["input_ids"]
 
+    def text_bytes(self, row: Row) -> list[int]:
+        """UTF-8 bytes from the end of the token before; a split character counts at its first."""
+        encoding = self.tokenizer(
+            row.text, add_special_tokens=False, return_offsets_mapping=True
+        )  # fmt: skip
+        ends = [0, *(end for _, end in encoding["offset_mapping"])]
+        if len(ends) > 1:
+            ends[-1] = len(row.text)  # blanks behind the last token are text too
+        return [len(row.text[start:end].encode()) for start, end in pairwise(ends)]
+
+    def word_sizes(self, words: Sequence[str]) -> list[int]:
+        """Sub-tokens of each word of a text."""
+        encoding = self.tokenizer(list(words), is_split_into_words=True, add_special_tokens=False)
+        sizes = [0] * len(words)
+        for word in encoding.word_ids():
+            sizes[word] += 1
+        return sizes
+
+    def source_ids(self, row: Row, max_length: int) -> list[int]:
+        """The prompt with the model's own special tokens."""
+        prompt = row.prompt or ""
+        return self.tokenizer(prompt, truncation=True, max_length=max_length)["input_ids"]
+
+    def target_ids(self, row: Row, max_length: int) -> list[int]:
+        """The text with the model's own special tokens for targets."""
+        return self.tokenizer(
+            text_target=row.text, truncation=True, max_length=max_length
+        )["input_ids"]  # fmt: skip
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, special ones left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
 
 def tokenizer_for(model: ModelSpec, data: DataSpec, train: Sequence[Row]) -> Tokenizer:
     """The tokenizer that the study file names, or the one that the model implies."""
-    if data.tokenizer not in (None, "characters"):
+    return (
+        _named_tokenizer(model, data)
+        or (learnt_subwords(train, data.vocab_size) if data.tokenizer == "subwords" else None)
+        or UnitTokenizer.of(train)
+    )
+
+
+def aligned_tokenizer_for(
+    model: ModelSpec, data: DataSpec, train: Sequence[Row]
+) -> TrainedTokenizer:
+    """The same for families that need to know which word, or which part of a text, a token is.
+
+    Their `characters` are subwords of one character, so that words are still told apart.
+    """
+    vocab_size = data.vocab_size if data.tokenizer == "subwords" else 0
+    return _named_tokenizer(model, data) or learnt_subwords(train, vocab_size)
+
+
+def _named_tokenizer(model: ModelSpec, data: DataSpec) -> TrainedTokenizer | None:
+    """A trained tokenizer, where the study file names one or starts from a trained model."""
+    if data.tokenizer not in (None, "characters", "subwords"):
         return TrainedTokenizer.load(str(data.tokenizer), "workload.data.tokenizer")
     if data.tokenizer is None and isinstance(model, Pretrained):
         return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained")
-    return UnitTokenizer.of(train)
+    return None
+
+
+def learnt_subwords(rows: Sequence[Row], vocab_size: int) -> TrainedTokenizer:
+    """Byte-pair encoding learnt from rows, inside words and punctuation marks; blanks are dropped.
+
+    A word begins with a mark of its own (▁). The vocabulary has every character, however small
+    `vocab_size` is. The same rows give the same vocabulary in every process, which WordPiece as
+    `tokenizers` trains it does not: it numbers pieces in the order of a hash map.
+
+    Source: Sennrich et al. 2016 (arXiv:1508.07909).
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": START, "sep_token": SEPARATOR}
+    names = list(special.values())
+    backend = Backend(models.BPE(unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.BertPreTokenizer(),
+            pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=names, show_progress=False
+    )  # fmt: skip
+    # A text or a question that many rows share counts once.
+    texts = sorted({text for row in rows for text in (row.text, row.prompt) if text})
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {SEPARATOR}",
+        pair=f"{START} $A {SEPARATOR} $B:1 {SEPARATOR}:1",
+        special_tokens=[(name, names.index(name)) for name in (START, SEPARATOR)],
+    )
+    return TrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, **special))

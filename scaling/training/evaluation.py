@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import nn
 
 from scaling.spec import Evaluation, Precision
 from scaling.tasks.sources import Split
-from scaling.tasks.task import ExampleLosses, Task, concatenate
+from scaling.tasks.task import ExampleLosses, Task, WritingTask, concatenate
 from scaling.training.parallel import Workers
 from scaling.training.sharding import whole_weights
 
@@ -60,8 +59,20 @@ def evaluate(
         for split in splits:
             part = workers.part(task.num_evaluated(split))
             own = task.example_losses(model, split, part, workers.device)
-            table = np.stack([own.loss_sums, own.num_targets, own.num_correct])
-            parts = [ExampleLosses(*rows) for rows in workers.gather(table)]
-            losses[split] = concatenate(parts)
+            losses[split] = concatenate(workers.gather(own))
     model.train()
     return losses
+
+
+def written_metrics(
+    task: Task, model: nn.Module, workers: Workers, *, precision: Precision
+) -> dict[str, float]:
+    """What the model's texts are worth, the same on all workers; empty where it writes none."""
+    if not isinstance(task, WritingTask) or not task.num_written:
+        return {}
+    model.eval()
+    with whole_weights(model), torch.inference_mode(), precision_context(precision, workers.device):
+        part = workers.part(task.num_written)
+        own = task.write(model, part, workers.device)
+    model.train()
+    return task.writing_metrics([text for texts in workers.gather(own) for text in texts])

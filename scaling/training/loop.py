@@ -24,7 +24,7 @@ from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import State, newest
 from scaling.training.data_order import DataOrder
-from scaling.training.evaluation import Cadence, evaluate
+from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
 from scaling.training.memory import is_out_of_memory
 from scaling.training.optimizers import build_optimizer, set_lr
@@ -143,6 +143,7 @@ class _Run:
         self.measured: list[Measurement] = []
         self.incidents: list[dict[str, Any]] = []
         self.losses: dict[Split, ExampleLosses] = {}
+        self.written: dict[str, float] = {}
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._over = False
@@ -268,6 +269,10 @@ class _Run:
             self.losses = evaluate(
                 self.task, self.model, splits, self.workers, precision=self.recipe.precision
             )
+            if self.is_over():
+                self.written = written_metrics(
+                    self.task, self.model, self.workers, precision=self.recipe.precision
+                )
         self.progress.evaluation_seconds += time.perf_counter() - started
         measurement = self._measurement()
         self.measured.append(measurement)
@@ -402,7 +407,7 @@ class _Run:
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
-        metrics = self.task.metrics(self.losses["validation"])
+        metrics = self.task.metrics(self.losses["validation"]) | self.written
         return Measurement(
             step=progress.step,
             examples=progress.step * self.recipe.global_batch_size,

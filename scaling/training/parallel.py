@@ -6,12 +6,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.device_mesh import DeviceMesh
@@ -20,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scaling.spec import Strategy
 from scaling.tasks.model import transformer_blocks
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Workers:
         """The values that the first worker has."""
         return self.sum(*(values if self.rank == 0 else (0.0,) * len(values)))
 
-    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Every worker's array, by rank; lengths may differ."""
+    def gather(self, values: T) -> list[T]:
+        """Every worker's array (or other plain value), by rank; lengths may differ."""
         if self.world_size == 1:
             return [values]
         gathered: list[Any] = [None] * self.world_size

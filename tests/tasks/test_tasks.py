@@ -222,7 +222,9 @@ def test_architectures_have_the_sizes_asked_for(architecture: str) -> None:
     workload = pronunciation()
     spec = workload.model.model_copy(update={"architecture": architecture})
     task = prepare_task(workload, EVALUATION)
-    config = model_config(spec, tokenizer=task.tokenizer, max_length=32, num_labels=0)  # type: ignore[attr-defined, arg-type]
+    config = model_config(
+        spec, tokenizer=task.tokenizer, max_length=32, num_labels=0, head="causal_lm"
+    )  # type: ignore[attr-defined, arg-type]
     assert (config.hidden_size, config.num_hidden_layers) == (16, 1)
     widths = [getattr(config, n, None) for n in ("intermediate_size", "n_inner")]
     assert 64 in widths

@@ -1,0 +1,297 @@
+"""Extractive question answering: the span of a context that answers a question."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.spec import Evaluation, QuestionAnswering
+from scaling.tasks.model import build_model
+from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.scores import answer_f1, exact_match
+from scaling.tasks.sources import SPLITS, Row, Split, read_rows
+from scaling.tasks.splits import split_rows
+from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
+
+EVALUATION_BATCH_SIZE = 50
+NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one split, those of a question one after another.
+
+    Attributes:
+        tokens: Special tokens, the question and a part of the context.
+        types: As long, which of the two texts a token is of; None where the model is not told.
+        first_chars, last_chars: As long, the characters of the context that a token stands for,
+            from the first to before the last; both 0 for a token that is not of the context.
+        spans: [N, 2] first and last token of the answer; NO_SPAN twice where it is elsewhere.
+        questions: [N] which of the split's questions a window is of, rising.
+    """
+
+    tokens: Ragged
+    types: Ragged | None
+    first_chars: Ragged
+    last_chars: Ragged
+    spans: IntArray
+    questions: IntArray
+
+    def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` and, for some models, `token_type_ids` [B, L].
+
+        And `spans` [B, 2], and `in_context` [B, L].
+        """
+        values_bl, real_bl = self.tokens.padded(indices, pad)
+        last_chars_bl, _ = self.last_chars.padded(indices, 0)
+        batch = {
+            "input_ids": torch.from_numpy(values_bl),
+            "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
+            "spans": torch.from_numpy(self.spans[indices]),
+            "in_context": torch.from_numpy(last_chars_bl > 0),
+        }
+        if self.types is not None:
+            batch["token_type_ids"] = torch.from_numpy(self.types.padded(indices, 0)[0])
+        return batch
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best span of one window.
+
+    Attributes:
+        score: Sum of its two logits; of two windows the larger one is believed.
+        no_span_score: The same for NO_SPAN.
+        first_char, last_char: Its characters in the context, from the first to before the last.
+    """
+
+    score: float
+    no_span_score: float
+    first_char: int
+    last_char: int
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringTask:
+    """See `scaling.tasks.task.Task`; an example is a window, and each window is one target.
+
+    A context that is longer than `max_length` is cut into windows that share `stride` tokens.
+    The loss of a window is the mean of the cross entropies of the span's first and last token,
+    over all of the window's real tokens; a window without the (first) answer points at NO_SPAN.
+    So a question counts as often as it has windows, in the loss and in the batch size.
+
+    Source: Devlin et al. 2019 (arXiv:1810.04805) sec. 4.2 and 4.3.
+    """
+
+    workload: QuestionAnswering
+    tokenizer: TrainedTokenizer
+    rows: Mapping[Split, Sequence[Row]]
+    windows: Mapping[Split, Windows]
+    num_examples: int
+    content_hash: str
+    num_dropped: int
+    splits: tuple[Split, ...] = SPLITS
+    targets_per_example: float = 1.0
+
+    @classmethod
+    def prepare(
+        cls, workload: QuestionAnswering, evaluation: Evaluation
+    ) -> "QuestionAnsweringTask":
+        """Read, split and encode; raises DataError."""
+        split = split_rows(read_rows(workload), workload.data)
+        tokenizer = aligned_tokenizer_for(workload.model, workload.data, split.rows["train"])
+        windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
+        return cls(
+            workload, tokenizer, split.rows, windows, evaluation.num_examples,
+            split.content_hash, split.num_dropped,
+        )  # fmt: skip
+
+    @property
+    def num_train(self) -> int:
+        """Training windows."""
+        return len(self.windows["train"].questions)
+
+    def new_model(self, seed: int) -> nn.Module:
+        """A reader with the weights that this seed starts from."""
+        return build_model(
+            self.workload.model, head="question_answering", tokenizer=self.tokenizer,
+            max_length=self.workload.data.max_length, num_labels=2, seed=seed,
+        )  # fmt: skip
+
+    def num_targets(self, indices: Indices) -> int:
+        """One for each window."""
+        return len(indices)
+
+    def lengths(self, indices: Indices) -> Indices:
+        """Tokens of each window."""
+        return self.windows["train"].tokens.lengths[indices]
+
+    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
+        """These training windows as tensors."""
+        return self.windows["train"].batch(indices, self.tokenizer.pad_id)
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss summed over windows, in nats."""
+        return _losses(_logits(model, batch), batch).sum()
+
+    def num_evaluated(self, split: Split) -> int:
+        """Windows in a split's fixed subset: of whole questions, at least one."""
+        questions = self.windows[split].questions
+        if len(questions) <= self.num_examples:
+            return len(questions)
+        # Windows before the question that the limit cuts, or all of the first one.
+        whole = int(np.searchsorted(questions, questions[self.num_examples]))
+        return whole or int(np.searchsorted(questions, questions[0], side="right"))
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single windows of the fixed subset; predictions are each one's best span."""
+        windows = self.windows[split]
+        numbers = np.arange(self.num_evaluated(split))[part]
+        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        predictions: list[Any] = [None] * len(numbers)
+        for group in by_length(windows.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
+            batch = windows.batch(numbers[group], self.tokenizer.pad_id)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            logits_b2l = _logits(model, batch)
+            losses[group] = _losses(logits_b2l, batch).double().cpu().numpy()
+            hits_b = (logits_b2l.argmax(-1) == batch["spans"]).all(1)
+            correct[group] = hits_b.double().cpu().numpy()
+            found = self._best_spans(logits_b2l, batch, windows, numbers[group])
+            for place, prediction in zip(group, found, strict=True):
+                predictions[place] = prediction
+        return ExampleLosses(losses, np.ones(len(numbers)), correct, tuple(predictions))
+
+    def _best_spans(
+        self, logits_b2l: Tensor, batch: Batch, windows: Windows, numbers: IntArray
+    ) -> Iterator[Prediction]:
+        """Each window's most likely span of the context of at most `max_answer_length` tokens."""
+        length = logits_b2l.shape[-1]
+        outside_bl = ~batch["in_context"]
+        first_bl = logits_b2l[:, 0].masked_fill(outside_bl, -torch.inf)
+        last_bl = logits_b2l[:, 1].masked_fill(outside_bl, -torch.inf)
+        is_span_ll = torch.ones(length, length, dtype=torch.bool, device=first_bl.device)
+        is_span_ll = is_span_ll.triu().tril(self.workload.max_answer_length - 1)
+        scores_bll = first_bl[:, :, None] + last_bl[:, None, :]
+        scores_bll = scores_bll.masked_fill(~is_span_ll, -torch.inf)
+        best_b = scores_bll.flatten(1).max(1)
+        no_span_b = logits_b2l[:, :, NO_SPAN].sum(1)
+        first_chars, last_chars = windows.first_chars, windows.last_chars
+        for number, score, place, no_span in zip(
+            numbers, best_b.values.tolist(), best_b.indices.tolist(), no_span_b.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            start = first_chars.starts[number]
+            yield Prediction(
+                score,
+                no_span,
+                int(first_chars.flat[start + place // length]),
+                int(last_chars.flat[start + place % length]),
+            )
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Exact match and F1 of whole questions, and the share of windows with the right span."""
+        found = self.answers("validation", validation.predictions)
+        rights = [[text for _, text in row.answers] for row in self.rows["validation"]]
+        pairs = list(zip(found, rights[: len(found)], strict=True))
+        return {
+            "window_accuracy": validation.accuracy,
+            "exact_match": sum(exact_match(ours, right) for ours, right in pairs) / len(pairs),
+            "answer_f1": sum(answer_f1(ours, right) for ours, right in pairs) / len(pairs),
+        }
+
+    def answers(self, split: Split, predictions: Sequence[Prediction]) -> list[str]:
+        """The answer to each question, from the window whose span has the largest score.
+
+        Empty where the training data have questions without an answer and no span is likelier
+        in any window than none in the window least sure of that (Devlin et al., sec. 4.3).
+        """
+        of_question: dict[int, list[Prediction]] = {}
+        for question, prediction in zip(
+            self.windows[split].questions[: len(predictions)].tolist(), predictions, strict=True
+        ):
+            of_question.setdefault(question, []).append(prediction)
+        may_be_none = any(not row.answers for row in self.rows["train"])
+        answers: list[str] = []
+        for question, own in of_question.items():
+            best = max(own, key=lambda prediction: prediction.score)
+            no_span = min(prediction.no_span_score for prediction in own)
+            text = self.rows[split][question].text[best.first_char : best.last_char]
+            answers.append("" if may_be_none and no_span > best.score else text.strip())
+        return answers
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """[B, 2, L] of the span's first and last token; −inf at padding, so that it never counts."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    output = model(**{name: batch[name] for name in names if name in batch})
+    logits_b2l = at_least_float32(torch.stack([output.start_logits, output.end_logits], 1))
+    return logits_b2l.masked_fill(batch["attention_mask"][:, None] == 0, -torch.inf)
+
+
+def _losses(logits_b2l: Tensor, batch: Batch) -> Tensor:
+    """[B] nats."""
+    return functional.cross_entropy(
+        logits_b2l.transpose(1, 2), batch["spans"], reduction="none"
+    ).mean(1)  # fmt: skip
+
+
+def _encode(
+    rows: Sequence[Row], tokenizer: TrainedTokenizer, workload: QuestionAnswering
+) -> Windows:
+    """The windows of all questions, in order."""
+    max_length = workload.data.max_length
+    encoding = tokenizer.tokenizer(
+        [_within(row.prompt or "", tokenizer, max_length // 2 - 1) for row in rows],
+        [row.text for row in rows],
+        truncation="only_second", max_length=max_length, stride=workload.stride,
+        return_overflowing_tokens=True, return_offsets_mapping=True,
+    )  # fmt: skip
+    questions: list[int] = encoding["overflow_to_sample_mapping"]
+    first_chars: list[list[int]] = []
+    last_chars: list[list[int]] = []
+    spans: list[tuple[int, int]] = []
+    for number, question in enumerate(questions):
+        chars = [
+            pair if sequence == 1 else (0, 0)
+            for pair, sequence in zip(
+                encoding["offset_mapping"][number], encoding.sequence_ids(number), strict=True
+            )
+        ]
+        first_chars.append([first for first, _ in chars])
+        last_chars.append([last for _, last in chars])
+        spans.append(_span(chars, rows[question]))
+    types = encoding.get("token_type_ids")
+    return Windows(
+        Ragged.of(encoding["input_ids"]),
+        Ragged.of(types) if types is not None else None,
+        Ragged.of(first_chars),
+        Ragged.of(last_chars),
+        np.array(spans, dtype=np.int64),
+        np.array(questions, dtype=np.int64),
+    )
+
+
+def _within(question: str, tokenizer: TrainedTokenizer, num_tokens: int) -> str:
+    """The beginning of a question that has at most so many tokens."""
+    offsets = tokenizer.tokenizer(
+        question, add_special_tokens=False, return_offsets_mapping=True
+    )["offset_mapping"]  # fmt: skip
+    return question if len(offsets) <= num_tokens else question[: offsets[num_tokens - 1][1]]
+
+
+def _span(chars: Sequence[tuple[int, int]], row: Row) -> tuple[int, int]:
+    """First and last token of the first answer; NO_SPAN twice where the window lacks a part."""
+    if not row.answers:
+        return NO_SPAN, NO_SPAN
+    start, answer = row.answers[0]
+    last = start + len(answer) - 1
+    of_first = [n for n, (begin, end) in enumerate(chars) if begin <= start < end]
+    of_last = [n for n, (begin, end) in enumerate(chars) if begin <= last < end]
+    return (of_first[0], of_last[-1]) if of_first and of_last else (NO_SPAN, NO_SPAN)

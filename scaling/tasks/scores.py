@@ -1,0 +1,149 @@
+"""How predictions compare with references: classes, entities, answers and texts."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+
+def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
+    """Macro-F1 and Matthews' correlation coefficient of single-class predictions.
+
+    Macro-F1 is the mean of F1 over the classes that occur among labels or predictions. The
+    coefficient is 0 where all labels, or all predictions, are of one class.
+
+    Source: by scikit-learn; the coefficient for several classes is R_K, Gorodkin 2004,
+        Computational Biology and Chemistry 28.
+    """
+    return {"macro_f1": macro_f1(labels, predicted), "mcc": _mcc(labels, predicted)}
+
+
+def macro_f1(labels: Sequence[int], predicted: Sequence[int]) -> float:
+    """Mean of F1 over the classes that occur among labels or predictions."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]  # its stubs want a string
+
+
+def _mcc(labels: Sequence[int], predicted: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    if len(set(labels) | set(predicted)) == 1:
+        return 0.0  # scikit-learn warns of it
+    return float(matthews_corrcoef(labels, predicted))
+
+
+def is_entity_tagging(tags: Sequence[str]) -> bool:
+    """Whether tags are of BIO form: O, and B-TYPE and I-TYPE at an entity's first and later words.
+
+    In IOB2 every entity begins with B-; in IOB1 only one that follows another of its type.
+    """
+    return all(re.fullmatch(r"O|[BI]-.+", tag) for tag in tags) and any(
+        tag.startswith("B-") for tag in tags
+    )
+
+
+def entity_scores(
+    tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Precision, recall and F1 of whole entities, over all of them; 0 where there are none.
+
+    An entity counts as found when its type and both ends are right.
+
+    Source: by seqeval, which counts as the CoNLL-2000 script conlleval does.
+    """
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    given = [list(sentence) for sentence in tags], [list(sentence) for sentence in predicted]
+    return {
+        "entity_precision": float(precision_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
+        "entity_recall": float(recall_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
+        "entity_f1": float(f1_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
+    }
+
+
+def normalized_answer(text: str) -> str:
+    """Lower case, without punctuation, articles and repeated blanks.
+
+    Source: the evaluation script of SQuAD, Rajpurkar et al. 2016 (arXiv:1606.05250) sec. 6.1.
+    """
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def exact_match(predicted: str, answers: Sequence[str]) -> float:
+    """1 where the prediction is one of the answers, normalized; without answers, the empty one."""
+    found = normalized_answer(predicted)
+    return float(any(found == normalized_answer(answer) for answer in answers or [""]))
+
+
+def answer_f1(predicted: str, answers: Sequence[str]) -> float:
+    """Largest F1 of the words shared with one of the answers, normalized.
+
+    Where a normalized text has no words, both must have none (as in SQuAD 2.0).
+
+    Source: Rajpurkar et al. 2016 (arXiv:1606.05250) sec. 6.1; 2018 (arXiv:1806.03822).
+    """
+    return max(_word_f1(predicted, answer) for answer in answers or [""])
+
+
+def _word_f1(predicted: str, answer: str) -> float:
+    ours, theirs = normalized_answer(predicted).split(), normalized_answer(answer).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    num_shared = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * num_shared / (len(ours) + len(theirs))
+
+
+def error_rate(predicted: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:
+    """Insertions, deletions and substitutions over the units of all references; may exceed 1.
+
+    Source: the word error rate with units in place of words; distances by rapidfuzz.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    num_edits = sum(
+        Levenshtein.distance(ours, theirs)
+        for ours, theirs in zip(predicted, references, strict=True)
+    )
+    return num_edits / sum(len(reference) for reference in references)
+
+
+def text_scores(predicted: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """BLEU and chrF (0–100, of the corpus), ROUGE F1 (0–1, mean), word error rate.
+
+    Source: Papineni et al. 2002 and Popović 2015, by sacrebleu at its defaults (Post 2018,
+        arXiv:1804.08771); Lin 2004, by rouge-score without stemming, so for any script of which
+        its tokenizer (a–z and 0–9) reads something.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import corpus_bleu, corpus_chrf
+
+    kinds = ("rouge1", "rouge2", "rougeL")
+    scorer = RougeScorer(list(kinds))
+    rouge = [scorer.score(theirs, ours) for ours, theirs in zip(predicted, references, strict=True)]
+    return {
+        "bleu": corpus_bleu(list(predicted), [list(references)]).score,
+        "chrf": corpus_chrf(list(predicted), [list(references)]).score,
+        **{
+            name: sum(score[kind].fmeasure for score in rouge) / len(rouge)
+            for name, kind in zip(("rouge_1", "rouge_2", "rouge_l"), kinds, strict=True)
+        },
+        "word_error_rate": error_rate(
+            [text.split() for text in predicted], [text.split() for text in references]
+        ),
+    }
+
+
+def pronunciation_scores(predicted: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Phone error rate, and word error rate: the share of words with a wrong phone.
+
+    Source: Yao and Zweig 2015 (arXiv:1506.00196) sec. 4.
+    """
+    ours = [text.split() for text in predicted]
+    theirs = [text.split() for text in references]
+    num_wrong = sum(mine != right for mine, right in zip(ours, theirs, strict=True))
+    return {
+        "phone_error_rate": error_rate(ours, theirs),
+        "word_error_rate": num_wrong / len(theirs),
+    }

@@ -1,0 +1,225 @@
+"""Sequence to sequence: an encoder reads the source, a decoder writes the target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.issues import first_line
+from scaling.spec import Evaluation, FromScratch, Seq2Seq
+from scaling.tasks.model import build_model
+from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.scores import pronunciation_scores, text_scores
+from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder, read_rows
+from scaling.tasks.splits import split_rows
+from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
+from scaling.tasks.tokens import Tokenizer, tokenizer_for
+from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
+
+IGNORED = -100
+EVALUATION_BATCH_SIZE = 100
+MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sources and targets of one split; a target ends with the end token."""
+
+    sources: Ragged
+    targets: Ragged
+
+    def batch(self, indices: IntArray, *, pad: int, start: int) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` [B, S], `decoder_input_ids` and `labels` [B, T].
+
+        The decoder reads a start token and then the target but for its last token. Padding stands
+        on the right, where its causal attention never looks back from.
+        """
+        sources_bs, read_bs = self.sources.padded(indices, pad)
+        targets_bt, real_bt = self.targets.padded(indices, pad)
+        starts_b1 = np.full((len(indices), 1), start)
+        return {
+            "input_ids": torch.from_numpy(sources_bs),
+            "attention_mask": torch.from_numpy(read_bs.astype(np.int64)),
+            "decoder_input_ids": torch.from_numpy(
+                np.concatenate([starts_b1, targets_bt[:, :-1]], axis=1)
+            ),
+            "labels": torch.from_numpy(np.where(real_bt, targets_bt, IGNORED)),
+        }
+
+
+@dataclass(frozen=True)
+class Seq2SeqTask:
+    """See `scaling.tasks.task.Task` and `WritingTask`; targets are target tokens.
+
+    The end token counts as one; source and target longer than `max_length` are truncated.
+    """
+
+    workload: Seq2Seq
+    tokenizer: Tokenizer
+    start_id: int
+    pairs: Mapping[Split, Pairs]
+    references: tuple[str, ...]
+    has_phones: bool
+    num_examples: int
+    content_hash: str
+    num_dropped: int
+    splits: tuple[Split, ...] = SPLITS
+
+    @classmethod
+    def prepare(cls, workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
+        """Read, split and encode; raises DataError."""
+        split = split_rows(read_rows(workload), workload.data)
+        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        max_length = workload.data.max_length
+        pairs = {name: _encode(rows, tokenizer, max_length) for name, rows in split.rows.items()}
+        validation = split.rows["validation"]
+        return cls(
+            workload, tokenizer, _start_id(workload, tokenizer), pairs,
+            tuple(row.text for row in validation), validation[0].text_units is not None,
+            evaluation.num_examples, split.content_hash, split.num_dropped,
+        )  # fmt: skip
+
+    @property
+    def num_train(self) -> int:
+        """Training pairs."""
+        return len(self.pairs["train"].targets.lengths)
+
+    @property
+    def targets_per_example(self) -> float:
+        """Mean number of tokens of a training target."""
+        return float(self.pairs["train"].targets.lengths.mean())
+
+    def new_model(self, seed: int) -> nn.Module:
+        """An encoder-decoder with the weights that this seed starts from."""
+        return build_model(
+            self.workload.model, head="seq2seq_lm", tokenizer=self.tokenizer,
+            max_length=self.workload.data.max_length, num_labels=0, seed=seed,
+        )  # fmt: skip
+
+    def num_targets(self, indices: Indices) -> int:
+        """Target tokens of these training pairs."""
+        return int(self.pairs["train"].targets.lengths[indices].sum())
+
+    def lengths(self, indices: Indices) -> Indices:
+        """Tokens of each source and its target."""
+        pairs = self.pairs["train"]
+        return pairs.sources.lengths[indices] + pairs.targets.lengths[indices]
+
+    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
+        """These training pairs as tensors."""
+        return self._batch("train", indices)
+
+    def _batch(self, split: Split, indices: IntArray) -> dict[str, Tensor]:
+        return self.pairs[split].batch(indices, pad=self.tokenizer.pad_id, start=self.start_id)
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy summed over target tokens, in nats."""
+        return _losses(_logits(model, batch), batch).sum()
+
+    def num_evaluated(self, split: Split) -> int:
+        """Pairs in a split's fixed subset."""
+        return min(self.num_examples, len(self.pairs[split].targets.lengths))
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single pairs of the fixed subset."""
+        lengths = self.pairs[split].targets.lengths
+        numbers = np.arange(self.num_evaluated(split))[part]
+        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        for group in by_length(lengths[numbers], self._evaluation_batch_size(lengths[numbers])):
+            batch = self._batch(split, numbers[group])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            logits_btv = _logits(model, batch)
+            losses[group] = _losses(logits_btv, batch).sum(1).double().cpu().numpy()
+            hits_bt = logits_btv.argmax(-1) == batch["labels"]
+            correct[group] = hits_bt.sum(1).double().cpu().numpy()
+        return ExampleLosses(losses, lengths[numbers].astype(np.float64), correct)
+
+    def _evaluation_batch_size(self, lengths: IntArray) -> int:
+        """Pairs at once, so that their logits stay within MAX_EVALUATION_LOGITS."""
+        logits_each = int(lengths.max(initial=1)) * self.tokenizer.vocab_size
+        return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Accuracy of target tokens given those before them, and perplexity."""
+        return {"accuracy": validation.accuracy, "perplexity": float(np.exp(validation.loss))}
+
+    @property
+    def num_written(self) -> int:
+        """Validation pairs whose source the model writes a target for."""
+        generation = self.workload.generation
+        return 0 if generation is None else min(
+            generation.num_examples, self.num_evaluated("validation")
+        )  # fmt: skip
+
+    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
+        """Targets for sources of the validation subset."""
+        generation = self.workload.generation
+        assert generation is not None
+        numbers = np.arange(self.num_written)[part]
+        written: dict[int, Written] = {}
+        special_ids = {
+            "eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id,
+            "decoder_start_token_id": self.start_id,
+        }  # fmt: skip
+        for group in by_length(
+            self.pairs["validation"].sources.lengths[numbers], WRITING_BATCH_SIZE
+        ):
+            batch = self._batch("validation", numbers[group])
+            inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+            texts = write_batch(
+                model, inputs, generation, special_ids=special_ids,
+                max_new_tokens=min(generation.max_new_tokens, self.workload.data.max_length),
+                as_text=self.tokenizer.written,
+            )  # fmt: skip
+            written |= dict(zip(group.tolist(), texts, strict=True))
+        return tuple(text for _, text in sorted(written.items()))
+
+    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
+        """Of phones, phone and word error rate; of texts, BLEU, chrF, ROUGE, word error rate."""
+        scores = pronunciation_scores if self.has_phones else text_scores
+        return both_ways(written, self.references, scores)
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    names = ("input_ids", "attention_mask", "decoder_input_ids")
+    output = model(**{name: batch[name] for name in names}, use_cache=False)
+    return at_least_float32(output.logits)
+
+
+def _losses(logits_btv: Tensor, batch: Batch) -> Tensor:
+    """[B, T] nats; 0 at padding."""
+    return functional.cross_entropy(
+        logits_btv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none"
+    )
+
+
+def _encode(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Pairs:
+    return Pairs(
+        Ragged.of([tokenizer.source_ids(row, max_length) for row in rows]),
+        Ragged.of([tokenizer.target_ids(row, max_length) for row in rows]),
+    )
+
+
+def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:
+    """What the decoder reads first: the end token from scratch, else what the model learnt."""
+    if isinstance(workload.model, FromScratch):
+        return tokenizer.end_id
+    from transformers import AutoConfig
+
+    name = workload.model.pretrained
+    try:
+        start = AutoConfig.from_pretrained(pretrained_folder(name)).decoder_start_token_id
+    except (OSError, ValueError) as error:
+        raise DataError(
+            "workload.model.pretrained", f"cannot load {name}: {first_line(error)}"
+        ) from error
+    if start is None:
+        raise DataError(
+            "workload.model.pretrained", f"{name} does not say what its decoder starts with"
+        )
+    return start

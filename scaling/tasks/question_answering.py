@@ -104,7 +104,9 @@ class QuestionAnsweringTask:
     ) -> "QuestionAnsweringTask":
         """Read, split and encode; raises DataError."""
         split = split_rows(read_rows(workload), workload.data)
-        tokenizer = aligned_tokenizer_for(workload.model, workload.data, split.rows["train"])
+        tokenizer = aligned_tokenizer_for(
+            workload.model, workload.data, split.rows["train"], reads_words=False
+        )
         windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
         return cls(
             workload, tokenizer, split.rows, windows, evaluation.num_examples,

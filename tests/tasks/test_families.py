@@ -18,7 +18,14 @@ from scaling.spec import CausalLm, Evaluation, TokenClassification
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
 from scaling.tasks.sources import DataError, Row, read_rows, require_source
-from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written, prepare_task
+from scaling.tasks.task import (
+    ExampleLosses,
+    Task,
+    WritingTask,
+    Written,
+    prepare_task,
+    require_trainable,
+)
 from scaling.tasks.token_classification import _aligned
 from scaling.tasks.tokens import UnitTokenizer, learnt_subwords
 from scaling.training.evaluation import evaluate, written_metrics
@@ -140,6 +147,23 @@ def test_a_words_first_sub_token_carries_its_tag() -> None:
     firsts = [encoding.word_ids().index(word) for word in range(4)]
     assert [labels[place] for place in firsts] == [numbers[tag] for tag in row.tags]
     assert sum(label != -100 for label in labels) == 4
+
+
+def test_words_look_like_words_to_a_tokenizer_that_marks_blanks(tmp_path: Path) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import RobertaTokenizer
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), "Ġa", "Ġb"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    RobertaTokenizer(vocabulary, [("Ġ", "a"), ("Ġ", "b")]).save_pretrained(tmp_path)
+    rows = [{"tokens": ["a", "b", f"c{i}"], "tags": ["X", "Y", "X"]} for i in range(30)]
+    data = {"files": write_lines(tmp_path / "rows.json", rows), "tokenizer": str(tmp_path)}
+    workload = TokenClassification.model_validate(
+        {"task": "token_classification", "model": TINY_BERT, "data": data}
+    )
+    task: Any = prepare_task(workload, EVALUATION)
+    ids = task.collate(np.arange(1), 0)["input_ids"][0].tolist()
+    assert task.tokenizer.tokenizer.convert_ids_to_tokens(ids)[1:4] == ["Ġa", "Ġb", "Ġ"]
 
 
 def test_every_word_counts_once_however_long_its_sentence(tmp_path: Path) -> None:
@@ -406,6 +430,25 @@ def test_right_answers_have_no_errors() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     right = [Written(text, None) for text in task.references[:20]]
     assert set(task.writing_metrics(right).values()) == {0.0}
+
+
+@pytest.mark.parametrize("task_name", ["seq2seq", "causal_lm"])
+def test_texts_of_tables_are_compared_as_texts(task_name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    lines = [f"say {i},the number is {i} again" for i in range(60)]
+    path.write_text("\n".join(["asked,said", *lines]), encoding="utf-8")
+    columns = {
+        "seq2seq": {"source_column": "asked", "target_column": "said"},
+        "causal_lm": {"prompt_column": "asked", "answer_column": "said"},
+    }[task_name]
+    template = spelling() if task_name == "seq2seq" else pronunciation()
+    given = template.model_dump() | {"generation": {"num_examples": 4, "num_beams": 2}}
+    given["data"] = {"files": {"train": str(path)}, **columns}
+    task = prepare_task(type(template).model_validate(given), EVALUATION)
+    require_trainable(task, 0)
+    metrics = written_metrics(task, task.new_model(0), Workers(), precision="fp32")
+    names = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "word_error_rate")
+    assert set(metrics) == {f"{way}_{name}" for way in ("greedy", "beam") for name in names}
 
 
 def test_a_model_writes_nothing_unless_asked() -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from scaling.records import Measurement
-from scaling.spec import CausalLm, Evaluation, TokenClassification
+from scaling.records import Measurement, Recipe
+from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TokenClassification
+from scaling.study_file import read_study
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
 from scaling.tasks.sources import DataError, Row, read_rows, require_source
@@ -75,11 +76,19 @@ def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
             return prepare_task(questions(files), EVALUATION)
         case "seq2seq":
             return prepare_task(spelling(), EVALUATION)
+        case "text_classification":
+            return prepare_task(part_of_speech(), EVALUATION)
+        case "packed":
+            data = {"source": "builtin:python_topics", "num_train": 20, "max_length": 32}
+            workload = {"task": "causal_lm", "model": TINY_LLAMA, "data": data, "packing": True}
+            return prepare_task(CausalLm.model_validate(workload), EVALUATION)
         case _:
             raise AssertionError(request.param)
 
 
-FAMILIES = ["token_classification", "question_answering", "seq2seq"]
+FAMILIES = [
+    "token_classification", "question_answering", "seq2seq", "text_classification", "packed",
+]  # fmt: skip
 every_family = pytest.mark.parametrize("task", FAMILIES, indirect=True)
 
 
@@ -125,9 +134,10 @@ def test_training_losses_are_those_that_evaluation_gives(task: Task) -> None:
     assert task.num_targets(numbers) == losses.num_targets.sum()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @every_family
-def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task) -> None:
-    losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision="fp32")
+def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task, precision: str) -> None:
+    losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision=precision)
     metrics = task.metrics(losses["validation"])
     assert metrics
     assert all(math.isfinite(value) for value in metrics.values())
@@ -517,6 +527,44 @@ def test_learnt_subwords_keep_their_vocabulary() -> None:
     assert all(len(name) == 1 or name.startswith("<") for name in single)
 
 
+# --- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("study", "num_steps", "bounds"),
+    [
+        ("token_classification", 120, {"accuracy": (0.75, 1.0)}),
+        ("question_answering", 300, {"exact_match": (0.3, 1.0), "answer_f1": (0.4, 1.0)}),
+        ("seq2seq", 250, {"greedy_phone_error_rate": (0.0, 0.45), "accuracy": (0.6, 1.0)}),
+    ],
+)
+def test_the_shipped_studies_learn(
+    study: str, num_steps: int, bounds: dict[str, tuple[float, float]]
+) -> None:
+    spec = read_study(Path(__file__).parents[2] / "studies" / f"{study}.yaml")
+    assert not isinstance(spec.workload, NoisyQuadratic)
+    task = prepare_task(spec.workload, spec.evaluation)
+    how = recipe(16, 3e-3, num_steps, warmup_steps=num_steps // 10, clip_norm=1.0)
+    measured = measurements_of(task, how)
+    assert measured[-1].train_loss < measured[0].train_loss  # type: ignore[operator]
+    for name, (low, high) in bounds.items():
+        assert low <= measured[-1].metrics[name] <= high
+
+
+def measurements_of(task: Task, how: Recipe) -> list[Measurement]:
+    """Those of a run that ends well, evaluated before its first step and after its last."""
+    measured: list[Measurement] = []
+
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
+        measured.append(measurement)
+        return "continue"
+
+    evaluation = Evaluation(every_steps=10**6, num_examples=400)
+    assert train(task, how, evaluation, Workers(), report).status == "done"
+    return measured
+
+
 # --- a trained encoder --------------------------------------------------------------------------
 
 
@@ -540,14 +588,7 @@ def test_minilm_is_fine_tuned_in_every_head(family: str, tmp_path: Path) -> None
     task = prepare_task(type(workload).model_validate(given), EVALUATION)
     model: Any = task.new_model(0)
     assert model.config.num_hidden_layers == 6
-    measured: list[Measurement] = []
-
-    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
-        measured.append(measurement)
-        return "continue"
-
-    outcome = train(task, recipe(8, 2e-4, 15), Evaluation(every_steps=15), Workers(), report)
-    assert outcome.status == "done"
+    measured = measurements_of(task, recipe(8, 2e-4, 15))
     assert measured[-1].train_loss < measured[0].train_loss - 0.2  # type: ignore[operator]
 
 

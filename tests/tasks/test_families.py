@@ -535,7 +535,7 @@ def test_learnt_subwords_keep_their_vocabulary() -> None:
     ("study", "num_steps", "bounds"),
     [
         ("token_classification", 120, {"accuracy": (0.75, 1.0)}),
-        ("question_answering", 300, {"exact_match": (0.3, 1.0), "answer_f1": (0.4, 1.0)}),
+        ("question_answering", 600, {"exact_match": (0.3, 1.0), "answer_f1": (0.4, 1.0)}),
         ("seq2seq", 250, {"greedy_phone_error_rate": (0.0, 0.45), "accuracy": (0.6, 1.0)}),
     ],
 )

@@ -324,6 +324,18 @@ def test_an_answer_that_is_not_where_it_says_is_refused(tmp_path: Path) -> None:
     assert raised.value.path == "workload.data.answers_column"
 
 
+@pytest.mark.parametrize(
+    "answers",
+    ["code", {"text": ["code"]}, {"text": "code", "answer_start": 0},
+     {"text": ["code"], "answer_start": [0, 3]}],
+)  # fmt: skip
+def test_answers_of_another_form_are_refused(answers: Any, tmp_path: Path) -> None:
+    rows = [{"question": "which?", "context": "code", "answers": answers}]
+    with pytest.raises(DataError, match="needs a mapping of text and answer_start") as raised:
+        read_questions(tmp_path, rows)
+    assert raised.value.path == "workload.data.answers_column"
+
+
 def test_the_evaluated_windows_are_of_whole_questions(tmp_path: Path) -> None:
     task = read_questions(tmp_path, squad_rows())
     questions_of_windows = task.windows["train"].questions

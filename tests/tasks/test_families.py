@@ -473,6 +473,13 @@ def test_texts_of_tables_are_compared_as_texts(task_name: str, tmp_path: Path) -
     assert set(metrics) == {f"{way}_{name}" for way in ("greedy", "beam") for name in names}
 
 
+def test_a_model_writes_after_its_last_step_alone() -> None:
+    workload = spelling(generation={"num_examples": 5, "max_new_tokens": 4, "num_beams": 2})
+    measured = measurements_of(prepare_task(workload, EVALUATION), recipe(8, 3e-3, 4))
+    assert set(measured[0].metrics) == {"accuracy", "perplexity"}
+    assert {"greedy_phone_error_rate", "beam_word_error_rate"} < set(measured[-1].metrics)
+
+
 def test_a_model_writes_nothing_unless_asked() -> None:
     for workload in (spelling(generation=None), pronunciation(), part_of_speech()):
         task = prepare_task(workload, EVALUATION)

@@ -18,7 +18,7 @@ from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TokenClassificati
 from scaling.study_file import read_study
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
-from scaling.tasks.sources import DataError, Row, read_rows, require_source
+from scaling.tasks.sources import DataError, Row, _treebank, read_rows, require_source
 from scaling.tasks.task import (
     ExampleLosses,
     Task,
@@ -157,6 +157,23 @@ def test_a_words_first_sub_token_carries_its_tag() -> None:
     firsts = [encoding.word_ids().index(word) for word in range(4)]
     assert [labels[place] for place in firsts] == [numbers[tag] for tag in row.tags]
     assert sum(label != -100 for label in labels) == 4
+
+
+def test_a_treebank_by_hand(tmp_path: Path) -> None:
+    # Multiword tokens (1-2) and empty nodes (2.1) are no words.
+    web = """# text = al gato
+1-2	al	_	_	_	_	_	_	_	_
+1	a	a	ADP	_	_	_	_	_	_
+2	el	el	DET	_	_	_	_	_	_
+2.1	x	x	X	_	_	_	_	_	_
+3	gato	gato	NOUN	_	_	_	_	_	_
+
+"""
+    (tmp_path / "web.conllu").write_text(web, encoding="utf-8")
+    (tmp_path / "wiki.conllu").write_text("1\tya\tya\tADV\t_\n\n", encoding="utf-8")
+    first, second = _treebank(tmp_path / "web.conllu")
+    assert (first.text_units, first.tags) == (("a", "el", "gato"), ("ADP", "DET", "NOUN"))
+    assert (second.text, second.tags) == ("ya", ("ADV",))
 
 
 def test_words_look_like_words_to_a_tokenizer_that_marks_blanks(tmp_path: Path) -> None:

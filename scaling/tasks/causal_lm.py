@@ -157,8 +157,8 @@ class CausalLmTask:
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Token accuracy, perplexity, and bits per byte of predicted text.
 
-        Bits per byte do not depend on the tokenizer: what is predicted is the text but for the
-        first token of each example, and its ends, whose nats count too.
+        Bits per byte can be compared between tokenizers. The bytes are those of the predicted
+        text, which lacks the first token where there is no prompt; the nats of ends count too.
         """
         num_bytes = int(self.sequences["validation"].num_bytes[: len(validation.loss_sums)].sum())
         bits = float(validation.loss_sums.sum()) / math.log(2)

@@ -19,6 +19,7 @@ from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
 EVALUATION_BATCH_SIZE = 50
+ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory
 NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
 
 
@@ -104,7 +105,9 @@ class QuestionAnsweringTask:
     ) -> "QuestionAnsweringTask":
         """Read, split and encode; raises DataError."""
         split = split_rows(read_rows(workload), workload.data)
-        tokenizer = aligned_tokenizer_for(workload.model, workload.data, split.rows["train"])
+        tokenizer = aligned_tokenizer_for(
+            workload.model, workload.data, split.rows["train"], reads_words=False
+        )
         windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
         return cls(
             workload, tokenizer, split.rows, windows, evaluation.num_examples,
@@ -246,52 +249,78 @@ def _encode(
     rows: Sequence[Row], tokenizer: TrainedTokenizer, workload: QuestionAnswering
 ) -> Windows:
     """The windows of all questions, in order."""
+    parts = [
+        _encode_chunk(rows[first : first + ENCODED_AT_ONCE], first, tokenizer, workload)
+        for first in range(0, len(rows), ENCODED_AT_ONCE)
+    ]
+    windows = [window for part in parts for window in part]
+    types = [window.types for window in windows if window.types is not None]
+    return Windows(
+        Ragged.of([window.tokens for window in windows]),
+        Ragged.of(types) if types else None,
+        Ragged.of([window.chars[:, 0] for window in windows]),
+        Ragged.of([window.chars[:, 1] for window in windows]),
+        np.array([window.span for window in windows], dtype=np.int64),
+        np.array([window.question for window in windows], dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One window; `chars` are [L, 2], where its tokens begin and end in the context."""
+
+    tokens: IntArray
+    types: IntArray | None
+    chars: IntArray
+    span: tuple[int, int]
+    question: int
+
+
+def _encode_chunk(
+    rows: Sequence[Row], first: int, tokenizer: TrainedTokenizer, workload: QuestionAnswering
+) -> list[_Window]:
+    """The windows of some questions, numbered from `first`."""
     max_length = workload.data.max_length
     encoding = tokenizer.tokenizer(
-        [_within(row.prompt or "", tokenizer, max_length // 2 - 1) for row in rows],
+        _within([row.prompt or "" for row in rows], tokenizer, max_length // 2 - 1),
         [row.text for row in rows],
         truncation="only_second", max_length=max_length, stride=workload.stride,
         return_overflowing_tokens=True, return_offsets_mapping=True,
     )  # fmt: skip
-    questions: list[int] = encoding["overflow_to_sample_mapping"]
-    first_chars: list[list[int]] = []
-    last_chars: list[list[int]] = []
-    spans: list[tuple[int, int]] = []
-    for number, question in enumerate(questions):
-        chars = [
-            pair if sequence == 1 else (0, 0)
-            for pair, sequence in zip(
-                encoding["offset_mapping"][number], encoding.sequence_ids(number), strict=True
+    windows: list[_Window] = []
+    for number, row in enumerate(encoding["overflow_to_sample_mapping"]):
+        is_context = np.array([text == 1 for text in encoding.sequence_ids(number)])
+        chars = np.where(is_context[:, None], np.array(encoding["offset_mapping"][number]), 0)
+        types = encoding.get("token_type_ids")
+        windows.append(
+            _Window(
+                np.array(encoding["input_ids"][number], dtype=np.int64),
+                None if types is None else np.array(types[number], dtype=np.int64),
+                chars,
+                _span(chars, rows[row]),
+                first + row,
             )
-        ]
-        first_chars.append([first for first, _ in chars])
-        last_chars.append([last for _, last in chars])
-        spans.append(_span(chars, rows[question]))
-    types = encoding.get("token_type_ids")
-    return Windows(
-        Ragged.of(encoding["input_ids"]),
-        Ragged.of(types) if types is not None else None,
-        Ragged.of(first_chars),
-        Ragged.of(last_chars),
-        np.array(spans, dtype=np.int64),
-        np.array(questions, dtype=np.int64),
-    )
+        )
+    return windows
 
 
-def _within(question: str, tokenizer: TrainedTokenizer, num_tokens: int) -> str:
-    """The beginning of a question that has at most so many tokens."""
-    offsets = tokenizer.tokenizer(
-        question, add_special_tokens=False, return_offsets_mapping=True
-    )["offset_mapping"]  # fmt: skip
-    return question if len(offsets) <= num_tokens else question[: offsets[num_tokens - 1][1]]
+def _within(questions: list[str], tokenizer: TrainedTokenizer, num_tokens: int) -> list[str]:
+    """The beginnings of questions, at most so many tokens each."""
+    encoding = tokenizer.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        question if len(chars) <= num_tokens else question[: chars[num_tokens - 1][1]]
+        for question, chars in zip(questions, encoding["offset_mapping"], strict=True)
+    ]
 
 
-def _span(chars: Sequence[tuple[int, int]], row: Row) -> tuple[int, int]:
+def _span(chars: IntArray, row: Row) -> tuple[int, int]:
     """First and last token of the first answer; NO_SPAN twice where the window lacks a part."""
     if not row.answers:
         return NO_SPAN, NO_SPAN
     start, answer = row.answers[0]
     last = start + len(answer) - 1
-    of_first = [n for n, (begin, end) in enumerate(chars) if begin <= start < end]
-    of_last = [n for n, (begin, end) in enumerate(chars) if begin <= last < end]
-    return (of_first[0], of_last[-1]) if of_first and of_last else (NO_SPAN, NO_SPAN)
+    of_first = np.flatnonzero((chars[:, 0] <= start) & (start < chars[:, 1]))
+    of_last = np.flatnonzero((chars[:, 0] <= last) & (last < chars[:, 1]))
+    if not len(of_first) or not len(of_last):
+        return NO_SPAN, NO_SPAN
+    return int(of_first[0]), int(of_last[-1])

@@ -24,7 +24,7 @@ class Ragged:
     lengths: IntArray
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
+    def of(cls, sequences: Sequence[Sequence[int] | IntArray]) -> "Ragged":
         """Pack sequences; at least one, none empty."""
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         flat = np.fromiter((i for s in sequences for i in s), dtype=np.int64, count=lengths.sum())

@@ -2,8 +2,10 @@
 
 import re
 import string
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
@@ -22,7 +24,8 @@ def macro_f1(labels: Sequence[int], predicted: Sequence[int]) -> float:
     """Mean of F1 over the classes that occur among labels or predictions."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predicted, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]  # its stubs want a string
+    with _few_examples():
+        return float(f1_score(labels, predicted, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]  # its stubs want a string
 
 
 def _mcc(labels: Sequence[int], predicted: Sequence[int]) -> float:
@@ -30,7 +33,16 @@ def _mcc(labels: Sequence[int], predicted: Sequence[int]) -> float:
 
     if len(set(labels) | set(predicted)) == 1:
         return 0.0  # scikit-learn warns of it
-    return float(matthews_corrcoef(labels, predicted))
+    with _few_examples():
+        return float(matthews_corrcoef(labels, predicted))
+
+
+@contextmanager
+def _few_examples() -> Iterator[None]:
+    """Let there be more classes than half the examples, of which scikit-learn warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield
 
 
 def is_entity_tagging(tags: Sequence[str]) -> bool:

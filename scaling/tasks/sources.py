@@ -269,7 +269,9 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
                     f"workload.data.{field}",
                     f"row {number} of the {split} data has no {columns[field]}",
                 )
-        if names is not None and any(not 0 <= n < len(names) for n in _label_numbers(values)):
+        if names is not None and any(
+            n is None or not 0 <= n < len(names) for n in _label_numbers(values)
+        ):
             raise DataError(
                 "workload.data.hub_splits",
                 f"row {number} of the {split} data has no label "
@@ -309,7 +311,7 @@ def _label_names(table: Any, columns: Mapping[str, str]) -> list[str] | None:
     return getattr(feature, "names", None)
 
 
-def _label_numbers(values: Mapping[str, Any]) -> list[int]:
+def _label_numbers(values: Mapping[str, Any]) -> list[int | None]:
     return values["tags_column"] if "tags_column" in values else [values["label_column"]]
 
 
@@ -355,13 +357,18 @@ def _tagged_row(words: Any, tags: Any, label_names: list[str] | None) -> Row | N
 def _question_row(values: Mapping[str, Any]) -> Row:
     """A question with its answers where they say they are."""
     answers, context = values["answers_column"], str(values["context_column"])
-    if not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
+    texts, starts = (
+        (answers.get("text"), answers.get("answer_start"))
+        if isinstance(answers, dict)
+        else (None, None)
+    )
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
         raise _UnfitRowError(
-            "answers_column", "needs a mapping of text and answer_start, two lists"
+            "answers_column", "needs a mapping of text and answer_start, lists of equal length"
         )
-    found = tuple(zip(answers["answer_start"], map(str, answers["text"]), strict=False))
+    found = tuple(zip(starts, texts, strict=True))
     for start, text in found:
-        if not text or context[start : start + len(text)] != text:
+        if not text or not isinstance(start, int) or context[start : start + len(text)] != text:
             raise _UnfitRowError(
                 "answers_column", f"says that {text!r} starts at {start}; there the context has "
                 f"{context[start : start + len(text)]!r}",

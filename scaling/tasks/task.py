@@ -190,7 +190,7 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
 
 
 def require_trainable(task: Task, seed: int) -> None:
-    """Build the model once and run it on a few training examples.
+    """Build the model once, run it on a few training examples, and let it write where it will.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
@@ -201,6 +201,8 @@ def require_trainable(task: Task, seed: int) -> None:
     try:
         with torch.no_grad():
             task.loss_sum(model, task.collate(numbers, seed))
+            if isinstance(task, WritingTask) and task.num_written:
+                task.write(model.eval(), slice(0, 1), torch.device("cpu"))
     except (IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             "workload.model", f"the model cannot read the training data: {first_line(error)}"

@@ -83,7 +83,9 @@ class TokenClassificationTask:
                     "workload.data.tags_column",
                     f"the {name} data have tags that the training data lack: {', '.join(unknown)}",
                 )
-        tokenizer = aligned_tokenizer_for(workload.model, workload.data, split.rows["train"])
+        tokenizer = aligned_tokenizer_for(
+            workload.model, workload.data, split.rows["train"], reads_words=True
+        )
         texts = {
             name: _encode(rows, tokenizer, numbers, workload.data.max_length)
             for name, rows in split.rows.items()

@@ -43,7 +43,10 @@ class Tokenizer(Protocol):
         ...
 
     def text_bytes(self, row: Row) -> list[int]:
-        """UTF-8 bytes of the text that each of `text_ids` stands for; their sum is the text's."""
+        """UTF-8 bytes of the text that each of `text_ids` stands for; their sum is the text's.
+
+        All 0 where the tokenizer cannot say.
+        """
         ...
 
     def source_ids(self, row: Row, max_length: int) -> list[int]:
@@ -148,8 +151,8 @@ class TrainedTokenizer:
     tokenizer: Any
 
     @classmethod
-    def load(cls, name: str, path: str) -> "TrainedTokenizer":
-        """Load from a folder or the hub.
+    def load(cls, name: str, path: str, **options: bool) -> "TrainedTokenizer":
+        """Load from a folder or the hub, with options of its class.
 
         Raises:
             DataError: If there is none of that name; `path` is the dotted path that named it.
@@ -158,7 +161,7 @@ class TrainedTokenizer:
 
         folder = pretrained_folder(name)
         try:
-            return cls(AutoTokenizer.from_pretrained(folder))
+            return cls(AutoTokenizer.from_pretrained(folder, **options))
         except (OSError, ValueError) as error:
             raise DataError(
                 path, f"cannot load a tokenizer from {name}: {first_line(error)}"
@@ -197,6 +200,8 @@ class TrainedTokenizer:
 
     def text_bytes(self, row: Row) -> list[int]:
         """UTF-8 bytes from the end of the token before; a split character counts at its first."""
+        if not self.tokenizer.is_fast:
+            return [0] * len(self.text_ids(row))
         encoding = self.tokenizer(
             row.text, add_special_tokens=False, return_offsets_mapping=True
         )  # fmt: skip
@@ -239,22 +244,32 @@ def tokenizer_for(model: ModelSpec, data: DataSpec, train: Sequence[Row]) -> Tok
 
 
 def aligned_tokenizer_for(
-    model: ModelSpec, data: DataSpec, train: Sequence[Row]
+    model: ModelSpec, data: DataSpec, train: Sequence[Row], *, reads_words: bool
 ) -> TrainedTokenizer:
     """The same for families that need to know which word, or which part of a text, a token is.
 
-    Their `characters` are subwords of one character, so that words are still told apart.
+    Their `characters` are subwords of one character, so that words are still told apart. Where
+    the family reads lists of words, each has to look like one with a blank before it to the
+    tokenizers of GPT-2 and RoBERTa, which mark that.
     """
-    vocab_size = data.vocab_size if data.tokenizer == "subwords" else 0
-    return _named_tokenizer(model, data) or learnt_subwords(train, vocab_size)
+    named = _named_tokenizer(model, data, **({"add_prefix_space": True} if reads_words else {}))
+    if named is None:
+        return learnt_subwords(train, data.vocab_size if data.tokenizer == "subwords" else 0)
+    if not named.tokenizer.is_fast:
+        raise DataError(
+            "workload.data.tokenizer",
+            f"{type(named.tokenizer).__name__} does not say which characters a token is; name one "
+            "that has a tokenizer.json",
+        )
+    return named
 
 
-def _named_tokenizer(model: ModelSpec, data: DataSpec) -> TrainedTokenizer | None:
+def _named_tokenizer(model: ModelSpec, data: DataSpec, **options: bool) -> TrainedTokenizer | None:
     """A trained tokenizer, where the study file names one or starts from a trained model."""
     if data.tokenizer not in (None, "characters", "subwords"):
-        return TrainedTokenizer.load(str(data.tokenizer), "workload.data.tokenizer")
+        return TrainedTokenizer.load(str(data.tokenizer), "workload.data.tokenizer", **options)
     if data.tokenizer is None and isinstance(model, Pretrained):
-        return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained")
+        return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained", **options)
     return None
 
 

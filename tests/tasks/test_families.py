@@ -13,12 +13,20 @@ import pytest
 import torch
 from torch import nn
 
-from scaling.records import Measurement
-from scaling.spec import CausalLm, Evaluation, TokenClassification
+from scaling.records import Measurement, Recipe
+from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TokenClassification
+from scaling.study_file import read_study
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
-from scaling.tasks.sources import DataError, Row, read_rows, require_source
-from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written, prepare_task
+from scaling.tasks.sources import DataError, Row, _treebank, read_rows, require_source
+from scaling.tasks.task import (
+    ExampleLosses,
+    Task,
+    WritingTask,
+    Written,
+    prepare_task,
+    require_trainable,
+)
 from scaling.tasks.token_classification import _aligned
 from scaling.tasks.tokens import UnitTokenizer, learnt_subwords
 from scaling.training.evaluation import evaluate, written_metrics
@@ -68,11 +76,19 @@ def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
             return prepare_task(questions(files), EVALUATION)
         case "seq2seq":
             return prepare_task(spelling(), EVALUATION)
+        case "text_classification":
+            return prepare_task(part_of_speech(), EVALUATION)
+        case "packed":
+            data = {"source": "builtin:python_topics", "num_train": 20, "max_length": 32}
+            workload = {"task": "causal_lm", "model": TINY_LLAMA, "data": data, "packing": True}
+            return prepare_task(CausalLm.model_validate(workload), EVALUATION)
         case _:
             raise AssertionError(request.param)
 
 
-FAMILIES = ["token_classification", "question_answering", "seq2seq"]
+FAMILIES = [
+    "token_classification", "question_answering", "seq2seq", "text_classification", "packed",
+]  # fmt: skip
 every_family = pytest.mark.parametrize("task", FAMILIES, indirect=True)
 
 
@@ -118,9 +134,10 @@ def test_training_losses_are_those_that_evaluation_gives(task: Task) -> None:
     assert task.num_targets(numbers) == losses.num_targets.sum()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @every_family
-def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task) -> None:
-    losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision="fp32")
+def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task, precision: str) -> None:
+    losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision=precision)
     metrics = task.metrics(losses["validation"])
     assert metrics
     assert all(math.isfinite(value) for value in metrics.values())
@@ -140,6 +157,40 @@ def test_a_words_first_sub_token_carries_its_tag() -> None:
     firsts = [encoding.word_ids().index(word) for word in range(4)]
     assert [labels[place] for place in firsts] == [numbers[tag] for tag in row.tags]
     assert sum(label != -100 for label in labels) == 4
+
+
+def test_a_treebank_by_hand(tmp_path: Path) -> None:
+    # Multiword tokens (1-2) and empty nodes (2.1) are no words.
+    web = """# text = al gato
+1-2	al	_	_	_	_	_	_	_	_
+1	a	a	ADP	_	_	_	_	_	_
+2	el	el	DET	_	_	_	_	_	_
+2.1	x	x	X	_	_	_	_	_	_
+3	gato	gato	NOUN	_	_	_	_	_	_
+
+"""
+    (tmp_path / "web.conllu").write_text(web, encoding="utf-8")
+    (tmp_path / "wiki.conllu").write_text("1\tya\tya\tADV\t_\n\n", encoding="utf-8")
+    first, second = _treebank(tmp_path / "web.conllu")
+    assert (first.text_units, first.tags) == (("a", "el", "gato"), ("ADP", "DET", "NOUN"))
+    assert (second.text, second.tags) == ("ya", ("ADV",))
+
+
+def test_words_look_like_words_to_a_tokenizer_that_marks_blanks(tmp_path: Path) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import RobertaTokenizer
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), "Ġa", "Ġb"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    RobertaTokenizer(vocabulary, [("Ġ", "a"), ("Ġ", "b")]).save_pretrained(tmp_path)
+    rows = [{"tokens": ["a", "b", f"c{i}"], "tags": ["X", "Y", "X"]} for i in range(30)]
+    data = {"files": write_lines(tmp_path / "rows.json", rows), "tokenizer": str(tmp_path)}
+    workload = TokenClassification.model_validate(
+        {"task": "token_classification", "model": TINY_BERT, "data": data}
+    )
+    task: Any = prepare_task(workload, EVALUATION)
+    ids = task.collate(np.arange(1), 0)["input_ids"][0].tolist()
+    assert task.tokenizer.tokenizer.convert_ids_to_tokens(ids)[1:4] == ["Ġa", "Ġb", "Ġ"]
 
 
 def test_every_word_counts_once_however_long_its_sentence(tmp_path: Path) -> None:
@@ -290,6 +341,18 @@ def test_an_answer_that_is_not_where_it_says_is_refused(tmp_path: Path) -> None:
     assert raised.value.path == "workload.data.answers_column"
 
 
+@pytest.mark.parametrize(
+    "answers",
+    ["code", {"text": ["code"]}, {"text": "code", "answer_start": 0},
+     {"text": ["code"], "answer_start": [0, 3]}],
+)  # fmt: skip
+def test_answers_of_another_form_are_refused(answers: Any, tmp_path: Path) -> None:
+    rows = [{"question": "which?", "context": "code", "answers": answers}]
+    with pytest.raises(DataError, match="needs a mapping of text and answer_start") as raised:
+        read_questions(tmp_path, rows)
+    assert raised.value.path == "workload.data.answers_column"
+
+
 def test_the_evaluated_windows_are_of_whole_questions(tmp_path: Path) -> None:
     task = read_questions(tmp_path, squad_rows())
     questions_of_windows = task.windows["train"].questions
@@ -408,6 +471,32 @@ def test_right_answers_have_no_errors() -> None:
     assert set(task.writing_metrics(right).values()) == {0.0}
 
 
+@pytest.mark.parametrize("task_name", ["seq2seq", "causal_lm"])
+def test_texts_of_tables_are_compared_as_texts(task_name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    lines = [f"say {i},the number is {i} again" for i in range(60)]
+    path.write_text("\n".join(["asked,said", *lines]), encoding="utf-8")
+    columns = {
+        "seq2seq": {"source_column": "asked", "target_column": "said"},
+        "causal_lm": {"prompt_column": "asked", "answer_column": "said"},
+    }[task_name]
+    template = spelling() if task_name == "seq2seq" else pronunciation()
+    given = template.model_dump() | {"generation": {"num_examples": 4, "num_beams": 2}}
+    given["data"] = {"files": {"train": str(path)}, **columns}
+    task = prepare_task(type(template).model_validate(given), EVALUATION)
+    require_trainable(task, 0)
+    metrics = written_metrics(task, task.new_model(0), Workers(), precision="fp32")
+    names = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "word_error_rate")
+    assert set(metrics) == {f"{way}_{name}" for way in ("greedy", "beam") for name in names}
+
+
+def test_a_model_writes_after_its_last_step_alone() -> None:
+    workload = spelling(generation={"num_examples": 5, "max_new_tokens": 4, "num_beams": 2})
+    measured = measurements_of(prepare_task(workload, EVALUATION), recipe(8, 3e-3, 4))
+    assert set(measured[0].metrics) == {"accuracy", "perplexity"}
+    assert {"greedy_phone_error_rate", "beam_word_error_rate"} < set(measured[-1].metrics)
+
+
 def test_a_model_writes_nothing_unless_asked() -> None:
     for workload in (spelling(generation=None), pronunciation(), part_of_speech()):
         task = prepare_task(workload, EVALUATION)
@@ -474,6 +563,44 @@ def test_learnt_subwords_keep_their_vocabulary() -> None:
     assert all(len(name) == 1 or name.startswith("<") for name in single)
 
 
+# --- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("study", "num_steps", "bounds"),
+    [
+        ("token_classification", 120, {"accuracy": (0.75, 1.0)}),
+        ("question_answering", 600, {"exact_match": (0.3, 1.0), "answer_f1": (0.4, 1.0)}),
+        ("seq2seq", 250, {"greedy_phone_error_rate": (0.0, 0.45), "accuracy": (0.6, 1.0)}),
+    ],
+)
+def test_the_shipped_studies_learn(
+    study: str, num_steps: int, bounds: dict[str, tuple[float, float]]
+) -> None:
+    spec = read_study(Path(__file__).parents[2] / "studies" / f"{study}.yaml")
+    assert not isinstance(spec.workload, NoisyQuadratic)
+    task = prepare_task(spec.workload, spec.evaluation)
+    how = recipe(16, 3e-3, num_steps, warmup_steps=num_steps // 10, clip_norm=1.0)
+    measured = measurements_of(task, how)
+    assert measured[-1].train_loss < measured[0].train_loss  # type: ignore[operator]
+    for name, (low, high) in bounds.items():
+        assert low <= measured[-1].metrics[name] <= high
+
+
+def measurements_of(task: Task, how: Recipe) -> list[Measurement]:
+    """Those of a run that ends well, evaluated before its first step and after its last."""
+    measured: list[Measurement] = []
+
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
+        measured.append(measurement)
+        return "continue"
+
+    evaluation = Evaluation(every_steps=10**6, num_examples=400)
+    assert train(task, how, evaluation, Workers(), report).status == "done"
+    return measured
+
+
 # --- a trained encoder --------------------------------------------------------------------------
 
 
@@ -497,14 +624,7 @@ def test_minilm_is_fine_tuned_in_every_head(family: str, tmp_path: Path) -> None
     task = prepare_task(type(workload).model_validate(given), EVALUATION)
     model: Any = task.new_model(0)
     assert model.config.num_hidden_layers == 6
-    measured: list[Measurement] = []
-
-    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
-        measured.append(measurement)
-        return "continue"
-
-    outcome = train(task, recipe(8, 2e-4, 15), Evaluation(every_steps=15), Workers(), report)
-    assert outcome.status == "done"
+    measured = measurements_of(task, recipe(8, 2e-4, 15))
     assert measured[-1].train_loss < measured[0].train_loss - 0.2  # type: ignore[operator]
 
 

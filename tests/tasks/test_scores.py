@@ -28,6 +28,10 @@ def test_one_class_alone_correlates_with_nothing(labels: list[int], predicted: l
     assert class_scores(labels, predicted)["mcc"] == 0
 
 
+def test_more_classes_than_half_the_examples_are_no_reason_to_warn() -> None:
+    assert class_scores([0, 1, 2], [0, 1, 2]) == {"macro_f1": 1.0, "mcc": 1.0}
+
+
 def test_entities_count_when_type_and_both_ends_are_right() -> None:
     tags = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC", "I-LOC"]]
     predicted = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC", "O"]]

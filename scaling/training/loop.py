@@ -34,9 +34,13 @@ from scaling.training.weight_average import WeightAverage
 
 End = Literal["done", "stopped", "diverged", "paused"]
 
-# About this many steps of a run measure the noise scale; measuring costs a little.
+# About this many steps of a run measure the noise scale, where that costs little enough.
 NUM_NOISE_ESTIMATES = 32
 NOISE_PERIOD = 16  # steps, where the number of steps is not known
+MAX_NOISE_COST = 0.03  # of a run's training time
+# What measuring costs a step, mostly a second pass over half of its examples, is near that of
+# this many further examples a worker: benchmarks/noise_scale.py.
+MEASURED_STEP_COST_EXAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,28 @@ def train(
     return run.outcome("done")
 
 
+def measures_noise_at(step: int, recipe: Recipe, *, num_train: int | None) -> bool:
+    """Whether a step of a run estimates the noise scale.
+
+    A batch that crosses into the next epoch is not one sample without replacement, which is
+    what the estimator's correction for a finite train set assumes.
+    """
+    start, stop = (at * recipe.global_batch_size for at in (step, step + 1))
+    is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
+    return is_one_sample and step % _noise_period(recipe) == 0
+
+
+def _noise_period(recipe: Recipe) -> int:
+    """Steps from one noise estimate to the next; of the recipe alone, so that a run is repeatable.
+
+    Short runs of small batches get fewer estimates than NUM_NOISE_ESTIMATES.
+    """
+    num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
+    evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
+    added = cost / (recipe.global_batch_size // recipe.world_size + cost)
+    return max(evenly, math.ceil(added / MAX_NOISE_COST))
+
+
 class _Run:
     """The state of one trial's training on one worker."""
 
@@ -146,17 +172,8 @@ class _Run:
         return self.progress.step * size, (self.progress.step + 1) * size
 
     def measures_noise(self) -> bool:
-        """Whether the next step estimates the noise scale.
-
-        A batch that crosses into the next epoch is not one sample without replacement, which is
-        what the estimator's correction for a finite train set assumes.
-        """
-        num_steps = self.recipe.num_steps
-        period = NOISE_PERIOD if num_steps is None else max(1, num_steps // NUM_NOISE_ESTIMATES)
-        start, stop = self.positions()
-        num_train = self.task.num_train
-        is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
-        return is_one_sample and self.progress.step % period == 0
+        """Whether the next step estimates the noise scale."""
+        return measures_noise_at(self.progress.step, self.recipe, num_train=self.task.num_train)
 
     def gradient_that_fits(self, indices: Indices) -> StepGradient:
         """The gradient of a global batch, in micro-batches that fit into memory.

@@ -499,6 +499,13 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
             )
     if spec.resources.precision != "fp32":
         yield Issue("resources.precision", "of noisy_quadratic", spec.resources.precision, "fp32")
+    if spec.evaluation.sharpness is not None:
+        yield Issue(
+            "evaluation.sharpness",
+            "is of training examples, and noisy_quadratic has none: its curvature is known",
+            spec.evaluation.sharpness.model_dump(),
+            "null",
+        )
     if spec.budget.measure in ("tokens", "epochs"):
         yield Issue(
             f"budget.{spec.budget.measure}",
@@ -651,7 +658,9 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _early_stopping: frozenset({*_RECIPE_SECTIONS, "search", "budget", "resources"}),
     _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
-    _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
+    _noisy_quadratic: frozenset(
+        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
+    ),
     _storage: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -22,6 +22,7 @@ from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.checkpoint import State, newest
+from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
@@ -162,6 +163,7 @@ class _Run:
         self.measured: list[Measurement] = []
         self.incidents: list[dict[str, Any]] = []
         self.losses: dict[Split, ExampleLosses] = {}
+        self.curvature: Curvature | None = None  # after the last step
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._over = False
@@ -261,6 +263,11 @@ class _Run:
             self.losses = evaluate(
                 self.task, self.model, splits, self.workers, precision=self.recipe.precision
             )
+            if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
+                self.curvature = measure_curvature(
+                    self.task, self.model, self.evaluation.sharpness, self.workers,
+                    micro_batch_size=self.gradient.micro_batch_size,
+                )  # fmt: skip
         self.progress.evaluation_seconds += time.perf_counter() - started
         measurement = self._measurement()
         self.measured.append(measurement)
@@ -388,6 +395,8 @@ class _Run:
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
+        if self.curvature is not None:
+            values |= asdict(self.curvature)
         metrics = self.task.metrics(self.losses["validation"])
         return Measurement(
             step=progress.step,

@@ -93,6 +93,9 @@ class Measurement:
             proxy that follows `grad_noise_scale` up to a factor; None without such layers.
         grad_sq_norm: Running mean of the estimate of |G|², of the sampling distribution.
         grad_covariance_trace: Running mean of the estimate of tr Σ, for one example.
+        sharpness: Largest rise of the training loss in a box around the weights, in percent of
+            1 + the loss, after the last step alone.
+        hessian_top_eigenvalue: Largest curvature of the training loss at these weights, likewise.
         examples_per_second: Training throughput since the last measurement.
         metrics: Further metrics of the task on the validation subset, as in accuracy.
     """
@@ -117,6 +120,8 @@ class Measurement:
     norm_layer_noise_scale: float | None = None
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
+    sharpness: float | None = None
+    hessian_top_eigenvalue: float | None = None
     examples_per_second: float | None = None
     num_skipped_steps: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -496,6 +496,19 @@ class Budget(Section):
 _BUDGET_MEASURES = ("steps", "examples", "tokens", "epochs", "seconds")
 
 
+class Sharpness(Section):
+    """How sharp the loss is around the last evaluated weights, once at the end of a trial.
+
+    Costs some hundred passes over the examples. Keskar et al. 2016 (arXiv:1609.04836) metric 2.1
+    and the largest eigenvalue of the Hessian.
+    """
+
+    num_examples: PositiveInt = 256
+    """At most this many training examples, the same ones in every trial."""
+    epsilon: PositiveFloat = 1e-3
+    """The box around weights w in which the loss is maximized is epsilon (|w| + 1)."""
+
+
 class Evaluation(Section):
     """When, and on how many fixed examples of each split, a trial is evaluated.
 
@@ -512,6 +525,8 @@ class Evaluation(Section):
     """At most this many examples of each split, the same ones in every trial."""
     divergence_ratio: Annotated[float, Field(gt=1, strict=True)] = 3.0
     """A trial whose validation loss exceeds its first one by this factor has diverged."""
+    sharpness: Sharpness | None = None
+    """null: not measured."""
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Evaluation":

@@ -571,6 +571,13 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
     for name in ("activation_checkpointing", "compile"):
         if getattr(spec.resources, name):
             yield Issue(f"resources.{name}", "noisy_quadratic has no blocks", True, "false")
+    if spec.evaluation.sharpness is not None:
+        yield Issue(
+            "evaluation.sharpness",
+            "is of training examples, and noisy_quadratic has none: its curvature is known",
+            spec.evaluation.sharpness.model_dump(),
+            "null",
+        )
     if spec.budget.measure in ("tokens", "epochs"):
         yield Issue(
             f"budget.{spec.budget.measure}",
@@ -804,7 +811,9 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _early_stopping: frozenset({*_RECIPE_SECTIONS, "search", "budget", "resources"}),
     _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
-    _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
+    _noisy_quadratic: frozenset(
+        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
+    ),
     _storage: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -31,6 +31,7 @@ class NormLayers:
         self._by_example: dict[nn.Module, Tensor] = {}  # [b, d] of the part in hand
         self._sums: NDArray[np.float64] | None = None
         self._fits = True
+        self._unscaled = {layer: _unscaled(layer) for layer in self.layers}
         for layer in self.layers:
             layer.register_forward_hook(self._after_forward)
 
@@ -76,7 +77,8 @@ class NormLayers:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
         gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
         self._wanted = False  # the layer runs once more, and not as part of the model
-        normalized = _normalized(layer, value).to(gradient.dtype)
+        with torch.no_grad():
+            normalized = functional_call(layer, self._unscaled[layer], value).to(gradient.dtype)
         self._wanted = True
         own = [_over_positions(gradient * normalized)]
         if getattr(layer, "bias", None) is not None:
@@ -99,12 +101,14 @@ def _is_norm_layer(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _normalized(layer: nn.Module, value: Tensor) -> Tensor:
-    """What a layer's scale multiplies; also right where the scale is kept as 1 + weight."""
-    ones = {name: torch.zeros_like(p) for name, p in layer.named_parameters(recurse=False)}
-    zeros = dict(ones)
-    ones["weight"] = torch.ones_like(ones["weight"])
-    return functional_call(layer, ones, value) - functional_call(layer, zeros, value)
+def _unscaled(layer: nn.Module) -> dict[str, Tensor]:
+    """Parameters with which a layer only normalizes, also where its scale is 1 + weight."""
+    own = dict(layer.named_parameters(recurse=False))
+    zeros = {name: torch.zeros(p.shape, dtype=p.dtype, device=p.device) for name, p in own.items()}
+    weight = zeros["weight"]
+    if functional_call(layer, zeros, torch.arange(len(weight)).to(weight)[None]).any():
+        return zeros
+    return zeros | {"weight": torch.ones_like(weight)}
 
 
 def _over_positions(gradient: Tensor) -> Tensor:

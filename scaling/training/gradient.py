@@ -208,7 +208,7 @@ class GradientOfBatch:
                 for added, gradient in zip(whole, own, strict=True):
                     added.add_(gradient)
             else:
-                whole = [gradient.clone() for gradient in own]
+                whole = own  # the next part's gradients are new tensors
         trained = [parameter for parameter in self.parameters if parameter.grad is not None]
         for parameter, gradient in zip(trained, whole, strict=True):
             parameter.grad = gradient

@@ -23,6 +23,7 @@ from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import State, newest
+from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
@@ -36,9 +37,13 @@ from scaling.training.weight_average import WeightAverage
 
 End = Literal["done", "stopped", "diverged", "paused"]
 
-# About this many steps of a run measure the noise scale; measuring costs a little.
+# About this many steps of a run measure the noise scale, where that costs little enough.
 NUM_NOISE_ESTIMATES = 32
 NOISE_PERIOD = 16  # steps, where the number of steps is not known
+MAX_NOISE_COST = 0.03  # of a run's training time
+# What measuring costs a step, mostly a second pass over half of its examples, is near that of
+# this many further examples a worker: benchmarks/noise_scale.py.
+MEASURED_STEP_COST_EXAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,28 @@ def train(
     return run.outcome("done")
 
 
+def measures_noise_at(step: int, recipe: Recipe, *, num_train: int | None) -> bool:
+    """Whether a step of a run estimates the noise scale.
+
+    A batch that crosses into the next epoch is not one sample without replacement, which is
+    what the estimator's correction for a finite train set assumes.
+    """
+    start, stop = (at * recipe.global_batch_size for at in (step, step + 1))
+    is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
+    return is_one_sample and step % _noise_period(recipe) == 0
+
+
+def _noise_period(recipe: Recipe) -> int:
+    """Steps from one noise estimate to the next; of the recipe alone, so that a run is repeatable.
+
+    Short runs of small batches get fewer estimates than NUM_NOISE_ESTIMATES.
+    """
+    num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
+    evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
+    added = cost / (recipe.global_batch_size // recipe.world_size + cost)
+    return max(evenly, math.ceil(added / MAX_NOISE_COST))
+
+
 class _Run:
     """The state of one trial's training on one worker."""
 
@@ -144,6 +171,7 @@ class _Run:
         self.incidents: list[dict[str, Any]] = []
         self.losses: dict[Split, ExampleLosses] = {}
         self.written: dict[str, float] = {}
+        self.curvature: Curvature | None = None  # after the last step
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._over = False
@@ -154,17 +182,8 @@ class _Run:
         return step * size, (step + 1) * size
 
     def measures_noise(self) -> bool:
-        """Whether the next step estimates the noise scale.
-
-        A batch that crosses into the next epoch is not one sample without replacement, which is
-        what the estimator's correction for a finite train set assumes.
-        """
-        num_steps = self.recipe.num_steps
-        period = NOISE_PERIOD if num_steps is None else max(1, num_steps // NUM_NOISE_ESTIMATES)
-        start, stop = self.positions()
-        num_train = self.task.num_train
-        is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
-        return is_one_sample and self.progress.step % period == 0
+        """Whether the next step estimates the noise scale."""
+        return measures_noise_at(self.progress.step, self.recipe, num_train=self.task.num_train)
 
     def gradient_that_fits(self, indices: Indices) -> StepGradient:
         """The gradient of a global batch, in micro-batches that fit into memory.
@@ -273,6 +292,11 @@ class _Run:
                 self.written = written_metrics(
                     self.task, self.model, self.workers, precision=self.recipe.precision
                 )
+            if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
+                self.curvature = measure_curvature(
+                    self.task, self.model, self.evaluation.sharpness, self.workers,
+                    micro_batch_size=self.gradient.micro_batch_size,
+                )  # fmt: skip
         self.progress.evaluation_seconds += time.perf_counter() - started
         measurement = self._measurement()
         self.measured.append(measurement)
@@ -407,6 +431,8 @@ class _Run:
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
+        if self.curvature is not None:
+            values |= asdict(self.curvature)
         metrics = self.task.metrics(self.losses["validation"]) | self.written
         return Measurement(
             step=progress.step,

@@ -46,6 +46,12 @@ class Workers:
         dist.all_reduce(tensor, group=self.group)
         return tensor.tolist()
 
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """Sum of a tensor over the workers, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
     def from_first(self, value: float) -> float:
         """The value that the first worker has."""
         return self.all_from_first(value)[0]

@@ -1,9 +1,11 @@
-"""What a study would do: cells, trials, batch arithmetic and steps; nothing is started."""
+"""What a study would do: cells, trials, batch arithmetic, steps, memory; nothing is started."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from scaling.batching import split_batch
 from scaling.space import (
     Facts,
     cell_name,
@@ -11,15 +13,19 @@ from scaling.space import (
     hyperparameters,
     num_steps_of,
     num_trials,
-    world_size_of,
+    split_of,
 )
-from scaling.spec import StudySpec
+from scaling.spec import NoisyQuadratic, Pretrained, StudySpec
+
+if TYPE_CHECKING:
+    from scaling.tasks.task import Task
 
 
 def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     """Print the plan of a study.
 
-    Only a budget in epochs or tokens needs the data to be read for it.
+    The data are read for the memory, where they and the model are on this machine; from a hub
+    only where the budget is in epochs or tokens.
 
     Raises:
         DataError: If the data have to be read and cannot be.
@@ -35,7 +41,10 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
         else f"{spec.resources.num_workers} workers each"
     )
     console.print(f"  in all: {total} trials on {workers}")
-    console.print(_batch_table(spec, _facts(spec)))
+    task = _task(spec)
+    facts = _facts(spec, task)
+    console.print(_batch_table(spec, facts))
+    _print_memory(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     console.print(
         f"searched in every cell: {searched} ({spec.search.sampler}, "
@@ -44,13 +53,83 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     )
 
 
-def _facts(spec: StudySpec) -> Facts:
-    if spec.budget.measure not in ("epochs", "tokens"):
-        return Facts(num_train=None, targets_per_example=1.0)
+def _task(spec: StudySpec) -> "Task | str":
+    """The data and model; why they are not looked at, where only the memory needs them."""
+    if isinstance(spec.workload, NoisyQuadratic):
+        return "noisy_quadratic needs a few megabytes"
+    from scaling.tasks.sources import DataError
     from scaling.tasks.task import prepare_task
 
-    task = prepare_task(spec.workload, spec.evaluation)
-    return Facts(task.num_train, task.targets_per_example)
+    needs_data = spec.budget.measure in ("epochs", "tokens")
+    if _is_on_a_hub(spec) and not needs_data:
+        return "the data or the model are on a hub"
+    try:
+        return prepare_task(spec.workload, spec.evaluation)
+    except DataError as error:
+        if needs_data:
+            raise
+        return str(error)
+
+
+def _is_on_a_hub(spec: StudySpec) -> bool:
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic):
+        return False
+    is_named = (
+        isinstance(workload.model, Pretrained) and not Path(workload.model.pretrained).is_dir()
+    )
+    return is_named or (workload.data.source or "").startswith("hub:")
+
+
+def _facts(spec: StudySpec, task: "Task | str") -> Facts:
+    if isinstance(task, str):
+        return Facts(num_train=None, targets_per_example=1.0)
+    from scaling.training.footprint import study_micro_batch_size
+
+    bound = study_micro_batch_size(task, spec.workload, spec.resources)
+    return Facts(task.num_train, task.targets_per_example, largest_micro_batch_size=bound)
+
+
+def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Console) -> None:
+    """One row for each batch size: bytes on each worker, by what takes them."""
+    if isinstance(task, str):
+        console.print(f"memory: not estimated: {task}", markup=False, highlight=False)
+        return
+    from scaling.training.footprint import study_footprint, trial_memory, worker_memory_bytes
+
+    found = study_footprint(task, spec.workload, spec.resources)
+    values = _heaviest(spec)
+    table = Table("MiB a worker", box=None, pad_edge=False)
+    headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    available = worker_memory_bytes(spec.resources)
+    for size in spec.batch_sizes():
+        memory = trial_memory(found, spec.resources, values, split_of(spec, size, facts))
+        is_too_much = available is not None and memory.total > available
+        table.add_row(
+            f"global_batch_size={size}",
+            *(f"{getattr(memory, heading) / 2**20:,.1f}" for heading in headings),
+            "more than there is" if is_too_much else "",
+        )
+    console.print(table)
+    has = "not known here" if available is None else f"{available / 2**20:,.0f} MiB"
+    console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
+
+
+def _heaviest(spec: StudySpec) -> dict[str, Any]:
+    """Hyperparameters that take the most memory of all that the study may try."""
+    searched = spec.nuisance.distributions()
+    all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
+    averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
+    has_adamw = any(v["optimizer"] == "adamw" for v in all_values) or "optimizer" in searched
+    return {
+        "optimizer": "adamw" if has_adamw else "sgd",
+        "momentum": float(any(v["momentum"] for v in all_values) or "momentum" in searched),
+        "weight_average_half_life_examples": (
+            1.0 if averages or "weight_average_half_life_examples" in searched else None
+        ),
+    }
 
 
 def _batch_table(spec: StudySpec, facts: Facts) -> Table:
@@ -60,14 +139,10 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
         "global_batch_size", "workers", "micro_batch_size", "grad_accum_steps", "steps", "examples"
     ):  # fmt: skip
         table.add_column(heading, justify="right")
-    resources = spec.resources
     for cell in cells(spec):
         batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
         for size in [batch] if batch is not None else spec.batch_sizes():
-            world_size = world_size_of(spec, size, facts)
-            split = split_batch(
-                size, world_size=world_size, micro_batch_size=resources.micro_batch_size
-            )
+            split = split_of(spec, size, facts)
             steps = num_steps_of(spec, size, facts)
             table.add_row(
                 cell_name(cell),

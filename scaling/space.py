@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaling.batching import split_batch, steps_for_examples
+from scaling.batching import BatchSplit, split_batch, steps_for_examples
 from scaling.records import Phase, Recipe, TrialRecord
 from scaling.rules import OptimizerSettings, scale_optimizer
 from scaling.spec import Choice, Distribution, Fixed, StudySpec, given_fields
@@ -29,17 +29,34 @@ class Facts:
         targets_per_example: Mean number of targets of a training example.
         world_sizes: Workers of a trial by global batch size, where `resources.num_workers` is
             auto; one where a batch size is not listed.
+        largest_micro_batch_size: What fits a worker, where `resources.micro_batch_size` is auto;
+            None for no bound.
     """
 
     num_train: int | None
     targets_per_example: float
     world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
+    largest_micro_batch_size: int | None = None
 
 
 def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
     """Workers of a trial at a batch size."""
     num_workers = spec.resources.num_workers
     return facts.world_sizes.get(global_batch_size, 1) if num_workers == "auto" else num_workers
+
+
+def split_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> BatchSplit:
+    """How a trial's global batch is spread over its workers and their forwards.
+
+    Raises:
+        ValueError: If the workers cannot have equal shares.
+    """
+    bound = spec.resources.micro_batch_size
+    return split_batch(
+        global_batch_size,
+        world_size=world_size_of(spec, global_batch_size, facts),
+        micro_batch_size=facts.largest_micro_batch_size if bound == "auto" else bound,
+    )
 
 
 @dataclass(frozen=True)
@@ -180,11 +197,7 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         RuleDomainError: If the rule that carries base_lr leaves its domain.
     """
     batch: int = values["global_batch_size"]
-    split = split_batch(
-        batch,
-        world_size=world_size_of(spec, batch, facts),
-        micro_batch_size=spec.resources.micro_batch_size,
-    )
+    split = split_of(spec, batch, facts)
     settings = _optimizer_settings(values)
     num_steps = num_steps_of(spec, batch, facts)
     return Recipe(

@@ -636,9 +636,10 @@ class Resources(Section):
     """Data-parallel workers a trial; auto: one, or more where that ends the study sooner."""
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
-    micro_batch_size: PositiveInt | None = None
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
-    may be more); the rest is gradient accumulation."""
+    may be more); the rest is gradient accumulation. auto: as many as are estimated to fit into a
+    worker's memory (and fewer where memory runs out all the same)."""
     strategy: Strategy = "ddp"
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
     among the workers, for a model that does not fit into one."""

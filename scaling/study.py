@@ -224,7 +224,7 @@ def _train(
         try:
             connect(address, log_file)
             view = stack.enter_context(ProgressView(spec, Console()))
-            run = StudyRun(spec, _facts(task), state, [opening.result()], view)
+            run = StudyRun(spec, _facts(spec, task), state, [opening.result()], view)
             study = run.run(environment)
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
@@ -245,10 +245,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _facts(task: "Task") -> "Facts":
+def _facts(spec: StudySpec, task: "Task") -> "Facts":
     from scaling.space import Facts
+    from scaling.training.footprint import study_micro_batch_size
 
-    return Facts(task.num_train, task.targets_per_example)
+    bound = study_micro_batch_size(task, spec.workload, spec.resources)
+    return Facts(task.num_train, task.targets_per_example, largest_micro_batch_size=bound)
 
 
 def _describe_data(task: "Task") -> dict[str, Any]:

@@ -284,6 +284,7 @@ STRUCTURE: list[Case] = [
     (LM, {"search.trials_per_cell": 0}, "search.trials_per_cell", "must be above 0 (got 0"),
     (LM, {"budget.steps": 10}, "budget", "give exactly one of steps, examples"),
     (LM, {"resources.num_workers": 0}, "resources.num_workers", "must be above 0"),
+    (LM, {"resources.micro_batch_size": "automatic"}, "resources.micro_batch_size", "(got \"automatic\""),
     (LM, {"resources.gpus_per_worker": -1}, "resources.gpus_per_worker", "must be at least 0"),
     (LM, {"workload.model.num_attention_heads": 5}, "workload.model", "hidden_size 64 must be a multiple of num_attention_heads 5"),
     (LM, {"workload.data.max_length": 1}, "workload.data.max_length", "must be at least 2"),

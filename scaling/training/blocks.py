@@ -4,19 +4,18 @@ from typing import Any
 
 from torch import nn
 
-from scaling.records import Recipe
 from scaling.tasks.model import transformer_blocks
 
 
-def prepare_blocks(model: nn.Module, recipe: Recipe) -> None:
-    """Recompute and compile the blocks as the recipe says; neither changes what is computed.
+def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> None:
+    """Let blocks recompute their activations, and compile them; neither changes a result.
 
     Raises:
         ValueError: If the model cannot recompute its activations.
     """
-    if recipe.activation_checkpointing:
+    if recomputes:
         _recompute_activations(model)
-    if recipe.compile:
+    if compiles:
         # Blocks are alike, so that one is compiled for all of them, and for later trials too.
         # Lengths differ from batch to batch.
         for block in transformer_blocks(model) or [model]:

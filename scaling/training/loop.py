@@ -159,7 +159,9 @@ class _Run:
         self.workers, self.report, self.supervision = workers, report, supervision
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
-        prepare_blocks(self.model, recipe)
+        prepare_blocks(
+            self.model, recomputes=recipe.activation_checkpointing, compiles=recipe.compile
+        )
         wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)

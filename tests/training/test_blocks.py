@@ -38,7 +38,7 @@ def test_recomputing_keeps_fewer_activations() -> None:
     kept: dict[bool, int] = {}
     for recomputes in (False, True):
         model = task.new_model(0)
-        prepare_blocks(model, replace(HOW, activation_checkpointing=recomputes))
+        prepare_blocks(model, recomputes=recomputes, compiles=False)
         count = [0]
 
         def pack(tensor: torch.Tensor, count: list[int] = count) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_recomputing_keeps_fewer_activations() -> None:
 
 def test_a_model_that_cannot_recompute_is_refused() -> None:
     with pytest.raises(ValueError, match="Linear cannot recompute activations"):
-        prepare_blocks(nn.Linear(1, 1), replace(HOW, activation_checkpointing=True))
+        prepare_blocks(nn.Linear(1, 1), recomputes=True, compiles=False)
 
 
 @pytest.mark.slow

@@ -1,0 +1,231 @@
+"""How many bytes training takes, from one forward and backward pass that computes nothing.
+
+Closed forms of activations are brittle: they depend on the architecture, on the attention kernel
+and on what autocast keeps. So a pass is traced on fake tensors, which have shapes and no
+contents, at two micro-batch sizes, and a line through both gives every other size.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from scaling.spec import Optimizer, Strategy
+from scaling.tasks.model import transformer_blocks
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one worker, by what takes them.
+
+    Attributes:
+        parameters: Weights and buffers.
+        optimizer: Moments, and the average of the weights where there is one.
+        activations: What the forward pass keeps for the backward pass.
+        workspace: What comes and goes beside that: gradients of activations, recomputed
+            activations, weights that fsdp gathers.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """All of it, as if at the same time."""
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.workspace
+
+
+@dataclass(frozen=True)
+class PassBytes:
+    """Of one forward and backward pass: what is kept between them, and the most there was.
+
+    Neither counts weights, or gradients of weights.
+    """
+
+    kept: int
+    peak: int
+
+
+def pass_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> PassBytes:
+    """Trace a pass, on real tensors or on fake ones.
+
+    Args:
+        model: Its gradients are dropped as they come.
+        loss: Runs the forward pass.
+    """
+    owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in owned:
+            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    hooks = [
+        weight.register_post_accumulate_grad_hook(_drop_gradient)
+        for weight in model.parameters()
+        if weight.requires_grad
+    ]
+    with _Live() as live:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            total = loss()
+        total.backward()
+    for hook in hooks:
+        hook.remove()
+    return PassBytes(kept=sum(kept.values()), peak=live.peak)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _drop_gradient(weight: Tensor) -> None:
+    weight.grad = None
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that were made inside and still exist."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        before = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and _storage(tensor) not in before | self._known:
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: Any) -> None:
+        number, size = storage._cdata, storage.nbytes()
+        self._known.add(number)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._forget, number, size)
+
+    def _forget(self, number: int, size: int) -> None:
+        self._known.discard(number)
+        self._now -= size
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A model's sizes, and its pass at any micro-batch size: bytes = constant + each × size.
+
+    Attributes:
+        parameters: Weights and buffers.
+        trained: Weights that get a gradient.
+        largest_block: Weights of the largest Transformer block.
+        outside_blocks: Weights that are in none.
+    """
+
+    parameters: int
+    trained: int
+    largest_block: int
+    outside_blocks: int
+    kept: tuple[float, float]
+    peak: tuple[float, float]
+
+    def memory(
+        self,
+        micro_batch_size: int,
+        *,
+        optimizer: Optimizer,
+        has_momentum: bool = False,
+        averages_weights: bool = False,
+        strategy: Strategy = "ddp",
+        world_size: int = 1,
+        accumulates: bool = True,
+    ) -> Memory:
+        """Bytes on each of `world_size` workers.
+
+        Args:
+            micro_batch_size: Examples of the longest kind per forward.
+            optimizer: adamw keeps two moments of every weight.
+            has_momentum: sgd keeps one.
+            averages_weights: One more copy, and another while it is evaluated.
+            strategy: fsdp cuts weights, gradients and moments among the workers.
+            world_size: Workers.
+            accumulates: Whether there are several forwards a step: fsdp then adds up whole
+                gradients and cuts them after the last one.
+        """
+        activations = _line(self.kept, micro_batch_size)
+        workspace = max(0, _line(self.peak, micro_batch_size) - activations)
+        num_moments = 2 if optimizer == "adamw" else int(has_momentum)
+        shares = world_size if strategy == "fsdp" else 1
+        if shares > 1:
+            # A block and the next one are gathered to compute with, everything to evaluate.
+            gathered = self.outside_blocks + 2 * self.largest_block
+            workspace = max(workspace + gathered, self.parameters - activations)
+        held = self.parameters // shares
+        return Memory(
+            parameters=held,
+            gradients=self.trained // (1 if accumulates else shares),
+            optimizer=num_moments * self.trained // shares + 2 * held * averages_weights,
+            activations=activations,
+            workspace=workspace,
+        )
+
+
+def _line(line: tuple[float, float], size: int) -> int:
+    constant, each = line
+    return max(0, round(constant + each * size))
+
+
+def footprint(
+    build: Callable[[], nn.Module],
+    loss: Callable[[nn.Module, int], Tensor],
+    context: Callable[[], AbstractContextManager[object]],
+    *,
+    sizes: tuple[int, int] = (8, 32),
+) -> Footprint:
+    """Measure a model that is built of fake tensors.
+
+    Args:
+        build: The model, ready to train; its real weights, if it has some, become fake ones.
+        loss: The forward pass of a model at a micro-batch size.
+        context: Autocast, or nothing.
+        sizes: The two micro-batch sizes.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        model = build()
+
+        def forward(size: int) -> Tensor:
+            with context():
+                return loss(model, size)
+
+        low, high = (pass_bytes(model, lambda size=size: forward(size)) for size in sizes)
+    blocks = [_num_bytes(block.parameters()) for block in transformer_blocks(model)]
+    all_weights = _num_bytes(model.parameters())
+    return Footprint(
+        parameters=all_weights + _num_bytes(model.buffers()),
+        trained=_num_bytes(p for p in model.parameters() if p.requires_grad),
+        largest_block=max(blocks, default=0),
+        outside_blocks=all_weights - sum(blocks),
+        kept=_through(sizes, (low.kept, high.kept)),
+        peak=_through(sizes, (low.peak, high.peak)),
+    )
+
+
+def _num_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _through(sizes: tuple[int, int], found: tuple[int, int]) -> tuple[float, float]:
+    each = (found[1] - found[0]) / (sizes[1] - sizes[0])
+    return found[0] - each * sizes[0], each

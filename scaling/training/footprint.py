@@ -1,0 +1,152 @@
+"""The memory of a study's trials, and the largest micro-batch that fits a worker."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scaling.batching import BatchSplit
+from scaling.measures.memory import Footprint, Memory, footprint
+from scaling.spec import NoisyQuadratic, Pretrained, Resources, Workload
+from scaling.tasks.task import Indices, Task
+from scaling.training.blocks import prepare_blocks
+from scaling.training.evaluation import precision_context
+
+# Estimates are within 15% of what is measured; the rest of the memory is left to the process.
+USABLE_RATIO = 0.8
+MAX_EXAMPLES_LOOKED_AT = 4096
+MAX_MICRO_BATCH_SIZE = 2**31 - 1
+
+
+def study_footprint(task: Task, workload: Workload, resources: Resources) -> Footprint:
+    """A study's model, at the longest of its training examples (of 4,096 evenly spaced ones)."""
+    longest = longest_example(task)
+    # A trained model is read from its files; one from scratch need not exist at all.
+    trained: nn.Module | None = None
+    if not isinstance(workload, NoisyQuadratic) and isinstance(workload.model, Pretrained):
+        trained = task.new_model(0)
+
+    def build() -> nn.Module:
+        model = task.new_model(0) if trained is None else trained
+        prepare_blocks(model, recomputes=resources.activation_checkpointing, compiles=False)
+        return model
+
+    batches = {size: task.collate(np.full(size, longest), 0) for size in (8, 32)}
+
+    def loss(model: nn.Module, size: int) -> Tensor:
+        return task.loss_sum(model, batches[size])
+
+    cpu = torch.device("cpu")
+    return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+
+
+def longest_example(task: Task) -> int:
+    """Number of the training example with the longest rows; the first where all are alike."""
+    num_train = task.num_train or 1
+    numbers = np.unique(
+        np.linspace(0, num_train - 1, min(num_train, MAX_EXAMPLES_LOOKED_AT), dtype=int)
+    )
+    # Halve the candidates: the half whose batch is padded to more has the longest one.
+    while len(numbers) > 1:
+        halves = np.array_split(numbers, 2)
+        numbers = max(halves, key=lambda half: _row_length(task, half))
+    return int(numbers[0])
+
+
+def _row_length(task: Task, numbers: Indices) -> int:
+    return max((t.shape[1] for t in task.collate(numbers, 0).values() if t.ndim > 1), default=0)
+
+
+def study_micro_batch_size(task: Task, workload: Workload, resources: Resources) -> int | None:
+    """What `resources.micro_batch_size: auto` comes to; None for no bound, or where it is not auto.
+
+    Where the driver does not see the workers' GPUs there is no bound either: the first trial
+    halves its micro-batch until it fits.
+    """
+    if resources.micro_batch_size != "auto":
+        return None
+    memory_bytes = worker_memory_bytes(resources)
+    if memory_bytes is None:
+        return None
+    num_workers = resources.num_workers
+    return largest_micro_batch_size(
+        study_footprint(task, workload, resources), resources, memory_bytes=memory_bytes,
+        world_size=1 if num_workers == "auto" else num_workers,
+    )  # fmt: skip
+
+
+def trial_memory(
+    found: Footprint, resources: Resources, values: Mapping[str, Any], split: BatchSplit
+) -> Memory:
+    """Bytes on each worker of a trial.
+
+    Args:
+        found: From `study_footprint`.
+        resources: The study's.
+        values: Hyperparameters by name; those that are searched may be None.
+        split: Of the trial's global batch.
+    """
+    return found.memory(
+        split.micro_batch_size,
+        optimizer=values["optimizer"],
+        has_momentum=bool(values["momentum"]),
+        averages_weights=values["weight_average_half_life_examples"] is not None,
+        strategy=resources.strategy,
+        world_size=split.world_size,
+        accumulates=split.grad_accum_steps > 1,
+    )
+
+
+def worker_memory_bytes(resources: Resources) -> int | None:
+    """Memory that one worker has: of its GPU, or its share of this machine's.
+
+    Returns:
+        None where workers have GPUs and this machine shows none.
+    """
+    if resources.gpus_per_worker:
+        if not torch.cuda.is_available():
+            return None
+        whole = torch.cuda.get_device_properties(0).total_memory
+        return int(whole * min(1.0, resources.gpus_per_worker))
+    num_workers = max(1, math.floor((os.cpu_count() or 1) / resources.cpus_per_worker))
+    return _machine_bytes() // num_workers
+
+
+def _machine_bytes() -> int:
+    """Physical memory, or what a container is allowed of it."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="ascii").strip() if limit.exists() else "max"
+    return physical if text == "max" else min(physical, int(text))
+
+
+def largest_micro_batch_size(
+    found: Footprint, resources: Resources, *, memory_bytes: int, world_size: int
+) -> int | None:
+    """The largest micro-batch whose estimate is within USABLE_RATIO of a worker's memory.
+
+    Adam's moments and an average of the weights are counted whether a trial has them or not.
+
+    Returns:
+        One where even that may not fit; None where the micro-batch takes no memory.
+    """
+
+    def total(size: int) -> int:
+        return found.memory(
+            size, optimizer="adamw", averages_weights=True, strategy=resources.strategy,
+            world_size=world_size,
+        ).total  # fmt: skip
+
+    usable = int(memory_bytes * USABLE_RATIO)
+    if total(MAX_MICRO_BATCH_SIZE) <= usable:
+        return None
+    fits, too_large = 1, MAX_MICRO_BATCH_SIZE
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        fits, too_large = (middle, too_large) if total(middle) <= usable else (fits, middle)
+    return fits

@@ -1,0 +1,157 @@
+"""Estimated bytes against bytes of real tensors."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scaling.measures.memory import Footprint, pass_bytes
+from scaling.spec import Precision, Resources
+from scaling.tasks.task import Task, prepare_task
+from scaling.training.blocks import prepare_blocks
+from scaling.training.evaluation import precision_context
+from scaling.training.footprint import (
+    largest_micro_batch_size,
+    longest_example,
+    study_footprint,
+    worker_memory_bytes,
+)
+from scaling.training.optimizers import build_optimizer
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
+
+NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+WIDE: dict[str, Any] = {
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 256,
+}  # fmt: skip
+
+
+@cache
+def data_for(architecture: str) -> Any:
+    return prepare_task(part_of_speech() if architecture == "bert" else pronunciation(), EVALUATION)
+
+
+def task_of(architecture: str, sizes: dict[str, Any]) -> Any:
+    """A task with a model of these sizes, and its workload."""
+    kind = data_for("bert" if architecture == "bert" else "a decoder")
+    model = {"architecture": architecture, **sizes}
+    workload = kind.workload.model_validate(kind.workload.model_dump() | {"model": model})
+    return replace(kind, workload=workload), workload
+
+
+def real_pass(task: Task, precision: Precision, size: int, *, recomputes: bool = False) -> Any:
+    model = task.new_model(0)
+    prepare_blocks(model, recomputes=recomputes, compiles=False)
+    batch = task.collate(np.full(size, longest_example(task)), 0)
+
+    def loss() -> torch.Tensor:
+        with precision_context(precision, torch.device("cpu")):
+            return task.loss_sum(model, batch)
+
+    return model, pass_bytes(model, loss)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("sizes", [NARROW, WIDE], ids=["narrow", "wide"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert"])
+def test_estimate_is_within_15_percent_of_real_tensors(
+    architecture: str, sizes: dict[str, Any], precision: Precision
+) -> None:
+    task, workload = task_of(architecture, sizes)
+    found = study_footprint(task, workload, Resources(precision=precision))
+    for micro_batch_size in (3, 64):
+        model, real = real_pass(task, precision, micro_batch_size)
+        memory = found.memory(micro_batch_size, optimizer="adamw")
+        assert memory.activations == pytest.approx(real.kept, rel=0.15)
+        assert memory.activations + memory.workspace == pytest.approx(real.peak, rel=0.15)
+        weights = [*model.parameters(), *model.buffers()]
+        assert memory.parameters == sum(w.numel() * w.element_size() for w in weights)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert"])
+def test_recomputed_activations_are_in_the_estimate(architecture: str) -> None:
+    task, workload = task_of(architecture, WIDE)
+    _, real = real_pass(task, "fp32", 64, recomputes=True)
+    resources = Resources(activation_checkpointing=True)
+    memory = study_footprint(task, workload, resources).memory(64, optimizer="adamw")
+    assert memory.activations == pytest.approx(real.kept, rel=0.15)
+    assert memory.activations + memory.workspace == pytest.approx(real.peak, rel=0.15)
+    whole = study_footprint(task, workload, Resources()).memory(64, optimizer="adamw")
+    assert memory.total < whole.total
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_momentum"),
+    [({}, False), ({"optimizer": "sgd"}, False), ({"optimizer": "sgd", "momentum": 0.9}, True)],
+)
+def test_optimizer_state_is_what_its_tensors_take(
+    changes: dict[str, Any], has_momentum: bool
+) -> None:
+    task, workload = task_of("llama", WIDE)
+    how = recipe(4, 1e-3, 1, **changes)
+    model = task.new_model(0)
+    optimizer = build_optimizer(model, how)
+    task.loss_sum(model, task.collate(np.arange(4), 0)).backward()
+    optimizer.step()
+    real = sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+    found = study_footprint(task, workload, Resources())
+    memory = found.memory(4, optimizer=how.optimizer, has_momentum=has_momentum)  # type: ignore[arg-type]
+    assert memory.optimizer == pytest.approx(real, rel=0.01)
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert memory.gradients == sum(g.numel() * g.element_size() for g in grads)
+
+
+# 100 bytes of weights, 40 in the larger of two blocks, 30 outside; 10 + 5 m kept, 20 + 8 m at most.
+FOUND = Footprint(
+    parameters=100, trained=100, largest_block=40, outside_blocks=30, kept=(10.0, 5.0),
+    peak=(20.0, 8.0),
+)  # fmt: skip
+
+
+def test_terms_by_hand() -> None:
+    memory = FOUND.memory(2, optimizer="adamw")
+    assert (memory.parameters, memory.gradients, memory.optimizer) == (100, 100, 200)
+    assert (memory.activations, memory.workspace) == (20, 16)
+    assert memory.total == 436
+    sgd = FOUND.memory(2, optimizer="sgd", averages_weights=True)
+    assert sgd.optimizer == 200
+    cut = FOUND.memory(2, optimizer="adamw", strategy="fsdp", world_size=4, accumulates=False)
+    assert (cut.parameters, cut.gradients, cut.optimizer) == (25, 25, 50)
+    assert cut.workspace == 16 + 30 + 2 * 40
+    whole = FOUND.memory(2, optimizer="adamw", strategy="fsdp", world_size=4, accumulates=True)
+    assert whole.gradients == 100
+
+
+def test_largest_micro_batch_that_fits_by_hand() -> None:
+    # 100 + 100 + 400 + 20 + 8 m within 0.8 × 1000: m = 22.
+    resources = Resources()
+    assert largest_micro_batch_size(FOUND, resources, memory_bytes=1000, world_size=1) == 22
+    assert largest_micro_batch_size(FOUND, resources, memory_bytes=10, world_size=1) == 1
+    assert largest_micro_batch_size(FOUND, resources, memory_bytes=10**12, world_size=1) is None
+
+
+def test_longest_example_and_an_endless_stream() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    lengths = [task.collate(np.array([i]), 0)["input_ids"].shape[1] for i in range(200)]
+    assert lengths[longest_example(task)] == max(lengths)
+    workload = quadratic(num_chains=10)
+    endless = prepare_task(workload, EVALUATION)
+    found = study_footprint(endless, workload, Resources())
+    assert found.parameters == 10 * 100 * 4 + 100 * 4
+    assert found.kept[1] == pytest.approx(0, abs=1)
+
+
+def test_memory_of_a_worker() -> None:
+    one, half = (worker_memory_bytes(Resources(cpus_per_worker=cpus)) for cpus in (1e9, 1.0))
+    assert one is not None
+    assert half is not None
+    assert one >= half > 2**20
+    if not torch.cuda.is_available():
+        assert worker_memory_bytes(Resources(gpus_per_worker=1)) is None

@@ -1,0 +1,62 @@
+"""What --plan says of memory; nothing is started."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from scaling.plan import print_plan
+from scaling.space import Facts, split_of
+from scaling.study_file import read_study
+from scaling.training import footprint as footprint_module
+
+STUDY = Path(__file__).parents[1] / "studies/lr_vs_batch.yaml"
+
+
+def plan(*changes: str, study: Path = STUDY) -> str:
+    out = StringIO()
+    print_plan(read_study(study, list(changes)), Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_plan_has_the_memory_of_every_batch_size() -> None:
+    text = plan()
+    table = text.partition("MiB a worker")[2].splitlines()
+    assert table[0].split() == [
+        "parameters", "gradients", "optimizer", "activations", "workspace", "total",
+    ]  # fmt: skip
+    rows = [line.split() for line in table[1:] if line.startswith("global_batch_size=")]
+    assert [row[0].partition("=")[2] for row in rows] == ["8", "32", "128", "512"]
+    totals = [float(row[6]) for row in rows]
+    assert totals == sorted(totals)
+    for row in rows:
+        assert sum(map(float, row[1:6])) == pytest.approx(float(row[6]), abs=0.3)
+    assert "more than there is" not in text
+
+
+def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint_module, "_machine_bytes", lambda: 20 * 2**20)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert "more than there is" in plan()
+    text = plan("resources.micro_batch_size=auto")
+    assert "more than there is" not in text
+    batches = text.partition("examples")[2].splitlines()[1:5]
+    micro = [int(line.split()[3]) for line in batches]
+    assert micro[:2] == [8, 32]
+    assert micro[2] == micro[3] == 32  # the largest divisor of the share that is within the bound
+
+
+def test_a_bound_that_is_not_known_is_none() -> None:
+    spec = read_study(STUDY, ["resources.micro_batch_size=auto"])
+    facts: Any = Facts(4000, 7.0)
+    assert split_of(spec, 512, facts).micro_batch_size == 512
+    facts = Facts(4000, 7.0, largest_micro_batch_size=100)
+    assert split_of(spec, 512, facts).micro_batch_size == 64
+
+
+def test_what_cannot_be_estimated_is_said() -> None:
+    quadratic = STUDY.with_name("noisy_quadratic.yaml")
+    assert "memory: not estimated" in plan(study=quadratic)
+    assert "on a hub" in plan("workload.data.source=hub:nobody/nothing")

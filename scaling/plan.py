@@ -6,6 +6,7 @@ from rich.table import Table
 from scaling.batching import split_batch
 from scaling.space import (
     Facts,
+    batch_ramp_of,
     cell_name,
     cells,
     hyperparameters,
@@ -62,13 +63,15 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
         table.add_column(heading, justify="right")
     resources = spec.resources
     for cell in cells(spec):
-        batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+        values = hyperparameters(spec, cell, {})
+        batch: int | None = values["global_batch_size"]
         for size in [batch] if batch is not None else spec.batch_sizes():
             world_size = world_size_of(spec, size, facts)
             split = split_batch(
                 size, world_size=world_size, micro_batch_size=resources.micro_batch_size
             )
-            steps = num_steps_of(spec, size, facts)
+            ramp = batch_ramp_of({**values, "global_batch_size": size})
+            steps = num_steps_of(spec, ramp, facts)
             table.add_row(
                 cell_name(cell),
                 str(size),
@@ -76,6 +79,6 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
                 str(split.micro_batch_size),
                 str(split.grad_accum_steps),
                 "by time" if steps is None else str(steps),
-                "by time" if steps is None else str(steps * size),
+                "by time" if steps is None else str(ramp.examples_after(steps)),
             )
     return table

@@ -4,6 +4,7 @@ Every name that later appears in a recipe, an MLflow run or on a plot axis is de
 `scaling.study_file` reads a file into a `StudySpec`; this module imports neither torch nor Ray.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -267,6 +268,16 @@ class Choice(Section, Generic[T]):
     choice: Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
 
 
+def _require_rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+        raise PydanticCustomError("rising", "values must rise")
+    return values
+
+
+Rising = Annotated[
+    tuple[PositiveInt, ...], Field(min_length=1, max_length=31), AfterValidator(_require_rising)
+]
+RampFactor = Annotated[int, Field(ge=2, le=1024, strict=True)]
 Values = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
 
 
@@ -275,6 +286,13 @@ class Fixed(Section):
 
     global_batch_size: BatchSize | None = None
     """Examples per optimizer step."""
+    batch_ramp_every_examples: PositiveInt | None = None
+    """The batch grows by batch_ramp_factor each time so many examples have been seen;
+    global_batch_size is the first one."""
+    batch_ramp_at_examples: Rising | None = None
+    """The batch grows after these numbers of examples; give this or batch_ramp_every_examples."""
+    batch_ramp_factor: RampFactor = 2
+    """How many times larger the batch becomes each time it grows."""
     peak_lr: PositiveFloat | None = None
     """Learning rate at the end of warmup."""
     base_lr: PositiveFloat | None = None
@@ -321,6 +339,8 @@ class Scientific(Section):
     """Hyperparameters that the question compares: each combination of values is a cell."""
 
     global_batch_size: Values[BatchSize] | None = None
+    batch_ramp_every_examples: Values[PositiveInt | None] | None = None
+    batch_ramp_factor: Values[RampFactor] | None = None
     peak_lr: Values[PositiveFloat] | None = None
     base_lr: Values[PositiveFloat] | None = None
     base_batch_size: Values[BatchSize] | None = None
@@ -347,6 +367,8 @@ class Nuisance(Section):
     """Hyperparameters that are searched again inside every cell."""
 
     global_batch_size: Choice[BatchSize] | None = None
+    batch_ramp_every_examples: Choice[PositiveInt | None] | None = None
+    batch_ramp_factor: Choice[RampFactor] | None = None
     peak_lr: Distribution[PositiveFloat] | None = None
     base_lr: Distribution[PositiveFloat] | None = None
     lr_scaling_rule: Choice[LrRule] | None = None

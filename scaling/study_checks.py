@@ -2,6 +2,7 @@
 
 # pyright: strict
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from os import R_OK, access
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from scaling.batching import nearest_feasible, steps_for_examples
+from scaling.batching import BatchRamp, nearest_feasible
 from scaling.issues import NO_VALUE, Issue, did_you_mean, first_line, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
     BUILTIN_SOURCES,
     DATA_SUFFIXES,
+    MAX_BATCH_SIZE,
     CausalLm,
     Choice,
     DataSpec,
@@ -264,14 +266,13 @@ def _warmup_fits(spec: StudySpec) -> Iterator[Issue]:
             )
     for place in _places(spec, "warmup_examples"):
         for batch in _batches_of(spec, place):
-            num_steps = _fewest_steps(spec, (batch,))
-            if num_steps is not None and max(place.values) > num_steps * batch:
+            examples = min(_examples_of_runs(spec, batch), default=math.inf)
+            if max(place.values) > examples:
                 yield Issue(
                     place.path,
-                    f"outlasts the run, which has {num_steps * batch} examples at "
-                    f"global_batch_size {batch}",
+                    f"outlasts the run, which has {examples} examples at global_batch_size {batch}",
                     max(place.values),
-                    f"at most {num_steps * batch}",
+                    f"at most {examples}",
                 )
                 break
 
@@ -304,14 +305,101 @@ def _batches_of(spec: StudySpec, place: _Place) -> tuple[int, ...]:
 
 def _fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
     """Steps of the shortest trial; None where the budget does not say."""
+    if not batches:
+        steps = spec.budget.steps
+        return None if steps is None else max(steps, spec.budget.min_steps)
+    known = (_steps_of(spec, ramp) for ramp in _ramps(spec, max(batches)))
+    return min((steps for steps in known if steps is not None), default=None)
+
+
+def _examples_of_runs(spec: StudySpec, batch: int) -> list[int]:
+    """Examples of trials that start at a batch size, by how it grows; empty where not known."""
+    known = ((ramp, _steps_of(spec, ramp)) for ramp in _ramps(spec, batch))
+    return [ramp.examples_after(steps) for ramp, steps in known if steps is not None]
+
+
+def _steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
     budget = spec.budget
     if budget.steps is not None:
         return max(budget.steps, budget.min_steps)
-    if budget.examples is not None and batches:
-        return steps_for_examples(
-            budget.examples, global_batch_size=max(batches), min_steps=budget.min_steps
-        )
+    if budget.examples is not None:
+        return ramp.steps_for(budget.examples, min_steps=budget.min_steps)
     return None
+
+
+def _ramps(spec: StudySpec, batch: int) -> list[BatchRamp]:
+    """Every way in which the batch of a trial may grow from this size."""
+    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    ramps: list[BatchRamp] = []
+    for every, at, factor in itertools.product(*(_possible(spec, name) for name in names)):
+        if every is None:
+            ramps.append(BatchRamp(batch, at or (), factor))
+        else:
+            ramps.append(BatchRamp.every(every, first=batch, factor=factor, largest=MAX_BATCH_SIZE))
+    return ramps
+
+
+_RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
+
+
+def _batch_ramp(spec: StudySpec) -> Iterator[Issue]:
+    """A batch that grows does so within the run, one size at a time."""
+    yield from _at_most_one(spec, _RAMPS)
+    places = [
+        place
+        for name in _RAMPS
+        for place in _places(spec, name)
+        if any(value is not None for value in place.values)
+    ]
+    if not places:
+        for place in _places(spec, "batch_ramp_factor"):
+            yield Issue(place.path, "has no effect without a batch ramp", place.value)
+    for place in places:
+        every = place.path.endswith(_RAMPS[0])
+        if spec.target is not None and spec.scientific.global_batch_size is not None:
+            yield Issue(
+                place.path,
+                "the critical batch size is fitted to steps to target at constant batches; drop "
+                "target, or take global_batch_size out of scientific",
+                place.value,
+            )
+        if every and spec.budget.seconds is not None:
+            yield Issue(
+                place.path,
+                "a budget in seconds does not say how far the batch grows; give "
+                "batch_ramp_at_examples",
+                place.value,
+            )
+        yield from _ramp_fits(spec, place, every=every)
+
+
+def _ramp_fits(spec: StudySpec, place: _Place, *, every: bool) -> Iterator[Issue]:
+    """Each growth comes before the end of some run, and after a step of the size before."""
+    batches = _batches_of(spec, place)
+    ends = [
+        ramp.examples_after(steps - 1)  # where the last step starts
+        for batch in batches
+        for ramp in _ramps(spec, batch)
+        if (steps := _steps_of(spec, ramp)) is not None
+    ]
+    values = [value for value in place.values if value is not None]
+    last = max(values) if every else values[0][-1]
+    if ends and last > max(ends):
+        yield Issue(place.path, "is past the end of every run", last, f"at most {max(ends)}")
+    for ramp in (ramp for batch in batches[-1:] for ramp in _ramps(spec, batch)):
+        steps = _steps_of(spec, ramp)
+        if steps is not None:
+            ramp = ramp.up_to(steps)
+        elif every:
+            continue
+        if ramp.skips:
+            yield Issue(
+                place.path,
+                f"a batch that grows {ramp.factor}-fold from {ramp.first} passes two of its "
+                "marks in one step; space them wider",
+                place.value,
+            )
+            return
 
 
 def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
@@ -514,7 +602,7 @@ def _early_stopping(spec: StudySpec) -> Iterator[Issue]:
     if early.first_rung_examples is None or spec.budget.measure not in ("steps", "examples"):
         return
     batches = _possible(spec, "global_batch_size") - {None}
-    longest = max((size * (_fewest_steps(spec, (size,)) or 0) for size in batches), default=0)
+    longest = max((n for size in batches for n in _examples_of_runs(spec, size)), default=0)
     if early.first_rung_examples >= longest:
         yield Issue(
             "search.early_stopping.first_rung_examples",
@@ -705,6 +793,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _data: frozenset({"workload"}),
     _one_section: frozenset(_RECIPE_SECTIONS),
     _batch_sizes: frozenset({*_RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
+    _batch_ramp: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _one_rate: frozenset(_RECIPE_SECTIONS),
     _base_of_rate: frozenset(_RECIPE_SECTIONS),
     _adam_sde: frozenset({*_RECIPE_SECTIONS, "transfer"}),

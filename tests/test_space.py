@@ -113,6 +113,23 @@ def test_base_lr_is_carried_by_its_rule() -> None:
     assert recipe.base_lr == 0.01
 
 
+def test_a_batch_that_grows_is_resolved_to_where_it_does() -> None:
+    spec = study(nuisance={"peak_lr": {"choice": [0.1]}}, search={"trials_per_cell": 1})
+    cell = {"global_batch_size": 16}
+
+    def resolved(**choices: Any) -> Any:
+        values = hyperparameters(spec, cell, {"peak_lr": 0.1, **choices})
+        return resolve(spec, values, seed=0, facts=DATA)
+
+    ramped = resolved(batch_ramp_every_examples=300, batch_ramp_factor=3, warmup_examples=400)
+    # 19 of 16 (304), 7 of 48 (640), 2 of 144 (928), 1 of 432: the budget is 1000 examples.
+    assert ramped.batch_ramp_at_examples == (300, 600, 900)
+    assert (ramped.num_steps, ramped.warmup_steps) == (29, 21)
+    assert (ramped.micro_batch_size, ramped.grad_accum_steps) == (16, 1)
+    assert resolved().batch_ramp_at_examples == ()
+    assert resolved(batch_ramp_at_examples=(500,)).num_steps == 32 + 16
+
+
 @pytest.mark.parametrize(
     ("batch", "warmup", "steps"),
     [

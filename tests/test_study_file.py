@@ -185,6 +185,9 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"fixed.optimizer": "sgd", "fixed.nesterov": True, "fixed.momentum": 0.9}),
     (LM, {"fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "nuisance.warmup_examples": {"choice": [0, 40000]}}),
     (LM, {"target": DROP, "fixed.schedule": "wsd", "nuisance.decay_ratio": {"uniform": [0.1, 0.8]}, "fixed.decay_shape": "one_minus_sqrt", "fixed.min_lr_ratio": 0.1}),
+    (JOINT, {"nuisance.batch_ramp_every_examples": {"choice": [None, 5000]}, "nuisance.batch_ramp_factor": {"choice": [2, 4]}}),
+    (JOINT, {"budget": {"steps": 200}, "fixed.batch_ramp_at_examples": [5000, 6000]}),
+    (LM, {"target": DROP, "budget": {"examples": 40000}, "scientific.batch_ramp_every_examples": [None, 20000], "transfer": DROP}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
 ]  # fmt: skip
 
@@ -287,6 +290,8 @@ STRUCTURE: list[Case] = [
     (LM, {"resources.gpus_per_worker": -1}, "resources.gpus_per_worker", "must be at least 0"),
     (LM, {"workload.model.num_attention_heads": 5}, "workload.model", "hidden_size 64 must be a multiple of num_attention_heads 5"),
     (LM, {"workload.data.max_length": 1}, "workload.data.max_length", "must be at least 2"),
+    (LM, {"fixed.batch_ramp_at_examples": [5, 5]}, "fixed.batch_ramp_at_examples", "values must rise"),
+    (LM, {"fixed.batch_ramp_factor": 1}, "fixed.batch_ramp_factor", "must be at least 2 (got 1"),
     (LM, {"workload.data.source": "grapheme_to_phoneme"}, "workload.data.source", "has the wrong form"),
     (LM, {"workload.data.prompt_column": "p"}, "workload.data", "give prompt_column and answer_column together"),
     (QUADRATIC, {"workload.num_chains": 0}, "workload.num_chains", "must be above 0"),
@@ -332,6 +337,15 @@ TOGETHER: list[Case] = [
     (JOINT, {"fixed.decay_shape": "cosine"}, "fixed.decay_shape", "has no effect with schedule linear"),
     (JOINT, {"fixed.schedule": "wsd", "fixed.decay_ratio": 0.9}, "nuisance.warmup_ratio", "ends after the decay of wsd starts, which takes the last 0.9 of the run's steps (got 0.2; allowed: at most 0.1)"),
     (LM, {"target": DROP, "fixed.schedule": "wsd", "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 130}, "fixed.warmup_steps", "ends after the decay of wsd starts, which takes the last 0.2 of the run's steps (got 130; allowed: at most 120)"),
+    # a batch that grows
+    (JOINT, {"budget": {"examples": 9000}, "fixed.batch_ramp_every_examples": 2000, "fixed.batch_ramp_at_examples": [5000]}, "fixed.batch_ramp_at_examples", "fixed.batch_ramp_every_examples is given too"),
+    (JOINT, {"fixed.batch_ramp_factor": 4}, "fixed.batch_ramp_factor", "has no effect without a batch ramp (got 4"),
+    (JOINT, {"budget": {"examples": 9000}, "fixed.batch_ramp_at_examples": [4000, 9024]}, "fixed.batch_ramp_at_examples", "is past the end of every run (got 9024; allowed: at most 8992)"),
+    (JOINT, {"budget": {"steps": 10}, "fixed.batch_ramp_every_examples": 700}, "fixed.batch_ramp_every_examples", "is past the end of every run (got 700; allowed: at most 576)"),
+    (JOINT, {"fixed.batch_ramp_at_examples": [100, 120]}, "fixed.batch_ramp_at_examples", "grows 2-fold from 64 passes two of its marks in one step"),
+    (JOINT, {"budget": {"examples": 9000}, "fixed.batch_ramp_every_examples": 400}, "fixed.batch_ramp_every_examples", "passes two of its marks"),
+    (JOINT, {"budget": {"seconds": 9}, "fixed.schedule": "constant", "nuisance.warmup_ratio": DROP, "fixed.batch_ramp_every_examples": 400}, "fixed.batch_ramp_every_examples", "a budget in seconds does not say how far the batch grows"),
+    (LM, {"fixed.batch_ramp_every_examples": 20000}, "fixed.batch_ramp_every_examples", "the critical batch size is fitted to steps to target at constant batches"),
     # optimizer
     (LM, {"fixed.momentum": 0.9}, "fixed.momentum", "has no effect with optimizer adamw (got 0.9; allowed: only with optimizer lars or muon or sgd)"),
     (QUADRATIC, {"fixed.beta2": 0.9}, "fixed.beta2", "has no effect with optimizer sgd"),

@@ -41,6 +41,8 @@ def measured_speeds(
 def _recipe(spec: StudySpec, facts: Facts, batch: int, world_size: int) -> Recipe:
     values = hyperparameters(spec, cells(spec)[0], {}) | {
         "global_batch_size": batch,
+        "batch_ramp_every_examples": None,
+        "batch_ramp_at_examples": None,
         "peak_lr": _PROBE_LR,
         "base_lr": None,
         "base_batch_size": None,

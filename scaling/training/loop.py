@@ -131,19 +131,20 @@ class _Run:
         self.optimizer = build_optimizer(self.model, recipe)
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
-        self.cadence = Cadence(evaluation, recipe.global_batch_size)
+        self.cadence = Cadence(evaluation)
         self.progress = Progress(self._nothing_since())
         self.measured: list[Measurement] = []
         self.incidents: list[dict[str, Any]] = []
         self.losses: dict[Split, ExampleLosses] = {}
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
+        self._examples_before = 0  # the last step
         self._over = False
 
     def positions(self) -> tuple[int, int]:
         """Where the next step's examples stand in the stream of training data."""
-        size = self.recipe.global_batch_size
-        return self.progress.step * size, (self.progress.step + 1) * size
+        start = self.progress.examples
+        return start, start + self.recipe.batch_ramp.size_at(start)
 
     def measures_noise(self) -> bool:
         """Whether the next step estimates the noise scale.
@@ -188,6 +189,7 @@ class _Run:
     def update(self, gradient: StepGradient, started: float) -> None:
         """Clip by the global norm, step at the schedule's rate, average; count it all."""
         recipe, progress = self.recipe, self.progress
+        start, stop = self.positions()
         clipped = clip_global_norm(
             self.gradient.parameters, grad_norm=gradient.grad_norm, clip_norm=recipe.clip_norm
         )
@@ -200,20 +202,26 @@ class _Run:
         set_lr(self.optimizer, progress.lr)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update()
+            self.average.update(stop - start)
         if gradient.noise is not None:
             progress.noise.add(gradient.noise)
         seconds = time.perf_counter() - started
         progress.step += 1
+        progress.examples = stop
         progress.tokens += gradient.num_targets
         progress.seconds += seconds
-        progress.since.add(gradient, clipped=clipped, seconds=seconds)
+        progress.since.add(gradient, num_examples=stop - start, clipped=clipped, seconds=seconds)
+        self._examples_before = start
         self._over = self._budget_is_spent()
 
     def is_evaluated(self) -> bool:
         """Whether to evaluate after the step just taken: at the cadence, and at each rung."""
         at_rung = self._is_at_rung()
-        return self.cadence.is_due(self.progress.step) or at_rung
+        progress = self.progress
+        due = self.cadence.is_due(
+            progress.step, examples_before=self._examples_before, examples=progress.examples
+        )
+        return due or at_rung
 
     def _is_at_rung(self) -> bool:
         """Whether early stopping has a rung between the last measurement and now."""
@@ -221,9 +229,8 @@ class _Run:
         if rule is None or not self.measured or self._over:
             return False
         progress, last = self.progress, self.measured[-1]
-        examples = progress.step * self.recipe.global_batch_size
         before = rungs_passed(rule, examples=last.examples, tokens=last.tokens)
-        return rungs_passed(rule, examples=examples, tokens=progress.tokens) > before
+        return rungs_passed(rule, examples=progress.examples, tokens=progress.tokens) > before
 
     def is_over(self) -> bool:
         """Whether the budget is spent; the same on all workers."""
@@ -339,11 +346,7 @@ class _Run:
         half_life = self.recipe.weight_average_half_life_examples
         if half_life is None:
             return None
-        return WeightAverage(
-            self.model,
-            half_life_examples=half_life,
-            global_batch_size=self.recipe.global_batch_size,
-        )
+        return WeightAverage(self.model, half_life_examples=half_life)
 
     def _nothing_since(self) -> SinceMeasured:
         return SinceMeasured(torch.zeros((), device=self.workers.device))
@@ -359,19 +362,18 @@ class _Run:
             "grad_covariance_trace": noise.covariance_trace if noise else None,
         }
         if since.num_steps:
-            num_examples = since.num_steps * self.recipe.global_batch_size
             values |= {
                 "step_loss": loss_sum / since.num_targets,
                 "grad_norm": since.grad_norm_sum / since.num_steps,
                 "clipped_fraction": since.num_clipped / since.num_steps,
-                "examples_per_second": num_examples / since.seconds,
+                "examples_per_second": since.num_examples / since.seconds,
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
         metrics = self.task.metrics(self.losses["validation"])
         return Measurement(
             step=progress.step,
-            examples=progress.step * self.recipe.global_batch_size,
+            examples=progress.examples,
             tokens=progress.tokens,
             seconds=progress.seconds,
             evaluation_seconds=progress.evaluation_seconds,

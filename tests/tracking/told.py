@@ -16,6 +16,8 @@ def recipe(**changes: Any) -> Recipe:
         "micro_batch_size": 32,
         "grad_accum_steps": 1,
         "world_size": 2,
+        "batch_ramp_at_examples": (640, 6400),
+        "batch_ramp_factor": 2,
         "num_steps": 625,
         "budget_seconds": None,
         "peak_lr": 0.0012 / 3,

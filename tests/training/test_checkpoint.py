@@ -84,6 +84,10 @@ def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         (pronunciation(), {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"}),
         (part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model}), {}),
         (quadratic(num_chains=10), {"optimizer": "sgd", "peak_lr": 0.1}),
+        (
+            pronunciation(),
+            {"batch_ramp_at_examples": (60, 150), "weight_average_half_life_examples": 100.0},
+        ),
         (pronunciation(), {"optimizer": "lamb"}),
         (pronunciation(), {"optimizer": "lars", "momentum": 0.9, "peak_lr": 3.0}),
         (pronunciation(), {"optimizer": "adafactor"}),
@@ -95,6 +99,7 @@ def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         "momentum and cosine",
         "dropout",
         "noisy quadratic",
+        "batch ramp",
         "lamb",
         "lars",
         "adafactor",

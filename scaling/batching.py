@@ -103,7 +103,7 @@ class BatchRamp:
             the first step's examples. Empty: the batch stays as it is.
         factor: At least 2.
 
-    Source: Smith et al. 2018 (arXiv:1711.00489) sec. 3: growing the batch by a factor instead of
+    Source: Smith et al. 2018 (arXiv:1711.00489): growing the batch by a factor instead of
         lowering the rate by it keeps the scale of the gradient noise.
     """
 

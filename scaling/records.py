@@ -48,6 +48,9 @@ class Recipe:
     base_lr: float | None
     base_batch_size: int | None
     lr_scaling_rule: str
+    beta2_scaling: str
+    weight_decay_scaling: str
+    warmup_scaling: str
     warmup_steps: int
     warmup_ratio: float | None
     warmup_examples: int | None

@@ -7,12 +7,19 @@ list of points that is known before the first trial, whatever order the trials t
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scaling.batching import BatchRamp, split_batch
 from scaling.records import Phase, Recipe, TrialRecord
-from scaling.rules import OptimizerSettings, scale_optimizer
+from scaling.rules import (
+    OptimizerSettings,
+    RuleDomainError,
+    scale_optimizer,
+    scaled_beta2,
+    scaled_warmup_steps,
+    scaled_weight_decay,
+)
 from scaling.spec import (
     MAX_BATCH_SIZE,
     Choice,
@@ -212,6 +219,9 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         base_lr=values["base_lr"],
         base_batch_size=values["base_batch_size"],
         lr_scaling_rule=values["lr_scaling_rule"],
+        beta2_scaling=values["beta2_scaling"],
+        weight_decay_scaling=values["weight_decay_scaling"],
+        warmup_scaling=values["warmup_scaling"],
         warmup_steps=_warmup_steps(values, ramp, num_steps),
         warmup_ratio=values["warmup_ratio"],
         warmup_examples=values["warmup_examples"],
@@ -220,7 +230,7 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         decay_shape=values["decay_shape"],
         min_lr_ratio=values["min_lr_ratio"],
         optimizer=values["optimizer"],
-        weight_decay=values["weight_decay"],
+        weight_decay=_weight_decay(values, settings.peak_lr),
         beta1=settings.beta1,
         beta2=settings.beta2,
         eps=settings.eps,
@@ -241,7 +251,24 @@ def _warmup_steps(values: Mapping[str, Any], ramp: BatchRamp, num_steps: int | N
         return _ceil(ratio * num_steps)
     if examples is not None:
         return ramp.steps_for(examples, min_steps=0)
-    return values["warmup_steps"] or 0
+    steps: int = values["warmup_steps"] or 0
+    if values["base_lr"] is None or values["warmup_scaling"] == "steps":
+        return steps
+    return _ceil(scaled_warmup_steps(steps, **_sizes(values)))
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, int]:
+    """From which batch size a recipe is carried, and to which."""
+    return {name: values[name] for name in ("base_batch_size", "global_batch_size")}
+
+
+def _weight_decay(values: Mapping[str, Any], peak_lr: float) -> float:
+    """A trial's weight decay, carried to its batch size where that is asked for."""
+    base_lr: float | None = values["base_lr"]
+    weight_decay: float = values["weight_decay"]
+    if base_lr is None or values["weight_decay_scaling"] == "none":
+        return weight_decay
+    return scaled_weight_decay(weight_decay, base_lr=base_lr, peak_lr=peak_lr, **_sizes(values))
 
 
 _USUAL: Mapping[str, Mapping[str, float]] = {
@@ -269,12 +296,13 @@ def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
     )
     if base_lr is None:
         return settings
-    return scale_optimizer(
-        settings,
-        base_batch_size=values["base_batch_size"],
-        global_batch_size=values["global_batch_size"],
-        rule=values["lr_scaling_rule"],
-    )
+    rule: str = values["lr_scaling_rule"]
+    scaled = scale_optimizer(settings, rule=rule, **_sizes(values))
+    if values["beta2_scaling"] == "none":
+        return scaled
+    if rule == "adam_sde":
+        raise RuleDomainError("adam_sde moves beta2 itself, so token_half_life cannot")
+    return replace(scaled, beta2=scaled_beta2(settings.beta2, **_sizes(values)))
 
 
 def _ceil(value: float) -> int:

@@ -41,13 +41,18 @@ BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
-LR_RULE_PATTERN = r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\))$"
+LR_RULE_PATTERN = (
+    r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\)"
+    r"|surge\((?P<noise_scale>(?!0+(\.0+)?\))\d+(\.\d+)?)\))$"
+)
 
 
 def _is_lr_rule(name: str) -> str:
     if not re.fullmatch(LR_RULE_PATTERN, name):
         raise PydanticCustomError(
-            "lr_rule", "must be none, sqrt, linear, adam_sde or power(EXPONENT), as in power(0.7)"
+            "lr_rule",
+            "must be none, sqrt, linear, adam_sde or power(EXPONENT), as in power(0.7), or "
+            "surge(BNOISE), as in surge(31)",
         )
     return name
 
@@ -61,12 +66,16 @@ LrRule = Annotated[
             "anyOf": [
                 {"enum": ["none", "sqrt", "linear", "adam_sde"]},
                 {"type": "string", "pattern": r"^power\(-?\d+(\.\d+)?\)$"},
+                {"type": "string", "pattern": r"^surge\((?!0+(\.0+)?\))\d+(\.\d+)?\)$"},
             ],
         }
     ),
 ]
 Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
+Beta2Scaling = Literal["none", "token_half_life"]
+WeightDecayScaling = Literal["none", "timescale"]
+WarmupScaling = Literal["steps", "examples"]
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
 TaskName = Literal["text_classification", "causal_lm", "noisy_quadratic"]
 Strategy = Literal["ddp"]
@@ -300,7 +309,14 @@ class Fixed(Section):
     base_batch_size: BatchSize | None = None
     """Examples per step at which base_lr holds."""
     lr_scaling_rule: LrRule = "none"
-    """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT)."""
+    """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT) or
+    surge(BNOISE), BNOISE the gradient noise scale in examples."""
+    beta2_scaling: Beta2Scaling = "none"
+    """token_half_life: beta2 forgets over as many examples at every batch size."""
+    weight_decay_scaling: WeightDecayScaling = "none"
+    """timescale: weights are averaged over as many examples at every batch size."""
+    warmup_scaling: WarmupScaling = "steps"
+    """Whether warmup_steps stay as many steps, or as many examples, at every batch size."""
     warmup_steps: NonNegativeInt | None = None
     """Steps of linear warmup; give this, warmup_ratio or warmup_examples."""
     warmup_ratio: BelowOne | None = None
@@ -345,6 +361,9 @@ class Scientific(Section):
     base_lr: Values[PositiveFloat] | None = None
     base_batch_size: Values[BatchSize] | None = None
     lr_scaling_rule: Values[LrRule] | None = None
+    beta2_scaling: Values[Beta2Scaling] | None = None
+    weight_decay_scaling: Values[WeightDecayScaling] | None = None
+    warmup_scaling: Values[WarmupScaling] | None = None
     warmup_steps: Values[NonNegativeInt] | None = None
     warmup_ratio: Values[BelowOne] | None = None
     warmup_examples: Values[NonNegativeInt] | None = None
@@ -372,6 +391,9 @@ class Nuisance(Section):
     peak_lr: Distribution[PositiveFloat] | None = None
     base_lr: Distribution[PositiveFloat] | None = None
     lr_scaling_rule: Choice[LrRule] | None = None
+    beta2_scaling: Choice[Beta2Scaling] | None = None
+    weight_decay_scaling: Choice[WeightDecayScaling] | None = None
+    warmup_scaling: Choice[WarmupScaling] | None = None
     warmup_steps: Choice[NonNegativeInt] | None = None
     warmup_ratio: Distribution[BelowOne] | None = None
     warmup_examples: Choice[NonNegativeInt] | None = None

@@ -228,6 +228,65 @@ def _adam_sde(spec: StudySpec) -> Iterator[Issue]:
                 yield Issue(place.path, f"from batch {base} to {batch}: {error}", place.value)
 
 
+def _surge(spec: StudySpec) -> Iterator[Issue]:
+    """Surge is about optimizers that go by the gradient's sign, as Adam does."""
+    others = sorted(_possible(spec, "optimizer") & {"sgd", "lars", "muon"})
+    if not others:
+        return
+    rules = [(p.path, rule) for p in _places(spec, "lr_scaling_rule") for rule in p.values]
+    if spec.transfer is not None:
+        rules += [("transfer.rules", rule) for rule in spec.transfer.rules]
+    for path, rule in rules:
+        if rule.startswith("surge"):
+            yield Issue(path, f"surge is about optimizers like Adam, not {', '.join(others)}", rule)
+
+
+def _co_scaling(spec: StudySpec) -> Iterator[Issue]:
+    """What moves beside the rate: with a base to move from, and something to move."""
+    beta2 = _moving(spec, "beta2_scaling", "token_half_life")
+    decay = _moving(spec, "weight_decay_scaling", "timescale")
+    warmup = _moving(spec, "warmup_scaling", "examples")
+    optimizers = _possible(spec, "optimizer")
+    if not _places(spec, "base_lr") and spec.transfer is None:
+        for place in beta2 + decay + warmup:
+            yield Issue(
+                place.path, "has no base to scale from: give base_lr, or transfer", place.value
+            )
+    rules = {*_possible(spec, "lr_scaling_rule"), *(spec.transfer.rules if spec.transfer else ())}
+    for place in beta2:
+        if others := sorted(optimizers - {"adamw", "lamb", "muon"}):
+            yield Issue(
+                place.path,
+                f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks",
+                place.value,
+            )
+        if "adam_sde" in rules:
+            yield Issue(place.path, "adam_sde moves beta2 itself", place.value, "none")
+    for place in decay:
+        if others := sorted(optimizers & {"lamb", "lars"}):
+            yield Issue(
+                place.path,
+                f"the trust ratio of {', '.join(others)} takes the decay in, so lr × weight_decay "
+                "sets no timescale",
+                place.value,
+                "none",
+            )
+        if _possible(spec, "weight_decay") == {0.0}:
+            yield Issue(place.path, "has no effect without weight_decay", place.value)
+    for place in warmup:
+        if not _places(spec, "warmup_steps"):
+            yield Issue(
+                place.path,
+                "has no effect without warmup_steps (warmup_ratio and warmup_examples say what "
+                "they keep)",
+                place.value,
+            )
+
+
+def _moving(spec: StudySpec, name: str, value: str) -> list[_Place]:
+    return [place for place in _places(spec, name) if value in place.values]
+
+
 def _listed_values(spec: StudySpec, name: str) -> list[Any]:
     return [value for place in _places(spec, name) for value in place.values]
 
@@ -797,6 +856,8 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _one_rate: frozenset(_RECIPE_SECTIONS),
     _base_of_rate: frozenset(_RECIPE_SECTIONS),
     _adam_sde: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _surge: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _co_scaling: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _one_warmup: frozenset(_RECIPE_SECTIONS),
     _warmup_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _decay_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),

@@ -17,7 +17,8 @@ EVALUATION = Evaluation(every_steps=5, num_examples=50)
 DEFAULTS: dict[str, Any] = {
     "seed": 1, "world_size": 1, "batch_ramp_at_examples": (), "batch_ramp_factor": 2,
     "budget_seconds": None, "base_lr": None, "base_batch_size": None,
-    "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None,
+    "lr_scaling_rule": "none", "beta2_scaling": "none", "weight_decay_scaling": "none",
+    "warmup_scaling": "steps", "warmup_steps": 0, "warmup_ratio": None,
     "warmup_examples": None, "schedule": "constant", "decay_ratio": 0.2, "decay_shape": "linear",
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "nesterov": False,

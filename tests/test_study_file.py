@@ -188,6 +188,8 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (JOINT, {"nuisance.batch_ramp_every_examples": {"choice": [None, 5000]}, "nuisance.batch_ramp_factor": {"choice": [2, 4]}}),
     (JOINT, {"budget": {"steps": 200}, "fixed.batch_ramp_at_examples": [5000, 6000]}),
     (LM, {"target": DROP, "budget": {"examples": 40000}, "scientific.batch_ramp_every_examples": [None, 20000], "transfer": DROP}),
+    (LM, {"transfer.rules": ["surge(31)", "surge(0.5)", "sqrt"], "fixed.beta2_scaling": "token_half_life", "fixed.weight_decay_scaling": "timescale", "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 20, "fixed.warmup_scaling": "examples"}),
+    (JOINT, {"nuisance.beta2_scaling": {"choice": ["none", "token_half_life"]}, "fixed.weight_decay": 0.1, "nuisance.weight_decay_scaling": {"choice": ["none", "timescale"]}}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
 ]  # fmt: skip
 
@@ -235,7 +237,7 @@ STRUCTURE: list[Case] = [
     (LM, {"search.objective": "train_loss"}, "search.objective", "allowed: validation_loss, steps_to_target, examples_to_target"),
     (LM, {"target.metric": "accuracy"}, "target.metric", "allowed: validation_loss"),
     (LM, {"fixed.lr_scaling_rule": "cubic"}, "fixed.lr_scaling_rule", "must be none, sqrt, linear, adam_sde or power(EXPONENT)"),
-    (LM, {"transfer.rules": ["power(x)"]}, "transfer.rules.0", "power(EXPONENT), as in power(0.7) (got \"power(x)\")"),
+    (LM, {"transfer.rules": ["power(x)"]}, "transfer.rules.0", "power(EXPONENT), as in power(0.7), or surge(BNOISE), as in surge(31) (got \"power(x)\")"),
     (LM, {"cell_recipes": [{"cell": {}, "fixed": {"lr": 1}}]}, "cell_recipes.0.fixed.lr", "unknown key"),
     # wrong type
     (LM, {"seed": "zero"}, "seed", "must be a whole number (got \"zero\"; allowed: a whole number at least 0 and below 2147483648)"),
@@ -317,6 +319,15 @@ TOGETHER: list[Case] = [
     (JOINT, {"nuisance.lr_scaling_rule": {"choice": ["adam_sde"]}, "nuisance.global_batch_size": {"choice": [16, 256]}}, "nuisance.lr_scaling_rule", "from batch 16 to 256: adam_sde needs kappa"),
     (JOINT, {"nuisance.lr_scaling_rule": {"choice": ["adam_sde", "sqrt"]}, "fixed.optimizer": "sgd"}, "nuisance.lr_scaling_rule", "adam_sde scales Adam, not sgd"),
     (LM, {"transfer.rules": ["adam_sde"], "fixed.optimizer": "sgd"}, "transfer.rules", "adam_sde scales Adam, not sgd"),
+    (LM, {"transfer.rules": ["surge(31)"], "fixed.optimizer": "sgd"}, "transfer.rules", "surge is about optimizers like Adam, not sgd (got \"surge(31)\""),
+    (JOINT, {"nuisance.lr_scaling_rule": {"choice": ["none", "surge(31)"]}, "fixed.optimizer": "muon"}, "nuisance.lr_scaling_rule", "surge is about optimizers like Adam, not muon"),
+    (LM, {"transfer": DROP, "fixed.beta2_scaling": "token_half_life"}, "fixed.beta2_scaling", "has no base to scale from: give base_lr, or transfer"),
+    (LM, {"transfer": DROP, "fixed.weight_decay_scaling": "timescale"}, "fixed.weight_decay_scaling", "has no base to scale from"),
+    (LM, {"fixed.beta2_scaling": "token_half_life", "fixed.optimizer": "lion"}, "fixed.beta2_scaling", "is of Adam's second moment, which lion lacks"),
+    (LM, {"fixed.beta2_scaling": "token_half_life", "transfer.rules": ["sqrt", "adam_sde"]}, "fixed.beta2_scaling", "adam_sde moves beta2 itself (got \"token_half_life\"; allowed: none)"),
+    (LM, {"fixed.weight_decay_scaling": "timescale", "fixed.optimizer": "lamb"}, "fixed.weight_decay_scaling", "the trust ratio of lamb takes the decay in"),
+    (JOINT, {"fixed.weight_decay_scaling": "timescale"}, "fixed.weight_decay_scaling", "has no effect without weight_decay"),
+    (LM, {"fixed.warmup_scaling": "examples"}, "fixed.warmup_scaling", "has no effect without warmup_steps"),
     # schedule
     (LM, {"fixed.warmup_steps": 10}, "nuisance.warmup_ratio", "fixed.warmup_steps is given too; give one of them"),
     (QUADRATIC, {"fixed.warmup_ratio": 0.1, "cell_recipes.1.fixed.warmup_steps": 3}, "fixed.warmup_ratio", "cell_recipes.1.fixed.warmup_steps is given too"),

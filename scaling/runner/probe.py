@@ -48,6 +48,8 @@ def _recipe(spec: StudySpec, facts: Facts, batch: int, world_size: int) -> Recip
         "base_batch_size": None,
         "lr_scaling_rule": "none",
         "schedule": "constant",
+        "beta2_scaling": "none",
+        "weight_decay_scaling": "none",
         "warmup_steps": 0,
         "warmup_ratio": None,
         "warmup_examples": None,

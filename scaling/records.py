@@ -66,6 +66,9 @@ class Recipe:
     momentum: float
     nesterov: bool
     clip_norm: float | None
+    clip_value: float | None
+    clip_percentile: float | None
+    clip_history_steps: int
     weight_average_half_life_examples: float | None
     strategy: str
     precision: str
@@ -95,7 +98,8 @@ class Measurement:
         lr: Learning rate of the last step.
         step_loss: Mean training loss of the steps since the last measurement (training mode).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
-        clipped_fraction: Share of those steps whose gradient was clipped.
+        clipped_fraction: Share of those steps whose gradient was clipped (with clip_value: one
+            of its entries).
         grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
         grad_sq_norm: Running mean of the estimate of |G|², of the sampling distribution.
         grad_covariance_trace: Running mean of the estimate of tr Σ, for one example.

@@ -39,6 +39,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
 UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
 BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Percentile = Annotated[float, Field(gt=0, lt=100, strict=True)]
+HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 LR_RULE_PATTERN = (
@@ -346,7 +348,14 @@ class Fixed(Section):
     nesterov: bool = False
     """sgd looks ahead along its momentum (muon always does)."""
     clip_norm: PositiveFloat | None = None
-    """Largest norm of the global gradient; null leaves it alone."""
+    """Largest norm of the global gradient; null leaves it alone. Give this, clip_value or
+    clip_percentile."""
+    clip_value: PositiveFloat | None = None
+    """Largest size of any entry of the global gradient."""
+    clip_percentile: Percentile | None = None
+    """Clip the global gradient to this percentile of its norms in the last clip_history_steps."""
+    clip_history_steps: HistorySteps = 1000
+    """Steps whose gradient norms clip_percentile is of."""
     weight_average_half_life_examples: PositiveFloat | None = None
     """Evaluate an exponential average of the weights with this half-life, in examples."""
 
@@ -379,6 +388,9 @@ class Scientific(Section):
     momentum: Values[BelowOne] | None = None
     nesterov: Values[bool] | None = None
     clip_norm: Values[PositiveFloat | None] | None = None
+    clip_value: Values[PositiveFloat | None] | None = None
+    clip_percentile: Values[Percentile | None] | None = None
+    clip_history_steps: Values[HistorySteps] | None = None
     weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
 
 
@@ -409,6 +421,9 @@ class Nuisance(Section):
     momentum: Distribution[BelowOne] | None = None
     nesterov: Choice[bool] | None = None
     clip_norm: Distribution[PositiveFloat | None] | None = None
+    clip_value: Distribution[PositiveFloat | None] | None = None
+    clip_percentile: Distribution[Percentile | None] | None = None
+    clip_history_steps: Choice[HistorySteps] | None = None
     weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
 
     def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:

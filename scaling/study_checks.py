@@ -550,6 +550,13 @@ def _without_effect(spec: StudySpec) -> Iterator[Issue]:
                 )
 
 
+def _one_clipping(spec: StudySpec) -> Iterator[Issue]:
+    yield from _at_most_one(spec, ("clip_norm", "clip_value", "clip_percentile"))
+    if _possible(spec, "clip_percentile") == {None}:
+        for place in _places(spec, "clip_history_steps"):
+            yield Issue(place.path, "has no effect without clip_percentile", place.value)
+
+
 def _nesterov(spec: StudySpec) -> Iterator[Issue]:
     """Looking ahead along a momentum needs one."""
     if "sgd" not in _possible(spec, "optimizer") or True not in _possible(spec, "nesterov"):
@@ -702,7 +709,7 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
                 optimizer,
                 "sgd, adamw, lion",
             )
-    for place in _places(spec, "clip_norm"):
+    for place in _places(spec, "clip_norm") + _places(spec, "clip_percentile"):
         if any(value is not None for value in place.values):
             yield Issue(
                 place.path,
@@ -863,6 +870,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _decay_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _without_effect: frozenset(_RECIPE_SECTIONS),
     _nesterov: frozenset(_RECIPE_SECTIONS),
+    _one_clipping: frozenset(_RECIPE_SECTIONS),
     _recipes: frozenset({"scientific", "cell_recipes"}),
     _horizon: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _objective: frozenset({"search", "target"}),

@@ -22,7 +22,8 @@ DEFAULTS: dict[str, Any] = {
     "warmup_examples": None, "schedule": "constant", "decay_ratio": 0.2, "decay_shape": "linear",
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "nesterov": False,
-    "clip_norm": None, "weight_average_half_life_examples": None,
+    "clip_norm": None, "clip_value": None, "clip_percentile": None, "clip_history_steps": 1000,
+    "weight_average_half_life_examples": None,
     "strategy": "ddp", "precision": "fp32",
 }  # fmt: skip
 

@@ -190,6 +190,9 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"target": DROP, "budget": {"examples": 40000}, "scientific.batch_ramp_every_examples": [None, 20000], "transfer": DROP}),
     (LM, {"transfer.rules": ["surge(31)", "surge(0.5)", "sqrt"], "fixed.beta2_scaling": "token_half_life", "fixed.weight_decay_scaling": "timescale", "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 20, "fixed.warmup_scaling": "examples"}),
     (JOINT, {"nuisance.beta2_scaling": {"choice": ["none", "token_half_life"]}, "fixed.weight_decay": 0.1, "nuisance.weight_decay_scaling": {"choice": ["none", "timescale"]}}),
+    (LM, {"nuisance.clip_norm": DROP, "nuisance.clip_percentile": {"choice": [None, 10, 50]}, "fixed.clip_history_steps": 100}),
+    (LM, {"nuisance.clip_norm": DROP, "nuisance.clip_value": {"log_uniform": [0.01, 1.0]}, "fixed.clip_norm": None}),
+    (QUADRATIC, {"fixed.clip_value": 1.0}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
 ]  # fmt: skip
 
@@ -293,6 +296,8 @@ STRUCTURE: list[Case] = [
     (LM, {"workload.model.num_attention_heads": 5}, "workload.model", "hidden_size 64 must be a multiple of num_attention_heads 5"),
     (LM, {"workload.data.max_length": 1}, "workload.data.max_length", "must be at least 2"),
     (LM, {"fixed.batch_ramp_at_examples": [5, 5]}, "fixed.batch_ramp_at_examples", "values must rise"),
+    (LM, {"fixed.clip_percentile": 100}, "fixed.clip_percentile", "must be below 100 (got 100"),
+    (LM, {"fixed.clip_history_steps": 1}, "fixed.clip_history_steps", "must be at least 2 (got 1"),
     (LM, {"fixed.batch_ramp_factor": 1}, "fixed.batch_ramp_factor", "must be at least 2 (got 1"),
     (LM, {"workload.data.source": "grapheme_to_phoneme"}, "workload.data.source", "has the wrong form"),
     (LM, {"workload.data.prompt_column": "p"}, "workload.data", "give prompt_column and answer_column together"),
@@ -368,6 +373,11 @@ TOGETHER: list[Case] = [
     (LM, {"transfer.rules": ["adam_sde"], "fixed.optimizer": "lamb"}, "transfer.rules", "adam_sde scales Adam, not lamb"),
     (QUADRATIC, {"fixed.optimizer": "lamb"}, "fixed.optimizer", "would couple the independent chains of noisy_quadratic (got \"lamb\"; allowed: sgd, adamw, lion)"),
     (QUADRATIC, {"cell_recipes.0.fixed.eps": 1.0e-8}, "cell_recipes.0.fixed.eps", "has no effect with optimizer sgd"),
+    # clipping
+    (LM, {"fixed.clip_value": 0.1}, "fixed.clip_value", "nuisance.clip_norm is given too; give one of them (got 0.1"),
+    (JOINT, {"nuisance.clip_norm": DROP, "nuisance.clip_value": {"log_uniform": [0.1, 1.0]}, "fixed.clip_percentile": 10}, "fixed.clip_percentile", "nuisance.clip_value is given too"),
+    (LM, {"fixed.clip_history_steps": 50}, "fixed.clip_history_steps", "has no effect without clip_percentile (got 50"),
+    (QUADRATIC, {"fixed.clip_percentile": 50}, "fixed.clip_percentile", "couple the independent chains of noisy_quadratic (got 50.0; allowed: null)"),
     # cells
     (QUADRATIC, {"cell_recipes.0.cell.global_batch_size": 5}, "cell_recipes.0.cell.global_batch_size", "is not a cell of the study (got 5; allowed: 4, 64)"),
     (QUADRATIC, {"cell_recipes.0.cell": {}}, "cell_recipes.0.cell", "must name a cell exactly (got {}; allowed: global_batch_size)"),

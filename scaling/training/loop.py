@@ -22,9 +22,10 @@ from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.checkpoint import State, newest
+from scaling.training.clipping import Clipping
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate
-from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
+from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
 from scaling.training.memory import is_out_of_memory
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
@@ -129,6 +130,7 @@ class _Run:
         wrapped, local_norm = data_parallel(self.model, workers)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)
+        self.clipping = Clipping(recipe)
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
         self.cadence = Cadence(evaluation)
@@ -187,12 +189,10 @@ class _Run:
         self.supervision.note(incident)
 
     def update(self, gradient: StepGradient, started: float) -> None:
-        """Clip by the global norm, step at the schedule's rate, average; count it all."""
+        """Clip the global gradient, step at the schedule's rate, average; count it all."""
         recipe, progress = self.recipe, self.progress
         start, stop = self.positions()
-        clipped = clip_global_norm(
-            self.gradient.parameters, grad_norm=gradient.grad_norm, clip_norm=recipe.clip_norm
-        )
+        clipped = self.clipping(self.gradient.parameters, grad_norm=gradient.grad_norm)
         progress.lr = lr_at_step(
             progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,
             warmup_steps=recipe.warmup_steps, num_steps=recipe.num_steps,
@@ -301,6 +301,7 @@ class _Run:
             "micro_batch_size": self.gradient.micro_batch_size,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "clipping": self.clipping.state(),
             "weight_average": self.average.state() if self.average is not None else None,
             "cadence_last_step": self.cadence.last_step,
             "progress": self.progress.state(),
@@ -328,6 +329,7 @@ class _Run:
         self.gradient.micro_batch_size = smaller
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.clipping.restore(state["clipping"])
         if self.average is not None:
             self.average.restore(state["weight_average"])
         self.cadence.last_step = state["cadence_last_step"]

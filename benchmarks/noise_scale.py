@@ -94,8 +94,11 @@ def cost_ratio(task: Task, how: Recipe) -> float:
         extras.append(seconds[1] - seconds[0])
         plains.append(seconds[0])
     num_steps = how.num_steps or 0
+    size = how.global_batch_size
     measured = [
-        step for step in range(num_steps) if measures_noise_at(step, how, num_train=task.num_train)
+        step
+        for step in range(num_steps)
+        if measures_noise_at(step, how, (step * size, (step + 1) * size), num_train=task.num_train)
     ]
     print(
         f"B = {how.global_batch_size}: {statistics.median(plains):.4f} s a step, "

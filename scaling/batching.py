@@ -1,7 +1,9 @@
 """Batch arithmetic: global batch = micro-batch × accumulation steps × workers; integers only."""
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,83 @@ def steps_for_examples(examples: int, *, global_batch_size: int, min_steps: int)
     if examples < 0 or min_steps < 0:
         raise ValueError(f"examples {examples} and min_steps {min_steps} must not be negative")
     return max(min_steps, -(-examples // global_batch_size))
+
+
+@dataclass(frozen=True)
+class BatchRamp:
+    """A global batch that grows during a run, at numbers of examples seen.
+
+    Attributes:
+        first: Examples of the first step (the recipe's global_batch_size).
+        at_examples: Rising; a step that starts at or after the k-th of them has `factor`^k times
+            the first step's examples. Empty: the batch stays as it is.
+        factor: At least 2.
+
+    Source: Smith et al. 2018 (arXiv:1711.00489): growing the batch by a factor instead of
+        lowering the rate by it keeps the scale of the gradient noise.
+    """
+
+    first: int
+    at_examples: tuple[int, ...] = ()
+    factor: int = 2
+
+    @classmethod
+    def every(cls, every_examples: int, *, first: int, factor: int, largest: int) -> "BatchRamp":
+        """A ramp that grows each time so many examples were seen, up to a largest batch."""
+        num_times = 0
+        while first * factor ** (num_times + 1) <= largest:
+            num_times += 1
+        return cls(first, tuple(every_examples * k for k in range(1, num_times + 1)), factor)
+
+    @property
+    def skips(self) -> bool:
+        """Whether some size has no step, since the one before already passes the next mark."""
+        return sum(1 for _ in self._phases()) <= len(self.at_examples)
+
+    def size_at(self, examples: int) -> int:
+        """Examples of the step that starts after so many."""
+        return self.first * self.factor ** bisect_right(self.at_examples, examples)
+
+    def examples_after(self, steps: int) -> int:
+        """Examples seen after so many steps."""
+        start, step = 0, 0
+        for size, num_steps in self._phases():
+            if num_steps is None or step + num_steps >= steps:
+                return start + (steps - step) * size
+            start, step = start + num_steps * size, step + num_steps
+        raise AssertionError  # the last phase has no end
+
+    def steps_for(self, examples: int, *, min_steps: int) -> int:
+        """The fewest steps that see so many examples, at least `min_steps`.
+
+        Raises:
+            ValueError: If `examples` or `min_steps` is negative.
+        """
+        if examples < 0 or min_steps < 0:
+            raise ValueError(f"examples {examples} and min_steps {min_steps} must not be negative")
+        start, step = 0, 0
+        for size, num_steps in self._phases():
+            if num_steps is None or start + num_steps * size >= examples:
+                return max(min_steps, step + -(-(examples - start) // size))
+            start, step = start + num_steps * size, step + num_steps
+        raise AssertionError  # the last phase has no end
+
+    def up_to(self, steps: int) -> "BatchRamp":
+        """This ramp without what no step of a run of so many comes to."""
+        last = self.examples_after(steps - 1) if steps > 0 else -1
+        reached = tuple(mark for mark in self.at_examples if mark <= last)
+        return replace(self, at_examples=reached)
+
+    def _phases(self) -> Iterator[tuple[int, int | None]]:
+        """Sizes in turn, with the number of steps of that size; None for the last."""
+        start = 0
+        for end in self.at_examples:
+            size = self.size_at(start)
+            num_steps = max(0, -(-(end - start) // size))
+            start += num_steps * size
+            if num_steps:
+                yield size, num_steps
+        yield self.size_at(start), None
 
 
 def rank_slice(split: BatchSplit, *, rank: int, micro_batch: int) -> tuple[int, int]:

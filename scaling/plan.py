@@ -8,6 +8,7 @@ from rich.table import Table
 
 from scaling.space import (
     Facts,
+    batch_ramp_of,
     cell_name,
     cells,
     hyperparameters,
@@ -140,10 +141,12 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for cell in cells(spec):
-        batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+        values = hyperparameters(spec, cell, {})
+        batch: int | None = values["global_batch_size"]
         for size in [batch] if batch is not None else spec.batch_sizes():
             split = split_of(spec, size, facts)
-            steps = num_steps_of(spec, size, facts)
+            ramp = batch_ramp_of({**values, "global_batch_size": size})
+            steps = num_steps_of(spec, ramp, facts)
             table.add_row(
                 cell_name(cell),
                 str(size),
@@ -151,6 +154,6 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
                 str(split.micro_batch_size),
                 str(split.grad_accum_steps),
                 "by time" if steps is None else str(steps),
-                "by time" if steps is None else str(steps * size),
+                "by time" if steps is None else str(ramp.examples_after(steps)),
             )
     return table

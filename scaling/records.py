@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from scaling.batching import BatchRamp
 from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
 Phase = Literal["search", "transfer", "confirm"]
@@ -23,8 +24,10 @@ class Recipe:
 
     Attributes:
         seed: Of the initial weights, the data order and dropout.
-        global_batch_size: Examples per optimizer step, `micro_batch_size × grad_accum_steps ×
-            world_size`.
+        global_batch_size: Examples per optimizer step (of the first ones, where the batch
+            grows), `micro_batch_size × grad_accum_steps × world_size`.
+        batch_ramp_at_examples: Where the batch grows by `batch_ramp_factor`, in examples seen;
+            empty where it does not. The micro-batch stays and accumulation grows.
         num_steps: Optimizer steps of the whole run; None when the budget is in seconds.
         budget_seconds: Training seconds of the whole run; None for every other budget.
         peak_lr: Learning rate after warmup.
@@ -39,12 +42,17 @@ class Recipe:
     micro_batch_size: int
     grad_accum_steps: int
     world_size: int
+    batch_ramp_at_examples: tuple[int, ...]
+    batch_ramp_factor: int
     num_steps: int | None
     budget_seconds: float | None
     peak_lr: float
     base_lr: float | None
     base_batch_size: int | None
     lr_scaling_rule: str
+    beta2_scaling: str
+    weight_decay_scaling: str
+    warmup_scaling: str
     warmup_steps: int
     warmup_ratio: float | None
     warmup_examples: int | None
@@ -60,11 +68,21 @@ class Recipe:
     momentum: float
     nesterov: bool
     clip_norm: float | None
+    clip_value: float | None
+    clip_percentile: float | None
+    clip_history_steps: int
     weight_average_half_life_examples: float | None
     strategy: Strategy
     precision: Precision
     activation_checkpointing: bool = False
     compile: bool = False
+
+    @property
+    def batch_ramp(self) -> BatchRamp:
+        """The size of each step's batch."""
+        return BatchRamp(
+            self.global_batch_size, self.batch_ramp_at_examples, self.batch_ramp_factor
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,8 @@ class Measurement:
         lr: Learning rate of the last step.
         step_loss: Mean training loss of the steps since the last measurement (training mode).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
-        clipped_fraction: Share of those steps whose gradient was clipped.
+        clipped_fraction: Share of those steps whose gradient was clipped (with clip_value: one
+            of its entries).
         num_skipped_steps: Steps so far whose float16 gradient overflowed and was not used; None
             in any other precision.
         grad_noise_scale: tr Σ / |G|² in examples, from running means of both.
@@ -202,6 +221,7 @@ class TrialRecord:
     def from_json(cls, line: str) -> "TrialRecord":
         """The inverse of `to_json`."""
         raw: dict[str, Any] = json.loads(line)
+        raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
         raw["incidents"] = tuple(raw["incidents"])

@@ -22,14 +22,14 @@ def schedule_value(
             `min_lr_ratio` at `num_steps`; `inverse_sqrt`, √(warmup_steps / position) with
             warmup_steps 1 for 0 (Vaswani et al. 2017, arXiv:1706.03762 eq. 3, over its peak);
             `wsd`, at 1 until the last `decay_ratio` of the steps, which fall to `min_lr_ratio`
-            (Hu et al. 2024, arXiv:2404.06395 sec. 4.2).
+            (Hu et al. 2024, arXiv:2404.06395).
         warmup_steps: Steps over which the value rises linearly from 0 to 1.
         num_steps: Optimizer steps of the whole run; may be None for `constant`, `inverse_sqrt`.
         min_lr_ratio: Value at the end of decay, and after it.
         decay_ratio: Share of `num_steps` that decays at the end of `wsd`; what warmup leaves of
             it where the two overlap.
         decay_shape: How `wsd` falls with the share s of its decay: `linear`, `cosine` as above,
-            or `one_minus_sqrt`, 1 − √s (Hägele et al. 2024, arXiv:2405.18392 sec. 4).
+            or `one_minus_sqrt`, 1 − √s (Hägele et al. 2024, arXiv:2405.18392).
 
     Returns:
         A number between 0 and 1.

@@ -7,13 +7,27 @@ list of points that is known before the first trial, whatever order the trials t
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scaling.batching import BatchSplit, split_batch, steps_for_examples
+from scaling.batching import BatchRamp, BatchSplit, split_batch
 from scaling.records import Phase, Recipe, TrialRecord
-from scaling.rules import OptimizerSettings, scale_optimizer
-from scaling.spec import Choice, Distribution, Fixed, StudySpec, given_fields
+from scaling.rules import (
+    OptimizerSettings,
+    RuleDomainError,
+    scale_optimizer,
+    scaled_beta2,
+    scaled_warmup_steps,
+    scaled_weight_decay,
+)
+from scaling.spec import (
+    MAX_BATCH_SIZE,
+    Choice,
+    Distribution,
+    Fixed,
+    StudySpec,
+    given_fields,
+)
 
 Cell = Mapping[str, Any]
 STEP_COST_EXAMPLES = 8  # what a step costs besides its examples, in examples; orders trials only
@@ -75,7 +89,8 @@ class PlannedTrial:
         """Relative duration: examples, plus a cost for each step; 1 where it is not known yet."""
         if self.recipe is None or self.recipe.num_steps is None:
             return 1.0
-        return self.recipe.num_steps * (self.recipe.global_batch_size + STEP_COST_EXAMPLES)
+        num_steps = self.recipe.num_steps
+        return self.recipe.batch_ramp.examples_after(num_steps) + num_steps * STEP_COST_EXAMPLES
 
     def record(self) -> TrialRecord:
         """The record of this trial at its start."""
@@ -199,20 +214,28 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
     batch: int = values["global_batch_size"]
     split = split_of(spec, batch, facts)
     settings = _optimizer_settings(values)
-    num_steps = num_steps_of(spec, batch, facts)
+    ramp = batch_ramp_of(values)
+    num_steps = num_steps_of(spec, ramp, facts)
+    if num_steps is not None:
+        ramp = ramp.up_to(num_steps)
     return Recipe(
         seed=seed,
         global_batch_size=batch,
         micro_batch_size=split.micro_batch_size,
         grad_accum_steps=split.grad_accum_steps,
         world_size=split.world_size,
+        batch_ramp_at_examples=ramp.at_examples,
+        batch_ramp_factor=ramp.factor,
         num_steps=num_steps,
         budget_seconds=spec.budget.seconds,
         peak_lr=settings.peak_lr,
         base_lr=values["base_lr"],
         base_batch_size=values["base_batch_size"],
         lr_scaling_rule=values["lr_scaling_rule"],
-        warmup_steps=_warmup_steps(values, num_steps),
+        beta2_scaling=values["beta2_scaling"],
+        weight_decay_scaling=values["weight_decay_scaling"],
+        warmup_scaling=values["warmup_scaling"],
+        warmup_steps=_warmup_steps(values, ramp, num_steps),
         warmup_ratio=values["warmup_ratio"],
         warmup_examples=values["warmup_examples"],
         schedule=values["schedule"],
@@ -220,13 +243,16 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         decay_shape=values["decay_shape"],
         min_lr_ratio=values["min_lr_ratio"],
         optimizer=values["optimizer"],
-        weight_decay=values["weight_decay"],
+        weight_decay=_weight_decay(values, settings.peak_lr),
         beta1=settings.beta1,
         beta2=settings.beta2,
         eps=settings.eps,
         momentum=_or_usual(values, "momentum", 0.0),
         nesterov=values["nesterov"],
         clip_norm=values["clip_norm"],
+        clip_value=values["clip_value"],
+        clip_percentile=values["clip_percentile"],
+        clip_history_steps=values["clip_history_steps"],
         weight_average_half_life_examples=values["weight_average_half_life_examples"],
         strategy=spec.resources.strategy,
         precision=spec.resources.precision,
@@ -235,16 +261,32 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
     )
 
 
-def _warmup_steps(values: Mapping[str, Any], num_steps: int | None) -> int:
+def _warmup_steps(values: Mapping[str, Any], ramp: BatchRamp, num_steps: int | None) -> int:
     """Steps of warmup, from the one of its three fields that is given; 0 where none is."""
     ratio: float | None = values["warmup_ratio"]
     examples: int | None = values["warmup_examples"]
     if ratio is not None and num_steps is not None:
         return _ceil(ratio * num_steps)
     if examples is not None:
-        batch: int = values["global_batch_size"]
-        return steps_for_examples(examples, global_batch_size=batch, min_steps=0)
-    return values["warmup_steps"] or 0
+        return ramp.steps_for(examples, min_steps=0)
+    steps: int = values["warmup_steps"] or 0
+    if values["base_lr"] is None or values["warmup_scaling"] == "steps":
+        return steps
+    return _ceil(scaled_warmup_steps(steps, **_sizes(values)))
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, int]:
+    """From which batch size a recipe is carried, and to which."""
+    return {name: values[name] for name in ("base_batch_size", "global_batch_size")}
+
+
+def _weight_decay(values: Mapping[str, Any], peak_lr: float) -> float:
+    """A trial's weight decay, carried to its batch size where that is asked for."""
+    base_lr: float | None = values["base_lr"]
+    weight_decay: float = values["weight_decay"]
+    if base_lr is None or values["weight_decay_scaling"] == "none":
+        return weight_decay
+    return scaled_weight_decay(weight_decay, base_lr=base_lr, peak_lr=peak_lr, **_sizes(values))
 
 
 _USUAL: Mapping[str, Mapping[str, float]] = {
@@ -272,12 +314,13 @@ def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
     )
     if base_lr is None:
         return settings
-    return scale_optimizer(
-        settings,
-        base_batch_size=values["base_batch_size"],
-        global_batch_size=values["global_batch_size"],
-        rule=values["lr_scaling_rule"],
-    )
+    rule: str = values["lr_scaling_rule"]
+    scaled = scale_optimizer(settings, rule=rule, **_sizes(values))
+    if values["beta2_scaling"] == "none":
+        return scaled
+    if rule == "adam_sde":
+        raise RuleDomainError("adam_sde moves beta2 itself, so token_half_life cannot")
+    return replace(scaled, beta2=scaled_beta2(settings.beta2, **_sizes(values)))
 
 
 def _ceil(value: float) -> int:
@@ -285,8 +328,21 @@ def _ceil(value: float) -> int:
     return math.ceil(value - 1e-9)
 
 
-def num_steps_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int | None:
-    """Optimizer steps that the budget allows at a batch size, rounded up; None for seconds.
+def batch_ramp_of(values: Mapping[str, Any]) -> BatchRamp:
+    """How the batch of a trial with these hyperparameters grows.
+
+    A ramp by every_examples has no end of its own, so it is listed up to the largest batch.
+    """
+    first: int = values["global_batch_size"]
+    factor: int = values["batch_ramp_factor"]
+    every: int | None = values["batch_ramp_every_examples"]
+    if every is None:
+        return BatchRamp(first, tuple(values["batch_ramp_at_examples"] or ()), factor)
+    return BatchRamp.every(every, first=first, factor=factor, largest=MAX_BATCH_SIZE)
+
+
+def num_steps_of(spec: StudySpec, ramp: BatchRamp, facts: Facts) -> int | None:
+    """Optimizer steps that the budget allows, rounded up; None for seconds.
 
     Raises:
         ValueError: If the budget is in epochs and the data have no end.
@@ -305,9 +361,7 @@ def num_steps_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int |
             if facts.num_train is None:
                 raise ValueError("budget.epochs: an endless stream of examples has no epochs")
             examples = _ceil((budget.epochs or 0) * facts.num_train)
-    return steps_for_examples(
-        examples, global_batch_size=global_batch_size, min_steps=budget.min_steps
-    )
+    return ramp.steps_for(examples, min_steps=budget.min_steps)
 
 
 def transferred(base: Mapping[str, Any], *, global_batch_size: int, rule: str) -> dict[str, Any]:

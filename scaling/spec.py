@@ -4,6 +4,7 @@ Every name that later appears in a recipe, an MLflow run or on a plot axis is de
 `scaling.study_file` reads a file into a `StudySpec`; this module imports neither torch nor Ray.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -38,15 +39,22 @@ NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
 UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
 BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Percentile = Annotated[float, Field(gt=0, lt=100, strict=True)]
+HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
-LR_RULE_PATTERN = r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\))$"
+LR_RULE_PATTERN = (
+    r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\)"
+    r"|surge\((?P<noise_scale>(?!0+(\.0+)?\))\d+(\.\d+)?)\))$"
+)
 
 
 def _is_lr_rule(name: str) -> str:
     if not re.fullmatch(LR_RULE_PATTERN, name):
         raise PydanticCustomError(
-            "lr_rule", "must be none, sqrt, linear, adam_sde or power(EXPONENT), as in power(0.7)"
+            "lr_rule",
+            "must be none, sqrt, linear, adam_sde or power(EXPONENT), as in power(0.7), or "
+            "surge(BNOISE), as in surge(31)",
         )
     return name
 
@@ -60,12 +68,16 @@ LrRule = Annotated[
             "anyOf": [
                 {"enum": ["none", "sqrt", "linear", "adam_sde"]},
                 {"type": "string", "pattern": r"^power\(-?\d+(\.\d+)?\)$"},
+                {"type": "string", "pattern": r"^surge\((?!0+(\.0+)?\))\d+(\.\d+)?\)$"},
             ],
         }
     ),
 ]
 Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
+Beta2Scaling = Literal["none", "token_half_life"]
+WeightDecayScaling = Literal["none", "timescale"]
+WarmupScaling = Literal["steps", "examples"]
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
 TaskName = Literal[
     "text_classification", "token_classification", "question_answering", "causal_lm", "seq2seq",
@@ -347,6 +359,16 @@ class Choice(Section, Generic[T]):
     choice: Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
 
 
+def _require_rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+        raise PydanticCustomError("rising", "values must rise")
+    return values
+
+
+Rising = Annotated[
+    tuple[PositiveInt, ...], Field(min_length=1, max_length=31), AfterValidator(_require_rising)
+]
+RampFactor = Annotated[int, Field(ge=2, le=1024, strict=True)]
 Values = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
 
 
@@ -355,6 +377,13 @@ class Fixed(Section):
 
     global_batch_size: BatchSize | None = None
     """Examples per optimizer step."""
+    batch_ramp_every_examples: PositiveInt | None = None
+    """The batch grows by batch_ramp_factor each time so many examples have been seen;
+    global_batch_size is the first one."""
+    batch_ramp_at_examples: Rising | None = None
+    """The batch grows after these numbers of examples; give this or batch_ramp_every_examples."""
+    batch_ramp_factor: RampFactor = 2
+    """How many times larger the batch becomes each time it grows."""
     peak_lr: PositiveFloat | None = None
     """Learning rate at the end of warmup."""
     base_lr: PositiveFloat | None = None
@@ -362,7 +391,14 @@ class Fixed(Section):
     base_batch_size: BatchSize | None = None
     """Examples per step at which base_lr holds."""
     lr_scaling_rule: LrRule = "none"
-    """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT)."""
+    """How base_lr moves with the batch: none, sqrt, linear, adam_sde, power(EXPONENT) or
+    surge(BNOISE), BNOISE the gradient noise scale in examples."""
+    beta2_scaling: Beta2Scaling = "none"
+    """token_half_life: beta2 forgets over as many examples at every batch size."""
+    weight_decay_scaling: WeightDecayScaling = "none"
+    """timescale: weights are averaged over as many examples at every batch size."""
+    warmup_scaling: WarmupScaling = "steps"
+    """Whether warmup_steps stay as many steps, or as many examples, at every batch size."""
     warmup_steps: NonNegativeInt | None = None
     """Steps of linear warmup; give this, warmup_ratio or warmup_examples."""
     warmup_ratio: BelowOne | None = None
@@ -392,7 +428,14 @@ class Fixed(Section):
     nesterov: bool = False
     """sgd looks ahead along its momentum (muon always does)."""
     clip_norm: PositiveFloat | None = None
-    """Largest norm of the global gradient; null leaves it alone."""
+    """Largest norm of the global gradient; null leaves it alone. Give this, clip_value or
+    clip_percentile."""
+    clip_value: PositiveFloat | None = None
+    """Largest size of any entry of the global gradient."""
+    clip_percentile: Percentile | None = None
+    """Clip the global gradient to this percentile of its norms in the last clip_history_steps."""
+    clip_history_steps: HistorySteps = 1000
+    """Steps whose gradient norms clip_percentile is of."""
     weight_average_half_life_examples: PositiveFloat | None = None
     """Evaluate an exponential average of the weights with this half-life, in examples."""
 
@@ -401,10 +444,15 @@ class Scientific(Section):
     """Hyperparameters that the question compares: each combination of values is a cell."""
 
     global_batch_size: Values[BatchSize] | None = None
+    batch_ramp_every_examples: Values[PositiveInt | None] | None = None
+    batch_ramp_factor: Values[RampFactor] | None = None
     peak_lr: Values[PositiveFloat] | None = None
     base_lr: Values[PositiveFloat] | None = None
     base_batch_size: Values[BatchSize] | None = None
     lr_scaling_rule: Values[LrRule] | None = None
+    beta2_scaling: Values[Beta2Scaling] | None = None
+    weight_decay_scaling: Values[WeightDecayScaling] | None = None
+    warmup_scaling: Values[WarmupScaling] | None = None
     warmup_steps: Values[NonNegativeInt] | None = None
     warmup_ratio: Values[BelowOne] | None = None
     warmup_examples: Values[NonNegativeInt] | None = None
@@ -420,6 +468,9 @@ class Scientific(Section):
     momentum: Values[BelowOne] | None = None
     nesterov: Values[bool] | None = None
     clip_norm: Values[PositiveFloat | None] | None = None
+    clip_value: Values[PositiveFloat | None] | None = None
+    clip_percentile: Values[Percentile | None] | None = None
+    clip_history_steps: Values[HistorySteps] | None = None
     weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
 
 
@@ -427,9 +478,14 @@ class Nuisance(Section):
     """Hyperparameters that are searched again inside every cell."""
 
     global_batch_size: Choice[BatchSize] | None = None
+    batch_ramp_every_examples: Choice[PositiveInt | None] | None = None
+    batch_ramp_factor: Choice[RampFactor] | None = None
     peak_lr: Distribution[PositiveFloat] | None = None
     base_lr: Distribution[PositiveFloat] | None = None
     lr_scaling_rule: Choice[LrRule] | None = None
+    beta2_scaling: Choice[Beta2Scaling] | None = None
+    weight_decay_scaling: Choice[WeightDecayScaling] | None = None
+    warmup_scaling: Choice[WarmupScaling] | None = None
     warmup_steps: Choice[NonNegativeInt] | None = None
     warmup_ratio: Distribution[BelowOne] | None = None
     warmup_examples: Choice[NonNegativeInt] | None = None
@@ -445,6 +501,9 @@ class Nuisance(Section):
     momentum: Distribution[BelowOne] | None = None
     nesterov: Choice[bool] | None = None
     clip_norm: Distribution[PositiveFloat | None] | None = None
+    clip_value: Distribution[PositiveFloat | None] | None = None
+    clip_percentile: Distribution[Percentile | None] | None = None
+    clip_history_steps: Choice[HistorySteps] | None = None
     weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
 
     def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:

@@ -2,6 +2,7 @@
 
 # pyright: strict
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from os import R_OK, access
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from scaling.batching import nearest_feasible, steps_for_examples
+from scaling.batching import BatchRamp, nearest_feasible
 from scaling.issues import NO_VALUE, Issue, did_you_mean, first_line, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
     BUILTIN_MODELS,
     BUILTIN_SOURCES,
     DATA_SUFFIXES,
+    MAX_BATCH_SIZE,
     CausalLm,
     Choice,
     DataSpec,
@@ -228,6 +230,65 @@ def _adam_sde(spec: StudySpec) -> Iterator[Issue]:
                 yield Issue(place.path, f"from batch {base} to {batch}: {error}", place.value)
 
 
+def _surge(spec: StudySpec) -> Iterator[Issue]:
+    """Surge is about optimizers that go by the gradient's sign, as Adam does."""
+    others = sorted(_possible(spec, "optimizer") & {"sgd", "lars", "muon"})
+    if not others:
+        return
+    rules = [(p.path, rule) for p in _places(spec, "lr_scaling_rule") for rule in p.values]
+    if spec.transfer is not None:
+        rules += [("transfer.rules", rule) for rule in spec.transfer.rules]
+    for path, rule in rules:
+        if rule.startswith("surge"):
+            yield Issue(path, f"surge is about optimizers like Adam, not {', '.join(others)}", rule)
+
+
+def _co_scaling(spec: StudySpec) -> Iterator[Issue]:
+    """What moves beside the rate: with a base to move from, and something to move."""
+    beta2 = _moving(spec, "beta2_scaling", "token_half_life")
+    decay = _moving(spec, "weight_decay_scaling", "timescale")
+    warmup = _moving(spec, "warmup_scaling", "examples")
+    optimizers = _possible(spec, "optimizer")
+    if not _places(spec, "base_lr") and spec.transfer is None:
+        for place in beta2 + decay + warmup:
+            yield Issue(
+                place.path, "has no base to scale from: give base_lr, or transfer", place.value
+            )
+    rules = {*_possible(spec, "lr_scaling_rule"), *(spec.transfer.rules if spec.transfer else ())}
+    for place in beta2:
+        if others := sorted(optimizers - {"adamw", "lamb", "muon"}):
+            yield Issue(
+                place.path,
+                f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks",
+                place.value,
+            )
+        if "adam_sde" in rules:
+            yield Issue(place.path, "adam_sde moves beta2 itself", place.value, "none")
+    for place in decay:
+        if others := sorted(optimizers & {"lamb", "lars"}):
+            yield Issue(
+                place.path,
+                f"the trust ratio of {', '.join(others)} takes the decay in, so lr × weight_decay "
+                "sets no timescale",
+                place.value,
+                "none",
+            )
+        if _possible(spec, "weight_decay") == {0.0}:
+            yield Issue(place.path, "has no effect without weight_decay", place.value)
+    for place in warmup:
+        if not _places(spec, "warmup_steps"):
+            yield Issue(
+                place.path,
+                "has no effect without warmup_steps (warmup_ratio and warmup_examples say what "
+                "they keep)",
+                place.value,
+            )
+
+
+def _moving(spec: StudySpec, name: str, value: str) -> list[_Place]:
+    return [place for place in _places(spec, name) if value in place.values]
+
+
 def _listed_values(spec: StudySpec, name: str) -> list[Any]:
     return [value for place in _places(spec, name) for value in place.values]
 
@@ -266,14 +327,13 @@ def _warmup_fits(spec: StudySpec) -> Iterator[Issue]:
             )
     for place in _places(spec, "warmup_examples"):
         for batch in _batches_of(spec, place):
-            num_steps = _fewest_steps(spec, (batch,))
-            if num_steps is not None and max(place.values) > num_steps * batch:
+            examples = min(_examples_of_runs(spec, batch), default=math.inf)
+            if max(place.values) > examples:
                 yield Issue(
                     place.path,
-                    f"outlasts the run, which has {num_steps * batch} examples at "
-                    f"global_batch_size {batch}",
+                    f"outlasts the run, which has {examples} examples at global_batch_size {batch}",
                     max(place.values),
-                    f"at most {num_steps * batch}",
+                    f"at most {examples}",
                 )
                 break
 
@@ -306,14 +366,101 @@ def _batches_of(spec: StudySpec, place: _Place) -> tuple[int, ...]:
 
 def _fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
     """Steps of the shortest trial; None where the budget does not say."""
+    if not batches:
+        steps = spec.budget.steps
+        return None if steps is None else max(steps, spec.budget.min_steps)
+    known = (_steps_of(spec, ramp) for ramp in _ramps(spec, max(batches)))
+    return min((steps for steps in known if steps is not None), default=None)
+
+
+def _examples_of_runs(spec: StudySpec, batch: int) -> list[int]:
+    """Examples of trials that start at a batch size, by how it grows; empty where not known."""
+    known = ((ramp, _steps_of(spec, ramp)) for ramp in _ramps(spec, batch))
+    return [ramp.examples_after(steps) for ramp, steps in known if steps is not None]
+
+
+def _steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
     budget = spec.budget
     if budget.steps is not None:
         return max(budget.steps, budget.min_steps)
-    if budget.examples is not None and batches:
-        return steps_for_examples(
-            budget.examples, global_batch_size=max(batches), min_steps=budget.min_steps
-        )
+    if budget.examples is not None:
+        return ramp.steps_for(budget.examples, min_steps=budget.min_steps)
     return None
+
+
+def _ramps(spec: StudySpec, batch: int) -> list[BatchRamp]:
+    """Every way in which the batch of a trial may grow from this size."""
+    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    ramps: list[BatchRamp] = []
+    for every, at, factor in itertools.product(*(_possible(spec, name) for name in names)):
+        if every is None:
+            ramps.append(BatchRamp(batch, at or (), factor))
+        else:
+            ramps.append(BatchRamp.every(every, first=batch, factor=factor, largest=MAX_BATCH_SIZE))
+    return ramps
+
+
+_RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
+
+
+def _batch_ramp(spec: StudySpec) -> Iterator[Issue]:
+    """A batch that grows does so within the run, one size at a time."""
+    yield from _at_most_one(spec, _RAMPS)
+    places = [
+        place
+        for name in _RAMPS
+        for place in _places(spec, name)
+        if any(value is not None for value in place.values)
+    ]
+    if not places:
+        for place in _places(spec, "batch_ramp_factor"):
+            yield Issue(place.path, "has no effect without a batch ramp", place.value)
+    for place in places:
+        every = place.path.endswith(_RAMPS[0])
+        if spec.target is not None and spec.scientific.global_batch_size is not None:
+            yield Issue(
+                place.path,
+                "the critical batch size is fitted to steps to target at constant batches; drop "
+                "target, or take global_batch_size out of scientific",
+                place.value,
+            )
+        if every and spec.budget.seconds is not None:
+            yield Issue(
+                place.path,
+                "a budget in seconds does not say how far the batch grows; give "
+                "batch_ramp_at_examples",
+                place.value,
+            )
+        yield from _ramp_fits(spec, place, every=every)
+
+
+def _ramp_fits(spec: StudySpec, place: _Place, *, every: bool) -> Iterator[Issue]:
+    """Each growth comes before the end of some run, and after a step of the size before."""
+    batches = _batches_of(spec, place)
+    ends = [
+        ramp.examples_after(steps - 1)  # where the last step starts
+        for batch in batches
+        for ramp in _ramps(spec, batch)
+        if (steps := _steps_of(spec, ramp)) is not None
+    ]
+    values = [value for value in place.values if value is not None]
+    last = max(values) if every else values[0][-1]
+    if ends and last > max(ends):
+        yield Issue(place.path, "is past the end of every run", last, f"at most {max(ends)}")
+    for ramp in (ramp for batch in batches[-1:] for ramp in _ramps(spec, batch)):
+        steps = _steps_of(spec, ramp)
+        if steps is not None:
+            ramp = ramp.up_to(steps)
+        elif every:
+            continue
+        if ramp.skips:
+            yield Issue(
+                place.path,
+                f"a batch that grows {ramp.factor}-fold from {ramp.first} passes two of its "
+                "marks in one step; space them wider",
+                place.value,
+            )
+            return
 
 
 def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
@@ -403,6 +550,13 @@ def _without_effect(spec: StudySpec) -> Iterator[Issue]:
                     place.value,
                     f"only with {of} {' or '.join(sorted(useful))}",
                 )
+
+
+def _one_clipping(spec: StudySpec) -> Iterator[Issue]:
+    yield from _at_most_one(spec, ("clip_norm", "clip_value", "clip_percentile"))
+    if _possible(spec, "clip_percentile") == {None}:
+        for place in _places(spec, "clip_history_steps"):
+            yield Issue(place.path, "has no effect without clip_percentile", place.value)
 
 
 def _nesterov(spec: StudySpec) -> Iterator[Issue]:
@@ -516,7 +670,7 @@ def _early_stopping(spec: StudySpec) -> Iterator[Issue]:
     if early.first_rung_examples is None or spec.budget.measure not in ("steps", "examples"):
         return
     batches = _possible(spec, "global_batch_size") - {None}
-    longest = max((size * (_fewest_steps(spec, (size,)) or 0) for size in batches), default=0)
+    longest = max((n for size in batches for n in _examples_of_runs(spec, size)), default=0)
     if early.first_rung_examples >= longest:
         yield Issue(
             "search.early_stopping.first_rung_examples",
@@ -557,7 +711,7 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
                 optimizer,
                 "sgd, adamw, lion",
             )
-    for place in _places(spec, "clip_norm"):
+    for place in _places(spec, "clip_norm") + _places(spec, "clip_percentile"):
         if any(value is not None for value in place.values):
             yield Issue(
                 place.path,
@@ -796,14 +950,18 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _data: frozenset({"workload"}),
     _one_section: frozenset(_RECIPE_SECTIONS),
     _batch_sizes: frozenset({*_RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
+    _batch_ramp: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _one_rate: frozenset(_RECIPE_SECTIONS),
     _base_of_rate: frozenset(_RECIPE_SECTIONS),
     _adam_sde: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _surge: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _co_scaling: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _one_warmup: frozenset(_RECIPE_SECTIONS),
     _warmup_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _decay_fits: frozenset({*_RECIPE_SECTIONS, "budget"}),
     _without_effect: frozenset(_RECIPE_SECTIONS),
     _nesterov: frozenset(_RECIPE_SECTIONS),
+    _one_clipping: frozenset(_RECIPE_SECTIONS),
     _recipes: frozenset({"scientific", "cell_recipes"}),
     _horizon: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
     _objective: frozenset({"search", "target"}),

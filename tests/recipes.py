@@ -27,12 +27,15 @@ TINY_MBART = {
 }  # fmt: skip
 EVALUATION = Evaluation(every_steps=5, num_examples=50)
 DEFAULTS: dict[str, Any] = {
-    "seed": 1, "world_size": 1, "budget_seconds": None, "base_lr": None, "base_batch_size": None,
-    "lr_scaling_rule": "none", "warmup_steps": 0, "warmup_ratio": None,
+    "seed": 1, "world_size": 1, "batch_ramp_at_examples": (), "batch_ramp_factor": 2,
+    "budget_seconds": None, "base_lr": None, "base_batch_size": None,
+    "lr_scaling_rule": "none", "beta2_scaling": "none", "weight_decay_scaling": "none",
+    "warmup_scaling": "steps", "warmup_steps": 0, "warmup_ratio": None,
     "warmup_examples": None, "schedule": "constant", "decay_ratio": 0.2, "decay_shape": "linear",
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "nesterov": False,
-    "clip_norm": None, "weight_average_half_life_examples": None,
+    "clip_norm": None, "clip_value": None, "clip_percentile": None, "clip_history_steps": 1000,
+    "weight_average_half_life_examples": None,
     "strategy": "ddp", "precision": "fp32", "activation_checkpointing": False, "compile": False,
 }  # fmt: skip
 

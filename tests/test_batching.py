@@ -3,6 +3,7 @@
 import pytest
 
 from scaling.batching import (
+    BatchRamp,
     BatchSplit,
     nearest_feasible,
     rank_slice,
@@ -105,6 +106,49 @@ def test_steps_round_up_to_the_floor(
 def test_steps_refuse_negative_counts(examples: int, batch: int, floor: int) -> None:
     with pytest.raises(ValueError, match="must"):
         steps_for_examples(examples, global_batch_size=batch, min_steps=floor)
+
+
+RAMP = BatchRamp(4, at_examples=(10, 40), factor=2)
+
+
+def test_a_ramp_by_hand() -> None:
+    # 4 at 0, 4, 8 (12 seen); 8 at 12, 20, 28, 36 (44 seen); 16 from there on.
+    starts = [0, 4, 8, 12, 20, 28, 36, 44, 60, 76]
+    assert [RAMP.size_at(start) for start in starts] == [4, 4, 4, 8, 8, 8, 8, 16, 16, 16]
+    assert [RAMP.examples_after(steps) for steps in range(10)] == starts
+    for examples, steps in [(0, 0), (1, 1), (12, 3), (13, 4), (44, 7), (45, 8), (60, 8), (61, 9)]:
+        assert RAMP.steps_for(examples, min_steps=0) == steps
+    assert RAMP.steps_for(12, min_steps=8) == 8
+    assert [len(RAMP.up_to(steps).at_examples) for steps in range(10)] == [0] * 4 + [1] * 4 + [
+        2
+    ] * 2
+    assert not RAMP.skips
+
+
+def test_a_ramp_by_every_so_many_examples_ends_at_the_largest_batch() -> None:
+    ramp = BatchRamp.every(100, first=3, factor=4, largest=200)
+    assert ramp == BatchRamp(3, (100, 200, 300), 4)
+    assert BatchRamp.every(100, first=3, factor=4, largest=11) == BatchRamp(3, (), 4)
+
+
+def test_no_ramp_is_a_constant_batch() -> None:
+    for examples, floor in [(0, 0), (1, 1), (65, 2), (1000, 900)]:
+        found = BatchRamp(16).steps_for(examples, min_steps=floor)
+        assert found == steps_for_examples(examples, global_batch_size=16, min_steps=floor)
+    assert BatchRamp(16).examples_after(7) == 112
+
+
+def test_a_step_that_passes_two_marks_grows_twice() -> None:
+    ramp = BatchRamp(8, at_examples=(2, 5, 9), factor=3)
+    # 8 seen past 2 and 5: × 9; then past 9 too: × 27.
+    assert [ramp.examples_after(steps) for steps in range(4)] == [0, 8, 80, 296]
+    assert ramp.skips
+
+
+@pytest.mark.parametrize(("examples", "floor"), [(-1, 0), (0, -1)])
+def test_a_ramp_refuses_negative_counts(examples: int, floor: int) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        RAMP.steps_for(examples, min_steps=floor)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8, 16])

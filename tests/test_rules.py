@@ -9,11 +9,16 @@ from scaling.rules import (
     RuleDomainError,
     lr_exponent,
     scale_optimizer,
+    scaled_beta2,
     scaled_lr,
+    scaled_warmup_steps,
+    scaled_weight_decay,
+    surge,
+    token_half_life,
 )
 
 TUNED = OptimizerSettings(peak_lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
-RULES = ["none", "sqrt", "linear", "adam_sde", "power(0.7)", "power(-0.25)"]
+RULES = ["none", "sqrt", "linear", "adam_sde", "power(0.7)", "power(-0.25)", "surge(31)"]
 
 
 def as_tuple(settings: OptimizerSettings) -> tuple[float, float, float, float]:
@@ -30,6 +35,8 @@ def as_tuple(settings: OptimizerSettings) -> tuple[float, float, float, float]:
         ("power(0.25)", 1.4142135623730951e-3, 7.0710678118654752e-4),
         ("power(-1)", 2.5e-4, 4e-3),
         ("power(0)", 1e-3, 1e-3),
+        # f(4) = 4 / 5, f(16) = 1, f(64) = 4 / 5 at B_noise 16
+        ("surge(16)", 8e-4, 8e-4),
     ],
 )
 def test_scaled_lr(rule: str, at_64: float, at_4: float) -> None:
@@ -54,7 +61,86 @@ def test_adam_sde_checks_beta2_too() -> None:
         scale_optimizer(settings, base_batch_size=1, global_batch_size=10, rule="adam_sde")
 
 
-@pytest.mark.parametrize("rule", ["none", "sqrt", "linear", "power(0.7)"])
+@pytest.mark.parametrize(
+    ("base", "batch", "ratio"), [(2, 4, 4 / 3), (31, 124, 0.8), (124, 31, 1.25), (1, 961, 1.0)]
+)
+def test_surge_by_hand(base: int, batch: int, ratio: float) -> None:
+    # Case 7, B_noise = 31: f(4) / f(2) = 1.333 (rounded there), f(124) / f(31) = .8.
+    found = scaled_lr(1e-3, base_batch_size=base, global_batch_size=batch, rule="surge(31)")
+    assert found == pytest.approx(1e-3 * ratio, rel=1e-3 if base == 2 else 1e-12)
+    assert surge(batch, 31) / surge(base, 31) == pytest.approx(ratio, rel=1e-3)
+
+
+def test_surge_is_no_power() -> None:
+    with pytest.raises(ValueError, match="not a power"):
+        lr_exponent("surge(31)")
+
+
+def test_beta2_by_token_half_life() -> None:
+    # Case 7: .95 at 512 × 1024 tokens is 7.085M tokens, and .999900 at B = 1.
+    assert token_half_life(0.95, tokens_per_step=512 * 1024) == pytest.approx(7.085e6, rel=1e-4)
+    found = scaled_beta2(0.95, base_batch_size=512, global_batch_size=1)
+    assert found == pytest.approx(0.999900, abs=5e-7)
+    assert token_half_life(found, tokens_per_step=1024) == pytest.approx(7.085e6, rel=1e-4)
+    assert scaled_beta2(0.5, base_batch_size=8, global_batch_size=16) == 0.25
+    assert scaled_beta2(0.0, base_batch_size=8, global_batch_size=16) == 0.0
+
+
+@pytest.mark.parametrize(("beta2", "base", "batch"), [(0.5, 1, 2000), (1 - 2**-53, 10**9, 1)])
+def test_a_beta2_that_rounds_away_is_refused(beta2: float, base: int, batch: int) -> None:
+    with pytest.raises(RuleDomainError, match="token_half_life carries beta2"):
+        scaled_beta2(beta2, base_batch_size=base, global_batch_size=batch)
+
+
+@pytest.mark.parametrize(
+    ("rule", "batch", "decay"),
+    # 0.1 at 16 with rate .01: a timescale of 1000 steps, 16,000 examples.
+    [("none", 64, 0.4), ("sqrt", 64, 0.2), ("linear", 64, 0.1), ("none", 4, 0.025)],
+)
+def test_weight_decay_by_its_timescale(rule: str, batch: int, decay: float) -> None:
+    peak_lr = scaled_lr(0.01, base_batch_size=16, global_batch_size=batch, rule=rule)
+    found = scaled_weight_decay(
+        0.1, base_lr=0.01, peak_lr=peak_lr, base_batch_size=16, global_batch_size=batch
+    )
+    assert found == pytest.approx(decay, rel=1e-12)
+    assert batch / (peak_lr * found) == pytest.approx(16_000, rel=1e-12)
+
+
+def test_a_timescale_of_one_step_is_refused() -> None:
+    with pytest.raises(RuleDomainError, match=r"lr × weight_decay < 1, but 0.01 × 102.4 = 1.024"):
+        scaled_weight_decay(
+            0.1, base_lr=0.01, peak_lr=0.01, base_batch_size=1, global_batch_size=1024
+        )
+
+
+def test_warmup_over_the_same_examples() -> None:
+    assert scaled_warmup_steps(30, base_batch_size=16, global_batch_size=64) == 7.5
+    assert scaled_warmup_steps(30, base_batch_size=16, global_batch_size=4) == 120
+
+
+def test_what_moves_beside_the_rate_in_two_hops_equals_one() -> None:
+    for a, b, c in itertools.product([16, 24, 64], [8, 40, 96], [1, 16, 100]):
+        hops = [{"base_batch_size": a, "global_batch_size": b}]
+        hops.append({"base_batch_size": b, "global_batch_size": c})
+        one = {"base_batch_size": a, "global_batch_size": c}
+        rates = [1e-3, 2e-3, 5e-4]
+        beta2 = scaled_beta2(scaled_beta2(0.99, **hops[0]), **hops[1])
+        assert beta2 == pytest.approx(scaled_beta2(0.99, **one), rel=1e-12)
+        decay = scaled_weight_decay(0.1, base_lr=rates[0], peak_lr=rates[1], **hops[0])
+        decay = scaled_weight_decay(decay, base_lr=rates[1], peak_lr=rates[2], **hops[1])
+        expected = scaled_weight_decay(0.1, base_lr=rates[0], peak_lr=rates[2], **one)
+        assert decay == pytest.approx(expected, rel=1e-12)
+        warmup = scaled_warmup_steps(scaled_warmup_steps(30, **hops[0]), **hops[1])
+        assert warmup == pytest.approx(scaled_warmup_steps(30, **one), rel=1e-12)
+
+
+@pytest.mark.parametrize("beta2", [-0.1, 1.0, float("nan")])
+def test_a_beta2_that_is_none_is_refused(beta2: float) -> None:
+    with pytest.raises(ValueError, match="beta2"):
+        scaled_beta2(beta2, base_batch_size=1, global_batch_size=2)
+
+
+@pytest.mark.parametrize("rule", ["none", "sqrt", "linear", "power(0.7)", "surge(31)"])
 def test_other_rules_move_the_rate_alone(rule: str) -> None:
     scaled = scale_optimizer(TUNED, base_batch_size=16, global_batch_size=1024, rule=rule)
     assert as_tuple(scaled)[1:] == as_tuple(TUNED)[1:]
@@ -87,7 +173,20 @@ def test_exponent(rule: str, exponent: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["Linear", "power", "power()", "power(x)", "power(1e3)", "", "sqrt\n"]
+    "rule",
+    [
+        "Linear",
+        "power",
+        "power()",
+        "power(x)",
+        "power(1e3)",
+        "",
+        "sqrt\n",
+        "surge",
+        "surge(0)",
+        "surge(0.0)",
+        "surge(-3)",
+    ],
 )
 def test_unknown_rule(rule: str) -> None:
     with pytest.raises(ValueError, match="unknown rule"):

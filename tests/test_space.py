@@ -113,6 +113,23 @@ def test_base_lr_is_carried_by_its_rule() -> None:
     assert recipe.base_lr == 0.01
 
 
+def test_a_batch_that_grows_is_resolved_to_where_it_does() -> None:
+    spec = study(nuisance={"peak_lr": {"choice": [0.1]}}, search={"trials_per_cell": 1})
+    cell = {"global_batch_size": 16}
+
+    def resolved(**choices: Any) -> Any:
+        values = hyperparameters(spec, cell, {"peak_lr": 0.1, **choices})
+        return resolve(spec, values, seed=0, facts=DATA)
+
+    ramped = resolved(batch_ramp_every_examples=300, batch_ramp_factor=3, warmup_examples=400)
+    # 19 of 16 (304), 7 of 48 (640), 2 of 144 (928), 1 of 432: the budget is 1000 examples.
+    assert ramped.batch_ramp_at_examples == (300, 600, 900)
+    assert (ramped.num_steps, ramped.warmup_steps) == (29, 21)
+    assert (ramped.micro_batch_size, ramped.grad_accum_steps) == (16, 1)
+    assert resolved().batch_ramp_at_examples == ()
+    assert resolved(batch_ramp_at_examples=(500,)).num_steps == 32 + 16
+
+
 @pytest.mark.parametrize(
     ("batch", "warmup", "steps"),
     [
@@ -152,6 +169,48 @@ def test_what_is_left_out_is_what_the_optimizers_paper_uses(
     assert (recipe.momentum, recipe.beta2, recipe.eps) == (momentum, beta2, eps)
     given = hyperparameters(spec, {"global_batch_size": 16}, choices | {"beta2": 0.5})
     assert resolve(spec, given, seed=0, facts=DATA).beta2 == 0.5
+
+
+def test_what_moves_beside_the_rate() -> None:
+    spec = study(
+        nuisance={"base_lr": {"log_uniform": [1e-3, 1e-1]}},
+        fixed={
+            "base_batch_size": 16, "lr_scaling_rule": "sqrt", "weight_decay": 0.1,
+            "weight_decay_scaling": "timescale", "beta2_scaling": "token_half_life",
+            "warmup_steps": 10, "warmup_scaling": "examples",
+        },
+    )  # fmt: skip
+    values = hyperparameters(spec, {"global_batch_size": 64}, {"base_lr": 0.01})
+    recipe = resolve(spec, values, seed=0, facts=DATA)
+    assert recipe.peak_lr == pytest.approx(0.02)
+    assert recipe.weight_decay == pytest.approx(0.2)
+    assert recipe.beta2 == pytest.approx(0.999**4)
+    assert recipe.warmup_steps == 3  # 2.5 rounded up
+    sde = {**values, "lr_scaling_rule": "adam_sde"}
+    with pytest.raises(ValueError, match="adam_sde moves beta2 itself"):
+        resolve(spec, sde, seed=0, facts=DATA)
+
+
+def test_transfer_moves_more_than_the_rate_where_fixed_says_so() -> None:
+    spec = study(
+        fixed={
+            "weight_decay": 0.1, "weight_decay_scaling": "timescale", "warmup_steps": 8,
+            "warmup_scaling": "examples", "beta2_scaling": "token_half_life",
+        },
+        nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+        transfer={"base_batch_size": 16, "rules": ["none", "surge(32)"], "num_seeds": 1},
+    )  # fmt: skip
+    best = best_records(spec)
+    assert (best[0].recipe.weight_decay, best[0].recipe.warmup_steps) == (0.1, 8)
+    trials, refused = planned_replicates(spec, best, DATA)
+    assert not refused
+    none, surged = (trial.recipe for trial in trials)
+    assert none is not None
+    assert surged is not None
+    assert none.weight_decay == pytest.approx(0.4)
+    assert surged.peak_lr == pytest.approx(none.peak_lr)  # B_noise lies half-way between
+    assert none.beta2 == pytest.approx(0.999**4)
+    assert none.warmup_steps == 2
 
 
 def test_cell_recipes_win_over_fixed() -> None:

@@ -41,11 +41,15 @@ def measured_speeds(
 def _recipe(spec: StudySpec, facts: Facts, batch: int, world_size: int) -> Recipe:
     values = hyperparameters(spec, cells(spec)[0], {}) | {
         "global_batch_size": batch,
+        "batch_ramp_every_examples": None,
+        "batch_ramp_at_examples": None,
         "peak_lr": _PROBE_LR,
         "base_lr": None,
         "base_batch_size": None,
         "lr_scaling_rule": "none",
         "schedule": "constant",
+        "beta2_scaling": "none",
+        "weight_decay_scaling": "none",
         "warmup_steps": 0,
         "warmup_ratio": None,
         "warmup_examples": None,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scaling.space import Facts, cells, hyperparameters, num_steps_of
+from scaling.space import Facts, batch_ramp_of, cells, hyperparameters, num_steps_of
 from scaling.spec import StudySpec
 
 MAX_WORLD_SIZE = 16
@@ -60,10 +60,17 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
         others = [b for b in spec.batch_sizes() if b != spec.transfer.base_batch_size]
         after += others * len(spec.transfer.rules) * spec.transfer.num_seeds
     return [
-        Work(tuple((size, (num_steps_of(spec, size, facts) or 0) * size) for size in sizes))
+        Work(tuple((size, _num_examples(spec, size, facts)) for size in sizes))
         for sizes in (search, after)
         if sizes
     ]
+
+
+def _num_examples(spec: StudySpec, size: int, facts: Facts) -> int:
+    """Examples of a trial that starts at a batch size; 0 for a budget in seconds."""
+    values = hyperparameters(spec, cells(spec)[0], {}) | {"global_batch_size": size}
+    ramp = batch_ramp_of(values)
+    return ramp.examples_after(num_steps_of(spec, ramp, facts) or 0)
 
 
 def _batches(spec: StudySpec, cell: Mapping[str, object]) -> Sequence[int]:

@@ -15,24 +15,29 @@ from scaling.training.sharding import whole_weights
 
 
 class Cadence:
-    """After which steps to evaluate; a study file's `evaluation` section at one batch size."""
+    """After which steps to evaluate; a study file's `evaluation` section."""
 
-    def __init__(self, evaluation: Evaluation, global_batch_size: int) -> None:
+    def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
-        self._global_batch_size = global_batch_size
         self.last_step = 0
 
-    def is_due(self, step: int) -> bool:
-        """Whether to evaluate after `step` steps; asked once for each step, in order."""
-        due = self._reached(step)
+    def is_due(self, step: int, *, examples_before: int, examples: int) -> bool:
+        """Whether to evaluate after `step` steps; asked once for each step, in order.
+
+        Args:
+            step: Steps taken.
+            examples_before: Examples seen before the last of them.
+            examples: Examples seen after it.
+        """
+        due = self._reached(step, examples_before, examples)
         if due:
             self.last_step = step
         return due
 
-    def _reached(self, step: int) -> bool:
-        spec, batch = self._evaluation, self._global_batch_size
+    def _reached(self, step: int, examples_before: int, examples: int) -> bool:
+        spec = self._evaluation
         if spec.every_examples is not None:
-            return step * batch // spec.every_examples > (step - 1) * batch // spec.every_examples
+            return examples // spec.every_examples > examples_before // spec.every_examples
         if spec.every_steps is not None:
             return step % spec.every_steps == 0
         return step >= max(self.last_step + 1, math.ceil(self.last_step * (spec.growth_ratio or 1)))

@@ -23,10 +23,11 @@ from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import State, newest
+from scaling.training.clipping import Clipping
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate, written_metrics
-from scaling.training.gradient import GradientOfBatch, Indices, StepGradient, clip_global_norm
+from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
 from scaling.training.memory import is_out_of_memory
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
@@ -121,13 +122,21 @@ def train(
     return run.outcome("done")
 
 
-def measures_noise_at(step: int, recipe: Recipe, *, num_train: int | None) -> bool:
+def measures_noise_at(
+    step: int, recipe: Recipe, positions: tuple[int, int], *, num_train: int | None
+) -> bool:
     """Whether a step of a run estimates the noise scale.
 
     A batch that crosses into the next epoch is not one sample without replacement, which is
     what the estimator's correction for a finite train set assumes.
+
+    Args:
+        step: Steps before this one.
+        recipe: Of the run.
+        positions: Where the step's examples begin and end in the stream of training data.
+        num_train: Training examples; None for an endless stream.
     """
-    start, stop = (at * recipe.global_batch_size for at in (step, step + 1))
+    start, stop = positions
     is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
     return is_one_sample and step % _noise_period(recipe) == 0
 
@@ -165,9 +174,10 @@ class _Run:
         wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
         self.optimizer = build_optimizer(self.model, recipe)
+        self.clipping = Clipping(recipe)
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
-        self.cadence = Cadence(evaluation, recipe.global_batch_size)
+        self.cadence = Cadence(evaluation)
         self.progress = Progress(self._nothing_since())
         self.measured: list[Measurement] = []
         self.incidents: list[dict[str, Any]] = []
@@ -176,16 +186,21 @@ class _Run:
         self.curvature: Curvature | None = None  # after the last step
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
+        self._examples_before = 0  # the last step
         self._over = False
 
     def positions(self, ahead: int = 0) -> tuple[int, int]:
         """Where the next step's examples stand in the stream of training data."""
-        size, step = self.recipe.global_batch_size, self.progress.step + ahead
-        return step * size, (step + 1) * size
+        ramp, start = self.recipe.batch_ramp, self.progress.examples
+        for _ in range(ahead):
+            start += ramp.size_at(start)
+        return start, start + ramp.size_at(start)
 
     def measures_noise(self) -> bool:
         """Whether the next step estimates the noise scale."""
-        return measures_noise_at(self.progress.step, self.recipe, num_train=self.task.num_train)
+        return measures_noise_at(
+            self.progress.step, self.recipe, self.positions(), num_train=self.task.num_train
+        )
 
     def gradient_that_fits(self, indices: Indices) -> StepGradient:
         """The gradient of a global batch, in micro-batches that fit into memory.
@@ -219,11 +234,10 @@ class _Run:
         self.supervision.note(incident)
 
     def update(self, gradient: StepGradient, started: float) -> None:
-        """Clip by the global norm, step at the schedule's rate, average; count it all."""
+        """Clip the global gradient, step at the schedule's rate, average; count it all."""
         recipe, progress = self.recipe, self.progress
-        clipped = clip_global_norm(
-            self.gradient.parameters, grad_norm=gradient.grad_norm, clip_norm=recipe.clip_norm
-        )
+        start, stop = self.positions()
+        clipped = self.clipping(self.gradient.parameters, grad_norm=gradient.grad_norm)
         progress.lr = lr_at_step(
             progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,
             warmup_steps=recipe.warmup_steps, num_steps=recipe.num_steps,
@@ -233,34 +247,42 @@ class _Run:
         set_lr(self.optimizer, progress.lr)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update()
+            self.average.update(stop - start)
         if gradient.noise is not None:
             progress.noise.add(gradient.noise)
         if gradient.norm_layer_noise is not None:
             progress.norm_layer_noise.add(gradient.norm_layer_noise)
         self.gradient.loss_scale.update(is_finite=True)
         seconds = self._count(gradient, started)
-        progress.since.add(gradient, clipped=clipped, seconds=seconds)
+        progress.since.add(gradient, num_examples=stop - start, clipped=clipped, seconds=seconds)
 
     def skip(self, gradient: StepGradient, started: float) -> None:
         """Leave the weights as they are and try the next step with a smaller loss scale."""
+        start, stop = self.positions()
         self.gradient.loss_scale.update(is_finite=False)
         self.progress.num_skipped += 1
-        self.progress.since.skip(seconds=self._count(gradient, started))
+        seconds = self._count(gradient, started)
+        self.progress.since.skip(num_examples=stop - start, seconds=seconds)
 
     def _count(self, gradient: StepGradient, started: float) -> float:
         """Count a step and what it saw; returns its seconds."""
         seconds = time.perf_counter() - started
-        self.progress.step += 1
-        self.progress.tokens += gradient.num_targets
-        self.progress.seconds += seconds
+        progress = self.progress
+        self._examples_before, progress.examples = self.positions()
+        progress.step += 1
+        progress.tokens += gradient.num_targets
+        progress.seconds += seconds
         self._over = self._budget_is_spent()
         return seconds
 
     def is_evaluated(self) -> bool:
         """Whether to evaluate after the step just taken: at the cadence, and at each rung."""
         at_rung = self._is_at_rung()
-        return self.cadence.is_due(self.progress.step) or at_rung
+        progress = self.progress
+        due = self.cadence.is_due(
+            progress.step, examples_before=self._examples_before, examples=progress.examples
+        )
+        return due or at_rung
 
     def _is_at_rung(self) -> bool:
         """Whether early stopping has a rung between the last measurement and now."""
@@ -268,9 +290,8 @@ class _Run:
         if rule is None or not self.measured or self._over:
             return False
         progress, last = self.progress, self.measured[-1]
-        examples = progress.step * self.recipe.global_batch_size
         before = rungs_passed(rule, examples=last.examples, tokens=last.tokens)
-        return rungs_passed(rule, examples=examples, tokens=progress.tokens) > before
+        return rungs_passed(rule, examples=progress.examples, tokens=progress.tokens) > before
 
     def is_over(self) -> bool:
         """Whether the budget is spent; the same on all workers."""
@@ -354,6 +375,7 @@ class _Run:
             "model": whole(self.model.state_dict(), keeps=keeps),
             "optimizer": whole(self.optimizer.state_dict(), keeps=keeps),
             "loss_scale": self.gradient.loss_scale.state(),
+            "clipping": self.clipping.state(),
             "weight_average": whole(average, keeps=keeps),
             "cadence_last_step": self.cadence.last_step,
             "progress": self.progress.state(),
@@ -382,6 +404,7 @@ class _Run:
         self.model.load_state_dict(placed_model_state(state["model"], self.model))
         self.optimizer.load_state_dict(placed_optimizer_state(state["optimizer"], self.optimizer))
         self.gradient.loss_scale.restore(state["loss_scale"])
+        self.clipping.restore(state["clipping"])
         if self.average is not None:
             self.average.restore(state["weight_average"])
         self.cadence.last_step = state["cadence_last_step"]
@@ -400,11 +423,7 @@ class _Run:
         half_life = self.recipe.weight_average_half_life_examples
         if half_life is None:
             return None
-        return WeightAverage(
-            self.model,
-            half_life_examples=half_life,
-            global_batch_size=self.recipe.global_batch_size,
-        )
+        return WeightAverage(self.model, half_life_examples=half_life)
 
     def _nothing_since(self) -> SinceMeasured:
         return SinceMeasured(torch.zeros((), device=self.workers.device))
@@ -424,12 +443,11 @@ class _Run:
         if self.recipe.precision == "fp16":
             values["num_skipped_steps"] = progress.num_skipped
         if since.num_steps:
-            num_examples = (since.num_steps + since.num_skipped) * self.recipe.global_batch_size
             values |= {
                 "step_loss": loss_sum / since.num_targets,
                 "grad_norm": since.grad_norm_sum / since.num_steps,
                 "clipped_fraction": since.num_clipped / since.num_steps,
-                "examples_per_second": num_examples / since.seconds,
+                "examples_per_second": since.num_examples / since.seconds,
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
@@ -438,7 +456,7 @@ class _Run:
         metrics = self.task.metrics(self.losses["validation"]) | self.written
         return Measurement(
             step=progress.step,
-            examples=progress.step * self.recipe.global_batch_size,
+            examples=progress.examples,
             tokens=progress.tokens,
             seconds=progress.seconds,
             evaluation_seconds=progress.evaluation_seconds,

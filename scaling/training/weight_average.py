@@ -22,17 +22,18 @@ class WeightAverage:
     first step is that step's weights, not a mixture with the initial ones.
     """
 
-    def __init__(self, model: nn.Module, *, half_life_examples: float, global_batch_size: int):
+    def __init__(self, model: nn.Module, *, half_life_examples: float):
         self._weights = list(model.parameters())
-        self._decay = 0.5 ** (global_batch_size / half_life_examples)
-        self._kept = 1.0  # decay to the power of the updates so far
+        self._half_life_examples = half_life_examples
+        self._kept = 1.0  # product of the decays so far
         self._average = [weight.detach().clone() for weight in self._weights]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights after an optimizer step."""
-        self._kept *= self._decay
-        share = (1 - self._decay) / (1 - self._kept)
+    def update(self, num_examples: int) -> None:
+        """Take in the weights after an optimizer step on so many examples."""
+        decay = 0.5 ** (num_examples / self._half_life_examples)
+        self._kept *= decay
+        share = (1 - decay) / (1 - self._kept)
         for average, weight in zip(self._average, self._weights, strict=True):
             average.lerp_(weight, share)
 

@@ -141,6 +141,45 @@ def test_a_rate_that_is_too_large_diverges_and_is_not_an_error() -> None:
         assert all(math.isfinite(value) for value in measurement.scalars().values())
 
 
+def test_a_batch_that_grows_keeps_the_order_of_the_data() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    how = recipe(8, 3e-3, 8, batch_ramp_at_examples=(20, 60), micro_batch_size=4)
+    seen: list[list[int]] = []
+    recorded = _RecordsIndices(task, seen)
+    _, measurements = run(recorded, how, Evaluation(every_examples=40))
+    sizes = [8, 8, 8, 16, 16, 16, 32, 32]
+    order = DataOrder(how.seed, task.num_train).indices(0, sum(sizes)).tolist()
+    assert [len(batch) for batch in seen] == sizes
+    assert [index for batch in seen for index in batch] == order
+    # Seen: 8, 16, 24, 40, 56, 72, 104, 136; multiples of 40 are reached at 40, 104 and 136.
+    assert [(m.step, m.examples) for m in measurements] == [(0, 0), (4, 40), (7, 104), (8, 136)]
+    assert measurements[-1].grad_sq_norm is not None
+
+
+class _RecordsIndices:
+    """A task that keeps which examples each step asks the number of targets of."""
+
+    def __init__(self, task: Task, seen: list[list[int]]) -> None:
+        self._task = task
+        self._seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def num_targets(self, indices: Any) -> int:
+        if len(indices) >= 8:  # parts have their targets counted too
+            self._seen.append(indices.tolist())
+        return self._task.num_targets(indices)
+
+
+def test_a_ramp_without_marks_in_reach_changes_nothing() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    constant = run(task, recipe(8, 3e-3, 6))[1][-1]
+    ramped = run(task, recipe(8, 3e-3, 6, batch_ramp_at_examples=(48,)))[1][-1]
+    assert ramped.validation_loss == constant.validation_loss
+    assert ramped.examples == constant.examples == 48
+
+
 def test_a_directive_stops_the_run() -> None:
     task = prepare_task(quadratic(num_chains=10), EVALUATION)
     how = recipe(4, 0.1, 500, optimizer="sgd", weight_decay=0.0)
@@ -185,17 +224,22 @@ def test_data_order_is_a_stream_of_permutations_cut_into_batches() -> None:
     ],
 )
 def test_cadence(evaluation: Evaluation, batch: int, expected: list[int]) -> None:
-    cadence = Cadence(evaluation, batch)
-    assert [step for step in range(1, 11) if cadence.is_due(step)] == expected
+    cadence = Cadence(evaluation)
+    due = [
+        step
+        for step in range(1, 11)
+        if cadence.is_due(step, examples_before=(step - 1) * batch, examples=step * batch)
+    ]
+    assert due == expected
 
 
 def test_weight_average_is_the_debiased_exponential_mean() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = WeightAverage(model, half_life_examples=8, global_batch_size=8)
+    average = WeightAverage(model, half_life_examples=8)
     for value in (1.0, 3.0, 7.0):
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update()
+        average.update(8)
     with average.in_place():
         # Weights ¼, ½, 1 over 1.75.
         assert float(model.weight.detach()) == pytest.approx((0.25 * 1 + 0.5 * 3 + 7) / 1.75)

@@ -1,0 +1,61 @@
+"""Clipping a global gradient: by its norm, by value, or at a percentile of its past norms."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from scaling.records import Recipe
+from scaling.training.gradient import clip_global_norm
+
+
+class Clipping:
+    """A recipe's clipping; of clip_norm, clip_value and clip_percentile it has one at most.
+
+    With clip_percentile it remembers the norms, before clipping, of the last
+    `clip_history_steps` steps, this one included.
+
+    Source: by norm, Pascanu et al. 2013 (arXiv:1211.5063) algorithm 1; by percentile, AutoClip,
+        Seetharaman et al. 2020 (arXiv:2007.14469), which remembers all steps.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._norms = deque[float](maxlen=recipe.clip_history_steps)
+
+    def __call__(self, parameters: Sequence[nn.Parameter], *, grad_norm: float) -> bool:
+        """Clip the gradients in place; True where that changed one.
+
+        Args:
+            parameters: Their `.grad` is the gradient of the whole global batch.
+            grad_norm: Its norm.
+        """
+        recipe = self._recipe
+        if recipe.clip_value is not None:
+            return _clip_values(parameters, recipe.clip_value)
+        if recipe.clip_percentile is None:
+            return clip_global_norm(parameters, grad_norm=grad_norm, clip_norm=recipe.clip_norm)
+        self._norms.append(grad_norm)
+        limit = float(np.percentile(self._norms, recipe.clip_percentile))
+        # A gradient of 0 has nothing to clip, and clipping to 0 would divide by it.
+        return clip_global_norm(parameters, grad_norm=grad_norm, clip_norm=limit or None)
+
+    def state(self) -> list[float]:
+        """What a continued run needs, for `restore`."""
+        return list(self._norms)
+
+    def restore(self, state: list[float]) -> None:
+        """Go on from what `state` gave."""
+        self._norms.extend(state)
+
+
+def _clip_values(parameters: Sequence[nn.Parameter], clip_value: float) -> bool:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    largest = nn.utils.get_total_norm(gradients, norm_type=torch.inf)
+    if float(largest.full_tensor() if isinstance(largest, DTensor) else largest) <= clip_value:
+        return False
+    nn.utils.clip_grad_value_(parameters, clip_value)
+    return True

@@ -55,7 +55,7 @@ def test_the_package_is_mounted_and_installed(config: dict[str, Any]) -> None:
     for path in local:
         assert (ROOT / path).exists(), path
     installs = [c for c in config["setup_commands"] if "install" in c]
-    assert any('-e "$HOME/scaling[g2p,pos]"' in command for command in installs)
+    assert any('-e "$HOME/scaling[g2p,pos,treebank]"' in command for command in installs)
     assert any('"pip>=25.1"' in command for command in installs)
 
 

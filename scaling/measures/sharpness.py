@@ -182,9 +182,7 @@ class LossSurface:
                     loss_of_part(), self.parameters, create_graph=True, materialize_grads=True
                 )
                 along = self._flat(gradients) @ vector
-            total += self._flat(
-                torch.autograd.grad(along, self.parameters, materialize_grads=True)
-            )
+            total += self._flat(torch.autograd.grad(along, self.parameters, materialize_grads=True))
         return (self.sum_over_workers(total) / self.num_targets).to(vector.dtype)
 
     @staticmethod

@@ -59,7 +59,9 @@ def test_directions_that_hang_together() -> None:
     half = torch.from_numpy(rng.standard_normal((6, 6)))
     matrix, slope = half @ half.T, torch.from_numpy(rng.standard_normal(6))
     f = with_gradient(lambda x: 0.5 * x @ matrix @ x + slope @ x)
-    corners = [torch.tensor(c, dtype=torch.float64) * 0.1 for c in itertools.product((-1, 1), repeat=6)]
+    corners = [
+        torch.tensor(c, dtype=torch.float64) * 0.1 for c in itertools.product((-1, 1), repeat=6)
+    ]
     highest = max(f(corner)[0] for corner in corners)
     zero = torch.zeros(6, dtype=torch.float64)
     assert sharpness(f, zero, epsilon=0.1, num_starts=8) == pytest.approx(100 * highest)

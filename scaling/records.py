@@ -116,6 +116,13 @@ class Measurement:
             1 + the loss, after the last step alone.
         hessian_top_eigenvalue: Largest curvature of the training loss at these weights, likewise.
         examples_per_second: Training throughput since the last measurement.
+        tokens_per_second: Targets that counted in the loss a second, likewise.
+        flops_per_example: Floating-point operations of a forward and backward pass, counted.
+        peak_flops_per_second: The most that the workers' devices could do together: their data
+            sheet's dense peak at this precision, or on a CPU a measured matrix product.
+        model_flop_utilization: flops_per_example × examples_per_second over that peak, 0 … 1.
+        peak_memory_bytes: Most memory allocated on any worker's GPU in this trial; None on CPUs,
+            where a process's memory is not one trial's.
         metrics: Further metrics of the task on the validation subset, as in accuracy.
     """
 
@@ -143,6 +150,11 @@ class Measurement:
     hessian_top_eigenvalue: float | None = None
     examples_per_second: float | None = None
     num_skipped_steps: float | None = None
+    tokens_per_second: float | None = None
+    flops_per_example: float | None = None
+    peak_flops_per_second: float | None = None
+    model_flop_utilization: float | None = None
+    peak_memory_bytes: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def scalars(self) -> dict[str, float]:

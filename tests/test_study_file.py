@@ -401,6 +401,7 @@ TOGETHER: list[Case] = [
     (QUADRATIC, {"resources.compile": True}, "resources.compile", "has no blocks (got true; allowed: false)"),
     (QUADRATIC, {"resources.activation_checkpointing": True}, "resources.activation_checkpointing", "has no blocks"),
     (QUADRATIC, {"resources.precision": "bf16"}, "resources.precision", "(got \"bf16\"; allowed: fp32)"),
+    (QUADRATIC, {"evaluation.sharpness": {}}, "evaluation.sharpness", "noisy_quadratic has none"),
     (QUADRATIC, {"budget": {"epochs": 1}}, "budget.epochs", "has no tokens or epochs (got 1.0; allowed: steps, examples, seconds)"),
     (LM, {"workload.data.source": "builtin:grapheme_to_phonem"}, "workload.data.source", "did you mean grapheme_to_phoneme? (got"),
     (LM, {"workload.data.source": "builtin:mnist"}, "workload.data.source", "there are no such data (got \"builtin:mnist\"; allowed: builtin:grapheme_to_phoneme, builtin:python_topics"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from scaling.analysis.cells import CellResult, cell_results
 from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
 from scaling.analysis.lr_scaling import lr_exponent_estimate
+from scaling.analysis.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.regret import Regret, regrets
 from scaling.analysis.rows import Sweep
 from scaling.analysis.uncertainty import ABSENT, Estimate
@@ -54,6 +55,7 @@ class Findings:
     tradeoff: TradeoffFit
     noise_scale: NoiseScale
     regrets: tuple[Regret, ...]
+    matched_gaps: tuple[MatchedGap, ...]
 
     @property
     def num_search(self) -> int:
@@ -84,6 +86,7 @@ def analyse(sweep: Sweep) -> Findings:
         tradeoff=_tradeoff(cells, one_series),
         noise_scale=_noise_scale(sweep, cells, one_series),
         regrets=regrets(sweep),
+        matched_gaps=matched_gaps(cells),
     )
 
 

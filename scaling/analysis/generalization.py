@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from scaling.analysis.rows import TrialRow
-from scaling.analysis.uncertainty import Estimate, mean_estimate
+from scaling.analysis.uncertainty import Estimate, mean_estimate, root_mean_square
 
 HeldOut = Literal["test_loss", "validation_loss"]
 
@@ -31,7 +31,7 @@ def gap_estimate(rows: Sequence[TrialRow], held_out: HeldOut) -> Estimate:
         gaps.append(loss - row.train_loss)
         errors = (getattr(row, f"{held_out}_stderr"), row.train_loss_stderr)
         sampling.append(math.hypot(*(error or 0.0 for error in errors)))
-    return mean_estimate(gaps, shared_stderr=_root_mean_square(sampling))
+    return mean_estimate(gaps, shared_stderr=root_mean_square(sampling))
 
 
 def loss_estimate(
@@ -41,8 +41,4 @@ def loss_estimate(
     measured = [row for row in rows if getattr(row, split) is not None]
     errors: list[float] = [getattr(row, f"{split}_stderr") or 0.0 for row in measured]
     values: list[float] = [getattr(row, split) for row in measured]
-    return mean_estimate(values, shared_stderr=_root_mean_square(errors))
-
-
-def _root_mean_square(values: Sequence[float]) -> float | None:
-    return math.sqrt(sum(v * v for v in values) / len(values)) if values else None
+    return mean_estimate(values, shared_stderr=root_mean_square(errors))

@@ -5,6 +5,7 @@ from typing import Any
 from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regret import Regret
 from scaling.analysis.uncertainty import LEVEL, Interval
@@ -48,13 +49,37 @@ def summarize(findings: Findings) -> dict[str, Any]:
             "branched": {"value": None, "interval": None},
         },
         "recommendation": _recommendation(recommendation),
+        "matched_gaps": {
+            f"matched_{matched.matched}": _matched(matched, findings.cells)
+            for matched in findings.matched_gaps
+        },
     }
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
+    """`at` is in the unit of what is matched; one entry a cell, in the order of `cells`."""
+    return {
+        "at": _finite(matched.at),
+        "cells": [
+            _name(cell)
+            | {
+                "generalization_gap": _finite(gap.value),
+                "generalization_gap_interval": _pair(gap.interval),
+                "num_seeds": gap.count,
+            }
+            for cell, gap in zip(cells, matched.gaps, strict=True)
+        ],
+    }
+
+
+def _name(cell: CellResult) -> dict[str, Any]:
     only_batch = set(cell.cell) == {"global_batch_size"}
-    return ({} if only_batch else {"cell": dict(cell.cell)}) | {
-        "global_batch_size": cell.global_batch_size,
+    named = {} if only_batch else {"cell": dict(cell.cell)}
+    return named | {"global_batch_size": cell.global_batch_size}
+
+
+def _cell(cell: CellResult) -> dict[str, Any]:
+    return _name(cell) | {
         "num_trials": cell.num_trials,
         "num_seeds": cell.num_seeds,
         "num_censored": cell.num_censored,

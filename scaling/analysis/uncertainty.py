@@ -67,6 +67,11 @@ def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None
     return Estimate(mean, (mean - half, mean + half), count)
 
 
+def root_mean_square(values: Sequence[float]) -> float | None:
+    """The standard error that several with the same sample share; None of none."""
+    return math.sqrt(sum(v * v for v in values) / len(values)) if values else None
+
+
 def ratio_of_means(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
     """Ratio of two paired means of non-negative quantities, with Fieller's interval.
 

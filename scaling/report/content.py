@@ -99,6 +99,24 @@ def _with_interval(value: str, interval: tuple[float, float] | None, digits: int
     return value if interval is None else f"{value}\n{between(interval, digits)}"
 
 
+def matched_gaps_table(findings: Findings) -> Table | None:
+    """The gap at equal progress, one row a cell; None where cells have no curves to compare."""
+    shown = [matched for matched in findings.matched_gaps if matched.at is not None]
+    if not shown:
+        return None
+    units = {
+        "steps": "after {} steps",
+        "examples": "after {} examples",
+        "train_loss": "at train_loss {}",
+    }
+    columns = [units[matched.matched].format(number(matched.at)) for matched in shown]
+    rows = [
+        (_name(cell), *(_with_interval(number(m.gaps[i].value), m.gaps[i].interval) for m in shown))
+        for i, cell in enumerate(findings.cells)
+    ]
+    return Table(("cell", *columns), tuple(rows))
+
+
 def critical_batch_table(findings: Findings) -> Table | None:
     """The three critical batch sizes side by side; None where cells are not batch sizes."""
     if not findings.one_series:
@@ -245,6 +263,8 @@ TERMS = (
     ("train_loss, validation_loss, test_loss", "In nats per target, in evaluation mode on fixed "
      "examples, at the end of the budget. Search picks on validation; confirm reports test."),
     ("generalization gap", "Held-out loss − train_loss: test in confirm, validation in search."),
+    ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
+     "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
     ("steps to target", "Optimizer steps until the validation loss is first at or under the "
      "target, interpolated in log loss between evaluations; examples are steps × batch."),
     ("critical batch size", "Where a run takes twice the fewest steps and twice the fewest "

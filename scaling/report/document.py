@@ -63,6 +63,7 @@ def _view(
         "absent": [figure for figure in drawn if figure.spec is None],
         "specs": {figure.name: _script_json(figure.spec) for figure in shown},
         "cells": content.cells_table(findings),
+        "matched": content.matched_gaps_table(findings),
         "critical": content.critical_batch_table(findings),
         "regret": content.regret_table(findings),
         "joint": content.joint_table(findings),

@@ -36,8 +36,8 @@ class NoisyQuadraticTask:
     """See `scaling.tasks.task.Task`; an example is one draw of gradient noise for every chain.
 
     The gradient of a micro-batch of m examples is the mean of m draws, N(0, h / m), drawn at
-    once. The training loss sums over the chains, so that each chain follows its own gradient;
-    the measured loss is the mean over the chains.
+    once. The training loss has the value of the mean over the chains and the gradient of their
+    sum, so that each chain follows its own gradient; the gradient's norm is over all of them.
     """
 
     num_train = None
@@ -74,8 +74,11 @@ class NoisyQuadraticTask:
         }
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Noisy loss summed over chains and examples."""
-        return model(batch["noise"]).sum() * batch["num_examples"]
+        """Noisy loss of a mean chain, summed over examples; its gradient is of all chains' sum."""
+        losses = model(batch["noise"])
+        over_chains = losses.sum()
+        mean = over_chains + (losses.mean() - over_chains).detach()
+        return mean * batch["num_examples"]
 
     def num_evaluated(self, split: Split) -> int:  # noqa: ARG002  # the loss is exact
         """The chains."""

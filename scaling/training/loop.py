@@ -16,6 +16,7 @@ from torch import nn
 from scaling.batching import next_smaller
 from scaling.early_stopping import rungs_passed
 from scaling.issues import first_line
+from scaling.measures.throughput import flops_per_example, peak_flops_per_second
 from scaling.records import Measurement, Recipe
 from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
@@ -28,7 +29,7 @@ from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
-from scaling.training.memory import is_out_of_memory
+from scaling.training.memory import is_out_of_memory, peak_memory_bytes, watch_peak_memory
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
 from scaling.training.progress import Progress, SinceMeasured
@@ -41,6 +42,7 @@ End = Literal["done", "stopped", "diverged", "paused"]
 # About this many steps of a run measure the noise scale, where that costs little enough.
 NUM_NOISE_ESTIMATES = 32
 NOISE_PERIOD = 16  # steps, where the number of steps is not known
+NUM_COUNTED_EXAMPLES = 8  # on which a trial's floating-point operations are counted
 MAX_NOISE_COST = 0.03  # of a run's training time
 # What measuring costs a step, mostly a second pass over half of its examples, is near that of
 # this many further examples a worker: benchmarks/noise_scale.py.
@@ -166,7 +168,10 @@ class _Run:
     ) -> None:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
+        watch_peak_memory(workers.device)
         self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
+        self.flops_per_example = self._flops_per_example()
+        self.peak_flops_per_second = self._peak_flops_per_second()
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
         prepare_blocks(
             self.model, recomputes=recipe.activation_checkpointing, compiles=recipe.compile
@@ -425,6 +430,43 @@ class _Run:
             return None
         return WeightAverage(self.model, half_life_examples=half_life)
 
+    def _flops_per_example(self) -> float | None:
+        """Counted on a few examples; None where not even those fit into memory."""
+        few = np.arange(min(NUM_COUNTED_EXAMPLES, self.recipe.micro_batch_size))
+        try:
+            return flops_per_example(self.task, self.model, few)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory(self.workers.device)
+        return None
+
+    def _peak_flops_per_second(self) -> float | None:
+        """Of all workers together; None where one of them has an unknown device."""
+        own = peak_flops_per_second(self.workers.device, self.recipe.precision)
+        total, num_known = self.workers.sum(own or 0.0, float(own is not None))
+        return total if num_known == self.workers.world_size else None
+
+    def _throughput(self) -> dict[str, float | None]:
+        """Since the last measurement."""
+        since, flops, peak = self.progress.since, self.flops_per_example, self.peak_flops_per_second
+        examples_per_second = since.num_examples / since.seconds
+        used = flops * examples_per_second / peak if flops is not None and peak else None
+        return {
+            "examples_per_second": examples_per_second,
+            "tokens_per_second": since.num_targets / since.seconds,
+            "flops_per_example": flops,
+            "peak_flops_per_second": peak,
+            "model_flop_utilization": used,
+        }
+
+    def _peak_memory_bytes(self) -> float | None:
+        """Of the worker with the most."""
+        own = peak_memory_bytes(self.workers.device)
+        if own is None:
+            return None
+        return float(np.max(self.workers.gather(np.array([own], dtype=np.float64))))
+
     def _nothing_since(self) -> SinceMeasured:
         return SinceMeasured(torch.zeros((), device=self.workers.device))
 
@@ -439,6 +481,7 @@ class _Run:
             "norm_layer_noise_scale": norm_layer_noise.noise_scale if norm_layer_noise else None,
             "grad_sq_norm": noise.sq_norm if noise else None,
             "grad_covariance_trace": noise.covariance_trace if noise else None,
+            "peak_memory_bytes": self._peak_memory_bytes(),
         }
         if self.recipe.precision == "fp16":
             values["num_skipped_steps"] = progress.num_skipped
@@ -447,7 +490,7 @@ class _Run:
                 "step_loss": loss_sum / since.num_targets,
                 "grad_norm": since.grad_norm_sum / since.num_steps,
                 "clipped_fraction": since.num_clipped / since.num_steps,
-                "examples_per_second": since.num_examples / since.seconds,
+                **self._throughput(),
             }
         for split, losses in self.losses.items():
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}

@@ -14,7 +14,7 @@ from tests.analysis.synthetic import joint_study, spec, study
 
 TOP = {
     "study", "question", "answer", "num_trials", "num_diverged", "num_failed", "interval_level",
-    "cells", "lr_scaling", "critical_batch_size", "recommendation",
+    "cells", "lr_scaling", "critical_batch_size", "recommendation", "matched_gaps",
 }  # fmt: skip
 CELL = {
     "global_batch_size", "num_trials", "num_seeds", "num_censored", "best_peak_lr",
@@ -52,6 +52,11 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     assert set(critical["steps_examples"]) == fit
     assert critical["branched"] == {"value": None, "interval": None}
     assert set(summary["recommendation"]) == RECOMMENDATION
+    assert set(summary["matched_gaps"]) == {
+        "matched_steps", "matched_examples", "matched_train_loss",
+    }  # fmt: skip
+    for matched in summary["matched_gaps"].values():
+        assert len(matched["cells"]) == len(summary["cells"])
     assert summary["answer"]
     assert summary["interval_level"] == 0.9
     return summary

@@ -27,9 +27,14 @@ DROPOUT = {
 }  # fmt: skip
 
 
+THROUGHPUT = (
+    "examples_per_second", "tokens_per_second", "model_flop_utilization", "flops_per_example",
+)  # fmt: skip
+
+
 def without_time(measurements: list[Measurement]) -> list[Measurement]:
     return [
-        replace(m, seconds=0.0, evaluation_seconds=None, examples_per_second=None)
+        replace(m, seconds=0.0, evaluation_seconds=None, **dict.fromkeys(THROUGHPUT))
         for m in measurements
     ]
 

@@ -66,6 +66,8 @@ def test_noise_scale_of_the_noisy_quadratic_at_its_start() -> None:
     _, measurements = run(task, how, Evaluation(every_steps=40))
     h = 1 / np.arange(1, 101)
     assert measurements[-1].grad_noise_scale == pytest.approx(h.sum() / (h**2).sum(), rel=0.1)
+    # The running loss is that of a mean chain, as the measured one; it has the noise besides.
+    assert measurements[-1].step_loss == pytest.approx(measurements[0].validation_loss, rel=0.02)
 
 
 def test_loss_falls_and_the_record_is_complete() -> None:

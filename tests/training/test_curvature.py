@@ -1,0 +1,43 @@
+"""Sharpness in the loop: at the last step alone, at the weights that are evaluated."""
+
+import pytest
+
+from scaling.records import Measurement
+from scaling.spec import Evaluation, Sharpness
+from scaling.tasks.task import Task, prepare_task
+from scaling.training.loop import train
+from scaling.training.parallel import Workers
+from scaling.training.supervision import Directive
+from tests.recipes import part_of_speech, recipe
+
+EVALUATION = Evaluation(every_steps=2, num_examples=20, sharpness=Sharpness(num_examples=16))
+
+
+def measured(task: Task, evaluation: Evaluation, half_life: float | None) -> list[Measurement]:
+    """Four steps."""
+    measurements: list[Measurement] = []
+
+    def report(measurement: Measurement, *, at_rung: bool) -> Directive:
+        measurements.append(measurement)
+        return "continue"
+
+    how = recipe(16, 3e-3, 4, weight_average_half_life_examples=half_life)
+    assert train(task, how, evaluation, Workers(), report).status == "done"
+    return measurements
+
+
+def test_it_is_measured_once_and_changes_nothing() -> None:
+    task = prepare_task(part_of_speech(), EVALUATION)
+    plain = measured(task, EVALUATION.model_copy(update={"sharpness": None}), None)
+    with_it = measured(task, EVALUATION, None)
+    assert [m.sharpness is None for m in with_it] == [True, True, False]
+    assert [m.hessian_top_eigenvalue is None for m in with_it] == [True, True, False]
+    assert all(m.sharpness is None for m in plain)
+    assert [m.validation_loss for m in with_it] == [m.validation_loss for m in plain]
+    last = with_it[-1]
+    assert last.scalars()["sharpness"] == last.sharpness
+    assert last.sharpness is not None
+    # An average that forgets at once is the last weights; a long one is not.
+    same, other = (measured(task, EVALUATION, half_life)[-1] for half_life in (1e-3, 1e3))
+    assert same.sharpness == pytest.approx(last.sharpness, rel=1e-3)
+    assert other.sharpness != pytest.approx(last.sharpness, rel=1e-3)

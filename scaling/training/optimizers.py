@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from scaling.records import Recipe
 
@@ -25,7 +26,10 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
                 groups, lr=recipe.peak_lr, betas=betas, eps=recipe.eps, fused=True
             )
         case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=True)
+            # torch has no fused SGD for weights that are cut among workers.
+            is_cut = any(isinstance(parameter, DTensor) for parameter in trained)
+            kernel = {"foreach": True} if is_cut else {"fused": True}
+            return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, **kernel)
         case unknown:
             raise ValueError(f"unknown optimizer {unknown!r}")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -56,14 +56,17 @@ class PassBytes:
     peak: int
 
 
-def pass_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> PassBytes:
+def pass_bytes(
+    model: nn.Module, loss: Callable[[], Tensor], *, also_held: Iterable[Tensor] = ()
+) -> PassBytes:
     """Trace a pass, on real tensors or on fake ones.
 
     Args:
         model: Its gradients are dropped as they come.
         loss: Runs the forward pass.
+        also_held: What may stand for weights and buffers in the pass.
     """
-    owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    owned = {_storage(tensor) for tensor in (*_held(model), *also_held)}
     kept: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -76,13 +79,17 @@ def pass_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> PassBytes:
         for weight in model.parameters()
         if weight.requires_grad
     ]
-    with _Live() as live:
+    with _Live(owned) as live:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             total = loss()
         total.backward()
     for hook in hooks:
         hook.remove()
     return PassBytes(kept=sum(kept.values()), peak=live.peak)
+
+
+def _held(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def _storage(tensor: Tensor) -> int:
@@ -96,10 +103,10 @@ def _drop_gradient(weight: Tensor) -> None:
 class _Live(TorchDispatchMode):
     """Counts the bytes of tensors that were made inside and still exist."""
 
-    def __init__(self) -> None:
+    def __init__(self, owned: set[int]) -> None:
         super().__init__()
         self.peak = self._now = 0
-        self._known: set[int] = set()
+        self._known = set(owned)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -209,7 +216,10 @@ def footprint(
             with context():
                 return loss(model, size)
 
-        low, high = (pass_bytes(model, lambda size=size: forward(size)) for size in sizes)
+        fakes = [_as_fake(tensor, mode) for tensor in _held(model)]
+        low, high = (
+            pass_bytes(model, lambda size=size: forward(size), also_held=fakes) for size in sizes
+        )
     blocks = [_num_bytes(block.parameters()) for block in transformer_blocks(model)]
     all_weights = _num_bytes(model.parameters())
     return Footprint(
@@ -220,6 +230,11 @@ def footprint(
         kept=_through(sizes, (low.kept, high.kept)),
         peak=_through(sizes, (low.peak, high.peak)),
     )
+
+
+def _as_fake(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
+    """What stands for a tensor in a pass under `mode`: the same one each time it is asked."""
+    return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from scaling.records import Recipe
 from scaling.training.update_rules import (
@@ -37,8 +38,11 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
         case "sgd":
+            # torch has no fused SGD for weights that are cut among workers.
+            is_cut = any(isinstance(parameter, DTensor) for parameter in trained)
+            kernel = {"foreach": True} if is_cut else {"fused": True}
             return torch.optim.SGD(
-                groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+                groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, **kernel
             )
         case "lamb":
             return Lamb(groups, lr=lr, betas=betas, eps=eps)

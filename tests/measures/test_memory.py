@@ -1,5 +1,6 @@
 """Estimated bytes against bytes of real tensors."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaling.measures.memory import Footprint, pass_bytes
+from scaling.measures.memory import Footprint, footprint, pass_bytes
 from scaling.spec import Precision, Resources
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.blocks import prepare_blocks
@@ -155,3 +156,15 @@ def test_memory_of_a_worker() -> None:
     assert one >= half > 2**20
     if not torch.cuda.is_available():
         assert worker_memory_bytes(Resources(gpus_per_worker=1)) is None
+
+
+def test_a_model_with_real_weights_has_the_same_footprint() -> None:
+    task, workload = task_of("llama", NARROW)
+    real = task.new_model(0)
+    before = [weight.detach().clone() for weight in real.parameters()]
+    batches = {size: task.collate(np.full(size, longest_example(task)), 0) for size in (8, 32)}
+    found = footprint(
+        lambda: real, lambda model, size: task.loss_sum(model, batches[size]), nullcontext
+    )
+    assert found == study_footprint(task, workload, Resources())
+    assert all(torch.equal(a, b) for a, b in zip(before, real.parameters(), strict=True))

@@ -41,7 +41,7 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
     for workload, changes in (
         (pronunciation(), {"precision": "fp16"}),
-        (dropout, {"activation_checkpointing": True}),
+        (dropout, {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9}),
     ):
         task = prepare_task(workload, EVALUATION)
         how = replace(how, strategy="fsdp", num_steps=8, **changes)

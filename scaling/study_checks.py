@@ -729,6 +729,28 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
         )
 
 
+def _regularizers(spec: StudySpec) -> Iterator[Issue]:
+    """Dropout is of a model from scratch, and said once; smoothing needs labels."""
+    workload = spec.workload
+    for place in _places(spec, "dropout"):
+        if all(value is None for value in place.values):
+            continue
+        if isinstance(workload, NoisyQuadratic):
+            yield Issue(place.path, "noisy_quadratic has no dropout", place.value, "null")
+        elif isinstance(workload.model, Pretrained):
+            yield Issue(
+                place.path, "is set in a model from scratch, not a pretrained one", place.value,
+                "null",
+            )  # fmt: skip
+        else:
+            for option in workload.model.config:
+                if "dropout" in option or option.endswith("pdrop"):
+                    yield Issue(place.path, f"workload.model.config.{option} is given too")
+    for place in _places(spec, "label_smoothing"):
+        if isinstance(workload, NoisyQuadratic) and place.values != (0.0,):
+            yield Issue(place.path, "noisy_quadratic has no labels", place.value, "0.0")
+
+
 def _data(spec: StudySpec) -> Iterator[Issue]:
     workload = spec.workload
     if isinstance(workload, NoisyQuadratic):
@@ -879,6 +901,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
     _noisy_quadratic: frozenset({*_RECIPE_SECTIONS, "workload", "budget", "resources"}),
+    _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _storage: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

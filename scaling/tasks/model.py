@@ -25,8 +25,11 @@ def build_model(
     max_length: int,
     num_labels: int,
     seed: int,
+    dropout: float | None = None,
 ) -> nn.Module:
     """A model in training mode, its random weights drawn from `seed`.
+
+    `dropout` is that of a model from scratch; None keeps the architecture's.
 
     Raises:
         DataError: If there is no such architecture, option, folder or name.
@@ -34,7 +37,9 @@ def build_model(
     torch.manual_seed(seed)
     if isinstance(spec, Pretrained):
         return _pretrained(spec, head, tokenizer, num_labels)
-    config = model_config(spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels)
+    config = model_config(
+        spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels, dropout=dropout
+    )
     try:
         return _auto_class(head).from_config(config).train()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -46,12 +51,18 @@ def build_model(
 
 
 def model_config(
-    spec: FromScratch, *, tokenizer: Tokenizer, max_length: int, num_labels: int
+    spec: FromScratch,
+    *,
+    tokenizer: Tokenizer,
+    max_length: int,
+    num_labels: int,
+    dropout: float | None = None,
 ) -> Any:
     """The transformers configuration of a model from scratch.
 
     Raises:
-        DataError: If the architecture or one of its options does not exist.
+        DataError: If the architecture or one of its options does not exist, or it has no dropout
+            to set.
     """
     from transformers import AutoConfig
 
@@ -77,6 +88,8 @@ def model_config(
         sizes["num_key_value_heads"] = spec.num_attention_heads
     if num_labels:
         sizes["num_labels"] = num_labels
+    if dropout is not None:
+        sizes |= dict.fromkeys(_dropout_names(spec.architecture, config_class()), dropout)
     for option in spec.config:
         if option not in names:
             near = difflib.get_close_matches(option, names, n=1)
@@ -90,6 +103,23 @@ def model_config(
         raise DataError(
             "workload.model.config", f"{spec.architecture} refuses its options: {first_line(error)}"
         ) from error
+
+
+def _dropout_names(architecture: str, config: Any) -> list[str]:
+    """What an architecture calls its dropout probabilities, hidden, attention and others.
+
+    One that is None by default falls back to another of them and is set like it.
+    """
+    names = [
+        name
+        for name, value in vars(config).items()
+        if ("dropout" in name or name.endswith("pdrop"))
+        and (value is None or isinstance(value, float | int))
+        and not isinstance(value, bool)
+    ]
+    if not names:
+        raise DataError("workload.model.architecture", f"{architecture} has no dropout to set")
+    return names
 
 
 def _known_architecture(name: str) -> str:

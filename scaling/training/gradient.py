@@ -110,7 +110,9 @@ class GradientOfBatch:
     def _backward(self, part: Indices, num_targets: int) -> torch.Tensor:
         batch = _to(self.task.collate(part, self.recipe.seed), self.workers.device)
         with precision_context(self.recipe.precision, self.workers.device):
-            loss_sum = self.task.loss_sum(self.wrapped, batch)
+            loss_sum = self.task.loss_sum(
+                self.wrapped, batch, label_smoothing=self.recipe.label_smoothing
+            )
         # Workers' gradients are averaged; × world_size makes that a sum.
         (loss_sum * (self.workers.world_size / num_targets)).backward()
         return loss_sum.detach()

@@ -125,7 +125,8 @@ class _Run:
     ) -> None:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
-        self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
+        self.model: nn.Module = task.new_model(recipe.seed, dropout=recipe.dropout)
+        self.model.to(workers.device)
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
         wrapped, local_norm = data_parallel(self.model, workers)
         self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)

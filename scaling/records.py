@@ -71,6 +71,8 @@ class Recipe:
     clip_value: float | None
     clip_percentile: float | None
     clip_history_steps: int
+    dropout: float | None
+    label_smoothing: float
     weight_average_half_life_examples: float | None
     strategy: Strategy
     precision: Precision
@@ -100,7 +102,8 @@ class Measurement:
         seconds: Seconds of training so far, evaluation not counted.
         evaluation_seconds: Seconds of evaluation so far, this one included.
         lr: Learning rate of the last step.
-        step_loss: Mean training loss of the steps since the last measurement (training mode).
+        step_loss: Mean training loss of the steps since the last measurement (training mode,
+            label smoothing included).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
         clipped_fraction: Share of those steps whose gradient was clipped (with clip_value: one
             of its entries).

@@ -253,6 +253,8 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         clip_value=values["clip_value"],
         clip_percentile=values["clip_percentile"],
         clip_history_steps=values["clip_history_steps"],
+        dropout=values["dropout"],
+        label_smoothing=values["label_smoothing"],
         weight_average_half_life_examples=values["weight_average_half_life_examples"],
         strategy=spec.resources.strategy,
         precision=spec.resources.precision,

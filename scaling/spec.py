@@ -436,6 +436,10 @@ class Fixed(Section):
     """Clip the global gradient to this percentile of its norms in the last clip_history_steps."""
     clip_history_steps: HistorySteps = 1000
     """Steps whose gradient norms clip_percentile is of."""
+    dropout: BelowOne | None = None
+    """Every dropout of an architecture from scratch; null leaves what the architecture has."""
+    label_smoothing: BelowOne = 0.0
+    """Share of a target spread evenly over all classes, in the training loss alone."""
     weight_average_half_life_examples: PositiveFloat | None = None
     """Evaluate an exponential average of the weights with this half-life, in examples."""
 
@@ -471,6 +475,8 @@ class Scientific(Section):
     clip_value: Values[PositiveFloat | None] | None = None
     clip_percentile: Values[Percentile | None] | None = None
     clip_history_steps: Values[HistorySteps] | None = None
+    dropout: Values[BelowOne | None] | None = None
+    label_smoothing: Values[BelowOne] | None = None
     weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
 
 
@@ -504,6 +510,8 @@ class Nuisance(Section):
     clip_value: Distribution[PositiveFloat | None] | None = None
     clip_percentile: Distribution[Percentile | None] | None = None
     clip_history_steps: Choice[HistorySteps] | None = None
+    dropout: Distribution[BelowOne | None] | None = None
+    label_smoothing: Distribution[BelowOne] | None = None
     weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
 
     def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:

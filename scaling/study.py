@@ -155,7 +155,9 @@ def _prepared_task(spec: StudySpec) -> "Task":
     from scaling.tasks.task import prepare_task, require_trainable
 
     task = prepare_task(spec.workload, spec.evaluation)
-    require_trainable(task, spec.seed)
+    sections = (spec.fixed, spec.scientific, spec.nuisance)
+    sets_dropout = any(section.dropout is not None for section in sections)
+    require_trainable(task, spec.seed, dropout=0.0 if sets_dropout else None)
     return task
 
 

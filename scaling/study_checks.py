@@ -699,6 +699,23 @@ _COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
 """Optimizers whose step of one weight depends on the others of its tensor."""
 
 
+def _sharded(spec: StudySpec) -> Iterator[Issue]:
+    """What weights that are cut among the workers do not allow."""
+    if spec.resources.strategy != "fsdp":
+        return
+    for place in _places(spec, "optimizer"):
+        for optimizer in sorted(_COUPLING & set(place.values)):
+            yield Issue(
+                place.path, "needs whole tensors, which strategy fsdp cuts among the workers",
+                optimizer, "adamw, sgd, lion",
+            )  # fmt: skip
+    if spec.evaluation.sharpness is not None:
+        yield Issue(
+            "evaluation.sharpness", "needs whole weights, which strategy fsdp cuts",
+            spec.evaluation.sharpness.model_dump(), "null",
+        )  # fmt: skip
+
+
 def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
     """What the ensemble of noisy quadratics cannot do."""
     if not isinstance(spec.workload, NoisyQuadratic):
@@ -739,6 +756,35 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
             getattr(spec.budget, spec.budget.measure),
             "steps, examples, seconds",
         )
+
+
+def _regularizers(spec: StudySpec) -> Iterator[Issue]:
+    """Dropout is of a model from scratch, and said once; smoothing needs labels."""
+    workload = spec.workload
+    for place in _places(spec, "dropout"):
+        if all(value is None for value in place.values):
+            continue
+        if isinstance(workload, NoisyQuadratic):
+            yield Issue(place.path, "noisy_quadratic has no dropout", place.value, "null")
+        elif isinstance(workload.model, Pretrained):
+            yield Issue(
+                place.path, "is set in a model from scratch, not a pretrained one", place.value,
+                "null",
+            )  # fmt: skip
+        else:
+            for option in workload.model.config:
+                if "dropout" in option or option.endswith("pdrop"):
+                    yield Issue(place.path, f"workload.model.config.{option} is given too")
+    for place in _places(spec, "label_smoothing"):
+        if place.values == (0.0,):
+            continue
+        if isinstance(workload, NoisyQuadratic):
+            yield Issue(place.path, "noisy_quadratic has no labels", place.value, "0.0")
+        elif workload.task == "question_answering":
+            yield Issue(
+                place.path, "of question_answering would reward places in the padding",
+                place.value, "0.0",
+            )  # fmt: skip
 
 
 def _data(spec: StudySpec) -> Iterator[Issue]:
@@ -972,6 +1018,8 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _noisy_quadratic: frozenset(
         {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
     ),
+    _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
+    _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
     _storage: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
     "eps": 1e-8, "momentum": 0.0, "nesterov": False,
     "clip_norm": None, "clip_value": None, "clip_percentile": None, "clip_history_steps": 1000,
-    "weight_average_half_life_examples": None,
+    "dropout": None, "label_smoothing": 0.0, "weight_average_half_life_examples": None,
     "strategy": "ddp", "precision": "fp32", "activation_checkpointing": False, "compile": False,
 }  # fmt: skip
 

@@ -193,6 +193,7 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"nuisance.clip_norm": DROP, "nuisance.clip_percentile": {"choice": [None, 10, 50]}, "fixed.clip_history_steps": 100}),
     (LM, {"nuisance.clip_norm": DROP, "nuisance.clip_value": {"log_uniform": [0.01, 1.0]}, "fixed.clip_norm": None}),
     (QUADRATIC, {"fixed.clip_value": 1.0}),
+    (LM, {"nuisance.dropout": {"choice": [None, 0.1]}, "nuisance.label_smoothing": {"uniform": [0.0, 0.2]}}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
 ]  # fmt: skip
 
@@ -379,6 +380,11 @@ TOGETHER: list[Case] = [
     (JOINT, {"nuisance.clip_norm": DROP, "nuisance.clip_value": {"log_uniform": [0.1, 1.0]}, "fixed.clip_percentile": 10}, "fixed.clip_percentile", "nuisance.clip_value is given too"),
     (LM, {"fixed.clip_history_steps": 50}, "fixed.clip_history_steps", "has no effect without clip_percentile (got 50"),
     (QUADRATIC, {"fixed.clip_percentile": 50}, "fixed.clip_percentile", "couple the independent chains of noisy_quadratic (got 50.0; allowed: null)"),
+    # regularizers
+    (JOINT, {"fixed.dropout": 0.1}, "fixed.dropout", "is set in a model from scratch, not a pretrained one (got 0.1; allowed: null)"),
+    (QUADRATIC, {"fixed.dropout": 0.1}, "fixed.dropout", "noisy_quadratic has no dropout"),
+    (QUADRATIC, {"fixed.label_smoothing": 0.1}, "fixed.label_smoothing", "noisy_quadratic has no labels (got 0.1; allowed: 0.0)"),
+    (LM, {"nuisance.dropout": {"choice": [None, 0.1]}, "workload.model.config": {"attention_dropout": 0.2}}, "nuisance.dropout", "workload.model.config.attention_dropout is given too"),
     # cells
     (QUADRATIC, {"cell_recipes.0.cell.global_batch_size": 5}, "cell_recipes.0.cell.global_batch_size", "is not a cell of the study (got 5; allowed: 4, 64)"),
     (QUADRATIC, {"cell_recipes.0.cell": {}}, "cell_recipes.0.cell", "must name a cell exactly (got {}; allowed: global_batch_size)"),
@@ -401,6 +407,8 @@ TOGETHER: list[Case] = [
     (QUADRATIC, {"resources.compile": True}, "resources.compile", "has no blocks (got true; allowed: false)"),
     (QUADRATIC, {"resources.activation_checkpointing": True}, "resources.activation_checkpointing", "has no blocks"),
     (QUADRATIC, {"resources.precision": "bf16"}, "resources.precision", "(got \"bf16\"; allowed: fp32)"),
+    (LM, {"resources.strategy": "fsdp", "fixed.optimizer": "muon"}, "fixed.optimizer", "needs whole tensors, which strategy fsdp cuts among the workers (got \"muon\"; allowed: adamw, sgd, lion)"),
+    (LM, {"resources.strategy": "fsdp", "evaluation.sharpness": {}}, "evaluation.sharpness", "needs whole weights"),
     (QUADRATIC, {"evaluation.sharpness": {}}, "evaluation.sharpness", "noisy_quadratic has none"),
     (QUADRATIC, {"budget": {"epochs": 1}}, "budget.epochs", "has no tokens or epochs (got 1.0; allowed: steps, examples, seconds)"),
     (LM, {"workload.data.source": "builtin:grapheme_to_phonem"}, "workload.data.source", "did you mean grapheme_to_phoneme? (got"),

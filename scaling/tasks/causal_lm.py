@@ -97,11 +97,12 @@ class CausalLmTask:
         """Mean number of tokens that count in a training sequence."""
         return float(self.sequences["train"].num_targets.mean())
 
-    def new_model(self, seed: int) -> nn.Module:
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
         """A causal language model with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="causal_lm", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=0, seed=seed,
+            dropout=dropout,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:
@@ -116,12 +117,12 @@ class CausalLmTask:
         """These training sequences as `input_ids` and `labels`."""
         return self.sequences["train"].batch(indices, self.tokenizer.pad_id)
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
         logits_blv = model(input_ids=batch["input_ids"], use_cache=False).logits
         return functional.cross_entropy(
             at_least_float32(logits_blv).flatten(0, 1), batch["labels"].flatten(),
-            ignore_index=IGNORED, reduction="sum",
+            ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
         )  # fmt: skip
 
     def num_evaluated(self, split: Split) -> int:

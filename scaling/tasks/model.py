@@ -31,8 +31,11 @@ def build_model(
     max_length: int,
     num_labels: int,
     seed: int,
+    dropout: float | None = None,
 ) -> nn.Module:
     """A model in training mode, its random weights drawn from `seed`.
+
+    `dropout` is that of a model from scratch; None keeps the architecture's.
 
     Raises:
         DataError: If there is no such architecture, option, folder or name.
@@ -41,7 +44,12 @@ def build_model(
     if isinstance(spec, Pretrained):
         return _pretrained(spec, head, tokenizer, num_labels)
     config = model_config(
-        spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels, head=head
+        spec,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        num_labels=num_labels,
+        head=head,
+        dropout=dropout,
     )
     try:
         return _auto_class(head).from_config(config).train()
@@ -54,12 +62,19 @@ def build_model(
 
 
 def model_config(
-    spec: FromScratch, *, tokenizer: Tokenizer, max_length: int, num_labels: int, head: Head
+    spec: FromScratch,
+    *,
+    tokenizer: Tokenizer,
+    max_length: int,
+    num_labels: int,
+    head: Head,
+    dropout: float | None = None,
 ) -> Any:
     """The transformers configuration of a model from scratch.
 
     Raises:
-        DataError: If the architecture or one of its options does not exist.
+        DataError: If the architecture or one of its options does not exist, or it has no dropout
+            to set.
     """
     from transformers import AutoConfig
 
@@ -88,6 +103,8 @@ def model_config(
     if head == "seq2seq_lm":
         sizes |= _encoder_decoder_sizes(spec, names)
         sizes["decoder_start_token_id"] = tokenizer.end_id
+    if dropout is not None:
+        sizes |= dict.fromkeys(_dropout_names(spec.architecture, config_class()), dropout)
     for option in spec.config:
         if option not in names:
             near = difflib.get_close_matches(option, names, n=1)
@@ -117,6 +134,23 @@ def _encoder_decoder_sizes(spec: FromScratch, names: set[str]) -> dict[str, Any]
         sizes["d_kv"] = spec.hidden_size // heads
     # Whoever generates says when to stop; these models would force an end at a given length.
     return sizes | ({"forced_eos_token_id": None} if "forced_eos_token_id" in names else {})
+
+
+def _dropout_names(architecture: str, config: Any) -> list[str]:
+    """What an architecture calls its dropout probabilities, hidden, attention and others.
+
+    One that is None by default falls back to another of them and is set like it.
+    """
+    names = [
+        name
+        for name, value in vars(config).items()
+        if ("dropout" in name or name.endswith("pdrop"))
+        and (value is None or isinstance(value, float | int))
+        and not isinstance(value, bool)
+    ]
+    if not names:
+        raise DataError("workload.model.architecture", f"{architecture} has no dropout to set")
+    return names
 
 
 def _known_architecture(name: str) -> str:

@@ -49,8 +49,8 @@ class NoisyQuadraticTask:
         self.workload = workload
         self.content_hash = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()
 
-    def new_model(self, seed: int) -> nn.Module:
-        """Chains that start from N(0, I)."""
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:  # noqa: ARG002
+        """Chains that start from N(0, I); they have no dropout."""
         return Chains(self.workload.num_chains, self.workload.num_dimensions, seed)
 
     def num_targets(self, indices: Indices) -> int:
@@ -73,7 +73,13 @@ class NoisyQuadraticTask:
             "num_examples": torch.tensor(float(len(indices))),
         }
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        label_smoothing: float = 0.0,  # noqa: ARG002  # there are no labels
+    ) -> Tensor:
         """Noisy loss of a mean chain, summed over examples; its gradient is of all chains' sum."""
         losses = model(batch["noise"])
         over_chains = losses.sum()

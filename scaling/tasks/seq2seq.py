@@ -92,11 +92,12 @@ class Seq2SeqTask:
         """Mean number of tokens of a training target."""
         return float(self.pairs["train"].targets.lengths.mean())
 
-    def new_model(self, seed: int) -> nn.Module:
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
         """An encoder-decoder with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="seq2seq_lm", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=0, seed=seed,
+            dropout=dropout,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:
@@ -115,9 +116,9 @@ class Seq2SeqTask:
     def _batch(self, split: Split, indices: IntArray) -> dict[str, Tensor]:
         return self.pairs[split].batch(indices, pad=self.tokenizer.pad_id, start=self.start_id)
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over target tokens, in nats."""
-        return _losses(_logits(model, batch), batch).sum()
+        return _losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
 
     def num_evaluated(self, split: Split) -> int:
         """Pairs in a split's fixed subset."""
@@ -191,11 +192,12 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return at_least_float32(output.logits)
 
 
-def _losses(logits_btv: Tensor, batch: Batch) -> Tensor:
+def _losses(logits_btv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
     """[B, T] nats; 0 at padding."""
     return functional.cross_entropy(
-        logits_btv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none"
-    )
+        logits_btv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
 
 
 def _encode(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Pairs:

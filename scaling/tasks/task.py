@@ -96,8 +96,8 @@ class Task(Protocol):
         """The splits that can be evaluated."""
         ...
 
-    def new_model(self, seed: int) -> nn.Module:
-        """A model with the weights that this seed starts from."""
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+        """A model with the weights that this seed starts from; None keeps its own dropout."""
         ...
 
     def num_targets(self, indices: Indices) -> int:
@@ -112,8 +112,8 @@ class Task(Protocol):
         """The training examples of these numbers as tensors; `seed` is the trial's."""
         ...
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Loss summed over the batch's targets, in nats; shape []."""
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        """Training loss summed over the batch's targets, in nats; shape []."""
         ...
 
     def example_losses(
@@ -189,14 +189,16 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
             return Seq2SeqTask.prepare(workload, evaluation)
 
 
-def require_trainable(task: Task, seed: int) -> None:
+def require_trainable(task: Task, seed: int, *, dropout: float | None = None) -> None:
     """Build the model once, run it on a few training examples, and let it write where it will.
+
+    `dropout` is one that the study sets, if any.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
             that it has no embeddings for, say.
     """
-    model = task.new_model(seed)
+    model = task.new_model(seed, dropout=dropout)
     numbers = np.arange(min(8, task.num_train or 8))
     try:
         with torch.no_grad():

@@ -86,11 +86,12 @@ class TextClassificationTask:
         """Training examples."""
         return len(self.texts["train"].labels)
 
-    def new_model(self, seed: int) -> nn.Module:
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
         """A classifier with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="sequence_classification", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=len(self.classes), seed=seed,
+            dropout=dropout,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:
@@ -105,10 +106,12 @@ class TextClassificationTask:
         """These training examples as `input_ids`, `attention_mask` and `labels`."""
         return self.texts["train"].batch(indices, self.tokenizer.pad_id)
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over examples, in nats."""
         logits_bc = _logits(model, batch)
-        return functional.cross_entropy(logits_bc, batch["labels"], reduction="sum")
+        return functional.cross_entropy(
+            logits_bc, batch["labels"], reduction="sum", label_smoothing=label_smoothing
+        )
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""

@@ -105,11 +105,12 @@ class TokenClassificationTask:
         """Mean number of labelled words of a training example."""
         return float(self.texts["train"].num_targets.mean())
 
-    def new_model(self, seed: int) -> nn.Module:
+    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
         """A tagger with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="token_classification", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=len(self.tags), seed=seed,
+            dropout=dropout,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:
@@ -124,9 +125,9 @@ class TokenClassificationTask:
         """These training examples as `input_ids`, `attention_mask` and `labels`."""
         return self.texts["train"].batch(indices, self.tokenizer.pad_id)
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
-        return _losses(_logits(model, batch), batch).sum()
+        return _losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""
@@ -179,11 +180,12 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return at_least_float32(model(**inputs).logits)
 
 
-def _losses(logits_blc: Tensor, batch: Batch) -> Tensor:
+def _losses(logits_blc: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
     """[B, L] nats; 0 where there is no labelled word."""
     return functional.cross_entropy(
-        logits_blc.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none"
-    )
+        logits_blc.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
 
 
 def _encode(

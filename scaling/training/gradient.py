@@ -140,7 +140,9 @@ class GradientOfBatch:
 
     def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
         with precision_context(self.recipe.precision, self.workers.device):
-            loss_sum = self.task.loss_sum(self.wrapped, batch)
+            loss_sum = self.task.loss_sum(
+                self.wrapped, batch, label_smoothing=self.recipe.label_smoothing
+            )
         # Workers' gradients are averaged; × world_size makes that a sum.
         scale = self.loss_scale.value * self.workers.world_size / num_targets
         (loss_sum * scale).backward()

@@ -169,7 +169,8 @@ class _Run:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
         watch_peak_memory(workers.device)
-        self.model: nn.Module = task.new_model(recipe.seed).to(workers.device)
+        self.model: nn.Module = task.new_model(recipe.seed, dropout=recipe.dropout)
+        self.model.to(workers.device)
         self.flops_per_example = self._flops_per_example()
         self.peak_flops_per_second = self._peak_flops_per_second()
         torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker

@@ -45,6 +45,8 @@ def recipe(**changes: Any) -> Recipe:
         "clip_value": None,
         "clip_percentile": None,
         "clip_history_steps": 1000,
+        "dropout": None,
+        "label_smoothing": 0.0,
         "weight_average_half_life_examples": 2000.0,
         "strategy": "ddp",
         "precision": "fp32",

@@ -258,7 +258,7 @@ class _LimitedMemory:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def loss_sum(self, model: Any, batch: Any) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Any, **options: Any) -> torch.Tensor:
         if len(next(iter(batch.values()))) > self._at_most:
             torch.empty(2**60, dtype=torch.uint8)  # torch's own error
-        return self._task.loss_sum(model, batch)
+        return self._task.loss_sum(model, batch, **options)

@@ -84,8 +84,8 @@ class _Overflowing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def loss_sum(self, model: Any, batch: Any) -> torch.Tensor:
-        loss = self._task.loss_sum(model, batch)
+    def loss_sum(self, model: Any, batch: Any, **others: Any) -> torch.Tensor:
+        loss = self._task.loss_sum(model, batch, **others)
         # × targets: backward receives scale / targets.
         loss.register_hook(
             lambda gradient: (

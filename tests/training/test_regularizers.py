@@ -32,6 +32,7 @@ def test_every_dropout_of_an_architecture(architecture: str, names: list[str]) -
     task: Any = prepare_task(pronunciation(), EVALUATION)
     spec = FromScratch(architecture=architecture, **SIZES)
     sizes: dict[str, Any] = {"tokenizer": task.tokenizer, "max_length": 16, "num_labels": 0}
+    sizes["head"] = "seq2seq_lm" if architecture in ("mbart", "t5") else "causal_lm"
     config = model_config(spec, **sizes, dropout=0.25)
     assert [getattr(config, name) for name in names] == [0.25] * len(names)
     found = [name for name in vars(config) if "dropout" in name or name.endswith("pdrop")]
@@ -44,7 +45,14 @@ def test_an_architecture_without_dropout_says_so() -> None:
     task: Any = prepare_task(pronunciation(), EVALUATION)
     spec = FromScratch(architecture="mamba", **SIZES)
     with pytest.raises(DataError, match="mamba has no dropout to set"):
-        model_config(spec, tokenizer=task.tokenizer, max_length=16, num_labels=0, dropout=0.1)
+        model_config(
+            spec,
+            tokenizer=task.tokenizer,
+            max_length=16,
+            num_labels=0,
+            head="causal_lm",
+            dropout=0.1,
+        )
 
 
 def test_dropout_acts_in_training_and_not_in_evaluation() -> None:

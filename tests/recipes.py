@@ -92,6 +92,15 @@ def questions(files: dict[str, str], **others: Any) -> QuestionAnswering:
     )
 
 
+def python_questions(num_train: int = 60) -> QuestionAnswering:
+    """Questions about the standard library, read by a tiny encoder in short windows."""
+    data = {"source": "builtin:python_questions", "num_train": num_train, "max_length": 40}
+    data |= {"num_validation": 20, "num_test": 20, "tokenizer": "subwords", "vocab_size": 200}
+    return QuestionAnswering.model_validate(
+        {"task": "question_answering", "model": TINY_BERT, "stride": 8, "data": data}
+    )
+
+
 def spelling(num_train: int = 200, **others: Any) -> Seq2Seq:
     """Grapheme to phoneme with a tiny encoder-decoder."""
     data = {"source": "builtin:grapheme_to_phoneme", "num_train": num_train}

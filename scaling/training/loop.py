@@ -47,6 +47,9 @@ MAX_NOISE_COST = 0.03  # of a run's training time
 # What measuring costs a step, mostly a second pass over half of its examples, is near that of
 # this many further examples a worker: benchmarks/noise_scale.py.
 MEASURED_STEP_COST_EXAMPLES = 32
+# A measured step is cut as it was drawn and not by length; with several parts that costs so much
+# more of a step: benchmarks/training_throughput.py.
+DRAWN_CUT_COST = 0.35
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _noise_period(recipe: Recipe) -> int:
     num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
     evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
     added = cost / (recipe.global_batch_size // recipe.world_size + cost)
+    if recipe.grad_accum_steps * recipe.world_size > 1:
+        added += DRAWN_CUT_COST
     return max(evenly, math.ceil(added / MAX_NOISE_COST))
 
 

@@ -88,7 +88,7 @@ def _updates(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The gradient of each batch and the weights after its update, as vectors."""
     how = recipe(
-        GLOBAL_BATCH_SIZE, 1e-3, NUM_UPDATES, world_size=split.world_size,
+        GLOBAL_BATCH_SIZE, 3e-4, NUM_UPDATES, world_size=split.world_size,
         micro_batch_size=split.micro_batch_size, strategy=split.strategy, eps=EPS,
     )  # fmt: skip
     model = task.new_model(0).to(dtype)
@@ -175,9 +175,9 @@ _INTRODUCTION = f"""# Exactness
 What changes when a global batch of {GLOBAL_BATCH_SIZE} examples of different lengths is split
 into workers × micro-batches × accumulation steps: the distance from the unsplit batch on one
 worker, over the whole model's norm. No dropout; gloo on CPU. The gradient is that of the first
-batch; the weights are those after {NUM_UPDATES} AdamW updates at a learning rate of 1e-3 with
+batch; the weights are those after {NUM_UPDATES} AdamW updates at a learning rate of 3e-4 with
 eps 1e-6: some weights, such as the biases of question answering's span head, have a true gradient
-of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (1.5e-4 of the norm).
+of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (at 1e-3, 1.5e-4 of the norm).
 One worker has nothing to share, so there both strategies are the same computation.
 
 Written by `python -m tests.training.exactness > docs/exactness.md`; held by

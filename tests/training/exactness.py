@@ -177,8 +177,9 @@ into workers × micro-batches × accumulation steps: the distance from the unspl
 worker, over the whole model's norm. No dropout; gloo on CPU. The gradient is that of the first
 batch; the weights are those after {NUM_UPDATES} AdamW updates at a learning rate of 3e-4 with
 eps 1e-6: some weights, such as the biases of question answering's span head, have a true gradient
-of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (at 1e-3, 1.5e-4 of the norm).
-One worker has nothing to share, so there both strategies are the same computation.
+of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (1.5e-4 of the
+norm, at a rate of 1e-3). One worker has nothing to share, so there both strategies are the same
+computation.
 
 Written by `python -m tests.training.exactness > docs/exactness.md`; held by
 `tests/training/test_exactness.py`."""

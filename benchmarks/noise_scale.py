@@ -23,7 +23,8 @@ from scaling.spec import Evaluation, StudySpec
 from scaling.study_file import read_study
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.loop import measures_noise_at, train
+from scaling.training.loop import train
+from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers
 from scaling.training.supervision import Directive
@@ -112,7 +113,7 @@ def noise_scales(task: Task, how: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """The noise scale and its proxy at the evaluations of a run that have both."""
     measured: list[Measurement] = []
 
-    def report(measurement: Measurement, *, at_rung: bool) -> Directive:  # noqa: ARG001
+    def report(measurement: Measurement, **_: bool) -> Directive:
         measured.append(measurement)
         return "continue"
 

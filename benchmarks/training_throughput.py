@@ -21,10 +21,12 @@ import json
 import logging
 import socket
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -144,7 +146,7 @@ def _recipe(job: Job, world_size: int) -> Recipe:
 def ours_without_noise(job: Job) -> float:
     """The same, and the noise scale is not measured."""
     measures_noise = loop._Run.measures_noise
-    loop._Run.measures_noise = lambda self: False  # noqa: ARG005
+    loop._Run.measures_noise = lambda _: False
     try:
         return ours(job)
     finally:
@@ -197,7 +199,8 @@ def huggingface(job: Job) -> float:
     clock = Clock()
     clock.times = []
     arguments = TrainingArguments(
-        output_dir="/tmp/throughput-hf", max_steps=job.num_steps, use_cpu=True,
+        output_dir=str(Path(tempfile.gettempdir()) / "throughput"), use_cpu=True,
+        max_steps=job.num_steps,
         per_device_train_batch_size=job.global_batch_size // job.num_micro,
         gradient_accumulation_steps=job.num_micro, learning_rate=PEAK_LR,
         lr_scheduler_type="constant", weight_decay=WEIGHT_DECAY, max_grad_norm=CLIP_NORM,

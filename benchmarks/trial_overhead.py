@@ -200,7 +200,7 @@ def _train_alone(config: dict[str, Any]) -> None:
             num_workers=NUM_WORKERS, resources_per_worker={"CPU": 0.5}
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(Path("/tmp") / f"overhead-{os.getpid()}"),
+            storage_path=tempfile.mkdtemp(prefix="overhead-"),
             callbacks=[TuneReportCallback()],
         ),
     ).fit()

@@ -73,26 +73,6 @@ def nearest_feasible(global_batch_size: int, world_size: int) -> tuple[int, ...]
     return (below, below + world_size) if below else (world_size,)
 
 
-def steps_for_examples(examples: int, *, global_batch_size: int, min_steps: int) -> int:
-    """Optimizer steps of a trial whose budget is in examples.
-
-    Args:
-        examples: Training examples the trial must see at least.
-        global_batch_size: Examples per optimizer step.
-        min_steps: Optimizer steps the trial takes at least.
-
-    Returns:
-        `max(min_steps, examples / global_batch_size rounded up)`.
-
-    Raises:
-        ValueError: If `examples` or `min_steps` is negative, or the batch size is not positive.
-    """
-    _require_positive("global_batch_size", global_batch_size)
-    if examples < 0 or min_steps < 0:
-        raise ValueError(f"examples {examples} and min_steps {min_steps} must not be negative")
-    return max(min_steps, -(-examples // global_batch_size))
-
-
 @dataclass(frozen=True)
 class BatchRamp:
     """A global batch that grows during a run, at numbers of examples seen.
@@ -141,8 +121,9 @@ class BatchRamp:
         """The fewest steps that see so many examples, at least `min_steps`.
 
         Raises:
-            ValueError: If `examples` or `min_steps` is negative.
+            ValueError: If `examples` or `min_steps` is negative, or the batch size not positive.
         """
+        _require_positive("global_batch_size", self.first)
         if examples < 0 or min_steps < 0:
             raise ValueError(f"examples {examples} and min_steps {min_steps} must not be negative")
         start, step = 0, 0

@@ -16,7 +16,7 @@ from scaling.space import (
     num_trials,
     split_of,
 )
-from scaling.spec import NoisyQuadratic, Pretrained, StudySpec
+from scaling.spec import NoisyQuadratic, Optimizer, Pretrained, StudySpec
 
 if TYPE_CHECKING:
     from scaling.tasks.task import Task
@@ -76,8 +76,11 @@ def _is_on_a_hub(spec: StudySpec) -> bool:
     workload = spec.workload
     if isinstance(workload, NoisyQuadratic):
         return False
+    model = workload.model
     is_named = (
-        isinstance(workload.model, Pretrained) and not Path(workload.model.pretrained).is_dir()
+        isinstance(model, Pretrained)
+        and not model.pretrained.startswith("builtin:")
+        and not Path(model.pretrained).is_dir()
     )
     return is_named or (workload.data.source or "").startswith("hub:")
 
@@ -120,13 +123,18 @@ def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Co
 
 def _heaviest(spec: StudySpec) -> dict[str, Any]:
     """Hyperparameters that take the most memory of all that the study may try."""
+    from scaling.measures.memory import moments_of
+
     searched = spec.nuisance.distributions()
     all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
     averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
-    has_adamw = any(v["optimizer"] == "adamw" for v in all_values) or "optimizer" in searched
+    has_momentum = any(v["momentum"] for v in all_values) or "momentum" in searched
+    optimizers: list[Optimizer] = [v["optimizer"] for v in all_values]
+    if spec.nuisance.optimizer is not None:
+        optimizers = list(spec.nuisance.optimizer.choice)
     return {
-        "optimizer": "adamw" if has_adamw else "sgd",
-        "momentum": float(any(v["momentum"] for v in all_values) or "momentum" in searched),
+        "optimizer": max(optimizers, key=lambda o: moments_of(o, has_momentum=has_momentum)),
+        "momentum": float(has_momentum),
         "weight_average_half_life_examples": (
             1.0 if averages or "weight_average_half_life_examples" in searched else None
         ),

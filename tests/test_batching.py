@@ -8,7 +8,6 @@ from scaling.batching import (
     nearest_feasible,
     rank_slice,
     split_batch,
-    steps_for_examples,
 )
 
 
@@ -98,14 +97,13 @@ def test_nearest_feasible() -> None:
 def test_steps_round_up_to_the_floor(
     examples: int, global_batch_size: int, min_steps: int, steps: int
 ) -> None:
-    found = steps_for_examples(examples, global_batch_size=global_batch_size, min_steps=min_steps)
-    assert found == steps
+    assert BatchRamp(global_batch_size).steps_for(examples, min_steps=min_steps) == steps
 
 
 @pytest.mark.parametrize(("examples", "batch", "floor"), [(-1, 4, 1), (1, 0, 1), (1, 4, -1)])
 def test_steps_refuse_negative_counts(examples: int, batch: int, floor: int) -> None:
     with pytest.raises(ValueError, match="must"):
-        steps_for_examples(examples, global_batch_size=batch, min_steps=floor)
+        BatchRamp(batch).steps_for(examples, min_steps=floor)
 
 
 RAMP = BatchRamp(4, at_examples=(10, 40), factor=2)
@@ -132,9 +130,8 @@ def test_a_ramp_by_every_so_many_examples_ends_at_the_largest_batch() -> None:
 
 
 def test_no_ramp_is_a_constant_batch() -> None:
-    for examples, floor in [(0, 0), (1, 1), (65, 2), (1000, 900)]:
-        found = BatchRamp(16).steps_for(examples, min_steps=floor)
-        assert found == steps_for_examples(examples, global_batch_size=16, min_steps=floor)
+    for examples, floor, steps in [(0, 0, 0), (1, 1, 1), (65, 2, 5), (1000, 900, 900)]:
+        assert BatchRamp(16).steps_for(examples, min_steps=floor) == steps
     assert BatchRamp(16).examples_after(7) == 112
 
 

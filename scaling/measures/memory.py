@@ -162,8 +162,8 @@ class Footprint:
 
         Args:
             micro_batch_size: Examples of the longest kind per forward.
-            optimizer: adamw keeps two moments of every weight.
-            has_momentum: sgd keeps one.
+            optimizer: See `moments_of`.
+            has_momentum: Of sgd.
             averages_weights: One more copy, and another while it is evaluated.
             strategy: fsdp cuts weights, gradients and moments among the workers.
             world_size: Workers.
@@ -172,7 +172,7 @@ class Footprint:
         """
         activations = _line(self.kept, micro_batch_size)
         workspace = max(0, _line(self.peak, micro_batch_size) - activations)
-        num_moments = 2 if optimizer == "adamw" else int(has_momentum)
+        num_moments = moments_of(optimizer, has_momentum=has_momentum)
         shares = world_size if strategy == "fsdp" else 1
         if shares > 1:
             # A block and the next one are gathered to compute with, everything to evaluate.
@@ -186,6 +186,27 @@ class Footprint:
             activations=activations,
             workspace=workspace,
         )
+
+
+def moments_of(optimizer: Optimizer, *, has_momentum: bool) -> int:
+    """Tensors of a weight's size that an optimizer keeps for each weight, at most.
+
+    muon keeps one of the hidden matrices and two of the others; adafactor the means of a matrix's
+    rows and columns, which are next to nothing.
+
+    Args:
+        optimizer: Which.
+        has_momentum: Whether sgd's is above 0.
+    """
+    match optimizer:
+        case "adamw" | "lamb" | "muon":
+            return 2
+        case "lars" | "lion":
+            return 1
+        case "sgd":
+            return int(has_momentum)
+        case "adafactor":
+            return 0
 
 
 def _line(line: tuple[float, float], size: int) -> int:

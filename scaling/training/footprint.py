@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from scaling.batching import BatchSplit
 from scaling.measures.memory import Footprint, Memory, footprint
 from scaling.spec import NoisyQuadratic, Pretrained, Resources, Workload
-from scaling.tasks.task import Indices, Task
+from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 
 # Estimates are within 15% of what is measured; the rest of the memory is left to the process.
 USABLE_RATIO = 0.8
-MAX_EXAMPLES_LOOKED_AT = 4096
 MAX_MICRO_BATCH_SIZE = 2**31 - 1
 
 
 def study_footprint(task: Task, workload: Workload, resources: Resources) -> Footprint:
-    """A study's model, at the longest of its training examples (of 4,096 evenly spaced ones)."""
+    """A study's model, at the longest of its training examples."""
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
     trained: nn.Module | None = None
@@ -46,20 +45,8 @@ def study_footprint(task: Task, workload: Workload, resources: Resources) -> Foo
 
 
 def longest_example(task: Task) -> int:
-    """Number of the training example with the longest rows; the first where all are alike."""
-    num_train = task.num_train or 1
-    numbers = np.unique(
-        np.linspace(0, num_train - 1, min(num_train, MAX_EXAMPLES_LOOKED_AT), dtype=int)
-    )
-    # Halve the candidates: the half whose batch is padded to more has the longest one.
-    while len(numbers) > 1:
-        halves = np.array_split(numbers, 2)
-        numbers = max(halves, key=lambda half: _row_length(task, half))
-    return int(numbers[0])
-
-
-def _row_length(task: Task, numbers: Indices) -> int:
-    return max((t.shape[1] for t in task.collate(numbers, 0).values() if t.ndim > 1), default=0)
+    """Number of the training example with the most tokens; the first of several."""
+    return int(np.argmax(task.lengths(np.arange(task.num_train or 1))))
 
 
 def study_micro_batch_size(task: Task, workload: Workload, resources: Resources) -> int | None:

@@ -30,6 +30,7 @@ from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
 from scaling.training.memory import is_out_of_memory, peak_memory_bytes, watch_peak_memory
+from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
 from scaling.training.progress import Progress, SinceMeasured
@@ -39,17 +40,7 @@ from scaling.training.weight_average import WeightAverage
 
 End = Literal["done", "stopped", "diverged", "paused"]
 
-# About this many steps of a run measure the noise scale, where that costs little enough.
-NUM_NOISE_ESTIMATES = 32
-NOISE_PERIOD = 16  # steps, where the number of steps is not known
 NUM_COUNTED_EXAMPLES = 8  # on which a trial's floating-point operations are counted
-MAX_NOISE_COST = 0.03  # of a run's training time
-# What measuring costs a step, mostly a second pass over half of its examples, is near that of
-# this many further examples a worker: benchmarks/noise_scale.py.
-MEASURED_STEP_COST_EXAMPLES = 32
-# A measured step is cut as it was drawn and not by length; with several parts that costs so much
-# more of a step: benchmarks/training_throughput.py.
-DRAWN_CUT_COST = 0.35
 
 
 @dataclass(frozen=True)
@@ -90,8 +81,8 @@ def train(
         How the run ended. A gradient that is not finite (with fp16, many in a row), or a
         validation loss that is not finite or exceeds the first one
         `evaluation.divergence_ratio`-fold, ends it as `diverged`; that is a result and not an
-        error. Running out of memory is one only for
-        several workers, or for a micro-batch of one example: else the micro-batch is halved.
+        error. Running out of memory is one only for several workers, or for a micro-batch of
+        one example: else the micro-batch is halved.
     """
     run = _Run(task, recipe, evaluation, workers, report, supervision)
     if not run.goes_on_from_checkpoint():
@@ -125,38 +116,6 @@ def train(
             if check.directive != "continue":
                 return run.end_by(check.directive)
     return run.outcome("done")
-
-
-def measures_noise_at(
-    step: int, recipe: Recipe, positions: tuple[int, int], *, num_train: int | None
-) -> bool:
-    """Whether a step of a run estimates the noise scale.
-
-    A batch that crosses into the next epoch is not one sample without replacement, which is
-    what the estimator's correction for a finite train set assumes.
-
-    Args:
-        step: Steps before this one.
-        recipe: Of the run.
-        positions: Where the step's examples begin and end in the stream of training data.
-        num_train: Training examples; None for an endless stream.
-    """
-    start, stop = positions
-    is_one_sample = num_train is None or start // num_train == (stop - 1) // num_train
-    return is_one_sample and step % _noise_period(recipe) == 0
-
-
-def _noise_period(recipe: Recipe) -> int:
-    """Steps from one noise estimate to the next; of the recipe alone, so that a run is repeatable.
-
-    Short runs of small batches get fewer estimates than NUM_NOISE_ESTIMATES.
-    """
-    num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
-    evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
-    added = cost / (recipe.global_batch_size // recipe.world_size + cost)
-    if recipe.grad_accum_steps * recipe.world_size > 1:
-        added += DRAWN_CUT_COST
-    return max(evenly, math.ceil(added / MAX_NOISE_COST))
 
 
 class _Run:
@@ -322,7 +281,7 @@ class _Run:
             self.losses = evaluate(
                 self.task, self.model, splits, self.workers, precision=self.recipe.precision
             )
-            if self.is_over():
+            if self._over:
                 self.written = written_metrics(
                     self.task, self.model, self.workers, precision=self.recipe.precision
                 )

@@ -40,7 +40,7 @@ def whole(value: T, *, keeps: bool) -> T:
     """The same with every sharded tensor gathered; called by all workers alike.
 
     Args:
-        value: Tensors in mappings, lists and tuples.
+        value: Tensors in mappings and lists.
         keeps: Whether this worker wants them; the others get empty tensors in their place.
     """
     result: Any = value

@@ -85,7 +85,14 @@ def test_recomputed_activations_are_in_the_estimate(architecture: str) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "has_momentum"),
-    [({}, False), ({"optimizer": "sgd"}, False), ({"optimizer": "sgd", "momentum": 0.9}, True)],
+    [
+        ({}, False),
+        ({"optimizer": "lamb"}, False),
+        ({"optimizer": "lars", "momentum": 0.9}, True),
+        ({"optimizer": "lion"}, False),
+        ({"optimizer": "sgd"}, False),
+        ({"optimizer": "sgd", "momentum": 0.9}, True),
+    ],
 )
 def test_optimizer_state_is_what_its_tensors_take(
     changes: dict[str, Any], has_momentum: bool

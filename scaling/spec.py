@@ -706,7 +706,8 @@ class Resources(Section):
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
     may be more); the rest is gradient accumulation. auto: as many as are estimated to fit into a
-    worker's memory (and fewer where memory runs out all the same)."""
+    worker's memory (and fewer where memory runs out all the same). A CPU takes smaller parts where
+    that is faster."""
     strategy: Strategy = "ddp"
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
     among the workers, for a model that does not fit into one."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class Sequences:
     prompt_lengths: IntArray
     num_bytes: IntArray
 
-    @property
+    @cached_property
     def num_targets(self) -> IntArray:
         """[N] tokens that count in the loss."""
         return self.tokens.lengths - self.prompt_lengths

@@ -58,8 +58,8 @@ class NoisyQuadraticTask:
         return len(indices)
 
     def lengths(self, indices: Indices) -> Indices:
-        """One for each example."""
-        return np.ones_like(indices)
+        """Nothing: the noise of all examples together is drawn at once."""
+        return np.zeros_like(indices)
 
     def collate(self, indices: Indices, seed: int) -> Batch:
         """The mean of these examples' gradient noise, [num_chains, num_dimensions]."""

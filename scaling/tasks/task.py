@@ -105,7 +105,7 @@ class Task(Protocol):
         ...
 
     def lengths(self, indices: Indices) -> Indices:
-        """[B] what each of these training examples costs unpadded: its tokens."""
+        """[B] tokens of each of these training examples; 0 where it costs nothing of its own."""
         ...
 
     def collate(self, indices: Indices, seed: int) -> Batch:

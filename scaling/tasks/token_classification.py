@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class TaggedTexts:
     tokens: Ragged
     labels: Ragged
 
-    @property
+    @cached_property
     def num_targets(self) -> IntArray:
         """[N] labelled words of each sequence."""
         counted = np.concatenate(([0], np.cumsum(self.labels.flat != IGNORED)))

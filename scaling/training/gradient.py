@@ -18,7 +18,7 @@ from scaling.tasks.task import Batch, Task
 from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
-from scaling.training.micro_batches import cut_by_length, dealt
+from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel import LocalNorm, Workers, no_sync
 
 Indices = NDArray[np.int64]
@@ -51,8 +51,8 @@ class GradientOfBatch:
     padding nor the split into workers × micro-batches changes it.
 
     Attributes:
-        micro_batch_size: Examples a forward, of the longest in the batch: of shorter ones there
-            are more. May be made smaller between steps.
+        micro_batch_size: Most examples a forward, of the longest in the batch: of shorter ones
+            there may be more. May be made smaller between steps.
     """
 
     def __init__(
@@ -84,50 +84,67 @@ class GradientOfBatch:
 
         Args:
             indices: [global_batch_size] training examples, the same on all workers.
-            measure_noise: Also estimate the noise scale from the parts' gradient norms: the
-                workers', or with one worker its micro-batches' (a single one is cut in two).
+            measure_noise: Also estimate the noise scale from the norms of the gradients of random
+                parts of the batch: each worker's share, or with one worker as many parts as it
+                needs micro-batches, and two at least.
             next_indices: The global batch after this one, where its first micro-batch is to be
                 collated while this one is still being computed with.
         """
         num_targets = self.task.num_targets(indices)
-        parts = self._own_parts(indices, at_random=measure_noise)
-        if measure_noise and len(indices) > 1:
+        measure_noise = measure_noise and len(indices) > 1
+        if measure_noise:
             self.norm_layers.start()
-        if self.local_norm is not None:
-            loss_sum, norms = self._synchronized(parts, num_targets, measure_noise)
-        elif measure_noise and len(indices) > 1:
-            if len(parts) == 1:
-                half = len(indices) // 2
-                parts = [indices[:half], indices[half:]]
-            loss_sum, norms = self._part_by_part(parts, num_targets)
+        if not measure_noise:
+            loss_sum, norms = self._accumulate(self._own_parts(indices), num_targets), []
+        elif self.local_norm is not None:
+            [parts] = self._random_groups(indices)
+            loss_sum, norms = self._synchronized(parts, num_targets, self.local_norm)
         else:
-            loss_sum, norms = self._accumulate(parts, num_targets), []
+            loss_sum, norms = self._group_by_group(self._random_groups(indices), num_targets)
         if next_indices is not None:
-            self.batches.expect(self._own_parts(next_indices, at_random=False)[0])
+            self.batches.expect(self._own_parts(next_indices)[0])
         self._unscale()
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         norm_layer_noise = self._norm_layer_noise(len(indices), num_targets)
         return StepGradient(loss_sum, num_targets, grad_norm, noise, norm_layer_noise)
 
-    def _own_parts(self, indices: Indices, *, at_random: bool) -> list[Indices]:
-        """This worker's micro-batches.
+    def _own_parts(self, indices: Indices) -> list[Indices]:
+        """This worker's micro-batches of a global batch that is cut by length."""
+        workers, lengths = self.workers, self.task.lengths(indices)
+        num_parts = self._num_parts(lengths, workers.world_size)
+        parts = cut_by_length(lengths, num_parts=num_parts)
+        own_parts = dealt(parts, rank=workers.rank, world_size=workers.world_size)
+        return [indices[part] for part in own_parts]
 
-        Args:
-            indices: The global batch.
-            at_random: Cut it as it was drawn, so that parts are samples of the data, which the
-                noise scale needs; else by length, so that less is padding.
+    def _random_groups(self, indices: Indices) -> list[list[Indices]]:
+        """This worker's micro-batches in groups that are random samples, as the noise scale needs.
+
+        Of several workers each has one group, its share as it was drawn; one worker has several.
+        A group itself is cut by length.
         """
         workers = self.workers
         share = len(indices) // workers.world_size
-        num_parts = math.ceil(share / self.micro_batch_size) * workers.world_size
-        if at_random:
-            own = indices[workers.rank * share :][:share]
-            size = self.micro_batch_size
-            return [own[i : i + size] for i in range(0, share, size)]
-        parts = cut_by_length(self.task.lengths(indices), num_parts=num_parts)
-        own_parts = dealt(parts, rank=workers.rank, world_size=workers.world_size)
-        return [indices[part] for part in own_parts]
+        num_parts = self._num_parts(self.task.lengths(indices), workers.world_size)
+        own = indices[workers.rank * share :][:share]
+        if workers.world_size > 1:
+            return [self._cut(own, num_parts // workers.world_size)]
+        num_groups = max(2, math.ceil(share / self.micro_batch_size))
+        size = math.ceil(share / num_groups)
+        groups = [own[start : start + size] for start in range(0, share, size)]
+        return [self._cut(group, math.ceil(num_parts / num_groups)) for group in groups]
+
+    def _cut(self, indices: Indices, num_parts: int) -> list[Indices]:
+        parts = cut_by_length(self.task.lengths(indices), num_parts=min(num_parts, len(indices)))
+        return [indices[part] for part in parts]
+
+    def _num_parts(self, lengths: Indices, world_size: int) -> int:
+        """Micro-batches of all workers: as many as must be, on a CPU more where that is faster."""
+        share = len(lengths) // world_size
+        needed = math.ceil(share / self.micro_batch_size) * world_size
+        if self.workers.device.type != "cpu":
+            return needed
+        return cheapest_num_parts(lengths, at_least=needed)
 
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
@@ -176,12 +193,9 @@ class GradientOfBatch:
         )
 
     def _synchronized(
-        self, parts: Sequence[Indices], num_targets: int, measure_noise: bool
+        self, parts: Sequence[Indices], num_targets: int, norm: LocalNorm
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
-        """Several workers; with `measure_noise`, each one's norm² and targets."""
-        norm = self.local_norm
-        if norm is None or not measure_noise:
-            return self._accumulate(parts, num_targets), []
+        """Several workers, and each one's norm² and targets."""
         norm.start()
         loss_sum = self._accumulate(parts, num_targets)
         own_targets = sum(self.task.num_targets(part) for part in parts)
@@ -190,19 +204,18 @@ class GradientOfBatch:
         own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
         return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather(own)]
 
-    def _part_by_part(
-        self, parts: Sequence[Indices], num_targets: int
+    def _group_by_group(
+        self, groups: Sequence[Sequence[Indices]], num_targets: int
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
-        """One worker; each part's own gradient is measured before it is added to the whole."""
+        """One worker; each group's own gradient is measured before it is added to the whole."""
         total = torch.zeros((), device=self.workers.device)
         whole: list[torch.Tensor] = []
         norms: list[tuple[float, int]] = []
-        for part, batch in zip(parts, self.batches.of(parts), strict=True):
+        for parts in groups:
             for parameter in self.parameters:
                 parameter.grad = None
-            total += self._backward(batch, num_targets)
-            self._end_part(part)
-            own_targets = self.task.num_targets(part)
+            total += self._accumulate(parts, num_targets)
+            own_targets = sum(self.task.num_targets(part) for part in parts)
             scale = num_targets / max(own_targets, 1) / self.loss_scale.value
             norms.append(((self._grad_norm() * scale) ** 2, own_targets))
             own = self._gradients()
@@ -210,7 +223,7 @@ class GradientOfBatch:
                 for added, gradient in zip(whole, own, strict=True):
                     added.add_(gradient)
             else:
-                whole = own  # the next part's gradients are new tensors
+                whole = own  # the next group's gradients are new tensors
         trained = [parameter for parameter in self.parameters if parameter.grad is not None]
         for parameter, gradient in zip(trained, whole, strict=True):
             parameter.grad = gradient

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
+# What one more forward and backward pass costs a CPU beside its tokens, as a number of tokens;
+# measured with models of width 64, and less with wider ones: docs/log.md.
+PASS_COST_TOKENS = 96
+# A part of more tokens no longer fits into a CPU's caches, and its tensors are so large that each
+# is given back to the system and asked for again: a tenth slower at 6,144 and 24,576 tokens.
+MAX_CACHED_TOKENS = 4096
+
 
 def cut_by_length(lengths: IntArray, *, num_parts: int) -> list[IntArray]:
     """Cut a batch into parts that cost about the same, examples of similar length together.
@@ -39,6 +46,38 @@ def cut_by_length(lengths: IntArray, *, num_parts: int) -> list[IntArray]:
     return np.split(order, ends[::-1])
 
 
+def cheapest_num_parts(lengths: IntArray, *, at_least: int) -> int:
+    """Into how many parts a CPU computes a batch soonest, each cut saving padding and costing time.
+
+    Args:
+        lengths: [B] tokens of each example; zeros where examples cost nothing of their own.
+        at_least: Parts that there must be, at most B.
+
+    Returns:
+        `at_least` × a power of two, at most B.
+    """
+    needed, num_tokens = at_least, int(lengths.sum())
+    while num_tokens > needed * MAX_CACHED_TOKENS and 2 * needed <= len(lengths):
+        needed *= 2
+    found, cost = needed, _cost(lengths, needed)
+    while 2 * found <= len(lengths) and num_tokens + 2 * found * PASS_COST_TOKENS < cost:
+        finer = _cost(lengths, 2 * found)
+        if finer >= cost:
+            break
+        found, cost = 2 * found, finer
+    return found
+
+
+def _cost(lengths: IntArray, num_parts: int) -> int:
+    """Tokens with padding, and those that the passes take the time of."""
+    longest = int(lengths.max())
+    if longest == lengths.min():
+        return len(lengths) * longest + num_parts * PASS_COST_TOKENS
+    parts = cut_by_length(lengths, num_parts=num_parts)
+    padded = sum(len(part) * int(lengths[part[-1]]) for part in parts)
+    return padded + num_parts * PASS_COST_TOKENS
+
+
 def dealt(parts: list[IntArray], *, rank: int, world_size: int) -> list[IntArray]:
     """One worker's parts, in order.
 
@@ -58,7 +97,7 @@ def dealt(parts: list[IntArray], *, rank: int, world_size: int) -> list[IntArray
 
 def _least_cost(longest_first: IntArray, num_parts: int) -> int:
     """The smallest cost of a part with which `num_parts` parts are enough."""
-    longest = int(longest_first[0])
+    longest = max(1, int(longest_first[0]))
     low, high = longest, longest * math.ceil(len(longest_first) / num_parts)
     while low < high:
         middle = (low + high) // 2
@@ -74,7 +113,7 @@ def _sizes(longest_first: IntArray, cost: int) -> list[int]:
     sizes: list[int] = []
     start = 0
     while start < len(longest_first):
-        size = min(cost // int(longest_first[start]), len(longest_first) - start)
+        size = min(cost // max(1, int(longest_first[start])), len(longest_first) - start)
         sizes.append(size)
         start += size
     return sizes

@@ -1,4 +1,4 @@
-"""Which steps of a run estimate the noise scale: enough of them, and at most 3% of its time."""
+"""Which steps of a run estimate the noise scale: enough of them, and little of its time."""
 
 import math
 
@@ -7,13 +7,12 @@ from scaling.records import Recipe
 # About this many steps of a run measure the noise scale, where that costs little enough.
 NUM_NOISE_ESTIMATES = 32
 NOISE_PERIOD = 16  # steps, where the number of steps is not known
-MAX_NOISE_COST = 0.03  # of a run's training time
-# What measuring costs a step, mostly a second pass over half of its examples, is near that of
-# this many further examples a worker: benchmarks/noise_scale.py.
-MEASURED_STEP_COST_EXAMPLES = 32
-# A measured step is cut as it was drawn and not by length; with several parts that costs so much
-# more of a step: benchmarks/training_throughput.py.
-DRAWN_CUT_COST = 0.35
+MAX_NOISE_COST = 0.025  # of a run's training time
+# What measuring adds to a step: about as much as so many further examples a worker, for the parts
+# whose gradients are kept apart, and so much of the step itself, for their padding and the
+# normalization layers' sums: benchmarks/training_throughput.py, docs/log.md.
+MEASURED_STEP_COST_EXAMPLES = 16
+MEASURED_STEP_COST_RATIO = 0.12
 
 
 def measures_noise_at(
@@ -42,7 +41,6 @@ def _noise_period(recipe: Recipe) -> int:
     """
     num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
     evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
-    added = cost / (recipe.global_batch_size // recipe.world_size + cost)
-    if recipe.grad_accum_steps * recipe.world_size > 1:
-        added += DRAWN_CUT_COST
+    share = recipe.global_batch_size // recipe.world_size
+    added = cost / (share + cost) + MEASURED_STEP_COST_RATIO
     return max(evenly, math.ceil(added / MAX_NOISE_COST))

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from scaling.training.micro_batches import cut_by_length, dealt
+from scaling.training.micro_batches import (
+    PASS_COST_TOKENS,
+    cheapest_num_parts,
+    cut_by_length,
+    dealt,
+)
 
 
 def cost(lengths: np.ndarray, part: np.ndarray) -> int:
@@ -47,3 +52,28 @@ def test_parts_are_dealt_back_and_forth() -> None:
     parts = [np.array([number]) for number in range(6)]
     assert [int(p[0]) for p in dealt(parts, rank=0, world_size=2)] == [0, 3, 4]
     assert [int(p[0]) for p in dealt(parts, rank=1, world_size=2)] == [1, 2, 5]
+
+
+def padded(lengths: np.ndarray, num_parts: int) -> int:
+    return sum(cost(lengths, part) for part in cut_by_length(lengths, num_parts=num_parts))
+
+
+def test_a_cpu_cuts_further_while_that_saves_more_padding_than_it_costs() -> None:
+    lengths = np.random.default_rng(0).integers(1, 65, 256)
+    found = cheapest_num_parts(lengths, at_least=1)
+    assert found > 2
+    costs = {n: padded(lengths, n) + n * PASS_COST_TOKENS for n in (found // 2, found, 2 * found)}
+    assert min(costs, key=lambda n: costs[n]) == found
+
+
+def test_a_cpu_does_not_cut_small_batches_or_equal_lengths() -> None:
+    assert cheapest_num_parts(np.array([5, 9, 30, 7]), at_least=1) == 1
+    assert cheapest_num_parts(np.full(64, 30), at_least=1) == 1
+    assert cheapest_num_parts(np.zeros(65_536, dtype=np.int64), at_least=1) == 1
+
+
+def test_a_cpu_cuts_what_its_caches_cannot_hold_and_keeps_to_multiples() -> None:
+    assert cheapest_num_parts(np.full(1024, 24), at_least=1) == 8
+    assert cheapest_num_parts(np.full(1024, 24), at_least=6) == 6
+    assert cheapest_num_parts(np.full(3, 50_000), at_least=2) == 2
+    assert cheapest_num_parts(np.full(1024, 24), at_least=3) == 6

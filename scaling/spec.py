@@ -696,6 +696,25 @@ class Confirm(Section):
     num_seeds: PositiveInt = 3
 
 
+class Limits(Section):
+    """What the next run may take; the report recommends a recipe within it."""
+
+    num_workers: PositiveInt | None = None
+    """Data-parallel workers of the next run; those of the study where left out."""
+    deadline_seconds: PositiveFloat | None = None
+    """Seconds of training at most."""
+    cost_ceiling: PositiveFloat | None = None
+    """Cost of the run at most, in the currency of price_per_worker_hour."""
+    price_per_worker_hour: PositiveFloat | None = None
+    """What one worker costs an hour."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> "Limits":
+        if self.cost_ceiling is not None and self.price_per_worker_hour is None:
+            raise PydanticCustomError("price", "cost_ceiling needs price_per_worker_hour")
+        return self
+
+
 class Resources(Section):
     """What one trial runs on."""
 
@@ -754,6 +773,7 @@ class StudySpec(Section):
     search: Search
     transfer: Transfer | None = None
     confirm: Confirm | None = None
+    recommendation: Limits = Limits()
     resources: Resources = Resources()
     checkpoints: Checkpoints | None = Checkpoints()
     """null: an interrupted trial starts again from its first step."""

@@ -521,7 +521,7 @@ def _cell_count(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("scientific", f"makes {count} cells", NO_VALUE, f"at most {MAX_CELLS}")
 
 
-_NEEDS: Final = {
+NEEDS: Final = {
     "momentum": ("optimizer", {"sgd", "lars", "muon"}),
     "nesterov": ("optimizer", {"sgd"}),
     "beta1": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
@@ -531,6 +531,7 @@ _NEEDS: Final = {
     "decay_ratio": ("schedule", {"wsd"}),
     "decay_shape": ("schedule", {"wsd"}),
 }
+"""Hyperparameters without effect unless another one has one of these values."""
 
 _HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
 """Values that say what is so anyway."""
@@ -538,7 +539,7 @@ _HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
 
 def _without_effect(spec: StudySpec) -> Iterator[Issue]:
     """A hyperparameter that no trial uses is a mistake, not a detail."""
-    for name, (of, useful) in _NEEDS.items():
+    for name, (of, useful) in NEEDS.items():
         possible = _possible(spec, of)
         if possible & useful:
             continue

@@ -1,13 +1,16 @@
 """What to run next, from what was measured and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.goodput import Option, max_seconds, options, pareto_front
+from scaling.analysis.recipe_yaml import recipe_yaml
 from scaling.analysis.rows import TrialRow
-from scaling.analysis.uncertainty import Estimate, Interval, mean_estimate
-from scaling.analysis.wording import joined, number
+from scaling.analysis.uncertainty import Estimate, mean_estimate
+from scaling.analysis.wording import between, counted, joined, number
+from scaling.spec import Limits
 
 
 @dataclass(frozen=True)
@@ -15,20 +18,37 @@ class Recommendation:
     """A recipe that was run, and what to expect of it; None is what the data do not allow.
 
     Attributes:
-        expected_steps: To the target, else of the whole run.
-        expected_seconds: Of training, to the target or of the whole run, on the study's hardware.
-        expected_loss_interval: Of the loss at the end of the budget.
         reason: Why this one, in words.
+        option: The cell, and what a run of it takes.
+        trial: One with the recipe.
+        meets_limits: Whether its expected seconds and cost are within the limits; None without.
+        candidates: Everything that was chosen from.
+        front: Those that no other beats in both seconds and examples, by rising seconds.
     """
 
     reason: str
-    global_batch_size: int | None = None
-    peak_lr: float | None = None
-    warmup_steps: int | None = None
-    clip_norm: float | None = None
-    expected_steps: float | None = None
-    expected_seconds: float | None = None
-    expected_loss_interval: Interval | None = None
+    option: Option | None = None
+    trial: TrialRow | None = None
+    meets_limits: bool | None = None
+    candidates: tuple[Option, ...] = ()
+    front: tuple[Option, ...] = ()
+
+    @property
+    def global_batch_size(self) -> int | None:
+        """Examples per optimizer step."""
+        return self.option.cell.global_batch_size if self.option else None
+
+    @property
+    def recipe(self) -> str | None:
+        """As YAML for a study file; see `recipe_yaml`."""
+        if self.option is None or self.trial is None:
+            return None
+        steps = self.option.steps
+        return recipe_yaml(
+            self.trial.recipe,
+            steps=steps.interval[1] if steps.interval else steps.value,
+            num_workers=self.option.num_workers,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,24 @@ _LOSS = _Criterion(
 
 
 def recommend(findings: Findings) -> Recommendation:
-    """The cell with the least expected time to the target, else the lowest validation loss."""
+    """The best cell within the study's limits on the next run.
+
+    Without limits it is the one with the least expected time to the target, else the lowest
+    validation loss. With a deadline, the one that takes the fewest worker-seconds and still meets
+    it; with only a ceiling on cost or a number of workers, the soonest; without a target, the
+    lowest loss within the limits.
+    """
+    candidates = options(findings)
+    if _is_unlimited(findings.sweep.limits):
+        return _unlimited(findings, candidates)
+    return _limited(findings, candidates)
+
+
+def _is_unlimited(limits: Limits) -> bool:
+    return (limits.num_workers, limits.deadline_seconds, limits.cost_ceiling) == (None, None, None)
+
+
+def _unlimited(findings: Findings, candidates: tuple[Option, ...]) -> Recommendation:
     criteria = (_SECONDS, _STEPS) if findings.sweep.has_target else (_LOSS,)
     for criterion in criteria:
         valued = [(criterion.of_cell(cell), cell) for cell in findings.cells]
@@ -71,37 +108,166 @@ def recommend(findings: Findings) -> Recommendation:
             key=lambda entry: entry[0],
         )
         if ranked:
-            return _of_cell(findings, criterion, [cell for _, cell in ranked])
+            best = ranked[0][1]
+            reason = _reason(criterion, [cell for _, cell in ranked])
+            option = next(option for option in candidates if option.cell is best)
+            return _of_option(findings, option, reason, candidates, meets_limits=None)
     wanted = "reached the target" if findings.sweep.has_target else "ended with a loss"
-    return Recommendation(reason=f"Not enough data: no cell {wanted} with every replicate.")
+    return Recommendation(f"Not enough data: no cell {wanted} with every replicate.")
 
 
-def _of_cell(findings: Findings, criterion: _Criterion, ranked: list[CellResult]) -> Recommendation:
-    cell = ranked[0]
-    to_target = findings.sweep.has_target
-    recipe = cell.replicates[0] if cell.source == "confirm" else cell.best
-    if recipe is None or (to_target and cell.source == "search"):
-        recipe = _fastest_trial(cell) or recipe
-    seconds = cell.target.seconds if to_target else _mean_seconds(cell)
-    loss = cell.test_loss if cell.test_loss.interval else cell.validation_loss
-    return Recommendation(
-        reason=_reason(criterion, ranked),
-        global_batch_size=cell.global_batch_size,
-        peak_lr=recipe.peak_lr if recipe else None,
-        warmup_steps=recipe.warmup_steps if recipe else None,
-        clip_norm=recipe.clip_norm if recipe else None,
-        expected_steps=(cell.target.steps if to_target else cell.steps).value,
-        expected_seconds=seconds.value,
-        expected_loss_interval=loss.interval,
+def _of_option(
+    findings: Findings,
+    option: Option,
+    reason: str,
+    candidates: tuple[Option, ...],
+    *,
+    meets_limits: bool | None,
+) -> Recommendation:
+    cell = option.cell
+    trial = cell.replicates[0] if cell.source == "confirm" else cell.best
+    if trial is None or (findings.sweep.has_target and cell.source == "search"):
+        trial = next(iter(cell.target.trials), trial)
+    return Recommendation(reason, option, trial, meets_limits, candidates, pareto_front(candidates))
+
+
+def _limited(findings: Findings, candidates: tuple[Option, ...]) -> Recommendation:
+    limits, has_target = findings.sweep.limits, findings.sweep.has_target
+    usable = [
+        option
+        for option in candidates
+        if option.seconds.value is not None and (has_target or option.loss.value is not None)
+    ]
+    if not usable:
+        return Recommendation(_nothing_usable(findings), candidates=candidates)
+    meeting = [option for option in usable if _meets(option, limits)]
+    if not meeting:
+        nearest = min(usable, key=_seconds)
+        bound = max_seconds(limits, nearest.num_workers)
+        reason = (
+            f"Nothing that was measured is expected to meet {_limit_words(limits)}. The soonest "
+            f"takes {_with_interval(nearest.seconds)} seconds{_on_workers(nearest)} at "
+            f"{nearest.cell.label}, where {number(bound)} are allowed"
+        )
+        reason = ". ".join([reason, *_caveats(nearest)]) + "."
+        return _of_option(findings, nearest, reason, candidates, meets_limits=False)
+    key, phrase = _goal(limits, has_target=has_target)
+    ranked = sorted(meeting, key=key)
+    reason = _limited_reason(ranked, limits, phrase, has_target=has_target)
+    return _of_option(findings, ranked[0], reason, candidates, meets_limits=True)
+
+
+def _nothing_usable(findings: Findings) -> str:
+    if findings.sweep.has_target and all(c.target.steps.value is None for c in findings.cells):
+        return "Not enough data: no cell reached the target with every replicate."
+    workers = findings.sweep.limits.num_workers
+    if workers is not None and any(cell.replicates for cell in findings.cells):
+        return (
+            f"Not enough data: no batch size was measured with as many examples a worker as "
+            f"{counted(workers, 'worker')} would have, and none on {counted(workers, 'worker')}."
+        )
+    return "Not enough data: no time was measured."
+
+
+def _meets(option: Option, limits: Limits) -> bool:
+    bound = max_seconds(limits, option.num_workers)
+    return bound is None or _seconds(option) <= bound
+
+
+def _goal(limits: Limits, *, has_target: bool) -> tuple[Callable[[Option], float], str]:
+    """What is made small among what meets the limits, and its words."""
+    if not has_target:
+        return lambda option: option.loss.value or 0.0, "lowest held-out loss"
+    if limits.deadline_seconds is not None:
+        return lambda option: _seconds(option) * (option.num_workers or 1), "fewest worker-seconds"
+    return _seconds, "least training time"
+
+
+def _seconds(option: Option) -> float:
+    assert option.seconds.value is not None
+    return option.seconds.value
+
+
+def _limited_reason(
+    ranked: Sequence[Option], limits: Limits, phrase: str, *, has_target: bool
+) -> str:
+    chosen = ranked[0]
+    took = f"{_with_interval(chosen.seconds)} seconds{_on_workers(chosen)}"
+    if has_target:
+        first = f"The {phrase} to the target within {_limit_words(limits)}: {took}"
+    else:
+        loss = _with_interval(chosen.loss)
+        first = f"The {phrase} within {_limit_words(limits)}: {loss} nats after {took}"
+    parts = [first, *_sureness(chosen, limits)]
+    others = list(
+        dict.fromkeys(
+            option.cell.label
+            for option in ranked[1:]
+            if option.cell is not chosen.cell and _overlaps(option, chosen, has_target=has_target)
+        )
     )
+    if others:
+        parts.append(f"Its interval overlaps with that of {joined(others, 'and')}")
+    return ". ".join([*parts, *_caveats(chosen)]) + "."
 
 
-def _fastest_trial(cell: CellResult) -> TrialRow | None:
-    return cell.target.trials[0] if cell.target.trials else None
+def _overlaps(option: Option, chosen: Option, *, has_target: bool) -> bool:
+    a, b = (o.seconds if has_target else o.loss for o in (option, chosen))
+    if a.interval is None or b.interval is None:
+        return True
+    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _mean_seconds(cell: CellResult) -> Estimate:
-    return mean_estimate([row.seconds for row in cell.replicates if row.seconds is not None])
+def _sureness(option: Option, limits: Limits) -> list[str]:
+    if max_seconds(limits, option.num_workers) is None:
+        return []
+    if option.cut_short:
+        return [
+            "The limit ends the run before the study's budget, at the last evaluation before it"
+        ]
+    if option.chance is None:
+        return ["How surely one more run meets it is not known from a single seed"]
+    count = counted(option.seconds.count, "seed")
+    return [f"One more run meets it with a chance of {option.chance:.2f}, by the spread of {count}"]
+
+
+def _caveats(option: Option) -> list[str]:
+    parts: list[str] = []
+    if option.carried_over:
+        parts.append(
+            "Seconds are carried over from a batch with as many examples a worker, so they are at "
+            "best: what more workers have to exchange was not measured"
+        )
+    return parts + _caveats_of_cell(option.cell)
+
+
+def _caveats_of_cell(cell: CellResult) -> list[str]:
+    parts: list[str] = []
+    if cell.source == "search":
+        parts.append("Picked and measured on the same search trials, so expect somewhat worse")
+    if cell.undertuned:
+        parts.append(f"It may be undertuned: {' and '.join(cell.undertuned)}")
+    return parts
+
+
+def _limit_words(limits: Limits) -> str:
+    words: list[str] = []
+    if limits.deadline_seconds is not None:
+        words.append(f"{number(limits.deadline_seconds)} seconds")
+    if limits.cost_ceiling is not None:
+        words.append(f"a cost of {number(limits.cost_ceiling)}")
+    if limits.num_workers is not None:
+        words.append(counted(limits.num_workers, "worker"))
+    return joined(words, "and")
+
+
+def _on_workers(option: Option) -> str:
+    return "" if option.num_workers is None else f" on {counted(option.num_workers, 'worker')}"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    bounds = f" {between(estimate.interval)}" if estimate.interval else ""
+    return f"{number(estimate.value)}{bounds}"
 
 
 def _reason(criterion: _Criterion, ranked: list[CellResult]) -> str:
@@ -117,11 +283,7 @@ def _reason(criterion: _Criterion, ranked: list[CellResult]) -> str:
             parts.append(
                 f"Over paired seeds, the data do not separate it from {joined(unclear, 'or')}"
             )
-    if chosen.source == "search":
-        parts.append("Picked and measured on the same search trials, so expect somewhat worse")
-    if chosen.undertuned:
-        parts.append(f"It may be undertuned: {' and '.join(chosen.undertuned)}")
-    return ". ".join(parts) + "."
+    return ". ".join([*parts, *_caveats_of_cell(chosen)]) + "."
 
 
 def _worse(criterion: _Criterion, chosen: CellResult, other: CellResult) -> bool:

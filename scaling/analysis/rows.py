@@ -13,7 +13,7 @@ from scaling.records import (
     crossing,
     objective_value,
 )
-from scaling.spec import StudySpec
+from scaling.spec import Limits, StudySpec
 
 Cell = Mapping[str, Any]
 
@@ -86,6 +86,7 @@ class Sweep:
         base_batch_size: Examples per step at which the transferred recipe was tuned.
         refused: (rule, global_batch_size) at which a rule defines no recipe.
         loss_name: What the validation loss is called where it came from.
+        limits: What the next run may take.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Sweep:
     base_batch_size: int | None = None
     refused: frozenset[tuple[str, int]] = frozenset()
     loss_name: str = "validation_loss"
+    limits: Limits = Limits()  # noqa: RUF009  # immutable
 
     @property
     def is_joint(self) -> bool:
@@ -125,6 +127,7 @@ def sweep_of(study: StudyRecord) -> Sweep:
         rules=spec.transfer.rules if spec.transfer else (),
         base_batch_size=spec.transfer.base_batch_size if spec.transfer else None,
         refused=_refused(study.environment),
+        limits=spec.recommendation,
     )
 
 

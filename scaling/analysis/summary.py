@@ -5,6 +5,7 @@ from typing import Any
 from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.goodput import Option
 from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regret import Regret
@@ -109,16 +110,41 @@ def _regret(regret: Regret) -> dict[str, Any]:
 
 
 def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
+    trial, option = recommendation.trial, recommendation.option
+    expected: dict[str, Any] = _expected(option) if option else dict.fromkeys(_EXPECTED)
     return {
         "global_batch_size": recommendation.global_batch_size,
-        "peak_lr": _finite(recommendation.peak_lr),
-        "warmup_steps": recommendation.warmup_steps,
-        "clip_norm": _finite(recommendation.clip_norm),
-        "expected_steps": _finite(recommendation.expected_steps),
-        "expected_seconds": _finite(recommendation.expected_seconds),
-        "expected_loss_interval": _pair(recommendation.expected_loss_interval),
+        "peak_lr": _finite(trial.peak_lr) if trial else None,
+        "warmup_steps": trial.warmup_steps if trial else None,
+        "clip_norm": _finite(trial.clip_norm) if trial else None,
+        **expected,
+        "meets_limits": recommendation.meets_limits,
+        "chance_within_limits": _finite(option.chance) if option else None,
         "reason": recommendation.reason,
+        "recipe": recommendation.recipe,
+        "pareto_front": [
+            {"global_batch_size": o.cell.global_batch_size} | _expected(o)
+            for o in recommendation.front
+        ],
     }
+
+
+_EXPECTED = (
+    "num_workers", "expected_steps", "expected_steps_interval", "expected_examples",
+    "expected_seconds", "expected_seconds_interval", "expected_cost", "expected_cost_interval",
+    "expected_loss", "expected_loss_interval",
+)  # fmt: skip
+
+
+def _expected(option: Option) -> dict[str, Any]:
+    """What a run takes; intervals are of the mean over seeds."""
+    values = (
+        option.num_workers, _finite(option.steps.value), _pair(option.steps.interval),
+        _finite(option.examples.value), _finite(option.seconds.value),
+        _pair(option.seconds.interval), _finite(option.cost.value), _pair(option.cost.interval),
+        _finite(option.loss.value), _pair(option.loss.interval),
+    )  # fmt: skip
+    return dict(zip(_EXPECTED, values, strict=True))
 
 
 def _finite(value: float | None) -> float | None:

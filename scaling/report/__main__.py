@@ -2,17 +2,29 @@
 
 python -m scaling.report NAME [--tracking-uri URI] [--output DIR]
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
+
+Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
+[--cost-ceiling C --price-per-worker-hour P], which win over the study's own.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scaling.report.content import Setting
-from scaling.report.document import write_report, write_sweep_report
+from pydantic import ValidationError
+
+from scaling.analysis.rows import Sweep, sweep_of
+from scaling.report.content import Setting, setting_of
+from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_sweep
+from scaling.spec import Limits
+
+
+class LimitsError(ValueError):
+    """The limits asked for make no sense, in one line for the user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.from_csv is None and (options.rename or options.where):
         parser.error("--rename and --where belong to --from-csv")
     try:
-        output, summary = _from_csv(options) if options.from_csv else _from_mlflow(options)
-    except (TableError, LookupError, OSError) as error:
+        limits = _limits(options)
+        output, summary = (_from_csv if options.from_csv else _from_mlflow)(options, limits)
+    except (TableError, LimitsError, LookupError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(summary["answer"])
@@ -37,9 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _from_csv(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+def _limits(options: argparse.Namespace) -> dict[str, Any]:
+    """The limits given, by their names in a study file."""
+    given = {name: getattr(options, name) for name in Limits.model_fields}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _limited(sweep: Sweep, given: Mapping[str, Any]) -> Sweep:
+    """Raises LimitsError."""
+    values = {**sweep.limits.model_dump(), **given}
+    try:
+        return replace(sweep, limits=Limits.model_validate(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "".join(f"--{part}".replace("_", "-") for part in first["loc"])
+        value = f" (got {first['input']!r})" if name else ""
+        raise LimitsError(f"{name or 'limits'}: {first['msg']}{value}") from error
+
+
+def _from_csv(
+    options: argparse.Namespace, limits: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
     path = Path(options.from_csv)
-    sweep = read_sweep(path, rename=options.rename, where=options.where)
+    sweep = _limited(read_sweep(path, rename=options.rename, where=options.where), limits)
     output = Path(options.output or Path("reports") / sweep.name)
     notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
     notes += [f"Only rows with {column} = {value}." for column, value in options.where]
@@ -47,7 +80,9 @@ def _from_csv(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     return output, write_sweep_report(sweep, output, Setting(notes=tuple(notes)))
 
 
-def _from_mlflow(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+def _from_mlflow(
+    options: argparse.Namespace, limits: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
     from scaling.tracking import TrackingError, load_study
 
     try:
@@ -55,7 +90,8 @@ def _from_mlflow(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     except TrackingError as error:
         raise LookupError(str(error)) from error
     output = Path(options.output or Path("reports") / study.spec.name)
-    return output, write_report(study, output)
+    sweep = _limited(sweep_of(study), limits)
+    return output, write_sweep_report(sweep, output, setting_of(study))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "--where", metavar="COLUMN=VALUE", type=_condition, action="append", default=[],
         help="only rows with this value",
     )  # fmt: skip
+    limits = parser.add_argument_group("limits of the next run")
+    limits.add_argument("--num-workers", type=int, metavar="N", help="data-parallel workers")
+    limits.add_argument("--deadline-seconds", type=float, metavar="S", help="of training, at most")
+    limits.add_argument("--cost-ceiling", type=float, metavar="C", help="of the run, at most")
+    limits.add_argument(
+        "--price-per-worker-hour", type=float, metavar="P", help="what one worker costs an hour"
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the report; reports/NAME if out")
     return parser
 

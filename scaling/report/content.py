@@ -272,6 +272,12 @@ TERMS = (
     ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
      "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
+    ("time against examples", "A run of each cell's recipe in seconds and in examples. One that "
+     "another beats in both is never worth running; the others are the front."),
+    ("at best", "Seconds on other workers than the study's are those of a batch with as many "
+     "examples a worker; what more workers have to exchange is not counted."),
+    ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
+     "spread of its seconds over seeds (Student's t)."),
     ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
      "losses and gaps), a profile interval for fits. Nothing without replicates has one."),
     ("undertuned", "The best rate is the lowest or highest tried, or the best of n trials was "

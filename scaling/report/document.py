@@ -11,14 +11,16 @@ import jinja2
 from markupsafe import Markup
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.recommend import recommend
+from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
+from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
 from scaling.records import StudyRecord
 from scaling.report import content
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures, png
+from scaling.report.options import options_table
 from scaling.report.trials_table import trials_parquet
 
 
@@ -56,6 +58,7 @@ def _view(
     findings: Findings, summary: Mapping[str, Any], drawn: list[Figure], setting: Setting
 ) -> dict[str, Any]:
     """What the templates lay out."""
+    recommendation = recommend(findings)
     shown = [figure for figure in drawn if figure.spec is not None]
     return {
         "summary": summary,
@@ -70,7 +73,9 @@ def _view(
         "trials": content.trials_table(findings, setting.urls or {}),
         "flags": content.flags(findings),
         "sources": content.sources(findings),
-        "recommendation": _recommendation_words(findings),
+        "recommendation": _recommendation_words(recommendation),
+        "recipe": recommendation.recipe,
+        "options": options_table(recommendation),
         "setting": setting,
         "terms": content.TERMS,
         "style": _asset("page.css"),
@@ -79,18 +84,27 @@ def _view(
     }
 
 
-def _recommendation_words(findings: Findings) -> list[tuple[str, str]]:
-    recommendation = recommend(findings)
+def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str]]:
+    trial, option = recommendation.trial, recommendation.option
+    if trial is None or option is None:
+        return []
     words = [
         ("global_batch_size", _whole(recommendation.global_batch_size)),
-        ("peak_lr", rate(recommendation.peak_lr)),
-        ("warmup_steps", _whole(recommendation.warmup_steps)),
-        ("clip_norm", number(recommendation.clip_norm)),
-        ("expected steps", number(recommendation.expected_steps)),
-        ("expected seconds", number(recommendation.expected_seconds)),
-        ("expected loss", between(recommendation.expected_loss_interval)),
+        ("peak_lr", rate(trial.peak_lr)),
+        ("warmup_steps", _whole(trial.warmup_steps)),
+        ("clip_norm", number(trial.clip_norm)),
+        ("workers", _whole(option.num_workers)),
+        ("expected steps", _expected(option.steps)),
+        ("expected seconds", _expected(option.seconds)),
+        ("expected cost", _expected(option.cost)),
+        ("expected loss", _expected(option.loss)),
     ]
-    return words if recommendation.global_batch_size is not None else []
+    return [(name, word) for name, word in words if name != "expected cost" or word != DASH]
+
+
+def _expected(estimate: Estimate) -> str:
+    bounds = f" {between(estimate.interval)}" if estimate.interval else ""
+    return number(estimate.value) + bounds
 
 
 def _whole(count: int | None) -> str:

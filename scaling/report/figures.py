@@ -8,8 +8,9 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
+from scaling.analysis.recommend import recommend
 from scaling.analysis.wording import between, counted, number
-from scaling.report import batch_charts, lr_charts, run_charts
+from scaling.report import batch_charts, lr_charts, options, run_charts
 from scaling.report.chart_style import AnyChart, styled
 
 _VEGA_LITE = "6.4"
@@ -52,6 +53,7 @@ def figures(findings: Findings, urls: Mapping[str, str]) -> list[Figure]:
     if findings.sweep.is_joint:
         return _joint(builder, findings, urls)
     _about_target(builder, findings)
+    _about_next_run(builder, findings)
     _about_lr(builder, findings, urls)
     _about_loss(builder, findings, urls)
     return builder.made
@@ -108,6 +110,17 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         "steps_examples", "What fewer steps cost in examples",
         "Each point is a batch size. Down is cheaper, left is sooner.",
         lambda: batch_charts.steps_vs_examples(findings), absent,
+    )  # fmt: skip
+
+
+def _about_next_run(builder: _Builder, findings: Findings) -> None:
+    recommendation = recommend(findings)
+    goal = "to the target" if findings.sweep.has_target else "of the run"
+    builder.add(
+        "time_vs_examples", "What time costs in examples",
+        f"Seconds and examples {goal} of each cell's recipe; left is sooner, down is cheaper. "
+        "Dashed: those that no other beats in both. Bars are 90% intervals over seeds.",
+        lambda: options.time_vs_examples(recommendation), options.absent(recommendation),
     )  # fmt: skip
 
 

@@ -24,7 +24,10 @@ CELL = {
 }  # fmt: skip
 RECOMMENDATION = {
     "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "expected_steps",
-    "expected_seconds", "expected_loss_interval", "reason",
+    "expected_seconds", "expected_loss_interval", "reason", "num_workers",
+    "expected_steps_interval", "expected_examples", "expected_seconds_interval", "expected_cost",
+    "expected_cost_interval", "expected_loss", "meets_limits", "chance_within_limits", "recipe",
+    "pareto_front",
 }  # fmt: skip
 
 

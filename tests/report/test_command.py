@@ -86,3 +86,21 @@ def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--num-workers", "0"], "--num-workers"),
+        (["--deadline-seconds", "-1"], "--deadline-seconds"),
+        (["--cost-ceiling", "5"], "cost_ceiling needs price_per_worker_hour"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(
+    arguments: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("global_batch_size,steps_to_target\n16,100\n32,60\n")
+    assert main(["--from-csv", str(table), *arguments, "--output", str(tmp_path / "out")]) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from tests.analysis.synthetic import joint_study, spec, study
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
-    "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves",
+    "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves", "time_vs_examples",
 }  # fmt: skip
 
 

@@ -1,0 +1,192 @@
+"""What is recommended within limits, on studies with planted steps and seconds a step.
+
+At 16, 64, 256, 1024 examples a step takes 0.01 (1 + B / 256) seconds on one worker and the target
+40 + 4000 / B steps: 3.08, 1.28, 1.11, 2.20 seconds.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.goodput import options, pareto_front
+from scaling.analysis.recommend import Recommendation, recommend
+from scaling.analysis.rows import sweep_of
+from scaling.records import StudyRecord
+from scaling.spec import Limits, StudySpec
+from scaling.study_checks import check_study
+from tests.analysis.synthetic import Truth, spec, study
+
+QUIET = Truth(noise=1e-4)
+
+
+def findings(record: StudyRecord, **limits: Any) -> Findings:
+    return analyse(replace(sweep_of(record), limits=Limits.model_validate(limits)))
+
+
+def recommended(record: StudyRecord | None = None, **limits: Any) -> Recommendation:
+    return recommend(findings(record or study(QUIET), **limits))
+
+
+def chosen(found: Recommendation) -> tuple[int | None, int | None]:
+    assert found.option is not None
+    return found.global_batch_size, found.option.num_workers
+
+
+def test_without_limits_the_soonest_on_the_workers_measured() -> None:
+    found = recommended()
+    assert chosen(found) == (256, 1)
+    assert found.option is not None
+    assert found.option.seconds.value == pytest.approx(1.11, rel=0.02)
+    assert found.meets_limits is None
+
+
+def test_on_more_workers_a_step_takes_what_it_took_with_as_many_examples_a_worker() -> None:
+    found = recommended(num_workers=4)
+    by_batch = {o.cell.global_batch_size: o for o in found.candidates}
+    # 64 / 4, 256 / 4 and 1024 / 4 examples a worker were measured, 16 / 4 were not.
+    assert sorted(by_batch) == [64, 256, 1024]
+    assert all(option.carried_over for option in by_batch.values())
+    expected = {64: 102.5 * 0.010625, 256: 55.625 * 0.0125, 1024: 43.9 * 0.02}
+    for batch, seconds in expected.items():
+        assert by_batch[batch].seconds.value == pytest.approx(seconds, rel=0.03)
+    assert chosen(found) == (256, 4)
+    assert "at best" in found.reason
+
+
+@pytest.mark.parametrize(("deadline", "best"), [(10.0, (256, 1)), (1.2, (256, 1)), (0.8, (256, 4))])
+def test_a_deadline_is_met_with_the_fewest_worker_seconds(
+    deadline: float, best: tuple[int, int]
+) -> None:
+    found = recommended(deadline_seconds=deadline)
+    assert chosen(found) == best
+    assert found.meets_limits is True
+    assert found.option is not None
+    assert found.option.seconds.value is not None
+    assert found.option.seconds.value <= deadline
+
+
+@pytest.mark.parametrize(("ceiling", "best"), [(1.2, (256, 1)), (3.0, (256, 4))])
+def test_a_ceiling_is_kept_and_the_soonest_taken(ceiling: float, best: tuple[int, int]) -> None:
+    found = recommended(cost_ceiling=ceiling, price_per_worker_hour=3600.0)
+    assert chosen(found) == best
+    assert found.option is not None
+    assert found.option.cost.value is not None
+    assert found.option.cost.value <= ceiling
+    workers = found.option.num_workers or 1
+    assert found.option.cost.value == pytest.approx((found.option.seconds.value or 0) * workers)
+
+
+def test_what_nothing_can_meet_is_said_with_the_nearest() -> None:
+    found = recommended(deadline_seconds=0.01, num_workers=1)
+    assert found.meets_limits is False
+    assert chosen(found) == (256, 1)
+    assert found.reason.startswith("Nothing that was measured is expected to meet 0.0100 seconds")
+
+
+def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
+    record = study(Truth(noise=0.01), num_seeds=5)
+    middle = recommended(record).option
+    assert middle is not None
+    assert middle.seconds.value is not None
+    at_the_mean = recommended(record, num_workers=1, deadline_seconds=middle.seconds.value)
+    assert at_the_mean.option is not None
+    assert at_the_mean.option.chance == pytest.approx(0.5, abs=1e-6)
+    later = recommended(record, num_workers=1, deadline_seconds=1.5 * middle.seconds.value)
+    assert later.option is not None
+    assert later.option.chance is not None
+    assert 0.5 < later.option.chance <= 1
+
+
+def test_without_a_target_the_lowest_loss_that_the_limits_allow() -> None:
+    record = study(QUIET)
+    spec_ = record.spec.model_copy(update={"target": None})
+    record = StudyRecord(spec_, record.trials, record.environment)
+    longest = recommended(record, deadline_seconds=100.0, num_workers=1)
+    assert longest.option is not None
+    assert not longest.option.cut_short
+    short = recommended(record, deadline_seconds=1.5, num_workers=1)
+    # By 1.5 s only the batches of 64 and 256 have been evaluated after their first step.
+    assert chosen(short) in ((64, 1), (256, 1))
+    assert short.option is not None
+    assert short.option.cut_short
+    assert short.option.loss.value == pytest.approx(1.0, abs=0.02)
+    assert short.option.seconds.value is not None
+    assert short.option.seconds.value <= 1.5
+
+
+def test_a_run_that_decays_is_not_cut_short() -> None:
+    record = study(QUIET)
+    decaying = tuple(replace(t, recipe=replace(t.recipe, schedule="cosine")) for t in record.trials)
+    spec_ = record.spec.model_copy(update={"target": None})
+    found = recommended(StudyRecord(spec_, decaying), deadline_seconds=1.5, num_workers=1)
+    assert found.meets_limits is False
+
+
+def test_workers_that_no_batch_was_measured_with_are_not_guessed() -> None:
+    found = recommended(num_workers=3)
+    assert found.option is None
+    assert found.reason.startswith("Not enough data: no batch size was measured with as many")
+
+
+def test_the_front_is_what_no_other_beats_in_both() -> None:
+    candidates = options(findings(study(QUIET)))
+    front = pareto_front(candidates)
+    # Seconds 3.08, 1.28, 1.11, 2.20 and examples 4,640, 6,560, 14,240, 44,960.
+    assert [o.cell.global_batch_size for o in front] == [256, 64, 16]
+
+
+def pasted(found: Recommendation) -> StudySpec:
+    """The study file with the recommended sections in place of its own."""
+    assert found.recipe is not None
+    whole = spec().model_dump(mode="json", exclude_unset=True) | yaml.safe_load(found.recipe)
+    for name in ("scientific", "nuisance", "transfer", "confirm"):
+        whole.pop(name, None)
+    return StudySpec.model_validate(whole)
+
+
+def test_the_recipe_can_be_pasted_into_a_study_file() -> None:
+    found = recommended(num_workers=4)
+    made = pasted(found)
+    assert not check_study(made)
+    assert made.fixed.global_batch_size == 256
+    assert made.resources.num_workers == 4
+    assert found.trial is not None
+    assert made.fixed.peak_lr == found.trial.peak_lr
+    assert made.fixed.warmup_steps == 10
+    assert made.fixed.clip_norm == 1.0
+    assert found.option is not None
+    assert (made.budget.steps or 0) >= (found.option.steps.value or 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        {"optimizer": "lion", "beta2": 0.99},
+        {"optimizer": "lars", "momentum": 0.9},
+        {"optimizer": "adafactor"},
+        {"schedule": "linear", "min_lr_ratio": 0.1},
+        {"clip_norm": None, "clip_percentile": 90.0, "clip_history_steps": 100},
+        {"batch_ramp_at_examples": (4000,), "batch_ramp_factor": 4},
+        {"weight_average_half_life_examples": 2000.0, "label_smoothing": 0.1},
+    ],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_every_hyperparameter_of_the_recipe_comes_through(changes: dict[str, Any]) -> None:
+    record = study(QUIET)
+    trials = tuple(replace(t, recipe=replace(t.recipe, **changes)) for t in record.trials)
+    made = pasted(recommended(StudyRecord(record.spec, trials)))
+    for name, value in changes.items():
+        got = getattr(made.fixed, name)
+        assert got == value, name
+    # A rate that decays over the budget cannot be asked when it reached a target.
+    allowed = {"fixed.schedule"} if "schedule" in changes else set()
+    assert {issue.path for issue in check_study(made)} <= allowed
+
+
+def test_a_price_is_needed_for_a_ceiling() -> None:
+    with pytest.raises(ValueError, match="price_per_worker_hour"):
+        Limits(cost_ceiling=1.0)

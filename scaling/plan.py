@@ -1,5 +1,6 @@
 """What a study would do: cells, trials, batch arithmetic, steps, memory; nothing is started."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.space import (
+    Cell,
     Facts,
     batch_ramp_of,
     cell_name,
@@ -46,6 +48,7 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     facts = _facts(spec, task)
     console.print(_batch_table(spec, facts))
     _print_memory(spec, facts, task, console)
+    _print_time(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     console.print(
         f"searched in every cell: {searched} ({spec.search.sampler}, "
@@ -119,6 +122,59 @@ def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Co
     console.print(table)
     has = "not known here" if available is None else f"{available / 2**20:,.0f} MiB"
     console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
+
+
+def _print_time(spec: StudySpec, facts: Facts, task: "Task | str", console: Console) -> None:
+    """What training and evaluation take on this machine, from a few steps timed here."""
+    reason = _not_timed(spec, task)
+    if isinstance(task, str) or reason:
+        console.print(f"time: not estimated: {reason}", markup=False, highlight=False)
+        return
+    from scaling.training.timing import study_speed, trial_seconds
+
+    speed = study_speed(task, spec, facts)
+    seconds = sum(
+        count * trial_seconds(spec, facts, task, speed, cell, size)
+        for cell, size, count in _trials(spec)
+    )
+    num_workers = spec.resources.num_workers
+    assert num_workers != "auto"
+    at_once = int((os.cpu_count() or 1) // (num_workers * spec.resources.cpus_per_worker)) or 1
+    at_once = min(at_once, spec.resources.max_slots or at_once)
+    total = seconds / at_once
+    words = f"{total / 60:.1f} min" if total < 5400 else f"{total / 3600:.1f} h"
+    console.print(
+        f"time: about {words} of training and evaluation on this machine, "
+        f"{at_once} trials at once; start-up, workers' exchange and the report are not in it",
+        highlight=False,
+    )
+
+
+def _not_timed(spec: StudySpec, task: "Task | str") -> str:
+    resources = spec.resources
+    if isinstance(task, str):
+        return "only a workload with a model is timed" if "noisy" in task else task
+    if resources.gpus_per_worker > 0:
+        return "the workers train on GPUs"
+    if resources.num_workers == "auto":
+        return "the workers of a trial are decided when the study runs"
+    return ""
+
+
+def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
+    """Each cell and batch size with its trials; a searched batch size has its share of them."""
+    counts = num_trials(spec)
+    listed: list[tuple[Cell, int, float]] = []
+    for cell in cells(spec):
+        batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+        sizes = [batch] if batch is not None else list(spec.batch_sizes())
+        each = sum(counts.values()) / len(cells(spec)) / len(sizes)
+        if spec.transfer is not None and batch is not None:
+            each -= counts["transfer"] / len(cells(spec))
+            if batch != spec.transfer.base_batch_size:
+                each += len(spec.transfer.rules) * spec.transfer.num_seeds
+        listed += [(cell, size, each) for size in sizes]
+    return listed
 
 
 def _heaviest(spec: StudySpec) -> dict[str, Any]:

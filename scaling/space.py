@@ -306,6 +306,33 @@ def _or_usual(values: Mapping[str, Any], name: str, otherwise: float) -> float:
     return _USUAL.get(values["optimizer"], {}).get(name, otherwise) if value is None else value
 
 
+_TIMING_LR = 1e-6  # too small to blow up: only the time of a step counts
+
+
+def timing_recipe(
+    spec: StudySpec, facts: Facts, global_batch_size: int, *, world_size: int
+) -> Recipe:
+    """A recipe of the first cell whose steps take as long as a trial's; it has no end."""
+    values = hyperparameters(spec, cells(spec)[0], {}) | {
+        "global_batch_size": global_batch_size,
+        "batch_ramp_every_examples": None,
+        "batch_ramp_at_examples": None,
+        "peak_lr": _TIMING_LR,
+        "base_lr": None,
+        "base_batch_size": None,
+        "lr_scaling_rule": "none",
+        "schedule": "constant",
+        "beta2_scaling": "none",
+        "weight_decay_scaling": "none",
+        "warmup_steps": 0,
+        "warmup_ratio": None,
+        "warmup_examples": None,
+    }
+    here = replace(facts, world_sizes={global_batch_size: world_size})
+    recipe = resolve(spec, values, seed=spec.seed, facts=here)
+    return replace(recipe, num_steps=None, budget_seconds=None)
+
+
 def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:
     base_lr, peak_lr = values["base_lr"], values["peak_lr"]
     settings = OptimizerSettings(

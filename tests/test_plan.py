@@ -60,3 +60,24 @@ def test_what_cannot_be_estimated_is_said() -> None:
     quadratic = STUDY.with_name("noisy_quadratic.yaml")
     assert "memory: not estimated" in plan(study=quadratic)
     assert "on a hub" in plan("workload.data.source=hub:nobody/nothing")
+
+
+def minutes(text: str) -> float:
+    return float(text.partition("time: about ")[2].partition(" min")[0])
+
+
+def test_plan_has_a_time_that_grows_with_the_trials_and_the_budget() -> None:
+    changes = ("scientific.global_batch_size=[8, 32]", "transfer=null", "confirm=null")
+    one = minutes(plan(*changes, "search.trials_per_cell=20"))
+    assert one > 0
+    longer = plan(
+        *changes, "search.trials_per_cell=60", "budget.examples=20000", "resources.max_slots=1"
+    )
+    assert minutes(longer) > 3 * one
+
+
+def test_a_time_that_cannot_be_known_is_not_guessed() -> None:
+    assert "time: not estimated: the workers train on GPUs" in plan("resources.gpus_per_worker=1")
+    quadratic = STUDY.with_name("noisy_quadratic.yaml")
+    assert "time: not estimated" in plan(study=quadratic)
+    assert "time: about" not in plan("resources.num_workers=auto")

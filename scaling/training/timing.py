@@ -1,0 +1,149 @@
+"""How long a study's trials take on this machine, from a few steps taken here."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from scaling.batching import BatchRamp
+from scaling.records import Recipe
+from scaling.space import (
+    Cell,
+    Facts,
+    batch_ramp_of,
+    hyperparameters,
+    num_steps_of,
+    timing_recipe,
+    world_size_of,
+)
+from scaling.spec import StudySpec
+from scaling.tasks.task import Task
+from scaling.training.evaluation import Cadence
+from scaling.training.gradient import GradientOfBatch
+from scaling.training.optimizers import build_optimizer
+from scaling.training.parallel import Workers, use_threads
+
+MAX_EXAMPLES = 512  # of one timed step
+NUM_EVALUATED = 128
+LONG_SECONDS = 2.0  # a step that takes so long is timed once and not again
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A worker's seconds.
+
+    Attributes:
+        shares: Examples a worker in a step, rising.
+        step_seconds: Of a step at each.
+        evaluated_seconds: Of an evaluated example.
+    """
+
+    shares: tuple[int, ...]
+    step_seconds: tuple[float, ...]
+    evaluated_seconds: float
+
+    def step(self, share: float) -> float:
+        """Seconds of a step, interpolated; in proportion beyond the largest share timed."""
+        if share > self.shares[-1]:
+            return self.step_seconds[-1] * share / self.shares[-1]
+        return float(np.interp(share, self.shares, self.step_seconds))
+
+
+def study_speed(task: Task, spec: StudySpec, facts: Facts) -> Speed:
+    """Time a step at the smallest, a middle and the largest batch, and the evaluation."""
+    sizes = spec.batch_sizes()
+    seconds: dict[int, float] = {}
+    with _threads(max(1, int(spec.resources.cpus_per_worker))):
+        for size in sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}):
+            world_size = world_size_of(spec, size, facts)
+            recipe = timing_recipe(spec, facts, size, world_size=world_size)
+            share = min(size // world_size, MAX_EXAMPLES, task.num_train or MAX_EXAMPLES)
+            seconds[share] = _step_seconds(task, replace(recipe, world_size=1), share)
+        evaluated = _evaluated_seconds(task)
+    shares = tuple(sorted(seconds))
+    return Speed(shares, tuple(seconds[share] for share in shares), evaluated)
+
+
+def trial_seconds(
+    spec: StudySpec, facts: Facts, task: Task, speed: Speed, cell: Cell, global_batch_size: int
+) -> float:
+    """Training and evaluation of one trial that runs to its budget."""
+    values = hyperparameters(spec, cell, {}) | {"global_batch_size": global_batch_size}
+    ramp = batch_ramp_of(values)
+    num_steps = num_steps_of(spec, ramp, facts)
+    if num_steps is None:
+        return spec.budget.seconds or 0.0
+    world_size = world_size_of(spec, global_batch_size, facts)
+    training = sum(speed.step(size / world_size) for size in _sizes(ramp, num_steps))
+    along = sum(task.num_evaluated(split) for split in task.splits if split != "test")
+    once = task.num_evaluated("test") if "test" in task.splits else 0
+    evaluated = along * _num_evaluations(spec, ramp, num_steps) + once
+    return training + evaluated * speed.evaluated_seconds / world_size
+
+
+def _sizes(ramp: BatchRamp, num_steps: int) -> Iterator[int]:
+    examples = 0
+    for _ in range(num_steps):
+        size = ramp.size_at(examples)
+        yield size
+        examples += size
+
+
+def _num_evaluations(spec: StudySpec, ramp: BatchRamp, num_steps: int) -> int:
+    """The first one, those of the cadence, and the last."""
+    cadence = Cadence(spec.evaluation)
+    examples, count, is_due = 0, 1, False
+    for step, size in enumerate(_sizes(ramp, num_steps), start=1):
+        is_due = cadence.is_due(step, examples_before=examples, examples=examples + size)
+        count += is_due
+        examples += size
+    return count + (not is_due)
+
+
+def _step_seconds(task: Task, recipe: Recipe, share: int) -> float:
+    model = task.new_model(0)
+    gradient = GradientOfBatch(task, model, model, None, recipe, Workers())
+    optimizer = build_optimizer(model, recipe)
+    indices = np.random.default_rng(0).permutation(task.num_train or share)[:share]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        gradient(indices, measure_noise=False)
+        optimizer.step()
+
+    return _seconds(step)
+
+
+def _evaluated_seconds(task: Task) -> float:
+    model = task.new_model(0).eval()
+    count = min(NUM_EVALUATED, task.num_evaluated("validation"))
+    with torch.inference_mode():
+        seconds = _seconds(
+            lambda: task.example_losses(model, "validation", slice(0, count), torch.device("cpu"))
+        )
+    return seconds / count
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The faster of the second and third time; a long one is not repeated."""
+    taken: list[float] = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+        if taken[0] > LONG_SECONDS:
+            return taken[0]
+    return min(taken[1:])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)

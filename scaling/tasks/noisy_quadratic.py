@@ -49,8 +49,14 @@ class NoisyQuadraticTask:
         self.workload = workload
         self.content_hash = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:  # noqa: ARG002
-        """Chains that start from N(0, I); they have no dropout."""
+    def new_model(
+        self,
+        seed: int,
+        *,
+        dropout: float | None = None,  # noqa: ARG002
+        lora_rank: int | None = None,  # noqa: ARG002
+    ) -> nn.Module:
+        """Chains that start from N(0, I); they have neither dropout nor adapters."""
         return Chains(self.workload.num_chains, self.workload.num_dimensions, seed)
 
     def num_targets(self, indices: Indices) -> int:

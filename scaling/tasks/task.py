@@ -96,8 +96,10 @@ class Task(Protocol):
         """The splits that can be evaluated."""
         ...
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
-        """A model with the weights that this seed starts from; None keeps its own dropout."""
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
+        """A model with the weights that this seed starts from; None keeps what is its own."""
         ...
 
     def num_targets(self, indices: Indices) -> int:

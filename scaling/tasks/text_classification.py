@@ -86,12 +86,14 @@ class TextClassificationTask:
         """Training examples."""
         return len(self.texts["train"].labels)
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
         """A classifier with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="sequence_classification", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=len(self.classes), seed=seed,
-            dropout=dropout,
+            dropout=dropout, lora_rank=lora_rank,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

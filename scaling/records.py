@@ -107,6 +107,7 @@ class Measurement:
         step_loss: Mean training loss of the steps since the last measurement (training mode,
             label smoothing included).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
+            Of noisy_quadratic it is that of one chain, the root of the mean square over them.
         clipped_fraction: Share of those steps whose gradient was clipped (with clip_value: one
             of its entries).
         num_skipped_steps: Steps so far whose float16 gradient overflowed and was not used; None

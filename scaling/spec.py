@@ -214,7 +214,8 @@ class DataSpec(Section):
     """Column with a mapping of text and answer_start, lists both, as in SQuAD
     (question_answering)."""
     source_column: str = "source"
-    """Column with the text that is read (seq2seq)."""
+    """Column with the text that is read (seq2seq). A column that is a mapping is gone into by a
+    dot, here as for every column: translation.en."""
     target_column: str = "target"
     """Column with the text that is written (seq2seq)."""
     prompt_column: str | None = None

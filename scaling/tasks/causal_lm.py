@@ -88,6 +88,11 @@ class CausalLmTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training sequences."""
         return len(self.sequences["train"].prompt_lengths)

@@ -37,7 +37,8 @@ class NoisyQuadraticTask:
 
     The gradient of a micro-batch of m examples is the mean of m draws, N(0, h / m), drawn at
     once. The training loss has the value of the mean over the chains and the gradient of their
-    sum, so that each chain follows its own gradient; the gradient's norm is over all of them.
+    sum, so that each chain follows its own gradient. What is recorded of gradients (their norm,
+    |G|² and tr Σ) is of one chain, in the mean square over them.
     """
 
     num_train = None
@@ -48,6 +49,11 @@ class NoisyQuadraticTask:
     def __init__(self, workload: NoisyQuadratic) -> None:
         self.workload = workload
         self.content_hash = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()
+
+    @property
+    def num_models(self) -> int:
+        """The chains."""
+        return self.workload.num_chains
 
     def new_model(
         self,

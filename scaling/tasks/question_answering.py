@@ -115,6 +115,11 @@ class QuestionAnsweringTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training windows."""
         return len(self.windows["train"].questions)

@@ -83,6 +83,11 @@ class Seq2SeqTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training pairs."""
         return len(self.pairs["train"].targets.lengths)

@@ -82,6 +82,11 @@ class Task(Protocol):
         ...
 
     @property
+    def num_models(self) -> int:
+        """Independent models that are trained at once, their gradients side by side."""
+        ...
+
+    @property
     def content_hash(self) -> str:
         """SHA-256 of the data."""
         ...

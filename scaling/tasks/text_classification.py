@@ -82,6 +82,11 @@ class TextClassificationTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training examples."""
         return len(self.texts["train"].labels)

@@ -96,6 +96,11 @@ class TokenClassificationTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training examples."""
         return len(self.texts["train"].tokens.lengths)

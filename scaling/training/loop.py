@@ -446,13 +446,14 @@ class _Run:
         progress, since = self.progress, self.progress.since
         [loss_sum] = self.workers.sum(float(since.loss_sum))
         noise, norm_layer_noise = progress.noise.mean, progress.norm_layer_noise.mean
+        num_models = self.task.num_models
         values: dict[str, float | None] = {
             "lr": progress.lr,
             "grad_noise_scale": noise.noise_scale if noise else None,
             "grad_noise_scale_stderr": noise.stderr if noise else None,
             "norm_layer_noise_scale": norm_layer_noise.noise_scale if norm_layer_noise else None,
-            "grad_sq_norm": noise.sq_norm if noise else None,
-            "grad_covariance_trace": noise.covariance_trace if noise else None,
+            "grad_sq_norm": noise.sq_norm / num_models if noise else None,
+            "grad_covariance_trace": noise.covariance_trace / num_models if noise else None,
             "peak_memory_bytes": self._peak_memory_bytes(),
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "num_trained_parameters": sum(p.numel() for p in self.gradient.parameters),
@@ -462,7 +463,7 @@ class _Run:
         if since.num_steps:
             values |= {
                 "step_loss": loss_sum / since.num_targets,
-                "grad_norm": since.grad_norm_sum / since.num_steps,
+                "grad_norm": since.grad_norm_sum / since.num_steps / math.sqrt(num_models),
                 "clipped_fraction": since.num_clipped / since.num_steps,
                 **self._throughput(),
             }

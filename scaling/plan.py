@@ -1,7 +1,6 @@
 """What a study would do: cells, trials, batch arithmetic, steps, memory; nothing is started."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from scaling.space import (
     num_trials,
     split_of,
 )
-from scaling.spec import NoisyQuadratic, Optimizer, Pretrained, StudySpec
+from scaling.spec import NoisyQuadratic, Optimizer, StudySpec
 
 if TYPE_CHECKING:
     from scaling.tasks.task import Task
@@ -61,11 +60,12 @@ def _task(spec: StudySpec) -> "Task | str":
     """The data and model; why they are not looked at, where only the memory needs them."""
     if isinstance(spec.workload, NoisyQuadratic):
         return "noisy_quadratic needs a few megabytes"
+    from scaling.tasks.hub import is_on_hub
     from scaling.tasks.sources import DataError
     from scaling.tasks.task import prepare_task
 
     needs_data = spec.budget.measure in ("epochs", "tokens")
-    if _is_on_a_hub(spec) and not needs_data:
+    if is_on_hub(spec.workload) and not needs_data:
         return "the data or the model are on a hub"
     try:
         return prepare_task(spec.workload, spec.evaluation)
@@ -73,19 +73,6 @@ def _task(spec: StudySpec) -> "Task | str":
         if needs_data:
             raise
         return str(error)
-
-
-def _is_on_a_hub(spec: StudySpec) -> bool:
-    workload = spec.workload
-    if isinstance(workload, NoisyQuadratic):
-        return False
-    model = workload.model
-    is_named = (
-        isinstance(model, Pretrained)
-        and not model.pretrained.startswith("builtin:")
-        and not Path(model.pretrained).is_dir()
-    )
-    return is_named or (workload.data.source or "").startswith("hub:")
 
 
 def _facts(spec: StudySpec, task: "Task | str") -> Facts:
@@ -104,8 +91,8 @@ def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Co
         return
     from scaling.training.footprint import study_footprint, trial_memory, worker_memory_bytes
 
-    found = study_footprint(task, spec.workload, spec.resources)
     values = _heaviest(spec)
+    found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
     table = Table("MiB a worker", box=None, pad_edge=False)
     headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
     for heading in headings:
@@ -188,9 +175,13 @@ def _heaviest(spec: StudySpec) -> dict[str, Any]:
     optimizers: list[Optimizer] = [v["optimizer"] for v in all_values]
     if spec.nuisance.optimizer is not None:
         optimizers = list(spec.nuisance.optimizer.choice)
+    ranks = [v["lora_rank"] for v in all_values if v["lora_rank"] is not None]
+    if spec.nuisance.lora_rank is not None:
+        ranks = list(spec.nuisance.lora_rank.choice)
     return {
         "optimizer": max(optimizers, key=lambda o: moments_of(o, has_momentum=has_momentum)),
         "momentum": float(has_momentum),
+        "lora_rank": max(ranks, default=None),
         "weight_average_half_life_examples": (
             1.0 if averages or "weight_average_half_life_examples" in searched else None
         ),

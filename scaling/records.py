@@ -33,6 +33,7 @@ class Recipe:
         peak_lr: Learning rate after warmup.
         warmup_steps: Steps of linear warmup.
         clip_norm: Largest norm of the global gradient; None leaves it alone.
+        lora_rank: Rank of the adapters; None where all weights are trained.
         activation_checkpointing: Whether each block's activations are computed again in backward.
         compile: Whether each block is compiled.
     """
@@ -78,6 +79,7 @@ class Recipe:
     precision: Precision
     activation_checkpointing: bool = False
     compile: bool = False
+    lora_rank: int | None = None
 
     @property
     def batch_ramp(self) -> BatchRamp:
@@ -105,6 +107,7 @@ class Measurement:
         step_loss: Mean training loss of the steps since the last measurement (training mode,
             label smoothing included).
         grad_norm: Mean norm of the global gradient before clipping, since the last measurement.
+            Of noisy_quadratic it is that of one chain, the root of the mean square over them.
         clipped_fraction: Share of those steps whose gradient was clipped (with clip_value: one
             of its entries).
         num_skipped_steps: Steps so far whose float16 gradient overflowed and was not used; None
@@ -124,6 +127,8 @@ class Measurement:
         peak_flops_per_second: The most that the workers' devices could do together: their data
             sheet's dense peak at this precision, or on a CPU a measured matrix product.
         model_flop_utilization: flops_per_example × examples_per_second over that peak, 0 … 1.
+        num_parameters: Weights of the model.
+        num_trained_parameters: Those of them that are trained.
         peak_memory_bytes: Most memory allocated on any worker's GPU in this trial; None on CPUs,
             where a process's memory is not one trial's.
         metrics: Further metrics of the task on the validation subset, as in accuracy.
@@ -158,6 +163,8 @@ class Measurement:
     peak_flops_per_second: float | None = None
     model_flop_utilization: float | None = None
     peak_memory_bytes: float | None = None
+    num_parameters: float | None = None
+    num_trained_parameters: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def scalars(self) -> dict[str, float]:

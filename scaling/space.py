@@ -25,6 +25,8 @@ from scaling.spec import (
     Choice,
     Distribution,
     Fixed,
+    NoisyQuadratic,
+    Pretrained,
     StudySpec,
     given_fields,
 )
@@ -260,7 +262,17 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         precision=spec.resources.precision,
         activation_checkpointing=spec.resources.activation_checkpointing,
         compile=spec.resources.compile,
+        lora_rank=_lora_rank(spec, values),
     )
+
+
+def _lora_rank(spec: StudySpec, values: Mapping[str, Any]) -> int | None:
+    """The rank of a trial's adapters; None where it has none."""
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic) or not isinstance(workload.model, Pretrained):
+        return None
+    lora, rank = workload.model.lora, values["lora_rank"]
+    return lora.rank if lora is not None and rank is None else rank
 
 
 def _warmup_steps(values: Mapping[str, Any], ramp: BatchRamp, num_steps: int | None) -> int:

@@ -136,11 +136,33 @@ class FromScratch(Section):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters: only they, and weights that did not come with the model, are trained.
+
+    Hu et al. 2021 (arXiv:2106.09685). Random weights have nothing to adapt, so a model from
+    scratch has none.
+    """
+
+    rank: PositiveInt = 8
+    """Where the hyperparameter lora_rank is not given."""
+    alpha: PositiveFloat = 16.0
+    """What is added to a layer is multiplied by alpha / rank."""
+    dropout: BelowOne = 0.0
+    """Of the adapters' inputs."""
+    target_modules: (
+        Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] | None
+    ) = None
+    """Layers by the end of their names, as in [q_proj, v_proj]; all-linear: every linear layer but
+    the head; null: what peft adapts in this architecture, mostly queries and values."""
+
+
 class Pretrained(Section):
     """A model with trained weights."""
 
     pretrained: Annotated[str, Field(min_length=1)]
     """A folder, a name on the Hugging Face hub, or builtin:minilm."""
+    lora: Lora | None = None
+    """null: all weights are trained."""
 
 
 def _model_kind(value: Any) -> str:
@@ -192,7 +214,8 @@ class DataSpec(Section):
     """Column with a mapping of text and answer_start, lists both, as in SQuAD
     (question_answering)."""
     source_column: str = "source"
-    """Column with the text that is read (seq2seq)."""
+    """Column with the text that is read (seq2seq). A column that is a mapping is gone into by a
+    dot, here as for every column: translation.en."""
     target_column: str = "target"
     """Column with the text that is written (seq2seq)."""
     prompt_column: str | None = None
@@ -438,6 +461,8 @@ class Fixed(Section):
     """Steps whose gradient norms clip_percentile is of."""
     dropout: BelowOne | None = None
     """Every dropout of an architecture from scratch; null leaves what the architecture has."""
+    lora_rank: PositiveInt | None = None
+    """Rank of the adapters; that of workload.model.lora where left out."""
     label_smoothing: BelowOne = 0.0
     """Share of a target spread evenly over all classes, in the training loss alone."""
     weight_average_half_life_examples: PositiveFloat | None = None
@@ -476,6 +501,7 @@ class Scientific(Section):
     clip_percentile: Values[Percentile | None] | None = None
     clip_history_steps: Values[HistorySteps] | None = None
     dropout: Values[BelowOne | None] | None = None
+    lora_rank: Values[PositiveInt] | None = None
     label_smoothing: Values[BelowOne] | None = None
     weight_average_half_life_examples: Values[PositiveFloat | None] | None = None
 
@@ -511,6 +537,7 @@ class Nuisance(Section):
     clip_percentile: Distribution[Percentile | None] | None = None
     clip_history_steps: Choice[HistorySteps] | None = None
     dropout: Distribution[BelowOne | None] | None = None
+    lora_rank: Choice[PositiveInt] | None = None
     label_smoothing: Distribution[BelowOne] | None = None
     weight_average_half_life_examples: Distribution[PositiveFloat | None] | None = None
 

@@ -45,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
         return _refuse(str(error))
+    from scaling.tasks.hub import use_cache_where_unreachable
     from scaling.tasks.sources import DataError
 
+    use_cache_where_unreachable(spec.workload)
     try:
         if options.plan:
             from scaling.plan import print_plan

@@ -698,6 +698,8 @@ def _resources(spec: StudySpec) -> Iterator[Issue]:
 
 _COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
 """Optimizers whose step of one weight depends on the others of its tensor."""
+_WHOLE: Final = {"adafactor", "muon"}
+"""Optimizers for which a tensor's length is not enough: they go by its rows and columns."""
 
 
 def _sharded(spec: StudySpec) -> Iterator[Issue]:
@@ -705,10 +707,10 @@ def _sharded(spec: StudySpec) -> Iterator[Issue]:
     if spec.resources.strategy != "fsdp":
         return
     for place in _places(spec, "optimizer"):
-        for optimizer in sorted(_COUPLING & set(place.values)):
+        for optimizer in sorted(_WHOLE & set(place.values)):
             yield Issue(
-                place.path, "needs whole tensors, which strategy fsdp cuts among the workers",
-                optimizer, "adamw, sgd, lion",
+                place.path, "needs whole matrices, which strategy fsdp cuts among the workers",
+                optimizer, "adamw, sgd, lion, lamb, lars",
             )  # fmt: skip
     if spec.evaluation.sharpness is not None:
         yield Issue(
@@ -786,6 +788,19 @@ def _regularizers(spec: StudySpec) -> Iterator[Issue]:
                 place.path, "of question_answering would reward places in the padding",
                 place.value, "0.0",
             )  # fmt: skip
+
+
+def _adapters(spec: StudySpec) -> Iterator[Issue]:
+    """A rank is of adapters, which a trained model alone has."""
+    workload = spec.workload
+    if (
+        not isinstance(workload, NoisyQuadratic)
+        and isinstance(workload.model, Pretrained)
+        and workload.model.lora is not None
+    ):
+        return
+    for place in _places(spec, "lora_rank"):
+        yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
 
 
 def _data(spec: StudySpec) -> Iterator[Issue]:
@@ -1020,6 +1035,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
         {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
     ),
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
+    _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
     _storage: frozenset({"name", "storage"}),
 }

@@ -93,3 +93,33 @@ def test_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     assert ran.returncode == 2, ran
     assert ran.stdout.strip() == "heavy:"
+
+
+FROM_HUB = """
+name: from_hub
+question: Does a hub that cannot be reached cost a minute?
+workload:
+  task: causal_lm
+  model: {pretrained: no/such-model}
+  data: {source: "builtin:python_topics", max_length: 32}
+fixed: {global_batch_size: 8, peak_lr: 1.0e-3}
+budget: {steps: 2}
+evaluation: {every_steps: 1}
+search: {trials_per_cell: 1}
+"""
+
+
+def test_a_hub_that_cannot_be_reached_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "https://no-such-host.invalid")
+    file = tmp_path / "study.yaml"
+    file.write_text(FROM_HUB + f"storage: {tmp_path / 'runs'}\n", encoding="utf-8")
+    ran, _ = study_command(str(file), "--output", str(tmp_path / "report"))
+    assert ran.returncode == 2, ran
+    assert "from no/such-model: We couldn't connect" in ran.stderr
+    assert "Retrying" not in ran.stderr
+    assert "Traceback" not in ran.stderr

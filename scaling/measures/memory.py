@@ -182,7 +182,7 @@ class Footprint:
         return Memory(
             parameters=held,
             gradients=self.trained // (1 if accumulates else shares),
-            optimizer=num_moments * self.trained // shares + 2 * held * averages_weights,
+            optimizer=(num_moments + 2 * averages_weights) * self.trained // shares,
             activations=activations,
             workspace=workspace,
         )

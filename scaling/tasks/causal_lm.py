@@ -89,6 +89,11 @@ class CausalLmTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training sequences."""
         return len(self.sequences["train"].prompt_lengths)
@@ -98,12 +103,14 @@ class CausalLmTask:
         """Mean number of tokens that count in a training sequence."""
         return float(self.sequences["train"].num_targets.mean())
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
         """A causal language model with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="causal_lm", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=0, seed=seed,
-            dropout=dropout,
+            dropout=dropout, lora_rank=lora_rank,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

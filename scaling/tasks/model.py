@@ -8,6 +8,7 @@ from torch import nn
 
 from scaling.issues import first_line
 from scaling.spec import FromScratch, ModelSpec, Pretrained
+from scaling.tasks.adapters import add_adapters
 from scaling.tasks.sources import DataError, pretrained_folder
 from scaling.tasks.tokens import Tokenizer
 
@@ -32,17 +33,23 @@ def build_model(
     num_labels: int,
     seed: int,
     dropout: float | None = None,
+    lora_rank: int | None = None,
 ) -> nn.Module:
     """A model in training mode, its random weights drawn from `seed`.
 
-    `dropout` is that of a model from scratch; None keeps the architecture's.
+    `dropout` is that of a model from scratch; None keeps the architecture's. `lora_rank` is that of
+    a pretrained model's adapters, where it has some; None keeps the study file's.
 
     Raises:
         DataError: If there is no such architecture, option, folder or name.
     """
     torch.manual_seed(seed)
     if isinstance(spec, Pretrained):
-        return _pretrained(spec, head, tokenizer, num_labels)
+        model, new_weights = _pretrained(spec, head, tokenizer, num_labels)
+        if spec.lora is not None:
+            rank = lora_rank or spec.lora.rank
+            add_adapters(model, spec.lora, rank=rank, new_weights=new_weights, seed=seed)
+        return model.train()
     config = model_config(
         spec,
         tokenizer=tokenizer,
@@ -182,20 +189,29 @@ def _auto_class(head: Head) -> Any:
             return transformers.AutoModelForSeq2SeqLM
 
 
-def _pretrained(spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: int) -> nn.Module:
+def _pretrained(
+    spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: int
+) -> tuple[nn.Module, set[str]]:
+    """A trained model, and the names of its weights that are not: a head, mostly."""
     options = {"num_labels": num_labels} if num_labels else {}
     folder = pretrained_folder(spec.pretrained)
     try:
-        model = _auto_class(head).from_pretrained(
-            folder, dtype=torch.float32, ignore_mismatched_sizes=True, **options
-        )
+        model, found = _auto_class(head).from_pretrained(
+            folder, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
+            **options,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise DataError(
             "workload.model.pretrained", f"cannot load {spec.pretrained}: {first_line(error)}"
         ) from error
     if num_labels and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_id  # where a decoder's last real token is
-    return model.train()
+    new_weights = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    if not head.endswith("_lm"):
+        # A head that was trained was trained for other labels.
+        body = {id(weight) for weight in model.base_model.parameters()}
+        new_weights |= {name for name, p in model.named_parameters() if id(p) not in body}
+    return model, new_weights
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:

@@ -37,7 +37,8 @@ class NoisyQuadraticTask:
 
     The gradient of a micro-batch of m examples is the mean of m draws, N(0, h / m), drawn at
     once. The training loss has the value of the mean over the chains and the gradient of their
-    sum, so that each chain follows its own gradient; the gradient's norm is over all of them.
+    sum, so that each chain follows its own gradient. What is recorded of gradients (their norm,
+    |G|² and tr Σ) is of one chain, in the mean square over them.
     """
 
     num_train = None
@@ -49,8 +50,19 @@ class NoisyQuadraticTask:
         self.workload = workload
         self.content_hash = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:  # noqa: ARG002
-        """Chains that start from N(0, I); they have no dropout."""
+    @property
+    def num_models(self) -> int:
+        """The chains."""
+        return self.workload.num_chains
+
+    def new_model(
+        self,
+        seed: int,
+        *,
+        dropout: float | None = None,  # noqa: ARG002
+        lora_rank: int | None = None,  # noqa: ARG002
+    ) -> nn.Module:
+        """Chains that start from N(0, I); they have neither dropout nor adapters."""
         return Chains(self.workload.num_chains, self.workload.num_dimensions, seed)
 
     def num_targets(self, indices: Indices) -> int:

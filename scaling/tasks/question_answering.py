@@ -115,16 +115,23 @@ class QuestionAnsweringTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training windows."""
         return len(self.windows["train"].questions)
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
         """A reader with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="question_answering", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=2, seed=seed,
-            dropout=dropout,
+            dropout=dropout, lora_rank=lora_rank,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

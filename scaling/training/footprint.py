@@ -22,13 +22,15 @@ USABLE_RATIO = 0.8
 MAX_MICRO_BATCH_SIZE = 2**31 - 1
 
 
-def study_footprint(task: Task, workload: Workload, resources: Resources) -> Footprint:
-    """A study's model, at the longest of its training examples."""
+def study_footprint(
+    task: Task, workload: Workload, resources: Resources, *, lora_rank: int | None = None
+) -> Footprint:
+    """A study's model, at the longest of its training examples; None for the adapters' own rank."""
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
     trained: nn.Module | None = None
     if not isinstance(workload, NoisyQuadratic) and isinstance(workload.model, Pretrained):
-        trained = task.new_model(0)
+        trained = task.new_model(0, lora_rank=lora_rank)
 
     def build() -> nn.Module:
         model = task.new_model(0) if trained is None else trained

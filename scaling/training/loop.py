@@ -34,7 +34,12 @@ from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
 from scaling.training.progress import Progress, SinceMeasured
-from scaling.training.sharding import placed_model_state, placed_optimizer_state, whole
+from scaling.training.sharding import (
+    placed_model_state,
+    placed_optimizer_state,
+    trained_state,
+    whole,
+)
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.weight_average import WeightAverage
 
@@ -133,7 +138,9 @@ class _Run:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
         watch_peak_memory(workers.device)
-        self.model: nn.Module = task.new_model(recipe.seed, dropout=recipe.dropout)
+        self.model: nn.Module = task.new_model(
+            recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank
+        )
         self.model.to(workers.device)
         self.flops_per_example = self._flops_per_example()
         self.peak_flops_per_second = self._peak_flops_per_second()
@@ -342,7 +349,7 @@ class _Run:
         return {
             "recipe": self._identity(),
             "micro_batch_size": self.gradient.micro_batch_size,
-            "model": whole(self.model.state_dict(), keeps=keeps),
+            "model": whole(trained_state(self.model), keeps=keeps),
             "optimizer": whole(self.optimizer.state_dict(), keeps=keeps),
             "loss_scale": self.gradient.loss_scale.state(),
             "clipping": self.clipping.state(),
@@ -439,21 +446,24 @@ class _Run:
         progress, since = self.progress, self.progress.since
         [loss_sum] = self.workers.sum(float(since.loss_sum))
         noise, norm_layer_noise = progress.noise.mean, progress.norm_layer_noise.mean
+        num_models = self.task.num_models
         values: dict[str, float | None] = {
             "lr": progress.lr,
             "grad_noise_scale": noise.noise_scale if noise else None,
             "grad_noise_scale_stderr": noise.stderr if noise else None,
             "norm_layer_noise_scale": norm_layer_noise.noise_scale if norm_layer_noise else None,
-            "grad_sq_norm": noise.sq_norm if noise else None,
-            "grad_covariance_trace": noise.covariance_trace if noise else None,
+            "grad_sq_norm": noise.sq_norm / num_models if noise else None,
+            "grad_covariance_trace": noise.covariance_trace / num_models if noise else None,
             "peak_memory_bytes": self._peak_memory_bytes(),
+            "num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "num_trained_parameters": sum(p.numel() for p in self.gradient.parameters),
         }
         if self.recipe.precision == "fp16":
             values["num_skipped_steps"] = progress.num_skipped
         if since.num_steps:
             values |= {
                 "step_loss": loss_sum / since.num_targets,
-                "grad_norm": since.grad_norm_sum / since.num_steps,
+                "grad_norm": since.grad_norm_sum / since.num_steps / math.sqrt(num_models),
                 "clipped_fraction": since.num_clipped / since.num_steps,
                 **self._throughput(),
             }

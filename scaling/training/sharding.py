@@ -64,10 +64,20 @@ def placed(saved: Tensor, like: Tensor) -> Tensor:
     )
 
 
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state without frozen weights: those are as they were when it was built."""
+    frozen = {
+        name
+        for name, weight in model.named_parameters(remove_duplicate=False)
+        if not weight.requires_grad
+    }
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
 def placed_model_state(saved: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A whole model's state for `load_state_dict`."""
+    """What `trained_state` gave, whole, for `load_state_dict`."""
     held = model.state_dict()
-    return {name: placed(value, held[name]) for name, value in saved.items()}
+    return held | {name: placed(value, held[name]) for name, value in saved.items()}
 
 
 def placed_optimizer_state(

@@ -1,7 +1,8 @@
 """Optimizers that torch does not have, or has with a schedule or scope of their own.
 
 Each is the algorithm of its paper with the learning rate left to the trial's schedule. Trust
-ratios are per tensor, so nothing is exchanged between workers beyond the gradient itself.
+ratios are per tensor. Where workers hold whole tensors nothing is exchanged beyond the gradient
+itself; where they hold parts of them (fsdp), LAMB and LARS add up the parts' squared norms.
 """
 
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -60,7 +62,7 @@ class Lamb(torch.optim.Optimizer):
                 update = (mean / (1 - beta1**count)).div_(root)
                 update.add_(weight, alpha=group["weight_decay"])
                 if weight.ndim >= 2:
-                    update.mul_(_ratio(weight.norm(), update.norm()))
+                    update.mul_(_ratio(_norm(weight), _norm(update)))
                 weight.add_(update, alpha=-group["lr"])
 
 
@@ -86,8 +88,8 @@ class Lars(torch.optim.Optimizer):
             for weight, gradient in _trained(group):
                 update = gradient.add(weight, alpha=decay)
                 if weight.ndim >= 2:
-                    norm = weight.norm()
-                    update.mul_(local_rate(norm, gradient.norm(), weight_decay=decay))
+                    norms = _norm(weight), _norm(gradient)
+                    update.mul_(local_rate(*norms, weight_decay=decay))
                 state = self.state[weight]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(weight)
@@ -243,6 +245,12 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 def _trained(group: dict[str, Any]) -> Iterable[tuple[nn.Parameter, Tensor]]:
     """A group's weights with their gradients."""
     return [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """The length of a tensor, of which this worker may hold a part; shape []."""
+    length = tensor.norm()
+    return length.full_tensor() if isinstance(length, DTensor) else length
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ from scaling.training.sharding import placed
 
 
 class WeightAverage:
-    """The mean of past weights, one from `half_life_examples` ago counting half.
+    """The mean of past trained weights, one from `half_life_examples` ago counting half.
 
     The zero start is divided out (as Adam does with its moments), so the average after the
     first step is that step's weights, not a mixture with the initial ones.
     """
 
     def __init__(self, model: nn.Module, *, half_life_examples: float):
-        self._weights = list(model.parameters())
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._half_life_examples = half_life_examples
         self._kept = 1.0  # product of the decays so far
         self._average = [weight.detach().clone() for weight in self._weights]

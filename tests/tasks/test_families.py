@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features, Translation, Value
 from torch import nn
 
 from scaling.records import Measurement, Recipe
-from scaling.spec import CausalLm, Evaluation, NoisyQuadratic, TokenClassification
+from scaling.spec import (
+    CausalLm,
+    DataSpec,
+    Evaluation,
+    NoisyQuadratic,
+    Seq2Seq,
+    TokenClassification,
+)
 from scaling.study_file import read_study
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
@@ -37,6 +45,7 @@ from tests.recipes import (
     EVALUATION,
     TINY_BERT,
     TINY_LLAMA,
+    TINY_MBART,
     part_of_speech,
     pronunciation,
     questions,
@@ -469,6 +478,57 @@ def test_right_answers_have_no_errors() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     right = [Written(text, None) for text in task.references[:20]]
     assert set(task.writing_metrics(right).values()) == {0.0}
+
+
+@pytest.mark.parametrize("kind", ["json", "translation", "hub"])
+def test_a_column_inside_another_one(kind: str, tmp_path: Path) -> None:
+    rows = [
+        {"id": str(i), "translation": {"en": f"word {i}", "de": f"Wort {i}"}} for i in range(40)
+    ]
+    columns: dict[str, Any] = {
+        "source_column": "translation.en", "target_column": "translation.de",
+    }  # fmt: skip
+    if kind == "json":
+        columns["files"] = write_lines(tmp_path / "rows.json", rows)
+    else:  # as data sets of translations on the hub have it
+        features = Features(
+            {"id": Value("string"), "translation": Translation(languages=["en", "de"])}
+        )
+        path = tmp_path / "train.parquet"
+        Dataset.from_list(rows, features=features).to_parquet(path)
+        columns |= (
+            {"source": f"hub:{tmp_path}"} if kind == "hub" else {"files": {"train": str(path)}}
+        )
+    workload = Seq2Seq.model_validate(
+        {"task": "seq2seq", "model": TINY_MBART, "data": columns, "generation": None}
+    )
+    read = read_rows(workload)["train"]
+    assert [(row.prompt, row.text) for row in read[:2]] == [
+        ("word 0", "Wort 0"), ("word 1", "Wort 1"),
+    ]  # fmt: skip
+    assert len(read) == 40
+    columns["target_column"] = "translation.fr"
+    absent = Seq2Seq.model_validate({"task": "seq2seq", "model": TINY_MBART, "data": columns})
+    with pytest.raises(DataError, match=r"no column 'translation\.fr'.*translation\.de") as raised:
+        read_rows(absent)
+    assert raised.value.path == "workload.data.target_column"
+
+
+def test_a_row_without_the_mapping_and_a_column_whose_name_has_a_dot(tmp_path: Path) -> None:
+    data = {"source_column": "t.en", "target_column": "t.de"}
+    rows: list[dict[str, Any]] = [{"t": {"en": "a", "de": "b"}, "t.en": "own"}, {"t": None}]
+    workload = Seq2Seq.model_validate(
+        {
+            "task": "seq2seq", "model": TINY_MBART,
+            "data": data | {"files": write_lines(tmp_path / "rows.json", rows[:1])},
+        }
+    )  # fmt: skip
+    assert read_rows(workload)["train"][0].prompt == "own"
+    rows[0].pop("t.en")
+    data |= {"files": write_lines(tmp_path / "others.json", rows)}
+    workload = workload.model_copy(update={"data": DataSpec.model_validate(data)})
+    with pytest.raises(DataError, match=r"row 2 of the train data has no t\.(en|de)"):
+        read_rows(workload)
 
 
 @pytest.mark.parametrize("task_name", ["seq2seq", "causal_lm"])

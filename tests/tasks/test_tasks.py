@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -179,7 +180,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_built_is_said(
     model: Any, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable of this name has been read by now; with it off, the hub is tried for 47 s.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     workload = pronunciation().model_dump() | {"model": model}
     with pytest.raises(DataError) as raised:
         prepare_task(CausalLm.model_validate(workload), EVALUATION).new_model(0)

@@ -7,8 +7,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,21 +29,40 @@ from tests.recipes import (
     spelling,
     tagging,
 )
+from tests.training.adapted import adapted
 
 GLOBAL_BATCH_SIZE = 16
 NUM_UPDATES = 3
 # Some weights have a true gradient of zero, as the two biases of the span head, to which a softmax
 # over places is blind. With 1e-8 AdamW would make full steps of what rounding leaves there.
 EPS = 1e-6
-FAMILIES: Mapping[str, Workload] = {
-    "causal_lm": pronunciation(),
-    "text_classification": part_of_speech(),
-    "token_classification": tagging(),
-    "question_answering": python_questions(),
-    "seq2seq": spelling(),
-}
-"""Without dropout, and with examples of different lengths."""
 BOUNDS = {"gradient_float64": 1e-12, "gradient_float32": 1e-6, "weights_float32": 1e-5}
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "adamw": {},
+    "sgd": {"peak_lr": 0.1, "momentum": 0.9},
+    "lamb": {"peak_lr": 1e-2},
+    "lars": {"peak_lr": 10.0, "momentum": 0.9},
+    "lion": {"beta2": 0.99},
+    "adafactor": {"peak_lr": 1e-2},
+    "muon": {"momentum": 0.95, "beta2": 0.95},
+}
+WHOLE = ("adafactor", "muon")
+"""Optimizers that fsdp is refused with: they go by a matrix's rows and columns."""
+# Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is rounded up.
+OPTIMIZER_BOUNDS = {**dict.fromkeys(OPTIMIZERS, 1e-12), "muon": 1e-5}
+
+
+def families(folder: str) -> dict[str, Workload]:
+    """Without dropout, and with examples of different lengths; trained models are in a folder."""
+    return {
+        "causal_lm": pronunciation(),
+        "text_classification": part_of_speech(),
+        "token_classification": tagging(),
+        "question_answering": python_questions(),
+        "seq2seq": spelling(),
+        "causal_lm, LoRA": adapted("causal_lm", f"{folder}/causal_lm"),
+        "text_classification, LoRA": adapted("text_classification", f"{folder}/classification"),
+    }
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ Vectors = dict[str, Tensor]
 
 
 def trained(task: Task, split: Split, workers: Workers) -> Vectors:
-    """The first batch's gradient in both precisions, the weights after some AdamW updates."""
+    """The first batch's gradient in both precisions, the trained weights after some updates."""
     single, double = (
         _updates(task, split, workers, dtype) for dtype in (torch.float32, torch.float64)
     )
@@ -83,13 +101,20 @@ def trained(task: Task, split: Split, workers: Workers) -> Vectors:
     }
 
 
+def weights_by(optimizer: str, task: Task, split: Split, workers: Workers) -> Tensor:
+    """The trained weights after some updates by an optimizer, in float64."""
+    changes = {"optimizer": optimizer, "weight_decay": 0.1, **OPTIMIZERS[optimizer]}
+    return list(_updates(task, split, workers, torch.float64, **changes))[-1][1]
+
+
 def _updates(
-    task: Task, split: Split, workers: Workers, dtype: torch.dtype
+    task: Task, split: Split, workers: Workers, dtype: torch.dtype, **changes: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The gradient of each batch and the weights after its update, as vectors."""
+    """The gradient of each batch and the trained weights after its update, as vectors."""
+    given: dict[str, Any] = {"peak_lr": 3e-4, "eps": EPS, **changes}
     how = recipe(
-        GLOBAL_BATCH_SIZE, 3e-4, NUM_UPDATES, world_size=split.world_size,
-        micro_batch_size=split.micro_batch_size, strategy=split.strategy, eps=EPS,
+        GLOBAL_BATCH_SIZE, given.pop("peak_lr"), NUM_UPDATES, world_size=split.world_size,
+        micro_batch_size=split.micro_batch_size, strategy=split.strategy, **given,
     )  # fmt: skip
     model = task.new_model(0).to(dtype)
     wrapped, local_norm = data_parallel(model, workers, split.strategy)
@@ -101,14 +126,29 @@ def _updates(
         gradient(batch, measure_noise=False)
         grads = _vector([p.grad for p in model.parameters() if p.grad is not None])
         optimizer.step()
-        yield grads, _vector(list(model.parameters()))
+        yield grads, _vector(gradient.parameters)
 
 
 def _vector(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
     return torch.cat([whole(t.detach(), keeps=True).flatten() for t in tensors])
 
 
-def _on_two_workers(rank: int, port: int, path: str) -> None:
+OPTIMIZER_SPLITS = [Split("ddp", 1, 2), Split("ddp", 2, 2), Split("fsdp", 2, 2)]
+
+
+def _of_optimizers(workers: Workers) -> dict[tuple[str, Split], Tensor]:
+    """The weights by each optimizer at each of these workers' splits of OPTIMIZER_SPLITS."""
+    task = prepare_task(pronunciation(), EVALUATION)
+    return {
+        (optimizer, split): weights_by(optimizer, task, split, workers)
+        for optimizer in OPTIMIZERS
+        for split in OPTIMIZER_SPLITS
+        if split.world_size == workers.world_size
+        and not (split.strategy == "fsdp" and optimizer in WHOLE)
+    }
+
+
+def _on_two_workers(rank: int, port: int, folder: str) -> None:
     """Every split over two gloo workers; the first one saves the vectors."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -116,10 +156,11 @@ def _on_two_workers(rank: int, port: int, path: str) -> None:
     )
     vectors = {
         family: _of_splits(prepare_task(workload, EVALUATION), Workers(rank, 2))
-        for family, workload in FAMILIES.items()
+        for family, workload in families(folder).items()
     }
+    by_optimizer = list(_of_optimizers(Workers(rank, 2)).values())
     if rank == 0:
-        torch.save(vectors, path)
+        torch.save({"families": vectors, "optimizers": by_optimizer}, f"{folder}/vectors.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -128,15 +169,45 @@ def _of_splits(task: Task, workers: Workers) -> list[Vectors]:
     return [trained(task, split, workers) for split in splits]
 
 
-def measured_errors(port: int) -> dict[str, dict[Split, dict[str, float]]]:
-    """Distance of every split's vectors from the unsplit batch's, over the latter's norm."""
+@dataclass(frozen=True)
+class Errors:
+    """Distances of vectors from the unsplit batch's, over the latter's norm.
+
+    Attributes:
+        families: By family, split and name of the vector.
+        optimizers: Of the weights, by optimizer and split.
+    """
+
+    families: Mapping[str, Mapping[Split, Mapping[str, float]]]
+    optimizers: Mapping[tuple[str, Split], float]
+
+
+def measured_errors(port: int) -> Errors:
+    """All errors, each vector computed once."""
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "vectors.pt"))
-        mp.spawn(_on_two_workers, args=(port, path), nprocs=2)
-        on_two: dict[str, list[Vectors]] = torch.load(path)
+        workloads = families(folder)  # fills the folder before the workers read it
+        mp.spawn(_on_two_workers, args=(port, folder), nprocs=2)
+        on_two = torch.load(f"{folder}/vectors.pt")
+        of_families = {
+            family: _errors(prepare_task(workload, EVALUATION), on_two["families"][family])
+            for family, workload in workloads.items()
+        }
+    return Errors(of_families, _errors_of_optimizers(on_two["optimizers"]))
+
+
+def _errors_of_optimizers(on_two: list[Tensor]) -> dict[tuple[str, Split], float]:
+    task = prepare_task(pronunciation(), EVALUATION)
+    unsplit = {name: weights_by(name, task, UNSPLIT, Workers()) for name in OPTIMIZERS}
+    keys = [
+        (optimizer, split)
+        for optimizer in OPTIMIZERS
+        for split in OPTIMIZER_SPLITS
+        if split.world_size == 2 and not (split.strategy == "fsdp" and optimizer in WHOLE)
+    ]
+    found = _of_optimizers(Workers()) | dict(zip(keys, on_two, strict=True))
     return {
-        family: _errors(prepare_task(workload, EVALUATION), on_two[family])
-        for family, workload in FAMILIES.items()
+        (optimizer, split): float((got - unsplit[optimizer]).norm() / unsplit[optimizer].norm())
+        for (optimizer, split), got in found.items()
     }
 
 
@@ -153,8 +224,19 @@ def _errors(task: Task, on_two: list[Vectors]) -> dict[Split, dict[str, float]]:
     return found
 
 
+def optimizer_table(errors: Mapping[tuple[str, Split], float]) -> str:
+    """The errors of the optimizers in Markdown."""
+    names = ["optimizer", "strategy", "workers", "micro-batch", "weights, float64", "allowed"]
+    lines = [_OF_OPTIMIZERS, "", _row(names), _row(["---"] * len(names))]
+    for (optimizer, split), error in sorted(errors.items(), key=lambda item: item[0][0]):
+        sizes = (str(split.world_size), str(split.micro_batch_size))
+        bound = f"{OPTIMIZER_BOUNDS[optimizer]:.0e}"
+        lines.append(_row([optimizer, split.strategy, *sizes, f"{error:.1e}", bound]))
+    return "\n".join(lines)
+
+
 def table(errors: Mapping[str, Mapping[Split, Mapping[str, float]]]) -> str:
-    """All errors in Markdown, the largest of each column first."""
+    """The errors of the families in Markdown, the largest of each column first."""
     columns = [name.replace("_", ", ") for name in BOUNDS]
     lines = [_INTRODUCTION, "", _row(["", *columns]), _row(["---"] * (len(columns) + 1))]
     worst = {n: max(e[n] for splits in errors.values() for e in splits.values()) for n in BOUNDS}
@@ -179,10 +261,19 @@ batch; the weights are those after {NUM_UPDATES} AdamW updates at a learning rat
 eps 1e-6: some weights, such as the biases of question answering's span head, have a true gradient
 of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (1.5e-4 of the
 norm, at a rate of 1e-3). One worker has nothing to share, so there both strategies are the same
-computation.
+computation. With LoRA, adapters beside the frozen weights of a model from a folder are trained
+(and a classifier in full); gradient, weights and norm are theirs.
 
 Written by `python -m tests.training.exactness > docs/exactness.md`; held by
 `tests/training/test_exactness.py`."""
+
+
+_OF_OPTIMIZERS = f"""## Optimizers
+
+The weights of causal_lm after {NUM_UPDATES} updates by each optimizer, in float64, from the same
+batches. Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is
+rounded up. fsdp is refused with Adafactor and Muon, which go by the rows and columns of whole
+matrices."""
 
 
 def _row(cells: list[str]) -> str:
@@ -197,7 +288,10 @@ def _free_port() -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(table(measured_errors(_free_port())))
+    errors = measured_errors(_free_port())
+    print(table(errors.families))
+    print()
+    print(optimizer_table(errors.optimizers))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,19 @@ def test_noisy_quadratic_takes_the_steps_of_the_exact_recursion(
     assert reached.steps == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("num_chains", [200, 800])
+def test_the_noisy_quadratics_gradient_norm_is_that_of_one_chain(num_chains: int) -> None:
+    # At x ~ N(0, I): E |h x + N(0, h / B)|² = Σ h² + Σ h / B.
+    task = prepare_task(quadratic(num_chains=num_chains), Evaluation(every_steps=1))
+    how = recipe(16, 1e-9, 1, optimizer="sgd", weight_decay=0.0)
+    _, measured = run(task, how, evaluation=Evaluation(every_steps=1))
+    h = 1 / np.arange(1, 101)
+    last = measured[-1]
+    assert last.grad_norm == pytest.approx(math.sqrt((h**2).sum() + h.sum() / 16), rel=0.1)
+    assert last.grad_sq_norm == pytest.approx((h**2).sum(), rel=0.2)
+    assert last.grad_covariance_trace == pytest.approx(h.sum(), rel=0.1)
+
+
 def test_noise_scale_of_the_noisy_quadratic_at_its_start() -> None:
     # At x_0 ~ N(0, I): |G|² = Σ h² and tr Σ = Σ h, one half-life of estimates at a tiny rate.
     task = prepare_task(quadratic(num_chains=400), EVALUATION)

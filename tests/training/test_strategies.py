@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.parallel import Workers
 from scaling.training.supervision import Supervision
 from tests.recipes import part_of_speech, pronunciation, recipe
+from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
 EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven parts
@@ -38,20 +40,63 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         expected = without_time([theirs])[0].scalars()
         assert without_time([ours])[0].scalars() == pytest.approx(expected, rel=1e-3)
 
+    common = how
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
-    for workload, changes in (
-        (pronunciation(), {"precision": "fp16"}),
-        (dropout, {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9}),
-    ):
+    for name, workload, changes in (
+        ("fp16", pronunciation(), {"precision": "fp16"}),
+        ("lamb", pronunciation(), {"optimizer": "lamb"}),
+        ("lora", adapted("text_classification", f"{folder}/encoder"), {"lora_rank": 3}),
+        (
+            "dropout", dropout,
+            {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9},
+        ),
+    ):  # fmt: skip
         task = prepare_task(workload, EVALUATION)
-        how = replace(how, strategy="fsdp", num_steps=8, **changes)
+        how = replace(common, strategy="fsdp", num_steps=8, **changes)
         _, expected = run(task, how, Supervision(), EVALUATION, workers)
-        place = f"{folder}/{workload.task}"
-        starts, measurements, _ = paused_often(task, how, place, EVALUATION, workers)
+        starts, measurements, _ = paused_often(task, how, f"{folder}/{name}", EVALUATION, workers)
         assert starts > 2
         assert without_time(measurements) == without_time(expected)
     torch.distributed.destroy_process_group()
 
 
 def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
+    adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
     mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+
+
+# --- a batch that grows -------------------------------------------------------------------------
+
+SAME = ("examples", "tokens", "lr", "step_loss", "grad_norm", "clipped_fraction", "validation_loss")
+
+
+def growing(workers: Workers, **changes: Any) -> list[list[float]]:
+    """What does not depend on the number of workers, of a run whose batch grows twice."""
+    how = recipe(
+        8, 1e-2, 12, world_size=workers.world_size, micro_batch_size=4, clip_norm=0.3,
+        batch_ramp_at_examples=(32, 96), weight_average_half_life_examples=50.0, **changes,
+    )  # fmt: skip
+    task = prepare_task(pronunciation(), EVALUATION)
+    _, measured = run(task, how, Supervision(), EVALUATION, workers)
+    return [[getattr(m, name) for name in SAME] for m in measured if m.step]
+
+
+def grow_on_two(rank: int, port: int, path: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    found = [growing(Workers(rank, 2), strategy=strategy) for strategy in ("ddp", "fsdp")]
+    if rank == 0:
+        torch.save(found, path)
+    torch.distributed.destroy_process_group()
+
+
+def test_a_growing_batch_trains_on_two_workers_as_on_one(tmp_path: Path, free_port: int) -> None:
+    alone = growing(Workers())
+    assert [row[0] for row in alone] == [32, 96, 224]  # after 4 steps of 8, of 16, of 32
+    path = str(tmp_path / "found.pt")
+    mp.spawn(grow_on_two, args=(free_port, path), nprocs=2)
+    for together in torch.load(path):
+        for ours, theirs in zip(together, alone, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)

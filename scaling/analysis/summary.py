@@ -6,10 +6,15 @@ from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.matched_gap import MatchedGap
+from scaling.analysis.plain_numbers import finite, pair
 from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regret import Regret
-from scaling.analysis.uncertainty import LEVEL, Interval
-from scaling.spec import is_finite
+from scaling.analysis.target_summary import (
+    critical_batch_size,
+    further_sections,
+    steps_of_cell,
+)
+from scaling.analysis.uncertainty import LEVEL
 
 
 def summarize(findings: Findings) -> dict[str, Any]:
@@ -18,7 +23,6 @@ def summarize(findings: Findings) -> dict[str, Any]:
     NaN and infinity never appear: a quantity that is not finite is null.
     """
     recommendation = recommend(findings)
-    fit, noise = findings.tradeoff, findings.noise_scale.estimate
     exponent = findings.lr_scaling.exponent
     return {
         "study": findings.sweep.name,
@@ -30,44 +34,37 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "interval_level": LEVEL,
         "cells": [_cell(cell) for cell in findings.cells],
         "lr_scaling": {
-            "exponent": _finite(exponent.value),
-            "interval": _pair(exponent.interval),
+            "exponent": finite(exponent.value),
+            "interval": pair(exponent.interval),
             "regret": {
                 rule: [_regret(r) for r in findings.regrets if r.rule == rule]
                 for rule in findings.sweep.rules
             },
         },
-        "critical_batch_size": {
-            "steps_examples": {
-                "value": _finite(fit.value),
-                "interval": _pair(fit.interval),
-                "min_steps": _finite(fit.min_steps),
-                "min_examples": _finite(fit.min_examples),
-                "target": _finite(findings.sweep.target),
-            },
-            "noise_scale": {"value": _finite(noise.value), "interval": _pair(noise.interval)},
-            "branched": {"value": None, "interval": None},
-        },
+        "critical_batch_size": critical_batch_size(findings),
         "recommendation": _recommendation(recommendation),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)
             for matched in findings.matched_gaps
         },
-    }
+    } | further_sections(findings)
 
 
 def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
     """`at` is in the unit of what is matched; one entry a cell, in the order of `cells`."""
     return {
-        "at": _finite(matched.at),
+        "at": finite(matched.at),
+        "reference_batch_size": matched.reference_batch_size,
         "cells": [
             _name(cell)
             | {
-                "generalization_gap": _finite(gap.value),
-                "generalization_gap_interval": _pair(gap.interval),
+                "generalization_gap": finite(gap.value),
+                "generalization_gap_interval": pair(gap.interval),
                 "num_seeds": gap.count,
+                "difference": finite(difference.value),
+                "difference_interval": pair(difference.interval),
             }
-            for cell, gap in zip(cells, matched.gaps, strict=True)
+            for cell, gap, difference in zip(cells, matched.gaps, matched.differences, strict=True)
         ],
     }
 
@@ -79,30 +76,34 @@ def _name(cell: CellResult) -> dict[str, Any]:
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:
-    return _name(cell) | {
-        "num_trials": cell.num_trials,
-        "num_seeds": cell.num_seeds,
-        "num_censored": cell.num_censored,
-        "best_peak_lr": _finite(cell.best_peak_lr),
-        "best_peak_lr_interval": _pair(cell.best_peak_lr_interval),
-        "validation_loss": _finite(cell.validation_loss.value),
-        "train_loss": _finite(cell.train_loss.value),
-        "test_loss": _finite(cell.test_loss.value),
-        "generalization_gap": _finite(cell.gap.value),
-        "generalization_gap_interval": _pair(cell.gap.interval),
-        "steps_to_target": _finite(cell.target.steps.value),
-        "examples_to_target": _finite(cell.target.examples.value),
-        "seconds_to_target": _finite(cell.target.seconds.value),
-        "grad_noise_scale": _finite(cell.noise_scale.value),
-        "undertuned": bool(cell.undertuned),
-    }
+    return (
+        _name(cell)
+        | {
+            "num_trials": cell.num_trials,
+            "num_seeds": cell.num_seeds,
+            "num_censored": cell.num_censored,
+            "best_peak_lr": finite(cell.best_peak_lr),
+            "best_peak_lr_interval": pair(cell.best_peak_lr_interval),
+            "validation_loss": finite(cell.validation_loss.value),
+            "train_loss": finite(cell.train_loss.value),
+            "test_loss": finite(cell.test_loss.value),
+            "generalization_gap": finite(cell.gap.value),
+            "generalization_gap_interval": pair(cell.gap.interval),
+            "steps_to_target": finite(cell.target.steps.value),
+            "examples_to_target": finite(cell.target.examples.value),
+            "seconds_to_target": finite(cell.target.seconds.value),
+            "grad_noise_scale": finite(cell.noise_scale.value),
+            "undertuned": bool(cell.undertuned),
+        }
+        | steps_of_cell(cell.target)
+    )
 
 
 def _regret(regret: Regret) -> dict[str, Any]:
     return {
         "global_batch_size": regret.global_batch_size,
-        "regret": _finite(regret.regret),
-        "interval": _pair(regret.interval),
+        "regret": finite(regret.regret),
+        "interval": pair(regret.interval),
         "diverged": regret.diverged,
         "applicable": regret.applicable,
     }
@@ -111,21 +112,11 @@ def _regret(regret: Regret) -> dict[str, Any]:
 def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
     return {
         "global_batch_size": recommendation.global_batch_size,
-        "peak_lr": _finite(recommendation.peak_lr),
+        "peak_lr": finite(recommendation.peak_lr),
         "warmup_steps": recommendation.warmup_steps,
-        "clip_norm": _finite(recommendation.clip_norm),
-        "expected_steps": _finite(recommendation.expected_steps),
-        "expected_seconds": _finite(recommendation.expected_seconds),
-        "expected_loss_interval": _pair(recommendation.expected_loss_interval),
+        "clip_norm": finite(recommendation.clip_norm),
+        "expected_steps": finite(recommendation.expected_steps),
+        "expected_seconds": finite(recommendation.expected_seconds),
+        "expected_loss_interval": pair(recommendation.expected_loss_interval),
         "reason": recommendation.reason,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and is_finite(value) else None
-
-
-def _pair(interval: Interval | None) -> list[float] | None:
-    if interval is None or not all(is_finite(end) for end in interval):
-        return None
-    return [float(end) for end in interval]

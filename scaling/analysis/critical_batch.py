@@ -82,7 +82,7 @@ def fit_tradeoff(
 
     Replicates of a batch size (it is repeated) give a standard deviation over seeds, pooled over
     the batch sizes. Where the batch sizes' means scatter around the curve as seeds explain (F
-    test at 15%), both are joined; where they scatter more, their own scatter counts, on two
+    test at 25%), both are joined; where they scatter more, their own scatter counts, on two
     degrees of freedom fewer than batch sizes, as it does without replicates. Seeds that are the
     same at all batch sizes may share a part; it moves both parameters and not their ratio.
 

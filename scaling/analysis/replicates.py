@@ -11,11 +11,11 @@ from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 from scaling.analysis.uncertainty import t_quantile
 
 Array = NDArray[np.float64]
-_SIGNIFICANT = 0.15
+_SIGNIFICANT = 0.25
 """A misfit counts as one below this probability. Higher than a claim would need, since taking it
 for none makes an interval too narrow, and taking none for one only wide."""
 _SHARES_SOMETHING = 0.25
-"""Likewise for what the groups of one seed share; higher, since leaving it out is the worse."""
+"""Likewise for what the groups of one seed share."""
 
 
 @dataclass(frozen=True)

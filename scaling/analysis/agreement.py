@@ -9,12 +9,19 @@ from scaling.analysis.uncertainty import Estimate, Interval
 from scaling.analysis.wording import between, number
 
 
+_NAMES = {
+    "steps_examples": "trade-off fit",
+    "noise_scale": "gradient noise scale",
+    "branched": "branched training",
+}
+
+
 @dataclass(frozen=True)
 class Agreement:
     """One definition's value over another's.
 
     Attributes:
-        first: What is on top.
+        first: What is on top, as summary.json names it.
         second: What is below.
         ratio: With an interval where both have one. Both are taken to be independent: the trials
             are the same, the noise is not (steps against gradients).
@@ -29,7 +36,8 @@ class Agreement:
     @property
     def words(self) -> str:
         """The disagreement in a sentence."""
-        text = f"{self.first} over {self.second}: {number(self.ratio.value)} "
+        first, second = (_NAMES.get(name, name) for name in (self.first, self.second))
+        text = f"Ratio of {first} to {second}: {number(self.ratio.value)} "
         text += between(self.ratio.interval)
         if self.overlap is None:
             return f"{text}; not enough data to tell them apart."

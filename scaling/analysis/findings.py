@@ -123,8 +123,8 @@ def analyse(sweep: Sweep) -> Findings:
         overhead=overhead(fit, sizes, steps),
         agreements=agreements(
             {
-                "the trade-off's": Estimate(fit.value, fit.interval, fit.num_trials),
-                "the noise scale": noise_scale.estimate,
+                "steps_examples": Estimate(fit.value, fit.interval, fit.num_trials),
+                "noise_scale": noise_scale.estimate,
             }
         ),
         target_curves=curves,

@@ -33,10 +33,9 @@ class GapRelation:
 
 
 def gap_relations(cells: Sequence[CellResult]) -> tuple[GapRelation, ...]:
-    """The gap against each measure that at least two cells have."""
+    """The gap against each of the three measures, whether cells have it or not."""
     measures: tuple[Against, ...] = ("sharpness", "hessian_top_eigenvalue", "grad_noise_scale")
-    relations = [_relation(against, cells) for against in measures]
-    return tuple(relation for relation in relations if len(relation.points) > 1)
+    return tuple(_relation(against, cells) for against in measures)
 
 
 def _relation(against: Against, cells: Sequence[CellResult]) -> GapRelation:

@@ -105,8 +105,13 @@ def _gap(matched: Matched, at: float, runs: Runs) -> Estimate:
 
 def _difference(matched: Matched, at: float, runs: Runs, base: Runs) -> Estimate:
     theirs = {seed: _value(matched, at, curve) for seed, curve in base}
+    # rounded, so that what floats lose is not taken for a difference
     return mean_estimate(
-        [_value(matched, at, curve) - theirs[seed] for seed, curve in runs if seed in theirs]
+        [
+            round(_value(matched, at, curve) - theirs[seed], 12)
+            for seed, curve in runs
+            if seed in theirs
+        ]
     )
 
 

@@ -55,6 +55,8 @@ def local_scaling(fit: TradeoffFit, batch_sizes: Sequence[int]) -> tuple[LocalSc
     Source: the three regimes, Shallue et al. 2018 (arXiv:1811.03600) sec. 4.1; the two bounds
         are ours.
     """
+    if fit.num_batches < 2:
+        return ()
     return tuple(_local(fit, size) for size in sorted(set(batch_sizes)))
 
 

@@ -62,6 +62,7 @@ def steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
     return {
         "value": finite(fit.value),
         "interval": pair(fit.interval),
+        "bounds": [finite(bound) for bound in fit.bounds],
         "min_steps": finite(fit.min_steps),
         "min_steps_interval": pair(fit.min_steps_interval),
         "min_examples": finite(fit.min_examples),

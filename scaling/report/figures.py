@@ -143,13 +143,13 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
         lambda: target_charts.noise_scale_curves(findings),
         "" if any(places) else "the noise scale was not measured",
     )  # fmt: skip
-    for relation, words in zip(
-        findings.gap_relations, target_tables.relations_words(findings), strict=True
-    ):
+    for relation in findings.gap_relations:
         builder.add(
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
-            f"A point is a cell (its batch size beside it), a mean over its seeds. {words}",
-            lambda relation=relation: target_charts.gap_against(relation), "",
+            "A point is a cell (its batch size beside it), a mean over its seeds: "
+            f"{target_tables.correlation_words(relation)}",
+            lambda relation=relation: target_charts.gap_against(relation),
+            "" if len(relation.points) > 1 else "fewer than two cells have both",
         )  # fmt: skip
 
 

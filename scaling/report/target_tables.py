@@ -2,6 +2,7 @@
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.gap_relations import GapRelation
 from scaling.analysis.regimes import OVERHEAD
 from scaling.analysis.target_curves import TargetCurve
 from scaling.analysis.targets import ToTarget, by_recipe
@@ -224,14 +225,18 @@ def relations_words(findings: Findings) -> list[str]:
         "grad_noise_scale": "the gradient noise scale",
     }
     return [
-        f"The gap against {names[relation.against]}, over {counted(len(relation.points), 'cell')}: "
-        + (
-            "not enough data for a rank correlation (eight cells or more)."
-            if relation.correlation.value is None
-            else f"rank correlation {_either(relation.correlation)}."
-        )
+        f"The gap against {names[relation.against]}: {correlation_words(relation)}"
         for relation in findings.gap_relations
+        if len(relation.points) > 1
     ]
+
+
+def correlation_words(relation: GapRelation) -> str:
+    """The rank correlation of a relation, or that there is not enough data for one."""
+    over = f"over {counted(len(relation.points), 'cell')}"
+    if relation.correlation.value is None:
+        return f"not enough data {over} for a rank correlation (from eight cells on)."
+    return f"rank correlation {_either(relation.correlation)} {over}."
 
 
 def name(cell: CellResult) -> str:

@@ -172,6 +172,8 @@ def _measurements(
             train_loss_stderr=0.003,
             grad_sq_norm=float(square),
             grad_covariance_trace=float(trace),
+            sharpness=0.5 + 0.1 * math.log(batch),
+            hessian_top_eigenvalue=2.0 + 0.1 * math.log(batch),
         )
         for step, loss in points
     )  # fmt: skip

@@ -8,7 +8,6 @@ from itertools import combinations
 from scaling.analysis.uncertainty import Estimate, Interval
 from scaling.analysis.wording import between, number
 
-
 _NAMES = {
     "steps_examples": "trade-off fit",
     "noise_scale": "gradient noise scale",

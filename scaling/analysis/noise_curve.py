@@ -23,7 +23,7 @@ class NoiseCurve:
     """The noise scale of one cell.
 
     Attributes:
-        points: By rising step, where every replicate has both parts.
+        points: By rising step, where the first replicate has both parts and the others span it.
         at_target: Where each replicate reached the target, both parts interpolated in steps;
             absent where a replicate did not.
         at_end: At each replicate's last estimate.
@@ -46,17 +46,22 @@ def noise_curve(replicates: Sequence[TrialRow], *, has_target: bool) -> NoiseCur
     runs = [run for run in runs if run]
     if not runs:
         return NoiseCurve()
-    by_step = [{m.step: m for m in run} for run in runs]
+    places = [_at(runs, m.step) for m in runs[0]]
     points = tuple(
-        NoisePoint(step, first.examples, _ratio([run[step] for run in by_step]))
-        for step, first in by_step[0].items()
-        if all(step in run for run in by_step)
+        NoisePoint(m.step, m.examples, scale)
+        for m, scale in zip(runs[0], places, strict=True)
+        if scale.value is not None
     )
+    ends = [(run[-1].grad_covariance_trace, run[-1].grad_sq_norm) for run in runs]
     return NoiseCurve(
         points=points,
         at_target=_at_target(replicates) if has_target else ABSENT,
-        at_end=_ratio([run[-1] for run in runs]),
+        at_end=_ratio(ends),
     )
+
+
+Parts = tuple[float | None, float | None]
+"""tr Σ and |G|²."""
 
 
 def _parts(row: TrialRow) -> list[Measurement]:
@@ -67,38 +72,41 @@ def _parts(row: TrialRow) -> list[Measurement]:
     ]
 
 
-def _ratio(measured: Sequence[Measurement]) -> Estimate:
-    return ratio_of_means(
-        [m.grad_covariance_trace or 0.0 for m in measured],
-        [m.grad_sq_norm or 0.0 for m in measured],
-    )
+def _ratio(parts: Sequence[Parts]) -> Estimate:
+    return ratio_of_means([trace or 0.0 for trace, _ in parts], [sq or 0.0 for _, sq in parts])
+
+
+def _at(runs: Sequence[Sequence[Measurement]], step: float) -> Estimate:
+    """Over the runs after some steps; absent where one of them has no estimate there."""
+    parts = [_between(run, step) for run in runs]
+    known = [pair for pair in parts if pair is not None]
+    return _ratio(known) if len(known) == len(runs) else ABSENT
 
 
 def _at_target(replicates: Sequence[TrialRow]) -> Estimate:
-    traces: list[float] = []
-    squares: list[float] = []
-    for row in replicates:
-        if row.status == "failed":
-            continue
-        place = row.steps_to_target
-        around = None if place is None else _around(_parts(row), place)
-        if around is None:
-            return ABSENT
-        before, after, share = around
-        traces.append(_between(before.grad_covariance_trace, after.grad_covariance_trace, share))
-        squares.append(_between(before.grad_sq_norm, after.grad_sq_norm, share))
-    return ratio_of_means(traces, squares)
+    rows = [row for row in replicates if row.status != "failed"]
+    parts = [
+        None if row.steps_to_target is None else _between(_parts(row), row.steps_to_target)
+        for row in rows
+    ]
+    known = [pair for pair in parts if pair is not None]
+    return _ratio(known) if len(known) == len(rows) else ABSENT
 
 
-def _around(
-    measured: Sequence[Measurement], place: float
-) -> tuple[Measurement, Measurement, float] | None:
-    """The estimates before and after a step, and how far between them it lies."""
-    for before, after in pairwise(measured):
-        if before.step <= place <= after.step:
-            return before, after, (place - before.step) / (after.step - before.step)
+def _between(run: Sequence[Measurement], place: float) -> Parts | None:
+    """Both parts after some steps, interpolated between two estimates; None outside of them."""
+    for m in run:
+        if m.step == place:
+            return m.grad_covariance_trace, m.grad_sq_norm
+    for before, after in pairwise(run):
+        if before.step < place < after.step:
+            share = (place - before.step) / (after.step - before.step)
+            return (
+                _mixed(before.grad_covariance_trace, after.grad_covariance_trace, share),
+                _mixed(before.grad_sq_norm, after.grad_sq_norm, share),
+            )
     return None
 
 
-def _between(before: float | None, after: float | None, share: float) -> float:
+def _mixed(before: float | None, after: float | None, share: float) -> float:
     return (before or 0.0) + share * ((after or 0.0) - (before or 0.0))

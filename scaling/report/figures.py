@@ -133,15 +133,14 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
         "" if len(curves) > 1 else "the runs allow no target beside the study's (they need losses "
         "along the run and a schedule that does not know the horizon)",
     )  # fmt: skip
-    measured = [c for c in findings.noise_curves if c.points]
-    places = [c.at_target.value or c.at_end.value for c in measured]
+    along = [sum(point.examples > 0 for point in c.points) for c in findings.noise_curves]
     builder.add(
         "noise_scale_curve", "Gradient noise scale along training",
         "tr Σ / |G|², each the mean over a cell's seeds of the running mean that the trial kept. "
         f"Bands: 90% intervals by Fieller where there are two seeds or more. "
         f"{target_tables.noise_places(findings)}",
         lambda: target_charts.noise_scale_curves(findings),
-        "" if any(places) else "the noise scale was not measured",
+        "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
     )  # fmt: skip
     for relation in findings.gap_relations:
         builder.add(

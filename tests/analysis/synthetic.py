@@ -153,7 +153,7 @@ def _measurements(
     truth: Truth, batch: int, final: float, reach: float, rng: np.random.Generator
 ) -> tuple[Measurement, ...]:
     points = (
-        [(0.0, 3.0), (reach, 1.0), (2 * reach, final)]
+        [(0.0, 3.0), (reach / 2, math.sqrt(3.0)), (reach, 1.0), (2 * reach, final)]
         if final < 1
         else [(0.0, 3.0), (reach, final)]
     )

@@ -68,6 +68,8 @@ def target_curves(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[TargetCurv
     Returns:
         Only the study's own target where the runs allow no other; nothing without either.
     """
+    if not cells:
+        return ()
     sizes = [cell.global_batch_size for cell in cells]
     curves: list[TargetCurve] = []
     if sweep.has_target and sweep.target is not None:

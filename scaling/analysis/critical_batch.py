@@ -37,7 +37,8 @@ class TradeoffFit:
         seeds_interval: Of the curve that fits these batch sizes best, from the seeds alone; None
             without replicates.
         rms_misfit: Root mean square of log steps over the curve, about a relative error.
-        misfit_exceeds_seeds: Whether that is more than seeds explain; None without replicates.
+        misfit_exceeds_seeds: Whether that is more than seeds explain (F test at 10%); None without
+            replicates.
         note: Why something is missing, in words; empty when nothing is.
     """
 

@@ -11,9 +11,11 @@ from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 from scaling.analysis.uncertainty import t_quantile
 
 Array = NDArray[np.float64]
-_SIGNIFICANT = 0.25
-"""A misfit counts as one below this probability. Higher than a claim would need, since taking it
+_SUSPECTED = 0.25
+"""Below this probability a misfit counts in the error. Higher than a claim needs: taking a misfit
 for none makes an interval too narrow, and taking none for one only wide."""
+_CLAIMED = 0.1
+"""Below this probability a misfit is said to be one."""
 _SHARES_SOMETHING = 0.25
 """Likewise for what the groups of one seed share."""
 
@@ -90,8 +92,8 @@ class Scatter:
         explained = self.squares / self.degrees
         ratio = around / spare / explained if explained > 0 else math.inf
         chance = float(fdtrc(spare, self.degrees, ratio))  # pyright: ignore -- no types
-        if around > 0 and chance < _SIGNIFICANT:
-            return ErrorVariance(around / spare, spare, misfit=True)
+        if around > 0 and chance < _SUSPECTED:
+            return ErrorVariance(around / spare, spare, misfit=chance < _CLAIMED)
         pooled = spare + self.degrees
         return ErrorVariance((around + self.squares) / pooled, pooled)
 

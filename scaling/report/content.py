@@ -82,7 +82,9 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "generalization_gap": _with_interval(number(cell.gap.value), cell.gap.interval),
         "reached target": reached if has_target else DASH,
         "steps_to_target": target_tables.steps_words(target),
-        "steps, fastest search recipe": number(target.best_tuned),
+        "steps, fastest search recipe": number(target.best_tuned)
+        if cell.source == "confirm"
+        else DASH,
         "examples_to_target": number(target.examples.value),
         "seconds_to_target": number(target.seconds.value),
         "grad_noise_scale": _with_interval(

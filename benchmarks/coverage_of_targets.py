@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import math
+import statistics
 import tempfile
 import zlib
 from collections import defaultdict
@@ -133,17 +134,29 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=200, help="of each case")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
-    lines: dict[str, dict[str, float | int | None]] = {}
-    print(f"{'case: quantity':<62} {'studies':>7} {'covered':>8} {'no interval':>11} {'raised':>7}")
+    lines: dict[str, dict[str, Any]] = {}
+    print(_words("case: quantity", "readings", "covered", "width", "no interval", "raised"))
     for case in cases():
         if options.only in case.name:
             for quantity, line in _lines(case, options.studies).items():
                 name = f"{case.name}: {quantity}"
                 lines[name] = line
-                shares = (line["covered_share"], line["absent_share"], line["raised_share"])
-                covered, absent, raised = map(_percent, shares)
-                print(f"{name:<62} {line['num_readings']:>7} {covered:>8} {absent:>11} {raised:>7}")
+                width = line["median_width"]
+                print(
+                    _words(
+                        name,
+                        f"{line['num_readings']}",
+                        _percent(line["covered_share"]),
+                        "-" if width is None else f"{width:.3g}",
+                        _percent(line["absent_share"]),
+                        _percent(line["raised_share"]),
+                    )
+                )
     print(json.dumps(lines, allow_nan=False))
+
+
+def _words(name: str, *columns: str) -> str:
+    return f"{name:<60}" + "".join(f"{column:>12}" for column in columns)
 
 
 def _percent(share: float | None) -> str:
@@ -168,6 +181,9 @@ def _line(found: list[Reading | Flag]) -> dict[str, Any]:
     return {
         "num_readings": len(found),
         "covered_share": sum(covered) / len(covered) if covered else None,
+        "median_width": statistics.median(high - low for (low, high), _ in known)
+        if known
+        else None,
         "absent_share": 1 - len(known) / len(readings) if readings else None,
         "raised_share": sum(flags) / len(flags) if flags else None,
     }
@@ -246,7 +262,7 @@ def _read_quadratic(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
         Reading("critical batch, seeds alone", fit["seeds_interval"], truth.value),
         Reading("min_steps", fit["min_steps_interval"], truth.min_steps),
         Reading("min_examples", fit["min_examples_interval"], truth.min_examples),
-        Flag("misfit beyond the seeds", fit["misfit_exceeds_seeds"]),
+        Flag("misfit said", fit["misfit_exceeds_seeds"]),
         *(
             Reading("steps_to_target", cell["steps_to_target_interval"], _exact_steps(b, r))
             for cell, (b, r) in zip(summary["cells"], QUADRATIC.items(), strict=True)
@@ -334,6 +350,7 @@ def _read_tradeoff(
             overhead["on_fit"]["interval"],
             0.2 * critical + 1.2 * overhead["reference_batch_size"],
         ),
+        Flag("misfit said", bool(fit["misfit_exceeds_seeds"])),
         *(
             Flag("regime named and wrong", _is_wrong(local, critical))
             for local in fit["regimes"]

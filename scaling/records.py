@@ -279,7 +279,9 @@ def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | 
     """First point at which the validation loss is at or under the target.
 
     Between the evaluation before and the one that reaches it, steps are interpolated linearly
-    in the logarithm of the loss.
+    in the logarithm of the loss (in the loss itself where it is not above zero). A loss that
+    rises again afterwards changes nothing; measurements without a loss are passed over; where
+    the first evaluation is there already, it counts, as an upper bound.
 
     Returns:
         None when no evaluation reaches the target (the trial is censored).
@@ -303,8 +305,10 @@ def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | 
 
 def _log_share(before: float | None, after: float, at_most: float) -> float:
     """How far between two losses, in log loss, the target lies; 1 when it is at the later one."""
-    if before is None or after <= 0 or before <= after:
+    if before is None or before <= after:
         return 1.0
+    if after <= 0:
+        return (before - at_most) / (before - after)
     return math.log(before / at_most) / math.log(before / after)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from scaling.analysis.cells import CellResult
+from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
@@ -103,17 +104,29 @@ def _interval_or_none(cell: CellResult) -> str:
 
 
 def _critical_batch(findings: Findings) -> str:
-    if not findings.sweep.has_target:
-        return ""
     fit = findings.tradeoff
+    if not findings.sweep.has_target and fit.value is None:
+        return ""
     if fit.value is None:
-        return f"The critical batch size is not determined: {fit.note}."
+        return f"The critical batch size is not determined: {fit.note}{_bound(fit)}."
     text = f"The trade-off of steps against examples bends at {number(fit.value)} examples "
     text += between(fit.interval)
+    if not findings.sweep.has_target:
+        text += f" (at {number(findings.tradeoff_target)} nats, a target chosen after the fact)"
+    elif fit.misfit_exceeds_seeds:
+        text += " (the points miss the fitted curve by more than their seeds explain)"
     noise = findings.noise_scale.estimate
     if noise.value is not None:
         text += f"; the gradient noise scale is {number(noise.value)} {between(noise.interval)}"
-    return text + "."
+    return " ".join([text + ".", *(agreement.words for agreement in findings.agreements)])
+
+
+def _bound(fit: TradeoffFit) -> str:
+    """The side on which the data do bound the bend; empty where they do on neither."""
+    low, high = fit.bounds
+    if low is not None and high is None:
+        return f" (above {number(low)} examples)"
+    return f" (below {number(high)} examples)" if high is not None and low is None else ""
 
 
 def _best_lr(findings: Findings) -> str:

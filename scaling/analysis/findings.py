@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 
+from scaling.analysis.agreement import Agreement, agreements
 from scaling.analysis.cells import CellResult, cell_results
-from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
+from scaling.analysis.critical_batch import TradeoffFit
+from scaling.analysis.gap_parts import LossParts, loss_parts
+from scaling.analysis.gap_relations import GapRelation, gap_relations
 from scaling.analysis.lr_scaling import lr_exponent_estimate
 from scaling.analysis.matched_gap import MatchedGap, matched_gaps
+from scaling.analysis.noise_curve import NoiseCurve, noise_curve
+from scaling.analysis.regimes import LocalScaling, Overhead, local_scaling, overhead
 from scaling.analysis.regret import Regret, regrets
 from scaling.analysis.rows import Sweep
+from scaling.analysis.target_curves import TargetCurve, main_curve, target_curves, tradeoff_of
+from scaling.analysis.targets import ToTarget
 from scaling.analysis.uncertainty import ABSENT, Estimate
 
 
@@ -46,6 +53,16 @@ class Findings:
     Attributes:
         one_series: True when the cells differ in nothing but the batch size, so that a fit over
             batch sizes means something.
+        tradeoff: At the study's target; in a study without one, at the lowest loss that every
+            cell reached, which was chosen after the fact.
+        tradeoff_target: The loss of it; None where it is not known.
+        regimes: What a larger batch still buys, at each batch size of the trade-off.
+        overhead: Where 20% more examples are spent than at a reference batch.
+        agreements: The critical batch sizes of different definitions, by pairs.
+        target_curves: Steps to several targets.
+        noise_curves: The noise scale along the runs, in the order of the cells.
+        loss_parts: What of a larger batch's loss is due to fewer updates.
+        gap_relations: The gap against sharpness and noise scale.
     """
 
     sweep: Sweep
@@ -56,6 +73,14 @@ class Findings:
     noise_scale: NoiseScale
     regrets: tuple[Regret, ...]
     matched_gaps: tuple[MatchedGap, ...]
+    tradeoff_target: float | None
+    regimes: tuple[LocalScaling, ...]
+    overhead: Overhead
+    agreements: tuple[Agreement, ...]
+    target_curves: tuple[TargetCurve, ...]
+    noise_curves: tuple[NoiseCurve, ...]
+    loss_parts: tuple[LossParts, ...]
+    gap_relations: tuple[GapRelation, ...]
 
     @property
     def num_search(self) -> int:
@@ -78,15 +103,36 @@ def analyse(sweep: Sweep) -> Findings:
     one_series = not sweep.is_joint and all(
         cell.series == "" and cell.global_batch_size is not None for cell in cells
     )
+    curves = target_curves(sweep, cells) if one_series else ()
+    main = main_curve(curves)
+    reached = _reached(sweep, cells, main)
+    fit = _tradeoff(cells, reached, one_series)
+    noise_scale = _noise_scale(sweep, cells, one_series)
+    sizes, steps = _mean_steps(cells, reached) if one_series else ((), ())
     return Findings(
         sweep=sweep,
         cells=cells,
         one_series=one_series,
         lr_scaling=_lr_scaling(cells, one_series),
-        tradeoff=_tradeoff(cells, one_series),
-        noise_scale=_noise_scale(sweep, cells, one_series),
+        tradeoff=fit,
+        noise_scale=noise_scale,
         regrets=regrets(sweep),
-        matched_gaps=matched_gaps(cells),
+        matched_gaps=matched_gaps(cells, sweep.base_batch_size),
+        tradeoff_target=sweep.target if sweep.has_target or main is None else main.target,
+        regimes=local_scaling(fit, sizes),
+        overhead=overhead(fit, sizes, steps),
+        agreements=agreements(
+            {
+                "steps_examples": Estimate(fit.value, fit.interval, fit.num_trials),
+                "noise_scale": noise_scale.estimate,
+            }
+        ),
+        target_curves=curves,
+        noise_curves=tuple(
+            noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
+        ),
+        loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
+        gap_relations=gap_relations(cells) if not sweep.is_joint else (),
     )
 
 
@@ -108,16 +154,33 @@ def _lr_scaling(cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
     return LrScaling(exponent, sizes, note)
 
 
-def _tradeoff(cells: tuple[CellResult, ...], one_series: bool) -> TradeoffFit:
+def _reached(
+    sweep: Sweep, cells: tuple[CellResult, ...], main: TargetCurve | None
+) -> tuple[ToTarget, ...]:
+    """What each cell took to the target that the trade-off is at."""
+    if sweep.has_target or main is None:
+        return tuple(cell.target for cell in cells)
+    return main.cells
+
+
+def _tradeoff(
+    cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...], one_series: bool
+) -> TradeoffFit:
     if not one_series:
         return TradeoffFit(note="cells differ in more than the batch size")
-    sizes: list[int] = []
-    steps: list[float] = []
-    for cell in cells:
-        if cell.global_batch_size is not None and cell.target.steps.value:
-            sizes.append(cell.global_batch_size)
-            steps.append(cell.target.steps.value)
-    return fit_tradeoff(sizes, steps)
+    return tradeoff_of([cell.global_batch_size for cell in cells], reached)
+
+
+def _mean_steps(
+    cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...]
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """By rising batch size, of the cells that always reached the target."""
+    points = sorted(
+        (cell.global_batch_size, target.steps.value)
+        for cell, target in zip(cells, reached, strict=True)
+        if cell.global_batch_size is not None and target.steps.value
+    )
+    return tuple(size for size, _ in points), tuple(steps for _, steps in points)
 
 
 def _noise_scale(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -> NoiseScale:

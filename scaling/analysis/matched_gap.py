@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scaling.analysis.cells import CellResult
+from scaling.analysis.gap_parts import reference_cell
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.uncertainty import ABSENT, Estimate, mean_estimate, root_mean_square
 
@@ -27,11 +28,16 @@ class MatchedGap:
             cells that have losses along the run.
         gaps: By cell, validation_loss − train_loss in nats per target, with an interval over
             seeds; absent for a cell without such losses.
+        differences: By cell, its gap − that of the reference batch, paired by seed; absent for
+            the reference itself and where no seed is in both.
+        reference_batch_size: The base batch, or the smallest; None where nothing is matched.
     """
 
     matched: Matched
     at: float | None
     gaps: tuple[Estimate, ...]
+    differences: tuple[Estimate, ...] = ()
+    reference_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,34 +51,73 @@ class _Point:
     stderr: float
 
 
-def matched_gaps(cells: Sequence[CellResult]) -> tuple[MatchedGap, ...]:
+Runs = Sequence[tuple[int | None, Sequence[_Point]]]
+"""The seed and the evaluations of each run of a cell."""
+
+
+def matched_gaps(
+    cells: Sequence[CellResult], base_batch_size: int | None = None
+) -> tuple[MatchedGap, ...]:
     """The gaps of all cells' replicates at each kind of equal progress.
 
     Lost replicates are left out. Between evaluations the gap is interpolated linearly in steps or
     examples, or in the logarithm of the training loss on its first way down to the level.
+    Intervals of differences are over paired seeds; the error of evaluating on the same examples
+    largely cancels and is not in them.
     """
-    curves = [
-        [_curve(row) for row in cell.replicates if row.status != "diverged"] for cell in cells
+    runs = [
+        [(row.seed, _curve(row)) for row in cell.replicates if row.status != "diverged"]
+        for cell in cells
     ]
-    curves = [[curve for curve in own if curve] for own in curves]
-    return tuple(_matched(matched, curves) for matched in MEASURES)
+    runs = [[(seed, curve) for seed, curve in own if curve] for own in runs]
+    reference = reference_cell(cells, base_batch_size)
+    place = next((i for i, cell in enumerate(cells) if cell is reference), None)
+    size = reference.global_batch_size if reference else None
+    return tuple(_matched(matched, runs, place, size) for matched in MEASURES)
 
 
-def _matched(matched: Matched, curves: Sequence[Sequence[Sequence[_Point]]]) -> MatchedGap:
-    if sum(bool(own) for own in curves) < 2:
-        return MatchedGap(matched, None, tuple(ABSENT for _ in curves))
-    every = [curve for own in curves for curve in own]
+def _matched(
+    matched: Matched, cells: Sequence[Runs], place: int | None, size: int | None
+) -> MatchedGap:
+    absent = tuple(ABSENT for _ in cells)
+    if sum(bool(own) for own in cells) < 2:
+        return MatchedGap(matched, None, absent, absent)
+    every = [curve for own in cells for _, curve in own]
     if matched == "train_loss":
         at = max(min(point.train_loss for point in curve) for curve in every)
     else:
         at = min(getattr(curve[-1], matched) for curve in every)
-    return MatchedGap(matched, at, tuple(_gap(matched, at, own) for own in curves))
+    gaps = tuple(_gap(matched, at, own) for own in cells)
+    if place is None:
+        return MatchedGap(matched, at, gaps, absent)
+    base = cells[place]
+    differences = tuple(
+        ABSENT if own is base else _difference(matched, at, own, base) for own in cells
+    )
+    return MatchedGap(matched, at, gaps, differences, size)
 
 
-def _gap(matched: Matched, at: float, curves: Sequence[Sequence[_Point]]) -> Estimate:
-    places = [_place(matched, at, curve) for curve in curves]
-    gaps = [before.gap + share * (after.gap - before.gap) for before, after, share in places]
-    return mean_estimate(gaps, shared_stderr=root_mean_square([p.stderr for _, p, _ in places]))
+def _gap(matched: Matched, at: float, runs: Runs) -> Estimate:
+    gaps = [_value(matched, at, curve) for _, curve in runs]
+    errors = [_place(matched, at, curve)[1].stderr for _, curve in runs]
+    return mean_estimate(gaps, shared_stderr=root_mean_square(errors))
+
+
+def _difference(matched: Matched, at: float, runs: Runs, base: Runs) -> Estimate:
+    theirs = {seed: _value(matched, at, curve) for seed, curve in base}
+    # rounded, so that what floats lose is not taken for a difference
+    return mean_estimate(
+        [
+            round(_value(matched, at, curve) - theirs[seed], 12)
+            for seed, curve in runs
+            if seed in theirs
+        ]
+    )
+
+
+def _value(matched: Matched, at: float, curve: Sequence[_Point]) -> float:
+    before, after, share = _place(matched, at, curve)
+    return before.gap + share * (after.gap - before.gap)
 
 
 def _place(matched: Matched, at: float, curve: Sequence[_Point]) -> tuple[_Point, _Point, float]:

@@ -7,10 +7,15 @@ from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.goodput import Option
 from scaling.analysis.matched_gap import MatchedGap
+from scaling.analysis.plain_numbers import finite, pair
 from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regret import Regret
-from scaling.analysis.uncertainty import LEVEL, Interval
-from scaling.spec import is_finite
+from scaling.analysis.target_summary import (
+    critical_batch_size,
+    further_sections,
+    steps_of_cell,
+)
+from scaling.analysis.uncertainty import LEVEL
 
 
 def summarize(findings: Findings) -> dict[str, Any]:
@@ -19,7 +24,6 @@ def summarize(findings: Findings) -> dict[str, Any]:
     NaN and infinity never appear: a quantity that is not finite is null.
     """
     recommendation = recommend(findings)
-    fit, noise = findings.tradeoff, findings.noise_scale.estimate
     exponent = findings.lr_scaling.exponent
     return {
         "study": findings.sweep.name,
@@ -31,44 +35,37 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "interval_level": LEVEL,
         "cells": [_cell(cell) for cell in findings.cells],
         "lr_scaling": {
-            "exponent": _finite(exponent.value),
-            "interval": _pair(exponent.interval),
+            "exponent": finite(exponent.value),
+            "interval": pair(exponent.interval),
             "regret": {
                 rule: [_regret(r) for r in findings.regrets if r.rule == rule]
                 for rule in findings.sweep.rules
             },
         },
-        "critical_batch_size": {
-            "steps_examples": {
-                "value": _finite(fit.value),
-                "interval": _pair(fit.interval),
-                "min_steps": _finite(fit.min_steps),
-                "min_examples": _finite(fit.min_examples),
-                "target": _finite(findings.sweep.target),
-            },
-            "noise_scale": {"value": _finite(noise.value), "interval": _pair(noise.interval)},
-            "branched": {"value": None, "interval": None},
-        },
+        "critical_batch_size": critical_batch_size(findings),
         "recommendation": _recommendation(recommendation),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)
             for matched in findings.matched_gaps
         },
-    }
+    } | further_sections(findings)
 
 
 def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
     """`at` is in the unit of what is matched; one entry a cell, in the order of `cells`."""
     return {
-        "at": _finite(matched.at),
+        "at": finite(matched.at),
+        "reference_batch_size": matched.reference_batch_size,
         "cells": [
             _name(cell)
             | {
-                "generalization_gap": _finite(gap.value),
-                "generalization_gap_interval": _pair(gap.interval),
+                "generalization_gap": finite(gap.value),
+                "generalization_gap_interval": pair(gap.interval),
                 "num_seeds": gap.count,
+                "difference": finite(difference.value),
+                "difference_interval": pair(difference.interval),
             }
-            for cell, gap in zip(cells, matched.gaps, strict=True)
+            for cell, gap, difference in zip(cells, matched.gaps, matched.differences, strict=True)
         ],
     }
 
@@ -80,30 +77,34 @@ def _name(cell: CellResult) -> dict[str, Any]:
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:
-    return _name(cell) | {
-        "num_trials": cell.num_trials,
-        "num_seeds": cell.num_seeds,
-        "num_censored": cell.num_censored,
-        "best_peak_lr": _finite(cell.best_peak_lr),
-        "best_peak_lr_interval": _pair(cell.best_peak_lr_interval),
-        "validation_loss": _finite(cell.validation_loss.value),
-        "train_loss": _finite(cell.train_loss.value),
-        "test_loss": _finite(cell.test_loss.value),
-        "generalization_gap": _finite(cell.gap.value),
-        "generalization_gap_interval": _pair(cell.gap.interval),
-        "steps_to_target": _finite(cell.target.steps.value),
-        "examples_to_target": _finite(cell.target.examples.value),
-        "seconds_to_target": _finite(cell.target.seconds.value),
-        "grad_noise_scale": _finite(cell.noise_scale.value),
-        "undertuned": bool(cell.undertuned),
-    }
+    return (
+        _name(cell)
+        | {
+            "num_trials": cell.num_trials,
+            "num_seeds": cell.num_seeds,
+            "num_censored": cell.num_censored,
+            "best_peak_lr": finite(cell.best_peak_lr),
+            "best_peak_lr_interval": pair(cell.best_peak_lr_interval),
+            "validation_loss": finite(cell.validation_loss.value),
+            "train_loss": finite(cell.train_loss.value),
+            "test_loss": finite(cell.test_loss.value),
+            "generalization_gap": finite(cell.gap.value),
+            "generalization_gap_interval": pair(cell.gap.interval),
+            "steps_to_target": finite(cell.target.steps.value),
+            "examples_to_target": finite(cell.target.examples.value),
+            "seconds_to_target": finite(cell.target.seconds.value),
+            "grad_noise_scale": finite(cell.noise_scale.value),
+            "undertuned": bool(cell.undertuned),
+        }
+        | steps_of_cell(cell.target)
+    )
 
 
 def _regret(regret: Regret) -> dict[str, Any]:
     return {
         "global_batch_size": regret.global_batch_size,
-        "regret": _finite(regret.regret),
-        "interval": _pair(regret.interval),
+        "regret": finite(regret.regret),
+        "interval": pair(regret.interval),
         "diverged": regret.diverged,
         "applicable": regret.applicable,
     }
@@ -114,12 +115,12 @@ def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
     expected: dict[str, Any] = _expected(option) if option else dict.fromkeys(_EXPECTED)
     return {
         "global_batch_size": recommendation.global_batch_size,
-        "peak_lr": _finite(trial.peak_lr) if trial else None,
+        "peak_lr": finite(trial.peak_lr) if trial else None,
         "warmup_steps": trial.warmup_steps if trial else None,
-        "clip_norm": _finite(trial.clip_norm) if trial else None,
+        "clip_norm": finite(trial.clip_norm) if trial else None,
         **expected,
         "meets_limits": recommendation.meets_limits,
-        "chance_within_limits": _finite(option.chance) if option else None,
+        "chance_within_limits": finite(option.chance) if option else None,
         "reason": recommendation.reason,
         "recipe": recommendation.recipe,
         "pareto_front": [
@@ -139,19 +140,9 @@ _EXPECTED = (
 def _expected(option: Option) -> dict[str, Any]:
     """What a run takes; intervals are of the mean over seeds."""
     values = (
-        option.num_workers, _finite(option.steps.value), _pair(option.steps.interval),
-        _finite(option.examples.value), _finite(option.seconds.value),
-        _pair(option.seconds.interval), _finite(option.cost.value), _pair(option.cost.interval),
-        _finite(option.loss.value), _pair(option.loss.interval),
+        option.num_workers, finite(option.steps.value), pair(option.steps.interval),
+        finite(option.examples.value), finite(option.seconds.value),
+        pair(option.seconds.interval), finite(option.cost.value), pair(option.cost.interval),
+        finite(option.loss.value), pair(option.loss.interval),
     )  # fmt: skip
     return dict(zip(_EXPECTED, values, strict=True))
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and is_finite(value) else None
-
-
-def _pair(interval: Interval | None) -> list[float] | None:
-    if interval is None or not all(is_finite(end) for end in interval):
-        return None
-    return [float(end) for end in interval]

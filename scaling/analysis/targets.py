@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from scaling.analysis.rows import TrialRow
@@ -21,6 +22,10 @@ class ToTarget:
         seconds: Seconds of training.
         num_reached: Replicates that reached it.
         trials: The replicates that ended, all with one recipe where it was reached.
+        best_tuned: Steps of the search's fastest recipe, picked and measured on the same trials
+            and therefore somewhat too few; None where no recipe always reached the target.
+        above: What `steps` is above where it has no value, from the steps that were run without
+            reaching the target; None where nothing ran to its budget.
     """
 
     steps: Estimate = ABSENT
@@ -28,6 +33,8 @@ class ToTarget:
     seconds: Estimate = ABSENT
     num_reached: int = 0
     trials: tuple[TrialRow, ...] = ()
+    best_tuned: float | None = None
+    above: float | None = None
 
 
 def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarget:
@@ -35,16 +42,20 @@ def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarg
 
     Source: for the fastest of the tuned trials, Shallue et al. 2018 (arXiv:1811.03600) sec. 3.
     """
-    rows = tuple(row for row in (confirm or fastest(search)) if row.ended)
+    tuned = fastest(search)
+    rows = tuple(row for row in (confirm or tuned) if row.ended)
     reached = [row for row in rows if row.steps_to_target is not None]
+    best = _mean(tuned, "steps_to_target").value
     if not rows or len(reached) < len(rows):
-        return ToTarget(num_reached=len(reached), trials=rows)
+        above = _mean_above(rows) if confirm else _fastest_above(rows)
+        return ToTarget(num_reached=len(reached), trials=rows, best_tuned=best, above=above)
     return ToTarget(
         steps=_mean(reached, "steps_to_target"),
         examples=_mean(reached, "examples_to_target"),
         seconds=_mean(reached, "seconds_to_target"),
         num_reached=len(reached),
         trials=rows,
+        best_tuned=best,
     )
 
 
@@ -84,5 +95,20 @@ def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
 
 
 def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:
-    values: list[float] = [getattr(row, measure) for row in rows if getattr(row, measure)]
+    """No value unless every row has one: a mean over some would flatter the cell."""
+    values: list[float] = [v for row in rows if (v := getattr(row, measure)) is not None]
     return mean_estimate(values) if len(values) == len(rows) else ABSENT
+
+
+def _mean_above(rows: Sequence[TrialRow]) -> float | None:
+    """The replicates' mean is above this: a censored one takes more steps than it was run."""
+    least = [row.steps_to_target if row.steps_to_target is not None else row.steps for row in rows]
+    known = [steps for steps in least if steps is not None]
+    return fmean(known) if known and len(known) == len(rows) else None
+
+
+def _fastest_above(rows: Sequence[TrialRow]) -> float | None:
+    """No recipe of the search that ran to its budget reached the target in this many steps."""
+    ran = [row.steps for row in rows if row.status == "done" and row.steps is not None]
+    never = all(row.steps_to_target is None for row in rows)
+    return min(ran) if ran and never else None

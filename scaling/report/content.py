@@ -12,6 +12,7 @@ from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
 from scaling.analysis.wording import DASH, between, counted, number, rate
 from scaling.records import StudyRecord
+from scaling.report import target_tables
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "test_loss": _with_interval(number(cell.test_loss.value, 4), cell.test_loss.interval, 4),
         "generalization_gap": _with_interval(number(cell.gap.value), cell.gap.interval),
         "reached target": reached if has_target else DASH,
-        "steps_to_target": _with_interval(number(target.steps.value), target.steps.interval),
+        "steps_to_target": target_tables.steps_words(target),
+        "steps, fastest search recipe": number(target.best_tuned)
+        if cell.source == "confirm"
+        else DASH,
         "examples_to_target": number(target.examples.value),
         "seconds_to_target": number(target.seconds.value),
         "grad_noise_scale": _with_interval(
@@ -123,6 +127,7 @@ def critical_batch_table(findings: Findings) -> Table | None:
         return None
     fit, noise = findings.tradeoff, findings.noise_scale
     of_fit = "min_examples / min_steps of the fit S = min_steps + min_examples / B"
+    of_fit += target_tables.tradeoff_target(findings)
     of_noise = "not measured"
     if noise.global_batch_size is not None:
         of_noise = f"tr Σ / |G|² at the last evaluation with a batch of {noise.global_batch_size:,}"
@@ -132,10 +137,30 @@ def critical_batch_table(findings: Findings) -> Table | None:
             "steps–examples trade-off", number(fit.value), between(fit.interval),
             f"{of_fit}; {fit.note}" if fit.note else of_fit,
         ),
+        *target_tables.overhead_rows(findings),
         ("gradient noise scale", number(estimate.value), between(estimate.interval), of_noise),
+        *target_tables.noise_at_target_rows(findings),
         ("branched training", DASH, between(None), "not measured"),
     )  # fmt: skip
     return Table(("by", "examples", "90% interval", "definition"), rows)
+
+
+def targets_table(findings: Findings) -> Table | None:
+    """Steps to each of several targets; None where the runs allow one alone."""
+    made = target_tables.targets_rows(findings)
+    return Table(*made) if made else None
+
+
+def regimes_table(findings: Findings) -> Table | None:
+    """What a larger batch still buys at each batch size; None without a trade-off."""
+    made = target_tables.regimes_rows(findings)
+    return Table(*made) if made else None
+
+
+def loss_parts_table(findings: Findings) -> Table | None:
+    """What of a larger batch's loss is due to fewer updates; None where nothing overlaps."""
+    made = target_tables.loss_parts_rows(findings)
+    return Table(*made) if made else None
 
 
 def regret_table(findings: Findings) -> Table | None:
@@ -240,6 +265,8 @@ def sources(findings: Findings) -> str:
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     text = "There is no confirm phase: losses are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
+    if not target_tables.picked_on_search(findings):
+        return text + ". Each cell has one recipe, so none was picked."
     text += ", so picking and measuring share their data and the numbers are somewhat too good."
     if findings.sweep.has_target:
         text += " Steps to target are those of "
@@ -266,9 +293,21 @@ TERMS = (
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
      "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
     ("steps to target", "Optimizer steps until the validation loss is first at or under the "
-     "target, interpolated in log loss between evaluations; examples are steps × batch."),
+     "target, interpolated in log loss between evaluations; examples are steps × batch. A mean "
+     "over the confirm replicates; beside it those of the fastest recipe of the search, picked and "
+     "measured on the same trials and so somewhat too few. “> n”: a run went n steps without "
+     "reaching it."),
+    ("slope, regime", "−d log steps / d log batch of the fit, critical / (critical + batch). "
+     "Perfect scaling: above 0.9 with its whole interval, so that doubling the batch nearly halves "
+     "the steps. Maximal data parallelism: below 0.1, larger batches buy nothing. Between: "
+     "diminishing returns. Undecided: the interval spans a bound."),
+    ("due to fewer updates, the rest", "A larger batch's validation loss at its end minus the "
+     "reference batch's at its end is the sum of two: what the reference lost by stopping after as "
+     "few steps, and the larger batch's loss minus the reference's after equal steps. Each batch "
+     "has its own recipe, so the rest holds that as well."),
     ("critical batch size", "Where a run takes twice the fewest steps and twice the fewest "
-     "examples: beyond it, larger batches mostly cost examples."),
+     "examples: beyond it, larger batches mostly cost examples. 20% overhead is another "
+     "definition and another number: the batch that spends 20% more examples than a reference."),
     ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
      "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
@@ -279,7 +318,9 @@ TERMS = (
     ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
      "spread of its seconds over seeds (Student's t)."),
     ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
-     "losses and gaps), a profile interval for fits. Nothing without replicates has one."),
+     "losses and gaps), a profile interval for fits: of the trade-off from seeds and from how far "
+     "batch sizes miss the curve, the larger where they differ. A mean without replicates has "
+     "none."),
     ("undertuned", "The best rate is the lowest or highest tried, or the best of n trials was "
      "still falling at the last trial."),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from scaling.analysis.summary import summarize
 from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
 from scaling.records import StudyRecord
-from scaling.report import content
+from scaling.report import content, target_tables
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures, png
 from scaling.report.options import options_table
@@ -68,6 +68,12 @@ def _view(
         "cells": content.cells_table(findings),
         "matched": content.matched_gaps_table(findings),
         "critical": content.critical_batch_table(findings),
+        "critical_notes": target_tables.critical_notes(findings),
+        "targets": content.targets_table(findings),
+        "regimes": content.regimes_table(findings),
+        "loss_parts": content.loss_parts_table(findings),
+        "matched_notes": target_tables.differences_words(findings)
+        + target_tables.relations_words(findings),
         "regret": content.regret_table(findings),
         "joint": content.joint_table(findings),
         "trials": content.trials_table(findings, setting.urls or {}),

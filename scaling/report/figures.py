@@ -10,7 +10,14 @@ from altair.utils.schemapi import debug_mode
 from scaling.analysis.findings import Findings
 from scaling.analysis.recommend import recommend
 from scaling.analysis.wording import between, counted, number
-from scaling.report import batch_charts, lr_charts, options, run_charts
+from scaling.report import (
+    batch_charts,
+    lr_charts,
+    options,
+    run_charts,
+    target_charts,
+    target_tables,
+)
 from scaling.report.chart_style import AnyChart, styled
 
 _VEGA_LITE = "6.4"
@@ -53,6 +60,7 @@ def figures(findings: Findings, urls: Mapping[str, str]) -> list[Figure]:
     if findings.sweep.is_joint:
         return _joint(builder, findings, urls)
     _about_target(builder, findings)
+    _about_targets_and_noise(builder, findings)
     _about_next_run(builder, findings)
     _about_lr(builder, findings, urls)
     _about_loss(builder, findings, urls)
@@ -79,10 +87,19 @@ class _Builder:
 
 def _subtitle(findings: Findings) -> str:
     parts = [counted(findings.num_search, "search trial")]
-    seeds = findings.num_seeds
-    parts.append(f"{counted(seeds, 'seed')} a cell" if seeds else "no replicate seeds")
+    parts.append(_seeds(findings))
     diverged = findings.count("diverged")
     return ", ".join(parts) + (f"; {diverged:,} diverged" if diverged else "")
+
+
+def _seeds(findings: Findings) -> str:
+    """Seeds a cell; the fewest and the most where cells differ."""
+    seeds = [cell.num_seeds for cell in findings.cells]
+    if not any(seeds):
+        return "no replicate seeds"
+    if min(seeds) == max(seeds):
+        return f"{counted(max(seeds), 'seed')} a cell"
+    return f"{min(seeds)} to {max(seeds)} seeds a cell"
 
 
 def _about_target(builder: _Builder, findings: Findings) -> None:
@@ -95,8 +112,9 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         absent = "fewer than two batch sizes always reached the target"
     fit = findings.tradeoff
     caption = f"No fit: {fit.note}." if fit.value is None else (
-        f"Grey: fit of S = {number(fit.min_steps)} + {number(fit.min_examples)} / B. Orange: the "
-        f"critical batch size {number(fit.value)} {between(fit.interval)}."
+        f"Grey: fit of S = {number(fit.min_steps)} + {number(fit.min_examples)} / B to "
+        f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
+        f"the critical batch size {number(fit.value)} {between(fit.interval)}."
     )  # fmt: skip
     builder.add(
         "steps_to_target", "Steps to target against batch", caption,
@@ -111,6 +129,36 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         "Each point is a batch size. Down is cheaper, left is sooner.",
         lambda: batch_charts.steps_vs_examples(findings), absent,
     )  # fmt: skip
+
+
+def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
+    curves = [c for c in findings.target_curves if any(t.steps.value for t in c.cells)]
+    chosen = "; ".join(f"{number(c.target)}: {target_tables.origin(c)}" for c in curves)
+    builder.add(
+        "steps_by_target", "Steps to several targets against batch",
+        f"A line a target, the study's own thick; bars are 90% intervals over seeds. {chosen}. "
+        "Targets that were read off the runs are chosen after the fact.",
+        lambda: target_charts.steps_by_target(findings),
+        "" if len(curves) > 1 else "the runs allow no target beside the study's (they need losses "
+        "along the run and a schedule that does not know the horizon)",
+    )  # fmt: skip
+    along = [sum(point.examples > 0 for point in c.points) for c in findings.noise_curves]
+    builder.add(
+        "noise_scale_curve", "Gradient noise scale along training",
+        "tr Σ / |G|², each the mean over a cell's seeds of the running mean that the trial kept. "
+        f"Bands: 90% intervals by Fieller where there are two seeds or more. "
+        f"{target_tables.noise_places(findings)}",
+        lambda: target_charts.noise_scale_curves(findings),
+        "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
+    )  # fmt: skip
+    for relation in findings.gap_relations:
+        builder.add(
+            f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
+            "A point is a cell (its batch size beside it), a mean over its seeds: "
+            f"{target_tables.correlation_words(relation)}",
+            lambda relation=relation: target_charts.gap_against(relation),
+            "" if len(relation.points) > 1 else "fewer than two cells have both",
+        )  # fmt: skip
 
 
 def _about_next_run(builder: _Builder, findings: Findings) -> None:

@@ -153,7 +153,7 @@ def _measurements(
     truth: Truth, batch: int, final: float, reach: float, rng: np.random.Generator
 ) -> tuple[Measurement, ...]:
     points = (
-        [(0.0, 3.0), (reach, 1.0), (2 * reach, final)]
+        [(0.0, 3.0), (reach / 2, math.sqrt(3.0)), (reach, 1.0), (2 * reach, final)]
         if final < 1
         else [(0.0, 3.0), (reach, final)]
     )
@@ -172,6 +172,8 @@ def _measurements(
             train_loss_stderr=0.003,
             grad_sq_norm=float(square),
             grad_covariance_trace=float(trace),
+            sharpness=0.5 + 0.1 * math.log(batch),
+            hessian_top_eigenvalue=2.0 + 0.1 * math.log(batch),
         )
         for step, loss in points
     )  # fmt: skip

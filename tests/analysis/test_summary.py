@@ -35,9 +35,9 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     """The summary, after every promise of its schema is checked."""
     summary = summarize(analyse(sweep_of(record)))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert set(summary) == TOP
+    assert set(summary) >= TOP
     for cell in summary["cells"]:
-        assert set(cell) - {"cell"} == CELL
+        assert set(cell) >= CELL
         assert isinstance(cell["undertuned"], bool)
     assert set(summary["lr_scaling"]) == {"exponent", "interval", "regret"}
     for entries in summary["lr_scaling"]["regret"].values():
@@ -51,8 +51,8 @@ def checked(record: StudyRecord) -> dict[str, Any]:
             }
     critical = summary["critical_batch_size"]
     fit = {"value", "interval", "min_steps", "min_examples", "target"}
-    assert set(critical) == {"steps_examples", "noise_scale", "branched"}
-    assert set(critical["steps_examples"]) == fit
+    assert set(critical) >= {"steps_examples", "noise_scale", "branched", "overhead_20"}
+    assert set(critical["steps_examples"]) >= fit
     assert critical["branched"] == {"value": None, "interval": None}
     assert set(summary["recommendation"]) == RECOMMENDATION
     assert set(summary["matched_gaps"]) == {

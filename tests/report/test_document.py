@@ -22,6 +22,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
     "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves", "time_vs_examples",
+    "steps_by_target", "noise_scale_curve", "gap_vs_grad_noise_scale",
+    "gap_vs_sharpness", "gap_vs_hessian_top_eigenvalue",
 }  # fmt: skip
 
 

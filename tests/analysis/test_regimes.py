@@ -1,0 +1,79 @@
+"""Regimes, the 20% overhead and agreement, against values worked by hand."""
+
+import math
+
+import pytest
+
+from scaling.analysis.agreement import agreements
+from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
+from scaling.analysis.regimes import local_scaling, overhead
+from scaling.analysis.uncertainty import Estimate
+from tests.analysis.test_critical_batch import PRETRAINING
+
+SIZES = [64 * 2**index for index in range(9)]
+OVERHEADS = {"85M": 745, "151M": 955, "604M": 1889}
+
+
+def test_slopes_by_hand() -> None:
+    fit = TradeoffFit(value=100, interval=(95, 110), bounds=(95, 110), num_batches=4, num_trials=4)
+    found = {local.global_batch_size: local for local in local_scaling(fit, [10, 100, 900, 2000])}
+    assert found[100].slope.value == pytest.approx(0.5)
+    assert found[100].slope.interval == pytest.approx((95 / 195, 110 / 210))
+    # 95/105 = .905 and 110/120 = .917; at 900 .095 … .109; at 2000 .045 … .052.
+    assert [found[size].regime for size in (10, 100, 900, 2000)] == [
+        "perfect scaling", "diminishing returns", "undecided", "maximal data parallelism",
+    ]  # fmt: skip
+
+
+def test_without_a_bend_the_one_bound_still_names_perfect_scaling() -> None:
+    batches = [8, 16, 32, 64, 128]
+    noise = [1.01, 0.99, 1.0, 1.01, 0.99]
+    fit = fit_tradeoff(batches, [n * 1e5 / b for n, b in zip(noise, batches, strict=True)])
+    assert fit.value is None
+    assert fit.bounds[0] is not None
+    assert fit.bounds[1] is None
+    regimes = [local.regime for local in local_scaling(fit, batches)]
+    assert regimes[0] == "perfect scaling"
+
+
+def test_no_regime_without_an_interval() -> None:
+    fit = fit_tradeoff([10, 1000], [110, 11])
+    assert [local.regime for local in local_scaling(fit, [10, 1000])] == [None, None]
+    assert local_scaling(fit_tradeoff([64], [100]), [64]) == ()
+
+
+@pytest.mark.parametrize("size", PRETRAINING)
+def test_overhead_of_pretraining_runs_on_the_fit(size: str) -> None:
+    steps = PRETRAINING[size][0]
+    found = overhead(fit_tradeoff(SIZES, steps), SIZES, steps)
+    assert found.reference_batch_size == 256
+    assert found.on_fit.value == pytest.approx(OVERHEADS[size], abs=0.6)
+    assert found.on_fit.interval is not None
+    # The points cross elsewhere: it is another definition.
+    assert found.on_curve.value is not None
+    assert abs(found.on_curve.value - OVERHEADS[size]) > 50
+
+
+def test_overhead_of_points_by_hand() -> None:
+    # Examples 1000, 1000, 1440: 1.2 times the first is halfway to 1.44 in logarithms.
+    fit = fit_tradeoff([10, 20, 40], [100, 50, 36])
+    found = overhead(fit, [10, 20, 40], [100, 50, 36])
+    assert found.reference_batch_size == 10
+    assert found.on_curve.value == pytest.approx(20 * math.sqrt(2))
+    assert overhead(fit, [10, 20], [100, 50]).on_curve.value is None
+
+
+def test_agreement_in_words() -> None:
+    fit = Estimate(300.0, (250.0, 360.0), 12)
+    noise = Estimate(100.0, (80.0, 125.0), 3)
+    (pair,) = agreements({"steps_examples": fit, "noise_scale": noise, "branched": Estimate()})
+    assert pair.overlap is False
+    assert pair.ratio.value == pytest.approx(3)
+    half = math.hypot(math.log(1.2), math.log(1.25))
+    assert pair.ratio.interval == pytest.approx((3 * math.exp(-half), 3 * math.exp(half)))
+    assert "they differ; their intervals are apart" in pair.words
+    (same,) = agreements({"a": noise, "b": noise})
+    assert "do not tell them apart" in same.words
+    (unknown,) = agreements({"a": noise, "b": Estimate(90.0)})
+    assert unknown.overlap is None
+    assert "not enough data" in unknown.words

@@ -16,11 +16,19 @@ from scaling.records import StudyRecord
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words; `links` are addresses of the first column, where there are any."""
+    """A table of words.
+
+    Attributes:
+        links: Addresses of the first column, where there are any.
+        title: What it shows, where it stands among figures.
+        note: How to read it.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     links: tuple[str | None, ...] = ()
+    title: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,6 +280,18 @@ TERMS = (
     ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
      "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
+    ("importance", "Share of the objective's variance over the search space that one nuisance "
+     "hyperparameter explains alone (functional ANOVA, Hutter et al. 2014, by Optuna). It says "
+     "what the ranges searched made matter, not what to set."),
+    ("nuisance hyperparameter", "One that is searched inside each cell so that cells are compared "
+     "at their best, as the learning rate."),
+    ("trial, seed", "A trial is one training run. A seed decides its initial weights and the order "
+     "of its data; runs of one recipe with several seeds show how much chance moves a number."),
+    ("recipe", "Everything that determines a training run but its seed."),
+    ("warmup_steps, clip_norm", "Steps over which the rate rises to peak_lr; the largest norm that "
+     "a gradient keeps."),
+    ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
+     "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
     ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
      "losses and gaps), a profile interval for fits. Nothing without replicates has one."),
     ("undertuned", "The best rate is the lowest or highest tried, or the best of n trials was "

@@ -67,7 +67,8 @@ def test_the_hyperparameter_that_decides_comes_first() -> None:
 
 
 def test_the_same_records_give_the_same_shares() -> None:
-    assert found(searched(12)) == found(searched(12))
+    record = searched(12, (16, 64))
+    assert found(record) == found(record)
 
 
 def test_one_search_gets_its_interval_from_its_trials() -> None:
@@ -89,16 +90,16 @@ def test_one_hyperparameter_has_no_rivals() -> None:
 def test_censored_trials_count_by_rank() -> None:
     """Their stand-ins of 1e12 would otherwise be all of the variance."""
     search = {"trials_per_cell": 24, "objective": "steps_to_target"}
-    importance = found(searched(24, search=search))
+    importance = found(searched(24, (16, 64), search=search))
     assert "rank" in importance.note
     assert (importance.shares["peak_lr"].value or math.nan) > 0.8
 
 
 def test_the_figure_says_how_many_trials_are_behind_it() -> None:
-    record = searched(12)
+    record = searched(12, (16, 64))
     sweep = sweep_of(record)
     made = {f.name: f for f in figures(analyse(sweep), {}, importance_of(record, sweep))}
-    assert "36 finished trials" in made["importance"].caption
+    assert "24 finished trials" in made["importance"].caption
     assert made["importance"].spec is not None
 
 

@@ -20,7 +20,7 @@ SHAPES = (
     "triangle-left",
 )  # fmt: skip
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3])
-MUTED = "#8a8a8a"
+MUTED = "#767676"
 WIDTH, HEIGHT = 640, 380
 
 
@@ -63,25 +63,45 @@ def colours(count: int) -> list[str]:
     if count <= len(OKABE_ITO):
         return list(OKABE_ITO[:count])
     last = len(VIRIDIS) - 1
-    return [VIRIDIS[round(index * last / (count - 1))] for index in range(count)]
+    return [_between_colours(index * last / (count - 1)) for index in range(count)]
 
 
-def legend(title: str) -> alt.Legend:
-    """Under the figure, where it costs no width."""
-    return alt.Legend(title=title, orient="bottom", columns=6, symbolLimit=40, titleLimit=300)
+def _between_colours(place: float) -> str:
+    """A colour of the rising scale, mixed from its two neighbours."""
+    below = min(int(place), len(VIRIDIS) - 2)
+    pairs = zip(_channels(VIRIDIS[below]), _channels(VIRIDIS[below + 1]), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs)
+
+
+def _channels(colour: str) -> list[int]:
+    return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+
+
+def legend(title: str, labels: Sequence[str] = ()) -> alt.Legend:
+    """Under the figure, where it costs no width; as many columns as the labels leave room for."""
+    widest = max((len(label) for label in labels), default=4)
+    columns = max(1, min(6, WIDTH // (40 + 7 * widest)))
+    return alt.Legend(
+        title=title, orient="bottom", columns=columns, symbolLimit=40, titleLimit=300,
+        labelLimit=420,
+    )  # fmt: skip
 
 
 def colour(field: str, labels: Sequence[str], title: str) -> alt.Color:
     """Colour by series."""
     scale = alt.Scale(domain=list(labels), range=colours(len(labels)))
-    return alt.Color(f"{field}:N", scale=scale, legend=legend(title) if len(labels) > 1 else None)
+    return alt.Color(
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    )
 
 
 def shape(field: str, labels: Sequence[str], title: str) -> alt.Shape:
     """Shape by series, in one legend with the colour."""
     marks = [SHAPES[index % len(SHAPES)] for index in range(len(labels))]
     scale = alt.Scale(domain=list(labels), range=marks)
-    return alt.Shape(f"{field}:N", scale=scale, legend=legend(title) if len(labels) > 1 else None)
+    return alt.Shape(
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    )
 
 
 def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
@@ -89,7 +109,7 @@ def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
     marks = [DASHES[index % len(DASHES)] for index in range(len(labels))]
     scale = alt.Scale(domain=list(labels), range=marks)
     return alt.StrokeDash(
-        f"{field}:N", scale=scale, legend=legend(title) if len(labels) > 1 else None
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
     )
 
 
@@ -99,9 +119,17 @@ def log_range(values: Sequence[float], pad: float = 1.25) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1-2-5 ticks inside a range, 1-3 over more than two decades, decades over more than four."""
+    """1-2-5 ticks inside a range, 1-3 over more than two decades, decades over more than four.
+
+    A range with fewer than two such ticks gets finer ones.
+    """
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades <= 2 else (1, 3) if decades <= 4 else (1,)
+    ticks = _ticks(low, high, steps)
+    return ticks if len(ticks) > 1 else _ticks(low, high, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+
+
+def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
 
@@ -169,6 +197,7 @@ def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     """The Vega-Lite specification of a figure with its size, title and typography."""
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return chart.to_dict(validate=False) | {
+        "description": f"{title}; {subtitle}",
         "width": WIDTH,
         "height": HEIGHT,
         "title": {

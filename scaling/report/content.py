@@ -17,11 +17,21 @@ from scaling.report import target_tables
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words; `links` are addresses of the first column, where there are any."""
+    """A table of words.
+
+    Attributes:
+        links: Addresses of the first column, where there are any.
+        title: What it shows, where it stands among figures.
+        note: How to read it.
+        remarks: What it shows, in sentences.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     links: tuple[str | None, ...] = ()
+    title: str = ""
+    note: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,6 +327,18 @@ TERMS = (
      "examples a worker; what more workers have to exchange is not counted."),
     ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
      "spread of its seconds over seeds (Student's t)."),
+    ("importance", "Share of the objective's variance over the search space that one nuisance "
+     "hyperparameter explains alone (functional ANOVA, Hutter et al. 2014, by Optuna). It says "
+     "what the ranges searched made matter, not what to set."),
+    ("nuisance hyperparameter", "One that is searched inside each cell so that cells are compared "
+     "at their best, as the learning rate."),
+    ("trial, seed", "A trial is one training run. A seed decides its initial weights and the order "
+     "of its data; runs of one recipe with several seeds show how much chance moves a number."),
+    ("recipe", "Everything that determines a training run but its seed."),
+    ("warmup_steps, clip_norm", "Steps over which the rate rises to peak_lr; the largest norm that "
+     "a gradient keeps."),
+    ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
+     "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
     ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
      "losses and gaps), a profile interval for fits: of the trade-off from seeds and from how far "
      "batch sizes miss the curve, the larger where they differ. A mean without replicates has "

@@ -17,10 +17,12 @@ from scaling.analysis.summary import summarize
 from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
 from scaling.records import StudyRecord
-from scaling.report import content, target_tables
+from scaling.report import content
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures, png
-from scaling.report.options import options_table
+from scaling.report.glossary import Glossary, address
+from scaling.report.importance import Importance, importance_of
+from scaling.report.sections import sections
 from scaling.report.trials_table import trials_parquet
 
 
@@ -37,14 +39,17 @@ def write_report(study: StudyRecord, output: Path) -> dict[str, Any]:
     Raises:
         OSError: If the folder cannot be written.
     """
-    return write_sweep_report(sweep_of(study), output, setting_of(study))
+    sweep = sweep_of(study)
+    return write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 
 
-def write_sweep_report(sweep: Sweep, output: Path, setting: Setting) -> dict[str, Any]:
+def write_sweep_report(
+    sweep: Sweep, output: Path, setting: Setting, importance: Importance | None = None
+) -> dict[str, Any]:
     """Analyse a sweep from anywhere and write its report; see `write_report`."""
     findings = analyse(sweep)
     summary = summarize(findings)
-    drawn = figures(findings, setting.urls or {})
+    drawn = figures(findings, setting.urls or {}, importance)
     view = _view(findings, summary, drawn, setting)
     _write_figures(output / "figures", drawn)
     _write(output / "trials.parquet", trials_parquet(sweep.rows))
@@ -60,28 +65,18 @@ def _view(
     """What the templates lay out."""
     recommendation = recommend(findings)
     shown = [figure for figure in drawn if figure.spec is not None]
+    trials = content.trials_table(findings, setting.urls or {})
     return {
         "summary": summary,
-        "figures": shown,
-        "absent": [figure for figure in drawn if figure.spec is None],
-        "specs": {figure.name: _script_json(figure.spec) for figure in shown},
+        "sections": sections(findings, drawn),
+        "specs": {figure.name: _script_json(_without_addresses(figure.spec)) for figure in shown},
         "cells": content.cells_table(findings),
-        "matched": content.matched_gaps_table(findings),
-        "critical": content.critical_batch_table(findings),
-        "critical_notes": target_tables.critical_notes(findings),
-        "targets": content.targets_table(findings),
-        "regimes": content.regimes_table(findings),
-        "loss_parts": content.loss_parts_table(findings),
-        "matched_notes": target_tables.differences_words(findings)
-        + target_tables.relations_words(findings),
-        "regret": content.regret_table(findings),
-        "joint": content.joint_table(findings),
-        "trials": content.trials_table(findings, setting.urls or {}),
+        "trials": trials,
+        "trials_data": _script_json(_trials_data(trials)),
         "flags": content.flags(findings),
         "sources": content.sources(findings),
         "recommendation": _recommendation_words(recommendation),
         "recipe": recommendation.recipe,
-        "options": options_table(recommendation),
         "setting": setting,
         "terms": content.TERMS,
         "style": _asset("page.css"),
@@ -125,6 +120,10 @@ def _template(name: str, *, autoescape: bool) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
+    glossary = Glossary(content.TERMS)
+    environment.filters["explained"] = glossary.explained
+    environment.filters["meaning"] = glossary.meaning
+    environment.filters["address"] = address
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
     return environment.from_string(_asset(name))
 
@@ -133,9 +132,31 @@ def _asset(name: str) -> str:
     return files("scaling.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _script_json(spec: dict[str, Any] | None) -> str:
+def _script_json(value: object) -> str:
     """JSON that can stand inside a script element."""
-    return json.dumps(spec, allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _without_addresses(spec: object) -> Any:
+    """A figure as the page carries it: trials' addresses are in the page once, by trial."""
+    if isinstance(spec, list):
+        return [_without_addresses(item) for item in spec]
+    if isinstance(spec, dict):
+        return {
+            name: _without_addresses(value)
+            for name, value in spec.items()
+            if not (name == "url" and "trial" in spec)
+        }
+    return spec
+
+
+def _trials_data(trials: content.Table) -> dict[str, Any]:
+    """The trials for the page's script, which shows a page of them at a time."""
+    known = [link for link in trials.links if link]
+    start = os.path.commonprefix(known) if len(known) > 1 else ""  # noqa: RUF071 -- characters
+    ends = [link[len(start) :] if link else None for link in trials.links]
+    return {"rows": trials.rows, "links": {"start": start, "ends": ends}}
 
 
 def _write_figures(folder: Path, drawn: list[Figure]) -> None:

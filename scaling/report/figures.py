@@ -19,6 +19,8 @@ from scaling.report import (
     target_tables,
 )
 from scaling.report.chart_style import AnyChart, styled
+from scaling.report.importance import Importance
+from scaling.report.thinning import MOST_LINES, MOST_MARKS
 
 _VEGA_LITE = "6.4"
 _PNG_SCALE = 2
@@ -35,6 +37,7 @@ class Figure:
         caption: How to read it.
         spec: Vega-Lite; None when the data do not allow the figure.
         absent: Why there is none; empty when there is.
+        section: Where it stands in the report; see `sections`.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Figure:
     caption: str = ""
     spec: dict[str, Any] | None = None
     absent: str = ""
+    section: str = "search"
 
     def svg(self) -> str:
         """The static figure, drawn without a browser."""
@@ -54,35 +58,50 @@ def png(svg: str) -> bytes:
     return vl_convert.svg_to_png(svg, scale=_PNG_SCALE)
 
 
-def figures(findings: Findings, urls: Mapping[str, str]) -> list[Figure]:
-    """All figures of a report in its order, absent ones with their reason."""
+def figures(
+    findings: Findings, urls: Mapping[str, str], importance: Importance | None = None
+) -> list[Figure]:
+    """All figures of a report in its order, absent ones with their reason.
+
+    Args:
+        findings: What the sweep shows.
+        urls: Where each trial can be read, by trial_id.
+        importance: Of the nuisance hyperparameters; None where the search space is not known.
+    """
     builder = _Builder(findings)
-    if findings.sweep.is_joint:
-        return _joint(builder, findings, urls)
-    _about_target(builder, findings)
-    _about_targets_and_noise(builder, findings)
-    _about_next_run(builder, findings)
-    _about_lr(builder, findings, urls)
-    _about_loss(builder, findings, urls)
+    if not findings.sweep.is_joint:
+        _about_lr(builder, findings, urls)
+        _about_target(builder, findings)
+        _about_targets_and_noise(builder, findings)
+        _about_next_run(builder, findings)
+        _about_loss(builder, findings)
+        _about_gap_relations(builder, findings)
+    _about_search(builder, findings, urls, importance)
+    _learning_curves(builder, findings, urls)
     return builder.made
 
 
 class _Builder:
-    """Collects figures; a chart is only drawn where there is no reason against it."""
+    """Collects figures; a chart is only drawn where there is no reason against it.
+
+    `section` is that of the figures added next.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self.made: list[Figure] = []
+        self.section = "search"
         self.subtitle = _subtitle(findings)
 
     def add(
         self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
     ) -> None:
         if absent:
-            self.made.append(Figure(name, title, absent=absent))
+            self.made.append(Figure(name, title, absent=absent, section=self.section))
             return
         with debug_mode(False):  # a schema check at every step costs seconds; the tests draw all
             spec = styled(draw(), title, self.subtitle)
-        self.made.append(Figure(name, title, self.subtitle, caption, spec))
+        caption = caption.strip()
+        self.made.append(Figure(name, title, self.subtitle, caption, spec, section=self.section))
 
 
 def _subtitle(findings: Findings) -> str:
@@ -102,7 +121,18 @@ def _seeds(findings: Findings) -> str:
     return f"{min(seeds)} to {max(seeds)} seeds a cell"
 
 
+def _together(count: int) -> str:
+    """What several intervals of 90% do not promise together."""
+    if count < 2:
+        return ""
+    return (
+        f" Each of the {count} intervals holds by itself: about {number(count / 10, 2)} of them "
+        "are expected to miss, so the one that stands out most proves little."
+    )
+
+
 def _about_target(builder: _Builder, findings: Findings) -> None:
+    builder.section = "target"
     reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
     reached = [cell for cell in reached if cell.global_batch_size is not None]
     absent = ""
@@ -116,12 +146,13 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
         f"the critical batch size {number(fit.value)} {between(fit.interval)}."
     )  # fmt: skip
+    together = _together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
-        "steps_to_target", "Steps to target against batch", caption,
+        "steps_to_target", "Steps to target against batch", caption + together,
         lambda: batch_charts.steps_vs_batch(findings), absent,
     )  # fmt: skip
     builder.add(
-        "examples_to_target", "Examples to target against batch", caption,
+        "examples_to_target", "Examples to target against batch", caption + together,
         lambda: batch_charts.examples_vs_batch(findings), absent,
     )  # fmt: skip
     builder.add(
@@ -151,6 +182,9 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
         lambda: target_charts.noise_scale_curves(findings),
         "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
     )  # fmt: skip
+
+
+def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
     for relation in findings.gap_relations:
         builder.add(
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
@@ -173,13 +207,15 @@ def _about_next_run(builder: _Builder, findings: Findings) -> None:
 
 
 def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
+    builder.section = "learning_rate"
     curves = [cell for cell in findings.cells if cell.curve is not None]
     absent = "" if curves else "no cell tried three learning rates or more"
     builder.add(
         "loss_vs_lr", "Validation loss against learning rate",
         "A point is a search trial. Upright strokes: best rate, with the interval of the local fit "
         "as a bar where there is one; ringed where it is the lowest or highest rate tried. At the "
-        "top edge, filled triangles are diverged trials and open ones lie off the scale.",
+        "top edge, filled triangles are diverged trials and open ones lie off the scale."
+        + _of_all(findings, MOST_MARKS),
         lambda: lr_charts.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
     with_batch = [cell for cell in curves if cell.best_peak_lr is not None]
@@ -199,7 +235,8 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "regret_vs_batch", "Regret of each rule against batch",
         f"Loss with the recipe carried by the rule minus loss with the recipe tuned there, on "
         f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
-        f"top edge: diverged. {_not_applicable(findings)}",
+        f"top edge: diverged. {_not_applicable(findings)}"
+        + _together(sum(r.interval is not None for r in shown)),
         lambda: lr_charts.regret_vs_batch(findings), absent,
     )  # fmt: skip
 
@@ -209,12 +246,25 @@ def _not_applicable(findings: Findings) -> str:
     return f"Outside of their domain: {', '.join(refused)}." if refused else ""
 
 
-def _about_loss(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
+def _of_all(findings: Findings, most: int) -> str:
+    """How many of the search trials a dense figure draws."""
+    total = findings.num_search
+    if total <= most:
+        return ""
+    return (
+        f" Of {total:,} search trials about {most:,} are drawn: the best of each cell and an even "
+        "choice of its others."
+    )
+
+
+def _about_loss(builder: _Builder, findings: Findings) -> None:
+    builder.section = "loss"
     sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
     losses = {c.global_batch_size for c in sized if c.validation_loss.value is not None}
     builder.add(
         "loss_vs_batch", "Validation loss of the best recipe against batch",
-        "At the end of the budget; bars are 90% intervals where there are seeds.",
+        "At the end of the budget; bars are 90% intervals where there are seeds."
+        + _together(sum(c.validation_loss.interval is not None for c in sized)),
         lambda: batch_charts.loss_vs_batch(findings),
         "" if len(losses) > 1 else "fewer than two batch sizes have a validation loss",
     )  # fmt: skip
@@ -223,43 +273,69 @@ def _about_loss(builder: _Builder, findings: Findings, urls: Mapping[str, str]) 
     builder.add(
         "generalization_gap", "Generalization gap against batch",
         f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
-        "from the evaluation samples; none without seeds.",
+        "from the evaluation samples; none without seeds."
+        + _together(sum(c.gap.interval is not None for c in sized)),
         lambda: batch_charts.gap_vs_batch(findings),
         "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
     )  # fmt: skip
-    _learning_curves(builder, findings, urls)
+
+
+def _about_search(
+    builder: _Builder,
+    findings: Findings,
+    urls: Mapping[str, str],
+    importance: Importance | None,
+) -> None:
+    builder.section = "search"
+    if importance is not None:
+        several = len(importance.by_cell) > 1
+        builder.add(
+            "importance", "What mattered in the search",
+            f"Functional ANOVA over {importance.num_trials:,} finished trials: of the variance of "
+            "the objective that hyperparameters explain alone, each one's share. "
+            + ("Grey: single cells. " if several else "")
+            + importance.note + _together(len(importance.shares)),
+            lambda: run_charts.importance(importance),
+            "" if importance.shares else importance.note,
+        )  # fmt: skip
+    search = [row for row in findings.sweep.rows if row.phase == "search"]
+    with_loss = [row for row in search if row.validation_loss is not None]
+    names = run_charts.searched_names(findings)
+    absent = "" if len(with_loss) > 1 and names else "fewer than two trials ended with a loss"
+    several = len(findings.cells) > 1
+    builder.add(
+        "parallel_coordinates", "All trials of the search",
+        "A line is a trial, each axis runs from its lowest to its highest value tried. "
+        + ("Thick: the best trial of each cell. In the page, a click on a cell in the legend "
+           "leaves that cell alone. " if several
+           else "Lighter is worse, orange is the best one. ")
+        + "Diverged trials have no loss and no line." + _of_all(findings, MOST_LINES),
+        lambda: run_charts.parallel_coordinates(findings, urls), absent,
+    )  # fmt: skip
+    shown_before = {"peak_lr"} if any(figure.name == "loss_vs_lr" and figure.spec
+                                      for figure in builder.made) else set()  # fmt: skip
+    for name in (name for name in names if name not in shown_before):
+        builder.add(
+            f"loss_vs_{name}", f"Validation loss against {name}",
+            "All other hyperparameters vary as well, so this is a view and not a comparison. "
+            f"Ringed: the best trial{' of each cell' if several else ''}. At the top edge, filled "
+            "triangles are diverged trials and open ones lie off the scale."
+            + _of_all(findings, MOST_MARKS),
+            lambda name=name: run_charts.loss_vs_choice(findings, name, urls), absent,
+        )  # fmt: skip
 
 
 def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
+    builder.section = "curves"
     runs = [row for cell in findings.cells for row in cell.replicates]
     evaluated = [row for row in runs if any(m.examples > 0 for m in row.measurements)]
+    absent = "" if evaluated else "no losses along the runs"
+    caption = "The trials that each cell's numbers are from; one line a seed."
     builder.add(
-        "learning_curves", "Learning curves by examples",
-        "The trials that each cell's numbers are from; one line a seed.",
-        lambda: run_charts.learning_curves(findings, urls),
-        "" if evaluated else "no losses along the runs",
+        "learning_curves", "Learning curves by examples", caption,
+        lambda: run_charts.learning_curves(findings, urls, "examples"), absent,
     )  # fmt: skip
-
-
-def _joint(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> list[Figure]:
-    with_loss = [
-        row
-        for row in findings.sweep.rows
-        if row.phase == "search" and row.validation_loss is not None
-    ]
-    names = run_charts.searched_names(findings)
-    absent = "" if len(with_loss) > 1 and names else "fewer than two trials ended with a loss"
     builder.add(
-        "parallel_coordinates", "All trials of the joint search",
-        "A line is a trial; lighter is worse, orange is the best one. Each axis runs from its "
-        "lowest to its highest value tried.",
-        lambda: run_charts.parallel_coordinates(findings), absent,
+        "learning_curves_by_step", "Learning curves by steps", caption,
+        lambda: run_charts.learning_curves(findings, urls, "step"), absent,
     )  # fmt: skip
-    for name in names:
-        builder.add(
-            f"loss_vs_{name}", f"Validation loss against {name}",
-            "All other hyperparameters vary as well, so this is a view and not a comparison.",
-            lambda name=name: run_charts.loss_vs_choice(findings, name, urls), absent,
-        )  # fmt: skip
-    _learning_curves(builder, findings, urls)
-    return builder.made

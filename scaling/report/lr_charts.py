@@ -26,7 +26,9 @@ from scaling.report.chart_style import (
     value_axis,
     visible_top,
 )
+from scaling.report.thinning import lower_envelope, thinned_trials
 
+_MOST_POINTS = 40
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
 _SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 
@@ -95,6 +97,14 @@ def _interval_bars(records: Records, y: alt.Y, hue: alt.Color) -> alt.Chart:
 def _trials(
     findings: Findings, cells: Sequence[CellResult], urls: Mapping[str, str]
 ) -> list[dict[str, Any]]:
+    known = [
+        [
+            row
+            for row in findings.sweep.rows_of(cell.cell, "search")
+            if row.peak_lr is not None and (row.validation_loss or row.status == "diverged")
+        ]
+        for cell in cells
+    ]
     return [
         {
             "cell": _label(cell),
@@ -104,9 +114,8 @@ def _trials(
             "status": row.status,
             "url": urls.get(row.trial_id),
         }
-        for cell in cells
-        for row in findings.sweep.rows_of(cell.cell, "search")
-        if row.peak_lr is not None and (row.validation_loss or row.status == "diverged")
+        for cell, rows in zip(cells, thinned_trials(known), strict=True)
+        for row in rows
     ]
 
 
@@ -115,7 +124,8 @@ def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
     records: Records = []
     for cell in cells:
         before: tuple[float, float] | None = None
-        for point in cell.curve.points if cell.curve else ():
+        points = cell.curve.points if cell.curve else ()
+        for point in lower_envelope(points, _MOST_POINTS):
             inside = [point] if point[1] <= top else []
             if before is not None and (before[1] <= top) != (point[1] <= top):
                 inside.insert(0, _at_height(before, point, top))

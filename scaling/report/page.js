@@ -1,14 +1,24 @@
-// Draws every figure into its container; text takes the page's own colour, light or dark.
+// Draws the figures and makes the tables sortable; asks for nothing outside of the page.
 (function () {
   "use strict";
-  function fitted(spec) {
+  const PAGE_ROWS = 50;
+  const AXIS_WIDTH = 70;
+  const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
+  const trials = parsed("trials-data");
+  const address = new Map();
+  trials.rows.forEach((row, index) => {
+    const end = trials.links.ends[index];
+    if (end !== null && end !== undefined) address.set(row[0], trials.links.start + end);
+  });
+
+  // Figures. Text takes the page's own colour, light or dark.
+  function fitted(spec, place) {
     const narrow = window.innerWidth < 600;
-    const copy = JSON.parse(JSON.stringify(spec));
-    delete copy.title;
-    copy.width = "container";
-    copy.height = narrow ? 280 : 380;
+    delete spec.title;
+    spec.width = "container";
+    spec.height = narrow ? 280 : 380;
     const ink = { labelColor: "currentColor", titleColor: "currentColor" };
-    const config = copy.config;
+    const config = spec.config;
     config.background = null;
     config.axis = Object.assign({}, config.axis, ink, {
       domainColor: "#8a8a8a", tickColor: "#8a8a8a", gridColor: "#8a8a8a", gridOpacity: 0.25,
@@ -16,21 +26,121 @@
     config.legend = Object.assign({}, config.legend, ink);
     if (narrow) {
       config.axis.labelFontSize = 11;
-      limitLegends(copy, 3);
+      config.legend.labelFontSize = 11;
     }
-    return copy;
+    adapt(spec, (place.clientWidth || 640) - AXIS_WIDTH);
+    return spec;
   }
 
-  function limitLegends(node, columns) {
+  // Legends as wide as there is room for; the addresses of trials, which the page has once.
+  function adapt(node, width) {
     if (node === null || typeof node !== "object") return;
-    if (node.legend) node.legend.columns = Math.min(columns, node.legend.columns || columns);
-    for (const [name, child] of Object.entries(node)) {
-      if (name !== "data" && name !== "datasets") limitLegends(child, columns);
+    if (node.trial !== undefined && node.url === undefined && !Array.isArray(node)) {
+      node.url = address.get(node.trial) ?? null;
+      return;
     }
+    if (node.legend && node.scale && node.scale.domain) {
+      const widest = Math.max(...node.scale.domain.map((label) => String(label).length));
+      node.legend.columns = Math.max(1, Math.min(8, Math.floor(width / (38 + 7 * widest))));
+      node.legend.labelLimit = width - 30;
+    }
+    for (const child of Object.values(node)) adapt(child, width);
   }
 
-  for (const place of document.querySelectorAll("[data-figure]")) {
-    const text = document.getElementById("spec-" + place.dataset.figure).textContent;
-    vegaEmbed(place, fitted(JSON.parse(text)), { renderer: "svg", actions: false });
+  const waiting = Array.from(document.querySelectorAll("[data-figure]"));
+  const drawn = [];
+  function drawNext() {
+    const place = waiting.shift();
+    if (!place) return;
+    const spec = fitted(parsed("spec-" + place.dataset.figure), place);
+    drawn.push(vegaEmbed(place, spec, { renderer: "svg", actions: false }));
   }
+  // One at a time, so that the page answers meanwhile.
+  function drawAll() {
+    drawNext();
+    if (waiting.length) window.setTimeout(drawAll, 0);
+    else Promise.all(drawn).then(() => document.documentElement.setAttribute("data-drawn", ""));
+  }
+  window.addEventListener("beforeprint", () => { while (waiting.length) drawNext(); });
+
+  // Tables. A cell sorts by its first number, or as text; what was not measured comes last.
+  const NUMBER = /^[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?/i;
+  function key(text) {
+    const found = NUMBER.exec(text.trim());
+    if (found) return Number(found[0].replace(/,/g, "").replace("−", "-"));
+    return text.trim() === "–" || text.trim() === "" ? null : text;
+  }
+  function compare(a, b, sign) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+    return sign * a.localeCompare(b, undefined, { numeric: true });
+  }
+
+  function rowElement(words) {
+    const row = document.createElement("tr");
+    words.forEach((word, column) => {
+      const cell = row.insertCell();
+      const link = column === 0 ? address.get(word) : undefined;
+      if (link === undefined) { cell.textContent = word; return; }
+      const anchor = cell.appendChild(document.createElement("a"));
+      anchor.href = link;
+      anchor.textContent = word;
+    });
+    return row;
+  }
+
+  function sortable(table, words, show) {
+    const headings = Array.from(table.tHead.rows[0].cells);
+    headings.forEach((heading, column) => {
+      heading.querySelector("button").addEventListener("click", () => {
+        const falling = heading.getAttribute("aria-sort") === "ascending";
+        headings.forEach((other) => other.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
+        const keys = words.map((row) => key(row[column]));
+        const order = words.map((_, index) => index);
+        order.sort((a, b) => compare(keys[a], keys[b], falling ? -1 : 1) || a - b);
+        show(order);
+      });
+    });
+  }
+
+  function paged(table, rows) {
+    const pager = table.closest("section").querySelector(".pager");
+    const [filter, status] = [pager.querySelector("input"), pager.querySelector("[role=status]")];
+    const buttons = Array.from(pager.querySelectorAll("button"));
+    const texts = rows.map((row) => row.join(" ").toLowerCase());
+    let order = rows.map((_, index) => index);
+    let first = 0;
+    function show() {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const kept = order.filter((index) => words.every((word) => texts[index].includes(word)));
+      first = Math.max(0, Math.min(first, kept.length - 1));
+      first -= first % PAGE_ROWS;
+      const shown = kept.slice(first, first + PAGE_ROWS);
+      table.tBodies[0].replaceChildren(...shown.map((index) => rowElement(rows[index])));
+      const last = first + shown.length;
+      const count = kept.length.toLocaleString("en");
+      status.textContent = kept.length ? `${first + 1}–${last} of ${count}` : "no trial";
+      buttons[0].disabled = first === 0;
+      buttons[1].disabled = last >= kept.length;
+    }
+    filter.addEventListener("input", () => { first = 0; show(); });
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      first += PAGE_ROWS * Number(button.dataset.turn);
+      show();
+    }));
+    sortable(table, rows, (sorted) => { order = sorted; first = 0; show(); });
+    show();
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    if (table.dataset.rows) { paged(table, trials.rows); continue; }
+    const rows = Array.from(table.tBodies[0].rows);
+    const words = rows.map((row) => Array.from(row.cells, (cell) => cell.textContent));
+    sortable(table, words, (order) => {
+      table.tBodies[0].replaceChildren(...order.map((index) => rows[index]));
+    });
+  }
+  window.setTimeout(drawAll, 0);
 })();

@@ -1,8 +1,8 @@
-"""Figures of single trials: learning curves, and the views of a joint search."""
+"""Figures of single trials: learning curves, and the views of the search."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -21,22 +21,27 @@ from scaling.report.chart_style import (
     dash,
     data,
     layers,
+    shape,
     tips,
     value_axis,
+    visible_top,
 )
+from scaling.report.importance import Importance
+from scaling.report.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
 
 _MOST_POINTS = 120
+Along = Literal["step", "examples"]
+_ALONG: Mapping[Along, str] = {"step": "Optimizer steps", "examples": "Examples seen"}
 
 
-def learning_curves(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
-    """Validation loss against examples seen, for the trials that each cell's numbers are from."""
-    cells = [cell for cell in findings.cells if _curves(cell, urls)]
+def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
+    """Validation loss along the runs that each cell's numbers are from."""
+    cells = [cell for cell in findings.cells if _curves(cell, urls, along)]
     labels = [_label(cell) for cell in cells]
-    records = [record for cell in cells for record in _curves(cell, urls)]
+    records = [record for cell in cells for record in _curves(cell, urls, along)]
     losses = [record["loss"] for record in records]
-    x = alt.X(
-        "examples:Q", title="Examples seen", **count_axis([r["examples"] for r in records], 1.05)
-    )
+    scale = count_axis([record[along] for record in records], 1.05)
+    x = alt.X(f"{along}:Q", title=_ALONG[along], **scale)
     y = alt.Y("loss:Q", title="Validation loss (nats)", **value_axis(losses))
     title = "Batch" if findings.one_series else "Cell"
     lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
@@ -49,7 +54,7 @@ def learning_curves(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
             dash("cell", labels, title),
             detail=alt.Detail("trial:N"),
             href=alt.Href("url:N"),
-            tooltip=tips("cell:N", "trial:N", "seed:N", "examples:Q", "loss:Q"),
+            tooltip=tips("cell:N", "trial:N", "seed:N", f"{along}:Q", "loss:Q"),
         ),
         *(_target_line(target) if target and min(losses) < target < max(losses) else ()),
     )
@@ -65,11 +70,11 @@ def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
     )
 
 
-def _curves(cell: CellResult, urls: Mapping[str, str]) -> Records:
+def _curves(cell: CellResult, urls: Mapping[str, str], along: Along) -> Records:
     records: Records = []
     for row in cell.replicates:
         points = [
-            {"examples": m.examples, "loss": m.validation_loss}
+            {along: getattr(m, along), "loss": m.validation_loss}
             for m in row.measurements
             if m.validation_loss is not None and m.examples > 0 and m.validation_loss > 0
         ]
@@ -79,20 +84,8 @@ def _curves(cell: CellResult, urls: Mapping[str, str]) -> Records:
             "seed": row.seed,
             "url": urls.get(row.trial_id),
         }
-        records += [common | point for point in _thinned(points)]
+        records += [common | point for point in thinned_points(points, _MOST_POINTS)]
     return records
-
-
-def _thinned(points: Records) -> Records:
-    """At most `_MOST_POINTS` of the points, evenly in the logarithm of their place."""
-    if len(points) <= _MOST_POINTS:
-        return points
-    last = len(points) - 1
-    places = {
-        round(math.expm1(math.log1p(last) * index / (_MOST_POINTS - 1)))
-        for index in range(_MOST_POINTS)
-    }
-    return [points[place] for place in sorted(places)]
 
 
 def _label(cell: CellResult) -> str:
@@ -109,34 +102,53 @@ def searched_names(findings: Findings) -> list[str]:
 
 
 def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> AnyChart:
-    """Validation loss of every search trial against one hyperparameter."""
-    rows = _with_loss(findings)
-    values = [row.choices.get(name) for row in rows]
-    best = min(row.validation_loss or math.inf for row in rows)
+    """Validation loss of the search's trials against one hyperparameter, a series a cell.
+
+    The best trial of each cell is ringed. Diverged trials, and those above the axis, are triangles
+    at the top edge.
+    """
+    labels, rows = _drawn(findings, MOST_MARKS)
+    rows = [(label, row) for label, row in rows if name in row.choices]
+    values = [row.choices[name] for _, row in rows]
+    numeric = all(_is_number(value) for value in values)
+    best = _best_trials(findings)
+    losses = [row.validation_loss for _, row in rows if row.validation_loss is not None]
+    top = visible_top(losses)
     records: Records = [
         {
-            "value": value if _is_number(value) else str(value),
+            "value": value if numeric else str(value),
             "loss": row.validation_loss,
+            "cell": label,
             "trial": row.trial_id,
-            "kind": "best trial" if row.validation_loss == best else "other trials",
+            "status": row.status,
             "url": urls.get(row.trial_id),
         }
-        for row, value in zip(rows, values, strict=True)
+        for (label, row), value in zip(rows, values, strict=True)
     ]
-    numeric = all(_is_number(value) for value in values)
-    x = (
-        _numeric_axis(name, values)
-        if numeric
-        else alt.X("value:N", title=name, sort=None, axis=alt.Axis(labelAngle=0))
-    )
-    y = alt.Y("loss:Q", title="Validation loss (nats)", **value_axis([r["loss"] for r in records]))
-    points = alt.Chart(data(records)).mark_point(filled=True, size=70, opacity=0.85)
-    return points.encode(
-        x,
-        y,
-        colour("kind", ["other trials", "best trial"], "Trial"),
-        tooltip=tips("trial:N", "value:N", "loss:Q"),
-        href=alt.Href("url:N"),
+    inside = [r for r in records if r["loss"] is not None and r["loss"] <= top]
+    x = _numeric_axis(name, values) if numeric else _named_axis(name, values, labels)
+    shared: list[Any] = [x] if numeric else [x, alt.XOffset("cell:N", sort=labels)]
+    axis = value_axis([r["loss"] for r in inside])
+    y = alt.Y("loss:Q", title="Validation loss (nats)", **axis)
+    title = "Batch" if findings.one_series else "Cell"
+    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")
+    rings = alt.Chart(data([r for r in inside if r["trial"] in best]))
+    return layers(
+        alt.Chart(data(inside))
+        .mark_point(filled=True, size=46, opacity=0.75)
+        .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
+        rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
+        *(
+            alt.Chart(data(edge))
+            .mark_point(shape="triangle-up", size=80, filled=filled, opacity=1)
+            .encode(*shared, hue, y=alt.value(6), href=alt.Href("url:N"), tooltip=tooltip)
+            for edge, filled in (
+                ([r for r in records if r["status"] == "diverged"], True),
+                ([r for r in records if r["loss"] is not None and r["loss"] > top], False),
+            )
+            if edge
+        ),
     )
 
 
@@ -151,49 +163,88 @@ def _numeric_axis(name: str, values: Sequence[Any]) -> alt.X:
     return alt.X("value:Q", title=name, scale=alt.Scale(zero=False, padding=12))
 
 
-def parallel_coordinates(findings: Findings) -> AnyChart:
-    """Every search trial as a line through its hyperparameters to its loss."""
-    rows = sorted(_with_loss(findings), key=lambda row: -(row.validation_loss or 0.0))
-    names = [*searched_names(findings), "validation_loss"]
+def _named_axis(name: str, values: Sequence[Any], labels: Sequence[str]) -> alt.X:
+    """Values that are not all numbers, side by side; the cells are side by side in each."""
+    kinds = sorted({str(value) for value in values})
+    scale = alt.Scale(paddingInner=0.2 if len(labels) > 1 else 0.6)
+    return alt.X("value:N", title=name, sort=kinds, axis=alt.Axis(labelAngle=0), scale=scale)
+
+
+def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
+    """Search trials as lines through their hyperparameters to their loss.
+
+    Lines are coloured by cell (a click on the legend leaves only that cell), or by the loss where
+    there is one cell. The best trial of each cell is a thick line.
+    """
+    labels, rows = _drawn(findings, MOST_LINES)
+    names = searched_names(findings)
+    rows = [
+        (label, row)
+        for label, row in rows
+        if row.validation_loss is not None and all(name in row.choices for name in names)
+    ]
+    rows.sort(key=lambda pair: -(pair[1].validation_loss or 0.0))
+    best = _best_trials(findings)
     records: Records = []
     ends: Records = []
-    for name in names:
-        values = [_value(row, name) for row in rows]
+    for name in (*names, "validation_loss"):
+        values = [_value(row, name) for _, row in rows]
         heights, low, high = _heights(values)
         ends += [
             {"name": name, "height": 0.0, "text": low},
             {"name": name, "height": 1.0, "text": high},
         ]
-        for rank, (row, height, value) in enumerate(zip(rows, heights, values, strict=True)):
-            records.append(
-                {
-                    "name": name,
-                    "height": height,
-                    "trial": row.trial_id,
-                    "loss": row.validation_loss,
-                    "text": str(value),
-                    "best": "best trial" if rank == len(rows) - 1 else "other trials",
-                }
-            )
-    x = alt.X("name:N", sort=names, title=None, axis=alt.Axis(labelAngle=-25, labelLimit=140))
+        records += [
+            {
+                "name": name,
+                "height": height,
+                "cell": label,
+                "trial": row.trial_id,
+                "loss": row.validation_loss,
+                "text": number(value) if _is_number(value) else str(value),
+                "url": urls.get(row.trial_id),
+            }
+            for (label, row), height, value in zip(rows, heights, values, strict=True)
+        ]
+    return _parallel(findings, records, ends, labels, best)
+
+
+def _parallel(
+    findings: Findings, records: Records, ends: Records, labels: list[str], best: set[str]
+) -> AnyChart:
+    order = list(dict.fromkeys(record["name"] for record in records))
+    axis = alt.Axis(labelAngle=-25, labelLimit=140, grid=True, domain=False)
+    x = alt.X("name:N", sort=order, title=None, axis=axis, scale=alt.Scale(padding=0.2))
     y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.12, 1.1]))
-    lines = alt.Chart(data(records)).mark_line(opacity=0.75)
-    labels = alt.Chart(data(ends)).encode(x, y, text=alt.Text("text:N"))
-    return layers(
-        lines.encode(
-            x,
-            y,
-            alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None),
-            strokeWidth=alt.condition("datum.best == 'best trial'", alt.value(4), alt.value(1.2)),
-            detail=alt.Detail("trial:N"),
-            tooltip=tips("trial:N", "name:N", "text:N", "loss:Q"),
-        ),
-        alt.Chart(data([r for r in records if r["best"] == "best trial"]))
-        .mark_line(color=OKABE_ITO[1], strokeWidth=3, point=True)
-        .encode(x, y),
-        labels.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
-        labels.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
+    title = "Batch" if findings.one_series else "Cell"
+    chosen = alt.selection_point(name="chosen_cell", fields=["cell"], bind="legend")
+    several = len(labels) > 1
+    hue: Any = colour("cell", labels, title) if several else _by_loss()
+    marks = [hue, dash("cell", labels, title)] if several else [hue]
+    tooltip = tips("cell:N", "trial:N", "name:N", "text:N", "loss:Q")
+    common = {"detail": alt.Detail("trial:N"), "href": alt.Href("url:N"), "tooltip": tooltip}
+    others = alt.Chart(data([r for r in records if r["trial"] not in best]))
+    lines = others.mark_line(strokeWidth=1.2).encode(
+        x, y, *marks, opacity=alt.condition(chosen, alt.value(0.6), alt.value(0.04)), **common
     )
+    top = alt.Chart(data([r for r in records if r["trial"] in best]))
+    thick = top.mark_line(strokeWidth=3.5)
+    mine = marks if several else [alt.value(OKABE_ITO[1])]
+    labelled = alt.Chart(data(ends)).encode(x, y, text=alt.Text("text:N"))
+    return layers(
+        lines.add_params(chosen),
+        thick.encode(
+            x, y, opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.04)), **common
+        ).encode(*mine)
+        if several
+        else thick.encode(x, y, color=alt.value(OKABE_ITO[1]), **common),
+        labelled.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
+        labelled.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
+    )
+
+
+def _by_loss() -> alt.Color:
+    return alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None)
 
 
 def _value(row: TrialRow, name: str) -> Any:
@@ -213,12 +264,60 @@ def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
     return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]
 
 
-def _with_loss(findings: Findings) -> list[TrialRow]:
-    return [
-        row
-        for row in findings.sweep.rows
-        if row.phase == "search" and row.validation_loss is not None
+def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, TrialRow]]]:
+    """The cells' names, and each trial drawn with its cell's."""
+    searched = [findings.sweep.rows_of(cell.cell, "search") for cell in findings.cells]
+    known = [
+        [row for row in rows if row.validation_loss is not None or row.status == "diverged"]
+        for rows in searched
     ]
+    labels = [_label(cell) for cell in findings.cells]
+    kept = thinned_trials(known, most)
+    return labels, [(label, row) for label, rows in zip(labels, kept, strict=True) for row in rows]
+
+
+def _best_trials(findings: Findings) -> set[str]:
+    """The trial of each cell's search with the lowest loss at its end."""
+    best: set[str] = set()
+    for cell in findings.cells:
+        rows = findings.sweep.rows_of(cell.cell, "search")
+        ended = [(row.validation_loss, row.trial_id) for row in rows if row.validation_loss]
+        best |= {min(ended)[1]} if ended else set()
+    return best
+
+
+def importance(found: Importance) -> AnyChart:
+    """Share of the objective's variance that each hyperparameter explains, with its interval."""
+    names = list(found.shares)
+    records: Records = []
+    for name, estimate in found.shares.items():
+        low, high = estimate.interval or (None, None)
+        records.append({"name": name, "share": estimate.value, "low": low, "high": high})
+    cells: Records = [
+        {"name": name, "share": share} for shares in found.by_cell.values()
+        for name, share in shares.items()
+    ]  # fmt: skip
+    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=180))
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    axis = alt.Axis(format=".0%", tickCount=5)
+    x = alt.X("share:Q", title="Share of the explained variance", scale=scale, axis=axis)
+    spans = [record for record in records if record["low"] is not None]
+    tooltip = tips("name:N", "share:Q", "low:Q", "high:Q")
+    return layers(
+        alt.Chart(data(records))
+        .mark_bar(color=OKABE_ITO[0], opacity=0.55, size=18)
+        .encode(x, y, tooltip=tooltip),
+        alt.Chart(data(spans))
+        .mark_rule(strokeWidth=2.5, color=OKABE_ITO[1])
+        .encode(alt.X("low:Q"), alt.X2("high:Q"), y)
+        if spans
+        else None,
+        alt.Chart(data(cells))
+        .mark_point(shape="diamond", size=34, color=MUTED, filled=True)
+        .encode(x, y, tooltip=tips("name:N", "share:Q"))
+        if len(found.by_cell) > 1
+        else None,
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,69 @@
+"""Which trials and points a figure draws where there are more than anyone can tell apart."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from scaling.analysis.rows import TrialRow
+
+MOST_MARKS = 1200
+"""Trials that one scatter draws."""
+MOST_LINES = 300
+"""Trials that one figure draws as lines."""
+
+T = TypeVar("T")
+
+
+def thinned_trials(
+    cells: Sequence[Sequence[TrialRow]], most: int = MOST_MARKS
+) -> list[list[TrialRow]]:
+    """At most about `most` trials: the best of each cell, and an even choice of its others.
+
+    The others are taken at equal distances in the order in which they were started, so that a
+    quasi-random design stays spread out; diverged trials are thinned as all others are.
+    """
+    if sum(map(len, cells)) <= most:
+        return [list(rows) for rows in cells]
+    share = max(most // len(cells), 4)
+    return [_thinned_cell(rows, share) for rows in cells]
+
+
+def _thinned_cell(rows: Sequence[TrialRow], share: int) -> list[TrialRow]:
+    if len(rows) <= share:
+        return list(rows)
+    by_loss = sorted(
+        range(len(rows)),
+        key=lambda place: (
+            math.inf if (loss := rows[place].validation_loss) is None else loss,
+            place,
+        ),
+    )
+    best = set(by_loss[: share // 4])
+    others = [place for place in range(len(rows)) if place not in best]
+    room = share - len(best)
+    kept = best | {others[index * len(others) // room] for index in range(room)}
+    return [rows[place] for place in sorted(kept)]
+
+
+def thinned_points(points: Sequence[T], most: int) -> list[T]:
+    """At most `most` points of a curve, evenly in the logarithm of their place."""
+    if len(points) <= most:
+        return list(points)
+    last = len(points) - 1
+    places = {round(math.expm1(math.log1p(last) * index / (most - 1))) for index in range(most)}
+    return [points[place] for place in sorted(places)]
+
+
+def lower_envelope(
+    points: Sequence[tuple[float, float]], most: int
+) -> tuple[tuple[float, float], ...]:
+    """Of points by rising x > 0, the lowest in each of `most` equal steps of log x."""
+    if len(points) <= most:
+        return tuple(points)
+    start, end = math.log(points[0][0]), math.log(points[-1][0])
+    lowest: dict[int, tuple[float, float]] = {}
+    for point in points:
+        place = min(int((math.log(point[0]) - start) / (end - start) * most), most - 1)
+        if place not in lowest or point[1] < lowest[place][1]:
+            lowest[place] = point
+    return tuple(lowest[place] for place in sorted(lowest))

@@ -26,6 +26,8 @@ from scaling.report.chart_style import (
 )
 from scaling.report.figures import Figure
 
+_APART = 1.04
+"""Factor in the batch by which A is drawn to the left and B to the right, so that both show."""
 _MEASURES: tuple[tuple[str, str, str, Kind], ...] = (
     ("loss_difference_vs_batch", "Difference in loss against batch", "test_loss", "difference"),
     ("gap_difference_vs_batch", "Difference in gap against batch", "generalization_gap",
@@ -47,12 +49,14 @@ def compare_figures(comparison: Comparison, names: tuple[str, str]) -> list[Figu
 
 def _values(comparison: Comparison, names: tuple[str, str], name: str, title: str) -> Figure:
     records: Records = []
-    for side, findings in zip(names, (comparison.a, comparison.b), strict=True):
+    both = zip(names, (comparison.a, comparison.b), (1 / _APART, _APART), strict=True)
+    for side, findings, shift in both:
         for cell in findings.cells:
             value, interval = _read(cell, name)
             if value is not None and cell.global_batch_size is not None:
                 series = f"{side}, {cell.series}" if cell.series else side
-                records.append(_record(cell.global_batch_size, series, value, interval))
+                record = _record(cell.global_batch_size, series, value, interval)
+                records.append(record | {"at": cell.global_batch_size * shift})
     if not records:
         return Figure(name, title, absent="neither study has it")
     heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
@@ -107,7 +111,7 @@ def _differences(
 
 def _record(batch: int, series: str, value: float, interval: Interval | None) -> dict[str, Any]:
     low, high = interval or (None, None)
-    return {"batch": batch, "series": series, "value": value, "low": low, "high": high}
+    return {"batch": batch, "series": series, "at": batch, "value": value, "low": low, "high": high}
 
 
 def _figure(
@@ -121,7 +125,7 @@ def _figure(
 def _chart(records: Records, y: alt.Y, nothing: float | None) -> AnyChart:
     labels: Sequence[str] = list(dict.fromkeys(record["series"] for record in records))
     hue, mark = colour("series", labels, "Study"), shape("series", labels, "Study")
-    x = batch_axis("batch", [record["batch"] for record in records])
+    x = batch_axis("at", [record["batch"] for record in records])
     bars = [record for record in records if record["low"] is not None]
     zero = alt.Chart(data([{"zero": nothing}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
     strokes = alt.Chart(data(bars)).mark_rule(strokeWidth=2)

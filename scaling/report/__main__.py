@@ -2,6 +2,8 @@
 
 python -m scaling.report NAME [--tracking-uri URI] [--output DIR]
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
+    [--nuisance column]… [--cell column]…
+python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
 
 Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
 [--cost-ceiling C --price-per-worker-hour P], which win over the study's own.
@@ -19,7 +21,8 @@ from pydantic import ValidationError
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
-from scaling.report.from_csv import TableError, read_sweep
+from scaling.report.from_csv import TableError, read_table
+from scaling.report.importance import importance_of
 from scaling.spec import Limits
 
 
@@ -35,13 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    if (options.name is None) == (options.from_csv is None):
-        parser.error("give the NAME of a study, or --from-csv FILE")
-    if options.from_csv is None and (options.rename or options.where):
-        parser.error("--rename and --where belong to --from-csv")
+    if [options.name, options.from_csv, options.compare].count(None) != 2:
+        parser.error("give the NAME of a study, or --from-csv FILE, or --compare A B")
+    if options.from_csv is None and (options.where or options.nuisance or options.cell):
+        parser.error("--where, --nuisance and --cell belong to --from-csv")
+    if options.name is not None and options.rename:
+        parser.error("--rename belongs to --from-csv and --compare")
     try:
-        limits = _limits(options)
-        output, summary = (_from_csv if options.from_csv else _from_mlflow)(options, limits)
+        if options.compare:
+            output, summary = _compared(options)
+        else:
+            limits = _limits(options)
+            output, summary = (_from_csv if options.from_csv else _from_mlflow)(options, limits)
     except (TableError, LimitsError, LookupError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,12 +80,29 @@ def _from_csv(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
     path = Path(options.from_csv)
-    sweep = _limited(read_sweep(path, rename=options.rename, where=options.where), limits)
+    table = read_table(
+        path, rename=options.rename, where=options.where,
+        nuisance=options.nuisance, axes=options.cell,
+    )  # fmt: skip
+    sweep = _limited(table.sweep, limits)
     output = Path(options.output or Path("reports") / sweep.name)
     notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
     notes += [f"Only rows with {column} = {value}." for column, value in options.where]
     notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
+    notes += table.notes
     return output, write_sweep_report(sweep, output, Setting(notes=tuple(notes)))
+
+
+def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    from scaling.report.compare import write_comparison
+
+    a, b = options.compare
+    return write_comparison(
+        (a, b),
+        Path(options.output) if options.output else None,
+        tracking_uri=options.tracking_uri,
+        rename=options.rename,
+    )
 
 
 def _from_mlflow(
@@ -91,7 +116,7 @@ def _from_mlflow(
         raise LookupError(str(error)) from error
     output = Path(options.output or Path("reports") / study.spec.name)
     sweep = _limited(sweep_of(study), limits)
-    return output, write_sweep_report(sweep, output, setting_of(study))
+    return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", help="the study, as named in its file")
     parser.add_argument("--tracking-uri", help="MLflow; MLFLOW_TRACKING_URI or ./mlflow.db if out")
+    parser.add_argument(
+        "--compare", metavar=("A", "B"), nargs=2,
+        help="two studies by name, or paths of reports' folders or tables",
+    )  # fmt: skip
     parser.add_argument("--from-csv", metavar="FILE", help="a table with one row a trial")
     parser.add_argument(
         "--rename", metavar="THEIRS=OURS", type=_renaming, action="append", default=[],
@@ -117,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--price-per-worker-hour", type=float, metavar="P", help="what one worker costs an hour"
     )
+    parser.add_argument(
+        "--nuisance", metavar="COLUMN", action="append", default=[],
+        help="a further column that the sweep searched",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cell", metavar="COLUMN", action="append", default=[],
+        help="a further column to compare, beside the batch size",
+    )  # fmt: skip
     parser.add_argument("--output", metavar="DIR", help="folder of the report; reports/NAME if out")
     return parser
 

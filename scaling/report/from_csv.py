@@ -1,22 +1,43 @@
-"""A sweep that was run elsewhere, read from a CSV table."""
+"""A sweep that was run elsewhere, read from a table: CSV, Parquet, W&B's or MLflow's export."""
 
-import csv
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.wording import counted
+from scaling.records import Status
+from scaling.report.table_names import (
+    COLUMNS,
+    COUNTS,
+    known_statuses,
+    listed,
+    missing_columns,
+    named,
+    status_of,
+)
+from scaling.report.table_text import TableError, TableText, read_text
 
-COLUMNS = (
-    "global_batch_size", "peak_lr", "validation_loss", "train_loss", "steps", "examples",
-    "steps_to_target", "seed", "diverged",
-)  # fmt: skip
-_TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no", "")
+__all__ = ["COLUMNS", "SweepTable", "TableError", "read_sweep", "read_table"]
+
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Sizes within which squares and products are still numbers."""
+_TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+_BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
-class TableError(ValueError):
-    """The table or what was asked of it is wrong, in one line for the user."""
+@dataclass(frozen=True)
+class SweepTable:
+    """A table's trials, and what a reader must know of how they were read."""
+
+    sweep: Sweep
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,108 +48,146 @@ class _Line:
     number: int
     values: Mapping[str, str]
     theirs: Mapping[str, str]
+    decimal_comma: bool
 
     def error(self, column: str, problem: str) -> TableError:
         value = self.values[column]
+        shown = value if len(value) <= 60 else f"{value[:60]}…"
         name = self.theirs.get(column, column)
         where = f"{self.file}: line {self.number} (row {self.number - 1}), column {name!r}"
-        return TableError(f"{where}: {value!r} {problem}")
+        return TableError(f"{where}: {shown!r} {problem}")
+
+    def text(self, column: str) -> str:
+        """The cell; empty for a blank one, or where there is no column."""
+        text = self.values.get(column, "").strip()
+        return "" if text.lower() in _BLANK else text
 
     def number_in(
         self, column: str, is_allowed: Callable[[float], bool], allowed: str
     ) -> float | None:
         """A finite number; None for a blank, NaN or infinite one, or where there is no column."""
-        text = self.values.get(column, "").strip()
+        text = self.text(column)
         if not text:
             return None
+        if "," in text:
+            text = self._without_comma(column, text)
         try:
-            value = float(text)
+            value = math.nan if "_" in text else float(text)
         except ValueError as error:
             raise self.error(column, f"is not a number; it must be {allowed}") from error
+        if "_" in text:
+            raise self.error(column, f"is not a number; it must be {allowed}")
         if not math.isfinite(value):
             return None
         if not is_allowed(value):
             raise self.error(column, f"must be {allowed}")
+        if value and not _SMALLEST <= abs(value) <= _LARGEST:
+            raise self.error(column, "is out of all proportion; is the column the right one?")
         return value
+
+    def _without_comma(self, column: str, text: str) -> str:
+        """A comma is the decimal mark between semicolons or tabs, else one between thousands.
+
+        Counts between semicolons may have either, so that 1,024 is refused there; so is a comma
+        in anything but a count between commas.
+        """
+        groups = _THOUSANDS.fullmatch(text) is not None
+        if self.decimal_comma and _DECIMAL_COMMA.fullmatch(text):
+            if not (groups and column in COUNTS):
+                return text.replace(",", ".")
+        elif groups and column in COUNTS and not self.decimal_comma:
+            return text.replace(",", "")
+        raise self.error(
+            column, "has a comma that may stand between thousands or before decimals; write the "
+            "number with a point, and nothing between thousands",
+        )  # fmt: skip
 
 
 def read_sweep(
     path: Path, *, rename: Sequence[tuple[str, str]] = (), where: Sequence[tuple[str, str]] = ()
 ) -> Sweep:
+    """The trials of `read_table`, without its notes."""
+    return read_table(path, rename=rename, where=where).sweep
+
+
+def read_table(
+    path: Path,
+    *,
+    rename: Sequence[tuple[str, str]] = (),
+    where: Sequence[tuple[str, str]] = (),
+    nuisance: Sequence[str] = (),
+    axes: Sequence[str] = (),
+) -> SweepTable:
     """Read a table of trials.
 
     Columns: `global_batch_size`, and either `peak_lr` and `validation_loss` or
-    `steps_to_target`; `train_loss`, `steps`, `examples`, `seed`, `diverged` where present; all
-    others are ignored. A blank `steps_to_target` is a censored trial; a loss that is NaN or
-    infinite is a diverged one.
+    `steps_to_target`; the others of `COLUMNS` where present; all else is ignored. Ours may stand
+    behind `params.`, `metrics.`, `config.`, `summary.` or `tags.`. A blank `steps_to_target` is
+    a censored trial; a loss that is NaN or infinite is a diverged one. Runs that had not ended
+    are left out, failed ones count as such, and both are said.
 
     Args:
-        path: A UTF-8 CSV file with a header.
+        path: A file as in `read_text`, with a header.
         rename: (their column, our column).
         where: (column, value) that a row must have to count; numbers are compared as numbers.
+        nuisance: Further columns that the sweep searched; they are `choices` of each trial.
+        axes: Further columns that tell cells apart, beside the batch size.
 
     Raises:
         TableError: With the column and the row, if the table cannot be used.
     """
-    header, body = _read(path)
-    names = _renamed(path.name, header, rename)
-    _check_columns(path.name, names, header)
-    theirs = dict(zip(names, header, strict=True))
+    text = read_text(path)
+    names = named(path.name, text.header, rename)
+    _check_columns(path.name, names, text.header)
+    theirs = dict(zip(names, text.header, strict=True))
+    for option, columns in (("--nuisance", nuisance), ("--cell", axes)):
+        for column in columns:
+            _place(path.name, option, column, names, text.header)
+    kept, notes = _kept(path.name, text, names, where)
     lines = [
-        _Line(path.name, number, dict(zip(names, cells, strict=True)), theirs)
-        for number, cells in _kept(path.name, header, names, body, where)
-    ]
-    rows = tuple(_row(line) for line in lines)
-    sizes = sorted({row.global_batch_size for row in rows})
+        _Line(path.name, number, dict(zip(names, cells, strict=True)), theirs,
+              text.separator != ",")
+        for number, cells in kept
+    ]  # fmt: skip
+    extras = _Extras(
+        {c: names[_place(path.name, "--nuisance", c, names, text.header)] for c in nuisance},
+        {c: names[_place(path.name, "--cell", c, names, text.header)] for c in axes},
+    )
+    rows, unread = _rows(lines, extras)
+    if not rows:
+        raise TableError(f"{path.name}: no rows left of runs that ended; {'; '.join(unread)}")
+    rows, repeated = _with_recipes(rows)
+    sizes_and_axes = list(dict.fromkeys(tuple(row.cell.items()) for row in rows))
     conditions = "".join(f", {column} = {value}" for column, value in where)
-    by_steps = "validation_loss" not in names
-    return Sweep(
-        name=path.stem,
+    sweep = Sweep(
+        name=_stem(path),
         question=f"What does the sweep in {path.name}{conditions} say about the batch size?",
-        rows=rows,
-        cells=tuple({"global_batch_size": size} for size in sizes),
+        rows=tuple(rows),
+        cells=tuple(dict(cell) for cell in sorted(sizes_and_axes, key=_cell_order)),
         has_target="steps_to_target" in names,
-        objective="steps_to_target" if by_steps else "validation_loss",
+        target=_target(lines),
+        objective="validation_loss" if "validation_loss" in names else "steps_to_target",
         loss_name=theirs.get("validation_loss", "validation_loss"),
     )
+    return SweepTable(sweep, (*notes, *unread, *repeated, *_meaning(names, theirs, lines)))
 
 
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the data rows, each with its line number."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TableError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except csv.Error as error:
-        raise TableError(f"{path}: is not a CSV table: {error}") from error
-    if not lines:
-        raise TableError(f"{path}: is empty; it needs a header and at least one row")
-    header = [name.strip() for name in lines[0][1]]
-    for number, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise TableError(
-                f"{path.name}: line {number} (row {number - 1}) has {len(cells)} columns, "
-                f"the header has {len(header)}"
-            )
-    return header, lines[1:]
+@dataclass(frozen=True)
+class _Extras:
+    """Columns asked for by an option: what they are called in the report, and in a line."""
+
+    nuisance: Mapping[str, str]
+    axes: Mapping[str, str]
 
 
-def _renamed(file: str, header: list[str], rename: Sequence[tuple[str, str]]) -> list[str]:
-    names = list(header)
-    for theirs, ours in rename:
-        if theirs not in header:
-            raise TableError(f"{file}: --rename: no column {theirs!r}; there are {_list(header)}")
-        if ours not in COLUMNS:
-            raise TableError(f"{file}: --rename: unknown name {ours!r}; known: {_list(COLUMNS)}")
-        names[header.index(theirs)] = ours
-    for name in names:
-        if names.count(name) > 1:
-            raise TableError(f"{file}: line 1 (header): two columns are called {name!r}")
-    return names
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem
+
+
+def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
+    """By the further axes first, numbers before words, then by the batch size."""
+    (_, size), *axes = cell
+    return (*((isinstance(value, str), value) for _, value in axes), size)
 
 
 def _check_columns(file: str, names: Sequence[str], header: Sequence[str]) -> None:
@@ -137,31 +196,52 @@ def _check_columns(file: str, names: Sequence[str], header: Sequence[str]) -> No
         needed += ["peak_lr", "validation_loss"]
     missing = [name for name in needed if name not in names]
     if missing:
-        raise TableError(
-            f"{file}: line 1 (header): missing column {_list(missing)}; there are {_list(header)} "
-            "(--rename THEIRS=OURS names a column)"
-        )
+        raise missing_columns(file, missing, header)
+
+
+def _place(file: str, option: str, column: str, names: Sequence[str], header: Sequence[str]) -> int:
+    """Where a column is that an option names, by their name or ours."""
+    if column not in header and column not in names:
+        raise TableError(f"{file}: {option}: no column {column!r}; there are {listed(header)}")
+    in_order = header if column in header else names
+    if list(in_order).count(column) > 1:
+        raise TableError(f"{file}: {option}: two columns are called {column!r}")
+    return list(in_order).index(column)
 
 
 def _kept(
-    file: str,
-    header: Sequence[str],
-    names: Sequence[str],
-    body: list[tuple[int, list[str]]],
-    where: Sequence[tuple[str, str]],
-) -> list[tuple[int, list[str]]]:
-    """The rows that meet every condition."""
+    file: str, text: TableText, names: Sequence[str], where: Sequence[tuple[str, str]]
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """The rows that meet every condition, without repeated ones and MLflow's parent runs."""
+    body = text.body
     for column, value in where:
-        if column not in header and column not in names:
-            raise TableError(f"{file}: --where: no column {column!r}; there are {_list(header)}")
-        index = (header if column in header else names).index(column)
+        index = _place(file, "--where", column, names, text.header)
         body = [(number, cells) for number, cells in body if _equal(cells[index], value)]
     if not body:
         conditions = " and ".join(f"{column}={value}" for column, value in where)
         raise TableError(
             f"{file}: no rows left" + (f" where {conditions}" if where else " after the header")
         )
-    return body
+    notes: list[str] = []
+    trials = _without_parents(text.header, body)
+    if len(trials) < len(body):
+        notes.append(f"Left out: {counted(len(body) - len(trials), 'parent run')} of MLflow.")
+    unique = {tuple(cells): (number, cells) for number, cells in reversed(trials)}
+    if len(unique) < len(trials):
+        count = counted(len(trials) - len(unique), "row")
+        notes.append(f"Left out: {count} that repeat an earlier one cell by cell.")
+    return sorted(unique.values(), key=lambda line: line[0]), notes
+
+
+def _without_parents(
+    header: Sequence[str], body: list[tuple[int, list[str]]]
+) -> list[tuple[int, list[str]]]:
+    """A study's own run in MLflow is no trial; its trials name it as their parent."""
+    if "run_id" not in header or "tags.mlflow.parentRunId" not in header:
+        return body
+    run, parent = header.index("run_id"), header.index("tags.mlflow.parentRunId")
+    parents = {cells[parent] for _, cells in body} - {""}
+    return [(number, cells) for number, cells in body if cells[run] not in parents]
 
 
 def _equal(ours: str, theirs: str) -> bool:
@@ -171,7 +251,32 @@ def _equal(ours: str, theirs: str) -> bool:
         return ours.strip() == theirs.strip()
 
 
-def _row(line: _Line) -> TrialRow:
+def _rows(lines: Sequence[_Line], extras: _Extras) -> tuple[list[TrialRow], list[str]]:
+    """The trials that ended, and how many did not."""
+    rows: list[TrialRow] = []
+    left: Counter[str] = Counter()
+    for line in lines:
+        status = _status(line)
+        if status in ("running", "failed"):
+            left[status] += 1
+            continue
+        rows.append(_row(line, status, extras))
+    words = {"running": "had not ended", "failed": "failed or were killed"}
+    notes = [f"Left out: {counted(left[s], 'row')} of runs that {words[s]}." for s in sorted(left)]
+    return rows, notes
+
+
+def _status(line: _Line) -> Status | None:
+    text = line.text("status")
+    if not text:
+        return None
+    status = status_of(text)
+    if status is None:
+        raise line.error("status", f"is no status; known: {known_statuses()}")
+    return status
+
+
+def _row(line: _Line, status: Status | None, extras: _Extras) -> TrialRow:
     size = _whole(line, "global_batch_size", at_least=1)
     if size is None:
         raise line.error("global_batch_size", "must be a whole number of at least 1")
@@ -179,47 +284,159 @@ def _row(line: _Line) -> TrialRow:
     if "peak_lr" in line.values and rate is None:
         raise line.error("peak_lr", "must be a finite number above 0")
     loss = line.number_in("validation_loss", math.isfinite, "a number")
-    reached = line.number_in("steps_to_target", lambda value: value > 0, "a number above 0")
-    diverged = _diverged(line, loss)
-    steps = line.number_in("steps", lambda value: value >= 0, "a number of at least 0")
-    seed = _whole(line, "seed", at_least=0)
-    examples = line.number_in("examples", lambda value: value >= 0, "a number of at least 0")
+    reached = _positive(line, "steps_to_target")
+    lost = _diverged(line, loss, status)
+    steps = _at_least_0(line, "steps")
+    examples = _at_least_0(line, "examples")
+    if examples is None and steps is not None:
+        examples = steps * size
+    examples_to_target = _positive(line, "examples_to_target")
+    seconds_to_target = _positive(line, "seconds_to_target")
+    if examples_to_target is None and reached is not None:
+        examples_to_target = reached * size
     objective = loss if "validation_loss" in line.values else reached
-    return TrialRow(
+    axes = {name: _value(line, column) for name, column in extras.axes.items()}
+    row = TrialRow(
         trial_id=f"line-{line.number}",
         phase="search",
-        status="diverged" if diverged else "done",
-        cell={"global_batch_size": size},
+        status="diverged" if lost else status or "done",
+        cell={"global_batch_size": size, **axes},
         global_batch_size=size,
-        recipe_key=f"line-{line.number}" if seed is None else f"{size} {rate}",
+        recipe_key=f"line-{line.number}",
         peak_lr=rate,
-        seed=seed,
-        objective=None if diverged else objective,
-        validation_loss=None if diverged else loss,
-        train_loss=None if diverged else line.number_in("train_loss", math.isfinite, "a number"),
+        seed=_whole(line, "seed", at_least=0),
+        warmup_steps=_whole(line, "warmup_steps", at_least=0),
+        clip_norm=_positive(line, "clip_norm"),
+        objective=objective,
+        validation_loss=loss,
+        train_loss=line.number_in("train_loss", math.isfinite, "a number"),
+        test_loss=line.number_in("test_loss", math.isfinite, "a number"),
         steps=steps,
-        examples=examples if examples is not None or steps is None else steps * size,
-        steps_to_target=None if diverged else reached,
-        examples_to_target=None if diverged or reached is None else reached * size,
+        examples=examples,
+        seconds=_at_least_0(line, "seconds"),
+        steps_to_target=reached,
+        examples_to_target=examples_to_target,
+        seconds_to_target=seconds_to_target if reached is not None else None,
+        grad_sq_norm=_positive(line, "grad_sq_norm"),
+        grad_covariance_trace=_positive(line, "grad_covariance_trace"),
+        choices=_choices(line, rate, extras),
     )
+    return _without_losses(row) if lost else row
 
 
-def _diverged(line: _Line, loss: float | None) -> bool:
-    text = line.values.get("diverged", "").strip().lower()
-    if text not in _TRUE + _FALSE:
+def _without_losses(row: TrialRow) -> TrialRow:
+    """A diverged trial has no final losses and no target."""
+    return replace(
+        row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
+        steps_to_target=None, examples_to_target=None, seconds_to_target=None,
+    )  # fmt: skip
+
+
+def _choices(line: _Line, rate: float | None, extras: _Extras) -> dict[str, Any]:
+    if not extras.nuisance:
+        return {}
+    searched = {"peak_lr": rate} if rate is not None else {}
+    return searched | {name: _value(line, column) for name, column in extras.nuisance.items()}
+
+
+def _value(line: _Line, column: str) -> float | str | None:
+    """A finite number where the cell is one, else its words; None for a blank one."""
+    text = line.text(column)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _with_recipes(rows: Sequence[TrialRow]) -> tuple[list[TrialRow], list[str]]:
+    """Rows that differ in their seed alone get one recipe; the others keep one each.
+
+    A seed that a recipe has twice shows that something else differs, which the table's columns
+    that are read do not tell: then no mean over such rows means anything.
+    """
+    keys = [None if row.seed is None else _recipe(row) for row in rows]
+    seen = Counter((key, row.seed) for key, row in zip(keys, rows, strict=True) if key)
+    mixed = {key for (key, _), count in seen.items() if count > 1}
+    keyed = [
+        replace(row, recipe_key=key) if key is not None and key not in mixed else row
+        for key, row in zip(keys, rows, strict=True)
+    ]
+    if not mixed:
+        return keyed, []
+    count = counted(sum(key in mixed for key in keys), "row")
+    return keyed, [
+        f"{count} have batch, rate and seed in common with another one, so that something else "
+        "differs: each counts as a recipe of its own (--nuisance COLUMN names what was varied)."
+    ]
+
+
+def _recipe(row: TrialRow) -> str:
+    parts = (*row.cell.values(), row.peak_lr, row.warmup_steps, row.clip_norm)
+    return " ".join(str(part) for part in (*parts, *row.choices.values()))
+
+
+def _target(lines: Sequence[_Line]) -> float | None:
+    """The validation loss to reach, where the table has it; the same in every row."""
+    target: float | None = None
+    for line in lines:
+        value = line.number_in("target", math.isfinite, "a number")
+        if value is not None and target is not None and value != target:
+            raise line.error("target", f"is not the target of the rows above, {target}")
+        target = value if value is not None else target
+    return target
+
+
+def _meaning(names: Sequence[str], theirs: Mapping[str, str], lines: Sequence[_Line]) -> list[str]:
+    """How units and marks were read, where a table could have meant something else."""
+    batch = theirs["global_batch_size"]
+    unit = f"units of the column “{batch}” a step"
+    if batch == "global_batch_size":
+        unit = "examples (sequences) an optimizer step"
+    notes = [f"The batch, and with it the critical batch size, is in {unit}."]
+    if "steps_to_target" in names:
+        notes.append(
+            "The critical batch size is min_examples / min_steps of the fit (McCandlish et al. "
+            "2018), not where the examples exceed those of some batch by 20% (Zhang et al. 2024), "
+            "which is a smaller number."
+        )
+    if "status" in names:
+        notes.append(f"How a run ended is from the column “{theirs['status']}”.")
+    used = [name for name in COUNTS if name in theirs]
+    with_comma = any("," in line.values[name] for line in lines for name in used)
+    if with_comma and not lines[0].decimal_comma:
+        notes.append("Commas inside of whole numbers are read as marks between thousands.")
+    elif lines[0].decimal_comma and any("," in v for line in lines for v in line.values.values()):
+        notes.append("Commas are read as decimal marks, as the cells are not parted by them.")
+    return notes
+
+
+def _diverged(line: _Line, loss: float | None, status: Status | None) -> bool:
+    text = line.text("diverged").lower()
+    if text and text not in _TRUE + _FALSE:
         raise line.error("diverged", "must be true or false")
-    if text in _TRUE or "validation_loss" not in line.values or loss is not None:
-        return text in _TRUE
-    if not line.values["validation_loss"].strip():
+    if text in _TRUE or status == "diverged":
+        return True
+    if "validation_loss" not in line.values or loss is not None:
+        return False
+    if not line.text("validation_loss"):
         raise line.error("validation_loss", "is blank, and the row is not marked as diverged")
     return True
 
 
+def _positive(line: _Line, column: str) -> float | None:
+    return line.number_in(column, lambda value: value > 0, "a number above 0")
+
+
+def _at_least_0(line: _Line, column: str) -> float | None:
+    return line.number_in(column, lambda value: value >= 0, "a number of at least 0")
+
+
 def _whole(line: _Line, column: str, *, at_least: int) -> int | None:
     allowed = f"a whole number of at least {at_least}"
-    value = line.number_in(column, lambda v: v >= at_least and v == int(v), allowed)
+    value = line.number_in(column, lambda v: at_least <= v < 2**53 and v == int(v), allowed)
     return None if value is None else int(value)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)

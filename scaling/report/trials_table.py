@@ -11,7 +11,7 @@ from pyarrow.json import read_json
 
 from scaling.analysis.rows import TrialRow
 
-_OWN = (
+OWN = (
     "trial_id", "phase", "status", "rule", "seed", "global_batch_size", "peak_lr", "warmup_steps",
     "clip_norm", "objective", "validation_loss", "validation_loss_stderr", "train_loss",
     "train_loss_stderr", "test_loss", "test_loss_stderr", "steps", "examples", "seconds",
@@ -27,13 +27,13 @@ def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
     pandas for nothing.
     """
     if not rows:
-        return _parquet(pa.table({name: pa.nulls(0) for name in (*_OWN, "cell", "choices")}))
+        return _parquet(pa.table({name: pa.nulls(0) for name in (*OWN, "cell", "choices")}))
     lines = "\n".join(_json(_record(row)) for row in rows)
     return _parquet(read_json(io.BytesIO(lines.encode())))
 
 
 def _record(row: TrialRow) -> dict[str, Any]:
-    own = {name: getattr(row, name) for name in _OWN}
+    own = {name: getattr(row, name) for name in OWN}
     others = {name: value for name, value in row.recipe.items() if name not in own}
     return own | {"cell": _json(row.cell), "choices": _json(row.choices)} | others
 

@@ -1,12 +1,15 @@
 """Tables from elsewhere: what is read, and what is said about a bad one."""
 
+import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.report.__main__ import main
-from scaling.report.from_csv import TableError, read_sweep
+from scaling.report.from_csv import TableError, read_sweep, read_table
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 
@@ -138,3 +141,119 @@ def assert_refused(
 def test_errors_are_table_errors(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="missing column"):
         read_sweep(table(tmp_path, "a,b", "1,2"))
+
+
+def test_a_wandb_export(tmp_path: Path) -> None:
+    """Quoted numbers, our names behind config and summary, runs that did not finish."""
+    path = table(
+        tmp_path,
+        '"Name","State","Runtime","config.global_batch_size","config.peak_lr",'
+        '"summary.validation_loss"',
+        '"a","finished","12","32","0.001","2.0"',
+        '"b","crashed","3","32","0.002",""',
+        '"c","running","3","32","",""',
+        '"d","killed","3","32","0.004","NaN"',
+        '"e","finished","9","32","0.008","NaN"',
+    )
+    found = read_table(path)
+    assert [(row.status, row.validation_loss) for row in found.sweep.rows] == [
+        ("done", 2.0), ("diverged", None),
+    ]  # fmt: skip
+    assert "Left out: 2 rows of runs that failed or were killed." in found.notes
+    assert "Left out: 1 row of runs that had not ended." in found.notes
+
+
+def test_an_mlflow_export(tmp_path: Path) -> None:
+    """`tags.status` knows of divergence, MLflow's status does not; the parent run is no trial."""
+    path = table(
+        tmp_path,
+        "run_id,status,params.global_batch_size,params.peak_lr,metrics.validation_loss,"
+        "tags.status,tags.mlflow.parentRunId",
+        "p,FINISHED,,,,,",
+        "a,FINISHED,32,0.001,2.0,done,p",
+        "b,FINISHED,32,0.002,9.5,diverged,p",
+        "c,RUNNING,32,0.003,2.2,running,p",
+    )
+    found = read_table(path)
+    assert [row.status for row in found.sweep.rows] == ["done", "diverged"]
+    assert found.sweep.rows[1].validation_loss is None
+    assert "Left out: 1 parent run of MLflow." in found.notes
+
+
+def test_one_name_in_two_places_is_refused(tmp_path: Path) -> None:
+    path = table(
+        tmp_path, "global_batch_size,config.peak_lr,params.peak_lr,validation_loss", "1,1,1,1"
+    )
+    with pytest.raises(TableError, match="may all be 'peak_lr'"):
+        read_table(path)
+
+
+def test_a_missing_column_is_suggested_and_never_taken(tmp_path: Path) -> None:
+    path = table(tmp_path, "config.lr,bs,val/loss", "0.001,32,2.0")
+    with pytest.raises(TableError) as error:
+        read_table(path)
+    for hint in ("bs=global_batch_size", "config.lr=peak_lr", "val/loss=validation_loss"):
+        assert f"--rename {hint}" in str(error.value)
+
+
+SAME = [(32, 0.001, 2.0), (64, 0.002, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (f"{HEADER}\r\n32,1e-3,2.0\r\n64,2E-3,1.5\r\n\r\n".encode(), "crlf.csv"),
+        (f"{HEADER.replace(',', ';')};;\n32;0,001;2,0;;\n64;0,002;1,5;;\n".encode(), "excel.csv"),
+        (f"{HEADER}\n32,0.001,2.0\n64,0.002,1.5".replace(",", "\t").encode("utf-16"), "wide.csv"),
+        (gzip.compress(f"{HEADER}\n32,.001,2\n64,.002,1.5\n".encode()), "small.csv.gz"),
+        (f"# by hand\n{HEADER}\n32,0.001,2.0\n32,0.001,2.0\n64,0.002,1.5\n".encode(), "twice.csv"),
+        (f"sep=;\n{HEADER.replace(',', ';')}\n32;0.001;2\n64;0.002;1.5\n".encode(), "sep.csv"),
+    ],
+)  # fmt: skip
+def test_the_same_table_in_many_dresses(content: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    rows = read_table(path).sweep.rows
+    assert [(r.global_batch_size, r.peak_lr, r.validation_loss) for r in rows] == SAME
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.parquet"
+    names = HEADER.split(",")
+    pq.write_table(pa.table([pa.array(c) for c in zip(*SAME, strict=True)], names=names), path)
+    rows = read_table(path).sweep.rows
+    assert [(r.global_batch_size, r.peak_lr, r.validation_loss) for r in rows] == SAME
+
+
+def test_commas_in_numbers_are_read_by_rule_or_refused(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER, '"1,024",0.001,2.0')
+    found = read_table(path)
+    assert found.sweep.rows[0].global_batch_size == 1024
+    assert any("between thousands" in note for note in found.notes)
+    for lines in (
+        [HEADER, '32,0.001,"2,345"'],
+        [HEADER.replace(",", ";"), "1,024;0,001;2,0"],
+    ):
+        with pytest.raises(TableError, match=r"line 2 .* has a comma that may stand"):
+            read_table(table(tmp_path, *lines))
+
+
+def test_rows_that_share_a_seed_are_not_averaged(tmp_path: Path) -> None:
+    """Weight decay differs: with it named, each is a recipe; without, it is said."""
+    lines = ["32,0.001,2.0,0,0.1", "32,0.001,3.0,0,0.2", "32,0.002,2.5,0,0.1"]
+    path = table(tmp_path, HEADER + ",seed,weight_decay", *lines)
+    found = read_table(path)
+    assert len({row.recipe_key for row in found.sweep.rows}) == 3
+    assert any("something else differs" in note for note in found.notes)
+    named = read_table(path, nuisance=["weight_decay"])
+    assert named.sweep.rows[1].choices == {"peak_lr": 0.001, "weight_decay": 0.2}
+    assert not any("something else differs" in note for note in named.notes)
+
+
+def test_a_further_axis_makes_cells(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER + ",optimizer", "32,0.001,2.0,sgd", "32,0.001,1.9,lamb")
+    sweep = read_table(path, axes=["optimizer"]).sweep
+    assert sweep.cells == (
+        {"global_batch_size": 32, "optimizer": "lamb"},
+        {"global_batch_size": 32, "optimizer": "sgd"},
+    )

@@ -1,0 +1,167 @@
+"""Two studies with planted differences."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.analysis.compare import Comparison, Contrast, Setup, compare
+from scaling.analysis.findings import analyse
+from scaling.analysis.rows import sweep_of
+from scaling.records import StudyRecord
+from scaling.report import write_report
+from scaling.report.__main__ import main
+from scaling.report.compare_sides import Side, differing_fields, setup_of
+from tests.analysis.synthetic import Truth, spec, study
+
+DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
+
+
+def side(record: StudyRecord, **environment: Any) -> Side:
+    return Side(record.spec.name, analyse(sweep_of(record)), record.spec, DATA | environment)
+
+
+def compared(a: Side, b: Side) -> Comparison:
+    return compare(a.findings, b.findings, setup_of(a, b))
+
+
+def of(comparison: Comparison, measure: str) -> list[Contrast]:
+    return [c for c in comparison.contrasts if c.measure == measure]
+
+
+def test_a_study_differs_from_itself_by_nothing() -> None:
+    record = study()
+    comparison = compared(side(record), side(record))
+    assert comparison.num_intervals > 10
+    assert comparison.num_apart == 0
+    for contrast in comparison.contrasts:
+        assert contrast.value == (0 if contrast.kind == "difference" else 1)
+
+
+def test_planted_differences_are_found_and_paired() -> None:
+    """Gap 0.2 and 0.3, exponent 0.5 and 0.25, twice the fewest steps."""
+    a = side(study(Truth()))
+    b = side(study(Truth(gap=0.3, exponent=0.25, min_steps=80.0)))
+    comparison = compared(a, b)
+    gaps = of(comparison, "generalization_gap")
+    assert len(gaps) == 4
+    for gap in gaps:
+        assert gap.method == "paired"
+        assert gap.value == pytest.approx(0.1, abs=1e-9)
+        assert gap.holm
+    steps = of(comparison, "steps_to_target")
+    for step, batch in zip(steps, (16, 64, 256, 1024), strict=True):
+        assert step.value == pytest.approx((80 + 4000 / batch) / (40 + 4000 / batch), rel=0.03)
+    (exponent,) = of(comparison, "lr_exponent")
+    assert exponent.interval is not None
+    assert exponent.interval[0] < -0.25 < exponent.interval[1]
+    (critical,) = of(comparison, "critical_batch_size")
+    assert critical.value == pytest.approx(0.5, rel=0.1)
+
+
+def test_other_data_or_other_seeds_are_not_paired() -> None:
+    record = study()
+    welch = compared(side(record), side(record, data_sha256="4567"))
+    assert {c.method for c in of(welch, "test_loss")} == {"welch"}
+    assert any("nothing is paired" in note for note in welch.setup.notes)
+    fresh = replace(record, trials=tuple(
+        replace(t, recipe=replace(t.recipe, seed=t.recipe.seed + 50)) for t in record.trials
+    ))  # fmt: skip
+    assert {c.method for c in of(compared(side(record), side(fresh)), "test_loss")} == {"welch"}
+    fewer = compared(side(record), side(study(num_seeds=1)))
+    assert {c.interval for c in of(fewer, "test_loss")} == {None}
+
+
+def test_welch_by_hand() -> None:
+    """(1, 2, 3) and (2, 4, 6): difference 2, error √(5/3), 2.94 degrees of freedom, p 0.22."""
+    record = study()
+    values = {100: (1.0, 2.0), 101: (2.0, 4.0), 102: (3.0, 6.0)}
+    sides: list[Side] = []
+    for place in (0, 1):
+        made = side(record)
+        rows = tuple(
+            replace(row, test_loss=values[row.seed or 0][place], test_loss_stderr=None)
+            if row.phase == "confirm" else row
+            for row in made.findings.sweep.rows
+        )  # fmt: skip
+        sides.append(replace(made, findings=analyse(replace(made.findings.sweep, rows=rows))))
+    contrast = of(compare(sides[0].findings, sides[1].findings, Setup()), "test_loss")[0]
+    assert contrast.method == "welch"
+    assert contrast.value == pytest.approx(2)
+    assert contrast.interval is not None
+    half = 2.3722 * math.sqrt(5 / 3)
+    assert contrast.interval == pytest.approx((2 - half, 2 + half), abs=0.01)
+    assert contrast.p_value == pytest.approx(0.2210, abs=0.005)
+
+
+def test_nothing_differs_one_time_in_ten_and_holm_holds_it() -> None:
+    """Studies of one truth: about a tenth of the paired intervals miss zero."""
+    apart, total, families = 0, 0, 0
+    for seed in range(12):
+        a, b = side(study(seed=seed)), side(study(seed=100 + seed))
+        contrasts = of(compared(a, b), "test_loss")
+        apart += sum(c.apart for c in contrasts)
+        total += len(contrasts)
+        families += any(c.holm for c in contrasts)
+    assert total == 48
+    assert apart <= 14
+    assert families <= 5
+
+
+def test_other_tasks_tokenizers_and_targets_are_refused() -> None:
+    record = study()
+    workload = record.spec.workload.model_dump(mode="json", exclude_unset=True)
+    words = {**workload, "data": {**workload["data"], "tokenizer": "subwords"}}
+    other = compared(side(record), side(study(workload=words)))
+    assert not other.setup.losses
+    assert any("tokenizers" in note for note in other.setup.notes)
+    assert {c.measure for c in other.contrasts} == {"best_peak_lr", "lr_exponent"}
+    lower = compared(side(record), side(study(target={"at_most": 0.9})))
+    assert not lower.setup.targets
+    assert not of(lower, "steps_to_target")
+    assert of(lower, "test_loss")
+
+
+def test_cells_that_only_one_has_are_named() -> None:
+    record = study()
+    some = replace(
+        record, trials=tuple(t for t in record.trials if t.recipe.global_batch_size != 16)
+    )
+    comparison = compared(side(record), side(some))
+    assert comparison.only_a == ("global_batch_size 16",)
+    assert len(comparison.shared) == 3
+
+
+def test_what_differs_between_the_study_files() -> None:
+    a, b = side(study()), side(study(budget={"steps": 500}))
+    assert differing_fields(a, b) == [("budget.steps", "400", "500")]
+    assert spec().budget != b.spec.budget if b.spec else False
+
+
+def test_the_command_compares_reports_and_tables(tmp_path: Path) -> None:
+    write_report(study(), tmp_path / "first")
+    write_report(study(Truth(gap=0.3), name="second"), tmp_path / "second")
+    arguments = ["--compare", str(tmp_path / "first"), str(tmp_path / "second")]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["studies"] == {"a": "planted", "b": "second"}
+    assert summary["num_apart"] > summary["expected_apart_by_chance"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "would miss zero difference by chance" in page
+    assert not [word for word in ('src="http', 'href="http') if word in page]
+    for name in ("loss_vs_batch", "steps_to_target", "best_lr_vs_batch", "gap_difference_vs_batch"):
+        assert (tmp_path / "out" / "figures" / f"{name}.svg").exists()
+
+
+def test_errors_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["--compare", "one", "one"]) == 2
+    assert "given twice" in capsys.readouterr().err
+    assert main(["--compare", "one", "two"]) == 2
+    assert "no study 'one'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from typing import Any
 from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.lr_exponent import LrScaling
 from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regret import Regret
@@ -32,6 +33,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "lr_scaling": {
             "exponent": _finite(exponent.value),
             "interval": _pair(exponent.interval),
+            **_law(findings.lr_scaling),
             "regret": {
                 rule: [_regret(r) for r in findings.regrets if r.rule == rule]
                 for rule in findings.sweep.rules
@@ -95,6 +97,31 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         "seconds_to_target": _finite(cell.target.seconds.value),
         "grad_noise_scale": _finite(cell.noise_scale.value),
         "undertuned": bool(cell.undertuned),
+    }
+
+
+def _law(scaling: LrScaling) -> dict[str, Any]:
+    """The tests of the reference exponents, and the law that turns."""
+    surge = scaling.surge
+    return {
+        "evidence": [
+            {
+                "exponent": entry.exponent,
+                "p_value": entry.p_value,
+                "p_value_of_three_tests": entry.p_value_holm,
+                "likelihood_ratio": _finite(entry.likelihood_ratio),
+                "words": entry.words,
+            }
+            for entry in scaling.evidence
+        ],
+        "surge": {
+            "noise_batch": _finite(surge.noise_batch.value),
+            "noise_batch_interval": _pair(surge.noise_batch.interval),
+            "peak_lr": _finite(surge.peak_lr),
+            "likelihood_ratio_over_power": _finite(surge.over_power),
+            "preferred": surge.preferred,
+            "note": surge.note,
+        },
     }
 
 

@@ -65,6 +65,8 @@ def _view(
         "cells": content.cells_table(findings),
         "matched": content.matched_gaps_table(findings),
         "critical": content.critical_batch_table(findings),
+        "evidence": content.evidence_table(findings),
+        "law": content.law_words(findings),
         "regret": content.regret_table(findings),
         "joint": content.joint_table(findings),
         "trials": content.trials_table(findings, setting.urls or {}),

@@ -151,7 +151,7 @@ def evidence_table(findings: Findings) -> Table | None:
             f"{entry.exponent:g}",
             _p_value(entry.p_value),
             _p_value(entry.p_value_holm),
-            number(min(entry.likelihood_ratio, 1e6), 2),
+            _times(entry.likelihood_ratio),
             entry.words,
         )
         for entry in scaling.evidence
@@ -163,6 +163,10 @@ def evidence_table(findings: Findings) -> Table | None:
 
 def _p_value(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _times(ratio: float) -> str:
+    return "over a million" if ratio > 1e6 else number(ratio)
 
 
 def law_words(findings: Findings) -> str:
@@ -185,9 +189,9 @@ def law_words(findings: Findings) -> str:
         parts.append(f"A law that turns (surge) was not asked for: {surge.note}.")
     elif surge.preferred:
         parts.append(
-            f"The surge law fits better, the data being {number(min(surge.over_power, 1e6), 2)} "
-            f"times likelier under it: the best rate is highest, {rate(surge.peak_lr)}, at a batch "
-            f"of {number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
+            f"The surge law fits better, the data being {_times(surge.over_power)} times likelier "
+            f"under it: the best rate is highest, {rate(surge.peak_lr)}, at a batch of "
+            f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
         )
     else:
         reason = surge.note or "the data are not 8 times likelier under it than under the power"

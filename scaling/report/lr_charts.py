@@ -52,9 +52,9 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
     line = alt.Chart(data(_envelopes(cells, top))).mark_line(opacity=0.6, strokeWidth=1.3)
     return layers(
-        _cliffs(cells, hue),
         line.encode(x, y, hue),
         points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
+        _cliffs(cells, hue),
         *_best_marks(cells, y, hue),
         _top_edge(lost, "diverged", filled=True).encode(
             x, hue, href=alt.Href("url:N"), tooltip=tooltip

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.findings import Findings
+from scaling.analysis.lr_exponent import FAIRLY_STRONG, STRONG, Evidence, LrScaling
 from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
 from scaling.analysis.wording import between, counted, joined, number, rate
@@ -137,11 +138,34 @@ def _best_lr(findings: Findings) -> str:
     if exponent.value is None or exponent.interval is None:
         return f"Not enough data to say how the best rate moves with the batch ({scaling.note})."
     low, high = exponent.interval
-    inside = [name for p, name in _REFERENCE_EXPONENTS.items() if low <= p <= high]
-    return (
+    text = (
         f"The best peak learning rate moves as the batch to the power {exponent.value:.3f} "
-        f"[{low:.3f}, {high:.3f}]; of 0 (none), ½ (square root) and 1 (linear) the interval "
-        f"contains {joined(inside, 'and') or 'none'}."
+        f"[{low:.3f}, {high:.3f}]"
+    )
+    return f"{text}; {_against(scaling.evidence)}.{_surge(scaling)}"
+
+
+def _against(evidence: Sequence[Evidence]) -> str:
+    """Which reference exponents the data speak against, and that no other is thereby shown."""
+    named = [(entry, _REFERENCE_EXPONENTS[entry.exponent]) for entry in evidence]
+    strong = [name for entry, name in named if entry.likelihood_ratio >= STRONG]
+    fairly = [name for entry, name in named if FAIRLY_STRONG <= entry.likelihood_ratio < STRONG]
+    rest = [name for entry, name in named if entry.likelihood_ratio < FAIRLY_STRONG]
+    parts = [f"strong evidence against {joined(strong, 'and')}"] if strong else []
+    parts += [f"fairly strong evidence against {joined(fairly, 'and')}"] if fairly else []
+    parts += [f"none that is strong against {joined(rest, 'or')}"] if rest else []
+    return f"of 0 (none), ½ (square root) and 1 (linear) there is {joined(parts, 'and')}"
+
+
+def _surge(scaling: LrScaling) -> str:
+    """The law that turns, where the data prefer it."""
+    surge = scaling.surge
+    if not surge.preferred:
+        return ""
+    turn = surge.noise_batch
+    return (
+        " It does not keep rising: a law that turns (surge) fits better, with the highest rate "
+        f"at a batch of {number(turn.value)} {between(turn.interval)}."
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
-from scaling.analysis.lr_scaling import LrCurve, lr_curve
+from scaling.analysis.lr_scaling import LrCurve, lr_curves
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.tuning import pooled_sd, undertuned_reasons
@@ -83,13 +83,19 @@ def label(values: Mapping[str, Any]) -> str:
 
 def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
     """Every cell of a sweep, in its order."""
-    noise = _objective_noise(sweep)
-    return tuple(_cell_result(sweep, cell, noise) for cell in sweep.cells)
+    searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
+    curves = [None] * len(searches) if sweep.is_joint else lr_curves(searches)
+    reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
+    return tuple(
+        _cell_result(sweep, cell, curve, undertuned)
+        for cell, curve, undertuned in zip(sweep.cells, curves, reasons, strict=True)
+    )
 
 
-def _cell_result(sweep: Sweep, cell: Cell, noise_sd: float | None) -> CellResult:
+def _cell_result(
+    sweep: Sweep, cell: Cell, curve: LrCurve | None, undertuned: tuple[str, ...]
+) -> CellResult:
     search, confirm = sweep.rows_of(cell, "search"), sweep.rows_of(cell, "confirm")
-    curve = None if sweep.is_joint else lr_curve(search)
     tuned = best_recipe(search)
     replicates = tuple(row for row in (confirm or tuned) if row.ended)
     held_out: HeldOut = "validation_loss"
@@ -118,7 +124,7 @@ def _cell_result(sweep: Sweep, cell: Cell, noise_sd: float | None) -> CellResult
         else ToTarget(),
         noise_scale=_noise_scale(replicates),
         steps=_whole_run(replicates),
-        undertuned=undertuned_reasons(search, curve, noise_sd),
+        undertuned=undertuned,
         replicates=replicates,
     )
 

@@ -1,13 +1,13 @@
 """Everything the report says, as numbers: one call from rows to findings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scaling.analysis.agreement import Agreement, agreements
 from scaling.analysis.cells import CellResult, cell_results
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.gap_parts import LossParts, loss_parts
 from scaling.analysis.gap_relations import GapRelation, gap_relations
-from scaling.analysis.lr_scaling import lr_exponent_estimate
+from scaling.analysis.lr_exponent import LrScaling, lr_scaling
 from scaling.analysis.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.noise_curve import NoiseCurve, noise_curve
 from scaling.analysis.regimes import LocalScaling, Overhead, local_scaling, overhead
@@ -16,21 +16,6 @@ from scaling.analysis.rows import Sweep
 from scaling.analysis.target_curves import TargetCurve, main_curve, target_curves, tradeoff_of
 from scaling.analysis.targets import ToTarget
 from scaling.analysis.uncertainty import ABSENT, Estimate
-
-
-@dataclass(frozen=True)
-class LrScaling:
-    """best rate ∝ global_batch_size^exponent.
-
-    Attributes:
-        exponent: Over the cells whose optimum lies inside the rates tried.
-        batch_sizes: Of those cells.
-        note: Why the exponent or its interval is missing; empty when neither is.
-    """
-
-    exponent: Estimate
-    batch_sizes: tuple[int, ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,17 +126,19 @@ def _lr_scaling(cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
         return LrScaling(ABSENT, (), "cells differ in more than the batch size")
     if not any(cell.curve for cell in cells):
         return LrScaling(ABSENT, (), "no cell tried three learning rates or more")
-    bracketed: list[tuple[int, float]] = []
-    for cell in cells:
-        best = cell.best_peak_lr
-        if cell.curve and cell.curve.edge is None and cell.global_batch_size and best:
-            bracketed.append((cell.global_batch_size, best))
-    sizes = tuple(size for size, _ in bracketed)
-    exponent = lr_exponent_estimate(sizes, [best for _, best in bracketed])
-    note = ""
-    if exponent.interval is None:
-        note = f"{len(sizes)} of {len(cells)} batch sizes have their best rate inside those tried"
-    return LrScaling(exponent, sizes, note)
+    bracketed = [
+        (cell.global_batch_size, cell.curve)
+        for cell in cells
+        if cell.curve and cell.curve.optimum is not None and cell.global_batch_size
+    ]
+    law = lr_scaling([size for size, _ in bracketed], [curve for _, curve in bracketed])
+    if law.exponent.interval is not None:
+        return law
+    sizes = len(law.batch_sizes)
+    note = f"{sizes} of {len(cells)} batch sizes have their best rate inside those tried"
+    if sizes >= 3:
+        note += ", and their trials are too few or too noisy for an interval"
+    return replace(law, note=note)
 
 
 def _reached(

@@ -1,17 +1,18 @@
-"""How the best learning rate moves with the batch: a curve a batch, then one exponent."""
+"""Loss against learning rate in each cell: a curve, its optimum and the interval of that."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
 import numpy as np
 
-from scaling.analysis.profile import Array, scan
+from scaling.analysis.basin import Basins, Points, fit_basins
+from scaling.analysis.profile import crossings, minimum
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
-from scaling.analysis.uncertainty import Estimate, Interval, slope_estimate
+from scaling.analysis.uncertainty import Interval, t_quantile
 
 Edge = Literal["low", "high"]
 
@@ -22,15 +23,18 @@ class LrCurve:
 
     Attributes:
         points: (peak_lr, loss of the best recipe with that rate), by rising rate.
+        num_seeds: Seeds behind each point.
         diverged: Rates at which some trial diverged.
-        optimum: Rate at the minimum of a parabola through the lowest points; None when they
-            have no minimum inside the rates tried.
-        interval: Of the optimum.
-        edge: The best trial has the lowest or the highest rate tried, so the optimum may lie
-            beyond. A diverged trial beyond the best one counts as tried.
+        optimum: Rate at the bottom of the basin through the lowest points; None when it has no
+            bottom inside the rates tried.
+        interval: Of the optimum; None where the data bound it on one side alone.
+        edge: The optimum may lie beyond the lowest or the highest rate tried: the bottom of the
+            basin does, or the best trial is there and the interval does not say otherwise. A
+            diverged trial beyond the best one counts as tried.
     """
 
     points: tuple[tuple[float, float], ...]
+    num_seeds: tuple[int, ...] = ()
     diverged: tuple[float, ...] = ()
     optimum: float | None = None
     interval: Interval | None = None
@@ -41,75 +45,107 @@ class LrCurve:
         """The rate with the lowest mean loss."""
         return min(self.points, key=lambda point: point[1])[0] if self.points else None
 
+    @property
+    def cliff(self) -> float | None:
+        """The lowest rate that diverged; None where none did."""
+        return min(self.diverged, default=None)
+
 
 def lr_curve(rows: Sequence[TrialRow]) -> LrCurve | None:
-    """The curve of one cell's search trials, and its optimum by a local quadratic fit.
+    """The curve of a single cell; see `lr_curves`."""
+    return lr_curves([rows])[0]
+
+
+def lr_curves(cells: Sequence[Sequence[TrialRow]]) -> list[LrCurve | None]:
+    """The curves of several cells, their optima by one local fit with a common noise.
 
     Of several recipes with one rate the best counts, at its mean over seeds. The fit is of loss
-    against log rate, through the lower half of the points (at least five): those are the
-    neighbourhood of the minimum however steep the cliff towards divergence is.
+    against log rate, through the lowest points of each cell: a parabola whose curvature may
+    differ on the two sides, in the same ratio in every cell (see `basin`).
+
+    Args:
+        cells: The search trials of each.
 
     Returns:
-        None when fewer than three rates were tried, as with a fixed rate.
+        None for a cell in which fewer than three rates were tried, as with a fixed rate.
     """
-    envelope: dict[float, float] = {}
+    curves = [_points_of(rows) for rows in cells]
+    basins = fit_basins([_logarithms(curve) for curve in curves if curve is not None])
+    places = iter(range(len(basins.cells)))
+    return [
+        None if curve is None else _with_optimum(curve, basins, next(places)) for curve in curves
+    ]
+
+
+def basins_of(curves: Sequence[LrCurve]) -> Basins:
+    """The fit behind some curves, together."""
+    return fit_basins([_logarithms(curve) for curve in curves])
+
+
+def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:
+    envelope: dict[float, tuple[float, int]] = {}
     for recipe in by_recipe(rows):
         losses = [row.validation_loss for row in recipe if row.status == "done"]
         known = [loss for loss in losses if loss is not None]
         rate = recipe[0].peak_lr
         if rate is not None and len(known) == len(recipe):
-            envelope[rate] = min(fmean(known), envelope.get(rate, math.inf))
+            envelope[rate] = min((fmean(known), len(known)), envelope.get(rate, (math.inf, 0)))
     diverged = sorted({r.peak_lr for r in rows if r.status == "diverged" and r.peak_lr})
-    points = sorted(envelope.items())
-    if not points or len(set(envelope) | set(diverged)) < 3:
+    if not envelope or len(set(envelope) | set(diverged)) < 3:
         return None
-    optimum, interval = _vertex(points)
-    curve = LrCurve(tuple(points), tuple(diverged), optimum, interval)
-    return LrCurve(curve.points, curve.diverged, optimum, interval, _edge(curve))
-
-
-def _edge(curve: LrCurve) -> Edge | None:
-    tried = [rate for rate, _ in curve.points] + list(curve.diverged)
-    if curve.best_tried == min(tried):
-        return "low"
-    return "high" if curve.best_tried == max(tried) else None
-
-
-def _vertex(points: Sequence[tuple[float, float]]) -> tuple[float | None, Interval | None]:
-    """Vertex of the parabola in log rate through the lower half of the points."""
-    if len(points) < 3:
-        return None, None
-    kept = sorted(points, key=lambda point: point[1])[: max(5, math.ceil(len(points) / 2))]
-    x = np.log(np.array([rate for rate, _ in kept]))
-    y = np.array([loss for _, loss in kept])
-    y = y - y.mean()
-
-    def squares(vertex: Array) -> Array:
-        u = (x[None, :] - vertex[:, None]) ** 2
-        u = u - u.mean(axis=1, keepdims=True)
-        bend = np.maximum((u * y).sum(axis=1) / (u * u).sum(axis=1), 0.0)
-        return ((y[None, :] - bend[:, None] * u) ** 2).sum(axis=1)
-
-    profile = scan(squares, float(x.min()), float(x.max()), degrees=len(kept) - 3)
-    if profile.edge is not None:
-        return None, None
-    interval = profile.interval
-    return math.exp(profile.value), (
-        (math.exp(interval[0]), math.exp(interval[1])) if interval else None
+    ordered = sorted(envelope.items())
+    return LrCurve(
+        points=tuple((rate, loss) for rate, (loss, _) in ordered),
+        num_seeds=tuple(count for _, (_, count) in ordered),
+        diverged=tuple(diverged),
     )
 
 
-def lr_exponent_estimate(batch_sizes: Sequence[int], best_lrs: Sequence[float]) -> Estimate:
-    """The p of best rate ∝ global_batch_size^p, by least squares in logarithms.
+def _logarithms(curve: LrCurve) -> Points:
+    rates = [rate for rate, _ in curve.points]
+    tried = rates + list(curve.diverged)
+    beyond = [rate for rate in curve.diverged if rate > rates[-1]]
+    return Points(
+        x=np.log(np.array(rates)),
+        y=np.array([loss for _, loss in curve.points]),
+        weight=np.array(curve.num_seeds, dtype=np.float64),
+        lowest=math.log(min(tried)),
+        highest=math.log(max(tried)),
+        cliff=math.log(min(beyond)) if beyond else math.inf,
+    )
 
-    The interval comes from the scatter of the optima around the line (Student's t), and with it
-    from whatever moves them: seeds, few trials, or a law that is no power.
 
-    Args:
-        batch_sizes: Examples per step, one a cell whose optimum is inside the rates tried.
-        best_lrs: The best rate of each.
+def _with_optimum(curve: LrCurve, basins: Basins, index: int) -> LrCurve:
+    basin = basins.cells[index]
+    if basin is None:
+        return replace(curve, edge=_edge(curve, None, None))
+    bottom = minimum(lambda x: basins.exactly(index, x), basin.grid, basin.squares[basins.best])
+    grid, above = basins.profile(index)
+    bounds = None
+    if basins.variance is not None:
+        bounds = crossings(grid, above, basins.variance * t_quantile(basins.degrees) ** 2)
+    interval = None if bounds is None else (math.exp(bounds[0]), math.exp(bounds[1]))
+    edge = _edge(curve, math.exp(bottom), interval)
+    is_flat = float(np.ptp(basin.squares[basins.best])) == 0.0
+    inside = edge is None and not is_flat
+    return replace(
+        curve,
+        optimum=math.exp(bottom) if inside else None,
+        interval=interval if inside else None,
+        edge=edge,
+    )
 
-    Returns:
-        No value with fewer than two batch sizes, no interval with fewer than three.
-    """
-    return slope_estimate([math.log(b) for b in batch_sizes], [math.log(r) for r in best_lrs])
+
+def _edge(curve: LrCurve, bottom: float | None, interval: Interval | None) -> Edge | None:
+    tried = [rate for rate, _ in curve.points] + list(curve.diverged)
+    low, high = min(tried), max(tried)
+    best = curve.best_tried
+    if (bottom is not None and bottom <= low) or (
+        best == low and (interval is None or interval[0] <= low)
+    ):
+        return "low"
+    if (bottom is not None and bottom >= high and curve.points[-1][0] == high) or (
+        best == high and (interval is None or interval[1] >= high)
+    ):
+        return "high"
+    return None

@@ -82,3 +82,42 @@ def _bound(
         else:
             inside = middle
     return inside
+
+
+def minimum(squares: Callable[[Array], Array], grid: Array, values: Array) -> float:
+    """The parameter at the minimum, more finely than the grid on which it was looked for.
+
+    Args:
+        squares: Sum of squares at many values of the parameter.
+        grid: Values of the parameter, rising.
+        values: The sum of squares there.
+    """
+    best = int(np.argmin(values))
+    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
+    for _ in range(_ZOOMS):
+        fine = np.linspace(low, high, 41)
+        place = int(np.argmin(squares(fine)))
+        low, high = float(fine[max(place - 1, 0)]), float(fine[min(place + 1, 40)])
+    return (low + high) / 2
+
+
+def crossings(grid: Array, values: Array, limit: float) -> Interval | None:
+    """Where values first pass a limit on either side of their minimum, between grid points.
+
+    Returns:
+        None when they do not on one of the sides.
+    """
+    best = int(np.argmin(values))
+    above = np.nonzero(values > limit)[0]
+    lower, upper = above[above < best], above[above > best]
+    if len(lower) == 0 or len(upper) == 0:
+        return None
+    return (
+        _between(grid, values, int(lower[-1]), int(lower[-1]) + 1, limit),
+        _between(grid, values, int(upper[0]), int(upper[0]) - 1, limit),
+    )
+
+
+def _between(grid: Array, values: Array, outside: int, inside: int, limit: float) -> float:
+    share = (limit - values[inside]) / (values[outside] - values[inside])
+    return float(grid[inside] + share * (grid[outside] - grid[inside]))

@@ -6,6 +6,7 @@ from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.goodput import Option
+from scaling.analysis.lr_exponent import LrScaling
 from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.plain_numbers import finite, pair
 from scaling.analysis.recommend import Recommendation, recommend
@@ -37,6 +38,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "lr_scaling": {
             "exponent": finite(exponent.value),
             "interval": pair(exponent.interval),
+            **_law(findings.lr_scaling),
             "regret": {
                 rule: [_regret(r) for r in findings.regrets if r.rule == rule]
                 for rule in findings.sweep.rules
@@ -98,6 +100,31 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         }
         | steps_of_cell(cell.target)
     )
+
+
+def _law(scaling: LrScaling) -> dict[str, Any]:
+    """The tests of the reference exponents, and the law that turns."""
+    surge = scaling.surge
+    return {
+        "evidence": [
+            {
+                "exponent": entry.exponent,
+                "p_value": entry.p_value,
+                "p_value_of_three_tests": entry.p_value_holm,
+                "likelihood_ratio": finite(entry.likelihood_ratio),
+                "words": entry.words,
+            }
+            for entry in scaling.evidence
+        ],
+        "surge": {
+            "noise_batch": finite(surge.noise_batch.value),
+            "noise_batch_interval": pair(surge.noise_batch.interval),
+            "peak_lr": finite(surge.peak_lr),
+            "likelihood_ratio_over_power": finite(surge.over_power),
+            "preferred": surge.preferred,
+            "note": surge.note,
+        },
+    }
 
 
 def _regret(regret: Regret) -> dict[str, Any]:

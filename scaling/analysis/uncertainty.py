@@ -101,24 +101,3 @@ def ratio_of_means(numerators: Sequence[float], denominators: Sequence[float]) -
         return Estimate(top / bottom, None, count)
     root = math.sqrt(discriminant)
     return Estimate(top / bottom, (max(0.0, (b - root) / a), (b + root) / a), count)
-
-
-def slope_estimate(x: Sequence[float], y: Sequence[float]) -> Estimate:
-    """Least-squares slope of y on x, with Student's t on n − 2 degrees of freedom.
-
-    Returns:
-        No value with fewer than two distinct x, no interval with fewer than three points.
-    """
-    count = len(x)
-    if len(set(x)) < 2:
-        return Estimate(count=count)
-    x_mean, y_mean = fmean(x), fmean(y)
-    s_xx = sum((a - x_mean) ** 2 for a in x)
-    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / s_xx
-    if count < 3:
-        return Estimate(slope, None, count)
-    residual = sum((b - y_mean - slope * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True)) / (
-        count - 2
-    )
-    half = t_quantile(count - 2) * math.sqrt(residual / s_xx)
-    return Estimate(slope, (slope - half, slope + half), count)

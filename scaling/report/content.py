@@ -14,6 +14,9 @@ from scaling.analysis.wording import DASH, between, counted, number, rate
 from scaling.records import StudyRecord
 from scaling.report import target_tables
 
+_SCATTERED = 3.0
+"""Variance of the optima over what the noise explains, from which on a reader is told."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -173,6 +176,64 @@ def loss_parts_table(findings: Findings) -> Table | None:
     return Table(*made) if made else None
 
 
+def evidence_table(findings: Findings) -> Table | None:
+    """What the data say about each reference exponent; None where the exponent has no interval."""
+    scaling = findings.lr_scaling
+    if not scaling.evidence:
+        return None
+    rows = tuple(
+        (
+            f"{entry.exponent:g}",
+            _p_value(entry.p_value),
+            _p_value(entry.p_value_holm),
+            _times(entry.likelihood_ratio),
+            entry.words,
+        )
+        for entry in scaling.evidence
+    )
+    return Table(
+        ("exponent", "p-value", "p-value of three tests", "fitted over this", "in words"), rows
+    )
+
+
+def _p_value(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _times(ratio: float) -> str:
+    return "over a million" if ratio > 1e6 else number(ratio)
+
+
+def law_words(findings: Findings) -> str:
+    """Whether a power is the law at all, in a few sentences."""
+    scaling = findings.lr_scaling
+    if scaling.exponent.interval is None:
+        return ""
+    parts = [
+        "The ratio says how many times likelier the data are under the fitted exponent than under "
+        "this one: from 8 fairly strong evidence, from 32 strong. Three tests were made, so the "
+        "second p-value counts them together (Holm). An exponent that is not excluded is not shown."
+    ]
+    if scaling.scatter is not None and scaling.scatter > _SCATTERED:
+        parts.append(
+            f"The optima scatter about the power {number(scaling.scatter, 2)} times as much (in "
+            "variance) as the trials' noise explains: a power is at best a summary."
+        )
+    surge = scaling.surge
+    if surge.over_power is None:
+        parts.append(f"A law that turns (surge) was not asked for: {surge.note}.")
+    elif surge.preferred:
+        parts.append(
+            f"The surge law fits better, the data being {_times(surge.over_power)} times likelier "
+            f"under it: the best rate is highest, {rate(surge.peak_lr)}, at a batch of "
+            f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
+        )
+    else:
+        reason = surge.note or "the data are not 8 times likelier under it than under the power"
+        parts.append(f"A law that turns (surge) is not preferred: {reason}.")
+    return " ".join(parts)
+
+
 def regret_table(findings: Findings) -> Table | None:
     """One row a rule and batch; None without a transfer phase."""
     if not findings.regrets:
@@ -292,11 +353,13 @@ TERMS = (
      "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds."),
     ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
      "reached the target. Neither is turned into a number."),
-    ("peak_lr", "Learning rate after warmup. The best one is the minimum of a parabola in its "
-     "logarithm through the lowest points of the cell, or the best trial's where that fit has no "
-     "minimum inside the rates tried."),
-    ("exponent", "The p of best rate ∝ batch^p, by least squares over the batch sizes whose best "
-     "rate lies inside those tried."),
+    ("peak_lr", "Learning rate after warmup. The best one is the bottom of a basin in its "
+     "logarithm through the lowest points of the cell, equally lopsided in all cells, or the best "
+     "trial's where that fit has no bottom inside the rates tried."),
+    ("exponent", "The p of best rate ∝ batch^p, fitted to the losses of all batch sizes whose "
+     "best rate lies inside those tried."),
+    ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
+     "beyond it."),
     ("train_loss, validation_loss, test_loss", "In nats per target, in evaluation mode on fixed "
      "examples, at the end of the budget. Search picks on validation; confirm reports test."),
     ("generalization gap", "Held-out loss − train_loss: test in confirm, validation in search."),
@@ -342,8 +405,8 @@ TERMS = (
     ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
      "losses and gaps), a profile interval for fits: of the trade-off from seeds and from how far "
      "batch sizes miss the curve, the larger where they differ. A mean without replicates has "
-     "none."),
-    ("undertuned", "The best rate is the lowest or highest tried, or the best of n trials was "
-     "still falling at the last trial."),
+     "none. Methods and their measured coverage: docs/statistics.md."),
+    ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
+     "falling: twice the trials would probably gain more than 1% of the loss."),
 )  # fmt: skip
 """What the words of a report mean."""

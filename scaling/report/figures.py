@@ -214,8 +214,8 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "loss_vs_lr", "Validation loss against learning rate",
         "A point is a search trial. Upright strokes: best rate, with the interval of the local fit "
         "as a bar where there is one; ringed where it is the lowest or highest rate tried. At the "
-        "top edge, filled triangles are diverged trials and open ones lie off the scale."
-        + _of_all(findings, MOST_MARKS),
+        "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
+        "line is the lowest rate that diverged in its cell." + _of_all(findings, MOST_MARKS),
         lambda: lr_charts.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
     with_batch = [cell for cell in curves if cell.best_peak_lr is not None]

@@ -9,6 +9,7 @@ import altair as alt
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.lr_exponent import Surge
 from scaling.analysis.regret import Regret
 from scaling.analysis.wording import between, number, rate
 from scaling.report.chart_style import (
@@ -55,6 +56,7 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     return layers(
         line.encode(x, y, hue),
         points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
+        _cliffs(cells, hue),
         *_best_marks(cells, y, hue),
         _top_edge(lost, "diverged", filled=True).encode(
             x, hue, href=alt.Href("url:N"), tooltip=tooltip
@@ -63,6 +65,19 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
             x, hue, href=alt.Href("url:N"), tooltip=tooltip
         ),
     )
+
+
+def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
+    """A dashed line at the lowest rate that diverged in each cell."""
+    records: Records = [
+        {"cell": _label(cell), "cliff": cell.curve.cliff}
+        for cell in cells
+        if cell.curve and cell.curve.cliff is not None
+    ]
+    if not records:
+        return None
+    rules = alt.Chart(data(records)).mark_rule(strokeDash=[5, 4], strokeWidth=1.2, opacity=0.7)
+    return rules.encode(alt.X("cliff:Q"), hue, tooltip=tips("cell:N", "cliff:Q"))
 
 
 def _top_edge(records: Records, outcome: str, *, filled: bool) -> alt.Chart:
@@ -214,9 +229,14 @@ def _references(
 ) -> list[alt.Chart]:
     """Lines of given slopes through the middle of the optima, cut to the figure's box."""
     sizes = [record["batch"] for record in used]
+    fitted = findings.lr_scaling.middle
     pivot = (
-        fmean(math.log(size) for size in sizes),
-        fmean(math.log(record["best"]) for record in used),
+        (math.log(fitted[0]), math.log(fitted[1]))
+        if fitted
+        else (
+            fmean(math.log(size) for size in sizes),
+            fmean(math.log(record["best"]) for record in used),
+        )
     )
     ends = (math.log(min(sizes) / 1.3), math.log(max(sizes) * 1.3))
 
@@ -231,7 +251,7 @@ def _references(
     charts: list[alt.Chart] = []
     for slope, name in _SLOPES:
         points = line(slope)
-        end = [points[-1] | {"name": name}]
+        end = [point | {"name": name} for point in points[-1:]]
         charts += [
             alt.Chart(data(points)).mark_line(
                 strokeDash=[3, 4], color=MUTED, strokeWidth=1.2
@@ -247,9 +267,27 @@ def _references(
             .mark_line(color=OKABE_ITO[1], strokeWidth=2.2)
             .encode(x, y)
         )
+    if findings.lr_scaling.surge.preferred:
+        turning = [p for p in _surge_line(findings.lr_scaling.surge, ends) if box[0] <= p["best"]]
+        charts.append(
+            alt.Chart(data(turning))
+            .mark_line(color=OKABE_ITO[2], strokeWidth=2.2, strokeDash=[8, 3])
+            .encode(x, y)
+        )
     if exponent.interval is not None:
         charts.insert(0, _bow_tie(exponent.interval, pivot, ends, box).encode(x))
     return charts
+
+
+def _surge_line(surge: Surge, ends: tuple[float, float]) -> Records:
+    """The law that turns, between two log batches."""
+    turn, top = surge.noise_batch.value, surge.peak_lr
+    if turn is None or top is None:
+        return []
+    places = [ends[0] + (ends[1] - ends[0]) * index / 60 for index in range(61)]
+    return [
+        {"batch": math.exp(b), "best": top / math.cosh((b - math.log(turn)) / 2)} for b in places
+    ]
 
 
 def _bow_tie(
@@ -331,4 +369,9 @@ def lr_caption(findings: Findings) -> str:
         for cell in findings.cells
         if cell.curve
     )
-    return f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
+    text = f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
+    surge = findings.lr_scaling.surge
+    if surge.preferred:
+        turn = f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}"
+        text += f" Dashed: the surge law, highest at a batch of {turn}; the data prefer it."
+    return text

@@ -36,6 +36,10 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
     made = [
         _section(
             "learning_rate", "How the learning rate moves with the batch", "", drawn,
+            _titled(
+                content.evidence_table(findings), "Exponent of the best learning rate",
+                content.law_words(findings),
+            ),
             _titled(content.regret_table(findings), "Regret of each rule"),
         ),
         _section(

@@ -6,7 +6,8 @@ import pytest
 from numpy.random import default_rng
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.lr_scaling import lr_curve, lr_exponent_estimate
+from scaling.analysis.lr_exponent import lr_scaling
+from scaling.analysis.lr_scaling import lr_curve, lr_curves
 from scaling.analysis.rows import TrialRow, sweep_of
 from scaling.records import StudyRecord
 from tests.analysis.synthetic import Truth, search, spec
@@ -79,12 +80,96 @@ def test_flat_noise_has_no_interval() -> None:
     assert curve.interval is None
 
 
+BATCHES = (16, 64, 256, 1024)
+RATES = [10 ** (-5 + i / 2) for i in range(9)]
+
+
+def law(batches: tuple[int, ...], best: list[float], noise: float = 0.0, steeper: float = 1.0):
+    """The law of cells whose losses are parabolas about given best rates."""
+    rng = default_rng(0)
+    curves = []
+    for rate in best:
+        cell = [
+            (lr, loss * (steeper if lr > rate else 1.0) + noise * float(rng.standard_normal()))
+            for lr, loss in ((lr, 0.1 * math.log(lr / rate) ** 2) for lr in RATES)
+        ]
+        curve = lr_curve(rows([(lr, 1 + loss) for lr, loss in cell]))
+        assert curve is not None
+        curves.append(curve)
+    return lr_scaling(batches, curves)
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_exact_exponent(exponent: float) -> None:
-    batches = [16, 64, 256, 1024]
-    estimate = lr_exponent_estimate(batches, [1e-4 * batch**exponent for batch in batches])
-    assert estimate.value == pytest.approx(exponent, abs=1e-12)
-    assert lr_exponent_estimate(batches[:2], [1e-3, 2e-3]).interval is None
+    best = [1e-4 * (batch / 16) ** exponent * 3 for batch in BATCHES]
+    found = law(BATCHES, best).exponent
+    assert found.value == pytest.approx(exponent, abs=1e-4)
+    assert found.interval is not None
+    assert found.interval[1] - found.interval[0] < 1e-2
+
+
+def test_two_batch_sizes_have_an_exponent_without_an_interval() -> None:
+    found = law(BATCHES[:2], [1e-3, 2e-3], noise=0.01)
+    assert found.exponent.value == pytest.approx(0.5, abs=0.1)
+    assert found.exponent.interval is None
+    assert found.evidence == ()
+
+
+def test_a_basin_steeper_above_does_not_move_the_exponent() -> None:
+    found = law(BATCHES, [1e-4 * batch**0.5 for batch in BATCHES], steeper=4.0).exponent
+    assert found.value == pytest.approx(0.5, abs=0.02)
+
+
+def test_evidence_is_against_what_is_far_and_not_against_the_truth() -> None:
+    found = law(BATCHES, [2e-4 * batch**0.5 for batch in BATCHES], noise=0.03)
+    none, root, linear = found.evidence
+    assert (none.exponent, root.exponent, linear.exponent) == (0.0, 0.5, 1.0)
+    assert root.likelihood_ratio < 8
+    assert root.words == "no strong evidence against it"
+    assert root.p_value > 0.1
+    for other in (none, linear):
+        assert other.likelihood_ratio > 32
+        assert other.words == "strong evidence against it"
+        assert other.p_value < other.p_value_holm < 0.01
+
+
+def test_optima_off_a_power_widen_the_interval() -> None:
+    best = [2e-4 * batch**0.5 for batch in BATCHES]
+    straight = law(BATCHES, best, noise=0.01)
+    crooked = law(BATCHES, [best[0], 2 * best[1], best[2], 2 * best[3]], noise=0.01)
+    widths = [low_high[1] - low_high[0] for low_high in
+              (found.exponent.interval or (0.0, 0.0) for found in (straight, crooked))]  # fmt: skip
+    assert widths[1] > 5 * widths[0]
+    assert (crooked.scatter or 0) > 5 > (straight.scatter or 99)
+
+
+SIX = (8, 32, 128, 512, 2048, 8192)
+
+
+def test_a_surge_is_preferred_where_it_is_planted_and_its_turn_is_found() -> None:
+    best = [2e-3 / math.cosh(math.log(batch / 200) / 2) for batch in SIX]
+    surge = law(SIX, best, noise=0.005).surge
+    assert surge.preferred
+    assert surge.noise_batch.interval is not None
+    low, high = surge.noise_batch.interval
+    assert low < 200 < high < 2 * low
+    assert surge.peak_lr == pytest.approx(2e-3, rel=0.1)
+
+
+def test_a_power_is_not_taken_for_a_surge() -> None:
+    assert not law(SIX, [5e-5 * batch**0.5 for batch in SIX], noise=0.005).surge.preferred
+    few = law(BATCHES, [2e-4 * batch**0.5 for batch in BATCHES], noise=0.01).surge
+    assert few.note == "not enough data: 4 of at least 5 batch sizes"
+    assert few.over_power is None
+
+
+def test_a_finite_cliff_is_left_out() -> None:
+    points = parabola([1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2], 1e-3)
+    lifted = [(lr, loss + (3.0 if lr > 2e-3 else 0.0)) for lr, loss in points if loss is not None]
+    more = parabola([1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2], 1.5e-3)
+    curves = lr_curves([rows(list(lifted)), rows(more), rows(more)])
+    assert curves[0] is not None
+    assert curves[0].optimum == pytest.approx(1e-3, rel=0.2)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])

@@ -39,7 +39,7 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     for cell in summary["cells"]:
         assert set(cell) >= CELL
         assert isinstance(cell["undertuned"], bool)
-    assert set(summary["lr_scaling"]) == {"exponent", "interval", "regret"}
+    assert set(summary["lr_scaling"]) == {"exponent", "interval", "evidence", "surge", "regret"}
     for entries in summary["lr_scaling"]["regret"].values():
         for entry in entries:
             assert set(entry) == {
@@ -84,7 +84,13 @@ def test_whole_study() -> None:
 def test_joint_search() -> None:
     summary = checked(joint_study())
     assert [cell["cell"] for cell in summary["cells"]] == [{}]
-    assert summary["lr_scaling"] == {"exponent": None, "interval": None, "regret": {}}
+    law = summary["lr_scaling"]
+    assert (law["exponent"], law["interval"], law["evidence"], law["regret"]) == (
+        None,
+        None,
+        [],
+        {},
+    )
 
 
 def test_no_trials_at_all() -> None:

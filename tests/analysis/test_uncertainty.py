@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scaling.analysis.uncertainty import mean_estimate, ratio_of_means, slope_estimate, t_quantile
+from scaling.analysis.uncertainty import mean_estimate, ratio_of_means, t_quantile
 
 
 @pytest.mark.parametrize(("degrees", "expected"), [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833)])
@@ -62,12 +62,3 @@ def test_ratio_needs_a_positive_denominator() -> None:
     assert ratio_of_means([1.0, 2.0], [-1.0, 0.5]).value is None
     assert ratio_of_means([], []).value is None
     assert ratio_of_means([6.0], [3.0]).value == 2.0
-
-
-def test_slope() -> None:
-    assert slope_estimate([0, 1, 2], [1, 3, 5]).value == pytest.approx(2)
-    assert slope_estimate([0, 1], [1, 3]).interval is None
-    assert slope_estimate([1, 1], [1, 3]).value is None
-    noisy = slope_estimate([0, 1, 2], [0, 1, 1])
-    assert noisy.value == pytest.approx(0.5)
-    assert noisy.interval == pytest.approx((0.5 - 6.314 * 0.28868, 0.5 + 6.314 * 0.28868), abs=1e-3)

@@ -1,0 +1,285 @@
+"""Sweeps of learning rate against batch with a planted law, and what to read of their summary."""
+
+import csv
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from coverage_case import Case, Flag, Reading
+
+from scaling.analysis.rows import Sweep, TrialRow
+from scaling.report.from_csv import read_sweep
+
+BATCHES = (16, 64, 256, 1024)
+SURGE_BATCHES = (8, 32, 128, 512, 2048, 8192)
+NOISE_BATCH = 200.0
+PLANTED_GAP = 0.2
+LOWEST_LR, HIGHEST_LR = 5e-5, 1e-1
+MIDDLE_LR = 2e-3
+SHAPES = ("quadratic", "steeper above", "cliff", "diverging")
+DESIGNS = ("quasi-random", "grid", "random")
+Shape = Literal["quadratic", "steeper above", "cliff", "diverging"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a planted sweep is run.
+
+    Attributes:
+        exponent: Of the best rate; None for a surge that turns at NOISE_BATCH.
+        num_seeds: Runs of every recipe.
+        num_rates: Rates a cell.
+        nuisances: Loss that each further hyperparameter costs at most; its best value is drawn
+            as often as any other.
+        shift: How far the middle of the rates lies above the best rates' (log).
+        design: How rates are spread; None takes another one each study.
+        shape: Of the loss against the rate; None takes another one each study.
+        noise: Standard deviation of a loss over seeds; None draws one from .002 to .06 a study.
+        curvature: Of the loss against log rate, below the optimum; None draws one.
+    """
+
+    exponent: float | None = 0.5
+    num_seeds: int = 3
+    num_rates: int = 12
+    nuisances: tuple[float, ...] = ()
+    shift: float = 0.0
+    design: str | None = None
+    shape: str | None = None
+    noise: float | None = None
+    curvature: float | None = None
+    batches: tuple[int, ...] = BATCHES
+
+    def best_log_lr(self, batch: int) -> float:
+        """Logarithm of the planted best rate."""
+        if self.exponent is None:
+            return math.log(MIDDLE_LR) - math.log(math.cosh(math.log(batch / NOISE_BATCH) / 2))
+        middle = float(np.mean(np.log(self.batches)))
+        return math.log(MIDDLE_LR) + self.exponent * (math.log(batch) - middle)
+
+    def shape_of(self, number: int) -> str:
+        """The shape in one study."""
+        return self.shape or SHAPES[number % len(SHAPES)]
+
+
+@dataclass(frozen=True)
+class _World:
+    """What is the same in a whole study."""
+
+    plan: Plan
+    shape: str
+    design: str
+    noise: float
+    curvature: float
+
+
+def planted_sweep(plan: Plan, rng: np.random.Generator, number: int) -> Sweep:
+    """One study of a plan."""
+    world = _World(
+        plan,
+        plan.shape_of(number),
+        plan.design or DESIGNS[number // len(SHAPES) % len(DESIGNS)],
+        plan.noise if plan.noise is not None else float(np.exp(rng.uniform(-6.2, -2.8))),
+        plan.curvature if plan.curvature is not None else float(rng.uniform(0.05, 0.15)),
+    )
+    rows = [row for batch in plan.batches for row in _cell(world, batch, rng)]
+    cells = tuple({"global_batch_size": batch} for batch in plan.batches)
+    return Sweep("planted", "Does the interval cover?", tuple(rows), cells)
+
+
+def _cell(world: _World, batch: int, rng: np.random.Generator) -> list[TrialRow]:
+    rows: list[TrialRow] = []
+    for place, rate in enumerate(_rates(world, rng)):
+        distance = rate - world.plan.best_log_lr(batch)
+        excess, diverged = _excess(world, distance)
+        # A setting costs what its distance from the best one, squared, is of the worst one's.
+        settings = rng.random(len(world.plan.nuisances))
+        excess += float(np.dot(world.plan.nuisances, settings**2))
+        for seed in range(world.plan.num_seeds):
+            loss = 2.0 + excess + world.noise * float(rng.standard_normal())
+            rows.append(
+                TrialRow(
+                    trial_id=f"{batch}-{place}-{seed}",
+                    phase="search",
+                    status="diverged" if diverged else "done",
+                    cell={"global_batch_size": batch},
+                    global_batch_size=batch,
+                    recipe_key=f"{batch} {place}",
+                    peak_lr=math.exp(rate),
+                    seed=seed,
+                    objective=None if diverged else loss,
+                    validation_loss=None if diverged else loss,
+                    choices={"peak_lr": math.exp(rate)}
+                    | {f"nuisance_{i}": float(s) for i, s in enumerate(settings)},
+                )
+            )
+    return rows
+
+
+def _rates(world: _World, rng: np.random.Generator) -> list[float]:
+    """Logarithms of a cell's rates."""
+    count = world.plan.num_rates
+    low = math.log(LOWEST_LR) + world.plan.shift
+    high = math.log(HIGHEST_LR) + world.plan.shift
+    shares = {
+        "grid": np.arange(count) / (count - 1),
+        "random": rng.random(count),
+        "quasi-random": (np.arange(count) + rng.random(count)) / count,
+    }[world.design]
+    return [low + (high - low) * float(share) for share in shares]
+
+
+def _excess(world: _World, distance: float) -> tuple[float, bool]:
+    """Loss above the best one at a distance from the best log rate, and whether it diverges."""
+    bowl = world.curvature * distance**2
+    if world.shape == "steeper above":
+        return (3 * bowl if distance > 0 else bowl), False
+    if world.shape == "cliff" and distance > 1.5:
+        return bowl + 3.0, False
+    return bowl, world.shape == "diverging" and distance > 1.5
+
+
+def through_table(plan: Plan, rng: np.random.Generator, number: int) -> Sweep:
+    """The same study, written as a CSV table and read from it."""
+    planted = planted_sweep(plan, rng, number)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "planted.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("global_batch_size", "peak_lr", "validation_loss", "seed", "diverged"))
+            for index, row in enumerate(planted.rows):
+                seed = row.seed if plan.num_seeds > 1 else index
+                lost = row.status == "diverged"
+                loss = "" if lost else row.validation_loss
+                writer.writerow((row.global_batch_size, row.peak_lr, loss, seed, lost))
+        return read_sweep(path)
+
+
+def rate_cases() -> list[Case]:
+    """Exponents, the surge and the best rates: at 3 and 5 seeds, at 6 and 12 rates."""
+    cases: list[Case] = []
+    for num_rates in (6, 12):
+        for num_seeds in (3, 5):
+            for exponent in (0.0, 0.5, 1.0):
+                plan = Plan(exponent, num_seeds, num_rates)
+                name = f"exponent {exponent:g}, {num_rates} rates, {num_seeds} seeds"
+                cases.append(_law_case(name, plan))
+        for exponent in (0.0, 0.5, 1.0):
+            plan = Plan(exponent, 1, num_rates)
+            cases.append(_law_case(f"exponent {exponent:g}, {num_rates} rates, 1 seed", plan))
+        plan = Plan(0.5, 1, num_rates, nuisances=(0.1, 0.05))
+        cases.append(_law_case(f"exponent 0.5, {num_rates} trials, 2 nuisances", plan))
+        plan = Plan(0.5, 3, num_rates)
+        cases.append(
+            _law_case(f"exponent 0.5, {num_rates} rates, 3 seeds, table", plan, table=True)
+        )
+        plan = Plan(0.5, 1, num_rates)
+        cases.append(_law_case(f"exponent 0.5, {num_rates} rows a cell, table", plan, table=True))
+        for shape in SHAPES:
+            plan = Plan(0.5, 1, num_rates, shape=shape)
+            cases.append(_law_case(f"exponent 0.5, {num_rates} rates, 1 seed, {shape}", plan))
+        for num_seeds in (3, 5):
+            plan = Plan(None, num_seeds, num_rates, batches=SURGE_BATCHES)
+            cases.append(_law_case(f"surge, {num_rates} rates, {num_seeds} seeds", plan))
+    return cases
+
+
+def _law_case(name: str, plan: Plan, *, table: bool = False) -> Case:
+    draw = through_table if table else planted_sweep
+
+    def read(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
+        law = summary["lr_scaling"]
+        readings: list[Reading | Flag] = [
+            Reading(
+                "best_peak_lr",
+                cell["best_peak_lr_interval"],
+                math.exp(plan.best_log_lr(cell["global_batch_size"])),
+            )
+            for cell in summary["cells"]
+        ]
+        surge = law["surge"]
+        if plan.exponent is None:
+            readings.append(
+                Reading("surge noise_batch", surge["noise_batch_interval"], NOISE_BATCH)
+            )
+            readings.append(Flag("surge preferred", surge["preferred"]))
+            return readings
+        readings.append(Reading("exponent", law["interval"], plan.exponent))
+        for entry in law["evidence"]:
+            if entry["exponent"] == plan.exponent:
+                strong = entry["likelihood_ratio"] >= 8
+                readings.append(Flag("evidence of 8 against the truth", strong))
+        return readings
+
+    return Case(name, lambda rng, number: draw(plan, rng, number), read)
+
+
+def _gap_case(num_seeds: int) -> Case:
+    """A gap of .2 nats, the same at every batch, from confirm seeds."""
+
+    def sweep(rng: np.random.Generator, number: int) -> Sweep:
+        searched = planted_sweep(Plan(0.5, 1), rng, number)
+        confirmed = [
+            TrialRow(
+                trial_id=f"confirm-{batch}-{seed}",
+                phase="confirm",
+                status="done",
+                cell={"global_batch_size": batch},
+                global_batch_size=batch,
+                recipe_key=f"confirm {batch}",
+                peak_lr=MIDDLE_LR,
+                seed=1000 + seed,
+                validation_loss=loss,
+                test_loss=loss,
+                train_loss=loss - PLANTED_GAP + 0.02 * float(rng.standard_normal()),
+            )
+            for batch in BATCHES
+            for seed in range(num_seeds)
+            for loss in [2.0 + 0.02 * float(rng.standard_normal())]
+        ]
+        return replace(searched, rows=(*searched.rows, *confirmed))
+
+    def read(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
+        intervals = [cell["generalization_gap_interval"] for cell in summary["cells"]]
+        return [Reading("generalization_gap", interval, PLANTED_GAP) for interval in intervals]
+
+    return Case(f"gap, {num_seeds} seeds", sweep, read)
+
+
+def flag_cases() -> list[Case]:
+    """Cells that were searched enough, and cells that were not, in several ways."""
+    clean = Plan(0.0, 1, noise=0.005, curvature=0.1)
+    plans = {
+        "clean: rate alone": clean,
+        "clean: 1 nuisance": replace(clean, nuisances=(0.05,)),
+        "clean: 2 nuisances": replace(clean, nuisances=(0.05, 0.03)),
+        "clean: 3 nuisances": replace(clean, nuisances=(0.05, 0.03, 0.02)),
+        "clean: 3 nuisances, noisy": replace(clean, nuisances=(0.05, 0.03, 0.02), noise=0.02),
+        "undertuned: optimum beyond the rates": replace(clean, shape="quadratic", shift=-6.0),
+        "undertuned: optimum below the rates": replace(clean, shape="quadratic", shift=6.0),
+        "undertuned: beyond, 3 nuisances": replace(
+            clean, shape="quadratic", shift=-6.0, nuisances=(0.05, 0.03, 0.02)
+        ),
+        "undertuned: 4 strong nuisances": replace(clean, nuisances=(0.8, 0.8, 0.8, 0.8)),
+        "undertuned: 6 nuisances": replace(clean, nuisances=(0.5,) * 6),
+    }
+    return [
+        _flag_case(f"{name}, {count} trials", replace(plan, num_rates=count))
+        for name, plan in plans.items()
+        for count in (12, 6)
+    ]
+
+
+def _flag_case(name: str, plan: Plan) -> Case:
+    def read(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
+        return [Flag("undertuned", cell["undertuned"]) for cell in summary["cells"]]
+
+    return Case(name, lambda rng, number: planted_sweep(plan, rng, number), read)
+
+
+def cases() -> Sequence[Case]:
+    """All of this module."""
+    return [*rate_cases(), _gap_case(3), _gap_case(5), *flag_cases()]

@@ -1,0 +1,322 @@
+"""The basin of loss against learning rate in several cells at once, and where each is lowest.
+
+A cell has a handful of trials: enough to place its optimum, too few to say how noisy a trial is
+and how much steeper the basin is above the optimum than below. Those two are the same trainer's
+in every cell, so they are estimated from all of them together. What is left to a cell is its
+optimum, its depth and its width; the last two are linear once the optimum is fixed, so that the
+sum of squares as a function of the optimum (its profile) is all that later steps need.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RATIOS: Array = np.exp2(np.arange(-4, 7) / 2)
+"""Curvature above the optimum over that below it; a quarter to eight."""
+_PARABOLA: Array = np.ones(1)
+_REACH = 0.3
+"""How far beyond the rates tried an optimum is looked for, as a share of their range."""
+_GRID = 121
+_ZOOMS = 2
+_WORTH_SEEING = 25.0
+"""Squares above the minimum, in units of the noise, up to which a profile is resolved finely."""
+_DROP_PRICE = 9.0
+"""Squares, in units of the noise, that leaving out a point beyond the cliff has to save."""
+_ROUNDS = 16
+_LEAP_OVER_LEFT, _LEAP_OVER_LAST = 2.0, 8.0
+_MILDLY_STEEPER = 3.0
+"""Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
+_SPARE_FOR_SHAPE = 4
+"""Degrees of freedom from which on the asymmetry is fitted too."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Loss against log rate in one cell, by rising rate.
+
+    Attributes:
+        x: Logarithm of each peak learning rate.
+        y: Loss, the mean over the seeds.
+        weight: Seeds behind each.
+        lowest: Logarithm of the lowest rate tried.
+        highest: Of the highest, diverged ones too.
+        cliff: Of the lowest rate that diverged, where it is above all others; else infinite.
+    """
+
+    x: Array
+    y: Array
+    weight: Array
+    lowest: float
+    highest: float
+    cliff: float
+
+
+@dataclass(frozen=True)
+class Basin:
+    """The profile of one cell.
+
+    Attributes:
+        grid: Candidate optima (log rate), rising, at uneven steps.
+        squares: Sum of squared residuals for each ratio of the curvatures, at each of them.
+        count: Points used.
+        points: Those points.
+        is_capped: True when the optimum cannot lie beyond the grid's end, since losses jump or
+            trials diverge there.
+    """
+
+    grid: Array
+    squares: Array
+    count: int
+    points: Points
+    is_capped: bool
+
+    def at(self, optimum: Array, ratio: int, steep: float) -> Array:
+        """Sum of squares at any optimum; beyond the grid what it is at its end.
+
+        Args:
+            optimum: Log rates.
+            ratio: Index of the asymmetry.
+            steep: What is added beyond a cap.
+        """
+        row = self.squares[ratio]
+        beyond = float(row[-1]) + (steep if self.is_capped else 0.0)
+        return np.asarray(np.interp(optimum, self.grid, row, right=beyond), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Basins:
+    """Cells that share the noise of a trial and the asymmetry of the basin.
+
+    Attributes:
+        cells: One profile a cell; None where fewer than three points are left.
+        variance: Of one trial's loss about its basin; None without spare points.
+        degrees: Degrees of freedom of `variance`.
+        ratios: Curvatures above the optimum over below it that the profiles are for.
+        best: Index of the one that fits best.
+    """
+
+    cells: tuple[Basin | None, ...]
+    variance: float | None
+    degrees: int
+    ratios: Array
+    best: int
+
+    def exactly(self, index: int, optima: Array) -> Array:
+        """Squares of one cell at the best asymmetry, computed anew."""
+        cell = self.cells[index]
+        assert cell is not None
+        return sum_of_squares(cell.points, optima, self.ratios[[self.best]])[0]
+
+    def profile(self, index: int) -> tuple[Array, Array]:
+        """Optima and squares of one cell above the least of all cells; the asymmetry at its best.
+
+        The other cells take their best optima at each asymmetry, so that what they say about it
+        counts.
+        """
+        cell = self.cells[index]
+        assert cell is not None
+        others = [c.squares.min(axis=1) for i, c in enumerate(self.cells) if c and i != index]
+        total = cell.squares + np.sum(others, axis=0)[:, None] if others else cell.squares
+        above = least_over_ratios(total)
+        return cell.grid, above - float(above.min())
+
+
+def fit_basins(cells: Sequence[Points]) -> Basins:
+    """Profiles of several cells, through the points near each cell's lowest.
+
+    Of n points the lowest max(5, 1.5 n^0.7) count: the neighbourhood of the optimum, narrower
+    where there are many. Losses that jump at the right are left out (see `_before_cliffs`).
+    """
+    near = [_neighbourhood(points) for points in _before_leaps(cells)]
+    kept = [points for points in near if points is not None]
+    is_parabola = sum(len(p.x) - 3 for p in kept) - 1 < _SPARE_FOR_SHAPE
+    ratios = _PARABOLA if is_parabola else RATIOS
+    used = _before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
+    degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
+    grids = [_range(points) for points in used]
+    squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
+    for _ in range(_ZOOMS if used else 0):
+        totals = np.sum([s.min(axis=1) for s in squares], axis=0)
+        best = int(np.argmin(totals))
+        worth = _WORTH_SEEING * float(totals[best]) / max(degrees, 1)
+        grids = [_finer(g, s, best, worth) for g, s in zip(grids, squares, strict=True)]
+        ratios = _finer_ratios(ratios, totals, worth)
+        squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
+    totals = np.sum([s.min(axis=1) for s in squares], axis=0) if used else np.zeros(1)
+    found = iter(zip(used, grids, squares, strict=True))
+    return Basins(
+        cells=tuple(None if points is None else _basin(*next(found)) for points in near),
+        variance=float(totals.min()) / degrees if degrees else None,
+        degrees=degrees,
+        ratios=ratios,
+        best=int(np.argmin(totals)),
+    )
+
+
+def _basin(points: Points, grid: Array, squares: Array) -> Basin:
+    return Basin(grid, squares, len(points.x), points, is_capped=math.isfinite(points.cliff))
+
+
+def sum_of_squares(points: Points, optima: Array, ratios: Array) -> Array:
+    """Weighted squares about y = depth + width · g(x − optimum), depth and width at their best.
+
+    g is a parabola with another curvature on each side, of the given ratio; the width is never
+    negative.
+
+    Args:
+        points: One cell.
+        optima: V candidate optima, log rate.
+        ratios: R ratios of the curvature above to that below.
+
+    Returns:
+        R × V sums of squares.
+    """
+    weight = points.weight
+    u = points.x[None, :] - optima[:, None]
+    above = np.sqrt(ratios)[:, None, None]
+    g = u * u * np.where(u > 0, above, 1 / above)
+    g = g - (g * weight).sum(axis=-1, keepdims=True) / weight.sum()
+    y = points.y - (weight * points.y).sum() / weight.sum()
+    gg = (weight * g * g).sum(axis=-1)
+    gy = np.maximum((weight * g * y).sum(axis=-1), 0.0)
+    explained = np.divide(gy * gy, gg, out=np.zeros_like(gy), where=gg > 0)
+    return np.maximum((weight * y * y).sum() - explained, 0.0)
+
+
+def least_over_ratios(squares: Array) -> Array:
+    """The least along the first axis, between the grid's ratios too (a parabola through three)."""
+    if len(squares) < 3:
+        return squares.min(axis=0)
+    inner = np.clip(np.argmin(squares, axis=0), 1, len(squares) - 2)[None]
+    under, middle, over = (
+        np.take_along_axis(squares, inner + offset, axis=0)[0] for offset in (-1, 0, 1)
+    )
+    bend = under - 2 * middle + over
+    turns = (middle <= under) & (middle <= over) & (bend > 0)
+    gain = np.divide((over - under) ** 2, 8 * bend, out=np.zeros_like(bend), where=turns)
+    return np.minimum(squares.min(axis=0), middle - gain)
+
+
+def _neighbourhood(points: Points) -> Points | None:
+    count = len(points.x)
+    if count < 3:
+        return None
+    size = min(count, max(5, math.ceil(1.5 * count**0.7)))
+    chosen = np.sort(np.argsort(points.y, kind="stable")[:size])
+    return Points(
+        points.x[chosen], points.y[chosen], points.weight[chosen],
+        points.lowest, points.highest, points.cliff,
+    )  # fmt: skip
+
+
+def _before_leaps(cells: Sequence[Points]) -> list[Points]:
+    """Each cell without the rates from the first leap above its best on.
+
+    A leap is a loss far above that of the rate before it and above all that the cells lose
+    towards low rates. It is plain to see, but would hide itself in a fit of few points.
+    """
+    lefts = [
+        float(p.y[: i + 1].max() - p.y[i]) for p in cells if len(p.x) and (i := int(p.y.argmin()))
+    ]
+    height = _LEAP_OVER_LEFT * float(np.median(lefts)) if lefts else math.inf
+    return [_cut(points, _first_leap(points, height)) for points in cells]
+
+
+def _first_leap(points: Points, height: float) -> int:
+    above = points.y - points.y.min() if len(points.y) else points.y
+    for place in range(int(np.argmin(above)) + 1 if len(above) else 0, len(above)):
+        if above[place] > max(height, _LEAP_OVER_LAST * above[place - 1]):
+            return place
+    return len(above)
+
+
+def _cut(points: Points, place: int) -> Points:
+    """The points before a place, of which the first one left out is a cliff."""
+    if place >= len(points.x):
+        return points
+    return Points(
+        points.x[:place], points.y[:place], points.weight[:place],
+        points.lowest, points.highest, float(points.x[place]),
+    )  # fmt: skip
+
+
+def _before_cliffs(cells: Sequence[Points], ratios: Array) -> list[Points]:
+    """Each cell without the rates at which its loss has jumped.
+
+    From the highest rate down to the best, points are dropped as long as that saves more than
+    _DROP_PRICE times the noise a point (penalized trimming, She & Owen 2011). The noise is what
+    remains in all cells; it starts from the best agreement that any trimming gives and grows
+    until it is that of the points kept, since a start with the cliffs inside would hide them.
+    """
+    costs = [_squares_by_drops(points, ratios) for points in cells]
+    sizes = [len(points.x) for points in cells]
+    dropped = [0] * len(cells)
+    noise = _noise_at_most(costs, sizes)
+    for _ in range(_ROUNDS):
+        if noise <= 0:
+            break
+        priced = [c / noise + _DROP_PRICE * np.arange(len(c))[:, None] for c in costs]
+        ratio = int(np.argmin(sum(c.min(axis=0) for c in priced)))
+        chosen = [int(np.argmin(c[:, ratio])) for c in priced]
+        spare = sum(n - d - 3 for n, d in zip(sizes, chosen, strict=True)) - (len(ratios) > 1)
+        if spare < 1:
+            noise *= 4
+            continue
+        dropped = chosen
+        left = sum(float(c[d, ratio]) for c, d in zip(costs, dropped, strict=True)) / spare
+        if left == noise:
+            break
+        noise = left
+    return [_cut(p, n - d) for p, n, d in zip(cells, sizes, dropped, strict=True)]
+
+
+def _squares_by_drops(points: Points, ratios: Array) -> Array:
+    """Least squares without the highest 0, 1, 2… rates above the best, for each ratio."""
+    count = len(points.x)
+    above = count - 1 - int(np.argmin(points.y))
+    rows: list[Array] = []
+    for drops in range(min(above, count - 3) + 1):
+        part = _cut(points, count - drops)
+        rows.append(sum_of_squares(part, _range(part), ratios).min(axis=1))
+    return np.array(rows)
+
+
+def _noise_at_most(costs: Sequence[Array], sizes: Sequence[int]) -> float:
+    """Half of the median cell's best residual variance over all ways to trim it."""
+    best = [
+        min(float(c[d].min()) / (n - d - 3) for d in range(len(c)) if n - d > 3)
+        for c, n in zip(costs, sizes, strict=True)
+        if n > 3
+    ]
+    return float(np.median(best)) / 2 if best else 0.0
+
+
+def _range(points: Points) -> Array:
+    """Candidate optima: the rates tried and a little beyond, up to the cliff."""
+    margin = _REACH * (points.highest - points.lowest)
+    return np.linspace(points.lowest - margin, min(points.highest + margin, points.cliff), _GRID)
+
+
+def _finer_ratios(ratios: Array, totals: Array, worth: float) -> Array:
+    """As many ratios, over those alone that fit about as well as the best."""
+    if len(ratios) == 1:
+        return ratios
+    near = np.nonzero(totals <= totals.min() + worth)[0]
+    first, last = max(int(near[0]) - 1, 0), min(int(near[-1]) + 1, len(ratios) - 1)
+    logs = np.log(ratios)
+    return np.exp(np.linspace(float(logs[first]), float(logs[last]), len(ratios)))
+
+
+def _finer(grid: Array, squares: Array, best: int, worth: float) -> Array:
+    """The grid with more candidates where the squares are close to their least."""
+    lowest = int(np.argmin(squares[best]))
+    near = np.nonzero(squares.min(axis=0) <= squares[best, lowest] + worth)[0]
+    first = max(min(int(near[0]), lowest - 1) - 1, 0)
+    last = min(max(int(near[-1]), lowest + 1) + 1, len(grid) - 1)
+    between = np.linspace(float(grid[first]), float(grid[last]), _GRID)
+    return np.unique(np.concatenate([grid, between]))

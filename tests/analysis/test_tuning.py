@@ -1,0 +1,67 @@
+"""Cells that were searched enough are not flagged; those that were not, are."""
+
+import math
+
+import pytest
+from numpy.random import Generator, default_rng
+
+from scaling.analysis.cells import cell_results
+from scaling.analysis.rows import Sweep, TrialRow
+
+BATCHES = (8, 32, 128, 512)
+
+
+def sweep(
+    rng: Generator, costs: tuple[float, ...], *, best_lr: float = 2e-3, trials: int = 12
+) -> Sweep:
+    """Twelve trials a cell, rates spread over 5e-5 … 1e-1, each nuisance costing up to `costs`."""
+    rows: list[TrialRow] = []
+    for batch in BATCHES:
+        for index in range(trials):
+            share = (index + float(rng.random())) / trials
+            lr = 5e-5 * (1e-1 / 5e-5) ** share
+            settings = rng.random(len(costs))
+            loss = 2.0 + 0.1 * math.log(lr / best_lr) ** 2 + 0.005 * float(rng.standard_normal())
+            loss += sum(cost * float(s) ** 2 for cost, s in zip(costs, settings, strict=True))
+            rows.append(
+                TrialRow(
+                    trial_id=f"{batch}-{index}", phase="search", status="done",
+                    cell={"global_batch_size": batch}, global_batch_size=batch,
+                    recipe_key=f"{batch}-{index}", peak_lr=lr, objective=loss,
+                    validation_loss=loss,
+                    choices={"peak_lr": lr} | {f"n{i}": float(s) for i, s in enumerate(settings)},
+                )
+            )  # fmt: skip
+    return Sweep("s", "q", tuple(rows), tuple({"global_batch_size": b} for b in BATCHES))
+
+
+def share_flagged(costs: tuple[float, ...], best_lr: float = 2e-3, studies: int = 15) -> float:
+    flags = [
+        bool(cell.undertuned)
+        for seed in range(studies)
+        for cell in cell_results(sweep(default_rng(seed), costs, best_lr=best_lr))
+    ]
+    return sum(flags) / len(flags)
+
+
+@pytest.mark.parametrize("costs", [(), (0.05,), (0.05, 0.03), (0.05, 0.03, 0.02)])
+def test_clean_cells_are_rarely_flagged(costs: tuple[float, ...]) -> None:
+    assert share_flagged(costs) <= 0.1
+
+
+@pytest.mark.parametrize("best_lr", [1e-6, 1.0])
+def test_an_optimum_beyond_the_rates_is_flagged(best_lr: float) -> None:
+    assert share_flagged((0.05, 0.03), best_lr) >= 0.95
+
+
+def test_a_search_too_thin_for_its_space_is_flagged() -> None:
+    assert share_flagged((0.8, 0.8, 0.8, 0.8)) >= 0.9
+
+
+def test_the_words_say_what_is_wrong() -> None:
+    (first, *_) = cell_results(sweep(default_rng(0), (), best_lr=1e-6))
+    assert first.undertuned[0] in (
+        "the best rate is the lowest tried", "the losses still fall towards the lowest rate tried",
+    )  # fmt: skip
+    assert first.curve is not None
+    assert first.curve.optimum is None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scaling.analysis.branched import BranchedTraining, branched_training
 from scaling.analysis.cells import CellResult, cell_results
 from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
 from scaling.analysis.lr_scaling import lr_exponent_estimate
@@ -56,6 +57,7 @@ class Findings:
     noise_scale: NoiseScale
     regrets: tuple[Regret, ...]
     matched_gaps: tuple[MatchedGap, ...]
+    branched: BranchedTraining
 
     @property
     def num_search(self) -> int:
@@ -87,6 +89,7 @@ def analyse(sweep: Sweep) -> Findings:
         noise_scale=_noise_scale(sweep, cells, one_series),
         regrets=regrets(sweep),
         matched_gaps=matched_gaps(cells),
+        branched=branched_training(sweep),
     )
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 from scaling.analysis.answer import answer
+from scaling.analysis.branched import branched_summary
 from scaling.analysis.cells import CellResult
+from scaling.analysis.extension import extended_summary
 from scaling.analysis.findings import Findings
 from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.recommend import Recommendation, recommend
@@ -46,8 +48,9 @@ def summarize(findings: Findings) -> dict[str, Any]:
                 "target": _finite(findings.sweep.target),
             },
             "noise_scale": {"value": _finite(noise.value), "interval": _pair(noise.interval)},
-            "branched": {"value": None, "interval": None},
+            "branched": branched_summary(findings.branched),
         },
+        "extended_cells": extended_summary(findings.sweep),
         "recommendation": _recommendation(recommendation),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)

@@ -10,6 +10,7 @@ from altair.utils.schemapi import debug_mode
 from scaling.analysis.findings import Findings
 from scaling.analysis.wording import between, counted, number
 from scaling.report import batch_charts, lr_charts, run_charts
+from scaling.report.branched_chart import branched_caption, branched_chart
 from scaling.report.chart_style import AnyChart, styled
 
 _VEGA_LITE = "6.4"
@@ -52,6 +53,11 @@ def figures(findings: Findings, urls: Mapping[str, str]) -> list[Figure]:
     if findings.sweep.is_joint:
         return _joint(builder, findings, urls)
     _about_target(builder, findings)
+    if findings.branched.last is not None:
+        builder.add(
+            "branched_critical_batch", "Critical batch by branched training",
+            branched_caption(findings.branched), lambda: branched_chart(findings), "",
+        )  # fmt: skip
     _about_lr(builder, findings, urls)
     _about_loss(builder, findings, urls)
     return builder.made

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import planted_rates
+import planted_targets
 from coverage_case import Case, Flag, Reading
 from rich.console import Console
 from rich.table import Table
@@ -50,8 +51,8 @@ class Line:
 
 
 def all_cases() -> list[Case]:
-    """Every case there is; further modules of cases are added here."""
-    return [*planted_rates.cases()]
+    """Every case there is."""
+    return [*planted_rates.cases(), *planted_targets.cases()]
 
 
 def main() -> None:

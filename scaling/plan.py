@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from scaling.branching import require_branches_fit
+from scaling.range_extension import most_extension_trials
 from scaling.space import (
     Cell,
     Facts,
@@ -31,11 +33,16 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
 
     Raises:
         DataError: If the data have to be read and cannot be.
+        BranchError: If a branch would pass the end of the run that it leaves.
     """
     console = console or Console(width=None if Console().is_terminal else 110)
     console.print(f"study {spec.name}: {spec.question}", markup=False, highlight=False)
     for phase, count in num_trials(spec).items():
         console.print(f"  {phase}: {count} trials", highlight=False)
+    if more := most_extension_trials(spec):
+        console.print(
+            f"  search beyond a range that is too short: up to {more} trials more", highlight=False
+        )
     total = sum(num_trials(spec).values())
     workers = (
         "one worker each, or more where that ends the study sooner"
@@ -45,6 +52,7 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     console.print(f"  in all: {total} trials on {workers}")
     task = _task(spec)
     facts = _facts(spec, task)
+    require_branches_fit(spec, facts)
     console.print(_batch_table(spec, facts))
     _print_memory(spec, facts, task, console)
     _print_time(spec, facts, task, console)

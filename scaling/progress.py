@@ -78,6 +78,11 @@ class ProgressView:
         self._state = state  # whole: another thread draws it
         self._say(f"{names}: {len(self._state.cells)} cells, {len(planned)} trials")
 
+    def range_extended(self, line: str) -> None:
+        """A cell is searched beyond the range of the study file."""
+        # Above the live table, so that it stays.
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def trial_started(self, record: TrialRecord) -> None:
         """A trial is about to train."""
         state = self._state

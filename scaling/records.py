@@ -13,7 +13,7 @@ from typing import Any, Literal
 from scaling.batching import BatchRamp
 from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
-Phase = Literal["search", "transfer", "confirm"]
+Phase = Literal["search", "transfer", "confirm", "branch"]
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
 ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
 
@@ -36,6 +36,10 @@ class Recipe:
         lora_rank: Rank of the adapters; None where all weights are trained.
         activation_checkpointing: Whether each block's activations are computed again in backward.
         compile: Whether each block is compiled.
+        branch_from_examples: Of a branch: examples after which its batch is `branch_multiple`
+            times as large and its rate `branch_lr_factor` times; None for any other trial.
+        schedule_num_steps: Of a branch: steps of the whole run that it branches off, which its
+            schedule is that of, by examples.
     """
 
     seed: int
@@ -80,6 +84,10 @@ class Recipe:
     activation_checkpointing: bool = False
     compile: bool = False
     lora_rank: int | None = None
+    branch_from_examples: int | None = None
+    branch_multiple: int = 1
+    branch_lr_factor: float = 1.0
+    schedule_num_steps: int | None = None
 
     @property
     def batch_ramp(self) -> BatchRamp:
@@ -193,7 +201,7 @@ class TrialRecord:
         cell: The scientific values that this trial belongs to, as in {"global_batch_size": 64};
             empty when the study has no scientific axis.
         choices: The nuisance values that the search drew (or the rule carried over).
-        rule: In the transfer phase, the rule that made the recipe; else None.
+        rule: In the transfer and branch phases, the rule that made the rate; else None.
         status: `done` ran to its budget, `stopped` was ended early by the search, `diverged`
             blew up, `failed` raised an error.
         error: One line, for `failed`.
@@ -203,6 +211,7 @@ class TrialRecord:
             (with why; the run went on).
         measurements: By rising step.
         wall_seconds: From submission to the end.
+        search_round: 0 in the ranges of the study file; 1 or 2 for a search trial beyond them.
     """
 
     trial_id: str
@@ -216,6 +225,7 @@ class TrialRecord:
     error: str | None = None
     wall_seconds: float | None = None
     incidents: tuple[Mapping[str, Any], ...] = ()
+    search_round: int = 0
 
     @property
     def final(self) -> Measurement | None:

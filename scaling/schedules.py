@@ -54,7 +54,7 @@ def schedule_value(
 
 
 def lr_at_step(
-    step: int,
+    step: float,
     *,
     peak_lr: float,
     schedule: str,
@@ -71,7 +71,8 @@ def lr_at_step(
     and step `num_steps − 1` still a rate above `min_lr_ratio × peak_lr`.
 
     Args:
-        step: Index of the step, from 0.
+        step: Index of the step, from 0; of a branch, in steps of the run that it left, which
+            need not be whole.
         peak_lr: Learning rate at the end of warmup.
         schedule: As in `schedule_value`.
         warmup_steps: As in `schedule_value`.

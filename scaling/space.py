@@ -77,7 +77,10 @@ def split_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> BatchSpli
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial before it runs; `recipe` is None where the search decides it when it starts."""
+    """A trial before it runs; `recipe` is None where the search decides it when it starts.
+
+    `extended` are the distributions that have been extended beyond those of the study file.
+    """
 
     trial_id: str
     phase: Phase
@@ -85,6 +88,8 @@ class PlannedTrial:
     choices: Choices
     recipe: Recipe | None
     rule: str | None = None
+    search_round: int = 0
+    extended: Mapping[str, Distribution[Any]] = field(default_factory=dict[str, Distribution[Any]])
 
     @property
     def expected_work(self) -> float:
@@ -98,8 +103,9 @@ class PlannedTrial:
         """The record of this trial at its start."""
         assert self.recipe is not None
         return TrialRecord(
-            self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule
-        )
+            self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule,
+            search_round=self.search_round,
+        )  # fmt: skip
 
 
 def cells(spec: StudySpec) -> tuple[dict[str, Any], ...]:
@@ -176,12 +182,14 @@ def _at(distribution: Distribution[Any] | Choice[Any], share: float) -> Any:
     return low + share * (high - low)
 
 
-def optuna_distributions(spec: StudySpec) -> dict[str, Any]:
-    """The nuisance space as Optuna's distributions."""
+def optuna_distributions(
+    spec: StudySpec, extended: Mapping[str, Distribution[Any]] | None = None
+) -> dict[str, Any]:
+    """The nuisance space as Optuna's distributions, some of them extended."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     space: dict[str, Any] = {}
-    for name, distribution in spec.nuisance.distributions().items():
+    for name, distribution in (spec.nuisance.distributions() | dict(extended or {})).items():
         if distribution.choice is not None:
             space[name] = CategoricalDistribution(distribution.choice)
         elif isinstance(distribution, Distribution) and distribution.log_uniform is not None:
@@ -519,4 +527,7 @@ def num_trials(spec: StudySpec) -> dict[Phase, int]:
         counts["transfer"] = len(transfer.rules) * (num_cells - 1) * transfer.num_seeds
     if spec.confirm is not None:
         counts["confirm"] = num_cells * spec.confirm.num_seeds
+    if spec.branch is not None:
+        branch = spec.branch
+        counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds
     return counts

@@ -707,6 +707,9 @@ class Search(Section):
     """Trials a cell, the same for every cell."""
     early_stopping: EarlyStopping | None = None
     """End a trial that does worse than the others of its cell; null: none is ended early."""
+    extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True)] = 0
+    """At most so many times: where a cell's best rate is the lowest or highest tried, search on
+    beyond it, over half as wide a range (in the logarithm) with half as many trials."""
 
 
 class Transfer(Section):
@@ -721,6 +724,52 @@ class Confirm(Section):
     """Repeat each cell's best recipe with seeds that the search never saw."""
 
     num_seeds: PositiveInt = 3
+
+
+class Branch(Section):
+    """Go on from points of a run of the base cell's best recipe with larger batches.
+
+    The critical batch size at a point is the largest batch whose validation loss after a window
+    of examples is within a tolerance of what the base batch reaches. Merrill et al. 2025
+    (arXiv:2505.23971).
+    """
+
+    base_batch_size: BatchSize
+    at_examples: Rising
+    """Training examples after which the batch grows, rounded up to whole steps."""
+    multiples: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1024, strict=True)], ...],
+        Field(min_length=2, max_length=31),
+        AfterValidator(_require_rising),
+    ] = (1, 2, 4, 8, 16)
+    """Batches of the branches, over base_batch_size; 1, the run that goes on as it is, is one."""
+    window_examples: PositiveInt
+    """Training examples of a branch, rounded up to whole steps of every branch."""
+    tolerance: PositiveFloat = 0.02
+    """Nats per target by which a branch may end above the branch of multiple 1."""
+    lr_rule: LrRule | None = None
+    """How the rate grows with the batch; linear for sgd and lars, else sqrt, where left out."""
+    num_seeds: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _has_reference(self) -> "Branch":
+        if self.multiples[0] != 1:
+            raise PydanticCustomError(
+                "multiples", "multiples must start with 1, which the others are compared with"
+            )
+        return self
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """`at_examples` in whole steps of the base batch; rising, perhaps with equal ones."""
+        base = self.base_batch_size
+        return tuple(-(-at // base) * base for at in self.at_examples)
+
+    @property
+    def window(self) -> int:
+        """`window_examples` in whole steps of every branch."""
+        unit = self.base_batch_size * math.lcm(*self.multiples)
+        return -(-self.window_examples // unit) * unit
 
 
 class Limits(Section):
@@ -800,6 +849,7 @@ class StudySpec(Section):
     search: Search
     transfer: Transfer | None = None
     confirm: Confirm | None = None
+    branch: Branch | None = None
     recommendation: Limits = Limits()
     resources: Resources = Resources()
     checkpoints: Checkpoints | None = Checkpoints()

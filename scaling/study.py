@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
         return _refuse(str(error))
+    from scaling.branching import BranchError
     from scaling.tasks.hub import use_cache_where_unreachable
     from scaling.tasks.sources import DataError
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_plan(spec)
             return DONE
         return _run(spec, options)
-    except DataError as error:
+    except (DataError, BranchError) as error:
         return _refuse(str(error))
 
 
@@ -85,8 +86,10 @@ def _refuse(message: str) -> int:
 
 
 def _run(spec: StudySpec, options: argparse.Namespace) -> int:
+    from scaling.branching import require_branches_fit
     from scaling.runner.cluster import ClusterError
     from scaling.runner.state import StateError, StudyState, require_startable
+    from scaling.space import Facts
     from scaling.tasks.sources import require_source
     from scaling.tracking import TrackingError
 
@@ -98,6 +101,7 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
         require_startable(spec, resume=options.resume, command=command)
         print(f"study {spec.name}: {spec.question}", flush=True)
         task = _prepared_task(spec)
+        require_branches_fit(spec, Facts(task.num_train, task.targets_per_example))
         state = StudyState.open(spec, data_sha256=task.content_hash)
     except StateError as error:
         return _refuse(str(error))

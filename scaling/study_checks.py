@@ -640,6 +640,76 @@ def _transfer(spec: StudySpec) -> Iterator[Issue]:
         )
 
 
+def _branch(spec: StudySpec) -> Iterator[Issue]:
+    """Branches leave a run of constant batch, of a cell of the study, before its end."""
+    branch = spec.branch
+    if branch is None:
+        return
+    axes = spec.scientific_values()
+    fixed = spec.fixed.global_batch_size
+    batches = axes.get("global_batch_size", () if fixed is None else (fixed,))
+    base = branch.base_batch_size
+    if base not in batches:
+        known = ", ".join(map(str, batches)) or "a batch size in scientific or fixed"
+        yield Issue("branch.base_batch_size", "is not a cell of the study", base, known)
+    for name in axes:
+        if name != "global_batch_size":
+            yield Issue(
+                f"scientific.{name}", "with branch, global_batch_size is the only scientific axis"
+            )
+    for place in (place for name in _RAMPS for place in _places(spec, name)):
+        yield Issue(place.path, "branch needs a run whose batch does not grow", place.value)
+    if branch.lr_rule == "adam_sde":
+        yield Issue(
+            "branch.lr_rule", "moves the betas, which a branch keeps", "adam_sde",
+            "none, sqrt, linear, power(EXPONENT), surge(BNOISE)",
+        )  # fmt: skip
+    if len(set(branch.starts)) < len(branch.starts):
+        yield Issue(
+            "branch.at_examples", f"two of them are the same step of batch {base}",
+            list(branch.at_examples),
+        )  # fmt: skip
+    if spec.budget.seconds is not None:
+        yield Issue("budget.seconds", "does not say how many examples a run of branch sees")
+    steps = _steps_of(spec, BatchRamp(base))
+    if steps is not None and branch.starts[-1] + branch.window > steps * base:
+        yield Issue(
+            "branch.at_examples",
+            f"with a window of {branch.window} examples passes the end of the base run of "
+            f"{steps * base}",
+            list(branch.at_examples),
+            f"at most {max(steps * base - branch.window, 0)}",
+        )
+
+
+def _extension(spec: StudySpec) -> Iterator[Issue]:
+    """A range can be extended where a rate was drawn from one, on a logarithmic scale."""
+    if not spec.search.extend_undertuned:
+        return
+    path, times = "search.extend_undertuned", spec.search.extend_undertuned
+    drawn = spec.nuisance.distributions()
+    rates = [name for name in ("peak_lr", "base_lr") if name in drawn]
+    if not rates:
+        yield Issue(path, "needs a peak_lr or base_lr in nuisance, whose range it extends", times)
+    for name in rates:
+        rates_drawn = drawn[name]
+        if isinstance(rates_drawn, Distribution) and rates_drawn.uniform is not None:
+            yield Issue(f"nuisance.{name}", "extend_undertuned needs log_uniform or choice")
+        elif len(drawn[name].choice or (0, 0, 0)) < 3:
+            yield Issue(
+                f"nuisance.{name}", "extend_undertuned needs at least three rates",
+                list(drawn[name].choice or ()),
+            )  # fmt: skip
+        elif spec.search.sampler == "tpe" and drawn[name].choice is not None:
+            yield Issue(f"nuisance.{name}", "extend_undertuned with tpe needs log_uniform")
+    for name in ("global_batch_size", "lr_scaling_rule"):
+        if rates and name in drawn:
+            yield Issue(
+                f"nuisance.{name}", "is searched with the rate, so that extend_undertuned cannot "
+                "tell which end of the rates is short",
+            )  # fmt: skip
+
+
 def _search_size(spec: StudySpec) -> Iterator[Issue]:
     """As many trials a cell as there is something to try."""
     trials = spec.search.trials_per_cell
@@ -1031,6 +1101,8 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _early_stopping: frozenset({*_RECIPE_SECTIONS, "search", "budget", "resources"}),
     _resources: frozenset({"resources"}),
     _transfer: frozenset({*_RECIPE_SECTIONS, "transfer"}),
+    _branch: frozenset({*_RECIPE_SECTIONS, "branch", "budget"}),
+    _extension: frozenset({"nuisance", "search"}),
     _noisy_quadratic: frozenset(
         {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
     ),

@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "dropout": None, "label_smoothing": 0.0, "weight_average_half_life_examples": None,
     "strategy": "ddp", "precision": "fp32", "activation_checkpointing": False, "compile": False,
     "lora_rank": None,
+    "branch_from_examples": None, "branch_multiple": 1, "branch_lr_factor": 1.0,
+    "schedule_num_steps": None,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from scaling.analysis.agreement import Agreement, agreements
+from scaling.analysis.branched import BranchedTraining, branched_training
 from scaling.analysis.cells import CellResult, cell_results
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.gap_parts import LossParts, loss_parts
@@ -66,6 +67,7 @@ class Findings:
     noise_curves: tuple[NoiseCurve, ...]
     loss_parts: tuple[LossParts, ...]
     gap_relations: tuple[GapRelation, ...]
+    branched: BranchedTraining
 
     @property
     def num_search(self) -> int:
@@ -93,6 +95,7 @@ def analyse(sweep: Sweep) -> Findings:
     reached = _reached(sweep, cells, main)
     fit = _tradeoff(cells, reached, one_series)
     noise_scale = _noise_scale(sweep, cells, one_series)
+    branched = branched_training(sweep)
     sizes, steps = _mean_steps(cells, reached) if one_series else ((), ())
     return Findings(
         sweep=sweep,
@@ -110,6 +113,7 @@ def analyse(sweep: Sweep) -> Findings:
             {
                 "steps_examples": Estimate(fit.value, fit.interval, fit.num_trials),
                 "noise_scale": noise_scale.estimate,
+                "branched": _branched_estimate(branched),
             }
         ),
         target_curves=curves,
@@ -118,6 +122,7 @@ def analyse(sweep: Sweep) -> Findings:
         ),
         loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
+        branched=branched,
     )
 
 
@@ -139,6 +144,14 @@ def _lr_scaling(cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
     if sizes >= 3:
         note += ", and their trials are too few or too noisy for an interval"
     return replace(law, note=note)
+
+
+def _branched_estimate(branched: BranchedTraining) -> Estimate:
+    """At the last point; a batch that is only a bound is no estimate."""
+    last = branched.last
+    if last is None or last.value is None or last.is_bound:
+        return ABSENT
+    return Estimate(last.value, last.interval)
 
 
 def _reached(

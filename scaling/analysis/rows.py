@@ -31,6 +31,7 @@ class TrialRow:
         grad_covariance_trace: Last estimate of tr Σ, for one example.
         choices: The nuisance values that the search drew.
         recipe: All resolved hyperparameters, where known.
+        search_round: Above 0 for a search trial beyond the range of the study file.
     """
 
     trial_id: str
@@ -62,6 +63,7 @@ class TrialRow:
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
     measurements: tuple[Measurement, ...] = ()
+    search_round: int = 0
 
     @property
     def ended(self) -> bool:
@@ -87,6 +89,7 @@ class Sweep:
         refused: (rule, global_batch_size) at which a rule defines no recipe.
         loss_name: What the validation loss is called where it came from.
         limits: What the next run may take.
+        branch_tolerance: Nats by which a branch may end above its base; None without branches.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Sweep:
     refused: frozenset[tuple[str, int]] = frozenset()
     loss_name: str = "validation_loss"
     limits: Limits = Limits()  # noqa: RUF009  # immutable
+    branch_tolerance: float | None = None
 
     @property
     def is_joint(self) -> bool:
@@ -128,6 +132,7 @@ def sweep_of(study: StudyRecord) -> Sweep:
         base_batch_size=spec.transfer.base_batch_size if spec.transfer else None,
         refused=_refused(study.environment),
         limits=spec.recommendation,
+        branch_tolerance=spec.branch.tolerance if spec.branch else None,
     )
 
 
@@ -169,6 +174,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         choices=dict(trial.choices),
         recipe=asdict(recipe),
         measurements=trial.measurements,
+        search_round=trial.search_round,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from scaling.analysis.answer import answer
 from scaling.analysis.cells import CellResult
+from scaling.analysis.extension import extended_summary
 from scaling.analysis.findings import Findings
 from scaling.analysis.goodput import Option
 from scaling.analysis.lr_exponent import LrScaling
@@ -45,6 +46,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
             },
         },
         "critical_batch_size": critical_batch_size(findings),
+        "extended_cells": extended_summary(findings.sweep),
         "recommendation": _recommendation(recommendation),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from scaling.analysis.branched import branched_summary
 from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.findings import Findings
@@ -38,7 +39,7 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
             "at_target": _estimate(at_target),
             "at_end": _estimate(at_end),
         },
-        "branched": {"value": None, "interval": None},
+        "branched": branched_summary(findings.branched),
         "overhead_20": {
             "reference_batch_size": overhead.reference_batch_size,
             "on_fit": _estimate(overhead.on_fit),

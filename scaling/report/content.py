@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 
+from scaling.analysis.branched import branched_words
 from scaling.analysis.cells import CellResult
+from scaling.analysis.extension import extension_lines
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
@@ -153,7 +155,7 @@ def critical_batch_table(findings: Findings) -> Table | None:
         *target_tables.overhead_rows(findings),
         ("gradient noise scale", number(estimate.value), between(estimate.interval), of_noise),
         *target_tables.noise_at_target_rows(findings),
-        ("branched training", DASH, between(None), "not measured"),
+        ("branched training", *branched_words(findings.branched)),
     )  # fmt: skip
     return Table(("by", "examples", "90% interval", "definition"), rows)
 
@@ -323,7 +325,7 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
                 "the target, so it has no mean steps to target."
             )
-    return lines
+    return lines + extension_lines(findings.sweep)
 
 
 def sources(findings: Findings) -> str:
@@ -381,6 +383,10 @@ TERMS = (
     ("critical batch size", "Where a run takes twice the fewest steps and twice the fewest "
      "examples: beyond it, larger batches mostly cost examples. 20% overhead is another "
      "definition and another number: the batch that spends 20% more examples than a reference."),
+    ("branched training", "At points of a run its batch is multiplied, and its rate with it: the "
+     "critical batch there is the largest that ends within the tolerance of the batch left as it "
+     "was, after as many examples. The interval is from the largest that surely does to the "
+     "smallest that surely does not."),
     ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
      "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),

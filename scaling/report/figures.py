@@ -18,6 +18,7 @@ from scaling.report import (
     target_charts,
     target_tables,
 )
+from scaling.report.branched_chart import branched_caption, branched_chart
 from scaling.report.chart_style import AnyChart, styled
 from scaling.report.importance import Importance
 from scaling.report.thinning import MOST_LINES, MOST_MARKS
@@ -73,6 +74,7 @@ def figures(
         _about_lr(builder, findings, urls)
         _about_target(builder, findings)
         _about_targets_and_noise(builder, findings)
+        _about_branches(builder, findings)
         _about_next_run(builder, findings)
         _about_loss(builder, findings)
         _about_gap_relations(builder, findings)
@@ -192,6 +194,14 @@ def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
             f"{target_tables.correlation_words(relation)}",
             lambda relation=relation: target_charts.gap_against(relation),
             "" if len(relation.points) > 1 else "fewer than two cells have both",
+        )  # fmt: skip
+
+
+def _about_branches(builder: _Builder, findings: Findings) -> None:
+    if findings.branched.last is not None:
+        builder.add(
+            "branched_critical_batch", "Critical batch by branched training",
+            branched_caption(findings.branched), lambda: branched_chart(findings), "",
         )  # fmt: skip
 
 

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune import TuneError
 
+from scaling.analysis.extension import rate_edge
+from scaling.branching import planned_branches
+from scaling.range_extension import Edge, planned_extension
 from scaling.records import Phase, StudyRecord, best_trial
 from scaling.runner.broker import Job
 from scaling.runner.cluster import ClusterError, num_workers_that_fit
@@ -29,7 +32,14 @@ from scaling.runner.world_sizes import (
     side_by_side,
     to_measure,
 )
-from scaling.space import Facts, PlannedTrial, cells, planned_replicates, planned_search
+from scaling.space import (
+    Facts,
+    PlannedTrial,
+    cell_name,
+    cells,
+    planned_replicates,
+    planned_search,
+)
 from scaling.spec import StudySpec
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
@@ -42,6 +52,9 @@ class PhaseObserver(Observer, Protocol):
 
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
+
+    def range_extended(self, line: str) -> None:
+        """A cell is searched beyond the range of the study file; why and where, in a line."""
 
     def workers_ready(self, sizes: Sequence[int], devices: Sequence[str]) -> None:
         """The worker groups can train: workers of each, and what they compute on."""
@@ -77,17 +90,15 @@ class StudyRun:
             for observer in self.observers:
                 observer.trial_ended(record)
         spec = self.spec
-        # A cell's best recipe stays what its replicates were made from.
-        is_decided = any(record.phase != "search" for record in ledger.records.values())
         with _Executor(self, ledger) as executor:
             facts = replace(self.facts, world_sizes=executor.world_sizes())
-            search = planned_search(spec, facts)
-            searches = CellSearches(spec, self.state.folder, facts, ledger.records)
-            executor.run(("search",), search, searches, rerun_failed=not is_decided)
+            search = self._search(executor, ledger, facts)
             found = (best_trial(by_cell(ledger.records, cell), spec) for cell in cells(spec))
             best = [record for record in found if record is not None]
             replicates, refused = planned_replicates(spec, best, facts)
-            phases: list[Phase] = [p for p in ("transfer", "confirm") if getattr(spec, p)]
+            replicates += planned_branches(spec, best, facts)
+            after: tuple[Phase, ...] = ("transfer", "confirm", "branch")
+            phases: list[Phase] = [phase for phase in after if getattr(spec, phase) is not None]
             if phases:
                 executor.run(phases, replicates, None, rerun_failed=True)
         wanted = {trial.trial_id for trial in (*search, *replicates)}
@@ -96,6 +107,57 @@ class StudyRun:
         )
         refusals = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
         return StudyRecord(spec, trials, {**environment, "rules_refused": refusals})
+
+    def _search(self, executor: "_Executor", ledger: Ledger, facts: Facts) -> list[PlannedTrial]:
+        """Search every cell, and where that is asked for beyond the ends that were too near."""
+        spec = self.spec
+        searches = CellSearches(spec, self.state.folder, facts, ledger.records)
+        planned = planned_search(spec, facts)
+        edges: dict[str, tuple[Edge, ...]] = {}
+        new = planned
+        for search_round in range(spec.search.extend_undertuned + 1):
+            # What was decided by a trial that failed stays: the best recipe of a cell that has
+            # replicates, and whether its range is extended.
+            is_decided = any(
+                record.phase != "search" or record.search_round > search_round
+                for record in ledger.records.values()
+            )
+            executor.run(("search",), new, searches, rerun_failed=not is_decided)
+            if search_round == spec.search.extend_undertuned:
+                break
+            new = self._extension(ledger, facts, edges, search_round)
+            if not new:
+                break
+            planned = planned + new
+        return planned
+
+    def _extension(
+        self, ledger: Ledger, facts: Facts, edges: dict[str, tuple[Edge, ...]], search_round: int
+    ) -> list[PlannedTrial]:
+        """Trials beyond the range of each cell whose best rate is at its edge; adds to `edges`.
+
+        It follows from the records of the rounds so far alone, so that a resumed study plans the
+        same.
+        """
+        planned: list[PlannedTrial] = []
+        for cell in cells(self.spec):
+            before = edges.get(cell_name(cell), ())
+            records = [
+                record
+                for record in by_cell(ledger.records, cell)
+                if record.search_round <= search_round
+            ]
+            edge = rate_edge(records, self.spec)
+            if edge is None or len(before) < search_round:
+                continue
+            edges[cell_name(cell)] = (*before, edge)
+            trials = planned_extension(self.spec, cell, edges[cell_name(cell)], facts)
+            self.view.range_extended(
+                f"{cell_name(cell)}: its best rate is the {edge}est tried; "
+                f"{len(trials)} more trials beyond it"
+            )
+            planned += trials
+        return planned
 
 
 class _Executor:

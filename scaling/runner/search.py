@@ -43,11 +43,10 @@ class CellSearches:
     ) -> None:
         optuna.logging.disable_default_handler()
         self._spec, self._facts, self._records = spec, facts, records
-        self._distributions = optuna_distributions(spec)
         backend = JournalFileBackend(str(storage / "optuna.journal"))
         self._storage = JournalStorage(backend)
         self._studies: dict[str, optuna.Study] = {}
-        self._asked: dict[str, optuna.Trial] = {}
+        self._asked: dict[str, tuple[optuna.Study, optuna.Trial]] = {}
         self._lost_choices: dict[str, dict[str, Any]] = {}
 
     def decide(self, planned: PlannedTrial) -> PlannedTrial:
@@ -55,15 +54,15 @@ class CellSearches:
 
         A trial that an earlier run asked for and did not end keeps its point.
         """
-        study = self._study(planned.cell)
+        study = self._study(planned.cell, _suffix(planned))
         known = (
             dict(planned.choices) if planned.recipe else self._lost_choices.get(planned.trial_id)
         )
         if known is not None:
             study.enqueue_trial(known)
-        trial = study.ask(self._distributions)
+        trial = study.ask(optuna_distributions(self._spec, planned.extended))
         trial.set_user_attr("trial_id", planned.trial_id)
-        self._asked[planned.trial_id] = trial
+        self._asked[planned.trial_id] = study, trial
         if planned.recipe is not None:
             return planned
         values = hyperparameters(self._spec, planned.cell, trial.params)
@@ -72,13 +71,14 @@ class CellSearches:
 
     def tell(self, record: TrialRecord) -> None:
         """Tell the cell's study how a trial that it decided ended."""
-        trial = self._asked.pop(record.trial_id, None)
-        if trial is None:
+        asked = self._asked.pop(record.trial_id, None)
+        if asked is None:
             return
+        study, trial = asked
         for measurement in record.measurements:
             if measurement.validation_loss is not None:
                 trial.report(measurement.validation_loss, measurement.step)
-        self._tell(self._study(record.cell), trial.number, record)
+        self._tell(study, trial.number, record)
 
     def _tell(self, study: optuna.Study, number: int, record: TrialRecord) -> None:
         value = objective_value(record, self._spec)
@@ -90,8 +90,8 @@ class CellSearches:
             case _:
                 study.tell(number, state=TrialState.FAIL)
 
-    def _study(self, cell: Cell) -> optuna.Study:
-        name = f"{self._spec.name}/{cell_name(cell)}"
+    def _study(self, cell: Cell, suffix: str) -> optuna.Study:
+        name = f"{self._spec.name}/{cell_name(cell)}{suffix}"
         if name not in self._studies:
             study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
             self._take_up(study)
@@ -121,6 +121,12 @@ class CellSearches:
                 seed=seed % 2**32, multivariate=True, constant_liar=True
             )
         return optuna.samplers.RandomSampler(seed=seed % 2**32)  # every point is enqueued
+
+
+def _suffix(planned: PlannedTrial) -> str:
+    """Optuna lets the ends of a range move within a study, but not a list of values grow."""
+    lists_more = any(drawn.choice is not None for drawn in planned.extended.values())
+    return f" round {planned.search_round}" if lists_more else ""
 
 
 class PlannedTrials(Searcher):

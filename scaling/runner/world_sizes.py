@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scaling.branching import branch_work
 from scaling.space import Facts, batch_ramp_of, cells, hyperparameters, num_steps_of
 from scaling.spec import StudySpec
 
@@ -59,11 +60,13 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
     if spec.transfer is not None:
         others = [b for b in spec.batch_sizes() if b != spec.transfer.base_batch_size]
         after += others * len(spec.transfer.rules) * spec.transfer.num_seeds
-    return [
-        Work(tuple((size, _num_examples(spec, size, facts)) for size in sizes))
+    works = [
+        tuple((size, _num_examples(spec, size, facts)) for size in sizes)
         for sizes in (search, after)
-        if sizes
     ]
+    if spec.branch is not None:
+        works[1] += branch_work(spec.branch)
+    return [Work(trials) for trials in works if trials]
 
 
 def _num_examples(spec: StudySpec, size: int, facts: Facts) -> int:

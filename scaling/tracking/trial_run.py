@@ -35,6 +35,8 @@ def trial_name(record: TrialRecord) -> str:
     words: list[str] = [record.phase, *([record.rule] if record.rule else [])]
     others = {n: v for n, v in record.cell.items() if n not in ("global_batch_size", "peak_lr")}
     words += [f"{name}={_text(value)}" for name, value in others.items()]
+    if recipe.branch_from_examples is not None:
+        words += [f"at={recipe.branch_from_examples}", f"x{recipe.branch_multiple}"]
     words += [f"B={recipe.global_batch_size}", f"lr={_short(recipe.peak_lr)}"]
     return " ".join(words if record.phase == "search" else [*words, f"seed={recipe.seed}"])
 
@@ -63,6 +65,8 @@ def tags(record: TrialRecord) -> dict[str, str]:
         "status": record.status,
         "record": _record_tag(record),
     }
+    if record.search_round:
+        written["search_round"] = str(record.search_round)
     return written if record.rule is None else {**written, "rule": record.rule}
 
 

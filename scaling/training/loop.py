@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scaling.batching import next_smaller
+from scaling.branching import lr_of_step
 from scaling.early_stopping import rungs_passed
 from scaling.issues import first_line
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
 from scaling.records import Measurement, Recipe
-from scaling.schedules import lr_at_step
 from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
@@ -215,12 +215,7 @@ class _Run:
         recipe, progress = self.recipe, self.progress
         start, stop = self.positions()
         clipped = self.clipping(self.gradient.parameters, grad_norm=gradient.grad_norm)
-        progress.lr = lr_at_step(
-            progress.step, peak_lr=recipe.peak_lr, schedule=recipe.schedule,
-            warmup_steps=recipe.warmup_steps, num_steps=recipe.num_steps,
-            min_lr_ratio=recipe.min_lr_ratio, decay_ratio=recipe.decay_ratio,
-            decay_shape=recipe.decay_shape,
-        )  # fmt: skip
+        progress.lr = lr_of_step(recipe, step=progress.step, examples=progress.examples)
         set_lr(self.optimizer, progress.lr)
         self.optimizer.step()
         if self.average is not None:

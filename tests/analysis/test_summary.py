@@ -15,6 +15,7 @@ from tests.analysis.synthetic import joint_study, spec, study
 TOP = {
     "study", "question", "answer", "num_trials", "num_diverged", "num_failed", "interval_level",
     "cells", "lr_scaling", "critical_batch_size", "recommendation", "matched_gaps",
+    "extended_cells",
 }  # fmt: skip
 CELL = {
     "global_batch_size", "num_trials", "num_seeds", "num_censored", "best_peak_lr",
@@ -53,7 +54,10 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     fit = {"value", "interval", "min_steps", "min_examples", "target"}
     assert set(critical) >= {"steps_examples", "noise_scale", "branched", "overhead_20"}
     assert set(critical["steps_examples"]) >= fit
-    assert critical["branched"] == {"value": None, "interval": None}
+    assert set(critical["branched"]) == {"value", "interval", "is_lower_bound", "tolerance", "at"}
+    assert critical["branched"]["value"] is None
+    assert critical["branched"]["at"] == []
+    assert summary["extended_cells"] == []
     assert set(summary["recommendation"]) == RECOMMENDATION
     assert set(summary["matched_gaps"]) == {
         "matched_steps", "matched_examples", "matched_train_loss",

@@ -1,33 +1,23 @@
-"""How often the 90% intervals of steps, critical batch sizes and gaps cover a planted truth.
+"""Studies with planted steps, critical batch sizes and gaps, for `interval_coverage`.
 
-    python benchmarks/coverage_of_targets.py [--studies 200] [--only NAME]
-
-Every study is drawn, analysed and summarized as a real one is; then its summary is read. The noisy
-quadratic is simulated in law: the mean square of each dimension over the chains is a Markov chain
-of its own. Its truth is the fit to the exact recursion over the same batch sizes, which no
-hyperbola meets exactly. The last line is JSON.
+The noisy quadratic is simulated in law: the mean square of each dimension over the chains is a
+Markov chain of its own. Its truth is the fit to the exact recursion over the same batch sizes,
+which no hyperbola meets exactly.
 """
 
-import argparse
 import csv
-import json
 import math
-import statistics
 import tempfile
-import zlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coverage_case import Case, Flag, Reading
 from numpy.typing import NDArray
 
 from scaling.analysis.critical_batch import fit_tradeoff
-from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.analysis.summary import summarize
 from scaling.records import Measurement, crossing
 from scaling.report.from_csv import read_sweep
 from scaling.spec import Target
@@ -43,37 +33,6 @@ QUADRATIC = {16: 0.101, 64: 0.369, 256: 1.10, 1024: 1.63, 4096: 1.82, 16384: 1.9
 CURVATURE = 1 / np.arange(1, 101)
 TARGET = 0.01
 NUM_CHAINS = 400
-
-
-@dataclass(frozen=True)
-class Reading:
-    """An interval of one summary, beside the truth; None where there is not enough data."""
-
-    quantity: str
-    interval: Sequence[float] | None
-    truth: float
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag that one summary raised or not."""
-
-    quantity: str
-    raised: bool
-
-
-@dataclass(frozen=True)
-class Case:
-    """Studies of one kind.
-
-    Attributes:
-        sweep: Draws the study with a number (0, 1, …).
-        read: What its summary says, as readings and flags.
-    """
-
-    name: str
-    sweep: Callable[[Rng, int], Sweep]
-    read: Callable[[dict[str, Any], int], list[Reading | Flag]]
 
 
 def cases() -> list[Case]:
@@ -126,67 +85,6 @@ def cases() -> list[Case]:
             for seeds in (3, 5)
         ),
     ]
-
-
-def main() -> None:
-    """Run the cases and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=200, help="of each case")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    options = parser.parse_args()
-    lines: dict[str, dict[str, Any]] = {}
-    print(_words("case: quantity", "readings", "covered", "width", "no interval", "raised"))
-    for case in cases():
-        if options.only in case.name:
-            for quantity, line in _lines(case, options.studies).items():
-                name = f"{case.name}: {quantity}"
-                lines[name] = line
-                width = line["median_width"]
-                print(
-                    _words(
-                        name,
-                        f"{line['num_readings']}",
-                        _percent(line["covered_share"]),
-                        "-" if width is None else f"{width:.3g}",
-                        _percent(line["absent_share"]),
-                        _percent(line["raised_share"]),
-                    )
-                )
-    print(json.dumps(lines, allow_nan=False))
-
-
-def _words(name: str, *columns: str) -> str:
-    return f"{name:<60}" + "".join(f"{column:>12}" for column in columns)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
-
-
-def _lines(case: Case, num_studies: int) -> dict[str, dict[str, Any]]:
-    found: dict[str, list[Reading | Flag]] = defaultdict(list)
-    for number in range(num_studies):
-        rng = np.random.default_rng([zlib.crc32(case.name.encode()), number])
-        summary = summarize(analyse(case.sweep(rng, number)))
-        for reading in case.read(summary, number):
-            found[reading.quantity].append(reading)
-    return {quantity: _line(readings) for quantity, readings in found.items()}
-
-
-def _line(found: list[Reading | Flag]) -> dict[str, Any]:
-    flags = [entry.raised for entry in found if isinstance(entry, Flag)]
-    readings = [entry for entry in found if isinstance(entry, Reading)]
-    known = [(r.interval, r.truth) for r in readings if r.interval is not None]
-    covered = [low <= truth <= high for (low, high), truth in known]
-    return {
-        "num_readings": len(found),
-        "covered_share": sum(covered) / len(covered) if covered else None,
-        "median_width": statistics.median(high - low for (low, high), _ in known)
-        if known
-        else None,
-        "absent_share": 1 - len(known) / len(readings) if readings else None,
-        "raised_share": sum(flags) / len(flags) if flags else None,
-    }
 
 
 # Noisy quadratic
@@ -475,7 +373,3 @@ def _sweep(rows: list[TrialRow], batches: Sequence[int], target: float | None = 
         "planted", "?", tuple(rows), tuple({"global_batch_size": size} for size in batches),
         has_target=target is not None, target=target,
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

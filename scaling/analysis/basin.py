@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
+
+from scaling.analysis.uncertainty import t_quantile
 
 Array = NDArray[np.float64]
 
@@ -33,6 +36,12 @@ _MILDLY_STEEPER = 3.0
 """Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
 _SPARE_FOR_SHAPE = 4
 """Degrees of freedom from which on the asymmetry is fitted too."""
+_MISFIT_LEVEL = 0.05
+"""p-value under which one shape for all cells is given up."""
+_CLEAR_RISE, _SOME_RISE = 2.5, 1.0
+"""Standard errors by which a loss above the best one bounds the optimum, and counts as a rise."""
+_WALL = 400.0
+"""Squares, in units of the noise, beyond a clear rise."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,19 @@ class Points:
     lowest: float
     highest: float
     cliff: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far trials of one recipe differ, by replicates.
+
+    Attributes:
+        variance: Of one trial's loss.
+        degrees: Degrees of freedom of it.
+    """
+
+    variance: float
+    degrees: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,7 @@ class Basins:
         degrees: Degrees of freedom of `variance`.
         ratios: Curvatures above the optimum over below it that the profiles are for.
         best: Index of the one that fits best.
+        is_shared: False where no common shape fits and each cell's profile is of its bounds.
     """
 
     cells: tuple[Basin | None, ...]
@@ -105,11 +128,14 @@ class Basins:
     degrees: int
     ratios: Array
     best: int
+    is_shared: bool = True
 
     def exactly(self, index: int, optima: Array) -> Array:
         """Squares of one cell at the best asymmetry, computed anew."""
         cell = self.cells[index]
         assert cell is not None
+        if not self.is_shared:
+            return cell.at(optima, 0, 0.0)
         return sum_of_squares(cell.points, optima, self.ratios[[self.best]])[0]
 
     def profile(self, index: int) -> tuple[Array, Array]:
@@ -126,11 +152,18 @@ class Basins:
         return cell.grid, above - float(above.min())
 
 
-def fit_basins(cells: Sequence[Points]) -> Basins:
+def fit_basins(cells: Sequence[Points], noise: Noise | None = None) -> Basins:
     """Profiles of several cells, through the points near each cell's lowest.
 
     Of n points the lowest max(5, 1.5 n^0.7) count: the neighbourhood of the optimum, narrower
     where there are many. Losses that jump at the right are left out (see `_before_cliffs`).
+
+    One shape for all cells is given up where the losses miss it by more than replicates explain,
+    or by more than where each cell has an asymmetry of its own: see `_each_by_itself`.
+
+    Args:
+        cells: The points of each.
+        noise: By replicates; None where there are none, or other hyperparameters vary as well.
     """
     near = [_neighbourhood(points) for points in _before_leaps(cells)]
     kept = [points for points in near if points is not None]
@@ -140,6 +173,8 @@ def fit_basins(cells: Sequence[Points]) -> Basins:
     degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
     grids = [_range(points) for points in used]
     squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
+    if not is_parabola and _misfits(squares, sum(len(p.x) for p in used), noise):
+        return _each_by_itself(near, used, noise)
     for _ in range(_ZOOMS if used else 0):
         totals = np.sum([s.min(axis=1) for s in squares], axis=0)
         best = int(np.argmin(totals))
@@ -156,6 +191,84 @@ def fit_basins(cells: Sequence[Points]) -> Basins:
         ratios=ratios,
         best=int(np.argmin(totals)),
     )
+
+
+def _misfits(squares: Sequence[Array], count: int, noise: Noise | None) -> bool:
+    """Whether F tests refuse one asymmetry for all cells, or the parabolas altogether."""
+    num_cells = len(squares)
+    shared = float(np.sum([s.min(axis=1) for s in squares], axis=0).min())
+    alone = sum(float(s.min()) for s in squares)
+    spare, spare_alone = count - 3 * num_cells - 1, count - 4 * num_cells
+    tails = [1.0]
+    if noise is not None and noise.variance > 0 and spare > 0:
+        tails.append(_f_tail(shared / spare / noise.variance, spare, noise.degrees))
+    if num_cells > 1 and spare_alone > 0 and alone > 0:
+        excess = (shared - alone) / (num_cells - 1) / (alone / spare_alone)
+        tails.append(_f_tail(excess, num_cells - 1, spare_alone))
+    return min(tails) < _MISFIT_LEVEL
+
+
+def _f_tail(ratio: float, above: int, below: int) -> float:
+    return float(fdtrc(above, below, max(ratio, 0.0)))  # pyright: ignore -- scipy ships no types
+
+
+def _each_by_itself(
+    near: Sequence[Points | None], used: Sequence[Points], noise: Noise | None
+) -> Basins:
+    """Each cell's optimum between the nearest clear rises on its two sides, whatever its shape.
+
+    A loss that is clearly above the best one bounds the optimum as long as the basin has one
+    bottom. These bounds stand for the interval; between them the profile is drawn so that its
+    least is at the vertex of a parabola through the best point and the nearest rises.
+    """
+    spare = sum(len(p.x) for p in used) - 3 * len(used)
+    left = sum(float(sum_of_squares(p, _range(p), RATIOS).min()) for p in used)
+    variance = noise.variance if noise is not None else left / max(spare, 1)
+    degrees = noise.degrees if noise is not None else max(spare, 1)
+    base = variance * degrees / len(used)  # what the law of the exponent takes for residuals
+    found = iter([_bracketed(p, variance, t_quantile(degrees), base) for p in used])
+    return Basins(
+        cells=tuple(None if points is None else next(found) for points in near),
+        variance=variance,
+        degrees=degrees,
+        ratios=_PARABOLA,
+        best=0,
+        is_shared=False,
+    )
+
+
+def _bracketed(points: Points, variance: float, quantile: float, base: float) -> Basin:
+    """The profile of one cell that reaches quantile² × variance at the two bounds."""
+    x, y, whole = points.x, points.y, _range(points)
+    best = int(np.argmin(y))
+    errors = np.sqrt(variance * (1 / points.weight + 1 / points.weight[best]))
+    clear = y - y[best] > _CLEAR_RISE * errors
+    below, above = np.nonzero(clear[:best])[0], best + np.nonzero(clear[best:])[0]
+    low = float(x[below[-1]]) if len(below) else float(whole[0])
+    high = min(float(x[above[0]]) if len(above) else math.inf, float(whole[-1]))
+    rises = y - y[best] > _SOME_RISE * errors
+    under = max(map(int, np.nonzero(rises[:best])[0]), default=best - 1)
+    over = min(map(int, best + np.nonzero(rises[best:])[0]), default=best + 1)
+    vertex = _vertex(x, y, under, best, over) if under >= 0 and over < len(x) else float(x[best])
+    grid = np.unique(np.concatenate([np.linspace(low, high, _GRID), [vertex]]))
+    width = np.where(grid < vertex, vertex - low, high - vertex)
+    places = np.divide(grid - vertex, width, out=np.zeros_like(grid), where=width > 0)
+    squares = base + variance * quantile**2 * places**2
+    if len(below):
+        squares[0] += _WALL * variance
+    if len(above):
+        squares[-1] += _WALL * variance
+    return Basin(grid, squares[None], len(x), points, math.isfinite(points.cliff))
+
+
+def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
+    """Of the parabola through three points, the middle one the lowest."""
+    falls = (y[under] - y[best]) / (x[best] - x[under])
+    rises = (y[over] - y[best]) / (x[over] - x[best])
+    if falls + rises <= 0:
+        return float(x[best])
+    start, end = (x[under] + x[best]) / 2, (x[best] + x[over]) / 2
+    return float(start + (end - start) * falls / (falls + rises))
 
 
 def _basin(points: Points, grid: Array, squares: Array) -> Basin:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
-from scaling.analysis.lr_scaling import LrCurve, lr_curves
+from scaling.analysis.lr_scaling import LrCurve, loss_noise, lr_curves
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.tuning import pooled_sd, undertuned_reasons
@@ -84,7 +84,9 @@ def label(values: Mapping[str, Any]) -> str:
 def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
     """Every cell of a sweep, in its order."""
     searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
-    curves = [None] * len(searches) if sweep.is_joint else lr_curves(searches)
+    curves: list[LrCurve | None] = [None] * len(searches)
+    if not sweep.is_joint:
+        curves = lr_curves(searches, loss_noise(sweep.rows))
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
     return tuple(
         _cell_result(sweep, cell, curve, undertuned)

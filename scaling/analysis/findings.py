@@ -9,6 +9,7 @@ from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.gap_parts import LossParts, loss_parts
 from scaling.analysis.gap_relations import GapRelation, gap_relations
 from scaling.analysis.lr_exponent import LrScaling, lr_scaling
+from scaling.analysis.lr_scaling import loss_noise
 from scaling.analysis.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.noise_curve import NoiseCurve, noise_curve
 from scaling.analysis.regimes import LocalScaling, Overhead, local_scaling, overhead
@@ -101,7 +102,7 @@ def analyse(sweep: Sweep) -> Findings:
         sweep=sweep,
         cells=cells,
         one_series=one_series,
-        lr_scaling=_lr_scaling(cells, one_series),
+        lr_scaling=_lr_scaling(sweep, cells, one_series),
         tradeoff=fit,
         noise_scale=noise_scale,
         regrets=regrets(sweep),
@@ -126,7 +127,7 @@ def analyse(sweep: Sweep) -> Findings:
     )
 
 
-def _lr_scaling(cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
+def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
     if not one_series:
         return LrScaling(ABSENT, (), "cells differ in more than the batch size")
     if not any(cell.curve for cell in cells):
@@ -136,7 +137,11 @@ def _lr_scaling(cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
         for cell in cells
         if cell.curve and cell.curve.optimum is not None and cell.global_batch_size
     ]
-    law = lr_scaling([size for size, _ in bracketed], [curve for _, curve in bracketed])
+    law = lr_scaling(
+        [size for size, _ in bracketed],
+        [curve for _, curve in bracketed],
+        loss_noise(sweep.rows),
+    )
     if law.exponent.interval is not None:
         return law
     sizes = len(law.batch_sizes)

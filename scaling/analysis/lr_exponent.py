@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.basin import Array, Basin, Basins, least_over_ratios
+from scaling.analysis.basin import Array, Basin, Basins, Noise, least_over_ratios
 from scaling.analysis.lr_scaling import LrCurve, basins_of
 from scaling.analysis.uncertainty import ABSENT, Estimate, Interval, t_quantile
 
@@ -170,7 +170,9 @@ class _Scale:
     scatter: float
 
 
-def lr_scaling(batch_sizes: Sequence[int], curves: Sequence[LrCurve]) -> LrScaling:
+def lr_scaling(
+    batch_sizes: Sequence[int], curves: Sequence[LrCurve], noise: Noise | None = None
+) -> LrScaling:
     """The law of the best rate over batch sizes.
 
     The exponent is where the sum of the cells' profiles is least. Its interval is where that sum
@@ -182,13 +184,14 @@ def lr_scaling(batch_sizes: Sequence[int], curves: Sequence[LrCurve]) -> LrScali
     Args:
         batch_sizes: Examples per step, one a cell whose optimum is inside the rates tried.
         curves: Of each.
+        noise: Of a trial's loss by replicates, where there are any.
 
     Returns:
         No value with fewer than two batch sizes; no interval with fewer than three, without
         spare trials, or when the data bound the exponent on one side alone.
     """
     sizes = tuple(batch_sizes)
-    basins = basins_of(curves)
+    basins = basins_of(curves, noise)
     cells = [cell for cell in basins.cells if cell is not None]
     if len(set(sizes)) < 2 or len(cells) < len(sizes):
         return LrScaling(Estimate(count=len(sizes)), sizes)

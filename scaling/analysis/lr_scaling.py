@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Literal
 
 import numpy as np
 
-from scaling.analysis.basin import Basins, Points, fit_basins
+from scaling.analysis.basin import Basins, Noise, Points, fit_basins
 from scaling.analysis.profile import crossings, minimum
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
@@ -56,7 +56,9 @@ def lr_curve(rows: Sequence[TrialRow]) -> LrCurve | None:
     return lr_curves([rows])[0]
 
 
-def lr_curves(cells: Sequence[Sequence[TrialRow]]) -> list[LrCurve | None]:
+def lr_curves(
+    cells: Sequence[Sequence[TrialRow]], noise: Noise | None = None
+) -> list[LrCurve | None]:
     """The curves of several cells, their optima by one local fit with a common noise.
 
     Of several recipes with one rate the best counts, at its mean over seeds. The fit is of loss
@@ -65,21 +67,48 @@ def lr_curves(cells: Sequence[Sequence[TrialRow]]) -> list[LrCurve | None]:
 
     Args:
         cells: The search trials of each.
+        noise: See `loss_noise`.
 
     Returns:
         None for a cell in which fewer than three rates were tried, as with a fixed rate.
     """
     curves = [_points_of(rows) for rows in cells]
-    basins = fit_basins([_logarithms(curve) for curve in curves if curve is not None])
+    basins = fit_basins([_logarithms(curve) for curve in curves if curve is not None], noise)
     places = iter(range(len(basins.cells)))
     return [
         None if curve is None else _with_optimum(curve, basins, next(places)) for curve in curves
     ]
 
 
-def basins_of(curves: Sequence[LrCurve]) -> Basins:
+def basins_of(curves: Sequence[LrCurve], noise: Noise | None = None) -> Basins:
     """The fit behind some curves, together."""
-    return fit_basins([_logarithms(curve) for curve in curves])
+    return fit_basins([_logarithms(curve) for curve in curves], noise)
+
+
+def loss_noise(rows: Sequence[TrialRow]) -> Noise | None:
+    """Variance of the validation loss over seeds, pooled over the recipes that have several.
+
+    Args:
+        rows: Of all cells and phases.
+
+    Returns:
+        None without a recipe that ran with two seeds, or where the search varied more than the
+        rate: then losses at one rate differ by much more than seeds.
+    """
+    searched = [row for row in rows if row.phase == "search"]
+    if {name for row in searched for name in row.choices} - {"peak_lr", "base_lr"}:
+        return None
+    groups: dict[tuple[object, ...], list[float]] = {}
+    for row in rows:
+        if row.phase in ("search", "confirm") and row.status == "done" and row.peak_lr:
+            key = (row.phase, *sorted(row.cell.items()), row.peak_lr, row.global_batch_size)
+            if row.validation_loss is not None and row.seed is not None:
+                groups.setdefault(key, []).append(row.validation_loss)
+    several = [group for group in groups.values() if len(group) > 1]
+    degrees = sum(len(group) - 1 for group in several)
+    if degrees == 0:
+        return None
+    return Noise(sum((len(g) - 1) * variance(g) for g in several) / degrees, degrees)
 
 
 def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:

@@ -252,13 +252,16 @@ def _bracketed(points: Points, variance: float, quantile: float, base: float) ->
     vertex = _vertex(x, y, under, best, over) if under >= 0 and over < len(x) else float(x[best])
     grid = np.unique(np.concatenate([np.linspace(low, high, _GRID), [vertex]]))
     width = np.where(grid < vertex, vertex - low, high - vertex)
+    is_capped = math.isfinite(points.cliff)
     places = np.divide(grid - vertex, width, out=np.zeros_like(grid), where=width > 0)
-    squares = base + variance * quantile**2 * places**2
+    # On a side without a bound the limit of an interval is not reached.
+    bounded = np.where(grid < vertex, bool(len(below)), bool(len(above)) or is_capped)
+    squares = base + variance * quantile**2 * places**2 * np.where(bounded, 1.0, 0.5)
     if len(below):
         squares[0] += _WALL * variance
     if len(above):
         squares[-1] += _WALL * variance
-    return Basin(grid, squares[None], len(x), points, math.isfinite(points.cliff))
+    return Basin(grid, squares[None], len(x), points, is_capped)
 
 
 def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:

@@ -33,7 +33,7 @@ def recipe_yaml(
         None where the recipe is not known, as of a table from elsewhere, or the run has no
         number of steps.
     """
-    if not recipe or steps is None:
+    if steps is None or not {"global_batch_size", "peak_lr"} <= recipe.keys():
         return None
     sections = {
         "fixed": _fixed(recipe),

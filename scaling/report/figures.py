@@ -222,8 +222,9 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     absent = "" if curves else "no cell tried three learning rates or more"
     builder.add(
         "loss_vs_lr", "Validation loss against learning rate",
-        "A point is a search trial. Upright strokes: best rate, with the interval of the local fit "
-        "as a bar where there is one; ringed where it is the lowest or highest rate tried. At the "
+        "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
+        "there is one (of the local fit, or between the nearest clear rises where no shape fits); "
+        "ringed where it is the lowest or highest rate tried. At the "
         "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
         "line is the lowest rate that diverged in its cell." + _of_all(findings, MOST_MARKS),
         lambda: lr_charts.loss_vs_lr(findings, urls), absent,

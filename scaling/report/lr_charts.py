@@ -105,7 +105,7 @@ def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[a
 
 
 def _interval_bars(records: Records, y: alt.Y, hue: alt.Color) -> alt.Chart:
-    bars = alt.Chart(data(records)).mark_rule(strokeWidth=3, opacity=0.7)
+    bars = alt.Chart(data(records)).mark_rule(strokeWidth=3, opacity=0.7, clip=True)
     return bars.encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue)
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 from numpy.random import default_rng
 
+from scaling.analysis.basin import Noise
 from scaling.analysis.findings import analyse
 from scaling.analysis.lr_exponent import lr_scaling
 from scaling.analysis.lr_scaling import lr_curve, lr_curves
@@ -185,3 +186,37 @@ def test_planted_exponent_is_covered(exponent: float) -> None:
         assert estimate.interval is not None
         covered += estimate.interval[0] <= exponent <= estimate.interval[1]
     assert covered >= 6
+
+
+def saturating(lr: float, best: float, cliff: float) -> float:
+    """As real runs lose: towards low rates ever more slowly, and steeply above a cliff."""
+    distance = math.log(lr / best)
+    if distance < 0:
+        return 0.5 + 2.0 * (1 - math.exp(-0.25 * distance**2))
+    return 0.5 + 0.02 * distance**2 + 3.0 * max(0.0, math.log(lr / cliff)) ** 2
+
+
+def test_where_no_common_shape_fits_the_nearest_clear_rises_bound_the_optimum() -> None:
+    """Cliffs that do not move with the batch, optima that do: no asymmetry is common."""
+    noise = Noise(0.01**2, 8)
+    bests = {8: 1.5e-3, 32: 3e-3, 128: 6e-3}
+    within, total = 0, 0
+    for seed in range(100):
+        rng = default_rng(seed)
+        drawn = [
+            [
+                (lr, saturating(lr, best, 7e-3) + 0.01 * float(rng.standard_normal()))
+                for lr in sorted(
+                    10 ** (-3.7 + 2.2 * (i + float(rng.random())) / 6) for i in range(6)
+                )
+            ]
+            for best in bests.values()
+        ]
+        curves = lr_curves([rows(points) for points in drawn], noise)
+        for curve, best in zip(curves, bests.values(), strict=True):
+            assert curve is not None
+            if curve.interval is not None:
+                total += 1
+                within += curve.interval[0] <= best <= curve.interval[1]
+    assert total > 200
+    assert within >= 0.85 * total

@@ -23,6 +23,7 @@ def answer(findings: Findings, recommendation: Recommendation) -> str:
         sentences = [
             _steps(findings),
             _critical_batch(findings),
+            _branched(findings),
             _best_lr(findings),
             _rules(findings),
             _gap(findings),
@@ -128,6 +129,19 @@ def _bound(fit: TradeoffFit) -> str:
     if low is not None and high is None:
         return f" (above {number(low)} examples)"
     return f" (below {number(high)} examples)" if high is not None and low is None else ""
+
+
+def _branched(findings: Findings) -> str:
+    """The critical batch size along the run, from its first point to its last."""
+    points = [point for point in findings.branched.points if point.value is not None]
+    if not points:
+        return ""
+    words = [
+        f"{'at least ' * point.is_bound}{number(point.value)} {between(point.interval)} after "
+        f"{point.examples:,} examples"
+        for point in (points if len(points) < 3 else (points[0], points[-1]))
+    ]
+    return f"By branched training the critical batch size is {joined(words, 'and')}."
 
 
 def _best_lr(findings: Findings) -> str:

@@ -19,6 +19,8 @@ from scaling.report import target_tables
 _SCATTERED = 3.0
 """Variance of the optima over what the noise explains, from which on a reader is told."""
 
+_MLFLOW_UI = "http://127.0.0.1:5000/"  # where `mlflow ui` answers unless it is told otherwise
+
 
 @dataclass(frozen=True)
 class Table:
@@ -62,7 +64,13 @@ def setting_of(study: StudyRecord) -> Setting:
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
     unfinished = sum(trial.status == "running" for trial in study.trials)
     notes = (f"{counted(unfinished, 'trial')} had not ended and left out",) if unfinished else ()
-    return Setting(text, study.environment, study.trial_urls, notes)
+    urls = {
+        trial: _MLFLOW_UI + url if url.startswith("#") else url
+        for trial, url in study.trial_urls.items()
+    }
+    if urls != study.trial_urls:
+        notes += (f"Links to runs need `mlflow ui` with the study's store, at {_MLFLOW_UI}.",)
+    return Setting(text, study.environment, urls, notes)
 
 
 def cells_table(findings: Findings) -> Table:

@@ -16,6 +16,7 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.records import StudyRecord
 from scaling.report import write_report
+from scaling.report.content import setting_of
 from scaling.report.figures import figures
 from tests.analysis.synthetic import joint_study, spec, study
 
@@ -129,3 +130,13 @@ def browser_dom(page: Path, profile: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     shutil.rmtree(profile, ignore_errors=True)
     return done.stdout
+
+
+def test_links_into_a_store_without_a_server_lead_to_the_usual_address() -> None:
+    record = StudyRecord(spec(), (), {}, {"a": "#/experiments/1/runs/x", "b": "http://s/#/runs/y"})
+    setting = setting_of(record)
+    assert setting.urls == {
+        "a": "http://127.0.0.1:5000/#/experiments/1/runs/x", "b": "http://s/#/runs/y",
+    }  # fmt: skip
+    assert any("mlflow ui" in note for note in setting.notes)
+    assert setting_of(study()).notes == ()

@@ -12,7 +12,7 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.report.from_csv import read_sweep
+from scaling.report.from_csv import read_table
 
 BATCHES = (16, 64, 256, 1024)
 SURGE_BATCHES = (8, 32, 128, 512, 2048, 8192)
@@ -155,7 +155,7 @@ def through_table(plan: Plan, rng: np.random.Generator, number: int) -> Sweep:
                 lost = row.status == "diverged"
                 loss = "" if lost else row.validation_loss
                 writer.writerow((row.global_batch_size, row.peak_lr, loss, seed, lost))
-        return read_sweep(path)
+        return read_table(path).sweep
 
 
 def rate_cases() -> list[Case]:

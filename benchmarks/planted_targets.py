@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scaling.analysis.critical_batch import fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.records import Measurement, crossing
-from scaling.report.from_csv import read_sweep
+from scaling.report.from_csv import read_table
 from scaling.spec import Target
 
 Array = NDArray[np.float64]
@@ -230,7 +230,7 @@ def _from_csv(lines: list[dict[str, float]]) -> Sweep:
             writer = csv.DictWriter(file, list(lines[0]))
             writer.writeheader()
             writer.writerows(lines)
-        return read_sweep(path)
+        return read_table(path).sweep
 
 
 def _read_tradeoff(

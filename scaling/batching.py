@@ -151,32 +151,6 @@ class BatchRamp:
         yield self.size_at(start), None
 
 
-def rank_slice(split: BatchSplit, *, rank: int, micro_batch: int) -> tuple[int, int]:
-    """Where in the global batch one micro-batch of one worker lies.
-
-    The ranges of all ranks and micro-batches partition the positions 0 … global_batch_size − 1:
-    each worker holds one contiguous share, cut into its micro-batches in order. The examples at
-    those positions depend on the seed and the step alone, never on the split.
-
-    Args:
-        split: How the global batch is spread.
-        rank: Which worker, from 0.
-        micro_batch: Which of the worker's forwards in this step, from 0.
-
-    Returns:
-        First position and the one after the last.
-
-    Raises:
-        ValueError: If the split has no such rank or micro-batch.
-    """
-    if not 0 <= rank < split.world_size:
-        raise ValueError(f"rank {rank} is not in 0 … {split.world_size - 1}")
-    if not 0 <= micro_batch < split.grad_accum_steps:
-        raise ValueError(f"micro_batch {micro_batch} is not in 0 … {split.grad_accum_steps - 1}")
-    start = (rank * split.grad_accum_steps + micro_batch) * split.micro_batch_size
-    return start, start + split.micro_batch_size
-
-
 def _require_positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} {value} must be at least 1")

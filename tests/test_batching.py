@@ -6,7 +6,6 @@ from scaling.batching import (
     BatchRamp,
     BatchSplit,
     nearest_feasible,
-    rank_slice,
     split_batch,
 )
 
@@ -146,22 +145,3 @@ def test_a_step_that_passes_two_marks_grows_twice() -> None:
 def test_a_ramp_refuses_negative_counts(examples: int, floor: int) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         RAMP.steps_for(examples, min_steps=floor)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("micro", [1, 2, 4, 8, 16])
-def test_slices_partition_the_batch(world_size: int, micro: int) -> None:
-    split = split_batch(16, world_size=world_size, micro_batch_size=micro)
-    positions: list[int] = []
-    for rank in range(split.world_size):
-        for micro_batch in range(split.grad_accum_steps):
-            start, stop = rank_slice(split, rank=rank, micro_batch=micro_batch)
-            assert stop - start == split.micro_batch_size
-            positions.extend(range(start, stop))
-    assert positions == list(range(16))
-
-
-@pytest.mark.parametrize(("rank", "micro_batch"), [(2, 0), (-1, 0), (0, 4), (0, -1)])
-def test_slice_refuses_what_the_split_lacks(rank: int, micro_batch: int) -> None:
-    with pytest.raises(ValueError, match="is not in 0 …"):
-        rank_slice(BatchSplit(2, 4, 2), rank=rank, micro_batch=micro_batch)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from scaling.analysis.uncertainty import Estimate, Interval
+from scaling.analysis.uncertainty import Estimate, Interval, difference_interval
 from scaling.analysis.wording import between, number
 
 _NAMES = {
@@ -72,7 +72,6 @@ def _interval(a: Estimate, b: Estimate) -> Interval | None:
         return None
     if min(a.interval[0], b.interval[0]) <= 0:
         return None
-    down = math.hypot(math.log(a.value / a.interval[0]), math.log(b.interval[1] / b.value))
-    up = math.hypot(math.log(a.interval[1] / a.value), math.log(b.value / b.interval[0]))
-    ratio = a.value / b.value
-    return ratio * math.exp(-down), ratio * math.exp(up)
+    ends = [(math.log(e.interval[0]), math.log(e.interval[1])) for e in (b, a) if e.interval]
+    low, high = difference_interval(math.log(b.value), ends[0], math.log(a.value), ends[1])
+    return math.exp(low), math.exp(high)

@@ -6,19 +6,18 @@ from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.lr_exponent import FAIRLY_STRONG, STRONG, Evidence, LrScaling
-from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
 from scaling.analysis.wording import between, counted, joined, number, rate
 
 _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
 
-def answer(findings: Findings, recommendation: Recommendation) -> str:
+def answer(findings: Findings) -> str:
     """The study's question, answered from the numbers in a few sentences."""
     if findings.sweep.is_joint:
         sentences = [_joint(findings)]
     elif not findings.one_series:
-        sentences = [_best_cell(findings, recommendation)]
+        sentences = [_best_cell(findings)]
     else:
         sentences = [
             _steps(findings),
@@ -53,7 +52,8 @@ def _joint(findings: Findings) -> str:
     return text + ". A joint search finds a recipe; it does not compare tuned batch sizes."
 
 
-def _best_cell(findings: Findings, recommendation: Recommendation) -> str:
+def _best_cell(findings: Findings) -> str:
+    recommendation = findings.recommendation
     if recommendation.global_batch_size is None:
         return recommendation.reason
     return f"Of {counted(len(findings.cells), 'cell')}: {recommendation.reason}"

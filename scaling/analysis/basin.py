@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.uncertainty import t_quantile
-
-Array = NDArray[np.float64]
+from scaling.analysis.profile import Array
+from scaling.analysis.uncertainty import SeedVariance, t_quantile
 
 RATIOS: Array = np.exp2(np.arange(-4, 7) / 2)
 """Curvature above the optimum over that below it; a quarter to eight."""
@@ -63,19 +61,6 @@ class Points:
     lowest: float
     highest: float
     cliff: float
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How far trials of one recipe differ, by replicates.
-
-    Attributes:
-        variance: Of one trial's loss.
-        degrees: Degrees of freedom of it.
-    """
-
-    variance: float
-    degrees: int
 
 
 @dataclass(frozen=True)
@@ -152,7 +137,7 @@ class Basins:
         return cell.grid, above - float(above.min())
 
 
-def fit_basins(cells: Sequence[Points], noise: Noise | None = None) -> Basins:
+def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Basins:
     """Profiles of several cells, through the points near each cell's lowest.
 
     Of n points the lowest max(5, 1.5 n^0.7) count: the neighbourhood of the optimum, narrower
@@ -193,7 +178,7 @@ def fit_basins(cells: Sequence[Points], noise: Noise | None = None) -> Basins:
     )
 
 
-def _misfits(squares: Sequence[Array], count: int, noise: Noise | None) -> bool:
+def _misfits(squares: Sequence[Array], count: int, noise: SeedVariance | None) -> bool:
     """Whether F tests refuse one asymmetry for all cells, or the parabolas altogether."""
     num_cells = len(squares)
     shared = float(np.sum([s.min(axis=1) for s in squares], axis=0).min())
@@ -213,7 +198,7 @@ def _f_tail(ratio: float, above: int, below: int) -> float:
 
 
 def _each_by_itself(
-    near: Sequence[Points | None], used: Sequence[Points], noise: Noise | None
+    near: Sequence[Points | None], used: Sequence[Points], noise: SeedVariance | None
 ) -> Basins:
     """Each cell's optimum between the nearest clear rises on its two sides, whatever its shape.
 

@@ -1,5 +1,6 @@
 """All that is known of one cell, from its search and its confirm trials."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +9,14 @@ from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.lr_scaling import LrCurve, loss_noise, lr_curves
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.targets import ToTarget, best_recipe, to_target
-from scaling.analysis.tuning import pooled_sd, undertuned_reasons
-from scaling.analysis.uncertainty import ABSENT, Estimate, Interval, ratio_of_means
+from scaling.analysis.tuning import undertuned_reasons
+from scaling.analysis.uncertainty import (
+    ABSENT,
+    Estimate,
+    Interval,
+    ratio_of_means,
+    seed_variance,
+)
 
 Source = Literal["confirm", "search"]
 
@@ -153,4 +160,5 @@ def _objective_noise(sweep: Sweep) -> float | None:
     for cell in sweep.cells:
         rows = sweep.rows_of(cell, "confirm")
         groups.append([row.objective for row in rows if row.objective is not None])
-    return pooled_sd(groups)
+    found = seed_variance(groups)
+    return None if found is None else math.sqrt(found.variance)

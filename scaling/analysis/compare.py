@@ -15,7 +15,14 @@ from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
-from scaling.analysis.uncertainty import LEVEL, Interval, root_mean_square, t_quantile
+from scaling.analysis.uncertainty import (
+    LEVEL,
+    Interval,
+    difference_interval,
+    holm,
+    root_mean_square,
+    t_quantile,
+)
 
 Kind = Literal["difference", "ratio"]
 Method = Literal["paired", "welch", "mover", "none"]
@@ -288,8 +295,7 @@ def _mover(
 ) -> Contrast | None:
     """From two independent estimates with their intervals; ratios in logarithms.
 
-    Source: Zou & Donner 2008, Construction of confidence limits about effect measures. The
-        p-value takes the side towards zero for 1.645 standard errors, an approximation.
+    The p-value takes the side towards zero for 1.645 standard errors, an approximation.
     """
     if a is None or b is None or (kind == "ratio" and (a <= 0 or b <= 0)):
         return None
@@ -300,12 +306,11 @@ def _mover(
     if kind == "ratio" and min(*interval_a, *interval_b) <= 0:
         return base
     at_a, at_b = _scaled(a, kind), _scaled(b, kind)
-    low_a, high_a = (_scaled(end, kind) for end in interval_a)
-    low_b, high_b = (_scaled(end, kind) for end in interval_b)
+    ends_a = (_scaled(interval_a[0], kind), _scaled(interval_a[1], kind))
+    ends_b = (_scaled(interval_b[0], kind), _scaled(interval_b[1], kind))
     centre = at_b - at_a
-    below = math.hypot(at_b - low_b, high_a - at_a)
-    above = math.hypot(high_b - at_b, at_a - low_a)
-    low, high = centre - below, centre + above
+    low, high = difference_interval(at_a, ends_a, at_b, ends_b)
+    below, above = centre - low, high - centre
     if kind == "ratio":
         if max(low, high) > 700:
             return base
@@ -336,14 +341,8 @@ def _of_study(a: Findings, b: Findings, setup: Setup) -> list[Contrast]:
 
 
 def _with_holm(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    """Flag what stands when the chance of any false one is held at 10%.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
-    tested = [(c.p_value, i) for i, c in enumerate(contrasts) if c.p_value is not None]
-    stands: set[int] = set()
-    for rank, (p_value, index) in enumerate(sorted(tested)):
-        if p_value > (1 - LEVEL) / (len(tested) - rank):
-            break
-        stands.add(index)
-    return tuple(replace(c, holm=index in stands) for index, c in enumerate(contrasts))
+    """Flag what stands when the chance of any false one is held at 10%."""
+    tested = [(place, c.p_value) for place, c in enumerate(contrasts) if c.p_value is not None]
+    together = holm([p_value for _, p_value in tested])
+    stands = {p for (p, _), joint in zip(tested, together, strict=True) if joint <= 1 - LEVEL}
+    return tuple(replace(c, holm=place in stands) for place, c in enumerate(contrasts))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaling.analysis.profile import Array, scan
+from scaling.analysis.profile import Array, lowest
 from scaling.analysis.replicates import Scatter, scatter_of
 from scaling.analysis.uncertainty import Interval
 
@@ -109,15 +109,15 @@ def fit_tradeoff(
     def squares(log_critical: Array) -> Array:
         return _curve(scatter, log_critical).squares
 
-    profile = scan(squares, low, high, degrees=0)
-    smallest = float(squares(np.array([profile.value]))[0])
+    bend, edge = lowest(squares, low, high)
+    smallest = float(squares(np.array([bend]))[0])
     error = scatter.error(smallest, parameters=2)
     region = seeds_only = (low, high)
     if error is not None:
-        region = _region(squares, profile.value, smallest + error.allowance, low, high)
+        region = _region(squares, bend, smallest + error.allowance, low, high)
     if scatter.degrees > 0:
         limit = smallest + scatter.seeds_error.allowance
-        seeds_only = _region(squares, profile.value, limit, low, high)
+        seeds_only = _region(squares, bend, limit, low, high)
     common = TradeoffFit(
         num_batches=count,
         num_trials=len(steps),
@@ -126,27 +126,27 @@ def fit_tradeoff(
         rms_misfit=math.sqrt(smallest / len(steps)),
         misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
     )
-    if profile.edge == "high":
+    if edge == "high":
         return replace(
             common, note=f"steps fall as 1/B up to {max(batch_sizes)}: the bend lies beyond"
         )
-    if profile.edge == "low":
+    if edge == "low":
         return replace(
             common, note=f"steps do not fall from {min(batch_sizes)} on: the bend lies below"
         )
     limit = smallest + (error.allowance if error else 0.0)
     heights, amounts = _parameters(scatter, region, limit)
-    log_min_steps = float(_curve(scatter, np.array([profile.value])).log_min_steps[0])
+    log_min_steps = float(_curve(scatter, np.array([bend])).log_min_steps[0])
     interval = _closed(region, low, high) if error else None
     bounded_below, bounded_above = (side is not None for side in common.bounds)
     return replace(
         common,
-        value=math.exp(profile.value),
+        value=math.exp(bend),
         interval=interval,
         min_steps=math.exp(log_min_steps),
         min_steps_interval=_widened(heights, log_min_steps, scatter) if bounded_above else None,
-        min_examples=math.exp(log_min_steps + profile.value),
-        min_examples_interval=_widened(amounts, log_min_steps + profile.value, scatter)
+        min_examples=math.exp(log_min_steps + bend),
+        min_examples_interval=_widened(amounts, log_min_steps + bend, scatter)
         if bounded_below
         else None,
         note="" if interval else _NOT_ENOUGH,

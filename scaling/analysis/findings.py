@@ -12,6 +12,7 @@ from scaling.analysis.lr_exponent import LrScaling, lr_scaling
 from scaling.analysis.lr_scaling import loss_noise
 from scaling.analysis.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.noise_curve import NoiseCurve, noise_curve
+from scaling.analysis.recommend import Recommendation, recommend
 from scaling.analysis.regimes import LocalScaling, Overhead, local_scaling, overhead
 from scaling.analysis.regret import Regret, regrets
 from scaling.analysis.rows import Sweep
@@ -50,6 +51,7 @@ class Findings:
         noise_curves: The noise scale along the runs, in the order of the cells.
         loss_parts: What of a larger batch's loss is due to fewer updates.
         gap_relations: The gap against sharpness and noise scale.
+        recommendation: What to run next.
     """
 
     sweep: Sweep
@@ -69,6 +71,7 @@ class Findings:
     loss_parts: tuple[LossParts, ...]
     gap_relations: tuple[GapRelation, ...]
     branched: BranchedTraining
+    recommendation: Recommendation
 
     @property
     def num_search(self) -> int:
@@ -124,6 +127,7 @@ def analyse(sweep: Sweep) -> Findings:
         loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
         branched=branched,
+        recommendation=recommend(sweep, cells),
     )
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.cells import CellResult
-from scaling.analysis.findings import Findings
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.uncertainty import ABSENT, Estimate, mean_estimate
 from scaling.records import Measurement
 from scaling.spec import Limits
@@ -54,16 +53,16 @@ class Option:
     cut_short: bool = False
 
 
-def options(findings: Findings) -> tuple[Option, ...]:
+def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
     """Every cell on the workers that the limits name, else on those that it was measured with.
 
     With a deadline or a ceiling and no number of workers, also on other powers of two of them
     wherever a batch was measured with as many examples a worker.
     """
-    times = _StepTimes.of(findings)
-    has_target, limits = findings.sweep.has_target, findings.sweep.limits
+    times = _StepTimes.of(sweep.rows)
+    has_target, limits = sweep.has_target, sweep.limits
     made: list[Option] = []
-    for cell in findings.cells:
+    for cell in cells:
         for num_workers in _worker_counts(cell, limits):
             option = _option(cell, num_workers, times, limits, has_target=has_target)
             if option is not None:
@@ -99,9 +98,9 @@ class _StepTimes:
     seconds: tuple[float, ...]
 
     @classmethod
-    def of(cls, findings: Findings) -> "_StepTimes":
+    def of(cls, rows: Sequence[TrialRow]) -> "_StepTimes":
         by_share: dict[float, list[float]] = {}
-        for row in findings.sweep.rows:
+        for row in rows:
             world_size, step = _world_size(row), _seconds_per_step(row)
             if world_size is not None and step is not None and not _grows(row):
                 by_share.setdefault(row.global_batch_size / world_size, []).append(step)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.basin import Array, Basin, Basins, Noise, least_over_ratios
+from scaling.analysis.basin import Array, Basin, Basins, least_over_ratios
 from scaling.analysis.lr_scaling import LrCurve, basins_of
-from scaling.analysis.uncertainty import ABSENT, Estimate, Interval, t_quantile
+from scaling.analysis.uncertainty import ABSENT, Estimate, Interval, SeedVariance, holm, t_quantile
 
 REFERENCE_EXPONENTS = (0.0, 0.5, 1.0)
 """No move, the square root (Malladi et al. 2022), linear (Goyal et al. 2017)."""
@@ -171,7 +171,7 @@ class _Scale:
 
 
 def lr_scaling(
-    batch_sizes: Sequence[int], curves: Sequence[LrCurve], noise: Noise | None = None
+    batch_sizes: Sequence[int], curves: Sequence[LrCurve], noise: SeedVariance | None = None
 ) -> LrScaling:
     """The law of the best rate over batch sizes.
 
@@ -278,7 +278,7 @@ def _evidence(fit: _Fit, scale: _Scale) -> tuple[Evidence, ...]:
     squares = [fit.above(p) / scale.variance for p in REFERENCE_EXPONENTS]
     degrees = scale.degrees
     tails = [2 * float(stdtr(degrees, -math.sqrt(s))) for s in squares]  # pyright: ignore
-    together = _holm(tails)
+    together = holm(tails)
     return tuple(
         Evidence(p, tail, joint, _capped((degrees + 1) / 2 * math.log1p(s / degrees)))
         for p, s, tail, joint in zip(REFERENCE_EXPONENTS, squares, tails, together, strict=True)
@@ -288,16 +288,6 @@ def _evidence(fit: _Fit, scale: _Scale) -> tuple[Evidence, ...]:
 def _capped(log_ratio: float) -> float:
     """A likelihood ratio; beyond a trillion the shape of the tails says nothing any more."""
     return math.exp(min(log_ratio, math.log(1e12)))
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """P-values for several tests together: Holm 1979, A simple sequentially rejective test."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = running
-    return adjusted
 
 
 def _surge(sizes: Sequence[int], power: _Fit, scale: _Scale) -> Surge:

@@ -3,18 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, variance
-from typing import Literal
+from statistics import fmean
 
 import numpy as np
 
-from scaling.analysis.basin import Basins, Noise, Points, fit_basins
-from scaling.analysis.profile import crossings, minimum
+from scaling.analysis.basin import Basins, Points, fit_basins
+from scaling.analysis.profile import Edge, crossings, minimum
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
-from scaling.analysis.uncertainty import Interval, t_quantile
-
-Edge = Literal["low", "high"]
+from scaling.analysis.uncertainty import Interval, SeedVariance, seed_variance, t_quantile
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def lr_curve(rows: Sequence[TrialRow]) -> LrCurve | None:
 
 
 def lr_curves(
-    cells: Sequence[Sequence[TrialRow]], noise: Noise | None = None
+    cells: Sequence[Sequence[TrialRow]], noise: SeedVariance | None = None
 ) -> list[LrCurve | None]:
     """The curves of several cells, their optima by one local fit with a common noise.
 
@@ -80,12 +77,12 @@ def lr_curves(
     ]
 
 
-def basins_of(curves: Sequence[LrCurve], noise: Noise | None = None) -> Basins:
+def basins_of(curves: Sequence[LrCurve], noise: SeedVariance | None = None) -> Basins:
     """The fit behind some curves, together."""
     return fit_basins([_logarithms(curve) for curve in curves], noise)
 
 
-def loss_noise(rows: Sequence[TrialRow]) -> Noise | None:
+def loss_noise(rows: Sequence[TrialRow]) -> SeedVariance | None:
     """Variance of the validation loss over seeds, pooled over the recipes that have several.
 
     Args:
@@ -104,11 +101,7 @@ def loss_noise(rows: Sequence[TrialRow]) -> Noise | None:
             key = (row.phase, *sorted(row.cell.items()), row.peak_lr, row.global_batch_size)
             if row.validation_loss is not None and row.seed is not None:
                 groups.setdefault(key, []).append(row.validation_loss)
-    several = [group for group in groups.values() if len(group) > 1]
-    degrees = sum(len(group) - 1 for group in several)
-    if degrees == 0:
-        return None
-    return Noise(sum((len(g) - 1) * variance(g) for g in several) / degrees, degrees)
+    return seed_variance(list(groups.values()))
 
 
 def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scaling.analysis.cells import CellResult
-from scaling.analysis.findings import Findings
 from scaling.analysis.goodput import Option, max_seconds, options, pareto_front
 from scaling.analysis.recipe_yaml import recipe_yaml
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.uncertainty import Estimate, mean_estimate
 from scaling.analysis.wording import between, counted, joined, number
 from scaling.spec import Limits
@@ -81,7 +80,7 @@ _LOSS = _Criterion(
 )
 
 
-def recommend(findings: Findings) -> Recommendation:
+def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     """The best cell within the study's limits on the next run.
 
     Without limits it is the one with the least expected time to the target, else the lowest
@@ -89,20 +88,22 @@ def recommend(findings: Findings) -> Recommendation:
     it; with only a ceiling on cost or a number of workers, the soonest; without a target, the
     lowest loss within the limits.
     """
-    candidates = options(findings)
-    if _is_unlimited(findings.sweep.limits):
-        return _unlimited(findings, candidates)
-    return _limited(findings, candidates)
+    candidates = options(sweep, cells)
+    if _is_unlimited(sweep.limits):
+        return _unlimited(sweep, cells, candidates)
+    return _limited(sweep, cells, candidates)
 
 
 def _is_unlimited(limits: Limits) -> bool:
     return (limits.num_workers, limits.deadline_seconds, limits.cost_ceiling) == (None, None, None)
 
 
-def _unlimited(findings: Findings, candidates: tuple[Option, ...]) -> Recommendation:
-    criteria = (_SECONDS, _STEPS) if findings.sweep.has_target else (_LOSS,)
+def _unlimited(
+    sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
+) -> Recommendation:
+    criteria = (_SECONDS, _STEPS) if sweep.has_target else (_LOSS,)
     for criterion in criteria:
-        valued = [(criterion.of_cell(cell), cell) for cell in findings.cells]
+        valued = [(criterion.of_cell(cell), cell) for cell in cells]
         ranked = sorted(
             ((value, cell) for value, cell in valued if value is not None),
             key=lambda entry: entry[0],
@@ -111,13 +112,13 @@ def _unlimited(findings: Findings, candidates: tuple[Option, ...]) -> Recommenda
             best = ranked[0][1]
             reason = _reason(criterion, [cell for _, cell in ranked])
             option = next(option for option in candidates if option.cell is best)
-            return _of_option(findings, option, reason, candidates, meets_limits=None)
-    wanted = "reached the target" if findings.sweep.has_target else "ended with a loss"
+            return _of_option(sweep, option, reason, candidates, meets_limits=None)
+    wanted = "reached the target" if sweep.has_target else "ended with a loss"
     return Recommendation(f"Not enough data: no cell {wanted} with every replicate.")
 
 
 def _of_option(
-    findings: Findings,
+    sweep: Sweep,
     option: Option,
     reason: str,
     candidates: tuple[Option, ...],
@@ -126,20 +127,22 @@ def _of_option(
 ) -> Recommendation:
     cell = option.cell
     trial = cell.replicates[0] if cell.source == "confirm" else cell.best
-    if trial is None or (findings.sweep.has_target and cell.source == "search"):
+    if trial is None or (sweep.has_target and cell.source == "search"):
         trial = next(iter(cell.target.trials), trial)
     return Recommendation(reason, option, trial, meets_limits, candidates, pareto_front(candidates))
 
 
-def _limited(findings: Findings, candidates: tuple[Option, ...]) -> Recommendation:
-    limits, has_target = findings.sweep.limits, findings.sweep.has_target
+def _limited(
+    sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
+) -> Recommendation:
+    limits, has_target = sweep.limits, sweep.has_target
     usable = [
         option
         for option in candidates
         if option.seconds.value is not None and (has_target or option.loss.value is not None)
     ]
     if not usable:
-        return Recommendation(_nothing_usable(findings), candidates=candidates)
+        return Recommendation(_nothing_usable(sweep, cells), candidates=candidates)
     meeting = [option for option in usable if _meets(option, limits)]
     if not meeting:
         nearest = min(usable, key=_seconds)
@@ -150,18 +153,18 @@ def _limited(findings: Findings, candidates: tuple[Option, ...]) -> Recommendati
             f"{nearest.cell.label}, where {number(bound)} are allowed"
         )
         reason = ". ".join([reason, *_caveats(nearest)]) + "."
-        return _of_option(findings, nearest, reason, candidates, meets_limits=False)
+        return _of_option(sweep, nearest, reason, candidates, meets_limits=False)
     key, phrase = _goal(limits, has_target=has_target)
     ranked = sorted(meeting, key=key)
     reason = _limited_reason(ranked, limits, phrase, has_target=has_target)
-    return _of_option(findings, ranked[0], reason, candidates, meets_limits=True)
+    return _of_option(sweep, ranked[0], reason, candidates, meets_limits=True)
 
 
-def _nothing_usable(findings: Findings) -> str:
-    if findings.sweep.has_target and all(c.target.steps.value is None for c in findings.cells):
+def _nothing_usable(sweep: Sweep, cells: Sequence[CellResult]) -> str:
+    if sweep.has_target and all(c.target.steps.value is None for c in cells):
         return "Not enough data: no cell reached the target with every replicate."
-    workers = findings.sweep.limits.num_workers
-    if workers is not None and any(cell.replicates for cell in findings.cells):
+    workers = sweep.limits.num_workers
+    if workers is not None and any(cell.replicates for cell in cells):
         return (
             f"Not enough data: no batch size was measured with as many examples a worker as "
             f"{counted(workers, 'worker')} would have, and none on {counted(workers, 'worker')}."

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 
+from scaling.analysis.profile import Array
 from scaling.analysis.uncertainty import t_quantile
 
-Array = NDArray[np.float64]
 _SUSPECTED = 0.25
 """Below this probability a misfit counts in the error. Higher than a claim needs: taking a misfit
 for none makes an interval too narrow, and taking none for one only wide."""

@@ -10,7 +10,7 @@ from scaling.analysis.goodput import Option
 from scaling.analysis.lr_exponent import LrScaling
 from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.plain_numbers import finite, pair
-from scaling.analysis.recommend import Recommendation, recommend
+from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
 from scaling.analysis.target_summary import (
     critical_batch_size,
@@ -25,12 +25,11 @@ def summarize(findings: Findings) -> dict[str, Any]:
 
     NaN and infinity never appear: a quantity that is not finite is null.
     """
-    recommendation = recommend(findings)
     exponent = findings.lr_scaling.exponent
     return {
         "study": findings.sweep.name,
         "question": findings.sweep.question,
-        "answer": answer(findings, recommendation),
+        "answer": answer(findings),
         "num_trials": len(findings.sweep.rows),
         "num_diverged": findings.count("diverged"),
         "num_failed": findings.count("failed"),
@@ -47,7 +46,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         },
         "critical_batch_size": critical_batch_size(findings),
         "extended_cells": extended_summary(findings.sweep),
-        "recommendation": _recommendation(recommendation),
+        "recommendation": _recommendation(findings.recommendation),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)
             for matched in findings.matched_gaps

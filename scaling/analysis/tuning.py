@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, variance
+from statistics import fmean, median
 
 from scaling.analysis.lr_scaling import LrCurve
 from scaling.analysis.rows import TrialRow
@@ -124,12 +124,3 @@ def _falls(search: Sequence[TrialRow]) -> _Falls | None:
         best=min(values),
         spread=median(values) - min(values),
     )
-
-
-def pooled_sd(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation over seeds, pooled over cells; None without any replicate."""
-    usable = [group for group in groups if len(group) > 1]
-    if not usable:
-        return None
-    degrees = sum(len(group) - 1 for group in usable)
-    return math.sqrt(sum((len(group) - 1) * variance(group) for group in usable) / degrees)

@@ -101,3 +101,50 @@ def ratio_of_means(numerators: Sequence[float], denominators: Sequence[float]) -
         return Estimate(top / bottom, None, count)
     root = math.sqrt(discriminant)
     return Estimate(top / bottom, (max(0.0, (b - root) / a), (b + root) / a), count)
+
+
+def difference_interval(a: float, a_ends: Interval, b: float, b_ends: Interval) -> Interval:
+    """Of b − a, from two independent estimates and their intervals, which may be lopsided.
+
+    Source: MOVER, Zou & Donner 2008, Construction of confidence limits about effect measures.
+    """
+    centre = b - a
+    return (
+        centre - math.hypot(b - b_ends[0], a_ends[1] - a),
+        centre + math.hypot(b_ends[1] - b, a - a_ends[0]),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values for several tests together, in the order given.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """How far trials of one recipe differ.
+
+    Attributes:
+        variance: Of one trial.
+        degrees: Degrees of freedom behind it.
+    """
+
+    variance: float
+    degrees: int
+
+
+def seed_variance(groups: Sequence[Sequence[float]]) -> SeedVariance | None:
+    """Pooled over groups of replicates; None where no group has two."""
+    several = [group for group in groups if len(group) > 1]
+    degrees = sum(len(group) - 1 for group in several)
+    if degrees == 0:
+        return None
+    return SeedVariance(sum((len(g) - 1) * variance(g) for g in several) / degrees, degrees)

@@ -11,11 +11,9 @@ from scaling.analysis.uncertainty import LEVEL
 from scaling.analysis.wording import between, counted, number
 from scaling.report import content
 from scaling.report.compare_charts import compare_figures
-from scaling.report.compare_sides import Side, differing_fields, read_side, setup_of
+from scaling.report.compare_sides import differing_fields, read_side, setup_of
 from scaling.report.content import Table
-
-# The same files, pages and figures as a study's report.
-from scaling.report.document import _asset, _script_json, _template, _write, _write_figures
+from scaling.report.page_files import asset, script_json, template, write_figures, write_whole
 
 _METHODS = {
     "paired": "paired by seed",
@@ -68,15 +66,15 @@ def write_comparison(
             labels, (a, b), strict=True)],
         "figures": shown,
         "absent": [figure for figure in drawn if figure.spec is None],
-        "specs": {figure.name: _script_json(figure.spec) for figure in shown},
-        "style": _asset("page.css"),
-        "bundle": _asset("vega_bundle.js"),
-        "script": _asset("page.js"),
+        "specs": {figure.name: script_json(figure.spec) for figure in shown},
+        "style": asset("page.css"),
+        "bundle": asset("vega_bundle.js"),
+        "script": asset("page.js"),
     }  # fmt: skip
-    _write_figures(folder / "figures", drawn)
-    _write(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    _write(folder / "report.md", _template("compare.md", autoescape=False).render(view))
-    _write(folder / "report.html", _template("compare.html", autoescape=True).render(view))
+    write_figures(folder / "figures", drawn)
+    write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / "report.md", template("compare.md", autoescape=False).render(view))
+    write_whole(folder / "report.html", template("compare.html", autoescape=True).render(view))
     return folder, summary
 
 
@@ -194,6 +192,3 @@ def _contrasts_table(comparison: Comparison) -> Table | None:
         "cell", "measure", "A", "B", "as", "value", "90% interval", "method", "seeds", "apart",
     )  # fmt: skip
     return Table(columns, rows)
-
-
-__all__ = ["Side", "summary_of", "write_comparison"]

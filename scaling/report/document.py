@@ -3,15 +3,11 @@
 import json
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.recommend import Recommendation, recommend
+from scaling.analysis.recommend import Recommendation
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.uncertainty import Estimate
@@ -19,9 +15,9 @@ from scaling.analysis.wording import DASH, between, number, rate
 from scaling.records import StudyRecord
 from scaling.report import content
 from scaling.report.content import Setting, setting_of
-from scaling.report.figures import Figure, figures, png
-from scaling.report.glossary import Glossary, address
+from scaling.report.figures import Figure, figures
 from scaling.report.importance import Importance, importance_of
+from scaling.report.page_files import asset, script_json, template, write_figures, write_whole
 from scaling.report.sections import sections
 from scaling.report.trials_table import trials_parquet
 
@@ -51,11 +47,11 @@ def write_sweep_report(
     summary = summarize(findings)
     drawn = figures(findings, setting.urls or {}, importance)
     view = _view(findings, summary, drawn, setting)
-    _write_figures(output / "figures", drawn)
-    _write(output / "trials.parquet", trials_parquet(sweep.rows))
-    _write(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    _write(output / "report.md", _template("template.md", autoescape=False).render(view))
-    _write(output / "report.html", _template("template.html", autoescape=True).render(view))
+    write_figures(output / "figures", drawn)
+    write_whole(output / "trials.parquet", trials_parquet(sweep.rows))
+    write_whole(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_whole(output / "report.md", template("template.md", autoescape=False).render(view))
+    write_whole(output / "report.html", template("template.html", autoescape=True).render(view))
     return summary
 
 
@@ -63,25 +59,25 @@ def _view(
     findings: Findings, summary: Mapping[str, Any], drawn: list[Figure], setting: Setting
 ) -> dict[str, Any]:
     """What the templates lay out."""
-    recommendation = recommend(findings)
+    recommendation = findings.recommendation
     shown = [figure for figure in drawn if figure.spec is not None]
     trials = content.trials_table(findings, setting.urls or {})
     return {
         "summary": summary,
         "sections": sections(findings, drawn),
-        "specs": {figure.name: _script_json(_without_addresses(figure.spec)) for figure in shown},
+        "specs": {figure.name: script_json(_without_addresses(figure.spec)) for figure in shown},
         "cells": content.cells_table(findings),
         "trials": trials,
-        "trials_data": _script_json(_trials_data(trials)),
+        "trials_data": script_json(_trials_data(trials)),
         "flags": content.flags(findings),
         "sources": content.sources(findings),
         "recommendation": _recommendation_words(recommendation),
         "recipe": recommendation.recipe,
         "setting": setting,
         "terms": content.TERMS,
-        "style": _asset("page.css"),
-        "bundle": _asset("vega_bundle.js"),
-        "script": _asset("page.js"),
+        "style": asset("page.css"),
+        "bundle": asset("vega_bundle.js"),
+        "script": asset("page.js"),
     }
 
 
@@ -112,32 +108,6 @@ def _whole(count: int | None) -> str:
     return DASH if count is None else f"{count:,}"
 
 
-def _template(name: str, *, autoescape: bool) -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
-    glossary = Glossary(content.TERMS)
-    environment.filters["explained"] = glossary.explained
-    environment.filters["meaning"] = glossary.meaning
-    environment.filters["address"] = address
-    environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
-    return environment.from_string(_asset(name))
-
-
-def _asset(name: str) -> str:
-    return files("scaling.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _script_json(value: object) -> str:
-    """JSON that can stand inside a script element."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
 def _without_addresses(spec: object) -> Any:
     """A figure as the page carries it: trials' addresses are in the page once, by trial."""
     if isinstance(spec, list):
@@ -157,25 +127,3 @@ def _trials_data(trials: content.Table) -> dict[str, Any]:
     start = os.path.commonprefix(known) if len(known) > 1 else ""  # noqa: RUF071 -- characters
     ends = [link[len(start) :] if link else None for link in trials.links]
     return {"rows": trials.rows, "links": {"start": start, "ends": ends}}
-
-
-def _write_figures(folder: Path, drawn: list[Figure]) -> None:
-    """Every figure as SVG and PNG; those of an earlier report that are absent now go."""
-    kept: set[str] = set()
-    for figure in drawn:
-        if figure.spec is not None:
-            svg = figure.svg()
-            _write(folder / f"{figure.name}.svg", svg)
-            _write(folder / f"{figure.name}.png", png(svg))
-            kept |= {f"{figure.name}.svg", f"{figure.name}.png"}
-    for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
-        if old.name not in kept:
-            old.unlink()
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    unfinished.replace(path)

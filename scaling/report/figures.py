@@ -8,7 +8,6 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.recommend import recommend
 from scaling.analysis.wording import between, counted, number
 from scaling.report import (
     batch_charts,
@@ -206,7 +205,7 @@ def _about_branches(builder: _Builder, findings: Findings) -> None:
 
 
 def _about_next_run(builder: _Builder, findings: Findings) -> None:
-    recommendation = recommend(findings)
+    recommendation = findings.recommendation
     goal = "to the target" if findings.sweep.has_target else "of the run"
     builder.add(
         "time_vs_examples", "What time costs in examples",

@@ -22,7 +22,7 @@ from scaling.report.table_names import (
 )
 from scaling.report.table_text import TableError, TableText, read_text
 
-__all__ = ["COLUMNS", "SweepTable", "TableError", "read_sweep", "read_table"]
+__all__ = ["COLUMNS", "SweepTable", "TableError", "read_table"]
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Sizes within which squares and products are still numbers."""
@@ -101,13 +101,6 @@ class _Line:
             column, "has a comma that may stand between thousands or before decimals; write the "
             "number with a point, and nothing between thousands",
         )  # fmt: skip
-
-
-def read_sweep(
-    path: Path, *, rename: Sequence[tuple[str, str]] = (), where: Sequence[tuple[str, str]] = ()
-) -> Sweep:
-    """The trials of `read_table`, without its notes."""
-    return read_table(path, rename=rename, where=where).sweep
 
 
 def read_table(

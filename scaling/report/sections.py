@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.recommend import recommend
 from scaling.report import content, target_tables
 from scaling.report.content import Table
 from scaling.report.figures import Figure
@@ -51,7 +50,7 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
             ),
             _titled(content.regimes_table(findings), "What a larger batch still buys"),
             _titled(content.targets_table(findings), "Steps to several targets"),
-            _titled(options_table(recommend(findings)), "What a run of each cell takes"),
+            _titled(options_table(findings.recommendation), "What a run of each cell takes"),
         ),
         _section(
             "loss", "Loss and generalization", "", drawn,

@@ -5,11 +5,11 @@ import math
 import pytest
 from numpy.random import default_rng
 
-from scaling.analysis.basin import Noise
 from scaling.analysis.findings import analyse
 from scaling.analysis.lr_exponent import lr_scaling
 from scaling.analysis.lr_scaling import lr_curve, lr_curves
 from scaling.analysis.rows import TrialRow, sweep_of
+from scaling.analysis.uncertainty import SeedVariance
 from scaling.records import StudyRecord
 from tests.analysis.synthetic import Truth, search, spec
 
@@ -198,7 +198,7 @@ def saturating(lr: float, best: float, cliff: float) -> float:
 
 def test_where_no_common_shape_fits_the_nearest_clear_rises_bound_the_optimum() -> None:
     """Cliffs that do not move with the batch, optima that do: no asymmetry is common."""
-    noise = Noise(0.01**2, 8)
+    noise = SeedVariance(0.01**2, 8)
     bests = {8: 1.5e-3, 32: 3e-3, 128: 6e-3}
     within, total = 0, 0
     for seed in range(100):

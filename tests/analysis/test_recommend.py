@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.goodput import options, pareto_front
-from scaling.analysis.recommend import Recommendation, recommend
+from scaling.analysis.goodput import pareto_front
+from scaling.analysis.recommend import Recommendation
 from scaling.analysis.rows import sweep_of
 from scaling.records import StudyRecord
 from scaling.spec import Limits, StudySpec
@@ -27,7 +27,7 @@ def findings(record: StudyRecord, **limits: Any) -> Findings:
 
 
 def recommended(record: StudyRecord | None = None, **limits: Any) -> Recommendation:
-    return recommend(findings(record or study(QUIET), **limits))
+    return findings(record or study(QUIET), **limits).recommendation
 
 
 def chosen(found: Recommendation) -> tuple[int | None, int | None]:
@@ -132,8 +132,7 @@ def test_workers_that_no_batch_was_measured_with_are_not_guessed() -> None:
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
-    candidates = options(findings(study(QUIET)))
-    front = pareto_front(candidates)
+    front = pareto_front(findings(study(QUIET)).recommendation.candidates)
     # Seconds 3.08, 1.28, 1.11, 2.20 and examples 4,640, 6,560, 14,240, 44,960.
     assert [o.cell.global_batch_size for o in front] == [256, 64, 16]
 

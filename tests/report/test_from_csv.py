@@ -9,7 +9,7 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.report.__main__ import main
-from scaling.report.from_csv import TableError, read_sweep, read_table
+from scaling.report.from_csv import TableError, read_table
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 
@@ -27,7 +27,7 @@ def test_seeds_of_one_recipe_are_averaged(tmp_path: Path) -> None:
         for seed, loss in enumerate(losses)
     ]
     path = table(tmp_path, HEADER + ",train_loss,seed", *lines)
-    (cell,) = analyse(read_sweep(path)).cells
+    (cell,) = analyse(read_table(path).sweep).cells
     assert cell.validation_loss.value == pytest.approx(2.1)
     assert cell.num_seeds == 2
     assert cell.gap.value == pytest.approx(0.5)
@@ -36,7 +36,7 @@ def test_seeds_of_one_recipe_are_averaged(tmp_path: Path) -> None:
 
 def test_without_a_seed_column_every_row_is_its_own_recipe(tmp_path: Path) -> None:
     path = table(tmp_path, HEADER, "32,0.001,2.0", "32,0.001,2.2", "32,0.002,2.4")
-    (cell,) = analyse(read_sweep(path)).cells
+    (cell,) = analyse(read_table(path).sweep).cells
     assert cell.validation_loss.value == 2.0
     assert cell.num_seeds == 0
     assert cell.num_trials == 3
@@ -51,7 +51,7 @@ def test_diverged_and_censored_rows_stay(tmp_path: Path) -> None:
         "32,0.004,,,true",
         "32,0.008,nan,,",
     )
-    (cell,) = analyse(read_sweep(path)).cells
+    (cell,) = analyse(read_table(path).sweep).cells
     assert (cell.num_trials, cell.num_diverged, cell.num_censored) == (4, 2, 1)
     assert cell.target.steps.value == 400
     assert cell.target.examples.value == 12800
@@ -59,11 +59,11 @@ def test_diverged_and_censored_rows_stay(tmp_path: Path) -> None:
 
 def test_rename_and_where(tmp_path: Path) -> None:
     path = table(tmp_path, "bs,lr,smooth loss,N", "32,0.001,2.0,7", "64,0.001,2.1,8")
-    sweep = read_sweep(
+    sweep = read_table(
         path,
         rename=[("bs", "global_batch_size"), ("lr", "peak_lr"), ("smooth loss", "validation_loss")],
         where=[("N", "8.0")],
-    )
+    ).sweep
     assert [row.global_batch_size for row in sweep.rows] == [64]
     assert sweep.loss_name == "smooth loss"
 
@@ -71,7 +71,7 @@ def test_rename_and_where(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     path.write_text(f"{HEADER}\n\n32,0.001,2.0\n\n", encoding="utf-8-sig")
-    assert len(read_sweep(path).rows) == 1
+    assert len(read_table(path).sweep.rows) == 1
 
 
 BAD_TABLES = {
@@ -140,7 +140,7 @@ def assert_refused(
 
 def test_errors_are_table_errors(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="missing column"):
-        read_sweep(table(tmp_path, "a,b", "1,2"))
+        read_table(table(tmp_path, "a,b", "1,2"))
 
 
 def test_a_wandb_export(tmp_path: Path) -> None:

@@ -125,10 +125,10 @@ def _print_time(spec: StudySpec, facts: Facts, task: "Task | str", console: Cons
     if isinstance(task, str) or reason:
         console.print(f"time: not estimated: {reason}", markup=False, highlight=False)
         return
-    from scaling.training.timing import study_speed, trial_seconds
+    from scaling.training.timing import branch_seconds, study_speed, trial_seconds
 
     speed = study_speed(task, spec, facts)
-    seconds = sum(
+    seconds = branch_seconds(spec, facts, task, speed) + sum(
         count * trial_seconds(spec, facts, task, speed, cell, size)
         for cell, size, count in _trials(spec)
     )
@@ -157,8 +157,11 @@ def _not_timed(spec: StudySpec, task: "Task | str") -> str:
 
 
 def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
-    """Each cell and batch size with its trials; a searched batch size has its share of them."""
-    counts = num_trials(spec)
+    """Each cell and batch size with its trials that run to the budget, those of branches apart.
+
+    A searched batch size has its share of them.
+    """
+    counts = {phase: count for phase, count in num_trials(spec).items() if phase != "branch"}
     listed: list[tuple[Cell, int, float]] = []
     for cell in cells(spec):
         batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]

@@ -6,17 +6,16 @@ half as many trials, so that they lie as close as before.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from scaling.space import (
     Cell,
     Facts,
     PlannedTrial,
-    cell_name,
     cells,
     design,
-    hyperparameters,
-    resolve,
+    planned_point,
 )
 from scaling.spec import Choice, Distribution, StudySpec
 
@@ -98,19 +97,14 @@ def planned_extension(
     search_round, count = len(edges), _num_trials(spec)
     points = design(_restricted(spec, name, new, search_round, count), cell)
     first = spec.search.trials_per_cell + (search_round - 1) * count
-    planned: list[PlannedTrial] = []
-    for number, choices in enumerate(points or [None] * count):
-        recipe = None
-        if choices is not None:
-            values = hyperparameters(spec, cell, choices)
-            recipe = resolve(spec, values, seed=spec.seed, facts=facts)
-        planned.append(
-            PlannedTrial(
-                f"search-{cell_name(cell)}-{first + number:03d}", "search", cell, choices or {},
-                recipe, search_round=search_round, extended={name: whole},
-            )
-        )  # fmt: skip
-    return planned
+    return [
+        replace(
+            planned_point(spec, cell, number, choices, facts),
+            search_round=search_round,
+            extended={name: whole},
+        )
+        for number, choices in enumerate(points or [None] * count, start=first)
+    ]
 
 
 def _num_trials(spec: StudySpec) -> int:

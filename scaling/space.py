@@ -431,20 +431,23 @@ def replicate_seeds(spec: StudySpec, num_seeds: int) -> list[int]:
 
 def planned_search(spec: StudySpec, facts: Facts) -> list[PlannedTrial]:
     """The search phase, cell by cell; recipes are None where an adaptive sampler decides."""
-    planned: list[PlannedTrial] = []
-    for cell in cells(spec):
-        points = design(spec, cell) or [None] * spec.search.trials_per_cell
-        for number, choices in enumerate(points):
-            recipe = None
-            if choices is not None:
-                values = hyperparameters(spec, cell, choices)
-                recipe = resolve(spec, values, seed=spec.seed, facts=facts)
-            planned.append(
-                PlannedTrial(
-                    f"search-{cell_name(cell)}-{number:03d}", "search", cell, choices or {}, recipe
-                )
-            )
-    return planned
+    return [
+        planned_point(spec, cell, number, choices, facts)
+        for cell in cells(spec)
+        for number, choices in enumerate(design(spec, cell) or [None] * spec.search.trials_per_cell)
+    ]
+
+
+def planned_point(
+    spec: StudySpec, cell: Cell, number: int, choices: Choices | None, facts: Facts
+) -> PlannedTrial:
+    """A cell's search trial with a number, from 0; without choices an adaptive sampler decides."""
+    recipe = None
+    if choices is not None:
+        values = hyperparameters(spec, cell, choices)
+        recipe = resolve(spec, values, seed=spec.seed, facts=facts)
+    trial_id = f"search-{cell_name(cell)}-{number:03d}"
+    return PlannedTrial(trial_id, "search", cell, choices or {}, recipe)
 
 
 def planned_replicates(

@@ -6,30 +6,22 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from os import R_OK, access
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from scaling.batching import BatchRamp, nearest_feasible
-from scaling.issues import NO_VALUE, Issue, did_you_mean, first_line, shown
+from scaling.data_checks import data_issues, storage_issues
+from scaling.issues import NO_VALUE, Issue, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
-    BUILTIN_MODELS,
-    BUILTIN_SOURCES,
-    DATA_SUFFIXES,
     MAX_BATCH_SIZE,
-    CausalLm,
     Choice,
-    DataSpec,
     Distribution,
     Fixed,
     NoisyQuadratic,
     Nuisance,
     Pretrained,
-    QuestionAnswering,
     Scientific,
     StudySpec,
-    TextWorkload,
     given_fields,
 )
 
@@ -763,7 +755,7 @@ def _resources(spec: StudySpec) -> Iterator[Issue]:
         )  # fmt: skip
 
 
-# --- workload and storage -----------------------------------------------------------------------
+# --- workload -----------------------------------------------------------------------------------
 
 
 _COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
@@ -873,213 +865,11 @@ def _adapters(spec: StudySpec) -> Iterator[Issue]:
         yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
 
 
-def _data(spec: StudySpec) -> Iterator[Issue]:
-    workload = spec.workload
-    if isinstance(workload, NoisyQuadratic):
-        return
-    yield from _source(workload)
-    yield from _columns(workload)
-    yield from _files(workload)
-    if isinstance(workload.model, Pretrained):
-        yield from _folder("workload.model.pretrained", workload.model.pretrained)
-        yield from _builtin_model(workload.model.pretrained)
-    yield from _windows(workload)
-    yield from _tokenizer(workload)
-    yield from _writing(workload)
-    if workload.data.tokenizer is not None:
-        yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
-
-
-def _source(workload: TextWorkload) -> Iterator[Issue]:
-    data = workload.data
-    path = "workload.data.source"
-    kind, _, name = (data.source or "").partition(":")
-    if kind == "builtin" and name not in BUILTIN_SOURCES:
-        known = ", ".join(f"builtin:{other}" for other in BUILTIN_SOURCES)
-        message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
-        yield Issue(path, message, data.source, known)
-    elif kind == "builtin" and workload.task not in BUILTIN_SOURCES[name]:
-        fitting = [f"builtin:{n}" for n, tasks in BUILTIN_SOURCES.items() if workload.task in tasks]
-        message = f"is for task {' or '.join(BUILTIN_SOURCES[name])}, not {workload.task}"
-        yield Issue(path, message, data.source, ", ".join(fitting))
-    if kind != "hub":
-        for field in ("subset", "hub_splits"):
-            if value := getattr(data, field):
-                yield Issue(f"workload.data.{field}", "belongs to a source hub:NAME", value)
-
-
-_COLUMNS: Final = {
-    "text_classification": ("text_column", "label_column"),
-    "token_classification": ("tokens_column", "tags_column"),
-    "question_answering": ("question_column", "context_column", "answers_column"),
-    "causal_lm": ("text_column", "prompt_column", "answer_column"),
-    "seq2seq": ("source_column", "target_column"),
-}
-"""The columns that each task reads."""
-
-
-def _columns(workload: TextWorkload) -> Iterator[Issue]:
-    """Columns that are named but never read."""
-    given = given_fields(workload.data)
-    for name in dict.fromkeys(name for names in _COLUMNS.values() for name in names):
-        if given.get(name) is None:
-            continue
-        path = f"workload.data.{name}"
-        if _is_builtin(workload.data):
-            yield Issue(path, "built-in data have no columns to choose", given[name])
-        elif name not in _COLUMNS[workload.task]:
-            yield Issue(
-                path,
-                f"is not read for task {workload.task}",
-                given[name],
-                ", ".join(_COLUMNS[workload.task]),
-            )
-
-
-def _builtin_model(name: str) -> Iterator[Issue]:
-    kind, _, known = name.partition(":")
-    if kind == "builtin" and known not in BUILTIN_MODELS:
-        message = f"there is no such model{did_you_mean(known, BUILTIN_MODELS)}"
-        allowed = ", ".join(f"builtin:{other}" for other in BUILTIN_MODELS)
-        yield Issue("workload.model.pretrained", message, name, allowed)
-
-
-def _windows(workload: TextWorkload) -> Iterator[Issue]:
-    """A window has room for the question and for more of the context than is shared."""
-    if not isinstance(workload, QuestionAnswering):
-        return
-    longest = workload.data.max_length // 2 - 4
-    if longest < 0:
-        yield Issue(
-            "workload.data.max_length", "leaves no room for a context",
-            workload.data.max_length, "at least 8",
-        )  # fmt: skip
-    elif workload.stride > longest:
-        yield Issue(
-            "workload.stride",
-            f"two windows of max_length {workload.data.max_length} cannot share so much",
-            workload.stride,
-            f"at most {longest}",
-        )
-
-
-def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
-    """Subwords that drop blanks can be read but not written."""
-    data = workload.data
-    if data.tokenizer == "subwords" and workload.task in ("causal_lm", "seq2seq"):
-        yield Issue(
-            "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
-            data.tokenizer, "characters, a folder or a hub name",
-        )  # fmt: skip
-    if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
-        yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
-
-
-def _writing(workload: TextWorkload) -> Iterator[Issue]:
-    """Packed texts have no prompts, and answers are written to prompts."""
-    if not isinstance(workload, CausalLm):
-        return
-    has_prompts = (
-        workload.data.prompt_column is not None
-        or workload.data.source == "builtin:grapheme_to_phoneme"
-    )
-    if workload.packing and has_prompts:
-        yield Issue(
-            "workload.packing", "a prompt and its answer stay an example of their own",
-            workload.packing, "false",
-        )  # fmt: skip
-    if workload.generation is not None and not has_prompts:
-        yield Issue("workload.generation", "needs data with prompts: give prompt_column")
-
-
-def _is_builtin(data: DataSpec) -> bool:
-    return (data.source or "").startswith("builtin:")
-
-
-def _files(workload: TextWorkload) -> Iterator[Issue]:
-    files = workload.data.files
-    if files is None:
-        return
-    for split in ("train", "validation", "test"):
-        name: str | None = getattr(files, split)
-        if name is None:
-            continue
-        path = f"workload.data.files.{split}"
-        suffix = Path(name).suffix
-        if suffix not in DATA_SUFFIXES:
-            yield Issue(path, "is of an unknown kind", name, f"*{', *'.join(DATA_SUFFIXES)}")
-        elif suffix == ".txt" and workload.task == "text_classification":
-            yield Issue(path, "has no labels", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
-        elif suffix == ".txt" and workload.task == "seq2seq":
-            yield Issue(path, "has no targets", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
-        elif suffix in (".csv", ".txt") and workload.task in _WITH_LISTS:
-            yield Issue(path, "cannot hold lists", name, f"*{', *'.join(DATA_SUFFIXES[1:-1])}")
-        if problem := _unreadable(name):
-            yield Issue(path, problem, name)
-
-
-_WITH_LISTS: Final = ("token_classification", "question_answering")
-"""The tasks with a column of lists."""
-
-
-def _unreadable(name: str) -> str | None:
-    """What keeps a local file from being read, relative to the working directory."""
-    file = Path(name)
-    try:
-        if not file.exists():
-            return f"there is no such file in {Path.cwd()}"
-        if not file.is_file():
-            return "is not a file"
-        if not access(file, R_OK):
-            return "may not be read"
-        return None if file.stat().st_size else "is empty"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
-def _folder(path: str, name: str) -> Iterator[Issue]:
-    """A name that can only be a folder must be one; any other may be a hub's."""
-    if name.startswith(("/", "./", "../", "~")) and not _holds(Path.is_dir, name):
-        yield Issue(path, "there is no such folder", name)
-
-
-def _storage(spec: StudySpec) -> Iterator[Issue]:
-    storage = spec.storage
-    if storage is None:
-        return
-    if spec.storage_url is not None:
-        if problem := _unusable(spec.storage_url):
-            yield Issue("storage", problem, storage, "a folder, or a URL that fsspec can write")
-    elif "\0" in storage:
-        yield Issue("storage", "must be the path of a folder", storage)
-    elif _holds(Path.is_file, spec.storage_path):
-        yield Issue("storage", "is a file; must be the path of a folder", storage)
-
-
-def _unusable(url: str) -> str | None:
-    """What keeps fsspec from a URL: an unknown protocol, or one whose package is missing."""
-    import fsspec  # pyright: ignore[reportMissingTypeStubs]
-
-    try:
-        fsspec.get_filesystem_class(url.partition("://")[0])  # pyright: ignore[reportUnknownMemberType]
-    except (ValueError, ImportError) as error:
-        return first_line(error)
-    return None
-
-
-def _holds(test: Callable[[Path], bool], name: str) -> bool:
-    """What a test says of a path; False for one that the file system refuses."""
-    try:
-        return test(Path(name))
-    except OSError:
-        return False
-
-
 _RECIPE_SECTIONS: Final = ("scientific", "nuisance", "fixed", "cell_recipes")
 
 CHECKS: Final[dict[Check, frozenset[str]]] = {
     _cell_count: frozenset({"scientific"}),
-    _data: frozenset({"workload"}),
+    data_issues: frozenset({"workload"}),
     _one_section: frozenset(_RECIPE_SECTIONS),
     _batch_sizes: frozenset({*_RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
     _batch_ramp: frozenset({*_RECIPE_SECTIONS, "budget", "target"}),
@@ -1109,6 +899,6 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
-    _storage: frozenset({"name", "storage"}),
+    storage_issues: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -11,6 +11,8 @@ from scaling.plan import print_plan
 from scaling.space import Facts, split_of
 from scaling.study_file import read_study
 from scaling.training import footprint as footprint_module
+from scaling.training import timing
+from scaling.training.timing import Speed
 
 STUDY = Path(__file__).parents[1] / "studies/lr_vs_batch.yaml"
 
@@ -66,14 +68,48 @@ def minutes(text: str) -> float:
     return float(text.partition("time: about ")[2].partition(" min")[0])
 
 
-def test_plan_has_a_time_that_grows_with_the_trials_and_the_budget() -> None:
-    changes = ("scientific.global_batch_size=[8, 32]", "transfer=null", "confirm=null")
-    one = minutes(plan(*changes, "search.trials_per_cell=20"))
-    assert one > 0
-    longer = plan(
-        *changes, "search.trials_per_cell=60", "budget.examples=20000", "resources.max_slots=1"
+# 2 ms an example of a step and nothing else; 1 ms an evaluated example.
+SPEED = Speed(shares=(1, 512), step_seconds=(0.002, 1.024), evaluated_seconds=0.001)
+FEW = (
+    "scientific.global_batch_size=[8, 32]", "transfer=null", "confirm=null",
+    "evaluation.num_examples=100", "evaluation.every_examples=5008", "search.trials_per_cell=60",
+)  # fmt: skip
+
+
+@pytest.fixture
+def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "study_speed", lambda *_: SPEED)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_the_time_is_that_of_all_steps_and_evaluations() -> None:
+    text = plan(*FEW)
+    assert "2 trials at once" in text
+    # 1,250 steps of 8 and 313 of 32; evaluated at the start, halfway and at the end.
+    examples = 1250 * 8 + 313 * 32
+    evaluated = (3 * 200 + 100) + (3 * 200 + 100)
+    seconds = 60 * (0.002 * examples + 0.001 * evaluated) / 2
+    assert minutes(text) == pytest.approx(seconds / 60, rel=0.02)
+    assert minutes(plan(*FEW, "resources.max_slots=1", "search.trials_per_cell=30")) == (
+        pytest.approx(seconds / 60, rel=0.02)
     )
-    assert minutes(longer) > 3 * one
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_the_time_of_branches_is_that_of_their_own_runs() -> None:
+    branch = (
+        "{base_batch_size: 32, at_examples: [512], multiples: [1, 2], window_examples: 512, "
+        "num_seeds: 200}"
+    )
+    more = minutes(plan(*FEW, f"branch={branch}")) - minutes(plan(*FEW))
+    # 400 runs of 1,024 examples, evaluated at the start and at the end.
+    seconds = 400 * (0.002 * 1024 + 0.001 * (2 * 200 + 100)) / 2
+    assert more == pytest.approx(seconds / 60, rel=0.02)
+
+
+def test_a_plan_has_a_time_as_it_is() -> None:
+    assert minutes(plan(*FEW)) > 0
 
 
 def test_a_time_that_cannot_be_known_is_not_guessed() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from scaling.batching import BatchRamp
+from scaling.branching import branch_work
 from scaling.records import Recipe
 from scaling.space import (
     Cell,
@@ -76,7 +77,34 @@ def trial_seconds(
     num_steps = num_steps_of(spec, ramp, facts)
     if num_steps is None:
         return spec.budget.seconds or 0.0
-    world_size = world_size_of(spec, global_batch_size, facts)
+    return _run_seconds(
+        spec, task, speed, ramp, num_steps, world_size_of(spec, global_batch_size, facts)
+    )
+
+
+def branch_seconds(spec: StudySpec, facts: Facts, task: Task, speed: Speed) -> float:
+    """All trials of the branch phase, as if their batch did not grow, which is the slowest."""
+    return sum(
+        _run_seconds(
+            spec,
+            task,
+            speed,
+            BatchRamp(batch),
+            examples // batch,
+            world_size_of(spec, batch, facts),
+        )
+        for batch, examples in (branch_work(spec.branch) if spec.branch else ())
+    )
+
+
+def _run_seconds(
+    spec: StudySpec,
+    task: Task,
+    speed: Speed,
+    ramp: BatchRamp,
+    num_steps: int,
+    world_size: int,
+) -> float:
     training = sum(speed.step(size / world_size) for size in _sizes(ramp, num_steps))
     along = sum(task.num_evaluated(split) for split in task.splits if split != "test")
     once = task.num_evaluated("test") if "test" in task.splits else 0

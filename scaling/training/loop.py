@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from scaling.spec import Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
-from scaling.training.checkpoint import State, newest
+from scaling.training.checkpoint import CheckpointStore, State, newest
 from scaling.training.clipping import Clipping
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
@@ -35,10 +36,10 @@ from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel import Workers, data_parallel, release_memory
 from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.sharding import (
+    own_part,
     placed_model_state,
     placed_optimizer_state,
     trained_state,
-    whole,
 )
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.weight_average import WeightAverage
@@ -327,28 +328,42 @@ class _Run:
         if store is None:
             return
         per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
-        state = self._state(per_worker)  # on all workers: gathering sharded tensors takes them all
-        if self.workers.rank != 0:
-            return
-        try:
-            store.save(self.progress.step, state)
-        except OSError as error:
-            incident = {"kind": "checkpoint_failed", "cause": error.strerror or first_line(error)}
-            if incident not in self.incidents:
+        together = self.workers.agree(uuid.uuid4().hex)
+        state = self._state(per_worker) | {"written_together": together}
+        rank = self.workers.rank
+        # Weights that are cut among the workers never come together: each writes what it holds.
+        failure = None
+        if self._saves_in_parts:
+            own = self._failure_of_saving(store, state) if rank else None
+            failure = next(filter(None, self.workers.gather(own)), None)
+        if rank == 0:
+            failure = failure or self._failure_of_saving(store, state)
+            incident = {"kind": "checkpoint_failed", "cause": failure}
+            if failure is not None and incident not in self.incidents:
                 self.note(incident)
 
+    def _failure_of_saving(self, store: CheckpointStore, state: State) -> str | None:
+        try:
+            store.save(self.progress.step, state, self.workers.rank)
+        except OSError as error:
+            return error.strerror or first_line(error)
+        return None
+
+    @property
+    def _saves_in_parts(self) -> bool:
+        return self.recipe.strategy == "fsdp" and self.workers.world_size > 1
+
     def _state(self, per_worker: Sequence[NDArray[np.float64]]) -> State:
-        """Everything that a checkpoint holds, whole on the first worker."""
-        keeps = self.workers.rank == 0
+        """What this worker holds of everything that a checkpoint needs."""
         average = self.average.state() if self.average is not None else None
         return {
             "recipe": self._identity(),
             "micro_batch_size": self.gradient.micro_batch_size,
-            "model": whole(trained_state(self.model), keeps=keeps),
-            "optimizer": whole(self.optimizer.state_dict(), keeps=keeps),
+            "model": own_part(trained_state(self.model)),
+            "optimizer": own_part(self.optimizer.state_dict()),
             "loss_scale": self.gradient.loss_scale.state(),
             "clipping": self.clipping.state(),
-            "weight_average": whole(average, keeps=keeps),
+            "weight_average": own_part(average),
             "cadence_last_step": self.cadence.last_step,
             "progress": self.progress.state(),
             "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
@@ -359,7 +374,8 @@ class _Run:
     def goes_on_from_checkpoint(self) -> bool:
         """Take up the newest checkpoint of this recipe; False where there is none."""
         store = self.supervision.checkpoints
-        state = newest(store, self.workers) if store is not None else None
+        in_parts = self._saves_in_parts
+        state = newest(store, self.workers, in_parts=in_parts) if store is not None else None
         if state is None or state["recipe"] != self._identity():
             return False
         self._restore(state)

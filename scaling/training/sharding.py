@@ -1,4 +1,4 @@
-"""Weights that are cut among the workers (fsdp): whole for a while, in a checkpoint, and back.
+"""Weights that are cut among the workers (fsdp): whole for a while, in checkpoints, and back.
 
 Everything here leaves plain tensors and unsharded models as they are, so that callers need not
 ask which strategy they run under.
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -36,31 +36,33 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             module.set_reshard_after_forward(module is not model, recurse=False)
 
 
-def whole(value: T, *, keeps: bool) -> T:
-    """The same with every sharded tensor gathered; called by all workers alike.
+def own_part(value: T) -> T:
+    """The same with this worker's part in place of every tensor that is cut.
 
     Args:
         value: Tensors in mappings and lists.
-        keeps: Whether this worker wants them; the others get empty tensors in their place.
     """
     result: Any = value
     if isinstance(value, DTensor):
-        full = value.full_tensor()
-        result = full.detach().cpu() if keeps else torch.empty(0)
+        result = value.to_local().detach()
     elif isinstance(value, Mapping):
-        result = {name: whole(item, keeps=keeps) for name, item in value.items()}
+        result = {name: own_part(item) for name, item in value.items()}
     elif isinstance(value, list):
-        result = [whole(item, keeps=keeps) for item in value]
+        result = [own_part(item) for item in value]
     return result
 
 
 def placed(saved: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` holds it: this worker's part of it where `like` is sharded."""
+    """What `own_part` gave of a tensor, as `like` holds it."""
     if not isinstance(like, DTensor):
         return saved
-    # Every worker has read the same checkpoint, so nothing has to be sent.
-    return distribute_tensor(
-        saved.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    return DTensor.from_local(
+        saved.to(like.device),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
     )
 
 
@@ -75,7 +77,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def placed_model_state(saved: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What `trained_state` gave, whole, for `load_state_dict`."""
+    """This worker's part of `trained_state`, for `load_state_dict`."""
     held = model.state_dict()
     return held | {name: placed(value, held[name]) for name, value in saved.items()}
 
@@ -83,12 +85,12 @@ def placed_model_state(saved: Mapping[str, Tensor], model: nn.Module) -> dict[st
 def placed_optimizer_state(
     saved: Mapping[str, Any], optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """A whole optimizer's state for `load_state_dict`: moments lie where their weights do."""
+    """This worker's part for `load_state_dict`: moments lie where their weights do."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state = {
         number: {
             name: placed(value, weights[number])
-            if isinstance(value, Tensor) and value.shape == weights[number].shape
+            if isinstance(value, Tensor) and value.shape == own_part(weights[number]).shape
             else value
             for name, value in moments.items()
         }

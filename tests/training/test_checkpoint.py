@@ -160,8 +160,8 @@ def test_an_unreadable_checkpoint_is_passed_over(cut: str, tmp_path: Path) -> No
     newest = tmp_path / "step-000000000002.pt"
     newest.write_bytes(newest.read_bytes()[:500] if cut == "truncated" else b"no")
     task = prepare_task(quadratic(num_chains=3), EVALUATION)
-    assert store.read(newest.name) is None
-    first = store.read("step-000000000001.pt")
+    assert store.read(2) is None
+    first = store.read(1)
     assert first is not None
     assert first["step"] == 1
     # One of another recipe is not gone on from.
@@ -176,18 +176,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
     (tmp_path / "here/step-000000000002.pt").mkdir()
     with pytest.raises(OSError, match="directory"):
         store.save(2, {"step": 2})
-    assert store.read("step-000000000001.pt") == {"step": 1}
+    assert store.read(1) == {"step": 1}
     assert not list((tmp_path / "here").glob(".*"))
 
 
 def test_checkpoints_under_a_url() -> None:
     url = "memory://studies/one/trial"
     store = CheckpointStore(url, keep=2)
-    assert store.names() == []
+    assert store.steps() == []
     for step in range(4):
         store.save(step, {"step": step})
-    assert store.names() == ["step-000000000002.pt", "step-000000000003.pt"]
-    assert store.read("step-000000000003.pt") == {"step": 3}
+    assert store.steps() == [2, 3]
+    assert store.read(3) == {"step": 3}
     remove_checkpoints(url)
     assert not fsspec.filesystem("memory").exists("/studies/one/trial")
     remove_checkpoints(url)
@@ -200,7 +200,7 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
     store = CheckpointStore(str(tmp_path), keep=1)
     store.save(1, {"step": Harm()})
-    assert store.read(store.names()[0]) is None
+    assert store.read(1) is None
     assert not (tmp_path / "harm").exists()
 
 

@@ -128,7 +128,7 @@ def test_a_checkpoint_and_the_record_hold_what_is_trained(
     _, measured = run(task, how, supervision)
     assert measured[-1].num_trained_parameters == num_trained
     assert measured[-1].num_parameters == sum(p.numel() for p in model.parameters())
-    state = store.read(store.names()[-1])
+    state = store.read(store.steps()[-1])
     assert state is not None
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert trained_names(model) <= state["model"].keys()

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from scaling.spec import Evaluation
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module
+from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.parallel import Workers
 from scaling.training.supervision import Supervision
 from tests.recipes import part_of_speech, pronunciation, recipe
@@ -57,7 +58,29 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         starts, measurements, _ = paused_often(task, how, f"{folder}/{name}", EVALUATION, workers)
         assert starts > 2
         assert without_time(measurements) == without_time(expected)
+        check_parts(f"{folder}/{name}", measurements[-1].num_trained_parameters, workers)
     torch.distributed.destroy_process_group()
+
+
+def check_parts(folder: str, num_trained: float | None, workers: Workers) -> None:
+    """Each worker wrote half of the weights; parts of two attempts are not read as one."""
+    store = CheckpointStore(folder, keep=2)
+    assert num_trained is not None
+    older, newer = store.steps()
+    assert len(list(Path(folder).glob("*.pt"))) == 4
+    state = newest(store, workers, in_parts=True)
+    assert state is not None
+    held = sum(average.numel() for average in state["weight_average"]["average"])
+    assert 0.3 * num_trained < held < 0.7 * num_trained
+    assert workers.sum(held) == [num_trained]
+    if workers.rank == 1:
+        other = store.read(older, 1)
+        assert other is not None
+        store.save(newer, other, 1)
+    workers.sum(0.0)
+    state = newest(store, workers, in_parts=True)
+    assert state is not None
+    assert state["progress"]["step"] == older
 
 
 def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from coverage_case import Case, Flag, Reading
@@ -21,8 +21,10 @@ PLANTED_GAP = 0.2
 LOWEST_LR, HIGHEST_LR = 5e-5, 1e-1
 MIDDLE_LR = 2e-3
 SHAPES = ("quadratic", "steeper above", "cliff", "diverging")
+NO_COMMON_SHAPE = "no common shape"
+"""As real runs often are: losses that level off far below the best rate, and above it a cliff at
+one rate for all batches, so that no cell's basin is another's."""
 DESIGNS = ("quasi-random", "grid", "random")
-Shape = Literal["quadratic", "steeper above", "cliff", "diverging"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _cell(world: _World, batch: int, rng: np.random.Generator) -> list[TrialRow]
     rows: list[TrialRow] = []
     for place, rate in enumerate(_rates(world, rng)):
         distance = rate - world.plan.best_log_lr(batch)
-        excess, diverged = _excess(world, distance)
+        excess, diverged = _excess(world, rate, distance)
         # A setting costs what its distance from the best one, squared, is of the worst one's.
         settings = rng.random(len(world.plan.nuisances))
         excess += float(np.dot(world.plan.nuisances, settings**2))
@@ -132,9 +134,14 @@ def _rates(world: _World, rng: np.random.Generator) -> list[float]:
     return [low + (high - low) * float(share) for share in shares]
 
 
-def _excess(world: _World, distance: float) -> tuple[float, bool]:
-    """Loss above the best one at a distance from the best log rate, and whether it diverges."""
+def _excess(world: _World, rate: float, distance: float) -> tuple[float, bool]:
+    """Loss above the best one at a log rate and its distance from the best, and if it diverges."""
     bowl = world.curvature * distance**2
+    if world.shape == NO_COMMON_SHAPE:
+        if distance < 0:
+            return 2 * (1 - math.exp(-bowl)), False
+        cliff = world.plan.best_log_lr(max(world.plan.batches)) + 0.3
+        return 0.3 * bowl + 3 * max(0.0, rate - cliff) ** 2, False
     if world.shape == "steeper above":
         return (3 * bowl if distance > 0 else bowl), False
     if world.shape == "cliff" and distance > 1.5:
@@ -181,6 +188,11 @@ def rate_cases() -> list[Case]:
         for shape in SHAPES:
             plan = Plan(0.5, 1, num_rates, shape=shape)
             cases.append(_law_case(f"exponent 0.5, {num_rates} rates, 1 seed, {shape}", plan))
+        for num_seeds in (1, 3, 5):
+            plan = Plan(0.5, num_seeds, num_rates, shape=NO_COMMON_SHAPE)
+            cases.append(
+                _law_case(f"{NO_COMMON_SHAPE}, {num_rates} rates, {num_seeds} seeds", plan)
+            )
         for num_seeds in (3, 5):
             plan = Plan(None, num_seeds, num_rates, batches=SURGE_BATCHES)
             cases.append(_law_case(f"surge, {num_rates} rates, {num_seeds} seeds", plan))

@@ -110,7 +110,7 @@ class Basins:
 
     cells: tuple[Basin | None, ...]
     variance: float | None
-    degrees: int
+    degrees: float
     ratios: Array
     best: int
     is_shared: bool = True
@@ -156,10 +156,26 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     ratios = _PARABOLA if is_parabola else RATIOS
     used = _before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
     degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
+    grids, squares, ratios_fitted = _resolved(used, ratios, degrees)
+    if not is_parabola and _misfits(used, squares, noise):
+        return _each_by_itself(near, used, noise)
+    totals = np.sum([s.min(axis=1) for s in squares], axis=0) if used else np.zeros(1)
+    found = iter(zip(used, grids, squares, strict=True))
+    return Basins(
+        cells=tuple(None if points is None else _basin(*next(found)) for points in near),
+        variance=float(totals.min()) / degrees if degrees else None,
+        degrees=degrees,
+        ratios=ratios_fitted,
+        best=int(np.argmin(totals)),
+    )
+
+
+def _resolved(
+    used: Sequence[Points], ratios: Array, degrees: int
+) -> tuple[list[Array], list[Array], Array]:
+    """Each cell's candidate optima, its squares there, and the ratios, fine near the best fit."""
     grids = [_range(points) for points in used]
     squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
-    if not is_parabola and _misfits(squares, sum(len(p.x) for p in used), noise):
-        return _each_by_itself(near, used, noise)
     for _ in range(_ZOOMS if used else 0):
         totals = np.sum([s.min(axis=1) for s in squares], axis=0)
         best = int(np.argmin(totals))
@@ -167,23 +183,19 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
         grids = [_finer(g, s, best, worth) for g, s in zip(grids, squares, strict=True)]
         ratios = _finer_ratios(ratios, totals, worth)
         squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
-    totals = np.sum([s.min(axis=1) for s in squares], axis=0) if used else np.zeros(1)
-    found = iter(zip(used, grids, squares, strict=True))
-    return Basins(
-        cells=tuple(None if points is None else _basin(*next(found)) for points in near),
-        variance=float(totals.min()) / degrees if degrees else None,
-        degrees=degrees,
-        ratios=ratios,
-        best=int(np.argmin(totals)),
-    )
+    return grids, squares, ratios
 
 
-def _misfits(squares: Sequence[Array], count: int, noise: SeedVariance | None) -> bool:
+def _misfits(used: Sequence[Points], squares: Sequence[Array], noise: SeedVariance | None) -> bool:
     """Whether F tests refuse one asymmetry for all cells, or the parabolas altogether."""
-    num_cells = len(squares)
-    shared = float(np.sum([s.min(axis=1) for s in squares], axis=0).min())
-    alone = sum(float(s.min()) for s in squares)
+    num_cells, count = len(used), sum(len(points.x) for points in used)
     spare, spare_alone = count - 3 * num_cells - 1, count - 4 * num_cells
+    shared = float(np.sum([s.min(axis=1) for s in squares], axis=0).min())
+    alone = 0.0
+    for points in used:
+        _, [own], _ = _resolved([points], RATIOS, len(points.x) - 4)
+        alone += float(own.min())
+    alone = min(alone, shared)
     tails = [1.0]
     if noise is not None and noise.variance > 0 and spare > 0:
         tails.append(_f_tail(shared / spare / noise.variance, spare, noise.degrees))
@@ -193,7 +205,7 @@ def _misfits(squares: Sequence[Array], count: int, noise: SeedVariance | None) -
     return min(tails) < _MISFIT_LEVEL
 
 
-def _f_tail(ratio: float, above: int, below: int) -> float:
+def _f_tail(ratio: float, above: int, below: float) -> float:
     return float(fdtrc(above, below, max(ratio, 0.0)))  # pyright: ignore -- scipy ships no types
 
 

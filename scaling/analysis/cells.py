@@ -156,9 +156,11 @@ def _whole_run(rows: Sequence[TrialRow]) -> Estimate:
 
 def _objective_noise(sweep: Sweep) -> float | None:
     """Standard deviation of the search's objective over seeds of one recipe, over all cells."""
-    groups: list[list[float]] = []
+    groups: list[dict[int, float]] = []
     for cell in sweep.cells:
         rows = sweep.rows_of(cell, "confirm")
-        groups.append([row.objective for row in rows if row.objective is not None])
+        seeds = (-place if row.seed is None else row.seed for place, row in enumerate(rows, 1))
+        known = zip(seeds, (row.objective for row in rows), strict=True)
+        groups.append({seed: value for seed, value in known if value is not None})
     found = seed_variance(groups)
     return None if found is None else math.sqrt(found.variance)

@@ -112,17 +112,14 @@ def fit_tradeoff(
     bend, edge = lowest(squares, low, high)
     smallest = float(squares(np.array([bend]))[0])
     error = scatter.error(smallest, parameters=2)
-    region = seeds_only = (low, high)
+    region = (low, high)
     if error is not None:
         region = _region(squares, bend, smallest + error.allowance, low, high)
-    if scatter.degrees > 0:
-        limit = smallest + scatter.seeds_error.allowance
-        seeds_only = _region(squares, bend, limit, low, high)
     common = TradeoffFit(
         num_batches=count,
         num_trials=len(steps),
         bounds=(_inside(region[0], low), _inside(region[1], high)),
-        seeds_interval=_closed(seeds_only, low, high) if scatter.degrees > 0 else None,
+        seeds_interval=_seeds_interval(scatter, bend) if edge is None else None,
         rms_misfit=math.sqrt(smallest / len(steps)),
         misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
     )
@@ -159,6 +156,28 @@ def _curve(scatter: Scatter, log_critical: Array) -> _Curve:
     height = (residual * scatter.counts).sum(axis=1) / scatter.counts.sum()
     squares = (scatter.counts * (residual - height[:, None]) ** 2).sum(axis=1)
     return _Curve(squares, height)
+
+
+def _seeds_interval(scatter: Scatter, bend: float) -> Interval | None:
+    """Of the best curve's bend, by how it moves with each batch size's mean log steps.
+
+    The bend is where the squares' slope is zero; what moves it is that slope's own derivatives,
+    with the residuals in them, since the curve need not fit.
+    """
+    share = 1 / (1 + scatter.groups / math.exp(bend))  # derivative of the shape by the bend
+    weight = scatter.counts / scatter.counts.sum()
+    steeper = share - (weight * share).sum()
+    shape = np.log1p(math.exp(bend) / scatter.groups)
+    residual = scatter.means - shape
+    residual -= (weight * residual).sum()
+    curvature = float((weight * (steeper**2 - residual * share * (1 - share))).sum())
+    if curvature <= 0:
+        return None
+    error = scatter.error_by_seeds(weight * steeper / curvature)
+    if error is None:
+        return None
+    half = math.sqrt(error.allowance)
+    return math.exp(bend - half), math.exp(bend + half)
 
 
 def _region(

@@ -91,6 +91,9 @@ class LrScaling:
         scatter: How many times the optima scatter about the power, in variance, over what the
             noise of the trials explains; near 1 when a power is enough. None where unknown.
         middle: (batch, best rate) on the fitted power, at the geometric mean of the batches.
+        has_common_shape: False where no shape of the basin fits all cells, so that the best rates
+            are bounded by clear rises instead.
+        is_shape_checked: Whether replicates could have refused the common shape.
     """
 
     exponent: Estimate
@@ -100,6 +103,8 @@ class LrScaling:
     surge: Surge = Surge()
     scatter: float | None = None
     middle: tuple[float, float] | None = None
+    has_common_shape: bool = True
+    is_shape_checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,13 @@ def lr_scaling(
     middle = (math.exp(float(logs.mean())), math.exp(fit.level))
     scale = _scale(fit)
     if scale is None or len(set(sizes)) < _FEWEST_FOR_INTERVAL:
-        return LrScaling(Estimate(fit.value, None, len(sizes)), sizes, middle=middle)
+        return LrScaling(
+            Estimate(fit.value, None, len(sizes)),
+            sizes,
+            middle=middle,
+            has_common_shape=basins.is_shared,
+            is_shape_checked=noise is not None,
+        )
     interval = _interval(fit, scale)
     return LrScaling(
         Estimate(fit.value, interval, len(sizes)),
@@ -210,6 +221,8 @@ def lr_scaling(
         surge=_surge(sizes, fit, scale),
         scatter=scale.scatter,
         middle=middle,
+        has_common_shape=basins.is_shared,
+        is_shape_checked=noise is not None,
     )
 
 

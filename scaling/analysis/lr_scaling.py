@@ -95,12 +95,12 @@ def loss_noise(rows: Sequence[TrialRow]) -> SeedVariance | None:
     searched = [row for row in rows if row.phase == "search"]
     if {name for row in searched for name in row.choices} - {"peak_lr", "base_lr"}:
         return None
-    groups: dict[tuple[object, ...], list[float]] = {}
+    groups: dict[tuple[object, ...], dict[int, float]] = {}
     for row in rows:
         if row.phase in ("search", "confirm") and row.status == "done" and row.peak_lr:
             key = (row.phase, *sorted(row.cell.items()), row.peak_lr, row.global_batch_size)
             if row.validation_loss is not None and row.seed is not None:
-                groups.setdefault(key, []).append(row.validation_loss)
+                groups.setdefault(key, {})[row.seed] = row.validation_loss
     return seed_variance(list(groups.values()))
 
 

@@ -30,7 +30,7 @@ class ErrorVariance:
     """
 
     variance: float
-    degrees: int
+    degrees: float
     misfit: bool = False
 
     @property
@@ -52,6 +52,8 @@ class Scatter:
         degrees: Of freedom of `squares`; zero without replicates.
         shared_stderr: Standard error of all means together from what a seed shares over groups.
         num_seeds: Of groups that share something; 0 for others.
+        deviations: Of each group's values from its mean, by seed where `is_paired`.
+        is_paired: Whether every group has each seed once.
     """
 
     groups: Array
@@ -61,11 +63,37 @@ class Scatter:
     degrees: int
     shared_stderr: float
     num_seeds: int
+    deviations: tuple[Array, ...]
+    is_paired: bool
 
-    @property
-    def seeds_error(self) -> ErrorVariance:
-        """From the replicates alone; there must be some."""
-        return ErrorVariance(self.squares / self.degrees, self.degrees)
+    def error_by_seeds(self, influence: Array) -> ErrorVariance | None:
+        """Of a value that moves with each group's mean by so much, from the replicates alone.
+
+        Where every seed ran in every group, each seed gives one such value, whatever its groups
+        share. Else groups count by themselves, each with the variance of its own replicates.
+
+        Args:
+            influence: Change of the value with each group's mean.
+
+        Returns:
+            None where a group has no replicate.
+
+        Source: an estimate that need not fit, White 1982 (Econometrica 50); degrees of freedom,
+            Satterthwaite 1946.
+        """
+        if self.counts.min() < 2:
+            return None
+        if self.is_paired:
+            each = influence @ np.stack(self.deviations)
+            spare = len(each) - 1
+            return ErrorVariance(float((each**2).sum()) / spare / len(each), spare)
+        parts = [
+            float(weight**2 * (own**2).sum()) / (len(own) - 1) / len(own)
+            for weight, own in zip(influence, self.deviations, strict=True)
+        ]
+        total = sum(parts)
+        below = sum(v**2 / (len(own) - 1) for v, own in zip(parts, self.deviations, strict=True))
+        return ErrorVariance(total, total**2 / below if below > 0 else 1.0)
 
     @property
     def shared_allowance(self) -> float:
@@ -114,8 +142,10 @@ def scatter_of(
     residuals = values - means[places]
     squares, degrees = float((residuals**2).sum()), len(values) - len(labels)
     paired = _paired(places, seeds, len(labels))
+    order = np.arange(len(values)) if paired is None else np.argsort(paired, kind="stable")
+    apart = tuple(residuals[order][places[order] == group] for group in range(len(labels)))
     if paired is None:
-        return Scatter(labels, means, counts, squares, degrees, 0.0, 0)
+        return Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, is_paired=False)
     num_seeds = int(paired.max()) + 1
     # two-way analysis of variance: a seed's mean residual is what its groups share
     by_seed = np.bincount(paired, weights=residuals) / len(labels)
@@ -126,8 +156,9 @@ def scatter_of(
     ratio = between / (num_seeds - 1) / (within / own) if within > 0 else math.inf
     chance = float(fdtrc(num_seeds - 1, own, ratio))  # pyright: ignore -- no types
     if excess <= 0 or chance >= _SHARES_SOMETHING:
-        return Scatter(labels, means, counts, squares, degrees, 0.0, 0)
-    return Scatter(labels, means, counts, within, own, math.sqrt(excess / len(values)), num_seeds)
+        return Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, is_paired=True)
+    shared = math.sqrt(excess / len(values))
+    return Scatter(labels, means, counts, within, own, shared, num_seeds, apart, is_paired=True)
 
 
 def _paired(

@@ -107,6 +107,8 @@ def _law(scaling: LrScaling) -> dict[str, Any]:
     """The tests of the reference exponents, and the law that turns."""
     surge = scaling.surge
     return {
+        "has_common_shape": scaling.has_common_shape,
+        "is_shape_checked": scaling.is_shape_checked,
         "evidence": [
             {
                 "exponent": entry.exponent,

@@ -5,7 +5,7 @@ Seeds are few, so means get Student's t: a percentile bootstrap over 2, 3, 5 or 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
@@ -138,13 +138,30 @@ class SeedVariance:
     """
 
     variance: float
-    degrees: int
+    degrees: float
 
 
-def seed_variance(groups: Sequence[Sequence[float]]) -> SeedVariance | None:
-    """Pooled over groups of replicates; None where no group has two."""
+def seed_variance(groups: Sequence[Mapping[int, float]]) -> SeedVariance | None:
+    """Pooled over groups of replicates; None where no group has two.
+
+    Seeds that all groups share (one order of the data at every batch size) may move all of them
+    alike, and then C groups know hardly more than one. With a correlation rho between groups,
+    estimated from the means over groups, the degrees of freedom are divided by
+    1 + (C - 1) rho^2 (Satterthwaite 1946, with the covariance of sample variances, 2 cov^2 / df).
+
+    Args:
+        groups: For each recipe its value by seed.
+    """
     several = [group for group in groups if len(group) > 1]
     degrees = sum(len(group) - 1 for group in several)
     if degrees == 0:
         return None
-    return SeedVariance(sum((len(g) - 1) * variance(g) for g in several) / degrees, degrees)
+    pooled = sum((len(g) - 1) * variance(g.values()) for g in several) / degrees
+    shared = set(several[0]).intersection(*several)
+    count = len(several)
+    if count < 2 or len(shared) < 2 or pooled == 0:
+        return SeedVariance(pooled, degrees)
+    means = [fmean(group[seed] for group in several) for seed in shared]
+    correlation = (count * variance(means) / pooled - 1) / (count - 1)
+    correlation = min(max(correlation, 0.0), 1.0)
+    return SeedVariance(pooled, degrees / (1 + (count - 1) * correlation**2))

@@ -10,6 +10,7 @@ from scaling.analysis.branched import branched_words
 from scaling.analysis.cells import CellResult
 from scaling.analysis.extension import extension_lines
 from scaling.analysis.findings import Findings
+from scaling.analysis.lr_exponent import LrScaling
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
 from scaling.analysis.wording import DASH, between, counted, number, rate
@@ -224,6 +225,7 @@ def law_words(findings: Findings) -> str:
         "this one: from 8 fairly strong evidence, from 32 strong. Three tests were made, so the "
         "second p-value counts them together (Holm). An exponent that is not excluded is not shown."
     ]
+    parts.append(_shape_words(scaling))
     if scaling.scatter is not None and scaling.scatter > _SCATTERED:
         parts.append(
             f"The optima scatter about the power {number(scaling.scatter, 2)} times as much (in "
@@ -242,6 +244,20 @@ def law_words(findings: Findings) -> str:
         reason = surge.note or "the data are not 8 times likelier under it than under the power"
         parts.append(f"A law that turns (surge) is not preferred: {reason}.")
     return " ".join(parts)
+
+
+def _shape_words(scaling: LrScaling) -> str:
+    if not scaling.has_common_shape:
+        return (
+            "No one shape of loss against rate fits all cells, so each best rate is only bounded, "
+            "by the nearest rates with clearly higher losses."
+        )
+    if scaling.is_shape_checked:
+        return "Replicates do not refuse one shape of loss against rate for all cells."
+    return (
+        "The interval takes loss against rate to have one shape in all cells. Without replicates "
+        "nothing checks that, and where it is not so the interval is too narrow."
+    )
 
 
 def regret_table(findings: Findings) -> Table | None:

@@ -1,17 +1,19 @@
 """Planted optima and exponents come back within their intervals."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from numpy.random import default_rng
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.lr_exponent import lr_scaling
-from scaling.analysis.lr_scaling import lr_curve, lr_curves
+from scaling.analysis.lr_scaling import basins_of, lr_curve, lr_curves
 from scaling.analysis.rows import TrialRow, sweep_of
 from scaling.analysis.uncertainty import SeedVariance
 from scaling.records import StudyRecord
-from tests.analysis.synthetic import Truth, search, spec
+from scaling.report.content import law_words
+from tests.analysis.synthetic import Truth, search, spec, study
 
 
 def rows(points: list[tuple[float, float | None]]) -> list[TrialRow]:
@@ -220,3 +222,34 @@ def test_where_no_common_shape_fits_the_nearest_clear_rises_bound_the_optimum() 
                 within += curve.interval[0] <= best <= curve.interval[1]
     assert total > 200
     assert within >= 0.85 * total
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-2])
+def test_a_common_shape_is_seldom_refused(noise: float) -> None:
+    """Two tests at 5% each; however small the noise, parabolas are parabolas."""
+    refused = 0
+    for seed in range(60):
+        rng = default_rng(seed)
+        cells = [
+            [
+                (lr, 1 + 0.1 * math.log(lr / best) ** 2 + noise * float(rng.standard_normal()))
+                for lr in sorted(10 ** rng.uniform(-4.3, -1, 12))
+            ]
+            for best in (1e-3, 2e-3, 4e-3, 8e-3)
+        ]
+        curves = lr_curves([rows(points) for points in cells])
+        known = [curve for curve in curves if curve is not None]
+        replicated = SeedVariance(noise**2 * float(rng.chisquare(8)) / 8, 8)
+        refused += not basins_of(known, replicated).is_shared
+    assert refused <= 12
+
+
+def test_a_report_says_whether_one_shape_was_checked_and_fits() -> None:
+    fits = [analyse(sweep_of(study(seed=seed))).lr_scaling for seed in range(20)]
+    assert all(fit.is_shape_checked for fit in fits)
+    assert sum(fit.has_common_shape for fit in fits) >= 16
+    alone = replace(study(), spec=spec(confirm=None, transfer=None))
+    searched = tuple(trial for trial in alone.trials if trial.phase == "search")
+    unchecked = analyse(sweep_of(replace(alone, trials=searched)))
+    assert not unchecked.lr_scaling.is_shape_checked
+    assert "nothing checks that" in law_words(unchecked)

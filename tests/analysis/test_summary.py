@@ -40,7 +40,10 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     for cell in summary["cells"]:
         assert set(cell) >= CELL
         assert isinstance(cell["undertuned"], bool)
-    assert set(summary["lr_scaling"]) == {"exponent", "interval", "evidence", "surge", "regret"}
+    assert set(summary["lr_scaling"]) == {
+        "exponent", "interval", "has_common_shape", "is_shape_checked",
+        "evidence", "surge", "regret",
+    }  # fmt: skip
     for entries in summary["lr_scaling"]["regret"].values():
         for entry in entries:
             assert set(entry) == {

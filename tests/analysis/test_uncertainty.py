@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scaling.analysis.uncertainty import mean_estimate, ratio_of_means, t_quantile
+from scaling.analysis.uncertainty import mean_estimate, ratio_of_means, seed_variance, t_quantile
 
 
 @pytest.mark.parametrize(("degrees", "expected"), [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833)])
@@ -62,3 +62,17 @@ def test_ratio_needs_a_positive_denominator() -> None:
     assert ratio_of_means([1.0, 2.0], [-1.0, 0.5]).value is None
     assert ratio_of_means([], []).value is None
     assert ratio_of_means([6.0], [3.0]).value == 2.0
+
+
+def test_seeds_that_move_all_cells_alike_count_once() -> None:
+    effects = {1: -0.3, 2: 0.1, 3: 0.5}
+    cells = [{seed: level + effect for seed, effect in effects.items()} for level in range(4)]
+    rng = np.random.default_rng(3)
+    alike = seed_variance(cells)
+    assert alike is not None
+    assert alike.degrees == pytest.approx(2)
+    assert alike.variance == pytest.approx(0.16)
+    apart = seed_variance([dict(enumerate(values)) for values in rng.random((40, 3))])
+    assert apart is not None
+    assert apart.degrees > 60
+    assert apart.variance == pytest.approx(1 / 12, rel=0.3)

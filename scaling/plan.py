@@ -15,9 +15,11 @@ from scaling.space import (
     cell_name,
     cells,
     hyperparameters,
+    num_parts_of,
     num_steps_of,
     num_trials,
     split_of,
+    world_size_of,
 )
 from scaling.spec import NoisyQuadratic, Optimizer, StudySpec
 
@@ -70,17 +72,20 @@ def _task(spec: StudySpec) -> "Task | str":
         return "noisy_quadratic needs a few megabytes"
     from scaling.tasks.hub import is_on_hub
     from scaling.tasks.sources import DataError
-    from scaling.tasks.task import prepare_task
+    from scaling.tasks.task import prepare_task, require_trainable
 
     needs_data = spec.budget.measure in ("epochs", "tokens")
     if is_on_hub(spec.workload) and not needs_data:
         return "the data or the model are on a hub"
     try:
-        return prepare_task(spec.workload, spec.evaluation)
+        task = prepare_task(spec.workload, spec.evaluation)
     except DataError as error:
         if needs_data:
             raise
         return str(error)
+    if num_parts_of(spec) > 1:
+        require_trainable(task, spec.seed, num_parts=num_parts_of(spec))
+    return task
 
 
 def _facts(spec: StudySpec, task: "Task | str") -> Facts:
@@ -216,7 +221,7 @@ def _batch_table(spec: StudySpec, facts: Facts) -> Table:
             table.add_row(
                 cell_name(cell),
                 str(size),
-                str(split.world_size),
+                str(world_size_of(spec, size, facts)),
                 str(split.micro_batch_size),
                 str(split.grad_accum_steps),
                 "by time" if steps is None else str(steps),

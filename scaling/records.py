@@ -25,7 +25,7 @@ class Recipe:
     Attributes:
         seed: Of the initial weights, the data order and dropout.
         global_batch_size: Examples per optimizer step (of the first ones, where the batch
-            grows), `micro_batch_size × grad_accum_steps × world_size`.
+            grows), `micro_batch_size × grad_accum_steps × data_parallel_size`.
         batch_ramp_at_examples: Where the batch grows by `batch_ramp_factor`, in examples seen;
             empty where it does not. The micro-batch stays and accumulation grows.
         num_steps: Optimizer steps of the whole run; None when the budget is in seconds.
@@ -88,6 +88,11 @@ class Recipe:
     branch_multiple: int = 1
     branch_lr_factor: float = 1.0
     schedule_num_steps: int | None = None
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Workers that share a batch; under tp all of them compute the whole of it together."""
+        return 1 if self.strategy == "tp" else self.world_size
 
     @property
     def batch_ramp(self) -> BatchRamp:

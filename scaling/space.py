@@ -61,6 +61,17 @@ def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
     return facts.world_sizes.get(global_batch_size, 1) if num_workers == "auto" else num_workers
 
 
+def num_parts_of(spec: StudySpec) -> int:
+    """Workers that a model's matrices are cut among; 1 but under tp."""
+    num_workers = spec.resources.num_workers
+    return num_workers if spec.resources.strategy == "tp" and num_workers != "auto" else 1
+
+
+def data_parallel_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
+    """Workers that share a trial's batch; under tp all compute the whole of it together."""
+    return world_size_of(spec, global_batch_size, facts) // num_parts_of(spec)
+
+
 def split_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> BatchSplit:
     """How a trial's global batch is spread over its workers and their forwards.
 
@@ -70,7 +81,7 @@ def split_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> BatchSpli
     bound = spec.resources.micro_batch_size
     return split_batch(
         global_batch_size,
-        world_size=world_size_of(spec, global_batch_size, facts),
+        world_size=data_parallel_size_of(spec, global_batch_size, facts),
         micro_batch_size=facts.largest_micro_batch_size if bound == "auto" else bound,
     )
 
@@ -233,7 +244,7 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
         global_batch_size=batch,
         micro_batch_size=split.micro_batch_size,
         grad_accum_steps=split.grad_accum_steps,
-        world_size=split.world_size,
+        world_size=world_size_of(spec, batch, facts),
         batch_ramp_at_examples=ramp.at_examples,
         batch_ramp_factor=ramp.factor,
         num_steps=num_steps,

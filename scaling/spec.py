@@ -83,7 +83,7 @@ TaskName = Literal[
     "text_classification", "token_classification", "question_answering", "causal_lm", "seq2seq",
     "noisy_quadratic",
 ]  # fmt: skip
-Strategy = Literal["ddp", "fsdp"]
+Strategy = Literal["ddp", "fsdp", "tp"]
 Precision = Literal["fp32", "bf16", "fp16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
@@ -795,7 +795,8 @@ class Resources(Section):
     """What one trial runs on."""
 
     num_workers: PositiveInt | Literal["auto"] = 1
-    """Data-parallel workers a trial; auto: one, or more where that ends the study sooner."""
+    """Workers a trial, data-parallel but under strategy tp; auto: one, or more where that ends the
+    study sooner."""
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
@@ -805,7 +806,9 @@ class Resources(Section):
     that is faster."""
     strategy: Strategy = "ddp"
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
-    among the workers, for a model that does not fit into one."""
+    among the workers, for a model that does not fit into one; tp: the blocks' matrices are cut by
+    the architecture's own plan, and all workers compute every example together (no data-parallel
+    workers)."""
     precision: Precision = "fp32"
     """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
     scales the loss; a step whose gradient overflows is skipped and counted."""

@@ -458,7 +458,7 @@ def _ramp_fits(spec: StudySpec, place: _Place, *, every: bool) -> Iterator[Issue
 def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
     """A batch size is given, and every worker gets an equal share of it."""
     num_workers = spec.resources.num_workers
-    workers = 1 if num_workers == "auto" else num_workers
+    workers = 1 if num_workers == "auto" or spec.resources.strategy == "tp" else num_workers
     places = _places(spec, "global_batch_size", recipes=False)
     if not places:
         yield Issue(
@@ -766,19 +766,48 @@ _WHOLE: Final = {"adafactor", "muon"}
 
 def _sharded(spec: StudySpec) -> Iterator[Issue]:
     """What weights that are cut among the workers do not allow."""
-    if spec.resources.strategy != "fsdp":
+    strategy = spec.resources.strategy
+    if strategy == "ddp":
         return
     for place in _places(spec, "optimizer"):
         for optimizer in sorted(_WHOLE & set(place.values)):
             yield Issue(
-                place.path, "needs whole matrices, which strategy fsdp cuts among the workers",
+                place.path,
+                f"needs whole matrices, which strategy {strategy} cuts among the workers",
                 optimizer, "adamw, sgd, lion, lamb, lars",
             )  # fmt: skip
     if spec.evaluation.sharpness is not None:
         yield Issue(
-            "evaluation.sharpness", "needs whole weights, which strategy fsdp cuts",
+            "evaluation.sharpness", f"needs whole weights, which strategy {strategy} cuts",
             spec.evaluation.sharpness.model_dump(), "null",
         )  # fmt: skip
+    if strategy == "tp":
+        yield from _tensor_parallel(spec)
+
+
+def _tensor_parallel(spec: StudySpec) -> Iterator[Issue]:
+    """What workers that compute every example together do not allow."""
+    resources, workload = spec.resources, spec.workload
+    if isinstance(workload, NoisyQuadratic):
+        yield Issue("resources.strategy", "noisy_quadratic has no matrices to cut", "tp", "ddp")
+        return
+    if resources.num_workers == "auto":
+        yield Issue(
+            "resources.num_workers", "must be a number under strategy tp: a trial's workers share "
+            "one model", "auto",
+        )  # fmt: skip
+    if resources.compile:
+        yield Issue(
+            "resources.compile", "does not go with strategy tp", value=True, allowed="false"
+        )
+    for place in _places(spec, "dropout"):
+        if any(place.values):
+            yield Issue(
+                place.path, "would repeat its masks over the parts of strategy tp", place.value,
+                "0, null",
+            )  # fmt: skip
+    if isinstance(workload.model, Pretrained) and workload.model.lora is not None:
+        yield Issue("workload.model.lora", "does not go with strategy tp")
 
 
 def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:

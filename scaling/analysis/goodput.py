@@ -102,7 +102,9 @@ class _StepTimes:
         by_share: dict[float, list[float]] = {}
         for row in rows:
             world_size, step = _world_size(row), _seconds_per_step(row)
-            if world_size is not None and step is not None and not _grows(row):
+            # Workers under tp share every example, so other numbers of them do not follow.
+            shares_batch = row.recipe.get("strategy") != "tp"
+            if world_size and shares_batch and step is not None and not _grows(row):
                 by_share.setdefault(row.global_batch_size / world_size, []).append(step)
         shares = tuple(sorted(by_share))
         return cls(shares, tuple(median(by_share[share]) for share in shares))

@@ -165,7 +165,8 @@ class Footprint:
             optimizer: See `moments_of`.
             has_momentum: Of sgd.
             averages_weights: One more copy, and another while it is evaluated.
-            strategy: fsdp cuts weights, gradients and moments among the workers.
+            strategy: fsdp cuts weights, gradients and moments among the workers; tp those of the
+                blocks. Activations are counted whole, which under tp is too many.
             world_size: Workers.
             accumulates: Whether there are several forwards a step: fsdp then adds up whole
                 gradients and cuts them after the last one.
@@ -178,11 +179,15 @@ class Footprint:
             # A block and the next one are gathered to compute with, everything to evaluate.
             gathered = self.outside_blocks + 2 * self.largest_block
             workspace = max(workspace + gathered, self.parameters - activations)
-        held = self.parameters // shares
+        held, trained = self.parameters // shares, self.trained // shares
+        gradients = self.trained if accumulates else trained
+        if strategy == "tp":
+            held = self.outside_blocks + (self.parameters - self.outside_blocks) // world_size
+            trained = gradients = min(self.trained, held)
         return Memory(
             parameters=held,
-            gradients=self.trained // (1 if accumulates else shares),
-            optimizer=(num_moments + 2 * averages_weights) * self.trained // shares,
+            gradients=gradients,
+            optimizer=(num_moments + 2 * averages_weights) * trained,
             activations=activations,
             workspace=workspace,
         )

@@ -162,7 +162,7 @@ class Broker:
     def _serve_smaller(self, slot: _Slot, running: _Running) -> bool:
         """After memory ran out: again with a smaller micro-batch; False where that is no help."""
         recipe = running.job.recipe
-        share = recipe.global_batch_size // recipe.world_size
+        share = recipe.global_batch_size // recipe.data_parallel_size
         smaller = next_smaller(running.micro_batch_size, share=share)
         if not running.errors[0].out_of_memory or smaller is None or running.cancelled:
             return False

@@ -89,7 +89,7 @@ def run_trial(
         directive=channel.directive,
         note=lambda incident: _note(channel, incident),
     )
-    share = job.recipe.global_batch_size // job.recipe.world_size
+    share = job.recipe.global_batch_size // job.recipe.data_parallel_size
     recipe = replace(
         job.recipe,
         micro_batch_size=micro_batch_size,

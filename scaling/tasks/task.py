@@ -20,6 +20,7 @@ from scaling.spec import (
     TokenClassification,
     Workload,
 )
+from scaling.tasks.model import matrices_to_cut
 from scaling.tasks.sources import DataError, Split
 
 Indices = NDArray[np.int64]
@@ -196,16 +197,24 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
             return Seq2SeqTask.prepare(workload, evaluation)
 
 
-def require_trainable(task: Task, seed: int, *, dropout: float | None = None) -> None:
+def require_trainable(
+    task: Task, seed: int, *, dropout: float | None = None, num_parts: int = 1
+) -> None:
     """Build the model once, run it on a few training examples, and let it write where it will.
 
-    `dropout` is one that the study sets, if any.
+    Args:
+        task: With its data.
+        seed: Of the weights.
+        dropout: One that the study sets, if any.
+        num_parts: Workers that its matrices are to be cut among.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
-            that it has no embeddings for, say.
+            that it has no embeddings for, say; or if its matrices cannot be cut.
     """
     model = task.new_model(seed, dropout=dropout)
+    if num_parts > 1:
+        matrices_to_cut(model, num_parts)
     numbers = np.arange(min(8, task.num_train or 8))
     try:
         with torch.no_grad():

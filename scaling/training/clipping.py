@@ -1,15 +1,15 @@
 """Clipping a global gradient: by its norm, by value, or at a percentile of its past norms."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from scaling.records import Recipe
 from scaling.training.gradient import clip_global_norm
+from scaling.training.sharding import by_kind, total_norm
 
 
 class Clipping:
@@ -54,8 +54,8 @@ class Clipping:
 
 def _clip_values(parameters: Sequence[nn.Parameter], clip_value: float) -> bool:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    largest = nn.utils.get_total_norm(gradients, norm_type=torch.inf)
-    if float(largest.full_tensor() if isinstance(largest, DTensor) else largest) <= clip_value:
+    if total_norm(gradients, math.inf) <= clip_value:
         return False
-    nn.utils.clip_grad_value_(parameters, clip_value)
+    for kind in by_kind(parameters):
+        nn.utils.clip_grad_value_(kind, clip_value)
     return True

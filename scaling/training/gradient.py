@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
@@ -20,6 +19,7 @@ from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel import LocalNorm, Workers, no_sync
+from scaling.training.sharding import by_kind, total_norm
 
 Indices = NDArray[np.int64]
 
@@ -233,8 +233,7 @@ class GradientOfBatch:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def _grad_norm(self) -> float:
-        norm = nn.utils.get_total_norm(self._gradients())
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return total_norm(self._gradients())
 
     def _noise(
         self,
@@ -268,5 +267,6 @@ def clip_global_norm(
     """
     if clip_norm is None or grad_norm <= clip_norm:
         return False
-    nn.utils.clip_grads_with_norm_(parameters, clip_norm, torch.tensor(grad_norm))
+    for kind in by_kind(parameters):
+        nn.utils.clip_grads_with_norm_(kind, clip_norm, torch.tensor(grad_norm))
     return True

@@ -42,6 +42,7 @@ from scaling.training.sharding import (
     trained_state,
 )
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
+from scaling.training.tensor_parallel import cut_matrices
 from scaling.training.weight_average import WeightAverage
 
 End = Literal["done", "stopped", "diverged", "paused"]
@@ -138,6 +139,9 @@ class _Run:
     ) -> None:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
+        # Under tp all workers hold the same examples, as one that computes alone would.
+        is_cut = recipe.strategy == "tp" and workers.world_size > 1
+        self.sharers = workers.alone() if is_cut else workers
         watch_peak_memory(workers.device)
         self.model: nn.Module = task.new_model(
             recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank
@@ -145,12 +149,14 @@ class _Run:
         self.model.to(workers.device)
         self.flops_per_example = self._flops_per_example()
         self.peak_flops_per_second = self._peak_flops_per_second()
-        torch.manual_seed(recipe.seed * 65_537 + workers.rank)  # dropout differs by worker
+        torch.manual_seed(recipe.seed * 65_537 + self.sharers.rank)  # dropout differs by worker
         prepare_blocks(
             self.model, recomputes=recipe.activation_checkpointing, compiles=recipe.compile
         )
-        wrapped, local_norm = data_parallel(self.model, workers, recipe.strategy)
-        self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, workers)
+        if is_cut:
+            cut_matrices(self.model, workers)
+        wrapped, local_norm = data_parallel(self.model, self.sharers, recipe.strategy)
+        self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, self.sharers)
         self.optimizer = build_optimizer(self.model, recipe)
         self.clipping = Clipping(recipe)
         self.average = self._weight_average()
@@ -185,7 +191,7 @@ class _Run:
 
         Several workers cannot go on by themselves: the others wait in a collective.
         """
-        share = len(indices) // self.workers.world_size
+        share = len(indices) // self.sharers.world_size
         looks_ahead = self.gradient.batches.looks_ahead
         following = self.order.indices(*self.positions(ahead=1)) if looks_ahead else None
         while True:
@@ -282,11 +288,11 @@ class _Run:
         started = time.perf_counter()
         with self.average.in_place() if self.average is not None else nullcontext():
             self.losses = evaluate(
-                self.task, self.model, splits, self.workers, precision=self.recipe.precision
+                self.task, self.model, splits, self.sharers, precision=self.recipe.precision
             )
             if self._over:
                 self.written = written_metrics(
-                    self.task, self.model, self.workers, precision=self.recipe.precision
+                    self.task, self.model, self.sharers, precision=self.recipe.precision
                 )
             if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
                 self.curvature = measure_curvature(
@@ -351,7 +357,7 @@ class _Run:
 
     @property
     def _saves_in_parts(self) -> bool:
-        return self.recipe.strategy == "fsdp" and self.workers.world_size > 1
+        return self.recipe.strategy != "ddp" and self.workers.world_size > 1
 
     def _state(self, per_worker: Sequence[NDArray[np.float64]]) -> State:
         """What this worker holds of everything that a checkpoint needs."""
@@ -455,7 +461,7 @@ class _Run:
 
     def _measurement(self) -> Measurement:
         progress, since = self.progress, self.progress.since
-        [loss_sum] = self.workers.sum(float(since.loss_sum))
+        [loss_sum] = self.sharers.sum(float(since.loss_sum))
         noise, norm_layer_noise = progress.noise.mean, progress.norm_layer_noise.mean
         num_models = self.task.num_models
         values: dict[str, float | None] = {

@@ -41,6 +41,6 @@ def _noise_period(recipe: Recipe) -> int:
     """
     num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
     evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
-    share = recipe.global_batch_size // recipe.world_size
+    share = recipe.global_batch_size // recipe.data_parallel_size
     added = cost / (share + cost) + MEASURED_STEP_COST_RATIO
     return max(evenly, math.ceil(added / MAX_NOISE_COST))

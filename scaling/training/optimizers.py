@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from scaling.records import Recipe
+from scaling.training.sharding import by_kind
 from scaling.training.update_rules import (
     Adafactor,
     Lamb,
@@ -68,11 +69,14 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Matrices, which decay, and vectors, which do not."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    matrices, vectors = (
+        by_kind([p for p in parameters if (p.ndim >= 2) == are_matrices])
+        for are_matrices in (True, False)
+    )
+    return [
+        *({"params": kind, "weight_decay": weight_decay} for kind in matrices),
+        *({"params": kind, "weight_decay": 0.0} for kind in vectors),
     ]
-    return [group for group in groups if group["params"]]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

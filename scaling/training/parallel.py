@@ -38,6 +38,10 @@ class Workers:
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
     group: Any = None
 
+    def alone(self) -> "Workers":
+        """This worker as one that has a trial to itself."""
+        return replace(self, rank=0, world_size=1, group=None)
+
     def sum(self, *values: float) -> list[float]:
         """Element-wise sum of these numbers over the workers."""
         if self.world_size == 1:
@@ -184,7 +188,8 @@ def data_parallel(
         workers: All of them call this.
         strategy: ddp: each worker holds the whole model; fsdp: each holds a share of every
             weight, gradient and moment, and gathers a block's weights when it computes with
-            them (Zhao et al. 2023, arXiv:2304.11277).
+            them (Zhao et al. 2023, arXiv:2304.11277); tp has one data-parallel worker, whose
+            model `cut_matrices` has cut before.
 
     Returns:
         The model to call, and where to read this worker's own gradient norm; a single worker's
@@ -198,6 +203,8 @@ def data_parallel(
             return _replicated(model, workers, norm), norm
         case "fsdp":
             return _sharded(model, workers, norm), norm
+        case "tp":
+            raise ValueError("under tp there are no data-parallel workers")
 
 
 def _replicated(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Module:

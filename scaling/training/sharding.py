@@ -1,10 +1,11 @@
-"""Weights that are cut among the workers (fsdp): whole for a while, in checkpoints, and back.
+"""Weights that are cut among the workers (fsdp, tp): whole for a while, in checkpoints, and back.
 
 Everything here leaves plain tensors and unsharded models as they are, so that callers need not
 ask which strategy they run under.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -34,6 +35,25 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             module.reshard()
             # As `fully_shard` does it: the root's weights are the first that backward needs.
             module.set_reshard_after_forward(module is not model, recurse=False)
+
+
+def by_kind(tensors: Sequence[T]) -> list[list[T]]:
+    """Those that are cut and those that are whole, apart, as under tp there are both.
+
+    torch's kernels for many tensors at once take no mixture.
+    """
+    cut = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
+    others = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
+    return [kind for kind in (cut, others) if kind]
+
+
+def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
+    """Norm of all entries of some tensors together, on all workers that hold parts of them."""
+    norms: list[float] = []
+    for kind in by_kind(tensors):
+        norm = nn.utils.get_total_norm(kind, norm_type)
+        norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+    return max(norms, default=0.0) if norm_type == math.inf else math.hypot(*norms)
 
 
 def own_part(value: T) -> T:

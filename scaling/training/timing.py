@@ -15,6 +15,7 @@ from scaling.space import (
     Cell,
     Facts,
     batch_ramp_of,
+    data_parallel_size_of,
     hyperparameters,
     num_steps_of,
     timing_recipe,
@@ -61,7 +62,9 @@ def study_speed(task: Task, spec: StudySpec, facts: Facts) -> Speed:
         for size in sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}):
             world_size = world_size_of(spec, size, facts)
             recipe = timing_recipe(spec, facts, size, world_size=world_size)
-            share = min(size // world_size, MAX_EXAMPLES, task.num_train or MAX_EXAMPLES)
+            share = min(
+                size // recipe.data_parallel_size, MAX_EXAMPLES, task.num_train or MAX_EXAMPLES
+            )
             seconds[share] = _step_seconds(task, replace(recipe, world_size=1), share)
         evaluated = _evaluated_seconds(task)
     shares = tuple(sorted(seconds))
@@ -78,7 +81,7 @@ def trial_seconds(
     if num_steps is None:
         return spec.budget.seconds or 0.0
     return _run_seconds(
-        spec, task, speed, ramp, num_steps, world_size_of(spec, global_batch_size, facts)
+        spec, task, speed, ramp, num_steps, data_parallel_size_of(spec, global_batch_size, facts)
     )
 
 
@@ -91,7 +94,7 @@ def branch_seconds(spec: StudySpec, facts: Facts, task: Task, speed: Speed) -> f
             speed,
             BatchRamp(batch),
             examples // batch,
-            world_size_of(spec, batch, facts),
+            data_parallel_size_of(spec, batch, facts),
         )
         for batch, examples in (branch_work(spec.branch) if spec.branch else ())
     )
@@ -103,13 +106,13 @@ def _run_seconds(
     speed: Speed,
     ramp: BatchRamp,
     num_steps: int,
-    world_size: int,
+    data_parallel_size: int,
 ) -> float:
-    training = sum(speed.step(size / world_size) for size in _sizes(ramp, num_steps))
+    training = sum(speed.step(size / data_parallel_size) for size in _sizes(ramp, num_steps))
     along = sum(task.num_evaluated(split) for split in task.splits if split != "test")
     once = task.num_evaluated("test") if "test" in task.splits else 0
     evaluated = along * _num_evaluations(spec, ramp, num_steps) + once
-    return training + evaluated * speed.evaluated_seconds / world_size
+    return training + evaluated * speed.evaluated_seconds / data_parallel_size
 
 
 def _sizes(ramp: BatchRamp, num_steps: int) -> Iterator[int]:

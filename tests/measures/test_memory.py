@@ -175,3 +175,12 @@ def test_a_model_with_real_weights_has_the_same_footprint() -> None:
     )
     assert found == study_footprint(task, workload, Resources())
     assert all(torch.equal(a, b) for a, b in zip(before, real.parameters(), strict=True))
+
+
+def test_tp_cuts_the_blocks_alone() -> None:
+    cut = FOUND.memory(2, optimizer="adamw", strategy="tp", world_size=4)
+    held = FOUND.outside_blocks + (FOUND.parameters - FOUND.outside_blocks) // 4
+    assert cut.parameters == held
+    assert cut.gradients == min(held, FOUND.trained)
+    assert cut.optimizer == 2 * cut.gradients
+    assert cut.activations == FOUND.memory(2, optimizer="adamw").activations

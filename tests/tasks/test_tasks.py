@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from scaling.spec import CausalLm, Evaluation, TextClassification
-from scaling.tasks.model import model_config
+from scaling.tasks.model import matrices_to_cut, model_config
 from scaling.tasks.ragged import Ragged, by_length
 from scaling.tasks.sources import DataError, read_rows
 from scaling.tasks.task import ExampleLosses, prepare_task, require_trainable
@@ -296,3 +296,15 @@ def test_noisy_quadratic_noise_has_variance_h_over_m() -> None:
     np.testing.assert_allclose(noise.var(0).numpy(), expected, rtol=0.05)
     assert not torch.equal(noise, task.collate(np.arange(8, 16), 0)["noise"])
     assert torch.equal(noise, task.collate(np.arange(8), 0)["noise"])
+
+
+def test_tp_cuts_by_the_architectures_plan_or_says_why_not() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    cuts = matrices_to_cut(task.new_model(0), 2)
+    assert cuts["model.layers.0.self_attn.q_proj"] == "colwise"
+    assert cuts["model.layers.0.mlp.down_proj"] == "rowwise"
+    assert not [name for name in cuts if "embed" in name or "head" in name]
+    with pytest.raises(DataError, match=r"resources\.num_workers: .*num_attention_heads \(2\)"):
+        require_trainable(task, 0, num_parts=3)
+    with pytest.raises(DataError, match=r"resources\.strategy: .*transformers has none of bert"):
+        require_trainable(prepare_task(part_of_speech(), EVALUATION), 0, num_parts=2)

@@ -13,13 +13,16 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from scaling.spec import Strategy, Workload
+from scaling.tasks.model import matrices_to_cut
+from scaling.tasks.sources import DataError
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel import Workers, data_parallel
-from scaling.training.sharding import whole
+from scaling.training.tensor_parallel import cut_matrices
 from tests.recipes import (
     EVALUATION,
     part_of_speech,
@@ -47,7 +50,7 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "muon": {"momentum": 0.95, "beta2": 0.95},
 }
 WHOLE = ("adafactor", "muon")
-"""Optimizers that fsdp is refused with: they go by a matrix's rows and columns."""
+"""Optimizers that fsdp and tp are refused with: they go by a matrix's rows and columns."""
 # Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is rounded up.
 OPTIMIZER_BOUNDS = {**dict.fromkeys(OPTIMIZERS, 1e-12), "muon": 1e-5}
 
@@ -75,16 +78,32 @@ class Split:
 
     @property
     def grad_accum_steps(self) -> int:
-        return GLOBAL_BATCH_SIZE // self.world_size // self.micro_batch_size
+        sharers = 1 if self.strategy == "tp" else self.world_size
+        return GLOBAL_BATCH_SIZE // sharers // self.micro_batch_size
 
 
-SPLITS = [
-    Split(strategy, world_size, micro_batch_size)
-    for strategy in get_args(Strategy)
-    for world_size in (1, 2)
-    for micro_batch_size in (1, 2, 4, 8, 16)
-    if world_size * micro_batch_size <= GLOBAL_BATCH_SIZE
-]
+def splits_of(task: Task) -> list[Split]:
+    """Every split of the global batch; under tp where the model has a plan for it."""
+    all_splits = [
+        Split(strategy, world_size, micro_batch_size)
+        for strategy in get_args(Strategy)
+        for world_size in (1, 2)
+        for micro_batch_size in (1, 2, 4, 8, 16)
+    ]
+    return [
+        split
+        for split in all_splits
+        if split.grad_accum_steps and (split.strategy != "tp" or _is_cut(task, split.world_size))
+    ]
+
+
+def _is_cut(task: Task, world_size: int) -> bool:
+    try:
+        return world_size > 1 and bool(matrices_to_cut(task.new_model(0), world_size))
+    except DataError:
+        return False
+
+
 UNSPLIT = Split("ddp", 1, GLOBAL_BATCH_SIZE)
 Vectors = dict[str, Tensor]
 
@@ -117,8 +136,12 @@ def _updates(
         micro_batch_size=split.micro_batch_size, strategy=split.strategy, **given,
     )  # fmt: skip
     model = task.new_model(0).to(dtype)
-    wrapped, local_norm = data_parallel(model, workers, split.strategy)
-    gradient = GradientOfBatch(task, model, wrapped, local_norm, how, workers)
+    sharers = workers
+    if split.strategy == "tp":
+        cut_matrices(model, workers)
+        sharers = workers.alone()
+    wrapped, local_norm = data_parallel(model, sharers, split.strategy)
+    gradient = GradientOfBatch(task, model, wrapped, local_norm, how, sharers)
     optimizer = build_optimizer(model, how)
     for step in range(NUM_UPDATES):
         optimizer.zero_grad()
@@ -130,10 +153,13 @@ def _updates(
 
 
 def _vector(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
-    return torch.cat([whole(t.detach(), keeps=True).flatten() for t in tensors])
+    whole = (t.full_tensor() if isinstance(t, DTensor) else t for t in tensors)
+    return torch.cat([tensor.detach().flatten() for tensor in whole])
 
 
-OPTIMIZER_SPLITS = [Split("ddp", 1, 2), Split("ddp", 2, 2), Split("fsdp", 2, 2)]
+OPTIMIZER_SPLITS = [
+    Split("ddp", 1, 2), Split("ddp", 2, 2), Split("fsdp", 2, 2), Split("tp", 2, 2),
+]  # fmt: skip
 
 
 def _of_optimizers(workers: Workers) -> dict[tuple[str, Split], Tensor]:
@@ -144,7 +170,7 @@ def _of_optimizers(workers: Workers) -> dict[tuple[str, Split], Tensor]:
         for optimizer in OPTIMIZERS
         for split in OPTIMIZER_SPLITS
         if split.world_size == workers.world_size
-        and not (split.strategy == "fsdp" and optimizer in WHOLE)
+        and not (split.strategy != "ddp" and optimizer in WHOLE)
     }
 
 
@@ -165,7 +191,7 @@ def _on_two_workers(rank: int, port: int, folder: str) -> None:
 
 
 def _of_splits(task: Task, workers: Workers) -> list[Vectors]:
-    splits = [split for split in SPLITS if split.world_size == workers.world_size]
+    splits = [split for split in splits_of(task) if split.world_size == workers.world_size]
     return [trained(task, split, workers) for split in splits]
 
 
@@ -202,7 +228,7 @@ def _errors_of_optimizers(on_two: list[Tensor]) -> dict[tuple[str, Split], float
         (optimizer, split)
         for optimizer in OPTIMIZERS
         for split in OPTIMIZER_SPLITS
-        if split.world_size == 2 and not (split.strategy == "fsdp" and optimizer in WHOLE)
+        if split.world_size == 2 and not (split.strategy != "ddp" and optimizer in WHOLE)
     ]
     found = _of_optimizers(Workers()) | dict(zip(keys, on_two, strict=True))
     return {
@@ -215,7 +241,7 @@ def _errors(task: Task, on_two: list[Vectors]) -> dict[Split, dict[str, float]]:
     expected = trained(task, UNSPLIT, Workers())
     alone, together = iter(_of_splits(task, Workers())), iter(on_two)
     found: dict[Split, dict[str, float]] = {}
-    for split in SPLITS:
+    for split in splits_of(task):
         got = next(alone if split.world_size == 1 else together)
         found[split] = {
             name: float((got[name] - vector).norm() / vector.norm())
@@ -260,9 +286,10 @@ worker, over the whole model's norm. No dropout; gloo on CPU. The gradient is th
 batch; the weights are those after {NUM_UPDATES} AdamW updates at a learning rate of 3e-4 with
 eps 1e-6: some weights, such as the biases of question answering's span head, have a true gradient
 of zero, and with 1e-8 AdamW makes full steps of what rounding leaves there (1.5e-4 of the
-norm, at a rate of 1e-3). One worker has nothing to share, so there both strategies are the same
-computation. With LoRA, adapters beside the frozen weights of a model from a folder are trained
-(and a classifier in full); gradient, weights and norm are theirs.
+norm, at a rate of 1e-3). One worker has nothing to share, so there ddp and fsdp are the same
+computation; under tp two workers compute every example together, where the architecture has a
+plan. With LoRA, adapters beside the frozen weights of a model from a folder are trained (and a
+classifier in full); gradient, weights and norm are theirs.
 
 Written by `python -m tests.training.exactness > docs/exactness.md`; held by
 `tests/training/test_exactness.py`."""
@@ -272,8 +299,8 @@ _OF_OPTIMIZERS = f"""## Optimizers
 
 The weights of causal_lm after {NUM_UPDATES} updates by each optimizer, in float64, from the same
 batches. Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is
-rounded up. fsdp is refused with Adafactor and Muon, which go by the rows and columns of whole
-matrices."""
+rounded up. fsdp and tp are refused with Adafactor and Muon, which go by the rows and columns of
+whole matrices."""
 
 
 def _row(cells: list[str]) -> str:

@@ -88,6 +88,64 @@ def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int
     mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
 
 
+# --- matrices cut among workers that compute together -------------------------------------------
+
+
+def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dict[str, Any]]]:
+    """What runs under several kinds of clipping and precision measure, but for time.
+
+    With a folder also that each goes on exactly from its checkpoints.
+    """
+    task = prepare_task(pronunciation(), EVALUATION)
+    found: list[list[dict[str, Any]]] = []
+    for name, changes in (
+        ("norm", {"clip_norm": 0.3, "weight_average_half_life_examples": 100.0}),
+        ("value", {"clip_value": 0.01, "activation_checkpointing": True}),
+        ("percentile", {"clip_percentile": 50.0, "optimizer": "lamb"}),
+        ("half", {"precision": "bf16", "optimizer": "sgd", "momentum": 0.9, "clip_norm": 0.3}),
+    ):
+        how = recipe(
+            16, 1e-2, 8, world_size=workers.world_size, micro_batch_size=4, strategy="tp",
+            **changes,
+        )  # fmt: skip
+        _, measured = run(task, how, Supervision(), EVALUATION, workers)
+        found.append([m.scalars() for m in without_time(measured)])
+        if folder is not None:
+            path = f"{folder}/{name}"
+            starts, again, _ = paused_often(task, how, path, EVALUATION, workers)
+            assert starts > 2
+            assert without_time(again) == without_time(measured)
+            assert len(list(Path(path).glob("*.pt"))) == 4
+    return found
+
+
+def cut_on_two(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    supervision_module.CHECK_SECONDS = 0.0
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    found = measured_by_tp(Workers(rank, 2), folder)
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
+    alone = measured_by_tp(Workers())
+    mp.spawn(cut_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    # bf16 rounds partial sums, of which two workers have others.
+    rels = (1e-3, 1e-3, 1e-3, 0.05)
+    for together, one, rel in zip(torch.load(tmp_path / "found.pt"), alone, rels, strict=True):
+        assert one[-1]["grad_noise_scale"] is not None
+        assert one[-1]["norm_layer_noise_scale"] is not None
+        assert one[-1]["clipped_fraction"]
+        for ours, theirs in zip(together, one, strict=True):
+            for scalars in (ours, theirs):
+                scalars.pop("peak_flops_per_second", None)  # of two workers
+            assert ours == pytest.approx(theirs, rel=rel)
+
+
 # --- a batch that grows -------------------------------------------------------------------------
 
 SAME = ("examples", "tokens", "lr", "step_loss", "grad_norm", "clipped_fraction", "validation_loss")

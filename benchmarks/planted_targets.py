@@ -17,7 +17,7 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 from numpy.typing import NDArray
 
-from scaling.analysis.critical_batch import fit_tradeoff
+from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.records import Measurement, crossing
 from scaling.report.from_csv import read_table
@@ -155,10 +155,16 @@ def _read_quadratic(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
     assert truth.value
     assert truth.min_steps
     assert truth.min_examples
-    fit = summary["critical_batch_size"]["steps_examples"]
+    fit, seeds = summary["critical_batch_size"]["steps_examples"], _of_many_seeds()
     return [
         Reading("critical batch", fit["interval"], truth.value),
-        Reading("critical batch, seeds alone", fit["seeds_interval"], _of_many_seeds()),
+        Reading("critical batch, seeds alone", fit["seeds_interval"], seeds.value or 0),
+        Reading("min_steps, seeds alone", fit["min_steps_seeds_interval"], seeds.min_steps or 0),
+        Reading(
+            "min_examples, seeds alone",
+            fit["min_examples_seeds_interval"],
+            seeds.min_examples or 0,
+        ),
         Reading("min_steps", fit["min_steps_interval"], truth.min_steps),
         Reading("min_examples", fit["min_examples_interval"], truth.min_examples),
         Flag("misfit said", fit["misfit_exceeds_seeds"]),
@@ -170,14 +176,12 @@ def _read_quadratic(summary: dict[str, Any], _: int) -> list[Reading | Flag]:
 
 
 @cache
-def _of_many_seeds() -> float:
-    """The critical batch that 1,000 seeds give: noisy losses cross a target a little early."""
+def _of_many_seeds() -> TradeoffFit:
+    """What 1,000 seeds give: noisy losses cross a target a little early."""
     rng = np.random.default_rng(1)
     rows = [row for _ in range(200) for row in _quadratic(rng, 0).rows]
     reached = [(row.global_batch_size, row.steps_to_target) for row in rows if row.steps_to_target]
-    value = fit_tradeoff([b for b, _ in reached if b], [s for b, s in reached if b]).value
-    assert value
-    return value
+    return fit_tradeoff([b for b, _ in reached if b], [s for b, s in reached if b])
 
 
 # Planted trade-off

@@ -34,6 +34,9 @@ _MILDLY_STEEPER = 3.0
 """Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
 _SPARE_FOR_SHAPE = 4
 """Degrees of freedom from which on the asymmetry is fitted too."""
+_DRAWS = 999
+_EXACT = 1e-7
+"""Share of the losses' own squares under which residuals are the grid's and not the fit's."""
 _MISFIT_LEVEL = 0.05
 """p-value under which one shape for all cells is given up."""
 _CLEAR_RISE, _SOME_RISE = 2.5, 1.0
@@ -96,6 +99,37 @@ class Basin:
 
 
 @dataclass(frozen=True)
+class _Resolved:
+    """Some cells' squares with a common ratio of the curvatures.
+
+    Attributes:
+        grids: Candidate optima of each cell.
+        squares: Of each cell, by ratio and optimum.
+        ratios: As many as rows.
+    """
+
+    grids: Sequence[Array]
+    squares: Sequence[Array]
+    ratios: Array
+
+    @property
+    def totals(self) -> Array:
+        """Of all cells at their best optima, by ratio."""
+        rows = [squares.min(axis=1) for squares in self.squares]
+        return np.sum(rows, axis=0) if rows else np.zeros(1)
+
+    @property
+    def best(self) -> int:
+        """Index of the ratio that fits best."""
+        return int(np.argmin(self.totals))
+
+    @property
+    def least(self) -> float:
+        """Squares there."""
+        return float(self.totals.min())
+
+
+@dataclass(frozen=True)
 class Basins:
     """Cells that share the noise of a trial and the asymmetry of the basin.
 
@@ -144,7 +178,8 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     where there are many. Losses that jump at the right are left out (see `_before_cliffs`).
 
     One shape for all cells is given up where the losses miss it by more than replicates explain,
-    or by more than where each cell has an asymmetry of its own: see `_each_by_itself`.
+    by more than where each cell has an asymmetry of its own, or by as much at a rate as at the
+    next: see `_each_by_itself`.
 
     Args:
         cells: The points of each.
@@ -156,53 +191,77 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     ratios = _PARABOLA if is_parabola else RATIOS
     used = _before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
     degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
-    grids, squares, ratios_fitted = _resolved(used, ratios, degrees)
-    if not is_parabola and _misfits(used, squares, noise):
+    fit = _resolved(used, ratios, degrees)
+    if not is_parabola and _misfits(used, fit, noise):
         return _each_by_itself(near, used, noise)
-    totals = np.sum([s.min(axis=1) for s in squares], axis=0) if used else np.zeros(1)
-    found = iter(zip(used, grids, squares, strict=True))
+    found = iter(zip(used, fit.grids, fit.squares, strict=True))
     return Basins(
         cells=tuple(None if points is None else _basin(*next(found)) for points in near),
-        variance=float(totals.min()) / degrees if degrees else None,
+        variance=fit.least / degrees if degrees else None,
         degrees=degrees,
-        ratios=ratios_fitted,
-        best=int(np.argmin(totals)),
+        ratios=fit.ratios,
+        best=fit.best,
     )
 
 
-def _resolved(
-    used: Sequence[Points], ratios: Array, degrees: int
-) -> tuple[list[Array], list[Array], Array]:
-    """Each cell's candidate optima, its squares there, and the ratios, fine near the best fit."""
+def _resolved(used: Sequence[Points], ratios: Array, degrees: int) -> _Resolved:
+    """The fit of some cells together, on grids that are fine near its best."""
     grids = [_range(points) for points in used]
     squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
     for _ in range(_ZOOMS if used else 0):
-        totals = np.sum([s.min(axis=1) for s in squares], axis=0)
-        best = int(np.argmin(totals))
-        worth = _WORTH_SEEING * float(totals[best]) / max(degrees, 1)
-        grids = [_finer(g, s, best, worth) for g, s in zip(grids, squares, strict=True)]
-        ratios = _finer_ratios(ratios, totals, worth)
+        fit = _Resolved(grids, squares, ratios)
+        worth = _WORTH_SEEING * fit.least / max(degrees, 1)
+        grids = [_finer(g, s, fit.best, worth) for g, s in zip(grids, squares, strict=True)]
+        ratios = _finer_ratios(ratios, fit.totals, worth)
         squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
-    return grids, squares, ratios
+    return _Resolved(grids, squares, ratios)
 
 
-def _misfits(used: Sequence[Points], squares: Sequence[Array], noise: SeedVariance | None) -> bool:
-    """Whether F tests refuse one asymmetry for all cells, or the parabolas altogether."""
+def _misfits(used: Sequence[Points], fit: _Resolved, noise: SeedVariance | None) -> bool:
+    """Whether a test refuses one asymmetry for all cells, or the parabolas altogether."""
     num_cells, count = len(used), sum(len(points.x) for points in used)
     spare, spare_alone = count - 3 * num_cells - 1, count - 4 * num_cells
-    shared = float(np.sum([s.min(axis=1) for s in squares], axis=0).min())
-    alone = 0.0
+    shared, alone = fit.least, 0.0
     for points in used:
-        _, [own], _ = _resolved([points], RATIOS, len(points.x) - 4)
-        alone += float(own.min())
+        alone += _resolved([points], RATIOS, len(points.x) - 4).least
     alone = min(alone, shared)
-    tails = [1.0]
+    tails = [_follow_each_other(used, fit)]
     if noise is not None and noise.variance > 0 and spare > 0:
         tails.append(_f_tail(shared / spare / noise.variance, spare, noise.degrees))
     if num_cells > 1 and spare_alone > 0 and alone > 0:
         excess = (shared - alone) / (num_cells - 1) / (alone / spare_alone)
         tails.append(_f_tail(excess, num_cells - 1, spare_alone))
     return min(tails) < _MISFIT_LEVEL
+
+
+def _follow_each_other(used: Sequence[Points], fit: _Resolved) -> float:
+    """Chance that residuals of neighbouring rates are as alike as these where the shape fits.
+
+    The squares of their differences over their own squares, all cells together, against draws of
+    independent noise through the same fit. Needs no replicates.
+
+    Source: von Neumann 1941 (Annals of Mathematical Statistics 12); as a test of a fit, Durbin &
+        Watson 1950 (Biometrika 37).
+    """
+    rng = np.random.default_rng(0)
+    ratio = float(fit.ratios[fit.best])
+    found, drawn = np.zeros(2), np.zeros((2, _DRAWS))
+    whole = 0.0
+    for points, grid, squares in zip(used, fit.grids, fit.squares, strict=True):
+        root = np.sqrt(points.weight)
+        u: Array = points.x - grid[int(np.argmin(squares[fit.best]))]
+        bend: Array = np.where(u > 0, math.sqrt(ratio), 1 / math.sqrt(ratio))
+        tangents: Array = np.array([root, root * u * u * bend, root * u * bend]).T
+        basis, _ = np.linalg.qr(tangents)
+        whole += float((points.weight * (points.y - points.y.mean()) ** 2).sum())
+        noise = rng.standard_normal((_DRAWS, len(u)))
+        for sums, values in ((found, root * points.y), (drawn, noise)):
+            left = values - values @ basis @ basis.T
+            sums += (np.diff(left) ** 2).sum(axis=-1), (left**2).sum(axis=-1)
+    if found[1] <= _EXACT * whole:
+        return 1.0
+    as_alike = drawn[0] * found[1] <= found[0] * drawn[1]
+    return (1 + int(as_alike.sum())) / (1 + _DRAWS)
 
 
 def _f_tail(ratio: float, above: int, below: float) -> float:

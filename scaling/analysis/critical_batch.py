@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scaling.analysis.profile import Array, lowest
-from scaling.analysis.replicates import Scatter, scatter_of
+from scaling.analysis.replicates import ErrorVariance, Scatter, scatter_of
 from scaling.analysis.uncertainty import Interval
 
 _REACH = 1000.0
@@ -15,6 +15,15 @@ _REACH = 1000.0
 _POINTS = 501
 _HALVINGS = 50
 _NOT_ENOUGH = "too few or too scattered batch sizes for an interval"
+
+
+@dataclass(frozen=True)
+class SeedsIntervals:
+    """90% intervals from the seeds alone; None without replicates at every batch size."""
+
+    critical: Interval | None = None
+    min_steps: Interval | None = None
+    min_examples: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,7 @@ class TradeoffFit:
         num_trials: Trials behind the fit.
         bounds: Of the critical batch size, each None where the data set none on that side; they
             may be there without a value, as where no bend is seen.
-        seeds_interval: Of the curve that fits these batch sizes best, from the seeds alone; None
-            without replicates.
+        of_seeds: Intervals of the curve that fits these batch sizes best, from the seeds alone.
         rms_misfit: Root mean square of log steps over the curve, about a relative error.
         misfit_exceeds_seeds: Whether that is more than seeds explain (F test at 10%); None without
             replicates.
@@ -51,7 +59,7 @@ class TradeoffFit:
     num_batches: int = 0
     num_trials: int = 0
     bounds: tuple[float | None, float | None] = (None, None)
-    seeds_interval: Interval | None = None
+    of_seeds: SeedsIntervals = SeedsIntervals()
     rms_misfit: float | None = None
     misfit_exceeds_seeds: bool | None = None
     note: str = ""
@@ -119,7 +127,7 @@ def fit_tradeoff(
         num_batches=count,
         num_trials=len(steps),
         bounds=(_inside(region[0], low), _inside(region[1], high)),
-        seeds_interval=_seeds_interval(scatter, bend) if edge is None else None,
+        of_seeds=_of_seeds(scatter, bend) if edge is None else SeedsIntervals(),
         rms_misfit=math.sqrt(smallest / len(steps)),
         misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
     )
@@ -158,8 +166,8 @@ def _curve(scatter: Scatter, log_critical: Array) -> _Curve:
     return _Curve(squares, height)
 
 
-def _seeds_interval(scatter: Scatter, bend: float) -> Interval | None:
-    """Of the best curve's bend, by how it moves with each batch size's mean log steps.
+def _of_seeds(scatter: Scatter, bend: float) -> SeedsIntervals:
+    """Of the best curve's parameters, by how they move with each batch size's mean log steps.
 
     The bend is where the squares' slope is zero; what moves it is that slope's own derivatives,
     with the residuals in them, since the curve need not fit.
@@ -167,17 +175,26 @@ def _seeds_interval(scatter: Scatter, bend: float) -> Interval | None:
     share = 1 / (1 + scatter.groups / math.exp(bend))  # derivative of the shape by the bend
     weight = scatter.counts / scatter.counts.sum()
     steeper = share - (weight * share).sum()
-    shape = np.log1p(math.exp(bend) / scatter.groups)
-    residual = scatter.means - shape
-    residual -= (weight * residual).sum()
+    residual = scatter.means - np.log1p(math.exp(bend) / scatter.groups)
+    height = float((weight * residual).sum())
+    residual = residual - height
     curvature = float((weight * (steeper**2 - residual * share * (1 - share))).sum())
     if curvature <= 0:
-        return None
-    error = scatter.error_by_seeds(weight * steeper / curvature)
+        return SeedsIntervals()
+    of_bend = weight * steeper / curvature
+    of_height = weight - float((weight * share).sum()) * of_bend
+    return SeedsIntervals(
+        critical=_around(bend, scatter.error_by_seeds(of_bend)),
+        min_steps=_around(height, scatter.error_by_seeds(of_height)),
+        min_examples=_around(height + bend, scatter.error_by_seeds(of_height + of_bend)),
+    )
+
+
+def _around(logarithm: float, error: ErrorVariance | None) -> Interval | None:
     if error is None:
         return None
     half = math.sqrt(error.allowance)
-    return math.exp(bend - half), math.exp(bend + half)
+    return math.exp(logarithm - half), math.exp(logarithm + half)
 
 
 def _region(

@@ -93,7 +93,8 @@ class LrScaling:
         middle: (batch, best rate) on the fitted power, at the geometric mean of the batches.
         has_common_shape: False where no shape of the basin fits all cells, so that the best rates
             are bounded by clear rises instead.
-        is_shape_checked: Whether replicates could have refused the common shape.
+        is_shape_checked: Whether there were replicates to refuse the common shape; without them
+            residuals of neighbouring rates alone can.
     """
 
     exponent: Estimate

@@ -71,7 +71,9 @@ def steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
         "target": finite(target),
         "num_batch_sizes": fit.num_batches,
         "num_trials": fit.num_trials,
-        "seeds_interval": pair(fit.seeds_interval),
+        "seeds_interval": pair(fit.of_seeds.critical),
+        "min_steps_seeds_interval": pair(fit.of_seeds.min_steps),
+        "min_examples_seeds_interval": pair(fit.of_seeds.min_examples),
         "rms_misfit": finite(fit.rms_misfit),
         "misfit_exceeds_seeds": fit.misfit_exceeds_seeds,
     }

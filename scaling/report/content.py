@@ -256,7 +256,8 @@ def _shape_words(scaling: LrScaling) -> str:
         return "Replicates do not refuse one shape of loss against rate for all cells."
     return (
         "The interval takes loss against rate to have one shape in all cells. Without replicates "
-        "nothing checks that, and where it is not so the interval is too narrow."
+        "only neighbouring rates can show that it has not, hardly with as few as six a cell, and "
+        "then the interval is too narrow."
     )
 
 

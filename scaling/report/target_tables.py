@@ -143,7 +143,7 @@ def critical_notes(findings: Findings) -> list[str]:
             f"The points miss the curve S = min_steps + min_examples / B by {fit.rms_misfit:.1%}, "
             "more than their seeds explain: steps do not bend just so, or cells are not equally "
             "well tuned. The interval allows for it. From the seeds alone, for the curve "
-            f"that fits these batch sizes best, it would be {between(fit.seeds_interval)}."
+            f"that fits these batch sizes best, it would be {between(fit.of_seeds.critical)}."
         )
     if fit.value is not None and picked_on_search(findings):
         notes.append(

@@ -73,13 +73,39 @@ def test_coverage(num_seeds: int, noise: float, luck: float, shared: float) -> N
     assert (covered < 0.98 * 150).all(), covered
 
 
+@pytest.mark.parametrize("shared", [0.0, 0.05])
+def test_seeds_alone_cover_the_best_curve_whose_points_miss_it(shared: float) -> None:
+    """Noise that shrinks with the batch, and a misfit that is the same in every study."""
+    sizes = np.array([16, 64, 256, 1024, 4096])
+    misses = 0.04 * np.array([1, -1, 0.5, -1, 0.5])
+    noise = np.array([0.03, 0.02, 0.015, 0.01, 0.008])
+    exact = np.log(60 + 12000 / sizes) + misses
+    best = fit_tradeoff([int(b) for b in sizes], list(np.exp(exact)))
+    rng = np.random.default_rng(0)
+    covered = np.zeros(3)
+    for _ in range(150):
+        start = shared * rng.standard_normal(5)
+        steps = exact + noise * rng.standard_normal((5, 5)) + start[:, None]
+        batches = [int(b) for b in np.tile(sizes, 5)]
+        seeds = [int(seed) for seed in np.repeat(np.arange(5), 5)]
+        found = fit_tradeoff(batches, list(np.exp(steps).ravel()), seeds).of_seeds
+        intervals = (found.critical, found.min_steps, found.min_examples)
+        truths = (best.value, best.min_steps, best.min_examples)
+        covered += [
+            i is not None and t is not None and i[0] <= t <= i[1]
+            for i, t in zip(intervals, truths, strict=True)
+        ]
+    assert (covered > 0.83 * 150).all(), covered
+    assert (covered < 0.97 * 150).all(), covered
+
+
 def test_a_misfit_is_said_and_widens_the_interval() -> None:
     rng = np.random.default_rng(0)
     fit = fit_tradeoff(*planted(rng, 5, 0.005, luck=0.1))
     assert fit.misfit_exceeds_seeds
     assert fit.interval is not None
-    assert fit.seeds_interval is not None
-    width, of_seeds = (np.log(i[1] / i[0]) for i in (fit.interval, fit.seeds_interval))
+    assert fit.of_seeds.critical is not None
+    width, of_seeds = (np.log(i[1] / i[0]) for i in (fit.interval, fit.of_seeds.critical))
     assert width > 3 * of_seeds
     assert fit.rms_misfit is not None
     assert fit.rms_misfit > 3 * 0.005

@@ -15,7 +15,6 @@ from scaling.space import (
     cell_name,
     cells,
     hyperparameters,
-    num_parts_of,
     num_steps_of,
     num_trials,
     split_of,
@@ -83,8 +82,8 @@ def _task(spec: StudySpec) -> "Task | str":
         if needs_data:
             raise
         return str(error)
-    if num_parts_of(spec) > 1:
-        require_trainable(task, spec.seed, num_parts=num_parts_of(spec))
+    if spec.resources.num_parts > 1:
+        require_trainable(task, spec.seed, num_parts=spec.resources.num_parts)
     return task
 
 

@@ -61,15 +61,9 @@ def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
     return facts.world_sizes.get(global_batch_size, 1) if num_workers == "auto" else num_workers
 
 
-def num_parts_of(spec: StudySpec) -> int:
-    """Workers that a model's matrices are cut among; 1 but under tp."""
-    num_workers = spec.resources.num_workers
-    return num_workers if spec.resources.strategy == "tp" and num_workers != "auto" else 1
-
-
 def data_parallel_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:
     """Workers that share a trial's batch; under tp all compute the whole of it together."""
-    return world_size_of(spec, global_batch_size, facts) // num_parts_of(spec)
+    return world_size_of(spec, global_batch_size, facts) // spec.resources.num_parts
 
 
 def split_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> BatchSplit:

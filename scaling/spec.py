@@ -822,6 +822,11 @@ class Resources(Section):
     max_slots: PositiveInt | None = None
     """At most this many trials at once; as many as fit where left out."""
 
+    @property
+    def num_parts(self) -> int:
+        """Workers that share one copy of the model's matrices and one batch; 1 but under tp."""
+        return self.num_workers if self.strategy == "tp" and self.num_workers != "auto" else 1
+
 
 class Checkpoints(Section):
     """How often a running trial is written to the study's storage, from where it can go on."""

@@ -158,14 +158,13 @@ def _command(options: argparse.Namespace) -> str:
 
 def _prepared_task(spec: StudySpec) -> "Task":
     """The data, read and encoded; data or a model that cannot be had are said here."""
-    from scaling.space import num_parts_of
     from scaling.tasks.task import prepare_task, require_trainable
 
     task = prepare_task(spec.workload, spec.evaluation)
     sections = (spec.fixed, spec.scientific, spec.nuisance)
     sets_dropout = any(section.dropout is not None for section in sections)
     require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None, num_parts=num_parts_of(spec)
+        task, spec.seed, dropout=0.0 if sets_dropout else None, num_parts=spec.resources.num_parts
     )
     return task
 

@@ -458,7 +458,7 @@ def _ramp_fits(spec: StudySpec, place: _Place, *, every: bool) -> Iterator[Issue
 def _batch_sizes(spec: StudySpec) -> Iterator[Issue]:
     """A batch size is given, and every worker gets an equal share of it."""
     num_workers = spec.resources.num_workers
-    workers = 1 if num_workers == "auto" or spec.resources.strategy == "tp" else num_workers
+    workers = 1 if num_workers == "auto" else num_workers // spec.resources.num_parts
     places = _places(spec, "global_batch_size", recipes=False)
     if not places:
         yield Issue(
@@ -781,13 +781,13 @@ def _sharded(spec: StudySpec) -> Iterator[Issue]:
             "evaluation.sharpness", f"needs whole weights, which strategy {strategy} cuts",
             spec.evaluation.sharpness.model_dump(), "null",
         )  # fmt: skip
-    if strategy == "tp":
-        yield from _tensor_parallel(spec)
 
 
 def _tensor_parallel(spec: StudySpec) -> Iterator[Issue]:
     """What workers that compute every example together do not allow."""
     resources, workload = spec.resources, spec.workload
+    if resources.strategy != "tp":
+        return
     if isinstance(workload, NoisyQuadratic):
         yield Issue("resources.strategy", "noisy_quadratic has no matrices to cut", "tp", "ddp")
         return
@@ -928,6 +928,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
+    _tensor_parallel: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
     storage_issues: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""

@@ -239,6 +239,7 @@ STRUCTURE: list[Case] = [
     (JOINT, {"workload.model.hidden_size": 4}, "workload.model.hidden_size", "unknown key (allowed: pretrained, lora)"),
     (JOINT, {"workload.data.hub_splits": {"trian": "x"}}, "workload.data.hub_splits.trian", "did you mean train? (got \"trian\"; allowed: train, validation, test)"),
     (LM, {"workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
+    (LM, {"resources.strategy": "tp", "workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
     (LM, {"fixed.schedule": "cosin"}, "fixed.schedule", "did you mean cosine? (got \"cosin\"; allowed: constant, linear, cosine, inverse_sqrt, wsd)"),
     (LM, {"fixed.optimizer": "adam"}, "fixed.optimizer", "did you mean adamw? (got \"adam\"; allowed: adamw, sgd, lamb, lars, adafactor, lion, muon)"),
     (LM, {"resources.strategy": "fsdp2"}, "resources.strategy", "allowed: ddp, fsdp, tp"),

@@ -80,16 +80,13 @@ def trial_memory(
         values: Hyperparameters by name; those that are searched may be None.
         split: Of the trial's global batch.
     """
-    world_size = split.world_size
-    if resources.strategy == "tp" and resources.num_workers != "auto":
-        world_size = resources.num_workers
     return found.memory(
         split.micro_batch_size,
         optimizer=values["optimizer"],
         has_momentum=bool(values["momentum"]),
         averages_weights=values["weight_average_half_life_examples"] is not None,
         strategy=resources.strategy,
-        world_size=world_size,
+        world_size=split.world_size * resources.num_parts,
         accumulates=split.grad_accum_steps > 1,
     )
 

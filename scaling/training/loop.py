@@ -139,9 +139,9 @@ class _Run:
     ) -> None:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
-        # Under tp all workers hold the same examples, as one that computes alone would.
-        is_cut = recipe.strategy == "tp" and workers.world_size > 1
-        self.sharers = workers.alone() if is_cut else workers
+        # Those that share a batch. Under tp each has all of it, as one that computes alone would.
+        is_cut = recipe.data_parallel_size < workers.world_size
+        self.data_workers = workers.alone() if is_cut else workers
         watch_peak_memory(workers.device)
         self.model: nn.Module = task.new_model(
             recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank
@@ -149,14 +149,18 @@ class _Run:
         self.model.to(workers.device)
         self.flops_per_example = self._flops_per_example()
         self.peak_flops_per_second = self._peak_flops_per_second()
-        torch.manual_seed(recipe.seed * 65_537 + self.sharers.rank)  # dropout differs by worker
+        torch.manual_seed(
+            recipe.seed * 65_537 + self.data_workers.rank
+        )  # dropout differs by worker
         prepare_blocks(
             self.model, recomputes=recipe.activation_checkpointing, compiles=recipe.compile
         )
         if is_cut:
             cut_matrices(self.model, workers)
-        wrapped, local_norm = data_parallel(self.model, self.sharers, recipe.strategy)
-        self.gradient = GradientOfBatch(task, self.model, wrapped, local_norm, recipe, self.sharers)
+        wrapped, local_norm = data_parallel(self.model, self.data_workers, recipe.strategy)
+        self.gradient = GradientOfBatch(
+            task, self.model, wrapped, local_norm, recipe, self.data_workers
+        )
         self.optimizer = build_optimizer(self.model, recipe)
         self.clipping = Clipping(recipe)
         self.average = self._weight_average()
@@ -191,7 +195,7 @@ class _Run:
 
         Several workers cannot go on by themselves: the others wait in a collective.
         """
-        share = len(indices) // self.sharers.world_size
+        share = len(indices) // self.data_workers.world_size
         looks_ahead = self.gradient.batches.looks_ahead
         following = self.order.indices(*self.positions(ahead=1)) if looks_ahead else None
         while True:
@@ -288,11 +292,11 @@ class _Run:
         started = time.perf_counter()
         with self.average.in_place() if self.average is not None else nullcontext():
             self.losses = evaluate(
-                self.task, self.model, splits, self.sharers, precision=self.recipe.precision
+                self.task, self.model, splits, self.data_workers, precision=self.recipe.precision
             )
             if self._over:
                 self.written = written_metrics(
-                    self.task, self.model, self.sharers, precision=self.recipe.precision
+                    self.task, self.model, self.data_workers, precision=self.recipe.precision
                 )
             if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
                 self.curvature = measure_curvature(
@@ -335,11 +339,13 @@ class _Run:
             return
         per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
         together = self.workers.agree(uuid.uuid4().hex)
+        rank, in_parts = self.workers.rank, self._saves_in_parts
+        if rank > 0 and not in_parts:
+            return
         state = self._state(per_worker) | {"written_together": together}
-        rank = self.workers.rank
-        # Weights that are cut among the workers never come together: each writes what it holds.
         failure = None
-        if self._saves_in_parts:
+        if in_parts:
+            # Weights that are cut among the workers never come together; the first writes last.
             own = self._failure_of_saving(store, state) if rank else None
             failure = next(filter(None, self.workers.gather(own)), None)
         if rank == 0:
@@ -461,7 +467,7 @@ class _Run:
 
     def _measurement(self) -> Measurement:
         progress, since = self.progress, self.progress.since
-        [loss_sum] = self.sharers.sum(float(since.loss_sum))
+        [loss_sum] = self.data_workers.sum(float(since.loss_sum))
         noise, norm_layer_noise = progress.noise.mean, progress.norm_layer_noise.mean
         num_models = self.task.num_models
         values: dict[str, float | None] = {

@@ -78,8 +78,8 @@ class Split:
 
     @property
     def grad_accum_steps(self) -> int:
-        sharers = 1 if self.strategy == "tp" else self.world_size
-        return GLOBAL_BATCH_SIZE // sharers // self.micro_batch_size
+        num_shares = 1 if self.strategy == "tp" else self.world_size
+        return GLOBAL_BATCH_SIZE // num_shares // self.micro_batch_size
 
 
 def splits_of(task: Task) -> list[Split]:
@@ -136,12 +136,12 @@ def _updates(
         micro_batch_size=split.micro_batch_size, strategy=split.strategy, **given,
     )  # fmt: skip
     model = task.new_model(0).to(dtype)
-    sharers = workers
+    data_workers = workers
     if split.strategy == "tp":
         cut_matrices(model, workers)
-        sharers = workers.alone()
-    wrapped, local_norm = data_parallel(model, sharers, split.strategy)
-    gradient = GradientOfBatch(task, model, wrapped, local_norm, how, sharers)
+        data_workers = workers.alone()
+    wrapped, local_norm = data_parallel(model, data_workers, split.strategy)
+    gradient = GradientOfBatch(task, model, wrapped, local_norm, how, data_workers)
     optimizer = build_optimizer(model, how)
     for step in range(NUM_UPDATES):
         optimizer.zero_grad()

@@ -83,7 +83,9 @@ TaskName = Literal[
     "text_classification", "token_classification", "question_answering", "causal_lm", "seq2seq",
     "noisy_quadratic",
 ]  # fmt: skip
-Strategy = Literal["ddp", "fsdp", "tp"]
+Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3", "tp"]
+ZERO_STAGES: Mapping[str, int] = {"zero1": 1, "zero2": 2, "zero3": 3}
+"""Strategies that are DeepSpeed's, and its names for them."""
 Precision = Literal["fp32", "bf16", "fp16"]
 CellValue = StrictInt | StrictFloat | StrictStr | None
 
@@ -806,9 +808,10 @@ class Resources(Section):
     that is faster."""
     strategy: Strategy = "ddp"
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
-    among the workers, for a model that does not fit into one; tp: the blocks' matrices are cut by
-    the architecture's own plan, and all workers compute every example together (no data-parallel
-    workers)."""
+    among the workers, for a model that does not fit into one; zero1, zero2, zero3: DeepSpeed cuts
+    the optimizer state, the gradients too, the weights too (extra deepspeed); tp: the blocks'
+    matrices are cut by the architecture's own plan, and all workers compute every example together
+    (no data-parallel workers)."""
     precision: Precision = "fp32"
     """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
     scales the loss; a step whose gradient overflows is skipped and counted."""

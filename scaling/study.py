@@ -92,7 +92,9 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     from scaling.space import Facts
     from scaling.tasks.sources import require_source
     from scaling.tracking import TrackingError
+    from scaling.training.zero import require_deepspeed
 
+    require_deepspeed(spec.resources.strategy)
     if not isinstance(spec.workload, NoisyQuadratic):
         require_source(spec.workload)
     command = _command(options)

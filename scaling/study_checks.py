@@ -14,6 +14,7 @@ from scaling.issues import NO_VALUE, Issue, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.spec import (
     MAX_BATCH_SIZE,
+    ZERO_STAGES,
     Choice,
     Distribution,
     Fixed,
@@ -769,17 +770,47 @@ def _sharded(spec: StudySpec) -> Iterator[Issue]:
     strategy = spec.resources.strategy
     if strategy == "ddp":
         return
+    is_flat = strategy in ZERO_STAGES
+    refused = _COUPLING if is_flat else _WHOLE
+    allowed = "adamw, sgd, lion" if is_flat else "adamw, sgd, lion, lamb, lars"
     for place in _places(spec, "optimizer"):
-        for optimizer in sorted(_WHOLE & set(place.values)):
+        for optimizer in sorted(refused & set(place.values)):
             yield Issue(
                 place.path,
                 f"needs whole matrices, which strategy {strategy} cuts among the workers",
-                optimizer, "adamw, sgd, lion, lamb, lars",
+                optimizer, allowed,
             )  # fmt: skip
     if spec.evaluation.sharpness is not None:
         yield Issue(
             "evaluation.sharpness", f"needs whole weights, which strategy {strategy} cuts",
             spec.evaluation.sharpness.model_dump(), "null",
+        )  # fmt: skip
+
+
+def _zero(spec: StudySpec) -> Iterator[Issue]:
+    """What DeepSpeed's strategies do not allow."""
+    resources = spec.resources
+    if resources.strategy not in ZERO_STAGES:
+        return
+    if isinstance(spec.workload, NoisyQuadratic):
+        yield Issue(
+            "resources.strategy", "noisy_quadratic is not cut among workers", resources.strategy,
+            "ddp",
+        )  # fmt: skip
+    if resources.num_workers == "auto":
+        yield Issue(
+            "resources.num_workers", f"must be a number under strategy {resources.strategy}", "auto"
+        )
+    if resources.precision == "fp16":
+        yield Issue(
+            "resources.precision",
+            f"does not go with strategy {resources.strategy}, which scales the loss by itself",
+            "fp16", "fp32, bf16",
+        )  # fmt: skip
+    if resources.compile:
+        yield Issue(
+            "resources.compile", f"does not go with strategy {resources.strategy}", value=True,
+            allowed="false",
         )  # fmt: skip
 
 
@@ -928,6 +959,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
+    _zero: frozenset({"resources", "workload"}),
     _tensor_parallel: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
     storage_issues: frozenset({"name", "storage"}),
 }

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scaling.spec import Optimizer, Strategy
+from scaling.spec import ZERO_STAGES, Optimizer, Strategy
 from scaling.tasks.model import transformer_blocks
 
 
@@ -166,15 +166,18 @@ class Footprint:
             has_momentum: Of sgd.
             averages_weights: One more copy, and another while it is evaluated.
             strategy: fsdp cuts weights, gradients and moments among the workers; tp those of the
-                blocks. Activations are counted whole, which under tp is too many.
+                blocks. Activations are counted whole, which under tp is too many. zero1 to zero3
+                cut the moments, the gradients too, the weights too; the optimizer has a copy of
+                its weights, and of their gradient.
             world_size: Workers.
-            accumulates: Whether there are several forwards a step: fsdp then adds up whole
-                gradients and cuts them after the last one.
+            accumulates: Whether there are several forwards a step: whole gradients are then
+                added up and cut after the last one.
         """
         activations = _line(self.kept, micro_batch_size)
         workspace = max(0, _line(self.peak, micro_batch_size) - activations)
         num_moments = moments_of(optimizer, has_momentum=has_momentum)
-        shares = world_size if strategy == "fsdp" else 1
+        stage = ZERO_STAGES.get(strategy) if world_size > 1 else None
+        shares = world_size if strategy == "fsdp" or stage == 3 else 1
         if shares > 1:
             # A block and the next one are gathered to compute with, everything to evaluate.
             gathered = self.outside_blocks + 2 * self.largest_block
@@ -184,10 +187,16 @@ class Footprint:
         if strategy == "tp":
             held = self.outside_blocks + (self.parameters - self.outside_blocks) // world_size
             trained = gradients = min(self.trained, held)
+        moments = num_moments * trained
+        if stage is not None:
+            flat = self.trained // world_size
+            held += flat
+            gradients = flat + (self.trained if accumulates or stage == 1 else flat)
+            moments = num_moments * flat
         return Memory(
             parameters=held,
             gradients=gradients,
-            optimizer=(num_moments + 2 * averages_weights) * trained,
+            optimizer=moments + 2 * averages_weights * trained,
             activations=activations,
             workspace=workspace,
         )

@@ -7,13 +7,13 @@ Source: Gray et al. 2024 (arXiv:2411.00999) sec. 3, algorithm 1; that it follows
 all parameters up to a factor is their observation (sec. 4), not a theorem.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise_by_example
 
@@ -76,10 +76,8 @@ class NormLayers:
     def _record(self, layer: nn.Module, value: Tensor, gradient: Tensor) -> None:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
         gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
-        self._wanted = False  # the layer runs once more, and not as part of the model
         with torch.no_grad():
-            normalized = functional_call(layer, self._unscaled[layer], value).to(gradient.dtype)
-        self._wanted = True
+            normalized = self._unscaled[layer](value).to(gradient.dtype)
         own = [_over_positions(gradient * normalized)]
         if getattr(layer, "bias", None) is not None:
             own.append(_over_positions(gradient))
@@ -101,14 +99,16 @@ def _is_norm_layer(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _unscaled(layer: nn.Module) -> dict[str, Tensor]:
-    """Parameters with which a layer only normalizes, also where its scale is 1 + weight."""
-    own = dict(layer.named_parameters(recurse=False))
-    zeros = {name: torch.zeros(p.shape, dtype=p.dtype, device=p.device) for name, p in own.items()}
-    weight = zeros["weight"]
-    if functional_call(layer, zeros, torch.arange(len(weight)).to(weight)[None]).any():
-        return zeros
-    return zeros | {"weight": torch.ones_like(weight)}
+def _unscaled(layer: nn.Module) -> nn.Module:
+    """A copy of a layer that only normalizes, also where its scale is 1 + weight."""
+    found = copy.deepcopy(layer)
+    for name, own in layer.named_parameters(recurse=False):
+        zeros = torch.zeros(own.shape, dtype=own.dtype, device=own.device)
+        setattr(found, name, nn.Parameter(zeros, requires_grad=False))
+    weight = found.get_parameter("weight")
+    if not found(torch.arange(len(weight)).to(weight)[None]).any():
+        weight.fill_(1.0)
+    return found
 
 
 def _over_positions(gradient: Tensor) -> Tensor:

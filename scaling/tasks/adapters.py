@@ -8,7 +8,7 @@ from torch import nn
 
 from scaling.issues import first_line
 from scaling.spec import Lora
-from scaling.tasks.sources import DataError, require_peft
+from scaling.tasks.sources import DataError, require_extra
 
 
 def add_adapters(
@@ -33,7 +33,7 @@ def add_adapters(
 
     Source: Hu et al. 2021 (arXiv:2106.09685) sec. 4.1.
     """
-    require_peft()
+    require_extra("lora", package="peft", path="workload.model.lora")
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = lora.target_modules

@@ -90,7 +90,7 @@ def require_source(workload: TextWorkload) -> None:
     if isinstance(workload.model, Pretrained):
         pretrained_folder(workload.model.pretrained)
         if workload.model.lora is not None:
-            require_peft()
+            require_extra("lora", package="peft", path="workload.model.lora")
 
 
 def pretrained_folder(name: str) -> str:
@@ -111,17 +111,22 @@ def pretrained_folder(name: str) -> str:
     return str(Path(found.origin).parent / "model")
 
 
-def require_peft() -> None:
-    """Check that the extra is installed.
+def require_extra(extra: str, *, package: str, path: str) -> None:
+    """Check that an extra of this package is installed.
+
+    Args:
+        extra: Its name.
+        package: What it installs.
+        path: The field of a study file that needs it.
 
     Raises:
         DataError: If it is not, with the line that installs it.
     """
-    if importlib.util.find_spec("peft") is None:
+    if importlib.util.find_spec(package) is None:
         raise DataError(
-            "workload.model.lora",
-            "needs an extra that is not installed; install it with: pip install 'scaling[lora]' "
-            "(in a checkout: pip install -e '.[lora]')",
+            path,
+            f"needs an extra that is not installed; install it with: pip install "
+            f"'scaling[{extra}]' (in a checkout: pip install -e '.[{extra}]')",
         )
 
 

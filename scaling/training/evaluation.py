@@ -11,7 +11,6 @@ from scaling.spec import Evaluation, Precision
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, concatenate
 from scaling.training.parallel import Workers
-from scaling.training.sharding import whole_weights
 
 
 class Cadence:
@@ -57,10 +56,18 @@ def precision_context(precision: Precision, device: torch.device) -> AbstractCon
 def evaluate(
     task: Task, model: nn.Module, splits: Sequence[Split], workers: Workers, *, precision: Precision
 ) -> dict[Split, ExampleLosses]:
-    """Losses of every example of each split's fixed subset, the same on all workers."""
+    """Losses of every example of each split's fixed subset, the same on all workers.
+
+    Args:
+        task: Data and loss.
+        model: With all its weights on every worker: workers run different numbers of forwards.
+        splits: On which.
+        workers: All of them call this.
+        precision: Of the forwards.
+    """
     model.eval()
     losses: dict[Split, ExampleLosses] = {}
-    with whole_weights(model), torch.inference_mode(), precision_context(precision, workers.device):
+    with torch.inference_mode(), precision_context(precision, workers.device):
         for split in splits:
             part = workers.part(task.num_evaluated(split))
             own = task.example_losses(model, split, part, workers.device)
@@ -72,11 +79,14 @@ def evaluate(
 def written_metrics(
     task: Task, model: nn.Module, workers: Workers, *, precision: Precision
 ) -> dict[str, float]:
-    """What the model's texts are worth, the same on all workers; empty where it writes none."""
+    """What the model's texts are worth, the same on all workers; empty where it writes none.
+
+    The model has all its weights on every worker, as in `evaluate`.
+    """
     if not isinstance(task, WritingTask) or not task.num_written:
         return {}
     model.eval()
-    with whole_weights(model), torch.inference_mode(), precision_context(precision, workers.device):
+    with torch.inference_mode(), precision_context(precision, workers.device):
         part = workers.part(task.num_written)
         own = task.write(model, part, workers.device)
     model.train()

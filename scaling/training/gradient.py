@@ -20,6 +20,7 @@ from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel import LocalNorm, Workers, no_sync
 from scaling.training.sharding import by_kind, total_norm
+from scaling.training.zero import Zero
 
 Indices = NDArray[np.int64]
 
@@ -51,6 +52,7 @@ class GradientOfBatch:
     padding nor the split into workers × micro-batches changes it.
 
     Attributes:
+        parameters: What is trained, as this worker holds it; their `.grad` is the result.
         micro_batch_size: Most examples a forward, of the longest in the batch: of shorter ones
             there may be more. May be made smaller between steps.
     """
@@ -63,6 +65,7 @@ class GradientOfBatch:
         local_norm: LocalNorm | None,
         recipe: Recipe,
         workers: Workers,
+        zero: Zero | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -74,8 +77,10 @@ class GradientOfBatch:
         self.loss_scale = LossScale(recipe.precision)
         on_gpu = workers.device.type == "cuda"
         self.batches = Batches(task, recipe.seed, workers.device, looks_ahead=on_gpu)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.norm_layers = NormLayers(model)
+        self.zero = zero
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = trained if zero is None else zero.parameters
+        self.norm_layers = NormLayers(model) if zero is None else zero.norm_layers
 
     def __call__(
         self, indices: Indices, *, measure_noise: bool, next_indices: Indices | None = None
@@ -149,10 +154,11 @@ class GradientOfBatch:
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
-        for number, batch in enumerate(self.batches.of(parts), start=1):
-            with no_sync(self.wrapped) if number < len(parts) else nullcontext():
-                total += self._backward(batch, num_targets)
-            self._end_part(parts[number - 1])
+        with self.zero.reduction(num_parts=len(parts)) if self.zero else nullcontext():
+            for number, batch in enumerate(self.batches.of(parts), start=1):
+                with no_sync(self.wrapped) if number < len(parts) else nullcontext():
+                    total += self._backward(batch, num_targets)
+                self._end_part(parts[number - 1])
         return total
 
     def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:

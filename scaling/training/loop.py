@@ -5,7 +5,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from scaling.early_stopping import rungs_passed
 from scaling.issues import first_line
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
 from scaling.records import Measurement, Recipe
-from scaling.spec import Evaluation
+from scaling.spec import ZERO_STAGES, Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
@@ -40,10 +40,12 @@ from scaling.training.sharding import (
     placed_model_state,
     placed_optimizer_state,
     trained_state,
+    whole_weights,
 )
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.tensor_parallel import cut_matrices
 from scaling.training.weight_average import WeightAverage
+from scaling.training.zero import Zero
 
 End = Literal["done", "stopped", "diverged", "paused"]
 
@@ -92,11 +94,19 @@ def train(
         one example: else the micro-batch is halved.
     """
     run = _Run(task, recipe, evaluation, workers, report, supervision)
+    try:
+        return _trained(run)
+    finally:
+        run.close()
+
+
+def _trained(run: "_Run") -> Outcome:
+    """The steps of a run, to its end."""
     if not run.goes_on_from_checkpoint():
         directive = run.measure(run.splits_along)
         if directive != "continue":
             return run.end_by(directive)
-    checks = Checks(supervision, workers, run.progress.step)
+    checks = Checks(run.supervision, run.workers, run.progress.step)
     while not run.is_over():
         started = time.perf_counter()
         # 1 data: from the seed and the step alone.
@@ -157,11 +167,18 @@ class _Run:
         )
         if is_cut:
             cut_matrices(self.model, workers)
-        wrapped, local_norm = data_parallel(self.model, self.data_workers, recipe.strategy)
+        self.num_parameters = sum(p.numel() for p in self.model.parameters())
+        self.num_trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.zero = self._taken_by_zero()
+        if self.zero is not None:
+            wrapped, local_norm = self.zero.wrapped, self.zero.local_norm
+            self.optimizer = self.zero.optimizer
+        else:
+            wrapped, local_norm = data_parallel(self.model, self.data_workers, recipe.strategy)
+            self.optimizer = build_optimizer(self.model, recipe)
         self.gradient = GradientOfBatch(
-            task, self.model, wrapped, local_norm, recipe, self.data_workers
+            task, self.model, wrapped, local_norm, recipe, self.data_workers, self.zero
         )
-        self.optimizer = build_optimizer(self.model, recipe)
         self.clipping = Clipping(recipe)
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
@@ -290,7 +307,8 @@ class _Run:
         """Evaluate and report; the directive is the same on all workers."""
         at_rung = self._is_at_rung()
         started = time.perf_counter()
-        with self.average.in_place() if self.average is not None else nullcontext():
+        averaged = self.average.in_place() if self.average is not None else nullcontext()
+        with averaged, self._whole_weights():
             self.losses = evaluate(
                 self.task, self.model, splits, self.data_workers, precision=self.recipe.precision
             )
@@ -371,8 +389,7 @@ class _Run:
         return {
             "recipe": self._identity(),
             "micro_batch_size": self.gradient.micro_batch_size,
-            "model": own_part(trained_state(self.model)),
-            "optimizer": own_part(self.optimizer.state_dict()),
+            **self._weights_and_moments(),
             "loss_scale": self.gradient.loss_scale.state(),
             "clipping": self.clipping.state(),
             "weight_average": own_part(average),
@@ -381,6 +398,14 @@ class _Run:
             "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
             "incidents": json.dumps(self.incidents),
             "measured": json.dumps([asdict(measurement) for measurement in self.measured]),
+        }
+
+    def _weights_and_moments(self) -> State:
+        if self.zero is not None:
+            return {"zero": self.zero.state()}
+        return {
+            "model": own_part(trained_state(self.model)),
+            "optimizer": own_part(self.optimizer.state_dict()),
         }
 
     def goes_on_from_checkpoint(self) -> bool:
@@ -401,8 +426,12 @@ class _Run:
     def _restore(self, state: State) -> None:
         smaller = min(state["micro_batch_size"], self.gradient.micro_batch_size)
         self.gradient.micro_batch_size = smaller
-        self.model.load_state_dict(placed_model_state(state["model"], self.model))
-        self.optimizer.load_state_dict(placed_optimizer_state(state["optimizer"], self.optimizer))
+        if self.zero is not None:
+            self.zero.restore(state["zero"])
+        else:
+            self.model.load_state_dict(placed_model_state(state["model"], self.model))
+            moments = placed_optimizer_state(state["optimizer"], self.optimizer)
+            self.optimizer.load_state_dict(moments)
         self.gradient.loss_scale.restore(state["loss_scale"])
         self.clipping.restore(state["clipping"])
         if self.average is not None:
@@ -418,6 +447,25 @@ class _Run:
         values = asdict(self.recipe)
         del values["micro_batch_size"], values["grad_accum_steps"]
         return json.dumps(values, sort_keys=True)
+
+    def _taken_by_zero(self) -> Zero | None:
+        """The model in DeepSpeed's hands, where the strategy is its and there is more than one."""
+        stage = ZERO_STAGES.get(self.recipe.strategy)
+        if stage is None or self.data_workers.world_size == 1:
+            return None
+        return Zero(
+            self.model, build_optimizer(self.model, self.recipe), self.data_workers,
+            stage=stage, precision=self.recipe.precision,
+        )  # fmt: skip
+
+    def _whole_weights(self) -> AbstractContextManager[None]:
+        """Every worker holds all the weights inside the block."""
+        return self.zero.whole_weights() if self.zero is not None else whole_weights(self.model)
+
+    def close(self) -> None:
+        """Let go of what would outlive the run."""
+        if self.zero is not None:
+            self.zero.close()
 
     def _weight_average(self) -> WeightAverage | None:
         half_life = self.recipe.weight_average_half_life_examples
@@ -478,8 +526,8 @@ class _Run:
             "grad_sq_norm": noise.sq_norm / num_models if noise else None,
             "grad_covariance_trace": noise.covariance_trace / num_models if noise else None,
             "peak_memory_bytes": self._peak_memory_bytes(),
-            "num_parameters": sum(p.numel() for p in self.model.parameters()),
-            "num_trained_parameters": sum(p.numel() for p in self.gradient.parameters),
+            "num_parameters": self.num_parameters,
+            "num_trained_parameters": self.num_trained,
         }
         if self.recipe.precision == "fp16":
             values["num_skipped_steps"] = progress.num_skipped

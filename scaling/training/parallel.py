@@ -203,6 +203,8 @@ def data_parallel(
             return _replicated(model, workers, norm), norm
         case "fsdp":
             return _sharded(model, workers, norm), norm
+        case "zero1" | "zero2" | "zero3":
+            raise ValueError("the models of these strategies are scaling.training.zero's")
         case "tp":
             raise ValueError("under tp there are no data-parallel workers")
 

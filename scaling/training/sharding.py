@@ -1,4 +1,4 @@
-"""Weights that are cut among the workers (fsdp, tp): whole for a while, in checkpoints, and back.
+"""Weights that are cut among the workers (fsdp, tp, zero3): whole for a while, and in checkpoints.
 
 Everything here leaves plain tensors and unsharded models as they are, so that callers need not
 ask which strategy they run under.
@@ -54,6 +54,11 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
         norm = nn.utils.get_total_norm(kind, norm_type)
         norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
     return max(norms, default=0.0) if norm_type == math.inf else math.hypot(*norms)
+
+
+def held(weight: nn.Parameter) -> Tensor:
+    """What this worker has of a weight all the time; DeepSpeed's stage 3 keeps it aside."""
+    return getattr(weight, "ds_tensor", weight)
 
 
 def own_part(value: T) -> T:

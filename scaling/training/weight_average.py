@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.training.sharding import placed
+from scaling.training.sharding import held, placed
 
 
 class WeightAverage:
@@ -23,7 +23,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, *, half_life_examples: float):
-        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._weights = [held(weight) for weight in model.parameters() if weight.requires_grad]
         self._half_life_examples = half_life_examples
         self._kept = 1.0  # product of the decays so far
         self._average = [weight.detach().clone() for weight in self._weights]

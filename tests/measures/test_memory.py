@@ -184,3 +184,26 @@ def test_tp_cuts_the_blocks_alone() -> None:
     assert cut.gradients == min(held, FOUND.trained)
     assert cut.optimizer == 2 * cut.gradients
     assert cut.activations == FOUND.memory(2, optimizer="adamw").activations
+
+
+def test_zero_cuts_moments_then_gradients_then_weights() -> None:
+    # A worker's quarter of the weights is 25, which the optimizer has once more; so its gradient.
+    for strategy, parameters, alone, added_up in (
+        ("zero1", 125, 125, 125), ("zero2", 125, 50, 125), ("zero3", 50, 50, 125),
+    ):  # fmt: skip
+        once, twice = (
+            FOUND.memory(
+                2, optimizer="adamw", strategy=strategy, world_size=4, accumulates=accumulates
+            )
+            for accumulates in (False, True)
+        )
+        assert (once.parameters, twice.parameters) == (parameters, parameters)
+        assert (once.gradients, twice.gradients) == (alone, added_up)
+        assert once.optimizer == 50
+    for strategy, average in (("zero2", 100), ("zero3", 25)):
+        averaged = FOUND.memory(
+            2, optimizer="sgd", strategy=strategy, world_size=4, averages_weights=True
+        )
+        assert averaged.optimizer == 2 * average
+    alone = FOUND.memory(2, optimizer="adamw", strategy="zero3")
+    assert alone == FOUND.memory(2, optimizer="adamw")

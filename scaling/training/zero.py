@@ -1,0 +1,238 @@
+"""Weights, gradients and moments cut among the workers by DeepSpeed (the extra `deepspeed`).
+
+DeepSpeed's engine cuts and reduces; the loop keeps what it is about: the loss per target of the
+global batch, each worker's own gradient norm, clipping, the rate, the measurements.
+
+Source: Rajbhandari et al. 2020 (arXiv:1910.02054) sec. 5: stage 1 cuts the optimizer's state,
+stage 2 the gradients too, stage 3 the weights too.
+"""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from scaling.measures.norm_layers import NormLayers
+from scaling.spec import ZERO_STAGES, Precision, Strategy
+from scaling.tasks.sources import require_extra
+from scaling.training.parallel import LocalNorm, Workers
+
+# Gradients are reduced in pieces of so many entries, which are copied once more meanwhile.
+BUCKET_ENTRIES = 2**24
+
+
+def require_deepspeed(strategy: Strategy) -> None:
+    """Check that the extra is installed, where a strategy needs it.
+
+    Raises:
+        DataError: If it is not, with the line that installs it.
+    """
+    if strategy in ZERO_STAGES:
+        require_extra("deepspeed", package="deepspeed", path="resources.strategy")
+
+
+class Zero:
+    """A model and its optimizer in the hands of DeepSpeed.
+
+    Attributes:
+        wrapped: The model to call. Its backward pass reduces, inside `reduction`.
+        optimizer: Takes the steps and has the parameter groups.
+        parameters: All trained weights as the optimizer holds them: one flat tensor a group, cut
+            among the workers. Their `.grad` is the reduced gradient after `reduction`.
+        local_norm: Where to read this worker's own gradient norm.
+        norm_layers: The model's, found while their weights were still whole.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        workers: Workers,
+        *,
+        stage: int,
+        precision: Precision,
+    ) -> None:
+        """Take over a model, in place.
+
+        Args:
+            model: On this worker's device, the same on all workers; weights in float32.
+            optimizer: Of the model's trained weights, whose step is entry by entry.
+            workers: All of them call this; at least two, and all that torch.distributed has.
+            stage: 1, 2 or 3.
+            precision: fp32 or bf16; DeepSpeed scales fp16's loss by itself.
+
+        Raises:
+            ValueError: If the workers are not all of torch.distributed's, or the precision is fp16.
+        """
+        if workers.group is not None or precision == "fp16":
+            raise ValueError("ZeRO needs all workers of torch.distributed and fp32 or bf16")
+        deepspeed = _deepspeed(workers.device)
+        self._deepspeed, self._model, self._stage = deepspeed, model, stage
+        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self.norm_layers = NormLayers(model)
+        self._adds_up = False
+        # Before DeepSpeed's own, which reduces a gradient and takes it away.
+        self._hooks = [
+            weight.register_post_accumulate_grad_hook(self._measure_one) for weight in self._trained
+        ]
+        self._engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            dist_init_required=False,
+            config=_config(stage, workers.world_size, precision),
+        )
+        # The loop says when a batch is complete, by `reduction`.
+        self._engine.set_gradient_accumulation_boundary(is_boundary=True)
+        self.wrapped: nn.Module = self._engine
+        self.local_norm = LocalNorm(None)
+        group: Any = dist.group.WORLD
+        self._mesh = DeviceMesh.from_group(group, workers.device.type)
+        self.parameters: list[Any] = [self._cut(flat) for flat in self._flat_weights()]
+
+    @contextmanager
+    def reduction(self, *, num_parts: int) -> Iterator[None]:
+        """The backward passes inside the block make one gradient.
+
+        Several are added up on each worker and reduced together at the end, which takes the
+        memory of a whole gradient until then.
+        """
+        self._adds_up = num_parts > 1
+        with self._engine.coalesce_grad_reduction() if self._adds_up else nullcontext():
+            yield
+            if self._adds_up:
+                for weight in self._trained:
+                    self._measure(weight)
+        averaged = self.optimizer.averaged_gradients
+        for number, parameter in enumerate(self.parameters):
+            flat = torch.cat([part.detach().flatten() for part in averaged[number]])
+            averaged[number] = [flat]  # what the step will take, clipped by then
+            parameter.grad = self._cut(flat)
+
+    def _measure_one(self, weight: Tensor) -> None:
+        if not self._adds_up:
+            self._measure(weight)
+
+    def _measure(self, weight: Tensor) -> None:
+        if self.local_norm.wanted and weight.grad is not None:
+            self.local_norm.add([weight.grad])
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Every worker holds all the weights inside the block, so it may run forwards alone.
+
+        Called by all workers; the weights must not be changed inside.
+        """
+        if self._stage < 3:
+            yield
+            return
+        # DeepSpeed's hooks would take the weights away after each module and gather them again.
+        offload = self.optimizer.parameter_offload
+        offload.partition_all_parameters()
+        offload.destroy()
+        offload.forward_hooks, offload.backward_hooks = [], []
+        with self._deepspeed.zero.GatheredParameters(list(self._model.parameters())):
+            yield
+        offload.setup_zero_stage3_hooks()
+
+    def state(self) -> dict[str, Any]:
+        """This worker's part of the weights and moments, for `restore`."""
+        state = self.optimizer.state_dict()
+        return {name: _plain(state[name]) for name in self._saved_names}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave on the same worker of as many; called by all of them."""
+        rank, present = dist.get_rank(), self.optimizer.state_dict()
+        self.optimizer.load_state_dict({rank: present | state}, load_from_fp32_weights=True)
+        if self._stage < 3:
+            self.optimizer.update_lp_params()
+
+    def close(self) -> None:
+        """Let go of the model, which DeepSpeed would keep to the process's end."""
+        for hook in self._hooks:
+            hook.remove()
+        self._engine.destroy()
+        if self._stage == 3:
+            _forget_modules()
+
+    @property
+    def _saved_names(self) -> tuple[str, str]:
+        if self._stage == 3:
+            return "optimizer_state_dict", "fp32_flat_groups"
+        return "base_optimizer_state", "single_partition_of_fp32_groups"
+
+    def _flat_weights(self) -> list[Tensor]:
+        """This worker's part of each group's weights, in float32."""
+        if self._stage == 3:
+            return self.optimizer.fp32_partitioned_groups_flat
+        return self.optimizer.single_partition_of_fp32_groups
+
+    def _cut(self, part: Tensor) -> DTensor:
+        return DTensor.from_local(part.detach(), self._mesh, [Shard(0)], run_check=False)
+
+
+def _deepspeed(device: torch.device) -> Any:
+    """The library, told to compute where this worker does and to be quiet about it."""
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Its shared-memory collectives would be compiled first, by a compiler that may not be there.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # torch 2.13 renames what DeepSpeed calls.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    return deepspeed
+
+
+def _forget_modules() -> None:
+    """Empty what DeepSpeed's stage 3 remembers of all models together."""
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    marked = vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    inspect.getclosurevars(marked).nonlocals["func"].cache_clear()  # keeps each module it was given
+
+
+def _config(stage: int, world_size: int, precision: Precision) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "train_batch_size": world_size,  # must be named; the loop's batches are its own
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,  # the loop clips
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": False,
+            "contiguous_gradients": False,
+            "reduce_bucket_size": BUCKET_ENTRIES,
+            "allgather_bucket_size": BUCKET_ENTRIES,
+            "stage3_param_persistence_threshold": 0,
+        },
+    }
+    if precision == "bf16":
+        # The engine overrules an autocast around it by its own; gradients are reduced in float32.
+        config["torch_autocast"] = {
+            "enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": [],
+        }  # fmt: skip
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """The same without gradients' history, as a checkpoint holds it."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

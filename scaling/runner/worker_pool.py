@@ -27,7 +27,7 @@ from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.memory import is_out_of_memory
-from scaling.training.parallel import Workers, exempt_loaded, release_memory, use_threads
+from scaling.training.workers import Workers, exempt_loaded, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0

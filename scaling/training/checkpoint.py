@@ -15,7 +15,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.issues import first_line
-from scaling.training.parallel import Workers
+from scaling.training.workers import Workers
 
 _NAME = re.compile(r"step-(\d{12})(?:\.worker-(\d{5}))?\.pt")
 _LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torch import nn
 from scaling.spec import Evaluation, Precision
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, concatenate
-from scaling.training.parallel import Workers
+from scaling.training.workers import Workers
 
 
 class Cadence:

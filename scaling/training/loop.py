@@ -33,7 +33,7 @@ from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
 from scaling.training.memory import is_out_of_memory, peak_memory_bytes, watch_peak_memory
 from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr
-from scaling.training.parallel import Workers, data_parallel, release_memory
+from scaling.training.parallel import data_parallel
 from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.sharding import (
     own_part,
@@ -45,6 +45,7 @@ from scaling.training.sharding import (
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
 from scaling.training.tensor_parallel import cut_matrices
 from scaling.training.weight_average import WeightAverage
+from scaling.training.workers import Workers, release_memory
 from scaling.training.zero import Zero
 
 End = Literal["done", "stopped", "diverged", "paused"]

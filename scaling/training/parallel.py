@@ -1,12 +1,12 @@
-"""The data-parallel workers of one trial, and how their gradients become one."""
+"""How the gradients of data-parallel workers become one."""
 
-import gc
 import math
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,102 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scaling.spec import Strategy
 from scaling.tasks.model import transformer_blocks
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Workers:
-    """This process among those that train one trial.
-
-    Attributes:
-        rank: 0 … world_size − 1.
-        device: Where this worker computes.
-        group: Process group of exactly these workers; None for the default group (or for one
-            worker without any).
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
-    group: Any = None
-
-    def alone(self) -> "Workers":
-        """This worker as one that has a trial to itself."""
-        return replace(self, rank=0, world_size=1, group=None)
-
-    def sum(self, *values: float) -> list[float]:
-        """Element-wise sum of these numbers over the workers."""
-        if self.world_size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.group)
-        return tensor.tolist()
-
-    def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor over the workers, in place."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor, group=self.group)
-        return tensor
-
-    def from_first(self, value: float) -> float:
-        """The value that the first worker has."""
-        return self.all_from_first(value)[0]
-
-    def all_from_first(self, *values: float) -> list[float]:
-        """The values that the first worker has."""
-        return self.sum(*(values if self.rank == 0 else (0.0,) * len(values)))
-
-    def gather(self, values: T) -> list[T]:
-        """Every worker's array (or other plain value), by rank; lengths may differ."""
-        if self.world_size == 1:
-            return [values]
-        gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, values, group=self.group)
-        return gathered
-
-    def agree(self, text: str) -> str:
-        """The first worker's text."""
-        if self.world_size == 1:
-            return text
-        texts = [text]
-        dist.broadcast_object_list(texts, src=0, group=self.group)
-        return texts[0]
-
-    def first(self, world_size: int) -> "Workers":
-        """The first so many of these workers as a group of their own; called by its members."""
-        if world_size == 1:
-            return replace(self, world_size=1)
-        ranks = list(range(world_size))
-        group = dist.new_group(ranks, use_local_synchronization=True)
-        return replace(self, world_size=world_size, group=group)
-
-    def part(self, num_items: int) -> slice:
-        """This worker's share of `num_items` items; the shares differ by one item at most."""
-        first, last = (num_items * r // self.world_size for r in (self.rank, self.rank + 1))
-        return slice(first, last)
-
-
-def use_threads(num_threads: int) -> None:
-    """Compute on this many threads of this process."""
-    torch.set_num_threads(num_threads)
-
-
-def release_memory(device: torch.device) -> None:
-    """Give back what an ended trial held: cycles of Python objects, cached GPU memory."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def exempt_loaded() -> None:
-    """Let later garbage collections pass over what this process has loaded by now.
-
-    A collection looks at every object of torch and transformers, a fifth of a second between any
-    two trials, and they stay to the process's end.
-    """
-    gc.collect()
-    gc.freeze()
+from scaling.training.shared_sum import SharedSum, shared_sum
+from scaling.training.workers import Workers
 
 
 class LocalNorm:
@@ -139,13 +45,26 @@ class LocalNorm:
         return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
 
 
+@dataclass(frozen=True)
+class _Averaging:
+    """What DDP's hook goes by; `shared` is None where the workers share no memory."""
+
+    norm: LocalNorm
+    shared: SharedSum | None
+
+
 def _average(
-    norm: LocalNorm,
+    averaging: _Averaging,
     bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks for it
 ) -> torch.futures.Future[Tensor]:
+    norm, shared = averaging.norm, averaging.shared
     if norm.wanted:
         norm.add(bucket.gradients())
-    return allreduce_hook(norm.group, bucket)
+    if shared is None:
+        return allreduce_hook(norm.group, bucket)
+    averaged: torch.futures.Future[Tensor] = torch.futures.Future()
+    averaged.set_result(shared.sum(bucket.buffer().div_(shared.world_size)))
+    return averaged
 
 
 # torch 2.13 renames it; 2.9 has only the second name.
@@ -221,7 +140,10 @@ def _replicated(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Modul
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-    wrapped.register_comm_hook(norm, _average)
+    shared = None if on_gpu else shared_sum(workers)
+    if shared is not None:
+        weakref.finalize(wrapped, shared.close)
+    wrapped.register_comm_hook(_Averaging(norm, shared), _average)
     return wrapped
 
 

@@ -24,7 +24,8 @@ from torch.distributed.tensor import DTensor, Shard
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec import ZERO_STAGES, Precision, Strategy
 from scaling.tasks.sources import require_extra
-from scaling.training.parallel import LocalNorm, Workers
+from scaling.training.parallel import LocalNorm
+from scaling.training.workers import Workers
 
 # Gradients are reduced in pieces of so many entries, which are copied once more meanwhile.
 BUCKET_ENTRIES = 2**24

@@ -25,8 +25,8 @@ from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.footprint import study_footprint
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
-from scaling.training.parallel import Workers
 from scaling.training.supervision import Supervision
+from scaling.training.workers import Workers
 from scaling.training.zero import Zero, require_deepspeed
 from tests.recipes import part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted

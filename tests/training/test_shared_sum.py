@@ -1,0 +1,67 @@
+"""Workers of one machine sum through its memory, and by torch.distributed where they cannot."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from scaling.training import shared_sum as module
+from scaling.training.shared_sum import PIECE_BYTES, shared_sum
+from scaling.training.workers import Workers
+
+LENGTHS = (1, 2, 7, 100_003, PIECE_BYTES // 4 * 2 + 5)  # of float32, the last in three pieces
+
+
+def own(rank: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank * 7 + length)
+    return torch.randn(length, generator=generator).to(dtype)
+
+
+def left_behind(folder: str) -> list[Path]:
+    return list(Path(folder).glob("scaling-*"))
+
+
+def summed(rank: int, port: int, world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
+    module._MEMORY_FOLDER = Path(folder)
+    workers = Workers(rank, world_size)
+    found = shared_sum(workers)
+    assert found is not None
+    workers.sum(0.0)  # the first one has removed the files
+    assert left_behind(folder) == []
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for length in LENGTHS:
+            parts = [own(r, length, dtype) for r in range(world_size)]
+            tensor = parts[rank].clone()
+            assert found.sum(tensor) is tensor
+            rel = 3e-2 if dtype == torch.bfloat16 else 1e-6  # each addition rounds
+            torch.testing.assert_close(tensor, sum(parts), rtol=rel, atol=rel)
+            for other in workers.gather(tensor):
+                assert torch.equal(other, tensor)
+    module._MEMORY_FOLDER = Path(folder) / "none"
+    if rank == 0:
+        tempfile.tempdir = f"{folder}/none"  # there is no place at all
+    assert shared_sum(workers) is None
+    module._MEMORY_FOLDER = Path(folder)
+    if rank == world_size - 1:
+        module.os.access = lambda *_: False  # another machine
+    assert shared_sum(workers) is None
+    workers.sum(0.0)
+    assert left_behind(folder) == []
+    if rank == 0:
+        os._exit(0)
+    with pytest.raises(ConnectionError):
+        found.sum(torch.ones(3))
+    found.close()
+    os._exit(0)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_every_worker_has_the_same_sum(tmp_path: Path, free_port: int, world_size: int) -> None:
+    mp.spawn(summed, args=(free_port, world_size, str(tmp_path)), nprocs=world_size)

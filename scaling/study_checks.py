@@ -761,30 +761,6 @@ def _resources(spec: StudySpec) -> Iterator[Issue]:
 
 _COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
 """Optimizers whose step of one weight depends on the others of its tensor."""
-_WHOLE: Final = {"adafactor", "muon"}
-"""Optimizers for which a tensor's length is not enough: they go by its rows and columns."""
-
-
-def _sharded(spec: StudySpec) -> Iterator[Issue]:
-    """What weights that are cut among the workers do not allow."""
-    strategy = spec.resources.strategy
-    if strategy == "ddp":
-        return
-    is_flat = strategy in ZERO_STAGES
-    refused = _COUPLING if is_flat else _WHOLE
-    allowed = "adamw, sgd, lion" if is_flat else "adamw, sgd, lion, lamb, lars"
-    for place in _places(spec, "optimizer"):
-        for optimizer in sorted(refused & set(place.values)):
-            yield Issue(
-                place.path,
-                f"needs whole matrices, which strategy {strategy} cuts among the workers",
-                optimizer, allowed,
-            )  # fmt: skip
-    if spec.evaluation.sharpness is not None:
-        yield Issue(
-            "evaluation.sharpness", f"needs whole weights, which strategy {strategy} cuts",
-            spec.evaluation.sharpness.model_dump(), "null",
-        )  # fmt: skip
 
 
 def _zero(spec: StudySpec) -> Iterator[Issue]:
@@ -797,6 +773,13 @@ def _zero(spec: StudySpec) -> Iterator[Issue]:
             "resources.strategy", "noisy_quadratic is not cut among workers", resources.strategy,
             "ddp",
         )  # fmt: skip
+    for place in _places(spec, "optimizer"):
+        for optimizer in sorted(_COUPLING & set(place.values)):
+            yield Issue(
+                place.path,
+                f"goes by each matrix, and strategy {resources.strategy} makes one vector of all",
+                optimizer, "adamw, sgd, lion",
+            )  # fmt: skip
     if resources.num_workers == "auto":
         yield Issue(
             "resources.num_workers", f"must be a number under strategy {resources.strategy}", "auto"
@@ -958,8 +941,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     ),
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
-    _sharded: frozenset({*_RECIPE_SECTIONS, "resources", "evaluation"}),
-    _zero: frozenset({"resources", "workload"}),
+    _zero: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
     _tensor_parallel: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
     storage_issues: frozenset({"name", "storage"}),
 }

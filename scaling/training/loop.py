@@ -40,6 +40,7 @@ from scaling.training.sharding import (
     placed_model_state,
     placed_optimizer_state,
     trained_state,
+    whole,
     whole_weights,
 )
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
@@ -154,10 +155,7 @@ class _Run:
         is_cut = recipe.data_parallel_size < workers.world_size
         self.data_workers = workers.alone() if is_cut else workers
         watch_peak_memory(workers.device)
-        self.model: nn.Module = task.new_model(
-            recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank
-        )
-        self.model.to(workers.device)
+        self.model = self._new_model()
         self.flops_per_example = self._flops_per_example()
         self.peak_flops_per_second = self._peak_flops_per_second()
         torch.manual_seed(
@@ -319,7 +317,7 @@ class _Run:
                 )
             if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
                 self.curvature = measure_curvature(
-                    self.task, self.model, self.evaluation.sharpness, self.workers,
+                    self.task, self._plain_model(), self.evaluation.sharpness, self.workers,
                     micro_batch_size=self.gradient.micro_batch_size,
                 )  # fmt: skip
         self.progress.evaluation_seconds += time.perf_counter() - started
@@ -448,6 +446,22 @@ class _Run:
         values = asdict(self.recipe)
         del values["micro_batch_size"], values["grad_accum_steps"]
         return json.dumps(values, sort_keys=True)
+
+    def _new_model(self) -> nn.Module:
+        recipe = self.recipe
+        model = self.task.new_model(recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank)
+        return model.to(self.workers.device)
+
+    def _plain_model(self) -> nn.Module:
+        """One with the same weights that no strategy has cut; inside `_whole_weights`."""
+        if self.recipe.strategy == "ddp" or self.workers.world_size == 1:
+            return self.model
+        plain = self._new_model()
+        cut = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, weight in plain.named_parameters():
+                weight.copy_(whole(cut[name]))
+        return plain
 
     def _taken_by_zero(self) -> Zero | None:
         """The model in DeepSpeed's hands, where the strategy is its and there is more than one."""

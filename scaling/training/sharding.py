@@ -37,6 +37,11 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             module.set_reshard_after_forward(module is not model, recurse=False)
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which this worker may hold a part; called by all workers."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def by_kind(tensors: Sequence[T]) -> list[list[T]]:
     """Those that are cut and those that are whole, apart, as under tp there are both.
 
@@ -52,7 +57,7 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
     norms: list[float] = []
     for kind in by_kind(tensors):
         norm = nn.utils.get_total_norm(kind, norm_type)
-        norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+        norms.append(float(whole(norm)))
     return max(norms, default=0.0) if norm_type == math.inf else math.hypot(*norms)
 
 

@@ -2,7 +2,8 @@
 
 Each is the algorithm of its paper with the learning rate left to the trial's schedule. Trust
 ratios are per tensor. Where workers hold whole tensors nothing is exchanged beyond the gradient
-itself; where they hold parts of them (fsdp), LAMB and LARS add up the parts' squared norms.
+itself. Where they hold parts of them (fsdp, tp), LAMB and LARS add up the parts' squared norms,
+Adafactor the means of rows and columns, and Muon gathers one matrix's momentum at a time.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
+
+from scaling.training.sharding import whole
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -166,7 +169,7 @@ class Adafactor(torch.optim.Optimizer):
                 state["step"] += 1
                 forgets = float(state["step"]) ** -ADAFACTOR_DECAY_EXPONENT
                 square = gradient.square().add_(ADAFACTOR_EPS[0])
-                update = gradient / _second_moment(state, square, forgets).sqrt_()
+                update = gradient / _second_moment(state, square, forgets).sqrt()
                 update.div_(_root_mean_square(update).clamp(min=1.0))  # the paper's d = 1
                 scale = _root_mean_square(weight).clamp(min=ADAFACTOR_EPS[1])
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -179,22 +182,24 @@ def _second_moment(state: dict[str, Any], square: Tensor, forgets: float) -> Ten
         if "exp_avg_sq" not in state:
             state["exp_avg_sq"] = torch.zeros_like(square)
         return state["exp_avg_sq"].lerp_(square, forgets).clone()
-    rows, columns = square.mean(-1, keepdim=True), square.mean(-2, keepdim=True)
+    rows, columns = whole(square.mean(-1)), whole(square.mean(-2))
     if "row_mean" not in state:
         state["row_mean"], state["column_mean"] = torch.zeros_like(rows), torch.zeros_like(columns)
     row_mean = state["row_mean"].lerp_(rows, forgets)
     column_mean = state["column_mean"].lerp_(columns, forgets)
-    return row_mean / row_mean.mean(-2, keepdim=True) * column_mean
+    row_share = row_mean / row_mean.mean(-1, keepdim=True)
+    return _cut_as(square, row_share.unsqueeze(-1) * column_mean.unsqueeze(-2))
 
 
 def _root_mean_square(tensor: Tensor) -> Tensor:
-    return tensor.norm() / tensor.numel() ** 0.5
+    return _norm(tensor) / tensor.numel() ** 0.5
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """torch's Muon for the hidden matrices and its AdamW for all else, as one optimizer.
 
-    Both go by one learning rate: Muon's step is scaled to the root mean square of AdamW's.
+    Both go by one learning rate: Muon's step is scaled to the root mean square of AdamW's. Of a
+    matrix that is cut among workers each makes the whole step and takes its part.
 
     Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the scale, Liu et al. 2025
         (arXiv:2502.16982) sec. 2.2.
@@ -226,8 +231,38 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for part in self._parts:
             is_muon = isinstance(part, torch.optim.Muon)
             part.state = self.state
-            part.param_groups = [g for g in self.param_groups if ("ns_steps" in g) == is_muon]
+            groups = [g for g in self.param_groups if ("ns_steps" in g) == is_muon]
+            if is_muon:
+                cut = [g for g in groups if isinstance(g["params"][0], DTensor)]
+                groups = [g for g in groups if g not in cut]
+                for group in cut:
+                    self._step_of_parts(group)
+            part.param_groups = groups
             part.step()
+
+    @torch.no_grad()
+    def _step_of_parts(self, group: dict[str, Any]) -> None:
+        momentum = group["momentum"]
+        for weight, gradient in _trained(group):
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+            direction = whole(gradient.lerp(mean, momentum))  # Nesterov's
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(_cut_as(weight, _muon_step(direction, group["lr"])))
+
+
+def _muon_step(direction: Tensor, lr: float) -> Tensor:
+    """What torch's Muon adds to a whole matrix, but for momentum and decay."""
+    start = nn.Parameter(torch.zeros_like(direction))
+    start.grad = direction
+    alone = torch.optim.Muon(
+        [start], lr=lr, momentum=0.0, nesterov=False, weight_decay=0.0,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    alone.step()
+    return start.detach()
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -249,8 +284,16 @@ def _trained(group: dict[str, Any]) -> Iterable[tuple[nn.Parameter, Tensor]]:
 
 def _norm(tensor: Tensor) -> Tensor:
     """The length of a tensor, of which this worker may hold a part; shape []."""
-    length = tensor.norm()
-    return length.full_tensor() if isinstance(length, DTensor) else length
+    return whole(tensor.norm())
+
+
+def _cut_as(like: Tensor, value: Tensor) -> Tensor:
+    """This worker's part of a tensor that every worker has, where `like` is cut."""
+    if not isinstance(like, DTensor):
+        return value
+    everywhere = [Replicate()] * like.device_mesh.ndim
+    held = DTensor.from_local(value, like.device_mesh, everywhere, run_check=False)
+    return held.redistribute(placements=like.placements)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -53,8 +53,6 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "adafactor": {"peak_lr": 1e-2},
     "muon": {"momentum": 0.95, "beta2": 0.95},
 }
-WHOLE = ("adafactor", "muon")
-"""Optimizers that fsdp and tp are refused with: they go by a matrix's rows and columns."""
 # Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is rounded up.
 OPTIMIZER_BOUNDS = {**dict.fromkeys(OPTIMIZERS, 1e-12), "muon": 1e-5}
 
@@ -226,7 +224,6 @@ def _of_optimizers(workers: Workers) -> dict[tuple[str, Split], Tensor]:
         for optimizer in OPTIMIZERS
         for split in OPTIMIZER_SPLITS
         if split.world_size == workers.world_size
-        and not (split.strategy != "ddp" and optimizer in WHOLE)
     }
 
 
@@ -284,7 +281,7 @@ def _errors_of_optimizers(on_two: list[Tensor]) -> dict[tuple[str, Split], float
         (optimizer, split)
         for optimizer in OPTIMIZERS
         for split in OPTIMIZER_SPLITS
-        if split.world_size == 2 and not (split.strategy != "ddp" and optimizer in WHOLE)
+        if split.world_size == 2
     ]
     found = _of_optimizers(Workers()) | dict(zip(keys, on_two, strict=True))
     return {
@@ -357,8 +354,7 @@ _OF_OPTIMIZERS = f"""## Optimizers
 
 The weights of causal_lm after {NUM_UPDATES} updates by each optimizer, in float64, from the same
 batches. Muon's orthogonalization is in bfloat16, where a gradient's last bits decide what is
-rounded up. fsdp and tp are refused with Adafactor and Muon, which go by the rows and columns of
-whole matrices."""
+rounded up."""
 
 
 def _row(cells: list[str]) -> str:

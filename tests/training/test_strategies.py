@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.spec import Evaluation
+from scaling.spec import Evaluation, Sharpness
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
@@ -19,6 +19,7 @@ from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
 EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven parts
+WITH_SHARPNESS = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=9)})
 
 
 def train_on_two(rank: int, port: int, folder: str) -> None:
@@ -33,8 +34,9 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         weight_average_half_life_examples=100.0,
     )  # fmt: skip
     task = prepare_task(pronunciation(), EVALUATION)
-    _, by_ddp = run(task, how, Supervision(), EVALUATION, workers)
-    _, by_fsdp = run(task, replace(how, strategy="fsdp"), Supervision(), EVALUATION, workers)
+    _, by_ddp = run(task, how, Supervision(), WITH_SHARPNESS, workers)
+    _, by_fsdp = run(task, replace(how, strategy="fsdp"), Supervision(), WITH_SHARPNESS, workers)
+    assert by_fsdp[-1].sharpness is not None
     assert by_fsdp[-1].grad_noise_scale is not None
     assert by_fsdp[-1].clipped_fraction
     for ours, theirs in zip(by_fsdp, by_ddp, strict=True):
@@ -46,6 +48,8 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
     for name, workload, changes in (
         ("fp16", pronunciation(), {"precision": "fp16"}),
         ("lamb", pronunciation(), {"optimizer": "lamb"}),
+        ("adafactor", pronunciation(), {"optimizer": "adafactor"}),
+        ("muon", pronunciation(), {"optimizer": "muon", "momentum": 0.95}),
         ("lora", adapted("text_classification", f"{folder}/encoder"), {"lora_rank": 3}),
         (
             "dropout", dropout,
@@ -99,6 +103,8 @@ def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dic
     task = prepare_task(pronunciation(), EVALUATION)
     found: list[list[dict[str, Any]]] = []
     for name, changes in (
+        ("muon", {"optimizer": "muon", "momentum": 0.95, "clip_norm": 0.3}),
+        ("adafactor", {"optimizer": "adafactor", "clip_norm": 0.3}),
         ("norm", {"clip_norm": 0.3, "weight_average_half_life_examples": 100.0}),
         ("value", {"clip_value": 0.01, "activation_checkpointing": True}),
         ("percentile", {"clip_percentile": 50.0, "optimizer": "lamb"}),
@@ -108,11 +114,12 @@ def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dic
             16, 1e-2, 8, world_size=workers.world_size, micro_batch_size=4, strategy="tp",
             **changes,
         )  # fmt: skip
-        _, measured = run(task, how, Supervision(), EVALUATION, workers)
+        evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
+        _, measured = run(task, how, Supervision(), evaluation, workers)
         found.append([m.scalars() for m in without_time(measured)])
         if folder is not None:
             path = f"{folder}/{name}"
-            starts, again, _ = paused_often(task, how, path, EVALUATION, workers)
+            starts, again, _ = paused_often(task, how, path, evaluation, workers)
             assert starts > 2
             assert without_time(again) == without_time(measured)
             assert len(list(Path(path).glob("*.pt"))) == 4
@@ -135,7 +142,7 @@ def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, free_port
     alone = measured_by_tp(Workers())
     mp.spawn(cut_on_two, args=(free_port, str(tmp_path)), nprocs=2)
     # bf16 rounds partial sums, of which two workers have others.
-    rels = (1e-3, 1e-3, 1e-3, 0.05)
+    rels = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.05)
     for together, one, rel in zip(torch.load(tmp_path / "found.pt"), alone, rels, strict=True):
         assert one[-1]["grad_noise_scale"] is not None
         assert one[-1]["norm_layer_noise_scale"] is not None

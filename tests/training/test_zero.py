@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from scaling.spec import ZERO_STAGES, Evaluation, Resources, Strategy
+from scaling.spec import ZERO_STAGES, Evaluation, Resources, Sharpness, Strategy
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import prepare_task
 from scaling.training import loop
@@ -35,6 +35,7 @@ from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_t
 pytest.importorskip("deepspeed")
 
 EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven parts
+WITH_SHARPNESS = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=9)})
 STAGES: tuple[Strategy, ...] = ("zero1", "zero2", "zero3")
 
 
@@ -73,14 +74,14 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         task = prepare_task(workload, EVALUATION)
         given: dict[str, Any] = {"micro_batch_size": 4, **changes}
         how = recipe(16, 1e-2, 12, world_size=2, weight_average_half_life_examples=100.0, **given)
-        _, by_ddp = run(task, how, Supervision(), EVALUATION, workers)
+        evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
+        _, by_ddp = run(task, how, Supervision(), evaluation, workers)
         assert by_ddp[-1].grad_noise_scale is not None
         assert by_ddp[-1].norm_layer_noise_scale is not None or name == "lora"
         assert by_ddp[-1].clipped_fraction or name in ("lora", "recomputed")
         for strategy in STAGES:
-            _, found = run(
-                task, replace(how, strategy=strategy), Supervision(), EVALUATION, workers
-            )
+            cut = replace(how, strategy=strategy)
+            _, found = run(task, cut, Supervision(), evaluation, workers)
             for ours, theirs in zip(found, by_ddp, strict=True):
                 expected = without_time([theirs])[0].scalars()
                 assert without_time([ours])[0].scalars() == pytest.approx(

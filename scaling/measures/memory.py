@@ -165,10 +165,9 @@ class Footprint:
             optimizer: See `moments_of`.
             has_momentum: Of sgd.
             averages_weights: One more copy, and another while it is evaluated.
-            strategy: fsdp cuts weights, gradients and moments among the workers; tp those of the
-                blocks. Activations are counted whole, which under tp is too many. zero1 to zero3
-                cut the moments, the gradients too, the weights too; the optimizer has a copy of
-                its weights, and of their gradient.
+            strategy: fsdp cuts weights, gradients and moments among the workers; zero1 to zero3
+                the moments, the gradients too, the weights too, and the optimizer has a copy of
+                its weights and of their gradient. Under tp this is one worker's model already.
             world_size: Workers.
             accumulates: Whether there are several forwards a step: whole gradients are then
                 added up and cut after the last one.
@@ -184,9 +183,6 @@ class Footprint:
             workspace = max(workspace + gathered, self.parameters - activations)
         held, trained = self.parameters // shares, self.trained // shares
         gradients = self.trained if accumulates else trained
-        if strategy == "tp":
-            held = self.outside_blocks + (self.parameters - self.outside_blocks) // world_size
-            trained = gradients = min(self.trained, held)
         moments = num_moments * trained
         if stage is not None:
             flat = self.trained // world_size

@@ -16,6 +16,7 @@ from scaling.spec import NoisyQuadratic, Pretrained, Resources, Workload
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
+from scaling.training.tensor_parallel import cut_shapes
 
 # Estimates are within 15% of what is measured; the rest of the memory is left to the process.
 USABLE_RATIO = 0.8
@@ -25,7 +26,10 @@ MAX_MICRO_BATCH_SIZE = 2**31 - 1
 def study_footprint(
     task: Task, workload: Workload, resources: Resources, *, lora_rank: int | None = None
 ) -> Footprint:
-    """A study's model, at the longest of its training examples; None for the adapters' own rank."""
+    """A study's model, at the longest of its training examples; None for the adapters' own rank.
+
+    Under tp it is one worker's part of it.
+    """
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
     trained: nn.Module | None = None
@@ -34,6 +38,8 @@ def study_footprint(
 
     def build() -> nn.Module:
         model = task.new_model(0) if trained is None else trained
+        if resources.num_parts > 1:
+            cut_shapes(model, resources.num_parts)
         prepare_blocks(model, recomputes=resources.activation_checkpointing, compiles=False)
         return model
 

@@ -38,3 +38,19 @@ def cut_matrices(model: nn.Module, workers: Workers) -> None:
     for name, cut in matrices_to_cut(model, workers.world_size).items():
         style = ColwiseParallel() if cut == "colwise" else RowwiseParallel()
         parallelize_module(model.get_submodule(name), mesh, style)
+
+
+def cut_shapes(model: nn.Module, num_workers: int) -> None:
+    """Leave a model the shapes that `cut_matrices` leaves one worker, with other weights, in place.
+
+    Raises:
+        DataError: As `cut_matrices`.
+    """
+    for name, cut in matrices_to_cut(model, num_workers).items():
+        whole: Any = model.get_submodule(name)
+        of_inputs, of_outputs = (1, num_workers) if cut == "colwise" else (num_workers, 1)
+        part = nn.Linear(
+            whole.in_features // of_inputs, whole.out_features // of_outputs,
+            bias=whole.bias is not None, device=whole.weight.device, dtype=whole.weight.dtype,
+        )  # fmt: skip
+        model.set_submodule(name, part)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 from scaling.measures.memory import Footprint, footprint, pass_bytes
 from scaling.spec import Precision, Resources
@@ -21,6 +22,9 @@ from scaling.training.footprint import (
     worker_memory_bytes,
 )
 from scaling.training.optimizers import build_optimizer
+from scaling.training.sharding import own_part
+from scaling.training.tensor_parallel import cut_matrices
+from scaling.training.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -177,13 +181,37 @@ def test_a_model_with_real_weights_has_the_same_footprint() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, real.parameters(), strict=True))
 
 
-def test_tp_cuts_the_blocks_alone() -> None:
-    cut = FOUND.memory(2, optimizer="adamw", strategy="tp", world_size=4)
-    held = FOUND.outside_blocks + (FOUND.parameters - FOUND.outside_blocks) // 4
-    assert cut.parameters == held
-    assert cut.gradients == min(held, FOUND.trained)
-    assert cut.optimizer == 2 * cut.gradients
-    assert cut.activations == FOUND.memory(2, optimizer="adamw").activations
+def on_two(rank: int, port: int) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    task, workload = task_of("llama", WIDE)
+    found = study_footprint(task, workload, Resources(strategy="tp", num_workers=2))
+    whole = study_footprint(task, workload, Resources())
+    model = task.new_model(0)
+    cut_matrices(model, Workers(rank, 2))
+    batch = task.collate(np.full(64, longest_example(task)), 0)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        local = own_part(tensor).untyped_storage()
+        kept[local.data_ptr()] = local.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        task.loss_sum(model, batch)
+    weights = own_part([*model.parameters(), *model.buffers()])
+    for weight in weights:
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    memory = found.memory(64, optimizer="adamw", strategy="tp", world_size=2)
+    assert memory.activations == pytest.approx(sum(kept.values()), rel=0.15)
+    assert memory.activations < 0.8 * whole.memory(64, optimizer="adamw").activations
+    assert memory.parameters == sum(w.numel() * w.element_size() for w in weights)
+    torch.distributed.destroy_process_group()
+
+
+def test_under_tp_it_is_a_workers_part(free_port: int) -> None:
+    mp.spawn(on_two, args=(free_port,), nprocs=2)
 
 
 def test_zero_cuts_moments_then_gradients_then_weights() -> None:

@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_leaves
 from scaling.spec import ZERO_STAGES, Optimizer, Strategy
 from scaling.tasks.model import transformer_blocks
 
+ZERO_BUCKET_BYTES = 2**26
+"""DeepSpeed reduces gradients in pieces of so much, which are copied once more meanwhile."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -30,7 +33,7 @@ class Memory:
         optimizer: Moments, and the average of the weights where there is one.
         activations: What the forward pass keeps for the backward pass.
         workspace: What comes and goes beside that: gradients of activations, recomputed
-            activations, weights that fsdp gathers.
+            activations, weights that fsdp gathers, gradients that DeepSpeed reduces.
     """
 
     parameters: int
@@ -189,6 +192,7 @@ class Footprint:
             held += flat
             gradients = flat + (self.trained if accumulates or stage == 1 else flat)
             moments = num_moments * flat
+            workspace += min(self.trained, ZERO_BUCKET_BYTES)
         return Memory(
             parameters=held,
             gradients=gradients,

@@ -97,13 +97,13 @@ def train(
     """
     run = _Run(task, recipe, evaluation, workers, report, supervision)
     try:
-        return _trained(run)
+        return _to_its_end(run)
     finally:
         run.close()
 
 
-def _trained(run: "_Run") -> Outcome:
-    """The steps of a run, to its end."""
+def _to_its_end(run: "_Run") -> Outcome:
+    """Every step and evaluation that a run still has."""
     if not run.goes_on_from_checkpoint():
         directive = run.measure(run.splits_along)
         if directive != "continue":

@@ -232,13 +232,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
             is_muon = isinstance(part, torch.optim.Muon)
             part.state = self.state
             groups = [g for g in self.param_groups if ("ns_steps" in g) == is_muon]
-            if is_muon:
-                cut = [g for g in groups if isinstance(g["params"][0], DTensor)]
-                groups = [g for g in groups if g not in cut]
-                for group in cut:
-                    self._step_of_parts(group)
-            part.param_groups = groups
+            part.param_groups = [g for g in groups if not (is_muon and _is_cut(g))]
             part.step()
+            for group in groups:
+                if is_muon and _is_cut(group):
+                    self._step_of_parts(group)
 
     @torch.no_grad()
     def _step_of_parts(self, group: dict[str, Any]) -> None:
@@ -251,6 +249,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
             direction = whole(gradient.lerp(mean, momentum))  # Nesterov's
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(_cut_as(weight, _muon_step(direction, group["lr"])))
+
+
+def _is_cut(group: dict[str, Any]) -> bool:
+    """Whether a group's weights are parts; they all are, or none."""
+    return isinstance(group["params"][0], DTensor)
 
 
 def _muon_step(direction: Tensor, lr: float) -> Tensor:

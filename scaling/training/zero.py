@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from scaling.measures.memory import ZERO_BUCKET_BYTES
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec import ZERO_STAGES, Precision, Strategy
 from scaling.tasks.sources import require_extra
 from scaling.training.parallel import LocalNorm
 from scaling.training.workers import Workers
 
-# Gradients are reduced in pieces of so many entries, which are copied once more meanwhile.
-BUCKET_ENTRIES = 2**24
+_BUCKET_ENTRIES = ZERO_BUCKET_BYTES // 4  # float32
 
 
 def require_deepspeed(strategy: Strategy) -> None:
@@ -183,7 +183,7 @@ class Zero:
 def _deepspeed(device: torch.device) -> Any:
     """The library, told to compute where this worker does and to be quiet about it."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
+    os.environ["LOCAL_RANK"] = str(device.index or 0)  # to DeepSpeed, the number of the device
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -215,8 +215,8 @@ def _config(stage: int, world_size: int, precision: Precision) -> dict[str, Any]
             "stage": stage,
             "overlap_comm": False,
             "contiguous_gradients": False,
-            "reduce_bucket_size": BUCKET_ENTRIES,
-            "allgather_bucket_size": BUCKET_ENTRIES,
+            "reduce_bucket_size": _BUCKET_ENTRIES,
+            "allgather_bucket_size": _BUCKET_ENTRIES,
             "stage3_param_persistence_threshold": 0,
         },
     }

@@ -216,6 +216,8 @@ def test_under_tp_it_is_a_workers_part(free_port: int) -> None:
 
 def test_zero_cuts_moments_then_gradients_then_weights() -> None:
     # A worker's quarter of the weights is 25, which the optimizer has once more; so its gradient.
+    # What is reduced is copied, and stage 3 gathers 30 + 2 × 40.
+    whole = FOUND.memory(2, optimizer="adamw")
     for strategy, parameters, alone, added_up in (
         ("zero1", 125, 125, 125), ("zero2", 125, 50, 125), ("zero3", 50, 50, 125),
     ):  # fmt: skip
@@ -228,6 +230,7 @@ def test_zero_cuts_moments_then_gradients_then_weights() -> None:
         assert (once.parameters, twice.parameters) == (parameters, parameters)
         assert (once.gradients, twice.gradients) == (alone, added_up)
         assert once.optimizer == 50
+        assert twice.workspace - whole.workspace == 100 + (110 if strategy == "zero3" else 0)
     for strategy, average in (("zero2", 100), ("zero3", 25)):
         averaged = FOUND.memory(
             2, optimizer="sgd", strategy=strategy, world_size=4, averages_weights=True

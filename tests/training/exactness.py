@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -368,6 +369,7 @@ def _free_port() -> int:
 
 
 def main() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # which DeepSpeed prints else, into the table
     torch.set_num_threads(1)
     errors = measured_errors(_free_port())
     print(table(errors.families))

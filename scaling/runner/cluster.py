@@ -1,5 +1,6 @@
 """The Ray cluster that a study runs on: connecting, and how many trials fit at once."""
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -58,7 +59,7 @@ def connect(address: str | None, log_file: Path) -> None:
                 f"cannot reach a Ray cluster at {address}: {first_line(error)}"
             ) from error
         except Exception as error:  # what Ray raises when a busy machine is slow
-            ray.shutdown()
+            disconnect()
             if attempt == START_ATTEMPTS:
                 raise ClusterError(
                     f"Ray did not start on this machine: {first_line(error)}"
@@ -68,8 +69,17 @@ def connect(address: str | None, log_file: Path) -> None:
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that was started here ends."""
-    ray.shutdown()
+    """Leave the cluster; one that was started here ends.
+
+    Ray ends the whole process, with status 1, where another thread lets go of one of its objects
+    while it shuts down. Garbage collection does that in whichever thread it comes over.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _log_to_file(log_file: Path) -> None:

@@ -50,10 +50,17 @@ class Assignment:
 
 @dataclass(frozen=True)
 class RankError:
-    """Why a rank left a job: the traceback, and whether memory ran out."""
+    """Why a rank left a job.
+
+    Attributes:
+        traceback: Of the exception.
+        out_of_memory: Whether memory ran out.
+        followed: Whether it only found that another rank had left.
+    """
 
     traceback: str
     out_of_memory: bool = False
+    followed: bool = False
 
 
 @dataclass
@@ -77,9 +84,12 @@ class _Running:
 
     @property
     def errors(self) -> list[RankError]:
-        """Of the ranks that left this attempt with one; memory running out comes first."""
+        """Of the ranks that left this attempt with one; memory running out comes first.
+
+        What only followed from another rank's error comes last.
+        """
         errors = [error for error in self.left.values() if error is not None]
-        return sorted(errors, key=lambda error: not error.out_of_memory)
+        return sorted(errors, key=lambda error: (not error.out_of_memory, error.followed))
 
 
 @dataclass

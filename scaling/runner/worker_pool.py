@@ -27,6 +27,7 @@ from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.memory import is_out_of_memory
+from scaling.training.shared_sum import WorkerGoneError
 from scaling.training.workers import Workers, exempt_loaded, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
@@ -244,7 +245,11 @@ class _Server:
             )  # fmt: skip
             channel.wait()
         except Exception as error:  # noqa: BLE001  # reported with its traceback as the trial's end
-            return RankError(traceback.format_exc(), out_of_memory=is_out_of_memory(error))
+            return RankError(
+                traceback.format_exc(),
+                out_of_memory=is_out_of_memory(error),
+                followed=isinstance(error, WorkerGoneError),
+            )
         return None
 
     def _group_of(self, world_size: int) -> Workers:

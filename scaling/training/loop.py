@@ -478,7 +478,9 @@ class _Run:
         return self.zero.whole_weights() if self.zero is not None else whole_weights(self.model)
 
     def close(self) -> None:
-        """Let go of what would outlive the run."""
+        """Let go of what would outlive the run, and of workers that wait for this one."""
+        if self.gradient.local_norm is not None:
+            self.gradient.local_norm.close()
         if self.zero is not None:
             self.zero.close()
 

@@ -2,10 +2,8 @@
 
 import math
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,12 +21,22 @@ from scaling.training.workers import Workers
 
 
 class LocalNorm:
-    """Squared norm of this worker's own gradient, taken just before it is averaged with others'."""
+    """Squared norm of this worker's own gradient, taken just before it is averaged with others'.
+
+    Attributes:
+        shared: By which ddp averages; None where torch.distributed does.
+    """
 
     def __init__(self, group: Any) -> None:
         self.group = group
+        self.shared: SharedSum | None = None
         self.wanted = False
         self._sq_norms: list[Tensor] = []
+
+    def close(self) -> None:
+        """Let the other workers know that this one has left the trial."""
+        if self.shared is not None:
+            self.shared.close()
 
     def start(self) -> None:
         """Measure during the next backward pass that is synchronized."""
@@ -45,19 +53,11 @@ class LocalNorm:
         return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
 
 
-@dataclass(frozen=True)
-class _Averaging:
-    """What DDP's hook goes by; `shared` is None where the workers share no memory."""
-
-    norm: LocalNorm
-    shared: SharedSum | None
-
-
 def _average(
-    averaging: _Averaging,
+    norm: LocalNorm,
     bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks for it
 ) -> torch.futures.Future[Tensor]:
-    norm, shared = averaging.norm, averaging.shared
+    shared = norm.shared
     if norm.wanted:
         norm.add(bucket.gradients())
     if shared is None:
@@ -140,10 +140,8 @@ def _replicated(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Modul
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-    shared = None if on_gpu else shared_sum(workers)
-    if shared is not None:
-        weakref.finalize(wrapped, shared.close)
-    wrapped.register_comm_hook(_Averaging(norm, shared), _average)
+    norm.shared = None if on_gpu else shared_sum(workers)
+    wrapped.register_comm_hook(norm, _average)
     return wrapped
 
 

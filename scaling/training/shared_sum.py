@@ -22,6 +22,10 @@ TIMEOUT_SECONDS = 1800.0  # as torch.distributed's
 _MEMORY_FOLDER = Path("/dev/shm")
 
 
+class WorkerGoneError(ConnectionError):
+    """Another worker of the trial has left it, by an error or by dying."""
+
+
 class SharedSum:
     """One worker's end.
 
@@ -55,7 +59,7 @@ class SharedSum:
             tensor: [n] on the CPU, contiguous, as long on every worker.
 
         Raises:
-            ConnectionError: If another worker is gone.
+            WorkerGoneError: If another worker has left.
         """
         for piece in tensor.split(PIECE_BYTES // tensor.element_size()):
             self._sum_piece(piece)
@@ -78,11 +82,14 @@ class SharedSum:
 
     def _meet(self) -> None:
         """Go on when every worker is here."""
-        for other in self._sockets:
-            other.send(b"\0")
-        for other in self._sockets:
-            if not other.recv(1):
-                raise ConnectionError("another worker of this trial is gone")
+        try:
+            for other in self._sockets:
+                other.send(b"\0")
+            met = all(other.recv(1) for other in self._sockets)
+        except ConnectionError:
+            met = False
+        if not met:
+            raise WorkerGoneError("another worker has left this trial")
 
     def close(self) -> None:
         """Leave."""

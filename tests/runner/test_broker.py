@@ -120,6 +120,21 @@ def test_trials_of_different_sizes_share_the_groups() -> None:
     run(story())
 
 
+def test_the_cause_is_the_error_that_others_followed_from() -> None:
+    async def story() -> None:
+        followed = RankError("Traceback\nWorkerGoneError: left", followed=True)
+        for cause, first in ((ERROR, followed), (NO_MEMORY, ERROR)):
+            broker = Broker()
+            await group(broker)
+            await broker.submit(job())
+            assert await leave(broker, "job", first, cause) == ["clean", "clean"]
+            [_, event] = await events(broker)
+            expected = "ValueError: no" if cause is ERROR else None
+            assert event["incident"].get("cause") == expected
+
+    run(story())
+
+
 def test_a_job_that_raises_on_all_ranks_is_served_again_by_the_same_group() -> None:
     async def story() -> None:
         broker = Broker()

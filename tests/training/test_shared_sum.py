@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import nn
 
 from scaling.training import shared_sum as module
-from scaling.training.shared_sum import PIECE_BYTES, shared_sum
+from scaling.training.parallel import data_parallel
+from scaling.training.shared_sum import PIECE_BYTES, WorkerGoneError, shared_sum
 from scaling.training.workers import Workers
 
 LENGTHS = (1, 2, 7, 100_003, PIECE_BYTES // 4 * 2 + 5)  # of float32, the last in three pieces
@@ -56,7 +58,7 @@ def summed(rank: int, port: int, world_size: int, folder: str) -> None:
     assert left_behind(folder) == []
     if rank == 0:
         os._exit(0)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(WorkerGoneError):
         found.sum(torch.ones(3))
     found.close()
     os._exit(0)
@@ -65,3 +67,26 @@ def summed(rank: int, port: int, world_size: int, folder: str) -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_every_worker_has_the_same_sum(tmp_path: Path, free_port: int, world_size: int) -> None:
     mp.spawn(summed, args=(free_port, world_size, str(tmp_path)), nprocs=world_size)
+
+
+def left_alone(rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    workers = Workers(rank, 2)
+    wrapped, norm = data_parallel(nn.Linear(3, 2), workers)
+    assert norm is not None
+    for _ in range(2):  # in the second one DDP agrees on its buckets, by gloo
+        wrapped(torch.ones(1, 3)).sum().backward()
+    if rank == 1:
+        norm.close()  # as when its step raises
+    else:
+        with pytest.raises(WorkerGoneError):
+            wrapped(torch.ones(1, 3)).sum().backward()
+    assert workers.sum(1.0) == [2.0]  # whoever waited goes on, in step
+    torch.distributed.destroy_process_group()
+
+
+def test_a_worker_does_not_wait_for_one_that_has_left(free_port: int) -> None:
+    mp.spawn(left_alone, args=(free_port,), nprocs=2)

@@ -1,0 +1,86 @@
+"""Training on a GPU, and on the CPU where that is quick, so that the tests themselves are run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from scaling.spec import Strategy
+from scaling.tasks.task import prepare_task
+from scaling.training.gradient import GradientOfBatch
+from scaling.training.supervision import Supervision
+from scaling.training.workers import Workers
+from tests.recipes import EVALUATION, pronunciation, recipe
+from tests.training.test_checkpoint import run, without_time
+
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "bf16"}, {"precision": "fp16"}, {"activation_checkpointing": True}],
+    ids=["fp32", "bf16", "fp16", "recomputed"],
+)
+def test_a_trial_learns_and_is_measured(device: str, changes: dict[str, Any]) -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    how = recipe(32, 1e-2, 20, micro_batch_size=16, clip_norm=1.0, **changes)
+    _, measured = run(task, how, Supervision(), EVALUATION, Workers(device=torch.device(device)))
+    first, last = measured[0], measured[-1]
+    assert first.validation_loss is not None
+    assert last.validation_loss is not None
+    assert last.validation_loss < 0.95 * first.validation_loss
+    assert last.grad_noise_scale is not None
+    assert (last.peak_memory_bytes is not None) == (device == "cuda")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_gradient_is_the_cpus(device: str) -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    norms: list[float] = []
+    for where in ("cpu", device):
+        model = task.new_model(0).to(where)
+        how = recipe(16, 1e-3, 1, micro_batch_size=4)
+        workers = Workers(device=torch.device(where))
+        gradient = GradientOfBatch(task, model, model, None, how, workers)
+        norms.append(gradient(np.arange(16), measure_noise=False).grad_norm)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+
+
+def on_two(rank: int, port: int, device: str, strategies: Sequence[Strategy]) -> None:
+    torch.set_num_threads(1)
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    torch.distributed.init_process_group(
+        backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    where = torch.device(device) if device == "cpu" else torch.device(device, rank)
+    if device == "cuda":
+        torch.cuda.set_device(where)
+    task = prepare_task(pronunciation(), EVALUATION)
+    how = recipe(16, 1e-2, 10, world_size=2, micro_batch_size=4, clip_norm=0.3)
+    alone = replace(how, world_size=1)
+    _, expected = run(task, alone, Supervision(), EVALUATION, Workers(device=where))
+    for strategy in strategies:
+        cut = replace(how, strategy=strategy)
+        _, measured = run(task, cut, Supervision(), EVALUATION, Workers(rank, 2, where))
+        for ours, theirs in zip(without_time(measured), without_time(expected), strict=True):
+            assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-3)
+            assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-2)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("device", "strategies"),
+    [
+        ("cpu", ["ddp"]),
+        pytest.param("cuda", ["ddp", "fsdp", "zero1", "zero2", "zero3"], marks=pytest.mark.gpu),
+    ],
+)
+def test_two_devices_train_as_one(free_port: int, device: str, strategies: list[Strategy]) -> None:
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    mp.spawn(on_two, args=(free_port, device, strategies), nprocs=2)

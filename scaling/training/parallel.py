@@ -24,7 +24,8 @@ class LocalNorm:
     """Squared norm of this worker's own gradient, taken just before it is averaged with others'.
 
     Attributes:
-        shared: By which ddp averages; None where torch.distributed does.
+        shared: Through which ddp averages, to be closed with the run; None where torch.distributed
+            averages.
     """
 
     def __init__(self, group: Any) -> None:

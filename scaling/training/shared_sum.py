@@ -60,6 +60,7 @@ class SharedSum:
 
         Raises:
             WorkerGoneError: If another worker has left.
+            TimeoutError: If another worker does not come within TIMEOUT_SECONDS.
         """
         for piece in tensor.split(PIECE_BYTES // tensor.element_size()):
             self._sum_piece(piece)
@@ -98,7 +99,7 @@ class SharedSum:
 
 
 def memory_bytes(world_size: int) -> int:
-    """What so many workers share."""
+    """Size of the memory that so many workers share."""
     return 2 * world_size * PIECE_BYTES
 
 

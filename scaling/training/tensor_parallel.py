@@ -43,6 +43,10 @@ def cut_matrices(model: nn.Module, workers: Workers) -> None:
 def cut_shapes(model: nn.Module, num_workers: int) -> None:
     """Leave a model the shapes that `cut_matrices` leaves one worker, with other weights, in place.
 
+    Args:
+        model: Whole.
+        num_workers: That it would be cut among.
+
     Raises:
         DataError: As `cut_matrices`.
     """

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import CausalLm, Evaluation
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
 from scaling.tasks.tokens import Tokenizer, tokenizer_for
 from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
@@ -73,6 +74,7 @@ class CausalLmTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
 
     @classmethod
@@ -86,6 +88,7 @@ class CausalLmTask:
         return cls(
             workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
             evaluation.num_examples, split.content_hash, split.num_dropped,
+            _summary(split, sequences, tokenizer, workload.data.max_length),
         )  # fmt: skip
 
     @property
@@ -267,6 +270,28 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     for start in range(0, len(tokens) - max_length + 1, max_length - 1):
         stop = start + max_length
         yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
+
+
+def _summary(
+    split: SplitRows, sequences: Mapping[Split, Sequences], tokenizer: Tokenizer, max_length: int
+) -> DataSummary:
+    """Of rows with a prompt, one that lacks its end is cut, and one without a sequence too."""
+    lengths = {name: part.tokens.lengths for name, part in sequences.items()}
+    num_truncated = dict.fromkeys(lengths, 0)
+    notes: list[str] = []
+    for name, rows in split.rows.items():
+        if rows[0].prompt is None:
+            continue
+        tokens = sequences[name].tokens
+        ends = tokens.flat[tokens.starts + tokens.lengths - 1]
+        num_without_room = len(rows) - len(ends)
+        num_truncated[name] = int((ends != tokenizer.end_id).sum()) + num_without_room
+        if num_without_room:
+            notes.append(
+                f"{num_without_room} prompts of the {name} data fill max_length {max_length} and "
+                "leave no room for an answer; their rows are left out."
+            )
+    return summarize(split.rows, lengths, num_truncated, tuple(notes))
 
 
 def _answers(rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm) -> tuple[Row, ...]:

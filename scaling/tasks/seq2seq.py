@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from scaling.issues import first_line
 from scaling.spec import Evaluation, FromScratch, Seq2Seq
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
 from scaling.tasks.tokens import Tokenizer, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
@@ -66,6 +67,7 @@ class Seq2SeqTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
 
     @classmethod
@@ -80,6 +82,7 @@ class Seq2SeqTask:
             workload, tokenizer, _start_id(workload, tokenizer), pairs,
             tuple(row.text for row in validation), validation[0].text_units is not None,
             evaluation.num_examples, split.content_hash, split.num_dropped,
+            _summary(split, pairs, tokenizer, max_length),
         )  # fmt: skip
 
     @property
@@ -212,6 +215,23 @@ def _encode(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Pairs
         Ragged.of([tokenizer.source_ids(row, max_length) for row in rows]),
         Ragged.of([tokenizer.target_ids(row, max_length) for row in rows]),
     )
+
+
+def _summary(
+    split: SplitRows, pairs: Mapping[Split, Pairs], tokenizer: Tokenizer, max_length: int
+) -> DataSummary:
+    def is_cut(row: Row, source_length: int, target_length: int) -> bool:
+        return (
+            source_length == max_length and len(tokenizer.source_ids(row, None)) > max_length
+        ) or (target_length == max_length and len(tokenizer.target_ids(row, None)) > max_length)
+
+    lengths: dict[Split, IntArray] = {}
+    num_truncated: dict[Split, int] = {}
+    for name, rows in split.rows.items():
+        sources, targets = pairs[name].sources.lengths, pairs[name].targets.lengths
+        lengths[name] = sources + targets
+        num_truncated[name] = sum(map(is_cut, rows, sources, targets))
+    return summarize(split.rows, lengths, num_truncated, ())
 
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:

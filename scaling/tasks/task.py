@@ -20,6 +20,7 @@ from scaling.spec import (
     TokenClassification,
     Workload,
 )
+from scaling.tasks.data_summary import DataSummary
 from scaling.tasks.model import matrices_to_cut
 from scaling.tasks.sources import DataError, Split
 
@@ -95,6 +96,11 @@ class Task(Protocol):
     @property
     def num_dropped(self) -> int:
         """Rows left out since their text was on another side of the split."""
+        ...
+
+    @property
+    def data_summary(self) -> DataSummary | None:
+        """What a plan shows of the data; None where they are drawn afresh."""
         ...
 
     @property

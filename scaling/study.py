@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.issues import StudyFileError
 from scaling.spec import NoisyQuadratic, StudySpec
+from scaling.study_checks import lora_ranks
 from scaling.study_file import read_study
 
 if TYPE_CHECKING:
@@ -166,8 +167,9 @@ def _prepared_task(spec: StudySpec) -> "Task":
     sections = (spec.fixed, spec.scientific, spec.nuisance)
     sets_dropout = any(section.dropout is not None for section in sections)
     require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None, num_parts=spec.resources.num_parts
-    )
+        task, spec.seed, dropout=0.0 if sets_dropout else None,
+        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
+    )  # fmt: skip
     return task
 
 

@@ -188,8 +188,9 @@ def _prepared_task(spec: "StudySpec") -> "Task":
     sections = (spec.fixed, spec.scientific, spec.nuisance)
     sets_dropout = any(section.dropout is not None for section in sections)
     require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None, num_parts=spec.resources.num_parts
-    )
+        task, spec.seed, dropout=0.0 if sets_dropout else None,
+        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
+    )  # fmt: skip
     return task
 
 

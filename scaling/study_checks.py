@@ -19,6 +19,7 @@ from scaling.spec import (
     Choice,
     Distribution,
     Fixed,
+    FromScratch,
     NoisyQuadratic,
     Nuisance,
     Pretrained,
@@ -909,6 +910,21 @@ def _adapters(spec: StudySpec) -> Iterator[Issue]:
         return
     for place in _places(spec, "lora_rank"):
         yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
+
+
+def lora_ranks(spec: StudySpec) -> dict[str, int]:
+    """The largest rank of adapters that each place gives, by its dotted path; {} without any."""
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic) or isinstance(workload.model, FromScratch):
+        return {}
+    lora = workload.model.lora
+    if lora is None:
+        return {}
+    places = _places(spec, "lora_rank")
+    ranks = {place.path: max((v for v in place.values if v), default=0) for place in places}
+    if all(place.section == "cell_recipes" or None in place.values for place in places):
+        ranks["workload.model.lora.rank"] = lora.rank
+    return {path: rank for path, rank in ranks.items() if rank}
 
 
 _RECIPE_SECTIONS: Final = ("scientific", "nuisance", "fixed", "cell_recipes")

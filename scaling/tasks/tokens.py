@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from scaling.issues import first_line
 from scaling.spec import DataSpec, ModelSpec, Pretrained
+from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.sources import DataError, Row, pretrained_folder
 
 PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
@@ -155,17 +155,18 @@ class TrainedTokenizer:
         """Load from a folder or the hub, with options of its class.
 
         Raises:
-            DataError: If there is none of that name; `path` is the dotted path that named it.
+            DataError: If there is none of that name, or it brings code of its own or has no token
+                to pad with; `path` is the dotted path that named it.
         """
         from transformers import AutoTokenizer
 
         folder = pretrained_folder(name)
-        try:
-            return cls(AutoTokenizer.from_pretrained(folder, **options))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                path, f"cannot load a tokenizer from {name}: {first_line(error)}"
-            ) from error
+        require_no_custom_code(folder, name, path)
+        with library_errors(path, f"cannot load a tokenizer from {name}"):
+            loaded = cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options))
+        if loaded.pad_id is None:
+            raise DataError(path, f"the tokenizer of {name} has no token to pad or to end with")
+        return loaded
 
     @property
     def vocab_size(self) -> int:
@@ -243,6 +244,18 @@ def tokenizer_for(model: ModelSpec, data: DataSpec, train: Sequence[Row]) -> Tok
         or (learnt_subwords(train, data.vocab_size) if data.tokenizer == "subwords" else None)
         or UnitTokenizer.of(train)
     )
+
+
+def require_end(tokenizer: Tokenizer, task: str) -> None:
+    """Check that there is a token to end a text with.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if tokenizer.end_id is None:  # type: ignore[comparison]  # trained tokenizers may lack one
+        raise DataError(
+            "workload.data.tokenizer", f"has no token that ends a text, which task {task} needs"
+        )
 
 
 def aligned_tokenizer_for(

@@ -196,16 +196,8 @@ def _unreadable(name: str) -> str | None:
 
 def _folder(path: str, name: str) -> Iterator[Issue]:
     """A name that can only be a folder must be one; any other may be a hub's."""
-    if name.startswith(("/", "./", "../", "~")) and not _holds(Path.is_dir, str(expanded(name))):
+    if name.startswith(("/", "./", "../", "~")) and not _holds(Path.is_dir, name):
         yield Issue(path, "there is no such folder", name)
-
-
-def expanded(name: str) -> Path:
-    """A path, `~` at its start read as a home folder where there is such a user."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        return Path(name)
 
 
 def storage_issues(spec: StudySpec) -> Iterator[Issue]:

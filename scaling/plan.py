@@ -1,12 +1,17 @@
 """What a study would do: cells, trials, batch arithmetic, steps, memory; nothing is started."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from scaling.branching import require_branches_fit
+from scaling.issues import shown
+from scaling.measures.memory import moments_of
 from scaling.range_extension import most_extension_trials
 from scaling.space import (
     Cell,
@@ -21,29 +26,47 @@ from scaling.space import (
     world_size_of,
 )
 from scaling.spec import NoisyQuadratic, Optimizer, StudySpec
+from scaling.start_checks import Start, describe_place, require_task, start_notes
+from scaling.tasks.data_summary import SplitSummary
+from scaling.tasks.task import Task
+from scaling.training import timing
+from scaling.training.footprint import (
+    study_footprint,
+    study_micro_batch_size,
+    trial_memory,
+    worker_memory_bytes,
+)
 
-if TYPE_CHECKING:
-    from scaling.tasks.task import Task
+_MAX_ROWS = 100  # of batches
+_MAX_CLASSES = 20
+_MAX_TIMED = 1000  # cells and batch sizes whose trials are estimated, evenly spread over all
 
 
-def print_plan(spec: StudySpec, console: Console | None = None) -> None:
-    """Print the plan of a study.
+def print_plan(
+    spec: StudySpec,
+    console: Console | None = None,
+    *,
+    start: Start | None = None,
+    task: Task | None = None,
+) -> None:
+    """Print the plan of a study: trials, batches, data, memory and time.
 
-    The data are read for the memory, where they and the model are on this machine; from a hub
-    only where the budget is in epochs or tokens.
+    Args:
+        spec: The study.
+        console: Where to; standard output where left out.
+        start: How it is asked to start, for what a plan cannot know.
+        task: The study's, from `require_task`; read here where left out.
 
     Raises:
-        DataError: If the data have to be read and cannot be.
-        BranchError: If a branch would pass the end of the run that it leaves.
+        DataError, BranchError: As `require_task`.
     """
     console = console or Console(width=None if Console().is_terminal else 110)
-    console.print(f"study {spec.name}: {spec.question}", markup=False, highlight=False)
+    task = task or require_task(spec)
+    _print(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
-        console.print(f"  {phase}: {count} trials", highlight=False)
+        _print(console, f"  {phase}: {count} trials")
     if more := most_extension_trials(spec):
-        console.print(
-            f"  search beyond a range that is too short: up to {more} trials more", highlight=False
-        )
+        _print(console, f"  search beyond a range that is too short: up to {more} trials more")
     total = sum(num_trials(spec).values())
     workers = (
         "one worker each, or more where that ends the study sooner"
@@ -51,58 +74,39 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
         else f"{spec.resources.num_workers} workers each"
     )
     console.print(f"  in all: {total} trials on {workers}")
-    task = _task(spec)
     facts = _facts(spec, task)
-    require_branches_fit(spec, facts)
-    console.print(_batch_table(spec, facts))
+    _print_batches(spec, facts, console)
+    print_data(task, console)
+    for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
+        _print(console, f"  {note}")
     _print_memory(spec, facts, task, console)
     _print_time(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
-    console.print(
+    _print(
+        console,
         f"searched in every cell: {searched} ({spec.search.sampler}, "
         f"{spec.search.trials_per_cell} trials a cell)",
-        highlight=False,
     )
 
 
-def _task(spec: StudySpec) -> "Task | str":
-    """The data and model; why they are not looked at, where only the memory needs them."""
-    if isinstance(spec.workload, NoisyQuadratic):
-        return "noisy_quadratic needs a few megabytes"
-    from scaling.tasks.hub import is_on_hub
-    from scaling.tasks.sources import DataError
-    from scaling.tasks.task import prepare_task, require_trainable
-
-    needs_data = spec.budget.measure in ("epochs", "tokens")
-    if is_on_hub(spec.workload) and not needs_data:
-        return "the data or the model are on a hub"
-    try:
-        task = prepare_task(spec.workload, spec.evaluation)
-    except DataError as error:
-        if needs_data:
-            raise
-        return str(error)
-    if spec.resources.num_parts > 1:
-        require_trainable(task, spec.seed, num_parts=spec.resources.num_parts)
-    return task
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)
 
 
-def _facts(spec: StudySpec, task: "Task | str") -> Facts:
-    if isinstance(task, str):
-        return Facts(num_train=None, targets_per_example=1.0)
-    from scaling.training.footprint import study_micro_batch_size
-
+def _facts(spec: StudySpec, task: Task) -> Facts:
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(task.num_train, task.targets_per_example, largest_micro_batch_size=bound)
+    return Facts(
+        num_train=task.num_train,
+        targets_per_example=task.targets_per_example,
+        largest_micro_batch_size=bound,
+    )
 
 
-def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Console) -> None:
+def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
     """One row for each batch size: bytes on each worker, by what takes them."""
-    if isinstance(task, str):
-        console.print(f"memory: not estimated: {task}", markup=False, highlight=False)
+    if isinstance(spec.workload, NoisyQuadratic):
+        _print(console, "memory: not estimated: noisy_quadratic needs a few megabytes")
         return
-    from scaling.training.footprint import study_footprint, trial_memory, worker_memory_bytes
-
     values = _heaviest(spec)
     found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
     table = Table("MiB a worker", box=None, pad_edge=False)
@@ -123,18 +127,18 @@ def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Co
     console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
 
 
-def _print_time(spec: StudySpec, facts: Facts, task: "Task | str", console: Console) -> None:
+def _print_time(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
     """What training and evaluation take on this machine, from a few steps timed here."""
-    reason = _not_timed(spec, task)
-    if isinstance(task, str) or reason:
-        console.print(f"time: not estimated: {reason}", markup=False, highlight=False)
+    if reason := _not_timed(spec):
+        _print(console, f"time: not estimated: {reason}")
         return
-    from scaling.training.timing import branch_seconds, study_speed, trial_seconds
-
-    speed = study_speed(task, spec, facts)
-    seconds = branch_seconds(spec, facts, task, speed) + sum(
-        count * trial_seconds(spec, facts, task, speed, cell, size)
-        for cell, size, count in _trials(spec)
+    speed = timing.study_speed(task, spec, facts)
+    trials = _trials(spec)
+    timed = trials[:: -(-len(trials) // _MAX_TIMED)]
+    share = sum(count for *_, count in timed) / sum(count for *_, count in trials)
+    seconds = timing.branch_seconds(spec, facts, task, speed) + sum(
+        count * timing.trial_seconds(spec, facts, task, speed, cell, size) / share
+        for cell, size, count in timed
     )
     num_workers = spec.resources.num_workers
     assert num_workers != "auto"
@@ -149,10 +153,10 @@ def _print_time(spec: StudySpec, facts: Facts, task: "Task | str", console: Cons
     )
 
 
-def _not_timed(spec: StudySpec, task: "Task | str") -> str:
+def _not_timed(spec: StudySpec) -> str:
     resources = spec.resources
-    if isinstance(task, str):
-        return "only a workload with a model is timed" if "noisy" in task else task
+    if isinstance(spec.workload, NoisyQuadratic):
+        return "only a workload with a model is timed"
     if resources.gpus_per_worker > 0:
         return "the workers train on GPUs"
     if resources.num_workers == "auto":
@@ -167,12 +171,13 @@ def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
     """
     counts = {phase: count for phase, count in num_trials(spec).items() if phase != "branch"}
     listed: list[tuple[Cell, int, float]] = []
-    for cell in cells(spec):
+    all_cells = cells(spec)
+    for cell in all_cells:
         batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
         sizes = [batch] if batch is not None else list(spec.batch_sizes())
-        each = sum(counts.values()) / len(cells(spec)) / len(sizes)
+        each = sum(counts.values()) / len(all_cells) / len(sizes)
         if spec.transfer is not None and batch is not None:
-            each -= counts["transfer"] / len(cells(spec))
+            each -= counts["transfer"] / len(all_cells)
             if batch != spec.transfer.base_batch_size:
                 each += len(spec.transfer.rules) * spec.transfer.num_seeds
         listed += [(cell, size, each) for size in sizes]
@@ -181,8 +186,6 @@ def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
 
 def _heaviest(spec: StudySpec) -> dict[str, Any]:
     """Hyperparameters that take the most memory of all that the study may try."""
-    from scaling.measures.memory import moments_of
-
     searched = spec.nuisance.distributions()
     all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
     averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
@@ -203,27 +206,84 @@ def _heaviest(spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def _batch_table(spec: StudySpec, facts: Facts) -> Table:
+def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
     """One row for each batch size of each cell: global = workers × micro-batch × accumulation."""
     table = Table("cell", box=None, pad_edge=False)
     for heading in (
-        "global_batch_size", "workers", "micro_batch_size", "grad_accum_steps", "steps", "examples"
+        "global_batch_size", "workers", "micro_batch_size", "grad_accum_steps", "steps",
+        "examples", "epochs",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
-    for cell in cells(spec):
-        values = hyperparameters(spec, cell, {})
-        batch: int | None = values["global_batch_size"]
-        for size in [batch] if batch is not None else spec.batch_sizes():
-            split = split_of(spec, size, facts)
-            ramp = batch_ramp_of({**values, "global_batch_size": size})
-            steps = num_steps_of(spec, ramp, facts)
-            table.add_row(
-                cell_name(cell),
-                str(size),
-                str(world_size_of(spec, size, facts)),
-                str(split.micro_batch_size),
-                str(split.grad_accum_steps),
-                "by time" if steps is None else str(steps),
-                "by time" if steps is None else str(ramp.examples_after(steps)),
-            )
-    return table
+    rows = (
+        (cell, size)
+        for cell in cells(spec)
+        for size in _sizes_of(spec, hyperparameters(spec, cell, {})["global_batch_size"])
+    )
+    for cell, size in islice(rows, _MAX_ROWS):
+        split = split_of(spec, size, facts)
+        ramp = batch_ramp_of({**hyperparameters(spec, cell, {}), "global_batch_size": size})
+        steps = num_steps_of(spec, ramp, facts)
+        examples = None if steps is None else ramp.examples_after(steps)
+        table.add_row(
+            cell_name(cell),
+            str(size),
+            str(world_size_of(spec, size, facts)),
+            str(split.micro_batch_size),
+            str(split.grad_accum_steps),
+            "by time" if steps is None else str(steps),
+            "by time" if examples is None else str(examples),
+            _epochs(examples, facts.num_train),
+        )
+    console.print(table)
+    if more := sum(1 for _ in rows):
+        _print(console, f"  … and {more:,} rows more")
+
+
+def _sizes_of(spec: StudySpec, batch: int | None) -> tuple[int, ...]:
+    return spec.batch_sizes() if batch is None else (batch,)
+
+
+def _epochs(examples: int | None, num_train: int | None) -> str:
+    """Passes over the training examples; nothing where they have no end."""
+    if examples is None:
+        return "by time"
+    return "" if num_train is None else f"{examples / num_train:.3g}"
+
+
+def print_data(task: Task, console: Console) -> None:
+    """Rows, examples and lengths of each split, and how often each has every class."""
+    summary = task.data_summary
+    if summary is None:
+        return
+    table = Table("data", box=None, pad_edge=False)
+    headings = ("rows", "examples", "evaluated", "tokens min", "median", "max", "rows cut off")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for part in summary.splits:
+        table.add_row(
+            part.split,
+            f"{part.num_rows:,}",
+            f"{part.num_examples:,}",
+            f"{task.num_evaluated(part.split):,}" if part.split in task.splits else "",
+            str(part.tokens_min),
+            f"{part.tokens_median:g}",
+            str(part.tokens_max),
+            f"{part.num_truncated:,}",
+        )
+    console.print(table)
+    _print_classes(summary.splits, console)
+
+
+def _print_classes(splits: Sequence[SplitSummary], console: Console) -> None:
+    totals = sum((Counter(part.class_counts) for part in splits), Counter[str]())
+    if not totals:
+        return
+    table = Table("class", box=None, pad_edge=False)
+    for part in splits:
+        table.add_column(part.split, justify="right")
+    for name, _ in totals.most_common(_MAX_CLASSES):
+        counts = (f"{part.class_counts.get(name, 0):,}" for part in splits)
+        table.add_row(Text(shown(name)), *counts)
+    console.print(table)
+    if len(totals) > _MAX_CLASSES:
+        _print(console, f"  … and {len(totals) - _MAX_CLASSES:,} classes more")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scaling.runner.state import StudyState
     from scaling.space import Facts
     from scaling.spec import StudySpec
+    from scaling.start_checks import Start
     from scaling.tasks.task import Task
     from scaling.tracking import StudyTracker
 
@@ -57,39 +58,50 @@ def _main(options: argparse.Namespace) -> int:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
         return _refuse(str(error))
-    from scaling.branching import BranchError
     from scaling.tasks.hub import use_cache_where_unreachable
-    from scaling.tasks.sources import DataError
 
     use_cache_where_unreachable(spec.workload)
-    try:
-        if options.plan:
-            from scaling.plan import print_plan
+    from scaling.start_checks import REFUSALS, Start, require_place, require_task
 
-            print_plan(spec)
-            return DONE
-        return _run(spec, options)
-    except (DataError, BranchError) as error:
+    output: Path = options.output or Path("reports") / spec.name
+    start = Start(spec, _command(options), output, options.resume, options.address)
+    try:
+        require_place(start)
+        if not options.plan:
+            print(f"study {spec.name}: {spec.question}", flush=True)
+        task = require_task(spec, resume=options.resume)
+    except REFUSALS as error:
         return _refuse(str(error))
+    if options.plan:
+        from scaling.plan import print_plan
+
+        print_plan(spec, start=start, task=task)
+        return DONE
+    return _run(start, task)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.study", description="Run the study that a YAML file describes."
     )
-    parser.add_argument("study", type=Path, metavar="STUDY.yaml")
+    parser.add_argument("study", type=_path, metavar="STUDY.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="dotted.key=value",
         help="change one value of the study file; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--plan", action="store_true",
-        help="print cells, trials, batch arithmetic and steps; start nothing",
+        help="print trials, batches, steps, data, memory and time, and start nothing; refused "
+        "where a run would be",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what exists")
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
-    parser.add_argument("--output", type=Path, help="folder of the report [reports/NAME]")
+    parser.add_argument("--output", type=_path, help="folder of the report [reports/NAME]")
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111  # which raises where there is no such ~USER
 
 
 def _refuse(message: str) -> int:
@@ -97,44 +109,25 @@ def _refuse(message: str) -> int:
     return REFUSED
 
 
-def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
-    from scaling.branching import require_branches_fit
-    from scaling.runner.preflight import (
-        StartError,
-        require_cpus,
-        require_startable_machine,
-        starts_here,
-    )
-    from scaling.runner.state import StateError, StudyState, require_startable
-    from scaling.space import Facts
-    from scaling.spec import NoisyQuadratic
-    from scaling.tasks.sources import require_source
+def _run(start: "Start", task: "Task") -> int:
+    from scaling.runner.preflight import StartError
+    from scaling.runner.state import StateError, StudyState
+    from scaling.start_checks import start_notes
     from scaling.tracking import TrackingError
-    from scaling.training.zero import require_deepspeed
 
-    require_deepspeed(spec.resources.strategy)
-    if not isinstance(spec.workload, NoisyQuadratic):
-        require_source(spec.workload)
-    command = _command(options)
-    output: Path = options.output or Path("reports") / spec.name
+    spec, command, output = start.spec, start.command, start.output
+    for note in start_notes(spec, task):
+        print(f"  {note}", flush=True)
     try:
-        require_startable(spec, resume=options.resume, command=command)
-        if starts_here(options.address):
-            require_startable_machine()
-            if not options.resume:  # perhaps all that is left is to write the report
-                require_cpus(spec.resources)
-        print(f"study {spec.name}: {spec.question}", flush=True)
-        task = _prepared_task(spec)
-        require_branches_fit(spec, Facts(task.num_train, task.targets_per_example))
         state = StudyState.open(spec, data_sha256=task.content_hash)
-    except (StateError, StartError) as error:
+    except StateError as error:
         return _refuse(str(error))
     from scaling.runner.cluster import ClusterError
 
     try:
         with state.mirrored():
             study, summary, is_recorded = _train_and_report(
-                spec, task, state, options.address, output
+                spec, task, state, start.address, output
             )
     except (StartError, ClusterError, TrackingError, OSError) as error:
         with suppress(OSError):  # where the reason is the storage itself
@@ -178,21 +171,6 @@ def _command(options: argparse.Namespace) -> str:
     if options.output:
         words += ["--output", str(options.output)]
     return shlex.join(words)
-
-
-def _prepared_task(spec: "StudySpec") -> "Task":
-    """The data, read and encoded; data or a model that cannot be had are said here."""
-    from scaling.study_checks import lora_ranks
-    from scaling.tasks.task import prepare_task, require_trainable
-
-    task = prepare_task(spec.workload, spec.evaluation)
-    sections = (spec.fixed, spec.scientific, spec.nuisance)
-    sets_dropout = any(section.dropout is not None for section in sections)
-    require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None,
-        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
-    )  # fmt: skip
-    return task
 
 
 def _train_and_report(

@@ -61,7 +61,6 @@ def test_a_bound_that_is_not_known_is_none() -> None:
 def test_what_cannot_be_estimated_is_said() -> None:
     quadratic = STUDY.with_name("noisy_quadratic.yaml")
     assert "memory: not estimated" in plan(study=quadratic)
-    assert "on a hub" in plan("workload.data.source=hub:nobody/nothing")
 
 
 def minutes(text: str) -> float:

@@ -3,7 +3,9 @@
 import json
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -140,6 +142,31 @@ def remove(url: str) -> None:
     try:
         for path in [path for pattern in _FILES for path in fs.glob(f"{root}/{pattern}")]:
             fs.rm_file(path)
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(None, first_line(error), url) from error
+
+
+def require_writable(url: str) -> None:
+    """Write a small file to a URL and remove it, with the folders that were made for it.
+
+    Raises:
+        OSError: If that cannot be done.
+    """
+    fs: Any
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+        made: list[str] = []
+        folder = root.rstrip("/")
+        while folder and not fs.exists(folder):
+            made.append(folder)
+            folder = folder.rpartition("/")[0]
+        fs.makedirs(root, exist_ok=True)
+        probe = f"{root}/.probe-{uuid.uuid4().hex}"
+        fs.pipe_file(probe, b"probe")
+        fs.rm_file(probe)
+        for folder in made:
+            with suppress(OSError):  # a store of objects has no folders
+                fs.rmdir(folder)
     except Exception as error:  # each file system has errors of its own
         raise OSError(None, first_line(error), url) from error
 

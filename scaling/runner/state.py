@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from scaling.file_access import why_not_writable
 from scaling.issues import first_line
-from scaling.runner.mirror import Mirror, fetch, is_at, remove
+from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_writable
 from scaling.spec import StudySpec
 
 # What a study writes before its first trial ends; the lock last.
@@ -153,6 +154,40 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
     _require_same(known["spec"], _as_json(spec), file.parent)
+
+
+def require_usable_storage(spec: StudySpec) -> None:
+    """Check that a study's state can be written, and that no other process writes it.
+
+    Nothing is left behind.
+
+    Raises:
+        StateError: If it cannot, or one does.
+    """
+    folder = _file(spec).parent
+    if reason := why_not_writable(folder):
+        raise StateError(f"storage: cannot write {os.path.relpath(folder)}: {reason}")
+    if spec.storage_url is not None:
+        try:
+            require_writable(spec.storage_url)
+        except OSError as error:
+            raise StateError(
+                f"storage: cannot write {spec.storage_url}: {error.strerror}"
+            ) from error
+    if (folder / "lock").is_file():
+        _locked(folder / "lock", os.path.relpath(folder)).close()
+
+
+def require_same_data(spec: StudySpec, data_sha256: str) -> None:
+    """Check that a study that goes on has the data that it was started with.
+
+    Raises:
+        StateError: If it has not.
+    """
+    file = _file(spec)
+    if file.exists():
+        known = _known(file)["data_sha256"]
+        _require_same_data(known, data_sha256, os.path.relpath(file.parent))
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:

@@ -12,6 +12,7 @@ trial nor the process's life depends on the store. This is the only package that
 
 from scaling.tracking.load import load_study
 from scaling.tracking.missing import missing_from
+from scaling.tracking.reachable import require_reachable_store
 from scaling.tracking.store import TrackingError, UnsentError, resolve_tracking_uri
 from scaling.tracking.tracker import StudyTracker, require_store
 
@@ -21,6 +22,7 @@ __all__ = [
     "UnsentError",
     "load_study",
     "missing_from",
+    "require_reachable_store",
     "require_store",
     "resolve_tracking_uri",
 ]

@@ -69,7 +69,9 @@ def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """The absolute path of a sqlite store's file; None for every other store."""
     prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+    if not uri.startswith(prefix):
+        return None
+    return Path(os.path.expanduser(uri.removeprefix(prefix))).absolute()  # noqa: PTH111  # ~nobody
 
 
 def is_server(uri: str) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scaling.batching import BatchSplit
 from scaling.measures.memory import Footprint, Memory, footprint
 from scaling.spec import NoisyQuadratic, Pretrained, Resources, Workload
+from scaling.tasks.sources import DataError
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
@@ -50,6 +51,31 @@ def study_footprint(
 
     cpu = torch.device("cpu")
     return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+
+
+def require_model_fits(task: Task, workload: Workload) -> None:
+    """Check that this machine has the memory for the weights of a model from scratch.
+
+    Raises:
+        DataError: If it has not, or the model cannot be built.
+    """
+    if isinstance(workload, NoisyQuadratic) or isinstance(workload.model, Pretrained):
+        return
+    with torch.device("meta"):
+        model = task.new_model(0)
+    count = sum(weight.numel() for weight in model.parameters())
+    size = sum(weight.nbytes for weight in model.parameters())
+    if size > _machine_bytes():
+        raise DataError(
+            "workload.model",
+            f"{count:,} weights take {size / 2**30:,.1f} GiB, and this machine has "
+            f"{_machine_bytes() / 2**30:,.1f} GiB",
+        )
+
+
+def num_gpus_here() -> int:
+    """GPUs that this process sees."""
+    return torch.cuda.device_count()
 
 
 def longest_example(task: Task) -> int:

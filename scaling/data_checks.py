@@ -2,7 +2,8 @@
 
 # pyright: strict
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
 from os import R_OK, access
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from scaling.spec import (
     DATA_SUFFIXES,
     CausalLm,
     DataSpec,
+    FileNames,
+    Glob,
     NoisyQuadratic,
     Pretrained,
     QuestionAnswering,
@@ -30,6 +33,7 @@ def data_issues(spec: StudySpec) -> Iterator[Issue]:
         return
     yield from _source(workload)
     yield from _columns(workload)
+    yield from _classes(workload)
     yield from _files(workload)
     if isinstance(workload.model, Pretrained):
         yield from _folder("workload.model.pretrained", workload.model.pretrained)
@@ -85,6 +89,29 @@ def _columns(workload: TextWorkload) -> Iterator[Issue]:
                 given[name],
                 ", ".join(_COLUMNS[workload.task]),
             )
+
+
+_FOR_CLASSES: Final = {
+    "label_names": ("text_classification",),
+    "tag_names": ("token_classification",),
+    "missing_labels": ("text_classification", "token_classification"),
+    "rare_classes": ("text_classification", "token_classification"),
+}
+"""Fields of `data` that are about classes, and the tasks that have them."""
+
+
+def _classes(workload: TextWorkload) -> Iterator[Issue]:
+    """Fields that are given and have no say in this task or source."""
+    given = given_fields(workload.data)
+    for name, tasks in _FOR_CLASSES.items():
+        if given.get(name) is not None and workload.task not in tasks:
+            message = f"is for task {' or '.join(tasks)}, not {workload.task}"
+            yield Issue(f"workload.data.{name}", message, given[name])
+    for name in ("label_names", "tag_names"):
+        if given.get(name) is not None and _is_builtin(workload.data):
+            yield Issue(f"workload.data.{name}", "built-in data have names", given[name])
+    if workload.data.encoding is not None and workload.data.files is None:
+        yield Issue("workload.data.encoding", "belongs to files", workload.data.encoding)
 
 
 def _builtin_model(name: str) -> Iterator[Issue]:
@@ -158,21 +185,57 @@ def _files(workload: TextWorkload) -> Iterator[Issue]:
     if files is None:
         return
     for split in ("train", "validation", "test"):
-        name: str | None = getattr(files, split)
-        if name is None:
+        given: FileNames | None = getattr(files, split)
+        if given is None:
             continue
         path = f"workload.data.files.{split}"
-        suffix = Path(name).suffix
-        if suffix not in DATA_SUFFIXES:
-            yield Issue(path, "is of an unknown kind", name, f"*{', *'.join(DATA_SUFFIXES)}")
-        elif suffix == ".txt" and workload.task == "text_classification":
-            yield Issue(path, "has no labels", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
-        elif suffix == ".txt" and workload.task == "seq2seq":
-            yield Issue(path, "has no targets", name, f"*{', *'.join(DATA_SUFFIXES[:-1])}")
-        elif suffix in (".csv", ".txt") and workload.task in _WITH_LISTS:
-            yield Issue(path, "cannot hold lists", name, f"*{', *'.join(DATA_SUFFIXES[1:-1])}")
-        if problem := _unreadable(name):
-            yield Issue(path, problem, name)
+        names = named_files(given)
+        if isinstance(given, Glob) and not names:
+            yield Issue(f"{path}.glob", f"no file in {Path.cwd()} is named like that", given.glob)
+        for name in names:
+            yield from _file(workload, path, name)
+
+
+def _file(workload: TextWorkload, path: str, name: str) -> Iterator[Issue]:
+    suffix = file_suffix(name)
+    if suffix not in DATA_SUFFIXES:
+        allowed = f"{_any_of(DATA_SUFFIXES)}, and all but parquet with .gz"
+        yield Issue(path, "is of an unknown kind", name, allowed)
+    elif suffix == ".txt" and workload.task == "text_classification":
+        yield Issue(path, "has no labels", name, _any_of(DATA_SUFFIXES[:-1]))
+    elif suffix == ".txt" and workload.task == "seq2seq":
+        yield Issue(path, "has no targets", name, _any_of(DATA_SUFFIXES[:-1]))
+    elif suffix in (".csv", ".tsv", ".txt") and workload.task in _WITH_LISTS:
+        yield Issue(path, "cannot hold lists", name, _any_of(DATA_SUFFIXES[2:-1]))
+    if problem := _unreadable(name):
+        yield Issue(path, problem, name)
+
+
+def _any_of(suffixes: Sequence[str]) -> str:
+    return f"*{', *'.join(suffixes)}"
+
+
+def named_files(given: FileNames) -> tuple[str, ...]:
+    """The files that a study file names for a split; those of a pattern in sorted order."""
+    match given:
+        case str():
+            return (given,)
+        case Glob():
+            found = sorted(glob(given.glob, recursive=True))  # noqa: PTH207  # it may be absolute
+            return tuple(name for name in found if _holds(Path.is_file, name))
+        case _:
+            return given
+
+
+def is_gzip(name: str) -> bool:
+    """Whether a file's name says that it is packed by gzip."""
+    return name.lower().endswith(".gz")
+
+
+def file_suffix(name: str) -> str:
+    """The end of a file's name that says its kind, in lower case, without .gz; "" for none."""
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    return "" if is_gzip(name) and suffix == ".parquet" else suffix
 
 
 _WITH_LISTS: Final = ("token_classification", "question_answering")

@@ -4,6 +4,7 @@ Every name that later appears in a recipe, an MLflow run or on a plot axis is de
 `scaling.study_file` reads a file into a `StudySpec`; this module imports neither torch nor Ray.
 """
 
+import codecs
 import itertools
 import math
 import os
@@ -22,7 +23,10 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -55,6 +59,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Percentile = Annotated[float, Field(gt=0, lt=100, strict=True)]
 HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True), Whole]
+Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
@@ -123,8 +128,14 @@ BUILTIN_SOURCES: Mapping[str, tuple[TaskName, ...]] = {
 """The data that come with the package or one of its extras, and the tasks each is for."""
 BUILTIN_MODELS = ("minilm",)
 """Trained models that come with one of the package's extras, as in pretrained: builtin:minilm."""
-DATA_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
-"""Kinds of local files that can be read."""
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+"""Kinds of local files that can be read; all but parquet also with .gz behind."""
+
+
+def _require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({repr(value) for value in values}) < len(values):
+        raise PydanticCustomError("distinct", "values must differ from each other")
+    return values
 
 
 class Section(BaseModel):
@@ -207,14 +218,61 @@ ModelSpec = Annotated[
 ]
 
 
-class Files(Section):
-    """Local files, csv, json (lines), parquet or txt (one document a line), by split."""
+class Glob(Section):
+    """Every file that is named like a pattern, in sorted order."""
 
-    train: LocalPath
-    validation: LocalPath | None = None
-    """Left out: taken from the training file by content, so no text is on both sides."""
-    test: LocalPath | None = None
-    """Left out: taken from the training file by content, so no text is on both sides."""
+    glob: LocalPath
+    """A path with *, ? and [...], and ** for folders within folders, as in "part-*.csv"."""
+
+
+def _one_form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """One error for the three forms, in place of one for each."""
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "file_names",
+            "must be the path of a file, a list of different paths, or {glob: PATTERN}",
+        ) from None
+
+
+FileNames = Annotated[
+    LocalPath
+    | Annotated[tuple[LocalPath, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+    | Glob,
+    WrapValidator(_one_form),
+]
+
+
+class Files(Section):
+    """Local files by split: csv (, ; or tabs), tsv, json (lines), parquet or txt; also with .gz.
+
+    A path is taken as it stands. Of a list of files, the rows follow each other.
+    """
+
+    train: FileNames
+    """A path, a list of paths, or {glob: PATTERN}. A txt has one document a line; with packing,
+    it is one document whose lines stay in order."""
+    validation: FileNames | None = None
+    """Left out: taken from the training files by content, so no text is on both sides."""
+    test: FileNames | None = None
+    """Left out: taken from the training files by content, so no text is on both sides."""
+
+
+def _is_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+        "".encode(name)  # refused by codecs that are not of text, as hex is
+    except (LookupError, UnicodeError, ValueError):
+        raise PydanticCustomError(
+            "encoding", "must be an encoding of text, as in utf-8, latin-1 or utf-16-le"
+        ) from None
+    return name
+
+
+Names = Annotated[tuple[Text, ...], Field(min_length=2), AfterValidator(_require_distinct)]
+Policy = Literal["drop", "error"]
+RareClasses = Literal["keep", "drop", "error"]
 
 
 class DataSpec(Section):
@@ -228,14 +286,21 @@ class DataSpec(Section):
     """Name of a hub data set's configuration."""
     hub_splits: dict[Literal["train", "validation", "test"], str] = {}
     """Names of a hub data set's splits, where they are not train, validation and test."""
+    encoding: Annotated[str, AfterValidator(_is_encoding)] | None = None
+    """Encoding of text files; where left out, what a file's byte-order mark says, else UTF-8, else
+    Latin-1."""
     text_column: str = "text"
     """Column with the input text."""
     label_column: str = "label"
     """Column with the class (text_classification)."""
+    label_names: Names | None = None
+    """Names of the classes 0, 1, …, where label_column has their numbers."""
     tokens_column: str = "tokens"
     """Column with the list of words (token_classification)."""
     tags_column: str = "tags"
     """Column with the list of the words' tags (token_classification)."""
+    tag_names: Names | None = None
+    """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
     question_column: str = "question"
     """Column with the question (question_answering)."""
     context_column: str = "context"
@@ -252,6 +317,14 @@ class DataSpec(Section):
     """causal_lm: column with a prompt whose tokens do not count in the loss."""
     answer_column: str | None = None
     """causal_lm: column with the text to generate after the prompt."""
+    missing_labels: Policy = "error"
+    """Rows without a label: drop leaves them out, error names them and ends."""
+    missing_texts: Policy = "error"
+    """Rows without a text: drop leaves them out, error names them and ends."""
+    rare_classes: RareClasses = "keep"
+    """Classes with fewer texts than there are splits, and those that only held-out data have.
+    keep: the former stay in the training data, the latter are never learnt; drop: their rows are
+    left out; error: they are named and the study ends."""
     tokenizer: LocalPath | None = None
     """`characters` (the default from scratch), `subwords` learnt from the training texts, a
     folder or a hub name."""
@@ -372,12 +445,6 @@ def _require_order(low: Any, high: Any, *, above: float | None) -> None:
             "bounds must be two rising numbers{floor}, as in [1e-4, 1e-2]",
             {"floor": "" if above is None else f" above {above:g}"},
         )
-
-
-def _require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len({repr(value) for value in values}) < len(values):
-        raise PydanticCustomError("distinct", "values must differ from each other")
-    return values
 
 
 class Distribution(Section, Generic[T]):

@@ -506,7 +506,7 @@ TOGETHER: list[Case] = [
     (LM, {"workload.data.source": "builtin:python_topics", "workload.generation": {}}, "workload.generation", "needs data with prompts: give prompt_column"),
     (JOINT, {"workload.model.pretrained": "builtin:minlm"}, "workload.model.pretrained", "did you mean minilm? (got \"builtin:minlm\"; allowed: builtin:minilm)"),
     (LM, {"workload.data": {"files": {"train": "no/such.csv"}}}, TRAIN, "there is no such file"),
-    (LM, {"workload.data": {"files": {"train": "table.xlsx"}}}, TRAIN, "allowed: *.csv, *.json, *.jsonl, *.parquet, *.txt"),
+    (LM, {"workload.data": {"files": {"train": "table.xlsx"}}}, TRAIN, "allowed: *.csv, *.tsv, *.json, *.jsonl, *.parquet, *.txt, and all but parquet with .gz"),
     (JOINT, {"workload.data": {"files": {"train": "text.txt"}}}, TRAIN, "has no labels"),
     (LM, {"workload.data": {"files": {"train": "x" * 300 + ".csv"}}}, TRAIN, "cannot be read"),
     (LM, {"workload.model": {"pretrained": "./no/such/folder"}}, "workload.model.pretrained", "there is no such folder"),

@@ -15,8 +15,8 @@ from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
-from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
-from scaling.tasks.splits import SplitRows, split_rows
+from scaling.tasks.sources import SPLITS, DataError, Row, Split
+from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
 from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
@@ -88,7 +88,7 @@ class CausalLmTask:
     @classmethod
     def prepare(cls, workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
         """Read, split and encode; raises DataError."""
-        split = split_rows(read_rows(workload), workload.data)
+        split = read_splits(workload)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         require_end(tokenizer, workload.task)
         sequences = {
@@ -290,13 +290,15 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     """All texts, each with its end, as windows of exactly `max_length` tokens.
 
     Windows share one token, so each token but the very first is predicted once; the last tokens,
-    too few to fill a window, are left out. A token sees none of the texts before its own.
+    too few to fill a window, are left out. A token sees none of the texts before its own; the lines
+    of a book are one text, without ends between them.
     """
     tokens: list[int] = []
     sizes: list[int] = []
     for row in rows:
-        tokens += [*tokenizer.text_ids(row), tokenizer.end_id]
-        sizes += [*tokenizer.text_bytes(row), 0]
+        end = [tokenizer.end_id] if row.ends_document else []
+        tokens += [*tokenizer.text_ids(row), *end]
+        sizes += [*tokenizer.text_bytes(row), *(0 for _ in end)]
     for start in range(0, len(tokens) - max_length + 1, max_length - 1):
         stop = start + max_length
         yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
@@ -321,7 +323,7 @@ def _summary(
                 f"{num_without_room} prompts of the {name} data fill max_length {max_length} and "
                 "leave no room for an answer; their rows are left out."
             )
-    return summarize(split.rows, lengths, num_truncated, tuple(notes))
+    return summarize(split.rows, lengths, num_truncated, split.notes + tuple(notes))
 
 
 def _answers(rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm) -> tuple[Row, ...]:

@@ -14,8 +14,8 @@ from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import answer_f1, exact_match
-from scaling.tasks.sources import SPLITS, Row, Split, read_rows
-from scaling.tasks.splits import SplitRows, split_rows
+from scaling.tasks.sources import SPLITS, Row, Split
+from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
@@ -106,7 +106,7 @@ class QuestionAnsweringTask:
         cls, workload: QuestionAnswering, evaluation: Evaluation
     ) -> "QuestionAnsweringTask":
         """Read, split and encode; raises DataError."""
-        split = split_rows(read_rows(workload), workload.data)
+        split = read_splits(workload)
         tokenizer = aligned_tokenizer_for(
             workload.model, workload.data, split.rows["train"], reads_words=False
         )
@@ -342,7 +342,7 @@ def _summary(
         for name, rows in split.rows.items()
     }
     lengths = {name: part.tokens.lengths for name, part in windows.items()}
-    return summarize(split.rows, lengths, num_truncated, ())
+    return summarize(split.rows, lengths, num_truncated, split.notes)
 
 
 def _within(questions: list[str], tokenizer: TrainedTokenizer, num_tokens: int) -> list[str]:

@@ -4,8 +4,9 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal, assert_never
 
 
 def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
@@ -45,32 +46,56 @@ def _few_examples() -> Iterator[None]:
         yield
 
 
-def is_entity_tagging(tags: Sequence[str]) -> bool:
-    """Whether tags are of BIO form: O, and B-TYPE and I-TYPE at an entity's first and later words.
+EntityScheme = Literal["BIO", "BIOES", "BILOU"]
 
-    In IOB2 every entity begins with B-; in IOB1 only one that follows another of its type.
+
+def entity_scheme(tags: Iterable[str]) -> EntityScheme | None:
+    """How tags mark entities, as in B-PER; None for tags that are not of entities.
+
+    BIO: B- and I- at an entity's first and later words. In IOB2 every entity begins with B-; in
+    IOB1 only one that follows another of its type, so that there may be none. BIOES also marks
+    last words by E- and single ones by S-; BILOU by L- and U-. A word outside is O in all of them.
     """
-    return all(re.fullmatch(r"O|[BI]-.+", tag) for tag in tags) and any(
-        tag.startswith("B-") for tag in tags
-    )
+    found = [re.fullmatch(r"O|([BIESLU])-.+", tag) for tag in tags]
+    marks = {match[1] for match in found if match is not None and match[1]}
+    if None in found or not marks:
+        return None
+    if marks <= set("BI"):
+        return "BIO"
+    if marks <= set("BIES"):
+        return "BIOES"
+    return "BILOU" if marks <= set("BILU") else None
 
 
 def entity_scores(
-    tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+    tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: EntityScheme
 ) -> dict[str, float]:
     """Precision, recall and F1 of whole entities, over all of them; 0 where there are none.
 
     An entity counts as found when its type and both ends are right.
 
-    Source: by seqeval, which counts as the CoNLL-2000 script conlleval does.
+    Source: by seqeval; BIO as the CoNLL-2000 script conlleval counts, which forgives an entity
+        that begins with I-; BIOES (there IOBES) and BILOU strictly, where marks that make no whole
+        entity are none.
     """
     from seqeval.metrics import f1_score, precision_score, recall_score
+    from seqeval.scheme import BILOU, IOBES
 
     given = [list(sentence) for sentence in tags], [list(sentence) for sentence in predicted]
+    how: dict[str, Any] = {"zero_division": 0}
+    match scheme:
+        case "BIO":
+            pass
+        case "BIOES":
+            how |= {"mode": "strict", "scheme": IOBES}
+        case "BILOU":
+            how |= {"mode": "strict", "scheme": BILOU}
+        case _:
+            assert_never(scheme)
     return {
-        "entity_precision": float(precision_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
-        "entity_recall": float(recall_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
-        "entity_f1": float(f1_score(*given, zero_division=0)),  # pyright: ignore[reportArgumentType]
+        "entity_precision": float(precision_score(*given, **how)),  # pyright: ignore[reportArgumentType]
+        "entity_recall": float(recall_score(*given, **how)),  # pyright: ignore[reportArgumentType]
+        "entity_f1": float(f1_score(*given, **how)),  # pyright: ignore[reportArgumentType]
     }
 
 

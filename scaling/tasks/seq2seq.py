@@ -14,8 +14,8 @@ from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
-from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder, read_rows
-from scaling.tasks.splits import SplitRows, split_rows
+from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder
+from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
 from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
@@ -73,7 +73,7 @@ class Seq2SeqTask:
     @classmethod
     def prepare(cls, workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
         """Read, split and encode; raises DataError."""
-        split = split_rows(read_rows(workload), workload.data)
+        split = read_splits(workload)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         require_end(tokenizer, workload.task)
         max_length = workload.data.max_length
@@ -232,7 +232,7 @@ def _summary(
         sources, targets = pairs[name].sources.lengths, pairs[name].targets.lengths
         lengths[name] = sources + targets
         num_truncated[name] = sum(map(is_cut, rows, sources, targets))
-    return summarize(split.rows, lengths, num_truncated, ())
+    return summarize(split.rows, lengths, num_truncated, split.notes)
 
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:

@@ -1,4 +1,4 @@
-"""Where text comes from: built-in sources, local files and hub data sets, as plain rows.
+"""Texts as plain rows, the built-in ones, and what has to be installed for them.
 
 Imports no torch, so that a missing extra or file is found before anything is started.
 """
@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from scaling.issues import first_line
-from scaling.spec import DataSpec, Files, Pretrained, TextWorkload
+from scaling.spec import DataSpec, Pretrained, TextWorkload
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -28,7 +26,7 @@ class DataError(ValueError):
         self.path = path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One text as its source has it.
 
@@ -44,6 +42,8 @@ class Row:
         answers: Where each right answer starts in `text`, in characters, and what it is; none
             for a question that the text does not answer.
         group: What rows must share to be on one side of a split, beside equal texts.
+        ends_document: False for a line after which its document goes on with the next row; such
+            rows stay in order, and no end follows their text.
     """
 
     text: str
@@ -53,6 +53,7 @@ class Row:
     tags: tuple[str, ...] = ()
     answers: tuple[tuple[int, str], ...] = ()
     group: str | None = None
+    ends_document: bool = True
 
     @property
     def key(self) -> str:
@@ -84,7 +85,7 @@ def require_source(workload: TextWorkload) -> None:
     Raises:
         DataError: If one is not, with the line that installs it.
     """
-    name = _builtin_name(workload.data)
+    name = builtin_name(workload.data)
     if name is not None and name in _PACKAGED:
         _packaged_file(name)
     if isinstance(workload.model, Pretrained):
@@ -130,21 +131,8 @@ def require_extra(extra: str, *, package: str, path: str) -> None:
         )
 
 
-def read_rows(workload: TextWorkload) -> dict[Split, list[Row]]:
-    """All rows of a source, by split; a source without splits has them all in `train`.
-
-    Raises:
-        DataError: If a file, column, split or hub data set is missing or empty.
-    """
-    data = workload.data
-    name = _builtin_name(data)
-    if name is not None:
-        return {"train": list(_builtin_rows(name))}
-    tables = _file_tables(data.files) if data.files is not None else _hub_tables(data)
-    return {split: list(_table_rows(workload, split, table)) for split, table in tables.items()}
-
-
-def _builtin_name(data: DataSpec) -> str | None:
+def builtin_name(data: DataSpec) -> str | None:
+    """Name of a built-in source; None for files and hubs."""
     kind, _, name = (data.source or "").partition(":")
     return name if kind == "builtin" else None
 
@@ -163,7 +151,12 @@ def _packaged_file(name: str) -> Path:
     return Path(str(distribution.locate_file(packaged.file)))
 
 
-def _builtin_rows(name: str) -> Iterator[Row]:
+def builtin_rows(name: str) -> Iterator[Row]:
+    """All rows of a built-in source.
+
+    Raises:
+        DataError: If there is none of that name, or its extra is not installed.
+    """
     match name:
         case "grapheme_to_phoneme":
             yield from _grapheme_to_phoneme(_packaged_file(name))
@@ -218,202 +211,9 @@ def _treebank(web: Path) -> Iterator[Row]:
             words = [line for line in lines if line[0].isdigit()]
             if words:
                 forms = [line[1] for line in words]
-                yield _tagged(forms, [line[3] for line in words])
+                yield tagged(forms, [line[3] for line in words])
 
 
-def _tagged(words: Sequence[Any], tags: Sequence[Any]) -> Row:
+def tagged(words: Sequence[str], tags: Sequence[str]) -> Row:
     """A sentence and its tags."""
-    units = tuple(map(str, words))
-    return Row(text=" ".join(units), text_units=units, tags=tuple(map(str, tags)))
-
-
-def _file_tables(files: Files) -> dict[Split, Any]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    tables: dict[Split, Any] = {}
-    for split in SPLITS:
-        name: str | None = getattr(files, split)
-        if name is None:
-            continue
-        path = Path(name)
-        kind = {".jsonl": "json", ".txt": "text"}.get(path.suffix, path.suffix.lstrip("."))
-        try:
-            loaded: Any = load_dataset(kind, data_files=str(path), split="train")
-        except (OSError, ValueError, DatasetsError) as error:
-            cause = first_line(error.__cause__ or error)
-            raise DataError(
-                f"workload.data.files.{split}", f"cannot read {name}: {cause}"
-            ) from error
-        tables[split] = loaded
-    return tables
-
-
-def _hub_tables(data: DataSpec) -> dict[Split, Any]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    name = (data.source or "").partition(":")[2]
-    try:
-        loaded: Any = load_dataset(name, data.subset)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise DataError(
-            "workload.data.source", f"cannot load {name}: {first_line(error)}"
-        ) from error
-    wanted: dict[Split, str] = {split: data.hub_splits.get(split, split) for split in SPLITS}  # type: ignore[call-overload]  # SPLITS are its keys
-    for split, theirs in wanted.items():
-        if theirs not in loaded and (split == "train" or split in data.hub_splits):
-            raise DataError(
-                f"workload.data.hub_splits.{split}",
-                f"{name} has no split {theirs!r}; it has: {', '.join(loaded)}",
-            )
-    return {split: loaded[theirs] for split, theirs in wanted.items() if theirs in loaded}
-
-
-def _table_rows(workload: TextWorkload, split: Split, table: Any) -> Iterator[Row]:
-    """The rows of one table of `datasets`, by the column names of the study file."""
-    data = workload.data
-    columns = {field: getattr(data, field) for field in _fields_read(workload)}
-    known = _column_paths(table)
-    for field, column in columns.items():
-        if column not in known:
-            raise DataError(
-                f"workload.data.{field}",
-                f"the {split} data have no column {column!r}; they have: {', '.join(known)}",
-            )
-    names = _label_names(table, columns)
-    for number, record in enumerate(table, start=1):
-        values = {field: _value(record, known[column]) for field, column in columns.items()}
-        for field, value in values.items():
-            if value is None:
-                raise DataError(
-                    f"workload.data.{field}",
-                    f"row {number} of the {split} data has no {columns[field]}",
-                )
-        if names is not None and any(
-            n is None or not 0 <= n < len(names) for n in _label_numbers(values)
-        ):
-            raise DataError(
-                "workload.data.hub_splits",
-                f"row {number} of the {split} data has no label "
-                f"({', '.join(map(str, _label_numbers(values)))}); name a split that has labels",
-            )
-        try:
-            row = _row(workload, values, names)
-        except _UnfitRowError as error:
-            raise DataError(
-                f"workload.data.{error.field}", f"row {number} of the {split} data {error.message}"
-            ) from None
-        if row is not None and row.key:
-            yield row
-
-
-def _column_paths(table: Any) -> dict[str, tuple[str, ...]]:
-    """A table's columns, and what is inside those that are mappings: translation.en."""
-    from datasets import Translation
-
-    paths: dict[str, tuple[str, ...]] = {}
-    for name, feature in table.features.items():
-        keys: Any = feature if isinstance(feature, dict) else ()
-        if isinstance(feature, Translation):
-            keys = feature.languages
-        paths |= {f"{name}.{key}": (name, key) for key in keys}
-    # A column whose own name has a dot comes before what is inside another one.
-    return paths | {name: (name,) for name in table.column_names}
-
-
-def _value(record: Any, path: Sequence[str]) -> Any:
-    """What is at a path; None where a mapping on the way is missing."""
-    for name in path:
-        record = record[name] if record is not None else None
-    return record
-
-
-def _fields_read(workload: TextWorkload) -> tuple[str, ...]:
-    """The fields of `data` that name the columns this workload reads."""
-    match workload.task:
-        case "text_classification":
-            return "text_column", "label_column"
-        case "token_classification":
-            return "tokens_column", "tags_column"
-        case "question_answering":
-            return "context_column", "question_column", "answers_column"
-        case "seq2seq":
-            return "source_column", "target_column"
-        case "causal_lm":
-            has_prompts = workload.data.prompt_column is not None
-            return ("prompt_column", "answer_column") if has_prompts else ("text_column",)
-
-
-def _label_names(table: Any, columns: Mapping[str, str]) -> list[str] | None:
-    """The names of classes that a table keeps as numbers; None where it has the names."""
-    column = columns.get("label_column") or columns.get("tags_column")
-    feature = table.features.get(column) if column is not None else None
-    feature = getattr(feature, "feature", feature)  # of a list, that of its items
-    return getattr(feature, "names", None)
-
-
-def _label_numbers(values: Mapping[str, Any]) -> list[int | None]:
-    return values["tags_column"] if "tags_column" in values else [values["label_column"]]
-
-
-class _UnfitRowError(ValueError):
-    """A row that its task cannot use; `field` names the column at fault."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field, self.message = field, message
-
-
-def _row(
-    workload: TextWorkload, values: Mapping[str, Any], label_names: list[str] | None
-) -> Row | None:
-    """A row of a table; None for one without any text."""
-    match workload.task:
-        case "text_classification":
-            label = values["label_column"]
-            named = label_names[label] if label_names is not None else str(label)
-            return Row(text=str(values["text_column"]), label=named)
-        case "token_classification":
-            return _tagged_row(values["tokens_column"], values["tags_column"], label_names)
-        case "question_answering":
-            return _question_row(values)
-        case "seq2seq":
-            return Row(text=str(values["target_column"]), prompt=str(values["source_column"]))
-        case "causal_lm":
-            if "prompt_column" in values:
-                return Row(text=str(values["answer_column"]), prompt=str(values["prompt_column"]))
-            return Row(text=str(values["text_column"]))
-
-
-def _tagged_row(words: Any, tags: Any, label_names: list[str] | None) -> Row | None:
-    for field, value in (("tokens_column", words), ("tags_column", tags)):
-        if not isinstance(value, list):
-            raise _UnfitRowError(field, f"has {type(value).__name__} and not a list")
-    if len(words) != len(tags):
-        raise _UnfitRowError("tags_column", f"has {len(tags)} tags for {len(words)} words")
-    named = [label_names[tag] for tag in tags] if label_names is not None else tags
-    return _tagged(words, named) if words else None
-
-
-def _question_row(values: Mapping[str, Any]) -> Row:
-    """A question with its answers where they say they are."""
-    answers, context = values["answers_column"], str(values["context_column"])
-    texts, starts = (
-        (answers.get("text"), answers.get("answer_start"))
-        if isinstance(answers, dict)
-        else (None, None)
-    )
-    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        raise _UnfitRowError(
-            "answers_column", "needs a mapping of text and answer_start, lists of equal length"
-        )
-    found = tuple(zip(starts, texts, strict=True))
-    for start, text in found:
-        if not text or not isinstance(start, int) or context[start : start + len(text)] != text:
-            raise _UnfitRowError(
-                "answers_column", f"says that {text!r} starts at {start}; there the context has "
-                f"{context[start : start + len(text)]!r}",
-            )  # fmt: skip
-    question = str(values["question_column"])
-    return Row(text=context, prompt=question, answers=found, group=context)
+    return Row(text=" ".join(words), text_units=tuple(words), tags=tuple(tags))

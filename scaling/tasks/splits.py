@@ -1,31 +1,39 @@
 """Train, validation and test, so that no text is on two sides.
 
-A row's side depends on a hash of its text alone: not on a seed, the order of the file or what
-else is in it, so two studies of the same data hold out the same texts.
+A row's side depends on a hash of its text and, where rows have labels, on how many texts each
+class has: not on a seed or the order of the file. So two studies of the same data hold out the
+same texts. Lines of a book are not hashed: each split is a part of it, in order.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-from scaling.spec import DataSpec
+from scaling.spec import DataSpec, TextWorkload
+from scaling.tasks.reading import read_rows
 from scaling.tasks.sources import SPLITS, DataError, Row, Split
 
 DEFAULT_HELD_OUT_RATIO = 0.1
 DEFAULT_MAX_HELD_OUT = 2000
+_HELD_OUT: tuple[Split, ...] = ("test", "validation")
+_SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows by split, in an order that depends on their texts alone.
+    """Rows by split, in an order that depends on their texts alone, or in that of a book.
 
     Attributes:
         num_dropped: Rows left out because their text is also in a split that comes earlier in
             test, validation, train.
+        notes: English sentences on what was done to the rows.
     """
 
     rows: Mapping[Split, tuple[Row, ...]]
     num_dropped: int
+    notes: tuple[str, ...] = ()
 
     @property
     def content_hash(self) -> str:
@@ -39,17 +47,33 @@ class SplitRows:
         return digest.hexdigest()
 
 
+def read_splits(workload: TextWorkload) -> SplitRows:
+    """Read all rows of a workload's source and split them.
+
+    Raises:
+        DataError: If the data cannot be used as the study file says.
+    """
+    read = read_rows(workload)
+    split = split_rows(read.rows, workload.data)
+    return replace(split, notes=read.notes + split.notes)
+
+
 def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
     """Hold out validation and test where the source does not, and drop what overlaps.
 
     Raises:
-        DataError: If a split would be empty or there are fewer rows than asked for.
+        DataError: If a split would be empty, there are fewer rows than asked for, or a class is
+            rare and the study file refuses that.
     """
+    if any(not row.ends_document for row in raw["train"]):
+        return _split_book(raw, data)
+    notes: list[str] = []
+    held_out = tuple(split for split in _HELD_OUT if split not in raw)
+    pool = _without_rare(_by_content(raw["train"]), 1 + len(held_out), data, notes)
     taken: set[str] = set()
     rows: dict[Split, tuple[Row, ...]] = {}
     num_dropped = 0
-    pool = _by_content(raw["train"])
-    for split in ("test", "validation"):
+    for split in _HELD_OUT:
         wanted: int | None = getattr(data, f"num_{split}")
         if split in raw:
             given = _by_content(raw[split])
@@ -60,14 +84,21 @@ def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
             rows[split] = _hold_out(split, pool, taken, wanted)
         taken |= {row.key for row in rows[split]}
     train = [row for row in pool if row.key not in taken]
-    if "test" in raw or "validation" in raw:
-        num_dropped += len(pool) - len(train) - _num_held_out(raw, rows)
-    rows["train"] = _first("train", train, data.num_train)
-    return SplitRows(rows, num_dropped)
-
-
-def _num_held_out(raw: Mapping[Split, Sequence[Row]], rows: Mapping[Split, Sequence[Row]]) -> int:
-    return sum(len(rows[split]) for split in ("test", "validation") if split not in raw)
+    if len(held_out) < len(_HELD_OUT):
+        num_dropped += len(pool) - len(train) - sum(len(rows[split]) for split in held_out)
+    rows["train"] = tuple(train)
+    for split in held_out:
+        _give_back(split, rows)
+    rows["train"] = _training_rows(rows["train"], data.num_train)
+    if num_dropped:
+        one = num_dropped == 1
+        notes.append(
+            f"{num_dropped:,} {'row was' if one else 'rows were'} left out since "
+            f"{'its text is' if one else 'their texts are'} also in another split."
+        )
+    for split in _HELD_OUT:
+        rows[split] = _learnable(split, rows, data, notes)
+    return SplitRows(rows, num_dropped, tuple(notes))
 
 
 def _by_content(rows: Sequence[Row]) -> list[Row]:
@@ -79,19 +110,77 @@ def _by_content(rows: Sequence[Row]) -> list[Row]:
     )  # fmt: skip
 
 
+def _texts(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of one text together; a text may have several rows."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row.key)]
+
+
 def _hold_out(
     split: Split, pool: Sequence[Row], taken: set[str], wanted: int | None
 ) -> tuple[Row, ...]:
-    """The first rows of the pool, whole texts at a time (a text may have several rows)."""
+    """Rows of the pool, of each class the first ones, whole texts at a time.
+
+    Each class has the share of the split that it has of the pool, as far as whole numbers allow,
+    and leaves a text to train on. A text is of the class of its first row.
+    """
     size = wanted or min(DEFAULT_MAX_HELD_OUT, max(1, int(len(pool) * DEFAULT_HELD_OUT_RATIO)))
-    held: list[Row] = []
-    for row in pool:
-        if row.key in taken:
-            continue
-        if len(held) >= size and row.key != held[-1].key:
+    texts = _texts(pool)
+    counts = Counter(text[0].label or "" for text in texts for _ in text)
+    free = [text for text in texts if text[0].key not in taken]
+    most = Counter(text[0].label or "" for text in free for _ in text)
+    for last in {text[0].label or "": text for text in free}.values():
+        most[last[0].label or ""] -= len(last)
+    left = _shares(counts, size, least=0, most=most)
+    held: set[str] = set()
+    for text in free:
+        label = text[0].label or ""
+        if left[label] > 0:
+            held.add(text[0].key)
+            left[label] -= len(text)
+    found = [row for row in pool if row.key in held]
+    return _first(split, found, wanted, allow_more=True)
+
+
+def _shares(
+    counts: Mapping[str, int], size: int, *, least: int, most: Mapping[str, int]
+) -> dict[str, int]:
+    """Whole numbers that sum to `size` and are nearest to the shares of `counts`.
+
+    Each is at least `least` and at most `most`; where that leaves no such numbers, the sum is the
+    nearest there is. By largest remainder, of equal ones the first name.
+    """
+    total = sum(counts.values())
+    ideal = {name: size * count / total for name, count in sorted(counts.items())}
+    given = {name: min(most[name], max(least, int(share))) for name, share in ideal.items()}
+    while (missing := size - sum(given.values())) > 0:
+        open_ = [name for name in given if given[name] < most[name]]
+        open_.sort(key=lambda name: given[name] - ideal[name])
+        if not open_:
             break
-        held.append(row)
-    return _first(split, held, wanted and size, allow_more=True)
+        for name in open_[:missing]:
+            given[name] += 1
+    while (excess := sum(given.values()) - size) > 0:
+        open_ = [name for name in given if given[name] > least]
+        open_.sort(key=lambda name: ideal[name] - given[name])
+        if not open_:
+            break
+        for name in open_[:excess]:
+            given[name] -= 1
+    return given
+
+
+def _training_rows(train: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
+    """All, or so many: of each class the first ones, its share of them and at least one."""
+    if wanted is None or len(train) <= wanted:
+        return _first("train", train, wanted)
+    counts = Counter(row.label or "" for row in train)
+    left = _shares(counts, wanted, least=1 if len(counts) <= wanted else 0, most=counts)
+    kept: list[Row] = []
+    for row in train:
+        if left[row.label or ""]:
+            left[row.label or ""] -= 1
+            kept.append(row)
+    return tuple(kept)
 
 
 def _first(
@@ -104,3 +193,114 @@ def _first(
             f"workload.data.num_{split}", f"{wanted} rows are asked for and {len(rows)} are there"
         )
     return tuple(rows if allow_more or wanted is None else rows[:wanted])
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def _classes(row: Row) -> frozenset[str]:
+    return frozenset(row.tags) if row.label is None else frozenset([row.label])
+
+
+def _without_rare(pool: list[Row], num_splits: int, data: DataSpec, notes: list[str]) -> list[Row]:
+    """The rows but, under `drop`, those of classes with fewer texts than splits to be cut.
+
+    Raises:
+        DataError: If there are such classes and the study file refuses them.
+    """
+    if data.rare_classes == "keep" or num_splits == 1:
+        return pool
+    counts = Counter(name for text in _texts(pool) for name in _classes_of(text))
+    rare = {name: count for name, count in counts.items() if count < num_splits}
+    if not rare:
+        return pool
+    said = f"fewer texts than there are splits ({num_splits}): {_listed(rare)}"
+    if data.rare_classes == "error":
+        raise DataError("workload.data.rare_classes", f"classes have {said}")
+    kept = [row for row in pool if not _classes(row) & rare.keys()]
+    notes.append(f"{len(pool) - len(kept):,} rows were left out since their class has {said}.")
+    return kept
+
+
+def _classes_of(rows: Sequence[Row]) -> frozenset[str]:
+    return frozenset().union(*map(_classes, rows))
+
+
+def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
+    """Move the held-out texts to train of which it lacks a class."""
+    trained = _classes_of(rows["train"])
+    moved = {row.key for row in rows[split] if not _classes(row) <= trained}
+    if not moved:
+        return
+    rows["train"] = tuple(
+        _by_content([*rows["train"], *(row for row in rows[split] if row.key in moved)])
+    )
+    rows[split] = _first(split, [row for row in rows[split] if row.key not in moved], None)
+
+
+def _learnable(
+    split: Split, rows: Mapping[Split, tuple[Row, ...]], data: DataSpec, notes: list[str]
+) -> tuple[Row, ...]:
+    """A held-out split's rows; under `drop`, without those of classes that train lacks.
+
+    Raises:
+        DataError: If there are such classes and the study file refuses them.
+    """
+    trained = _classes_of(rows["train"])
+    lacking = Counter(name for row in rows[split] for name in _classes(row) - trained)
+    if not lacking:
+        return rows[split]
+    said = f"classes that the training data lack: {_listed(lacking)}"
+    match data.rare_classes:
+        case "error":
+            raise DataError("workload.data.rare_classes", f"the {split} data have {said}")
+        case "keep":
+            notes.append(f"The {split} data have {said}; the model cannot learn them.")
+            return rows[split]
+        case "drop":
+            kept = [row for row in rows[split] if _classes(row) <= trained]
+            notes.append(f"Rows of the {split} data were left out that have {said}.")
+            return _first(split, kept, None)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Classes and their counts; of very many, the first ones and how many there are."""
+    names = sorted(counts)
+    shown = [f"{name} ({counts[name]})" for name in names[:_SHOWN_CLASSES]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+# --- books ---------------------------------------------------------------------------------------
+
+
+def _split_book(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
+    """Parts of a book in its order: what is trained on, then validation and test, where not given.
+
+    No line is left out, though a line may be in two parts: a text without it is another text.
+    """
+    rows: dict[Split, tuple[Row, ...]] = {}
+    left = list(raw["train"])
+    for split in _HELD_OUT:
+        wanted: int | None = getattr(data, f"num_{split}")
+        if split in raw:
+            rows[split] = _first(split, raw[split], wanted)
+            continue
+        share = max(1, int(len(raw["train"]) * DEFAULT_HELD_OUT_RATIO))
+        size = wanted or min(DEFAULT_MAX_HELD_OUT, share)
+        if size >= len(left):
+            raise DataError(
+                f"workload.data.num_{split}", f"{size} lines are asked for and {len(left)} are left"
+            )
+        rows[split] = tuple(left[-size:])
+        del left[-size:]
+    rows["train"] = _first("train", left, data.num_train)
+    trained = {row.text for row in rows["train"] if row.text.strip()}
+    num_twice = sum(row.text in trained for split in _HELD_OUT for row in rows[split])
+    notes = ["The lines of text files stay in order; each split is a part of them."]
+    if num_twice:
+        notes.append(
+            f"{num_twice:,} lines of the held-out data also stand in the training data; they are "
+            "kept, since lines of a text belong together."
+        )
+    return SplitRows(rows, 0, tuple(notes))

@@ -13,8 +13,8 @@ from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import class_scores
-from scaling.tasks.sources import SPLITS, DataError, Split, read_rows
-from scaling.tasks.splits import SplitRows, split_rows
+from scaling.tasks.sources import SPLITS, DataError, Split
+from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import Tokenizer, tokenizer_for
 
@@ -58,21 +58,14 @@ class TextClassificationTask:
         cls, workload: TextClassification, evaluation: Evaluation
     ) -> "TextClassificationTask":
         """Read, split and encode; raises DataError."""
-        split = split_rows(read_rows(workload), workload.data)
-        classes = tuple(sorted({str(row.label) for row in split.rows["train"]}))
-        if len(classes) < 2:
+        split = read_splits(workload)
+        if len({row.label for row in split.rows["train"]}) < 2:
             raise DataError("workload.data.label_column", "the training data have only one class")
+        classes = tuple(sorted({str(row.label) for rows in split.rows.values() for row in rows}))
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         numbers = {name: number for number, name in enumerate(classes)}
         texts: dict[Split, LabelledTexts] = {}
         for name, rows in split.rows.items():
-            unknown = sorted({str(row.label) for row in rows} - numbers.keys())
-            if unknown:
-                raise DataError(
-                    "workload.data.label_column",
-                    f"the {name} data have classes that the training data lack: "
-                    f"{', '.join(unknown)}",
-                )
             max_length = workload.data.max_length
             texts[name] = LabelledTexts(
                 Ragged.of([tokenizer.classifier_ids(row, max_length) for row in rows]),
@@ -166,7 +159,7 @@ def _summary(
         )
         for name, rows in split.rows.items()
     }
-    return summarize(split.rows, lengths, num_truncated, ())
+    return summarize(split.rows, lengths, num_truncated, split.notes)
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

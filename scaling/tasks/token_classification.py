@@ -13,9 +13,9 @@ from scaling.spec import Evaluation, TokenClassification
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
-from scaling.tasks.scores import entity_scores, is_entity_tagging, macro_f1
-from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
-from scaling.tasks.splits import SplitRows, split_rows
+from scaling.tasks.scores import entity_scheme, entity_scores, macro_f1
+from scaling.tasks.sources import SPLITS, DataError, Row, Split
+from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
@@ -74,18 +74,12 @@ class TokenClassificationTask:
         cls, workload: TokenClassification, evaluation: Evaluation
     ) -> "TokenClassificationTask":
         """Read, split and encode; raises DataError."""
-        split = split_rows(read_rows(workload), workload.data)
-        tags = tuple(sorted({tag for row in split.rows["train"] for tag in row.tags}))
-        if len(tags) < 2:
+        split = read_splits(workload)
+        if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
             raise DataError("workload.data.tags_column", "the training data have only one tag")
+        all_rows = [row for rows in split.rows.values() for row in rows]
+        tags = tuple(sorted({tag for row in all_rows for tag in row.tags}))
         numbers = {tag: number for number, tag in enumerate(tags)}
-        for name, rows in split.rows.items():
-            unknown = sorted({tag for row in rows for tag in row.tags} - numbers.keys())
-            if unknown:
-                raise DataError(
-                    "workload.data.tags_column",
-                    f"the {name} data have tags that the training data lack: {', '.join(unknown)}",
-                )
         tokenizer = aligned_tokenizer_for(
             workload.model, workload.data, split.rows["train"], reads_words=True
         )
@@ -166,11 +160,11 @@ class TokenClassificationTask:
         return ExampleLosses(losses, num_targets, correct, tuple(predictions))
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
-        """Accuracy of words, and F1: of entities where the tags are of BIO form, else macro."""
+        """Accuracy of words, and F1: of entities where the tags mark them, else macro."""
         predicted = validation.predictions
         labels = self._labels("validation", len(predicted))
-        if is_entity_tagging(self.tags):
-            scores = entity_scores(self._named(labels), self._named(predicted))
+        if (scheme := entity_scheme(self.tags)) is not None:
+            scores = entity_scores(self._named(labels), self._named(predicted), scheme)
         else:
             flat = [tag for sentence in labels for tag in sentence]
             scores = {"macro_f1": macro_f1(flat, [tag for tags in predicted for tag in tags])}
@@ -232,7 +226,11 @@ def _summary(
         )
         for name, rows in split.rows.items()
     }
-    return summarize(split.rows, lengths, num_truncated, ())
+    tags = {tag for rows in split.rows.values() for row in rows for tag in row.tags}
+    notes = split.notes
+    if all(tag.isdecimal() for tag in tags):
+        notes += ("Tags are numbers; give tag_names to have entities scored, if they mark any.",)
+    return summarize(split.rows, lengths, num_truncated, notes)
 
 
 def _parts(

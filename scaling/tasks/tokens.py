@@ -144,6 +144,23 @@ def _units(row: Row) -> Sequence[str]:
     return row.text if row.text_units is None else row.text_units
 
 
+def _before_text(row: Row) -> str:
+    """The prompt, with a blank behind where there is none before the text: "" without one."""
+    prompt = row.prompt or ""
+    is_apart = prompt[-1:].isspace() or row.text[:1].isspace()
+    return prompt if is_apart or not prompt else f"{prompt} "
+
+
+def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many of the first ids are the same."""
+    count = 0
+    for one, other in zip(ids, others, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
 @dataclass(frozen=True)
 class TrainedTokenizer:
     """A tokenizer that came with a model."""
@@ -186,14 +203,31 @@ class TrainedTokenizer:
         return pad if pad is not None else self.end_id
 
     def text_ids(self, row: Row) -> list[int]:
-        """Ids of the text, nothing added."""
-        return self.tokenizer(row.text, add_special_tokens=False)["input_ids"]
+        """Ids of the text, nothing added; behind a prompt, as it goes on with that."""
+        ids, num_prompt = self._joined_ids(row)
+        return ids[num_prompt:]
 
     def prompt_ids(self, row: Row) -> list[int]:
-        """Ids of the prompt; empty without one."""
-        if row.prompt is None:
-            return []
-        return self.tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
+        """Ids of the prompt before its text; empty without one."""
+        ids, num_prompt = self._joined_ids(row)
+        return ids[:num_prompt]
+
+    def _joined_ids(self, row: Row) -> tuple[list[int], int]:
+        """Ids of prompt and text, read as one, and how many are of the prompt alone.
+
+        A token that holds a part of the text, and be it with the blank before it, is the text's.
+        Where a tokenizer does not say which characters a token is, the prompt's tokens are those
+        that it also has without the text.
+        """
+        before = _before_text(row)
+        whole = before + row.text
+        if not self.tokenizer.is_fast:
+            ids: list[int] = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
+            alone: list[int] = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+            return ids, _num_shared(ids, alone)
+        encoding = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoding["offset_mapping"]]
+        return encoding["input_ids"], sum(end <= len(before) for end in ends) if before else 0
 
     def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
         """The text with the model's own special tokens."""
@@ -203,10 +237,12 @@ class TrainedTokenizer:
         """UTF-8 bytes from the end of the token before; a split character counts at its first."""
         if not self.tokenizer.is_fast:
             return [0] * len(self.text_ids(row))
+        before = _before_text(row)
         encoding = self.tokenizer(
-            row.text, add_special_tokens=False, return_offsets_mapping=True
-        )  # fmt: skip
-        ends = [0, *(end for _, end in encoding["offset_mapping"])]
+            before + row.text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        ends = [end - len(before) for _, end in encoding["offset_mapping"]]
+        ends = [0, *(end for end in ends if end > 0 or not before)]
         if len(ends) > 1:
             ends[-1] = len(row.text)  # blanks behind the last token are text too
         return [len(row.text[start:end].encode()) for start, end in pairwise(ends)]

@@ -26,7 +26,8 @@ from scaling.spec import (
 from scaling.study_file import read_study
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
-from scaling.tasks.sources import DataError, Row, _treebank, read_rows, require_source
+from scaling.tasks.reading import read_rows
+from scaling.tasks.sources import DataError, Row, _treebank, require_source
 from scaling.tasks.task import (
     ExampleLosses,
     Task,
@@ -157,7 +158,7 @@ def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task, precisi
 
 def test_a_words_first_sub_token_carries_its_tag() -> None:
     task: Any = prepare_task(tagging(), EVALUATION)
-    row = next(row for row in read_rows(task.workload)["train"] if len(row.tags) == 4)
+    row = next(row for row in read_rows(task.workload).rows["train"] if len(row.tags) == 4)
     words = list(row.text_units)
     encoding = task.tokenizer.tokenizer(words, is_split_into_words=True)
     numbers = {tag: number for number, tag in enumerate(task.tags)}
@@ -502,7 +503,7 @@ def test_a_column_inside_another_one(kind: str, tmp_path: Path) -> None:
     workload = Seq2Seq.model_validate(
         {"task": "seq2seq", "model": TINY_MBART, "data": columns, "generation": None}
     )
-    read = read_rows(workload)["train"]
+    read = read_rows(workload).rows["train"]
     assert [(row.prompt, row.text) for row in read[:2]] == [
         ("word 0", "Wort 0"), ("word 1", "Wort 1"),
     ]  # fmt: skip
@@ -523,7 +524,7 @@ def test_a_row_without_the_mapping_and_a_column_whose_name_has_a_dot(tmp_path: P
             "data": data | {"files": write_lines(tmp_path / "rows.json", rows[:1])},
         }
     )  # fmt: skip
-    assert read_rows(workload)["train"][0].prompt == "own"
+    assert read_rows(workload).rows["train"][0].prompt == "own"
     rows[0].pop("t.en")
     data |= {"files": write_lines(tmp_path / "others.json", rows)}
     workload = workload.model_copy(update={"data": DataSpec.model_validate(data)})

@@ -3,12 +3,13 @@
 import pytest
 
 from scaling.tasks.scores import (
+    EntityScheme,
     answer_f1,
     class_scores,
+    entity_scheme,
     entity_scores,
     error_rate,
     exact_match,
-    is_entity_tagging,
     normalized_answer,
     pronunciation_scores,
     text_scores,
@@ -35,20 +36,38 @@ def test_more_classes_than_half_the_examples_are_no_reason_to_warn() -> None:
 def test_entities_count_when_type_and_both_ends_are_right() -> None:
     tags = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC", "I-LOC"]]
     predicted = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC", "O"]]
-    scores = entity_scores(tags, predicted)  # 1 of 3 predicted, 1 of 3 given
+    scores = entity_scores(tags, predicted, "BIO")  # 1 of 3 predicted, 1 of 3 given
     assert scores == {key: pytest.approx(1 / 3) for key in scores}
-    assert entity_scores([["O", "O"]], [["O", "O"]])["entity_f1"] == 0
+    assert entity_scores([["O", "O"]], [["O", "O"]], "BIO")["entity_f1"] == 0
+
+
+@pytest.mark.parametrize(("scheme", "last", "single"), [("BIOES", "E", "S"), ("BILOU", "L", "U")])
+def test_entities_with_marked_ends_count_strictly(
+    scheme: EntityScheme, last: str, single: str
+) -> None:
+    tags = [["B-PER", "I-PER", f"{last}-PER", "O", f"{single}-LOC"], ["O", f"{single}-LOC"]]
+    # The first one lacks its end and is none; the second is of another type; the third is right.
+    predicted = [["B-PER", "I-PER", "O", "O", f"{single}-PER"], ["O", f"{single}-LOC"]]
+    scores = entity_scores(tags, predicted, scheme)
+    assert scores["entity_precision"] == pytest.approx(1 / 2)
+    assert scores["entity_recall"] == pytest.approx(1 / 3)
+    assert scores["entity_f1"] == pytest.approx(0.4)
+    assert entity_scores(tags, tags, scheme)["entity_f1"] == 1
+    nothing = [["O"] * len(sentence) for sentence in tags]
+    assert entity_scores(tags, nothing, scheme)["entity_f1"] == 0
 
 
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
-        (["O", "B-X", "I-X"], True), (["B-X", "B-Y"], True), (["NOUN", "VERB"], False),
-        (["O", "I-X"], False), (["O", "X"], False),
+        (["O", "B-X", "I-X"], "BIO"), (["B-X", "B-Y"], "BIO"), (["O", "I-X"], "BIO"),
+        (["O", "B-X", "E-X", "I-X", "S-Y"], "BIOES"), (["S-X", "O"], "BIOES"),
+        (["O", "B-X", "L-X", "I-X", "U-Y"], "BILOU"), (["U-X", "O"], "BILOU"),
+        (["NOUN", "VERB"], None), (["O", "X"], None), (["O"], None), (["B-X", "E-X", "L-X"], None),
     ],
 )  # fmt: skip
-def test_which_tags_are_of_entities(tags: list[str], expected: bool) -> None:
-    assert is_entity_tagging(tags) == expected
+def test_which_tags_are_of_entities(tags: list[str], expected: str | None) -> None:
+    assert entity_scheme(tags) == expected
 
 
 @pytest.mark.parametrize(

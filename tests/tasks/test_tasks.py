@@ -15,7 +15,8 @@ import torch
 from scaling.spec import CausalLm, Evaluation, TextClassification
 from scaling.tasks.model import matrices_to_cut, model_config
 from scaling.tasks.ragged import Ragged, by_length
-from scaling.tasks.sources import DataError, read_rows
+from scaling.tasks.reading import read_rows
+from scaling.tasks.sources import DataError
 from scaling.tasks.task import ExampleLosses, prepare_task, require_trainable
 from tests.recipes import (
     EVALUATION,
@@ -78,7 +79,7 @@ def test_a_new_model_predicts_at_chance_and_depends_on_the_seed() -> None:
 
 def test_only_the_answer_counts() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
-    row = next(r for r in read_rows(pronunciation())["train"] if r.prompt == "aardvark")
+    row = next(r for r in read_rows(pronunciation()).rows["train"] if r.prompt == "aardvark")
     assert row.text_units is not None
     tokenizer = task.tokenizer  # type: ignore[attr-defined]
     assert len(tokenizer.prompt_ids(row)) == len("aardvark") + 1
@@ -94,7 +95,7 @@ def test_a_long_text_is_cut_into_windows_that_predict_each_token_once() -> None:
     lengths = sequences.tokens.lengths
     assert lengths.max() == 64
     assert (lengths >= 2).all()
-    texts = [row.text for row in read_rows(task.workload)["train"]]  # type: ignore[attr-defined]
+    texts = [row.text for row in read_rows(task.workload).rows["train"]]  # type: ignore[attr-defined]
     total = sum(
         int(s.num_targets.sum())
         for s in task.sequences.values()  # type: ignore[attr-defined]
@@ -204,9 +205,9 @@ def test_labels_of_minus_one_are_no_class(tmp_path: Path) -> None:
     for split, label in (("train", 0), ("test", -1)):
         rows = {"text": [f"{split} {i}" for i in range(20)], "label": [label] * 20}
         Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
-    with pytest.raises(DataError, match="test data has no label") as raised:
+    with pytest.raises(DataError, match=r"rows 1, 2, .* 19 and 20 of the test data") as raised:
         prepare_task(classification(source=f"hub:{tmp_path}"), EVALUATION)
-    assert raised.value.path == "workload.data.hub_splits"
+    assert raised.value.path == "workload.data.label_column"
 
 
 def test_a_hub_split_that_is_named_must_exist(tmp_path: Path) -> None:

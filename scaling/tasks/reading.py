@@ -1,0 +1,159 @@
+"""All rows of a workload's source, by split, whatever kind of source it is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.issues import first_line
+from scaling.spec import DataSpec, TextWorkload
+from scaling.tasks.columns import (
+    LABEL_FIELDS,
+    MAX_CHARACTERS,
+    MAX_ROWS,
+    Table,
+    TableRows,
+    class_names,
+    column_names,
+    fields_read,
+    read_table,
+)
+from scaling.tasks.files import MAX_BYTES, file_tables
+from scaling.tasks.sources import SPLITS, DataError, Row, Split, builtin_name, builtin_rows
+
+_SHOWN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """The rows of a source; one without splits has them all in `train`.
+
+    Attributes:
+        notes: English sentences on what was read otherwise than it stands there.
+    """
+
+    rows: Mapping[Split, list[Row]]
+    notes: tuple[str, ...]
+
+
+def read_rows(workload: TextWorkload) -> ReadRows:
+    """All rows of a source, by split.
+
+    Raises:
+        DataError: If a file, column, split or hub data set is missing or empty, or a cell is not
+            what its task reads.
+    """
+    name = builtin_name(workload.data)
+    if name is not None:
+        return ReadRows({"train": list(builtin_rows(name))}, ())
+    rows: dict[Split, list[Row]] = {}
+    notes: list[str] = []
+    num_stripped, rows_left, characters_left = 0, MAX_ROWS, MAX_CHARACTERS
+    for split, tables in _tables(workload, notes):
+        parts: list[TableRows] = []
+        for table in tables:
+            part = read_table(workload, table, most_rows=rows_left, most_characters=characters_left)
+            rows_left -= len(part.rows)
+            characters_left -= part.num_characters
+            parts.append(part)
+        num_stripped += sum(part.num_stripped for part in parts)
+        notes += _left_out(workload.data, split, parts)
+        found = [row for part in parts for row in part.rows]
+        if found or split == "train":
+            rows[split] = found
+        else:
+            notes.append(f"The {split} data have no usable row and count as not given.")
+    if num_stripped:
+        one = num_stripped == 1
+        notes.append(
+            f"{num_stripped:,} {'label' if one else 'labels'} had blanks around "
+            f"{'it' if one else 'them'}, which were removed."
+        )
+    return ReadRows(rows, tuple(notes))
+
+
+def _left_out(data: DataSpec, split: Split, parts: Sequence[TableRows]) -> Iterator[str]:
+    """What was left out of a split, in words.
+
+    Raises:
+        DataError: If a cell is missing and the study file does not say to drop such rows.
+    """
+    for field in parts[0].missing:
+        found = [(part.name, part.missing[field]) for part in parts if part.missing[field]]
+        if not found:
+            continue
+        is_label = field in LABEL_FIELDS
+        policy = "missing_labels" if is_label else "missing_texts"
+        what = ("no label" if is_label else "no text") + f" in column {getattr(data, field)!r}"
+        if getattr(data, policy) == "error":
+            rows = "; ".join(f"{_numbered(numbers)} of {name}" for name, numbers in found)
+            have = "has" if sum(len(numbers) for _, numbers in found) == 1 else "have"
+            raise DataError(
+                f"workload.data.{field}",
+                f"{rows} {have} {what}; fill them, or leave such rows out with {policy}: drop",
+            )
+        count = sum(len(numbers) for _, numbers in found)
+        yield f"{_rows(count)} of the {split} data with {what} {_were(count)} left out."
+    if num_blank := sum(part.num_blank for part in parts):
+        yield f"{_rows(num_blank)} of the {split} data without text {_were(num_blank)} left out."
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    """`row 3`, or `rows 3, 7 and 9`; of very many, the first ones and how many there are."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]}"
+    if len(numbers) <= _SHOWN_ROWS:
+        return f"rows {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+    shown = ", ".join(map(str, numbers[:_SHOWN_ROWS]))
+    return f"rows {shown} and {len(numbers) - _SHOWN_ROWS:,} more"
+
+
+def _tables(workload: TextWorkload, notes: list[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
+    """The tables of each split; adds to `notes`."""
+    data = workload.data
+    if data.files is None:
+        yield from _hub_tables(data)
+        return
+    columns = [str(getattr(data, name)) for name in fields_read(workload)]
+    bytes_left = MAX_BYTES
+    for split in SPLITS:
+        if getattr(data.files, split) is None:
+            continue
+        tables, num_bytes, said = file_tables(
+            data.files, split, columns=columns, encoding=data.encoding, bytes_left=bytes_left
+        )
+        bytes_left -= num_bytes
+        notes += said
+        yield split, tables
+
+
+def _hub_tables(data: DataSpec) -> Iterator[tuple[Split, Sequence[Table]]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    name = (data.source or "").partition(":")[2]
+    try:
+        loaded: Any = load_dataset(name, data.subset)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(
+            "workload.data.source", f"cannot load {name}: {first_line(error)}"
+        ) from error
+    wanted: dict[Split, str] = {split: data.hub_splits.get(split, split) for split in SPLITS}  # type: ignore[call-overload]  # SPLITS are its keys
+    for split, theirs in wanted.items():
+        if theirs not in loaded and (split == "train" or split in data.hub_splits):
+            raise DataError(
+                f"workload.data.hub_splits.{split}",
+                f"{name} has no split {theirs!r}; it has: {', '.join(loaded)}",
+            )
+    for split, theirs in wanted.items():
+        if theirs in loaded:
+            features = loaded[theirs].features
+            columns, classes = column_names(features), class_names(features)
+            yield split, [Table(f"the {split} data", loaded[theirs], columns, classes)]

@@ -89,11 +89,11 @@ def _task(spec: StudySpec) -> "Task | str":
 
 def _facts(spec: StudySpec, task: "Task | str") -> Facts:
     if isinstance(task, str):
-        return Facts(num_train=None, targets_per_example=1.0)
+        return Facts(num_train=None, tokens_per_example=None)
     from scaling.training.footprint import study_micro_batch_size
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(task.num_train, task.targets_per_example, largest_micro_batch_size=bound)
+    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
 def _print_memory(spec: StudySpec, facts: Facts, task: "Task | str", console: Console) -> None:

@@ -864,6 +864,14 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
             getattr(spec.budget, spec.budget.measure),
             "steps, examples, seconds",
         )
+    early = spec.search.early_stopping
+    if early is not None and early.first_rung_tokens is not None:
+        yield Issue(
+            "search.early_stopping.first_rung_tokens",
+            "noisy_quadratic has no tokens",
+            early.first_rung_tokens,
+            "first_rung_examples",
+        )
 
 
 def _regularizers(spec: StudySpec) -> Iterator[Issue]:

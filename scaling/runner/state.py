@@ -14,6 +14,10 @@ from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
 
 
+_FORMAT = 2
+"""Of a state folder: from 2 on, `tokens` are input tokens; before, they were targets."""
+
+
 class StateError(RuntimeError):
     """The study may not start here; the message says why and what to do."""
 
@@ -61,7 +65,12 @@ class StudyState:
                 _require_same_data(known["data_sha256"], data_sha256, shown)
                 return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
+            content = {
+                "format": _FORMAT,
+                "study_id": study_id,
+                "spec": _as_json(spec),
+                "data_sha256": data_sha256,
+            }
             _write(file, content)
             return cls(file.parent, study_id, True, lock, spec.storage_url)
         except StateError:
@@ -124,7 +133,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 
     Raises:
         StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file, or its storage cannot be read.
+            another study file or by another version, or its storage cannot be read.
     """
     file = _file(spec)
     if spec.storage_url is not None:
@@ -134,6 +143,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
     if not resume:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
+    _require_format(known.get("format"), spec, file.parent)
     _require_same(known["spec"], _as_json(spec), file.parent)
 
 
@@ -184,6 +194,15 @@ def _require_same_data(known: str, now: str, shown: str) -> None:
         raise StateError(
             f"the data of the study in {shown} have changed since it was started (SHA-256 "
             f"{known[:12]}, now {now[:12]}); give the study another name"
+        )
+
+
+def _require_format(known: int | None, spec: StudySpec, folder: Path) -> None:
+    if known != _FORMAT:
+        raise StateError(
+            f"the study in {os.path.relpath(folder)} was started by another version of scaling, "
+            "which counted tokens in another way, so it cannot go on; for its report: "
+            f"python -m scaling.report {spec.name}; to run it again, give it another name"
         )
 
 

@@ -1,7 +1,7 @@
 """Which trials of a cell are not worth finishing, judged at rungs; pure functions.
 
-Rungs are in training examples or input tokens, so that trials of one cell are compared at equal work;
-trials of different cells are never compared.
+Rungs are in training examples or input tokens, so that trials of one cell are compared at equal
+work; trials of different cells are never compared.
 """
 
 # pyright: strict

@@ -55,6 +55,12 @@ def print_plan(spec: StudySpec, console: Console | None = None) -> None:
     facts = _facts(spec, task)
     require_branches_fit(spec, facts)
     console.print(_batch_table(spec, facts))
+    if not isinstance(task, str):
+        console.print(
+            f"  an example has {task.tokens_per_example:.1f} input tokens, without padding, and "
+            f"{task.targets_per_example:.1f} targets on average",
+            highlight=False,
+        )
     _print_memory(spec, facts, task, console)
     _print_time(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"

@@ -945,7 +945,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _branch: frozenset({*_RECIPE_SECTIONS, "branch", "budget"}),
     _extension: frozenset({"nuisance", "search"}),
     _noisy_quadratic: frozenset(
-        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
+        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation", "search"}
     ),
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),

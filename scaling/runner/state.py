@@ -13,7 +13,6 @@ from scaling.issues import first_line
 from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
 
-
 _FORMAT = 2
 """Of a state folder: from 2 on, `tokens` are input tokens; before, they were targets."""
 

@@ -68,7 +68,8 @@ def _losses_of_guess(
         nats_bl = np.where(counted_bl, -log_shares[np.where(counted_bl, labels_bl, 0)], 0.0)
         hits_bl = labels_bl == likeliest
         columns.append(tuple(a.sum(1).astype(np.float64) for a in (nats_bl, counted_bl, hits_bl)))
-    return ExampleLosses(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    nats, num_targets, hits = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return ExampleLosses(nats, num_targets, hits)
 
 
 def smoothed_shares(counts: IntArray) -> NDArray[np.float64]:
@@ -102,14 +103,14 @@ def position_losses(
     for split, (spans, lengths) in evaluated.items():
         nats, hits = np.zeros(len(spans)), np.ones(len(spans), dtype=bool)
         for end in range(2):
-            counts = np.bincount(train[:, end], minlength=size) + 1.0
+            counts = 1 + np.bincount(train[:, end], minlength=size)
             nats += np.log(np.cumsum(counts)[lengths - 1] / counts[spans[:, end]]) / 2
             hits &= spans[:, end] == _likeliest_up_to(counts)[lengths - 1]
         losses[split] = ExampleLosses(nats, np.ones(len(spans)), hits.astype(np.float64))
     return losses
 
 
-def _likeliest_up_to(counts: NDArray[np.float64]) -> IntArray:
+def _likeliest_up_to(counts: IntArray) -> IntArray:
     """[L] the position with the largest count among the first 1, 2, …, L; of equals the first."""
-    before = np.concatenate(([-np.inf], np.maximum.accumulate(counts)[:-1]))
+    before = np.concatenate(([-1], np.maximum.accumulate(counts)[:-1]))
     return np.maximum.accumulate(np.where(counts > before, np.arange(len(counts)), 0))

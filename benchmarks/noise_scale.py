@@ -69,7 +69,7 @@ def main() -> None:
 
 def recipe(spec: StudySpec, task: Task, global_batch_size: int, *, seed: int) -> Recipe:
     """The study's recipe at one batch size, at a rate that learns."""
-    facts = Facts(task.num_train, task.targets_per_example, {global_batch_size: 1})
+    facts = Facts(task.num_train, task.tokens_per_example, {global_batch_size: 1})
     values = hyperparameters(spec, cells(spec)[0], {})
     values |= {"global_batch_size": global_batch_size, "peak_lr": PEAK_LR}
     return resolve(spec, values, seed=seed, facts=facts)

@@ -1,7 +1,7 @@
 """Which trials of a cell are not worth finishing, judged at rungs; pure functions.
 
-Rungs are in training examples or tokens, so that trials of one cell are compared at equal work;
-trials of different cells are never compared.
+Rungs are in training examples or input tokens, so that trials of one cell are compared at equal
+work; trials of different cells are never compared.
 """
 
 # pyright: strict
@@ -16,10 +16,17 @@ from scaling.spec import Asha, EarlyStopping
 Curve = Sequence[Measurement]
 
 
-def rungs_passed(rule: EarlyStopping, *, examples: int, tokens: int) -> int:
-    """How many rungs a trial that has seen so much has reached; 0 before the first."""
+def rungs_passed(rule: EarlyStopping, *, examples: int, tokens: int | None) -> int:
+    """How many rungs a trial that has seen so much has reached; 0 before the first.
+
+    Args:
+        rule: Where the rungs are.
+        examples: Training examples seen.
+        tokens: Input tokens of them; None where they have none, and then none of its rungs is
+            reached.
+    """
     first = rule.first_rung_examples or rule.first_rung_tokens or 1
-    seen = examples if rule.first_rung_examples is not None else tokens
+    seen = examples if rule.first_rung_examples is not None else tokens or 0
     if not isinstance(rule, Asha):
         return seen // first
     passed, rung = 0, float(first)

@@ -77,6 +77,12 @@ def print_plan(
     facts = _facts(spec, task)
     _print_batches(spec, facts, console)
     print_data(task, console)
+    if task.tokens_per_example is not None:
+        _print(
+            console,
+            f"  an example has {task.tokens_per_example:.1f} input tokens, without padding, and "
+            f"{task.targets_per_example:.1f} targets on average",
+        )
     for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
         _print(console, f"  {note}")
     _print_memory(spec, facts, task, console)
@@ -95,11 +101,7 @@ def _print(console: Console, line: str) -> None:
 
 def _facts(spec: StudySpec, task: Task) -> Facts:
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(
-        num_train=task.num_train,
-        targets_per_example=task.targets_per_example,
-        largest_micro_batch_size=bound,
-    )
+    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
 def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:

@@ -113,8 +113,9 @@ class Measurement:
     Attributes:
         step: Optimizer steps taken.
         examples: Training examples seen.
-        tokens: Targets that counted in the training loss so far.
+        tokens: Input tokens of those examples, padding not counted; None where they have none.
         seconds: Seconds of training so far, evaluation not counted.
+        targets: Targets that counted in the training loss so far.
         evaluation_seconds: Seconds of evaluation so far, this one included.
         lr: Learning rate of the last step.
         step_loss: Mean training loss of the steps since the last measurement (training mode,
@@ -135,7 +136,8 @@ class Measurement:
             1 + the loss, after the last step alone.
         hessian_top_eigenvalue: Largest curvature of the training loss at these weights, likewise.
         examples_per_second: Training throughput since the last measurement.
-        tokens_per_second: Targets that counted in the loss a second, likewise.
+        tokens_per_second: Input tokens a second, padding not counted, likewise.
+        targets_per_second: Targets that counted in the loss a second, likewise.
         flops_per_example: Floating-point operations of a forward and backward pass, counted.
         peak_flops_per_second: The most that the workers' devices could do together: their data
             sheet's dense peak at this precision, or on a CPU a measured matrix product.
@@ -149,8 +151,9 @@ class Measurement:
 
     step: int
     examples: int
-    tokens: int
+    tokens: int | None
     seconds: float
+    targets: int | None = None
     evaluation_seconds: float | None = None
     lr: float | None = None
     step_loss: float | None = None
@@ -172,6 +175,7 @@ class Measurement:
     examples_per_second: float | None = None
     num_skipped_steps: float | None = None
     tokens_per_second: float | None = None
+    targets_per_second: float | None = None
     flops_per_example: float | None = None
     peak_flops_per_second: float | None = None
     model_flop_utilization: float | None = None
@@ -181,7 +185,7 @@ class Measurement:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def scalars(self) -> dict[str, float]:
-        """Every finite number measured, by name; `step`, `examples` and `tokens` included."""
+        """Every finite number measured, by name; `step` and `examples` included."""
         flat = {name: value for name, value in asdict(self).items() if name != "metrics"}
         flat |= self.metrics
         return {name: float(value) for name, value in flat.items() if is_finite(value)}
@@ -189,11 +193,11 @@ class Measurement:
     @classmethod
     def from_scalars(cls, scalars: Mapping[str, float]) -> "Measurement":
         """The inverse of `scalars`; names that are not fields become `metrics`."""
-        counts = ("step", "examples", "tokens")
-        known = {f.name for f in fields(cls)} - {"metrics", *counts}
-        measured: dict[str, Any] = {n: v for n, v in scalars.items() if n in known}
-        measured |= {name: int(scalars[name]) for name in counts}
-        others = {n: v for n, v in scalars.items() if n not in known and n not in counts}
+        counts = ("step", "examples", "tokens", "targets")
+        known = {f.name for f in fields(cls)} - {"metrics"}
+        measured: dict[str, Any] = {"tokens": None}
+        measured |= {n: int(v) if n in counts else v for n, v in scalars.items() if n in known}
+        others = {n: v for n, v in scalars.items() if n not in known}
         return cls(**measured, metrics=others)
 
 

@@ -43,7 +43,8 @@ class Facts:
 
     Attributes:
         num_train: Training examples; None for an endless stream.
-        targets_per_example: Mean number of targets of a training example.
+        tokens_per_example: Mean number of input tokens of a training example, padding not
+            counted; None where there are none, or where nobody needs to know.
         world_sizes: Workers of a trial by global batch size, where `resources.num_workers` is
             auto; one where a batch size is not listed.
         largest_micro_batch_size: What fits a worker, where `resources.micro_batch_size` is auto;
@@ -51,7 +52,7 @@ class Facts:
     """
 
     num_train: int | None
-    targets_per_example: float
+    tokens_per_example: float | None
     world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
     largest_micro_batch_size: int | None = None
 
@@ -403,7 +404,8 @@ def num_steps_of(spec: StudySpec, ramp: BatchRamp, facts: Facts) -> int | None:
     """Optimizer steps that the budget allows, rounded up; None for seconds.
 
     Raises:
-        ValueError: If the budget is in epochs and the data have no end.
+        ValueError: If the budget is in epochs and the data have no end, or in tokens and they
+            have none.
     """
     budget = spec.budget
     match budget.measure:
@@ -414,7 +416,9 @@ def num_steps_of(spec: StudySpec, ramp: BatchRamp, facts: Facts) -> int | None:
         case "examples":
             examples = budget.examples or 0
         case "tokens":
-            examples = _ceil((budget.tokens or 0) / facts.targets_per_example)
+            if facts.tokens_per_example is None:
+                raise ValueError("budget.tokens: the examples have no tokens")
+            examples = _ceil((budget.tokens or 0) / facts.tokens_per_example)
         case _:
             if facts.num_train is None:
                 raise ValueError("budget.epochs: an endless stream of examples has no epochs")

@@ -667,6 +667,7 @@ class Budget(Section):
     steps: PositiveInt | None = None
     examples: PositiveInt | None = None
     tokens: PositiveInt | None = None
+    """Input tokens, padding not counted; at the mean length of the training examples."""
     epochs: PositiveFloat | None = None
     seconds: PositiveFloat | None = None
     min_steps: PositiveInt = 1
@@ -758,7 +759,7 @@ class Asha(Section):
     first_rung_examples: PositiveInt | None = None
     """Training examples at the first rung; give this or first_rung_tokens."""
     first_rung_tokens: PositiveInt | None = None
-    """Targets that counted in the training loss at the first rung."""
+    """Input tokens, padding not counted, at the first rung."""
     reduction_factor: Annotated[float, Field(gt=1, strict=True)] = 3.0
 
     @model_validator(mode="after")
@@ -779,7 +780,7 @@ class MedianStopping(Section):
     first_rung_examples: PositiveInt | None = None
     """Training examples between rungs; give this or first_rung_tokens."""
     first_rung_tokens: PositiveInt | None = None
-    """Targets that counted in the training loss between rungs."""
+    """Input tokens, padding not counted, between rungs."""
     min_trials: PositiveInt = 3
     """No trial is ended at a rung that fewer others have reached."""
 

@@ -268,18 +268,22 @@ def _facts(spec: "StudySpec", task: "Task") -> "Facts":
     from scaling.training.footprint import study_micro_batch_size
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(task.num_train, task.targets_per_example, largest_micro_batch_size=bound)
+    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
 def _describe_data(task: "Task") -> dict[str, Any]:
+    from scaling.tasks.baselines import describe_baseline
+
     described: dict[str, Any] = {
         "data_sha256": task.content_hash,
         "targets_per_example": task.targets_per_example,
+        "tokens_per_example": task.tokens_per_example,
         "num_rows_dropped_as_duplicates": task.num_dropped,
     }
     if task.num_train is not None:
         described["num_train"] = task.num_train
-    return described | {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
+    described |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
+    return described | describe_baseline(task)
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:

@@ -868,6 +868,14 @@ def _noisy_quadratic(spec: StudySpec) -> Iterator[Issue]:
             getattr(spec.budget, spec.budget.measure),
             "steps, examples, seconds",
         )
+    early = spec.search.early_stopping
+    if early is not None and early.first_rung_tokens is not None:
+        yield Issue(
+            "search.early_stopping.first_rung_tokens",
+            "noisy_quadratic has no tokens",
+            early.first_rung_tokens,
+            "first_rung_examples",
+        )
 
 
 def _regularizers(spec: StudySpec) -> Iterator[Issue]:
@@ -959,7 +967,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _branch: frozenset({*_RECIPE_SECTIONS, "branch", "budget"}),
     _extension: frozenset({"nuisance", "search"}),
     _noisy_quadratic: frozenset(
-        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation"}
+        {*_RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation", "search"}
     ),
     _regularizers: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),

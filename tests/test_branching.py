@@ -99,6 +99,6 @@ def test_a_budget_in_epochs_is_checked_once_the_data_are_known() -> None:
         "data": {"source": "builtin:grapheme_to_phoneme"},
     }  # fmt: skip
     spec = study_from_mapping(raw | {"workload": text, "budget": {"epochs": 1.0}})
-    require_branches_fit(spec, Facts(num_train=656, targets_per_example=5.0))
+    require_branches_fit(spec, Facts(num_train=656, tokens_per_example=5.0))
     with pytest.raises(BranchError, match="at most 384"):
-        require_branches_fit(spec, Facts(num_train=640, targets_per_example=5.0))
+        require_branches_fit(spec, Facts(num_train=640, tokens_per_example=5.0))

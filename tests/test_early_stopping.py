@@ -30,6 +30,7 @@ def test_rungs(examples: int, asha: int, median: int) -> None:
 def test_rungs_in_tokens() -> None:
     rule = Asha(rule="asha", first_rung_tokens=1000, reduction_factor=2.0)
     assert rungs_passed(rule, examples=10**9, tokens=2000) == 2
+    assert rungs_passed(rule, examples=10**9, tokens=None) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What --plan says of memory; nothing is started."""
 
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ def test_plan_has_the_memory_of_every_batch_size() -> None:
     for row in rows:
         assert sum(map(float, row[1:6])) == pytest.approx(float(row[6]), abs=0.3)
     assert "more than there is" not in text
+
+
+def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
+    study = STUDY.with_name("part_of_speech.yaml")
+    text = plan("budget={tokens: 16000}", study=study)
+    found = re.search(
+        r"an example has ([\d.]+) input tokens, without padding, and 1.0 targets", text
+    )
+    assert found is not None
+    rows = [line.split() for line in text.splitlines() if line.startswith("global_batch_size=16 ")]
+    assert int(rows[0][5]) == pytest.approx(16000 / float(found[1]) / 16, rel=0.02)
 
 
 def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
 """Cells, designs and resolved recipes."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from scaling.batching import BatchRamp
 from scaling.records import TrialRecord
 from scaling.space import (
     Facts,
     cells,
     design,
     hyperparameters,
+    num_steps_of,
     num_trials,
     planned_replicates,
     planned_search,
@@ -18,7 +21,7 @@ from scaling.space import (
 )
 from scaling.study_file import study_from_mapping
 
-DATA = Facts(num_train=1000, targets_per_example=10.0)
+DATA = Facts(num_train=1000, tokens_per_example=10.0)
 
 
 def study(**changes: Any) -> Any:
@@ -96,6 +99,12 @@ def test_budgets_round_up(budget: dict[str, Any], num_steps: int | None) -> None
     spec = spec.model_copy(update={"budget": spec.budget.__class__(**budget)})
     values = hyperparameters(spec, {"global_batch_size": 16}, {"peak_lr": 0.1})
     assert resolve(spec, values, seed=0, facts=DATA).num_steps == num_steps
+
+
+def test_a_budget_in_tokens_needs_tokens() -> None:
+    spec = study().model_copy(update={"budget": study().budget.__class__(tokens=1000)})
+    with pytest.raises(ValueError, match=r"budget\.tokens: the examples have no tokens"):
+        num_steps_of(spec, BatchRamp(16), replace(DATA, tokens_per_example=None))
 
 
 def test_base_lr_is_carried_by_its_rule() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from scaling.analysis.baseline import not_learnt_everywhere, nothing_learnt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.findings import Findings
@@ -27,8 +28,13 @@ def answer(findings: Findings) -> str:
             _rules(findings),
             _gap(findings),
         ]
-    sentences += [_flags(findings)]
-    text = " ".join(sentence for sentence in sentences if sentence)
+    sentences = [
+        nothing_learnt(findings.sweep, findings.cells),
+        *sentences,
+        not_learnt_everywhere(findings.sweep, findings.cells),
+        _flags(findings),
+    ]
+    text = " ".join(sentence for sentence in dict.fromkeys(sentences) if sentence)
     return text or "Not enough data: no trial ended with a loss or reached a target."
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scaling.analysis.baseline import learnt_cells, nothing_learnt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.goodput import Option, max_seconds, options, pareto_front
 from scaling.analysis.recipe_yaml import recipe_yaml
@@ -83,12 +84,15 @@ _LOSS = _Criterion(
 def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     """The best cell within the study's limits on the next run.
 
-    Without limits it is the one with the least expected time to the target, else the lowest
-    validation loss. With a deadline, the one that takes the fewest worker-seconds and still meets
-    it; with only a ceiling on cost or a number of workers, the soonest; without a target, the
-    lowest loss within the limits.
+    A cell that is no better than the baseline is never it. Without limits it is the one with the
+    least expected time to the target, else the lowest validation loss. With a deadline, the one
+    that takes the fewest worker-seconds and still meets it; with only a ceiling on cost or a
+    number of workers, the soonest; without a target, the lowest loss within the limits.
     """
     candidates = options(sweep, cells)
+    if reason := nothing_learnt(sweep, cells):
+        return Recommendation(reason, candidates=candidates)
+    cells = learnt_cells(sweep, cells)
     if _is_unlimited(sweep.limits):
         return _unlimited(sweep, cells, candidates)
     return _limited(sweep, cells, candidates)
@@ -139,7 +143,9 @@ def _limited(
     usable = [
         option
         for option in candidates
-        if option.seconds.value is not None and (has_target or option.loss.value is not None)
+        if any(option.cell is cell for cell in cells)
+        and option.seconds.value is not None
+        and (has_target or option.loss.value is not None)
     ]
     if not usable:
         return Recommendation(_nothing_usable(sweep, cells), candidates=candidates)

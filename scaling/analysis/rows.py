@@ -77,6 +77,24 @@ class TrialRow:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What guessing by the training data's frequencies gives, whatever the input.
+
+    Attributes:
+        guess: What it guesses by, as in class frequencies.
+        validation_loss: In nats per target, on the examples that trials are evaluated on.
+        accuracy: Share of those targets that are the likeliest one.
+    """
+
+    guess: str
+    validation_loss: float
+    validation_loss_stderr: float | None = None
+    test_loss: float | None = None
+    test_loss_stderr: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class Sweep:
     """All trials of one question, and what must be known of the study to read them.
 
@@ -90,6 +108,7 @@ class Sweep:
         loss_name: What the validation loss is called where it came from.
         limits: What the next run may take.
         branch_tolerance: Nats by which a branch may end above its base; None without branches.
+        baseline: The least that a trial has to beat; None where it was not measured.
     """
 
     name: str
@@ -105,6 +124,7 @@ class Sweep:
     loss_name: str = "validation_loss"
     limits: Limits = Limits()  # noqa: RUF009  # immutable
     branch_tolerance: float | None = None
+    baseline: Baseline | None = None
 
     @property
     def is_joint(self) -> bool:
@@ -133,6 +153,7 @@ def sweep_of(study: StudyRecord) -> Sweep:
         refused=_refused(study.environment),
         limits=spec.recommendation,
         branch_tolerance=spec.branch.tolerance if spec.branch else None,
+        baseline=_baseline(study.environment),
     )
 
 
@@ -193,6 +214,14 @@ def _cells(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Cell, ...]:
         return [places[name].index(repr(cell[name])) for name in axes if name in cell]
 
     return tuple(sorted(seen, key=place))
+
+
+def _baseline(environment: Mapping[str, Any]) -> Baseline | None:
+    guess, loss = environment.get("baseline"), environment.get("baseline_validation_loss")
+    if guess is None or loss is None:
+        return None
+    rest = ("validation_loss_stderr", "test_loss", "test_loss_stderr", "accuracy")
+    return Baseline(guess, loss, **{name: environment.get(f"baseline_{name}") for name in rest})
 
 
 def _refused(environment: Mapping[str, Any]) -> frozenset[tuple[str, int]]:

@@ -1,8 +1,10 @@
 """`summary.json`: the findings as plain data for other programs."""
 
+from dataclasses import asdict, fields
 from typing import Any
 
 from scaling.analysis.answer import answer
+from scaling.analysis.baseline import beats_baseline
 from scaling.analysis.cells import CellResult
 from scaling.analysis.extension import extended_summary
 from scaling.analysis.findings import Findings
@@ -12,6 +14,7 @@ from scaling.analysis.matched_gap import MatchedGap
 from scaling.analysis.plain_numbers import finite, pair
 from scaling.analysis.recommend import Recommendation
 from scaling.analysis.regret import Regret
+from scaling.analysis.rows import Baseline, Sweep
 from scaling.analysis.target_summary import (
     critical_batch_size,
     further_sections,
@@ -34,7 +37,8 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "num_diverged": findings.count("diverged"),
         "num_failed": findings.count("failed"),
         "interval_level": LEVEL,
-        "cells": [_cell(cell) for cell in findings.cells],
+        "baselines": _baselines(findings.sweep.baseline),
+        "cells": [_cell(findings.sweep, cell) for cell in findings.cells],
         "lr_scaling": {
             "exponent": finite(exponent.value),
             "interval": pair(exponent.interval),
@@ -52,6 +56,12 @@ def summarize(findings: Findings) -> dict[str, Any]:
             for matched in findings.matched_gaps
         },
     } | further_sections(findings)
+
+
+def _baselines(baseline: Baseline | None) -> dict[str, Any]:
+    """What guessing by frequencies gives; null where it was not measured."""
+    values = asdict(baseline) if baseline else dict.fromkeys(f.name for f in fields(Baseline))
+    return {name: v if isinstance(v, str) else finite(v) for name, v in values.items()}
 
 
 def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _name(cell: CellResult) -> dict[str, Any]:
     return named | {"global_batch_size": cell.global_batch_size}
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
     return (
         _name(cell)
         | {
@@ -98,6 +108,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
             "seconds_to_target": finite(cell.target.seconds.value),
             "grad_noise_scale": finite(cell.noise_scale.value),
             "undertuned": bool(cell.undertuned),
+            "beats_baseline": beats_baseline(sweep, cell),
         }
         | steps_of_cell(cell.target)
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from scaling.analysis.baseline import baseline_words
 from scaling.analysis.branched import branched_words
 from scaling.analysis.cells import CellResult
 from scaling.analysis.extension import extension_lines
@@ -354,7 +355,11 @@ def flags(findings: Findings) -> list[str]:
 
 
 def sources(findings: Findings) -> str:
-    """Which trials the numbers of the cells are from, in a few sentences."""
+    """Which trials the numbers of the cells are from, and the least that they have to beat."""
+    return " ".join(filter(None, (_phases(findings), baseline_words(findings.sweep))))
+
+
+def _phases(findings: Findings) -> str:
     if any(cell.source == "confirm" for cell in findings.cells):
         return (
             "Losses, gaps, steps and seconds are means over the confirm replicates of each cell's "
@@ -414,6 +419,10 @@ TERMS = (
      "smallest that surely does not."),
     ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
      "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
+    ("baseline", "Guessing by how often a class, tag, token or answer position occurs in the "
+     "training split, whatever the input (each counted once more). It is evaluated on the examples "
+     "that trials are; a recipe beats it with a loss that is lower by more than both losses' 90% "
+     "sampling error."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
     ("time against examples", "A run of each cell's recipe in seconds and in examples. One that "
      "another beats in both is never worth running; the others are the front."),

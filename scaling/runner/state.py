@@ -21,6 +21,8 @@ _OWN_FILES = (
     "study.part", "mlflow_spool.jsonl", "mlflow_rejected.jsonl", "optuna.journal",
     "trials.jsonl", "ray.log", "lock",
 )  # fmt: skip
+_FORMAT = 2
+"""Of a state folder: from 2 on, `tokens` are input tokens; before, they were targets."""
 
 
 class StateError(RuntimeError):
@@ -73,7 +75,12 @@ class StudyState:
                 _require_same_data(known["data_sha256"], data_sha256, shown)
                 return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
+            content = {
+                "format": _FORMAT,
+                "study_id": study_id,
+                "spec": _as_json(spec),
+                "data_sha256": data_sha256,
+            }
             _write(file, content)
             return cls(file.parent, study_id, True, lock, spec.storage_url, made)
         except StateError:
@@ -143,7 +150,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 
     Raises:
         StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file, or its storage cannot be read.
+            another study file or by another version, or its storage cannot be read.
     """
     file = _file(spec)
     if spec.storage_url is not None:
@@ -153,6 +160,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
     if not resume:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
+    _require_format(known.get("format"), spec, file.parent)
     _require_same(known["spec"], _as_json(spec), file.parent)
 
 
@@ -240,6 +248,15 @@ def _require_same_data(known: str, now: str, shown: str) -> None:
         raise StateError(
             f"the data of the study in {shown} have changed since it was started (SHA-256 "
             f"{known[:12]}, now {now[:12]}); give the study another name"
+        )
+
+
+def _require_format(known: int | None, spec: StudySpec, folder: Path) -> None:
+    if known != _FORMAT:
+        raise StateError(
+            f"the study in {os.path.relpath(folder)} was started by another version of scaling, "
+            "which counted tokens in another way, so it cannot go on; for its report: "
+            f"python -m scaling.report {spec.name}; to run it again, give it another name"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import CausalLm, Evaluation
+from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -21,7 +22,6 @@ from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_
 from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
 
-IGNORED = -100
 EVALUATION_BATCH_SIZE = 250
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
 
@@ -46,6 +46,11 @@ class Sequences:
     def num_targets(self) -> IntArray:
         """[N] tokens that count in the loss."""
         return self.tokens.lengths - self.prompt_lengths
+
+    @property
+    def num_read(self) -> IntArray:
+        """[N] tokens that the model reads: all but the last, which is only predicted."""
+        return self.tokens.lengths - 1
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids` [B, L−1] and `labels` [B, L−1], the next token or IGNORED.
@@ -84,6 +89,7 @@ class CausalLmTask:
     num_dropped: int
     data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
+    baseline: str = "token frequencies"
 
     @classmethod
     def prepare(cls, workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
@@ -115,6 +121,11 @@ class CausalLmTask:
         """Mean number of tokens that count in a training sequence."""
         return float(self.sequences["train"].num_targets.mean())
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens of a training sequence that the model reads."""
+        return float(self.sequences["train"].num_read.mean())
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -128,6 +139,10 @@ class CausalLmTask:
     def num_targets(self, indices: Indices) -> int:
         """Tokens that count in these training sequences."""
         return int(self.sequences["train"].num_targets[indices].sum())
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens of these training sequences that the model reads, those of prompts included."""
+        return int(self.sequences["train"].num_read[indices].sum())
 
     def lengths(self, indices: Indices) -> Indices:
         """Tokens of each sequence."""
@@ -144,6 +159,19 @@ class CausalLmTask:
             logits_blv.flatten(0, 1), batch["labels"].flatten(),
             ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
         )  # fmt: skip
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of guessing every target token by its frequency in the training split."""
+        return frequency_losses(
+            self._labels_of("train", self.num_train),
+            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
+            num_values=self.tokenizer.vocab_size,
+        )
+
+    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
+        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
+        for numbers in chunks(count):
+            yield self.sequences[split].batch(numbers, self.tokenizer.pad_id)["labels"].numpy()
 
     def num_evaluated(self, split: Split) -> int:
         """Sequences in a split's fixed subset."""

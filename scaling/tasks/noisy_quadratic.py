@@ -43,6 +43,8 @@ class NoisyQuadraticTask:
 
     num_train = None
     targets_per_example = 1.0
+    tokens_per_example = None
+    baseline = None
     num_dropped = 0
     data_summary = None
     splits: tuple[Split, ...] = ("validation",)
@@ -69,6 +71,10 @@ class NoisyQuadraticTask:
     def num_targets(self, indices: Indices) -> int:
         """One for each example."""
         return len(indices)
+
+    def num_tokens(self, indices: Indices) -> int:  # noqa: ARG002
+        """None: an example is noise."""
+        return 0
 
     def lengths(self, indices: Indices) -> Indices:
         """Nothing: the noise of all examples together is drawn at once."""
@@ -98,6 +104,10 @@ class NoisyQuadraticTask:
         over_chains = losses.sum()
         mean = over_chains + (losses.mean() - over_chains).detach()
         return mean * batch["num_examples"]
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """None: there is nothing to guess."""
+        return {}
 
     def num_evaluated(self, split: Split) -> int:  # noqa: ARG002  # the loss is exact
         """The chains."""

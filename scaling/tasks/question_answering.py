@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, QuestionAnswering
+from scaling.tasks.baselines import HELD_OUT, position_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -100,6 +101,7 @@ class QuestionAnsweringTask:
     data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
     targets_per_example: float = 1.0
+    baseline: str = "answer-position frequencies"
 
     @classmethod
     def prepare(
@@ -126,6 +128,11 @@ class QuestionAnsweringTask:
         """Training windows."""
         return len(self.windows["train"].questions)
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens of a training window, those of its question included."""
+        return float(self.windows["train"].tokens.lengths.mean())
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -139,6 +146,10 @@ class QuestionAnsweringTask:
     def num_targets(self, indices: Indices) -> int:
         """One for each window."""
         return len(indices)
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens of these training windows."""
+        return int(self.lengths(indices).sum())
 
     def lengths(self, indices: Indices) -> Indices:
         """Tokens of each window."""
@@ -157,6 +168,14 @@ class QuestionAnsweringTask:
     ) -> Tensor:
         """Loss summed over windows, in nats."""
         return _losses(_logits(model, batch), batch).sum()
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of guessing both ends of an answer by where they are in the training split."""
+        evaluated: dict[Split, tuple[IntArray, IntArray]] = {}
+        for split in HELD_OUT:
+            windows, count = self.windows[split], self.num_evaluated(split)
+            evaluated[split] = windows.spans[:count], windows.tokens.lengths[:count]
+        return position_losses(self.windows["train"].spans, evaluated)
 
     def num_evaluated(self, split: Split) -> int:
         """Windows in a split's fixed subset: of whole questions, at least one."""

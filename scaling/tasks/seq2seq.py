@@ -1,6 +1,6 @@
 """Sequence to sequence: an encoder reads the source, a decoder writes the target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, FromScratch, Seq2Seq
+from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model import build_model
@@ -20,7 +21,6 @@ from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_
 from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
 
-IGNORED = -100
 EVALUATION_BATCH_SIZE = 100
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
 
@@ -69,6 +69,7 @@ class Seq2SeqTask:
     num_dropped: int
     data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
+    baseline: str = "token frequencies"
 
     @classmethod
     def prepare(cls, workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
@@ -101,6 +102,12 @@ class Seq2SeqTask:
         """Mean number of tokens of a training target."""
         return float(self.pairs["train"].targets.lengths.mean())
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens that encoder and decoder read of a training pair."""
+        pairs = self.pairs["train"]
+        return float((pairs.sources.lengths + pairs.targets.lengths).mean())
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -114,6 +121,13 @@ class Seq2SeqTask:
     def num_targets(self, indices: Indices) -> int:
         """Target tokens of these training pairs."""
         return int(self.pairs["train"].targets.lengths[indices].sum())
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens that the encoder reads of these training pairs, and those of the decoder.
+
+        The decoder reads as many as it predicts: a start, and the target but for its end.
+        """
+        return int(self.lengths(indices).sum())
 
     def lengths(self, indices: Indices) -> Indices:
         """Tokens of each source and its target."""
@@ -130,6 +144,19 @@ class Seq2SeqTask:
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over target tokens, in nats."""
         return _losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of guessing every target token by its frequency in the training split."""
+        return frequency_losses(
+            self._labels_of("train", self.num_train),
+            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
+            num_values=self.tokenizer.vocab_size,
+        )
+
+    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
+        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
+        for numbers in chunks(count):
+            yield self._batch(split, numbers)["labels"].numpy()
 
     def num_evaluated(self, split: Split) -> int:
         """Pairs in a split's fixed subset."""

@@ -83,6 +83,14 @@ class Task(Protocol):
         ...
 
     @property
+    def tokens_per_example(self) -> float | None:
+        """Mean number of input tokens, padding not counted, of a training example.
+
+        None where examples have no tokens.
+        """
+        ...
+
+    @property
     def num_models(self) -> int:
         """Independent models that are trained at once, their gradients side by side."""
         ...
@@ -107,6 +115,18 @@ class Task(Protocol):
         """The splits that can be evaluated."""
         ...
 
+    @property
+    def baseline(self) -> str | None:
+        """What the task's baseline guesses by, as in class frequencies; None without one."""
+        ...
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of the held-out splits' fixed subsets under a guess that ignores the input.
+
+        It is made of the training split alone. Empty where there is no baseline.
+        """
+        ...
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -115,6 +135,10 @@ class Task(Protocol):
 
     def num_targets(self, indices: Indices) -> int:
         """Targets in these training examples."""
+        ...
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Input tokens of these training examples, padding not counted; 0 where they have none."""
         ...
 
     def lengths(self, indices: Indices) -> Indices:

@@ -1,6 +1,6 @@
 """Text classification: one class for a text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TextClassification
+from scaling.tasks.baselines import HELD_OUT, chunks, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -52,6 +53,7 @@ class TextClassificationTask:
     data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
     targets_per_example: float = 1.0
+    baseline: str = "class frequencies"
 
     @classmethod
     def prepare(
@@ -86,6 +88,11 @@ class TextClassificationTask:
         """Training examples."""
         return len(self.texts["train"].labels)
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens of a training text."""
+        return float(self.texts["train"].tokens.lengths.mean())
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -99,6 +106,10 @@ class TextClassificationTask:
     def num_targets(self, indices: Indices) -> int:
         """One for each example."""
         return len(indices)
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens of these training texts."""
+        return int(self.lengths(indices).sum())
 
     def lengths(self, indices: Indices) -> Indices:
         """Tokens of each text."""
@@ -114,6 +125,19 @@ class TextClassificationTask:
         return functional.cross_entropy(
             logits_bc, batch["labels"], reduction="sum", label_smoothing=label_smoothing
         )
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of guessing every class by its frequency in the training split."""
+        return frequency_losses(
+            self._labels_of("train", self.num_train),
+            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
+            num_values=len(self.classes),
+        )
+
+    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
+        """Labels of a split's first examples in parts."""
+        for numbers in chunks(count):
+            yield self.texts[split].labels[numbers]
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TokenClassification
+from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -19,7 +20,6 @@ from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
-IGNORED = -100
 EVALUATION_BATCH_SIZE = 100
 
 
@@ -68,6 +68,7 @@ class TokenClassificationTask:
     num_dropped: int
     data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
+    baseline: str = "tag frequencies"
 
     @classmethod
     def prepare(
@@ -107,6 +108,11 @@ class TokenClassificationTask:
         """Mean number of labelled words of a training example."""
         return float(self.texts["train"].num_targets.mean())
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens of a training example, special ones included."""
+        return float(self.texts["train"].tokens.lengths.mean())
+
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
     ) -> nn.Module:
@@ -121,6 +127,10 @@ class TokenClassificationTask:
         """Labelled words of these training examples."""
         return int(self.texts["train"].num_targets[indices].sum())
 
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens of these training examples."""
+        return int(self.lengths(indices).sum())
+
     def lengths(self, indices: Indices) -> Indices:
         """Tokens of each text."""
         return self.texts["train"].tokens.lengths[indices]
@@ -132,6 +142,19 @@ class TokenClassificationTask:
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
         return _losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of guessing every tag by its frequency in the training split."""
+        return frequency_losses(
+            self._labels_of("train", self.num_train),
+            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
+            num_values=len(self.tags),
+        )
+
+    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
+        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
+        for numbers in chunks(count):
+            yield self.texts[split].labels.padded(numbers, IGNORED)[0]
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -67,10 +68,13 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     children = [run for run in found if "record" in run.data.tags]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         trials = tuple(readers.map(lambda run: _trial(client, run), children))
+    environment = json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE))
+    if "targets_per_example" in environment and "tokens_per_example" not in environment:
+        trials = tuple(map(_renamed, trials))
     return StudyRecord(
         spec=StudySpec.model_validate(yaml.safe_load(_artifact(client, parent_id, SPEC_FILE))),
         trials=trials,
-        environment=json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE)),
+        environment=environment,
         trial_urls={
             trial.trial_id: run_url(uri, experiment_id, run.info.run_id)
             for trial, run in zip(trials, children, strict=True)
@@ -114,6 +118,16 @@ def _measurements(client: "MlflowClient", run: "Run") -> list[Measurement]:
         for metric in client.get_metric_history(run.info.run_id, name):
             steps.setdefault(metric.step, {"step": metric.step}).setdefault(name, metric.value)
     return [Measurement.from_scalars(scalars) for _, scalars in sorted(steps.items())]
+
+
+def _renamed(trial: TrialRecord) -> TrialRecord:
+    """A trial recorded when targets were called tokens and input tokens were not counted."""
+    measurements = tuple(
+        replace(m, tokens=None, targets=m.tokens, tokens_per_second=None,
+                targets_per_second=m.tokens_per_second)
+        for m in trial.measurements
+    )  # fmt: skip
+    return replace(trial, measurements=measurements)
 
 
 def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:

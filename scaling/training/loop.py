@@ -117,9 +117,9 @@ def _to_its_end(run: "_Run") -> Outcome:
         gradient = run.gradient_that_fits(indices)
         # 7 update: clip the global gradient, step, average the weights.
         if math.isfinite(gradient.grad_norm):
-            run.update(gradient, started)
+            run.update(gradient, indices, started)
         elif run.gradient.loss_scale.explains_overflow:
-            run.skip(gradient, started)
+            run.skip(gradient, indices, started)
         else:
             return run.outcome("diverged")
         if run.is_evaluated() or run.is_over():
@@ -188,6 +188,7 @@ class _Run:
         self.losses: dict[Split, ExampleLosses] = {}
         self.written: dict[str, float] = {}
         self.curvature: Curvature | None = None  # after the last step
+        self.has_tokens = task.tokens_per_example is not None
         # The test split is read once, after the last step.
         self.splits_along = tuple(split for split in task.splits if split != "test")
         self._examples_before = 0  # the last step
@@ -237,7 +238,7 @@ class _Run:
         self.incidents.append(incident)
         self.supervision.note(incident)
 
-    def update(self, gradient: StepGradient, started: float) -> None:
+    def update(self, gradient: StepGradient, indices: Indices, started: float) -> None:
         """Clip the global gradient, step at the schedule's rate, average; count it all."""
         recipe, progress = self.recipe, self.progress
         start, stop = self.positions()
@@ -252,24 +253,30 @@ class _Run:
         if gradient.norm_layer_noise is not None:
             progress.norm_layer_noise.add(gradient.norm_layer_noise)
         self.gradient.loss_scale.update(is_finite=True)
-        seconds = self._count(gradient, started)
-        progress.since.add(gradient, num_examples=stop - start, clipped=clipped, seconds=seconds)
+        num_tokens = self.task.num_tokens(indices)
+        seconds = self._count(gradient, num_tokens, started)
+        progress.since.add(
+            gradient, num_examples=stop - start, num_tokens=num_tokens, clipped=clipped,
+            seconds=seconds,
+        )  # fmt: skip
 
-    def skip(self, gradient: StepGradient, started: float) -> None:
+    def skip(self, gradient: StepGradient, indices: Indices, started: float) -> None:
         """Leave the weights as they are and try the next step with a smaller loss scale."""
         start, stop = self.positions()
         self.gradient.loss_scale.update(is_finite=False)
         self.progress.num_skipped += 1
-        seconds = self._count(gradient, started)
-        self.progress.since.skip(num_examples=stop - start, seconds=seconds)
+        num_tokens = self.task.num_tokens(indices)
+        seconds = self._count(gradient, num_tokens, started)
+        self.progress.since.skip(num_examples=stop - start, num_tokens=num_tokens, seconds=seconds)
 
-    def _count(self, gradient: StepGradient, started: float) -> float:
+    def _count(self, gradient: StepGradient, num_tokens: int, started: float) -> float:
         """Count a step and what it saw; returns its seconds."""
         seconds = time.perf_counter() - started
         progress = self.progress
         self._examples_before, progress.examples = self.positions()
         progress.step += 1
-        progress.tokens += gradient.num_targets
+        progress.tokens += num_tokens
+        progress.targets += gradient.num_targets
         progress.seconds += seconds
         self._over = self._budget_is_spent()
         return seconds
@@ -514,7 +521,8 @@ class _Run:
         used = flops * examples_per_second / peak if flops is not None and peak else None
         return {
             "examples_per_second": examples_per_second,
-            "tokens_per_second": since.num_targets / since.seconds,
+            "tokens_per_second": since.num_tokens / since.seconds if self.has_tokens else None,
+            "targets_per_second": since.num_targets / since.seconds,
             "flops_per_example": flops,
             "peak_flops_per_second": peak,
             "model_flop_utilization": used,
@@ -563,7 +571,8 @@ class _Run:
         return Measurement(
             step=progress.step,
             examples=progress.examples,
-            tokens=progress.tokens,
+            tokens=progress.tokens if self.has_tokens else None,
+            targets=progress.targets,
             seconds=progress.seconds,
             evaluation_seconds=progress.evaluation_seconds,
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},

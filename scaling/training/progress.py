@@ -17,6 +17,7 @@ class SinceMeasured:
 
     loss_sum: torch.Tensor
     num_targets: int = 0
+    num_tokens: int = 0
     num_examples: int = 0
     num_steps: int = 0
     num_skipped: int = 0
@@ -25,20 +26,28 @@ class SinceMeasured:
     seconds: float = 0.0
 
     def add(
-        self, gradient: StepGradient, *, num_examples: int, clipped: bool, seconds: float
+        self,
+        gradient: StepGradient,
+        *,
+        num_examples: int,
+        num_tokens: int,
+        clipped: bool,
+        seconds: float,
     ) -> None:
         """Count a step."""
         self.loss_sum += gradient.loss_sum
         self.num_targets += gradient.num_targets
+        self.num_tokens += num_tokens
         self.num_examples += num_examples
         self.num_steps += 1
         self.num_clipped += clipped
         self.grad_norm_sum += gradient.grad_norm
         self.seconds += seconds
 
-    def skip(self, *, num_examples: int, seconds: float) -> None:
+    def skip(self, *, num_examples: int, num_tokens: int, seconds: float) -> None:
         """Count a step whose gradient was not finite and not used; `num_steps` leaves it out."""
         self.num_skipped += 1
+        self.num_tokens += num_tokens
         self.num_examples += num_examples
         self.seconds += seconds
 
@@ -48,6 +57,8 @@ class Progress:
     """How far a run is, and what was measured on the way.
 
     Attributes:
+        tokens: Input tokens read, padding not counted.
+        targets: Targets that counted in the loss.
         seconds: Of training.
         evaluation_seconds: Of evaluation.
         first_loss: Validation loss before the first step.
@@ -58,6 +69,7 @@ class Progress:
     step: int = 0
     examples: int = 0
     tokens: int = 0
+    targets: int = 0
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
     lr: float | None = None
@@ -72,8 +84,8 @@ class Progress:
         since = asdict(replace(self.since, loss_sum=torch.zeros(())))
         del since["loss_sum"]
         names = (
-            "step", "examples", "tokens", "seconds", "evaluation_seconds", "lr", "first_loss",
-            "num_skipped",
+            "step", "examples", "tokens", "targets", "seconds", "evaluation_seconds", "lr",
+            "first_loss", "num_skipped",
         )  # fmt: skip
         own = {name: getattr(self, name) for name in names}
         noise = {"noise": self.noise.state(), "norm_layer_noise": self.norm_layer_noise.state()}

@@ -145,6 +145,23 @@ def test_the_report_is_rebuilt_from_mlflow_alone(finished: Finished, tmp_path: P
     assert again == summary(finished)
 
 
+def test_the_least_to_beat_is_in_mlflow_and_in_the_summary(finished: Finished) -> None:
+    recorded = loaded(finished.folder, "pronunciation").environment
+    baselines = summary(finished)["baselines"]
+    assert recorded["baseline"] == baselines["guess"] == "token frequencies"
+    assert recorded["baseline_validation_loss"] == baselines["validation_loss"]
+    assert 3.0 < baselines["validation_loss"] < 3.7  # far below a uniform guess
+    cells = summary(finished)["cells"]
+    batch = summary(finished)["recommendation"]["global_batch_size"]
+    assert (batch is not None) == any(cell["beats_baseline"] for cell in cells)
+    for trial in loaded(finished.folder, "pronunciation").trials:
+        final = trial.final
+        assert final is not None
+        assert final.tokens is not None
+        assert final.targets is not None
+        assert final.tokens > final.targets > final.examples
+
+
 def test_starting_again_says_what_exists_and_touches_nothing(finished: Finished) -> None:
     trials = finished.folder / "runs/pronunciation/trials.jsonl"
     before = trials.read_bytes()

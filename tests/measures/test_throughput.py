@@ -96,7 +96,10 @@ def test_utilization_is_what_its_parts_make() -> None:
     used = last.examples_per_second * last.flops_per_example / last.peak_flops_per_second
     assert last.model_flop_utilization == pytest.approx(used)
     assert 0 < used < 1
-    assert last.tokens_per_second == pytest.approx(last.examples_per_second)  # one target each
+    assert last.targets_per_second == pytest.approx(last.examples_per_second)  # one target each
+    assert last.tokens_per_second == pytest.approx(
+        last.examples_per_second * (last.tokens or 0) / last.examples
+    )
     assert last.peak_memory_bytes is None  # on a CPU
 
 

@@ -1,8 +1,10 @@
 """The ledger: what was recorded survives, once."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scaling.records import Measurement, TrialRecord
@@ -46,6 +48,16 @@ def test_a_trial_is_told_written_and_read_back_exactly(tmp_path: Path) -> None:
     assert again.records == ledger.records
     assert again.ended("search-a-000")
     assert by_cell(again.records, {"global_batch_size": 4}) == [ledger.records["search-a-000"]]
+
+
+def test_a_line_without_targets_is_read(tmp_path: Path) -> None:
+    lines = replace(record(), status="done", measurements=tuple(points(0, 1))).to_json()
+    old = json.loads(lines)
+    for measurement in old["measurements"]:
+        del measurement["targets"], measurement["targets_per_second"]
+    (tmp_path / "trials.jsonl").write_text(json.dumps(old) + "\n", encoding="utf-8")
+    [read] = Ledger(tmp_path, []).records.values()
+    assert [m.targets for m in read.measurements] == [None, None]
 
 
 def test_steps_measured_again_after_a_lost_group_are_not_doubled(tmp_path: Path) -> None:

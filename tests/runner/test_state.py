@@ -1,5 +1,6 @@
 """A study's state folder: one study, one process, the same data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ def test_a_changed_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
     changed = in_folder(tmp_path, budget={"examples": 1001})
     with pytest.raises(StateError, match=r"budget\.examples: was 1000, is 1001"):
         require_startable(changed, resume=True, command="run")
+
+
+def test_a_study_whose_tokens_were_targets_does_not_go_on(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, data_sha256="a")
+    state.lock.close()
+    require_startable(spec, resume=True, command="run")
+    file = state.folder / "study.json"
+    known = json.loads(file.read_text())
+    del known["format"]  # as it was written then
+    file.write_text(json.dumps(known))
+    with pytest.raises(StateError, match="another version of scaling") as refused:
+        require_startable(spec, resume=True, command="run")
+    assert "\n" not in str(refused.value)
+    assert f"python -m scaling.report {spec.name}" in str(refused.value)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

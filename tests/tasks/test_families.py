@@ -114,6 +114,32 @@ def test_summed_loss_is_the_sum_of_single_examples_however_they_are_padded(task:
 
 
 @every_family
+def test_tokens_are_what_the_model_reads_without_padding(task: Task) -> None:
+    numbers = np.arange(task.num_train or 0)
+    read = 0
+    for number in numbers:  # alone, so nothing is padded
+        batch = task.collate(np.array([number]), 0)
+        names = [name for name in ("input_ids", "decoder_input_ids") if name in batch]
+        read += sum(batch[name].numel() for name in names)
+    assert task.num_tokens(numbers) == read
+    assert task.tokens_per_example == pytest.approx(read / len(numbers), rel=1e-12)
+    assert task.num_tokens(numbers[:9]) == sum(
+        task.num_tokens(numbers[i : i + 1]) for i in range(9)
+    )
+    assert task.num_tokens(numbers) > task.num_targets(numbers) - len(numbers)
+
+
+def test_the_tokens_of_a_prompt_are_read_though_they_do_not_count() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    whole = task.collate(np.arange(40), 0)
+    targets = int((whole["labels"] != -100).sum())
+    alone = [task.collate(np.array([i]), 0)["input_ids"].numel() for i in range(40)]
+    assert task.num_targets(np.arange(40)) == targets
+    assert task.num_tokens(np.arange(40)) == sum(alone) > targets
+    assert whole["input_ids"].numel() > sum(alone)  # some of it is padding
+
+
+@every_family
 def test_evaluation_in_parts_is_evaluation_of_the_whole(task: Task) -> None:
     model = task.new_model(0).double().eval()
     count = task.num_evaluated("validation")

@@ -75,6 +75,27 @@ def test_trial_of_3000_measurements_comes_back_exactly(
     assert loaded.to_json() == record.to_json()
 
 
+def test_what_was_recorded_when_targets_were_called_tokens_is_read_as_targets(
+    state: Path, spec: StudySpec, uri: str
+) -> None:
+    old = tuple(replace(m, targets=None, tokens_per_second=70.0) for m in trial().measurements)
+    for number, environment in enumerate(
+        ({"targets_per_example": 7.0}, {"targets_per_example": 7.0, "tokens_per_example": None})
+    ):
+        tracker = StudyTracker(spec, environment, uri, study_id=f"s{number}", spool=state)
+        tracker.trial_ended(trial(measurements=old))
+        tracker.close()
+
+    (before,) = load_study("lr_vs_batch", uri, study_id="s0").trials
+    (now,) = load_study("lr_vs_batch", uri, study_id="s1").trials
+
+    assert [m.targets for m in before.measurements] == [m.tokens for m in old]
+    assert {m.tokens for m in before.measurements} == {None}
+    assert {m.targets_per_second for m in before.measurements} == {70.0}
+    assert {m.tokens_per_second for m in before.measurements} == {None}
+    assert now.measurements == old
+
+
 def test_a_running_trial_is_loaded_as_far_as_it_got(state: Path, spec: StudySpec, uri: str) -> None:
     tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
     track(tracker, [trial()], up_to_step=20)

@@ -28,7 +28,8 @@ DROPOUT = {
 
 
 THROUGHPUT = (
-    "examples_per_second", "tokens_per_second", "model_flop_utilization", "flops_per_example",
+    "examples_per_second", "tokens_per_second", "targets_per_second", "model_flop_utilization",
+    "flops_per_example",
 )  # fmt: skip
 
 
@@ -231,6 +232,7 @@ def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
         assert [m.step for m in rungs] == [5, 9]  # the first steps past 33 and 66 examples
     else:
         for measurement, rung in zip(rungs, (250, 500), strict=True):
+            assert measurement.tokens is not None
             per_step = measurement.tokens / measurement.step
             assert rung <= measurement.tokens < rung + 2 * per_step
 

@@ -187,6 +187,33 @@ class _RecordsIndices:
         return self._task.num_targets(indices)
 
 
+@pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
+def test_a_run_counts_input_tokens_and_targets_apart(workload: Any) -> None:
+    task = prepare_task(workload, EVALUATION)
+    how = recipe(8, 1e-3, 10)
+    start, half, last = run(task, how)[1]
+    assert (start.tokens, start.targets) == (0, 0)
+    for measured in (half, last):
+        seen = DataOrder(how.seed, task.num_train).indices(0, measured.examples)
+        assert measured.tokens == task.num_tokens(seen)
+        assert measured.targets == task.num_targets(seen)
+        assert measured.tokens > measured.targets
+    assert last.tokens_per_second is not None
+    assert last.targets_per_second is not None
+    tokens, targets = last.tokens - half.tokens, last.targets - half.targets
+    assert last.tokens_per_second / last.targets_per_second == pytest.approx(tokens / targets)
+
+
+def test_what_has_no_tokens_counts_none() -> None:
+    task = prepare_task(quadratic(num_chains=3), EVALUATION)
+    last = run(task, recipe(4, 0.1, 5, optimizer="sgd", weight_decay=0.0))[1][-1]
+    assert (last.tokens, last.tokens_per_second) == (None, None)
+    assert last.targets == 20
+    assert last.targets_per_second == pytest.approx(last.examples_per_second)
+    assert "tokens" not in last.scalars()
+    assert Measurement.from_scalars(last.scalars()) == last
+
+
 def test_a_ramp_without_marks_in_reach_changes_nothing() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
     constant = run(task, recipe(8, 3e-3, 6))[1][-1]

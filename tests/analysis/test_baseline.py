@@ -1,0 +1,147 @@
+"""Where nothing beats a guess that ignores the input, it is said and nothing is recommended."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scaling.analysis.findings import analyse
+from scaling.analysis.rows import sweep_of
+from scaling.analysis.summary import summarize
+from scaling.records import StudyRecord, TrialRecord
+from scaling.report.content import sources
+from tests.analysis.synthetic import spec, study
+
+NOT_LEARNT = (
+    "No trial beats always guessing the class frequencies (0.300 nats): nothing here is learnt, "
+    "so no batch is recommended."
+)
+
+
+def with_baseline(record: StudyRecord, loss: float, **others: Any) -> StudyRecord:
+    measured = {
+        "baseline": "class frequencies",
+        "baseline_validation_loss": loss,
+        "baseline_validation_loss_stderr": 0.004,
+        "baseline_test_loss": loss + 0.01,
+        "baseline_test_loss_stderr": 0.004,
+        "baseline_accuracy": 0.6,
+    }
+    return replace(record, environment={**record.environment, **measured, **others})
+
+
+def summary_of(record: StudyRecord) -> dict[str, Any]:
+    return summarize(analyse(sweep_of(record)))
+
+
+def shifted(trial: TrialRecord, nats: float) -> TrialRecord:
+    return replace(
+        trial,
+        measurements=tuple(
+            replace(m, validation_loss=(m.validation_loss or 0.0) + nats)
+            for m in trial.measurements
+        ),
+    )
+
+
+def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
+    summary = summary_of(with_baseline(study(), 0.3))
+    assert summary["answer"].startswith(NOT_LEARNT)
+    recommended = summary["recommendation"]
+    assert recommended["reason"] == NOT_LEARNT
+    for name in ("global_batch_size", "peak_lr", "warmup_steps", "expected_loss", "recipe"):
+        assert recommended[name] is None
+    assert [cell["beats_baseline"] for cell in summary["cells"]] == [False] * 4
+    assert summary["baselines"] == {
+        "guess": "class frequencies", "validation_loss": 0.3, "validation_loss_stderr": 0.004,
+        "test_loss": 0.31, "test_loss_stderr": 0.004, "accuracy": 0.6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("limits", [{"num_workers": 1}, {"deadline_seconds": 1e6}])
+def test_limits_change_nothing_of_it(limits: dict[str, Any]) -> None:
+    record = with_baseline(study(recommendation=limits), 0.3)
+    assert summary_of(record)["recommendation"]["reason"] == NOT_LEARNT
+
+
+def test_what_beats_it_is_recommended_as_without_one() -> None:
+    without, beaten = summary_of(study()), summary_of(with_baseline(study(), 2.0))
+    assert [cell["beats_baseline"] for cell in beaten["cells"]] == [True] * 4
+    assert beaten["recommendation"] == without["recommendation"]
+    assert beaten["answer"] == without["answer"]
+    assert without["baselines"]["validation_loss"] is None
+    assert [cell["beats_baseline"] for cell in without["cells"]] == [None] * 4
+
+
+def test_cells_that_do_not_beat_it_are_named_and_not_recommended() -> None:
+    record = with_baseline(study(target=None), 0.7)
+    best = summary_of(record)["recommendation"]["global_batch_size"]
+    trials = tuple(
+        shifted(t, 0.4) if t.cell == {"global_batch_size": best} else t for t in record.trials
+    )
+    summary = summary_of(replace(record, trials=trials))
+    assert f"(0.700 nats): global_batch_size {best}." in summary["answer"]
+    assert summary["recommendation"]["global_batch_size"] not in (None, best)
+
+
+def test_a_cell_that_is_soonest_and_learns_nothing_is_not_recommended() -> None:
+    record = with_baseline(study(), 0.7)
+    soonest = summary_of(record)["recommendation"]["global_batch_size"]
+    trials = tuple(
+        replace(
+            t,
+            measurements=(
+                *t.measurements[:-1],
+                replace(t.measurements[-1], validation_loss=0.9),
+            ),
+        )
+        if t.cell == {"global_batch_size": soonest} and t.status == "done"
+        else t
+        for t in record.trials
+    )
+    assert summary_of(replace(record, trials=trials))["recommendation"][
+        "global_batch_size"
+    ] not in (None, soonest)
+    limits = spec(recommendation={"deadline_seconds": 1e6})
+    limited = summary_of(replace(record, trials=trials, spec=limits))
+    assert limited["recommendation"]["global_batch_size"] not in (None, soonest)
+
+
+def test_lower_by_less_than_the_error_is_not_better() -> None:
+    record = with_baseline(study(), 0.505, baseline_validation_loss_stderr=0.02)
+    reason = summary_of(record)["recommendation"]["reason"]
+    assert "by more than the evaluation's error: the lowest loss is 0.4" in reason
+
+
+def test_accuracy_above_the_likeliest_guess_is_not_called_nothing() -> None:
+    record = with_baseline(study(), 0.3)
+    trials = tuple(
+        replace(
+            t, measurements=tuple(replace(m, metrics={"accuracy": 0.8}) for m in t.measurements)
+        )
+        for t in record.trials
+    )
+    reason = summary_of(replace(record, trials=trials))["recommendation"]["reason"]
+    assert "in loss, so no batch is recommended; the best accuracy is 0.800" in reason
+    assert "nothing here is learnt" not in reason
+
+
+def test_a_single_lucky_trial_is_not_denied() -> None:
+    record = with_baseline(study(), 0.45)
+    lucky = next(t for t in record.trials if t.phase == "transfer" and t.status == "done")
+    trials = tuple(shifted(t, -0.3) if t is lucky else t for t in record.trials)
+    reason = summary_of(replace(record, trials=trials))["recommendation"]["reason"]
+    assert reason.startswith("No cell's best recipe beats always guessing the class frequencies")
+
+
+def test_trials_without_a_loss_are_not_compared() -> None:
+    record = with_baseline(study(), 0.3)
+    lost = tuple(replace(t, status="diverged") for t in record.trials)
+    summary = summary_of(replace(record, trials=lost))
+    assert "guessing" not in summary["answer"]
+    assert "Not enough data" in summary["recommendation"]["reason"]
+
+
+def test_the_report_says_what_the_least_is() -> None:
+    text = sources(analyse(sweep_of(with_baseline(study(), 0.693))))
+    assert "has a validation loss of 0.693 nats and is right 60.0% of the time" in text

@@ -109,7 +109,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
     _require_enough_examples(spec, task)
     require_branches_fit(
         spec,
-        Facts(num_train=task.num_train, targets_per_example=task.targets_per_example),
+        Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example),
     )
     require_model_fits(task, spec.workload)
     sections = (spec.fixed, spec.scientific, spec.nuisance)
@@ -194,7 +194,7 @@ def _require_enough_examples(spec: StudySpec, task: Task) -> None:
 
 def _sizes_by_path(spec: StudySpec, task: Task) -> Iterator[tuple[str, list[int]]]:
     """Every field that makes batches, and the sizes that trials come to by it."""
-    facts = Facts(num_train=task.num_train, targets_per_example=task.targets_per_example)
+    facts = Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     for section in ("scientific", "nuisance", "fixed"):
         given: Any = given_fields(getattr(spec, section)).get("global_batch_size")
         if given is not None:

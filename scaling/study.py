@@ -90,6 +90,7 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     from scaling.runner.cluster import ClusterError
     from scaling.runner.state import StateError, StudyState, require_startable
     from scaling.space import Facts
+    from scaling.tasks.content import files_of
     from scaling.tasks.sources import require_source
     from scaling.tracking import TrackingError
     from scaling.training.zero import require_deepspeed
@@ -104,7 +105,8 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
         print(f"study {spec.name}: {spec.question}", flush=True)
         task = _prepared_task(spec)
         require_branches_fit(spec, Facts(task.num_train, task.targets_per_example))
-        state = StudyState.open(spec, data_sha256=task.content_hash)
+        files = files_of(spec.workload)
+        state = StudyState.open(spec, data_sha256=task.content_hash, files=files)
     except StateError as error:
         return _refuse(str(error))
     try:

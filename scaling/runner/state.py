@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from scaling.issues import first_line
 from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
+from scaling.tasks.content import DATA, what_changed
 
 
 class StateError(RuntimeError):
@@ -37,17 +39,21 @@ class StudyState:
     url: str | None = None
 
     @classmethod
-    def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
+    def open(
+        cls, spec: StudySpec, *, data_sha256: str, files: Mapping[str, str] | None = None
+    ) -> "StudyState":
         """Open a study's state folder, or create it.
 
         Args:
             spec: The study.
             data_sha256: Content hash of its data.
+            files: SHA-256 of each file of the trained models and tokenizers that it reads.
 
         Raises:
-            StateError: If it cannot be written, another process runs the study, or the data are
-                not those it was started with.
+            StateError: If it cannot be written, another process runs the study, or the data or
+                files are not those it was started with.
         """
+        content = {DATA: data_sha256, **(files or {})}
         file = _file(spec)
         shown = os.path.relpath(file.parent)
         try:
@@ -58,11 +64,11 @@ class StudyState:
         try:
             if file.exists():
                 known = _known(file)
-                _require_same_data(known["data_sha256"], data_sha256, shown)
+                _require_same_content(_content(known), content, shown)
                 return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
-            _write(file, content)
+            started = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
+            _write(file, started | {"files": dict(files or {})})
             return cls(file.parent, study_id, True, lock, spec.storage_url)
         except StateError:
             lock.close()
@@ -70,6 +76,11 @@ class StudyState:
         except OSError as error:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What the study was started on (see `scaling.tasks.content`)."""
+        return _content(_known(self.folder / "study.json"))
 
     @property
     def checkpoints(self) -> str:
@@ -179,11 +190,21 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     partial.replace(file)
 
 
-def _require_same_data(known: str, now: str, shown: str) -> None:
-    if known != now:
+def _content(known: Mapping[str, Any]) -> dict[str, str]:
+    return {DATA: known["data_sha256"], **known.get("files", {})}
+
+
+def _require_same_content(known: Mapping[str, str], now: Mapping[str, str], shown: str) -> None:
+    if known[DATA] != now[DATA]:
         raise StateError(
             f"the data of the study in {shown} have changed since it was started (SHA-256 "
-            f"{known[:12]}, now {now[:12]}); give the study another name"
+            f"{known[DATA][:12]}, now {now[DATA][:12]}); give the study another name"
+        )
+    changed = what_changed(known, now)
+    if changed is not None:
+        raise StateError(
+            f"{changed} since the study in {shown} was started; put back what was there, or give "
+            "the study another name"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scaling.issues import first_line
+from scaling.runner.ledger import read_records
 from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
 from scaling.tasks.content import DATA, what_changed
@@ -65,14 +66,15 @@ class StudyState:
             if file.exists():
                 known = _known(file)
                 _require_same_content(_content(known), content, shown)
+                read_records(file.parent / "trials.jsonl")
                 return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             started = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
             _write(file, started | {"files": dict(files or {})})
             return cls(file.parent, study_id, True, lock, spec.storage_url)
-        except StateError:
+        except (StateError, ValueError) as error:
             lock.close()
-            raise
+            raise StateError(str(error)) from error
         except OSError as error:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
@@ -181,7 +183,25 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _not_a_state(file, first_line(error)) from error
+    kinds = {"study_id": str, "spec": dict, "data_sha256": str, "files": dict, "decided": dict}
+    if not isinstance(known, dict):
+        raise _not_a_state(file, "it is not a mapping")
+    for key, kind in kinds.items():
+        value = known.get(key, {} if kind is dict and key != "spec" else None)
+        if not isinstance(value, kind):
+            raise _not_a_state(file, f"{key} is {json.dumps(value)[:40]}")
+    return known
+
+
+def _not_a_state(file: Path, cause: str) -> StateError:
+    return StateError(
+        f"{os.path.relpath(file)} is not a study's state ({cause}); restore it, or give the study "
+        "another name"
+    )
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

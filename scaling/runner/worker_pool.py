@@ -301,7 +301,8 @@ class _Server:
                 return
             number = assignment.number
             trial_id = assignment.job.trial_id
-            if self._refuses(self._group_of(assignment.job.recipe.world_size)):
+            reads_files = len(self.content) > 1  # anew for each trial; the data are in memory
+            if reads_files and self._refuses(self._group_of(assignment.job.recipe.world_size)):
                 return
             error = self._run(assignment)
             release_memory(self.workers.device)

@@ -425,8 +425,9 @@ class _Run:
         own = self.progress.own_numbers(self.workers.device)
         state = self._state([own] * self.workers.world_size, "")
         if self.zero is None:
-            state["optimizer"] = own_part(with_first_moments(self.optimizer))
-        return state
+            return state | {"optimizer": own_part(with_first_moments(self.optimizer))}
+        alone = with_first_moments(build_optimizer(nn.Linear(1, 1), self.recipe))
+        return state | {"zero": self.zero.state_after_first_step(alone["state"].get(0, {}))}
 
     def goes_on_from_checkpoint(self) -> bool:
         """Take up the newest whole checkpoint of this recipe; False where there is none.

@@ -5,7 +5,10 @@ minute after the driver's node has.
 """
 
 import _thread
+import os
+import shlex
 import socket
+import sys
 import threading
 import time
 from types import TracebackType
@@ -17,6 +20,8 @@ from scaling.runner.cluster import ClusterError
 
 CHECK_SECONDS = 1.0
 LOST_AFTER_SECONDS = 5.0  # of refusing connections
+LEAVE_SECONDS = 15.0
+LOST = "the Ray cluster is lost: its control store or this node does not answer"
 
 
 class ClusterWatch:
@@ -48,9 +53,7 @@ class ClusterWatch:
         self._is_over.set()
         ends_by_loss = isinstance(error, KeyboardInterrupt | ray.exceptions.RayError | ClusterError)
         if self.is_lost and ends_by_loss:
-            raise ClusterError(
-                "the Ray cluster is lost: its control store or this node does not answer"
-            ) from error
+            raise ClusterError(LOST) from error
 
     def _watch(self) -> None:
         last_answer = dict.fromkeys(self._addresses, time.monotonic())
@@ -61,7 +64,21 @@ class ClusterWatch:
                 elif time.monotonic() - last_answer[address] > LOST_AFTER_SECONDS:
                     self.is_lost = True
                     _thread.interrupt_main()
+                    if not self._is_over.wait(LEAVE_SECONDS):
+                        _leave()
                     return
+
+
+def _leave() -> None:
+    """End this process, whose main thread waits for the lost cluster in native code.
+
+    As after SIGKILL, what has ended is on disk, and Ray's processes here end with this one.
+    """
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    command = shlex.join(["python", "-m", "scaling.study", *given, "--resume"])
+    line = f"{LOST}\nwhat has ended is kept. To go on: {command}\n"
+    os.write(sys.stderr.fileno(), line.encode())
+    os._exit(1)
 
 
 def _addresses() -> list[tuple[str, int]]:

@@ -113,13 +113,15 @@ def _run(start: "Start", task: "Task") -> int:
     from scaling.runner.preflight import StartError
     from scaling.runner.state import StateError, StudyState
     from scaling.start_checks import start_notes
+    from scaling.tasks.content import files_of
     from scaling.tracking import TrackingError
 
     spec, command, output = start.spec, start.command, start.output
     for note in start_notes(spec, task):
         print(f"  {note}", flush=True)
     try:
-        state = StudyState.open(spec, data_sha256=task.content_hash)
+        files = files_of(spec.workload)
+        state = StudyState.open(spec, data_sha256=task.content_hash, files=files)
     except StateError as error:
         return _refuse(str(error))
     from scaling.runner.cluster import ClusterError

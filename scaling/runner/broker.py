@@ -17,6 +17,7 @@ from scaling.records import Recipe
 MAX_ATTEMPTS = 3
 EXIT_TIMEOUT_SECONDS = 15.0
 WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
+CONTROLLER_DIED = "the controller of its workers died"
 
 Event = dict[str, Any]
 Verdict = Literal["clean", "dirty"]
@@ -115,6 +116,7 @@ class Broker:
         self._waiting: list[_Running] = []
         self._changed = asyncio.Condition()
         self._closed = False
+        self._refusal: str | None = None
 
     # --- asked by the ranks of a worker group
 
@@ -136,6 +138,14 @@ class Broker:
                 self._serve_after_loss(known, running)
         known.ready.add(rank)
         self._hand_out()
+        await self._notify()
+
+    async def refuse(self, reason: str) -> None:
+        """A rank cannot train for this study: it ends, saying why."""
+        self._refusal = self._refusal or reason
+        self._closed = True
+        for running in self._jobs.values():
+            running.events.append({"kind": "refused", "reason": self._refusal})
         await self._notify()
 
     def _serve_after_loss(self, slot: _Slot, running: _Running) -> None:
@@ -194,9 +204,12 @@ class Broker:
         """Wait for a job numbered above `after` that this rank takes part in.
 
         Returns:
-            None when the pool is closed, or the group was replaced by another incarnation.
+            None when the pool is closed, the group was replaced by another incarnation, or it is
+            one of a broker before this one.
         """
-        state = self._slots[slot]
+        state = self._slots.get(slot)
+        if state is None:
+            return None
 
         def is_decided() -> bool:
             running = state.running
@@ -326,9 +339,14 @@ class Broker:
             slot.running = running
             slot.number += 1
 
-    async def next_events(self, trial_id: str, after: int, timeout: float) -> list[Event]:
-        """The events after the first `after`; waits up to `timeout` seconds for one."""
-        running = self._jobs[trial_id]
+    async def next_events(self, trial_id: str, after: int, timeout: float) -> list[Event] | None:
+        """The events after the first `after`; waits up to `timeout` seconds for one.
+
+        None where there is no such job: it was submitted to a broker before this one.
+        """
+        running = self._jobs.get(trial_id)
+        if running is None:
+            return None
         await self._wait(lambda: len(running.events) > after, timeout)
         return running.events[after:]
 
@@ -355,6 +373,34 @@ class Broker:
         slots = self._slots.values()
         return [slot.device for slot in slots if len(slot.ready) == slot.world_size]
 
+    async def refusal(self) -> str | None:
+        """Why a rank cannot train for this study."""
+        return self._refusal
+
+    async def group_lost(self, slot: str) -> None:
+        """A slot's group is gone by no fault of its job, and another one will come.
+
+        The job is the first that a free group gets, and goes on from its checkpoint.
+        """
+        state = self._slots.get(slot)
+        if state is None:
+            return
+        running, state.running = state.running, None
+        state.ready, state.incarnation = set(), ""
+        if running is not None and not running.ended:
+            if running.cancelled:
+                self._end(running, "failed", error=CONTROLLER_DIED)
+            else:
+                running.attempt += 1
+                running.left = {}
+                incident = {
+                    "kind": "restarted", "attempt": running.attempt, "cause": CONTROLLER_DIED,
+                }  # fmt: skip
+                running.events.append({"kind": "incident", "incident": incident})
+                self._waiting.insert(0, running)
+        self._hand_out()
+        await self._notify()
+
     async def slot_ended(self, slot: str, error: str) -> None:
         """A slot will not come back: its job fails; jobs that no other slot fits fail too."""
         state = self._slots.pop(slot, None)
@@ -362,6 +408,9 @@ class Broker:
             self._end(state.running, "failed", error=error)
         if not self._slots:
             self._closed = True
+            for running in [r for r in self._waiting if r.attempt > 1]:  # no trial waits for these
+                self._waiting.remove(running)
+                self._end(running, "failed", error=error)
         largest = max((slot.world_size for slot in self._slots.values()), default=0)
         for running in list(self._waiting):
             if running.job.recipe.world_size > largest and not self._closed:

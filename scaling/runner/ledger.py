@@ -8,7 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
+from scaling.issues import first_line
 from scaling.records import ENDED, Measurement, Status, TrialRecord
+
+_TRIAL = TypeAdapter(TrialRecord)
 
 
 class Observer(Protocol):
@@ -36,7 +41,7 @@ class Ledger:
         self._file = storage / "trials.jsonl"
         self._observers = observers
         self._started_at: dict[str, float] = {}
-        self.records: dict[str, TrialRecord] = _read(self._file)
+        self.records: dict[str, TrialRecord] = read_records(self._file)
 
     def ended(self, trial_id: str, *, or_failed: bool = False) -> bool:
         """Whether a trial has ended, other than by an error unless `or_failed`."""
@@ -82,16 +87,36 @@ class Ledger:
             observer.trial_ended(record)
 
 
-def _read(file: Path) -> dict[str, TrialRecord]:
-    """Records by trial_id, the last line of each; a last line cut off by a crash is left out."""
+def read_records(file: Path) -> dict[str, TrialRecord]:
+    """Records by trial_id, the last line of each; a last line cut off by a crash is left out.
+
+    Raises:
+        ValueError: If another line is not a trial's record; the message says which and why.
+    """
     if not file.exists():
         return {}
     content = file.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(file, len(whole))
-    records = (TrialRecord.from_json(line) for line in whole.decode().splitlines())
+    records = [_record(line, number, file) for number, line in enumerate(whole.splitlines(), 1)]
     return {record.trial_id: record for record in records}
+
+
+def _record(line: bytes, number: int, file: Path) -> TrialRecord:
+    try:
+        _TRIAL.validate_json(line)
+        return TrialRecord.from_json(line.decode())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        cause = f"{where}: {first['msg']}" if where else first["msg"]
+    except (ValueError, KeyError, TypeError) as error:
+        cause = first_line(error)
+    raise ValueError(
+        f"line {number} of {os.path.relpath(file)} is not a trial's record ({cause}); restore the "
+        "file, or remove the line: its trial then runs again"
+    )
 
 
 def append_line(file: Path, line: str) -> None:

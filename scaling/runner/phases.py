@@ -14,6 +14,7 @@ from scaling.range_extension import Edge, planned_extension
 from scaling.records import Phase, StudyRecord, best_trial
 from scaling.runner.broker import Job
 from scaling.runner.cluster import ClusterError, num_workers_that_fit
+from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.ledger import Ledger, Observer, by_cell
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
@@ -90,7 +91,7 @@ class StudyRun:
             for observer in self.observers:
                 observer.trial_ended(record)
         spec = self.spec
-        with _Executor(self, ledger) as executor:
+        with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
             facts = replace(self.facts, world_sizes=executor.world_sizes())
             search = self._search(executor, ledger, facts)
             found = (best_trial(by_cell(ledger.records, cell), spec) for cell in cells(spec))
@@ -163,8 +164,9 @@ class StudyRun:
 class _Executor:
     """Runs planned trials through Tune, on a pool that starts when the first one is needed."""
 
-    def __init__(self, run: StudyRun, ledger: Ledger) -> None:
+    def __init__(self, run: StudyRun, ledger: Ledger, watch: ClusterWatch) -> None:
         self._run = run
+        self._watch = watch
         self._ledger = ledger
         self._ray_folder = run.state.folder / "ray"
         self._checkpoints = run.state.checkpoints
@@ -175,7 +177,7 @@ class _Executor:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._pool is not None:
+        if self._pool is not None and not self._watch.is_lost:
             self._pool.__exit__(*error)
 
     def world_sizes(self) -> dict[int, int]:
@@ -229,8 +231,9 @@ class _Executor:
         self._start()
         early_stopping = self._run.spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
-            self._ledger, self._run.state.folder, self._checkpoints, early_stopping, self._cancel
-        )
+            self._ledger, self._run.state.folder, self._checkpoints, early_stopping,
+            self._cancel, self._require_alive,
+        )  # fmt: skip
         tuner = tune.Tuner(
             tune.with_resources(
                 train_alone if self._pool is None else relay,
@@ -265,6 +268,10 @@ class _Executor:
         if self._pool is not None:
             self._pool.cancel(trial_id)
 
+    def _require_alive(self) -> None:
+        if self._pool is not None:
+            self._pool.require_alive()
+
     def _start(self) -> None:
         if self._sizes:
             return
@@ -293,8 +300,9 @@ class _Executor:
 
     def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
         return WorkerPool(
-            self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints
-        )
+            self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
+            content=self._run.state.content,
+        )  # fmt: skip
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
         """What a Tune trial is given; its record is announced when it starts."""
@@ -313,6 +321,7 @@ class _Executor:
             "spec": self._run.spec.model_dump_json(exclude_unset=True),
             "storage": str(self._ray_folder / "trainers"),
             "checkpoints": self._checkpoints,
+            "content": self._run.state.content,
             "working_folder": str(Path.cwd()),
         }
 

@@ -3,14 +3,19 @@
 This module imports no torch: a Tune actor that loads it starts in a second.
 """
 
+import contextlib
+import time
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray import tune
 
 from scaling.runner.broker import Event, Job
 
 POLL_SECONDS = 10.0
+BROKER_TIMEOUT_SECONDS = 120.0  # for one that died to be there again
+RETRY_SECONDS = 1.0
 
 
 def relay(config: dict[str, Any]) -> None:
@@ -20,20 +25,46 @@ def relay(config: dict[str, Any]) -> None:
     """
     broker: Any = ray.get_actor(config["broker"])
     job: Job = config["job"]
-    if not ray.get(broker.submit.remote(job)):
-        raise RuntimeError("the worker pool was closed")
+    while not _passed_on_to_its_end(broker, job):
+        _wait_for(broker)
+        incident = {"kind": "restarted", "cause": "the broker of the worker groups died"}
+        tune.report({"events": [{"kind": "incident", "incident": incident}]})
+
+
+def _wait_for(broker: Any) -> None:
+    """Return when the broker, which Ray starts again, answers."""
+    deadline = time.monotonic() + BROKER_TIMEOUT_SECONDS
+    while True:
+        try:
+            ray.get(broker.refusal.remote())
+            return
+        except ray.exceptions.RayActorError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+def _passed_on_to_its_end(broker: Any, job: Job) -> bool:
+    """Submit a job and pass its events on to Tune; False where the broker died meanwhile."""
     num_told = 0
     try:
+        if not ray.get(broker.submit.remote(job)):
+            raise RuntimeError("the worker pool was closed")
         while True:
-            events: list[Event] = ray.get(
+            events: list[Event] | None = ray.get(
                 broker.next_events.remote(job.trial_id, num_told, POLL_SECONDS)
             )
+            if events is None:
+                return False
             if not events:
                 continue
             tune.report({"events": events})
             num_told += len(events)
             broker.told.remote(job.trial_id, num_told)
             if any(event["kind"] in ("ended", "failed") for event in events):
-                return
+                return True
+    except ray.exceptions.RayActorError:
+        return False
     finally:
-        ray.get(broker.cancel.remote(job.trial_id))
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            ray.get(broker.cancel.remote(job.trial_id))

@@ -16,6 +16,7 @@ from scaling.early_stopping import goes_on
 from scaling.issues import last_line
 from scaling.records import Measurement, Status, TrialRecord
 from scaling.runner.broker import Event
+from scaling.runner.cluster import ClusterError
 from scaling.runner.ledger import Ledger
 from scaling.runner.trial import checkpoints_of
 from scaling.spec import EarlyStopping
@@ -38,6 +39,7 @@ class LedgerScheduler(FIFOScheduler):
         checkpoints: Folder or URL of the trials' checkpoints; those of an ended trial go.
         early_stopping: None lets every trial end by itself.
         cancel: Frees the workers of a trial that Tune has given up.
+        require_alive: Raises ClusterError where no worker is left that could run a trial.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LedgerScheduler(FIFOScheduler):
         checkpoints: str,
         early_stopping: EarlyStopping | None,
         cancel: Callable[[str], None],
+        require_alive: Callable[[], None],
     ) -> None:
         super().__init__()
         self._ledger = ledger
@@ -54,6 +57,7 @@ class LedgerScheduler(FIFOScheduler):
         self._checkpoints = checkpoints
         self._early_stopping = early_stopping
         self._cancel = cancel
+        self._require_alive = require_alive
         self._outcomes: dict[str, Event] = {}
         self._actor_losses = Counter[str]()
 
@@ -73,6 +77,7 @@ class LedgerScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """A Tune actor died: its trial is asked for again, unless that happens too often."""
+        self._require_alive()
         trial_id = _trial_id(trial)
         self._actor_losses[trial_id] += 1
         if self._actor_losses[trial_id] > MAX_ACTOR_LOSSES:
@@ -82,6 +87,8 @@ class LedgerScheduler(FIFOScheduler):
 
     def _record(self, config: dict[str, Any], event: Event) -> bool:
         """Write an event to the ledger; False when the trial is to stop."""
+        if event["kind"] == "refused":
+            raise ClusterError(event["reason"])
         planned = TrialRecord.from_json(config["record"])
         trial_id = planned.trial_id
         self._ledger.start(planned)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any, TextIO
 
 from scaling.file_access import why_not_writable
 from scaling.issues import first_line
+from scaling.runner.ledger import read_records
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_writable
 from scaling.spec import StudySpec
+from scaling.tasks.content import DATA, what_changed
 
 # What a study writes before its first trial ends; the lock last.
 _OWN_FOLDERS = ("ray", "checkpoints", "example_losses")
@@ -50,17 +53,21 @@ class StudyState:
     made: tuple[Path, ...] = ()
 
     @classmethod
-    def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
+    def open(
+        cls, spec: StudySpec, *, data_sha256: str, files: Mapping[str, str] | None = None
+    ) -> "StudyState":
         """Open a study's state folder, or create it.
 
         Args:
             spec: The study.
             data_sha256: Content hash of its data.
+            files: SHA-256 of each file of the trained models and tokenizers that it reads.
 
         Raises:
-            StateError: If it cannot be written, another process runs the study, or the data are
-                not those it was started with.
+            StateError: If it cannot be written, another process runs the study, or the data or
+                files are not those it was started with.
         """
+        content = {DATA: data_sha256, **(files or {})}
         file = _file(spec)
         shown = os.path.relpath(file.parent)
         made = tuple(folder for folder in file.parents if not folder.exists())
@@ -72,23 +79,29 @@ class StudyState:
         try:
             if file.exists():
                 known = _known(file)
-                _require_same_data(known["data_sha256"], data_sha256, shown)
+                _require_same_content(_content(known), content, shown)
+                read_records(file.parent / "trials.jsonl")
                 return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            content = {
+            started = {
                 "format": _FORMAT,
                 "study_id": study_id,
                 "spec": _as_json(spec),
                 "data_sha256": data_sha256,
             }
-            _write(file, content)
+            _write(file, started | {"files": dict(files or {})})
             return cls(file.parent, study_id, True, lock, spec.storage_url, made)
-        except StateError:
+        except (StateError, ValueError) as error:
             lock.close()
-            raise
+            raise StateError(str(error)) from error
         except OSError as error:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What the study was started on (see `scaling.tasks.content`)."""
+        return _content(_known(self.folder / "study.json"))
 
     @property
     def checkpoints(self) -> str:
@@ -234,7 +247,25 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _not_a_state(file, first_line(error)) from error
+    kinds = {"study_id": str, "spec": dict, "data_sha256": str, "files": dict, "decided": dict}
+    if not isinstance(known, dict):
+        raise _not_a_state(file, "it is not a mapping")
+    for key, kind in kinds.items():
+        value = known.get(key, {} if kind is dict and key != "spec" else None)
+        if not isinstance(value, kind):
+            raise _not_a_state(file, f"{key} is {json.dumps(value)[:40]}")
+    return known
+
+
+def _not_a_state(file: Path, cause: str) -> StateError:
+    return StateError(
+        f"{os.path.relpath(file)} is not a study's state ({cause}); restore it, or give the study "
+        "another name"
+    )
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
@@ -243,11 +274,21 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     partial.replace(file)
 
 
-def _require_same_data(known: str, now: str, shown: str) -> None:
-    if known != now:
+def _content(known: Mapping[str, Any]) -> dict[str, str]:
+    return {DATA: known["data_sha256"], **known.get("files", {})}
+
+
+def _require_same_content(known: Mapping[str, str], now: Mapping[str, str], shown: str) -> None:
+    if known[DATA] != now[DATA]:
         raise StateError(
             f"the data of the study in {shown} have changed since it was started (SHA-256 "
-            f"{known[:12]}, now {now[:12]}); give the study another name"
+            f"{known[DATA][:12]}, now {now[DATA][:12]}); give the study another name"
+        )
+    changed = what_changed(known, now)
+    if changed is not None:
+        raise StateError(
+            f"{changed} since the study in {shown} was started; put back what was there, or give "
+            "the study another name"
         )
 
 

@@ -13,7 +13,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from scaling.runner.broker import Job
 from scaling.runner.trial import Event, checkpoints_of, run_trial
-from scaling.runner.worker_pool import enter_folder, scaling_config, torch_config
+from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, torch_config
 from scaling.spec import StudySpec
 from scaling.tasks.task import prepare_task
 from scaling.training.supervision import Directive
@@ -55,9 +55,14 @@ def run_alone(config: dict[str, Any]) -> None:
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
     channel = _Channel()
+    task = prepare_task(spec.workload, spec.evaluation)
+    reason = refusal_of(spec, task, config["content"], workers)
+    if reason is not None:
+        channel.send({"kind": "refused", "reason": reason})
+        return
     channel.send({"kind": "started"})
     run_trial(
-        prepare_task(spec.workload, spec.evaluation), spec, job, workers, channel,
+        task, spec, job, workers, channel,
         checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
         micro_batch_size=job.recipe.micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, Ran
 from scaling.runner.cluster import ClusterError, worker_resources
 from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
+from scaling.tasks.content import content_of, what_changed
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.memory import is_out_of_memory
 from scaling.training.shared_sum import WorkerGoneError
@@ -33,6 +34,7 @@ from scaling.training.workers import Workers, exempt_loaded, release_memory, use
 START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0
 MAX_GROUP_RESTARTS = 10
+RESTART_SECONDS = 1.0
 
 
 class WorkerPool:
@@ -43,20 +45,30 @@ class WorkerPool:
         sizes: Workers of each group (slot).
         storage: Folder for what Ray Train writes.
         checkpoints: Folder or URL with a folder of checkpoints for each trial.
+        content: What the study trains on, which its workers must see too; empty takes anything.
     """
 
     def __init__(
-        self, spec: StudySpec, *, sizes: Sequence[int], storage: Path, checkpoints: str
+        self,
+        spec: StudySpec,
+        *,
+        sizes: Sequence[int],
+        storage: Path,
+        checkpoints: str,
+        content: Mapping[str, str],
     ) -> None:
         self._spec = spec
         self._sizes = tuple(sizes)
         self._storage = storage
         self._checkpoints = checkpoints
+        self._content = dict(content)
+        self._is_closing = False
         self.broker_name = f"broker-{uuid.uuid4().hex[:12]}"
         actor: Any = ray.remote(Broker)
         self._broker: Any = actor.options(
-            name=self.broker_name, num_cpus=0, max_concurrency=1000
-        ).remote()
+            name=self.broker_name, num_cpus=0, max_concurrency=1000,
+            max_restarts=MAX_GROUP_RESTARTS,
+        ).remote()  # fmt: skip
         self._threads: list[threading.Thread] = []
         self._errors: dict[str, BaseException] = {}
 
@@ -76,6 +88,7 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_closing = True
         # A cluster that is gone must not hide why the study ends.
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._broker.close.remote())
@@ -94,9 +107,10 @@ class WorkerPool:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             self.check()
-            devices: list[str] = ray.get(self._broker.devices.remote())
-            if len(devices) == len(self._sizes):
-                return devices
+            with contextlib.suppress(ray.exceptions.RayActorError):  # it is started again
+                devices: list[str] = ray.get(self._broker.devices.remote())
+                if len(devices) == len(self._sizes):
+                    return devices
             time.sleep(0.1)
         raise ClusterError(
             f"not all worker groups were ready after {START_TIMEOUT_SECONDS:.0f} seconds; "
@@ -109,9 +123,15 @@ class WorkerPool:
             last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             raise ClusterError(f"worker group {slot} ended: {last_line}") from error
 
+    def require_alive(self) -> None:
+        """Raise ClusterError if no group is left, or none may train for this study."""
+        if len(self._errors) == len(self._sizes):
+            self.check()
+
     def cancel(self, trial_id: str) -> None:
         """Ask a trial's job to stop, where it has one."""
-        ray.get(self._broker.cancel.remote(trial_id))
+        with contextlib.suppress(ray.exceptions.RayActorError):  # its jobs are gone with it
+            ray.get(self._broker.cancel.remote(trial_id))
 
     def execute(self, job: Job) -> list[Event]:
         """Run a job without Tune; returns its events when it has ended."""
@@ -120,7 +140,12 @@ class WorkerPool:
             raise ClusterError("all worker groups ended")
         while not events or events[-1]["kind"] not in ("ended", "failed"):
             self.check()
-            events += ray.get(self._broker.next_events.remote(job.trial_id, len(events), 10.0))
+            new: list[Event] | None = ray.get(
+                self._broker.next_events.remote(job.trial_id, len(events), 10.0)
+            )
+            if new is None:
+                raise ClusterError("the broker of the worker groups died")
+            events += new
         self.cancel(job.trial_id)
         return events
 
@@ -129,8 +154,39 @@ class WorkerPool:
         return checkpoints_of(self._checkpoints, trial_id)
 
     def _run_slot(self, slot: str, size: int) -> None:
+        """Keep a group running until the pool is closed.
+
+        Ray Train starts a group anew whose workers die. Where its controller dies, with all that
+        it had started, another one begins.
+        """
+        error: BaseException | None = None
+        for number in range(MAX_GROUP_RESTARTS + 1):
+            try:
+                self._trainer(slot, size, number).fit()
+                reason: str | None = ray.get(self._broker.refusal.remote())
+                if reason is not None and not self._is_closing:
+                    error = ClusterError(reason)
+                    break
+            except ray.exceptions.RayError as lost:
+                error = lost
+            except Exception as ended:  # noqa: BLE001  # any end of a group must reach the driver
+                error = ended
+                break
+            if self._is_closing:
+                return
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(self._broker.group_lost.remote(slot))
+            time.sleep(RESTART_SECONDS)
+        if self._is_closing or error is None:
+            return
+        self._errors[slot] = error
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._broker.slot_ended.remote(slot, str(error)))
+
+    def _trainer(self, slot: str, size: int, number: int) -> TorchTrainer:
+        """A slot's worker group, the first or one after it."""
         resources = self._spec.resources
-        trainer = TorchTrainer(
+        return TorchTrainer(
             serve_jobs,
             train_loop_config={
                 "broker": self.broker_name,
@@ -138,21 +194,16 @@ class WorkerPool:
                 "spec": self._spec.model_dump_json(exclude_unset=True),
                 "working_folder": str(Path.cwd()),
                 "checkpoints": self._checkpoints,
+                "content": self._content,
             },
             scaling_config=scaling_config(resources, size),
             torch_config=torch_config(resources),
             run_config=ray.train.RunConfig(
-                name=f"{self.broker_name}-{slot}",
+                name=f"{self.broker_name}-{slot}-{number}",
                 storage_path=str(self._storage),
                 failure_config=ray.train.FailureConfig(max_failures=MAX_GROUP_RESTARTS),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001  # any end of a group must reach the driver
-            self._errors[slot] = error
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self._broker.slot_ended.remote(slot, str(error)))
 
 
 def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingConfig:
@@ -190,7 +241,29 @@ def serve_jobs(config: dict[str, Any]) -> None:
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
     task = prepare_task(spec.workload, spec.evaluation)
     broker = ray.get_actor(config["broker"])
-    _Server(config["slot"], broker, spec, task, workers, config["checkpoints"]).serve()
+    server = _Server(
+        config["slot"], broker, spec, task, workers, config["checkpoints"], config["content"]
+    )
+    server.serve()
+
+
+def refusal_of(
+    spec: StudySpec, task: Task, known: Mapping[str, str], workers: Workers
+) -> str | None:
+    """Why these workers must not train: what they see is not what the study was started on.
+
+    Called by all of them; the same on all. The files of trained models are read for each trial.
+    """
+    if not known:
+        return None
+    changed = what_changed(known, content_of(spec.workload, task.content_hash))
+    reason = next(filter(None, workers.gather(changed)), None)
+    if reason is None:
+        return None
+    return (
+        f"{reason} since the study was started, and nothing was trained on it; put back what was "
+        "there, or give the study another name"
+    )
 
 
 class _Server:
@@ -204,14 +277,18 @@ class _Server:
         task: Task,
         workers: Workers,
         checkpoints: str,
+        content: Mapping[str, str],
     ) -> None:
         self.slot, self.broker, self.spec = slot, broker, spec
         self.task, self.workers, self.checkpoints = task, workers, checkpoints
+        self.content = content
         self.incarnation = workers.agree(uuid.uuid4().hex)
         self._groups = {workers.world_size: workers}
 
     def serve(self) -> None:
         rank, world_size = self.workers.rank, self.workers.world_size
+        if self._refuses(self.workers):
+            return
         device = str(self.workers.device)
         ray.get(self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device))
         number = 0
@@ -224,6 +301,9 @@ class _Server:
                 return
             number = assignment.number
             trial_id = assignment.job.trial_id
+            reads_files = len(self.content) > 1  # anew for each trial; the data are in memory
+            if reads_files and self._refuses(self._group_of(assignment.job.recipe.world_size)):
+                return
             error = self._run(assignment)
             release_memory(self.workers.device)
             verdict = ray.get(
@@ -232,6 +312,13 @@ class _Server:
             if verdict == "dirty" or (error and _breaks_device(error)):
                 cause = f": {error.traceback}" if error else ""
                 raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
+
+    def _refuses(self, workers: Workers) -> bool:
+        """Whether these workers see something else than the study; then the pool is closed."""
+        reason = refusal_of(self.spec, self.task, self.content, workers)
+        if reason is not None:
+            ray.get(self.broker.refuse.remote(reason))
+        return reason is not None
 
     def _run(self, assignment: Assignment) -> RankError | None:
         """Run a job; returns an error, since a trial's error must not end the group."""

@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import re
+import struct
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.issues import first_line
+from scaling.training.checkpoint_check import State, fault_of
 from scaling.training.workers import Workers
 
 _NAME = re.compile(r"step-(\d{12})(?:\.worker-(\d{5}))?\.pt")
 _LOG = logging.getLogger(__name__)
+# What torch's unpickler raises besides on bytes that are no checkpoint.
+_UNREADABLE = (
+    pickle.UnpicklingError, ArithmeticError, AssertionError, AttributeError, ImportError,
+    LookupError, TypeError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
-State = dict[str, Any]
+CANNOT_BE_READ = "it cannot be read"
 
 
 def _name(step: int, rank: int) -> str:
@@ -56,20 +64,29 @@ class CheckpointStore:
         self._write(_name(step, rank), buffer.getbuffer())
         if rank > 0:
             return
-        kept = self.steps()[-self._keep :]
+        # A later step's was passed over, or the run would not be here again.
+        kept = [saved for saved in self.steps() if saved <= step][-self._keep :]
         # First workers' parts go first: what is left of a checkpoint is then none.
         for of_step, of_rank in sorted(self._files(), key=lambda file: file[1]):
             if of_step not in kept:
                 self._fs.rm_file(f"{self._folder}/{_name(of_step, of_rank)}")
 
-    def read(self, step: int, rank: int = 0) -> State | None:
-        """A worker's part of a checkpoint; None where it is not there or cannot be read."""
+    def read(self, step: int, rank: int = 0) -> Any:
+        """A worker's part of a checkpoint; None where it is not there or cannot be read.
+
+        What was read may be anything: see `scaling.training.checkpoint_check`.
+        """
         path = f"{self._folder}/{_name(step, rank)}"
         try:
             with self._fs.open(path, "rb") as file:
                 content = io.BytesIO(file.read())
+            with zipfile.ZipFile(content) as parts:
+                damaged = parts.testzip()  # torch itself does not look at the check sums
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            content.seek(0)
             return torch.load(content, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        except (*_UNREADABLE, OSError, EOFError, RuntimeError, ValueError) as error:
             # A disk that lost what it had confirmed: the one before is as good a start.
             _LOG.warning("checkpoint %s cannot be read: %s", path, error)
             return None
@@ -108,20 +125,45 @@ class CheckpointStore:
             raise OSError(None, first_line(error), path) from error
 
 
-def newest(store: CheckpointStore, workers: Workers, *, in_parts: bool) -> State | None:
-    """This worker's share of the newest checkpoint that all can read; None where there is none.
+def shared_steps(store: CheckpointStore, workers: Workers) -> list[int]:
+    """Steps of the checkpoints as the first worker sees them, the newest first."""
+    steps = workers.agree("\n".join(map(str, store.steps()))).split()
+    return [int(step) for step in reversed(steps)]
+
+
+def newest(
+    store: CheckpointStore,
+    workers: Workers,
+    *,
+    in_parts: bool,
+    like: State | None = None,
+    passed_over: list[dict[str, Any]] | None = None,
+) -> State | None:
+    """This worker's share of the newest checkpoint that all can use; None where there is none.
 
     Args:
         store: Where every worker sees the same files.
         workers: All of them call this.
         in_parts: Whether every worker wrote a part of its own; else the first worker wrote all.
+        like: What this worker would save itself (see `fault_of`); None takes any mapping.
+        passed_over: Takes an incident for each newer one, the same on all workers.
     """
-    for step in reversed(workers.agree("\n".join(map(str, store.steps()))).split()):
-        state = store.read(int(step), workers.rank if in_parts else 0)
-        # Parts of two attempts at one step do not belong together.
-        written = workers.gather(None if state is None else state.get("written_together", ""))
-        if None not in written and len(set(written)) == 1:
+    for step in shared_steps(store, workers):
+        state = store.read(step, workers.rank if in_parts else 0)
+        fault = None
+        if state is not None and like is not None:
+            fault = fault_of(state, like, step=step)
+        elif not isinstance(state, dict):
+            fault = CANNOT_BE_READ
+        written = state.get("written_together") if isinstance(state, dict) else None
+        found = workers.gather((fault, written))
+        fault = next((fault for fault, _ in found if fault is not None), None)
+        if fault is None and len({written for _, written in found}) > 1:
+            fault = "its parts are of two attempts"
+        if fault is None:
             return state
+        if passed_over is not None:
+            passed_over.append({"kind": "checkpoint_passed_over", "step": step, "cause": fault})
     return None
 
 

@@ -24,7 +24,8 @@ from scaling.spec import ZERO_STAGES, Evaluation
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
-from scaling.training.checkpoint import CheckpointStore, State, newest
+from scaling.training.checkpoint import CheckpointStore, newest, shared_steps
+from scaling.training.checkpoint_check import State
 from scaling.training.clipping import Clipping
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
@@ -32,7 +33,7 @@ from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
 from scaling.training.memory import is_out_of_memory, peak_memory_bytes, watch_peak_memory
 from scaling.training.noise_cadence import measures_noise_at
-from scaling.training.optimizers import build_optimizer, set_lr
+from scaling.training.optimizers import build_optimizer, set_lr, with_first_moments
 from scaling.training.parallel import data_parallel
 from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.sharding import (
@@ -366,7 +367,7 @@ class _Run:
         rank, in_parts = self.workers.rank, self._saves_in_parts
         if rank > 0 and not in_parts:
             return
-        state = self._state(per_worker) | {"written_together": together}
+        state = self._state(per_worker, together)
         failure = None
         if in_parts:
             # Weights that are cut among the workers never come together; the first writes last.
@@ -389,13 +390,19 @@ class _Run:
     def _saves_in_parts(self) -> bool:
         return self.recipe.strategy != "ddp" and self.workers.world_size > 1
 
-    def _state(self, per_worker: Sequence[NDArray[np.float64]]) -> State:
-        """What this worker holds of everything that a checkpoint needs."""
+    def _state(self, per_worker: Sequence[NDArray[np.float64]], together: str) -> State:
+        """What this worker holds of everything that a checkpoint needs.
+
+        Args:
+            per_worker: `Progress.own_numbers` of each worker.
+            together: The same in all parts of one checkpoint.
+        """
         average = self.average.state() if self.average is not None else None
         return {
             "recipe": self._identity(),
             "micro_batch_size": self.gradient.micro_batch_size,
-            **self._weights_and_moments(),
+            **self._weights(),
+            **self._moments(),
             "loss_scale": self.gradient.loss_scale.state(),
             "clipping": self.clipping.state(),
             "weight_average": own_part(average),
@@ -404,26 +411,52 @@ class _Run:
             "per_worker": [torch.from_numpy(numbers) for numbers in per_worker],
             "incidents": json.dumps(self.incidents),
             "measured": json.dumps([asdict(measurement) for measurement in self.measured]),
+            "written_together": together,
         }
 
-    def _weights_and_moments(self) -> State:
+    def _weights(self) -> State:
+        """All trained weights; with ZeRO the moments too."""
         if self.zero is not None:
             return {"zero": self.zero.state()}
-        return {
-            "model": own_part(trained_state(self.model)),
-            "optimizer": own_part(self.optimizer.state_dict()),
-        }
+        return {"model": own_part(trained_state(self.model))}
+
+    def _moments(self) -> State:
+        """The optimizer's state, and which weights have one: those that ever had a gradient."""
+        if self.zero is not None:
+            return {}
+        state = self.optimizer.state_dict()
+        return {"optimizer": own_part(state), "with_moments": sorted(state["state"])}
+
+    def _state_before_first_step(self) -> State:
+        """What a checkpoint must be like; called by all workers."""
+        own = self.progress.own_numbers(self.workers.device)
+        state = self._state([own] * self.workers.world_size, "")
+        if self.zero is None:
+            return state | {"optimizer": own_part(with_first_moments(self.optimizer))}
+        alone = with_first_moments(build_optimizer(nn.Linear(1, 1), self.recipe))
+        return state | {"zero": self.zero.state_after_first_step(alone["state"].get(0, {}))}
 
     def goes_on_from_checkpoint(self) -> bool:
-        """Take up the newest checkpoint of this recipe; False where there is none."""
+        """Take up the newest whole checkpoint of this recipe; False where there is none.
+
+        Newer ones are passed over, each with an incident.
+        """
         store = self.supervision.checkpoints
-        in_parts = self._saves_in_parts
-        state = newest(store, self.workers, in_parts=in_parts) if store is not None else None
-        if state is None or state["recipe"] != self._identity():
+        if store is None or not shared_steps(store, self.workers):
             return False
-        self._restore(state)
-        for incident in json.loads(state["incidents"]):
-            self.note(incident)
+        passed_over: list[dict[str, Any]] = []
+        state = newest(
+            store, self.workers, in_parts=self._saves_in_parts,
+            like=self._state_before_first_step(), passed_over=passed_over,
+        )  # fmt: skip
+        if state is not None:
+            self._restore(state)
+            passed_over = json.loads(state["incidents"]) + passed_over
+        for incident in passed_over:
+            if incident not in self.incidents:
+                self.note(incident)
+        if state is None:
+            return False
         self.note({"kind": "resumed", "step": self.progress.step})
         for measurement in self.measured:  # whoever listens now may not have heard them
             self.report(measurement, at_rung=False)

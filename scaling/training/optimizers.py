@@ -79,6 +79,26 @@ def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dic
     ]
 
 
+def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """State of an optimizer that has taken no step, as its first step would shape it.
+
+    A step along gradients of 0 at a rate of 0, which moves no weight; afterwards the optimizer is
+    as new. Called by all workers that hold parts of its weights.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    set_lr(optimizer, 0.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    state = optimizer.state_dict()
+    optimizer.state.clear()
+    return state
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use this learning rate for the next step."""
     for group in optimizer.param_groups:

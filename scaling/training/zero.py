@@ -149,6 +149,24 @@ class Zero:
         state = self.optimizer.state_dict()
         return {name: _plain(state[name]) for name in self._saved_names}
 
+    def state_after_first_step(self, moments: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What `state` is like once there are moments.
+
+        Args:
+            moments: Those of any one weight: DeepSpeed keeps the same of each flat group.
+        """
+        state = self.state()
+        groups = enumerate(self._flat_weights() if moments else [])
+        filled = {
+            number: {
+                name: torch.zeros_like(flat) if moment.ndim else moment
+                for name, moment in moments.items()
+            }
+            for number, flat in groups
+        }
+        optimizer = self._saved_names[0]
+        return {**state, optimizer: {**state[optimizer], "state": filled}}
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave on the same worker of as many; called by all of them."""
         rank, present = dist.get_rank(), self.optimizer.state_dict()

@@ -68,11 +68,11 @@ class Running:
         """What it has printed."""
         return (self.folder / "output.txt").read_bytes()[self._offset :].decode()
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         """Wait until it has printed a text."""
         self.wait_until(lambda: text in self.output, seconds)
 
-    def wait_until(self, is_true: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, is_true: Callable[[], bool], seconds: float = 300) -> None:
         """Wait for something while it runs."""
         deadline = time.monotonic() + seconds
         while not is_true():
@@ -84,7 +84,7 @@ class Running:
         """Ctrl-C as a terminal sends it: to all processes of the group."""
         os.killpg(self._process.pid, signal.SIGINT)
 
-    def end(self, seconds: float = 300) -> int:
+    def end(self, seconds: float = 600) -> int:
         """Wait for its end, and for that of all it started; returns the status."""
         status = self._process.wait(seconds)
         self._output.close()

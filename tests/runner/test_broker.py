@@ -327,3 +327,88 @@ def test_closing_pauses_running_jobs_and_ends_who_waits() -> None:
         assert not await trial
 
     run(story())
+
+
+def test_a_lost_group_s_job_is_the_first_that_another_group_gets() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=1, slot="one")
+        await broker.submit(job("running", 1))
+        await group(broker, size=1, slot="two")
+        await broker.submit(job("other", 1))
+        waiting = asyncio.create_task(broker.submit(job("waiting", 1)))
+        await asyncio.sleep(0.05)
+        idle = asyncio.create_task(broker.next_job("one", "a", 0, 1))
+        await broker.group_lost("one")
+        # What may be left of the lost group ends, and is not listened to.
+        assert await idle is None
+        assert await broker.leave("one", "a", "running", 0, ERROR) == "dirty"
+        assert await broker.report("running", 1, {"kind": "measured"}) == "stop"
+        assert len(await broker.devices()) == 1
+        assert not waiting.done()
+        await leave(broker, "other", None, slot="two")
+        again = await given(broker, slot="two", after=1)
+        assert (again.job.trial_id, again.attempt) == ("running", 2)
+        restarted = {
+            "kind": "restarted", "attempt": 2, "cause": "the controller of its workers died",
+        }  # fmt: skip
+        assert {"kind": "incident", "incident": restarted} in await events(broker, "running")
+        # The slot's next group takes the one that waited.
+        await group(broker, "b", size=1, slot="one")
+        assert await waiting
+        assert (await given(broker, "b", slot="one")).job.trial_id == "waiting"
+
+    run(story())
+
+
+def test_a_group_may_be_lost_more_often_than_a_job_may_fail() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, "0", size=1)
+        await broker.submit(job("job", 1))
+        for number in range(1, 2 * MAX_ATTEMPTS):
+            await broker.group_lost("s")
+            await group(broker, str(number), size=1)
+            assert (await given(broker, str(number))).attempt == number + 1
+        assert await leave(broker, "job", None, incarnation=str(number)) == ["clean"]
+        assert (await kinds(broker))[-1] == "ended"
+        await broker.group_lost("unknown")
+
+    run(story())
+
+
+def test_a_broker_that_was_started_again_knows_neither_jobs_nor_groups() -> None:
+    async def story() -> None:
+        broker = Broker()
+        assert await broker.next_events("job", 0, 0.01) is None
+        assert await broker.next_job("s", "a", 0, 1) is None
+        assert await broker.leave("s", "a", "job", 0, None) == "dirty"
+        await broker.group_lost("s")
+        await broker.cancel("job")
+        # The trial submits its job again, and the group says hello again.
+        waiting = asyncio.create_task(broker.submit(job()))
+        await group(broker, "b")
+        assert await waiting
+        assert (await given(broker, "b")).job.trial_id == "job"
+
+    run(story())
+
+
+def test_workers_that_see_other_data_end_the_study_and_every_trial_hears_why() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=1)
+        await broker.submit(job("running", 1))
+        waiting = asyncio.create_task(broker.submit(job("waiting", 1)))
+        await asyncio.sleep(0.05)
+        assert await broker.refusal() is None
+        await broker.refuse("the data have changed")
+        await broker.refuse("another reason")
+        assert await broker.refusal() == "the data have changed"
+        assert not await waiting
+        refused = {"kind": "refused", "reason": "the data have changed"}
+        assert refused in await events(broker, "running")
+        assert await broker.report("running", 1, {"kind": "measured"}) == "pause"
+        assert await broker.next_job("s", "a", 0, 1) is None
+
+    run(story())

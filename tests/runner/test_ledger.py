@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from scaling.records import Measurement, TrialRecord
-from scaling.runner.ledger import Ledger, by_cell
+from scaling.runner.ledger import Ledger, by_cell, read_records
 from tests.recipes import recipe
 
 
@@ -131,3 +134,47 @@ except OSError as error:
     )
     assert done.stdout.strip() in ("No space left on device", "File too large")
     assert file.read_text() == "first\n"
+
+
+WRONG_LINES: dict[str, Any] = {
+    "a list": [],
+    "a number": 3,
+    "nothing": None,
+    "an empty mapping": {},
+    "no recipe": {"recipe": None},
+    "a recipe without a rate": {"recipe": {"global_batch_size": 4}},
+    "measurements as text": {"measurements": "many"},
+    "a measurement without a step": {"measurements": [{"validation_loss": 1.0}]},
+    "a loss as text": {
+        "measurements": [
+            {"step": 0, "examples": 0, "tokens": 0, "seconds": 0.0, "validation_loss": "low"}
+        ]
+    },
+    "an unknown status": {"status": "fine"},
+    "an unknown key": {"more": 1},
+    "no name": {"trial_id": None},
+    "incidents as numbers": {"incidents": [1]},
+}
+
+
+@pytest.mark.parametrize("what", WRONG_LINES)
+def test_a_line_that_is_no_record_is_named(what: str, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, [])
+    for name in ("search-a-000", "search-a-001"):
+        ledger.start(record(name))
+        ledger.measure(name, points(0, 1))
+        ledger.end(name, "done")
+    file = tmp_path / "trials.jsonl"
+    first, second = file.read_text().splitlines()
+    assert set(read_records(file)) == {"search-a-000", "search-a-001"}
+    change = WRONG_LINES[what]
+    wrong = json.loads(first) | change if isinstance(change, dict) and change else change
+    file.write_text(f"{json.dumps(wrong)}\n{second}\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*trials\.jsonl is not a trial's record \("):
+        read_records(file)
+    file.write_text(f"{first}\nno JSON\n")
+    with pytest.raises(ValueError, match="line 2 of"):
+        read_records(file)
+    file.write_bytes(first.encode() + b"\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="line 2 of"):
+        read_records(file)

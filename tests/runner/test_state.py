@@ -76,3 +76,44 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, not a folder")
     with pytest.raises(StateError, match="storage: cannot write"):
         StudyState.open(spec, data_sha256="a")
+
+
+def test_changed_files_of_a_model_are_refused_by_name(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    files = {"model/config.json": "a" * 64, "model/model.safetensors": "b" * 64}
+    state = StudyState.open(spec, data_sha256="a", files=files)
+    assert state.content == {"the data": "a", **files}
+    state.lock.close()
+    StudyState.open(spec, data_sha256="a", files=files).lock.close()
+    other = files | {"model/model.safetensors": "c" * 64}
+    for _ in range(2):  # and the lock is let go
+        with pytest.raises(StateError, match=r"model/model\.safetensors has changed \(bbb"):
+            StudyState.open(spec, data_sha256="a", files=other)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "3", "{", "null", "{}", '{"study_id": "a"}',
+        '{"study_id": "a", "data_sha256": "b", "spec": []}',
+        '{"study_id": 3, "data_sha256": "b", "spec": {}}',
+        '{"study_id": "a", "data_sha256": "b", "spec": {}, "decided": 3}',
+        '{"study_id": "a", "data_sha256": "b", "spec": {}, "files": []}',
+    ],
+)  # fmt: skip
+def test_a_state_of_a_wrong_shape_is_refused(content: str, tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    (tmp_path / "state/study.json").write_text(content)
+    with pytest.raises(StateError, match=r"study\.json is not a study's state \("):
+        require_startable(spec, resume=True, command="run")
+    with pytest.raises(StateError, match=r"study\.json is not a study's state \("):
+        StudyState.open(spec, data_sha256="a")
+
+
+def test_a_record_of_a_wrong_shape_is_refused(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    (tmp_path / "state/trials.jsonl").write_text(json.dumps({"trial_id": "a"}) + "\n")
+    with pytest.raises(StateError, match=r"line 1 of .*restore the file, or remove the line"):
+        StudyState.open(spec, data_sha256="a")

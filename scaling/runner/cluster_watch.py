@@ -1,0 +1,101 @@
+"""Notices that the Ray cluster is gone, while there is still time to say so.
+
+Ray itself ends the process in native code a minute after its control store has died, and half a
+minute after the driver's node has.
+"""
+
+import _thread
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from types import TracebackType
+
+import ray
+import ray.exceptions
+
+from scaling.runner.cluster import ClusterError
+
+CHECK_SECONDS = 1.0
+LOST_AFTER_SECONDS = 5.0  # of refusing connections
+LEAVE_SECONDS = 15.0
+LOST = "the Ray cluster is lost: its control store or this node does not answer"
+
+
+class ClusterWatch:
+    """Asks every second whether the control store and the driver's node answer.
+
+    A context manager: when they do not, what runs inside it in the main thread is interrupted and
+    leaves with ClusterError.
+
+    Attributes:
+        is_lost: Whether the cluster is gone; no call of Ray's would return.
+    """
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self._is_over = threading.Event()
+        self._addresses = _addresses()
+        self._thread = threading.Thread(target=self._watch, name="cluster-watch", daemon=True)
+
+    def __enter__(self) -> "ClusterWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        ends_by_loss = isinstance(error, KeyboardInterrupt | ray.exceptions.RayError | ClusterError)
+        if self.is_lost and ends_by_loss:
+            raise ClusterError(LOST) from error
+
+    def _watch(self) -> None:
+        last_answer = dict.fromkeys(self._addresses, time.monotonic())
+        while not self._is_over.wait(CHECK_SECONDS):
+            for address in self._addresses:
+                if not _refuses(address):
+                    last_answer[address] = time.monotonic()
+                elif time.monotonic() - last_answer[address] > LOST_AFTER_SECONDS:
+                    self.is_lost = True
+                    _thread.interrupt_main()
+                    if not self._is_over.wait(LEAVE_SECONDS):
+                        _leave()
+                    return
+
+
+def _leave() -> None:
+    """End this process, whose main thread waits for the lost cluster in native code.
+
+    As after SIGKILL, what has ended is on disk, and Ray's processes here end with this one.
+    """
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    command = shlex.join(["python", "-m", "scaling.study", *given, "--resume"])
+    line = f"{LOST}\nwhat has ended is kept. To go on: {command}\n"
+    os.write(sys.stderr.fileno(), line.encode())
+    os._exit(1)
+
+
+def _addresses() -> list[tuple[str, int]]:
+    """Of the control store, and of the node that this process is on."""
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    own = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+    nodes = [(str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])) for node in own]
+    return [(host.strip("[]"), int(port)), *nodes]
+
+
+def _refuses(address: tuple[str, int]) -> bool:
+    """Whether nothing listens there; one that is slow to answer is there."""
+    try:
+        with socket.create_connection(address, timeout=CHECK_SECONDS):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False

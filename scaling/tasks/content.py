@@ -1,0 +1,92 @@
+"""What a study trains on, by content: its data, and the files of trained models and tokenizers."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from scaling.spec import NoisyQuadratic, Pretrained, Workload
+from scaling.tasks.sources import pretrained_folder
+
+DATA = "the data"
+# What transformers reads of a model's folder; a README may change.
+_READ = {".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".tiktoken", ".txt"}
+
+
+def content_of(workload: Workload, data_sha256: str) -> dict[str, str]:
+    """SHA-256 of the data, under `DATA`, and of the files: see `files_of`."""
+    return {DATA: data_sha256, **files_of(workload)}
+
+
+def files_of(workload: Workload) -> dict[str, str]:
+    """SHA-256 of each file of the trained model and tokenizer that a workload reads, by path.
+
+    A file's is computed once a process, until its size, number or time of change differ. A name
+    on the hub counts as the folder of its cache that it leads to, by its name alone: the commit.
+    """
+    files: dict[str, str] = {}
+    for name in trained_names(workload):
+        folder = Path(pretrained_folder(name))
+        if folder.is_dir():
+            files |= {str(path): _sha256(path) for path in _files(folder)}
+        elif (commit := _cached_commit(name)) is not None:
+            files[name] = commit
+    return files
+
+
+def trained_names(workload: Workload) -> list[str]:
+    """Folders, names on the hub, or built-in names of trained models and tokenizers."""
+    if isinstance(workload, NoisyQuadratic):
+        return []
+    names = [workload.model.pretrained] if isinstance(workload.model, Pretrained) else []
+    if workload.data.tokenizer not in (None, "characters", "subwords"):
+        names.append(workload.data.tokenizer)
+    return names
+
+
+def what_changed(known: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """In a few words, what is not as a study knew it; None where all is."""
+    names = [name for name in known if name != DATA]
+    if known.get(DATA) != now.get(DATA):
+        before, after = known.get(DATA, ""), now.get(DATA, "")
+        return f"{DATA} have changed (SHA-256 {before[:12]}, now {after[:12]})"
+    for name in [*names, *(now.keys() - known.keys())]:
+        if name not in now:
+            # Elsewhere the hub's cache may lack what is loaded with the first trial.
+            if Path(name).suffix in _READ:
+                return f"{name} is missing"
+        elif name not in known:
+            if Path(name).suffix in _READ:
+                return f"{name} is new"
+        elif known[name] != now[name]:
+            return f"{name} has changed ({known[name][:12]}, now {now[name][:12]})"
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(
+        path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )  # fmt: skip
+
+
+@cache
+def _sha256_of(path: Path, *identity: int) -> str:  # noqa: ARG001  # another file, another digest
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cached_commit(name: str) -> str | None:
+    """The commit of a name on the hub that is loaded from this machine's cache; None without."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # a folder that is gone
+        return None
+    return Path(cached).parent.name if isinstance(cached, str) else None

@@ -1,0 +1,185 @@
+"""Whether a checkpoint that could be read is whole and belongs to the run that would load it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scaling.records import Measurement
+
+State = dict[str, Any]
+
+_KINDS: Mapping[type, str] = {dict: "a mapping", list: "a list", str: "text", Tensor: "a tensor"}
+
+
+def fault_of(saved: Any, like: State, *, step: int) -> str | None:
+    """Why a run must not load a checkpoint; None where it may.
+
+    Args:
+        saved: What was read.
+        like: What the run itself would save before its first step, its moments all zero. Names,
+            types, shapes and the recipe must be the same, and every number finite that is so
+            here.
+        step: The one in the checkpoint's name.
+    """
+    if not isinstance(saved, dict):
+        return f"it is {_kind(saved)} and not a mapping"
+    if "recipe" in saved and saved["recipe"] != like["recipe"]:
+        return "it is of another recipe"
+    # A run that has not begun has none of these; weights that never had a gradient have no moments.
+    grown = ("measured", "incidents", "clipping", "optimizer", "with_moments")
+    fault = _difference({**saved, **{k: like[k] for k in grown if k in saved and k in like}}, like)
+    if fault is None and "optimizer" in like:
+        fault = _fault_of_optimizer(saved["optimizer"], like["optimizer"], saved["with_moments"])
+    return (
+        fault
+        or _fault_of_norms(saved["clipping"])
+        or _fault_of_json(saved["measured"], saved["incidents"], step=step)
+        or _fault_of_counts(saved, step=step)
+    )
+
+
+def _difference(saved: Any, like: Any, name: str = "") -> str | None:
+    """Where two values differ in more than their numbers; numbers that must be finite count."""
+    if isinstance(like, Tensor):
+        return _difference_of_tensors(saved, like, name)
+    if like is None:
+        is_number = isinstance(saved, int | float) and math.isfinite(saved)
+        return None if saved is None or is_number else f"{name} is {_kind(saved)}"
+    if isinstance(like, float):
+        is_number = isinstance(saved, int | float) and not isinstance(saved, bool)
+        return None if is_number and math.isfinite(saved) else f"{name} is {_kind(saved)}"
+    if type(saved) is not type(like) and not (
+        isinstance(saved, Mapping) and isinstance(like, Mapping)
+    ):
+        return f"{name} is {_kind(saved)} and not {_kind(like)}"
+    if isinstance(like, Mapping):
+        for key in like.keys() ^ saved.keys():
+            return f"{_inside(name, key)} is {'missing' if key in like else 'unknown'}"
+        parts = [(key, saved[key], like[key]) for key in like]
+    elif isinstance(like, list | tuple):
+        if len(saved) != len(like):
+            return f"{name} has {len(saved)} items and not {len(like)}"
+        parts = [(number, saved[number], value) for number, value in enumerate(like)]
+    else:
+        return None
+    found = (_difference(one, other, _inside(name, key)) for key, one, other in parts)
+    return next(filter(None, found), None)
+
+
+def _difference_of_tensors(saved: Any, like: Tensor, name: str) -> str | None:
+    if not isinstance(saved, Tensor):
+        return f"{name} is {_kind(saved)} and not a tensor"
+    if saved.shape != like.shape or saved.layout != like.layout:
+        return f"{name} has shape {list(saved.shape)} and not {list(like.shape)}"
+    if saved.dtype != like.dtype:
+        return f"{name} has type {saved.dtype} and not {like.dtype}"
+    if not bool(torch.isfinite(saved).all()) and bool(torch.isfinite(like).all()):
+        return f"{name} has numbers that are not finite"
+    return None
+
+
+def _fault_of_optimizer(saved: Any, like: State, with_moments: Any) -> str | None:
+    """Of torch's state of an optimizer, whose numbered weights each have moments by name."""
+    if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
+        return "optimizer is not an optimizer's state"
+    given = {**saved, "state": {}}
+    fault = _difference(given, {**like, "state": {}}, "optimizer")
+    if fault is not None:
+        return fault
+    for number, (group, own) in enumerate(
+        zip(saved["param_groups"], like["param_groups"], strict=True)
+    ):
+        for key, value in own.items():
+            if key != "lr" and group[key] != value:
+                return f"optimizer.param_groups.{number}.{key} is of another recipe"
+    moments: dict[Any, Any] = saved["state"]
+    if not isinstance(with_moments, list) or set(with_moments) != moments.keys():
+        return "optimizer.state lacks the moments of some weights, or has too many"
+    for number, values in moments.items():
+        if number not in like["state"]:
+            return f"optimizer.state.{number} is unknown"
+        fault = _difference(values, like["state"][number], f"optimizer.state.{number}")
+        if fault is not None:
+            return fault
+    return None
+
+
+def _fault_of_norms(norms: Any) -> str | None:
+    is_right = isinstance(norms, list) and all(_is_number(norm) and norm >= 0 for norm in norms)
+    return None if is_right else "clipping is not a list of norms"
+
+
+def _fault_of_json(measured: Any, incidents: Any, *, step: int) -> str | None:
+    try:
+        measurements, noted = json.loads(measured), json.loads(incidents)
+    except (TypeError, ValueError):
+        return "measured or incidents is not JSON"
+    if not isinstance(noted, list) or not all(
+        isinstance(incident, dict) and isinstance(incident.get("kind"), str) for incident in noted
+    ):
+        return "incidents is not a list of incidents"
+    if not isinstance(measurements, list) or not all(map(_is_measurement, measurements)):
+        return "measured is not a list of measurements"
+    steps = [values["step"] for values in measurements]
+    if steps != sorted(set(steps)) or any(taken > step for taken in steps):
+        return "measured is not of this run: its steps are out of order"
+    return None
+
+
+def _is_measurement(values: Any) -> bool:
+    """Whether these are the fields of a `Measurement`."""
+    if not isinstance(values, dict):
+        return False
+    required = {field.name for field in fields(Measurement) if _has_no_default(field)}
+    known = {field.name for field in fields(Measurement)}
+    numbers = [value for name, value in values.items() if name != "metrics" and value is not None]
+    metrics = values.get("metrics", {})
+    return (
+        required <= values.keys() <= known
+        and all(_is_number(values[name]) for name in required)
+        and isinstance(values["step"], int)
+        and isinstance(metrics, dict)
+        and all(map(_is_number, [*numbers, *metrics.values()]))
+    )
+
+
+def _has_no_default(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _fault_of_counts(saved: State, *, step: int) -> str | None:
+    """Of numbers whose values are known, or bounded, before anything is loaded."""
+    if saved["progress"]["step"] != step:
+        return f"progress.step is {saved['progress']['step']} and not {step}"
+    for name in ("examples", "tokens"):
+        if saved["progress"][name] < 0:
+            return f"progress.{name} is negative"
+    if saved["micro_batch_size"] < 1:
+        return f"micro_batch_size is {saved['micro_batch_size']}"
+    for own in saved["per_worker"]:
+        generators = own[1:]  # see Progress.own_numbers
+        try:
+            torch.Generator().set_state(generators.to(torch.uint8)[: len(torch.get_rng_state())])
+        except RuntimeError:
+            return "per_worker has no state of random numbers"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _inside(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _kind(value: Any) -> str:
+    for kind, words in _KINDS.items():
+        if isinstance(value, kind):
+            return words
+    return repr(value)[:40]

@@ -66,13 +66,14 @@ def conditions_of(study: StudyRecord) -> Conditions:
 
 
 def _source(workload: Mapping[str, Any]) -> str | None:
-    data = workload.get("data") or {}
+    data: Mapping[str, Any] = workload.get("data") or {}
     name: str | None = data.get("source") or (str(data["files"]) if data.get("files") else None)
     return f"{name} {data['subset']}" if name and data.get("subset") else name
 
 
 def _tokenizer(workload: Mapping[str, Any]) -> str | None:
-    data, model = workload.get("data") or {}, workload.get("model") or {}
+    data: Mapping[str, Any] = workload.get("data") or {}
+    model: Mapping[str, Any] = workload.get("model") or {}
     if not data:
         return None
     name = data.get("tokenizer") or model.get("pretrained") or "characters"

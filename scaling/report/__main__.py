@@ -29,7 +29,6 @@ from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
 from scaling.spec import Limits
 
-
 _NEXT_RUN = (
     "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
     "expected_examples", "expected_seconds", "expected_cost", "expected_loss",

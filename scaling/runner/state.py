@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from scaling.issues import first_line
 from scaling.runner.mirror import Mirror, fetch, is_at, remove
+from scaling.runner.resumable import broken_state
 from scaling.spec import StudySpec
 
 
@@ -124,7 +125,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 
     Raises:
         StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file, or its storage cannot be read.
+            another study file, or its storage or what is in it cannot be read.
     """
     file = _file(spec)
     if spec.storage_url is not None:
@@ -135,6 +136,9 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
     _require_same(known["spec"], _as_json(spec), file.parent)
+    broken = broken_state(file.parent)
+    if broken is not None:
+        raise StateError(broken)
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
@@ -170,7 +174,16 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Raises StateError where it is not what a study writes."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StateError(f"{os.path.relpath(file)}: is no JSON: {first_line(error)}") from error
+    keys = ("study_id", "spec", "data_sha256")
+    missing = [key for key in keys if not isinstance(known, dict) or key not in known]
+    if missing:
+        raise StateError(f"{os.path.relpath(file)}: is not a study's: {missing[0]} is missing")
+    return known
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -62,8 +62,8 @@ DISTURBED: dict[str, tuple[Callable[[Any, dict[str, Any]], None], str]] = {
     "record lacks its recipe": (
         lambda s, t: s.set_tag(t["a"], "record", '{"trial_id": "a"}'), "phase"
     ),
-    "spec is no YAML": (lambda s, t: s.log_text(t["parent"], "{a: [", "study.yaml"), "study.yaml"),
-    "spec is of nothing": (lambda s, t: s.log_text(t["parent"], "a: 1", "study.yaml"), "study file"),
+    "spec is no YAML": (lambda s, t: s.log_text(t["parent"], "{a: [", "study.yaml"), "study file"),
+    "spec is of nothing": (lambda s, t: s.log_text(t["parent"], "a: 1", "study.yaml"), "is not a"),
     "environment is a list": (
         lambda s, t: s.log_text(t["parent"], "[]", "environment.json"), "environment.json"
     ),

@@ -19,7 +19,7 @@ from scaling.spec import Limits, StudySpec
 Cell = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # tables have up to a million
 class TrialRow:
     """One trial. Losses are in nats per target; None is what was not measured.
 

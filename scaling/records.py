@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from scaling.batching import BatchRamp
 from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
@@ -261,13 +263,26 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, line: str) -> "TrialRecord":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If the line is not a record, in one line that names the field.
+        """
+        try:
+            _FORM.validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{name}: {first['msg']}" if name else first["msg"]) from error
         raw: dict[str, Any] = json.loads(line)
         raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
         raw["incidents"] = tuple(raw["incidents"])
         return cls(**raw)
+
+
+_FORM = TypeAdapter(TrialRecord)
 
 
 @dataclass(frozen=True)
@@ -278,12 +293,14 @@ class StudyRecord:
         environment: Versions, hardware, commit, content hash of the data, start and end; what
             is needed to run it again, as plain strings and numbers.
         trial_urls: Where each trial's MLflow run can be read, by trial_id.
+        notes: What was found with the study and left out, in sentences.
     """
 
     spec: StudySpec
     trials: tuple[TrialRecord, ...]
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trial_urls: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

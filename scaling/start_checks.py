@@ -21,13 +21,14 @@ from scaling.runner.preflight import (
 )
 from scaling.runner.state import (
     StateError,
-    require_same_data,
+    require_same_content,
     require_startable,
     require_usable_storage,
 )
 from scaling.space import Facts, batch_ramp_of, cells, hyperparameters, num_steps_of
 from scaling.spec import NoisyQuadratic, StudySpec, given_fields
 from scaling.study_checks import lora_ranks
+from scaling.tasks.content import files_of
 from scaling.tasks.sources import DataError, require_source
 from scaling.tasks.task import Task, WritingTask, prepare_task, require_trainable
 from scaling.tracking import TrackingError, require_reachable_store
@@ -105,7 +106,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
     """
     task = prepare_task(spec.workload, spec.evaluation)
     if resume:
-        require_same_data(spec, task.content_hash)
+        require_same_content(spec, task.content_hash, files_of(spec.workload))
     _require_enough_examples(spec, task)
     require_branches_fit(
         spec,

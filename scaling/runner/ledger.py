@@ -41,6 +41,7 @@ class Ledger:
         self._file = storage / "trials.jsonl"
         self._observers = observers
         self._started_at: dict[str, float] = {}
+        cut_unfinished_line(self._file)
         self.records: dict[str, TrialRecord] = read_records(self._file)
 
     def ended(self, trial_id: str, *, or_failed: bool = False) -> bool:
@@ -93,13 +94,7 @@ def read_records(file: Path) -> dict[str, TrialRecord]:
     Raises:
         ValueError: If another line is not a trial's record; the message says which and why.
     """
-    if not file.exists():
-        return {}
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(file, len(whole))
-    records = [_record(line, number, file) for number, line in enumerate(whole.splitlines(), 1)]
+    records = [_record(line, number, file) for number, line in enumerate(whole_lines(file), 1)]
     return {record.trial_id: record for record in records}
 
 
@@ -117,6 +112,24 @@ def _record(line: bytes, number: int, file: Path) -> TrialRecord:
         f"line {number} of {os.path.relpath(file)} is not a trial's record ({cause}); restore the "
         "file, or remove the line: its trial then runs again"
     )
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """Lines without their ends; none where there is no file, and no last one without an end."""
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+
+
+def cut_unfinished_line(file: Path) -> None:
+    """Remove a last line without an end, which a crash cut off: the next one would go on in it.
+
+    Raises:
+        OSError: Where it cannot be read or written.
+    """
+    if file.exists():
+        content = file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.truncate(file, end)
 
 
 def append_line(file: Path, line: str) -> None:

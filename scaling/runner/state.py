@@ -15,6 +15,7 @@ from scaling.file_access import why_not_writable
 from scaling.issues import first_line
 from scaling.runner.ledger import read_records
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_writable
+from scaling.runner.resumable import broken_journal
 from scaling.spec import StudySpec
 from scaling.tasks.content import DATA, what_changed
 
@@ -163,7 +164,8 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 
     Raises:
         StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file or by another version, or its storage cannot be read.
+            another study file or by another version, or its storage or what is in it cannot be
+            read.
     """
     file = _file(spec)
     if spec.storage_url is not None:
@@ -175,6 +177,13 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
     known = _known(file)
     _require_format(known.get("format"), spec, file.parent)
     _require_same(known["spec"], _as_json(spec), file.parent)
+    try:
+        read_records(file.parent / "trials.jsonl")
+    except ValueError as error:
+        raise StateError(str(error)) from error
+    broken = broken_journal(file.parent / "optuna.journal")
+    if broken is not None:
+        raise StateError(broken)
 
 
 def require_usable_storage(spec: StudySpec) -> None:
@@ -199,16 +208,16 @@ def require_usable_storage(spec: StudySpec) -> None:
         _locked(folder / "lock", os.path.relpath(folder)).close()
 
 
-def require_same_data(spec: StudySpec, data_sha256: str) -> None:
-    """Check that a study that goes on has the data that it was started with.
+def require_same_content(spec: StudySpec, data_sha256: str, files: Mapping[str, str]) -> None:
+    """Check that a study that goes on has the data, models and tokenizers it was started with.
 
     Raises:
         StateError: If it has not.
     """
     file = _file(spec)
     if file.exists():
-        known = _known(file)["data_sha256"]
-        _require_same_data(known, data_sha256, os.path.relpath(file.parent))
+        now = {DATA: data_sha256, **files}
+        _require_same_content(_content(_known(file)), now, os.path.relpath(file.parent))
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:

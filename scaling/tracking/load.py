@@ -1,14 +1,17 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
 import json
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from scaling.analysis.wording import counted
 from scaling.records import Measurement, StudyRecord, TrialRecord
 from scaling.spec import StudySpec
 from scaling.tracking.runs import ENVIRONMENT_FILE, SPEC_FILE
@@ -47,7 +50,8 @@ def load_study(
 
     Raises:
         LookupError: If there is no such study, in one line that names the ones there are.
-        TrackingError: If the store cannot be read.
+        TrackingError: If the store cannot be read, or what it holds of the study is not what a
+            study writes.
     """
     uri = resolve_tracking_uri(tracking_uri)
     database = sqlite_path(uri)
@@ -65,21 +69,68 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
     found = search_all(client, experiment_id, query, ["attributes.start_time ASC"])
-    children = [run for run in found if "record" in run.data.tags]
+    children: list[Run] = []
+    others: list[Run] = []
+    for run in found:
+        (children if "record" in run.data.tags else others).append(run)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        trials = tuple(readers.map(lambda run: _trial(client, run), children))
-    environment = json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE))
+        read = list(readers.map(lambda run: _trial(client, run), children))
+    trials = tuple(trial for trial, _ in read)
+    environment = _environment(client, parent_id)
     if "targets_per_example" in environment and "tokens_per_example" not in environment:
         trials = tuple(map(_renamed, trials))
     return StudyRecord(
-        spec=StudySpec.model_validate(yaml.safe_load(_artifact(client, parent_id, SPEC_FILE))),
+        spec=_spec(client, parent_id),
         trials=trials,
         environment=environment,
         trial_urls={
             trial.trial_id: run_url(uri, experiment_id, run.info.run_id)
             for trial, run in zip(trials, children, strict=True)
         },
+        notes=(*_other_runs(others), *_other_metrics([names for _, names in read])),
     )
+
+
+def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:
+    try:
+        return StudySpec.model_validate(yaml.safe_load(_artifact(client, parent_id, SPEC_FILE)))
+    except (ValueError, yaml.YAMLError) as error:
+        raise TrackingError(
+            f"MLflow run {parent_id}: artifact {SPEC_FILE} is not a study file: {one_line(error)}"
+        ) from error
+
+
+def _environment(client: "MlflowClient", parent_id: str) -> dict[str, Any]:
+    try:
+        environment = json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE))
+        if not isinstance(environment, dict):
+            raise ValueError(f"it is a {type(environment).__name__}")
+    except ValueError as error:
+        raise TrackingError(
+            f"MLflow run {parent_id}: artifact {ENVIRONMENT_FILE} is not a JSON object: "
+            f"{one_line(error)}"
+        ) from error
+    return environment
+
+
+def _other_runs(runs: Sequence["Run"]) -> list[str]:
+    """Runs that someone put under the study, of which the study has no record."""
+    if not runs:
+        return []
+    names = ", ".join(str(run.info.run_name) for run in runs[:3]) + (", …" if runs[3:] else "")
+    return [
+        f"Left out: {counted(len(runs), 'run')} in MLflow that the study did not make: {names}."
+    ]
+
+
+def _other_metrics(names: Sequence[set[str]]) -> list[str]:
+    """Metrics at steps at which the study measured nothing."""
+    found = sorted(set().union(*names))
+    if not found:
+        return []
+    shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
+    trials = counted(sum(map(bool, names)), "trial")
+    return [f"Left out: metrics of {trials} at steps that the study did not measure: {shown}."]
 
 
 def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> "Run":
@@ -106,18 +157,32 @@ def _latest_parent(
     )
 
 
-def _trial(client: "MlflowClient", run: "Run") -> TrialRecord:
-    record = TrialRecord.from_json(run.data.tags["record"])
-    return record.extended(_measurements(client, run))
+def _trial(client: "MlflowClient", run: "Run") -> tuple[TrialRecord, set[str]]:
+    """The trial of a run, and the names of metrics that were left out of it."""
+    try:
+        record = TrialRecord.from_json(run.data.tags["record"])
+    except ValueError as error:
+        raise TrackingError(
+            f"MLflow run {run.info.run_id}: tag `record` is not a trial's: {one_line(error)}"
+        ) from error
+    measurements, left_out = _measurements(client, run)
+    return record.extended(measurements), left_out
 
 
-def _measurements(client: "MlflowClient", run: "Run") -> list[Measurement]:
-    """By rising step; of a step written twice, the first."""
+def _measurements(client: "MlflowClient", run: "Run") -> tuple[list[Measurement], set[str]]:
+    """By rising step; of a step written twice, the first.
+
+    Every measurement has examples and seconds. A step without them is of something else that
+    logs to the run, as MLflow's own system metrics do; so is a value that is not finite.
+    """
     steps: dict[int, dict[str, float]] = {}
     for name in filter(is_measured, run.data.metrics):
         for metric in client.get_metric_history(run.info.run_id, name):
-            steps.setdefault(metric.step, {"step": metric.step}).setdefault(name, metric.value)
-    return [Measurement.from_scalars(scalars) for _, scalars in sorted(steps.items())]
+            if math.isfinite(metric.value):
+                steps.setdefault(metric.step, {"step": metric.step}).setdefault(name, metric.value)
+    ours = {step: s for step, s in steps.items() if s.keys() >= {"examples", "seconds"}}
+    left_out = {name for step, s in steps.items() if step not in ours for name in s} - {"step"}
+    return [Measurement.from_scalars(scalars) for _, scalars in sorted(ours.items())], left_out
 
 
 def _renamed(trial: TrialRecord) -> TrialRecord:

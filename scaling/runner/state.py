@@ -3,8 +3,9 @@
 import fcntl
 import json
 import os
+import shutil
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +13,13 @@ from typing import Any, TextIO
 from scaling.issues import first_line
 from scaling.runner.mirror import Mirror, fetch, is_at, remove
 from scaling.spec import StudySpec
+
+# What a study writes before its first trial ends; the lock last.
+_OWN_FOLDERS = ("ray", "checkpoints", "example_losses")
+_OWN_FILES = (
+    "study.part", "mlflow_spool.jsonl", "mlflow_rejected.jsonl", "optuna.journal",
+    "trials.jsonl", "ray.log", "lock",
+)  # fmt: skip
 
 
 class StateError(RuntimeError):
@@ -28,6 +36,7 @@ class StudyState:
         is_new: Whether it was created here.
         lock: Held until this process ends or closes it.
         url: Where the state is kept besides `folder`, where the storage is a URL.
+        made: Folders that were made for it, the innermost first.
     """
 
     folder: Path
@@ -35,6 +44,7 @@ class StudyState:
     is_new: bool
     lock: TextIO
     url: str | None = None
+    made: tuple[Path, ...] = ()
 
     @classmethod
     def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
@@ -50,6 +60,7 @@ class StudyState:
         """
         file = _file(spec)
         shown = os.path.relpath(file.parent)
+        made = tuple(folder for folder in file.parents if not folder.exists())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             lock = _locked(file.parent / "lock", shown)
@@ -63,7 +74,7 @@ class StudyState:
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
             _write(file, content)
-            return cls(file.parent, study_id, True, lock, spec.storage_url)
+            return cls(file.parent, study_id, True, lock, spec.storage_url, made)
         except StateError:
             lock.close()
             raise
@@ -110,6 +121,13 @@ class StudyState:
             (self.folder / "study.json").unlink(missing_ok=True)
             if self.url is not None:
                 remove(self.url)
+            for name in _OWN_FOLDERS:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            for name in _OWN_FILES:
+                (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it by now
+                for folder in self.made:
+                    folder.rmdir()
 
 
 def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
@@ -166,6 +184,9 @@ def _locked(path: Path, shown: str) -> TextIO:
     except BlockingIOError:
         lock.close()
         raise StateError(f"the study in {shown} is being run by another process") from None
+    if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+        lock.close()  # the other was refused just now, and has removed its lock
+        return _locked(path, shown)
     return lock
 
 

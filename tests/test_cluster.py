@@ -63,7 +63,7 @@ def test_the_stack_opens_ssh_to_one_address_and_grants_no_service_whole() -> Non
     class Loader(yaml.SafeLoader):
         """CloudFormation's !Ref and !Sub as plain text."""
 
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: f"{suffix} {node.value}")
+    Loader.add_multi_constructor("!", lambda _, suffix, node: f"{suffix} {node.value}")
     text = (ROOT / "docs/aws_access.yaml").read_text(encoding="utf-8")
     stack = yaml.load(text, Loader)  # a SafeLoader
     resources = stack["Resources"]

@@ -8,7 +8,7 @@ READY := .venv/.ready
 # Tests marked gpu run only where there is one.
 NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
 
-.PHONY: env study check test test-fast test-ray clean
+.PHONY: env study check test test-fast test-ray constraints clean
 
 env: $(READY)
 
@@ -38,6 +38,10 @@ test-fast: $(READY)  ## no Ray cluster: what to run while working
 
 test-ray: $(READY)
 	$(BIN)/python -m pytest -m "ray and not slow $(NO_GPU)" $(ARGS)
+
+constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
+	@echo "# What the tests of this release ran with; written by: make constraints" > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
 
 # Studies' results (runs/, reports/, mlflow.db) stay.
 clean:

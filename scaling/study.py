@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -110,6 +109,7 @@ def _refuse(message: str) -> int:
 
 
 def _run(start: "Start", task: "Task") -> int:
+    from scaling.runner.own_ray import prepare_environment
     from scaling.runner.preflight import StartError
     from scaling.runner.state import StateError, StudyState
     from scaling.start_checks import start_notes
@@ -124,6 +124,7 @@ def _run(start: "Start", task: "Task") -> int:
         state = StudyState.open(spec, data_sha256=task.content_hash, files=files)
     except StateError as error:
         return _refuse(str(error))
+    prepare_environment(start.address)
     from scaling.runner.cluster import ClusterError
 
     try:
@@ -233,12 +234,10 @@ def _train(
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
     with ExitStack() as stack:
-        with ThreadPoolExecutor(1) as opener:
-            # Each takes seconds that the other need not wait for.
-            opening = opener.submit(require_store, spec.name)
-            stack.callback(disconnect)
-            connect(address, log_file)
-            opening.result()
+        # Before Ray, for whose start this process writes files that are its user's alone.
+        require_store(spec.name)
+        stack.callback(disconnect)
+        connect(address, log_file)
         # Not before Ray is up: a start that is refused leaves no run behind.
         tracker = StudyTracker(spec, environment, study_id=state.study_id, spool=state.folder)
         try:

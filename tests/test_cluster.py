@@ -43,15 +43,47 @@ def test_workers_are_there_when_a_study_starts(config: dict[str, Any]) -> None:
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in starts[0]
 
 
-def test_the_image_exists_in_every_region(config: dict[str, Any]) -> None:
+def test_what_is_the_users_is_pinned_and_made_up(config: dict[str, Any]) -> None:
     for node_type in head_and_worker(config):
-        assert node_type["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/")
+        assert node_type["node_config"]["ImageId"] == "ami-" + "0" * 17
+        assert node_type["node_config"]["SecurityGroupIds"] == ["sg-" + "0" * 17]
+
+
+def test_no_right_network_or_disk_is_left_to_a_default(config: dict[str, Any]) -> None:
+    head, worker = head_and_worker(config)
+    assert head["node_config"]["IamInstanceProfile"] == {"Name": "scaling-head"}
+    assert "IamInstanceProfile" not in worker["node_config"]
+    for node_type in (head, worker):
+        node = node_type["node_config"]
+        assert node["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+        assert all(disk["Ebs"]["Encrypted"] is True for disk in node["BlockDeviceMappings"])
+
+
+def test_the_stack_opens_ssh_to_one_address_and_grants_no_service_whole() -> None:
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's !Ref and !Sub as plain text."""
+
+    Loader.add_multi_constructor("!", lambda _, suffix, node: f"{suffix} {node.value}")
+    text = (ROOT / "docs/aws_access.yaml").read_text(encoding="utf-8")
+    stack = yaml.load(text, Loader)  # a SafeLoader
+    resources = stack["Resources"]
+    (ssh,) = resources["Nodes"]["Properties"]["SecurityGroupIngress"]
+    assert ssh["CidrIp"] == "Ref SshFrom"
+    assert stack["Parameters"]["SshFrom"]["AllowedPattern"].endswith("/32$")
+    assert "CidrIp" not in resources["BetweenNodes"]["Properties"]
+    (policy,) = resources["HeadRole"]["Properties"]["Policies"]
+    for statement in policy["PolicyDocument"]["Statement"]:
+        actions = statement["Action"]
+        actions = [actions] if isinstance(actions, str) else actions
+        assert not any("*" in action for action in actions)
+        describes = all(action.startswith("ec2:Describe") for action in actions)
+        assert describes or statement["Resource"] != "*"
 
 
 def test_the_package_is_mounted_and_installed(config: dict[str, Any]) -> None:
     mounts = config["file_mounts"]
     local = {path for remote, path in mounts.items() if remote.startswith("~/scaling/")}
-    assert {"scaling", "pyproject.toml", "README.md", "LICENSE"} <= local
+    assert {"scaling", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= local
     for path in local:
         assert (ROOT / path).exists(), path
     installs = [c for c in config["setup_commands"] if "install" in c]

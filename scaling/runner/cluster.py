@@ -12,9 +12,11 @@ from typing import Any
 
 import psutil
 import ray
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from scaling.issues import first_line
-from scaling.runner.preflight import StartError, ray_folder, starts_here
+from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
+from scaling.runner.preflight import StartError, starts_here
 from scaling.spec import Resources
 
 _LOG = logging.getLogger(__name__)
@@ -74,8 +76,8 @@ class _Connection:
     Ray's signal handlers, for the main thread only, are not installed either.
     """
 
-    def __init__(self, address: str | None) -> None:
-        self._address = address
+    def __init__(self, address: str | None, session: PrivateSession | None) -> None:
+        self._address, self._session = address, session
         self._answered, self._leave = threading.Event(), threading.Event()
         self._is_given_up = False
         self.error: Exception | None = None
@@ -99,18 +101,15 @@ class _Connection:
             self._thread.join(0.5)
         if self._thread.is_alive():
             self.give_up()
+        if self._session is not None:
+            self._session.remove()
 
     def _run(self) -> None:
         # Closing a terminal hangs up on every process in it. Ours then ends Ray's in order.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                ray.init(
-                    address=self._address,
-                    runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-                    log_to_driver=False,
-                    configure_logging=False,
-                )
+                self._start()
                 self.error = None
                 break
             except Exception as error:  # noqa: BLE001  # what Ray raises on a slow machine, too
@@ -126,6 +125,23 @@ class _Connection:
             self._leave.wait()
             _shut_down()
 
+    def _start(self) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if self._session is None:
+            variables = _WORKER_ENVIRONMENT
+            ray.init(address=self._address, runtime_env={"env_vars": variables}, **options)
+            return
+        with private_files() as umask:
+            variables = _WORKER_ENVIRONMENT | self._session.variables | {UMASK: umask}
+            ray.init(
+                _temp_dir=str(self._session.ray_folder),
+                runtime_env={"env_vars": variables},
+                **options,
+            )
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            # Older than 2.59, and imported before `prepare_environment` was called.
+            raise PermissionError("Ray asks nobody for a token; set RAY_AUTH_MODE=token")
+
 
 _connection: _Connection | None = None
 
@@ -140,8 +156,14 @@ def connect(address: str | None, log_file: Path) -> None:
     """
     global _connection
     os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
+    _keep_secrets_out_of_runtime_environments()
     _log_to_file(log_file)
-    _connection = _Connection(address)
+    session = PrivateSession.make() if starts_here(address) else None
+    if session is None:
+        protect_token()
+    else:
+        os.environ.update(session.variables)
+    _connection = _Connection(address, session)
     patience = Patience(START_SECONDS)
     while not _connection.answers_within(0.2):
         if patience.is_over:
@@ -153,6 +175,16 @@ def connect(address: str | None, log_file: Path) -> None:
         raise StartError(f"cannot reach a Ray cluster at {where}: {first_line(error)}") from error
     if error is not None:
         raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
+
+
+def _keep_secrets_out_of_runtime_environments() -> None:
+    """Let Tune not give its actors AWS's keys by a runtime environment, which Ray logs in clear.
+
+    The processes of a node have what the node has in its environment, and Tune's actors need
+    none. There is no option for it: Tune reads this set when it makes its first actor.
+    """
+    keys = {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    ENV_VARS_TO_PROPAGATE.difference_update(keys)
 
 
 def disconnect() -> None:
@@ -180,10 +212,7 @@ def _is_final(error: Exception) -> bool:
 def _too_late(address: str | None) -> str:
     if not starts_here(address):
         return f"no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}; is it running?"
-    return (
-        f"Ray did not start on this machine within {START_SECONDS:.0f} s; its logs are in "
-        f"{ray_folder() / 'session_latest' / 'logs'}"
-    )
+    return f"Ray did not start on this machine within {START_SECONDS:.0f} s"
 
 
 def _shut_down() -> None:

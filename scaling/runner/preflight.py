@@ -16,6 +16,7 @@ MAX_SOCKET_PATH_BYTES = 107  # of a Unix socket on Linux, without the zero at it
 MIN_FREE_BYTES = 64 * 2**20  # Ray's logs, sockets and small files
 MIN_FREE_FILES = 1000
 MIN_OPEN_FILES = 512
+SESSION_PATTERN = "scaling-ray-????????"  # as tempfile.mkdtemp names a folder
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -32,12 +33,12 @@ def starts_here(address: str | None) -> bool:
 
 
 def ray_folder() -> Path:
-    """Where Ray keeps the files of its sessions on this machine."""
-    return _system_folder()[1] / "ray"
+    """Where a cluster that `ray start` started on this machine has its files."""
+    return system_folder()[1] / "ray"
 
 
-def _system_folder() -> tuple[str, Path]:
-    """The folder that Ray's own is in, and where its name comes from."""
+def system_folder() -> tuple[str, Path]:
+    """The folder that a session of Ray is made in, and where its name comes from."""
     for variable in ("RAY_TMPDIR", "TMPDIR"):
         if variable in os.environ:
             return f"{variable}={os.environ[variable]}", Path(os.environ[variable])
@@ -48,11 +49,10 @@ def require_startable_machine() -> None:
     """Check what a Ray that starts on this machine needs of it.
 
     Raises:
-        StartError: If the temporary folder, the home folder or /dev/shm cannot be used or is full,
+        StartError: If the temporary folder or /dev/shm cannot be used or is full,
             or too few files may be open at once.
     """
     _require_temporary_folder()
-    _require_home()
     _require_shared_memory()
     _require_open_files()
 
@@ -74,7 +74,7 @@ def require_cpus(resources: Resources) -> None:
 
 
 def _require_temporary_folder() -> None:
-    where, folder = _system_folder()
+    where, folder = system_folder()
     remedy = "set TMPDIR to a short path of a folder on this machine that you may write"
     what = f"temporary folder {where}"
     if not folder.is_absolute():
@@ -82,36 +82,12 @@ def _require_temporary_folder() -> None:
     _require_folder(folder, what, remedy)
     # As Ray names the longest of its sockets.
     name = f"session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
-    too_long = len(os.fsencode(ray_folder() / name)) - MAX_SOCKET_PATH_BYTES
+    too_long = len(os.fsencode(folder / SESSION_PATTERN / "ray" / name)) - MAX_SOCKET_PATH_BYTES
     if too_long > 0:
         raise StartError(
             f"{what}: its path is {too_long} bytes too long for Ray's sockets; {remedy}"
         )
-    # Another user's, perhaps.
-    if ray_folder().exists() or ray_folder().is_symlink():
-        _require_folder(ray_folder(), f"{what}: Ray's folder {ray_folder()}", remedy)
     _require_space(folder, what, f"free some space, or {remedy}")
-
-
-def _require_home() -> None:
-    """Ray keeps a token there with which its processes know each other."""
-    if "RAY_AUTH_TOKEN" in os.environ or os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        return
-    remedy = "set HOME to a folder that you may write"
-    if "RAY_AUTH_TOKEN_PATH" in os.environ:
-        return
-    try:
-        home = Path.home()
-    except RuntimeError as error:  # HOME is not set, and this user is not in /etc/passwd
-        raise StartError(f"HOME is not set; {remedy}") from error
-    what = f"HOME={home}"
-    if (home / ".ray" / "auth_token").is_file():
-        if not os.access(home / ".ray" / "auth_token", os.R_OK):
-            raise StartError(f"{what}: cannot read .ray/auth_token in it; {remedy}")
-        return
-    _require_folder(home, what, remedy)
-    if (home / ".ray").exists():
-        _require_folder(home / ".ray", f"{what}: .ray in it", remedy)
 
 
 def _require_shared_memory() -> None:

@@ -12,8 +12,9 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scaling.runner.broker import Job
+from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
-from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, torch_config
+from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config
 from scaling.spec import StudySpec
 from scaling.tasks.task import prepare_task
 from scaling.training.supervision import Directive

@@ -19,10 +19,12 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
 
 from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
 from scaling.runner.cluster import ClusterError, worker_resources
+from scaling.runner.own_ray import restore_umask
+from scaling.runner.process_group import torch_config
 from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
 from scaling.tasks.content import content_of, what_changed
@@ -215,19 +217,12 @@ def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingC
     )
 
 
-def torch_config(resources: Resources) -> TorchConfig:
-    """Gloo for tensors on CPU (control messages included), nccl for those on GPU.
-
-    Two ranks on one GPU need gloo there too.
-    """
-    if not resources.gpus_per_worker:
-        return TorchConfig(backend="gloo")
-    on_gpu = "nccl" if resources.gpus_per_worker >= 1 else "gloo"
-    return TorchConfig(backend=f"cpu:gloo,cuda:{on_gpu}")
-
-
 def enter_folder(folder: str) -> None:
-    """Work in the driver's folder, where this node has it, so that relative paths hold."""
+    """Work in the driver's folder, where this node has it, so that relative paths hold.
+
+    Files written there are the user's, as the driver's are.
+    """
+    restore_umask()
     if Path(folder).is_dir():
         os.chdir(folder)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,9 +63,8 @@ class Windows:
         return batch
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The best span of one window.
+class Prediction(NamedTuple):
+    """The best span of one window; a tuple, since workers exchange it as JSON.
 
     Attributes:
         score: Sum of its two logits; of two windows the larger one is believed.
@@ -235,7 +234,7 @@ class QuestionAnsweringTask:
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Exact match and F1 of whole questions, and the share of windows with the right span."""
-        found = self.answers("validation", validation.predictions)
+        found = self.answers("validation", [Prediction(*span) for span in validation.predictions])
         rights = [[text for _, text in row.answers] for row in self.rows["validation"]]
         pairs = list(zip(found, rights[: len(found)], strict=True))
         return {

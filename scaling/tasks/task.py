@@ -36,7 +36,8 @@ class ExampleLosses:
         num_targets: [N] targets of each example.
         num_correct: [N] targets whose most likely value is the right one.
         predictions: [N] what the model says of each example, in the form that the task's own
-            metrics read; empty where they need no more than the numbers above.
+            metrics read, tuples and plain values, since workers exchange them as JSON; empty where
+            they need no more than the numbers above.
     """
 
     loss_sums: NDArray[np.float64]
@@ -260,13 +261,3 @@ def require_trainable(
 def at_least_float32(logits: Tensor) -> Tensor:
     """Logits in a precision that a loss can be summed in."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def concatenate(parts: Sequence[ExampleLosses]) -> ExampleLosses:
-    """Parts of one split, in order, as one."""
-    return ExampleLosses(
-        np.concatenate([part.loss_sums for part in parts]),
-        np.concatenate([part.num_targets for part in parts]),
-        np.concatenate([part.num_correct for part in parts]),
-        tuple(prediction for part in parts for prediction in part.predictions),
-    )

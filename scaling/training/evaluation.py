@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from scaling.spec import Evaluation, Precision
 from scaling.tasks.sources import Split
-from scaling.tasks.task import ExampleLosses, Task, WritingTask, concatenate
+from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
 from scaling.training.workers import Workers
 
 
@@ -71,7 +73,7 @@ def evaluate(
         for split in splits:
             part = workers.part(task.num_evaluated(split))
             own = task.example_losses(model, split, part, workers.device)
-            losses[split] = concatenate(workers.gather(own))
+            losses[split] = _together(own, workers)
     model.train()
     return losses
 
@@ -90,4 +92,23 @@ def written_metrics(
         part = workers.part(task.num_written)
         own = task.write(model, part, workers.device)
     model.train()
-    return task.writing_metrics([text for texts in workers.gather(own) for text in texts])
+    parts = workers.gather([[text.greedy, text.beam] for text in own])
+    return task.writing_metrics([Written(*texts) for part in parts for texts in part])
+
+
+def _together(own: ExampleLosses, workers: Workers) -> ExampleLosses:
+    """The workers' parts of one split, in order, as one."""
+    if workers.world_size == 1:
+        return own
+    loss_sums, num_targets, num_correct = (
+        np.concatenate(workers.gather_array(numbers))
+        for numbers in (own.loss_sums, own.num_targets, own.num_correct)
+    )
+    parts = workers.gather(list(own.predictions))
+    predictions = tuple(_as_tuples(prediction) for part in parts for prediction in part)
+    return ExampleLosses(loss_sums, num_targets, num_correct, predictions)
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has lists where a prediction had tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -188,7 +188,7 @@ class GradientOfBatch:
         """The estimate from all workers' examples; None where nothing was recorded."""
         if not self.norm_layers.is_recording:
             return None
-        per_worker = self.workers.gather(self.norm_layers.stop())
+        per_worker = self.workers.gather_array(self.norm_layers.stop())
         if any(len(sums) == 0 for sums in per_worker):
             return None
         return noise_of_sums(
@@ -209,7 +209,7 @@ class GradientOfBatch:
         scale = num_targets / (self.workers.world_size * max(own_targets, 1))
         scale /= self.loss_scale.value
         own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
-        return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather(own)]
+        return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather_array(own)]
 
     def _group_by_group(
         self, groups: Sequence[Sequence[Indices]], num_targets: int

@@ -362,7 +362,7 @@ class _Run:
         store = self.supervision.checkpoints
         if store is None:
             return
-        per_worker = self.workers.gather(self.progress.own_numbers(self.workers.device))
+        per_worker = self.workers.gather_array(self.progress.own_numbers(self.workers.device))
         together = self.workers.agree(uuid.uuid4().hex)
         rank, in_parts = self.workers.rank, self._saves_in_parts
         if rank > 0 and not in_parts:
@@ -566,7 +566,7 @@ class _Run:
         own = peak_memory_bytes(self.workers.device)
         if own is None:
             return None
-        return float(np.max(self.workers.gather(np.array([own], dtype=np.float64))))
+        return max(self.workers.gather(float(own)))
 
     def _nothing_since(self) -> SinceMeasured:
         return SinceMeasured(torch.zeros((), device=self.workers.device))

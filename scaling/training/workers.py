@@ -1,14 +1,15 @@
 """This process among the workers of one trial, and what they tell each other."""
 
 import gc
+import json
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,32 @@ class Workers:
         """The values that the first worker has."""
         return self.sum(*(values if self.rank == 0 else (0.0,) * len(values)))
 
-    def gather(self, values: T) -> list[T]:
-        """Every worker's array (or other plain value), by rank; lengths may differ."""
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, by rank, as JSON: what a peer sends can say something, not do it.
+
+        Args:
+            value: None, a truth value, number or text, or lists and dicts of these.
+        """
+        if self.world_size == 1:
+            return [value]
+        text = np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+        return [json.loads(each.tobytes()) for each in self.gather_array(text)]
+
+    def gather_array(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        """Every worker's numbers [n], by rank; of one type, their counts may differ."""
         if self.world_size == 1:
             return [values]
-        gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, values, group=self.group)
-        return gathered
+        own = torch.from_numpy(values.copy())
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(own)]), group=self.group)
+        longest = max(int(size) for size in sizes)
+        parts = [own.new_zeros(longest) for _ in sizes]
+        dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]), self.group)
+        return [part[: int(size)].numpy() for part, size in zip(parts, sizes, strict=True)]
 
     def agree(self, text: str) -> str:
         """The first worker's text."""
-        if self.world_size == 1:
-            return text
-        texts = [text]
-        dist.broadcast_object_list(texts, src=0, group=self.group)
-        return texts[0]
+        return self.gather(text if self.rank == 0 else "")[0]
 
     def first(self, world_size: int) -> "Workers":
         """The first so many of these workers as a group of their own; called by its members."""

@@ -1,10 +1,11 @@
 """Splits hold out whole texts, the same ones whatever the order or the rest of the data."""
 
 import random
+from collections import Counter
 
 import pytest
 
-from scaling.spec import DataSpec
+from scaling.spec import DataSpec, RareClasses
 from scaling.tasks.sources import DataError, Row
 from scaling.tasks.splits import split_rows
 
@@ -81,3 +82,120 @@ def test_asking_for_more_than_there_is(data: DataSpec, path: str) -> None:
 def test_nothing_left_to_train_on() -> None:
     with pytest.raises(DataError, match="no rows are left"):
         split_rows({"train": rows(1)}, SOURCE)
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+
+def labelled(**counts: int) -> list[Row]:
+    """Rows of classes with so many texts each."""
+    return [Row(f"{name} {i}", label=name) for name, count in counts.items() for i in range(count)]
+
+
+def labels(split: tuple[Row, ...]) -> Counter[str | None]:
+    return Counter(row.label for row in split)
+
+
+def test_held_out_splits_have_the_class_shares_of_the_whole() -> None:
+    counts = {"a": 700, "b": 250, "c": 50}
+    data = DataSpec(source="hub:any", num_validation=100, num_test=60, num_train=200)
+    split = split_rows({"train": labelled(**counts)}, data)
+    assert labels(split.rows["validation"]) == {"a": 70, "b": 25, "c": 5}
+    assert labels(split.rows["test"]) == {"a": 42, "b": 15, "c": 3}
+    assert labels(split.rows["train"]) == {"a": 140, "b": 50, "c": 10}
+    default = split_rows({"train": labelled(**counts)}, SOURCE)
+    assert labels(default.rows["train"]) == {"a": 560, "b": 200, "c": 40}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_are_within_one_of_the_whole_whatever_the_counts(seed: int) -> None:
+    rng = random.Random(seed)
+    counts = {f"class{i}": rng.randint(1, 60) for i in range(12)}
+    size = rng.randint(5, 60)
+    data = DataSpec(source="hub:any", num_validation=size, num_test=size)
+    split = split_rows({"train": labelled(**counts)}, data)
+    total = sum(counts.values())
+    for part in (split.rows["validation"], split.rows["test"]):
+        assert len(part) == size
+        for name, count in counts.items():
+            assert abs(labels(part)[name] - size * count / total) <= 1
+    assert labels(split.rows["train"]).keys() == counts.keys()
+
+
+def test_the_order_inside_a_split_does_not_go_by_class() -> None:
+    split = split_rows({"train": labelled(a=500, b=500)}, SOURCE)
+    first = labels(split.rows["validation"][:50])
+    assert 10 < first["a"] < 40
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rare_class_stays_in_train_alone(count: int) -> None:
+    rows = labelled(a=60, b=60) + [Row(f"rare {i}", label="rare") for i in range(count)]
+    for data in (SOURCE, DataSpec(source="hub:any", num_train=20, num_validation=30, num_test=30)):
+        split = split_rows({"train": rows}, data)
+        assert labels(split.rows["train"])["rare"] >= 1
+        held = labels(split.rows["validation"]) + labels(split.rows["test"])
+        assert held["rare"] <= count - 1
+    dropped = split_rows({"train": rows}, DataSpec(source="hub:any", rare_classes="drop"))
+    assert all("rare" not in labels(part) for part in dropped.rows.values())
+    assert "rare" in dropped.notes[0]
+    with pytest.raises(DataError, match=rf"fewer texts .* \(3\): rare \({count}\)") as raised:
+        split_rows({"train": rows}, DataSpec(source="hub:any", rare_classes="error"))
+    assert raised.value.path == "workload.data.rare_classes"
+
+
+def test_a_class_that_a_given_split_alone_has_is_kept_dropped_or_refused() -> None:
+    given = {"train": labelled(a=50, b=50), "validation": [*labelled(c=3), Row("x", label="a")]}
+
+    def split(policy: RareClasses) -> tuple[Row, ...]:
+        data = DataSpec(source="hub:any", rare_classes=policy)
+        return split_rows(given, data).rows["validation"]
+
+    assert labels(split("keep")) == {"a": 1, "c": 3}
+    assert labels(split("drop")) == {"a": 1}
+    with pytest.raises(DataError, match=r"the validation data have classes .* lack: c \(3\)"):
+        split("error")
+
+
+def test_given_splits_are_never_mixed() -> None:
+    given = {
+        "train": [*rows(60), Row("twice", label="0")], "validation": [Row("twice", label="0")],
+        "test": [Row(f"test{i}", label="odd") for i in range(3)],
+    }  # fmt: skip
+    split = split_rows(given, SOURCE)
+    for name, part in split.rows.items():
+        assert set(part) <= set(given[name])
+    assert "twice" not in keys(split.rows["train"])
+    assert split.num_dropped == 1
+    assert split.notes[0].startswith("1 row was left out since its text is also in another split")
+
+
+def test_a_text_whose_tag_train_lacks_moves_there() -> None:
+    tagged = [Row(f"word{i} end", tags=("X", f"rare{i}" if i % 7 == 0 else "Y")) for i in range(90)]
+    split = split_rows({"train": tagged}, SOURCE)
+    trained = {tag for row in split.rows["train"] for tag in row.tags}
+    assert {tag for part in split.rows.values() for row in part for tag in row.tags} == trained
+    assert sum(map(len, split.rows.values())) == 90
+
+
+# --- books --------------------------------------------------------------------------------------
+
+
+def lines(count: int) -> list[Row]:
+    return [Row(f"line {i % 40}\n", ends_document=i == count - 1) for i in range(count)]
+
+
+def test_lines_of_a_book_stay_in_order_and_each_split_is_a_part() -> None:
+    book = lines(100)
+    split = split_rows({"train": book}, SOURCE)
+    parts = [split.rows[name] for name in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [80, 10, 10]
+    assert [row for part in parts for row in part] == book
+    assert "20 lines of the held-out data also stand in the training data" in split.notes[1]
+    data = DataSpec(source="hub:any", num_train=30, num_validation=20)
+    few = split_rows({"train": book, "test": lines(5)}, data)
+    assert few.rows["train"] == tuple(book[:30])
+    assert few.rows["validation"] == tuple(book[80:])
+    assert few.rows["test"] == tuple(lines(5))
+    with pytest.raises(DataError, match="100 lines are asked for and 90 are left"):
+        split_rows({"train": book}, DataSpec(source="hub:any", num_validation=100))

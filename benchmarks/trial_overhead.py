@@ -133,7 +133,7 @@ def _pool(num_trials: int) -> list[float]:
         checkpoints = str(Path("checkpoints").absolute())
         storage = Path("train").absolute()
         with WorkerPool(
-            spec, sizes=(NUM_WORKERS,), storage=storage, checkpoints=checkpoints
+            spec, sizes=(NUM_WORKERS,), storage=storage, checkpoints=checkpoints, content={}
         ) as pool:
             pool.wait_until_ready()
             configs = [

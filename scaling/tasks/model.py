@@ -160,8 +160,10 @@ def model_config(
             raise DataError(
                 f"workload.model.config.{option}", f"{architecture} has no such option{hint}"
             )
+    # By the names that options have, so that one given is not overruled under its other name.
+    options = {config_class.attribute_map.get(name, name): value for name, value in sizes.items()}
     with library_errors("workload.model.config", f"{architecture} refuses its options"):
-        return config_class(**sizes | spec.config)
+        return config_class(**options | spec.config)
 
 
 def _require_head(

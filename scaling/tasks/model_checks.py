@@ -33,7 +33,7 @@ SMALL = 0.1
 NUM_SEARCHED = 1000
 """Training examples among which the shortest and the longest are looked for."""
 RESERVED = 2
-"""Most positions that an architecture keeps for itself: RoBERTa and its kin."""
+"""Most positions that an architecture keeps for itself, as RoBERTa and its kin do."""
 MAX_TRIED_LENGTH = 4096
 
 _OF_TOKENS = {
@@ -76,12 +76,14 @@ def require_model(
     batches = _Batches(task, seed)
     cannot_read = f"{name}{_odd_heads(workload.model)} cannot read the training data"
     with library_errors("workload.model", cannot_read), torch.no_grad():
-        task.loss_sum(model, batches.together)  # as in training, with dropout
+        logits = _Logits(task, model)
+        _require_room(logits, batches, model, workload.data.max_length)
+        loss = float(task.loss_sum(model, batches.together))  # as in training, with dropout
+        if not math.isfinite(loss):
+            raise DataError("workload.model", f"{name}'s loss is {loss} before the first step")
         model.eval()
         if isinstance(task, WritingTask) and task.num_written:
             task.write(model, slice(0, 1), torch.device("cpu"))
-        logits = _Logits(task, model)
-        _require_room(logits, batches, model, workload.data.max_length)
         _widen(model, seed)
         _require_order(logits, batches, task, name, path)
         if _padding_leak(logits, batches):
@@ -303,24 +305,33 @@ def _packing_leak(logits: _Logits, batches: _Batches) -> bool:
 def _require_room(logits: _Logits, batches: _Batches, model: nn.Module, max_length: int) -> None:
     """Check an example of `max_length` tokens where that is all the positions, or nearly.
 
-    Some architectures reserve two of them.
+    Some architectures reserve one or two of them.
     """
     positions = _positions(model)
     if positions is None or not positions - RESERVED < max_length <= MAX_TRIED_LENGTH:
         return
-    longest = batches.longest
-    batch = dict(longest)
-    for name in _OF_TOKENS & longest.keys():
-        if longest[name].dim() == 2:
-            copies = math.ceil(max_length / longest[name].shape[1])
-            batch[name] = longest[name].repeat(1, copies)[:, :max_length]
+    lengths = range(max_length, max_length - RESERVED - 1, -1)
+    longest = next((n for n in lengths if _has_room(logits, batches.longest, n)), max_length)
+    if longest == max_length:
+        return  # or it cannot read shorter ones either, for a reason of its own
+    raise DataError(
+        "workload.data.max_length",
+        f"{max_length} is more than the model can read: of its {positions} positions it reserves "
+        f"some; allowed: at most {longest}",
+    )
+
+
+def _has_room(logits: _Logits, batch: Batch, length: int) -> bool:
+    """Whether the model reads an example that is repeated up to this length."""
+    tiled = dict(batch)
+    for name in _OF_TOKENS & batch.keys():
+        if batch[name].dim() == 2:
+            copies = math.ceil(length / batch[name].shape[1])
+            tiled[name] = batch[name].repeat(1, copies)[:, :length]
     if "position_ids" in batch:
-        batch["position_ids"] = torch.arange(max_length)[None]
+        tiled["position_ids"] = torch.arange(length)[None]
     try:
-        logits(batch)
-    except IndexError as error:
-        raise DataError(
-            "workload.data.max_length",
-            f"{max_length} is more than the model can read: of its {positions} positions it "
-            f"reserves some; allowed: at most {positions - RESERVED}",
-        ) from error
+        logits(tiled)
+    except (IndexError, RuntimeError):
+        return False
+    return True

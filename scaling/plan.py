@@ -13,6 +13,7 @@ from rich.text import Text
 from scaling.issues import shown
 from scaling.measures.memory import moments_of
 from scaling.range_extension import most_extension_trials
+from scaling.size_checks import num_cells
 from scaling.space import (
     Cell,
     Facts,
@@ -237,7 +238,9 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
             _epochs(examples, facts.num_train),
         )
     console.print(table)
-    if more := sum(1 for _ in rows):
+    is_searched = spec.nuisance.global_batch_size is not None
+    more = num_cells(spec) * (len(spec.batch_sizes()) if is_searched else 1) - _MAX_ROWS
+    if more > 0:
         _print(console, f"  … and {more:,} rows more")
 
 

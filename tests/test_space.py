@@ -10,6 +10,7 @@ from scaling.batching import BatchRamp
 from scaling.records import TrialRecord
 from scaling.space import (
     Facts,
+    cell_seed,
     cells,
     design,
     hyperparameters,
@@ -269,3 +270,9 @@ def test_a_cell_without_any_finite_trial_has_no_replicates() -> None:
     spec = study(confirm={"num_seeds": 2})
     trials, _ = planned_replicates(spec, best_records(spec)[:1], DATA)
     assert {trial.cell["global_batch_size"] for trial in trials} == {16}
+
+
+def test_a_cells_seed_goes_by_its_place_in_the_study() -> None:
+    spec = study(scientific={"global_batch_size": [16, 64, 256], "weight_decay": [0.0, 0.1]})
+    for place, cell in enumerate(cells(spec)):
+        assert cell_seed(spec, cell) == (spec.seed * 10_007 + place) % 2**32

@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a batch that grows larger than the data": (
         ["fixed.batch_ramp_every_examples=400", "scientific.global_batch_size=[8, 128]",
          "budget.examples=2000"],
-        "fixed.batch_ramp_every_examples: a step of 512 examples would repeat",
+        "fixed.batch_ramp_every_examples: a step of 1024 examples would repeat",
     ),
     "a branch with a batch larger than the data": (
         ["branch={base_batch_size: 8, at_examples: [80], window_examples: 512, "

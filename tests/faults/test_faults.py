@@ -122,7 +122,8 @@ def test_memory_runs_out(tmp_path: Path) -> None:
     # How a batch is cut changes which units dropout leaves out, so there is none. The model is deep
     # enough for the thousand tokens that a CPU takes at once not to fit.
     deep = {"hidden_size": 64, "num_hidden_layers": 24}
-    workload = STUDY["workload"] | {"model": TINY_BERT | deep}
+    data = STUDY["workload"]["data"] | {"num_train": 1100}
+    workload = STUDY["workload"] | {"model": TINY_BERT | deep, "data": data}
     changes = {
         "workload": workload,
         "scientific": {"global_batch_size": [8, 1024]},

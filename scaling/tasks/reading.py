@@ -118,10 +118,10 @@ def _numbered(numbers: Sequence[int]) -> str:
 def _tables(workload: TextWorkload, notes: list[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
     """The tables of each split; adds to `notes`."""
     data = workload.data
-    if data.files is None:
-        yield from _hub_tables(data)
-        return
     columns = [str(getattr(data, name)) for name in fields_read(workload)]
+    if data.files is None:
+        yield from _hub_tables(data, columns)
+        return
     bytes_left = MAX_BYTES
     for split in SPLITS:
         if getattr(data.files, split) is None:
@@ -134,13 +134,18 @@ def _tables(workload: TextWorkload, notes: list[str]) -> Iterator[tuple[Split, S
         yield split, tables
 
 
-def _hub_tables(data: DataSpec) -> Iterator[tuple[Split, Sequence[Table]]]:
-    from datasets import load_dataset
+def _hub_tables(data: DataSpec, columns: Sequence[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
+    from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
+    from datasets.packaged_modules.csv.csv import CsvConfig
 
     name = (data.source or "").partition(":")[2]
+    options: dict[str, Any] = {}
     try:
-        loaded: Any = load_dataset(name, data.subset)
+        if isinstance(load_dataset_builder(name, data.subset).config, CsvConfig):
+            # Cells stay the text they are.
+            options = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
+        loaded: Any = load_dataset(name, data.subset, **options)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # Runtime: a script
         raise DataError(
             "workload.data.source", f"cannot load {name}: {first_line(error)}"

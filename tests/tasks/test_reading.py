@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling.spec import TextWorkload, Workload
+from scaling.spec import TextClassification, TextWorkload, Workload
 from scaling.tasks import files as files_module
 from scaling.tasks.reading import ReadRows, read_rows
 from scaling.tasks.sources import DataError
@@ -126,6 +126,16 @@ def test_labels_lose_their_blanks_and_that_is_said(tmp_path: Path) -> None:
     found = read(tmp_path / "rows.csv", "text,label\n a ,neutral\nb,neutral \nc,\tneutral\n")
     assert pairs(found) == [(" a ", "neutral"), ("b", "neutral"), ("c", "neutral")]
     assert found.notes == ("2 labels had blanks around them, which were removed.",)
+
+
+def test_a_csv_in_a_hub_data_set_is_text_too(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\nNA,001\nnull,2\n", encoding="utf-8")
+    given = {"task": CLASSIFICATION, "model": TINY_BERT, "data": {"source": f"hub:{tmp_path}"}}
+    found = read_rows(TextClassification.model_validate(given))
+    assert pairs(found) == [("NA", "001"), ("null", "2")]
+    (tmp_path / "train.csv").write_text("text,label\nNA,001\nb,\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 2 of the train data has no label"):
+        read_rows(TextClassification.model_validate(given))
 
 
 # --- what is missing -----------------------------------------------------------------------------

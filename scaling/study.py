@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +34,16 @@ CLOSE_SECONDS, INTERRUPTED_CLOSE_SECONDS = 120.0, 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_output(), interruptible():
-        options = _parser().parse_args(arguments)
         try:
-            return _main(options)
+            return _main(_parser().parse_args(words))
         except KeyboardInterrupt as interrupt:
-            kept = f"what has ended is kept. To go on: {_command(options)} --resume"
-            print("\ninterrupted" if options.plan else f"\ninterrupted; {kept}", flush=True)
+            again = shlex.join(["python", "-m", "scaling.study", *words])
+            if "--resume" not in words:
+                again += " --resume"
+            kept = f"; what has ended is kept. To go on: {again}"
+            print(f"\ninterrupted{'' if '--plan' in words else kept}", flush=True)
             return interrupted_status(interrupt)
 
 
@@ -223,6 +225,8 @@ def _train(
     environment: dict[str, Any],
 ) -> "tuple[StudyTracker, StudyRecord]":
     """Run the study's trials; returns the tracker that they were written with, and the study."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from scaling.progress import ProgressView

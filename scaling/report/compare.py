@@ -13,7 +13,14 @@ from scaling.report import content
 from scaling.report.compare_charts import compare_figures
 from scaling.report.compare_sides import differing_fields, read_side, setup_of
 from scaling.report.content import Table
-from scaling.report.page_files import asset, script_json, template, write_figures, write_whole
+from scaling.report.page_files import (
+    asset,
+    script_json,
+    template,
+    write_figures,
+    write_file,
+    written_together,
+)
 
 _METHODS = {
     "paired": "paired by seed",
@@ -71,10 +78,15 @@ def write_comparison(
         "bundle": asset("vega_bundle.js"),
         "script": asset("page.js"),
     }  # fmt: skip
-    write_figures(folder / "figures", drawn)
-    write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    write_whole(folder / "report.md", template("compare.md", autoescape=False).render(view))
-    write_whole(folder / "report.html", template("compare.html", autoescape=True).render(view))
+    with written_together(folder) as unfinished:
+        write_figures(unfinished / "figures", drawn)
+        write_file(
+            unfinished / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        )
+        write_file(unfinished / "report.md", template("compare.md", autoescape=False).render(view))
+        write_file(
+            unfinished / "report.html", template("compare.html", autoescape=True).render(view)
+        )
     return folder, summary
 
 

@@ -17,7 +17,14 @@ from scaling.report import content
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures
 from scaling.report.importance import Importance, importance_of
-from scaling.report.page_files import asset, script_json, template, write_figures, write_whole
+from scaling.report.page_files import (
+    asset,
+    script_json,
+    template,
+    write_figures,
+    write_file,
+    written_together,
+)
 from scaling.report.sections import sections
 from scaling.report.trials_table import trials_parquet
 
@@ -47,11 +54,16 @@ def write_sweep_report(
     summary = summarize(findings)
     drawn = figures(findings, setting.urls or {}, importance)
     view = _view(findings, summary, drawn, setting)
-    write_figures(output / "figures", drawn)
-    write_whole(output / "trials.parquet", trials_parquet(sweep.rows))
-    write_whole(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    write_whole(output / "report.md", template("template.md", autoescape=False).render(view))
-    write_whole(output / "report.html", template("template.html", autoescape=True).render(view))
+    with written_together(output) as unfinished:
+        write_figures(unfinished / "figures", drawn)
+        write_file(unfinished / "trials.parquet", trials_parquet(sweep.rows))
+        write_file(
+            unfinished / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        )
+        write_file(unfinished / "report.md", template("template.md", autoescape=False).render(view))
+        write_file(
+            unfinished / "report.html", template("template.html", autoescape=True).render(view)
+        )
     return summary
 
 

@@ -1,9 +1,11 @@
 """What every page is made with: templates, assets, figures' files, and files written whole."""
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 from markupsafe import Markup
@@ -41,23 +43,45 @@ def script_json(value: object) -> str:
     return text.replace("<", "\\u003c")
 
 
+@contextmanager
+def written_together(output: Path) -> Iterator[Path]:
+    """A folder to write a report in, whose files take their places in `output` at the end.
+
+    Where that is not reached, `output` is as it was. Figures of an earlier report that are absent
+    now go.
+    """
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".unfinished-", dir=output) as name:
+            folder = Path(name)
+            yield folder
+            written = [path for path in folder.rglob("*") if path.is_file()]
+            kept = {output / path.relative_to(folder) for path in written}
+            for path in written:
+                place = output / path.relative_to(folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+            for old in (*output.glob("figures/*.svg"), *output.glob("figures/*.png")):
+                if old not in kept:
+                    old.unlink()
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                output.rmdir()
+        raise
+
+
 def write_figures(folder: Path, drawn: list[Figure]) -> None:
-    """Every figure as SVG and PNG; those of an earlier report that are absent now go."""
-    kept: set[str] = set()
+    """Every figure as SVG and PNG."""
     for figure in drawn:
         if figure.spec is not None:
             svg = figure.svg()
-            write_whole(folder / f"{figure.name}.svg", svg)
-            write_whole(folder / f"{figure.name}.png", png(svg))
-            kept |= {f"{figure.name}.svg", f"{figure.name}.png"}
-    for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
-        if old.name not in kept:
-            old.unlink()
+            write_file(folder / f"{figure.name}.svg", svg)
+            write_file(folder / f"{figure.name}.png", png(svg))
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, and the folder that it is in where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    unfinished.replace(path)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)

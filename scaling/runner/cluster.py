@@ -4,9 +4,11 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ _DRIVER_ENVIRONMENT = {
 START_ATTEMPTS = 3
 START_SECONDS = 40.0  # of a machine that does nothing else
 STOP_SECONDS = 30.0
+GIVE_UP_SECONDS = 3.0
 
 
 class ClusterError(RuntimeError):
@@ -51,9 +54,9 @@ class ClusterError(RuntimeError):
 
 
 class Patience:
-    """A time limit that a busy machine stretches: by its load for each CPU.
+    """A time limit that a busy machine stretches: by its load for each CPU, three times at most.
 
-    What takes ten seconds on a machine of its own takes a minute where six others share it, and
+    What takes ten seconds on a machine of its own takes half a minute where others share it, and
     is no hang.
     """
 
@@ -65,7 +68,7 @@ class Patience:
         """Whether the time is up; to be asked every few seconds at least."""
         before, self._seen = self._seen, time.monotonic()
         busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-        self._left -= (self._seen - before) / max(1.0, busy)
+        self._left -= (self._seen - before) / min(max(1.0, busy), 3.0)
         return self._left <= 0
 
 
@@ -78,6 +81,7 @@ class _Connection:
 
     def __init__(self, address: str | None, session: PrivateSession | None) -> None:
         self._address, self._session = address, session
+        self.is_started_here = session is not None
         self._answered, self._leave = threading.Event(), threading.Event()
         self._is_given_up = False
         self.error: Exception | None = None
@@ -96,7 +100,9 @@ class _Connection:
     def close(self) -> None:
         """Leave the cluster, and end what was started here."""
         self._leave.set()
-        patience = Patience(STOP_SECONDS)
+        if not self._answered.is_set():
+            self.give_up()
+        patience = Patience(STOP_SECONDS if self._answered.is_set() else GIVE_UP_SECONDS)
         while self._thread.is_alive() and not patience.is_over:
             self._thread.join(0.5)
         if self._thread.is_alive():
@@ -163,14 +169,15 @@ def connect(address: str | None, log_file: Path) -> None:
         protect_token()
     else:
         os.environ.update(session.variables)
-    _connection = _Connection(address, session)
-    patience = Patience(START_SECONDS)
-    while not _connection.answers_within(0.2):
-        if patience.is_over:
-            _connection.give_up()
-            raise StartError(_too_late(address))
+    with _error_output_in(log_file):
+        _connection = _Connection(address, session)
+        patience = Patience(START_SECONDS)
+        while not _connection.answers_within(0.2):
+            if patience.is_over:
+                _connection.give_up()
+                raise StartError(_too_late(address))
     error = _connection.error
-    if isinstance(error, ConnectionError | ValueError) and not starts_here(address):
+    if isinstance(error, ConnectionError | ValueError) and not _connection.is_started_here:
         where = address or os.environ["RAY_ADDRESS"]
         raise StartError(f"cannot reach a Ray cluster at {where}: {first_line(error)}") from error
     if error is not None:
@@ -185,6 +192,11 @@ def _keep_secrets_out_of_runtime_environments() -> None:
     """
     keys = {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     ENV_VARS_TO_PROPAGATE.difference_update(keys)
+
+
+def is_started_here() -> bool:
+    """Whether the cluster that this process is connected to was started by it."""
+    return _connection is not None and _connection.is_started_here
 
 
 def disconnect() -> None:
@@ -227,6 +239,30 @@ def _shut_down() -> None:
         ray.shutdown()
     finally:
         gc.enable()
+
+
+@contextmanager
+def _error_output_in(log_file: Path) -> Iterator[None]:
+    """What is written to standard error goes to a file, also by Ray's code in C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with log_file.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def has_workers_here() -> bool:
+    """Whether some process on this machine that this one has started is a worker of a group."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
+                return True
+    return False
 
 
 def _log_to_file(log_file: Path) -> None:

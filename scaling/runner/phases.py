@@ -13,9 +13,10 @@ from scaling.branching import planned_branches
 from scaling.range_extension import Edge, planned_extension
 from scaling.records import Phase, StudyRecord, best_trial
 from scaling.runner.broker import Job
-from scaling.runner.cluster import ClusterError, num_workers_that_fit
+from scaling.runner.cluster import num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.ledger import Ledger, Observer, by_cell
+from scaling.runner.preflight import StartError
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
 from scaling.runner.scheduler import LedgerScheduler
@@ -83,7 +84,8 @@ class StudyRun:
         """Run what is not done yet, and return all trials.
 
         Raises:
-            ClusterError: If the cluster cannot run one trial, or loses its worker groups.
+            StartError: If the cluster cannot run one trial.
+            ClusterError: If it loses its worker groups.
             OSError: If the study's state cannot be written.
         """
         ledger = Ledger(self.state.folder, [*self.observers, self.view])
@@ -293,7 +295,7 @@ class _Executor:
                 num_workers=num_workers, max_slots=resources.max_slots,
             ).sizes  # fmt: skip
         except ValueError as error:
-            raise ClusterError(
+            raise StartError(
                 f"the cluster is smaller than the one that this study was started on: {error}; "
                 "resume it on one as large"
             ) from error

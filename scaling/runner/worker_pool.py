@@ -22,8 +22,15 @@ import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
 from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
-from scaling.runner.cluster import ClusterError, worker_resources
+from scaling.runner.cluster import (
+    ClusterError,
+    Patience,
+    has_workers_here,
+    is_started_here,
+    worker_resources,
+)
 from scaling.runner.own_ray import restore_umask
+from scaling.runner.preflight import StartError
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec import Resources, StudySpec
@@ -34,7 +41,9 @@ from scaling.training.shared_sum import WorkerGoneError
 from scaling.training.workers import Workers, exempt_loaded, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
+WORKERS_START_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 30.0
+BROKER_SECONDS = 10.0
 MAX_GROUP_RESTARTS = 10
 RESTART_SECONDS = 1.0
 
@@ -93,7 +102,7 @@ class WorkerPool:
         self._is_closing = True
         # A cluster that is gone must not hide why the study ends.
         with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self._broker.close.remote())
+            ray.get(self._broker.close.remote(), timeout=BROKER_SECONDS)
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -104,17 +113,29 @@ class WorkerPool:
         """Wait for every group; returns what each computes on.
 
         Raises:
-            ClusterError: If a group ends, or is not ready after START_TIMEOUT_SECONDS.
+            StartError: If no worker starts on this machine within WORKERS_START_SECONDS, or not
+                all groups are ready after START_TIMEOUT_SECONDS.
+            ClusterError: If a group ends.
         """
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
+        seems_hung, is_late = Patience(WORKERS_START_SECONDS), Patience(START_TIMEOUT_SECONDS)
+        has_started = not is_started_here()
+        while not is_late.is_over:
             self.check()
-            with contextlib.suppress(ray.exceptions.RayActorError):  # it is started again
-                devices: list[str] = ray.get(self._broker.devices.remote())
+            # Where no process can be started, the broker does not answer either; one that was
+            # killed is started again.
+            with contextlib.suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+                devices: list[str] = ray.get(self._broker.devices.remote(), timeout=1.0)
                 if len(devices) == len(self._sizes):
                     return devices
+            has_started = has_started or has_workers_here()
+            if not has_started and seems_hung.is_over:
+                self._threads.clear()  # they wait for what does not come
+                raise StartError(
+                    f"Ray started no worker on this machine within {WORKERS_START_SECONDS:.0f} s"
+                )
             time.sleep(0.1)
-        raise ClusterError(
+        self._threads.clear()
+        raise StartError(
             f"not all worker groups were ready after {START_TIMEOUT_SECONDS:.0f} seconds; "
             "is the cluster busy with other jobs?"
         )

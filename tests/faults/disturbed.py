@@ -84,6 +84,10 @@ class Running:
         """Ctrl-C as a terminal sends it: to all processes of the group."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def send(self, number: int) -> None:
+        """A signal to the driver alone, as `kill` sends it."""
+        self._process.send_signal(number)
+
     def end(self, seconds: float = 600) -> int:
         """Wait for its end, and for that of all it started; returns the status."""
         status = self._process.wait(seconds)

@@ -161,7 +161,7 @@ class WorkerPool:
         Ray Train starts a group anew whose workers die. Where its controller dies, with all that
         it had started, another one begins.
         """
-        error: BaseException | None = None
+        error: BaseException = RuntimeError("its workers left the pool")
         for number in range(MAX_GROUP_RESTARTS + 1):
             try:
                 self._trainer(slot, size, number).fit()
@@ -179,7 +179,7 @@ class WorkerPool:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.get(self._broker.group_lost.remote(slot))
             time.sleep(RESTART_SECONDS)
-        if self._is_closing or error is None:
+        if self._is_closing:
             return
         self._errors[slot] = error
         with contextlib.suppress(ray.exceptions.RayError):

@@ -117,6 +117,7 @@ class Broker:
         self._changed = asyncio.Condition()
         self._closed = False
         self._refusal: str | None = None
+        self._reserved: dict[str, Any] = {}
 
     # --- asked by the ranks of a worker group
 
@@ -139,6 +140,10 @@ class Broker:
         known.ready.add(rank)
         self._hand_out()
         await self._notify()
+
+    async def reserved(self, slot: str, placement_group: Any) -> None:
+        """What Ray keeps for a slot's workers; None where that is not known."""
+        self._reserved[slot] = placement_group
 
     async def refuse(self, reason: str) -> None:
         """A rank cannot train for this study: it ends, saying why."""
@@ -377,14 +382,18 @@ class Broker:
         """Why a rank cannot train for this study."""
         return self._refusal
 
-    async def group_lost(self, slot: str) -> None:
+    async def group_lost(self, slot: str) -> Any:
         """A slot's group is gone by no fault of its job, and another one will come.
 
         The job is the first that a free group gets, and goes on from its checkpoint.
+
+        Returns:
+            What was reserved for the group, which may be so still; None where that is not known.
         """
+        placement_group = self._reserved.pop(slot, None)
         state = self._slots.get(slot)
         if state is None:
-            return
+            return placement_group
         running, state.running = state.running, None
         state.ready, state.incarnation = set(), ""
         if running is not None and not running.ended:
@@ -400,6 +409,7 @@ class Broker:
                 self._waiting.insert(0, running)
         self._hand_out()
         await self._notify()
+        return placement_group
 
     async def slot_ended(self, slot: str, error: str) -> None:
         """A slot will not come back: its job fails; jobs that no other slot fits fail too."""

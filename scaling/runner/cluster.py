@@ -140,6 +140,7 @@ class _Connection:
         with private_files() as umask:
             variables = _WORKER_ENVIRONMENT | self._session.variables | {UMASK: umask}
             ray.init(
+                address="local",
                 _temp_dir=str(self._session.ray_folder),
                 runtime_env={"env_vars": variables},
                 **options,

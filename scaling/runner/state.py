@@ -291,7 +291,8 @@ def _require_same_content(known: Mapping[str, str], now: Mapping[str, str], show
     if known[DATA] != now[DATA]:
         raise StateError(
             f"the data of the study in {shown} have changed since it was started (SHA-256 "
-            f"{known[DATA][:12]}, now {now[DATA][:12]}); give the study another name"
+            f"{known[DATA][:12]}, now {now[DATA][:12]}); put back what was there, or give the "
+            "study another name"
         )
     changed = what_changed(known, now)
     if changed is not None:

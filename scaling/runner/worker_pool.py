@@ -20,6 +20,11 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    remove_placement_group,
+)
 
 from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
 from scaling.runner.cluster import (
@@ -184,7 +189,7 @@ class WorkerPool:
         Ray Train starts a group anew whose workers die. Where its controller dies, with all that
         it had started, another one begins.
         """
-        error: BaseException | None = None
+        error: BaseException = RuntimeError("its workers left the pool")
         for number in range(MAX_GROUP_RESTARTS + 1):
             try:
                 self._trainer(slot, size, number).fit()
@@ -200,9 +205,12 @@ class WorkerPool:
             if self._is_closing:
                 return
             with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self._broker.group_lost.remote(slot))
+                # Ray Train frees this with an actor of its own, which may be dead or slow.
+                reserved: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
+                if reserved is not None:
+                    remove_placement_group(reserved)
             time.sleep(RESTART_SECONDS)
-        if self._is_closing or error is None:
+        if self._is_closing:
             return
         self._errors[slot] = error
         with contextlib.suppress(ray.exceptions.RayError):
@@ -253,12 +261,13 @@ def enter_folder(folder: str) -> None:
 def serve_jobs(config: dict[str, Any]) -> None:
     """What each rank of a worker group runs, for as long as the study lasts."""
     enter_folder(config["working_folder"])
+    broker = ray.get_actor(config["broker"])
+    ray.get(broker.reserved.remote(config["slot"], get_current_placement_group()))
     spec = StudySpec.model_validate_json(config["spec"])
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
     task = prepare_task(spec.workload, spec.evaluation)
-    broker = ray.get_actor(config["broker"])
     server = _Server(
         config["slot"], broker, spec, task, workers, config["checkpoints"], config["content"]
     )

@@ -432,7 +432,7 @@ class _Run:
         own = self.progress.own_numbers(self.workers.device)
         state = self._state([own] * self.workers.world_size, "")
         if self.zero is None:
-            return state | {"optimizer": own_part(with_first_moments(self.optimizer))}
+            return state | {"optimizer": with_first_moments(self.optimizer)}
         alone = with_first_moments(build_optimizer(nn.Linear(1, 1), self.recipe))
         return state | {"zero": self.zero.state_after_first_step(alone["state"].get(0, {}))}
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from scaling.records import Recipe
-from scaling.training.sharding import by_kind
+from scaling.training.sharding import by_kind, own_part
 from scaling.training.update_rules import (
     Adafactor,
     Lamb,
@@ -83,7 +83,8 @@ def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """State of an optimizer that has taken no step, as its first step would shape it.
 
     A step along gradients of 0 at a rate of 0, which moves no weight; afterwards the optimizer is
-    as new. Called by all workers that hold parts of its weights.
+    as new. Called by all workers that hold parts of its weights; of those each has its own part.
+    The moments take no memory: each is a single 0 in the shape of the moment.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
@@ -94,9 +95,18 @@ def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     optimizer.zero_grad()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    state = optimizer.state_dict()
+    state = own_part(optimizer.state_dict())
     optimizer.state.clear()
-    return state
+    moments = {
+        number: {
+            name: torch.zeros((), dtype=value.dtype).expand(value.shape)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in of_weight.items()
+        }
+        for number, of_weight in state["state"].items()
+    }
+    return state | {"state": moments}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -59,5 +59,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    unfinished.write_bytes(
+        content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    )
     unfinished.replace(path)

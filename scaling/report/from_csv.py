@@ -183,13 +183,15 @@ def read_table(
     written = "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
         name=_stem(path),
-        question=f"What does the sweep in {path.name}{written} say about the batch size?",
+        question=printable(
+            f"What does the sweep in {path.name}{written} say about the batch size?"
+        ),
         rows=tuple(rows),
         cells=tuple(dict(cell) for cell in sorted(trials.cells, key=_cell_order)),
         has_target="steps_to_target" in names,
         target=trials.target,
         objective="validation_loss" if "validation_loss" in names else "steps_to_target",
-        loss_name=theirs.get("validation_loss", "validation_loss"),
+        loss_name=printable(theirs.get("validation_loss", "validation_loss")),
     )
     return SweepTable(sweep, (*trials.notes(), *repeated, *_meaning(names, dialect)))
 

@@ -41,7 +41,7 @@ def test_what_no_picture_can_hold_is_shown_as_its_code(option: str, tmp_path: Pa
     done = subprocess.run(
         [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-500:]
+    assert done.returncode == 0, done.stderr[:1500]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     if option == "--cell":
         assert len(summary["cells"]) == 2 * len(UNFIT)  # what differs still does
@@ -110,7 +110,7 @@ def test_parquet_of_any_type_is_read_or_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(TableError, match="rows 1 to"):
         read_table(parquet(tmp_path / "a.parquet", w=broken))
-    far = pa.array([2**62, 1], pa.timestamp("s"))
+    far = pa.array([2**62, 1], pa.timestamp("us"))
     with pytest.raises(TableError, match="rows 1 to"):
         read_table(parquet(tmp_path / "b.parquet", w=far))
     nested = read_table(parquet(tmp_path / "c.parquet", w=[{"a": [1]}, None]))
@@ -196,7 +196,7 @@ def test_a_million_rows_in_a_minute_and_four_gigabytes(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done, peak = report_of(path, tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr[-500:]
+    assert done.returncode == 0, done.stderr[:1500]
     assert peak < 4 << 30
     assert after.ru_utime - before.ru_utime < 90
     assert (tmp_path / "out" / "report.html").stat().st_size < 10 << 20

@@ -119,7 +119,7 @@ def _cell_result(
         num_trials=len(search),
         num_seeds=len(seeds) if confirm or len(seeds) > 1 else 0,
         num_censored=sum(row.censored for row in search + confirm) if sweep.has_target else 0,
-        num_diverged=sum(row.status == "diverged" for row in sweep.rows if row.cell == cell),
+        num_diverged=sweep.count_in(cell, "diverged"),
         source="confirm" if confirm else "search",
         best=tuned[0] if tuned else None,
         curve=curve,

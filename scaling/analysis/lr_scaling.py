@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.analysis.basin import Basins, Points, fit_basins
-from scaling.analysis.profile import Edge, crossings, minimum
+from scaling.analysis.profile import Array, Edge, crossings, minimum
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
 from scaling.analysis.uncertainty import Interval, SeedVariance, seed_variance, t_quantile
+
+_MOST_RATES = 1000
+"""Rates of a cell that the fit of its optimum goes through."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,17 @@ def loss_noise(rows: Sequence[TrialRow]) -> SeedVariance | None:
         None without a recipe that ran with two seeds, or where the search varied more than the
         rate: then losses at one rate differ by much more than seeds.
     """
-    searched = [row for row in rows if row.phase == "search"]
-    if {name for row in searched for name in row.choices} - {"peak_lr", "base_lr"}:
+    if {name for row in rows if row.phase == "search" for name in row.choices} - {
+        "peak_lr", "base_lr"
+    }:  # fmt: skip
         return None
     groups: dict[tuple[object, ...], dict[int, float]] = {}
     for row in rows:
+        if row.seed is None or row.validation_loss is None:
+            continue
         if row.phase in ("search", "confirm") and row.status == "done" and row.peak_lr:
             key = (row.phase, *sorted(row.cell.items()), row.peak_lr, row.global_batch_size)
-            if row.validation_loss is not None and row.seed is not None:
-                groups.setdefault(key, {})[row.seed] = row.validation_loss
+            groups.setdefault(key, {})[row.seed] = row.validation_loss
     return seed_variance(list(groups.values()))
 
 
@@ -127,14 +133,26 @@ def _logarithms(curve: LrCurve) -> Points:
     rates = [rate for rate, _ in curve.points]
     tried = rates + list(curve.diverged)
     beyond = [rate for rate in curve.diverged if rate > rates[-1]]
+    losses = np.array([loss for _, loss in curve.points])
+    kept = _lowest_of_neighbours(losses)
     return Points(
-        x=np.log(np.array(rates)),
-        y=np.array([loss for _, loss in curve.points]),
-        weight=np.array(curve.num_seeds, dtype=np.float64),
+        x=np.log(np.array(rates))[kept],
+        y=losses[kept],
+        weight=np.array(curve.num_seeds, dtype=np.float64)[kept],
         lowest=math.log(min(tried)),
         highest=math.log(max(tried)),
         cliff=math.log(min(beyond)) if beyond else math.inf,
     )
+
+
+def _lowest_of_neighbours(losses: Array) -> NDArray[np.intp]:
+    """The place of the lowest loss in each of at most _MOST_RATES equal groups of rising rates.
+
+    The fit costs as the square of the rates, and its optimum is no better known from more of
+    them than that: in equal groups each lowest is as much too low as any other.
+    """
+    groups = np.array_split(np.arange(len(losses)), min(len(losses), _MOST_RATES))
+    return np.array([group[np.argmin(losses[group])] for group in groups], dtype=np.intp)
 
 
 def _with_optimum(curve: LrCurve, basins: Basins, index: int) -> LrCurve:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
@@ -136,7 +137,28 @@ class Sweep:
 
     def rows_of(self, cell: Cell, phase: Phase) -> tuple[TrialRow, ...]:
         """The rows of one cell in one phase, in the order in which they were started."""
-        return tuple(row for row in self.rows if row.phase == phase and row.cell == cell)
+        found = (phases for known, phases in self._by_cell if known == cell)
+        return tuple(row for phases in found for row in phases.get(phase, ()))
+
+    def count_in(self, cell: Cell, status: Status) -> int:
+        """Rows of one cell that ended so, of all phases."""
+        found = (phases for known, phases in self._by_cell if known == cell)
+        return sum(row.status == status for phases in found for r in phases.values() for row in r)
+
+    @cached_property
+    def _by_cell(self) -> list[tuple[Cell, dict[Phase, list[TrialRow]]]]:
+        """The rows by cell and phase, found in one pass."""
+        groups: list[tuple[Cell, dict[Phase, list[TrialRow]]]] = []
+        places: dict[int, int] = {}  # of the cells of a large table, which its rows share
+        for row in self.rows:
+            place = places.get(id(row.cell))
+            if place is None:
+                same = (n for n, (known, _) in enumerate(groups) if known == row.cell)
+                place = places[id(row.cell)] = next(same, len(groups))
+                if place == len(groups):
+                    groups.append((row.cell, {}))
+            groups[place][1].setdefault(row.phase, []).append(row)
+        return groups
 
 
 def sweep_of(study: StudyRecord) -> Sweep:

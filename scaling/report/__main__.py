@@ -27,6 +27,7 @@ from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
+from scaling.report.printable import printable
 from scaling.spec import Limits
 
 _NEXT_RUN = (
@@ -120,7 +121,7 @@ def _from_csv(
     notes += [f"Only rows with {column} = {value}." for column, value in options.where]
     notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
     notes += table.notes
-    return output, write_sweep_report(sweep, output, Setting(notes=tuple(notes)))
+    return output, write_sweep_report(sweep, output, Setting(notes=tuple(map(printable, notes))))
 
 
 def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import altair as alt
 
+from scaling.report.printable import all_printable, printable
+
 Records = list[dict[str, Any]]
 AnyChart = alt.Chart | alt.LayerChart
 
@@ -196,13 +198,14 @@ def layers(*charts: AnyChart | None) -> alt.LayerChart:
 def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     """The Vega-Lite specification of a figure with its size, title and typography."""
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-    return chart.to_dict(validate=False) | {
-        "description": f"{title}; {subtitle}",
+    drawn: dict[str, Any] = chart.to_dict(validate=False)
+    return all_printable(drawn) | {
+        "description": printable(f"{title}; {subtitle}"),
         "width": WIDTH,
         "height": HEIGHT,
         "title": {
-            "text": title,
-            "subtitle": subtitle,
+            "text": printable(title),
+            "subtitle": printable(subtitle),
             "anchor": "start",
             "fontSize": 15,
             "subtitleFontSize": 12,

@@ -21,6 +21,9 @@ from scaling.report import target_tables
 _SCATTERED = 3.0
 """Variance of the optima over what the noise explains, from which on a reader is told."""
 
+_MOST_LISTED = 10_000
+"""Trials that the page lists."""
+
 _MLFLOW_UI = "http://127.0.0.1:5000/"  # where `mlflow ui` answers unless it is told otherwise
 
 
@@ -310,15 +313,20 @@ def joint_table(findings: Findings) -> Table | None:
 
 
 def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
-    """One row a trial, in the order in which they were started."""
-    rows = findings.sweep.rows
+    """One row a trial, in the order in which they were started; no more than a page can hold."""
+    rows = findings.sweep.rows[:_MOST_LISTED]
+    total = len(findings.sweep.rows)
+    which = f"{total:,} trials" if total == len(rows) else (
+        f"The first {len(rows):,} of {total:,} trials"
+    )  # fmt: skip
     columns = (
         "trial", "phase", "global_batch_size", "peak_lr", "rule", "seed", "status",
         "validation_loss", "train_loss", "steps_to_target",
     )  # fmt: skip
     return Table(
-        columns, tuple(map(_trial_words, rows)), tuple(urls.get(row.trial_id) for row in rows)
-    )
+        columns, tuple(map(_trial_words, rows)), tuple(urls.get(row.trial_id) for row in rows),
+        note=f"{which}; trials.parquet has all of them. A trial's name leads to its run.",
+    )  # fmt: skip
 
 
 def _trial_words(row: TrialRow) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Which figures a report has, what each says, and why one is absent."""
 
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from scaling.report.thinning import MOST_LINES, MOST_MARKS
 
 _VEGA_LITE = "6.4"
 _PNG_SCALE = 2
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class _Builder:
     def add(
         self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
     ) -> None:
+        name = self._free(name)
         if absent:
             self.made.append(Figure(name, title, absent=absent, section=self.section))
             return
@@ -103,6 +107,13 @@ class _Builder:
             spec = styled(draw(), title, self.subtitle)
         caption = caption.strip()
         self.made.append(Figure(name, title, self.subtitle, caption, spec, section=self.section))
+
+    def _free(self, name: str) -> str:
+        """A name that a file and an address can have, and no other figure has."""
+        plain = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
+        taken = {figure.name for figure in self.made}
+        numbered = (f"{plain}_{number}" for number in itertools.count(2))
+        return plain if plain not in taken else next(n for n in numbered if n not in taken)
 
 
 def _subtitle(findings: Findings) -> str:

@@ -183,13 +183,15 @@ def read_table(
     written = "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
         name=_stem(path),
-        question=f"What does the sweep in {path.name}{written} say about the batch size?",
+        question=printable(
+            f"What does the sweep in {path.name}{written} say about the batch size?"
+        ),
         rows=tuple(rows),
         cells=tuple(dict(cell) for cell in sorted(trials.cells, key=_cell_order)),
         has_target="steps_to_target" in names,
         target=trials.target,
         objective="validation_loss" if "validation_loss" in names else "steps_to_target",
-        loss_name=theirs.get("validation_loss", "validation_loss"),
+        loss_name=printable(theirs.get("validation_loss", "validation_loss")),
     )
     return SweepTable(sweep, (*trials.notes(), *repeated, *_meaning(names, dialect)))
 
@@ -256,21 +258,26 @@ class _Kept:
         seen: set[bytes] = set()
         run = self._text.header.index("run_id") if self._parents else 0
         for number, cells in self._text.body:
-            if not all(_equal(cells[place], value) for place, value in self._conditions):
+            if self._conditions and not self._meets_all(cells):
                 continue
             self.num_met += 1
             if self._parents and cells[run] in self._parents:
                 self.num_parents += 1
                 continue
             # of no two rows the same, in less memory than the rows
-            digest = blake2b("\0".join(cells).encode("utf-8", "surrogatepass"), digest_size=16)
-            if digest.digest() in seen:
+            written = "\0".join(cells).encode("utf-8", "surrogatepass")
+            digest = blake2b(written, digest_size=16).digest()
+            if digest in seen:
                 self.num_repeated += 1
                 continue
-            seen.add(digest.digest())
+            seen.add(digest)
             yield number, cells
 
+    def _meets_all(self, cells: Sequence[str]) -> bool:
+        return all(_equal(cells[place], value) for place, value in self._conditions)
+
     def notes(self) -> list[str]:
+        """What was left out."""
         notes: list[str] = []
         if self.num_parents:
             notes.append(f"Left out: {counted(self.num_parents, 'parent run')} of MLflow.")
@@ -295,6 +302,7 @@ class _Trials:
         self._counts = [name for name in COUNTS if name in names]
         used = {*COLUMNS, *extras.nuisance.values(), *extras.axes.values()}
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
+        self._present = [(name, read) for name, read in _OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
         self._kept: _Kept | None = None
         self.rows: list[TrialRow] = []
@@ -312,7 +320,7 @@ class _Trials:
             if status in ("running", "failed"):
                 self._left[status] += 1
             else:
-                self.rows.append(_row(line, status, self._extras, self.cells))
+                self.rows.append(_row(line, status, self._extras, self._present, self.cells))
             if len(self.cells) > MOST_CELLS:
                 raise TableError(
                     f"{self._dialect.file}: line {number}: the rows before it have "
@@ -321,12 +329,14 @@ class _Trials:
                 )
 
     def _note_commas(self, line: _Line) -> None:
-        self._dialect.num_commas += any("," in value for value in line.values.values())
+        if "," not in "".join(line.values.values()):
+            return
+        self._dialect.num_commas += 1
         self._dialect.num_commas_in_counts += any("," in line.values[n] for n in self._counts)
 
     def _note_target(self, line: _Line) -> None:
         """The validation loss to reach, where the table has it; the same in every row."""
-        value = line.number_in("target", math.isfinite, "a number")
+        value = _finite(line, "target")
         if value is not None and self.target is not None and value != self.target:
             raise line.error("target", f"is not the target of the rows above, {self.target}")
         self.target = value if value is not None else self.target
@@ -349,6 +359,8 @@ class _Trials:
 
 
 def _status(line: _Line) -> Status | None:
+    if "status" not in line.values:
+        return None
     text = line.text("status")
     if not text:
         return None
@@ -362,27 +374,34 @@ def _row(
     line: _Line,
     status: Status | None,
     extras: _Extras,
+    present: Sequence[tuple[str, Callable[[_Line, str], Any]]],
     cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]],
 ) -> TrialRow:
-    """One trial; `cells` are those met so far, so that a million rows share a few."""
+    """One trial.
+
+    Args:
+        line: The row.
+        status: How it ended, where the table says so.
+        extras: Columns asked for by an option.
+        present: The optional columns that the table has, and how each is read.
+        cells: Those met so far, so that a million rows share a few.
+    """
     size = _whole(line, "global_batch_size", at_least=1)
     if size is None:
         raise line.error("global_batch_size", "must be a whole number of at least 1")
-    rate = line.number_in("peak_lr", lambda value: value > 0, "a number above 0")
+    rate = _positive(line, "peak_lr")
     if "peak_lr" in line.values and rate is None:
         raise line.error("peak_lr", "must be a finite number above 0")
-    loss = line.number_in("validation_loss", math.isfinite, "a number")
-    reached = _positive(line, "steps_to_target")
+    loss = _finite(line, "validation_loss")
     lost = _diverged(line, loss, status)
-    steps = _at_least_0(line, "steps")
-    examples = _at_least_0(line, "examples")
-    if examples is None and steps is not None:
-        examples = steps * size
-    examples_to_target = _positive(line, "examples_to_target")
-    seconds_to_target = _positive(line, "seconds_to_target")
-    if examples_to_target is None and reached is not None:
-        examples_to_target = reached * size
-    objective = loss if "validation_loss" in line.values else reached
+    measured = {name: read(line, name) for name, read in present}
+    steps, reached = measured.get("steps"), measured.get("steps_to_target")
+    if measured.get("examples") is None and steps is not None:
+        measured["examples"] = steps * size
+    if reached is None:
+        measured["seconds_to_target"] = None
+    elif measured.get("examples_to_target") is None:
+        measured["examples_to_target"] = reached * size
     axes = {name: _value(line, column) for name, column in extras.axes.items()}
     cell = {"global_batch_size": size, **axes}
     name = f"line-{line.number}"
@@ -394,23 +413,11 @@ def _row(
         global_batch_size=size,
         recipe_key=name,
         peak_lr=rate,
-        seed=_whole(line, "seed", at_least=0),
-        warmup_steps=_whole(line, "warmup_steps", at_least=0),
-        clip_norm=_positive(line, "clip_norm"),
-        objective=objective,
+        objective=loss if "validation_loss" in line.values else reached,
         validation_loss=loss,
-        train_loss=line.number_in("train_loss", math.isfinite, "a number"),
-        test_loss=line.number_in("test_loss", math.isfinite, "a number"),
-        steps=steps,
-        examples=examples,
-        seconds=_at_least_0(line, "seconds"),
-        steps_to_target=reached,
-        examples_to_target=examples_to_target,
-        seconds_to_target=seconds_to_target if reached is not None else None,
-        grad_sq_norm=_positive(line, "grad_sq_norm"),
-        grad_covariance_trace=_positive(line, "grad_covariance_trace"),
         choices=_choices(line, rate, extras),
         recipe=_NOTHING,
+        **measured,
     )
     return _without_losses(row) if lost else row
 
@@ -499,7 +506,7 @@ def _meaning(names: Sequence[str], dialect: _Dialect) -> list[str]:
 
 
 def _diverged(line: _Line, loss: float | None, status: Status | None) -> bool:
-    text = line.text("diverged").lower()
+    text = line.text("diverged").lower() if "diverged" in line.values else ""
     if text and text not in _TRUE + _FALSE:
         raise line.error("diverged", "must be true or false")
     if text in _TRUE or status == "diverged":
@@ -519,7 +526,33 @@ def _at_least_0(line: _Line, column: str) -> float | None:
     return line.number_in(column, lambda value: value >= 0, "a number of at least 0")
 
 
+def _finite(line: _Line, column: str) -> float | None:
+    return line.number_in(column, math.isfinite, "a number")
+
+
+def _count(line: _Line, column: str) -> int | None:
+    return _whole(line, column, at_least=0)
+
+
 def _whole(line: _Line, column: str, *, at_least: int) -> int | None:
     allowed = f"a whole number of at least {at_least}"
     value = line.number_in(column, lambda v: at_least <= v < 2**53 and v == int(v), allowed)
     return None if value is None else int(value)
+
+
+_OPTIONAL: Mapping[str, Callable[[_Line, str], Any]] = {
+    "seed": _count,
+    "warmup_steps": _count,
+    "clip_norm": _positive,
+    "train_loss": _finite,
+    "test_loss": _finite,
+    "steps": _at_least_0,
+    "examples": _at_least_0,
+    "seconds": _at_least_0,
+    "steps_to_target": _positive,
+    "examples_to_target": _positive,
+    "seconds_to_target": _positive,
+    "grad_sq_norm": _positive,
+    "grad_covariance_trace": _positive,
+}
+"""How the columns are read that a table need not have."""

@@ -84,4 +84,6 @@ def write_figures(folder: Path, drawn: list[Figure]) -> None:
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file, and the folder that it is in where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.write_bytes(
+        content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    )

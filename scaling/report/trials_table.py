@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.json import read_json
 
 from scaling.analysis.rows import TrialRow
 
@@ -21,28 +20,20 @@ OWN = (
 
 
 def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
-    """The trials as a Parquet file; `cell` and `choices` are JSON objects.
-
-    Arrow reads the rows as lines of JSON, since building columns from Python lists would import
-    pandas for nothing.
-    """
-    if not rows:
-        return _parquet(pa.table({name: pa.nulls(0) for name in (*OWN, "cell", "choices")}))
-    lines = "\n".join(_json(_record(row)) for row in rows)
-    return _parquet(read_json(io.BytesIO(lines.encode())))
-
-
-def _record(row: TrialRow) -> dict[str, Any]:
-    own = {name: getattr(row, name) for name in OWN}
-    others = {name: value for name, value in row.recipe.items() if name not in own}
-    return own | {"cell": _json(row.cell), "choices": _json(row.choices)} | others
-
-
-def _parquet(table: pa.Table) -> bytes:
+    """The trials as a Parquet file; `cell` and `choices` are JSON objects."""
+    further = dict.fromkeys(name for row in rows for name in row.recipe if name not in OWN)
+    columns = {name: [getattr(row, name) for row in rows] for name in OWN}
+    columns |= {
+        name: _as_json([getattr(row, name) for row in rows]) for name in ("cell", "choices")
+    }
+    columns |= {name: [row.recipe.get(name) for row in rows] for name in further}
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(pa.table(columns), sink)
     return sink.getvalue()
 
 
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(dict(values), allow_nan=False)
+def _as_json(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each as JSON; rows of a large table share a few."""
+    different = {id(value): value for value in values}
+    written = {key: json.dumps(dict(v), allow_nan=False) for key, v in different.items()}
+    return [written[id(value)] for value in values]

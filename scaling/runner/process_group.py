@@ -42,7 +42,7 @@ class FileTorchConfig(TorchConfig):
     folder: str = ""
 
     @property
-    def backend_cls(self) -> type[Backend]:
+    def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What Ray Train asks to make and end the group."""
         return _FileBackend
 
@@ -52,12 +52,12 @@ class _FileBackend(Backend):
 
     share_cuda_visible_devices = True
 
-    def on_start(self, worker_group: Any, backend_config: FileTorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Make the process group; each start of the worker group has a file of its own."""
         address = f"file://{backend_config.folder}/{uuid.uuid4().hex}"
         ray.get(worker_group.execute_async(_join, backend_config.backend, address))
 
-    def on_shutdown(self, worker_group: Any, backend_config: FileTorchConfig) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """End it; ranks that wait for one that is gone are not waited for."""
         ray.wait(worker_group.execute_async(leave_group), timeout=LEAVE_SECONDS)
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from scaling.analysis.compare import Comparison, Contrast, Setup, compare
+from scaling.analysis.conditions import conditions_of
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.records import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main
-from scaling.report.compare_sides import Side, differing_fields, setup_of
+from scaling.report.compare_sides import Side, differing_fields, read_side, setup_of
 from tests.analysis.synthetic import Truth, spec, study
 
 DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
@@ -166,3 +167,50 @@ def test_errors_are_one_clear_line(
     assert "given twice" in capsys.readouterr().err
     assert main(["--compare", "one", "two"]) == 2
     assert "no study 'one'" in capsys.readouterr().err
+
+
+def files(path: str, sha256: str, **environment: Any) -> Side:
+    """A study of texts in a file, with what was recorded of them."""
+    workload = study().spec.workload.model_dump(mode="json", exclude_unset=True)
+    workload["data"] = {"files": {"train": path}}
+    return side(study(workload=workload), data_sha256=sha256, **environment)
+
+
+def test_texts_are_the_same_by_their_hash_and_not_by_their_path() -> None:
+    same_path = compared(files("a.csv", "0" * 64), files("a.csv", "1" * 64))
+    assert not same_path.setup.losses
+    assert any("000000000000 and 111111111111" in note for note in same_path.setup.notes)
+    assert not of(same_path, "validation_loss")
+    two_formats = compared(files("a.csv", "0" * 64), files("a.jsonl", "0" * 64))
+    assert two_formats.setup.losses
+    assert two_formats.setup.same_data
+    assert {c.method for c in of(two_formats, "test_loss")} == {"paired"}
+    cut = compared(
+        files("a.csv", "0" * 64, targets_per_example=9.5),
+        files("a.csv", "0" * 64, targets_per_example=7.5),
+    )
+    assert any("9.5 and 7.5 targets" in note for note in cut.setup.notes)
+
+
+def test_folders_of_reports_know_their_data_and_budget(tmp_path: Path) -> None:
+    for name, budget, sha256 in (("a", 400, "0"), ("b", 500, "0"), ("c", 400, "1")):
+        workload = study().spec.workload.model_dump(mode="json", exclude_unset=True)
+        workload["data"] = {"files": {"train": "texts.csv"}}
+        record = study(name=name, workload=workload, budget={"steps": budget})
+        environment = DATA | {"data_sha256": sha256 * 64}
+        write_report(replace(record, environment=environment), tmp_path / name)
+    a, b, c = (read_side(str(tmp_path / name), None) for name in "abc")
+    assert a.conditions == conditions_of(
+        replace(record, environment=DATA | {"data_sha256": "0" * 64})
+    )
+    longer = setup_of(a, b)
+    assert longer.losses
+    assert longer.same_data
+    assert any("steps 400 and steps 500" in note for note in longer.notes)
+    assert ("budget.steps", "400", "500") in differing_fields(a, b)
+    assert not setup_of(a, c).losses
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    del summary["conditions"]  # as versions before wrote it
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
+    old = setup_of(read_side(str(tmp_path / "a"), None), b)
+    assert any("Of a the task" in note and "not known" in note for note in old.notes)

@@ -96,3 +96,26 @@ def assert_one_line(uri: str, words: str, capsys: pytest.CaptureFixture[str]) ->
     assert said.count("\n") == 1
     assert words in said
     return said
+
+
+def test_limits_print_what_to_run_and_leave_the_report(
+    told: dict[str, Any],
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["lr_vs_batch", "--tracking-uri", uri]) == 0
+    report = tmp_path / "reports" / "lr_vs_batch"
+    before = {path: path.stat().st_mtime_ns for path in sorted(report.rglob("*"))}
+    asked = ["lr_vs_batch", "--tracking-uri", uri, "--num-workers", "2"]
+    capsys.readouterr()
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "global_batch_size: 64" in said
+    assert "peak_lr: 0.0004" in said
+    assert "No report was written" in said
+    assert {path: path.stat().st_mtime_ns for path in sorted(report.rglob("*"))} == before
+    assert main([*asked, "--output", "elsewhere"]) == 0
+    assert (tmp_path / "elsewhere" / "report.html").exists()

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from scaling.report.printable import all_printable, printable
+from scaling.report.printable import all_printable
 
 Records = list[dict[str, Any]]
 AnyChart = alt.Chart | alt.LayerChart
@@ -200,12 +200,12 @@ def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     drawn: dict[str, Any] = chart.to_dict(validate=False)
     return all_printable(drawn) | {
-        "description": printable(f"{title}; {subtitle}"),
+        "description": all_printable(f"{title}; {subtitle}"),
         "width": WIDTH,
         "height": HEIGHT,
         "title": {
-            "text": printable(title),
-            "subtitle": printable(subtitle),
+            "text": all_printable(title),
+            "subtitle": all_printable(subtitle),
             "anchor": "start",
             "fontSize": 15,
             "subtitleFontSize": 12,

@@ -12,20 +12,23 @@ _UNFIT = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""The text with what cannot be shown written as its code: `a\x07b`.
+    """The text with what cannot be shown written as its code: `a[U+0007]b`.
 
     A picture's text is XML, which has no way to hold most control characters; whatever draws it
     may end the process. Texts that differ still differ afterwards.
     """
-    return _UNFIT.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return _UNFIT.sub(lambda found: f"[U+{ord(found.group()):04X}]", text)
 
 
 def all_printable(value: Any) -> Any:
-    """Plain data with every text in it made printable."""
+    """A figure's plain data with every text in it made printable.
+
+    Vega writes titles into expressions as they are, where a backslash would begin a code.
+    """
     if isinstance(value, str):
-        return printable(value)
+        return printable(value).replace("\\", "\u29f5")
     if isinstance(value, dict):
-        return {printable(name): all_printable(inner) for name, inner in value.items()}
+        return {name: all_printable(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [all_printable(inner) for inner in value]
     return value

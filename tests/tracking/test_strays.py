@@ -114,7 +114,7 @@ def test_limits_print_what_to_run_and_leave_the_report(
     assert main(asked) == 0
     said = capsys.readouterr().out
     assert "global_batch_size: 64" in said
-    assert "peak_lr: 0.0004" in said
+    assert f"peak_lr: {0.0012 / 3}" in said
     assert "No report was written" in said
     assert {path: path.stat().st_mtime_ns for path in sorted(report.rglob("*"))} == before
     assert main([*asked, "--output", "elsewhere"]) == 0

@@ -95,9 +95,9 @@ def test_one_kill_after_another(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     in_the_middle_of_a_trial(study)
     for title in (CONTROLLER, WORKER, BROKER, CONTROLLER):
-        before = {process.pid for process in study.processes(WORKER)}
+        before = {process.pid for process in study.processes(title)}
         kill_all(study, title)
-        wait_for_a_new(study, WORKER, before)
+        wait_for_a_new(study, title, before)
         time.sleep(random.uniform(0, 4))
     assert_nothing_lost(study, tmp_path, undisturbed)
 

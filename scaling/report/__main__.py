@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scaling.analysis.rows import Sweep, sweep_of
+from scaling.process import exit_with, lasting_output
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
@@ -174,4 +175,6 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with lasting_output():
+        status = main()
+    exit_with(status)

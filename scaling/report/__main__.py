@@ -23,6 +23,7 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.wording import between, number
+from scaling.process import exit_with, lasting_output
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
@@ -208,4 +209,6 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with lasting_output():
+        status = main()
+    exit_with(status)

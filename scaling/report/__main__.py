@@ -19,6 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from scaling.analysis.rows import Sweep, sweep_of
+from scaling.file_names import file_name
+from scaling.own_files import ForeignFolderError
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             limits = _limits(options)
             output, summary = (_from_csv if options.from_csv else _from_mlflow)(options, limits)
-    except (TableError, LimitsError, LookupError, OSError) as error:
+    except (TableError, LimitsError, LookupError, ForeignFolderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(summary["answer"])
@@ -85,7 +87,7 @@ def _from_csv(
         nuisance=options.nuisance, axes=options.cell,
     )  # fmt: skip
     sweep = _limited(table.sweep, limits)
-    output = Path(options.output or Path("reports") / sweep.name)
+    output = Path(options.output or Path("reports") / file_name(sweep.name))
     notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
     notes += [f"Only rows with {column} = {value}." for column, value in options.where]
     notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
@@ -114,7 +116,7 @@ def _from_mlflow(
         study = load_study(options.name, options.tracking_uri)
     except TrackingError as error:
         raise LookupError(str(error)) from error
-    output = Path(options.output or Path("reports") / study.spec.name)
+    output = Path(options.output or Path("reports") / file_name(study.spec.name))
     sweep = _limited(sweep_of(study), limits)
     return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 

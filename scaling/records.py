@@ -8,9 +8,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from scaling.batching import BatchRamp
+from scaling.json_text import parse_mapping
 from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
 Phase = Literal["search", "transfer", "confirm", "branch"]
@@ -256,13 +259,32 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, line: str) -> "TrialRecord":
-        """The inverse of `to_json`."""
-        raw: dict[str, Any] = json.loads(line)
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If it is not what `to_json` writes, in one line.
+        """
+        raw = parse_mapping(line)
+        try:
+            _RECORD.validate_json(line, strict=True)
+            return cls._from_plain(raw)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"is not a trial's record: {place}: {first['msg']}") from None
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"is not a trial's record: {error!r}") from None
+
+    @classmethod
+    def _from_plain(cls, raw: dict[str, Any]) -> "TrialRecord":
         raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
         raw["incidents"] = tuple(raw["incidents"])
         return cls(**raw)
+
+
+_RECORD: Final = TypeAdapter(TrialRecord)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from scaling.own_files import no_follow
 from scaling.records import ENDED, Measurement, Status, TrialRecord
 
 
@@ -86,10 +87,11 @@ def _read(file: Path) -> dict[str, TrialRecord]:
     """Records by trial_id, the last line of each; a last line cut off by a crash is left out."""
     if not file.exists():
         return {}
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(file, len(whole))
+    with open(file, "r+b", buffering=0, opener=no_follow) as lines:
+        content = lines.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            lines.truncate(len(whole))
     records = (TrialRecord.from_json(line) for line in whole.decode().splitlines())
     return {record.trial_id: record for record in records}
 
@@ -100,7 +102,7 @@ def append_line(file: Path, line: str) -> None:
     Raises:
         OSError: Where it cannot be written.
     """
-    with file.open("ab", buffering=0) as lines:
+    with open(file, "ab", buffering=0, opener=no_follow) as lines:
         length = lines.tell()
         content = line.encode() + b"\n"
         try:

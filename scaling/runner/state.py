@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scaling.issues import first_line
-from scaling.runner.mirror import Mirror, fetch, is_at, remove
+from scaling.own_files import no_follow, read_bounded, write_whole
+from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at
+from scaling.runner.state_folder import (
+    MAX_STUDY_BYTES,
+    StateError,
+    mark,
+    read_known,
+    removal,
+    require_state_folder,
+)
 from scaling.spec import StudySpec
 
-
-class StateError(RuntimeError):
-    """The study may not start here; the message says why and what to do."""
+__all__ = ["StateError", "StudyState", "require_startable"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,15 @@ class StudyState:
             data_sha256: Content hash of its data.
 
         Raises:
-            StateError: If it cannot be written, another process runs the study, or the data are
+            StateError: If it cannot be written, holds other files, another process runs the study, or the data are
                 not those it was started with.
         """
         file = _file(spec)
         shown = os.path.relpath(file.parent)
+        require_state_folder(file.parent)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            mark(file.parent)
             lock = _locked(file.parent / "lock", shown)
         except OSError as error:
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
@@ -123,10 +132,11 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         command: The command line that started the study, for the message.
 
     Raises:
-        StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file, or its storage cannot be read.
+        StateError: If its storage holds other files or cannot be read, a study exists there and
+            `resume` is not asked for, or it was started from another study file.
     """
     file = _file(spec)
+    require_state_folder(file.parent)
     if spec.storage_url is not None:
         _bring(spec.storage_url, file.parent, resume=resume, command=command)
     if not file.exists():
@@ -140,13 +150,15 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
     """Make the folder of a study whose storage is a URL what the URL holds."""
     try:
+        require_ours_at(url)
         if resume:
             fetch(url, folder)
-        elif is_at(url):
+        if is_at(url) and not resume:
             raise StateError(
                 f"a study already exists at {url}; nothing was touched.\n"
                 f"  to go on with it, or to write its report again:  {command} --resume\n"
-                f"  to start afresh: remove {url} and {os.path.relpath(folder)}"
+                "  to start afresh (its MLflow runs are kept):      give the study another name "
+                "or storage"
             )
     except OSError as error:
         reason = error.strerror or first_line(error)
@@ -160,7 +172,7 @@ def _file(spec: StudySpec) -> Path:
 
 
 def _locked(path: Path, shown: str) -> TextIO:
-    lock = path.open("w", encoding="utf-8")
+    lock = os.fdopen(no_follow(str(path), os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -170,13 +182,16 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return read_known(read_bounded(file, MAX_STUDY_BYTES))
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        shown = os.path.relpath(file)
+        raise StateError(f"storage: {shown}: {reason}; choose another storage") from error
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, json.dumps(content, indent=2))
 
 
 def _require_same_data(known: str, now: str, shown: str) -> None:
@@ -199,7 +214,8 @@ def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
         f"study {spec.name} already exists in {shown}, with {num_ended} ended trials; "
         "nothing was touched.\n"
         f"  to go on with it, or to write its report again:  {command} --resume\n"
-        f"  to start afresh (its MLflow runs are kept):      rm -r {shown} && {command}"
+        "  to start afresh (its MLflow runs are kept):      give the study another name or "
+        f"storage, or: {removal(folder)} && {command}"
     )
 
 

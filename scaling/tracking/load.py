@@ -1,14 +1,18 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
-import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import yaml
+from pydantic import ValidationError
 
+from scaling.issues import dotted, first_line
+from scaling.json_text import is_shallow, parse_mapping
+from scaling.own_files import read_bounded
 from scaling.records import Measurement, StudyRecord, TrialRecord
+from scaling.shown_url import shown_url
 from scaling.spec import StudySpec
 from scaling.tracking.runs import ENVIRONMENT_FILE, SPEC_FILE
 from scaling.tracking.store import (
@@ -23,12 +27,17 @@ from scaling.tracking.store import (
     tried_again,
 )
 from scaling.tracking.trial_run import is_measured
+from scaling.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+T = TypeVar("T")
+
 _NUM_READERS = 8
+_MAX_BYTES: Final = 2_000_000
+"""Of a study file or a description of the environment: far above what a study writes."""
 
 
 def load_study(
@@ -56,7 +65,8 @@ def load_study(
         client = open_client(uri)
         return tried_again(uri, lambda: _load(client, uri, name, study_id))
     except store_errors() as error:
-        raise TrackingError(f"cannot read MLflow at {uri}: {one_line(error)}") from error
+        reason = one_line(error)
+        raise TrackingError(f"cannot read MLflow at {shown_url(uri)}: {reason}") from None
 
 
 def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> StudyRecord:
@@ -68,9 +78,9 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         trials = tuple(readers.map(lambda run: _trial(client, run), children))
     return StudyRecord(
-        spec=StudySpec.model_validate(yaml.safe_load(_artifact(client, parent_id, SPEC_FILE))),
+        spec=_artifact(client, parent_id, SPEC_FILE, _spec),
         trials=trials,
-        environment=json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE)),
+        environment=_artifact(client, parent_id, ENVIRONMENT_FILE, _environment),
         trial_urls={
             trial.trial_id: run_url(uri, experiment_id, run.info.run_id)
             for trial, run in zip(trials, children, strict=True)
@@ -85,7 +95,7 @@ def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -
         others = sorted(e.name for e in client.search_experiments() if _latest_parent(client, e))
         known = f"it has {', '.join(others)}" if others else "it has no studies"
         which = repr(name) if study_id is None else f"{name!r} with study_id {study_id!r}"
-        raise LookupError(f"no study {which} in MLflow at {uri}; {known}")
+        raise LookupError(f"no study {which} in MLflow at {shown_url(uri)}; {known}")
     return found[0]
 
 
@@ -103,8 +113,12 @@ def _latest_parent(
 
 
 def _trial(client: "MlflowClient", run: "Run") -> TrialRecord:
-    record = TrialRecord.from_json(run.data.tags["record"])
-    return record.extended(_measurements(client, run))
+    try:
+        record = TrialRecord.from_json(run.data.tags["record"])
+        return record.extended(_measurements(client, run))
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        reason = f"lacks {error}" if isinstance(error, LookupError) else first_line(error)
+        raise TrackingError(f"MLflow's run {run.info.run_id}: its record {reason}") from None
 
 
 def _measurements(client: "MlflowClient", run: "Run") -> list[Measurement]:
@@ -116,6 +130,36 @@ def _measurements(client: "MlflowClient", run: "Run") -> list[Measurement]:
     return [Measurement.from_scalars(scalars) for _, scalars in sorted(steps.items())]
 
 
-def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:
+def _artifact(client: "MlflowClient", run_id: str, name: str, read: Callable[[bytes], T]) -> T:
+    """What a file of a run says.
+
+    Raises:
+        TrackingError: If it is larger than such files are, or not what a study writes.
+    """
+    where = f"MLflow's run {run_id}: {name}"
+    for found in client.list_artifacts(run_id):
+        if found.path == name and (found.file_size or 0) > _MAX_BYTES:
+            raise TrackingError(f"{where} is larger than {_MAX_BYTES:,} bytes")
     with TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+        path = Path(client.download_artifacts(run_id, name, folder))
+        try:
+            return read(read_bounded(path, _MAX_BYTES))
+        except (ValueError, TypeError) as error:
+            raise TrackingError(f"{where}: {first_line(error)}") from None
+
+
+def _spec(content: bytes) -> StudySpec:
+    raw = parse_yaml(content.decode("utf-8"), source=SPEC_FILE)
+    try:
+        return StudySpec.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = dotted(first["loc"])
+        raise ValueError(f"is not a study file of this version: {place}: {first['msg']}") from None
+
+
+def _environment(content: bytes) -> dict[str, Any]:
+    environment = parse_mapping(content)
+    if not is_shallow(environment):
+        raise ValueError("is nested too deeply")
+    return environment

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,15 @@ class BatchRamp:
         reached = tuple(mark for mark in self.at_examples if mark <= last)
         return replace(self, at_examples=reached)
 
+    def sizes(self, steps: int) -> Iterator[tuple[int, int]]:
+        """Batch sizes in turn, each with its number of steps, of a run of so many steps."""
+        left = steps
+        for size, num_steps in self._phases():
+            taken = left if num_steps is None else min(left, num_steps)
+            if taken:
+                yield size, taken
+            left -= taken
+
     def _phases(self) -> Iterator[tuple[int, int | None]]:
         """Sizes in turn, with the number of steps of that size; None for the last."""
         start = 0
@@ -156,6 +166,7 @@ def _require_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} {value} must be at least 1")
 
 
+@cache
 def _largest_divisor(number: int, *, at_most: int) -> int:
     """The largest divisor of `number` that does not exceed `at_most`."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]

@@ -122,6 +122,12 @@ def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
             "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
             data.tokenizer, "characters, a folder or a hub name",
         )  # fmt: skip
+    if isinstance(workload.model, Pretrained) and data.tokenizer in ("characters", "subwords"):
+        yield Issue(
+            "workload.data.tokenizer",
+            "numbers tokens anew, and a trained model's embeddings are of its own numbers",
+            data.tokenizer, "null, the model's own, or a folder or hub name with its tokenizer",
+        )  # fmt: skip
     if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
         yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
 

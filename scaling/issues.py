@@ -77,10 +77,15 @@ def shown(value: Any) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` with the nearest known words, empty where none is near."""
-    near = difflib.get_close_matches(word[:_MAX_SHOWN], list(known), n=2, cutoff=0.6)
+    near = nearest(word, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, at_least: float = 0.6) -> list[str]:
+    """The nearest known word, or two that are as near; empty where none is so similar."""
+    near = difflib.get_close_matches(word[:_MAX_SHOWN], list(known), n=2, cutoff=at_least)
     ratios = [difflib.SequenceMatcher(None, other, word).ratio() for other in near]
-    tied = [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.1]
-    return f"; did you mean {' or '.join(tied)}?" if tied else ""
+    return [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.1]
 
 
 def _part(part: str | int) -> str:

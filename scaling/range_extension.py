@@ -9,14 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from scaling.space import (
-    Cell,
-    Facts,
-    PlannedTrial,
-    cells,
-    design,
-    planned_point,
-)
+from scaling.size_checks import num_cells
+from scaling.space import Cell, Facts, PlannedTrial, design, planned_point
 from scaling.spec import Choice, Distribution, StudySpec
 
 Edge = Literal["low", "high"]
@@ -33,7 +27,7 @@ def rate_name(spec: StudySpec) -> str | None:
 
 def most_extension_trials(spec: StudySpec) -> int:
     """Trials beyond the ranges, if every cell is extended as often as it may be."""
-    return spec.search.extend_undertuned * len(cells(spec)) * _num_trials(spec)
+    return spec.search.extend_undertuned * num_cells(spec) * _num_trials(spec)
 
 
 def beyond(

@@ -20,6 +20,7 @@ from scaling.rules import (
     scaled_warmup_steps,
     scaled_weight_decay,
 )
+from scaling.size_checks import num_cells
 from scaling.spec import (
     MAX_BATCH_SIZE,
     Choice,
@@ -156,7 +157,10 @@ def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
 
 def cell_seed(spec: StudySpec, cell: Cell) -> int:
     """Seed of a cell's search, from the study's seed and the cell's place in the study."""
-    return (spec.seed * 10_007 + cells(spec).index(dict(cell))) % 2**32
+    place = 0
+    for name, values in spec.scientific_values().items():
+        place = place * len(values) + values.index(cell[name])
+    return (spec.seed * 10_007 + place) % 2**32
 
 
 def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:
@@ -528,13 +532,12 @@ def _transfer_trials(
 
 def num_trials(spec: StudySpec) -> dict[Phase, int]:
     """Trials of each phase, if every cell has a best recipe and every rule applies."""
-    num_cells = len(cells(spec))
-    counts: dict[Phase, int] = {"search": num_cells * spec.search.trials_per_cell}
+    counts: dict[Phase, int] = {"search": num_cells(spec) * spec.search.trials_per_cell}
     if spec.transfer is not None:
         transfer = spec.transfer
-        counts["transfer"] = len(transfer.rules) * (num_cells - 1) * transfer.num_seeds
+        counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
     if spec.confirm is not None:
-        counts["confirm"] = num_cells * spec.confirm.num_seeds
+        counts["confirm"] = num_cells(spec) * spec.confirm.num_seeds
     if spec.branch is not None:
         branch = spec.branch
         counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds

@@ -6,6 +6,7 @@ Every name that later appears in a recipe, an MLflow run or on a plot axis is de
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -31,17 +33,39 @@ MAX_COUNT = 2**53
 """No count is larger: above it a float, which is what metrics are, skips integers."""
 MAX_BATCH_SIZE = 2**31 - 1
 
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
-BatchSize = Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE, strict=True)]
+MAX_VALUES = 1000
+"""No list of values to compare or to choose from is longer."""
+
+
+def _whole(value: Any) -> Any:
+    """A float without a fraction as the whole number that it is: YAML reads 1e3 as a float."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= MAX_COUNT
+    return int(value) if is_whole else value
+
+
+Whole = BeforeValidator(_whole)
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True), Whole]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True), Whole]
+BatchSize = Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE, strict=True), Whole]
+Width = Annotated[int, Field(gt=0, le=2**20, strict=True), Whole]
 PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
 NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
 UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
 BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Percentile = Annotated[float, Field(gt=0, lt=100, strict=True)]
-HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True)]
+HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True), Whole]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+def _expanded(path: str) -> str:
+    """A path with a leading ~ or ~USER as the home folder it stands for; a URL as it is."""
+    scheme = "file://" if path.startswith("file://") else ""
+    return scheme + os.path.expanduser(path.removeprefix(scheme))  # noqa: PTH111  # keeps ./ and //
+
+
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
+"""A file or folder, or a name that may stand in its place; ~ is the home folder."""
 
 LR_RULE_PATTERN = (
     r"^(none|sqrt|linear|adam_sde|power\((?P<exponent>-?\d+(\.\d+)?)\)"
@@ -119,10 +143,10 @@ class FromScratch(Section):
 
     architecture: str
     """A transformers model type, as in llama, gpt2, bert."""
-    hidden_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
-    intermediate_size: PositiveInt | None = None
+    hidden_size: Width
+    num_hidden_layers: Annotated[int, Field(gt=0, le=1000, strict=True), Whole]
+    num_attention_heads: Width
+    intermediate_size: Width | None = None
     """Width of the feed-forward layer; 4 × hidden_size where it is left out."""
     config: dict[str, bool | int | float | str | None] = {}
     """Further options of the architecture's transformers configuration class."""
@@ -161,10 +185,14 @@ class Lora(Section):
 class Pretrained(Section):
     """A model with trained weights."""
 
-    pretrained: Annotated[str, Field(min_length=1)]
+    pretrained: LocalPath
     """A folder, a name on the Hugging Face hub, or builtin:minilm."""
     lora: Lora | None = None
     """null: all weights are trained."""
+
+
+MODEL_KINDS: Mapping[str, type[Section]] = {"from_scratch": FromScratch, "pretrained": Pretrained}
+"""The two kinds of model by the names that errors have of them."""
 
 
 def _model_kind(value: Any) -> str:
@@ -182,10 +210,10 @@ ModelSpec = Annotated[
 class Files(Section):
     """Local files, csv, json (lines), parquet or txt (one document a line), by split."""
 
-    train: Annotated[str, Field(min_length=1)]
-    validation: str | None = None
+    train: LocalPath
+    validation: LocalPath | None = None
     """Left out: taken from the training file by content, so no text is on both sides."""
-    test: str | None = None
+    test: LocalPath | None = None
     """Left out: taken from the training file by content, so no text is on both sides."""
 
 
@@ -224,12 +252,12 @@ class DataSpec(Section):
     """causal_lm: column with a prompt whose tokens do not count in the loss."""
     answer_column: str | None = None
     """causal_lm: column with the text to generate after the prompt."""
-    tokenizer: str | None = None
+    tokenizer: LocalPath | None = None
     """`characters` (the default from scratch), `subwords` learnt from the training texts, a
     folder or a hub name."""
     vocab_size: PositiveInt = 2000
     """Entries of the vocabulary of `subwords`."""
-    max_length: Annotated[int, Field(ge=2, strict=True)] = 128
+    max_length: Annotated[int, Field(ge=2, le=2**20, strict=True), Whole] = 128
     """Tokens an example; what is longer is cut into several (causal_lm, token_classification,
     question_answering) or truncated. Of source and target each in seq2seq."""
     num_train: PositiveInt | None = None
@@ -281,9 +309,9 @@ class Generation(Section):
 
     num_examples: PositiveInt = 200
     """At most this many examples of the validation subset."""
-    max_new_tokens: PositiveInt = 64
+    max_new_tokens: Annotated[int, Field(gt=0, le=4096, strict=True), Whole] = 64
     """Most tokens written for an example."""
-    num_beams: PositiveInt = 4
+    num_beams: Annotated[int, Field(gt=0, le=100, strict=True), Whole] = 4
     """Beams of the search beside greedy decoding; 1: greedy decoding alone."""
 
 
@@ -359,7 +387,7 @@ class Distribution(Section, Generic[T]):
     """Uniform in the logarithm between two bounds, both above 0."""
     uniform: tuple[T, T] | None = None
     """Uniform between two bounds."""
-    choice: Annotated[tuple[T, ...], Field(min_length=1)] | None = None
+    choice: Annotated[tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES)] | None = None
     """One of the values listed."""
 
     @model_validator(mode="after")
@@ -381,7 +409,11 @@ class Distribution(Section, Generic[T]):
 class Choice(Section, Generic[T]):
     """A searched hyperparameter that is one of the values listed."""
 
-    choice: Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+    choice: Annotated[
+        tuple[T, ...],
+        Field(min_length=1, max_length=MAX_VALUES),
+        AfterValidator(_require_distinct),
+    ]
 
 
 def _require_rising(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -393,8 +425,10 @@ def _require_rising(values: tuple[int, ...]) -> tuple[int, ...]:
 Rising = Annotated[
     tuple[PositiveInt, ...], Field(min_length=1, max_length=31), AfterValidator(_require_rising)
 ]
-RampFactor = Annotated[int, Field(ge=2, le=1024, strict=True)]
-Values = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+RampFactor = Annotated[int, Field(ge=2, le=1024, strict=True), Whole]
+Values = Annotated[
+    tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(_require_distinct)
+]
 
 
 class Fixed(Section):
@@ -709,7 +743,7 @@ class Search(Section):
     """Trials a cell, the same for every cell."""
     early_stopping: EarlyStopping | None = None
     """End a trial that does worse than the others of its cell; null: none is ended early."""
-    extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True)] = 0
+    extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True), Whole] = 0
     """At most so many times: where a cell's best rate is the lowest or highest tried, search on
     beyond it, over half as wide a range (in the logarithm) with half as many trials."""
 
@@ -718,7 +752,7 @@ class Transfer(Section):
     """Carry the base cell's best recipe to the other batch sizes by each rule."""
 
     base_batch_size: BatchSize
-    rules: Annotated[tuple[LrRule, ...], Field(min_length=1), AfterValidator(_require_distinct)]
+    rules: Values[LrRule]
     num_seeds: PositiveInt = 3
 
 
@@ -740,7 +774,7 @@ class Branch(Section):
     at_examples: Rising
     """Training examples after which the batch grows, rounded up to whole steps."""
     multiples: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=1024, strict=True)], ...],
+        tuple[Annotated[int, Field(ge=1, le=1024, strict=True), Whole], ...],
         Field(min_length=2, max_length=31),
         AfterValidator(_require_rising),
     ] = (1, 2, 4, 8, 16)
@@ -848,7 +882,7 @@ class StudySpec(Section):
 
     name: Name
     question: Annotated[str, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True), Whole] = 0
     workload: Workload
     scientific: Scientific = Scientific()
     nuisance: Nuisance = Nuisance()
@@ -865,7 +899,7 @@ class StudySpec(Section):
     resources: Resources = Resources()
     checkpoints: Checkpoints | None = Checkpoints()
     """null: an interrupted trial starts again from its first step."""
-    storage: Annotated[str, Field(min_length=1)] | None = None
+    storage: LocalPath | None = None
     """Folder of the study's state; runs/NAME where left out. Or a URL that fsspec can write: the
     state is in runs/NAME and copied there every few seconds, and --resume on any machine goes on
     from it."""

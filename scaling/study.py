@@ -1,14 +1,13 @@
 """Run the study that a YAML file describes: python -m scaling.study STUDY.yaml.
 
 Exit status: 0 when every trial ended as done, stopped or diverged; 1 when some trial failed; 2
-for a bad study file or a refused start; 130 after Ctrl-C.
+for a bad study file or a refused start; 130 after Ctrl-C, 143 after SIGTERM, 129 after a hang-up.
 """
 
 import argparse
 import errno
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,25 +17,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.issues import StudyFileError
-from scaling.spec import NoisyQuadratic, StudySpec
-from scaling.study_file import read_study
+# What takes long to import is imported when signals are heeded already.
+from scaling.process import exit_with, interrupted_status, interruptible, lasting_output
 
 if TYPE_CHECKING:
     from scaling.records import StudyRecord
     from scaling.runner.state import StudyState
     from scaling.space import Facts
+    from scaling.spec import StudySpec
     from scaling.tasks.task import Task
     from scaling.tracking import StudyTracker
 
-DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, REFUSED = 0, 1, 2
+# How long the store is waited for; what it has not taken by then waits on disk.
+CLOSE_SECONDS, INTERRUPTED_CLOSE_SECONDS = 120.0, 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    # A shell that starts a job in the background has it ignore SIGINT; ours ends cleanly on it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with lasting_output(), interruptible():
+        options = _parser().parse_args(arguments)
+        try:
+            return _main(options)
+        except KeyboardInterrupt as interrupt:
+            kept = f"what has ended is kept. To go on: {_command(options)} --resume"
+            print("\ninterrupted" if options.plan else f"\ninterrupted; {kept}", flush=True)
+            return interrupted_status(interrupt)
+
+
+def _main(options: argparse.Namespace) -> int:
+    from scaling.issues import StudyFileError
+    from scaling.study_file import read_study
+
     # Libraries that would draw their own progress bars over ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -85,11 +97,17 @@ def _refuse(message: str) -> int:
     return REFUSED
 
 
-def _run(spec: StudySpec, options: argparse.Namespace) -> int:
+def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
     from scaling.branching import require_branches_fit
-    from scaling.runner.cluster import ClusterError
+    from scaling.runner.preflight import (
+        StartError,
+        require_cpus,
+        require_startable_machine,
+        starts_here,
+    )
     from scaling.runner.state import StateError, StudyState, require_startable
     from scaling.space import Facts
+    from scaling.spec import NoisyQuadratic
     from scaling.tasks.sources import require_source
     from scaling.tracking import TrackingError
     from scaling.training.zero import require_deepspeed
@@ -101,25 +119,29 @@ def _run(spec: StudySpec, options: argparse.Namespace) -> int:
     output: Path = options.output or Path("reports") / spec.name
     try:
         require_startable(spec, resume=options.resume, command=command)
+        if starts_here(options.address):
+            require_startable_machine()
+            if not options.resume:  # perhaps all that is left is to write the report
+                require_cpus(spec.resources)
         print(f"study {spec.name}: {spec.question}", flush=True)
         task = _prepared_task(spec)
         require_branches_fit(spec, Facts(task.num_train, task.targets_per_example))
         state = StudyState.open(spec, data_sha256=task.content_hash)
-    except StateError as error:
+    except (StateError, StartError) as error:
         return _refuse(str(error))
+    from scaling.runner.cluster import ClusterError
+
     try:
         with state.mirrored():
             study, summary, is_recorded = _train_and_report(
                 spec, task, state, options.address, output
             )
-    except (ClusterError, TrackingError, OSError) as error:
+    except (StartError, ClusterError, TrackingError, OSError) as error:
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
-        return _stop(message, command) if state.has_trials else _refuse(message)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; what has ended is kept. To go on: {command} --resume", flush=True)
-        return INTERRUPTED
+        is_refused = isinstance(error, StartError | TrackingError) or not state.has_trials
+        return _refuse(message) if is_refused else _stop(message, command)
     _print_end(study, summary, output)
     if not is_recorded:
         return _stop("not everything is in MLflow yet", command)
@@ -158,21 +180,23 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _prepared_task(spec: StudySpec) -> "Task":
+def _prepared_task(spec: "StudySpec") -> "Task":
     """The data, read and encoded; data or a model that cannot be had are said here."""
+    from scaling.study_checks import lora_ranks
     from scaling.tasks.task import prepare_task, require_trainable
 
     task = prepare_task(spec.workload, spec.evaluation)
     sections = (spec.fixed, spec.scientific, spec.nuisance)
     sets_dropout = any(section.dropout is not None for section in sections)
     require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None, num_parts=spec.resources.num_parts
-    )
+        task, spec.seed, dropout=0.0 if sets_dropout else None,
+        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
+    )  # fmt: skip
     return task
 
 
 def _train_and_report(
-    spec: StudySpec, task: "Task", state: "StudyState", address: str | None, output: Path
+    spec: "StudySpec", task: "Task", state: "StudyState", address: str | None, output: Path
 ) -> "tuple[StudyRecord, dict[str, Any], bool]":
     """Everything from the first trial to the report.
 
@@ -211,7 +235,7 @@ def _train_and_report(
 
 
 def _train(
-    spec: StudySpec,
+    spec: "StudySpec",
     task: "Task",
     state: "StudyState",
     address: str | None,
@@ -223,31 +247,35 @@ def _train(
     from scaling.progress import ProgressView
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
-    from scaling.tracking import StudyTracker, TrackingError
+    from scaling.runner.preflight import StartError
+    from scaling.tracking import StudyTracker, TrackingError, require_store
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
-    with ThreadPoolExecutor(1) as opener, ExitStack() as stack:
-        # Each takes seconds that the other need not wait for.
-        opening = opener.submit(
-            StudyTracker, spec, environment, study_id=state.study_id, spool=state.folder
-        )
-        stack.callback(disconnect)
-        try:
+    with ExitStack() as stack:
+        with ThreadPoolExecutor(1) as opener:
+            # Each takes seconds that the other need not wait for.
+            opening = opener.submit(require_store, spec.name)
+            stack.callback(disconnect)
             connect(address, log_file)
+            opening.result()
+        # Not before Ray is up: a start that is refused leaves no run behind.
+        tracker = StudyTracker(spec, environment, study_id=state.study_id, spool=state.folder)
+        try:
             view = stack.enter_context(ProgressView(spec, Console()))
-            run = StudyRun(spec, _facts(spec, task), state, [opening.result()], view)
-            study = run.run(environment)
+            study = StudyRun(spec, _facts(spec, task), state, [tracker], view).run(environment)
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             try:
-                opening.result().study_ended("", None, status)
-                opening.result().close()
+                if isinstance(error, StartError) and state.is_new and not state.has_trials:
+                    tracker.discard()
+                else:
+                    is_asked = isinstance(error, KeyboardInterrupt)
+                    tracker.study_ended("", None, "interrupted" if is_asked else "failed")
+                    tracker.close(INTERRUPTED_CLOSE_SECONDS if is_asked else CLOSE_SECONDS)
             except (TrackingError, OSError) as unwritten:
                 print(unwritten, file=sys.stderr)
             raise
-    tracker = opening.result()
     study = replace(study, environment={**study.environment, "ended": _now()})
     tracker.study_ended("", None, "done", study.environment)
     return tracker, study
@@ -257,7 +285,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _facts(spec: StudySpec, task: "Task") -> "Facts":
+def _facts(spec: "StudySpec", task: "Task") -> "Facts":
     from scaling.space import Facts
     from scaling.training.footprint import study_micro_batch_size
 
@@ -291,4 +319,4 @@ def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

@@ -4,7 +4,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,12 +12,14 @@ from scaling.batching import BatchRamp, nearest_feasible
 from scaling.data_checks import data_issues, storage_issues
 from scaling.issues import NO_VALUE, Issue, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
+from scaling.size_checks import cell_issues, chain_issues, num_cells, trial_issues
 from scaling.spec import (
     MAX_BATCH_SIZE,
     ZERO_STAGES,
     Choice,
     Distribution,
     Fixed,
+    FromScratch,
     NoisyQuadratic,
     Nuisance,
     Pretrained,
@@ -26,8 +28,8 @@ from scaling.spec import (
     given_fields,
 )
 
-MAX_CELLS: Final = 10_000
-"""More cells than any study could run; refused before anything lists them."""
+MAX_RAMPS: Final = 100_000
+"""Ways in which a batch may grow, over all batch sizes or recipes: so many are gone through."""
 
 Check = Callable[[StudySpec], Iterator[Issue]]
 
@@ -43,14 +45,15 @@ def check_study(spec: StudySpec, *, broken: Collection[str] = ()) -> list[Issue]
             a check that needs one of them is left out.
 
     Returns:
-        The issues, none for a study that can be planned.
+        The issues, none for a study that can be planned. Of one that is too large, that alone:
+        the other checks would go through all of it.
     """
-    return [
-        issue
-        for check, needs in CHECKS.items()
-        if not needs.intersection(broken)
-        for issue in check(spec)
-    ]
+
+    def found(checks: Iterable[Check]) -> list[Issue]:
+        able = (check for check in checks if not CHECKS[check].intersection(broken))
+        return list({str(issue): issue for check in able for issue in check(spec)}.values())
+
+    return found(_OF_SIZE) or found(CHECKS)
 
 
 # --- where a hyperparameter's values stand ------------------------------------------------------
@@ -161,10 +164,10 @@ def _one_rate(spec: StudySpec) -> Iterator[Issue]:
             "no learning rate is given: give peak_lr or base_lr in nuisance, scientific, fixed "
             "or every cell's recipe",
         )
-    elif len(cells) < _num_cells(spec):
+    elif len(cells) < num_cells(spec):
         yield Issue(
             "cell_recipes",
-            f"give a learning rate for {len(cells)} of {_num_cells(spec)} cells; give peak_lr "
+            f"give a learning rate for {len(cells)} of {num_cells(spec)} cells; give peak_lr "
             "for every cell, or elsewhere",
         )
 
@@ -172,10 +175,6 @@ def _one_rate(spec: StudySpec) -> Iterator[Issue]:
 def _same_trial(place: _Place, other: _Place) -> bool:
     """True where one trial has both."""
     return place.recipe is None or other.recipe is None or place.recipe == other.recipe
-
-
-def _num_cells(spec: StudySpec) -> int:
-    return math.prod(len(values) for values in spec.scientific_values().values())
 
 
 def _base_of_rate(spec: StudySpec) -> Iterator[Issue]:
@@ -393,6 +392,17 @@ def _ramps(spec: StudySpec, batch: int) -> list[BatchRamp]:
     return ramps
 
 
+def _ramp_count(spec: StudySpec) -> Iterator[Issue]:
+    """As many ways for the batch to grow as can be gone through."""
+    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    count = math.prod(len(_possible(spec, name)) for name in names)
+    count *= max(1, len(spec.batch_sizes()), len(spec.cell_recipes))
+    if count > MAX_RAMPS and (places := [p for name in names for p in _places(spec, name)]):
+        most = max(places, key=lambda place: len(place.values))
+        message = f"makes {count:,} ways in which the batch grows"
+        yield Issue(most.path, message, NO_VALUE, f"at most {MAX_RAMPS:,}")
+
+
 _RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
 
 
@@ -506,12 +516,6 @@ def _recipes(spec: StudySpec) -> Iterator[Issue]:
 def _cell_key(cell: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The cell as something that a set can hold, in any order of its names."""
     return tuple(sorted(cell.items()))
-
-
-def _cell_count(spec: StudySpec) -> Iterator[Issue]:
-    count = _num_cells(spec)
-    if count > MAX_CELLS:
-        yield Issue("scientific", f"makes {count} cells", NO_VALUE, f"at most {MAX_CELLS}")
 
 
 NEEDS: Final = {
@@ -908,10 +912,28 @@ def _adapters(spec: StudySpec) -> Iterator[Issue]:
         yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
 
 
+def lora_ranks(spec: StudySpec) -> dict[str, int]:
+    """The largest rank of adapters that each place gives, by its dotted path; {} without any."""
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic) or isinstance(workload.model, FromScratch):
+        return {}
+    lora = workload.model.lora
+    if lora is None:
+        return {}
+    places = _places(spec, "lora_rank")
+    ranks = {place.path: max((v for v in place.values if v), default=0) for place in places}
+    if all(place.section == "cell_recipes" or None in place.values for place in places):
+        ranks["workload.model.lora.rank"] = lora.rank
+    return {path: rank for path, rank in ranks.items() if rank}
+
+
 _RECIPE_SECTIONS: Final = ("scientific", "nuisance", "fixed", "cell_recipes")
 
 CHECKS: Final[dict[Check, frozenset[str]]] = {
-    _cell_count: frozenset({"scientific"}),
+    cell_issues: frozenset({"scientific"}),
+    trial_issues: frozenset({"scientific", "search", "transfer", "confirm", "branch"}),
+    chain_issues: frozenset({"workload"}),
+    _ramp_count: frozenset(_RECIPE_SECTIONS),
     data_issues: frozenset({"workload"}),
     _one_section: frozenset(_RECIPE_SECTIONS),
     _batch_sizes: frozenset({*_RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
@@ -946,3 +968,6 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     storage_issues: frozenset({"name", "storage"}),
 }
 """Every check, and the sections it reads."""
+
+_OF_SIZE: Final = (cell_issues, trial_issues, chain_issues, _ramp_count)
+"""The checks that come first."""

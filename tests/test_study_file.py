@@ -167,6 +167,63 @@ def test_yaml_1_1_surprises_stay_text(tmp_path: Path, written: str, read: str) -
     assert read_study(file).question == read
 
 
+@pytest.mark.parametrize(
+    ("written", "read"), [("1e3", 1000), ("1.5e3", 1500), ("1000.0", 1000), ("2.5E+2", 250)]
+)
+def test_whole_numbers_may_be_written_with_an_exponent(
+    tmp_path: Path, written: str, read: int
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(as_yaml(LM), encoding="utf-8")
+    paths = (
+        "workload.data.num_train", "workload.data.max_length", "evaluation.num_examples", "seed",
+        "search.trials_per_cell", "transfer.num_seeds", "workload.model.intermediate_size",
+        "resources.micro_batch_size", "scientific.global_batch_size.3",
+    )  # fmt: skip
+    spec = read_study(file, [f"{path}={written}" for path in paths]).model_dump()
+    for path in paths:
+        value: Any = spec
+        for key in path.split("."):
+            value = value[int(key) if key.isdigit() else key]
+        assert value == read, path
+        assert type(value) is int, path
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1.5", "1e400", "1e300", "0.1e1.0"])
+def test_a_fraction_is_no_whole_number(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(as_yaml(LM), encoding="utf-8")
+    with pytest.raises(StudyFileError) as caught:
+        read_study(file, [f"search.trials_per_cell={written}"])
+    [issue] = caught.value.issues
+    assert str(issue).startswith("search.trials_per_cell: must be a whole number (got ")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.txt").write_text("text\n", encoding="utf-8")
+    changes = {
+        "workload.model": {"pretrained": "~/model"},
+        "workload.data": {
+            "files": {split: f"~/{split}.txt" for split in ("train", "validation", "test")},
+            "tokenizer": "~/model",
+        },
+        "storage": "~/runs/x",
+    }
+    spec = study_from_mapping(changed(LM, changes))
+    workload: Any = spec.workload
+    assert workload.model.pretrained == workload.data.tokenizer == str(tmp_path / "model")
+    assert workload.data.files.train == str(tmp_path / "train.txt")
+    assert workload.data.files.test == str(tmp_path / "test.txt")
+    assert spec.storage_path == str(tmp_path / "runs/x")
+    spec = study_from_mapping(changed(LM, {"storage": "file://~/runs/x"}))
+    assert spec.storage_path == str(tmp_path / "runs/x")
+    [issue] = issues_of(tmp_path, LM, {"workload.model": {"pretrained": "~/no"}})
+    assert str(issue).startswith("workload.model.pretrained: there is no such folder")
+
+
 GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"confirm": DROP, "storage": DROP}),
     (LM, {"fixed.warmup_steps": None, "fixed.peak_lr": None}),
@@ -218,7 +275,7 @@ STRUCTURE: list[Case] = [
     (LM, {"workload": DROP}, "workload", "is required (allowed: a mapping with keys task, model, data"),
     (LM, {"workload.task": DROP}, "workload.task", "is required (allowed: causal_lm, noisy_quadratic, question_answering, seq2seq, text_classification, token_classification)"),
     (LM, {"workload.model": DROP}, "workload.model", "is required (allowed: a mapping with keys architecture"),
-    (LM, {"workload.model.hidden_size": DROP}, "workload.model.hidden_size", "is required (allowed: a whole number above 0)"),
+    (LM, {"workload.model.hidden_size": DROP}, "workload.model.hidden_size", "is required (allowed: a whole number above 0 and at most 1048576)"),
     (LM, {"budget": DROP}, "budget", "is required (allowed: a mapping with keys steps, examples"),
     (LM, {"search": {}}, "search.trials_per_cell", "is required (allowed: a whole number above 0)"),
     (LM, {"evaluation": {}}, "evaluation", "give exactly one of every_examples, every_steps, growth_ratio"),
@@ -230,13 +287,16 @@ STRUCTURE: list[Case] = [
     # misspelt
     (LM, {"nuisence": {}}, "nuisence", "unknown key; did you mean nuisance?"),
     (LM, {"workload.data.num_trian": 10}, "workload.data.num_trian", "unknown key; did you mean num_train?"),
-    (LM, {"fixed.batch_size": 16}, "fixed.batch_size", "unknown key; did you mean base_batch_size or global_batch_size?"),
-    (LM, {"peak_lr": 0.1}, "peak_lr", UNKNOWN_SECTION),
-    (LM, {"workload.model.heads": 4}, "workload.model.heads", "unknown key (allowed: architecture, hidden_size"),
+    (LM, {"fixed.batch_size": 16}, "fixed.batch_size", "unknown key; did you mean global_batch_size (examples per optimizer step of all workers together)?"),
+    (LM, {"nonsense": 0.1}, "nonsense", UNKNOWN_SECTION),
+    (LM, {"peak_lr": 0.1}, "peak_lr", "unknown key; did you mean scientific.peak_lr or nuisance.peak_lr or fixed.peak_lr?"),
+    (LM, {"workload.model.heads": 4}, "workload.model.heads", "unknown key; did you mean num_attention_heads?"),
+    (LM, {"fixed.nonsense": 4}, "fixed.nonsense", "(allowed: global_batch_size, batch_ramp_every_examples, batch_ramp_at_examples, batch_ramp_factor, peak_lr, base_lr, base_batch_size, lr_scaling_rule, … (33 in all))"),
     (LM, {"workload.model.lora": {"rank": 4}}, "workload.model.lora", "unknown key"),
     (JOINT, {"workload.model.lora": {"rank": 0}}, "workload.model.lora.rank", "must be above 0"),
     (JOINT, {"workload.model.lora": {"target_modules": []}}, "workload.model.lora.target_modules", "has too few entries"),
-    (JOINT, {"workload.model.hidden_size": 4}, "workload.model.hidden_size", "unknown key (allowed: pretrained, lora)"),
+    (JOINT, {"workload.model.hidden_size": 4, "workload.model.architecture": "bert"}, "workload.model", "has architecture, hidden_size beside pretrained: give pretrained (and lora)"),
+    (JOINT, {"workload.model.n_layer": 4}, "workload.model", "has n_layer beside pretrained"),
     (JOINT, {"workload.data.hub_splits": {"trian": "x"}}, "workload.data.hub_splits.trian", "did you mean train? (got \"trian\"; allowed: train, validation, test)"),
     (LM, {"workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
     (LM, {"resources.strategy": "tp", "workload.task": "causal_llm"}, "workload.task", "did you mean causal_lm?"),
@@ -262,7 +322,7 @@ STRUCTURE: list[Case] = [
     (LM, {"workload.model.config": {"a": [1]}}, "workload.model.config.a", "is of the wrong type (got [1]; allowed: true or false or a whole number"),
     (LM, {"scientific.global_batch_size": 64}, "scientific.global_batch_size", "must be a list; a single value belongs under fixed (got 64"),
     (LM, {"scientific.global_batch_size": [16, True]}, "scientific.global_batch_size.1", "must be a whole number (got true"),
-    (LM, {"scientific.global_batch_size": [16, 64.0]}, "scientific.global_batch_size.1", "must be a whole number (got 64.0"),
+    (LM, {"scientific.global_batch_size": [16, 64.5]}, "scientific.global_batch_size.1", "must be a whole number (got 64.5"),
     (LM, {"nuisance": None}, "nuisance", "must be a mapping (got null"),
     (LM, {"nuisance.peak_lr": 0.01}, "nuisance.peak_lr", "must be a mapping; a single value belongs under fixed (got 0.01; allowed: a mapping with keys log_uniform, uniform, choice)"),
     (LM, {"nuisance.peak_lr": [0.01, 0.1]}, "nuisance.peak_lr", "write {choice: […]}"),
@@ -398,7 +458,7 @@ TOGETHER: list[Case] = [
     (QUADRATIC, {"cell_recipes.0.cell": {}}, "cell_recipes.0.cell", "must name a cell exactly (got {}; allowed: global_batch_size)"),
     (QUADRATIC, {"cell_recipes.1.cell.global_batch_size": 4}, "cell_recipes.1.cell", "has a recipe already"),
     (LM, {"cell_recipes": [{"cell": {"global_batch_size": 16}, "fixed": {"peak_lr": 0.1}}]}, "cell_recipes.0.fixed.peak_lr", "nuisance decides peak_lr; a cell's recipe cannot"),
-    (LM, {"scientific.weight_decay": [i / 10 for i in range(5000)], "fixed.weight_decay": DROP, "transfer": DROP}, "scientific", "makes 20000 cells (allowed: at most 10000)"),
+    (LM, {"scientific.weight_decay": [i / 10 for i in range(1000)], "scientific.beta1": [0.1, 0.2, 0.3, 0.4, 0.5], "fixed.weight_decay": DROP, "transfer": DROP}, "scientific", "makes 20000 cells (allowed: at most 10000)"),
     # search
     (LM, {"target": DROP, "search.objective": "steps_to_target"}, "target", "is required by search.objective steps_to_target"),
     (QUADRATIC, {"search.trials_per_cell": 2}, "search.trials_per_cell", "there is no nuisance hyperparameter to search (got 2; allowed: 1)"),

@@ -3,13 +3,23 @@
 import gc
 import logging
 import os
+import signal
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from scaling.issues import first_line
+from scaling.runner.preflight import StartError, ray_folder, starts_here
 from scaling.spec import Resources
+
+_LOG = logging.getLogger(__name__)
+# Its programs, and the scripts that it has Python run.
+_RAYS_OWN = str(Path(ray.__file__).parent) + os.sep
 
 # Ray Train's controller polls its workers every two seconds; a pool starts sooner with less.
 _WORKER_ENVIRONMENT = {
@@ -30,10 +40,94 @@ _DRIVER_ENVIRONMENT = {
 
 
 START_ATTEMPTS = 3
+START_SECONDS = 40.0  # of a machine that does nothing else
+STOP_SECONDS = 30.0
 
 
 class ClusterError(RuntimeError):
     """The cluster cannot run this study; the message says what it has and what is needed."""
+
+
+class Patience:
+    """A time limit that a busy machine stretches: by its load for each CPU.
+
+    What takes ten seconds on a machine of its own takes a minute where six others share it, and
+    is no hang.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left, self._seen = seconds, time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up; to be asked every few seconds at least."""
+        before, self._seen = self._seen, time.monotonic()
+        busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+        self._left -= (self._seen - before) / max(1.0, busy)
+        return self._left <= 0
+
+
+class _Connection:
+    """Ray in a thread of its own, where a start or an end that hangs can be given up.
+
+    Linux ends what a thread has started when the thread ends, so it lives as long as the cluster.
+    Ray's signal handlers, for the main thread only, are not installed either.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._answered, self._leave = threading.Event(), threading.Event()
+        self._is_given_up = False
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+        self._thread.start()
+
+    def answers_within(self, seconds: float) -> bool:
+        """Wait so long at most; returns whether Ray has started or failed to."""
+        return self._answered.wait(seconds)
+
+    def give_up(self) -> None:
+        """End all processes that Ray has started here, whatever state they are in."""
+        self._is_given_up = True
+        end_ray_processes()
+
+    def close(self) -> None:
+        """Leave the cluster, and end what was started here."""
+        self._leave.set()
+        patience = Patience(STOP_SECONDS)
+        while self._thread.is_alive() and not patience.is_over:
+            self._thread.join(0.5)
+        if self._thread.is_alive():
+            self.give_up()
+
+    def _run(self) -> None:
+        # Closing a terminal hangs up on every process in it. Ours then ends Ray's in order.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                ray.init(
+                    address=self._address,
+                    runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+                self.error = None
+                break
+            except Exception as error:  # noqa: BLE001  # what Ray raises on a slow machine, too
+                self.error = error
+                _shut_down()
+                end_ray_processes()
+                # What speaks of the address, or of a file, will say the same again.
+                if self._is_given_up or self._leave.is_set() or _is_final(error):
+                    break
+                _LOG.warning("attempt %d to start Ray failed: %s", attempt, first_line(error))
+        self._answered.set()
+        if self.error is None:
+            self._leave.wait()
+            _shut_down()
+
+
+_connection: _Connection | None = None
 
 
 def connect(address: str | None, log_file: Path) -> None:
@@ -42,34 +136,58 @@ def connect(address: str | None, log_file: Path) -> None:
     What Ray itself logs goes to `log_file`.
 
     Raises:
-        ClusterError: If there is no cluster at the address.
+        StartError: If there is no cluster at the address, or none starts here in time.
     """
+    global _connection
     os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _log_to_file(log_file)
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            ray.init(
-                address=address,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-                log_to_driver=False,
-                configure_logging=False,
-            )
-        except (ConnectionError, ValueError) as error:
-            raise ClusterError(
-                f"cannot reach a Ray cluster at {address}: {first_line(error)}"
-            ) from error
-        except Exception as error:  # what Ray raises when a busy machine is slow
-            disconnect()
-            if attempt == START_ATTEMPTS:
-                raise ClusterError(
-                    f"Ray did not start on this machine: {first_line(error)}"
-                ) from error
-        else:
-            return
+    _connection = _Connection(address)
+    patience = Patience(START_SECONDS)
+    while not _connection.answers_within(0.2):
+        if patience.is_over:
+            _connection.give_up()
+            raise StartError(_too_late(address))
+    error = _connection.error
+    if isinstance(error, ConnectionError | ValueError) and not starts_here(address):
+        where = address or os.environ["RAY_ADDRESS"]
+        raise StartError(f"cannot reach a Ray cluster at {where}: {first_line(error)}") from error
+    if error is not None:
+        raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that was started here ends.
+    """Leave the cluster; one that was started here ends."""
+    global _connection
+    if _connection is not None:
+        _connection.close()
+        _connection = None
+
+
+def end_ray_processes() -> None:
+    """Kill those of this process's children that belong to Ray, and all that they have started."""
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any(word.startswith(_RAYS_OWN) for word in child.cmdline()):
+                for process in [*child.children(recursive=True), child]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, ConnectionError | ValueError | FileNotFoundError | PermissionError)
+
+
+def _too_late(address: str | None) -> str:
+    if not starts_here(address):
+        return f"no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}; is it running?"
+    return (
+        f"Ray did not start on this machine within {START_SECONDS:.0f} s; its logs are in "
+        f"{ray_folder() / 'session_latest' / 'logs'}"
+    )
+
+
+def _shut_down() -> None:
+    """Leave Ray, with garbage collection off.
 
     Ray ends the whole process, with status 1, where another thread lets go of one of its objects
     while it shuts down. Garbage collection does that in whichever thread it comes over.
@@ -97,14 +215,14 @@ def num_workers_that_fit(resources: Resources) -> int:
     """How many workers this cluster has room for.
 
     Raises:
-        ClusterError: If that is not enough for one trial.
+        StartError: If that is not enough for one trial.
     """
     nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
     fitting = sum(workers_on(node["Resources"], resources) for node in nodes)
     needed = 1 if resources.num_workers == "auto" else resources.num_workers
     if fitting < needed:
         cpus, gpus = (sum(n["Resources"].get(k, 0) for n in nodes) for k in ("CPU", "GPU"))
-        raise ClusterError(
+        raise StartError(
             f"the cluster cannot run one trial: {needed} workers of "
             f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs are asked "
             f"for, and {len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs are there; "

@@ -3,16 +3,21 @@
 import fcntl
 import json
 import os
+import shutil
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from scaling.issues import first_line
-from scaling.own_files import no_follow, read_bounded, write_whole
+from scaling.own_files import no_follow, other_files, read_bounded, write_whole
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at
 from scaling.runner.state_folder import (
+    FILES,
+    FOLDERS,
+    LOCK,
+    MARK,
     MAX_STUDY_BYTES,
     StateError,
     mark,
@@ -35,6 +40,7 @@ class StudyState:
         is_new: Whether it was created here.
         lock: Held until this process ends or closes it.
         url: Where the state is kept besides `folder`, where the storage is a URL.
+        made: Folders that were made for it, the innermost first.
     """
 
     folder: Path
@@ -42,6 +48,7 @@ class StudyState:
     is_new: bool
     lock: TextIO
     url: str | None = None
+    made: tuple[Path, ...] = ()
 
     @classmethod
     def open(cls, spec: StudySpec, *, data_sha256: str) -> "StudyState":
@@ -52,16 +59,17 @@ class StudyState:
             data_sha256: Content hash of its data.
 
         Raises:
-            StateError: If it cannot be written, holds other files, another process runs the study, or the data are
-                not those it was started with.
+            StateError: If it cannot be written or holds other files, another process runs the
+                study, or the data are not those it was started with.
         """
         file = _file(spec)
         shown = os.path.relpath(file.parent)
         require_state_folder(file.parent)
+        made = tuple(folder for folder in file.parents if not folder.exists())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             mark(file.parent)
-            lock = _locked(file.parent / "lock", shown)
+            lock = _locked(file.parent / LOCK, shown)
         except OSError as error:
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
         try:
@@ -72,7 +80,7 @@ class StudyState:
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             content = {"study_id": study_id, "spec": _as_json(spec), "data_sha256": data_sha256}
             _write(file, content)
-            return cls(file.parent, study_id, True, lock, spec.storage_url)
+            return cls(file.parent, study_id, True, lock, spec.storage_url, made)
         except StateError:
             lock.close()
             raise
@@ -119,6 +127,17 @@ class StudyState:
             (self.folder / "study.json").unlink(missing_ok=True)
             if self.url is not None:
                 remove(self.url)
+            for name in FOLDERS:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            for name in FILES:
+                if name != LOCK:
+                    (self.folder / name).unlink(missing_ok=True)
+            if set(other_files(self.folder)) <= {MARK, LOCK}:  # else it says whose the rest is
+                (self.folder / MARK).unlink(missing_ok=True)
+            (self.folder / LOCK).unlink(missing_ok=True)  # last: another may start now
+            with suppress(OSError):  # something else is in it by now
+                for folder in self.made:
+                    folder.rmdir()
 
 
 def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
@@ -178,6 +197,9 @@ def _locked(path: Path, shown: str) -> TextIO:
     except BlockingIOError:
         lock.close()
         raise StateError(f"the study in {shown} is being run by another process") from None
+    if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+        lock.close()  # the other was refused just now, and has removed its lock
+        return _locked(path, shown)
     return lock
 
 

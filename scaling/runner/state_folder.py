@@ -12,18 +12,14 @@ from scaling.own_files import listed, other_files, read_bounded, write_whole
 
 MARK = ".scaling-state.json"
 STUDY = "study.json"
+LOCK = "lock"
 MAX_STUDY_BYTES = 4_000_000
 FILES = (
-    STUDY, "lock", "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
+    STUDY, LOCK, "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
     "ray.log",
 )  # fmt: skip
 FOLDERS = ("example_losses", "checkpoints", "ray")
 _FORMAT = {"format": "scaling-state", "version": 1}
-
-
-_KINDS = dict.fromkeys((*FILES, MARK), (stat.S_ISREG, "file")) | dict.fromkeys(
-    FOLDERS, (stat.S_ISDIR, "folder")
-)
 
 
 class StateError(RuntimeError):
@@ -45,11 +41,13 @@ def require_state_folder(folder: Path) -> None:
         if found and not _is_marked(folder):
             raise StateError(f"storage: {foreign(shown, found)}")
         for name in found:
-            is_kind, kind = _KINDS.get(name, (None, ""))
-            if is_kind is not None and not is_kind((folder / name).lstat().st_mode):
+            mode = (folder / name).lstat().st_mode
+            is_file = name in (*FILES, MARK)
+            if (is_file and not stat.S_ISREG(mode)) or (name in FOLDERS and not stat.S_ISDIR(mode)):
                 raise StateError(
-                    f"storage: {shown}/{name} is not a {kind} (links are not followed); nothing "
-                    "was touched. Choose another storage, or move it away"
+                    f"storage: {shown}/{name} is not a {'file' if is_file else 'folder'} (links "
+                    "are not followed); nothing was touched. Choose another storage, or move it "
+                    "away"
                 )
     except (FileNotFoundError, NotADirectoryError):
         return

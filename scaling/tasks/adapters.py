@@ -1,7 +1,7 @@
 """Low-rank adapters beside a trained model's frozen weights, by peft (the extra `lora`)."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -59,3 +59,30 @@ def add_adapters(
         if name in new_weights:
             weight.requires_grad_(True)
     return model
+
+
+def require_ranks(model: nn.Module, ranks: Mapping[str, int]) -> None:
+    """Check that adapters of these ranks are smaller than what they stand beside.
+
+    Args:
+        model: With adapters.
+        ranks: By the dotted path that says so.
+
+    Raises:
+        DataError: If a rank is that of a whole matrix, or above.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    sizes = {
+        name: min(layer.in_features, layer.out_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer) and layer.in_features and layer.out_features
+    }
+    name = min(sizes, key=lambda name: sizes[name])
+    for path, rank in ranks.items():
+        if rank >= sizes[name]:
+            raise DataError(
+                path,
+                f"a rank of {rank} is no less than that of {name} itself, {sizes[name]}; "
+                f"allowed: at most {sizes[name] - 1}",
+            )

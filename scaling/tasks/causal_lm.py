@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import CausalLm, Evaluation
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.tokens import Tokenizer, tokenizer_for
+from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
 
 IGNORED = -100
@@ -32,11 +33,14 @@ class Sequences:
     Attributes:
         prompt_lengths: [N] tokens that are read and not predicted (at least the first one).
         num_bytes: [N] UTF-8 bytes of text that the predicted tokens stand for; an end has none.
+        positions: As long as `tokens`, the place of each in its own document, where a sequence
+            holds several; None where it holds one.
     """
 
     tokens: Ragged
     prompt_lengths: IntArray
     num_bytes: IntArray
+    positions: Ragged | None = None
 
     @cached_property
     def num_targets(self) -> IntArray:
@@ -47,15 +51,20 @@ class Sequences:
         """`input_ids` [B, L−1] and `labels` [B, L−1], the next token or IGNORED.
 
         Padding stands on the right, where causal attention never looks back from, so no
-        attention mask is needed.
+        attention mask is needed. Of packed documents there are `position_ids` [B, L−1] too,
+        which start again with each and so keep its attention to itself.
         """
         values_bl, real_bl = self.tokens.padded(indices, pad)
         predicted = np.arange(values_bl.shape[1]) >= self.prompt_lengths[indices][:, None]
         labels_bl = np.where(real_bl & predicted, values_bl, IGNORED)
-        return {
+        batch = {
             "input_ids": torch.from_numpy(np.ascontiguousarray(values_bl[:, :-1])),
             "labels": torch.from_numpy(np.ascontiguousarray(labels_bl[:, 1:])),
         }
+        if self.positions is not None:
+            positions_bl, _ = self.positions.padded(indices, 0)
+            batch["position_ids"] = torch.from_numpy(np.ascontiguousarray(positions_bl[:, :-1]))
+        return batch
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class CausalLmTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
 
     @classmethod
@@ -80,12 +90,14 @@ class CausalLmTask:
         """Read, split and encode; raises DataError."""
         split = split_rows(read_rows(workload), workload.data)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        require_end(tokenizer, workload.task)
         sequences = {
             name: _encode(name, rows, tokenizer, workload) for name, rows in split.rows.items()
         }
         return cls(
             workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
             evaluation.num_examples, split.content_hash, split.num_dropped,
+            _summary(split, sequences, tokenizer, workload.data.max_length),
         )  # fmt: skip
 
     @property
@@ -127,9 +139,9 @@ class CausalLmTask:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
-        logits_blv = model(input_ids=batch["input_ids"], use_cache=False).logits
+        logits_blv = at_least_float32(_logits(model, batch))
         return functional.cross_entropy(
-            at_least_float32(logits_blv).flatten(0, 1), batch["labels"].flatten(),
+            logits_blv.flatten(0, 1), batch["labels"].flatten(),
             ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
         )  # fmt: skip
 
@@ -147,8 +159,8 @@ class CausalLmTask:
         lengths = sequences.tokens.lengths[numbers]
         for group in by_length(lengths, self._evaluation_batch_size(lengths)):
             batch = sequences.batch(numbers[group], self.tokenizer.pad_id)
-            labels_bl = batch["labels"].to(device)
-            logits_blv = model(input_ids=batch["input_ids"].to(device), use_cache=False).logits
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels_bl, logits_blv = batch["labels"], _logits(model, batch)
             loss_bl = functional.cross_entropy(
                 at_least_float32(logits_blv).transpose(1, 2), labels_bl,
                 ignore_index=IGNORED, reduction="none",
@@ -211,6 +223,12 @@ class CausalLmTask:
         return both_ways(written, [row.text for row in self.answers], scores)
 
 
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """[B, L−1, V]."""
+    names = ("input_ids", "position_ids")
+    return model(**{name: batch[name] for name in names if name in batch}, use_cache=False).logits
+
+
 Window = tuple[list[int], int, int]
 """Tokens, how many of them are a prompt, and the bytes of the others."""
 
@@ -227,11 +245,26 @@ def _encode(
         missing = f"no {split} example has a token to predict within max_length {max_length}"
     if not windows:
         raise DataError("workload.data.max_length", missing)
+    tokens = Ragged.of([tokens for tokens, _, _ in windows])
     return Sequences(
-        Ragged.of([tokens for tokens, _, _ in windows]),
+        tokens,
         np.array([prompt_length for _, prompt_length, _ in windows], dtype=np.int64),
         np.array([num_bytes for _, _, num_bytes in windows], dtype=np.int64),
+        _positions(tokens, tokenizer.end_id) if workload.packing else None,
     )
+
+
+def _positions(tokens: Ragged, end: int) -> Ragged:
+    """The place of each token in its document: an end is the first one of the next document.
+
+    So an end is predicted from its own document, the first token of the next one from the end
+    alone, and each token counts once.
+    """
+    places = np.arange(len(tokens.flat))
+    is_first = tokens.flat == end
+    is_first[tokens.starts] = True
+    first = np.maximum.accumulate(np.where(is_first, places, 0))
+    return Ragged(places - first, tokens.starts, tokens.lengths)
 
 
 def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[Window]:
@@ -257,7 +290,7 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     """All texts, each with its end, as windows of exactly `max_length` tokens.
 
     Windows share one token, so each token but the very first is predicted once; the last tokens,
-    too few to fill a window, are left out. A token sees the texts before its own.
+    too few to fill a window, are left out. A token sees none of the texts before its own.
     """
     tokens: list[int] = []
     sizes: list[int] = []
@@ -267,6 +300,28 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     for start in range(0, len(tokens) - max_length + 1, max_length - 1):
         stop = start + max_length
         yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
+
+
+def _summary(
+    split: SplitRows, sequences: Mapping[Split, Sequences], tokenizer: Tokenizer, max_length: int
+) -> DataSummary:
+    """Of rows with a prompt, one that lacks its end is cut, and one without a sequence too."""
+    lengths = {name: part.tokens.lengths for name, part in sequences.items()}
+    num_truncated = dict.fromkeys(lengths, 0)
+    notes: list[str] = []
+    for name, rows in split.rows.items():
+        if rows[0].prompt is None:
+            continue
+        tokens = sequences[name].tokens
+        ends = tokens.flat[tokens.starts + tokens.lengths - 1]
+        num_without_room = len(rows) - len(ends)
+        num_truncated[name] = int((ends != tokenizer.end_id).sum()) + num_without_room
+        if num_without_room:
+            notes.append(
+                f"{num_without_room} prompts of the {name} data fill max_length {max_length} and "
+                "leave no room for an answer; their rows are left out."
+            )
+    return summarize(split.rows, lengths, num_truncated, tuple(notes))
 
 
 def _answers(rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm) -> tuple[Row, ...]:

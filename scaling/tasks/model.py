@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from scaling.issues import first_line
 from scaling.spec import FromScratch, ModelSpec, Pretrained
 from scaling.tasks.adapters import add_adapters
+from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.sources import DataError, pretrained_folder
 from scaling.tasks.tokens import Tokenizer
 
@@ -21,8 +21,16 @@ Head = Literal[
 # What architectures call the width of their feed-forward layer.
 _FEED_FORWARD_WIDTHS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")
 # What encoder-decoders call the sizes of their decoder, which are the encoder's.
-_DECODER_SIZES = ("decoder_layers", "num_decoder_layers", "decoder_attention_heads")
+_DECODER_SIZES = (
+    "decoder_layers", "num_decoder_layers", "decoder_attention_heads",
+    "num_decoder_attention_heads",
+)  # fmt: skip
 _FEED_FORWARD_WIDTHS_OF_TWO = ("encoder_ffn_dim", "decoder_ffn_dim", "d_ff")
+_NUM_LAYERS = ("num_hidden_layers", "num_encoder_layers")
+
+# What a model from scratch may have beside what its sizes say: experts, mostly.
+MAX_NUM_PARAMETERS = 10**8
+MAX_TIMES_ITS_SIZES = 16
 
 
 def build_model(
@@ -44,8 +52,8 @@ def build_model(
     Raises:
         DataError: If there is no such architecture, option, folder or name.
     """
-    torch.manual_seed(seed)
     if isinstance(spec, Pretrained):
+        torch.manual_seed(seed)
         model, new_weights = _pretrained(spec, head, tokenizer, num_labels)
         if spec.lora is not None:
             rank = lora_rank or spec.lora.rank
@@ -59,14 +67,33 @@ def build_model(
         head=head,
         dropout=dropout,
     )
-    try:
-        return _auto_class(head).from_config(config).train()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    what = f"cannot build {spec.architecture} with a {head.replace('_', ' ')} head"
+    with library_errors("workload.model", what):
+        with torch.device("meta"):
+            sketch = _auto_class(head).from_config(config, trust_remote_code=False)
+        _require_size(sketch, spec, tokenizer.vocab_size, max_length)
+        torch.manual_seed(seed)
+        return _auto_class(head).from_config(config, trust_remote_code=False).train()
+
+
+def _require_size(sketch: nn.Module, spec: FromScratch, vocab_size: int, max_length: int) -> None:
+    """Check on a model without storage that it is about as large as its sizes say.
+
+    An architecture's other options, the number of its experts or a second tower, have defaults
+    that are those of a published model.
+    """
+    width = spec.hidden_size
+    feed_forward = spec.intermediate_size or 4 * width
+    block = 4 * width * width + 3 * width * feed_forward
+    asked = 2 * spec.num_hidden_layers * block + (2 * vocab_size + max_length) * width
+    tensors = [*sketch.parameters(), *sketch.buffers()]
+    built = sum(tensor.numel() for tensor in tensors)
+    if built > max(MAX_NUM_PARAMETERS, MAX_TIMES_ITS_SIZES * asked):
         raise DataError(
-            "workload.model",
-            f"cannot build {spec.architecture} with a {head.replace('_', ' ')} head: "
-            f"{first_line(error)}",
-        ) from error
+            "workload.model.architecture",
+            f"{spec.architecture} has {built:,} weights at these sizes, a plain Transformer at "
+            f"most {asked:,}; set its other options in workload.model.config",
+        )
 
 
 def model_config(
@@ -86,16 +113,20 @@ def model_config(
     """
     from transformers import AutoConfig
 
-    config_class: Any = type(AutoConfig.for_model(_known_architecture(spec.architecture)))
-    names = {*config_class.attribute_map.values(), *vars(config_class())}
+    architecture = _known_architecture(spec.architecture)
+    with library_errors("workload.model.architecture", f"{architecture} cannot be configured"):
+        defaults: Any = AutoConfig.for_model(architecture)
+    config_class: Any = type(defaults)
+    names = {*config_class.attribute_map.values(), *vars(defaults)}
+    _require_head(config_class, head, architecture)
+    _require_sizes(config_class, names, architecture)
     sizes: dict[str, Any] = {
         "hidden_size": spec.hidden_size,
         "num_hidden_layers": spec.num_hidden_layers,
         "num_attention_heads": spec.num_attention_heads,
         "vocab_size": tokenizer.vocab_size,
         "max_position_embeddings": max_length + 2,  # some architectures reserve two positions
-        # Right padding behind causal attention needs no mask, and so no id to find it by.
-        "pad_token_id": None if head == "causal_lm" else tokenizer.pad_id,
+        "pad_token_id": tokenizer.pad_id,
         "bos_token_id": tokenizer.end_id,
         "eos_token_id": tokenizer.end_id,
     }
@@ -108,24 +139,54 @@ def model_config(
         sizes["num_key_value_heads"] = spec.num_attention_heads
     if num_labels:
         sizes["num_labels"] = num_labels
-    if head == "seq2seq_lm":
+    if head == "causal_lm" and "is_decoder" in names:
+        sizes["is_decoder"] = True  # an encoder reads its own text from the left alone
+    elif head == "causal_lm":
+        # Right padding behind causal attention needs no mask, and so no id to find it by.
+        sizes["pad_token_id"] = None
+    known = names | config_class.attribute_map.keys()
+    for name in ("max_position_embeddings", "num_hidden_layers"):
+        if name not in known:  # some would raise, and some of these compute it from others
+            del sizes[name]
+    if head == "seq2seq_lm" or defaults.is_encoder_decoder:
         sizes |= _encoder_decoder_sizes(spec, names)
         sizes["decoder_start_token_id"] = tokenizer.end_id
     if dropout is not None:
-        sizes |= dict.fromkeys(_dropout_names(spec.architecture, config_class()), dropout)
+        sizes |= dict.fromkeys(_dropout_names(architecture, defaults), dropout)
     for option in spec.config:
         if option not in names:
             near = difflib.get_close_matches(option, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise DataError(
-                f"workload.model.config.{option}", f"{spec.architecture} has no such option{hint}"
+                f"workload.model.config.{option}", f"{architecture} has no such option{hint}"
             )
-    try:
+    with library_errors("workload.model.config", f"{architecture} refuses its options"):
         return config_class(**sizes | spec.config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+
+
+def _require_head(
+    config_class: Any, head: Head, architecture: str, path: str = "workload.model"
+) -> None:
+    if config_class not in _auto_class(head)._model_mapping:
         raise DataError(
-            "workload.model.config", f"{spec.architecture} refuses its options: {first_line(error)}"
-        ) from error
+            path,
+            f"transformers has no {architecture} with a {head.replace('_', ' ')} head",
+        )
+
+
+def _require_sizes(config_class: Any, names: set[str], architecture: str) -> None:
+    """Check that the model can be as wide and as deep as asked."""
+    known = names | config_class.attribute_map.keys()
+    missing = [] if "hidden_size" in known else ["hidden_size"]
+    if not known.intersection(_NUM_LAYERS):
+        missing.append("num_hidden_layers")
+    if missing:
+        parts = [name for name in sorted(names) if name.endswith("_config")]
+        raise DataError(
+            "workload.model.architecture",
+            f"{architecture} has no option {' nor '.join(missing)}"
+            f"{', but ' if parts else ''}{', '.join(parts)}",
+        )
 
 
 def _encoder_decoder_sizes(spec: FromScratch, names: set[str]) -> dict[str, Any]:
@@ -137,6 +198,8 @@ def _encoder_decoder_sizes(spec: FromScratch, names: set[str]) -> dict[str, Any]
         if name in names
     }
     width = spec.intermediate_size or 4 * spec.hidden_size
+    if "num_encoder_layers" in names:
+        sizes["num_encoder_layers"] = layers
     sizes |= {name: width for name in _FEED_FORWARD_WIDTHS_OF_TWO if name in names}
     if "d_kv" in names:
         sizes["d_kv"] = spec.hidden_size // heads
@@ -194,18 +257,23 @@ def _pretrained(
     spec: Pretrained, head: Head, tokenizer: Tokenizer, num_labels: int
 ) -> tuple[nn.Module, set[str]]:
     """A trained model, and the names of its weights that are not: a head, mostly."""
-    options = {"num_labels": num_labels} if num_labels else {}
+    from transformers import AutoConfig
+
     folder = pretrained_folder(spec.pretrained)
-    try:
+    path = "workload.model.pretrained"
+    require_no_custom_code(folder, spec.pretrained, path)
+    with library_errors(path, f"cannot load {spec.pretrained}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _require_head(type(config), head, config.model_type, path)
+        if head == "causal_lm" and hasattr(config, "is_decoder"):
+            config.is_decoder = True  # an encoder reads its own text from the left alone
+        if num_labels:
+            config.num_labels = num_labels
         model, found = _auto_class(head).from_pretrained(
-            folder, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
-            **options,
+            folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True,
+            output_loading_info=True, trust_remote_code=False,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise DataError(
-            "workload.model.pretrained", f"cannot load {spec.pretrained}: {first_line(error)}"
-        ) from error
-    if num_labels and model.config.pad_token_id is None:
+    if num_labels:
         model.config.pad_token_id = tokenizer.pad_id  # where a decoder's last real token is
     new_weights = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     if not head.endswith("_lm"):

@@ -44,6 +44,7 @@ class NoisyQuadraticTask:
     num_train = None
     targets_per_example = 1.0
     num_dropped = 0
+    data_summary = None
     splits: tuple[Split, ...] = ("validation",)
 
     def __init__(self, workload: NoisyQuadratic) -> None:

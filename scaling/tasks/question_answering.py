@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, QuestionAnswering
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import answer_f1, exact_match
 from scaling.tasks.sources import SPLITS, Row, Split, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
@@ -96,6 +97,7 @@ class QuestionAnsweringTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
     targets_per_example: float = 1.0
 
@@ -111,7 +113,7 @@ class QuestionAnsweringTask:
         windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
         return cls(
             workload, tokenizer, split.rows, windows, evaluation.num_examples,
-            split.content_hash, split.num_dropped,
+            split.content_hash, split.num_dropped, _summary(split, windows, tokenizer, workload),
         )  # fmt: skip
 
     @property
@@ -296,7 +298,7 @@ def _encode_chunk(
     """The windows of some questions, numbered from `first`."""
     max_length = workload.data.max_length
     encoding = tokenizer.tokenizer(
-        _within([row.prompt or "" for row in rows], tokenizer, max_length // 2 - 1),
+        _within([row.prompt or "" for row in rows], tokenizer, _most_of_question(max_length)),
         [row.text for row in rows],
         truncation="only_second", max_length=max_length, stride=workload.stride,
         return_overflowing_tokens=True, return_offsets_mapping=True,
@@ -316,6 +318,31 @@ def _encode_chunk(
             )
         )
     return windows
+
+
+def _most_of_question(max_length: int) -> int:
+    """Tokens of a question at most; what is longer loses its end."""
+    return max_length // 2 - 1
+
+
+def _summary(
+    split: SplitRows,
+    windows: Mapping[Split, Windows],
+    tokenizer: TrainedTokenizer,
+    workload: QuestionAnswering,
+) -> DataSummary:
+    most = _most_of_question(workload.data.max_length)
+    num_truncated = {
+        name: sum(
+            len(ids) > most
+            for ids in tokenizer.tokenizer(
+                [row.prompt or "" for row in rows], add_special_tokens=False
+            )["input_ids"]
+        )
+        for name, rows in split.rows.items()
+    }
+    lengths = {name: part.tokens.lengths for name, part in windows.items()}
+    return summarize(split.rows, lengths, num_truncated, ())
 
 
 def _within(questions: list[str], tokenizer: TrainedTokenizer, num_tokens: int) -> list[str]:

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.issues import first_line
 from scaling.spec import Evaluation, FromScratch, Seq2Seq
+from scaling.tasks.data_summary import DataSummary, summarize
+from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import pronunciation_scores, text_scores
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.tokens import Tokenizer, tokenizer_for
+from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
 
 IGNORED = -100
@@ -66,6 +67,7 @@ class Seq2SeqTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
 
     @classmethod
@@ -73,6 +75,7 @@ class Seq2SeqTask:
         """Read, split and encode; raises DataError."""
         split = split_rows(read_rows(workload), workload.data)
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+        require_end(tokenizer, workload.task)
         max_length = workload.data.max_length
         pairs = {name: _encode(rows, tokenizer, max_length) for name, rows in split.rows.items()}
         validation = split.rows["validation"]
@@ -80,6 +83,7 @@ class Seq2SeqTask:
             workload, tokenizer, _start_id(workload, tokenizer), pairs,
             tuple(row.text for row in validation), validation[0].text_units is not None,
             evaluation.num_examples, split.content_hash, split.num_dropped,
+            _summary(split, pairs, tokenizer, max_length),
         )  # fmt: skip
 
     @property
@@ -214,21 +218,35 @@ def _encode(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Pairs
     )
 
 
+def _summary(
+    split: SplitRows, pairs: Mapping[Split, Pairs], tokenizer: Tokenizer, max_length: int
+) -> DataSummary:
+    def is_cut(row: Row, source_length: int, target_length: int) -> bool:
+        return (
+            source_length == max_length and len(tokenizer.source_ids(row, None)) > max_length
+        ) or (target_length == max_length and len(tokenizer.target_ids(row, None)) > max_length)
+
+    lengths: dict[Split, IntArray] = {}
+    num_truncated: dict[Split, int] = {}
+    for name, rows in split.rows.items():
+        sources, targets = pairs[name].sources.lengths, pairs[name].targets.lengths
+        lengths[name] = sources + targets
+        num_truncated[name] = sum(map(is_cut, rows, sources, targets))
+    return summarize(split.rows, lengths, num_truncated, ())
+
+
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:
     """What the decoder reads first: the end token from scratch, else what the model learnt."""
     if isinstance(workload.model, FromScratch):
         return tokenizer.end_id
     from transformers import AutoConfig
 
-    name = workload.model.pretrained
-    try:
-        start = AutoConfig.from_pretrained(pretrained_folder(name)).decoder_start_token_id
-    except (OSError, ValueError) as error:
-        raise DataError(
-            "workload.model.pretrained", f"cannot load {name}: {first_line(error)}"
-        ) from error
+    name, path = workload.model.pretrained, "workload.model.pretrained"
+    folder = pretrained_folder(name)
+    require_no_custom_code(folder, name, path)
+    with library_errors(path, f"cannot load {name}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    start = getattr(config, "decoder_start_token_id", None)
     if start is None:
-        raise DataError(
-            "workload.model.pretrained", f"{name} does not say what its decoder starts with"
-        )
+        raise DataError(path, f"{name} does not say what its decoder starts with")
     return start

@@ -94,7 +94,7 @@ def require_source(workload: TextWorkload) -> None:
 
 
 def pretrained_folder(name: str) -> str:
-    """What `from_pretrained` takes for a study file's `pretrained`: a built-in model's folder.
+    """What `from_pretrained` takes for a study file's `pretrained`: ~ and built-in names resolved.
 
     Raises:
         DataError: If a built-in model is not installed, with the line that installs it.

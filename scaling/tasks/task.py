@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.issues import first_line
 from scaling.spec import (
     CausalLm,
     Evaluation,
@@ -20,8 +19,9 @@ from scaling.spec import (
     TokenClassification,
     Workload,
 )
+from scaling.tasks.data_summary import DataSummary
 from scaling.tasks.model import matrices_to_cut
-from scaling.tasks.sources import DataError, Split
+from scaling.tasks.sources import Split
 
 Indices = NDArray[np.int64]
 Batch = Mapping[str, Tensor]
@@ -95,6 +95,11 @@ class Task(Protocol):
     @property
     def num_dropped(self) -> int:
         """Rows left out since their text was on another side of the split."""
+        ...
+
+    @property
+    def data_summary(self) -> DataSummary | None:
+        """What a plan shows of the data; None where they are drawn afresh."""
         ...
 
     @property
@@ -198,33 +203,34 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
 
 
 def require_trainable(
-    task: Task, seed: int, *, dropout: float | None = None, num_parts: int = 1
+    task: Task,
+    seed: int,
+    *,
+    dropout: float | None = None,
+    num_parts: int = 1,
+    lora_ranks: Mapping[str, int] | None = None,
 ) -> None:
-    """Build the model once, run it on a few training examples, and let it write where it will.
+    """Build the model once, try it on a few training examples, and let it write where it will.
 
     Args:
         task: With its data.
         seed: Of the weights.
         dropout: One that the study sets, if any.
         num_parts: Workers that its matrices are to be cut among.
+        lora_ranks: Ranks that the study gives its adapters, by the dotted paths that say so; None
+            for the model's own.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
-            that it has no embeddings for, say; or if its matrices cannot be cut.
+            that it has no embeddings for, say; if it reads what it has to predict, or padding; or
+            if its matrices cannot be cut.
     """
-    model = task.new_model(seed, dropout=dropout)
+    from scaling.tasks.model_checks import require_model
+
+    model = task.new_model(seed, dropout=dropout, lora_rank=1)
     if num_parts > 1:
         matrices_to_cut(model, num_parts)
-    numbers = np.arange(min(8, task.num_train or 8))
-    try:
-        with torch.no_grad():
-            task.loss_sum(model, task.collate(numbers, seed))
-            if isinstance(task, WritingTask) and task.num_written:
-                task.write(model.eval(), slice(0, 1), torch.device("cpu"))
-    except (IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            "workload.model", f"the model cannot read the training data: {first_line(error)}"
-        ) from error
+    require_model(task, model, seed, lora_ranks)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

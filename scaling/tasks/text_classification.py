@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TextClassification
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import class_scores
 from scaling.tasks.sources import SPLITS, DataError, Split, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import Tokenizer, tokenizer_for
 
@@ -48,6 +49,7 @@ class TextClassificationTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
     targets_per_example: float = 1.0
 
@@ -78,7 +80,7 @@ class TextClassificationTask:
             )
         return cls(
             workload, tokenizer, classes, texts, evaluation.num_examples,
-            split.content_hash, split.num_dropped,
+            split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
         )  # fmt: skip
 
     @property
@@ -147,6 +149,24 @@ class TextClassificationTask:
         predicted = validation.predictions
         labels = self.texts["validation"].labels[: len(predicted)].tolist()
         return {"accuracy": validation.accuracy, **class_scores(labels, predicted)}
+
+
+def _summary(
+    split: SplitRows,
+    texts: Mapping[Split, LabelledTexts],
+    tokenizer: Tokenizer,
+    workload: TextClassification,
+) -> DataSummary:
+    max_length = workload.data.max_length
+    lengths = {name: part.tokens.lengths for name, part in texts.items()}
+    num_truncated = {
+        name: sum(
+            length == max_length and len(tokenizer.classifier_ids(row, None)) > max_length
+            for row, length in zip(rows, lengths[name], strict=True)
+        )
+        for name, rows in split.rows.items()
+    }
+    return summarize(split.rows, lengths, num_truncated, ())
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TokenClassification
+from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
 from scaling.tasks.scores import entity_scores, is_entity_tagging, macro_f1
 from scaling.tasks.sources import SPLITS, DataError, Row, Split, read_rows
-from scaling.tasks.splits import split_rows
+from scaling.tasks.splits import SplitRows, split_rows
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
@@ -65,6 +66,7 @@ class TokenClassificationTask:
     num_examples: int
     content_hash: str
     num_dropped: int
+    data_summary: DataSummary
     splits: tuple[Split, ...] = SPLITS
 
     @classmethod
@@ -93,7 +95,7 @@ class TokenClassificationTask:
         }
         return cls(
             workload, tokenizer, tags, texts, evaluation.num_examples,
-            split.content_hash, split.num_dropped,
+            split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
         )  # fmt: skip
 
     @property
@@ -210,6 +212,27 @@ def _encode(
     return TaggedTexts(
         Ragged.of([tokens for tokens, _ in pairs]), Ragged.of([labels for _, labels in pairs])
     )
+
+
+def _summary(
+    split: SplitRows,
+    texts: Mapping[Split, TaggedTexts],
+    tokenizer: TrainedTokenizer,
+    workload: TokenClassification,
+) -> DataSummary:
+    """A sentence of which something is cut has a word that is longer than all the room."""
+    max_length = workload.data.max_length
+    room = max_length - tokenizer.tokenizer.num_special_tokens_to_add()
+    lengths = {name: part.tokens.lengths for name, part in texts.items()}
+    num_truncated = {
+        name: sum(
+            lengths[name].max() == max_length
+            and max(tokenizer.word_sizes(row.text_units or ())) > room
+            for row in rows
+        )
+        for name, rows in split.rows.items()
+    }
+    return summarize(split.rows, lengths, num_truncated, ())
 
 
 def _parts(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from scaling.issues import first_line
 from scaling.spec import DataSpec, ModelSpec, Pretrained
+from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.sources import DataError, Row, pretrained_folder
 
 PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
@@ -38,8 +38,8 @@ class Tokenizer(Protocol):
         """Ids of the prompt, and of a separator where the vocabulary has one; empty without."""
         ...
 
-    def classifier_ids(self, row: Row, max_length: int) -> list[int]:
-        """Ids of the text as a classifier reads it, truncated to `max_length`."""
+    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
+        """Ids of the text as a classifier reads it, truncated to `max_length` if there is one."""
         ...
 
     def text_bytes(self, row: Row) -> list[int]:
@@ -49,11 +49,11 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def source_ids(self, row: Row, max_length: int) -> list[int]:
-        """Ids of the prompt as an encoder reads it, truncated to `max_length`."""
+    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
+        """Ids of the prompt as an encoder reads it, truncated to `max_length` if there is one."""
         ...
 
-    def target_ids(self, row: Row, max_length: int) -> list[int]:
+    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
         """Ids of the text as a decoder writes it, its end last unless truncated."""
         ...
 
@@ -111,7 +111,7 @@ class UnitTokenizer:
         """Ids of the prompt's characters and a separator; empty without a prompt."""
         return [] if row.prompt is None else [*self._encode(row.prompt), self.ids[SEPARATOR]]
 
-    def classifier_ids(self, row: Row, max_length: int) -> list[int]:
+    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
         """A separator (the position that a classifier reads), then the text's ids."""
         return [self.ids[SEPARATOR], *self.text_ids(row)][:max_length]
 
@@ -120,11 +120,11 @@ class UnitTokenizer:
         sizes = [len((self.joint + unit).encode()) for unit in _units(row)]
         return [sizes[0] - len(self.joint.encode()), *sizes[1:]] if sizes else []
 
-    def source_ids(self, row: Row, max_length: int) -> list[int]:
+    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
         """Ids of the prompt's characters and a separator."""
         return self.prompt_ids(row)[:max_length]
 
-    def target_ids(self, row: Row, max_length: int) -> list[int]:
+    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
         """Ids of the text and its end."""
         return [*self.text_ids(row), self.end_id][:max_length]
 
@@ -155,17 +155,18 @@ class TrainedTokenizer:
         """Load from a folder or the hub, with options of its class.
 
         Raises:
-            DataError: If there is none of that name; `path` is the dotted path that named it.
+            DataError: If there is none of that name, or it brings code of its own or has no token
+                to pad with; `path` is the dotted path that named it.
         """
         from transformers import AutoTokenizer
 
         folder = pretrained_folder(name)
-        try:
-            return cls(AutoTokenizer.from_pretrained(folder, **options))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                path, f"cannot load a tokenizer from {name}: {first_line(error)}"
-            ) from error
+        require_no_custom_code(folder, name, path)
+        with library_errors(path, f"cannot load a tokenizer from {name}"):
+            loaded = cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options))
+        if loaded.pad_id is None:
+            raise DataError(path, f"the tokenizer of {name} has no token to pad or to end with")
+        return loaded
 
     @property
     def vocab_size(self) -> int:
@@ -194,9 +195,9 @@ class TrainedTokenizer:
             return []
         return self.tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
 
-    def classifier_ids(self, row: Row, max_length: int) -> list[int]:
+    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
         """The text with the model's own special tokens."""
-        return self.tokenizer(row.text, truncation=True, max_length=max_length)["input_ids"]
+        return self._whole_or_cut(max_length, text=row.text)
 
     def text_bytes(self, row: Row) -> list[int]:
         """UTF-8 bytes from the end of the token before; a split character counts at its first."""
@@ -218,16 +219,18 @@ class TrainedTokenizer:
             sizes[word] += 1
         return sizes
 
-    def source_ids(self, row: Row, max_length: int) -> list[int]:
+    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
         """The prompt with the model's own special tokens."""
         prompt = row.prompt or ""
-        return self.tokenizer(prompt, truncation=True, max_length=max_length)["input_ids"]
+        return self._whole_or_cut(max_length, text=prompt)
 
-    def target_ids(self, row: Row, max_length: int) -> list[int]:
+    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
         """The text with the model's own special tokens for targets."""
-        return self.tokenizer(
-            text_target=row.text, truncation=True, max_length=max_length
-        )["input_ids"]  # fmt: skip
+        return self._whole_or_cut(max_length, text_target=row.text)
+
+    def _whole_or_cut(self, max_length: int | None, **text: str) -> list[int]:
+        is_cut = max_length is not None
+        return self.tokenizer(**text, truncation=is_cut, max_length=max_length)["input_ids"]
 
     def written(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special ones left out."""
@@ -241,6 +244,18 @@ def tokenizer_for(model: ModelSpec, data: DataSpec, train: Sequence[Row]) -> Tok
         or (learnt_subwords(train, data.vocab_size) if data.tokenizer == "subwords" else None)
         or UnitTokenizer.of(train)
     )
+
+
+def require_end(tokenizer: Tokenizer, task: str) -> None:
+    """Check that there is a token to end a text with.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if tokenizer.end_id is None:  # type: ignore[comparison]  # trained tokenizers may lack one
+        raise DataError(
+            "workload.data.tokenizer", f"has no token that ends a text, which task {task} needs"
+        )
 
 
 def aligned_tokenizer_for(

@@ -13,7 +13,7 @@ trial nor the process's life depends on the store. This is the only package that
 from scaling.tracking.load import load_study
 from scaling.tracking.missing import missing_from
 from scaling.tracking.store import TrackingError, UnsentError, resolve_tracking_uri
-from scaling.tracking.tracker import StudyTracker
+from scaling.tracking.tracker import StudyTracker, require_store
 
 __all__ = [
     "StudyTracker",
@@ -21,5 +21,6 @@ __all__ = [
     "UnsentError",
     "load_study",
     "missing_from",
+    "require_store",
     "resolve_tracking_uri",
 ]

@@ -62,7 +62,7 @@ def load_study(
     if database is not None and not database.exists():
         raise LookupError(f"no study {name!r}: there is no MLflow database at {database}")
     try:
-        client = open_client(uri)
+        client = tried_again(uri, lambda: open_client(uri))
         return tried_again(uri, lambda: _load(client, uri, name, study_id))
     except store_errors() as error:
         reason = one_line(error)

@@ -151,6 +151,10 @@ class StudyRuns:
             place = PurePosixPath("report", name).parent
             self._client.log_artifact(self.parent_id, str(folder / name), str(place))
 
+    def discard(self) -> None:
+        """Delete the study's run, which has no trials."""
+        self._client.delete_run(self.parent_id)
+
     def forget(self, trial_id: str) -> None:
         """Look in the store again for what is there of a trial: its run and its steps."""
         self._run_ids.pop(trial_id, None)
@@ -256,9 +260,17 @@ def spec_to_yaml(spec: StudySpec) -> str:
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+        try:
+            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+                raise
+            # Another study of this name has made it just now.
     if experiment.lifecycle_stage != "active":
         restore = f"mlflow experiments restore -x {experiment.experiment_id}"
         raise TrackingError(

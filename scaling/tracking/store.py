@@ -1,10 +1,14 @@
 """Where MLflow is, how it is reached, and what its errors mean."""
 
+import fcntl
 import logging
 import os
 import re
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +34,11 @@ _REFUSALS = frozenset(
 # MLflow calls every database error but OperationalError a bad request; these are connections.
 _CONNECTION_ERRORS = re.compile("InterfaceError|OperationalError|QueuePool|PendingRollbackError")
 _OPENING_PAUSES_SECONDS = (0.5, 1.0)
+# Another process makes the same tables at the same time.
+_RACES = re.compile("already exists|[Dd]uplicate|UniqueViolation|IntegrityError|database is locked")
+_RACE_SECONDS = 60.0
+_RACE_PAUSE_SECONDS = 1.0
+_SETTLED_SECONDS = 10.0
 
 
 class TrackingError(RuntimeError):
@@ -96,7 +105,90 @@ def open_client(uri: str) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.WARNING)
     # Prints a traceback for each failure that it also raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
+    database = sqlite_path(uri)
+    if database is None:
+        return MlflowClient(uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(database.parent):
+        if not database.exists():
+            _create(database)
+        _wait_until_settled(database)
+        return MlflowClient(uri)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for it has this folder's lock meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks for folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(database: Path) -> None:
+    """Make a sqlite database with MLflow's tables, whole or not at all.
+
+    MLflow makes them by some fifty migrations in place, in which two processes disturb each other.
+    Here they are made in a file of another name, which `mlflow ui` does not see, and where another
+    process has made the database meanwhile, its stays.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
+        made = Path(folder, "made.db")
+        store = SqlAlchemyStore(f"sqlite:///{made}", (database.parent / "mlartifacts").as_uri())
+        store.engine.dispose()
+        try:
+            database.hardlink_to(made)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not database.exists():
+                made.rename(database)
+
+
+def _wait_until_settled(database: Path) -> None:
+    """Wait while another process, `mlflow ui` for one, makes a database's tables in place.
+
+    What stays as it is, was made by another version of MLflow, or by nobody: MLflow says so, or
+    makes them.
+
+    Raises:
+        TrackingError: If the file cannot be read, or is no database.
+    """
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations"
+    newest = ScriptDirectory(str(migrations)).get_current_head()
+    found, since = _revision(database), time.monotonic()
+    end = since + _RACE_SECONDS
+    while found[0] != newest and time.monotonic() < min(end, since + _SETTLED_SECONDS):
+        time.sleep(_RACE_PAUSE_SECONDS)
+        now = _revision(database)
+        if now != found:
+            found, since = now, time.monotonic()
+
+
+def _revision(database: Path) -> tuple[str | None, int]:
+    """MLflow's revision of a database's tables, and a number that changes with each change."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            names = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            if ("alembic_version",) not in names:
+                return None, version
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return (row[0] if row else None), version
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return None, -1
+        raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
+    except sqlite3.Error as error:
+        raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -123,15 +215,23 @@ def is_refusal(error: Exception) -> bool:
 
 
 def tried_again(uri: str, call: Callable[[], T]) -> T:
-    """The result of a call that may be repeated; on a server, two failures are forgiven."""
-    for pause in _OPENING_PAUSES_SECONDS if is_server(uri) else ():
+    """The result of a call that may be repeated.
+
+    On a server two failures are forgiven; a race with another process that makes the same tables
+    is, on every store, until it is over.
+    """
+    pauses = list(_OPENING_PAUSES_SECONDS if is_server(uri) else ())
+    end = time.monotonic() + _RACE_SECONDS
+    while True:
         try:
             return call()
         except store_errors() as error:
-            if is_refusal(error):
+            if _RACES.search(str(error)) and time.monotonic() < end:
+                time.sleep(_RACE_PAUSE_SECONDS)
+            elif pauses and not is_refusal(error):
+                time.sleep(pauses.pop(0))
+            else:
                 raise
-            time.sleep(pause)
-    return call()
 
 
 def one_line(error: Exception) -> str:

@@ -33,6 +33,7 @@ from scaling.tracking.writer import Writer
 
 SPOOL_FILE = "mlflow_spool.jsonl"
 REJECTED_FILE = "mlflow_rejected.jsonl"
+_DISCARD_SECONDS = 5.0
 
 
 class StudyTracker:
@@ -72,7 +73,7 @@ class StudyTracker:
         self._rejected = spool.absolute() / REJECTED_FILE
         self._last_ms = 0
         self._started: set[str] = set()
-        runs = self._open_runs(spec, environment)
+        self._runs = runs = self._open_runs(spec, environment)
         self.url = runs.url  # of the study's run; relative to `mlflow ui` unless on a server
         self._spool = _open_spool(spool.absolute() / SPOOL_FILE)
         self._writer = Writer(
@@ -141,8 +142,21 @@ class StudyTracker:
         if self._writer.num_rejected:
             raise UnsentError(
                 f"{self._writer.num_rejected} writes to MLflow at "
-                f"{shown_url(self.tracking_uri)} failed, kept in {self._rejected}; the first: {self._writer.first_rejection}"
+                f"{shown_url(self.tracking_uri)} failed, kept in {self._rejected}; the first: "
+                f"{self._writer.first_rejection}"
             )
+
+    def discard(self) -> None:
+        """Delete the study's run, of a study that was refused; nothing can be recorded after.
+
+        Raises:
+            TrackingError: If the store does not answer.
+        """
+        self._writer.close(_DISCARD_SECONDS)
+        try:
+            self._runs.discard()
+        except store_errors() as error:
+            raise TrackingError(f"the run {self.url} stays: {one_line(error)}") from error
 
     def _waiting_message(self, timeout_seconds: float) -> str:
         failure = self._writer.last_failure
@@ -161,9 +175,9 @@ class StudyTracker:
     def _open_runs(self, spec: StudySpec, environment: Mapping[str, Any]) -> StudyRuns:
         uri = self.tracking_uri
         try:
-            client = open_client(uri)
 
             def open_once() -> StudyRuns:
+                client = open_client(uri)
                 runs = StudyRuns(client, uri, spec, self._study_id, self._now_ms())
                 runs.describe(environment)
                 return runs
@@ -180,6 +194,24 @@ class StudyTracker:
         """Milliseconds since 1970, rising with each call: MLflow orders runs by them."""
         self._last_ms = max(time.time_ns() // 1_000_000, self._last_ms + 1)
         return self._last_ms
+
+
+def require_store(name: str, tracking_uri: str | None = None) -> None:
+    """Check that a store can be read; a sqlite database is made where there is none.
+
+    Args:
+        name: Of a study, which need not be in it.
+        tracking_uri: See `resolve_tracking_uri`.
+
+    Raises:
+        TrackingError: If it cannot be opened or does not answer.
+    """
+    uri = resolve_tracking_uri(tracking_uri)
+    try:
+        tried_again(uri, lambda: open_client(uri).get_experiment_by_name(name))
+    except store_errors() as error:
+        reason = one_line(error)
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {reason}") from None
 
 
 def _open_spool(path: Path) -> Spool:

@@ -138,7 +138,7 @@ def remove_checkpoints(folder: str) -> None:
     fs, path = fsspec.core.url_to_fs(folder)
     if not fs.exists(path) or (isinstance(fs, LocalFileSystem) and Path(path).is_symlink()):
         return
-    for file in fs.ls(path, detail=False, refresh=True):
+    for file in map(str, fs.ls(path, detail=False, refresh=True)):
         name = file.rsplit("/", 1)[-1]
         if _NAME.fullmatch(name) or _UNFINISHED.fullmatch(name):
             fs.rm_file(file)

@@ -1,6 +1,8 @@
 """How long a study's trials take on this machine, from a few steps taken here."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,15 +23,15 @@ from scaling.space import (
     timing_recipe,
     world_size_of,
 )
-from scaling.spec import StudySpec
+from scaling.spec import Evaluation, StudySpec
 from scaling.tasks.task import Task
-from scaling.training.evaluation import Cadence
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
 from scaling.training.workers import Workers, use_threads
 
 MAX_EXAMPLES = 512  # of one timed step
 NUM_EVALUATED = 128
+_MAX_LISTED_STEPS = 1_000_000
 LONG_SECONDS = 2.0  # a step that takes so long is timed once and not again
 
 
@@ -87,8 +89,10 @@ def trial_seconds(
 
 def branch_seconds(spec: StudySpec, facts: Facts, task: Task, speed: Speed) -> float:
     """All trials of the branch phase, as if their batch did not grow, which is the slowest."""
+    work = Counter(branch_work(spec.branch) if spec.branch else ())
     return sum(
-        _run_seconds(
+        count
+        * _run_seconds(
             spec,
             task,
             speed,
@@ -96,7 +100,7 @@ def branch_seconds(spec: StudySpec, facts: Facts, task: Task, speed: Speed) -> f
             examples // batch,
             data_parallel_size_of(spec, batch, facts),
         )
-        for batch, examples in (branch_work(spec.branch) if spec.branch else ())
+        for (batch, examples), count in work.items()
     )
 
 
@@ -108,30 +112,47 @@ def _run_seconds(
     num_steps: int,
     data_parallel_size: int,
 ) -> float:
-    training = sum(speed.step(size / data_parallel_size) for size in _sizes(ramp, num_steps))
+    training = sum(
+        steps * speed.step(size / data_parallel_size) for size, steps in ramp.sizes(num_steps)
+    )
     along = sum(task.num_evaluated(split) for split in task.splits if split != "test")
     once = task.num_evaluated("test") if "test" in task.splits else 0
-    evaluated = along * _num_evaluations(spec, ramp, num_steps) + once
+    evaluated = along * num_evaluations(spec.evaluation, ramp, num_steps) + once
     return training + evaluated * speed.evaluated_seconds / data_parallel_size
 
 
-def _sizes(ramp: BatchRamp, num_steps: int) -> Iterator[int]:
-    examples = 0
-    for _ in range(num_steps):
-        size = ramp.size_at(examples)
-        yield size
-        examples += size
+def num_evaluations(evaluation: Evaluation, ramp: BatchRamp, num_steps: int) -> int:
+    """Evaluations of a run: the first one, those of the cadence, and the last.
 
-
-def _num_evaluations(spec: StudySpec, ramp: BatchRamp, num_steps: int) -> int:
-    """The first one, those of the cadence, and the last."""
-    cadence = Cadence(spec.evaluation)
+    Exact, but for a growth_ratio in a run of more than a million steps: then within a tenth.
+    """
+    if evaluation.growth_ratio is not None:
+        return _num_growing(evaluation.growth_ratio, num_steps)
+    if evaluation.every_steps is not None:
+        return 1 + -(-num_steps // evaluation.every_steps)
+    every = evaluation.every_examples
+    assert every is not None
     examples, count, is_due = 0, 1, False
-    for step, size in enumerate(_sizes(ramp, num_steps), start=1):
-        is_due = cadence.is_due(step, examples_before=examples, examples=examples + size)
-        count += is_due
-        examples += size
+    for size, steps in ramp.sizes(num_steps):
+        end = examples + size * steps
+        count += steps if size > every else end // every - examples // every
+        is_due = end // every > (end - size) // every
+        examples = end
     return count + (not is_due)
+
+
+def _num_growing(ratio: float, num_steps: int) -> int:
+    """Evaluations each time the number of steps has grown by a ratio, and by one at least."""
+    step, count = 0, 1
+    while step < num_steps:
+        if num_steps > _MAX_LISTED_STEPS and step * (ratio - 1) > 1:
+            return count + math.ceil(math.log(num_steps / step) / math.log(ratio))
+        if num_steps > _MAX_LISTED_STEPS:  # one at a time, up to where the ratio is more
+            ones = min(num_steps - step, math.floor(1 / (ratio - 1)) + 1 - step)
+            step, count = step + ones, count + ones
+        else:
+            step, count = max(step + 1, math.ceil(step * ratio)), count + 1
+    return count
 
 
 def _step_seconds(task: Task, recipe: Recipe, share: int) -> float:

@@ -1,0 +1,141 @@
+"""What a command is to its process: a signal ends it cleanly, a closed output does not end it."""
+
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RAISE_AGAIN_SECONDS = 0.1
+
+
+class InterruptedBySignal(KeyboardInterrupt):
+    """A signal asks for the end.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def interrupted_status(interrupt: KeyboardInterrupt) -> int:
+    """Exit status after an interrupt, as shells have it: 128 and the number of the signal."""
+    number = interrupt.number if isinstance(interrupt, InterruptedBySignal) else signal.SIGINT
+    return 128 + number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or SIGHUP raises InterruptedBySignal; those after it do nothing.
+
+    So what ends cleanly is not disturbed while it does. A hang-up that is ignored, as under nohup,
+    stays so; an ignored SIGINT does not, since a shell has every job in the background ignore it.
+    Nothing is changed off the main thread, where Python can set no handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_ending = False
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal is_ending
+        if not is_ending:
+            is_ending = True
+            raise InterruptedBySignal(number)
+
+    def unraisable(args: Any) -> None:
+        # Python raised it in a finalizer, where it is lost: once more, elsewhere.
+        nonlocal is_ending
+        if not isinstance(args.exc_value, InterruptedBySignal):
+            unraisable_before(args)
+            return
+        is_ending = False
+        again = threading.Timer(_RAISE_AGAIN_SECONDS, os.kill, (os.getpid(), args.exc_value.number))
+        again.daemon = True
+        again.start()
+
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    unraisable_before, sys.unraisablehook = sys.unraisablehook, unraisable
+    for number in _ENDING:
+        if number == signal.SIGINT or before[number] != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = unraisable_before
+        for number, handler in before.items():
+            if handler is not None:  # None: not set from Python, so it cannot be set again
+                signal.signal(number, handler)
+
+
+def exit_with(status: int) -> None:
+    """End this process, all of whose work is done: signals change nothing any more."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
+class _Output(io.FileIO):
+    """A file descriptor that drops what it cannot write.
+
+    The reader of a pipe has gone, the terminal was closed, the disk is full: the work goes on.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            while (written := super().write(data)) is None:  # it does not block, and is full
+                select.select([], [self], [])
+        except OSError:
+            return len(data)
+        return written
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Standard output and error that may be closed, full or gone without an error.
+
+    Those that a test or a notebook has put in their place stay.
+    """
+    for descriptor in (0, 1, 2):
+        _fill(descriptor)
+    before = sys.stdout, sys.stderr
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _lasting(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _lasting(sys.stderr, 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _fill(descriptor: int) -> None:
+    """Open a standard descriptor that is closed, so that no file of ours gets its number."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)
+
+
+def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
+    if stream is None:  # closed when Python started
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- stays open
+    stream.flush()
+    binary = io.BufferedWriter(_Output(descriptor, "wb", closefd=False))
+    return io.TextIOWrapper(
+        binary,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=descriptor == 2 or stream.isatty(),
+    )

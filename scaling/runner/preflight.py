@@ -1,0 +1,160 @@
+"""What this machine must have for Ray to start, seen before it is asked to.
+
+Ray itself says it minutes later and in other words, or waits for ever.
+"""
+
+import errno
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+from scaling.spec import Resources
+
+MAX_SOCKET_PATH_BYTES = 107  # of a Unix socket on Linux, without the zero at its end
+MIN_FREE_BYTES = 64 * 2**20  # Ray's logs, sockets and small files
+MIN_FREE_FILES = 1000
+MIN_OPEN_FILES = 512
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class StartError(RuntimeError):
+    """The study cannot start on this machine or cluster; says what is wrong and what to do."""
+
+
+def starts_here(address: str | None) -> bool:
+    """Whether Ray starts on this machine, and does not join a cluster that runs already."""
+    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
+        return False
+    # What `ray start` leaves while it runs, and where Ray looks for an address.
+    return address == "local" or not (ray_folder() / "ray_current_cluster").exists()
+
+
+def ray_folder() -> Path:
+    """Where Ray keeps the files of its sessions on this machine."""
+    return _system_folder()[1] / "ray"
+
+
+def _system_folder() -> tuple[str, Path]:
+    """The folder that Ray's own is in, and where its name comes from."""
+    for variable in ("RAY_TMPDIR", "TMPDIR"):
+        if variable in os.environ:
+            return f"{variable}={os.environ[variable]}", Path(os.environ[variable])
+    return "/tmp", Path("/tmp")
+
+
+def require_startable_machine() -> None:
+    """Check what a Ray that starts on this machine needs of it.
+
+    Raises:
+        StartError: If the temporary folder, the home folder or /dev/shm cannot be used or is full,
+            or too few files may be open at once.
+    """
+    _require_temporary_folder()
+    _require_home()
+    _require_shared_memory()
+    _require_open_files()
+
+
+def require_cpus(resources: Resources) -> None:
+    """Check that this machine has the CPUs that one trial's workers ask for.
+
+    Raises:
+        StartError: If it has fewer.
+    """
+    num_workers = 1 if resources.num_workers == "auto" else resources.num_workers
+    needed, there = num_workers * resources.cpus_per_worker, os.cpu_count() or 1
+    if needed > there + 1e-9:
+        raise StartError(
+            f"the cluster cannot run one trial: {num_workers} workers of "
+            f"{resources.cpus_per_worker:g} CPUs are asked for, and this machine has {there} CPUs; "
+            "lower resources.num_workers or cpus_per_worker"
+        )
+
+
+def _require_temporary_folder() -> None:
+    where, folder = _system_folder()
+    remedy = "set TMPDIR to a short path of a folder on this machine that you may write"
+    what = f"temporary folder {where}"
+    if not folder.is_absolute():
+        raise StartError(f"{what}: is no absolute path; {remedy}")
+    _require_folder(folder, what, remedy)
+    # As Ray names the longest of its sockets.
+    name = f"session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    too_long = len(os.fsencode(ray_folder() / name)) - MAX_SOCKET_PATH_BYTES
+    if too_long > 0:
+        raise StartError(
+            f"{what}: its path is {too_long} bytes too long for Ray's sockets; {remedy}"
+        )
+    # Another user's, perhaps.
+    if ray_folder().exists() or ray_folder().is_symlink():
+        _require_folder(ray_folder(), f"{what}: Ray's folder {ray_folder()}", remedy)
+    _require_space(folder, what, f"free some space, or {remedy}")
+
+
+def _require_home() -> None:
+    """Ray keeps a token there with which its processes know each other."""
+    if "RAY_AUTH_TOKEN" in os.environ or os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return
+    remedy = "set HOME to a folder that you may write"
+    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    try:
+        home = Path.home()
+    except RuntimeError as error:  # HOME is not set, and this user is not in /etc/passwd
+        raise StartError(f"HOME is not set; {remedy}") from error
+    what = f"HOME={home}"
+    if (home / ".ray" / "auth_token").is_file():
+        if not os.access(home / ".ray" / "auth_token", os.R_OK):
+            raise StartError(f"{what}: cannot read .ray/auth_token in it; {remedy}")
+        return
+    _require_folder(home, what, remedy)
+    if (home / ".ray").exists():
+        _require_folder(home / ".ray", f"{what}: .ray in it", remedy)
+
+
+def _require_shared_memory() -> None:
+    """Ray and sums over workers do without where it is small or full, not where it is closed."""
+    if not (_SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)):
+        problem = "cannot be written" if _SHARED_MEMORY.is_dir() else "is not there"
+        raise StartError(f"shared memory {_SHARED_MEMORY}: {problem}; mount a tmpfs there")
+
+
+def _require_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MIN_OPEN_FILES:
+        raise StartError(
+            f"only {hard} files may be open at once, and Ray needs {MIN_OPEN_FILES}; "
+            "raise the limit (ulimit -n 4096)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard))
+
+
+def _require_folder(folder: Path, what: str, remedy: str) -> None:
+    """Check that it is a folder in which a file can be made."""
+    try:
+        if not folder.is_dir():
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise StartError(f"{what}: {problem}; {remedy}")
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        free = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = error.strerror or str(error)
+        raise StartError(
+            f"{what}: cannot be written ({reason}); {'free some space, or ' * free}{remedy}"
+        ) from error
+
+
+def _require_space(folder: Path, what: str, remedy: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise StartError(
+            f"{what}: {free / 2**20:.0f} MiB are free, and Ray needs {MIN_FREE_BYTES / 2**20:.0f}; "
+            f"{remedy}"
+        )
+    files = os.statvfs(folder)
+    if files.f_files > 0 and files.f_favail < MIN_FREE_FILES:
+        raise StartError(f"{what}: only {files.f_favail} more files fit in it; {remedy}")

@@ -262,21 +262,15 @@ class TrialRecord:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: If it is not what `to_json` writes, in one line.
+            ValueError: If the line is not a record, in one line that names the field.
         """
         raw = parse_mapping(line)
         try:
-            _RECORD.validate_json(line, strict=True)
-            return cls._from_plain(raw)
+            _FORM.validate_json(line, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"is not a trial's record: {place}: {first['msg']}") from None
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"is not a trial's record: {error!r}") from None
-
-    @classmethod
-    def _from_plain(cls, raw: dict[str, Any]) -> "TrialRecord":
+            name = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{name}: {first['msg']}" if name else first["msg"]) from None
         raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
@@ -284,7 +278,7 @@ class TrialRecord:
         return cls(**raw)
 
 
-_RECORD: Final = TypeAdapter(TrialRecord)
+_FORM: Final = TypeAdapter(TrialRecord)
 
 
 @dataclass(frozen=True)
@@ -295,12 +289,14 @@ class StudyRecord:
         environment: Versions, hardware, commit, content hash of the data, start and end; what
             is needed to run it again, as plain strings and numbers.
         trial_urls: Where each trial's MLflow run can be read, by trial_id.
+        notes: What was found with the study and left out, in sentences.
     """
 
     spec: StudySpec
     trials: tuple[TrialRecord, ...]
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trial_urls: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.records import (
     Measurement,
     Phase,
@@ -18,7 +19,7 @@ from scaling.spec import Limits, StudySpec
 Cell = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # tables have up to a million
 class TrialRow:
     """One trial. Losses are in nats per target; None is what was not measured.
 
@@ -90,6 +91,7 @@ class Sweep:
         loss_name: What the validation loss is called where it came from.
         limits: What the next run may take.
         branch_tolerance: Nats by which a branch may end above its base; None without branches.
+        conditions: What the losses were measured under; None where that is not known.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Sweep:
     loss_name: str = "validation_loss"
     limits: Limits = Limits()  # noqa: RUF009  # immutable
     branch_tolerance: float | None = None
+    conditions: Conditions | None = None
 
     @property
     def is_joint(self) -> bool:
@@ -133,6 +136,7 @@ def sweep_of(study: StudyRecord) -> Sweep:
         refused=_refused(study.environment),
         limits=spec.recommendation,
         branch_tolerance=spec.branch.tolerance if spec.branch else None,
+        conditions=conditions_of(study),
     )
 
 

@@ -25,7 +25,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
 
     NaN and infinity never appear: a quantity that is not finite is null.
     """
-    exponent = findings.lr_scaling.exponent
+    exponent, conditions = findings.lr_scaling.exponent, findings.sweep.conditions
     return {
         "study": findings.sweep.name,
         "question": findings.sweep.question,
@@ -34,6 +34,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "num_diverged": findings.count("diverged"),
         "num_failed": findings.count("failed"),
         "interval_level": LEVEL,
+        "conditions": conditions.plain() if conditions else None,
         "cells": [_cell(cell) for cell in findings.cells],
         "lr_scaling": {
             "exponent": finite(exponent.value),

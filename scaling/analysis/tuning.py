@@ -1,6 +1,5 @@
 """Was a cell searched enough? Otherwise a comparison with it compares nothing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -14,6 +13,9 @@ _OF_BEST = 0.01
 _OF_SPREAD = 0.055
 """The same, as a share of what lies between the median trial and the best."""
 
+_NO_CHANCE = 1e-30
+"""So little of a mean that no number tells it from nothing."""
+
 
 def expected_best(values: Sequence[float], draws: int) -> float:
     """Mean over all subsets of `draws` trials of their lowest value.
@@ -22,11 +24,14 @@ def expected_best(values: Sequence[float], draws: int) -> float:
         Tang et al. 2020 (ACL, Showing your work doesn't always work).
     """
     ordered = sorted(values)
-    total = math.comb(len(ordered), draws)
-    return sum(
-        value * math.comb(len(ordered) - index - 1, draws - 1) / total
-        for index, value in enumerate(ordered[: len(ordered) - draws + 1])
-    )
+    total, best = len(ordered), 0.0
+    chance = draws / total  # that the lowest of the subset is the one at this place
+    for place, value in enumerate(ordered[: total - draws + 1]):
+        best += chance * value
+        if chance < _NO_CHANCE:
+            break
+        chance *= (total - place - draws) / (total - place - 1 or 1)
+    return best
 
 
 def undertuned_reasons(

@@ -6,7 +6,8 @@ python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where colu
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
 
 Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
-[--cost-ceiling C --price-per-worker-hour P], which win over the study's own.
+[--cost-ceiling C --price-per-worker-hour P], which win over the study's own. With limits and
+without --output, a study's report stays as it is, and what to run is printed.
 """
 
 import argparse
@@ -18,7 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, sweep_of
+from scaling.analysis.summary import summarize
+from scaling.analysis.wording import between, number
 from scaling.file_names import file_name
 from scaling.own_files import ForeignFolderError
 from scaling.report.content import Setting, setting_of
@@ -26,6 +30,11 @@ from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
 from scaling.spec import Limits
+
+_NEXT_RUN = (
+    "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
+    "expected_examples", "expected_seconds", "expected_cost", "expected_loss",
+)  # fmt: skip
 
 
 class LimitsError(ValueError):
@@ -46,18 +55,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--where, --nuisance and --cell belong to --from-csv")
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
+    limits = _limits(options)
     try:
         if options.compare:
             output, summary = _compared(options)
+        elif options.from_csv:
+            output, summary = _from_csv(options, limits)
         else:
-            limits = _limits(options)
-            output, summary = (_from_csv if options.from_csv else _from_mlflow)(options, limits)
+            output, summary = _from_mlflow(options, limits)
     except (TableError, LimitsError, LookupError, ForeignFolderError, OSError) as error:
+        if isinstance(error, KeyError | IndexError):
+            raise  # no answer to the user but a mistake here
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(summary["answer"])
-    print(f"report: {(output / 'report.html').resolve()}")
+    if output is None:
+        _print_next_run(summary["recommendation"])
+    else:
+        print(summary["answer"])
+        print(f"report: {(output / 'report.html').resolve()}")
     return 0
+
+
+def _print_next_run(recommendation: Mapping[str, Any]) -> None:
+    """What to run within the limits that were asked for, in words, numbers and YAML."""
+    print(recommendation["reason"])
+    for name in _NEXT_RUN:
+        value = recommendation[name]
+        if value is not None:
+            interval = recommendation.get(f"{name}_interval")
+            shown = number(value) if name.startswith("expected_") else value
+            print(f"  {name}: {shown}" + (f" {between(interval)}" if interval else ""))
+    if recommendation["recipe"]:
+        print(f"\n{recommendation['recipe'].rstrip()}\n")
+    print("No report was written; --output DIR writes one with these limits.")
 
 
 def _limits(options: argparse.Namespace) -> dict[str, Any]:
@@ -109,15 +139,18 @@ def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def _from_mlflow(
     options: argparse.Namespace, limits: Mapping[str, Any]
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path | None, dict[str, Any]]:
+    """The folder is None where a question about limits left the report as it was."""
     from scaling.tracking import TrackingError, load_study
 
     try:
         study = load_study(options.name, options.tracking_uri)
     except TrackingError as error:
         raise LookupError(str(error)) from error
-    output = Path(options.output or Path("reports") / file_name(study.spec.name))
     sweep = _limited(sweep_of(study), limits)
+    if limits and options.output is None:
+        return None, summarize(analyse(sweep))
+    output = Path(options.output or Path("reports") / file_name(study.spec.name))
     return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 
 

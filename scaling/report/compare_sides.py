@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.analysis.compare import Setup
+from scaling.analysis.conditions import Conditions, other_unit, same_data
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.rows import Sweep, TrialRow, sweep_of
 from scaling.report.from_csv import TableError, read_table
@@ -14,7 +15,6 @@ from scaling.report.trials_table import OWN
 from scaling.spec import StudySpec
 
 _TABLES = (".csv", ".tsv", ".gz", ".parquet")
-_PER_TOKEN = ("causal_lm", "seq2seq")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Side:
     findings: Findings
     spec: StudySpec | None = None
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What its losses were measured under; None where that is not known."""
+        return self.findings.sweep.conditions
 
 
 def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, str]] = ()) -> Side:
@@ -65,11 +70,15 @@ def _from_folder(folder: Path) -> Side:
         rows = tuple(_row(record) for record in records)
         name, question = summary["study"], summary["question"]
         target = summary["critical_batch_size"]["steps_examples"]["target"]
+        known = summary.get("conditions")
+        conditions = Conditions(**known) if known else None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
     cells = tuple(dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows))
     reached = any(row.steps_to_target is not None for row in rows)
-    sweep = Sweep(name, question, rows, cells, has_target=reached, target=target)
+    sweep = Sweep(
+        name, question, rows, cells, has_target=reached, target=target, conditions=conditions
+    )
     return Side(name, analyse(sweep))
 
 
@@ -81,16 +90,24 @@ def _row(record: Mapping[str, Any]) -> TrialRow:
 
 def setup_of(a: Side, b: Side) -> Setup:
     """What of the two studies may be set against each other."""
+    one, other = a.conditions, b.conditions
+    known = (one, other) if one is not None and other is not None else None
+    unit = other_unit(*known) if known else ""
+    paired = known is not None and same_data(*known)
     notes: list[str] = []
-    unit = _other_unit(a, b)
     if unit:
         notes.append(f"Losses are not compared, nor gaps and what depends on a target: {unit}.")
-    if a.spec is None or b.spec is None:
+    unknown = [side.name for side in (a, b) if side.conditions is None]
+    if unknown:
         notes.append(
-            "Of a table or a report's folder the task, the tokenizer and the data are not "
-            "known: losses are compared as if they were in the same unit and on the same "
-            "examples. If they are not, the differences mean nothing."
+            f"Of {' and '.join(unknown)} the task, the tokenizer, the data and the budget are not "
+            "known (a table does not hold them, nor does a report of an older version): losses "
+            "are compared as if they were in the same unit, on the same examples and of equally "
+            "long runs. If they are not, the differences mean nothing."
         )
+    if known and known[0].budget != known[1].budget:
+        budgets = " and ".join(_words(conditions.budget) for conditions in known)
+        notes.append(f"The budgets of a trial are {budgets}: each loss is at the end of its own.")
     names = {side.findings.sweep.loss_name for side in (a, b)}
     if len(names) > 1:
         notes.append(f"The losses have different names: {' and '.join(sorted(names))}.")
@@ -101,45 +118,15 @@ def setup_of(a: Side, b: Side) -> Setup:
             f"Steps, examples and seconds to target, and the critical batch size, are not "
             f"compared: the targets are {ours.target:g} and {theirs.target:g}."
         )
-    same_data = _same_data(a, b)
-    if same_data:
+    if paired:
         notes.append("Same data and split: seeds that both studies confirmed with are paired.")
-    elif a.environment and b.environment:
+    elif known:
         notes.append("Their data or its split differ, so that nothing is paired by seed.")
-    return Setup(not unit, same_target, same_data, tuple(notes))
+    return Setup(not unit, same_target, paired, tuple(notes))
 
 
-def _other_unit(a: Side, b: Side) -> str:
-    """Why a nat per target is not the same in both; empty where nothing says so."""
-    if a.spec is None or b.spec is None:
-        return ""
-    one, other = a.spec.workload.model_dump(), b.spec.workload.model_dump()
-    if one["task"] != other["task"]:
-        return f"the tasks are {one['task']} and {other['task']}"
-    data = [w.get("data") or {} for w in (one, other)]
-    if any(data[0].get(key) != data[1].get(key) for key in ("source", "files", "subset")):
-        return "they are evaluated on other texts"
-    tokenizers = [_tokenizer(workload) for workload in (one, other)]
-    if one["task"] in _PER_TOKEN and tokenizers[0] != tokenizers[1]:
-        return f"their tokens are of other tokenizers, {tokenizers[0]} and {tokenizers[1]}"
-    if tokenizers[0].startswith("subwords") and not _same_data(a, b):
-        return "each has learnt its subwords from other texts"
-    return ""
-
-
-def _tokenizer(workload: Mapping[str, Any]) -> str:
-    data, model = workload.get("data") or {}, workload.get("model") or {}
-    name = data.get("tokenizer") or model.get("pretrained") or "characters"
-    return f"{name} of {data['vocab_size']}" if name == "subwords" else str(name)
-
-
-def _same_data(a: Side, b: Side) -> bool:
-    """The content hash is of the split data; the counts tell how much of it was evaluated."""
-    if not a.environment.get("data_sha256") or a.spec is None or b.spec is None:
-        return False
-    counts = {k for side in (a, b) for k in side.environment if k.startswith("num_evaluated_")}
-    keys = {"data_sha256", "num_train", *counts}
-    return all(a.environment.get(key) == b.environment.get(key) for key in keys)
+def _words(budget: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in budget.items())
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:
@@ -153,11 +140,18 @@ def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:
 
 
 def _flat(side: Side) -> dict[str, str]:
+    """Of a report's folder what its summary says of the study file."""
     flat: dict[str, str] = {}
     if side.spec is not None:
         _flatten("", side.spec.model_dump(mode="json", exclude={"name", "question", "storage"}),
                  flat)  # fmt: skip
-    for name in ("commit", "processor", "device", "data_sha256"):
+    elif side.conditions is not None:
+        _flatten("budget", dict(side.conditions.budget), flat)
+        flat["workload.task"] = side.conditions.task
+    if side.conditions is not None:
+        measured = {"source": None, "task": None, "budget": None}
+        _flatten("conditions", side.conditions.plain() | measured, flat)
+    for name in ("commit", "processor", "device"):
         if side.environment.get(name):
             flat[f"environment.{name}"] = str(side.environment[name])
     return flat

@@ -64,7 +64,9 @@ def setting_of(study: StudyRecord) -> Setting:
     given = study.spec.model_dump(mode="json", exclude_unset=True)
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
     unfinished = sum(trial.status == "running" for trial in study.trials)
-    notes = (f"{counted(unfinished, 'trial')} had not ended and left out",) if unfinished else ()
+    notes = study.notes
+    if unfinished:
+        notes += (f"Left out: {counted(unfinished, 'trial')} that had not ended.",)
     urls = {
         trial: _MLFLOW_UI + url if url.startswith("#") else url
         for trial, url in study.trial_urls.items()

@@ -3,14 +3,16 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.wording import counted
 from scaling.records import Status
+from scaling.report.printable import printable
 from scaling.report.table_names import (
     COLUMNS,
     COUNTS,
@@ -26,6 +28,11 @@ __all__ = ["COLUMNS", "SweepTable", "TableError", "read_table"]
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Sizes within which squares and products are still numbers."""
+MOST_CELLS = 1000
+"""Cells that are compared."""
+_MOST_LETTERS = 100
+"""Of a value that is a word: it labels axes and legends."""
+_NOTHING: Mapping[str, Any] = {}
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 _BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
@@ -40,21 +47,33 @@ class SweepTable:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+_MOST_KNOWN = 100_000
+"""Different numbers that are remembered; a loss is hardly ever met again."""
+
+
+class _Dialect:
+    """How a table is written, and the numbers in it that were read already."""
+
+    def __init__(self, file: str, theirs: Mapping[str, str], *, decimal_comma: bool) -> None:
+        self.file, self.theirs, self.decimal_comma = file, theirs, decimal_comma
+        self.numbers: dict[tuple[str, str], float | None] = {}
+        self.num_commas_in_counts = 0
+        self.num_commas = 0
+
+
+@dataclass(slots=True)
 class _Line:
     """One data row, by our names; `number` counts the file's lines, the header being line 1."""
 
-    file: str
+    table: _Dialect
     number: int
     values: Mapping[str, str]
-    theirs: Mapping[str, str]
-    decimal_comma: bool
 
     def error(self, column: str, problem: str) -> TableError:
         value = self.values[column]
         shown = value if len(value) <= 60 else f"{value[:60]}…"
-        name = self.theirs.get(column, column)
-        where = f"{self.file}: line {self.number} (row {self.number - 1}), column {name!r}"
+        name = self.table.theirs.get(column, column)
+        where = f"{self.table.file}: line {self.number} (row {self.number - 1}), column {name!r}"
         return TableError(f"{where}: {shown!r} {problem}")
 
     def text(self, column: str) -> str:
@@ -66,6 +85,20 @@ class _Line:
         self, column: str, is_allowed: Callable[[float], bool], allowed: str
     ) -> float | None:
         """A finite number; None for a blank, NaN or infinite one, or where there is no column."""
+        written = self.values.get(column)
+        if written is None:
+            return None
+        known, key = self.table.numbers, (column, written)
+        if key in known:
+            return known[key]
+        value = self._number(column, is_allowed, allowed)
+        if len(known) < _MOST_KNOWN:
+            known[key] = value
+        return value
+
+    def _number(
+        self, column: str, is_allowed: Callable[[float], bool], allowed: str
+    ) -> float | None:
         text = self.text(column)
         if not text:
             return None
@@ -92,10 +125,10 @@ class _Line:
         in anything but a count between commas.
         """
         groups = _THOUSANDS.fullmatch(text) is not None
-        if self.decimal_comma and _DECIMAL_COMMA.fullmatch(text):
+        if self.table.decimal_comma and _DECIMAL_COMMA.fullmatch(text):
             if not (groups and column in COUNTS):
                 return text.replace(",", ".")
-        elif groups and column in COUNTS and not self.decimal_comma:
+        elif groups and column in COUNTS and not self.table.decimal_comma:
             return text.replace(",", "")
         raise self.error(
             column, "has a comma that may stand between thousands or before decimals; write the "
@@ -129,40 +162,36 @@ def read_table(
     Raises:
         TableError: With the column and the row, if the table cannot be used.
     """
-    text = read_text(path)
-    names = named(path.name, text.header, rename)
-    _check_columns(path.name, names, text.header)
-    theirs = dict(zip(names, text.header, strict=True))
-    for option, columns in (("--nuisance", nuisance), ("--cell", axes)):
-        for column in columns:
-            _place(path.name, option, column, names, text.header)
-    kept, notes = _kept(path.name, text, names, where)
-    lines = [
-        _Line(path.name, number, dict(zip(names, cells, strict=True)), theirs,
-              text.separator != ",")
-        for number, cells in kept
-    ]  # fmt: skip
-    extras = _Extras(
-        {c: names[_place(path.name, "--nuisance", c, names, text.header)] for c in nuisance},
-        {c: names[_place(path.name, "--cell", c, names, text.header)] for c in axes},
-    )
-    rows, unread = _rows(lines, extras)
-    if not rows:
-        raise TableError(f"{path.name}: no rows left of runs that ended; {'; '.join(unread)}")
-    rows, repeated = _with_recipes(rows)
-    sizes_and_axes = list(dict.fromkeys(tuple(row.cell.items()) for row in rows))
-    conditions = "".join(f", {column} = {value}" for column, value in where)
+    with read_text(path) as text:
+        names = named(path.name, text.header, rename)
+        _check_columns(path.name, names, text.header)
+        theirs = dict(zip(names, text.header, strict=True))
+        extras = _Extras(
+            {c: names[_place(path.name, "--nuisance", c, names, text.header)] for c in nuisance},
+            {c: names[_place(path.name, "--cell", c, names, text.header)] for c in axes},
+        )
+        conditions = [
+            (_place(path.name, "--where", column, names, text.header), value)
+            for column, value in where
+        ]  # fmt: skip
+        dialect = _Dialect(path.name, theirs, decimal_comma=text.separator != ",")
+        trials = _Trials(dialect, names, extras)
+        trials.read(_Kept(text, conditions, _parents(path, text.header)))
+    if not trials.rows:
+        raise TableError(f"{path.name}: {trials.nothing_left(where)}")
+    rows, repeated = _with_recipes(trials.rows)
+    written = "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
         name=_stem(path),
-        question=f"What does the sweep in {path.name}{conditions} say about the batch size?",
+        question=f"What does the sweep in {path.name}{written} say about the batch size?",
         rows=tuple(rows),
-        cells=tuple(dict(cell) for cell in sorted(sizes_and_axes, key=_cell_order)),
+        cells=tuple(dict(cell) for cell in sorted(trials.cells, key=_cell_order)),
         has_target="steps_to_target" in names,
-        target=_target(lines),
+        target=trials.target,
         objective="validation_loss" if "validation_loss" in names else "steps_to_target",
         loss_name=theirs.get("validation_loss", "validation_loss"),
     )
-    return SweepTable(sweep, (*notes, *unread, *repeated, *_meaning(names, theirs, lines)))
+    return SweepTable(sweep, (*trials.notes(), *repeated, *_meaning(names, dialect)))
 
 
 @dataclass(frozen=True)
@@ -174,7 +203,7 @@ class _Extras:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem
+    return printable(path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem)
 
 
 def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
@@ -202,39 +231,53 @@ def _place(file: str, option: str, column: str, names: Sequence[str], header: Se
     return list(in_order).index(column)
 
 
-def _kept(
-    file: str, text: TableText, names: Sequence[str], where: Sequence[tuple[str, str]]
-) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """The rows that meet every condition, without repeated ones and MLflow's parent runs."""
-    body = text.body
-    for column, value in where:
-        index = _place(file, "--where", column, names, text.header)
-        body = [(number, cells) for number, cells in body if _equal(cells[index], value)]
-    if not body:
-        conditions = " and ".join(f"{column}={value}" for column, value in where)
-        raise TableError(
-            f"{file}: no rows left" + (f" where {conditions}" if where else " after the header")
-        )
-    notes: list[str] = []
-    trials = _without_parents(text.header, body)
-    if len(trials) < len(body):
-        notes.append(f"Left out: {counted(len(body) - len(trials), 'parent run')} of MLflow.")
-    unique = {tuple(cells): (number, cells) for number, cells in reversed(trials)}
-    if len(unique) < len(trials):
-        count = counted(len(trials) - len(unique), "row")
-        notes.append(f"Left out: {count} that repeat an earlier one cell by cell.")
-    return sorted(unique.values(), key=lambda line: line[0]), notes
-
-
-def _without_parents(
-    header: Sequence[str], body: list[tuple[int, list[str]]]
-) -> list[tuple[int, list[str]]]:
+def _parents(path: Path, header: Sequence[str]) -> frozenset[str]:
     """A study's own run in MLflow is no trial; its trials name it as their parent."""
     if "run_id" not in header or "tags.mlflow.parentRunId" not in header:
-        return body
-    run, parent = header.index("run_id"), header.index("tags.mlflow.parentRunId")
-    parents = {cells[parent] for _, cells in body} - {""}
-    return [(number, cells) for number, cells in body if cells[run] not in parents]
+        return frozenset()
+    parent = header.index("tags.mlflow.parentRunId")
+    with read_text(path) as text:
+        return frozenset(cells[parent] for _, cells in text.body) - {""}
+
+
+class _Kept:
+    """The rows that meet every condition, without repeated ones and MLflow's parent runs.
+
+    Read once, one by one; afterwards it is known how many were left out.
+    """
+
+    def __init__(
+        self, text: TableText, conditions: Sequence[tuple[int, str]], parents: frozenset[str]
+    ) -> None:
+        self._text, self._conditions, self._parents = text, conditions, parents
+        self.num_met = self.num_parents = self.num_repeated = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        seen: set[bytes] = set()
+        run = self._text.header.index("run_id") if self._parents else 0
+        for number, cells in self._text.body:
+            if not all(_equal(cells[place], value) for place, value in self._conditions):
+                continue
+            self.num_met += 1
+            if self._parents and cells[run] in self._parents:
+                self.num_parents += 1
+                continue
+            # of no two rows the same, in less memory than the rows
+            digest = blake2b("\0".join(cells).encode("utf-8", "surrogatepass"), digest_size=16)
+            if digest.digest() in seen:
+                self.num_repeated += 1
+                continue
+            seen.add(digest.digest())
+            yield number, cells
+
+    def notes(self) -> list[str]:
+        notes: list[str] = []
+        if self.num_parents:
+            notes.append(f"Left out: {counted(self.num_parents, 'parent run')} of MLflow.")
+        if self.num_repeated:
+            count = counted(self.num_repeated, "row")
+            notes.append(f"Left out: {count} that repeat an earlier one cell by cell.")
+        return notes
 
 
 def _equal(ours: str, theirs: str) -> bool:
@@ -244,19 +287,65 @@ def _equal(ours: str, theirs: str) -> bool:
         return ours.strip() == theirs.strip()
 
 
-def _rows(lines: Sequence[_Line], extras: _Extras) -> tuple[list[TrialRow], list[str]]:
-    """The trials that ended, and how many did not."""
-    rows: list[TrialRow] = []
-    left: Counter[str] = Counter()
-    for line in lines:
-        status = _status(line)
-        if status in ("running", "failed"):
-            left[status] += 1
-            continue
-        rows.append(_row(line, status, extras))
-    words = {"running": "had not ended", "failed": "failed or were killed"}
-    notes = [f"Left out: {counted(left[s], 'row')} of runs that {words[s]}." for s in sorted(left)]
-    return rows, notes
+class _Trials:
+    """The trials of a table's rows that ended, and what else the rows say."""
+
+    def __init__(self, dialect: _Dialect, names: Sequence[str], extras: _Extras) -> None:
+        self._dialect, self._extras = dialect, extras
+        self._counts = [name for name in COUNTS if name in names]
+        used = {*COLUMNS, *extras.nuisance.values(), *extras.axes.values()}
+        self._used = [(name, place) for place, name in enumerate(names) if name in used]
+        self._left: Counter[Status] = Counter()
+        self._kept: _Kept | None = None
+        self.rows: list[TrialRow] = []
+        self.cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+        self.target: float | None = None
+
+    def read(self, kept: _Kept) -> None:
+        """Raises TableError at the first row that cannot be read."""
+        self._kept = kept
+        for number, cells in kept:
+            line = _Line(self._dialect, number, {name: cells[place] for name, place in self._used})
+            self._note_commas(line)
+            self._note_target(line)
+            status = _status(line)
+            if status in ("running", "failed"):
+                self._left[status] += 1
+            else:
+                self.rows.append(_row(line, status, self._extras, self.cells))
+            if len(self.cells) > MOST_CELLS:
+                raise TableError(
+                    f"{self._dialect.file}: line {number}: the rows before it have "
+                    f"{MOST_CELLS:,} cells, the most that are compared; are --cell and the batch "
+                    "size the right columns?"
+                )
+
+    def _note_commas(self, line: _Line) -> None:
+        self._dialect.num_commas += any("," in value for value in line.values.values())
+        self._dialect.num_commas_in_counts += any("," in line.values[n] for n in self._counts)
+
+    def _note_target(self, line: _Line) -> None:
+        """The validation loss to reach, where the table has it; the same in every row."""
+        value = line.number_in("target", math.isfinite, "a number")
+        if value is not None and self.target is not None and value != self.target:
+            raise line.error("target", f"is not the target of the rows above, {self.target}")
+        self.target = value if value is not None else self.target
+
+    def notes(self) -> list[str]:
+        """How many rows were left out."""
+        words = {"running": "had not ended", "failed": "failed or were killed"}
+        kept = self._kept.notes() if self._kept else []
+        return kept + [
+            f"Left out: {counted(self._left[s], 'row')} of runs that {words[s]}."
+            for s in sorted(self._left)
+        ]
+
+    def nothing_left(self, where: Sequence[tuple[str, str]]) -> str:
+        """Why there is no trial."""
+        if self._kept is None or not self._kept.num_met:
+            conditions = " and ".join(f"{column}={value}" for column, value in where)
+            return "no rows left" + (f" where {conditions}" if where else " after the header")
+        return f"no rows left of runs that ended; {'; '.join(self.notes())}"
 
 
 def _status(line: _Line) -> Status | None:
@@ -269,7 +358,13 @@ def _status(line: _Line) -> Status | None:
     return status
 
 
-def _row(line: _Line, status: Status | None, extras: _Extras) -> TrialRow:
+def _row(
+    line: _Line,
+    status: Status | None,
+    extras: _Extras,
+    cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]],
+) -> TrialRow:
+    """One trial; `cells` are those met so far, so that a million rows share a few."""
     size = _whole(line, "global_batch_size", at_least=1)
     if size is None:
         raise line.error("global_batch_size", "must be a whole number of at least 1")
@@ -289,13 +384,15 @@ def _row(line: _Line, status: Status | None, extras: _Extras) -> TrialRow:
         examples_to_target = reached * size
     objective = loss if "validation_loss" in line.values else reached
     axes = {name: _value(line, column) for name, column in extras.axes.items()}
+    cell = {"global_batch_size": size, **axes}
+    name = f"line-{line.number}"
     row = TrialRow(
-        trial_id=f"line-{line.number}",
+        trial_id=name,
         phase="search",
         status="diverged" if lost else status or "done",
-        cell={"global_batch_size": size, **axes},
+        cell=cells.setdefault(tuple(cell.items()), cell),
         global_batch_size=size,
-        recipe_key=f"line-{line.number}",
+        recipe_key=name,
         peak_lr=rate,
         seed=_whole(line, "seed", at_least=0),
         warmup_steps=_whole(line, "warmup_steps", at_least=0),
@@ -313,6 +410,7 @@ def _row(line: _Line, status: Status | None, extras: _Extras) -> TrialRow:
         grad_sq_norm=_positive(line, "grad_sq_norm"),
         grad_covariance_trace=_positive(line, "grad_covariance_trace"),
         choices=_choices(line, rate, extras),
+        recipe=_NOTHING,
     )
     return _without_losses(row) if lost else row
 
@@ -325,9 +423,9 @@ def _without_losses(row: TrialRow) -> TrialRow:
     )  # fmt: skip
 
 
-def _choices(line: _Line, rate: float | None, extras: _Extras) -> dict[str, Any]:
+def _choices(line: _Line, rate: float | None, extras: _Extras) -> Mapping[str, Any]:
     if not extras.nuisance:
-        return {}
+        return _NOTHING
     searched = {"peak_lr": rate} if rate is not None else {}
     return searched | {name: _value(line, column) for name, column in extras.nuisance.items()}
 
@@ -340,9 +438,13 @@ def _value(line: _Line, column: str) -> float | str | None:
     try:
         number = float(text)
     except ValueError:
-        return text
+        number = math.nan
     if not math.isfinite(number):
-        return text
+        if len(text) > _MOST_LETTERS:
+            raise line.error(
+                column, f"has more than {_MOST_LETTERS} characters; give it a short name"
+            )
+        return printable(text)
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 
@@ -373,19 +475,9 @@ def _recipe(row: TrialRow) -> str:
     return " ".join(str(part) for part in (*parts, *row.choices.values()))
 
 
-def _target(lines: Sequence[_Line]) -> float | None:
-    """The validation loss to reach, where the table has it; the same in every row."""
-    target: float | None = None
-    for line in lines:
-        value = line.number_in("target", math.isfinite, "a number")
-        if value is not None and target is not None and value != target:
-            raise line.error("target", f"is not the target of the rows above, {target}")
-        target = value if value is not None else target
-    return target
-
-
-def _meaning(names: Sequence[str], theirs: Mapping[str, str], lines: Sequence[_Line]) -> list[str]:
+def _meaning(names: Sequence[str], dialect: _Dialect) -> list[str]:
     """How units and marks were read, where a table could have meant something else."""
+    theirs = dialect.theirs
     batch = theirs["global_batch_size"]
     unit = f"units of the column “{batch}” a step"
     if batch == "global_batch_size":
@@ -399,11 +491,9 @@ def _meaning(names: Sequence[str], theirs: Mapping[str, str], lines: Sequence[_L
         )
     if "status" in names:
         notes.append(f"How a run ended is from the column “{theirs['status']}”.")
-    used = [name for name in COUNTS if name in theirs]
-    with_comma = any("," in line.values[name] for line in lines for name in used)
-    if with_comma and not lines[0].decimal_comma:
+    if dialect.num_commas_in_counts and not dialect.decimal_comma:
         notes.append("Commas inside of whole numbers are read as marks between thousands.")
-    elif lines[0].decimal_comma and any("," in v for line in lines for v in line.values.values()):
+    elif dialect.num_commas and dialect.decimal_comma:
         notes.append("Commas are read as decimal marks, as the cells are not parted by them.")
     return notes
 

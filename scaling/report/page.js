@@ -9,7 +9,9 @@
     tooltip: { disableDefaultStyle: true },
   };
   const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
-  const trials = parsed("trials-data");
+  // A comparison of two studies has no table of trials.
+  const trials = document.getElementById("trials-data")
+    ? parsed("trials-data") : { rows: [], links: { start: "", ends: [] } };
   const address = new Map();
   trials.rows.forEach((row, index) => {
     const end = trials.links.ends[index];

@@ -84,16 +84,28 @@ class Ledger:
 
 
 def _read(file: Path) -> dict[str, TrialRecord]:
-    """Records by trial_id, the last line of each; a last line cut off by a crash is left out."""
-    if not file.exists():
-        return {}
-    with open(file, "r+b", buffering=0, opener=no_follow) as lines:
-        content = lines.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            lines.truncate(len(whole))
-    records = (TrialRecord.from_json(line) for line in whole.decode().splitlines())
+    """Records by trial_id, the last line of each."""
+    cut_unfinished_line(file)
+    records = (TrialRecord.from_json(line.decode()) for line in whole_lines(file))
     return {record.trial_id: record for record in records}
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """Lines without their ends; none where there is no file, and no last one without an end."""
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+
+
+def cut_unfinished_line(file: Path) -> None:
+    """Remove a last line without an end, which a crash cut off: the next one would go on in it.
+
+    Raises:
+        OSError: Where it cannot be read or written.
+    """
+    if file.exists():
+        content = file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.truncate(file, end)
 
 
 def append_line(file: Path, line: str) -> None:

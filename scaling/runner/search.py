@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from scaling.records import TrialRecord, objective_value
+from scaling.runner.ledger import cut_unfinished_line
 from scaling.space import (
     Cell,
     Facts,
@@ -43,7 +44,9 @@ class CellSearches:
     ) -> None:
         optuna.logging.disable_default_handler()
         self._spec, self._facts, self._records = spec, facts, records
-        backend = JournalFileBackend(str(storage / "optuna.journal"))
+        journal = storage / "optuna.journal"
+        cut_unfinished_line(journal)
+        backend = JournalFileBackend(str(journal))
         self._storage = JournalStorage(backend)
         self._studies: dict[str, optuna.Study] = {}
         self._asked: dict[str, tuple[optuna.Study, optuna.Trial]] = {}

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from scaling.issues import first_line
 from scaling.own_files import no_follow, other_files, read_bounded, write_whole
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at
+from scaling.runner.resumable import broken_state
 from scaling.runner.state_folder import (
     FILES,
     FOLDERS,
@@ -151,8 +152,8 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         command: The command line that started the study, for the message.
 
     Raises:
-        StateError: If its storage holds other files or cannot be read, a study exists there and
-            `resume` is not asked for, or it was started from another study file.
+        StateError: If its storage or what is in it is not a study's or cannot be read, a study
+            exists there and `resume` is not asked for, or it was started from another study file.
     """
     file = _file(spec)
     require_state_folder(file.parent)
@@ -164,6 +165,9 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         raise StateError(_exists_message(spec, file.parent, command))
     known = _known(file)
     _require_same(known["spec"], _as_json(spec), file.parent)
+    broken = broken_state(file.parent)
+    if broken is not None:
+        raise StateError(broken)
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
@@ -204,12 +208,12 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 
 def _known(file: Path) -> dict[str, Any]:
+    """Raises StateError where it is not what a study writes."""
     try:
         return read_known(read_bounded(file, MAX_STUDY_BYTES))
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        shown = os.path.relpath(file)
-        raise StateError(f"storage: {shown}: {reason}; choose another storage") from error
+        raise StateError(f"{os.path.relpath(file)}: {reason}") from error
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

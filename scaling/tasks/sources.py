@@ -256,7 +256,7 @@ def _hub_tables(data: DataSpec) -> dict[Split, Any]:
     name = (data.source or "").partition(":")[2]
     try:
         loaded: Any = load_dataset(name, data.subset)
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # Runtime: a script
         raise DataError(
             "workload.data.source", f"cannot load {name}: {first_line(error)}"
         ) from error

@@ -1,14 +1,13 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
-
-from scaling.issues import dotted, first_line
+from scaling.analysis.wording import counted
 from scaling.json_text import is_shallow, parse_mapping
 from scaling.own_files import read_bounded
 from scaling.records import Measurement, StudyRecord, TrialRecord
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-T = TypeVar("T")
-
 _NUM_READERS = 8
 _MAX_BYTES: Final = 2_000_000
 """Of a study file or a description of the environment: far above what a study writes."""
@@ -55,7 +52,8 @@ def load_study(
 
     Raises:
         LookupError: If there is no such study, in one line that names the ones there are.
-        TrackingError: If the store cannot be read.
+        TrackingError: If the store cannot be read, or what it holds of the study is not what a
+            study writes.
     """
     uri = resolve_tracking_uri(tracking_uri)
     database = sqlite_path(uri)
@@ -74,18 +72,66 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
     found = search_all(client, experiment_id, query, ["attributes.start_time ASC"])
-    children = [run for run in found if "record" in run.data.tags]
+    children: list[Run] = []
+    others: list[Run] = []
+    for run in found:
+        (children if "record" in run.data.tags else others).append(run)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        trials = tuple(readers.map(lambda run: _trial(client, run), children))
+        read = list(readers.map(lambda run: _trial(client, run), children))
+    trials = tuple(trial for trial, _ in read)
     return StudyRecord(
-        spec=_artifact(client, parent_id, SPEC_FILE, _spec),
+        spec=_spec(client, parent_id),
         trials=trials,
-        environment=_artifact(client, parent_id, ENVIRONMENT_FILE, _environment),
+        environment=_environment(client, parent_id),
         trial_urls={
             trial.trial_id: run_url(uri, experiment_id, run.info.run_id)
             for trial, run in zip(trials, children, strict=True)
         },
+        notes=(*_other_runs(others), *_other_metrics([names for _, names in read])),
     )
+
+
+def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:
+    try:
+        text = _artifact(client, parent_id, SPEC_FILE)
+        return StudySpec.model_validate(parse_yaml(text, source=SPEC_FILE))
+    except ValueError as error:
+        raise TrackingError(
+            f"MLflow run {parent_id}: artifact {SPEC_FILE} is not a study file: {one_line(error)}"
+        ) from None
+
+
+def _environment(client: "MlflowClient", parent_id: str) -> dict[str, Any]:
+    try:
+        environment = parse_mapping(_artifact(client, parent_id, ENVIRONMENT_FILE))
+        if not is_shallow(environment):
+            raise ValueError("is nested too deeply")
+    except ValueError as error:
+        raise TrackingError(
+            f"MLflow run {parent_id}: artifact {ENVIRONMENT_FILE} is not a JSON object: "
+            f"{one_line(error)}"
+        ) from None
+    return environment
+
+
+def _other_runs(runs: Sequence["Run"]) -> list[str]:
+    """Runs that someone put under the study, of which the study has no record."""
+    if not runs:
+        return []
+    names = ", ".join(str(run.info.run_name) for run in runs[:3]) + (", …" if runs[3:] else "")
+    return [
+        f"Left out: {counted(len(runs), 'run')} in MLflow that the study did not make: {names}."
+    ]
+
+
+def _other_metrics(names: Sequence[set[str]]) -> list[str]:
+    """Metrics at steps at which the study measured nothing."""
+    found = sorted(set().union(*names))
+    if not found:
+        return []
+    shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
+    trials = counted(sum(map(bool, names)), "trial")
+    return [f"Left out: metrics of {trials} at steps that the study did not measure: {shown}."]
 
 
 def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> "Run":
@@ -112,54 +158,43 @@ def _latest_parent(
     )
 
 
-def _trial(client: "MlflowClient", run: "Run") -> TrialRecord:
+def _trial(client: "MlflowClient", run: "Run") -> tuple[TrialRecord, set[str]]:
+    """The trial of a run, and the names of metrics that were left out of it."""
     try:
         record = TrialRecord.from_json(run.data.tags["record"])
-        return record.extended(_measurements(client, run))
-    except (ValueError, LookupError, TypeError, OverflowError) as error:
-        reason = f"lacks {error}" if isinstance(error, LookupError) else first_line(error)
-        raise TrackingError(f"MLflow's run {run.info.run_id}: its record {reason}") from None
+    except ValueError as error:
+        raise TrackingError(
+            f"MLflow run {run.info.run_id}: tag `record` is not a trial's: {one_line(error)}"
+        ) from None
+    measurements, left_out = _measurements(client, run)
+    return record.extended(measurements), left_out
 
 
-def _measurements(client: "MlflowClient", run: "Run") -> list[Measurement]:
-    """By rising step; of a step written twice, the first."""
+def _measurements(client: "MlflowClient", run: "Run") -> tuple[list[Measurement], set[str]]:
+    """By rising step; of a step written twice, the first.
+
+    Every measurement has examples and seconds. A step without them is of something else that
+    logs to the run, as MLflow's own system metrics do; so is a value that is not finite.
+    """
     steps: dict[int, dict[str, float]] = {}
     for name in filter(is_measured, run.data.metrics):
         for metric in client.get_metric_history(run.info.run_id, name):
-            steps.setdefault(metric.step, {"step": metric.step}).setdefault(name, metric.value)
-    return [Measurement.from_scalars(scalars) for _, scalars in sorted(steps.items())]
+            if math.isfinite(metric.value):
+                steps.setdefault(metric.step, {"step": metric.step}).setdefault(name, metric.value)
+    ours = {step: s for step, s in steps.items() if s.keys() >= {"examples", "seconds"}}
+    left_out = {name for step, s in steps.items() if step not in ours for name in s} - {"step"}
+    return [Measurement.from_scalars(scalars) for _, scalars in sorted(ours.items())], left_out
 
 
-def _artifact(client: "MlflowClient", run_id: str, name: str, read: Callable[[bytes], T]) -> T:
-    """What a file of a run says.
+def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:
+    """The text of a file of a run.
 
     Raises:
-        TrackingError: If it is larger than such files are, or not what a study writes.
+        ValueError: If it is not UTF-8, or larger than such files are.
     """
-    where = f"MLflow's run {run_id}: {name}"
     for found in client.list_artifacts(run_id):
         if found.path == name and (found.file_size or 0) > _MAX_BYTES:
-            raise TrackingError(f"{where} is larger than {_MAX_BYTES:,} bytes")
+            raise ValueError(f"is larger than {_MAX_BYTES:,} bytes")
     with TemporaryDirectory() as folder:
         path = Path(client.download_artifacts(run_id, name, folder))
-        try:
-            return read(read_bounded(path, _MAX_BYTES))
-        except (ValueError, TypeError) as error:
-            raise TrackingError(f"{where}: {first_line(error)}") from None
-
-
-def _spec(content: bytes) -> StudySpec:
-    raw = parse_yaml(content.decode("utf-8"), source=SPEC_FILE)
-    try:
-        return StudySpec.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = dotted(first["loc"])
-        raise ValueError(f"is not a study file of this version: {place}: {first['msg']}") from None
-
-
-def _environment(content: bytes) -> dict[str, Any]:
-    environment = parse_mapping(content)
-    if not is_shallow(environment):
-        raise ValueError("is nested too deeply")
-    return environment
+        return read_bounded(path, _MAX_BYTES).decode("utf-8")

@@ -21,7 +21,8 @@ DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
 
 
 def side(record: StudyRecord, **environment: Any) -> Side:
-    return Side(record.spec.name, analyse(sweep_of(record)), record.spec, DATA | environment)
+    record = replace(record, environment=DATA | environment)
+    return Side(record.spec.name, analyse(sweep_of(record)), record.spec, record.environment)
 
 
 def compared(a: Side, b: Side) -> Comparison:

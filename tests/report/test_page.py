@@ -1,48 +1,125 @@
-"""The page in a real browser; skipped where Playwright or Chromium is missing.
+"""Every kind of page in a real browser: Debian's Chromium, driven by Playwright.
 
-pip install --group browser; Debian's Chromium, or `playwright install chromium`.
+Skipped where one of them is missing, unless REQUIRE_BROWSER is set, as in .ci/run.
 """
 
+import functools
 import itertools
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scaling.report import write_report
-from tests.analysis.synthetic import joint_study, study
+from scaling.report.__main__ import main
+from tests.analysis.synthetic import Truth, joint_study, study
+from tests.analysis.test_branched import branch_records
+from tests.analysis.test_branched import study as branched_study
 from tests.report.test_importance import searched
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-DEBIANS = Path("/usr/bin/chromium")
-STUDIES = {"planted": study, "joint": joint_study, "searched": lambda: searched(20)}
+if not os.environ.get("REQUIRE_BROWSER"):
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+HOSTILE = """</script><b>"o'clock" [0].x:Q\\n${1}{{2}}\u202e<!--"""
+"""A column's name that means something to HTML, JavaScript, Vega, Jinja and a file system."""
+LONG = "a_very_long_name_" * 9
+
+
+def compared(output: Path) -> None:
+    write_report(study(), output / "a")
+    write_report(study(Truth(gap=0.3), name="b" * 100), output / "b")
+    run("--compare", output / "a", output / "b", "--output", output)
+
+
+def table(output: Path, name: str, header: str, lines: list[str], *options: str) -> None:
+    output.mkdir(parents=True)
+    path = output.parent / name
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    run("--from-csv", path, *options, "--output", output)
+
+
+def run(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def rates(*further: str) -> list[str]:
+    """Rows of three batch sizes and five rates, with further cells behind."""
+    return [
+        f"{batch},{lr},{2 + abs(place - 2) / 5 + 1 / batch}," + ",".join(further).format(place)
+        for batch in (16, 32, 64)
+        for place, lr in enumerate((1e-4, 3e-4, 1e-3, 3e-3, 1e-2))
+    ]
+
+
+COLUMNS = "global_batch_size,peak_lr,validation_loss"
+QUOTED = '"' + HOSTILE.replace('"', '""') + '"'
+KINDS: dict[str, Callable[[Path], Any]] = {
+    "study": lambda output: write_report(study(), output),
+    "joint": lambda output: write_report(joint_study(), output),
+    "searched": lambda output: write_report(searched(20), output),
+    "branched": lambda output: write_report(branched_study(branch_records(0.01)), output),
+    "no_target": lambda output: write_report(study(target=None), output),
+    "comparison": compared,
+    "table": lambda output: table(
+        output, "sweep.csv", f"{COLUMNS},steps_to_target", rates("{0}7")
+    ),
+    "critical_batch": lambda output: table(
+        output, "steps.csv", "global_batch_size,steps_to_target",
+        [f"{2**power},{50 + 4096 // 2**power}" for power in range(4, 11)],
+    ),
+    "names": lambda output: table(
+        output, f"{LONG}'&<i>.csv", f"{COLUMNS},{QUOTED},{LONG},batch",
+        rates('""' + QUOTED[1:-1].replace("{", "{{").replace("}", "}}") + '""{0}', LONG + "{0}",
+              "\a{0}\ufffe"),
+        "--nuisance", HOSTILE, "--nuisance", LONG, "--nuisance", "batch",
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report of each study."""
-    folder = tmp_path_factory.mktemp("pages")
-    for name, make in STUDIES.items():
-        write_report(make(), folder / name)
-    return {name: folder / name / "report.html" for name in STUDIES}
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of a kind, made when it is first asked for."""
+
+    @functools.cache
+    def made(kind: str) -> Path:
+        output = tmp_path_factory.mktemp(kind) / "out"
+        KINDS[kind](output)
+        return output / "report.html"
+
+    return made
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        path = str(DEBIANS) if DEBIANS.exists() else None
-        try:
-            opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {error}")
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if path is None:
+        absent = "Chromium is not installed: apt-get install chromium"
+        (pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip)(absent)
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=[*FLAGS])
         yield opened
         opened.close()
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_page_at_two_widths(name: str, width: int, pages: dict[str, Path], browser: Any):
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        *((kind, 1280) for kind in KINDS),
+        *((kind, 400) for kind in ("study", "comparison", "names")),
+    ],
+)
+def test_a_page_draws_all_its_figures_and_asks_for_nothing(
+    kind: str, width: int, page_of: Callable[[str], Path], browser: Any
+) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if width == 400 else "light",
@@ -54,17 +131,22 @@ def test_the_page_at_two_widths(name: str, width: int, pages: dict[str, Path], b
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(pages[name].as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    address = page_of(kind).as_uri()
+    page.goto(address)
+    page.wait_for_function("'drawn' in document.documentElement.dataset", timeout=120_000)
     assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in asked if not url.startswith("data:")] == [address]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.query_selector_all("figure")
     assert figures
+    marks = "svg .mark-symbol path, svg .mark-line path, svg .mark-rect path"
     for figure in figures:
-        marks = "svg .mark-symbol path, svg .mark-line path, svg .mark-rect path"
         assert figure.query_selector(marks), figure.get_attribute("id")
         assert figure.query_selector("figcaption").inner_text().strip()
+    files = {path.name for path in (page_of(kind).parent / "figures").glob("*.svg")}
+    assert len(files) == len(figures)
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
     levels = page.evaluate(
         "[...document.querySelectorAll('h1,h2,h3')].map(heading => Number(heading.tagName[1]))"
     )
@@ -81,10 +163,10 @@ def column(page: Any, number: int) -> list[str]:
 
 
 def test_trials_are_sorted_as_numbers_filtered_and_turned_by_keyboard(
-    pages: dict[str, Path], browser: Any
+    page_of: Callable[[str], Path], browser: Any
 ):
     page = browser.new_page()
-    page.goto(pages["planted"].as_uri())
+    page.goto(page_of("study").as_uri())
     status = page.locator("#trials [role=status]")
     assert status.inner_text() == "1–50 of 87"
     heading = page.locator("#trials thead button").nth(7)
@@ -106,9 +188,9 @@ def test_trials_are_sorted_as_numbers_filtered_and_turned_by_keyboard(
     page.close()
 
 
-def test_a_point_names_its_trial_and_leads_to_its_run(pages: dict[str, Path], browser: Any):
+def test_a_point_names_its_trial_and_leads_to_its_run(page_of: Callable[[str], Path], browser: Any):
     page = browser.new_page()
-    page.goto(pages["planted"].as_uri())
+    page.goto(page_of("study").as_uri())
     page.wait_for_selector("html[data-drawn]", timeout=60_000)
     point = page.locator("#loss_vs_lr .mark-symbol.layer_1_marks path").first
     item = "element => [element.__data__.datum.trial, element.__data__.href]"

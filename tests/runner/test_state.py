@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from scaling.runner.ledger import cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
 from tests.test_space import study
 
@@ -60,3 +61,38 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, not a folder")
     with pytest.raises(StateError, match="storage: cannot write"):
         StudyState.open(spec, data_sha256="a")
+
+
+BROKEN = {
+    "study.json": ("{", "is no JSON"),
+    "study.json of nothing": ("[]", "study_id is missing"),
+    "trials.jsonl": ('{"trial_id": "a"}\n', "line 1 is not a trial's record"),
+    "trials.jsonl of text": ("\x00nonsense\n", "line 1 is not a trial's record"),
+    "optuna.journal": ("nonsense\n{}\n", "cannot read line 1"),
+    "optuna.journal of numbers": ("3\n", "cannot read line 1"),
+    "optuna.journal of others": ('{"op_code": 4, "worker_id": "x"}\n', "Optuna cannot read"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_one_line_before_anything_goes_on(name: str, tmp_path: Path) -> None:
+    content, words = BROKEN[name]
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    file = tmp_path / "state" / name.split(" ")[0]
+    file.write_text(content)
+    with pytest.raises(StateError, match=words) as refused:
+        require_startable(spec, resume=True, command="run")
+    assert "\n" not in str(refused.value)
+    assert file.name in str(refused.value)
+    assert file.read_text() == content
+
+
+def test_a_line_that_a_crash_cut_off_is_no_fault(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    for name in ("trials.jsonl", "optuna.journal"):
+        (tmp_path / "state" / name).write_text('{"op_co')
+    require_startable(spec, resume=True, command="run")
+    cut_unfinished_line(tmp_path / "state" / "optuna.journal")
+    assert (tmp_path / "state" / "optuna.journal").read_text() == ""

@@ -1,0 +1,117 @@
+"""Under what conditions a study's losses were measured: which data, in which unit, how long."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scaling.records import StudyRecord
+from scaling.spec import given_fields
+
+_PER_TOKEN = ("causal_lm", "seq2seq")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What two studies must share before their losses may be set against each other.
+
+    Attributes:
+        task: Kind of the workload.
+        source: Where the data come from, as in the study file; None without data.
+        data_sha256: Content hash of the split data: the same for the same rows in another file
+            or format, another one for other rows under the same path. None where unknown.
+        tokenizer: Its name, with the size of a trained vocabulary; None where there is none.
+        targets_per_example: Mean over the training split; None where unknown.
+        num_train: Training examples; None where they are drawn without end.
+        num_evaluated: Examples evaluated, by split.
+        budget: Of a trial, as in the study file.
+    """
+
+    task: str
+    source: str | None = None
+    data_sha256: str | None = None
+    tokenizer: str | None = None
+    targets_per_example: float | None = None
+    num_train: int | None = None
+    num_evaluated: Mapping[str, int] = field(default_factory=dict[str, int])
+    budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def plain(self) -> dict[str, Any]:
+        """As in summary.json."""
+        return asdict(self)
+
+    @property
+    def is_per_token(self) -> bool:
+        """Whether losses are in nats per token, and so depend on the tokenizer."""
+        return self.task in _PER_TOKEN
+
+
+def conditions_of(study: StudyRecord) -> Conditions:
+    """Those of a recorded study."""
+    workload, known = study.spec.workload.model_dump(mode="json"), study.environment
+    evaluated = {
+        name.removeprefix("num_evaluated_"): int(count)
+        for name, count in known.items()
+        if name.startswith("num_evaluated_") and count is not None
+    }
+    return Conditions(
+        task=workload["task"],
+        source=_source(workload),
+        data_sha256=known.get("data_sha256"),
+        tokenizer=_tokenizer(workload),
+        targets_per_example=known.get("targets_per_example"),
+        num_train=known.get("num_train"),
+        num_evaluated=evaluated,
+        budget=given_fields(study.spec.budget),
+    )
+
+
+def _source(workload: Mapping[str, Any]) -> str | None:
+    data: Mapping[str, Any] = workload.get("data") or {}
+    name: str | None = data.get("source") or (str(data["files"]) if data.get("files") else None)
+    return f"{name} {data['subset']}" if name and data.get("subset") else name
+
+
+def _tokenizer(workload: Mapping[str, Any]) -> str | None:
+    data: Mapping[str, Any] = workload.get("data") or {}
+    model: Mapping[str, Any] = workload.get("model") or {}
+    if not data:
+        return None
+    name = data.get("tokenizer") or model.get("pretrained") or "characters"
+    return f"{name} of {data['vocab_size']}" if name == "subwords" else str(name)
+
+
+def same_data(a: Conditions, b: Conditions) -> bool:
+    """Whether content, split and evaluated examples are the same, so that seeds pair."""
+    return a.data_sha256 is not None and (a.data_sha256, a.num_train, a.num_evaluated) == (
+        b.data_sha256, b.num_train, b.num_evaluated,
+    )  # fmt: skip
+
+
+def other_unit(a: Conditions, b: Conditions) -> str:
+    """Why a nat per target is not the same in both; empty where nothing says so.
+
+    Held-out texts are the same where the data's hashes are. Those of a `builtin:` source are too:
+    which of its texts are held out depends on the texts alone, not on how many are trained on.
+    """
+    if a.task != b.task:
+        return f"the tasks are {a.task} and {b.task}"
+    if a.source is None and b.source is None:
+        return ""
+    same_hash = a.data_sha256 is not None and a.data_sha256 == b.data_sha256
+    unknown = a.data_sha256 is None or b.data_sha256 is None
+    shipped = a.source == b.source and (a.source or "").startswith("builtin:")
+    if not same_hash and not shipped:
+        if unknown:
+            return "the content of their data was not recorded"
+        hashes = f"{(a.data_sha256 or '')[:12]} and {(b.data_sha256 or '')[:12]}"
+        return f"they are evaluated on other texts (the data's SHA-256 are {hashes})"
+    if not a.is_per_token:
+        return ""
+    if a.tokenizer != b.tokenizer:
+        return f"their tokens are of other tokenizers, {a.tokenizer} and {b.tokenizer}"
+    counts = (a.targets_per_example, b.targets_per_example)
+    if same_hash and None not in counts and counts[0] != counts[1]:
+        return f"the same texts have {counts[0]:g} and {counts[1]:g} targets an example"
+    if (a.tokenizer or "").startswith("subwords") and not same_hash:
+        return "each has learnt its subwords from other texts"
+    return ""

@@ -1,0 +1,62 @@
+"""Whether what a study left behind can be read, before anything of it is gone on with."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from scaling.issues import first_line
+from scaling.records import TrialRecord
+from scaling.runner.ledger import whole_lines
+
+
+def broken_state(folder: Path) -> str | None:
+    """What of a study's records cannot be read, in one line with the file and the line.
+
+    A last line that a crash cut off is no fault. Returns None where all is well.
+    """
+    return _broken_trials(folder / "trials.jsonl") or _broken_journal(folder / "optuna.journal")
+
+
+def _broken_trials(file: Path) -> str | None:
+    for number, line in enumerate(whole_lines(file), 1):
+        try:
+            TrialRecord.from_json(line.decode())
+        except ValueError as error:
+            return (
+                f"{os.path.relpath(file)}: line {number} is not a trial's record "
+                f"({first_line(error)}); mend it, or delete it and its trial runs again"
+            )
+    return None
+
+
+def _broken_journal(file: Path) -> str | None:
+    lines = whole_lines(file)
+    for number, line in enumerate(lines, 1):
+        try:
+            known: Any = json.loads(line)
+        except ValueError as error:
+            return _not_the_journal(file, number, first_line(error))
+        if not isinstance(known, dict) or "op_code" not in known:
+            return _not_the_journal(file, number, "it has no op_code")
+    return None if not lines else _unplayable_journal(file)
+
+
+def _unplayable_journal(file: Path) -> str | None:
+    """What Optuna says of a journal all of whose lines look like its own."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        JournalStorage(JournalFileBackend(str(file)))
+    except (LookupError, TypeError, ValueError, AssertionError) as error:
+        return _not_the_journal(file, None, first_line(error) or type(error).__name__)
+    return None
+
+
+def _not_the_journal(file: Path, number: int | None, reason: str) -> str:
+    where = f"line {number} of it" if number else "it"
+    return (
+        f"{os.path.relpath(file)}: Optuna cannot read {where} ({reason}); restore the file, or "
+        "delete it and the search goes on without what its sampler had learnt"
+    )

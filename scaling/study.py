@@ -47,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     from scaling.issues import StudyFileError
+    from scaling.shown_url import credential_problem
     from scaling.study_file import read_study
 
     # Libraries that would draw their own progress bars over ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if problem := credential_problem(options.output or ""):
+        return _refuse(f"--output: {problem}")
     try:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
@@ -88,17 +91,20 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what exists")
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
-    parser.add_argument("--output", type=Path, help="folder of the report [reports/NAME]")
+    parser.add_argument("--output", help="folder of the report [reports/NAME]")
     return parser
 
 
 def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
+    from scaling.shown_url import without_credentials
+
+    print(without_credentials(message), file=sys.stderr)
     return REFUSED
 
 
 def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
     from scaling.branching import require_branches_fit
+    from scaling.own_files import ForeignFolderError, require_report_folder
     from scaling.runner.preflight import (
         StartError,
         require_cpus,
@@ -116,8 +122,9 @@ def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
     if not isinstance(spec.workload, NoisyQuadratic):
         require_source(spec.workload)
     command = _command(options)
-    output: Path = options.output or Path("reports") / spec.name
+    output = Path(options.output or Path("reports") / spec.name)
     try:
+        require_report_folder(output)
         require_startable(spec, resume=options.resume, command=command)
         if starts_here(options.address):
             require_startable_machine()
@@ -127,7 +134,7 @@ def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
         task = _prepared_task(spec)
         require_branches_fit(spec, Facts(task.num_train, task.targets_per_example))
         state = StudyState.open(spec, data_sha256=task.content_hash)
-    except (StateError, StartError) as error:
+    except (StateError, StartError, ForeignFolderError) as error:
         return _refuse(str(error))
     from scaling.runner.cluster import ClusterError
 
@@ -136,7 +143,7 @@ def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
             study, summary, is_recorded = _train_and_report(
                 spec, task, state, options.address, output
             )
-    except (StartError, ClusterError, TrackingError, OSError) as error:
+    except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
@@ -151,6 +158,9 @@ def _run(spec: "StudySpec", options: argparse.Namespace) -> int:
 
 def _stop(message: str, command: str) -> int:
     """The study ends before its time: why, and how it goes on."""
+    from scaling.shown_url import without_credentials
+
+    message = without_credentials(message)
     print(f"{message}\nwhat has ended is kept. To go on: {command} --resume", file=sys.stderr)
     return SOME_FAILED
 
@@ -176,7 +186,7 @@ def _command(options: argparse.Namespace) -> str:
     if options.address:
         words += ["--address", options.address]
     if options.output:
-        words += ["--output", str(options.output)]
+        words += ["--output", options.output]
     return shlex.join(words)
 
 
@@ -305,6 +315,7 @@ def _describe_data(task: "Task") -> dict[str, Any]:
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:
+    from scaling.shown_url import mlflow_uri_words
     from scaling.tracking import resolve_tracking_uri
 
     print()
@@ -315,7 +326,8 @@ def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> N
     page = output / "report.html"
     print()
     print(f"report:  {page}  (open it in a browser: file://{page.absolute()})")
-    print(f"runs:    mlflow ui --backend-store-uri {resolve_tracking_uri()}")
+    uri = mlflow_uri_words(resolve_tracking_uri())
+    print(f"runs:    mlflow ui --backend-store-uri {uri}")
 
 
 if __name__ == "__main__":

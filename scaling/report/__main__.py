@@ -29,6 +29,7 @@ from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
+from scaling.shown_url import credential_problem, without_credentials
 from scaling.spec import Limits
 
 _NEXT_RUN = (
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
     limits = _limits(options)
+    if problem := credential_problem(options.output or ""):
+        parser.error(f"--output {problem}")
     try:
         if options.compare:
             output, summary = _compared(options)
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TableError, LimitsError, LookupError, ForeignFolderError, OSError) as error:
         if isinstance(error, KeyError | IndexError):
             raise  # no answer to the user but a mistake here
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
         return 2
     if output is None:
         _print_next_run(summary["recommendation"])

@@ -5,7 +5,7 @@ import re
 _NUMBERS = re.compile(r"\[[-−+\d.,e^×∞ ]*\](?![(\[])")
 """An interval, as in [0.1, 0.2]: brackets that no renderer takes for a link."""
 _SPECIAL = re.compile(
-    r"""(?P<escape>[\\`*~$|\[\]]|(?<![^\W_])_|_(?![^\W_]))  # also the _ at a word's edge
+    r"""(?P<escape>[\\`*~$|\[\]]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_]))  # also the _ at a word's edge
     |(?P<html><(?=[A-Za-z/!?])|<\Z|&(?=\#?\w+;))
     |(?P<address>(?<=:)//|(?i:\bwww(?=\.)|(?<=\w)@(?=\w)))""",
     re.VERBOSE,

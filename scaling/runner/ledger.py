@@ -102,10 +102,11 @@ def cut_unfinished_line(file: Path) -> None:
         OSError: Where it cannot be read or written.
     """
     if file.exists():
-        content = file.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            os.truncate(file, end)
+        with open(file, "r+b", buffering=0, opener=no_follow) as lines:
+            content = lines.read()
+            end = content.rfind(b"\n") + 1
+            if end < len(content):
+                lines.truncate(end)
 
 
 def append_line(file: Path, line: str) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
+_PARAMETER: Final = re.compile(r"([?&;]([^\s=&;?]+)=)[^\s&;'\"]+")
 _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?")
 _SECRET_NAME: Final = re.compile(
     r"token|key|secret|passw|passphrase|pwd|credential|signature|auth|bearer"
@@ -44,7 +45,7 @@ def shown_url(url: str) -> str:
 
 def without_credentials(text: str) -> str:
     """A text, such as an error of a library, whose addresses are fit to be shown."""
-    return _URL.sub(_shown_match, text)
+    return _PARAMETER.sub(_shown_parameter, _URL.sub(_shown_match, text))
 
 
 def credential_problem(place: str) -> str | None:
@@ -75,6 +76,11 @@ def _shown_match(found: re.Match[str]) -> str:
     address = found[0]
     bare = address.rstrip("\"'`)>]},;:.")
     return shown_url(bare) + address[len(bare) :]
+
+
+def _shown_parameter(found: re.Match[str]) -> str:
+    """A secret after a ?, where a library shows what follows the host alone."""
+    return f"{found[1]}…" if _SECRET_NAME.search(unquote(found[2]).lower()) else found[0]
 
 
 def _has_user(place: str) -> bool:

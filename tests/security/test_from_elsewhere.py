@@ -84,8 +84,10 @@ def test_json_is_bounded() -> None:
 HOSTILE = (
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "[a](http://evil.example)",
     "![a](http://evil.example/x.png)", "`a` ``b``", "a|b", "*a* _b_ __c__ ~~d~~", "# a", "- a",
-    "1. a", "> a", "<http://evil.example>", "http://evil.example/x", "www.evil.example", "a@b.example",
-    "&lt;b&gt;", "\\<b>", "[a]: http://evil.example", "```\n<b>", "$x$", "a\n\n# b", "---", "<!-- a",
+    "1. a", "> a", "<http://evil.example>", "http://evil.example/x", "www.evil.example",
+    "a@b.example",
+    "&lt;b&gt;", "\\<b>", "[a]: http://evil.example", "```\n<b>", "$x$", "a\n\n# b", "---",
+    "<!-- a",
 )  # fmt: skip
 
 

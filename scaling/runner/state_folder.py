@@ -89,12 +89,9 @@ def read_known(content: bytes) -> dict[str, Any]:
         ValueError: If it is not one that a study writes, in one line.
     """
     known = parse_mapping(content, max_bytes=MAX_STUDY_BYTES)
-    if not (
-        isinstance(known.get("study_id"), str)
-        and isinstance(known.get("data_sha256"), str)
-        and isinstance(known.get("spec"), dict)
-    ):
-        raise ValueError("is not a study's")
+    for key, kind in (("study_id", str), ("spec", dict), ("data_sha256", str)):
+        if not isinstance(known.get(key), kind):
+            raise ValueError(f"is not a study's: {key} is missing")
     return known
 
 

@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 BROKEN = {
     "study.json": ("{", "is no JSON"),
-    "study.json of nothing": ("[]", "study_id is missing"),
+    "study.json of nothing": ("{}", "study_id is missing"),
     "trials.jsonl": ('{"trial_id": "a"}\n', "line 1 is not a trial's record"),
     "trials.jsonl of text": ("\x00nonsense\n", "line 1 is not a trial's record"),
     "optuna.journal": ("nonsense\n{}\n", "cannot read line 1"),

@@ -2,13 +2,15 @@
 
 # pyright: strict
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from os import R_OK, access
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
-from scaling.issues import Issue, did_you_mean, first_line
+from scaling.issues import Issue, did_you_mean, dotted, first_line
+from scaling.shown_url import credential_problem
 from scaling.spec import (
     BUILTIN_MODELS,
     BUILTIN_SOURCES,
@@ -24,6 +26,8 @@ from scaling.spec import (
     TextWorkload,
     given_fields,
 )
+
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
 
 
 def data_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -263,10 +267,31 @@ def _folder(path: str, name: str) -> Iterator[Issue]:
         yield Issue(path, "there is no such folder", name)
 
 
+def credential_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Addresses with a user or a token in them: a study file is recorded and shown to others."""
+    for path, text in _texts((), spec.model_dump(mode="json", exclude={"storage"})):
+        if problem := next(filter(None, map(credential_problem, _ADDRESS.findall(text))), None):
+            yield Issue(dotted(path), problem)
+
+
+def _texts(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in cast("dict[str, Any]", value).items():
+            yield from _texts((*path, key), inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast("list[Any]", value)):
+            yield from _texts((*path, index), inner)
+
+
 def storage_issues(spec: StudySpec) -> Iterator[Issue]:
-    """A place for the study's state that cannot be written."""
+    """A place for the study's state that cannot be written, or tells a secret."""
     storage = spec.storage
     if storage is None:
+        return
+    if problem := credential_problem(storage):
+        yield Issue("storage", problem)
         return
     if spec.storage_url is not None:
         if problem := _unusable(spec.storage_url):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from scaling.shown_url import without_credentials
+
 NO_VALUE: Final = object()
 """The value of an issue about something that is not there."""
 MAX_ISSUES: Final = 100
@@ -41,7 +43,8 @@ class Issue:
         if self.allowed:
             notes.append(f"allowed: {self.allowed}")
         note = f" ({'; '.join(notes)})" if notes else ""
-        return f"{self.path}: {self.message}{note}" if self.path else f"{self.message}{note}"
+        text = f"{self.path}: {self.message}{note}" if self.path else f"{self.message}{note}"
+        return without_credentials(text)
 
 
 class StudyFileError(ValueError):

@@ -8,11 +8,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from scaling.batching import BatchRamp
+from scaling.json_text import parse_mapping
 from scaling.spec import Precision, Strategy, StudySpec, Target, is_finite
 
 Phase = Literal["search", "transfer", "confirm", "branch"]
@@ -268,13 +269,13 @@ class TrialRecord:
         Raises:
             ValueError: If the line is not a record, in one line that names the field.
         """
+        raw = parse_mapping(line)
         try:
-            _FORM.validate_json(line)
+            _FORM.validate_json(line, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
+            first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{name}: {first['msg']}" if name else first["msg"]) from error
-        raw: dict[str, Any] = json.loads(line)
+            raise ValueError(f"{name}: {first['msg']}" if name else first["msg"]) from None
         raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
         raw["recipe"] = Recipe(**raw["recipe"])
         raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
@@ -282,7 +283,7 @@ class TrialRecord:
         return cls(**raw)
 
 
-_FORM = TypeAdapter(TrialRecord)
+_FORM: Final = TypeAdapter(TrialRecord)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from scaling.branching import BranchError, require_branches_fit
 from scaling.file_access import why_not_writable
+from scaling.own_files import ForeignFolderError, require_report_folder
 from scaling.runner.preflight import (
     StartError,
     require_cpus,
@@ -35,7 +36,7 @@ from scaling.tracking import TrackingError, require_reachable_store
 from scaling.training.footprint import num_gpus_here, require_model_fits
 from scaling.training.zero import require_deepspeed
 
-REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError)
+REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
 """What the checks raise; the text is for the user."""
 _ADDRESS = re.compile(r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}(/\S*)?")
 """HOST:PORT, perhaps after a protocol."""
@@ -68,6 +69,7 @@ def require_place(start: Start) -> None:
     Raises:
         StateError: If the study exists and is not resumed, or its storage cannot be written.
         StartError: If the machine cannot run one trial, or the report's folder cannot be written.
+        ForeignFolderError: If the report's folder holds what is not a report's.
         TrackingError: If MLflow's store cannot be used.
         DataError: If an extra is not installed.
     """
@@ -77,6 +79,7 @@ def require_place(start: Start) -> None:
         require_source(spec.workload)
     require_usable_storage(spec)
     require_startable(spec, resume=start.resume, command=start.command)
+    require_report_folder(start.output)
     if reason := why_not_writable(start.output):
         raise StartError(f"--output: cannot write {start.output}: {reason}")
     if start.address is not None and start.address not in ("auto", "local"):

@@ -49,12 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     from scaling.issues import StudyFileError
+    from scaling.shown_url import credential_problem
     from scaling.study_file import read_study
 
     # Libraries that would draw their own progress bars over ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if problem := credential_problem(options.output or ""):
+        return _refuse(f"--output: {problem}")
     try:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
@@ -64,7 +67,7 @@ def _main(options: argparse.Namespace) -> int:
     use_cache_where_unreachable(spec.workload)
     from scaling.start_checks import REFUSALS, Start, require_place, require_task
 
-    output: Path = options.output or Path("reports") / spec.name
+    output = _path(options.output) if options.output else Path("reports") / spec.name
     start = Start(spec, _command(options), output, options.resume, options.address)
     try:
         require_place(start)
@@ -97,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what exists")
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
-    parser.add_argument("--output", type=_path, help="folder of the report [reports/NAME]")
+    parser.add_argument("--output", help="folder of the report [reports/NAME]")
     return parser
 
 
@@ -106,11 +109,14 @@ def _path(text: str) -> Path:
 
 
 def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
+    from scaling.shown_url import without_credentials
+
+    print(without_credentials(message), file=sys.stderr)
     return REFUSED
 
 
 def _run(start: "Start", task: "Task") -> int:
+    from scaling.own_files import ForeignFolderError
     from scaling.runner.own_ray import prepare_environment
     from scaling.runner.preflight import StartError
     from scaling.runner.state import StateError, StudyState
@@ -134,7 +140,7 @@ def _run(start: "Start", task: "Task") -> int:
             study, summary, is_recorded = _train_and_report(
                 spec, task, state, start.address, output
             )
-    except (StartError, ClusterError, TrackingError, OSError) as error:
+    except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
@@ -149,6 +155,9 @@ def _run(start: "Start", task: "Task") -> int:
 
 def _stop(message: str, command: str) -> int:
     """The study ends before its time: why, and how it goes on."""
+    from scaling.shown_url import without_credentials
+
+    message = without_credentials(message)
     print(f"{message}\nwhat has ended is kept. To go on: {command} --resume", file=sys.stderr)
     return SOME_FAILED
 
@@ -174,7 +183,7 @@ def _command(options: argparse.Namespace) -> str:
     if options.address:
         words += ["--address", options.address]
     if options.output:
-        words += ["--output", str(options.output)]
+        words += ["--output", options.output]
     return shlex.join(words)
 
 
@@ -292,6 +301,7 @@ def _describe_data(task: "Task") -> dict[str, Any]:
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:
+    from scaling.shown_url import mlflow_uri_words
     from scaling.tracking import resolve_tracking_uri
 
     print()
@@ -302,7 +312,8 @@ def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> N
     page = output / "report.html"
     print()
     print(f"report:  {page}  (open it in a browser: file://{page.absolute()})")
-    print(f"runs:    mlflow ui --backend-store-uri {resolve_tracking_uri()}")
+    uri = mlflow_uri_words(resolve_tracking_uri())
+    print(f"runs:    mlflow ui --backend-store-uri {uri}")
 
 
 if __name__ == "__main__":

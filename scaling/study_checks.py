@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from scaling.batching import BatchRamp, nearest_feasible
-from scaling.data_checks import data_issues, storage_issues
+from scaling.data_checks import credential_issues, data_issues, storage_issues
 from scaling.issues import NO_VALUE, Issue, shown
 from scaling.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.size_checks import cell_issues, chain_issues, num_cells, trial_issues
@@ -973,7 +973,8 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     _adapters: frozenset({*_RECIPE_SECTIONS, "workload"}),
     _zero: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
     _tensor_parallel: frozenset({*_RECIPE_SECTIONS, "resources", "workload"}),
-    storage_issues: frozenset({"name", "storage"}),
+    credential_issues: frozenset(),
+    storage_issues: frozenset({"storage"}),
 }
 """Every check, and the sections it reads."""
 

@@ -23,12 +23,15 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.wording import between, number
+from scaling.file_names import file_name
+from scaling.own_files import ForeignFolderError
 from scaling.process import exit_with, lasting_output
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
 from scaling.report.printable import printable
+from scaling.shown_url import credential_problem, without_credentials
 from scaling.spec import Limits
 
 _NEXT_RUN = (
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
     limits = _limits(options)
+    if problem := credential_problem(options.output or ""):
+        parser.error(f"--output {problem}")
     try:
         if options.compare:
             output, summary = _compared(options)
@@ -63,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output, summary = _from_csv(options, limits)
         else:
             output, summary = _from_mlflow(options, limits)
-    except (TableError, LimitsError, LookupError, OSError) as error:
+    except (TableError, LimitsError, LookupError, ForeignFolderError, OSError) as error:
         if isinstance(error, KeyError | IndexError):
             raise  # no answer to the user but a mistake here
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
         return 2
     if output is None:
         _print_next_run(summary["recommendation"])
@@ -117,7 +122,7 @@ def _from_csv(
         nuisance=options.nuisance, axes=options.cell,
     )  # fmt: skip
     sweep = _limited(table.sweep, limits)
-    output = Path(options.output or Path("reports") / sweep.name)
+    output = Path(options.output or Path("reports") / file_name(sweep.name))
     notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
     notes += [f"Only rows with {column} = {value}." for column, value in options.where]
     notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
@@ -150,7 +155,7 @@ def _from_mlflow(
     sweep = _limited(sweep_of(study), limits)
     if limits and options.output is None:
         return None, summarize(analyse(sweep))
-    output = Path(options.output or Path("reports") / study.spec.name)
+    output = Path(options.output or Path("reports") / file_name(study.spec.name))
     return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 
 

@@ -9,18 +9,13 @@ from typing import Any
 from scaling.analysis.compare import Comparison, Contrast, compare
 from scaling.analysis.uncertainty import LEVEL
 from scaling.analysis.wording import between, counted, number
+from scaling.file_names import file_name
+from scaling.own_files import require_report_folder, write_report_files
 from scaling.report import content
 from scaling.report.compare_charts import compare_figures
 from scaling.report.compare_sides import differing_fields, read_side, setup_of
 from scaling.report.content import Table
-from scaling.report.page_files import (
-    asset,
-    script_json,
-    template,
-    write_figures,
-    write_file,
-    written_together,
-)
+from scaling.report.page_files import figure_files, markdown, page, script_json
 
 _METHODS = {
     "paired": "paired by seed",
@@ -51,13 +46,15 @@ def write_comparison(
     Raises:
         LookupError: If the two are one study, or one of them does not exist.
         TableError: If a table cannot be read.
+        ForeignFolderError: If the folder holds other files; none is touched.
         OSError: If the folder cannot be written.
     """
     if names[0] == names[1] or _same_file(*names):
         raise LookupError(f"--compare needs two studies; {names[0]!r} was given twice")
     a, b = (read_side(name, tracking_uri, rename) for name in names)
+    folder = output or Path("reports") / file_name(f"{a.name}_vs_{b.name}")
+    require_report_folder(folder)
     comparison = compare(a.findings, b.findings, setup_of(a, b))
-    folder = output or Path("reports") / f"{a.name}_vs_{b.name}"
     fields = differing_fields(a, b)
     summary = summary_of(comparison, (a.name, b.name), fields)
     labels = (f"A: {a.name}", f"B: {b.name}")
@@ -74,19 +71,16 @@ def write_comparison(
         "figures": shown,
         "absent": [figure for figure in drawn if figure.spec is None],
         "specs": {figure.name: script_json(figure.spec) for figure in shown},
-        "style": asset("page.css"),
-        "bundle": asset("vega_bundle.js"),
-        "script": asset("page.js"),
     }  # fmt: skip
-    with written_together(folder) as unfinished:
-        write_figures(unfinished / "figures", drawn)
-        write_file(
-            unfinished / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        )
-        write_file(unfinished / "report.md", template("compare.md", autoescape=False).render(view))
-        write_file(
-            unfinished / "report.html", template("compare.html", autoescape=True).render(view)
-        )
+    write_report_files(
+        folder,
+        {
+            **figure_files(drawn),
+            "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
+            "report.md": markdown("compare.md", view),
+            "report.html": page("compare.html", view),
+        },
+    )
     return folder, summary
 
 

@@ -10,6 +10,8 @@ from scaling.analysis.compare import Setup
 from scaling.analysis.conditions import Conditions, other_unit, same_data
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.rows import Sweep, TrialRow, sweep_of
+from scaling.json_text import MAX_BYTES, is_shallow, parse_mapping
+from scaling.own_files import read_bounded
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.trials_table import OWN
 from scaling.spec import StudySpec
@@ -65,14 +67,22 @@ def _from_folder(folder: Path) -> Side:
     import pyarrow.parquet as pq
 
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = parse_mapping(read_bounded(folder / "summary.json", MAX_BYTES))
         records = pq.read_table(folder / "trials.parquet").to_pylist()
         rows = tuple(_row(record) for record in records)
         name, question = summary["study"], summary["question"]
         target = summary["critical_batch_size"]["steps_examples"]["target"]
+        _require_words(name, question, target)
         known = summary.get("conditions")
         conditions = Conditions(**known) if known else None
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pa.ArrowException,
+    ) as error:
         raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
     cells = tuple(dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows))
     reached = any(row.steps_to_target is not None for row in rows)
@@ -82,9 +92,19 @@ def _from_folder(folder: Path) -> Side:
     return Side(name, analyse(sweep))
 
 
+def _require_words(name: Any, question: Any, target: Any) -> None:
+    """Raises ValueError where they are of another kind than a report writes."""
+    if not (isinstance(name, str) and isinstance(question, str)):
+        raise ValueError("summary.json: study and question must be text")
+    if target is not None and not isinstance(target, int | float):
+        raise ValueError("summary.json: the target must be a number")
+
+
 def _row(record: Mapping[str, Any]) -> TrialRow:
     own = {name: record[name] for name in OWN}
-    cell, choices = json.loads(record["cell"]), json.loads(record["choices"])
+    cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
+    if not all(is_shallow(value, 1) for value in (cell, choices)):
+        raise ValueError("a cell or choice is no value")
     return TrialRow(**own, cell=cell, choices=choices, recipe_key=record["trial_id"])
 
 

@@ -12,19 +12,13 @@ from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
+from scaling.own_files import require_report_folder, write_report_files
 from scaling.records import StudyRecord
 from scaling.report import content
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures
 from scaling.report.importance import Importance, importance_of
-from scaling.report.page_files import (
-    asset,
-    script_json,
-    template,
-    write_figures,
-    write_file,
-    written_together,
-)
+from scaling.report.page_files import figure_files, markdown, page, script_json
 from scaling.report.sections import sections
 from scaling.report.trials_table import trials_parquet
 
@@ -34,12 +28,14 @@ def write_report(study: StudyRecord, output: Path) -> dict[str, Any]:
 
     Args:
         study: The study and its trials; those still running are left out, and said to be.
-        output: Folder for the report; it is made where it is missing and overwritten freely.
+        output: Folder for the report, absent, empty, or that of an earlier report, which is
+            replaced; a user's own files beside it stay.
 
     Returns:
         The summary, as written to summary.json.
 
     Raises:
+        ForeignFolderError: If the folder holds other files; none is touched.
         OSError: If the folder cannot be written.
     """
     sweep = sweep_of(study)
@@ -50,20 +46,21 @@ def write_sweep_report(
     sweep: Sweep, output: Path, setting: Setting, importance: Importance | None = None
 ) -> dict[str, Any]:
     """Analyse a sweep from anywhere and write its report; see `write_report`."""
+    require_report_folder(output)
     findings = analyse(sweep)
     summary = summarize(findings)
     drawn = figures(findings, setting.urls or {}, importance)
     view = _view(findings, summary, drawn, setting)
-    with written_together(output) as unfinished:
-        write_figures(unfinished / "figures", drawn)
-        write_file(unfinished / "trials.parquet", trials_parquet(sweep.rows))
-        write_file(
-            unfinished / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        )
-        write_file(unfinished / "report.md", template("template.md", autoescape=False).render(view))
-        write_file(
-            unfinished / "report.html", template("template.html", autoescape=True).render(view)
-        )
+    write_report_files(
+        output,
+        {
+            **figure_files(drawn),
+            "trials.parquet": trials_parquet(sweep.rows),
+            "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
+            "report.md": markdown("template.md", view),
+            "report.html": page("template.html", view),
+        },
+    )
     return summary
 
 
@@ -87,9 +84,6 @@ def _view(
         "recipe": recommendation.recipe,
         "setting": setting,
         "terms": content.TERMS,
-        "style": asset("page.css"),
-        "bundle": asset("vega_bundle.js"),
-        "script": asset("page.js"),
     }
 
 

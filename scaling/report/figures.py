@@ -11,6 +11,7 @@ from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.wording import between, counted, number
+from scaling.file_names import file_name
 from scaling.report import (
     batch_charts,
     lr_charts,
@@ -34,7 +35,7 @@ class Figure:
     """One figure of a report.
 
     Attributes:
-        name: Of its files.
+        name: Of its files; see `file_name`.
         title: What it shows.
         subtitle: How many trials and seeds are behind it.
         caption: How to read it.
@@ -99,7 +100,7 @@ class _Builder:
     def add(
         self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
     ) -> None:
-        name = self._free(name)
+        name = self._free(file_name(name))  # may hold that of a column
         if absent:
             self.made.append(Figure(name, title, absent=absent, section=self.section))
             return

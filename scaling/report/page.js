@@ -3,6 +3,11 @@
   "use strict";
   const PAGE_ROWS = 50;
   const AXIS_WIDTH = 70;
+  // The page's policy runs no text as code and takes no style but page.css.
+  const EMBEDDING = {
+    renderer: "svg", actions: false, ast: true, defaultStyle: false,
+    tooltip: { disableDefaultStyle: true },
+  };
   const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
   // A comparison of two studies has no table of trials.
   const trials = document.getElementById("trials-data")
@@ -55,7 +60,7 @@
     const place = waiting.shift();
     if (!place) return;
     const spec = fitted(parsed("spec-" + place.dataset.figure), place);
-    drawn.push(vegaEmbed(place, spec, { renderer: "svg", actions: false }));
+    drawn.push(vegaEmbed(place, spec, EMBEDDING));
   }
   // One at a time, so that the page answers meanwhile.
   function drawAll() {

@@ -1,35 +1,64 @@
-"""What every page is made with: templates, assets, figures' files, and files written whole."""
+"""What every page is made with: templates, assets, the page's policy, and figures' files."""
 
+import base64
+import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from scaling.own_files import FIGURES
 from scaling.report import content
 from scaling.report.figures import Figure, png
 from scaling.report.glossary import Glossary, address
+from scaling.report.markdown import escaped, fenced
 
 
-def template(name: str, *, autoescape: bool) -> jinja2.Template:
-    """A template of this package, with the filters that all pages use."""
+def page(name: str, view: Mapping[str, Any]) -> str:
+    """A page from a template of this package; it may run and load nothing but what is in it."""
     environment = jinja2.Environment(
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
     glossary = Glossary(content.TERMS)
     environment.filters["explained"] = glossary.explained
     environment.filters["meaning"] = glossary.meaning
     environment.filters["address"] = address
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
-    return environment.from_string(asset(name))
+    style, bundle, script = asset("page.css"), asset("vega_bundle.js"), asset("page.js")
+    own = {"style": style, "bundle": bundle, "script": script}
+    policy = _policy(scripts=(bundle, script), style=style)
+    return environment.from_string(asset(name)).render({**view, **own, "policy": Markup(policy)})
+
+
+def markdown(name: str, view: Mapping[str, Any]) -> str:
+    """A Markdown file from a template of this package; every value is escaped as it goes in."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["escaped"] = lambda text: Markup(escaped(str(text)))
+    environment.filters["fenced"] = lambda text: Markup(fenced(text))
+    return environment.from_string(asset(name)).render(view)
+
+
+def _policy(*, scripts: Iterable[str], style: str) -> str:
+    """What a browser may do with the page: run its own scripts, and nothing from elsewhere."""
+    hashes = " ".join(_source_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {_source_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def asset(name: str) -> str:
@@ -43,47 +72,12 @@ def script_json(value: object) -> str:
     return text.replace("<", "\\u003c")
 
 
-@contextmanager
-def written_together(output: Path) -> Iterator[Path]:
-    """A folder to write a report in, whose files take their places in `output` at the end.
-
-    Where that is not reached, `output` is as it was. Figures of an earlier report that are absent
-    now go.
-    """
-    is_new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        with TemporaryDirectory(prefix=".unfinished-", dir=output) as name:
-            folder = Path(name)
-            yield folder
-            written = [path for path in folder.rglob("*") if path.is_file()]
-            kept = {output / path.relative_to(folder) for path in written}
-            for path in written:
-                place = output / path.relative_to(folder)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(place)
-            for old in (*output.glob("figures/*.svg"), *output.glob("figures/*.png")):
-                if old not in kept:
-                    old.unlink()
-    except BaseException:
-        if is_new:
-            with suppress(OSError):
-                output.rmdir()
-        raise
-
-
-def write_figures(folder: Path, drawn: list[Figure]) -> None:
-    """Every figure as SVG and PNG."""
+def figure_files(drawn: Iterable[Figure]) -> dict[str, str | bytes]:
+    """Every figure as SVG and PNG, by its name in a report's folder."""
+    contents: dict[str, str | bytes] = {}
     for figure in drawn:
         if figure.spec is not None:
             svg = figure.svg()
-            write_file(folder / f"{figure.name}.svg", svg)
-            write_file(folder / f"{figure.name}.png", png(svg))
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file, and the folder that it is in where that is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    )
+            contents[f"{FIGURES}/{figure.name}.svg"] = svg
+            contents[f"{FIGURES}/{figure.name}.png"] = png(svg)
+    return contents

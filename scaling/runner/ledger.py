@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from scaling.issues import first_line
+from scaling.own_files import no_follow
 from scaling.records import ENDED, Measurement, Status, TrialRecord
 
 _TRIAL = TypeAdapter(TrialRecord)
@@ -126,10 +127,11 @@ def cut_unfinished_line(file: Path) -> None:
         OSError: Where it cannot be read or written.
     """
     if file.exists():
-        content = file.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            os.truncate(file, end)
+        with open(file, "r+b", buffering=0, opener=no_follow) as lines:
+            content = lines.read()
+            end = content.rfind(b"\n") + 1
+            if end < len(content):
+                lines.truncate(end)
 
 
 def append_line(file: Path, line: str) -> None:
@@ -138,7 +140,7 @@ def append_line(file: Path, line: str) -> None:
     Raises:
         OSError: Where it cannot be written.
     """
-    with file.open("ab", buffering=0) as lines:
+    with open(file, "ab", buffering=0, opener=no_follow) as lines:
         length = lines.tell()
         content = line.encode() + b"\n"
         try:

@@ -1,22 +1,31 @@
 """A copy of a study's state where it outlives this machine: the study's storage URL."""
 
-import json
 import logging
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
 import fsspec
 
 from scaling.issues import first_line
+from scaling.own_files import write_whole
+from scaling.runner.state_folder import (
+    MARK,
+    MAX_STUDY_BYTES,
+    STUDY,
+    foreign,
+    is_mark,
+    is_study,
+    read_known,
+)
 
 # In this order, since a trial that is in the journal of trials counts as ended.
 _FILES = (
-    "study.json", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
+    MARK, STUDY, "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
     "example_losses/*.parquet", "trials.jsonl",
 )  # fmt: skip
 _GROWING = (".jsonl", ".journal")  # their last line may be half written
@@ -124,11 +133,10 @@ def fetch(url: str, folder: Path) -> None:
         if known.startswith(there):
             return
     for path in [p for pattern in _FILES for p in fs.glob(f"{root}/{pattern}")]:
-        target = folder / path.removeprefix(root).lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".part")
-        partial.write_bytes(_read(fs, path))
-        partial.replace(target)
+        target = PurePosixPath(path.removeprefix(root).lstrip("/"))
+        if target.is_absolute() or ".." in target.parts:
+            raise ValueError(f"{url} holds a file called {path!a}")
+        write_whole(folder / target, _read(fs, path))
 
 
 def remove(url: str) -> None:
@@ -141,7 +149,10 @@ def remove(url: str) -> None:
     fs, root = fsspec.core.url_to_fs(url)
     try:
         for path in [path for pattern in _FILES for path in fs.glob(f"{root}/{pattern}")]:
-            fs.rm_file(path)
+            if not path.endswith(MARK):
+                fs.rm_file(path)
+        if _names(fs, root) == [MARK]:  # else it says whose the rest is
+            fs.rm_file(f"{root}/{MARK}")
     except Exception as error:  # each file system has errors of its own
         raise OSError(None, first_line(error), url) from error
 
@@ -171,6 +182,42 @@ def require_writable(url: str) -> None:
         raise OSError(None, first_line(error), url) from error
 
 
+def require_ours_at(url: str) -> None:
+    """Check that a URL may hold a study's state: nothing is there, or a study's state is.
+
+    Raises:
+        OSError: If the URL cannot be read.
+        ValueError: If something else is there, in one line.
+    """
+    fs: Any
+    fs, root = fsspec.core.url_to_fs(url)
+    found = _names(fs, root)
+    if not found:
+        return
+    marks = ((MARK, is_mark), (STUDY, is_study))
+    if not any(
+        is_ours(_read(fs, f"{root}/{name}", MAX_STUDY_BYTES))
+        for name, is_ours in marks
+        if name in found
+    ):
+        raise ValueError(foreign(url, found))
+
+
+def _names(fs: Any, root: str) -> list[str]:
+    """What is directly at a URL; nothing where there is nothing."""
+    try:
+        paths: list[str] = fs.ls(root, detail=False, refresh=True)
+    except FileNotFoundError:
+        return []
+    except OSError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(None, first_line(error), root) from error
+    folder = root.strip("/")
+    names = [path.strip("/") for path in paths]
+    return sorted(name.rsplit("/", 1)[-1] for name in names if name != folder)
+
+
 def is_at(url: str) -> bool:
     """Whether a URL holds a study's state.
 
@@ -182,9 +229,9 @@ def is_at(url: str) -> bool:
     return bool(_read(fs, f"{root}/study.json"))
 
 
-def _read(fs: Any, path: str) -> bytes:
+def _read(fs: Any, path: str, max_bytes: int | None = None) -> bytes:
     try:
-        return fs.cat_file(path)
+        return fs.cat_file(path, start=0, end=max_bytes) if max_bytes else fs.cat_file(path)
     except FileNotFoundError:
         return b""
     except OSError:
@@ -194,7 +241,7 @@ def _read(fs: Any, path: str) -> bytes:
 
 
 def _study_id(study: bytes) -> str:
-    return json.loads(study)["study_id"]
+    return read_known(study)["study_id"]
 
 
 def _mirrored(folder: Path) -> Iterator[Path]:

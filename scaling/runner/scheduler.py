@@ -1,5 +1,6 @@
 """What Tune is told after each report: go on or stop; and what the ledger is told."""
 
+import io
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from scaling.early_stopping import goes_on
+from scaling.file_names import file_name
 from scaling.issues import last_line
+from scaling.own_files import write_whole
 from scaling.records import Measurement, Status, TrialRecord
 from scaling.runner.broker import Event
 from scaling.runner.cluster import ClusterError
@@ -142,9 +145,10 @@ class LedgerScheduler(FIFOScheduler):
             columns["split"] += [split] * len(values["loss_sums"])
             columns["loss_sum"] += values["loss_sums"]
             columns["num_targets"] += values["num_targets"]
-        folder = self._storage / "example_losses"
-        folder.mkdir(exist_ok=True)
-        pq.write_table(pa.table(columns), folder / f"{trial_id}.parquet")
+        written = io.BytesIO()
+        pq.write_table(pa.table(columns), written)
+        name = f"{file_name(trial_id)}.parquet"
+        write_whole(self._storage / "example_losses" / name, written.getvalue())
 
 
 def _trial_id(trial: Trial) -> str:

@@ -13,24 +13,35 @@ from typing import Any, TextIO
 
 from scaling.file_access import why_not_writable
 from scaling.issues import first_line
+from scaling.own_files import no_follow, other_files, read_bounded, write_whole
 from scaling.runner.ledger import read_records
-from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_writable
+from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
 from scaling.runner.resumable import broken_journal
+from scaling.runner.state_folder import (
+    FILES,
+    FOLDERS,
+    LOCK,
+    MARK,
+    MAX_STUDY_BYTES,
+    StateError,
+    mark,
+    read_known,
+    removal,
+    require_state_folder,
+)
 from scaling.spec import StudySpec
 from scaling.tasks.content import DATA, what_changed
 
-# What a study writes before its first trial ends; the lock last.
-_OWN_FOLDERS = ("ray", "checkpoints", "example_losses")
-_OWN_FILES = (
-    "study.part", "mlflow_spool.jsonl", "mlflow_rejected.jsonl", "optuna.journal",
-    "trials.jsonl", "ray.log", "lock",
-)  # fmt: skip
 _FORMAT = 2
-"""Of a state folder: from 2 on, `tokens` are input tokens; before, they were targets."""
+"""Of a study.json: from 2 on, `tokens` are input tokens; before, they were targets."""
 
-
-class StateError(RuntimeError):
-    """The study may not start here; the message says why and what to do."""
+__all__ = [
+    "StateError",
+    "StudyState",
+    "require_same_content",
+    "require_startable",
+    "require_usable_storage",
+]
 
 
 @dataclass(frozen=True)
@@ -65,16 +76,18 @@ class StudyState:
             files: SHA-256 of each file of the trained models and tokenizers that it reads.
 
         Raises:
-            StateError: If it cannot be written, another process runs the study, or the data or
-                files are not those it was started with.
+            StateError: If it cannot be written or holds other files, another process runs the
+                study, or the data or files are not those it was started with.
         """
         content = {DATA: data_sha256, **(files or {})}
         file = _file(spec)
         shown = os.path.relpath(file.parent)
+        require_state_folder(file.parent)
         made = tuple(folder for folder in file.parents if not folder.exists())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(file.parent / "lock", shown)
+            mark(file.parent)
+            lock = _locked(file.parent / LOCK, shown)
         except OSError as error:
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
         try:
@@ -143,10 +156,14 @@ class StudyState:
             (self.folder / "study.json").unlink(missing_ok=True)
             if self.url is not None:
                 remove(self.url)
-            for name in _OWN_FOLDERS:
+            for name in FOLDERS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-            for name in _OWN_FILES:
-                (self.folder / name).unlink(missing_ok=True)
+            for name in FILES:
+                if name != LOCK:
+                    (self.folder / name).unlink(missing_ok=True)
+            if set(other_files(self.folder)) <= {MARK, LOCK}:  # else it says whose the rest is
+                (self.folder / MARK).unlink(missing_ok=True)
+            (self.folder / LOCK).unlink(missing_ok=True)  # last: another may start now
             with suppress(OSError):  # something else is in it by now
                 for folder in self.made:
                     folder.rmdir()
@@ -163,11 +180,12 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         command: The command line that started the study, for the message.
 
     Raises:
-        StateError: If a study exists and `resume` is not asked for, or it was started from
-            another study file or by another version, or its storage or what is in it cannot be
-            read.
+        StateError: If its storage or what is in it is not a study's or cannot be read, a study
+            exists there and `resume` is not asked for, or it was started from another study file
+            or by another version.
     """
     file = _file(spec)
+    require_state_folder(file.parent)
     if spec.storage_url is not None:
         _bring(spec.storage_url, file.parent, resume=resume, command=command)
     if not file.exists():
@@ -223,13 +241,15 @@ def require_same_content(spec: StudySpec, data_sha256: str, files: Mapping[str, 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
     """Make the folder of a study whose storage is a URL what the URL holds."""
     try:
+        require_ours_at(url)
         if resume:
             fetch(url, folder)
-        elif is_at(url):
+        if is_at(url) and not resume:
             raise StateError(
                 f"a study already exists at {url}; nothing was touched.\n"
                 f"  to go on with it, or to write its report again:  {command} --resume\n"
-                f"  to start afresh: remove {url} and {os.path.relpath(folder)}"
+                "  to start afresh (its MLflow runs are kept):      give the study another name "
+                "or storage"
             )
     except OSError as error:
         reason = error.strerror or first_line(error)
@@ -243,7 +263,7 @@ def _file(spec: StudySpec) -> Path:
 
 
 def _locked(path: Path, shown: str) -> TextIO:
-    lock = path.open("w", encoding="utf-8")
+    lock = os.fdopen(no_follow(str(path), os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -257,30 +277,14 @@ def _locked(path: Path, shown: str) -> TextIO:
 
 def _known(file: Path) -> dict[str, Any]:
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _not_a_state(file, first_line(error)) from error
-    kinds = {"study_id": str, "spec": dict, "data_sha256": str, "files": dict, "decided": dict}
-    if not isinstance(known, dict):
-        raise _not_a_state(file, "it is not a mapping")
-    for key, kind in kinds.items():
-        value = known.get(key, {} if kind is dict and key != "spec" else None)
-        if not isinstance(value, kind):
-            raise _not_a_state(file, f"{key} is {json.dumps(value)[:40]}")
-    return known
-
-
-def _not_a_state(file: Path, cause: str) -> StateError:
-    return StateError(
-        f"{os.path.relpath(file)} is not a study's state ({cause}); restore it, or give the study "
-        "another name"
-    )
+        return read_known(read_bounded(file, MAX_STUDY_BYTES))
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise StateError(f"{os.path.relpath(file)}: {reason}") from error
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, json.dumps(content, indent=2))
 
 
 def _content(known: Mapping[str, Any]) -> dict[str, str]:
@@ -323,7 +327,8 @@ def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
         f"study {spec.name} already exists in {shown}, with {num_ended} ended trials; "
         "nothing was touched.\n"
         f"  to go on with it, or to write its report again:  {command} --resume\n"
-        f"  to start afresh (its MLflow runs are kept):      rm -r {shown} && {command}"
+        "  to start afresh (its MLflow runs are kept):      give the study another name or "
+        f"storage, or: {removal(folder)} && {command}"
     )
 
 

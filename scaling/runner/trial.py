@@ -4,6 +4,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
+from scaling.file_names import file_name
 from scaling.records import Measurement
 from scaling.runner.broker import Job
 from scaling.spec import StudySpec
@@ -116,4 +117,4 @@ def _note(channel: Channel, incident: Any) -> None:
 
 def checkpoints_of(root: str, trial_id: str) -> str:
     """Folder or URL of one trial's checkpoints, in a study's."""
-    return f"{root}/{trial_id}"
+    return f"{root}/{file_name(trial_id)}"

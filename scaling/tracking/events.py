@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from scaling.json_text import parse_mapping
 from scaling.records import Measurement, TrialRecord
 
 StudyStatus = Literal["done", "failed", "interrupted"]
@@ -77,9 +78,9 @@ def from_line(line: str) -> tuple[str, Event]:
         ValueError: If the line is not one that `to_line` writes.
     """
     try:
-        raw: dict[str, Any] = json.loads(line)
+        raw = parse_mapping(line)
         return raw["study_id"], _event(raw)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not an event: {line[:100]!r}") from error
 
 

@@ -1,18 +1,18 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING, Any, Final
 
 from scaling.analysis.wording import counted
+from scaling.json_text import is_shallow, parse_mapping
+from scaling.own_files import read_bounded
 from scaling.records import Measurement, StudyRecord, TrialRecord
+from scaling.shown_url import shown_url
 from scaling.spec import StudySpec
 from scaling.tracking.runs import ENVIRONMENT_FILE, SPEC_FILE
 from scaling.tracking.store import (
@@ -27,12 +27,15 @@ from scaling.tracking.store import (
     tried_again,
 )
 from scaling.tracking.trial_run import is_measured
+from scaling.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
 _NUM_READERS = 8
+_MAX_BYTES: Final = 2_000_000
+"""Of a study file or a description of the environment: far above what a study writes."""
 
 
 def load_study(
@@ -61,7 +64,8 @@ def load_study(
         client = tried_again(uri, lambda: open_client(uri))
         return tried_again(uri, lambda: _load(client, uri, name, study_id))
     except store_errors() as error:
-        raise TrackingError(f"cannot read MLflow at {uri}: {one_line(error)}") from error
+        reason = one_line(error)
+        raise TrackingError(f"cannot read MLflow at {shown_url(uri)}: {reason}") from None
 
 
 def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> StudyRecord:
@@ -93,23 +97,24 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
 
 def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:
     try:
-        return StudySpec.model_validate(yaml.safe_load(_artifact(client, parent_id, SPEC_FILE)))
-    except (ValueError, yaml.YAMLError) as error:
+        text = _artifact(client, parent_id, SPEC_FILE)
+        return StudySpec.model_validate(parse_yaml(text, source=SPEC_FILE))
+    except ValueError as error:
         raise TrackingError(
             f"MLflow run {parent_id}: artifact {SPEC_FILE} is not a study file: {one_line(error)}"
-        ) from error
+        ) from None
 
 
 def _environment(client: "MlflowClient", parent_id: str) -> dict[str, Any]:
     try:
-        environment = json.loads(_artifact(client, parent_id, ENVIRONMENT_FILE))
-        if not isinstance(environment, dict):
-            raise ValueError(f"it is a {type(environment).__name__}")
+        environment = parse_mapping(_artifact(client, parent_id, ENVIRONMENT_FILE))
+        if not is_shallow(environment):
+            raise ValueError("is nested too deeply")
     except ValueError as error:
         raise TrackingError(
             f"MLflow run {parent_id}: artifact {ENVIRONMENT_FILE} is not a JSON object: "
             f"{one_line(error)}"
-        ) from error
+        ) from None
     return environment
 
 
@@ -140,7 +145,7 @@ def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -
         others = sorted(e.name for e in client.search_experiments() if _latest_parent(client, e))
         known = f"it has {', '.join(others)}" if others else "it has no studies"
         which = repr(name) if study_id is None else f"{name!r} with study_id {study_id!r}"
-        raise LookupError(f"no study {which} in MLflow at {uri}; {known}")
+        raise LookupError(f"no study {which} in MLflow at {shown_url(uri)}; {known}")
     return found[0]
 
 
@@ -164,7 +169,7 @@ def _trial(client: "MlflowClient", run: "Run") -> tuple[TrialRecord, set[str]]:
     except ValueError as error:
         raise TrackingError(
             f"MLflow run {run.info.run_id}: tag `record` is not a trial's: {one_line(error)}"
-        ) from error
+        ) from None
     measurements, left_out = _measurements(client, run)
     return record.extended(measurements), left_out
 
@@ -196,5 +201,14 @@ def _renamed(trial: TrialRecord) -> TrialRecord:
 
 
 def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:
+    """The text of a file of a run.
+
+    Raises:
+        ValueError: If it is not UTF-8, or larger than such files are.
+    """
+    for found in client.list_artifacts(run_id):
+        if found.path == name and (found.file_size or 0) > _MAX_BYTES:
+            raise ValueError(f"is larger than {_MAX_BYTES:,} bytes")
     with TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+        path = Path(client.download_artifacts(run_id, name, folder))
+        return read_bounded(path, _MAX_BYTES).decode("utf-8")

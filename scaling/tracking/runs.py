@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from scaling.issues import first_line
+from scaling.own_files import ForeignFolderError, report_files
 from scaling.records import Measurement, TrialRecord
 from scaling.spec import StudySpec
 from scaling.tracking import trial_run
@@ -130,13 +133,23 @@ class StudyRuns:
         if end.environment is not None:
             self._client.log_text(self.parent_id, _to_json(end.environment), ENVIRONMENT_FILE)
         if end.report_dir is not None:
-            if not end.report_dir.is_dir():
-                raise RefusedWriteError(f"there is no report at {end.report_dir}")
-            self._client.log_artifacts(self.parent_id, str(end.report_dir), "report")
+            self._send_report(end.report_dir)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[end.status]
         self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
+
+    def _send_report(self, folder: Path) -> None:
+        """Write a report's own files to the parent; what a user keeps beside them stays here."""
+        try:
+            names = report_files(folder)
+        except (ForeignFolderError, OSError) as error:
+            raise RefusedWriteError(
+                f"there is no report at {folder}: {first_line(error)}"
+            ) from None
+        for name in names:
+            place = PurePosixPath("report", name).parent
+            self._client.log_artifact(self.parent_id, str(folder / name), str(place))
 
     def discard(self) -> None:
         """Delete the study's run, which has no trials."""

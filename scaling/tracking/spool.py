@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaling.own_files import no_follow
+
 _MAX_ROUND_BYTES = 1 << 20
 
 
@@ -42,7 +44,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = no_follow(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._size = _remove_cut_line(self._file)
         self._leftover_size = self._size
         self._taken = 0
@@ -127,7 +129,7 @@ def keep_rejected(path: Path, line: str, reason: str) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=no_follow) as file:
         file.write(json.dumps({"reason": reason, "line": line}) + "\n")
 
 

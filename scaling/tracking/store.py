@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from scaling.shown_url import shown_url, without_credentials
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -80,8 +82,11 @@ def is_server(uri: str) -> bool:
 
 
 def run_url(uri: str, experiment_id: str, run_id: str) -> str:
-    """Address of a run: whole for a server, else what follows the address of `mlflow ui`."""
-    server = uri.rstrip("/") + "/" if is_server(uri) else ""
+    """Address of a run: whole for a server, else what follows the address of `mlflow ui`.
+
+    It carries no credential: a browser asks for its own.
+    """
+    server = shown_url(uri).rstrip("/") + "/" if is_server(uri) else ""
     return f"{server}#/experiments/{experiment_id}/runs/{run_id}"
 
 
@@ -232,8 +237,9 @@ def tried_again(uri: str, call: Callable[[], T]) -> T:
 
 
 def one_line(error: Exception) -> str:
-    """An error's text, without line breaks and at most 500 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:500]
+    """An error's text, without line breaks and credentials and at most 500 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return without_credentials(text)[:500]
 
 
 def search_all(

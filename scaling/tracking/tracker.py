@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.records import Measurement, TrialRecord
+from scaling.shown_url import shown_url
 from scaling.spec import StudySpec
 from scaling.tracking.events import (
     Event,
@@ -76,7 +77,7 @@ class StudyTracker:
         self.url = runs.url  # of the study's run; relative to `mlflow ui` unless on a server
         self._spool = _open_spool(spool.absolute() / SPOOL_FILE)
         self._writer = Writer(
-            runs, self._spool, self._rejected, study_id, self.tracking_uri, retry_seconds
+            runs, self._spool, self._rejected, study_id, shown_url(self.tracking_uri), retry_seconds
         )
 
     def trial_started(self, record: TrialRecord) -> None:
@@ -140,8 +141,9 @@ class StudyTracker:
             raise UnsentError(self._waiting_message(timeout_seconds))
         if self._writer.num_rejected:
             raise UnsentError(
-                f"{self._writer.num_rejected} writes to MLflow at {self.tracking_uri} failed, "
-                f"kept in {self._rejected}; the first: {self._writer.first_rejection}"
+                f"{self._writer.num_rejected} writes to MLflow at "
+                f"{shown_url(self.tracking_uri)} failed, kept in {self._rejected}; the first: "
+                f"{self._writer.first_rejection}"
             )
 
     def discard(self) -> None:
@@ -166,7 +168,7 @@ class StudyTracker:
             else "is not written any longer: its thread died"
         )
         return (
-            f"MLflow at {self.tracking_uri} {why}; {self._spool.count()} events wait in "
+            f"MLflow at {shown_url(self.tracking_uri)} {why}; {self._spool.count()} events wait in "
             f"{self._spool.path}: the study command with --resume sends them"
         )
 
@@ -182,7 +184,8 @@ class StudyTracker:
 
             return tried_again(uri, open_once)
         except store_errors() as error:
-            raise TrackingError(f"cannot open MLflow at {uri}: {one_line(error)}") from error
+            reason = one_line(error)
+            raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {reason}") from None
 
     def _append(self, event: Event, *, durable: bool = False) -> None:
         self._spool.append(to_line(self._study_id, event), durable=durable)
@@ -207,7 +210,8 @@ def require_store(name: str, tracking_uri: str | None = None) -> None:
     try:
         tried_again(uri, lambda: open_client(uri).get_experiment_by_name(name))
     except store_errors() as error:
-        raise TrackingError(f"cannot open MLflow at {uri}: {one_line(error)}") from error
+        reason = one_line(error)
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {reason}") from None
 
 
 def _open_spool(path: Path) -> Spool:

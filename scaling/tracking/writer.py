@@ -44,7 +44,7 @@ class Writer:
         spool: Released when the thread ends.
         rejected: File for what cannot be written, created when it is needed.
         study_id: Events of another study are rejected.
-        store: The store's address, for messages.
+        store: The store's address, fit to be shown.
         retry_seconds: First and longest pause before a failed write is tried again.
     """
 

@@ -1,6 +1,7 @@
 """What a run needs to go on exactly where it was, written so that nobody sees half of it."""
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -21,6 +22,7 @@ from scaling.training.checkpoint_check import State, fault_of
 from scaling.training.workers import Workers
 
 _NAME = re.compile(r"step-(\d{12})(?:\.worker-(\d{5}))?\.pt")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")
 _LOG = logging.getLogger(__name__)
 # What torch's unpickler raises besides on bytes that are no checkpoint.
 _UNREADABLE = (
@@ -105,6 +107,8 @@ class CheckpointStore:
         return [(int(name[1]), int(name[2] or 0)) for name in names if name is not None]
 
     def _write(self, name: str, content: memoryview) -> None:
+        if isinstance(self._fs, LocalFileSystem) and Path(self._folder).is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link", self._folder)
         self._fs.makedirs(self._folder, exist_ok=True)
         path, partial = f"{self._folder}/{name}", f"{self._folder}/.{uuid.uuid4().hex}.part"
         try:
@@ -168,8 +172,17 @@ def newest(
 
 
 def remove_checkpoints(folder: str) -> None:
-    """Remove all checkpoints of a trial that has ended; nothing where there are none."""
+    """Remove all checkpoints of a trial that has ended; nothing where there are none.
+
+    Files of other names, and a folder that holds some or is a link, stay.
+    """
     fs: Any
     fs, path = fsspec.core.url_to_fs(folder)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    if not fs.exists(path) or (isinstance(fs, LocalFileSystem) and Path(path).is_symlink()):
+        return
+    for file in map(str, fs.ls(path, detail=False, refresh=True)):
+        name = file.rsplit("/", 1)[-1]
+        if _NAME.fullmatch(name) or _UNFINISHED.fullmatch(name):
+            fs.rm_file(file)
+    with contextlib.suppress(OSError):  # another's files are there, or a store without folders
+        fs.rmdir(path)

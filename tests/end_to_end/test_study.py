@@ -169,7 +169,7 @@ def test_starting_again_says_what_exists_and_touches_nothing(finished: Finished)
     assert again.status == 2
     assert "already exists in runs/pronunciation, with 14 ended trials" in again.stderr
     assert "--resume" in again.stderr
-    assert "rm -r runs/pronunciation" in again.stderr
+    assert "rm -r runs/pronunciation/study.json runs/pronunciation/lock" in again.stderr
     assert trials.read_bytes() == before
 
 

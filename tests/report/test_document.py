@@ -12,6 +12,7 @@ import vl_convert
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
+from scaling.own_files import write_report_files
 from scaling.records import StudyRecord
 from scaling.report import write_report
 from scaling.report.content import setting_of
@@ -31,8 +32,7 @@ FIGURES = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a planted study, written over an older one with another figure."""
     output = tmp_path_factory.mktemp("planted")
-    (output / "figures").mkdir()
-    (output / "figures" / "of_an_older_report.svg").write_text("<svg/>")
+    write_report_files(output, {"figures/of_an_older_report.svg": "<svg/>"})
     write_report(study(), output)
     return output
 
@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_is_there_and_nothing_else(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "report.html", "report.md", "summary.json", "trials.parquet", "figures",
+        ".scaling-report.json",
     }  # fmt: skip
     drawn = {path.name for path in (folder / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}

@@ -24,9 +24,13 @@ def url() -> Iterator[str]:
         fs.rm(root, recursive=True)
 
 
+def known(study_id: str) -> dict[str, Any]:
+    return {"study_id": study_id, "spec": {}, "data_sha256": "a"}
+
+
 def state(folder: Path, trials: str = "", study_id: str = "s1") -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "study.json").write_text(json.dumps({"study_id": study_id}))
+    (folder / "study.json").write_text(json.dumps(known(study_id)))
     (folder / "trials.jsonl").write_text(trials)
     return folder
 
@@ -47,7 +51,7 @@ def test_the_copy_is_whole_at_the_end_and_has_no_half_line(tmp_path: Path, url: 
         (folder / "optuna.journal").write_text("{}\n")
     assert is_at(url)
     assert at(url) == {
-        "study.json": b'{"study_id": "s1"}',
+        "study.json": json.dumps(known("s1")).encode(),
         "trials.jsonl": b"one\n",
         "optuna.journal": b"{}\n",
         "example_losses/t.parquet": b"\x00no line\nat all",

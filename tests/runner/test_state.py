@@ -106,9 +106,9 @@ def test_a_state_of_a_wrong_shape_is_refused(content: str, tmp_path: Path) -> No
     spec = in_folder(tmp_path)
     StudyState.open(spec, data_sha256="a").lock.close()
     (tmp_path / "state/study.json").write_text(content)
-    with pytest.raises(StateError, match=r"study\.json is not a study's state \("):
+    with pytest.raises(StateError, match=r"study\.json: (is no|must be|is not a)"):
         require_startable(spec, resume=True, command="run")
-    with pytest.raises(StateError, match=r"study\.json is not a study's state \("):
+    with pytest.raises(StateError, match=r"study\.json: (is no|must be|is not a)"):
         StudyState.open(spec, data_sha256="a")
 
 
@@ -121,6 +121,8 @@ def test_a_record_of_a_wrong_shape_is_refused(tmp_path: Path) -> None:
 
 
 BROKEN = {
+    "study.json": ("{", "is no JSON"),
+    "study.json of nothing": ("{}", "study_id is missing"),
     "trials.jsonl": ('{"trial_id": "a"}\n', "line 1 of .* is not a trial's record"),
     "trials.jsonl of text": ("\x00nonsense\n", "line 1 of .* is not a trial's record"),
     "optuna.journal": ("nonsense\n{}\n", "cannot read line 1"),

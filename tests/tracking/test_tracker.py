@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import sqlite3
 import subprocess
@@ -489,8 +490,10 @@ def test_a_spool_that_cannot_be_opened_refuses_the_start(
 
 
 def test_a_full_disk_is_the_callers_to_know(spec: StudySpec, uri: str, state: Path) -> None:
-    (state / "mlflow_spool.jsonl").symlink_to("/dev/full")
     tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
+    full = os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, tracker._spool._file)
+    os.close(full)
     with pytest.raises(OSError, match="No space left on device"):
         tracker.trial_started(trial("a"))
     tracker.close()

@@ -1,0 +1,124 @@
+"""Whether a folder or a URL may hold a study's state: empty, absent, or a study's already."""
+
+import json
+import os
+import shlex
+import stat
+from pathlib import Path
+from typing import Any
+
+from scaling.json_text import parse_mapping
+from scaling.own_files import listed, other_files, read_bounded, write_whole
+
+MARK = ".scaling-state.json"
+STUDY = "study.json"
+LOCK = "lock"
+MAX_STUDY_BYTES = 4_000_000
+FILES = (
+    STUDY, LOCK, "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
+    "ray.log",
+)  # fmt: skip
+FOLDERS = ("example_losses", "checkpoints", "ray")
+_FORMAT = {"format": "scaling-state", "version": 1}
+
+
+class StateError(RuntimeError):
+    """The study may not start here; the message says why and what to do."""
+
+
+def require_state_folder(folder: Path) -> None:
+    """Check that a folder may hold a study's state, without writing anything.
+
+    It may be absent or empty, or hold the mark that `mark` writes or, from a version before it,
+    a study's study.json; what we open in it must be no symbolic link.
+
+    Raises:
+        StateError: If it may not, in one line.
+    """
+    shown = os.path.relpath(folder)
+    try:
+        found = other_files(folder)
+        if found and not _is_marked(folder):
+            raise StateError(f"storage: {foreign(shown, found)}")
+        for name in found:
+            mode = (folder / name).lstat().st_mode
+            is_file = name in (*FILES, MARK)
+            if (is_file and not stat.S_ISREG(mode)) or (name in FOLDERS and not stat.S_ISDIR(mode)):
+                raise StateError(
+                    f"storage: {shown}/{name} is not a {'file' if is_file else 'folder'} (links "
+                    "are not followed); nothing was touched. Choose another storage, or move it "
+                    "away"
+                )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StateError(f"storage: cannot read {shown}: {error.strerror}") from error
+
+
+def mark(folder: Path) -> None:
+    """Mark a folder as a study's state.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if not (folder / MARK).exists():
+        write_whole(folder / MARK, json.dumps(_FORMAT) + "\n")
+
+
+def foreign(place: str, found: list[str]) -> str:
+    """Why a place is refused that holds what is not a study's."""
+    return (
+        f"{place} holds files that are not a study's ({listed(found)}); nothing was "
+        "touched. Choose a storage that is empty or new"
+    )
+
+
+def is_mark(content: bytes) -> bool:
+    """Whether a file's content is that of a mark of this version."""
+    try:
+        found = parse_mapping(content)
+    except ValueError:
+        return False
+    return {name: found.get(name) for name in _FORMAT} == _FORMAT
+
+
+def read_known(content: bytes) -> dict[str, Any]:
+    """What study.json says.
+
+    Raises:
+        ValueError: If it is not one that a study writes, in one line.
+    """
+    known = parse_mapping(content, max_bytes=MAX_STUDY_BYTES)
+    for key, kind in (("study_id", str), ("spec", dict), ("data_sha256", str)):
+        if not isinstance(known.get(key), kind):
+            raise ValueError(f"is not a study's: {key} is missing")
+    for key in ("files", "decided"):
+        if not isinstance(known.get(key, {}), dict):
+            raise ValueError(f"is not a study's: {key} is not a mapping")
+    return known
+
+
+def removal(folder: Path) -> str:
+    """A command that removes what a study wrote into its folder, and nothing else."""
+    known = [name for name in (*FILES, *FOLDERS) if os.path.lexists(folder / name)]
+    shown = os.path.relpath(folder)
+    return shlex.join(["rm", "-r", *(f"{shown}/{name}" for name in known)])
+
+
+def _is_marked(folder: Path) -> bool:
+    for name, is_ours in ((MARK, is_mark), (STUDY, is_study)):
+        try:
+            if is_ours(read_bounded(folder / name, MAX_STUDY_BYTES)):
+                return True
+        except (FileNotFoundError, ValueError):
+            continue
+    return False
+
+
+def is_study(content: bytes) -> bool:
+    """Whether a file's content is that of a study.json."""
+    try:
+        read_known(content)
+    except ValueError:
+        return False
+    return True

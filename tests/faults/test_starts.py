@@ -28,23 +28,24 @@ REFUSED: dict[str, tuple[str, str]] = {
     "TMPDIR is relative": ("mkdir tmp; export TMPDIR=tmp", "TMPDIR=tmp: is no absolute path"),
     "RAY_TMPDIR is a file": ("touch file; export RAY_TMPDIR=$PWD/file", "RAY_TMPDIR="),
     "TMPDIR is long": (f"mkdir -p {LONG}; export TMPDIR=$PWD/{LONG}", "too long for Ray's sockets"),
-    "Ray's folder is a file": (
-        "mkdir tmp; touch tmp/ray; export TMPDIR=$PWD/tmp", "tmp/ray: is not a folder"
-    ),
     "few open files": ("ulimit -n 200", "only 200 files may be open at once"),
     "few CPUs": ("sed -i 's/num_workers: 2/num_workers: 512/' quadratic.yaml", "512 workers"),
 }  # fmt: skip
+# On /mnt, whose path is short enough for Ray's sockets.
 MOUNTED: dict[str, tuple[str, str]] = {
+    "Ray's folder is a file": (
+        "mount -t tmpfs tmpfs /mnt; touch /mnt/ray; export TMPDIR=/mnt", "/mnt/ray: is not a folder"
+    ),
     "temporary folder full": (
-        "mkdir tmp; mount -t tmpfs -o size=1m tmpfs tmp; dd if=/dev/zero of=tmp/x 2>/dev/null;"
-        "export TMPDIR=$PWD/tmp", "No space left on device); free some space"
+        "mount -t tmpfs -o size=1m tmpfs /mnt; dd if=/dev/zero of=/mnt/x 2>/dev/null;"
+        "export TMPDIR=/mnt", "No space left on device); free some space"
     ),
     "temporary folder nearly full": (
-        "mkdir tmp; mount -t tmpfs -o size=8m tmpfs tmp; export TMPDIR=$PWD/tmp",
+        "mount -t tmpfs -o size=8m tmpfs /mnt; export TMPDIR=/mnt",
         "8 MiB are free, and Ray needs 64; free some space",
     ),
     "temporary folder without inodes": (
-        "mkdir tmp; mount -t tmpfs -o nr_inodes=50 tmpfs tmp; export TMPDIR=$PWD/tmp",
+        "mount -t tmpfs -o nr_inodes=50 tmpfs /mnt; export TMPDIR=/mnt",
         "more files fit in it",
     ),
     "shared memory read-only": (
@@ -120,7 +121,7 @@ def test_a_ray_that_never_starts_is_given_up(tmp_path: Path) -> None:
 def test_workers_that_never_start_are_given_up(tmp_path: Path) -> None:
     paths = f"{INJECTION}:{environment().get('PYTHONPATH', '')}"
     done, cpu_seconds = start(tmp_path, "", FAULT='{"kind": "no worker"}', PYTHONPATH=paths)
-    assert_refused(tmp_path, done, "Ray started no worker on this machine")
+    assert_refused(tmp_path, done, "on this machine within")
     assert cpu_seconds < 90
 
 

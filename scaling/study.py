@@ -239,7 +239,7 @@ def _train(
     from rich.console import Console
 
     from scaling.progress import ProgressView
-    from scaling.runner.cluster import connect, disconnect
+    from scaling.runner.cluster import ClusterError, connect, disconnect
     from scaling.runner.phases import StudyRun
     from scaling.runner.preflight import StartError
     from scaling.tracking import StudyTracker, TrackingError, require_store
@@ -259,7 +259,8 @@ def _train(
         except BaseException as error:
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
             try:
-                if isinstance(error, StartError) and state.is_new and not state.has_trials:
+                is_refused = isinstance(error, StartError | ClusterError | OSError)
+                if is_refused and state.is_new and not state.has_trials:
                     tracker.discard()
                 else:
                     is_asked = isinstance(error, KeyboardInterrupt)

@@ -20,13 +20,6 @@ TO_GO_ON = "To go on: python -m scaling.study faulty.yaml --resume"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def seconds_later(seconds: float) -> Callable[[Running], None]:
-    def wait(study: Running) -> None:
-        time.sleep(seconds)
-
-    return wait
-
-
 def when_it_says(text: str, seconds: float = 0.0) -> Callable[[Running], None]:
     def wait(study: Running) -> None:
         study.wait_for(text, 300)
@@ -35,8 +28,21 @@ def when_it_says(text: str, seconds: float = 0.0) -> Callable[[Running], None]:
     return wait
 
 
+def when_it_heeds_signals(study: Running) -> None:
+    """Soon after Python itself has started, before any long import."""
+    [driver] = study.processes(sys.executable)
+
+    def heeds() -> bool:
+        status = Path(f"/proc/{driver.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGHUP - 1) & 1)
+
+    study.wait_until(heeds)
+    time.sleep(0.1)
+
+
 MOMENTS = {
-    "imports": seconds_later(1.5),  # after Python itself has started
+    "imports": when_it_heeds_signals,
     "data": when_it_says("study faulty"),
     "Ray starts": when_it_says("state in", 1.5),
     "workers start": when_it_says("2 cells, 2 trials", 2.0),

@@ -365,7 +365,7 @@ def test_questions_without_an_answer(tmp_path: Path) -> None:
     windows = task.windows["validation"]
     silent = [Prediction(1.0, 2.0, 0, 4)] * len(windows.questions)
     assert set(task.answers("validation", silent)) == {""}
-    sure = [replace(prediction, no_span_score=0.0) for prediction in silent]
+    sure = [prediction._replace(no_span_score=0.0) for prediction in silent]
     assert "" not in task.answers("validation", sure)
 
 
@@ -554,7 +554,7 @@ def test_a_row_without_the_mapping_and_a_column_whose_name_has_a_dot(tmp_path: P
     rows[0].pop("t.en")
     data |= {"files": write_lines(tmp_path / "others.json", rows)}
     workload = workload.model_copy(update={"data": DataSpec.model_validate(data)})
-    with pytest.raises(DataError, match=r"row 2 of the train data has no t\.(en|de)"):
+    with pytest.raises(DataError, match=r"row 2 of the train data has no text in column 't\.(en|de)'"):
         read_rows(workload)
 
 

@@ -470,6 +470,7 @@ def test_architectures_that_do_not_fit_are_said_in_one_line(case: Refused) -> No
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the positions
 def test_a_loss_that_is_no_number_is_refused() -> None:
     task: Any = prepare_task(spelling(generation=None), EVALUATION)
     model = FromScratch(

@@ -554,7 +554,7 @@ def test_a_row_without_the_mapping_and_a_column_whose_name_has_a_dot(tmp_path: P
     rows[0].pop("t.en")
     data |= {"files": write_lines(tmp_path / "others.json", rows)}
     workload = workload.model_copy(update={"data": DataSpec.model_validate(data)})
-    with pytest.raises(DataError, match=r"row 2 of the train data has no text in column 't\.(en|de)'"):
+    with pytest.raises(DataError, match=r"row 2 of the train data has no text in column 't\."):
         read_rows(workload)
 
 

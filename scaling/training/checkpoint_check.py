@@ -141,7 +141,7 @@ def _is_measurement(values: Any) -> bool:
     metrics = values.get("metrics", {})
     return (
         required <= values.keys() <= known
-        and all(_is_number(values[name]) for name in required)
+        and all(_is_number(values[name]) for name in required - {"tokens"})  # it may have none
         and isinstance(values["step"], int)
         and isinstance(metrics, dict)
         and all(map(_is_number, [*numbers, *metrics.values()]))

@@ -5,6 +5,7 @@ import random
 import sqlite3
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
@@ -27,6 +28,12 @@ budget: {examples: 1000}
 evaluation: {every_examples: 500}
 search: {trials_per_cell: 2}
 """
+
+
+@pytest.fixture(autouse=True)
+def without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command of its own finds out itself: the hub's client here is imported already."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture

@@ -16,62 +16,79 @@ _RAISE_AGAIN_SECONDS = 0.1
 
 
 class InterruptedBySignal(KeyboardInterrupt):
-    """A signal asks for the end.
+    """A signal asks for the end."""
 
-    Attributes:
-        number: Of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
+    def __init__(self, signals: "Signals", number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
+        self._signals, self._number = signals, number
+
+    def __del__(self) -> None:
+        self._signals.gone(self._number)
 
 
-def interrupted_status(interrupt: KeyboardInterrupt) -> int:
-    """Exit status after an interrupt, as shells have it: 128 and the number of the signal."""
-    number = interrupt.number if isinstance(interrupt, InterruptedBySignal) else signal.SIGINT
-    return 128 + number
+class Signals:
+    """Which signal asked for the end, if one did."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._is_heeded = False
+
+    def status_after(self, error: BaseException) -> int | None:
+        """Exit status where an error is the end that was asked for; None where it is another.
+
+        As shells have it: 128 and the number of the signal. A library that is interrupted in the
+        middle may make another error of it.
+        """
+        if self._number is None and isinstance(error, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+        self._is_heeded = True
+        return None if self._number is None else 128 + self._number
+
+    def interrupt(self, number: int, _frame: FrameType | None) -> None:
+        """The handler: raises once."""
+        if self._number is None:
+            self._number = number
+            raise InterruptedBySignal(self, number)
+
+    def gone(self, number: int) -> None:
+        """An interrupt is no more. Where nobody heeded it, it was lost, and is raised again.
+
+        Python loses it in a finalizer; some libraries clear any error of an import.
+        """
+        if self._is_heeded or self._number is None:
+            return
+        self._number = None
+        again = threading.Timer(_RAISE_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    def unraisable(self, args: Any) -> None:
+        """Python's hook for an error that nobody can catch: ours needs no word."""
+        if not isinstance(args.exc_value, InterruptedBySignal):
+            sys.__unraisablehook__(args)
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Signals]:
     """The first Ctrl-C, SIGTERM or SIGHUP raises InterruptedBySignal; those after it do nothing.
 
     So what ends cleanly is not disturbed while it does. A hang-up that is ignored, as under nohup,
     stays so; an ignored SIGINT does not, since a shell has every job in the background ignore it.
     Nothing is changed off the main thread, where Python can set no handler.
     """
+    signals = Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
-    is_ending = False
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        nonlocal is_ending
-        if not is_ending:
-            is_ending = True
-            raise InterruptedBySignal(number)
-
-    def unraisable(args: Any) -> None:
-        # Python raised it in a finalizer, where it is lost: once more, elsewhere.
-        nonlocal is_ending
-        if not isinstance(args.exc_value, InterruptedBySignal):
-            unraisable_before(args)
-            return
-        is_ending = False
-        again = threading.Timer(_RAISE_AGAIN_SECONDS, os.kill, (os.getpid(), args.exc_value.number))
-        again.daemon = True
-        again.start()
-
     before = {number: signal.getsignal(number) for number in _ENDING}
-    unraisable_before, sys.unraisablehook = sys.unraisablehook, unraisable
+    hook_before, sys.unraisablehook = sys.unraisablehook, signals.unraisable
     for number in _ENDING:
         if number == signal.SIGINT or before[number] != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+            signal.signal(number, signals.interrupt)
     try:
-        yield
+        yield signals
     finally:
-        sys.unraisablehook = unraisable_before
+        sys.unraisablehook = hook_before
         for number, handler in before.items():
             if handler is not None:  # None: not set from Python, so it cannot be set again
                 signal.signal(number, handler)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes long to import is imported when signals are heeded already.
-from scaling.process import exit_with, interrupted_status, interruptible, lasting_output
+from scaling.process import exit_with, interruptible, lasting_output
 
 if TYPE_CHECKING:
     from scaling.records import StudyRecord
@@ -35,16 +35,19 @@ CLOSE_SECONDS, INTERRUPTED_CLOSE_SECONDS = 120.0, 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_output(), interruptible():
+    with lasting_output(), interruptible() as signals:
         try:
             return _main(_parser().parse_args(words))
-        except KeyboardInterrupt as interrupt:
+        except BaseException as error:
+            status = signals.status_after(error)
+            if status is None:
+                raise
             again = shlex.join(["python", "-m", "scaling.study", *words])
             if "--resume" not in words:
                 again += " --resume"
             kept = f"; what has ended is kept. To go on: {again}"
             print(f"\ninterrupted{'' if '--plan' in words else kept}", flush=True)
-            return interrupted_status(interrupt)
+            return status
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from scaling.spec import Evaluation, TextClassification
-from scaling.tasks.task import prepare_task
 from tests.faults.disturbed import (
     Losses,
     Running,
@@ -20,14 +18,14 @@ from tests.faults.disturbed import (
     records,
     started,
 )
-from tests.recipes import TINY_BERT
+from tests.tasks.trained_models import save_model, save_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WORKER = "ray::RayTrainWorker"
 END_SECONDS = 500.0
 DATA: dict[str, Any] = {
     "files": {"train": "words.csv"}, "text_column": "word", "label_column": "kind",
-    "num_train": 400, "num_validation": 60, "num_test": 60, "tokenizer": "characters",
+    "num_train": 400, "num_validation": 60, "num_test": 60,
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
     "workload": {
@@ -38,24 +36,22 @@ CHANGES: dict[str, Any] = {
 
 
 def write_words(folder: Path, seed: int) -> None:
-    """Words and whether they have more vowels than consonants, others with another seed."""
+    """Letters and whether more are vowels than consonants, others with another seed."""
     chance = random.Random(seed)
     words = {"".join(chance.choices("abcdefghijk", k=chance.randint(3, 9))) for _ in range(700)}
     kinds = {word: 2 * sum(c in "aei" for c in word) > len(word) for word in words}
-    lines = [f"{word},{'more' if kind else 'less'}" for word, kind in sorted(kinds.items())]
+    lines = [
+        f"{' '.join(word)},{'more' if kind else 'less'}" for word, kind in sorted(kinds.items())
+    ]
     (folder / "words.csv").write_text("\n".join(["word,kind", *lines]) + "\n")
 
 
 def write_model(folder: Path, seed: int) -> None:
-    workload = TextClassification.model_validate(
-        {
-            "task": "text_classification",
-            "model": TINY_BERT | {"config": {"hidden_dropout_prob": 0.1}, "hidden_size": 32},
-            "data": DATA | {"files": {"train": str(folder / "words.csv")}},
-        }
-    )
-    model: Any = prepare_task(workload, Evaluation(every_steps=1)).new_model(seed)
-    model.base_model.save_pretrained(folder / "model")
+    model = folder / "model"
+    save_model(
+        model, "bert", vocab_size=save_tokenizer(model), seed=seed, hidden_size=32,
+        intermediate_size=64, hidden_dropout_prob=0.1,
+    )  # fmt: skip
 
 
 def write_all(folder: Path) -> None:

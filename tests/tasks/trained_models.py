@@ -25,14 +25,16 @@ def save_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
     return len(names)
 
 
-def save_model(folder: Path, architecture: str, *, vocab_size: int, **options: Any) -> None:
+def save_model(
+    folder: Path, architecture: str, *, vocab_size: int, seed: int = 0, **options: Any
+) -> None:
     """The body of a small model, as one that was trained on something else."""
     from transformers import AutoConfig, AutoModel
 
     sizes = {
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0,
     }  # fmt: skip
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes | options)
     AutoModel.from_config(config).save_pretrained(folder)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
-from scaling.analysis.lr_scaling import LrCurve, loss_noise, lr_curves
+from scaling.analysis.lr_scaling import LrCurve, lr_curves
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.tuning import undertuned_reasons
@@ -93,7 +93,7 @@ def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
     searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
     curves: list[LrCurve | None] = [None] * len(searches)
     if not sweep.is_joint:
-        curves = lr_curves(searches, loss_noise(sweep.rows))
+        curves = lr_curves(searches, sweep.loss_noise)
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
     return tuple(
         _cell_result(sweep, cell, curve, undertuned)

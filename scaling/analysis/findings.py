@@ -9,7 +9,6 @@ from scaling.analysis.critical_batch import TradeoffFit
 from scaling.analysis.gap_parts import LossParts, loss_parts
 from scaling.analysis.gap_relations import GapRelation, gap_relations
 from scaling.analysis.lr_exponent import LrScaling, lr_scaling
-from scaling.analysis.lr_scaling import loss_noise
 from scaling.analysis.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.noise_curve import NoiseCurve, noise_curve
 from scaling.analysis.recommend import Recommendation, recommend
@@ -144,7 +143,7 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -
     law = lr_scaling(
         [size for size, _ in bracketed],
         [curve for _, curve in bracketed],
-        loss_noise(sweep.rows),
+        sweep.loss_noise,
     )
     if law.exponent.interval is not None:
         return law

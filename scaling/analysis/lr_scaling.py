@@ -12,7 +12,7 @@ from scaling.analysis.basin import Basins, Points, fit_basins
 from scaling.analysis.profile import Array, Edge, crossings, minimum
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
-from scaling.analysis.uncertainty import Interval, SeedVariance, seed_variance, t_quantile
+from scaling.analysis.uncertainty import Interval, SeedVariance, t_quantile
 
 _MOST_RATES = 1000
 """Rates of a cell that the fit of its optimum goes through."""
@@ -68,7 +68,7 @@ def lr_curves(
 
     Args:
         cells: The search trials of each.
-        noise: See `loss_noise`.
+        noise: See `Sweep.loss_noise`.
 
     Returns:
         None for a cell in which fewer than three rates were tried, as with a fixed rate.
@@ -84,30 +84,6 @@ def lr_curves(
 def basins_of(curves: Sequence[LrCurve], noise: SeedVariance | None = None) -> Basins:
     """The fit behind some curves, together."""
     return fit_basins([_logarithms(curve) for curve in curves], noise)
-
-
-def loss_noise(rows: Sequence[TrialRow]) -> SeedVariance | None:
-    """Variance of the validation loss over seeds, pooled over the recipes that have several.
-
-    Args:
-        rows: Of all cells and phases.
-
-    Returns:
-        None without a recipe that ran with two seeds, or where the search varied more than the
-        rate: then losses at one rate differ by much more than seeds.
-    """
-    if {name for row in rows if row.phase == "search" for name in row.choices} - {
-        "peak_lr", "base_lr"
-    }:  # fmt: skip
-        return None
-    groups: dict[tuple[object, ...], dict[int, float]] = {}
-    for row in rows:
-        if row.seed is None or row.validation_loss is None:
-            continue
-        if row.phase in ("search", "confirm") and row.status == "done" and row.peak_lr:
-            key = (row.phase, *sorted(row.cell.items()), row.peak_lr, row.global_batch_size)
-            groups.setdefault(key, {})[row.seed] = row.validation_loss
-    return seed_variance(list(groups.values()))
 
 
 def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:

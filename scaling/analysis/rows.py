@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
+from scaling.analysis.uncertainty import SeedVariance, seed_variance
 from scaling.records import (
     Measurement,
     Phase,
@@ -144,6 +145,29 @@ class Sweep:
         """Rows of one cell that ended so, of all phases."""
         found = (phases for known, phases in self._by_cell if known == cell)
         return sum(row.status == status for phases in found for r in phases.values() for row in r)
+
+    @cached_property
+    def loss_noise(self) -> SeedVariance | None:
+        """Variance of the validation loss over seeds, pooled over recipes that have several.
+
+        None without a recipe that ran with two seeds, or where the search varied more than the
+        rate: then losses at one rate differ by much more than seeds.
+        """
+        searched = {name for row in self.rows if row.phase == "search" for name in row.choices}
+        if searched - {"peak_lr", "base_lr"}:
+            return None
+        groups: dict[tuple[object, ...], dict[int, float]] = {}
+        cells: dict[int, object] = {}  # of the cells of a large table, which its rows share
+        for row in self.rows:
+            if row.seed is None or row.validation_loss is None or not row.peak_lr:
+                continue
+            if row.phase in ("search", "confirm") and row.status == "done":
+                cell = cells.get(id(row.cell))
+                if cell is None:
+                    cell = cells[id(row.cell)] = tuple(sorted(row.cell.items()))
+                key = (row.phase, cell, row.peak_lr, row.global_batch_size)
+                groups.setdefault(key, {})[row.seed] = row.validation_loss
+        return seed_variance(list(groups.values()))
 
     @cached_property
     def _by_cell(self) -> list[tuple[Cell, dict[Phase, list[TrialRow]]]]:

@@ -65,20 +65,20 @@ def fastest(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
     Recipes of which a replicate never reached it come after all that always did; when no recipe
     did, the result is every trial.
     """
-    best: tuple[float, tuple[TrialRow, ...]] | None = None
+    best: tuple[float, list[TrialRow]] | None = None
     for rows in by_recipe(search):
         steps = [row.steps_to_target for row in rows if row.steps_to_target is not None]
         if len(steps) == len(rows) and (best is None or sum(steps) / len(steps) < best[0]):
             best = (sum(steps) / len(steps), rows)
-    return best[1] if best else tuple(search)
+    return tuple(best[1] if best else search)
 
 
-def by_recipe(rows: Sequence[TrialRow]) -> list[tuple[TrialRow, ...]]:
+def by_recipe(rows: Sequence[TrialRow]) -> list[list[TrialRow]]:
     """Rows grouped by recipe (they differ in the seed alone), in order of appearance."""
     groups: dict[str, list[TrialRow]] = {}
     for row in rows:
         groups.setdefault(row.recipe_key, []).append(row)
-    return [tuple(group) for group in groups.values()]
+    return list(groups.values())
 
 
 def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
@@ -86,12 +86,12 @@ def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
 
     A recipe of which one replicate has no objective (it diverged or failed) is not eligible.
     """
-    best: tuple[float, tuple[TrialRow, ...]] | None = None
+    best: tuple[float, list[TrialRow]] | None = None
     for rows in by_recipe(search):
         values = [row.objective for row in rows if row.objective is not None]
         if len(values) == len(rows) and (best is None or sum(values) / len(values) < best[0]):
             best = (sum(values) / len(values), rows)
-    return best[1] if best else ()
+    return tuple(best[1]) if best else ()
 
 
 def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:

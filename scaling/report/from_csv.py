@@ -179,7 +179,7 @@ def read_table(
         trials.read(_Kept(text, conditions, _parents(path, text.header)))
     if not trials.rows:
         raise TableError(f"{path.name}: {trials.nothing_left(where)}")
-    rows, repeated = _with_recipes(trials.rows)
+    rows, repeated = _apart_where_mixed(trials.rows)
     written = "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
         name=_stem(path),
@@ -386,7 +386,7 @@ def _row(
         present: The optional columns that the table has, and how each is read.
         cells: Those met so far, so that a million rows share a few.
     """
-    size = _whole(line, "global_batch_size", at_least=1)
+    size = _size(line, "global_batch_size")
     if size is None:
         raise line.error("global_batch_size", "must be a whole number of at least 1")
     rate = _positive(line, "peak_lr")
@@ -404,6 +404,7 @@ def _row(
         measured["examples_to_target"] = reached * size
     axes = {name: _value(line, column) for name, column in extras.axes.items()}
     cell = {"global_batch_size": size, **axes}
+    choices = _choices(line, rate, extras)
     name = f"line-{line.number}"
     row = TrialRow(
         trial_id=name,
@@ -411,11 +412,11 @@ def _row(
         status="diverged" if lost else status or "done",
         cell=cells.setdefault(tuple(cell.items()), cell),
         global_batch_size=size,
-        recipe_key=name,
+        recipe_key=name if measured.get("seed") is None else _recipe(cell, rate, measured, choices),
         peak_lr=rate,
         objective=loss if "validation_loss" in line.values else reached,
         validation_loss=loss,
-        choices=_choices(line, rate, extras),
+        choices=choices,
         recipe=_NOTHING,
         **measured,
     )
@@ -455,31 +456,39 @@ def _value(line: _Line, column: str) -> float | str | None:
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 
-def _with_recipes(rows: Sequence[TrialRow]) -> tuple[list[TrialRow], list[str]]:
-    """Rows that differ in their seed alone get one recipe; the others keep one each.
+def _recipe(
+    cell: Mapping[str, Any],
+    rate: float | None,
+    measured: Mapping[str, Any],
+    choices: Mapping[str, Any],
+) -> str:
+    """Equal for rows that differ in their seed and in what was measured alone."""
+    parts = (rate, measured.get("warmup_steps"), measured.get("clip_norm"))
+    return " ".join(map(str, (*cell.values(), *parts, *choices.values())))
 
-    A seed that a recipe has twice shows that something else differs, which the table's columns
-    that are read do not tell: then no mean over such rows means anything.
+
+def _apart_where_mixed(rows: Sequence[TrialRow]) -> tuple[Sequence[TrialRow], list[str]]:
+    """Rows of a recipe that has a seed twice get a recipe each.
+
+    Such a seed shows that something else differs, which the table's columns that are read do not
+    tell: then no mean over such rows means anything.
     """
-    keys = [None if row.seed is None else _recipe(row) for row in rows]
-    seen = Counter((key, row.seed) for key, row in zip(keys, rows, strict=True) if key)
-    mixed = {key for (key, _), count in seen.items() if count > 1}
-    keyed = [
-        replace(row, recipe_key=key) if key is not None and key not in mixed else row
-        for key, row in zip(keys, rows, strict=True)
-    ]
+    seen: set[tuple[str, int]] = set()
+    mixed: set[str] = set()
+    for row in rows:
+        if row.seed is not None:
+            pair = (row.recipe_key, row.seed)
+            if pair in seen:
+                mixed.add(row.recipe_key)
+            seen.add(pair)
     if not mixed:
-        return keyed, []
-    count = counted(sum(key in mixed for key in keys), "row")
-    return keyed, [
+        return rows, []
+    count = counted(sum(row.recipe_key in mixed for row in rows), "row")
+    apart = [replace(r, recipe_key=r.trial_id) if r.recipe_key in mixed else r for r in rows]
+    return apart, [
         f"{count} have batch, rate and seed in common with another one, so that something else "
         "differs: each counts as a recipe of its own (--nuisance COLUMN names what was varied)."
     ]
-
-
-def _recipe(row: TrialRow) -> str:
-    parts = (*row.cell.values(), row.peak_lr, row.warmup_steps, row.clip_norm)
-    return " ".join(str(part) for part in (*parts, *row.choices.values()))
 
 
 def _meaning(names: Sequence[str], dialect: _Dialect) -> list[str]:
@@ -531,12 +540,17 @@ def _finite(line: _Line, column: str) -> float | None:
 
 
 def _count(line: _Line, column: str) -> int | None:
-    return _whole(line, column, at_least=0)
+    value = line.number_in(column, _is_whole, "a whole number of at least 0")
+    return None if value is None else int(value)
 
 
-def _whole(line: _Line, column: str, *, at_least: int) -> int | None:
-    allowed = f"a whole number of at least {at_least}"
-    value = line.number_in(column, lambda v: at_least <= v < 2**53 and v == int(v), allowed)
+def _is_whole(value: float) -> bool:
+    return 0 <= value < 2**53 and value == int(value)
+
+
+def _size(line: _Line, column: str) -> int | None:
+    allowed = "a whole number of at least 1"
+    value = line.number_in(column, lambda v: v >= 1 and _is_whole(v), allowed)
     return None if value is None else int(value)
 
 

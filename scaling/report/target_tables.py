@@ -5,7 +5,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.gap_relations import GapRelation
 from scaling.analysis.regimes import OVERHEAD
 from scaling.analysis.target_curves import TargetCurve
-from scaling.analysis.targets import ToTarget, by_recipe
+from scaling.analysis.targets import ToTarget
 from scaling.analysis.uncertainty import ABSENT, Estimate
 from scaling.analysis.wording import DASH, between, counted, number
 
@@ -161,7 +161,8 @@ def critical_notes(findings: Findings) -> list[str]:
 def picked_on_search(findings: Findings) -> bool:
     """True when steps are those of the best of several recipes on the same trials."""
     return any(
-        cell.source == "search" and len(by_recipe(findings.sweep.rows_of(cell.cell, "search"))) > 1
+        cell.source == "search"
+        and len({row.recipe_key for row in findings.sweep.rows_of(cell.cell, "search")}) > 1
         for cell in findings.cells
     )
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -22,10 +23,8 @@ OWN = (
 def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
     """The trials as a Parquet file; `cell` and `choices` are JSON objects."""
     further = dict.fromkeys(name for row in rows for name in row.recipe if name not in OWN)
-    columns = {name: [getattr(row, name) for row in rows] for name in OWN}
-    columns |= {
-        name: _as_json([getattr(row, name) for row in rows]) for name in ("cell", "choices")
-    }
+    columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), rows)) for name in OWN}
+    columns |= {name: _as_json(list(map(attrgetter(name), rows))) for name in ("cell", "choices")}
     columns |= {name: [row.recipe.get(name) for row in rows] for name in further}
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)

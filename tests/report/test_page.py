@@ -76,7 +76,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     ),
     "names": lambda output: table(
         output, f"{LONG}'&<i>.csv", f"{COLUMNS},{QUOTED},{LONG},batch",
-        rates('""' + QUOTED[1:-1].replace("{", "{{").replace("}", "}}") + '""{0}', LONG + "{0}",
+        rates(QUOTED[:-1].replace("{", "{{").replace("}", "}}") + '{0}"', LONG[:90] + "{0}",
               "\a{0}\ufffe"),
         "--nuisance", HOSTILE, "--nuisance", LONG, "--nuisance", "batch",
     ),

@@ -93,9 +93,10 @@ def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:
         known = [loss for loss in losses if loss is not None]
         rate = recipe[0].peak_lr
         if rate is not None and len(known) == len(recipe):
-            envelope[rate] = min((fmean(known), len(known)), envelope.get(rate, (math.inf, 0)))
+            found = (fmean(known), len(known))
+            envelope[rate] = min(found, envelope.get(rate, found))
     diverged = sorted({r.peak_lr for r in rows if r.status == "diverged" and r.peak_lr})
-    if not envelope or len(set(envelope) | set(diverged)) < 3:
+    if not envelope or len(envelope.keys() | set(diverged)) < 3:
         return None
     ordered = sorted(envelope.items())
     return LrCurve(

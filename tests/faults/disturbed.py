@@ -105,6 +105,14 @@ class Running:
         assert self._process.wait(60) == -signal.SIGKILL, "it had ended before"
         self._output.close()
 
+    def kill_and_wait(self, seconds: float = 120) -> None:
+        """SIGKILL to the driver, and wait until what it has started has noticed."""
+        self.kill()
+        deadline = time.monotonic() + seconds
+        while left := working_in(self.folder):
+            assert time.monotonic() < deadline, f"processes left: {left}"
+            time.sleep(0.2)
+
     def processes(self, title: str) -> list[psutil.Process]:
         """Itself and its descendants, those whose command line begins so."""
         driver = psutil.Process(self._process.pid)

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def test_the_newest_checkpoint_is_wrong(wrong: str, tmp_path: Path, undisturbed:
     study.wait_for("[2/6]", 400)
     folder = tmp_path / "runs/faulty/checkpoints"
     study.wait_until(lambda: any(len(list(f.glob("*.pt"))) > 1 for f in folder.iterdir()))
-    study.kill()
+    study.kill_and_wait()  # workers may write another one meanwhile
     [of_trial] = [f for f in folder.iterdir() if len(list(f.glob("*.pt"))) > 1]
     newest = max(of_trial.glob("*.pt"))
     state: Any = torch.load(newest, weights_only=True)
@@ -146,7 +145,6 @@ def test_the_newest_checkpoint_is_wrong(wrong: str, tmp_path: Path, undisturbed:
     else:
         next(iter(state["model"].values())).fill_(float("nan"))
     torch.save(state, newest)
-    time.sleep(1)
     study = started(tmp_path, "--resume")
     assert study.end(END_SECONDS) == 0, study.output
     assert losses(tmp_path) == undisturbed

@@ -94,6 +94,19 @@ def interruptible() -> Iterator[Signals]:
                 signal.signal(number, handler)
 
 
+def reclaim_signals() -> None:
+    """Give Python's handlers the signals back that a library in C has taken or set free.
+
+    Does nothing off the main thread, where Python has no handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _ENDING:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            signal.signal(number, handler)
+
+
 def exit_with(status: int) -> None:
     """End this process, all of whose work is done: signals change nothing any more."""
     for number in _ENDING:

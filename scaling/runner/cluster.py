@@ -17,6 +17,7 @@ import ray
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from scaling.issues import first_line
+from scaling.process import reclaim_signals
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
 from scaling.runner.preflight import StartError, starts_here
 from scaling.spec import Resources
@@ -47,6 +48,7 @@ START_ATTEMPTS = 3
 START_SECONDS = 40.0  # of a machine that does nothing else
 STOP_SECONDS = 30.0
 GIVE_UP_SECONDS = 3.0
+_POLL_SECONDS = 0.02
 
 
 class ClusterError(RuntimeError):
@@ -88,9 +90,11 @@ class _Connection:
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
 
-    def answers_within(self, seconds: float) -> bool:
-        """Wait so long at most; returns whether Ray has started or failed to."""
-        return self._answered.wait(seconds)
+    def answers_soon(self) -> bool:
+        """Wait a little; returns whether Ray has started or failed to."""
+        is_answered = self._answered.wait(_POLL_SECONDS)
+        reclaim_signals()  # Ray's code in C++ takes SIGTERM, prints a stack and aborts
+        return is_answered
 
     def give_up(self) -> None:
         """End all processes that Ray has started here, whatever state they are in."""
@@ -104,7 +108,8 @@ class _Connection:
             self.give_up()
         patience = Patience(STOP_SECONDS if self._answered.is_set() else GIVE_UP_SECONDS)
         while self._thread.is_alive() and not patience.is_over:
-            self._thread.join(0.5)
+            self._thread.join(_POLL_SECONDS)
+            reclaim_signals()  # and sets it free
         if self._thread.is_alive():
             self.give_up()
         if self._session is not None:
@@ -173,7 +178,7 @@ def connect(address: str | None, log_file: Path) -> None:
     with _error_output_in(log_file):
         _connection = _Connection(address, session)
         patience = Patience(START_SECONDS)
-        while not _connection.answers_within(0.2):
+        while not _connection.answers_soon():
             if patience.is_over:
                 _connection.give_up()
                 raise StartError(_too_late(address))

@@ -23,6 +23,7 @@ from scaling.runner.preflight import StartError, starts_here
 from scaling.spec import Resources
 
 _LOG = logging.getLogger(__name__)
+_OF_A_GROUP = ("ray::TrainController", "ray::RayTrainWorker")
 # Its programs, and the scripts that it has Python run.
 _RAYS_OWN = str(Path(ray.__file__).parent) + os.sep
 
@@ -263,10 +264,10 @@ def _error_output_in(log_file: Path) -> Iterator[None]:
 
 
 def has_workers_here() -> bool:
-    """Whether some process on this machine that this one has started is a worker of a group."""
+    """Whether some process on this machine that this one has started is a group's."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
+            if " ".join(process.cmdline()).startswith(_OF_A_GROUP):
                 return True
     return False
 

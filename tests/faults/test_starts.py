@@ -19,9 +19,6 @@ LONG = "/".join(["l" * 50, "m" * 40])
 
 # What is done to the machine before the study starts, and what the refusal says.
 REFUSED: dict[str, tuple[str, str]] = {
-    "no HOME": ("export HOME=$PWD/none", "none: does not exist; set HOME"),
-    "HOME is a file": ("touch file; export HOME=$PWD/file", "file: is not a folder; set HOME"),
-    "HOME cannot be written": ("export HOME=/proc/self", "HOME=/proc/self: cannot be written"),
     "no TMPDIR": ("export TMPDIR=$PWD/none", "none: does not exist; set TMPDIR"),
     "TMPDIR is a file": ("touch file; export TMPDIR=$PWD/file", "is not a folder; set TMPDIR"),
     "TMPDIR cannot be written": ("export TMPDIR=/proc/self", "/proc/self: cannot be written"),
@@ -33,9 +30,6 @@ REFUSED: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 # On /mnt, whose path is short enough for Ray's sockets.
 MOUNTED: dict[str, tuple[str, str]] = {
-    "Ray's folder is a file": (
-        "mount -t tmpfs tmpfs /mnt; touch /mnt/ray; export TMPDIR=/mnt", "/mnt/ray: is not a folder"
-    ),
     "temporary folder full": (
         "mount -t tmpfs -o size=1m tmpfs /mnt; dd if=/dev/zero of=/mnt/x 2>/dev/null;"
         "export TMPDIR=/mnt", "No space left on device); free some space"
@@ -123,6 +117,13 @@ def test_workers_that_never_start_are_given_up(tmp_path: Path) -> None:
     done, cpu_seconds = start(tmp_path, "", FAULT='{"kind": "no worker"}', PYTHONPATH=paths)
     assert_refused(tmp_path, done, "on this machine within")
     assert cpu_seconds < 90
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_without_a_home_a_study_runs(tmp_path: Path) -> None:
+    done, _ = start(tmp_path, "touch file; export HOME=$PWD/file")
+    assert done.returncode == 0, (done.stdout, done.stderr)
 
 
 @pytest.mark.ray

@@ -95,6 +95,7 @@ def test_one_kill_after_another(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     in_the_middle_of_a_trial(study)
     for title in (CONTROLLER, WORKER, BROKER, CONTROLLER):
+        study.wait_until(lambda title=title: bool(study.processes(title)), 400)
         before = {process.pid for process in study.processes(title)}
         kill_all(study, title)
         wait_for_a_new(study, title, before)

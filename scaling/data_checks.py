@@ -196,8 +196,12 @@ def _files(workload: TextWorkload) -> Iterator[Issue]:
         names = named_files(given)
         if isinstance(given, Glob) and not names:
             yield Issue(f"{path}.glob", "no file is named like that", given.glob)
+        known: dict[Path, str] = {}
         for name in names:
             yield from _file(workload, path, name)
+            first = known.setdefault(Path(name).resolve(), name)
+            if first != name:
+                yield Issue(path, f"is the same file as {first}", name)
 
 
 def _file(workload: TextWorkload, path: str, name: str) -> Iterator[Issue]:

@@ -806,3 +806,10 @@ def _references(node: Any) -> list[str]:
         own = [node["$ref"]] if "$ref" in node else []
         return own + [r for value in node.values() for r in _references(value)]
     return [r for value in node for r in _references(value)] if isinstance(node, list) else []
+
+
+def test_one_file_under_two_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a line\n", encoding="utf-8")
+    names = [f"{tmp_path}/a.txt", f"{tmp_path}/./a.txt"]
+    [issue] = issues_of(tmp_path, LM, {"workload.data": {"files": {"train": names}}})
+    assert str(issue).startswith(f"workload.data.files.train: is the same file as {names[0]}")

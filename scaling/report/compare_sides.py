@@ -75,6 +75,8 @@ def _from_folder(folder: Path) -> Side:
         _require_words(name, question, target)
         known = summary.get("conditions")
         conditions = Conditions(**known) if known else None
+        if conditions is not None:
+            _words(conditions.budget)  # of numbers, or it is not ours
     except (
         OSError,
         ValueError,
@@ -146,7 +148,7 @@ def setup_of(a: Side, b: Side) -> Setup:
 
 
 def _words(budget: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in budget.items())
+    return ", ".join(f"{name} {value:,}" for name, value in budget.items())
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:

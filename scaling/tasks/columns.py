@@ -4,6 +4,7 @@ A cell is read as the text that stands there, or refused. Nothing becomes text b
 """
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -243,6 +244,8 @@ def _book(lines: Sequence[str]) -> list[Row]:
     return [*rows, *(Row(text=line) for line in lines[-1:])]
 
 
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # characters without a width
+
 # --- cells ---------------------------------------------------------------------------------------
 
 
@@ -329,12 +332,15 @@ class _RowReader:
         raise _UnfitRowError(field, f"has {kind} {where}; allowed: {_TEXT}")
 
     def _class(self, field: str, value: Any, place: str = "") -> str:
-        """A class by its name, without blanks around it."""
+        """A class by its name, without blanks around it; names that look the same are the same."""
         if self.names is not None:
             return self._numbered(field, value, self.names, place)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # a column of whole numbers with an empty cell is one of floats
         text = self._plain(field, value, place)
-        self.num_stripped += text != text.strip()
-        return text.strip()
+        name = unicodedata.normalize("NFC", text).strip().strip(_UNSEEN).strip()
+        self.num_stripped += text != name
+        return name
 
     def _numbered(self, field: str, value: Any, names: tuple[str, ...], place: str) -> str:
         number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value

@@ -177,6 +177,9 @@ def _text_table(
     match file_suffix(name):
         case ".csv" | ".tsv" as suffix:
             delimiter, header = _delimiter(name, content, suffix, columns)
+            for column in columns:
+                if header.count(column) > 1:
+                    raise DataError(path, f"{name} has {header.count(column)} columns {column!r}")
             records = _delimited(name, content, delimiter)
             return Table(title, _said(records, path, name), header)
         case ".txt":
@@ -219,16 +222,37 @@ def _delimited(name: str, content: _Content, delimiter: str) -> Iterator[dict[st
     """Rows as pandas reads them, every cell as its text; {} for one whose cells are all empty."""
     import pandas as pd
 
+    is_plain = delimiter == "\t" and _has_stray_quotes(name, content)
+    quoting = csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
     with _open_text(name, content, newline="") as file:
         reader = pd.read_csv(
-            file, sep=delimiter, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS
-        )
+            file, sep=delimiter, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS,
+            quoting=quoting,
+        )  # fmt: skip
         for chunk in reader:
             if not isinstance(chunk.index, pd.RangeIndex):  # a column without a name
                 raise ValueError("row 1 has more cells than the first line names columns")
             names = list(map(str, chunk.columns))
             for cells in chunk.itertuples(index=False, name=None):
                 yield dict(zip(names, cells, strict=True)) if any(cells) else {}
+
+
+def _has_stray_quotes(name: str, content: _Content) -> bool:
+    """Whether quotation marks of a table with tabs are text: every line is a row without them."""
+    with _open_text(name, content, newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        try:
+            num_cells, is_stray = len(next(rows, [])), False
+            for cells in filter(None, rows):
+                if len(cells) != num_cells:
+                    return False
+                is_stray = is_stray or any(
+                    cell.startswith('"') and (len(cell) == 1 or not cell.endswith('"'))
+                    for cell in cells
+                )
+        except csv.Error:  # a cell of more characters than this reader takes
+            return False
+    return is_stray
 
 
 def _lines(name: str, content: _Content) -> Iterator[str]:
@@ -257,8 +281,10 @@ def _json_values(name: str, content: _Content) -> Iterator[Any]:
             if not text.startswith(",", place):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
             place = _after_blanks(text, place + 1)
-    if is_list and (not text.startswith("]", place) or _after_blanks(text, place + 1) < len(text)):
+    if is_list and not text.startswith("]", place):
         raise json.JSONDecodeError("Expecting ']' at the end of the list", text, place)
+    if is_list and _after_blanks(text, place + 1) < len(text):
+        raise json.JSONDecodeError("More follows after the end of the list", text, place + 1)
 
 
 def _after_blanks(text: str, place: int) -> int:

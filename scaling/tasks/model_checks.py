@@ -168,7 +168,7 @@ def _require_own_ids(model: ModelSpec, data: DataSpec) -> None:
     named = TrainedTokenizer.load(data.tokenizer, path).tokenizer.get_vocab() if own else {}
     shared = own.keys() & named.keys()
     num_moved = sum(own[token] != named[token] for token in shared)
-    if 2 * num_moved > len(shared):
+    if own and (not shared or 2 * num_moved > len(shared)):
         raise DataError(
             path,
             f"{data.tokenizer} gives {num_moved} of the {len(shared)} tokens that it shares with "

@@ -65,7 +65,7 @@ def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
         DataError: If a split would be empty, there are fewer rows than asked for, or a class is
             rare and the study file refuses that.
     """
-    if any(not row.ends_document for row in raw["train"]):
+    if any(not row.ends_document for rows in raw.values() for row in rows):
         return _split_book(raw, data)
     notes: list[str] = []
     held_out = tuple(split for split in _HELD_OUT if split not in raw)
@@ -84,6 +84,10 @@ def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
             rows[split] = _hold_out(split, pool, taken, wanted)
         taken |= {row.key for row in rows[split]}
     train = [row for row in pool if row.key not in taken]
+    if pool and not train and len(held_out) < len(_HELD_OUT):
+        raise DataError(
+            "workload.data", "every training row is also in validation or test; none is left"
+        )
     if len(held_out) < len(_HELD_OUT):
         num_dropped += len(pool) - len(train) - sum(len(rows[split]) for split in held_out)
     rows["train"] = tuple(train)
@@ -105,7 +109,8 @@ def _by_content(rows: Sequence[Row]) -> list[Row]:
     return sorted(
         rows,
         key=lambda row: (
-            hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "", row.prompt or ""
+            hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "", row.prompt or "",
+            row.tags, row.answers,
         ),
     )  # fmt: skip
 

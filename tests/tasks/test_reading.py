@@ -357,3 +357,35 @@ def test_more_rows_or_text_than_fit_are_refused(
     monkeypatch.setattr("scaling.tasks.reading.MAX_CHARACTERS", 2000)
     with pytest.raises(DataError, match="too large; all splits together may have"):
         read(tmp_path / "rows.csv", content)
+
+
+# --- what looks the same is the same, and what is text stays text --------------------------------
+
+
+def test_whole_numbers_of_a_column_with_an_empty_cell_are_the_same_classes(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b", "c"], "label": [0.0, 1.0, None]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    data = workload(
+        CLASSIFICATION, {"train": str(tmp_path / "rows.parquet")}, missing_labels="drop"
+    )
+    assert pairs(read_rows(data)) == [("a", "0"), ("b", "1")]
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9\u200b", "\ufeffcaf\u00e9 "])
+def test_classes_that_look_the_same_are_one(other: str, tmp_path: Path) -> None:
+    found = read(tmp_path / "rows.csv", f"text,label\na,caf\u00e9\nb,{other}\n")
+    assert [label for _, label in pairs(found)] == ["caf\u00e9", "caf\u00e9"]
+    assert len(found.notes) == 1
+
+
+def test_quotation_marks_of_a_table_with_tabs_swallow_no_rows(tmp_path: Path) -> None:
+    lines = ['"Hello she said\tpos', "fine day\tneg", 'bad "day\tpos', 'the end" she said\tneg']
+    found = read(tmp_path / "rows.tsv", "text\tlabel\n" + "\n".join(lines) + "\n")
+    assert pairs(found) == [tuple(line.split("\t")) for line in lines]
+    quoted = read(tmp_path / "rows.tsv", 'text\tlabel\n"a ""b"""\tpos\n"c\td"\tneg\n')
+    assert pairs(quoted) == [('a "b"', "pos"), ("c\td", "neg")]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 2 columns 'label'"):
+        read(tmp_path / "rows.csv", "text,label,label\na,b,c\n")

@@ -199,3 +199,26 @@ def test_lines_of_a_book_stay_in_order_and_each_split_is_a_part() -> None:
     assert few.rows["test"] == tuple(lines(5))
     with pytest.raises(DataError, match="100 lines are asked for and 90 are left"):
         split_rows({"train": book}, DataSpec(source="hub:any", num_validation=100))
+
+
+def test_the_order_of_a_file_changes_no_split() -> None:
+    rows = [Row(text="a b", text_units=("a", "b"), tags=tags) for tags in (("X", "Y"), ("Y", "X"))]
+    rows += [Row(text=f"t{n}", text_units=(f"t{n}",), tags=("X",)) for n in range(30)]
+    data = DataSpec.model_validate({"source": "hub:any"})
+    there, back = (split_rows({"train": given}, data) for given in (rows, rows[::-1]))
+    assert there.content_hash == back.content_hash
+
+
+def test_a_book_that_is_held_out_stays_in_order() -> None:
+    lines = [Row(text=f"{n:02}\n", ends_document=False) for n in range(20)]
+    raw = {"train": [Row(text=f"document {n}") for n in range(20)], "validation": lines}
+    rows = split_rows(raw, DataSpec.model_validate({"source": "hub:any"})).rows
+    assert list(rows["validation"]) == lines
+
+
+def test_training_rows_that_are_all_held_out_are_said() -> None:
+    rows = [Row(text=f"t{n}", label="ab"[n % 2]) for n in range(20)]
+    with pytest.raises(DataError, match="every training row is also in validation or test"):
+        split_rows(
+            {"train": rows, "validation": rows}, DataSpec.model_validate({"source": "hub:a"})
+        )

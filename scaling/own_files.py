@@ -23,7 +23,7 @@ FIGURES: Final = "figures"
 
 _FORMAT: Final = "scaling-report"
 _VERSION: Final = 1
-_UNFINISHED: Final = ".scaling-unfinished-"
+UNFINISHED: Final = ".scaling-unfinished-"
 _MAX_MARK_BYTES: Final = 4_000_000
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
@@ -164,7 +164,7 @@ def _files_of_ours(root: int, folder: Path, names: Iterable[str]) -> set[str]:
 def other_files(folder: int | Path) -> list[str]:
     """What is in a folder besides what a write that was cut off has left."""
     names = os.listdir(folder)  # noqa: PTH208 -- may be an open folder
-    return sorted(name for name in names if not name.startswith(_UNFINISHED))
+    return sorted(name for name in names if not name.startswith(UNFINISHED))
 
 
 def listed(names: Collection[str]) -> str:
@@ -254,7 +254,7 @@ def _write(folder: int, name: str, content: str | bytes) -> None:
 
 def _write_unfinished(folder: int, content: str | bytes) -> str:
     """Write a file under a name that is nobody's; returns the name."""
-    unfinished = f"{_UNFINISHED}{secrets.token_hex(8)}.part"
+    unfinished = f"{UNFINISHED}{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(unfinished, flags, 0o666, dir_fd=folder)
     try:

@@ -32,7 +32,8 @@ from scaling.study_checks import lora_ranks
 from scaling.tasks.content import files_of
 from scaling.tasks.sources import DataError, require_source
 from scaling.tasks.task import Task, WritingTask, prepare_task, require_trainable
-from scaling.tracking import TrackingError, require_reachable_store
+from scaling.tracking import TrackingError, require_reachable_store, resolve_tracking_uri
+from scaling.tracking.store import sqlite_path
 from scaling.training.footprint import num_gpus_here, require_model_fits
 from scaling.training.zero import require_deepspeed
 
@@ -79,9 +80,10 @@ def require_place(start: Start) -> None:
         require_source(spec.workload)
     require_usable_storage(spec)
     require_startable(spec, resume=start.resume, command=start.command)
-    require_report_folder(start.output)
+    _require_apart(start)
     if reason := why_not_writable(start.output):
         raise StartError(f"--output: cannot write {start.output}: {reason}")
+    require_report_folder(start.output)
     if start.address is not None and start.address not in ("auto", "local"):
         _require_address(start.address)
     if starts_here(start.address):
@@ -153,6 +155,20 @@ def start_notes(spec: StudySpec, task: Task) -> list[str]:
                 f"(evaluation.sharpness.num_examples: {wanted:,})."
             )
     return notes
+
+
+def _require_apart(start: Start) -> None:
+    """Check that nothing of the study lies in the report's folder, which is the report's alone."""
+    output = start.output.absolute()
+    for what, place in (
+        ("storage", Path(start.spec.storage_path)),
+        ("MLflow's database", sqlite_path(resolve_tracking_uri())),
+    ):
+        if place is not None and place.absolute().is_relative_to(output):
+            raise StartError(
+                f"--output: {start.output} would hold the study's {what}, {os.path.relpath(place)};"
+                " name a folder for the report alone"
+            )
 
 
 def _require_address(address: str) -> None:

@@ -144,10 +144,11 @@ def _run(start: "Start", task: "Task") -> int:
                 spec, task, state, start.address, output
             )
     except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
+        has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
-        is_refused = isinstance(error, StartError | TrackingError) or not state.has_trials
+        is_refused = isinstance(error, StartError | TrackingError) or not has_begun
         return _refuse(message) if is_refused else _stop(message, command)
     _print_end(study, summary, output)
     if not is_recorded:
@@ -220,8 +221,12 @@ def _train_and_report(
         tracker = StudyTracker(
             spec, recorded.environment, study_id=state.study_id, spool=state.folder
         )
-        tracker.study_ended(summary["answer"], output, "done")
-        tracker.close()
+        try:
+            tracker.study_ended(summary["answer"], output, "done")
+            tracker.close()
+        except KeyboardInterrupt:  # it is done; what is not sent waits on disk
+            tracker.close(INTERRUPTED_CLOSE_SECONDS)
+            raise
     except TrackingError as error:
         # MLflow is away. The report is made from the study's own records meanwhile.
         print(error, file=sys.stderr)
@@ -263,7 +268,7 @@ def _train(
             # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
             try:
                 is_refused = isinstance(error, StartError | ClusterError | OSError)
-                if is_refused and state.is_new and not state.has_trials:
+                if is_refused and state.is_new and not state.has_begun:
                     tracker.discard()
                 else:
                     is_asked = isinstance(error, KeyboardInterrupt)

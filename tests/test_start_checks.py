@@ -368,3 +368,20 @@ def test_generation_without_bound_is_refused(
     assert [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()] == [
         "workload.generation.max_new_tokens", "workload.generation.num_beams",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "output", "what"),
+    [
+        (["storage=out/state"], "out", "storage, out/state"),
+        (["storage=out"], "out", "storage, out"),
+        ([], ".", "storage, runs/small"),
+        (["storage=/tmp/elsewhere-small"], ".", "MLflow's database, mlflow.db"),
+    ],
+)
+def test_a_report_is_not_around_the_study(
+    folder: Path, capsys: pytest.CaptureFixture[str], changes: list[str], output: str, what: str
+) -> None:
+    plan, run = both(capsys, folder, changes, "--output", output)
+    assert plan == run
+    assert f"--output: {output} would hold the study's {what}; name a folder" in plan

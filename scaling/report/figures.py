@@ -111,7 +111,7 @@ class _Builder:
 
     def _free(self, name: str) -> str:
         """A name that a file and an address can have, and no other figure has."""
-        plain = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
+        plain = re.sub(r"[^\w.~-]+", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
         taken = {figure.name for figure in self.made}
         numbered = (f"{plain}_{number}" for number in itertools.count(2))
         return plain if plain not in taken else next(n for n in numbered if n not in taken)

@@ -19,7 +19,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from scaling.issues import first_line
 from scaling.process import reclaim_signals
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
-from scaling.runner.preflight import StartError, starts_here
+from scaling.runner.preflight import StartError, running_cluster, starts_here
 from scaling.spec import Resources
 
 _LOG = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def connect(address: str | None, log_file: Path) -> None:
                 raise StartError(_too_late(address))
     error = _connection.error
     if isinstance(error, ConnectionError | ValueError) and not _connection.is_started_here:
-        where = address or os.environ["RAY_ADDRESS"]
+        where = _where(address)
         raise StartError(f"cannot reach a Ray cluster at {where}: {first_line(error)}") from error
     if error is not None:
         raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
@@ -230,8 +230,13 @@ def _is_final(error: Exception) -> bool:
 
 def _too_late(address: str | None) -> str:
     if not starts_here(address):
-        return f"no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}; is it running?"
+        return f"no Ray cluster answers at {_where(address)}; is it running?"
     return f"Ray did not start on this machine within {START_SECONDS:.0f} s"
+
+
+def _where(address: str | None) -> str:
+    """The cluster that is joined, in words."""
+    return address or os.environ.get("RAY_ADDRESS") or f"the address in {running_cluster()}"
 
 
 def _shut_down() -> None:

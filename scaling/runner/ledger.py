@@ -56,6 +56,8 @@ class Ledger:
         if record.trial_id in self._started_at:
             return
         self._started_at[record.trial_id] = time.monotonic()
+        with open(self._file, "ab", opener=no_follow):
+            pass  # from here on there is something that can be gone on with
         self.records[record.trial_id] = record
         for observer in self._observers:
             observer.trial_started(record)

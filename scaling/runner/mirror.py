@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from scaling.issues import first_line
-from scaling.own_files import write_whole
+from scaling.own_files import UNFINISHED, write_whole
 from scaling.runner.state_folder import (
     MARK,
     MAX_STUDY_BYTES,
@@ -172,7 +172,7 @@ def require_writable(url: str) -> None:
             made.append(folder)
             folder = folder.rpartition("/")[0]
         fs.makedirs(root, exist_ok=True)
-        probe = f"{root}/.probe-{uuid.uuid4().hex}"
+        probe = f"{root}/{UNFINISHED}{uuid.uuid4().hex}"
         fs.pipe_file(probe, b"probe")
         fs.rm_file(probe)
         for folder in made:
@@ -215,7 +215,8 @@ def _names(fs: Any, root: str) -> list[str]:
         raise OSError(None, first_line(error), root) from error
     folder = root.strip("/")
     names = [path.strip("/") for path in paths]
-    return sorted(name.rsplit("/", 1)[-1] for name in names if name != folder)
+    found = (name.rsplit("/", 1)[-1] for name in names if name != folder)
+    return sorted(name for name in found if not name.startswith(UNFINISHED))
 
 
 def is_at(url: str) -> bool:

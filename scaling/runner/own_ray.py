@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ def prepare_environment(address: str | None) -> None:
     every process of Ray then listens on.
     """
     if starts_here(address):
-        os.environ["RAY_AUTH_MODE"] = "token"
+        if "ray" not in sys.modules:  # else only its own default is seen, see `connect`
+            os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 

@@ -28,13 +28,21 @@ def starts_here(address: str | None) -> bool:
     """Whether Ray starts on this machine, and does not join a cluster that runs already."""
     if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
         return False
-    # What `ray start` leaves while it runs, and where Ray looks for an address.
-    return address == "local" or not (ray_folder() / "ray_current_cluster").exists()
+    return address == "local" or not _is_ours(running_cluster())
 
 
-def ray_folder() -> Path:
-    """Where a cluster that `ray start` started on this machine has its files."""
-    return system_folder()[1] / "ray"
+def running_cluster() -> Path:
+    """What `ray start` leaves while it runs, and where Ray looks for an address."""
+    return system_folder()[1] / "ray" / "ray_current_cluster"
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is this user's, and its folder too: another could send us anywhere."""
+    try:
+        owners = {part.lstat().st_uid for part in (file, file.parent)}
+    except OSError:
+        return False
+    return owners == {os.getuid()}
 
 
 def system_folder() -> tuple[str, Path]:

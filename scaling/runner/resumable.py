@@ -18,7 +18,7 @@ def broken_journal(file: Path) -> str | None:
     for number, line in enumerate(lines, 1):
         try:
             known: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _not_the_journal(file, number, first_line(error))
         if not isinstance(known, dict) or "op_code" not in known:
             return _not_the_journal(file, number, "it has no op_code")

@@ -141,18 +141,17 @@ class StudyState:
         _write(file, _known(file) | {"decided": decided})
 
     @property
-    def has_trials(self) -> bool:
-        """Whether some trial has ended, in this run or an earlier one."""
-        trials = self.folder / "trials.jsonl"
-        return trials.exists() and trials.stat().st_size > 0
+    def has_begun(self) -> bool:
+        """Whether some trial has started, in this run or an earlier one: see `Ledger.start`."""
+        return (self.folder / "trials.jsonl").exists()
 
     def discard_if_new(self) -> None:
-        """Forget a study that was refused before its first trial ended.
+        """Forget a study that was refused before its first trial started.
 
         Raises:
             OSError: If its storage cannot be written.
         """
-        if self.is_new and not self.has_trials:
+        if self.is_new and not self.has_begun:
             (self.folder / "study.json").unlink(missing_ok=True)
             if self.url is not None:
                 remove(self.url)

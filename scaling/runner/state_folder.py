@@ -38,7 +38,8 @@ def require_state_folder(folder: Path) -> None:
     shown = os.path.relpath(folder)
     try:
         found = other_files(folder)
-        if found and not _is_marked(folder):
+        # A start that was refused and killed leaves its lock at worst.
+        if found and not _is_lock(folder, found) and not _is_marked(folder):
             raise StateError(f"storage: {foreign(shown, found)}")
         for name in found:
             mode = (folder / name).lstat().st_mode
@@ -103,6 +104,11 @@ def removal(folder: Path) -> str:
     known = [name for name in (*FILES, *FOLDERS) if os.path.lexists(folder / name)]
     shown = os.path.relpath(folder)
     return shlex.join(["rm", "-r", *(f"{shown}/{name}" for name in known)])
+
+
+def _is_lock(folder: Path, found: list[str]) -> bool:
+    status = (folder / LOCK).lstat() if found == [LOCK] else None
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def _is_marked(folder: Path) -> bool:

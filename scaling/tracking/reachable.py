@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from scaling.file_access import why_not_writable
+from scaling.shown_url import shown_url
 from scaling.tracking.store import (
     TrackingError,
     is_server,
@@ -39,9 +40,9 @@ def require_reachable_store(tracking_uri: str | None = None) -> None:
         elif "://" in uri and not uri.startswith("file:"):
             _require_connection(uri)
         elif reason := why_not_writable(Path(uri.removeprefix("file://").removeprefix("file:"))):
-            raise TrackingError(f"cannot write MLflow's folder {uri}: {reason}")
+            raise TrackingError(f"cannot write MLflow's folder {shown_url(uri)}: {reason}")
     except store_errors() as error:
-        raise TrackingError(f"cannot open MLflow at {uri}: {one_line(error)}") from error
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
 
 
 def _require_database(database: Path) -> None:
@@ -73,7 +74,7 @@ def _require_connection(uri: str) -> None:
         open_client(uri)
         return
     except ImportError as error:
-        raise TrackingError(f"cannot open MLflow at {uri}: {one_line(error)}") from error
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
     with closing(engine.connect()):
         pass
     engine.dispose()

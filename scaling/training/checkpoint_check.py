@@ -117,7 +117,7 @@ def _fault_of_norms(norms: Any) -> str | None:
 def _fault_of_json(measured: Any, incidents: Any, *, step: int) -> str | None:
     try:
         measurements, noted = json.loads(measured), json.loads(incidents)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return "measured or incidents is not JSON"
     if not isinstance(noted, list) or not all(
         isinstance(incident, dict) and isinstance(incident.get("kind"), str) for incident in noted

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from scaling.runner.ledger import cut_unfinished_line
+from scaling.runner.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
+from tests.runner.test_ledger import record
 from tests.test_space import study
 
 
@@ -153,3 +154,29 @@ def test_a_line_that_a_crash_cut_off_is_no_fault(tmp_path: Path) -> None:
     require_startable(spec, resume=True, command="run")
     cut_unfinished_line(tmp_path / "state" / "optuna.journal")
     assert (tmp_path / "state" / "optuna.journal").read_text() == ""
+
+
+def test_a_study_whose_trial_has_started_is_not_discarded(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, data_sha256="a")
+    Ledger(state.folder, []).start(record())
+    (state.folder / "checkpoints" / "a").mkdir(parents=True)
+    state.discard_if_new()
+    assert (state.folder / "study.json").exists()
+    assert (state.folder / "checkpoints" / "a").exists()
+    state.lock.close()
+    require_startable(spec, resume=True, command="run")
+
+
+def test_a_lock_alone_keeps_no_study_away(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "lock").touch()
+    StudyState.open(in_folder(tmp_path), data_sha256="a").lock.close()
+
+
+def test_a_journal_of_deep_lists_is_one_line(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    (tmp_path / "state" / "optuna.journal").write_text("[" * 100_000 + "\n")
+    with pytest.raises(StateError, match="Optuna cannot read line 1"):
+        require_startable(spec, resume=True, command="run")

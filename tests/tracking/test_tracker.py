@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scaling.own_files import write_report_files
 from scaling.records import Measurement, Recipe, TrialRecord
 from scaling.spec import StudySpec
 from scaling.tracking import StudyTracker, TrackingError, load_study
 from scaling.tracking.runs import spec_to_yaml
 from scaling.tracking.trial_run import cell_label, trial_name
+from scaling.yaml_text import parse_yaml
 from tests.tracking.servers import MlflowServer
 from tests.tracking.told import client, measurement, recipe, runs, track, trial
 
@@ -135,9 +137,8 @@ def test_spec_round_trips_through_yaml(spec: StudySpec) -> None:
 
 def test_runs_read_well_in_the_ui(state: Path, spec: StudySpec, uri: str, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    (report / "figures").mkdir(parents=True)
-    (report / "report.html").write_text("<html>")
-    (report / "figures" / "lr.svg").write_text("<svg>")
+    write_report_files(report, {"report.html": "<html>", "figures/lr.svg": "<svg>"})
+    (report / "figures" / "own.svg").write_text("the user's")
     tracker = StudyTracker(spec, ENVIRONMENT, uri, study_id="s1", spool=state)
     track(tracker, [trial("a"), trial("b", 1, status="failed", error="boom")])
     tracker.study_ended("It moves with the square root.", report, "done")
@@ -591,3 +592,14 @@ def test_round_trip_and_resume_over_http(
     assert study.spec == spec
     assert study.trial_urls["a"].startswith(f"{server.url}/#/experiments/")
     assert len(runs(server.url)) == 4
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["1e3", "1e-3", "1E5", ".5e3", "+1e2", "0x10", "1_000", "no", "null", "~", "3.", "2024-01-01",
+     "a\x85b", "a: b", "- a", "#", "é", "a\nb", "'", '"', " a ", "", "=", "1:30", ".inf"],
+)  # fmt: skip
+def test_a_text_of_a_study_file_is_read_back_as_that_text(spec: StudySpec, question: str) -> None:
+    asked = spec.model_copy(update={"question": question})
+    found = parse_yaml(spec_to_yaml(asked), source="study.yaml")
+    assert found["question"] == question

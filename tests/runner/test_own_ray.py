@@ -1,0 +1,55 @@
+"""Which Ray a study starts or joins, and the folder of its own."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from scaling.runner.own_ray import PrivateSession
+from scaling.runner.preflight import starts_here
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_cluster_of_this_user_is_joined(temporary: Path) -> None:
+    assert starts_here(None)
+    (temporary / "ray").mkdir()
+    (temporary / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379")
+    assert not starts_here(None)
+    assert starts_here("local")
+    assert not starts_here("127.0.0.1:6379")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("part", ["", "ray_current_cluster"])
+def test_a_cluster_that_another_user_names_is_not(temporary: Path, part: str) -> None:
+    (temporary / "ray").mkdir()
+    (temporary / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379")
+    os.chown(temporary / "ray" / part, 65534, 65534)
+    assert starts_here(None)
+
+
+def test_a_session_is_its_users_alone_and_goes(temporary: Path) -> None:
+    session = PrivateSession.make()
+    for path in (session.folder, *session.folder.iterdir()):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077
+    session.remove()
+    assert not list(temporary.iterdir())
+
+
+def test_what_a_killed_process_left_goes_with_the_next_session(temporary: Path) -> None:
+    killed, running = PrivateSession.make(), PrivateSession.make()
+    killed.lock.close()
+    for session in (killed, running):
+        os.utime(session.folder, (0, 0))
+    other = PrivateSession.make()
+    assert set(temporary.iterdir()) == {running.folder, other.folder}
+    for session in (running, other):
+        session.remove()

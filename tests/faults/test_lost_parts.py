@@ -117,18 +117,3 @@ def test_the_cluster_is_lost(part: str, tmp_path: Path, undisturbed: Losses) -> 
     assert "Traceback" not in study.output
     study = started(tmp_path, "--resume")
     assert_nothing_lost(study, tmp_path, undisturbed)
-
-
-def test_the_controller_of_a_trials_own_group_is_killed(
-    tmp_path: Path, undisturbed: Losses
-) -> None:
-    own_groups = {"resources": {"num_workers": 2, "executor": "per_trial"}, "confirm": None}
-    study = started(tmp_path, changes=own_groups)
-    study.wait_for("[1/6]", 400)
-    study.wait_until(lambda: bool(study.processes(WORKER)), 400)
-    time.sleep(3)
-    kill_all(study, CONTROLLER)
-    assert study.end(900) == 0, study.output
-    found = losses(tmp_path)
-    assert len(found) == 6
-    assert found == {name: undisturbed[name] for name in found}

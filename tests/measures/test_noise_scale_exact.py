@@ -55,7 +55,7 @@ def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int)
     micro = BATCH // workers.world_size // accumulation
     split = recipe(BATCH, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro)
     gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
-    order = DataOrder(1, task.num_train)
+    order = DataOrder(11, task.num_train)
     running = RunningNoise(half_life=1e9)
     proxy = RunningNoise(half_life=1e9)
     for step in range(NUM_STEPS):

@@ -33,9 +33,10 @@ LONG = "a_very_long_name_" * 9
 
 
 def compared(output: Path) -> None:
-    write_report(study(), output / "a")
-    write_report(study(Truth(gap=0.3), name="b" * 100), output / "b")
-    run("--compare", output / "a", output / "b", "--output", output)
+    a, b = output.with_name("a"), output.with_name("b")
+    write_report(study(), a)
+    write_report(study(Truth(gap=0.3), name="b" * 100), b)
+    run("--compare", a, b, "--output", output)
 
 
 def table(output: Path, name: str, header: str, lines: list[str], *options: str) -> None:
@@ -133,7 +134,7 @@ def test_a_page_draws_all_its_figures_and_asks_for_nothing(
     page.on("request", lambda request: asked.append(request.url))
     address = page_of(kind).as_uri()
     page.goto(address)
-    page.wait_for_function("'drawn' in document.documentElement.dataset", timeout=120_000)
+    page.wait_for_selector("html[data-drawn]", timeout=120_000)
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [address]
     assert page.evaluate("document.documentElement.scrollWidth") <= width

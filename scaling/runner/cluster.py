@@ -4,11 +4,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +150,16 @@ def connect(address: str | None, log_file: Path) -> None:
     global _connection
     os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _log_to_file(log_file)
-    with _error_output_in(log_file):
-        _connection = _Connection(address)
-        patience = Patience(START_SECONDS)
-        while not _connection.answers_soon():
-            if patience.is_over:
-                _connection.give_up()
-                raise StartError(_too_late(address))
+    error_output = _error_output_to(log_file)
+    _connection = _Connection(address)
+    patience = Patience(START_SECONDS)
+    while not _connection.answers_soon():
+        if patience.is_over:
+            _connection.give_up()
+            raise StartError(_too_late(address))
+    # Not where it was given up or interrupted: its thread goes on for a while.
+    os.dup2(error_output, 2)
+    os.close(error_output)
     error = _connection.error
     if isinstance(error, ConnectionError | ValueError) and not _connection.is_started_here:
         where = address or os.environ["RAY_ADDRESS"]
@@ -217,19 +218,12 @@ def _shut_down() -> None:
         gc.enable()
 
 
-@contextmanager
-def _error_output_in(log_file: Path) -> Iterator[None]:
-    """What is written to standard error goes to a file, also by Ray's code in C++."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with log_file.open("ab") as log:
-            os.dup2(log.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+def _error_output_to(log_file: Path) -> int:
+    """Send what Ray's code in C++ writes to descriptor 2 to a file; a copy of what it was."""
+    before = os.dup(2)
+    with log_file.open("ab") as log:
+        os.dup2(log.fileno(), 2)
+    return before
 
 
 def has_workers_here() -> bool:

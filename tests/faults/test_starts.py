@@ -1,5 +1,6 @@
 """Starts that the machine refuses: one line soon, status 2, and nothing left behind."""
 
+import json
 import os
 import resource
 import shlex
@@ -120,8 +121,9 @@ def test_a_ray_that_never_starts_is_given_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_workers_that_never_start_are_given_up(tmp_path: Path) -> None:
     paths = f"{INJECTION}:{environment().get('PYTHONPATH', '')}"
-    done, cpu_seconds = start(tmp_path, "", FAULT='{"kind": "no worker"}', PYTHONPATH=paths)
-    assert_refused(tmp_path, done, "on this machine within")
+    fault = json.dumps({"kind": "one worker", "folder": str(tmp_path)})
+    done, cpu_seconds = start(tmp_path, "", FAULT=fault, PYTHONPATH=paths)
+    assert_refused(tmp_path, done, "Ray started no worker on this machine")
     assert cpu_seconds < 90
 
 

@@ -168,11 +168,6 @@ def connect(address: str | None, log_file: Path) -> None:
         raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
 
 
-def is_started_here() -> bool:
-    """Whether the cluster that this process is connected to was started by it."""
-    return _connection is not None and _connection.is_started_here
-
-
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     global _connection
@@ -224,15 +219,6 @@ def _error_output_to(log_file: Path) -> int:
     with log_file.open("ab") as log:
         os.dup2(log.fileno(), 2)
     return before
-
-
-def has_workers_here() -> bool:
-    """Whether some process on this machine that this one has started is a worker of a group."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
-                return True
-    return False
 
 
 def _log_to_file(log_file: Path) -> None:

@@ -1,6 +1,5 @@
 """Starts that the machine refuses: one line soon, status 2, and nothing left behind."""
 
-import json
 import os
 import resource
 import shlex
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.studies import QUADRATIC, environment, write_study
-from tests.faults.disturbed import INJECTION, working_in
+from tests.faults.disturbed import working_in
 from tests.tracking.told import client
 
 COMMAND = shlex.join([sys.executable, "-m", "scaling.study", "quadratic.yaml"])
@@ -115,16 +114,6 @@ def test_a_ray_that_never_starts_is_given_up(tmp_path: Path) -> None:
     done, cpu_seconds = start(tmp_path, "", unshared="-n")
     assert_refused(tmp_path, done, "Ray did not start on this machine")
     assert cpu_seconds < 60
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_workers_that_never_start_are_given_up(tmp_path: Path) -> None:
-    paths = f"{INJECTION}:{environment().get('PYTHONPATH', '')}"
-    fault = json.dumps({"kind": "one worker", "folder": str(tmp_path)})
-    done, cpu_seconds = start(tmp_path, "", FAULT=fault, PYTHONPATH=paths)
-    assert_refused(tmp_path, done, "Ray started no worker on this machine")
-    assert cpu_seconds < 90
 
 
 @pytest.mark.ray

@@ -133,7 +133,8 @@ class _Output(io.FileIO):
 def lasting_output() -> Iterator[None]:
     """Standard output and error that may be closed, full or gone without an error.
 
-    Those that a test or a notebook has put in their place stay.
+    Python's error output gets a descriptor of its own, so that it is what it was while a library
+    in C has its messages elsewhere. Streams that a test or a notebook has put in their place stay.
     """
     for descriptor in (0, 1, 2):
         _fill(descriptor)
@@ -141,7 +142,7 @@ def lasting_output() -> Iterator[None]:
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lasting(sys.stdout, 1)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _lasting(sys.stderr, 2)
+        sys.stderr = _lasting(sys.stderr, os.dup(2))
     try:
         yield
     finally:
@@ -167,5 +168,5 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
         binary,
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=descriptor == 2 or stream.isatty(),
+        line_buffering=bool(stream.line_buffering) or stream.isatty(),
     )

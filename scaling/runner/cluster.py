@@ -4,11 +4,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from scaling.runner.preflight import StartError, running_cluster, starts_here
 from scaling.spec import Resources
 
 _LOG = logging.getLogger(__name__)
-_OF_A_GROUP = ("ray::TrainController", "ray::RayTrainWorker")
 # Its programs, and the scripts that it has Python run.
 _RAYS_OWN = str(Path(ray.__file__).parent) + os.sep
 
@@ -176,13 +173,16 @@ def connect(address: str | None, log_file: Path) -> None:
         protect_token()
     else:
         os.environ.update(session.variables)
-    with _error_output_in(log_file):
-        _connection = _Connection(address, session)
-        patience = Patience(START_SECONDS)
-        while not _connection.answers_soon():
-            if patience.is_over:
-                _connection.give_up()
-                raise StartError(_too_late(address))
+    error_output = _error_output_to(log_file)
+    _connection = _Connection(address, session)
+    patience = Patience(START_SECONDS)
+    while not _connection.answers_soon():
+        if patience.is_over:
+            _connection.give_up()
+            raise StartError(_too_late(address))
+    # Not where it was given up or interrupted: its thread goes on for a while.
+    os.dup2(error_output, 2)
+    os.close(error_output)
     error = _connection.error
     if isinstance(error, ConnectionError | ValueError) and not _connection.is_started_here:
         where = _where(address)
@@ -199,11 +199,6 @@ def _keep_secrets_out_of_runtime_environments() -> None:
     """
     keys = {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     ENV_VARS_TO_PROPAGATE.difference_update(keys)
-
-
-def is_started_here() -> bool:
-    """Whether the cluster that this process is connected to was started by it."""
-    return _connection is not None and _connection.is_started_here
 
 
 def disconnect() -> None:
@@ -253,28 +248,12 @@ def _shut_down() -> None:
         gc.enable()
 
 
-@contextmanager
-def _error_output_in(log_file: Path) -> Iterator[None]:
-    """What is written to standard error goes to a file, also by Ray's code in C++."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with log_file.open("ab") as log:
-            os.dup2(log.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def has_workers_here() -> bool:
-    """Whether some process on this machine that this one has started is a group's."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if " ".join(process.cmdline()).startswith(_OF_A_GROUP):
-                return True
-    return False
+def _error_output_to(log_file: Path) -> int:
+    """Send what Ray's code in C++ writes to descriptor 2 to a file; a copy of what it was."""
+    before = os.dup(2)
+    with log_file.open("ab") as log:
+        os.dup2(log.fileno(), 2)
+    return before
 
 
 def _log_to_file(log_file: Path) -> None:

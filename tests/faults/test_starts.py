@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.studies import QUADRATIC, environment, write_study
-from tests.faults.disturbed import INJECTION, working_in
+from tests.faults.disturbed import working_in
 from tests.tracking.told import client
 
 COMMAND = shlex.join([sys.executable, "-m", "scaling.study", "quadratic.yaml"])
@@ -108,15 +108,6 @@ def test_a_ray_that_never_starts_is_given_up(tmp_path: Path) -> None:
     done, cpu_seconds = start(tmp_path, "", unshared="-n")
     assert_refused(tmp_path, done, "Ray did not start on this machine")
     assert cpu_seconds < 60
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_workers_that_never_start_are_given_up(tmp_path: Path) -> None:
-    paths = f"{INJECTION}:{environment().get('PYTHONPATH', '')}"
-    done, cpu_seconds = start(tmp_path, "", FAULT='{"kind": "no worker"}', PYTHONPATH=paths)
-    assert_refused(tmp_path, done, "on this machine within")
-    assert cpu_seconds < 90
 
 
 @pytest.mark.ray

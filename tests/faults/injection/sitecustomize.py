@@ -2,8 +2,7 @@
 
 The folder is put on PYTHONPATH, and the environment variable FAULT holds JSON: `kind` (raise or
 nan), `ranks`, `global_batch_size`, `step`, and `folder`, where each rank leaves a mark so that
-the fault happens once. `no worker` lets no process of Ray's that would run a task or an actor
-get as far. Nothing of this is part of the package.
+the fault happens once. Nothing of this is part of the package.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ import importlib.machinery
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 TARGET = "scaling.training.loop"
@@ -65,8 +63,5 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-if '"no worker"' in os.environ.get("FAULT", ""):
-    if any(word.endswith("default_worker.py") for word in sys.orig_argv):
-        time.sleep(600)
-elif "FAULT" in os.environ:
+if "FAULT" in os.environ:
     sys.meta_path.insert(0, Finder())

@@ -50,8 +50,10 @@ exit_with(main())
 
 
 def run(body: str, redirection: str = "") -> tuple[int, str, str]:
+    # The tests themselves may run under nohup.
+    command = f'env --default-signal=HUP "$0" -c "$1" {redirection}'
     done = subprocess.run(
-        ["bash", "-c", f'"$0" -c "$1" {redirection}', sys.executable, COMMAND.format(body=body)],
+        ["bash", "-c", command, sys.executable, COMMAND.format(body=body)],
         capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr

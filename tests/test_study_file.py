@@ -759,6 +759,9 @@ class OnlySections:
         self._spec = spec
         self._sections = sections
 
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        return self._spec.model_dump(**options)  # for what is looked for in every text
+
     def __getattr__(self, name: str) -> Any:
         if name in StudySpec.model_fields:
             assert name in self._sections, f"{name} is read but not declared"

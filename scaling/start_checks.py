@@ -16,7 +16,7 @@ from scaling.file_access import why_not_writable
 from scaling.own_files import ForeignFolderError, require_report_folder
 from scaling.runner.preflight import (
     StartError,
-    require_cpus,
+    num_workers_on,
     require_startable_machine,
     starts_here,
 )
@@ -89,8 +89,8 @@ def require_place(start: Start) -> None:
     if starts_here(start.address):
         require_startable_machine()
         if not start.resume:  # perhaps all that is left is to write the report
-            require_cpus(spec.resources)
-            _require_gpus(spec)
+            here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_here()}
+            num_workers_on([here], spec.resources)
     require_reachable_store()
 
 
@@ -176,22 +176,6 @@ def _require_address(address: str) -> None:
         raise StartError(
             f"--address: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
             "local"
-        )
-
-
-def _require_gpus(spec: StudySpec) -> None:
-    """Check that this machine has the GPUs that one trial's workers ask for."""
-    resources = spec.resources
-    each, there = resources.gpus_per_worker, num_gpus_here()
-    if not each:
-        return
-    # A worker with a share of a GPU has it on one GPU: two workers of 0.6 do not fit on 1.2.
-    fitting = there * int(1 / each + 1e-9) if each < 1 else there // int(each)
-    needed = 1 if resources.num_workers == "auto" else resources.num_workers
-    if fitting < needed:
-        raise StartError(
-            f"resources.gpus_per_worker: {needed} workers of {each:g} GPUs are asked for, and this "
-            f"machine has {there} GPUs; lower resources.num_workers or gpus_per_worker"
         )
 
 

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "100 CPUs": (
         ["resources.num_workers=100", "scientific.global_batch_size=[100, 200]"],
-        "100 workers of 1 CPUs are asked for",
+        "one trial needs 100 workers of 1 CPUs and 0 GPUs",
     ),
     "a data set that is on no hub": (
         ["workload.data.files=null", "workload.data.source=hub:no/such-data"],
@@ -155,7 +155,7 @@ def test_what_a_run_refuses_a_plan_refuses(
 def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, run = both(capsys, folder, ["resources.gpus_per_worker=0.5"])
     assert plan == run
-    assert "resources.gpus_per_worker: 1 workers of 0.5 GPUs are asked for" in plan
+    assert "resources: one trial needs 1 workers of 1 CPUs and 0.5 GPUs" in plan
 
 
 @pytest.mark.skipif(

@@ -117,7 +117,7 @@ class Broker:
         self._changed = asyncio.Condition()
         self._closed = False
         self._refusal: str | None = None
-        self._reserved: dict[str, Any] = {}
+        self._placement_groups: dict[str, Any] = {}
 
     # --- asked by the ranks of a worker group
 
@@ -141,9 +141,9 @@ class Broker:
         self._hand_out()
         await self._notify()
 
-    async def reserved(self, slot: str, placement_group: Any) -> None:
+    async def keep_placement_group(self, slot: str, placement_group: Any) -> None:
         """What Ray keeps for a slot's workers; None where that is not known."""
-        self._reserved[slot] = placement_group
+        self._placement_groups[slot] = placement_group
 
     async def refuse(self, reason: str) -> None:
         """A rank cannot train for this study: it ends, saying why."""
@@ -390,7 +390,7 @@ class Broker:
         Returns:
             What was reserved for the group, which may be so still; None where that is not known.
         """
-        placement_group = self._reserved.pop(slot, None)
+        placement_group = self._placement_groups.pop(slot, None)
         state = self._slots.get(slot)
         if state is None:
             return placement_group

@@ -17,7 +17,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from scaling.issues import first_line
 from scaling.process import reclaim_signals
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
-from scaling.runner.preflight import StartError, running_cluster, starts_here
+from scaling.runner.preflight import StartError, num_workers_on, running_cluster, starts_here
 from scaling.spec import Resources
 
 _LOG = logging.getLogger(__name__)
@@ -273,37 +273,8 @@ def num_workers_that_fit(resources: Resources) -> int:
     Raises:
         StartError: If that is not enough for one trial.
     """
-    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-    fitting = sum(workers_on(node["Resources"], resources) for node in nodes)
-    needed = 1 if resources.num_workers == "auto" else resources.num_workers
-    if fitting < needed:
-        cpus, gpus = (sum(n["Resources"].get(k, 0) for n in nodes) for k in ("CPU", "GPU"))
-        raise StartError(
-            f"the cluster cannot run one trial: {needed} workers of "
-            f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs are asked "
-            f"for, and {len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs are there; "
-            "lower resources.num_workers, cpus_per_worker or gpus_per_worker"
-        )
-    return fitting
-
-
-def workers_on(node: dict[str, float], resources: Resources) -> int:
-    """How many workers a node with these resources has room for.
-
-    A worker with a share of a GPU has it on one GPU: two workers of 0.6 do not fit on 1.2.
-    """
-    limits = [_times(node.get("CPU", 0), resources.cpus_per_worker)]
-    gpus, num_gpus = resources.gpus_per_worker, int(node.get("GPU", 0))
-    if 0 < gpus < 1:
-        limits.append(num_gpus * _times(1, gpus))
-    elif gpus:
-        limits.append(num_gpus // int(gpus))
-    return min(limits)
-
-
-def _times(whole: float, part: float) -> int:
-    """How often a part goes into a whole, the error of floats aside: 0.1 goes into 0.3 thrice."""
-    return int(whole / part + 1e-9)
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return num_workers_on([node["Resources"] for node in nodes if node["Alive"]], resources)
 
 
 def worker_resources(resources: Resources) -> dict[str, float]:

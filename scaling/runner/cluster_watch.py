@@ -4,14 +4,15 @@ Ray itself ends the process in native code a minute after its control store has 
 minute after the driver's node has.
 """
 
-import _thread
 import os
 import shlex
+import signal
 import socket
 import sys
 import threading
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -21,6 +22,7 @@ from scaling.runner.cluster import ClusterError
 CHECK_SECONDS = 1.0
 LOST_AFTER_SECONDS = 5.0  # of refusing connections
 LEAVE_SECONDS = 15.0
+_INTERRUPT = signal.SIGUSR1
 LOST = "the Ray cluster is lost: its control store or this node does not answer"
 
 
@@ -28,7 +30,8 @@ class ClusterWatch:
     """Asks every second whether the control store and the driver's node answer.
 
     A context manager: when they do not, what runs inside it in the main thread is interrupted and
-    leaves with ClusterError.
+    leaves with ClusterError. A signal that is the user's is not used for that, so that Ctrl-C is
+    heard afterwards too. What runs in another thread cannot be interrupted.
 
     Attributes:
         is_lost: Whether the cluster is gone; no call of Ray's would return.
@@ -38,9 +41,13 @@ class ClusterWatch:
         self.is_lost = False
         self._is_over = threading.Event()
         self._addresses = _addresses()
+        self._is_in_main_thread = threading.current_thread() is threading.main_thread()
+        self._handler_before: Any = signal.SIG_DFL
         self._thread = threading.Thread(target=self._watch, name="cluster-watch", daemon=True)
 
     def __enter__(self) -> "ClusterWatch":
+        if self._is_in_main_thread:
+            self._handler_before = signal.signal(_INTERRUPT, self._interrupt)
         self._thread.start()
         return self
 
@@ -51,9 +58,18 @@ class ClusterWatch:
         trace: TracebackType | None,
     ) -> None:
         self._is_over.set()
+        self._thread.join()
+        if self._is_in_main_thread:
+            signal.signal(_INTERRUPT, self._handler_before)
         ends_by_loss = isinstance(error, KeyboardInterrupt | ray.exceptions.RayError | ClusterError)
         if self.is_lost and ends_by_loss:
             raise ClusterError(LOST) from error
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The handler: a KeyboardInterrupt, since libraries catch whatever else is raised."""
+        del number, frame
+        if not self._is_over.is_set():
+            raise KeyboardInterrupt(LOST)
 
     def _watch(self) -> None:
         last_answer = dict.fromkeys(self._addresses, time.monotonic())
@@ -63,7 +79,8 @@ class ClusterWatch:
                     last_answer[address] = time.monotonic()
                 elif time.monotonic() - last_answer[address] > LOST_AFTER_SECONDS:
                     self.is_lost = True
-                    _thread.interrupt_main()
+                    if self._is_in_main_thread:
+                        signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
                     if not self._is_over.wait(LEAVE_SECONDS):
                         _leave()
                     return

@@ -13,13 +13,13 @@ import fsspec
 
 from scaling.issues import first_line
 from scaling.own_files import UNFINISHED, write_whole
+from scaling.runner.ledger import whole_lines
 from scaling.runner.state_folder import (
     MARK,
     MAX_STUDY_BYTES,
     STUDY,
     foreign,
-    is_mark,
-    is_study,
+    is_marked,
     read_known,
 )
 
@@ -194,12 +194,7 @@ def require_ours_at(url: str) -> None:
     found = _names(fs, root)
     if not found:
         return
-    marks = ((MARK, is_mark), (STUDY, is_study))
-    if not any(
-        is_ours(_read(fs, f"{root}/{name}", MAX_STUDY_BYTES))
-        for name, is_ours in marks
-        if name in found
-    ):
+    if not is_marked(lambda name: _read(fs, f"{root}/{name}", MAX_STUDY_BYTES)):
         raise ValueError(foreign(url, found))
 
 
@@ -251,7 +246,6 @@ def _mirrored(folder: Path) -> Iterator[Path]:
 
 
 def _whole_lines(path: Path) -> bytes:
-    content = path.read_bytes()
     if path.suffix in _GROWING:
-        return content[: content.rfind(b"\n") + 1]
-    return content
+        return b"".join(line + b"\n" for line in whole_lines(path))
+    return path.read_bytes()

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scaling.spec import Resources
@@ -65,20 +66,47 @@ def require_startable_machine() -> None:
     _require_open_files()
 
 
-def require_cpus(resources: Resources) -> None:
-    """Check that this machine has the CPUs that one trial's workers ask for.
+def num_workers_on(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
+    """How many workers some machines have room for.
+
+    Args:
+        nodes: The numbers of `CPU` and `GPU` of each.
+        resources: What a study asks for.
 
     Raises:
-        StartError: If it has fewer.
+        StartError: If that is not enough for one trial.
     """
-    num_workers = 1 if resources.num_workers == "auto" else resources.num_workers
-    needed, there = num_workers * resources.cpus_per_worker, os.cpu_count() or 1
-    if needed > there + 1e-9:
+    fitting = sum(workers_on(node, resources) for node in nodes)
+    needed = 1 if resources.num_workers == "auto" else resources.num_workers
+    if fitting < needed:
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         raise StartError(
-            f"the cluster cannot run one trial: {num_workers} workers of "
-            f"{resources.cpus_per_worker:g} CPUs are asked for, and this machine has {there} CPUs; "
-            "lower resources.num_workers or cpus_per_worker"
+            f"resources: one trial needs {needed} workers of {resources.cpus_per_worker:g} CPUs "
+            f"and {resources.gpus_per_worker:g} GPUs; {len(nodes)} machine"
+            f"{'s' * (len(nodes) != 1)} with {cpus:g} CPUs and {gpus:g} GPUs "
+            f"{'is' if len(nodes) == 1 else 'are'} there; "
+            "lower num_workers, cpus_per_worker or gpus_per_worker"
         )
+    return fitting
+
+
+def workers_on(node: Mapping[str, float], resources: Resources) -> int:
+    """How many workers a node with these resources has room for.
+
+    A worker with a share of a GPU has it on one GPU: two workers of 0.6 do not fit on 1.2.
+    """
+    limits = [_times(node.get("CPU", 0), resources.cpus_per_worker)]
+    gpus, num_gpus = resources.gpus_per_worker, int(node.get("GPU", 0))
+    if 0 < gpus < 1:
+        limits.append(num_gpus * _times(1, gpus))
+    elif gpus:
+        limits.append(num_gpus // int(gpus))
+    return min(limits)
+
+
+def _times(whole: float, part: float) -> int:
+    """How often a part goes into a whole, the error of floats aside: 0.1 goes into 0.3 thrice."""
+    return int(whole / part + 1e-9)
 
 
 def _require_temporary_folder() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def foreign(place: str, found: list[str]) -> str:
     )
 
 
-def is_mark(content: bytes) -> bool:
+def _is_mark(content: bytes) -> bool:
     """Whether a file's content is that of a mark of this version."""
     try:
         found = parse_mapping(content)
@@ -112,16 +113,25 @@ def _is_lock(folder: Path, found: list[str]) -> bool:
 
 
 def _is_marked(folder: Path) -> bool:
-    for name, is_ours in ((MARK, is_mark), (STUDY, is_study)):
+    def read(name: str) -> bytes:
         try:
-            if is_ours(read_bounded(folder / name, MAX_STUDY_BYTES)):
-                return True
+            return read_bounded(folder / name, MAX_STUDY_BYTES)
         except (FileNotFoundError, ValueError):
-            continue
-    return False
+            return b""
+
+    return is_marked(read)
 
 
-def is_study(content: bytes) -> bool:
+def is_marked(read: Callable[[str], bytes]) -> bool:
+    """Whether a place is a study's state, by its mark or, before there were marks, study.json.
+
+    Args:
+        read: The content of a file there, by its name; empty where there is none.
+    """
+    return _is_mark(read(MARK)) or _is_study(read(STUDY))
+
+
+def _is_study(content: bytes) -> bool:
     """Whether a file's content is that of a study.json."""
     try:
         read_known(content)

@@ -27,11 +27,7 @@ from ray.util.placement_group import (
 )
 
 from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
-from scaling.runner.cluster import (
-    ClusterError,
-    Patience,
-    worker_resources,
-)
+from scaling.runner.cluster import ClusterError, Patience, worker_resources
 from scaling.runner.own_ray import restore_umask
 from scaling.runner.preflight import StartError
 from scaling.runner.process_group import torch_config
@@ -194,9 +190,9 @@ class WorkerPool:
                 return
             with contextlib.suppress(ray.exceptions.RayError):
                 # Ray Train frees this with an actor of its own, which may be dead or slow.
-                reserved: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
-                if reserved is not None:
-                    remove_placement_group(reserved)
+                kept: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
+                if kept is not None:
+                    remove_placement_group(kept)
             time.sleep(RESTART_SECONDS)
         if self._is_closing:
             return
@@ -250,7 +246,7 @@ def serve_jobs(config: dict[str, Any]) -> None:
     """What each rank of a worker group runs, for as long as the study lasts."""
     enter_folder(config["working_folder"])
     broker = ray.get_actor(config["broker"])
-    ray.get(broker.reserved.remote(config["slot"], get_current_placement_group()))
+    ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
     spec = StudySpec.model_validate_json(config["spec"])
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())

@@ -204,7 +204,7 @@ def test_a_cluster_too_small_is_refused(tmp_path: Path) -> None:
     write_study(tmp_path, QUADRATIC)
     refused = run(tmp_path, "quadratic.yaml", "--set", "resources.cpus_per_worker=1000.0")
     assert refused.status == 2
-    assert "cannot run one trial" in refused.stderr
+    assert "resources: one trial needs" in refused.stderr
     assert "cpus_per_worker" in refused.stderr
     assert "Traceback" not in refused.stderr
     # A refused start leaves no study behind that would block the corrected one.

@@ -339,7 +339,7 @@ def test_a_lost_group_s_job_is_the_first_that_another_group_gets() -> None:
         waiting = asyncio.create_task(broker.submit(job("waiting", 1)))
         await asyncio.sleep(0.05)
         idle = asyncio.create_task(broker.next_job("one", "a", 0, 1))
-        await broker.reserved("one", "what Ray keeps for it")
+        await broker.keep_placement_group("one", "what Ray keeps for it")
         assert await broker.group_lost("one") == "what Ray keeps for it"
         assert await broker.group_lost("one") is None
         # What may be left of the lost group ends, and is not listened to.

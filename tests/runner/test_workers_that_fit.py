@@ -2,7 +2,7 @@
 
 import pytest
 
-from scaling.runner.cluster import workers_on
+from scaling.runner.preflight import workers_on
 from scaling.spec import Resources
 
 

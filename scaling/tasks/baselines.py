@@ -1,6 +1,6 @@
 """What guessing by the training data's frequencies gives, whatever the input: the least to beat."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,30 +32,48 @@ def describe_baseline(task: Task) -> dict[str, Any]:
     return described | {"baseline_accuracy": losses["validation"].accuracy}
 
 
-def chunks(count: int) -> Iterator[IntArray]:
-    """The numbers 0…count−1, some at a time, so that padding them takes little memory."""
-    for start in range(0, count, COUNTED_AT_ONCE):
-        yield np.arange(start, min(start + COUNTED_AT_ONCE, count))
-
-
 def frequency_losses(
-    train: Iterable[IntArray], evaluated: Mapping[Split, Iterable[IntArray]], *, num_values: int
+    counts: Mapping[Split, int],
+    labels_of: Callable[[Split, IntArray], IntArray],
+    *,
+    num_values: int,
 ) -> dict[Split, ExampleLosses]:
     """Losses of predicting every label by how often it is one in the training data.
 
     Args:
-        train: Labels of the training examples in parts, [B, …], IGNORED where there is none.
-        evaluated: Labels of each split's fixed subset, likewise.
+        counts: Examples of each split that are looked at, the first ones: all of `train`, and
+            the fixed subsets of the others.
+        labels_of: Labels of a split's examples of these numbers, [B, …]; IGNORED where there is
+            none.
         num_values: How many values a label can have.
+
+    Returns:
+        By split, those but `train`.
     """
-    counts = np.zeros(num_values, dtype=np.int64)
-    for labels in train:
-        counts += np.bincount(labels[labels != IGNORED], minlength=num_values)
-    log_shares, likeliest = np.log(smoothed_shares(counts)), int(counts.argmax())
+    found = np.zeros(num_values, dtype=np.int64)
+    for numbers in _some_at_a_time(counts["train"]):
+        labels = labels_of("train", numbers)
+        found += np.bincount(labels[labels != IGNORED], minlength=num_values)
+    log_shares, likeliest = np.log(smoothed_shares(found)), int(found.argmax())
     return {
-        split: _losses_of_guess(list(parts), log_shares, likeliest)
-        for split, parts in evaluated.items()
+        split: _losses_of_guess(
+            [labels_of(split, numbers) for numbers in _some_at_a_time(count)], log_shares, likeliest
+        )
+        for split, count in counts.items()
+        if split != "train"
     }
+
+
+def _some_at_a_time(count: int) -> Iterator[IntArray]:
+    """The numbers 0…count−1, in parts whose padding takes little memory."""
+    for start in range(0, count, COUNTED_AT_ONCE):
+        yield np.arange(start, min(start + COUNTED_AT_ONCE, count))
+
+
+def baseline_counts(task: Task) -> dict[Split, int]:
+    """The examples that a baseline is counted on and measured on, by split."""
+    measured = {split: task.num_evaluated(split) for split in HELD_OUT}
+    return {"train": task.num_train or 0} | measured
 
 
 def _losses_of_guess(

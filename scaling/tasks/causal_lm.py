@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import CausalLm, Evaluation
-from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
+from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -163,15 +163,11 @@ class CausalLmTask:
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
         """Losses of guessing every target token by its frequency in the training split."""
         return frequency_losses(
-            self._labels_of("train", self.num_train),
-            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
-            num_values=self.tokenizer.vocab_size,
+            baseline_counts(self), self._labels_of, num_values=self.tokenizer.vocab_size
         )
 
-    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
-        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
-        for numbers in chunks(count):
-            yield self.sequences[split].batch(numbers, self.tokenizer.pad_id)["labels"].numpy()
+    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
+        return self.sequences[split].batch(numbers, self.tokenizer.pad_id)["labels"].numpy()
 
     def num_evaluated(self, split: Split) -> int:
         """Sequences in a split's fixed subset."""

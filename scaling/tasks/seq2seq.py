@@ -1,6 +1,6 @@
 """Sequence to sequence: an encoder reads the source, a decoder writes the target."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, FromScratch, Seq2Seq
-from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
+from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model import build_model
@@ -148,15 +148,11 @@ class Seq2SeqTask:
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
         """Losses of guessing every target token by its frequency in the training split."""
         return frequency_losses(
-            self._labels_of("train", self.num_train),
-            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
-            num_values=self.tokenizer.vocab_size,
+            baseline_counts(self), self._labels_of, num_values=self.tokenizer.vocab_size
         )
 
-    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
-        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
-        for numbers in chunks(count):
-            yield self._batch(split, numbers)["labels"].numpy()
+    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
+        return self._batch(split, numbers)["labels"].numpy()
 
     def num_evaluated(self, split: Split) -> int:
         """Pairs in a split's fixed subset."""

@@ -1,6 +1,6 @@
 """Text classification: one class for a text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TextClassification
-from scaling.tasks.baselines import HELD_OUT, chunks, frequency_losses
+from scaling.tasks.baselines import baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -129,15 +129,11 @@ class TextClassificationTask:
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
         """Losses of guessing every class by its frequency in the training split."""
         return frequency_losses(
-            self._labels_of("train", self.num_train),
-            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
-            num_values=len(self.classes),
+            baseline_counts(self), self._labels_of, num_values=len(self.classes)
         )
 
-    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
-        """Labels of a split's first examples in parts."""
-        for numbers in chunks(count):
-            yield self.texts[split].labels[numbers]
+    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
+        return self.texts[split].labels[numbers]
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.spec import Evaluation, TokenClassification
-from scaling.tasks.baselines import HELD_OUT, IGNORED, chunks, frequency_losses
+from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model
 from scaling.tasks.ragged import IntArray, Ragged, by_length
@@ -145,16 +145,10 @@ class TokenClassificationTask:
 
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
         """Losses of guessing every tag by its frequency in the training split."""
-        return frequency_losses(
-            self._labels_of("train", self.num_train),
-            {split: self._labels_of(split, self.num_evaluated(split)) for split in HELD_OUT},
-            num_values=len(self.tags),
-        )
+        return frequency_losses(baseline_counts(self), self._labels_of, num_values=len(self.tags))
 
-    def _labels_of(self, split: Split, count: int) -> Iterator[IntArray]:
-        """Labels of a split's first examples in parts, IGNORED where nothing is predicted."""
-        for numbers in chunks(count):
-            yield self.texts[split].labels.padded(numbers, IGNORED)[0]
+    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
+        return self.texts[split].labels.padded(numbers, IGNORED)[0]
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""

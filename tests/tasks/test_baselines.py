@@ -38,8 +38,14 @@ def test_values_that_do_not_occur_share_one_count() -> None:
 
 
 def test_losses_by_hand() -> None:
-    train = [np.array([[0, 0, -100], [1, 0, 0]]), np.array([[0]])]  # 0 five times, 1 once
-    losses = frequency_losses(train, {"validation": [np.array([[0, 1], [1, -100]])]}, num_values=2)
+    labels = {
+        "train": np.array([[0, 0, -100], [1, 0, 0], [0, -100, -100]]),  # 0 five times, 1 once
+        "validation": np.array([[0, 1], [1, -100]]),
+    }
+    losses = frequency_losses(
+        {split: len(of_split) for split, of_split in labels.items()},
+        lambda split, numbers: labels[split][numbers], num_values=2,
+    )  # fmt: skip
     likely, rare = -math.log(6 / 8), -math.log(2 / 8)
     np.testing.assert_allclose(losses["validation"].loss_sums, [likely + rare, rare])
     np.testing.assert_allclose(losses["validation"].num_targets, [2, 1])

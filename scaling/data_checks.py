@@ -195,7 +195,7 @@ def _files(workload: TextWorkload) -> Iterator[Issue]:
         path = f"workload.data.files.{split}"
         names = named_files(given)
         if isinstance(given, Glob) and not names:
-            yield Issue(f"{path}.glob", "no file is named like that", given.glob)
+            yield Issue(f"{path}.glob", "no file matches", given.glob)
         known: dict[Path, str] = {}
         for name in names:
             yield from _file(workload, path, name)

@@ -51,6 +51,6 @@ def _parsed(text: str | bytes, max_bytes: int) -> Any:
         raise ValueError(f"is not UTF-8 text (byte {error.start})") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"is no JSON: {place}: {error.msg}") from None
+        raise ValueError(f"is not JSON: {place}: {error.msg}") from None
     except ValueError:  # a number of thousands of digits
         raise ValueError("holds a number that is too long") from None

@@ -219,7 +219,7 @@ ModelSpec = Annotated[
 
 
 class Glob(Section):
-    """Every file that is named like a pattern, in sorted order."""
+    """Every file that matches a pattern, in sorted order."""
 
     glob: LocalPath
     """A path with *, ? and [...], and ** for folders within folders, as in "part-*.csv"."""

@@ -517,7 +517,7 @@ TOGETHER: list[Case] = [
     (LM, {"workload.data": {"files": {"train": "table.xlsx"}}}, TRAIN, "allowed: *.csv, *.tsv, *.json, *.jsonl, *.parquet, *.txt, and all but parquet with .gz"),
     (JOINT, {"workload.data": {"files": {"train": "text.txt"}}}, TRAIN, "has no labels"),
     (LM, {"workload.data": {"files": {"train": ["table.csv", "no/such.csv"]}}}, TRAIN, "there is no such file"),
-    (LM, {"workload.data": {"files": {"train": {"glob": "no-such-*.csv"}}}}, f"{TRAIN}.glob", "is named like that (got \"no-such-*.csv\")"),
+    (LM, {"workload.data": {"files": {"train": {"glob": "no-such-*.csv"}}}}, f"{TRAIN}.glob", "no file matches (got \"no-such-*.csv\")"),
     (LM, {"workload.data": {"files": {"train": "a.parquet.gz"}}}, TRAIN, "is of an unknown kind"),
     (LM, {"workload.data.encoding": "utf-8"}, "workload.data.encoding", "belongs to files"),
     (LM, {"workload.data.label_names": ["a", "b"]}, "workload.data.label_names", "is for task text_classification, not causal_lm"),

@@ -55,7 +55,7 @@ def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> str:
             f"No trial beats {guess} by more than the evaluation's error: the lowest loss is "
             f"{number(lowest)}, so no batch is recommended."
         )
-    return f"No trial beats {guess}: nothing here is learnt, so no batch is recommended."
+    return f"No trial beats {guess}: the models learned nothing, so no batch is recommended."
 
 
 def not_learnt_everywhere(sweep: Sweep, cells: Sequence[CellResult]) -> str:
@@ -79,7 +79,7 @@ def baseline_words(sweep: Sweep) -> str:
         "" if baseline.accuracy is None else f" and is right {baseline.accuracy:.1%} of the time"
     )
     return (
-        f"The least to beat: always guessing the {baseline.guess} of the training split has a "
+        f"Baseline: always guessing the {baseline.guess} of the training split has a "
         f"validation loss of {number(baseline.validation_loss)} nats{right}."
     )
 

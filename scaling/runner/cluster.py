@@ -150,7 +150,9 @@ class _Connection:
             )
         if os.environ.get("RAY_AUTH_MODE") != "token":
             # Older than 2.59, and imported before `prepare_environment` was called.
-            raise PermissionError("Ray asks nobody for a token; set RAY_AUTH_MODE=token")
+            raise PermissionError(
+                "Ray starts without token authentication; set RAY_AUTH_MODE=token"
+            )
 
 
 _connection: _Connection | None = None

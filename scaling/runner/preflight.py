@@ -82,9 +82,8 @@ def num_workers_on(nodes: Sequence[Mapping[str, float]], resources: Resources) -
         cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         raise StartError(
             f"resources: one trial needs {needed} workers of {resources.cpus_per_worker:g} CPUs "
-            f"and {resources.gpus_per_worker:g} GPUs; {len(nodes)} machine"
-            f"{'s' * (len(nodes) != 1)} with {cpus:g} CPUs and {gpus:g} GPUs "
-            f"{'is' if len(nodes) == 1 else 'are'} there; "
+            f"and {resources.gpus_per_worker:g} GPUs; available: {cpus:g} CPUs and {gpus:g} GPUs "
+            f"on {len(nodes)} machine{'s' * (len(nodes) != 1)}; "
             "lower num_workers, cpus_per_worker or gpus_per_worker"
         )
     return fitting
@@ -114,7 +113,7 @@ def _require_temporary_folder() -> None:
     remedy = "set TMPDIR to a short path of a folder on this machine that you may write"
     what = f"temporary folder {where}"
     if not folder.is_absolute():
-        raise StartError(f"{what}: is no absolute path; {remedy}")
+        raise StartError(f"{what}: is not an absolute path; {remedy}")
     _require_folder(folder, what, remedy)
     # As Ray names the longest of its sockets.
     name = f"session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"

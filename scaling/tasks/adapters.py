@@ -83,6 +83,6 @@ def require_ranks(model: nn.Module, ranks: Mapping[str, int]) -> None:
         if rank >= sizes[name]:
             raise DataError(
                 path,
-                f"a rank of {rank} is no less than that of {name} itself, {sizes[name]}; "
+                f"rank {rank} does not fit {name}, whose smaller side is {sizes[name]}; "
                 f"allowed: at most {sizes[name] - 1}",
             )

@@ -314,7 +314,7 @@ class _RowReader:
                 except UnicodeEncodeError as error:
                     code = f"\\u{ord(value[error.start]):04x}"
                     raise _UnfitRowError(
-                        field, f"has half of a surrogate pair ({code}) {where}, which is no text"
+                        field, f"has half of a surrogate pair ({code}) {where}, which is not text"
                     ) from None
                 return value
             case bool():

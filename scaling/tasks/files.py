@@ -70,7 +70,7 @@ def file_tables(
     given = getattr(files, split)
     names = named_files(given)
     if not names:
-        raise DataError(path, f"no file is named like {given.glob!r}")
+        raise DataError(path, f"no file matches {given.glob!r}")
     tables: list[Table] = []
     notes: list[str] = []
     num_bytes = 0
@@ -179,7 +179,9 @@ def _text_table(
             delimiter, header = _delimiter(name, content, suffix, columns)
             for column in columns:
                 if header.count(column) > 1:
-                    raise DataError(path, f"{name} has {header.count(column)} columns {column!r}")
+                    raise DataError(
+                        path, f"{name} has {header.count(column)} columns named {column!r}"
+                    )
             records = _delimited(name, content, delimiter)
             return Table(title, _said(records, path, name), header)
         case ".txt":

@@ -12,9 +12,9 @@ from scaling.records import StudyRecord, TrialRecord
 from scaling.report.content import sources
 from tests.analysis.synthetic import spec, study
 
-NOT_LEARNT = (
-    "No trial beats always guessing the class frequencies (0.300 nats): nothing here is learnt, "
-    "so no batch is recommended."
+NOT_LEARNED = (
+    "No trial beats always guessing the class frequencies (0.300 nats): the models learned "
+    "nothing, so no batch is recommended."
 )
 
 
@@ -46,9 +46,9 @@ def shifted(trial: TrialRecord, nats: float) -> TrialRecord:
 
 def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
     summary = summary_of(with_baseline(study(), 0.3))
-    assert summary["answer"].startswith(NOT_LEARNT)
+    assert summary["answer"].startswith(NOT_LEARNED)
     recommended = summary["recommendation"]
-    assert recommended["reason"] == NOT_LEARNT
+    assert recommended["reason"] == NOT_LEARNED
     for name in ("global_batch_size", "peak_lr", "warmup_steps", "expected_loss", "recipe"):
         assert recommended[name] is None
     assert [cell["beats_baseline"] for cell in summary["cells"]] == [False] * 4
@@ -61,7 +61,7 @@ def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
 @pytest.mark.parametrize("limits", [{"num_workers": 1}, {"deadline_seconds": 1e6}])
 def test_limits_change_nothing_of_it(limits: dict[str, Any]) -> None:
     record = with_baseline(study(recommendation=limits), 0.3)
-    assert summary_of(record)["recommendation"]["reason"] == NOT_LEARNT
+    assert summary_of(record)["recommendation"]["reason"] == NOT_LEARNED
 
 
 def test_what_beats_it_is_recommended_as_without_one() -> None:
@@ -123,7 +123,7 @@ def test_accuracy_above_the_likeliest_guess_is_not_called_nothing() -> None:
     )
     reason = summary_of(replace(record, trials=trials))["recommendation"]["reason"]
     assert "in loss, so no batch is recommended; the best accuracy is 0.800" in reason
-    assert "nothing here is learnt" not in reason
+    assert "the models learned nothing" not in reason
 
 
 def test_a_single_lucky_trial_is_not_denied() -> None:

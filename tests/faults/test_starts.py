@@ -22,7 +22,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no TMPDIR": ("export TMPDIR=$PWD/none", "none: does not exist; set TMPDIR"),
     "TMPDIR is a file": ("touch file; export TMPDIR=$PWD/file", "is not a folder; set TMPDIR"),
     "TMPDIR cannot be written": ("export TMPDIR=/proc/self", "/proc/self: cannot be written"),
-    "TMPDIR is relative": ("mkdir tmp; export TMPDIR=tmp", "TMPDIR=tmp: is no absolute path"),
+    "TMPDIR is relative": ("mkdir tmp; export TMPDIR=tmp", "TMPDIR=tmp: is not an absolute path"),
     "RAY_TMPDIR is a file": ("touch file; export RAY_TMPDIR=$PWD/file", "RAY_TMPDIR="),
     "TMPDIR is long": (f"mkdir -p {LONG}; export TMPDIR=$PWD/{LONG}", "too long for Ray's sockets"),
     "few open files": ("ulimit -n 200", "only 200 files may be open at once"),

@@ -122,7 +122,7 @@ def test_a_record_of_a_wrong_shape_is_refused(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "study.json": ("{", "is no JSON"),
+    "study.json": ("{", "is not JSON"),
     "study.json of nothing": ("{}", "study_id is missing"),
     "trials.jsonl": ('{"trial_id": "a"}\n', "line 1 of .* is not a trial's record"),
     "trials.jsonl of text": ("\x00nonsense\n", "line 1 of .* is not a trial's record"),

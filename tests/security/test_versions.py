@@ -64,7 +64,9 @@ def test_a_ray_that_asks_for_no_token_is_refused(tmp_path: Path) -> None:
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
-    assert "Ray asks nobody for a token; set RAY_AUTH_MODE=token" in done.stdout, done.stderr
+    assert "Ray starts without token authentication; set RAY_AUTH_MODE=token" in done.stdout, (
+        done.stderr
+    )
 
 
 def test_the_token_of_clusters_is_made_private(

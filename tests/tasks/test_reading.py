@@ -387,5 +387,5 @@ def test_quotation_marks_of_a_table_with_tabs_swallow_no_rows(tmp_path: Path) ->
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 2 columns 'label'"):
+    with pytest.raises(DataError, match="has 2 columns named 'label'"):
         read(tmp_path / "rows.csv", "text,label,label\na,b,c\n")

@@ -137,14 +137,16 @@ def _is_measurement(values: Any) -> bool:
         return False
     required = {field.name for field in fields(Measurement) if _has_no_default(field)}
     known = {field.name for field in fields(Measurement)}
-    numbers = [value for name, value in values.items() if name != "metrics" and value is not None]
     metrics = values.get("metrics", {})
+    if not required <= values.keys() <= known or not isinstance(metrics, dict):
+        return False
+    counts = [values[name] for name in required if (name, values[name]) != ("tokens", None)]
+    # What counts steps and time is finite; what was measured may have overflowed.
+    measured = [value for name, value in values.items() if name not in ("metrics", *required)]
     return (
-        required <= values.keys() <= known
-        and all(_is_number(values[name]) for name in required - {"tokens"})  # it may have none
-        and isinstance(values["step"], int)
-        and isinstance(metrics, dict)
-        and all(map(_is_number, [*numbers, *metrics.values()]))
+        isinstance(values["step"], int)
+        and all(map(_is_number, counts))
+        and all(value is None or _is_float(value) for value in (*measured, *metrics.values()))
     )
 
 
@@ -171,7 +173,11 @@ def _fault_of_counts(saved: State, *, step: int) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_float(value) and math.isfinite(value)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _inside(name: str, key: Any) -> str:

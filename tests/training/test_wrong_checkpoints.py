@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -253,6 +254,14 @@ def test_a_right_one_is_gone_on_from(
     assert_same(measurements, expected)
     assert incidents[-1] == {"kind": "resumed", "step": 6}
     assert "checkpoint_passed_over" not in {incident["kind"] for incident in incidents}
+
+
+def test_a_right_one_may_have_measured_an_overflow(
+    interrupted: Path, task: Task, tmp_path: Path
+) -> None:
+    copied(interrupted, tmp_path, with_measured(lambda m: m[-1].update(grad_norm=math.inf)), 6)
+    _, incidents = resumed(task, HOW, str(tmp_path))
+    assert incidents[-1] == {"kind": "resumed", "step": 6}
 
 
 def test_what_was_passed_over_does_not_push_out_what_comes_after(

@@ -198,9 +198,9 @@ def _files(workload: TextWorkload) -> Iterator[Issue]:
             yield Issue(f"{path}.glob", "no file matches", given.glob)
         known: dict[Path, str] = {}
         for name in names:
-            yield from _file(workload, path, name)
-            first = known.setdefault(Path(name).resolve(), name)
-            if first != name:
+            issues = list(_file(workload, path, name))
+            yield from issues
+            if not issues and (first := known.setdefault(Path(name).resolve(), name)) != name:
                 yield Issue(path, f"is the same file as {first}", name)
 
 

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.records import Measurement, Phase, Recipe, StudyRecord, TrialRecord
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.records.study import StudyRecord
+from scaling.records.trial import Phase, TrialRecord
 from scaling.report import write_report
-from scaling.space import Facts, hyperparameters, resolve
-from scaling.spec import StudySpec
+from scaling.space.cells import hyperparameters
+from scaling.space.recipe import Facts, resolve
+from scaling.spec.study import StudySpec
 
 EVALUATIONS = 20
 

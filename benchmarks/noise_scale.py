@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scaling.records import Measurement, Recipe
-from scaling.space import Facts, cells, hyperparameters, resolve
-from scaling.spec import Evaluation, StudySpec
-from scaling.study_file import read_study
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.space.cells import cells, hyperparameters
+from scaling.space.recipe import Facts, resolve
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.read import read_study
+from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import train

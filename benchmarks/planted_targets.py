@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.records import Measurement, crossing
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import crossing
 from scaling.report.from_csv import read_table
-from scaling.spec import Target
+from scaling.spec.evaluation import Target
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator

@@ -33,9 +33,13 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
-from scaling.records import Measurement, Recipe
-from scaling.space import Facts, cells, hyperparameters, resolve
-from scaling.spec import CausalLm, Evaluation, StudySpec, TokenClassification
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.space.cells import cells, hyperparameters
+from scaling.space.recipe import Facts, resolve
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import CausalLm, TokenClassification
 from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.ragged import Ragged
 from scaling.tasks.task import Batch, prepare_task

@@ -123,7 +123,7 @@ def _pool(num_trials: int) -> list[float]:
 
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.worker_pool import WorkerPool
-    from scaling.spec import StudySpec
+    from scaling.spec.study import StudySpec
     from scaling.tasks.task import prepare_task
 
     spec = StudySpec.model_validate(STUDY)
@@ -156,8 +156,9 @@ def _relay(config: dict[str, Any]) -> None:
 
 def _job(number: int) -> Any:
     from scaling.runner.broker import Job
-    from scaling.space import Facts, cells, hyperparameters, resolve
-    from scaling.spec import StudySpec
+    from scaling.space.cells import cells, hyperparameters
+    from scaling.space.recipe import Facts, resolve
+    from scaling.spec.study import StudySpec
 
     spec = StudySpec.model_validate(STUDY)
     values = hyperparameters(spec, cells(spec)[0], {"peak_lr": 0.05})

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from scaling.process import exit_with, interruptible, lasting_output
 
 if TYPE_CHECKING:
-    from scaling.records import StudyRecord
+    from scaling.command.start_checks import Start
+    from scaling.records.study import StudyRecord
     from scaling.runner.state import StudyState
-    from scaling.space import Facts
-    from scaling.spec import StudySpec
-    from scaling.start_checks import Start
+    from scaling.sinks import StudyTracker
+    from scaling.space.recipe import Facts
+    from scaling.spec.study import StudySpec
     from scaling.tasks.task import Task
-    from scaling.tracking import StudyTracker
 
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
 # How long the store is waited for; what it has not taken by then waits on disk.
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from scaling.issues import StudyFileError
-    from scaling.shown_url import credential_problem
-    from scaling.study_file import read_study
+    from scaling.files.shown_url import credential_problem
+    from scaling.spec.issues import StudyFileError
+    from scaling.spec.read import read_study
 
     # Libraries that would draw their own progress bars over ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -68,7 +68,7 @@ def _main(options: argparse.Namespace) -> int:
     from scaling.tasks.hub import use_cache_where_unreachable
 
     use_cache_where_unreachable(spec.workload)
-    from scaling.start_checks import REFUSALS, Start, require_place, require_task
+    from scaling.command.start_checks import REFUSALS, Start, require_place, require_task
 
     output = _path(options.output) if options.output else Path("reports") / spec.name
     start = Start(spec, _command(options), output, options.resume, options.address)
@@ -80,7 +80,7 @@ def _main(options: argparse.Namespace) -> int:
     except REFUSALS as error:
         return _refuse(str(error))
     if options.plan:
-        from scaling.plan import print_plan
+        from scaling.command.plan import print_plan
 
         print_plan(spec, start=start, task=task)
         return DONE
@@ -112,20 +112,20 @@ def _path(text: str) -> Path:
 
 
 def _refuse(message: str) -> int:
-    from scaling.shown_url import without_credentials
+    from scaling.files.shown_url import without_credentials
 
     print(without_credentials(message), file=sys.stderr)
     return REFUSED
 
 
 def _run(start: "Start", task: "Task") -> int:
-    from scaling.own_files import ForeignFolderError
+    from scaling.command.start_checks import start_notes
+    from scaling.files.own import ForeignFolderError
     from scaling.runner.own_ray import prepare_environment
     from scaling.runner.preflight import StartError
     from scaling.runner.state import StateError, StudyState
-    from scaling.start_checks import start_notes
+    from scaling.sinks import TrackingError
     from scaling.tasks.content import files_of
-    from scaling.tracking import TrackingError
 
     spec, command, output = start.spec, start.command, start.output
     for note in start_notes(spec, task):
@@ -159,7 +159,7 @@ def _run(start: "Start", task: "Task") -> int:
 
 def _stop(message: str, command: str) -> int:
     """The study ends before its time: why, and how it goes on."""
-    from scaling.shown_url import without_credentials
+    from scaling.files.shown_url import without_credentials
 
     message = without_credentials(message)
     print(f"{message}\nwhat has ended is kept. To go on: {command} --resume", file=sys.stderr)
@@ -199,15 +199,9 @@ def _train_and_report(
     Returns:
         The study, its summary, and whether MLflow has all of it.
     """
-    from scaling.environment import describe_environment
+    from scaling.command.environment import describe_environment
     from scaling.report.document import write_report
-    from scaling.tracking import (
-        StudyTracker,
-        TrackingError,
-        UnsentError,
-        load_study,
-        missing_from,
-    )
+    from scaling.sinks import StudyTracker, TrackingError, UnsentError, load_study, missing_from
 
     environment = describe_environment() | _describe_data(task) | {"started": _now()}
     tracker, study = _train(spec, task, state, address, environment)
@@ -246,11 +240,11 @@ def _train(
 
     from rich.console import Console
 
-    from scaling.progress import ProgressView
+    from scaling.command.progress import ProgressView
     from scaling.runner.cluster import ClusterError, connect, disconnect
     from scaling.runner.phases import StudyRun
     from scaling.runner.preflight import StartError
-    from scaling.tracking import StudyTracker, TrackingError, require_store
+    from scaling.sinks import StudyTracker, TrackingError, require_store
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
@@ -287,7 +281,7 @@ def _now() -> str:
 
 
 def _facts(spec: "StudySpec", task: "Task") -> "Facts":
-    from scaling.space import Facts
+    from scaling.space.recipe import Facts
     from scaling.training.footprint import study_micro_batch_size
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
@@ -310,8 +304,8 @@ def _describe_data(task: "Task") -> dict[str, Any]:
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:
-    from scaling.shown_url import mlflow_uri_words
-    from scaling.tracking import resolve_tracking_uri
+    from scaling.files.shown_url import mlflow_uri_words
+    from scaling.sinks import resolve_tracking_uri
 
     print()
     print(summary["answer"])

@@ -3,10 +3,10 @@
 from dataclasses import fields
 from typing import Any
 
-from scaling.records import Recipe
-from scaling.spec import (
+from scaling.records.recipe import Recipe
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import (
     CausalLm,
-    Evaluation,
     NoisyQuadratic,
     QuestionAnswering,
     Seq2Seq,

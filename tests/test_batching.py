@@ -2,12 +2,7 @@
 
 import pytest
 
-from scaling.batching import (
-    BatchRamp,
-    BatchSplit,
-    nearest_feasible,
-    split_batch,
-)
+from scaling.arithmetic.batching import BatchRamp, BatchSplit, nearest_feasible, split_batch
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 
-from scaling.branching import (
+from scaling.arithmetic.schedules import lr_at_step
+from scaling.space.branches import (
     BranchError,
     branched,
     lr_of_step,
     planned_branches,
     require_branches_fit,
 )
-from scaling.issues import StudyFileError
-from scaling.schedules import lr_at_step
-from scaling.space import Facts, num_trials
-from scaling.study_file import study_from_mapping
+from scaling.space.recipe import Facts
+from scaling.space.trials import num_trials
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import study_from_mapping
 from tests.test_space import DATA, best_records, study
 
 BRANCH = {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scaling.space import Facts, planned_search
-from scaling.study_file import read_study, study_from_mapping
+from scaling.space.recipe import Facts
+from scaling.space.trials import planned_search
+from scaling.spec.read import read_study, study_from_mapping
 from tests.test_study_file import LM
 
 # What the documentation shows beyond what the other tests of study files read.
@@ -28,4 +29,4 @@ def test_the_example_plans_its_trials() -> None:
 def test_every_shipped_study_is_valid_and_names_its_schema(path: Path) -> None:
     assert read_study(path).name == path.stem
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=../scaling/spec.schema.json"
+    assert first == "# yaml-language-server: $schema=../scaling/spec/study.schema.json"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scaling.early_stopping import goes_on, rungs_passed
-from scaling.records import Measurement
-from scaling.spec import Asha, MedianStopping
+from scaling.records.measurement import Measurement
+from scaling.search.early_stopping import goes_on
+from scaling.spec.phases import Asha, MedianStopping
 
 ASHA = Asha(rule="asha", first_rung_examples=100, reduction_factor=3.0)
 MEDIAN = MedianStopping(rule="median", first_rung_examples=100, min_trials=2)
@@ -23,14 +23,14 @@ def curve(*losses: float | None, every: int = 100) -> list[Measurement]:
     [(0, 0, 0), (99, 0, 0), (100, 1, 1), (299, 1, 2), (300, 2, 3), (899, 2, 8), (900, 3, 9)],
 )
 def test_rungs(examples: int, asha: int, median: int) -> None:
-    assert rungs_passed(ASHA, examples=examples, tokens=10**9) == asha
-    assert rungs_passed(MEDIAN, examples=examples, tokens=10**9) == median
+    assert ASHA.rungs_passed(examples=examples, tokens=10**9) == asha
+    assert MEDIAN.rungs_passed(examples=examples, tokens=10**9) == median
 
 
 def test_rungs_in_tokens() -> None:
     rule = Asha(rule="asha", first_rung_tokens=1000, reduction_factor=2.0)
-    assert rungs_passed(rule, examples=10**9, tokens=2000) == 2
-    assert rungs_passed(rule, examples=10**9, tokens=None) == 0
+    assert rule.rungs_passed(examples=10**9, tokens=2000) == 2
+    assert rule.rungs_passed(examples=10**9, tokens=None) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scaling.plan import print_plan
-from scaling.space import Facts, split_of
-from scaling.study_file import read_study
+from scaling.command.plan import print_plan
+from scaling.space.recipe import Facts, split_of
+from scaling.spec.read import read_study
 from scaling.training import footprint as footprint_module
 from scaling.training import timing
 from scaling.training.timing import Speed

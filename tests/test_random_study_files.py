@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from scaling.issues import StudyFileError, dotted
-from scaling.spec import BUILTIN_SOURCES, StudySpec
-from scaling.study_file import read_study, spec_schema, study_from_mapping
-from scaling.synonyms import SYNONYMS
+from scaling.spec.issues import StudyFileError, dotted
+from scaling.spec.read import read_study, spec_schema, study_from_mapping
+from scaling.spec.study import StudySpec
+from scaling.spec.synonyms import SYNONYMS
+from scaling.spec.workloads import BUILTIN_SOURCES
 
 SCHEMA = spec_schema()
 TASKS = list(SCHEMA["properties"]["workload"]["discriminator"]["mapping"])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from scaling.rules import (
+from scaling.arithmetic.rules import (
     OptimizerSettings,
     RuleDomainError,
     lr_exponent,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scaling.schedules import lr_at_step, schedule_value
+from scaling.arithmetic.schedules import lr_at_step, schedule_value
 
 ALL = ["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
 

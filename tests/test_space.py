@@ -6,21 +6,13 @@ from typing import Any
 
 import pytest
 
-from scaling.batching import BatchRamp
-from scaling.records import TrialRecord
-from scaling.space import (
-    Facts,
-    cell_seed,
-    cells,
-    design,
-    hyperparameters,
-    num_steps_of,
-    num_trials,
-    planned_replicates,
-    planned_search,
-    resolve,
-)
-from scaling.study_file import study_from_mapping
+from scaling.arithmetic.batching import BatchRamp
+from scaling.records.trial import TrialRecord
+from scaling.space.cells import cell_seed, cells, hyperparameters
+from scaling.space.designs import design
+from scaling.space.recipe import Facts, num_steps_of, resolve
+from scaling.space.trials import num_trials, planned_replicates, planned_search
+from scaling.spec.read import study_from_mapping
 
 DATA = Facts(num_train=1000, tokens_per_example=10.0)
 

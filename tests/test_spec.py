@@ -7,16 +7,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from scaling.spec import (
-    BUILTIN_SOURCES,
-    Fixed,
-    Nuisance,
-    Scientific,
-    Section,
-    StudySpec,
-    TaskName,
-    given_fields,
-)
+from scaling.spec.fields import Section, given_fields
+from scaling.spec.hyperparameters import Fixed, Nuisance, Scientific
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import BUILTIN_SOURCES, TaskName
 
 STUDY: dict[str, Any] = {
     "name": "lr_vs_batch",
@@ -98,7 +92,7 @@ def test_builtin_sources_are_for_known_tasks() -> None:
     assert {task for tasks in BUILTIN_SOURCES.values() for task in tasks} <= set(get_args(TaskName))
 
 
-@pytest.mark.parametrize("module", ["scaling.spec", "scaling.study_file"])
+@pytest.mark.parametrize("module", ["scaling.spec", "scaling.spec.read"])
 def test_import_loads_nothing_heavy(module: str) -> None:
     script = (
         f"import sys, {module}; "

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from scaling.plan import print_plan
-from scaling.start_checks import require_task, start_notes
+from scaling.command.plan import print_plan
+from scaling.command.start_checks import require_task, start_notes
+from scaling.spec.read import read_study
 from scaling.study import main
-from scaling.study_file import read_study
 
 STUDY = """
 name: small

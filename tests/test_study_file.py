@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scaling.issues import MAX_ISSUES, NO_VALUE, Issue
-from scaling.spec import StudySpec
-from scaling.study_checks import CHECKS
-from scaling.study_file import (
+from scaling.spec.checks.study import CHECKS
+from scaling.spec.issues import MAX_ISSUES, NO_VALUE, Issue
+from scaling.spec.read import (
     SCHEMA_PATH,
     StudyFileError,
     check_study,
@@ -27,6 +26,7 @@ from scaling.study_file import (
     spec_schema,
     study_from_mapping,
 )
+from scaling.spec.study import StudySpec
 
 LM: dict[str, Any] = yaml.safe_load("""
 name: lr_vs_batch
@@ -790,7 +790,7 @@ def test_checks_serve_specs_that_were_built_in_python(case: Case) -> None:
 def test_schema_file_is_up_to_date() -> None:
     assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), (
         "scaling/spec.schema.json is out of date; write it anew with: python -c "
-        "'from scaling.study_file import SCHEMA_PATH, schema_text; "
+        "'from scaling.spec.read import SCHEMA_PATH, schema_text; "
         'SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")\''
     )
 

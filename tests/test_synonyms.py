@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from scaling.issues import StudyFileError
-from scaling.study_file import study_from_mapping
-from scaling.study_schema import places_of_fields
-from scaling.synonyms import SYNONYMS
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import study_from_mapping
+from scaling.spec.schema import places_of_fields
+from scaling.spec.synonyms import SYNONYMS
 
 STUDY = """
 name: brought_along

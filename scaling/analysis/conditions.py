@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scaling.records import StudyRecord
-from scaling.spec import given_fields
+from scaling.records.study import StudyRecord
+from scaling.spec.fields import given_fields
 
 _PER_TOKEN = ("causal_lm", "seq2seq")
 

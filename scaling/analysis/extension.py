@@ -7,8 +7,8 @@ from scaling.analysis.cells import label
 from scaling.analysis.lr_scaling import Edge, lr_curve
 from scaling.analysis.rows import Sweep, row_of
 from scaling.analysis.wording import counted, rate
-from scaling.records import TrialRecord
-from scaling.spec import StudySpec
+from scaling.records.trial import TrialRecord
+from scaling.spec.study import StudySpec
 
 
 def rate_edge(records: Sequence[TrialRecord], spec: StudySpec) -> Edge | None:

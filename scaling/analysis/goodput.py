@@ -17,8 +17,8 @@ from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 from scaling.analysis.cells import CellResult
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.uncertainty import ABSENT, Estimate, mean_estimate
-from scaling.records import Measurement
-from scaling.spec import Limits
+from scaling.records.measurement import Measurement
+from scaling.spec.phases import Limits
 
 SECONDS_PER_HOUR = 3600.0
 

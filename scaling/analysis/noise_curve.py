@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.uncertainty import ABSENT, Estimate, ratio_of_means
-from scaling.records import Measurement
+from scaling.records.measurement import Measurement
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Numbers and intervals as JSON takes them: NaN and infinity never appear."""
 
 from scaling.analysis.uncertainty import Interval
-from scaling.spec import is_finite
+from scaling.spec.fields import is_finite
 
 
 def finite(value: float | None) -> float | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from scaling.spec import Fixed, Resources
-from scaling.study_checks import NEEDS
+from scaling.spec.checks.study import NEEDS
+from scaling.spec.hyperparameters import Fixed
+from scaling.spec.resources import Resources
 
 _HEADER = "# in place of these sections; scientific, nuisance, transfer and confirm are left out\n"
 # A resolved recipe has no rule left to apply, and its warmup is in steps.

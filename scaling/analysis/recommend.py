@@ -10,7 +10,7 @@ from scaling.analysis.recipe_yaml import recipe_yaml
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.uncertainty import Estimate, mean_estimate
 from scaling.analysis.wording import between, counted, joined, number
-from scaling.spec import Limits
+from scaling.spec.phases import Limits
 
 
 @dataclass(frozen=True)

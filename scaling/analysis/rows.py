@@ -7,16 +7,12 @@ from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.analysis.uncertainty import SeedVariance, seed_variance
-from scaling.records import (
-    Measurement,
-    Phase,
-    Status,
-    StudyRecord,
-    TrialRecord,
-    crossing,
-    objective_value,
-)
-from scaling.spec import Limits, StudySpec
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import crossing, objective_value
+from scaling.records.study import StudyRecord
+from scaling.records.trial import Phase, Status, TrialRecord
+from scaling.spec.phases import Limits
+from scaling.spec.study import StudySpec
 
 Cell = Mapping[str, Any]
 

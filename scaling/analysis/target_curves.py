@@ -12,8 +12,8 @@ from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.targets import ToTarget, to_target
-from scaling.records import crossing
-from scaling.spec import Target
+from scaling.records.outcome import crossing
+from scaling.spec.evaluation import Target
 
 Origin = Literal[
     "the study's", "every cell's", "three quarters of the cells'", "half of the cells'", "earlier"

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scaling.spec import ZERO_STAGES, Optimizer, Strategy
+from scaling.spec.hyperparameters import Optimizer
+from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.tasks.model import transformer_blocks
 
 ZERO_BUCKET_BYTES = 2**26

@@ -25,16 +25,16 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.wording import between, number
-from scaling.file_names import file_name
-from scaling.own_files import ForeignFolderError
+from scaling.files.names import file_name
+from scaling.files.own import ForeignFolderError
+from scaling.files.shown_url import credential_problem, without_credentials
 from scaling.process import exit_with, lasting_output
 from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.importance import importance_of
 from scaling.report.printable import printable
-from scaling.shown_url import credential_problem, without_credentials
-from scaling.spec import Limits
+from scaling.spec.phases import Limits
 
 _NEXT_RUN = (
     "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
@@ -166,7 +166,7 @@ def _from_mlflow(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path | None, dict[str, Any]]:
     """The folder is None where a question about limits left the report as it was."""
-    from scaling.tracking import TrackingError, load_study
+    from scaling.sinks import TrackingError, load_study
 
     try:
         study = load_study(options.name, options.tracking_uri)

@@ -9,8 +9,8 @@ from typing import Any
 from scaling.analysis.compare import Comparison, Contrast, compare
 from scaling.analysis.uncertainty import LEVEL
 from scaling.analysis.wording import between, counted, number
-from scaling.file_names import file_name
-from scaling.own_files import require_report_folder, write_report_files
+from scaling.files.names import file_name
+from scaling.files.own import require_report_folder, write_report_files
 from scaling.report import content
 from scaling.report.compare_charts import compare_figures
 from scaling.report.compare_sides import differing_fields, read_side, setup_of
@@ -37,7 +37,7 @@ def write_comparison(
     Args:
         names: Of the studies in MLflow, or paths of reports' folders or of tables.
         output: Folder for the comparison; reports/A_vs_B where None.
-        tracking_uri: See `scaling.tracking.resolve_tracking_uri`.
+        tracking_uri: See `scaling.sinks.resolve_tracking_uri`.
         rename: (their column, our column), for tables.
 
     Returns:

@@ -10,11 +10,11 @@ from scaling.analysis.compare import Setup
 from scaling.analysis.conditions import Conditions, other_unit, same_data
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.rows import Sweep, TrialRow, sweep_of
-from scaling.json_text import MAX_BYTES, is_shallow, parse_mapping
-from scaling.own_files import read_bounded
+from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
+from scaling.files.own import read_bounded
 from scaling.report.from_csv import TableError, read_table
 from scaling.report.trials_table import OWN
-from scaling.spec import StudySpec
+from scaling.spec.study import StudySpec
 
 _TABLES = (".csv", ".tsv", ".gz", ".parquet")
 
@@ -52,7 +52,7 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
     if path.suffix.lower() in _TABLES or path.is_file():
         sweep = read_table(path, rename=rename).sweep
         return Side(sweep.name, analyse(sweep))
-    from scaling.tracking import TrackingError, load_study
+    from scaling.sinks import TrackingError, load_study
 
     try:
         study = load_study(name, tracking_uri)

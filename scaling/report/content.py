@@ -15,7 +15,7 @@ from scaling.analysis.lr_exponent import LrScaling
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.targets import by_recipe
 from scaling.analysis.wording import DASH, between, counted, number, rate
-from scaling.records import StudyRecord
+from scaling.records.study import StudyRecord
 from scaling.report import target_tables
 
 _SCATTERED = 3.0

@@ -12,8 +12,8 @@ from scaling.analysis.rows import Sweep, sweep_of
 from scaling.analysis.summary import summarize
 from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
-from scaling.own_files import require_report_folder, write_report_files
-from scaling.records import StudyRecord
+from scaling.files.own import require_report_folder, write_report_files
+from scaling.records.study import StudyRecord
 from scaling.report import content
 from scaling.report.content import Setting, setting_of
 from scaling.report.figures import Figure, figures

@@ -11,7 +11,7 @@ from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.wording import between, counted, number
-from scaling.file_names import file_name
+from scaling.files.names import file_name
 from scaling.report import (
     batch_charts,
     lr_charts,

@@ -11,7 +11,7 @@ from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.wording import counted
-from scaling.records import Status
+from scaling.records.trial import Status
 from scaling.report.printable import printable
 from scaling.report.table_names import (
     COLUMNS,

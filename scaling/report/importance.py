@@ -10,8 +10,8 @@ from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.uncertainty import Estimate, mean_estimate, t_quantile
-from scaling.records import StudyRecord
-from scaling.space import optuna_distributions
+from scaling.records.study import StudyRecord
+from scaling.search.distributions import optuna_distributions
 
 MIN_TRIALS = 10
 """Finished search trials that a cell needs."""

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from scaling.own_files import FIGURES
+from scaling.files.own import FIGURES
 from scaling.report import content
 from scaling.report.figures import Figure, png
 from scaling.report.glossary import Glossary, address

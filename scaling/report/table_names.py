@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from scaling.records import Status
+from scaling.records.trial import Status
 from scaling.report.table_text import TableError
 
 COLUMNS = (

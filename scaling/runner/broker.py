@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from scaling.batching import next_smaller
-from scaling.issues import last_line
-from scaling.records import Recipe
+from scaling.arithmetic.batching import next_smaller
+from scaling.records.recipe import Recipe
+from scaling.spec.issues import last_line
 
 MAX_ATTEMPTS = 3
 EXIT_TIMEOUT_SECONDS = 15.0

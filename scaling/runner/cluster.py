@@ -14,11 +14,11 @@ import psutil
 import ray
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-from scaling.issues import first_line
 from scaling.process import reclaim_signals
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
 from scaling.runner.preflight import StartError, num_workers_on, running_cluster, starts_here
-from scaling.spec import Resources
+from scaling.spec.issues import first_line
+from scaling.spec.resources import Resources
 
 _LOG = logging.getLogger(__name__)
 # Its programs, and the scripts that it has Python run.

@@ -11,9 +11,8 @@ from typing import Any
 
 import fsspec
 
-from scaling.issues import first_line
-from scaling.own_files import UNFINISHED, write_whole
-from scaling.runner.ledger import whole_lines
+from scaling.files.own import UNFINISHED, write_whole
+from scaling.records.ledger import whole_lines
 from scaling.runner.state_folder import (
     MARK,
     MAX_STUDY_BYTES,
@@ -22,6 +21,7 @@ from scaling.runner.state_folder import (
     is_marked,
     read_known,
 )
+from scaling.spec.issues import first_line
 
 # In this order, since a trial that is in the journal of trials counts as ended.
 _FILES = (

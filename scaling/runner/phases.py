@@ -9,18 +9,18 @@ from ray import tune
 from ray.tune import TuneError
 
 from scaling.analysis.extension import rate_edge
-from scaling.branching import planned_branches
-from scaling.range_extension import Edge, planned_extension
-from scaling.records import Phase, StudyRecord, best_trial
+from scaling.records.ledger import Ledger, Observer, by_cell
+from scaling.records.outcome import best_trial
+from scaling.records.study import StudyRecord
+from scaling.records.trial import Phase
 from scaling.runner.broker import Job
 from scaling.runner.cluster import num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
-from scaling.runner.ledger import Ledger, Observer, by_cell
 from scaling.runner.preflight import StartError
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
 from scaling.runner.scheduler import LedgerScheduler
-from scaling.runner.search import CellSearches, PlannedTrials
+from scaling.runner.searcher import PlannedTrials
 from scaling.runner.state import StudyState
 from scaling.runner.trainer_per_trial import train_alone
 from scaling.runner.worker_pool import WorkerPool
@@ -34,15 +34,13 @@ from scaling.runner.world_sizes import (
     side_by_side,
     to_measure,
 )
-from scaling.space import (
-    Facts,
-    PlannedTrial,
-    cell_name,
-    cells,
-    planned_replicates,
-    planned_search,
-)
-from scaling.spec import StudySpec
+from scaling.search.optuna import CellSearches
+from scaling.space.branches import planned_branches
+from scaling.space.cells import cell_name, cells
+from scaling.space.extension import Edge, planned_extension
+from scaling.space.recipe import Facts
+from scaling.space.trials import PlannedTrial, planned_replicates, planned_search
+from scaling.spec.study import StudySpec
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
 # those that the worker groups take whole.

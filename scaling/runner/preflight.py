@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scaling.spec import Resources
+from scaling.spec.resources import Resources
 
 MAX_SOCKET_PATH_BYTES = 107  # of a Unix socket on Linux, without the zero at its end
 MIN_FREE_BYTES = 64 * 2**20  # Ray's logs, sockets and small files

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scaling.records import Measurement
+from scaling.records.measurement import Measurement
 from scaling.runner.broker import Job
 from scaling.runner.worker_pool import WorkerPool
-from scaling.space import Facts, timing_recipe
-from scaling.spec import StudySpec
+from scaling.space.recipe import Facts, timing_recipe
+from scaling.spec.study import StudySpec
 from scaling.training.checkpoint import remove_checkpoints
 
 PROBE_SECONDS = 2.0

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scaling.issues import first_line
-from scaling.runner.ledger import whole_lines
+from scaling.records.ledger import whole_lines
+from scaling.spec.issues import first_line
 
 
 def broken_journal(file: Path) -> str | None:

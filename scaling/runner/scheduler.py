@@ -13,16 +13,17 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from scaling.early_stopping import goes_on
-from scaling.file_names import file_name
-from scaling.issues import last_line
-from scaling.own_files import write_whole
-from scaling.records import Measurement, Status, TrialRecord
+from scaling.files.names import file_name
+from scaling.files.own import write_whole
+from scaling.records.ledger import Ledger
+from scaling.records.measurement import Measurement
+from scaling.records.trial import Status, TrialRecord
 from scaling.runner.broker import Event
 from scaling.runner.cluster import ClusterError
-from scaling.runner.ledger import Ledger
 from scaling.runner.trial import checkpoints_of
-from scaling.spec import EarlyStopping
+from scaling.search.early_stopping import goes_on
+from scaling.spec.issues import last_line
+from scaling.spec.phases import EarlyStopping
 from scaling.training.checkpoint import remove_checkpoints
 
 MAX_ACTOR_LOSSES = 5  # of one trial; its job on the workers does not notice

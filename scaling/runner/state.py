@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from scaling.file_access import why_not_writable
-from scaling.issues import first_line
-from scaling.own_files import no_follow, other_files, read_bounded, write_whole
-from scaling.runner.ledger import read_records
+from scaling.files.access import why_not_writable
+from scaling.files.own import no_follow, other_files, read_bounded, write_whole
+from scaling.records.ledger import read_records
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
 from scaling.runner.resumable import broken_journal
 from scaling.runner.state_folder import (
@@ -29,7 +28,8 @@ from scaling.runner.state_folder import (
     removal,
     require_state_folder,
 )
-from scaling.spec import StudySpec
+from scaling.spec.issues import first_line
+from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA, what_changed
 
 _FORMAT = 2

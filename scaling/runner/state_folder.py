@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scaling.json_text import parse_mapping
-from scaling.own_files import listed, other_files, read_bounded, write_whole
+from scaling.files.json_text import parse_mapping
+from scaling.files.own import listed, other_files, read_bounded, write_whole
 
 MARK = ".scaling-state.json"
 STUDY = "study.json"

@@ -15,7 +15,7 @@ from scaling.runner.broker import Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
 from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config
-from scaling.spec import StudySpec
+from scaling.spec.study import StudySpec
 from scaling.tasks.task import prepare_task
 from scaling.training.supervision import Directive
 from scaling.training.workers import Workers, use_threads

@@ -4,10 +4,10 @@ import time
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from scaling.file_names import file_name
-from scaling.records import Measurement
+from scaling.files.names import file_name
+from scaling.records.measurement import Measurement
 from scaling.runner.broker import Job
-from scaling.spec import StudySpec
+from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.loop import train

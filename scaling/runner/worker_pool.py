@@ -32,7 +32,8 @@ from scaling.runner.own_ray import restore_umask
 from scaling.runner.preflight import StartError
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import checkpoints_of, run_trial
-from scaling.spec import Resources, StudySpec
+from scaling.spec.resources import Resources
+from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, what_changed
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.memory import is_out_of_memory

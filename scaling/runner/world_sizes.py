@@ -12,9 +12,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scaling.branching import branch_work
-from scaling.space import Facts, batch_ramp_of, cells, hyperparameters, num_steps_of
-from scaling.spec import StudySpec
+from scaling.space.branches import branch_work
+from scaling.space.cells import cells, hyperparameters
+from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
+from scaling.spec.study import StudySpec
 
 MAX_WORLD_SIZE = 16
 IDLE_SHARE = 0.1  # of the machine; less is not worth measuring

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import nn
 
-from scaling.issues import first_line
-from scaling.spec import Lora
+from scaling.spec.issues import first_line
+from scaling.spec.models import Lora
 from scaling.tasks.sources import DataError, require_extra
 
 

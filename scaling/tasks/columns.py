@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaling.spec import CausalLm, TextWorkload
+from scaling.spec.workloads import CausalLm, TextWorkload
 from scaling.tasks.sources import DataError, Row, tagged
 
 MAX_ROWS = 5_000_000

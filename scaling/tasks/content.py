@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from scaling.spec import NoisyQuadratic, Pretrained, Workload
+from scaling.spec.models import Pretrained
+from scaling.spec.workloads import NoisyQuadratic, Workload
 from scaling.tasks.sources import pretrained_folder
 
 DATA = "the data"

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
-from scaling.data_checks import file_suffix, is_gzip, named_files
-from scaling.issues import first_line
-from scaling.spec import Files
+from scaling.spec.checks.data import file_suffix, is_gzip, named_files
+from scaling.spec.data import Files
+from scaling.spec.issues import first_line
 from scaling.tasks.columns import Table, class_names, column_names
 from scaling.tasks.sources import DataError, Split
 

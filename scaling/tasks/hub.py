@@ -9,7 +9,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scaling.spec import NoisyQuadratic, Pretrained, Workload
+from scaling.spec.models import Pretrained
+from scaling.spec.workloads import NoisyQuadratic, Workload
 
 HUB = "https://huggingface.co"
 

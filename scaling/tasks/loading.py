@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scaling.issues import first_line
+from scaling.spec.issues import first_line
 from scaling.tasks.sources import DataError
 
 

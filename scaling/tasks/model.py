@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from scaling.spec import FromScratch, ModelSpec, Pretrained
+from scaling.spec.models import FromScratch, ModelSpec, Pretrained
 from scaling.tasks.adapters import add_adapters
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.sources import DataError, pretrained_folder

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from scaling.spec import DataSpec, FromScratch, ModelSpec, Pretrained, TextWorkload
+from scaling.spec.data import DataSpec
+from scaling.spec.models import FromScratch, ModelSpec, Pretrained
+from scaling.spec.workloads import TextWorkload
 from scaling.tasks.adapters import require_ranks
 from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.loading import library_errors

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scaling.spec import NoisyQuadratic
+from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.sources import Split
 from scaling.tasks.task import Batch, ExampleLosses, Indices
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaling.issues import first_line
-from scaling.spec import DataSpec, TextWorkload
+from scaling.spec.data import DataSpec
+from scaling.spec.issues import first_line
+from scaling.spec.workloads import TextWorkload
 from scaling.tasks.columns import (
     LABEL_FIELDS,
     MAX_CHARACTERS,

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.spec import Evaluation, FromScratch, Seq2Seq
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.models import FromScratch
+from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.loading import library_errors, require_no_custom_code

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.spec import DataSpec, Pretrained, TextWorkload
+from scaling.spec.data import DataSpec
+from scaling.spec.models import Pretrained
+from scaling.spec.workloads import TextWorkload
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

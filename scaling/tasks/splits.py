@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from scaling.spec import DataSpec, TextWorkload
+from scaling.spec.data import DataSpec
+from scaling.spec.workloads import TextWorkload
 from scaling.tasks.reading import read_rows
 from scaling.tasks.sources import SPLITS, DataError, Row, Split
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.spec import (
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import (
     CausalLm,
-    Evaluation,
     NoisyQuadratic,
     QuestionAnswering,
     Seq2Seq,

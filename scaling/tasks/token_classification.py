@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.spec import Evaluation, TokenClassification
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
 from scaling.tasks.data_summary import DataSummary, summarize
 from scaling.tasks.model import build_model

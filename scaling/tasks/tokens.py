@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from scaling.spec import DataSpec, ModelSpec, Pretrained
+from scaling.spec.data import DataSpec
+from scaling.spec.models import ModelSpec, Pretrained
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.sources import DataError, Row, pretrained_folder
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scaling.spec import Generation
+from scaling.spec.workloads import Generation
 from scaling.tasks.task import Written
 
 WRITING_BATCH_SIZE = 50

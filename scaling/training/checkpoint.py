@@ -17,7 +17,7 @@ import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from scaling.issues import first_line
+from scaling.spec.issues import first_line
 from scaling.training.checkpoint_check import State, fault_of
 from scaling.training.workers import Workers
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scaling.records import Measurement
+from scaling.records.measurement import Measurement
 
 State = dict[str, Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from scaling.records import Recipe
+from scaling.records.recipe import Recipe
 from scaling.training.gradient import clip_global_norm
 from scaling.training.sharding import by_kind, total_norm
 

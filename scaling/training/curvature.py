@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
-from scaling.spec import Sharpness
+from scaling.spec.evaluation import Sharpness
 from scaling.tasks.task import Indices, Task
 from scaling.training.workers import Workers
 

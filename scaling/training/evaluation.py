@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scaling.spec import Evaluation, Precision
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.resources import Precision
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
 from scaling.training.workers import Workers

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scaling.batching import BatchSplit
+from scaling.arithmetic.batching import BatchSplit
 from scaling.measures.memory import Footprint, Memory, footprint
-from scaling.spec import NoisyQuadratic, Pretrained, Resources, Workload
+from scaling.spec.models import Pretrained
+from scaling.spec.resources import Resources
+from scaling.spec.workloads import NoisyQuadratic, Workload
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks

@@ -12,7 +12,7 @@ from torch import nn
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
-from scaling.records import Recipe
+from scaling.records.recipe import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scaling.batching import next_smaller
-from scaling.branching import lr_of_step
-from scaling.early_stopping import rungs_passed
-from scaling.issues import first_line
+from scaling.arithmetic.batching import next_smaller
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
-from scaling.records import Measurement, Recipe
-from scaling.spec import ZERO_STAGES, Evaluation
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.space.branches import lr_of_step
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.issues import first_line
+from scaling.spec.resources import ZERO_STAGES
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
@@ -297,8 +298,8 @@ class _Run:
         if rule is None or not self.measured or self._over:
             return False
         progress, last = self.progress, self.measured[-1]
-        before = rungs_passed(rule, examples=last.examples, tokens=last.tokens)
-        return rungs_passed(rule, examples=progress.examples, tokens=progress.tokens) > before
+        before = rule.rungs_passed(examples=last.examples, tokens=last.tokens)
+        return rule.rungs_passed(examples=progress.examples, tokens=progress.tokens) > before
 
     def is_over(self) -> bool:
         """Whether the budget is spent; the same on all workers."""

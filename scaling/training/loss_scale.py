@@ -5,7 +5,7 @@ torch.amp.GradScaler. GradScaler itself looks for overflow in each worker's own 
 the norm of the global gradient says it, which is the same on all workers, cut weights or not.
 """
 
-from scaling.spec import Precision
+from scaling.spec.resources import Precision
 
 INITIAL_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000  # steps without overflow after which the scale doubles

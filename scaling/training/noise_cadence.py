@@ -2,7 +2,7 @@
 
 import math
 
-from scaling.records import Recipe
+from scaling.records.recipe import Recipe
 
 # About this many steps of a run measure the noise scale, where that costs little enough.
 NUM_NOISE_ESTIMATES = 32

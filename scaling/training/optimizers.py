@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from scaling.records import Recipe
+from scaling.records.recipe import Recipe
 from scaling.training.sharding import by_kind, own_part
 from scaling.training.update_rules import (
     Adafactor,

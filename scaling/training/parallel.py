@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from scaling.spec import Strategy
+from scaling.spec.resources import Strategy
 from scaling.tasks.model import transformer_blocks
 from scaling.training.shared_sum import SharedSum, shared_sum
 from scaling.training.workers import Workers

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from scaling.records import Measurement
-from scaling.spec import EarlyStopping
+from scaling.records.measurement import Measurement
+from scaling.spec.phases import EarlyStopping
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.workers import Workers
 

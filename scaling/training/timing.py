@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from scaling.batching import BatchRamp
-from scaling.branching import branch_work
-from scaling.records import Recipe
-from scaling.space import (
-    Cell,
+from scaling.arithmetic.batching import BatchRamp
+from scaling.records.recipe import Recipe
+from scaling.space.branches import branch_work
+from scaling.space.cells import Cell, hyperparameters
+from scaling.space.recipe import (
     Facts,
     batch_ramp_of,
     data_parallel_size_of,
-    hyperparameters,
     num_steps_of,
     timing_recipe,
     world_size_of,
 )
-from scaling.spec import Evaluation, StudySpec
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer

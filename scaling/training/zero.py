@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from scaling.measures.memory import ZERO_BUCKET_BYTES
 from scaling.measures.norm_layers import NormLayers
-from scaling.spec import ZERO_STAGES, Precision, Strategy
+from scaling.spec.resources import ZERO_STAGES, Precision, Strategy
 from scaling.tasks.sources import require_extra
 from scaling.training.parallel import LocalNorm
 from scaling.training.workers import Workers

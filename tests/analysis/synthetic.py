@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling.records import Measurement, Phase, Recipe, Status, StudyRecord, TrialRecord
-from scaling.spec import StudySpec
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.records.study import StudyRecord
+from scaling.records.trial import Phase, Status, TrialRecord
+from scaling.spec.study import StudySpec
 
 BATCHES = (16, 64, 256, 1024)
 BASE = 64

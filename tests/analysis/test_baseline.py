@@ -8,7 +8,8 @@ import pytest
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.summary import summarize
-from scaling.records import StudyRecord, TrialRecord
+from scaling.records.study import StudyRecord
+from scaling.records.trial import TrialRecord
 from scaling.report.content import sources
 from tests.analysis.synthetic import spec, study
 

@@ -10,7 +10,9 @@ from scaling.analysis.branched import BranchedTraining, branched_summary, branch
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.summary import summarize
-from scaling.records import Measurement, Status, StudyRecord, TrialRecord
+from scaling.records.measurement import Measurement
+from scaling.records.study import StudyRecord
+from scaling.records.trial import Status, TrialRecord
 from scaling.report.content import Table, critical_batch_table
 from scaling.report.figures import figures
 from tests.analysis import synthetic

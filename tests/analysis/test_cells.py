@@ -10,7 +10,8 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.regret import Regret, regrets
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.tuning import expected_best
-from scaling.records import Measurement, StudyRecord
+from scaling.records.measurement import Measurement
+from scaling.records.study import StudyRecord
 from tests.analysis.synthetic import BATCHES, Truth, joint_study, spec, study, trial
 
 

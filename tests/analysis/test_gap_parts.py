@@ -11,7 +11,7 @@ from scaling.analysis.gap_relations import gap_relations, rank_correlation
 from scaling.analysis.matched_gap import matched_gaps
 from scaling.analysis.noise_curve import noise_curve
 from scaling.analysis.rows import sweep_of
-from scaling.records import Measurement
+from scaling.records.measurement import Measurement
 from tests.analysis.synthetic import study
 from tests.analysis.test_matched_gap import LARGE, SMALL, row, sweep
 

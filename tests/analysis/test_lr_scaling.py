@@ -12,7 +12,7 @@ from scaling.analysis.lr_exponent import lr_scaling
 from scaling.analysis.lr_scaling import basins_of, lr_curve, lr_curves
 from scaling.analysis.rows import TrialRow, sweep_of
 from scaling.analysis.uncertainty import SeedVariance
-from scaling.records import StudyRecord
+from scaling.records.study import StudyRecord
 from scaling.report.content import law_words
 from tests.analysis.synthetic import Truth, search, spec, study
 

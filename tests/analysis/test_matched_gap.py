@@ -8,7 +8,7 @@ from scaling.analysis.cells import cell_results
 from scaling.analysis.findings import analyse
 from scaling.analysis.matched_gap import matched_gaps
 from scaling.analysis.rows import Sweep, TrialRow, sweep_of
-from scaling.records import Measurement
+from scaling.records.measurement import Measurement
 from tests.analysis.synthetic import study
 
 # Step, train_loss, validation_loss.

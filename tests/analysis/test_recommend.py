@@ -14,9 +14,10 @@ from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.goodput import pareto_front
 from scaling.analysis.recommend import Recommendation
 from scaling.analysis.rows import sweep_of
-from scaling.records import StudyRecord
-from scaling.spec import Limits, StudySpec
-from scaling.study_checks import check_study
+from scaling.records.study import StudyRecord
+from scaling.spec.checks.study import check_study
+from scaling.spec.phases import Limits
+from scaling.spec.study import StudySpec
 from tests.analysis.synthetic import Truth, spec, study
 
 QUIET = Truth(noise=1e-4)

@@ -9,7 +9,7 @@ import pytest
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.summary import summarize
-from scaling.records import StudyRecord
+from scaling.records.study import StudyRecord
 from tests.analysis.synthetic import joint_study, spec, study
 
 TOP = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scaling.tracking import load_study
+from scaling.sinks import load_study
 from tests.end_to_end.studies import run, write_study
 
 pytestmark = pytest.mark.ray

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scaling.records import StudyRecord
-from scaling.tracking import load_study
+from scaling.records.study import StudyRecord
+from scaling.sinks import load_study
 from tests.end_to_end.studies import (
     PRONUNCIATION,
     QUADRATIC,

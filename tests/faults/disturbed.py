@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from scaling.records import TrialRecord
-from scaling.tracking import load_study
+from scaling.records.trial import TrialRecord
+from scaling.sinks import load_study
 from tests.end_to_end.studies import environment, write_study
 from tests.recipes import TINY_BERT
 

@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing as mp
 
 from scaling.measures.memory import Footprint, footprint, pass_bytes
-from scaling.spec import Precision, Resources
+from scaling.spec.resources import Precision, Resources
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
-from scaling.spec import Sharpness
+from scaling.spec.evaluation import Sharpness
 from scaling.tasks.task import prepare_task
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.workers import Workers

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second, sheet_peak
-from scaling.records import Measurement
-from scaling.spec import Evaluation
+from scaling.records.measurement import Measurement
+from scaling.spec.evaluation import Evaluation
 from scaling.tasks.task import prepare_task
 from scaling.training.loop import train
 from scaling.training.supervision import Directive

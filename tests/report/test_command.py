@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scaling.report.__main__ import main
-from scaling.tracking import resolve_tracking_uri
+from scaling.sinks import resolve_tracking_uri
 
 # Zhang et al. 2024 (arXiv:2410.21676), 85M parameters
 STEPS = (46000, 23000, 13282, 7000, 3840, 2528, 1917, 1600, 1600)

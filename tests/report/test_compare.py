@@ -12,7 +12,7 @@ from scaling.analysis.compare import Comparison, Contrast, Setup, compare
 from scaling.analysis.conditions import conditions_of
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.records import StudyRecord
+from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main
 from scaling.report.compare_sides import Side, differing_fields, read_side, setup_of

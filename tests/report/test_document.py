@@ -12,8 +12,8 @@ import vl_convert
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.own_files import write_report_files
-from scaling.records import StudyRecord
+from scaling.files.own import write_report_files
+from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.content import setting_of
 from scaling.report.figures import figures

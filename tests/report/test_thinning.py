@@ -3,7 +3,7 @@
 from numpy.random import default_rng
 
 from scaling.analysis.rows import TrialRow, sweep_of
-from scaling.records import StudyRecord
+from scaling.records.study import StudyRecord
 from scaling.report.thinning import lower_envelope, thinned_points, thinned_trials
 from tests.analysis.synthetic import Truth, search, spec
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from scaling.records import Measurement, TrialRecord
-from scaling.runner.ledger import Ledger, by_cell, read_records
+from scaling.records.ledger import Ledger, by_cell, read_records
+from scaling.records.measurement import Measurement
+from scaling.records.trial import TrialRecord
 from tests.recipes import recipe
 
 
@@ -121,7 +122,7 @@ def test_what_does_not_fit_on_the_disk_leaves_no_half_line(tmp_path: Path) -> No
     code = """
 import resource, signal, sys
 from pathlib import Path
-from scaling.runner.ledger import append_line
+from scaling.records.ledger import append_line
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

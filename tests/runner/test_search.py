@@ -11,9 +11,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from scaling.records import Measurement, TrialRecord, objective_value
-from scaling.runner.search import CellSearches, PlannedTrials
-from scaling.space import planned_search
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import objective_value
+from scaling.records.trial import TrialRecord
+from scaling.runner.searcher import PlannedTrials
+from scaling.search.optuna import CellSearches
+from scaling.space.trials import planned_search
 from tests.test_space import DATA, study
 
 

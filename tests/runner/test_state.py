@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scaling.runner.ledger import Ledger, cut_unfinished_line
+from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
 from tests.runner.test_ledger import record
 from tests.test_space import study

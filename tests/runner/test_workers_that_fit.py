@@ -3,7 +3,7 @@
 import pytest
 
 from scaling.runner.preflight import workers_on
-from scaling.spec import Resources
+from scaling.spec.resources import Resources
 
 
 @pytest.mark.parametrize(

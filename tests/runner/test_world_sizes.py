@@ -14,8 +14,8 @@ from scaling.runner.world_sizes import (
     side_by_side,
     to_measure,
 )
-from scaling.space import Facts
-from scaling.study_file import read_study
+from scaling.space.recipe import Facts
+from scaling.spec.read import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 # Steps a second of shared/ray.md's model on 2 cores: 1 worker, and 2 data-parallel ones.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from scaling.json_text import parse_mapping
-from scaling.records import StudyRecord
+from scaling.files.json_text import parse_mapping
+from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.compare_sides import read_side
 from scaling.report.markdown import escaped, fenced
 from scaling.report.table_text import TableError
-from scaling.tracking import StudyTracker, TrackingError, load_study
+from scaling.sinks import StudyTracker, TrackingError, load_study
 from tests.analysis.synthetic import spec, study
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.file_names import file_name
+from scaling.files.names import file_name
 from scaling.report import write_report
 from scaling.report.__main__ import main
 from tests.analysis.synthetic import study

@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from scaling.own_files import ForeignFolderError, report_files, write_report_files
-from scaling.records import StudyRecord
+from scaling.files.own import ForeignFolderError, report_files, write_report_files
+from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main
 from scaling.runner.state import StateError, StudyState, require_startable

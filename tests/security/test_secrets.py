@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from scaling.issues import StudyFileError
+from scaling.files.shown_url import credential_problem, shown_url, without_credentials
 from scaling.report.__main__ import main as report
-from scaling.shown_url import credential_problem, shown_url, without_credentials
-from scaling.study_file import study_from_mapping
-from scaling.tracking import StudyTracker, TrackingError, load_study
-from scaling.tracking.store import run_url
+from scaling.sinks import StudyTracker, TrackingError, load_study
+from scaling.sinks.store import run_url
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import study_from_mapping
 from tests.analysis.synthetic import spec
 from tests.end_to_end.studies import QUADRATIC
 

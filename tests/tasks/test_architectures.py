@@ -11,7 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from scaling.spec import CausalLm, FromScratch
+from scaling.spec.models import FromScratch
+from scaling.spec.workloads import CausalLm
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import Task, prepare_task, require_trainable
 from tests.recipes import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scaling.spec import TextClassification
+from scaling.spec.workloads import TextClassification
 from scaling.tasks import content as content_module
 from scaling.tasks.content import DATA, content_of, files_of, what_changed
 from tests.recipes import TINY_BERT, quadratic

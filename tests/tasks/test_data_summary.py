@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from scaling.spec import Workload
+from scaling.spec.workloads import Workload
 from scaling.tasks.data_summary import DataSummary, SplitSummary
 from scaling.tasks.task import ExampleLosses, prepare_task
 from tests.recipes import EVALUATION, TINY_BERT, TINY_LLAMA, TINY_MBART, quadratic

@@ -14,16 +14,12 @@ import torch
 from datasets import Dataset, Features, Translation, Value
 from torch import nn
 
-from scaling.records import Measurement, Recipe
-from scaling.spec import (
-    CausalLm,
-    DataSpec,
-    Evaluation,
-    NoisyQuadratic,
-    Seq2Seq,
-    TokenClassification,
-)
-from scaling.study_file import read_study
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.spec.data import DataSpec
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.read import read_study
+from scaling.spec.workloads import CausalLm, NoisyQuadratic, Seq2Seq, TokenClassification
 from scaling.tasks.python_questions import questions_of
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
 from scaling.tasks.reading import read_rows

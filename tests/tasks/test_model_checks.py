@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scaling.spec import CausalLm, FromScratch, TextClassification, TokenClassification
-from scaling.study_file import read_study
+from scaling.spec.models import FromScratch
+from scaling.spec.read import read_study
+from scaling.spec.workloads import CausalLm, TextClassification, TokenClassification
 from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.model_checks import require_model
 from scaling.tasks.sources import DataError

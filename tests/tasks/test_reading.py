@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling.spec import TextClassification, TextWorkload, Workload
+from scaling.spec.workloads import TextClassification, TextWorkload, Workload
 from scaling.tasks import files as files_module
 from scaling.tasks.reading import ReadRows, read_rows
 from scaling.tasks.sources import DataError

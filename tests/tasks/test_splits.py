@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from scaling.spec import DataSpec, RareClasses
+from scaling.spec.data import DataSpec, RareClasses
 from scaling.tasks.sources import DataError, Row
 from scaling.tasks.splits import split_rows
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from scaling.spec import CausalLm, Evaluation, TextClassification
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import CausalLm, TextClassification
 from scaling.tasks.model import matrices_to_cut, model_config
 from scaling.tasks.ragged import Ragged, by_length
 from scaling.tasks.reading import read_rows

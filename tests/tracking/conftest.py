@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.spec import StudySpec
+from scaling.spec.study import StudySpec
 from tests.tracking.servers import MlflowServer, running_postgres
 from tests.tracking.told import client
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, TrackingError, load_study, require_store
+from scaling.sinks import StudyTracker, TrackingError, load_study, require_store
+from scaling.spec.study import StudySpec
 from tests.tracking.servers import MlflowServer, running_postgres
 from tests.tracking.told import client
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import mlflow, sqlalchemy, alembic.command
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker
+from scaling.sinks import StudyTracker
 spec = StudySpec.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

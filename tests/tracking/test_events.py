@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.tracking.events import (
+from scaling.sinks.events import (
     Event,
     StudyEnded,
     TrialEnded,

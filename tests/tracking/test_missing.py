@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from scaling.records import StudyRecord
-from scaling.spec import StudySpec
-from scaling.tracking import missing_from
+from scaling.records.study import StudyRecord
+from scaling.sinks import missing_from
+from scaling.spec.study import StudySpec
 from tests.tracking.told import measurement, trial
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scaling.records import TrialRecord
-from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, TrackingError, load_study, missing_from
-from scaling.tracking.runs import spec_to_yaml
+from scaling.records.trial import TrialRecord
+from scaling.sinks import StudyTracker, TrackingError, load_study, missing_from
+from scaling.sinks.runs import spec_to_yaml
+from scaling.spec.study import StudySpec
 from tests.tracking.servers import MlflowServer
 from tests.tracking.told import assert_each_once, client, interleaved, runs, track, trial
 
@@ -21,7 +21,7 @@ import os, sqlite3, sys, time, yaml
 from pathlib import Path
 from scaling.spec import StudySpec
 from scaling.records import TrialRecord
-from scaling.tracking import StudyTracker
+from scaling.sinks import StudyTracker
 
 spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))
 record, uri, spool = TrialRecord.from_json(sys.argv[2]), sys.argv[3], Path(sys.argv[4])

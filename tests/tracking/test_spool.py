@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.tracking.spool import Spool
+from scaling.sinks.spool import Spool
 
 
 @pytest.fixture

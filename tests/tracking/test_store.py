@@ -10,9 +10,9 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, TrackingError, resolve_tracking_uri
-from scaling.tracking.store import RefusedWriteError, is_refusal, store_errors
+from scaling.sinks import StudyTracker, TrackingError, resolve_tracking_uri
+from scaling.sinks.store import RefusedWriteError, is_refusal, store_errors
+from scaling.spec.study import StudySpec
 
 
 def mlflow_error(code: str, message: str = "?") -> MlflowException:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scaling.report.__main__ import main
-from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, load_study
+from scaling.sinks import StudyTracker, load_study
+from scaling.spec.study import StudySpec
 from tests.tracking.told import client, runs, track, trial
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scaling.own_files import write_report_files
-from scaling.records import Measurement, Recipe, TrialRecord
-from scaling.spec import StudySpec
-from scaling.tracking import StudyTracker, TrackingError, load_study
-from scaling.tracking.runs import spec_to_yaml
-from scaling.tracking.trial_run import cell_label, trial_name
-from scaling.yaml_text import parse_yaml
+from scaling.files.own import write_report_files
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.records.trial import TrialRecord
+from scaling.sinks import StudyTracker, TrackingError, load_study
+from scaling.sinks.runs import spec_to_yaml
+from scaling.sinks.trial_run import cell_label, trial_name
+from scaling.spec.study import StudySpec
+from scaling.spec.yaml_text import parse_yaml
 from tests.tracking.servers import MlflowServer
 from tests.tracking.told import client, measurement, recipe, runs, track, trial
 
@@ -299,7 +301,7 @@ def test_a_killed_driver_leaves_a_study_that_resumes(
         "from pathlib import Path\n"
         "from scaling.spec import StudySpec\n"
         "from scaling.records import TrialRecord\n"
-        "from scaling.tracking import StudyTracker\n"
+        "from scaling.sinks import StudyTracker\n"
         "spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))\n"
         "record = TrialRecord.from_json(sys.argv[2])\n"
         "tracker = StudyTracker(spec, {}, sys.argv[3], study_id='s1', spool=Path(sys.argv[4]))\n"
@@ -559,7 +561,7 @@ def test_a_new_store_lies_in_one_place_whatever_the_working_directory(
 
 
 def test_import_does_not_load_mlflow() -> None:
-    program = "import sys, scaling.tracking; assert 'mlflow' not in sys.modules"
+    program = "import sys, scaling.sinks; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

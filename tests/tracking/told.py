@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from scaling.records import Measurement, Recipe, TrialRecord
-from scaling.tracking import StudyTracker
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.records.trial import TrialRecord
+from scaling.sinks import StudyTracker
 
 
 def recipe(**changes: Any) -> Recipe:

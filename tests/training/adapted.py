@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from scaling.spec import CausalLm, TextClassification
+from scaling.spec.workloads import CausalLm, TextClassification
 from scaling.tasks.task import prepare_task
 from tests.recipes import EVALUATION, part_of_speech, pronunciation
 

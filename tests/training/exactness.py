@@ -17,8 +17,9 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from scaling.records import Recipe
-from scaling.spec import ZERO_STAGES, Strategy, Workload
+from scaling.records.recipe import Recipe
+from scaling.spec.resources import ZERO_STAGES, Strategy
+from scaling.spec.workloads import Workload
 from scaling.tasks.model import matrices_to_cut
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import Indices, Task, prepare_task

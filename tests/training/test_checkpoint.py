@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.records import Measurement, Recipe
-from scaling.spec import Asha, EarlyStopping, Evaluation
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.phases import Asha, EarlyStopping
 from scaling.tasks.task import Task, prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, remove_checkpoints

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scaling.records import Measurement
-from scaling.spec import Evaluation, Sharpness
+from scaling.records.measurement import Measurement
+from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.loop import train
 from scaling.training.supervision import Directive

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.spec import Strategy
+from scaling.spec.resources import Strategy
 from scaling.tasks.task import prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.supervision import Supervision

@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.records import Measurement, Recipe, crossing
-from scaling.spec import Evaluation, Target
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import crossing
+from scaling.records.recipe import Recipe
+from scaling.spec.evaluation import Evaluation, Target
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence

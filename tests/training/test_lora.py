@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from scaling.spec import Evaluation, Resources, Sharpness
+from scaling.spec.evaluation import Evaluation, Sharpness
+from scaling.spec.resources import Resources
 from scaling.tasks.sources import DataError, require_source
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module

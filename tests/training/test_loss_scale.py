@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from scaling.records import Recipe
+from scaling.records.recipe import Recipe
 from scaling.tasks.task import Task, prepare_task
 from scaling.training import loss_scale as loss_scale_module
 from scaling.training.loss_scale import MAX_SKIPPED_IN_A_ROW, LossScale

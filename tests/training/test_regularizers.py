@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaling.spec import FromScratch
+from scaling.spec.models import FromScratch
 from scaling.tasks.model import model_config
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import prepare_task

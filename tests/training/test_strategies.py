@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.spec import Evaluation, Sharpness
+from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest

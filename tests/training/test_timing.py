@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from scaling.batching import BatchRamp
-from scaling.spec import Evaluation
+from scaling.arithmetic.batching import BatchRamp
+from scaling.spec.evaluation import Evaluation
 from scaling.training.evaluation import Cadence
 from scaling.training.timing import num_evaluations
 

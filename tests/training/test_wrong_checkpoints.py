@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.records import Measurement, Recipe
-from scaling.spec import Evaluation
+from scaling.records.measurement import Measurement
+from scaling.records.recipe import Recipe
+from scaling.spec.evaluation import Evaluation
 from scaling.tasks.task import Task, prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore

@@ -16,7 +16,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from scaling.spec import ZERO_STAGES, Evaluation, Resources, Sharpness, Strategy
+from scaling.spec.evaluation import Evaluation, Sharpness
+from scaling.spec.resources import ZERO_STAGES, Resources, Strategy
 from scaling.tasks.sources import DataError
 from scaling.tasks.task import prepare_task
 from scaling.training import loop

@@ -1,0 +1,1 @@
+"""Pure functions of batches, learning rates and schedules, a paper behind each."""

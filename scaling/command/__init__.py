@@ -1,0 +1,1 @@
+"""What the command line does beside running: plan, checks before a start, progress."""

@@ -1,0 +1,287 @@
+"""What a study would do: cells, trials, batch arithmetic, steps, memory; nothing is started."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scaling.command.start_checks import Start, describe_place, require_task, start_notes
+from scaling.measures.memory import moments_of
+from scaling.space.cells import Cell, cell_name, cells, hyperparameters
+from scaling.space.extension import most_extension_trials
+from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of, split_of, world_size_of
+from scaling.space.trials import num_trials
+from scaling.spec.checks.sizes import num_cells
+from scaling.spec.hyperparameters import Optimizer
+from scaling.spec.issues import shown
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import NoisyQuadratic
+from scaling.tasks.data_summary import SplitSummary
+from scaling.tasks.task import Task
+from scaling.training import timing
+from scaling.training.footprint import (
+    study_footprint,
+    study_micro_batch_size,
+    trial_memory,
+    worker_memory_bytes,
+)
+
+_MAX_ROWS = 100  # of batches
+_MAX_CLASSES = 20
+_MAX_TIMED = 1000  # cells and batch sizes whose trials are estimated, evenly spread over all
+
+
+def print_plan(
+    spec: StudySpec,
+    console: Console | None = None,
+    *,
+    start: Start | None = None,
+    task: Task | None = None,
+) -> None:
+    """Print the plan of a study: trials, batches, data, memory and time.
+
+    Args:
+        spec: The study.
+        console: Where to; standard output where left out.
+        start: How it is asked to start, for what a plan cannot know.
+        task: The study's, from `require_task`; read here where left out.
+
+    Raises:
+        DataError, BranchError: As `require_task`.
+    """
+    console = console or Console(width=None if Console().is_terminal else 110)
+    task = task or require_task(spec)
+    _print(console, f"study {spec.name}: {spec.question}")
+    for phase, count in num_trials(spec).items():
+        _print(console, f"  {phase}: {count} trials")
+    if more := most_extension_trials(spec):
+        _print(console, f"  search beyond a range that is too short: up to {more} trials more")
+    total = sum(num_trials(spec).values())
+    workers = (
+        "one worker each, or more where that ends the study sooner"
+        if spec.resources.num_workers == "auto"
+        else f"{spec.resources.num_workers} workers each"
+    )
+    console.print(f"  in all: {total} trials on {workers}")
+    facts = _facts(spec, task)
+    _print_batches(spec, facts, console)
+    print_data(task, console)
+    if task.tokens_per_example is not None:
+        _print(
+            console,
+            f"  an example has {task.tokens_per_example:.1f} input tokens, without padding, and "
+            f"{task.targets_per_example:.1f} targets on average",
+        )
+    for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
+        _print(console, f"  {note}")
+    _print_memory(spec, facts, task, console)
+    _print_time(spec, facts, task, console)
+    searched = ", ".join(spec.nuisance.distributions()) or "nothing"
+    _print(
+        console,
+        f"searched in every cell: {searched} ({spec.search.sampler}, "
+        f"{spec.search.trials_per_cell} trials a cell)",
+    )
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)
+
+
+def _facts(spec: StudySpec, task: Task) -> Facts:
+    bound = study_micro_batch_size(task, spec.workload, spec.resources)
+    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
+
+
+def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
+    """One row for each batch size: bytes on each worker, by what takes them."""
+    if isinstance(spec.workload, NoisyQuadratic):
+        _print(console, "memory: not estimated: noisy_quadratic needs a few megabytes")
+        return
+    values = _heaviest(spec)
+    found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
+    table = Table("MiB a worker", box=None, pad_edge=False)
+    headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    available = worker_memory_bytes(spec.resources)
+    for size in spec.batch_sizes():
+        memory = trial_memory(found, spec.resources, values, split_of(spec, size, facts))
+        is_too_much = available is not None and memory.total > available
+        table.add_row(
+            f"global_batch_size={size}",
+            *(f"{getattr(memory, heading) / 2**20:,.1f}" for heading in headings),
+            "more than there is" if is_too_much else "",
+        )
+    console.print(table)
+    has = "not known here" if available is None else f"{available / 2**20:,.0f} MiB"
+    console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
+
+
+def _print_time(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
+    """What training and evaluation take on this machine, from a few steps timed here."""
+    if reason := _not_timed(spec):
+        _print(console, f"time: not estimated: {reason}")
+        return
+    speed = timing.study_speed(task, spec, facts)
+    trials = _trials(spec)
+    timed = trials[:: -(-len(trials) // _MAX_TIMED)]
+    share = sum(count for *_, count in timed) / sum(count for *_, count in trials)
+    seconds = timing.branch_seconds(spec, facts, task, speed) + sum(
+        count * timing.trial_seconds(spec, facts, task, speed, cell, size) / share
+        for cell, size, count in timed
+    )
+    num_workers = spec.resources.num_workers
+    assert num_workers != "auto"
+    at_once = int((os.cpu_count() or 1) // (num_workers * spec.resources.cpus_per_worker)) or 1
+    at_once = min(at_once, spec.resources.max_slots or at_once)
+    total = seconds / at_once
+    words = f"{total / 60:.1f} min" if total < 5400 else f"{total / 3600:.1f} h"
+    console.print(
+        f"time: about {words} of training and evaluation on this machine, "
+        f"{at_once} trials at once; start-up, workers' exchange and the report are not in it",
+        highlight=False,
+    )
+
+
+def _not_timed(spec: StudySpec) -> str:
+    resources = spec.resources
+    if isinstance(spec.workload, NoisyQuadratic):
+        return "only a workload with a model is timed"
+    if resources.gpus_per_worker > 0:
+        return "the workers train on GPUs"
+    if resources.num_workers == "auto":
+        return "the workers of a trial are decided when the study runs"
+    return ""
+
+
+def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
+    """Each cell and batch size with its trials that run to the budget, those of branches apart.
+
+    A searched batch size has its share of them.
+    """
+    counts = {phase: count for phase, count in num_trials(spec).items() if phase != "branch"}
+    listed: list[tuple[Cell, int, float]] = []
+    all_cells = cells(spec)
+    for cell in all_cells:
+        batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+        sizes = [batch] if batch is not None else list(spec.batch_sizes())
+        each = sum(counts.values()) / len(all_cells) / len(sizes)
+        if spec.transfer is not None and batch is not None:
+            each -= counts["transfer"] / len(all_cells)
+            if batch != spec.transfer.base_batch_size:
+                each += len(spec.transfer.rules) * spec.transfer.num_seeds
+        listed += [(cell, size, each) for size in sizes]
+    return listed
+
+
+def _heaviest(spec: StudySpec) -> dict[str, Any]:
+    """Hyperparameters that take the most memory of all that the study may try."""
+    searched = spec.nuisance.distributions()
+    all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
+    averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
+    has_momentum = any(v["momentum"] for v in all_values) or "momentum" in searched
+    optimizers: list[Optimizer] = [v["optimizer"] for v in all_values]
+    if spec.nuisance.optimizer is not None:
+        optimizers = list(spec.nuisance.optimizer.choice)
+    ranks = [v["lora_rank"] for v in all_values if v["lora_rank"] is not None]
+    if spec.nuisance.lora_rank is not None:
+        ranks = list(spec.nuisance.lora_rank.choice)
+    return {
+        "optimizer": max(optimizers, key=lambda o: moments_of(o, has_momentum=has_momentum)),
+        "momentum": float(has_momentum),
+        "lora_rank": max(ranks, default=None),
+        "weight_average_half_life_examples": (
+            1.0 if averages or "weight_average_half_life_examples" in searched else None
+        ),
+    }
+
+
+def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
+    """One row for each batch size of each cell: global = workers × micro-batch × accumulation."""
+    table = Table("cell", box=None, pad_edge=False)
+    for heading in (
+        "global_batch_size", "workers", "micro_batch_size", "grad_accum_steps", "steps",
+        "examples", "epochs",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    rows = (
+        (cell, size)
+        for cell in cells(spec)
+        for size in _sizes_of(spec, hyperparameters(spec, cell, {})["global_batch_size"])
+    )
+    for cell, size in islice(rows, _MAX_ROWS):
+        split = split_of(spec, size, facts)
+        ramp = batch_ramp_of({**hyperparameters(spec, cell, {}), "global_batch_size": size})
+        steps = num_steps_of(spec, ramp, facts)
+        examples = None if steps is None else ramp.examples_after(steps)
+        table.add_row(
+            cell_name(cell),
+            str(size),
+            str(world_size_of(spec, size, facts)),
+            str(split.micro_batch_size),
+            str(split.grad_accum_steps),
+            "by time" if steps is None else str(steps),
+            "by time" if examples is None else str(examples),
+            _epochs(examples, facts.num_train),
+        )
+    console.print(table)
+    is_searched = spec.nuisance.global_batch_size is not None
+    more = num_cells(spec) * (len(spec.batch_sizes()) if is_searched else 1) - _MAX_ROWS
+    if more > 0:
+        _print(console, f"  … and {more:,} rows more")
+
+
+def _sizes_of(spec: StudySpec, batch: int | None) -> tuple[int, ...]:
+    return spec.batch_sizes() if batch is None else (batch,)
+
+
+def _epochs(examples: int | None, num_train: int | None) -> str:
+    """Passes over the training examples; nothing where they have no end."""
+    if examples is None:
+        return "by time"
+    return "" if num_train is None else f"{examples / num_train:.3g}"
+
+
+def print_data(task: Task, console: Console) -> None:
+    """Rows, examples and lengths of each split, and how often each has every class."""
+    summary = task.data_summary
+    if summary is None:
+        return
+    table = Table("data", box=None, pad_edge=False)
+    headings = ("rows", "examples", "evaluated", "tokens min", "median", "max", "rows cut off")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for part in summary.splits:
+        table.add_row(
+            part.split,
+            f"{part.num_rows:,}",
+            f"{part.num_examples:,}",
+            f"{task.num_evaluated(part.split):,}" if part.split in task.splits else "",
+            str(part.tokens_min),
+            f"{part.tokens_median:g}",
+            str(part.tokens_max),
+            f"{part.num_truncated:,}",
+        )
+    console.print(table)
+    _print_classes(summary.splits, console)
+
+
+def _print_classes(splits: Sequence[SplitSummary], console: Console) -> None:
+    totals = sum((Counter(part.class_counts) for part in splits), Counter[str]())
+    if not totals:
+        return
+    table = Table("class", box=None, pad_edge=False)
+    for part in splits:
+        table.add_column(part.split, justify="right")
+    for name, _ in totals.most_common(_MAX_CLASSES):
+        counts = (f"{part.class_counts.get(name, 0):,}" for part in splits)
+        table.add_row(Text(shown(name)), *counts)
+    console.print(table)
+    if len(totals) > _MAX_CLASSES:
+        _print(console, f"  … and {len(totals) - _MAX_CLASSES:,} classes more")

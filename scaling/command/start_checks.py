@@ -1,0 +1,251 @@
+"""What must hold before a study's first trial; a plan and a run are refused for the same reasons.
+
+Nothing here starts anything or leaves anything behind.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scaling.files.access import why_not_writable
+from scaling.files.own import ForeignFolderError, require_report_folder
+from scaling.runner.preflight import (
+    StartError,
+    num_workers_on,
+    require_startable_machine,
+    starts_here,
+)
+from scaling.runner.state import (
+    StateError,
+    require_same_content,
+    require_startable,
+    require_usable_storage,
+)
+from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
+from scaling.sinks.store import sqlite_path
+from scaling.space.branches import BranchError, require_branches_fit
+from scaling.space.cells import cells, hyperparameters
+from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
+from scaling.spec.checks.study import lora_ranks
+from scaling.spec.fields import given_fields
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import NoisyQuadratic
+from scaling.tasks.content import files_of
+from scaling.tasks.sources import DataError, require_source
+from scaling.tasks.task import Task, WritingTask, prepare_task, require_trainable
+from scaling.training.footprint import num_gpus_here, require_model_fits
+from scaling.training.zero import require_deepspeed
+
+REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
+"""What the checks raise; the text is for the user."""
+_ADDRESS = re.compile(r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}(/\S*)?")
+"""HOST:PORT, perhaps after a protocol."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a study is asked to start.
+
+    Attributes:
+        spec: The study.
+        command: The command line, without --resume, for messages.
+        output: Folder of the report.
+        resume: Whether it goes on with what its storage holds.
+        address: Of a Ray cluster, where one is given.
+    """
+
+    spec: StudySpec
+    command: str
+    output: Path
+    resume: bool = False
+    address: str | None = None
+
+
+def require_place(start: Start) -> None:
+    """Check where a study starts: its storage, report, MLflow, machine and installed extras.
+
+    What a cluster has that runs already is not known without joining it, and is not looked at.
+
+    Raises:
+        StateError: If the study exists and is not resumed, or its storage cannot be written.
+        StartError: If the machine cannot run one trial, or the report's folder cannot be written.
+        ForeignFolderError: If the report's folder holds what is not a report's.
+        TrackingError: If MLflow's store cannot be used.
+        DataError: If an extra is not installed.
+    """
+    spec = start.spec
+    require_deepspeed(spec.resources.strategy)
+    if not isinstance(spec.workload, NoisyQuadratic):
+        require_source(spec.workload)
+    require_usable_storage(spec)
+    require_startable(spec, resume=start.resume, command=start.command)
+    _require_apart(start)
+    if reason := why_not_writable(start.output):
+        raise StartError(f"--output: cannot write {start.output}: {reason}")
+    require_report_folder(start.output)
+    if start.address is not None and start.address not in ("auto", "local"):
+        _require_address(start.address)
+    if starts_here(start.address):
+        require_startable_machine()
+        if not start.resume:  # perhaps all that is left is to write the report
+            here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_here()}
+            num_workers_on([here], spec.resources)
+    require_reachable_store()
+
+
+def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
+    """Read and encode the data, and try the model on them.
+
+    Args:
+        spec: The study.
+        resume: Whether it goes on with what its storage holds.
+
+    Returns:
+        The task that the trials train.
+
+    Raises:
+        DataError: If data or model cannot be had, do not go together, or do not fit the study.
+        BranchError: If a branch would pass the end of the run that it leaves.
+        StateError: If the data are not those that the study was started with.
+    """
+    task = prepare_task(spec.workload, spec.evaluation)
+    if resume:
+        require_same_content(spec, task.content_hash, files_of(spec.workload))
+    _require_enough_examples(spec, task)
+    require_branches_fit(
+        spec,
+        Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example),
+    )
+    require_model_fits(task, spec.workload)
+    sections = (spec.fixed, spec.scientific, spec.nuisance)
+    sets_dropout = any(section.dropout is not None for section in sections)
+    require_trainable(
+        task, spec.seed, dropout=0.0 if sets_dropout else None,
+        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
+    )  # fmt: skip
+    return task
+
+
+def start_notes(spec: StudySpec, task: Task) -> list[str]:
+    """What a study does otherwise than its file seems to say, a sentence each."""
+    notes = list(task.data_summary.notes) if task.data_summary is not None else []
+    if "num_examples" in given_fields(spec.evaluation):
+        wanted = spec.evaluation.num_examples
+        fewer = {split: task.num_evaluated(split) for split in task.splits}
+        notes += [
+            f"{split} is evaluated on all {count:,} examples (evaluation.num_examples: {wanted:,})."
+            for split, count in fewer.items()
+            if count < wanted and task.num_train is not None
+        ]
+    generation = getattr(spec.workload, "generation", None)
+    if generation is not None and isinstance(task, WritingTask):
+        wanted = generation.num_examples
+        if "num_examples" in given_fields(generation) and task.num_written < wanted:
+            notes.append(
+                f"The model writes for all {task.num_written:,} examples of the validation subset "
+                f"(workload.generation.num_examples: {wanted:,})."
+            )
+    sharpness = spec.evaluation.sharpness
+    if sharpness is not None and task.num_train is not None:
+        wanted = sharpness.num_examples
+        if "num_examples" in given_fields(sharpness) and task.num_train < wanted:
+            notes.append(
+                f"Sharpness is measured on all {task.num_train:,} training examples "
+                f"(evaluation.sharpness.num_examples: {wanted:,})."
+            )
+    return notes
+
+
+def _require_apart(start: Start) -> None:
+    """Check that nothing of the study lies in the report's folder, which is the report's alone."""
+    output = start.output.absolute()
+    for what, place in (
+        ("storage", Path(start.spec.storage_path)),
+        ("MLflow's database", sqlite_path(resolve_tracking_uri())),
+    ):
+        if place is not None and place.absolute().is_relative_to(output):
+            raise StartError(
+                f"--output: {start.output} would hold the study's {what}, {os.path.relpath(place)};"
+                " name a folder for the report alone"
+            )
+
+
+def _require_address(address: str) -> None:
+    if not _ADDRESS.fullmatch(address):
+        raise StartError(
+            f"--address: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
+            "local"
+        )
+
+
+def _require_enough_examples(spec: StudySpec, task: Task) -> None:
+    """Check that no step takes more examples than there are, which would repeat some in it."""
+    there = task.num_train
+    if there is None:
+        return
+    for path, sizes in _sizes_by_path(spec, task):
+        too_large = sorted({size for size in sizes if size > there})
+        if too_large:
+            more = ", …" if len(too_large) > 8 else ""
+            shown = ", ".join(f"{size}" for size in too_large[:8])
+            raise DataError(
+                path,
+                f"a step of {shown}{more} examples would repeat some of the {there} training "
+                f"examples (allowed: at most {there})",
+            )
+
+
+def _sizes_by_path(spec: StudySpec, task: Task) -> Iterator[tuple[str, list[int]]]:
+    """Every field that makes batches, and the sizes that trials come to by it."""
+    facts = Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
+    for section in ("scientific", "nuisance", "fixed"):
+        given: Any = given_fields(getattr(spec, section)).get("global_batch_size")
+        if given is not None:
+            sizes = [given] if isinstance(given, int) else list(getattr(given, "choice", given))
+            yield f"{section}.global_batch_size", sizes
+    if spec.branch is not None:
+        base = spec.branch.base_batch_size
+        yield "branch.multiples", [base * multiple for multiple in spec.branch.multiples]
+    for field in ("batch_ramp_every_examples", "batch_ramp_at_examples"):
+        for path in _paths_of(spec, field):
+            yield path, list(_ramp_sizes(spec, facts))
+
+
+def _paths_of(spec: StudySpec, field: str) -> Iterator[str]:
+    for section in ("scientific", "nuisance", "fixed"):
+        if given_fields(getattr(spec, section)).get(field) is not None:
+            yield f"{section}.{field}"
+    for index, recipe in enumerate(spec.cell_recipes):
+        if given_fields(recipe.fixed).get(field) is not None:
+            yield f"cell_recipes.{index}.fixed.{field}"
+
+
+def _ramp_sizes(spec: StudySpec, facts: Facts) -> Iterator[int]:
+    """The largest batch of every run whose batch grows."""
+    drawn = spec.nuisance.distributions()
+    names = [name for name in drawn if "batch" in name]
+    choices = [drawn[name].choice or () for name in names]
+    for cell in cells(spec):
+        for values in product(*choices):
+            chosen = hyperparameters(spec, cell, dict(zip(names, values, strict=True)))
+            ramp = batch_ramp_of(chosen)
+            steps = num_steps_of(spec, ramp, facts)
+            if steps is None:
+                yield ramp.first * ramp.factor ** len(ramp.at_examples)
+            else:
+                yield max(size for size, _ in ramp.sizes(steps))
+
+
+def describe_place(start: Start) -> list[str]:
+    """What the checks could not look at, a sentence each."""
+    if starts_here(start.address):
+        return []
+    where = start.address or os.environ.get("RAY_ADDRESS") or "the cluster on this machine"
+    return [
+        f"The CPUs and GPUs of the Ray cluster ({where}) are known when the study joins it; a plan "
+        "does not."
+    ]

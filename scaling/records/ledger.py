@@ -1,0 +1,164 @@
+"""Every trial of a study as it happens: in memory, on disk, and to whoever watches."""
+
+import errno
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from scaling.files.own import no_follow
+from scaling.records.measurement import Measurement
+from scaling.records.trial import ENDED, Status, TrialRecord
+from scaling.spec.issues import first_line
+
+_TRIAL = TypeAdapter(TrialRecord)
+
+
+class Observer(Protocol):
+    """Is told of each trial's start, measurements and end."""
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial is about to train."""
+
+    def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        """New measurements of a running trial."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial ended; its record is complete."""
+
+
+class Ledger:
+    """The records of a study's trials.
+
+    An ended trial is one line of `trials.jsonl`, appended and flushed to disk before anyone is
+    told; on resume these lines are read back and their trials do not run again. A trial that
+    failed does run again.
+    """
+
+    def __init__(self, storage: Path, observers: Sequence[Observer]) -> None:
+        self._file = storage / "trials.jsonl"
+        self._observers = observers
+        self._started_at: dict[str, float] = {}
+        cut_unfinished_line(self._file)
+        self.records: dict[str, TrialRecord] = read_records(self._file)
+
+    def ended(self, trial_id: str, *, or_failed: bool = False) -> bool:
+        """Whether a trial has ended, other than by an error unless `or_failed`."""
+        record = self.records.get(trial_id)
+        ends = ENDED if or_failed else ("done", "stopped", "diverged")
+        return record is not None and record.status in ends
+
+    def start(self, record: TrialRecord) -> None:
+        """A trial has a worker group. Starting again (a group died) keeps what was measured."""
+        if record.trial_id in self._started_at:
+            return
+        self._started_at[record.trial_id] = time.monotonic()
+        with open(self._file, "ab", opener=no_follow):
+            pass  # from here on there is something that can be gone on with
+        self.records[record.trial_id] = record
+        for observer in self._observers:
+            observer.trial_started(record)
+
+    def measure(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
+        """Take in a running trial's measurements."""
+        before = self.records[trial_id]
+        after = self.records[trial_id] = before.extended(measurements)
+        new = after.measurements[len(before.measurements) :]
+        for observer in self._observers:
+            observer.trial_measured(trial_id, new)
+
+    def note(self, trial_id: str, incident: Mapping[str, Any]) -> None:
+        """Keep what happened to a running trial besides training; said twice it is kept once."""
+        record = self.records[trial_id]
+        if record.status == "running" and incident not in record.incidents:
+            self.records[trial_id] = replace(record, incidents=(*record.incidents, dict(incident)))
+
+    def end(self, trial_id: str, status: Status, error: str | None = None) -> None:
+        """A trial ended; the first end counts."""
+        record = self.records[trial_id]
+        if record.status != "running":
+            return
+        started_at = self._started_at.get(trial_id, time.monotonic())
+        record = replace(
+            record, status=status, error=error, wall_seconds=time.monotonic() - started_at
+        )
+        append_line(self._file, record.to_json())
+        self.records[trial_id] = record
+        for observer in self._observers:
+            observer.trial_ended(record)
+
+
+def read_records(file: Path) -> dict[str, TrialRecord]:
+    """Records by trial_id, the last line of each; a last line cut off by a crash is left out.
+
+    Raises:
+        ValueError: If another line is not a trial's record; the message says which and why.
+    """
+    records = [_record(line, number, file) for number, line in enumerate(whole_lines(file), 1)]
+    return {record.trial_id: record for record in records}
+
+
+def _record(line: bytes, number: int, file: Path) -> TrialRecord:
+    try:
+        _TRIAL.validate_json(line)
+        return TrialRecord.from_json(line.decode())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        cause = f"{where}: {first['msg']}" if where else first["msg"]
+    except (ValueError, KeyError, TypeError) as error:
+        cause = first_line(error)
+    raise ValueError(
+        f"line {number} of {os.path.relpath(file)} is not a trial's record ({cause}); restore the "
+        "file, or remove the line: its trial then runs again"
+    )
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """Lines without their ends; none where there is no file, and no last one without an end."""
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+
+
+def cut_unfinished_line(file: Path) -> None:
+    """Remove a last line without an end, which a crash cut off: the next one would go on in it.
+
+    Raises:
+        OSError: Where it cannot be read or written.
+    """
+    if file.exists():
+        with open(file, "r+b", buffering=0, opener=no_follow) as lines:
+            content = lines.read()
+            end = content.rfind(b"\n") + 1
+            if end < len(content):
+                lines.truncate(end)
+
+
+def append_line(file: Path, line: str) -> None:
+    """Append a line and flush it to the disk; where that fails the file is as it was.
+
+    Raises:
+        OSError: Where it cannot be written.
+    """
+    with open(file, "ab", buffering=0, opener=no_follow) as lines:
+        length = lines.tell()
+        content = line.encode() + b"\n"
+        try:
+            if lines.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            os.fsync(lines.fileno())
+        except OSError:
+            lines.truncate(length)
+            raise
+
+
+def by_cell(records: Mapping[str, TrialRecord], cell: Mapping[str, object]) -> list[TrialRecord]:
+    """The search trials of one cell, by trial_id."""
+    return [
+        record
+        for _, record in sorted(records.items())
+        if record.phase == "search" and dict(record.cell) == dict(cell)
+    ]

@@ -1,0 +1,94 @@
+"""What a trial is worth to the search."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scaling.records.measurement import Measurement
+from scaling.records.trial import TrialRecord
+from scaling.spec.evaluation import Target
+from scaling.spec.study import StudySpec
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a run first reaches a target: steps, examples and training seconds, interpolated."""
+
+    steps: float
+    examples: float
+    seconds: float
+
+
+def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | None:
+    """First point at which the validation loss is at or under the target.
+
+    Between the evaluation before and the one that reaches it, steps are interpolated linearly
+    in the logarithm of the loss (in the loss itself where it is not above zero). A loss that
+    rises again afterwards changes nothing; measurements without a loss are passed over; where
+    the first evaluation is there already, it counts, as an upper bound.
+
+    Returns:
+        None when no evaluation reaches the target (the trial is censored).
+    """
+    before: Measurement | None = None
+    for now in measurements:
+        loss = now.validation_loss
+        if loss is None:
+            continue
+        if loss <= target.at_most:
+            share = _log_share(before.validation_loss if before else None, loss, target.at_most)
+            start = before or now
+            return Crossing(
+                steps=start.step + share * (now.step - start.step),
+                examples=start.examples + share * (now.examples - start.examples),
+                seconds=start.seconds + share * (now.seconds - start.seconds),
+            )
+        before = now
+    return None
+
+
+def _log_share(before: float | None, after: float, at_most: float) -> float:
+    """How far between two losses, in log loss, the target lies; 1 when it is at the later one."""
+    if before is None or before <= after:
+        return 1.0
+    if after <= 0:
+        return (before - at_most) / (before - after)
+    return math.log(before / at_most) / math.log(before / after)
+
+
+CENSORED = 1e12  # above every number of steps or examples that a trial can take
+
+
+def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
+    """What the search minimizes, as one number; None for a trial with no finite outcome.
+
+    For `steps_to_target` and `examples_to_target` a trial that reached the target is worth the
+    steps or examples it took. A censored one is worth CENSORED × (1 + final loss / target), more
+    than any that reached it, and of two censored trials the one with the lower final loss is
+    better. This number only orders trials; it is never reported as a result.
+    """
+    final = record.final
+    if record.status in ("diverged", "failed") or final is None or final.validation_loss is None:
+        return None
+    if spec.search.objective == "validation_loss" or spec.target is None:
+        return final.validation_loss
+    reached = crossing(record.measurements, spec.target)
+    by_steps = spec.search.objective == "steps_to_target"
+    if reached is not None:
+        return reached.steps if by_steps else reached.examples
+    return CENSORED * (1 + final.validation_loss / spec.target.at_most)
+
+
+def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
+    """The record with the lowest `objective_value`; of equals the first; None if none has one.
+
+    A trial that was stopped early was measured at less than the budget, so it is the best only
+    where none ran to its end.
+    """
+    if any(record.status == "done" for record in records):
+        records = [record for record in records if record.status != "stopped"]
+    valued = [(objective_value(record, spec), record) for record in records]
+    finite = [
+        (value, index, record) for index, (value, record) in enumerate(valued) if value is not None
+    ]
+    return min(finite, key=lambda entry: entry[:2])[2] if finite else None

@@ -1,0 +1,1 @@
+"""Which trial is next, and which is not worth finishing."""

@@ -1,0 +1,64 @@
+"""Which trials of a cell are not worth finishing, judged at rungs; pure functions.
+
+Rungs are in training examples or input tokens, so that trials of one cell are compared at equal
+work; trials of different cells are never compared.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from scaling.records.measurement import Measurement
+from scaling.spec.phases import Asha, EarlyStopping
+
+Curve = Sequence[Measurement]
+
+
+def goes_on(rule: EarlyStopping, curve: Curve, others: Iterable[Curve]) -> bool:
+    """Whether a trial goes on from the rung that its last measurement reached.
+
+    Args:
+        rule: Where the rungs are and what is compared.
+        curve: The trial's measurements, the last one at the rung.
+        others: Those of the cell's other trials, running and ended, that count as far as they
+            have reached the rung too.
+
+    Returns:
+        True also where nothing can be compared yet.
+    """
+    rung = _rung(rule, curve[-1])
+    reached = [up_to for other in others if (up_to := _up_to(rule, other, rung)) is not None]
+    if isinstance(rule, Asha):
+        return _among_best([_last_loss(c) for c in reached], _last_loss(curve), rule)
+    if len(reached) < rule.min_trials:
+        return True
+    means = [statistics.fmean(losses) for c in reached if (losses := _losses(c))]
+    return min(_losses(curve), default=math.inf) <= statistics.median(means)
+
+
+def _among_best(others: Sequence[float], own: float, rule: Asha) -> bool:
+    """Among the best ⌊n / η⌋ of the n that reached the rung so far, or the best of them all."""
+    num_kept = max(1, math.floor((len(others) + 1) / rule.reduction_factor))
+    return sum(other < own for other in others) < num_kept
+
+
+def _rung(rule: EarlyStopping, measurement: Measurement) -> int:
+    return rule.rungs_passed(examples=measurement.examples, tokens=measurement.tokens)
+
+
+def _up_to(rule: EarlyStopping, curve: Curve, rung: int) -> Curve | None:
+    """A curve up to its first evaluation at a rung; None where it has not come so far."""
+    for number, measurement in enumerate(curve, start=1):
+        if measurement.validation_loss is not None and _rung(rule, measurement) >= rung:
+            return curve[:number]
+    return None
+
+
+def _losses(curve: Curve) -> list[float]:
+    """Validation losses after the first step."""
+    return [m.validation_loss for m in curve if m.step > 0 and m.validation_loss is not None]
+
+
+def _last_loss(curve: Curve) -> float:
+    loss = curve[-1].validation_loss
+    return math.inf if loss is None else loss

@@ -1,0 +1,80 @@
+"""Whether a store could record a study, seen without writing to it."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from scaling.files.access import why_not_writable
+from scaling.files.shown_url import shown_url
+from scaling.sinks.store import (
+    TrackingError,
+    is_server,
+    one_line,
+    open_client,
+    resolve_tracking_uri,
+    sqlite_path,
+    store_errors,
+    tried_again,
+)
+
+
+def require_reachable_store(tracking_uri: str | None = None) -> None:
+    """Check that MLflow's store answers, or where it is a file, that it can be written.
+
+    Nothing is made or changed: neither the file nor its tables.
+
+    Args:
+        tracking_uri: See `resolve_tracking_uri`.
+
+    Raises:
+        TrackingError: If it cannot be used.
+    """
+    uri = resolve_tracking_uri(tracking_uri)
+    database = sqlite_path(uri)
+    try:
+        if database is not None:
+            _require_database(database)
+        elif is_server(uri):
+            tried_again(uri, lambda: open_client(uri).search_experiments(max_results=1))
+        elif "://" in uri and not uri.startswith("file:"):
+            _require_connection(uri)
+        elif reason := why_not_writable(Path(uri.removeprefix("file://").removeprefix("file:"))):
+            raise TrackingError(f"cannot write MLflow's folder {shown_url(uri)}: {reason}")
+    except store_errors() as error:
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
+
+
+def _require_database(database: Path) -> None:
+    where = f"MLflow's database {database}"
+    if reason := why_not_writable(database.parent):
+        raise TrackingError(f"cannot write {where}: {reason}")
+    if not database.exists():
+        return
+    if not database.is_file():
+        raise TrackingError(f"cannot open {where}: is not a file")
+    if not os.access(database, os.W_OK):
+        raise TrackingError(f"cannot write {where}: Permission denied")
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        if "locked" not in str(error):
+            raise TrackingError(f"cannot open {where}: {error}") from error
+
+
+def _require_connection(uri: str) -> None:
+    """A database server answers; a store of another kind is opened by MLflow."""
+    import sqlalchemy
+    from sqlalchemy.exc import NoSuchModuleError
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+    except NoSuchModuleError:  # no database: whether MLflow knows it, it says itself
+        open_client(uri)
+        return
+    except ImportError as error:
+        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
+    with closing(engine.connect()):
+        pass
+    engine.dispose()

@@ -1,0 +1,309 @@
+"""One study's runs in one store, written synchronously and safe to write again."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from scaling.files.own import ForeignFolderError, report_files
+from scaling.records.measurement import Measurement
+from scaling.records.trial import TrialRecord
+from scaling.sinks import trial_run
+from scaling.sinks.events import StudyEnded
+from scaling.sinks.store import RefusedWriteError, TrackingError, run_url, search_all, sqlite_path
+from scaling.spec.issues import first_line
+from scaling.spec.study import StudySpec
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+SPEC_FILE = "study.yaml"
+ENVIRONMENT_FILE = "environment.json"
+
+_MAX_METRICS_PER_CALL = 1000
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measurement and when it was made, in milliseconds since 1970."""
+
+    at_ms: int
+    measurement: Measurement
+
+
+class StudyRuns:
+    """One study's runs in one store, written synchronously.
+
+    Every method may be called again with the same arguments, after an error or in a resumed
+    study: runs are found by their tags, and a step that is there is not written twice. After an
+    error `forget` comes first, since a write may have been done although its answer was lost.
+
+    Args:
+        client: Of the store.
+        uri: Of the store.
+        spec: The study.
+        study_id: Tag of the parent run, which is continued where it exists.
+        at_ms: Start of a new parent run, in milliseconds since 1970.
+    """
+
+    def __init__(
+        self, client: "MlflowClient", uri: str, spec: StudySpec, study_id: str, at_ms: int
+    ) -> None:
+        self._client = client
+        self._spec = spec
+        self._experiment_id = _experiment_id(client, uri, spec.name)
+        self._begun: dict[str, tuple[int, TrialRecord]] = {}  # trials that have not ended
+        self._run_ids: dict[str, str] = {}
+        self._logged_steps: dict[str, set[int]] = {}
+        self.parent_id = self._parent(study_id, at_ms)
+        self.url = run_url(uri, self._experiment_id, self.parent_id)
+
+    def describe(self, environment: Mapping[str, Any]) -> None:
+        """Write the spec, the environment and the question to the parent."""
+        run_id = self.parent_id
+        self._client.log_text(run_id, spec_to_yaml(self._spec), SPEC_FILE)
+        self._client.log_text(run_id, _to_json(environment), ENVIRONMENT_FILE)
+        self._set_tags(run_id, {"status": "running", "mlflow.note.content": self._note(None)})
+
+    def start(self, at_ms: int, record: TrialRecord) -> None:
+        """Create or continue a trial's run, with its tags and params."""
+        from mlflow.entities import Param
+
+        self._begun[record.trial_id] = (at_ms, replace(record, measurements=()))
+        run_id = self._run_of(record.trial_id)
+        params = [Param(name, value) for name, value in trial_run.params(record).items()]
+        # They can't be changed in MLflow: one that a resumed trial would change is an error.
+        self._client.log_batch(run_id, params=params, synchronous=True)
+
+    def measure(self, trial_id: str, points: Sequence[Point]) -> None:
+        """Log the measurements whose steps are not there yet, in as few calls as allowed.
+
+        Raises:
+            RefusedWriteError: If the trial has no run and was not started.
+        """
+        run_id = self._run_of(trial_id)
+        logged = self._steps_of(trial_id)
+        new = {p.measurement.step: p for p in reversed(points) if p.measurement.step not in logged}
+        metrics = [trial_run.metrics(p.at_ms, p.measurement) for _, p in sorted(new.items())]
+        for batch in _batches(metrics, _MAX_METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+            logged |= {m.step for m in batch if m.key == "examples"}
+
+    def end(self, at_ms: int, record: TrialRecord) -> None:
+        """Write what is missing of a trial, its summary and how it ended."""
+        from mlflow.entities import Metric, RunTag
+
+        trial_id = record.trial_id
+        if trial_id not in self._run_ids:
+            self._go_on(at_ms, record)
+        self.measure(trial_id, [Point(at_ms, m) for m in record.measurements])
+        run_id = self._run_of(trial_id)
+        step = record.measurements[-1].step if record.measurements else 0
+        summary = trial_run.summary(record, self._spec).items()
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, at_ms, step) for name, value in summary],
+            tags=[RunTag(name, value) for name, value in trial_run.tags(record).items()],
+            synchronous=True,
+        )
+        self._delete_copies(run_id, self._runs_of(trial_id))
+        status = "FAILED" if record.status == "failed" else "FINISHED"
+        self._client.set_terminated(run_id, status=status, end_time=at_ms)
+        self.forget(trial_id)
+        self._begun.pop(trial_id, None)
+
+    def finish(self, end: StudyEnded) -> None:
+        """Write the answer and the report to the parent and leave no run marked as running.
+
+        Raises:
+            RefusedWriteError: If the report is gone.
+        """
+        running = f"{self._children} and attributes.status = 'RUNNING'"
+        for run in list(search_all(self._client, self._experiment_id, running)):
+            self._client.set_terminated(run.info.run_id, "KILLED", end.at_ms)
+        if end.environment is not None:
+            self._client.log_text(self.parent_id, _to_json(end.environment), ENVIRONMENT_FILE)
+        if end.report_dir is not None:
+            self._send_report(end.report_dir)
+        note = self._note(end.answer)
+        self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
+        status = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[end.status]
+        self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
+
+    def _send_report(self, folder: Path) -> None:
+        """Write a report's own files to the parent; what a user keeps beside them stays here."""
+        try:
+            names = report_files(folder)
+        except (ForeignFolderError, OSError) as error:
+            raise RefusedWriteError(
+                f"there is no report at {folder}: {first_line(error)}"
+            ) from None
+        for name in names:
+            place = PurePosixPath("report", name).parent
+            self._client.log_artifact(self.parent_id, str(folder / name), str(place))
+
+    def discard(self) -> None:
+        """Delete the study's run, which has no trials."""
+        self._client.delete_run(self.parent_id)
+
+    def forget(self, trial_id: str) -> None:
+        """Look in the store again for what is there of a trial: its run and its steps."""
+        self._run_ids.pop(trial_id, None)
+        self._logged_steps.pop(trial_id, None)
+
+    def _go_on(self, at_ms: int, record: TrialRecord) -> None:
+        """Start a trial unless that was done, in this process or in an earlier one."""
+        start = self._begun.get(record.trial_id, (at_ms, record))
+        if any(run.data.params for run in self._runs_of(record.trial_id)):
+            self._begun[record.trial_id] = start
+        else:
+            self.start(*start)
+
+    def _note(self, answer: str | None) -> str:
+        outcome = "The study has not ended yet." if answer is None else answer
+        where = "`report/report.html` under Artifacts" if answer else "written at its end"
+        return f"**Question.** {self._spec.question}\n\n**Answer.** {outcome}\n\nReport: {where}."
+
+    @property
+    def _children(self) -> str:
+        return f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+
+    def _parent(self, study_id: str, at_ms: int) -> str:
+        query = f"tags.study_id = '{study_id}' and tags.role = 'study'"
+        latest_first = ["attributes.start_time DESC"]
+        found = self._client.search_runs(
+            [self._experiment_id], query, max_results=1, order_by=latest_first
+        )
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id
+        tags = {"study": self._spec.name, "study_id": study_id, "role": "study"}
+        return self._new_run(self._spec.name, at_ms, tags)
+
+    def _run_of(self, trial_id: str) -> str:
+        if trial_id not in self._run_ids:
+            self._run_ids[trial_id] = self._continued_run(trial_id) or self._first_run(trial_id)
+        return self._run_ids[trial_id]
+
+    def _continued_run(self, trial_id: str) -> str | None:
+        """The trial's run, marked as running again; None where there is none."""
+        found = self._runs_of(trial_id)
+        if not found:
+            return None
+        run_id = max(found, key=lambda run: len(run.data.metrics)).info.run_id
+        self._delete_copies(run_id, found)
+        self._client.update_run(run_id, status="RUNNING")
+        if trial_id in self._begun:
+            self._set_tags(run_id, trial_run.tags(self._begun[trial_id][1]))
+        return run_id
+
+    def _first_run(self, trial_id: str) -> str:
+        if trial_id not in self._begun:
+            raise RefusedWriteError(f"trial {trial_id!r} has no run in MLflow")
+        at_ms, record = self._begun[trial_id]
+        identity = {"trial_id": trial_id, "mlflow.parentRunId": self.parent_id}
+        tags = {"study": self._spec.name, **identity, **trial_run.tags(record)}
+        run_id = self._new_run(trial_run.trial_name(record), at_ms, tags)
+        self._logged_steps[trial_id] = set()
+        return run_id
+
+    def _runs_of(self, trial_id: str) -> list["Run"]:
+        query = f"{self._children} and tags.trial_id = '{trial_id}'"
+        return list(search_all(self._client, self._experiment_id, query))
+
+    def _delete_copies(self, run_id: str, found: Sequence["Run"]) -> None:
+        """Delete all but one of a trial's runs.
+
+        A server that hangs makes a run long after its answer was given up, when another one may
+        have been made in its place.
+        """
+        for run in found:
+            if run.info.run_id != run_id:
+                self._client.delete_run(run.info.run_id)
+
+    def _new_run(self, name: str, at_ms: int, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=at_ms,
+            tags=dict(tags),
+            run_name=name,
+        )
+        return run.info.run_id
+
+    def _steps_of(self, trial_id: str) -> set[int]:
+        """Steps in the store; every measurement has `examples`, so its history lists them."""
+        if trial_id not in self._logged_steps:
+            history = self._client.get_metric_history(self._run_of(trial_id), "examples")
+            self._logged_steps[trial_id] = {metric.step for metric in history}
+        return self._logged_steps[trial_id]
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(name, value) for name, value in tags.items()]
+        self._client.log_batch(run_id, tags=entities, synchronous=True)
+
+
+def spec_to_yaml(spec: StudySpec) -> str:
+    """The spec as a study file: what the file named, nulls included, and nothing else."""
+    given = spec.model_dump(mode="json", exclude_unset=True)
+    return yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts in quotes where a reader of YAML 1.2 could take them for something else."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_word = re.fullmatch(r"[A-Za-z_][\w .,/()-]*", text, re.ASCII)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_word else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+                raise
+            # Another study of this name has made it just now.
+    if experiment.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise TrackingError(
+            f"the MLflow experiment {name!r} was deleted: `{restore}`, or rename the study"
+        )
+    return experiment.experiment_id
+
+
+def _artifact_location(uri: str, name: str) -> str | None:
+    """Beside a sqlite database, whatever the working directory; a server chooses its own."""
+    database = sqlite_path(uri)
+    return None if database is None else (database.parent / "mlartifacts" / name).as_uri()
+
+
+def _batches(groups: Iterable[list["Metric"]], limit: int) -> Iterator[list["Metric"]]:
+    """Lists of at most `limit` metrics that keep each group, one measurement, in one call."""
+    batch: list[Metric] = []
+    for group in groups:
+        if batch and len(batch) + len(group) > limit:
+            yield batch
+            batch = []
+        batch = batch + group
+    if batch:
+        yield batch
+
+
+def _to_json(environment: Mapping[str, Any]) -> str:
+    return json.dumps(dict(environment), indent=2, sort_keys=True, allow_nan=False)

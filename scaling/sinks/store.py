@@ -1,0 +1,255 @@
+"""Where MLflow is, how it is reached, and what its errors mean."""
+
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from scaling.files.shown_url import shown_url, without_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+T = TypeVar("T")
+
+_REFUSALS = frozenset(
+    {
+        "ALREADY_EXISTS",
+        "BAD_REQUEST",
+        "INVALID_PARAMETER_VALUE",
+        "MALFORMED_REQUEST",
+        "NOT_FOUND",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+# MLflow calls every database error but OperationalError a bad request; these are connections.
+_CONNECTION_ERRORS = re.compile("InterfaceError|OperationalError|QueuePool|PendingRollbackError")
+_OPENING_PAUSES_SECONDS = (0.5, 1.0)
+# Another process makes the same tables at the same time.
+_RACES = re.compile("already exists|[Dd]uplicate|UniqueViolation|IntegrityError|database is locked")
+_RACE_SECONDS = 60.0
+_RACE_PAUSE_SECONDS = 1.0
+_SETTLED_SECONDS = 10.0
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be opened, or something could not be written to it."""
+
+
+class UnsentError(TrackingError):
+    """What happened is on disk, and not, or not all of it, in MLflow."""
+
+
+class RefusedWriteError(Exception):
+    """A write that MLflow cannot take, however often it is tried; says why."""
+
+
+def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
+    """Where MLflow keeps its runs, valid from every working directory.
+
+    Args:
+        tracking_uri: An MLflow tracking URI; where None, `MLFLOW_TRACKING_URI`, and where that
+            is unset, `sqlite:///mlflow.db` in the working directory.
+
+    Returns:
+        The URI, a sqlite path made absolute.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    database = sqlite_path(uri)
+    return uri if database is None else f"sqlite:///{database}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a sqlite store's file; None for every other store."""
+    prefix = "sqlite:///"
+    if not uri.startswith(prefix):
+        return None
+    return Path(os.path.expanduser(uri.removeprefix(prefix))).absolute()  # noqa: PTH111  # ~nobody
+
+
+def is_server(uri: str) -> bool:
+    """Whether a store is reached over HTTP."""
+    return uri.startswith(("http://", "https://"))
+
+
+def run_url(uri: str, experiment_id: str, run_id: str) -> str:
+    """Address of a run: whole for a server, else what follows the address of `mlflow ui`.
+
+    It carries no credential: a browser asks for its own.
+    """
+    server = shown_url(uri).rstrip("/") + "/" if is_server(uri) else ""
+    return f"{server}#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def open_client(uri: str) -> "MlflowClient":
+    """A client that is quiet and gives a call up after about 10 s; creates the schema.
+
+    MLflow's own retries are off: it would repeat a creation whose answer was lost, and so make
+    a second run. Whoever writes tries again by looking first (`StudyRuns`).
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic", "sqlalchemy"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Prints a traceback for each failure that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    database = sqlite_path(uri)
+    if database is None:
+        return MlflowClient(uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(database.parent):
+        if not database.exists():
+            _create(database)
+        _wait_until_settled(database)
+        return MlflowClient(uri)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for it has this folder's lock meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks for folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(database: Path) -> None:
+    """Make a sqlite database with MLflow's tables, whole or not at all.
+
+    MLflow makes them by some fifty migrations in place, in which two processes disturb each other.
+    Here they are made in a file of another name, which `mlflow ui` does not see, and where another
+    process has made the database meanwhile, its stays.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
+        made = Path(folder, "made.db")
+        store = SqlAlchemyStore(f"sqlite:///{made}", (database.parent / "mlartifacts").as_uri())
+        store.engine.dispose()
+        try:
+            database.hardlink_to(made)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not database.exists():
+                made.rename(database)
+
+
+def _wait_until_settled(database: Path) -> None:
+    """Wait while another process, `mlflow ui` for one, makes a database's tables in place.
+
+    What stays as it is, was made by another version of MLflow, or by nobody: MLflow says so, or
+    makes them.
+
+    Raises:
+        TrackingError: If the file cannot be read, or is no database.
+    """
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations"
+    newest = ScriptDirectory(str(migrations)).get_current_head()
+    found, since = _revision(database), time.monotonic()
+    end = since + _RACE_SECONDS
+    while found[0] != newest and time.monotonic() < min(end, since + _SETTLED_SECONDS):
+        time.sleep(_RACE_PAUSE_SECONDS)
+        now = _revision(database)
+        if now != found:
+            found, since = now, time.monotonic()
+
+
+def _revision(database: Path) -> tuple[str | None, int]:
+    """MLflow's revision of a database's tables, and a number that changes with each change."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            names = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            if ("alembic_version",) not in names:
+                return None, version
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return (row[0] if row else None), version
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return None, -1
+        raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
+    except sqlite3.Error as error:
+        raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What is raised when a store cannot be reached, read or written."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError, RefusedWriteError)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a store's error speaks of what was to be written, and not of the store.
+
+    Everything else (no connection, a timeout, a locked database, HTTP 5xx, 401, 403, 429) may
+    pass, and trying again may succeed.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return isinstance(error, RefusedWriteError)
+    if error.error_code == "BAD_REQUEST" and _CONNECTION_ERRORS.search(str(error)):
+        return False
+    return error.error_code in _REFUSALS
+
+
+def tried_again(uri: str, call: Callable[[], T]) -> T:
+    """The result of a call that may be repeated.
+
+    On a server two failures are forgiven; a race with another process that makes the same tables
+    is, on every store, until it is over.
+    """
+    pauses = list(_OPENING_PAUSES_SECONDS if is_server(uri) else ())
+    end = time.monotonic() + _RACE_SECONDS
+    while True:
+        try:
+            return call()
+        except store_errors() as error:
+            if _RACES.search(str(error)) and time.monotonic() < end:
+                time.sleep(_RACE_PAUSE_SECONDS)
+            elif pauses and not is_refusal(error):
+                time.sleep(pauses.pop(0))
+            else:
+                raise
+
+
+def one_line(error: Exception) -> str:
+    """An error's text, without line breaks and credentials and at most 500 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return without_credentials(text)[:500]
+
+
+def search_all(
+    client: "MlflowClient", experiment_id: str, query: str, order_by: Sequence[str] = ()
+) -> Iterator["Run"]:
+    """Every run that a search finds, page after page."""
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], query, order_by=[*order_by], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

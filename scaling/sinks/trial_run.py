@@ -1,0 +1,137 @@
+"""What a trial looks like in MLflow: its run's name, params, tags and metrics."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import crossing
+from scaling.records.trial import TrialRecord
+from scaling.spec.study import StudySpec
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+BY_EXAMPLES = "by_examples/"
+LOSSES = ("train_loss", "validation_loss", "test_loss")
+SUMMARY_METRICS = (
+    "best_validation_loss",
+    "generalization_gap",
+    "steps_to_target",
+    "examples_to_target",
+    "seconds_to_target",
+)
+
+_MAX_TAG_LENGTH = 8000
+
+
+def cell_label(cell: Mapping[str, Any]) -> str:
+    """A cell as a readable tag, as in `global_batch_size=64`; `all` without scientific axes."""
+    return ", ".join(f"{name}={_text(value)}" for name, value in cell.items()) or "all"
+
+
+def trial_name(record: TrialRecord) -> str:
+    """The name of a trial's run, as in `search B=64 lr=1.2e-3`."""
+    recipe = record.recipe
+    words: list[str] = [record.phase, *([record.rule] if record.rule else [])]
+    others = {n: v for n, v in record.cell.items() if n not in ("global_batch_size", "peak_lr")}
+    words += [f"{name}={_text(value)}" for name, value in others.items()]
+    if recipe.branch_from_examples is not None:
+        words += [f"at={recipe.branch_from_examples}", f"x{recipe.branch_multiple}"]
+    words += [f"B={recipe.global_batch_size}", f"lr={_short(recipe.peak_lr)}"]
+    return " ".join(words if record.phase == "search" else [*words, f"seed={recipe.seed}"])
+
+
+def _short(value: float) -> str:
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _text(value: object) -> str:
+    """A value as MLflow shows it: strings as they are, floats exact, None as `null`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def params(record: TrialRecord) -> dict[str, str]:
+    """The recipe, and cell and choices under their vocabulary names."""
+    values = {**record.cell, **record.choices, **asdict(record.recipe)}
+    return {name: _text(value) for name, value in values.items()}
+
+
+def tags(record: TrialRecord) -> dict[str, str]:
+    """What MLflow's views filter by, and the record itself without its measurements."""
+    written = {
+        "cell": cell_label(record.cell),
+        "phase": record.phase,
+        "status": record.status,
+        "record": _record_tag(record),
+    }
+    if record.search_round:
+        written["search_round"] = str(record.search_round)
+    return written if record.rule is None else {**written, "rule": record.rule}
+
+
+def _record_tag(record: TrialRecord) -> str:
+    """All of a record but its measurements; a very long error is cut to what a tag holds."""
+    bare = replace(record, measurements=())
+    excess = len(bare.to_json()) - _MAX_TAG_LENGTH
+    if excess > 0 and bare.error:
+        bare = replace(bare, error=bare.error[: max(0, len(bare.error) - excess)])
+    return bare.to_json()
+
+
+def summary(record: TrialRecord, spec: StudySpec) -> dict[str, float]:
+    """The numbers that MLflow's comparison views plot; those that do not exist are left out."""
+    values = {
+        "best_validation_loss": record.best_validation_loss,
+        "generalization_gap": _generalization_gap(record),
+    }
+    reached = crossing(record.measurements, spec.target) if spec.target else None
+    if reached is not None:
+        values |= {f"{name}_to_target": value for name, value in asdict(reached).items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _generalization_gap(record: TrialRecord) -> float | None:
+    """Held-out loss minus train loss at the end: on test in confirm, on validation elsewhere."""
+    final = record.final
+    if final is None or final.train_loss is None:
+        return None
+    held_out = final.test_loss if record.phase == "confirm" else final.validation_loss
+    return None if held_out is None else held_out - final.train_loss
+
+
+def metrics(at_ms: int, measurement: Measurement) -> list["Metric"]:
+    """A measurement by step, and its losses again by examples seen."""
+    from mlflow.entities import Metric
+
+    scalars = measurement.scalars()
+    by_step = [
+        Metric(name, value, at_ms, measurement.step)
+        for name, value in scalars.items()
+        if name != "step"
+    ]
+    by_examples = [
+        Metric(BY_EXAMPLES + name, scalars[name], at_ms, measurement.examples)
+        for name in LOSSES
+        if name in scalars
+    ]
+    return by_step + by_examples
+
+
+def require_free_names(measurements: Iterable[Measurement]) -> None:
+    """Check that no metric has a name of those that are derived here.
+
+    Raises:
+        ValueError: If one has; says which.
+    """
+    for measurement in measurements:
+        taken = [n for n in measurement.metrics if not is_measured(n)]
+        if taken:
+            raise ValueError(f"metric name {taken[0]!r} is reserved for what MLflow derives")
+
+
+def is_measured(name: str) -> bool:
+    """Whether a metric was measured, and not derived here from what was."""
+    return name not in SUMMARY_METRICS and not name.startswith(BY_EXAMPLES)

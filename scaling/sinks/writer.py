@@ -1,0 +1,216 @@
+"""The thread that sends a spool's events to MLflow, in order, for as long as it takes."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from scaling.sinks.events import (
+    Event,
+    StudyEnded,
+    TrialEnded,
+    TrialMeasured,
+    TrialStarted,
+    from_line,
+)
+from scaling.sinks.runs import Point, StudyRuns
+from scaling.sinks.spool import Line, Spool, keep_rejected
+from scaling.sinks.store import is_refusal, one_line, store_errors
+
+_LINGER_SECONDS = 0.5
+_LONGEST_PAUSE_WHILE_CLOSING_SECONDS = 2.0
+
+_LOG = logging.getLogger(__name__)
+
+_Measured = tuple[Line, TrialMeasured]
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for the events any longer; they stay in the spool."""
+
+
+class Writer:
+    """Sends a spool's events from a thread of its own, until it is closed and all are sent.
+
+    While the store is away, the event that comes next is tried again and again. What the store
+    refuses goes to `rejected` and the next event has its turn. An end of the study that an
+    earlier process left is passed over: the study that was opened again has not ended, and
+    says so itself when it does.
+
+    Args:
+        runs: Where the events are written.
+        spool: Released when the thread ends.
+        rejected: File for what cannot be written, created when it is needed.
+        study_id: Events of another study are rejected.
+        store: The store's address, fit to be shown.
+        retry_seconds: First and longest pause before a failed write is tried again.
+    """
+
+    def __init__(
+        self,
+        runs: StudyRuns,
+        spool: Spool,
+        rejected: Path,
+        study_id: str,
+        store: str,
+        retry_seconds: tuple[float, float],
+    ) -> None:
+        self._runs = runs
+        self._spool = spool
+        self._rejected = rejected
+        self._study_id = study_id
+        self._store = store
+        self._retry_seconds = retry_seconds
+        self._pause_seconds = retry_seconds[0]
+        self._away_since: float | None = None
+        self._is_closing = threading.Event()
+        self._hurry = threading.Event()
+        self._is_abandoned = False
+        self.num_rejected = 0
+        self.first_rejection: str | None = None
+        self.last_failure: str | None = None  # while the store is away
+        self.is_drained = False
+        self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_seconds: float) -> None:
+        """Send what is left, at once and for at most `timeout_seconds`, then stop trying."""
+        self._is_closing.set()
+        self._hurry.set()
+        self._spool.close_to_appending()
+        self._thread.join(timeout_seconds)
+        self._is_abandoned = True
+        self._hurry.set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call to the store has not come back yet."""
+        return self._thread.is_alive()
+
+    def _write_all(self) -> None:
+        try:
+            while self._spool.wait():
+                # A little longer, so that measurements share a call.
+                self._is_closing.wait(_LINGER_SECONDS)
+                lines = self._spool.read()
+                self._write_round(lines)
+                self._spool.take(lines[-1].end)
+            self.is_drained = True
+        except _AbandonedError:
+            pass
+        finally:
+            self._spool.release()
+
+    def _write_round(self, lines: Sequence[Line]) -> None:
+        waiting: dict[str, list[_Measured]] = {}
+        for line in lines:
+            match self._event(line):
+                case None:
+                    continue
+                case TrialMeasured(trial_id=trial_id) as event:
+                    waiting.setdefault(trial_id, []).append((line, event))
+                case TrialStarted(at_ms, record):
+                    start = partial(self._runs.start, at_ms, record)
+                    self._write(record.trial_id, line, start)
+                case TrialEnded(at_ms, record):
+                    self._write_measured(record.trial_id, waiting.pop(record.trial_id, []))
+                    self._write(record.trial_id, line, partial(self._runs.end, at_ms, record))
+                case StudyEnded() as event:
+                    self._write_waiting(waiting)
+                    self._write(None, line, partial(self._runs.finish, event))
+        self._write_waiting(waiting)
+
+    def _event(self, line: Line) -> Event | None:
+        """What a line says; None where it is not for this study or not for this process."""
+        try:
+            study_id, event = from_line(line.text)
+        except ValueError as error:
+            self._reject(line, one_line(error))
+            return None
+        if study_id != self._study_id:
+            # Left by a start that was refused and forgotten: nothing of this study is missing.
+            reason = f"of study {study_id}, not of {self._study_id}"
+            self._try(None, partial(keep_rejected, self._rejected, line.text, reason))
+            return None
+        return None if isinstance(event, StudyEnded) and line.is_leftover else event
+
+    def _write_waiting(self, waiting: dict[str, list[_Measured]]) -> None:
+        for trial_id, measured in waiting.items():
+            self._write_measured(trial_id, measured)
+        waiting.clear()
+
+    def _write_measured(self, trial_id: str, measured: Sequence[_Measured]) -> None:
+        """Write a trial's measurements together; one by one where they are refused together."""
+        if not measured:
+            return
+        points = [Point(event.at_ms, m) for _, event in measured for m in event.measurements]
+        refusal = self._try(trial_id, partial(self._runs.measure, trial_id, points))
+        if refusal is None:
+            return
+        if len(measured) == 1:
+            self._reject(measured[0][0], one_line(refusal))
+            return
+        for one in measured:
+            self._write_measured(trial_id, [one])
+
+    def _write(self, trial_id: str | None, line: Line, write: Callable[[], None]) -> None:
+        refusal = self._try(trial_id, write)
+        if refusal is not None:
+            self._reject(line, one_line(refusal))
+
+    def _reject(self, line: Line, reason: str) -> None:
+        self._try(None, partial(keep_rejected, self._rejected, line.text, reason))
+        self.num_rejected += 1
+        if self.first_rejection is None:
+            self.first_rejection = reason
+            _LOG.error("MLflow at %s: a write was refused: %s", self._store, reason)
+
+    def _try(self, trial_id: str | None, write: Callable[[], None]) -> Exception | None:
+        """Write, for as long as it takes; returns the error of a write that was refused."""
+        while not self._is_abandoned:
+            try:
+                write()
+            except store_errors() as error:
+                if trial_id is not None:
+                    self._runs.forget(trial_id)
+                if is_refusal(error):
+                    self._note_answer()
+                    return error
+                self._note_failure(error)
+                self._pause()
+            else:
+                self._note_answer()
+                return None
+        raise _AbandonedError
+
+    def _note_failure(self, error: Exception) -> None:
+        self.last_failure = one_line(error)
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            _LOG.warning(
+                "MLflow at %s is away (%s); the study goes on, and what it measures waits in %s",
+                self._store,
+                self.last_failure,
+                self._spool.path,
+            )
+
+    def _note_answer(self) -> None:
+        self._pause_seconds = self._retry_seconds[0]
+        self.last_failure = None
+        if self._away_since is not None:
+            seconds = time.monotonic() - self._away_since
+            self._away_since = None
+            _LOG.warning("MLflow at %s is back after %.0f s", self._store, seconds)
+
+    def _pause(self) -> None:
+        """Wait before the next try, unless closing asks for it at once."""
+        longest = self._retry_seconds[1]
+        if self._is_closing.is_set():
+            longest = min(longest, _LONGEST_PAUSE_WHILE_CLOSING_SECONDS)
+        if self._hurry.wait(min(self._pause_seconds, longest)):
+            self._hurry.clear()
+            self._pause_seconds = self._retry_seconds[0]
+        else:
+            self._pause_seconds = min(2 * self._pause_seconds, self._retry_seconds[1])

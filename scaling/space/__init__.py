@@ -1,0 +1,1 @@
+"""The cells of a study and the recipes of its trials."""

@@ -1,0 +1,150 @@
+"""Branched training: trials that go on from a point of a run with a larger batch and rate.
+
+A branch is one trial, whose batch grows at that point as a batch ramp's does and whose rate grows
+with it. Up to there it is the run that it leaves, step by step the same. So a branch needs nothing
+of another trial, at the price of training the common part again.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scaling.arithmetic.batching import BatchRamp
+from scaling.arithmetic.rules import scaled_lr
+from scaling.arithmetic.schedules import lr_at_step
+from scaling.records.recipe import Recipe
+from scaling.records.trial import TrialRecord
+from scaling.space.cells import cell_name, hyperparameters
+from scaling.space.recipe import Facts, num_steps_of, resolve
+from scaling.space.trials import PlannedTrial, replicate_seeds
+from scaling.spec.phases import Branch
+from scaling.spec.study import StudySpec
+
+
+class BranchError(ValueError):
+    """A branch would pass the end of the run that it leaves; the message says by how much."""
+
+
+def require_branches_fit(spec: StudySpec, facts: Facts) -> None:
+    """Check that the last branch ends within the budget, once the sizes of the data are known.
+
+    Raises:
+        BranchError: If it does not.
+    """
+    branch = spec.branch
+    if branch is None:
+        return
+    base = branch.base_batch_size
+    examples = base * (num_steps_of(spec, BatchRamp(base), facts) or 0)
+    if branch.starts[-1] + branch.window > examples:
+        raise BranchError(
+            f"branch.at_examples: {branch.at_examples[-1]} with a window of {branch.window} "
+            f"examples passes the end of the base run; at most {max(examples - branch.window, 0)}"
+        )
+
+
+def planned_branches(
+    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+) -> list[PlannedTrial]:
+    """The branch phase: the base cell's best recipe from each point at each multiple and seed.
+
+    Args:
+        spec: The study.
+        best: Each cell's best search trial; none for the base cell makes no branches.
+        facts: Sizes of the data, and of trials' worker groups.
+
+    Raises:
+        RuleDomainError: If the rule gives no rate that is a positive finite number.
+
+    Source: Merrill et al. 2025 (arXiv:2505.23971); √k for Adam, k for SGD.
+    """
+    branch = spec.branch
+    base = next(
+        (r for r in best if branch and r.recipe.global_batch_size == branch.base_batch_size), None
+    )
+    if branch is None or base is None:
+        return []
+    values = hyperparameters(spec, base.cell, base.choices)
+    rule = branch.lr_rule or usual_rule(values["optimizer"])
+    planned: list[PlannedTrial] = []
+    for seed in replicate_seeds(spec, branch.num_seeds):
+        trunk = resolve(spec, values, seed=seed, facts=facts)
+        for start, multiple in itertools.product(branch.starts, branch.multiples):
+            recipe = branched(
+                trunk, start=start, multiple=multiple, window=branch.window, rule=rule
+            )
+            trial_id = f"branch-{cell_name(base.cell)}-at{start}-x{multiple}-seed{seed}"
+            planned.append(
+                PlannedTrial(trial_id, "branch", base.cell, base.choices, recipe, rule=rule)
+            )
+    return planned
+
+
+def usual_rule(optimizer: str) -> str:
+    """How the rate grows with the batch where the study does not say."""
+    return "linear" if optimizer in ("sgd", "lars") else "sqrt"
+
+
+def branched(trunk: Recipe, *, start: int, multiple: int, window: int, rule: str) -> Recipe:
+    """The recipe that leaves a run after `start` examples, for `window` examples more.
+
+    Args:
+        trunk: Of the run that it leaves, whose batch is constant.
+        start: Whole steps of the trunk's batch.
+        multiple: Of the batch, from there on.
+        window: Whole steps of the larger batch.
+        rule: How the rate grows with the batch.
+    """
+    base = trunk.global_batch_size
+    assert start % base == 0
+    assert window % (multiple * base) == 0
+    rate = scaled_lr(
+        trunk.peak_lr, base_batch_size=base, global_batch_size=multiple * base, rule=rule
+    )
+    return replace(
+        trunk,
+        num_steps=start // base + window // (multiple * base),
+        batch_ramp_at_examples=(start,) if multiple > 1 else (),
+        batch_ramp_factor=max(multiple, 2),
+        branch_from_examples=start,
+        branch_multiple=multiple,
+        branch_lr_factor=rate / trunk.peak_lr,
+        schedule_num_steps=trunk.num_steps,
+    )
+
+
+def lr_of_step(recipe: Recipe, *, step: int, examples: int) -> float:
+    """Learning rate with which a trial takes a step.
+
+    A branch has the rate of the run that it leaves at the same number of examples, times its
+    factor once it has left.
+
+    Args:
+        recipe: Of the trial.
+        step: Index of the step, from 0.
+        examples: Training examples seen before it.
+    """
+    is_branch = recipe.branch_from_examples is not None
+    factor = 1.0
+    if recipe.branch_from_examples is not None and examples >= recipe.branch_from_examples:
+        factor = recipe.branch_lr_factor
+    return factor * lr_at_step(
+        examples / recipe.global_batch_size if is_branch else step,
+        peak_lr=recipe.peak_lr,
+        schedule=recipe.schedule,
+        warmup_steps=recipe.warmup_steps,
+        num_steps=recipe.schedule_num_steps if is_branch else recipe.num_steps,
+        min_lr_ratio=recipe.min_lr_ratio,
+        decay_ratio=recipe.decay_ratio,
+        decay_shape=recipe.decay_shape,
+    )
+
+
+def branch_work(branch: Branch) -> tuple[tuple[int, int], ...]:
+    """Every trial of the branch phase as (first global batch size, training examples)."""
+    num_each = len(branch.multiples) * branch.num_seeds
+    return tuple(
+        (branch.base_batch_size, start + branch.window)
+        for start in branch.starts
+        for _ in range(num_each)
+    )

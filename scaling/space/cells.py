@@ -1,0 +1,45 @@
+"""The cells of a study, and a trial's hyperparameters by name."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from scaling.spec.fields import given_fields
+from scaling.spec.hyperparameters import Fixed
+from scaling.spec.study import StudySpec
+
+Cell = Mapping[str, Any]
+
+
+Choices = Mapping[str, Any]
+
+
+def cells(spec: StudySpec) -> tuple[dict[str, Any], ...]:
+    """Every combination of the scientific values; one empty cell when there are none."""
+    values = spec.scientific_values()
+    return tuple(
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    )
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell as a person and a file name can read it, as in global_batch_size=64."""
+    return ",".join(f"{name}={value}" for name, value in sorted(cell.items())) or "all"
+
+
+def cell_seed(spec: StudySpec, cell: Cell) -> int:
+    """Seed of a cell's search, from the study's seed and the cell's place in the study."""
+    place = 0
+    for name, values in spec.scientific_values().items():
+        place = place * len(values) + values.index(cell[name])
+    return (spec.seed * 10_007 + place) % 2**32
+
+
+def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> dict[str, Any]:
+    """A trial's hyperparameters by name: the cell's and the search's, else fixed ones."""
+    values = {name: getattr(spec.fixed, name) for name in Fixed.model_fields}
+    for known in spec.cell_recipes:
+        if dict(known.cell) == dict(cell):
+            values |= given_fields(known.fixed)
+    return values | dict(cell) | dict(choices)

@@ -1,0 +1,64 @@
+"""The points that a search which does not adapt tries, known before the first trial."""
+
+import itertools
+import math
+from typing import Any
+
+from scaling.space.cells import Cell, cell_seed
+from scaling.spec.hyperparameters import Choice, Distribution
+from scaling.spec.study import StudySpec
+
+
+def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
+    """The points that a non-adaptive search tries in a cell, in order; None for tpe.
+
+    Every cell has its own scrambled points, so that no accident of one design is shared by all.
+    """
+    searched = spec.nuisance.distributions()
+    count = spec.search.trials_per_cell
+    if not searched:
+        return [{} for _ in range(count)]
+    match spec.search.sampler:
+        case "tpe":
+            return None
+        case "grid":
+            axes = [distribution.choice or () for distribution in searched.values()]
+            return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
+        case "qmc" | "random":
+            seed = cell_seed(spec, cell)
+            cube = _unit_points(len(searched), count, seed, sobol=spec.search.sampler == "qmc")
+            return [
+                {
+                    name: _at(distribution, float(share))
+                    for (name, distribution), share in zip(searched.items(), point, strict=True)
+                }
+                for point in cube
+            ]
+
+
+def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:
+    """[count, dimensions] points in the unit cube: Owen-scrambled Sobol or independent ones.
+
+    Optuna's own QMC sampler draws categorical values and the trials that start before the first
+    one ends independently, which would make the design depend on timing.
+    """
+    import numpy as np
+    from scipy.stats import qmc
+
+    if not sobol:
+        return np.random.default_rng(seed).random((count, dimensions))
+    engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
+    return engine.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
+
+
+def _at(distribution: Distribution[Any] | Choice[Any], share: float) -> Any:
+    """The value of a distribution at a share of its range, 0 ≤ share < 1."""
+    if distribution.choice is not None:
+        return distribution.choice[int(share * len(distribution.choice))]
+    assert isinstance(distribution, Distribution)
+    if distribution.log_uniform is not None:
+        low, high = (math.log(bound) for bound in distribution.log_uniform)
+        return math.exp(low + share * (high - low))
+    assert distribution.uniform is not None
+    low, high = distribution.uniform
+    return low + share * (high - low)

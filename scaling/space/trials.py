@@ -1,0 +1,161 @@
+"""The trials of each phase, in the order in which they are planned."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scaling.records.recipe import Recipe
+from scaling.records.trial import Phase, TrialRecord
+from scaling.space.cells import Cell, Choices, cell_name, cells, hyperparameters
+from scaling.space.designs import design
+from scaling.space.recipe import Facts, resolve, transferred
+from scaling.spec.checks.sizes import num_cells
+from scaling.spec.hyperparameters import Distribution
+from scaling.spec.study import StudySpec
+
+STEP_COST_EXAMPLES = 8  # what a step costs besides its examples, in examples; orders trials only
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial before it runs; `recipe` is None where the search decides it when it starts.
+
+    `extended` are the distributions that have been extended beyond those of the study file.
+    """
+
+    trial_id: str
+    phase: Phase
+    cell: Cell
+    choices: Choices
+    recipe: Recipe | None
+    rule: str | None = None
+    search_round: int = 0
+    extended: Mapping[str, Distribution[Any]] = field(default_factory=dict[str, Distribution[Any]])
+
+    @property
+    def expected_work(self) -> float:
+        """Relative duration: examples, plus a cost for each step; 1 where it is not known yet."""
+        if self.recipe is None or self.recipe.num_steps is None:
+            return 1.0
+        num_steps = self.recipe.num_steps
+        return self.recipe.batch_ramp.examples_after(num_steps) + num_steps * STEP_COST_EXAMPLES
+
+    def record(self) -> TrialRecord:
+        """The record of this trial at its start."""
+        assert self.recipe is not None
+        return TrialRecord(
+            self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule,
+            search_round=self.search_round,
+        )  # fmt: skip
+
+
+def replicate_seeds(spec: StudySpec, num_seeds: int) -> list[int]:
+    """Seeds of transfer and confirm: the same for all cells and rules, none used by the search."""
+    return [spec.seed + 1 + number for number in range(num_seeds)]
+
+
+def planned_search(spec: StudySpec, facts: Facts) -> list[PlannedTrial]:
+    """The search phase, cell by cell; recipes are None where an adaptive sampler decides."""
+    return [
+        planned_point(spec, cell, number, choices, facts)
+        for cell in cells(spec)
+        for number, choices in enumerate(design(spec, cell) or [None] * spec.search.trials_per_cell)
+    ]
+
+
+def planned_point(
+    spec: StudySpec, cell: Cell, number: int, choices: Choices | None, facts: Facts
+) -> PlannedTrial:
+    """A cell's search trial with a number, from 0; without choices an adaptive sampler decides."""
+    recipe = None
+    if choices is not None:
+        values = hyperparameters(spec, cell, choices)
+        recipe = resolve(spec, values, seed=spec.seed, facts=facts)
+    trial_id = f"search-{cell_name(cell)}-{number:03d}"
+    return PlannedTrial(trial_id, "search", cell, choices or {}, recipe)
+
+
+def planned_replicates(
+    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
+    """The transfer and confirm phases.
+
+    Args:
+        spec: The study: rules and numbers of seeds.
+        best: Each cell's best search trial; a cell whose trials all diverged has none.
+        facts: Sizes of the data, and of trials' worker groups.
+
+    Returns:
+        The trials, and what a rule could not carry: (rule, global_batch_size, why).
+    """
+    confirm = [trial for record in best for trial in _confirm_trials(spec, record, facts)]
+    transfer, refused = _transfer_trials(spec, best, facts)
+    return transfer + confirm, refused
+
+
+def _confirm_trials(spec: StudySpec, record: TrialRecord, facts: Facts) -> list[PlannedTrial]:
+    if spec.confirm is None:
+        return []
+    values = hyperparameters(spec, record.cell, record.choices)
+    return [
+        PlannedTrial(
+            f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
+            resolve(spec, values, seed=seed, facts=facts),
+        )
+        for seed in replicate_seeds(spec, spec.confirm.num_seeds)
+    ]  # fmt: skip
+
+
+def _transfer_trials(
+    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
+    """The base cell's best recipe at every other batch size, by each rule."""
+    transfer = spec.transfer
+    base = next(
+        (r for r in best if transfer and r.recipe.global_batch_size == transfer.base_batch_size),
+        None,
+    )
+    planned: list[PlannedTrial] = []
+    refused: list[tuple[str, int, str]] = []
+    if transfer is None:
+        return planned, refused
+    others = [b for b in spec.batch_sizes() if b != transfer.base_batch_size]
+    if base is None:
+        why = "no search trial of the base cell ended with a finite loss"
+        return planned, [(rule, b, why) for rule, b in itertools.product(transfer.rules, others)]
+    base_values = hyperparameters(spec, base.cell, base.choices)
+    for rule, batch in itertools.product(transfer.rules, others):
+        values = transferred(base_values, global_batch_size=batch, rule=rule)
+        cell = {"global_batch_size": batch}
+        for seed in replicate_seeds(spec, transfer.num_seeds):
+            try:
+                recipe = resolve(spec, values, seed=seed, facts=facts)
+            except ValueError as error:
+                refused.append((rule, batch, str(error)))
+                break
+            planned.append(
+                PlannedTrial(
+                    f"transfer-{cell_name(cell)}-{rule}-seed{seed}",
+                    "transfer",
+                    cell,
+                    {"peak_lr": recipe.peak_lr},
+                    recipe,
+                    rule=rule,
+                )
+            )
+    return planned, refused
+
+
+def num_trials(spec: StudySpec) -> dict[Phase, int]:
+    """Trials of each phase, if every cell has a best recipe and every rule applies."""
+    counts: dict[Phase, int] = {"search": num_cells(spec) * spec.search.trials_per_cell}
+    if spec.transfer is not None:
+        transfer = spec.transfer
+        counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
+    if spec.confirm is not None:
+        counts["confirm"] = num_cells(spec) * spec.confirm.num_seeds
+    if spec.branch is not None:
+        branch = spec.branch
+        counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds
+    return counts

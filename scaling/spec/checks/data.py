@@ -1,0 +1,321 @@
+"""Where a study's texts, model and state are: what the file system says of what the file says."""
+
+# pyright: strict
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
+from os import R_OK, access
+from pathlib import Path
+from typing import Any, Final, cast
+
+from scaling.files.shown_url import credential_problem
+from scaling.spec.data import DATA_SUFFIXES, DataSpec, FileNames, Glob
+from scaling.spec.fields import given_fields
+from scaling.spec.issues import Issue, did_you_mean, dotted, first_line
+from scaling.spec.models import BUILTIN_MODELS, Pretrained
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import (
+    BUILTIN_SOURCES,
+    CausalLm,
+    NoisyQuadratic,
+    QuestionAnswering,
+    TextWorkload,
+)
+
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
+
+
+def data_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What is wrong with where the texts, the model and the tokenizer come from."""
+    workload = spec.workload
+    if isinstance(workload, NoisyQuadratic):
+        return
+    yield from _source(workload)
+    yield from _columns(workload)
+    yield from _classes(workload)
+    yield from _files(workload)
+    if isinstance(workload.model, Pretrained):
+        yield from _folder("workload.model.pretrained", workload.model.pretrained)
+        yield from _builtin_model(workload.model.pretrained)
+    yield from _windows(workload)
+    yield from _tokenizer(workload)
+    yield from _writing(workload)
+    if workload.data.tokenizer is not None:
+        yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
+
+
+def _source(workload: TextWorkload) -> Iterator[Issue]:
+    data = workload.data
+    path = "workload.data.source"
+    kind, _, name = (data.source or "").partition(":")
+    if kind == "builtin" and name not in BUILTIN_SOURCES:
+        known = ", ".join(f"builtin:{other}" for other in BUILTIN_SOURCES)
+        message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
+        yield Issue(path, message, data.source, known)
+    elif kind == "builtin" and workload.task not in BUILTIN_SOURCES[name]:
+        fitting = [f"builtin:{n}" for n, tasks in BUILTIN_SOURCES.items() if workload.task in tasks]
+        message = f"is for task {' or '.join(BUILTIN_SOURCES[name])}, not {workload.task}"
+        yield Issue(path, message, data.source, ", ".join(fitting))
+    if kind != "hub":
+        for field in ("subset", "hub_splits"):
+            if value := getattr(data, field):
+                yield Issue(f"workload.data.{field}", "belongs to a source hub:NAME", value)
+
+
+_COLUMNS: Final = {
+    "text_classification": ("text_column", "label_column"),
+    "token_classification": ("tokens_column", "tags_column"),
+    "question_answering": ("question_column", "context_column", "answers_column"),
+    "causal_lm": ("text_column", "prompt_column", "answer_column"),
+    "seq2seq": ("source_column", "target_column"),
+}
+"""The columns that each task reads."""
+
+
+def _columns(workload: TextWorkload) -> Iterator[Issue]:
+    """Columns that are named but never read."""
+    given = given_fields(workload.data)
+    for name in dict.fromkeys(name for names in _COLUMNS.values() for name in names):
+        if given.get(name) is None:
+            continue
+        path = f"workload.data.{name}"
+        if _is_builtin(workload.data):
+            yield Issue(path, "built-in data have no columns to choose", given[name])
+        elif name not in _COLUMNS[workload.task]:
+            yield Issue(
+                path,
+                f"is not read for task {workload.task}",
+                given[name],
+                ", ".join(_COLUMNS[workload.task]),
+            )
+
+
+_FOR_CLASSES: Final = {
+    "label_names": ("text_classification",),
+    "tag_names": ("token_classification",),
+    "missing_labels": ("text_classification", "token_classification"),
+    "rare_classes": ("text_classification", "token_classification"),
+}
+"""Fields of `data` that are about classes, and the tasks that have them."""
+
+
+def _classes(workload: TextWorkload) -> Iterator[Issue]:
+    """Fields that are given and have no say in this task or source."""
+    given = given_fields(workload.data)
+    for name, tasks in _FOR_CLASSES.items():
+        if given.get(name) is not None and workload.task not in tasks:
+            message = f"is for task {' or '.join(tasks)}, not {workload.task}"
+            yield Issue(f"workload.data.{name}", message, given[name])
+    for name in ("label_names", "tag_names"):
+        if given.get(name) is not None and _is_builtin(workload.data):
+            yield Issue(f"workload.data.{name}", "built-in data have names", given[name])
+    if workload.data.encoding is not None and workload.data.files is None:
+        yield Issue("workload.data.encoding", "belongs to files", workload.data.encoding)
+
+
+def _builtin_model(name: str) -> Iterator[Issue]:
+    kind, _, known = name.partition(":")
+    if kind == "builtin" and known not in BUILTIN_MODELS:
+        message = f"there is no such model{did_you_mean(known, BUILTIN_MODELS)}"
+        allowed = ", ".join(f"builtin:{other}" for other in BUILTIN_MODELS)
+        yield Issue("workload.model.pretrained", message, name, allowed)
+
+
+def _windows(workload: TextWorkload) -> Iterator[Issue]:
+    """A window has room for the question and for more of the context than is shared."""
+    if not isinstance(workload, QuestionAnswering):
+        return
+    longest = workload.data.max_length // 2 - 4
+    if longest < 0:
+        yield Issue(
+            "workload.data.max_length", "leaves no room for a context",
+            workload.data.max_length, "at least 8",
+        )  # fmt: skip
+    elif workload.stride > longest:
+        yield Issue(
+            "workload.stride",
+            f"two windows of max_length {workload.data.max_length} cannot share so much",
+            workload.stride,
+            f"at most {longest}",
+        )
+
+
+def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
+    """Subwords that drop blanks can be read but not written."""
+    data = workload.data
+    if data.tokenizer == "subwords" and workload.task in ("causal_lm", "seq2seq"):
+        yield Issue(
+            "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
+            data.tokenizer, "characters, a folder or a hub name",
+        )  # fmt: skip
+    if isinstance(workload.model, Pretrained) and data.tokenizer in ("characters", "subwords"):
+        yield Issue(
+            "workload.data.tokenizer",
+            "numbers tokens anew, and a trained model's embeddings are of its own numbers",
+            data.tokenizer, "null, the model's own, or a folder or hub name with its tokenizer",
+        )  # fmt: skip
+    if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
+        yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
+
+
+def _writing(workload: TextWorkload) -> Iterator[Issue]:
+    """Packed texts have no prompts, and answers are written to prompts."""
+    if not isinstance(workload, CausalLm):
+        return
+    has_prompts = (
+        workload.data.prompt_column is not None
+        or workload.data.source == "builtin:grapheme_to_phoneme"
+    )
+    if workload.packing and has_prompts:
+        yield Issue(
+            "workload.packing", "a prompt and its answer stay an example of their own",
+            workload.packing, "false",
+        )  # fmt: skip
+    if workload.generation is not None and not has_prompts:
+        yield Issue("workload.generation", "needs data with prompts: give prompt_column")
+
+
+def _is_builtin(data: DataSpec) -> bool:
+    return (data.source or "").startswith("builtin:")
+
+
+def _files(workload: TextWorkload) -> Iterator[Issue]:
+    files = workload.data.files
+    if files is None:
+        return
+    for split in ("train", "validation", "test"):
+        given: FileNames | None = getattr(files, split)
+        if given is None:
+            continue
+        path = f"workload.data.files.{split}"
+        names = named_files(given)
+        if isinstance(given, Glob) and not names:
+            yield Issue(f"{path}.glob", "no file matches", given.glob)
+        known: dict[Path, str] = {}
+        for name in names:
+            issues = list(_file(workload, path, name))
+            yield from issues
+            if not issues and (first := known.setdefault(Path(name).resolve(), name)) != name:
+                yield Issue(path, f"is the same file as {first}", name)
+
+
+def _file(workload: TextWorkload, path: str, name: str) -> Iterator[Issue]:
+    suffix = file_suffix(name)
+    if suffix not in DATA_SUFFIXES:
+        allowed = f"{_any_of(DATA_SUFFIXES)}, and all but parquet with .gz"
+        yield Issue(path, "is of an unknown kind", name, allowed)
+    elif suffix == ".txt" and workload.task == "text_classification":
+        yield Issue(path, "has no labels", name, _any_of(DATA_SUFFIXES[:-1]))
+    elif suffix == ".txt" and workload.task == "seq2seq":
+        yield Issue(path, "has no targets", name, _any_of(DATA_SUFFIXES[:-1]))
+    elif suffix in (".csv", ".tsv", ".txt") and workload.task in _WITH_LISTS:
+        yield Issue(path, "cannot hold lists", name, _any_of(DATA_SUFFIXES[2:-1]))
+    if problem := _unreadable(name):
+        yield Issue(path, problem, name)
+
+
+def _any_of(suffixes: Sequence[str]) -> str:
+    return f"*{', *'.join(suffixes)}"
+
+
+def named_files(given: FileNames) -> tuple[str, ...]:
+    """The files that a study file names for a split; those of a pattern in sorted order."""
+    match given:
+        case str():
+            return (given,)
+        case Glob():
+            found = sorted(glob(given.glob, recursive=True))  # noqa: PTH207  # it may be absolute
+            return tuple(name for name in found if _holds(Path.is_file, name))
+        case _:
+            return given
+
+
+def is_gzip(name: str) -> bool:
+    """Whether a file's name says that it is packed by gzip."""
+    return name.lower().endswith(".gz")
+
+
+def file_suffix(name: str) -> str:
+    """The end of a file's name that says its kind, in lower case, without .gz; "" for none."""
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    return "" if is_gzip(name) and suffix == ".parquet" else suffix
+
+
+_WITH_LISTS: Final = ("token_classification", "question_answering")
+"""The tasks with a column of lists."""
+
+
+def _unreadable(name: str) -> str | None:
+    """What keeps a local file from being read, relative to the working directory."""
+    file = Path(name)
+    try:
+        if not file.exists():
+            return f"there is no such file in {Path.cwd()}"
+        if not file.is_file():
+            return "is not a file"
+        if not access(file, R_OK):
+            return "may not be read"
+        return None if file.stat().st_size else "is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _folder(path: str, name: str) -> Iterator[Issue]:
+    """A name that can only be a folder must be one; any other may be a hub's."""
+    if name.startswith(("/", "./", "../", "~")) and not _holds(Path.is_dir, name):
+        yield Issue(path, "there is no such folder", name)
+
+
+def credential_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Addresses with a user or a token in them: a study file is recorded and shown to others."""
+    for path, text in _texts((), spec.model_dump(mode="json", exclude={"storage"})):
+        if problem := next(filter(None, map(credential_problem, _ADDRESS.findall(text))), None):
+            yield Issue(dotted(path), problem)
+
+
+def _texts(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in cast("dict[str, Any]", value).items():
+            yield from _texts((*path, key), inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast("list[Any]", value)):
+            yield from _texts((*path, index), inner)
+
+
+def storage_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A place for the study's state that cannot be written, or tells a secret."""
+    storage = spec.storage
+    if storage is None:
+        return
+    if problem := credential_problem(storage):
+        yield Issue("storage", problem)
+        return
+    if spec.storage_url is not None:
+        if problem := _unusable(spec.storage_url):
+            yield Issue("storage", problem, storage, "a folder, or a URL that fsspec can write")
+    elif "\0" in storage:
+        yield Issue("storage", "must be the path of a folder", storage)
+    elif _holds(Path.is_file, spec.storage_path):
+        yield Issue("storage", "is a file; must be the path of a folder", storage)
+
+
+def _unusable(url: str) -> str | None:
+    """What keeps fsspec from a URL: an unknown protocol, or one whose package is missing."""
+    import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0])  # pyright: ignore[reportUnknownMemberType]
+    except (ValueError, ImportError) as error:
+        return first_line(error)
+    return None
+
+
+def _holds(test: Callable[[Path], bool], name: str) -> bool:
+    """What a test says of a path; False for one that the file system refuses."""
+    try:
+        return test(Path(name))
+    except OSError:
+        return False

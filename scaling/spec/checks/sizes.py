@@ -1,0 +1,71 @@
+"""How large a study may be: refused before anything is listed, drawn or allocated."""
+
+# pyright: strict
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from scaling.spec.issues import NO_VALUE, Issue
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import NoisyQuadratic
+
+MAX_CELLS: Final = 10_000
+"""More cells than any study could run."""
+MAX_TRIALS: Final = 100_000
+"""In all phases together; each is a run in MLflow and a row of the report."""
+MAX_CHAIN_NUMBERS: Final = 10**8
+"""Numbers in the chains of noisy_quadratic; they, their gradient and noise take some 2 GB."""
+
+
+def cell_issues(spec: StudySpec) -> Iterator[Issue]:
+    """More cells than a study has."""
+    count = num_cells(spec)
+    if count > MAX_CELLS:
+        yield Issue("scientific", f"makes {count} cells", NO_VALUE, f"at most {MAX_CELLS}")
+
+
+def num_cells(spec: StudySpec) -> int:
+    """Combinations of the scientific values."""
+    return math.prod(len(values) for values in spec.scientific_values().values())
+
+
+def trial_issues(spec: StudySpec) -> Iterator[Issue]:
+    """More trials than a study has, in the field of the phase that has the most."""
+    cells = num_cells(spec)
+    by_field = {"search.trials_per_cell": cells * spec.search.trials_per_cell}
+    if (transfer := spec.transfer) is not None:
+        by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
+    if spec.confirm is not None:
+        by_field["confirm.num_seeds"] = cells * spec.confirm.num_seeds
+    if (branch := spec.branch) is not None:
+        num_branches = len(branch.at_examples) * len(branch.multiples)
+        by_field["branch.num_seeds"] = num_branches * branch.num_seeds
+    total = sum(by_field.values())
+    if total <= MAX_TRIALS or cells > MAX_CELLS:
+        return
+    path, most = max(by_field.items(), key=lambda item: item[1])
+    section, _, field = path.partition(".")
+    value: int = getattr(getattr(spec, section), field)
+    yield Issue(
+        path,
+        f"makes {most:,} of the study's {total:,} trials, and a study has at most {MAX_TRIALS:,}",
+        value,
+    )
+
+
+def chain_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Chains of noisy_quadratic that take more memory than a worker has."""
+    workload = spec.workload
+    if not isinstance(workload, NoisyQuadratic):
+        return
+    count = workload.num_chains * workload.num_dimensions
+    if count > MAX_CHAIN_NUMBERS:
+        names = ("num_dimensions", "num_chains")
+        name = max(names, key=lambda name: getattr(workload, name))
+        yield Issue(
+            f"workload.{name}",
+            f"num_chains × num_dimensions is {count:,}, which takes too much memory",
+            getattr(workload, name),
+            f"at most {MAX_CHAIN_NUMBERS:,} together",
+        )

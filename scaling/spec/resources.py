@@ -1,0 +1,62 @@
+"""What a trial runs on."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from scaling.spec.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+
+Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3", "tp"]
+
+
+ZERO_STAGES: Mapping[str, int] = {"zero1": 1, "zero2": 2, "zero3": 3}
+"""Strategies that are DeepSpeed's, and its names for them."""
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Resources(Section):
+    """What one trial runs on."""
+
+    num_workers: PositiveInt | Literal["auto"] = 1
+    """Workers a trial, data-parallel but under strategy tp; auto: one, or more where that ends the
+    study sooner."""
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 0.0
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
+    may be more); the rest is gradient accumulation. auto: as many as are estimated to fit into a
+    worker's memory (and fewer where memory runs out all the same). A CPU takes smaller parts where
+    that is faster."""
+    strategy: Strategy = "ddp"
+    """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
+    among the workers, for a model that does not fit into one; zero1, zero2, zero3: DeepSpeed cuts
+    the optimizer state, the gradients too, the weights too (extra deepspeed); tp: the blocks'
+    matrices are cut by the architecture's own plan, and all workers compute every example together
+    (no data-parallel workers)."""
+    precision: Precision = "fp32"
+    """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
+    scales the loss; a step whose gradient overflows is skipped and counted."""
+    activation_checkpointing: bool = False
+    """Keep each Transformer block's input alone and compute its activations again in the backward
+    pass: about a third more time for a fraction of the memory."""
+    compile: bool = False
+    """Compile each Transformer block with torch.compile: a minute once, faster steps after."""
+    executor: Literal["pool", "per_trial"] = "pool"
+    """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
+    max_slots: PositiveInt | None = None
+    """At most this many trials at once; as many as fit where left out."""
+
+    @property
+    def num_parts(self) -> int:
+        """Workers that share one copy of the model's matrices and one batch; 1 but under tp."""
+        return self.num_workers if self.strategy == "tp" and self.num_workers != "auto" else 1
+
+
+class Checkpoints(Section):
+    """How often a running trial is written to the study's storage, from where it can go on."""
+
+    every_seconds: NonNegativeFloat = 60.0
+    """Seconds between a trial's checkpoints."""
+    keep: PositiveInt = 2
+    """Checkpoints of a trial that are kept; those of a trial that has ended are removed."""

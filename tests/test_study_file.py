@@ -789,7 +789,7 @@ def test_checks_serve_specs_that_were_built_in_python(case: Case) -> None:
 
 def test_schema_file_is_up_to_date() -> None:
     assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), (
-        "scaling/spec.schema.json is out of date; write it anew with: python -c "
+        "scaling/spec/study.schema.json is out of date; write it anew with: python -c "
         "'from scaling.spec.read import SCHEMA_PATH, schema_text; "
         'SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")\''
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.disturbed import Losses, losses, started
-from tests.tracking.servers import MlflowServer
+from tests.sinks.servers import MlflowServer
 
 
 @pytest.fixture(scope="session")

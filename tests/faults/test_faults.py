@@ -27,7 +27,7 @@ from tests.faults.disturbed import (
     with_fault,
 )
 from tests.recipes import TINY_BERT
-from tests.tracking.servers import MlflowServer
+from tests.sinks.servers import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WORKER, RELAY = "ray::RayTrainWorker", "ray::ImplicitFunc"

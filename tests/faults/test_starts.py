@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.studies import QUADRATIC, environment, write_study
 from tests.faults.disturbed import working_in
-from tests.tracking.told import client
+from tests.sinks.told import client
 
 COMMAND = shlex.join([sys.executable, "-m", "scaling.study", "quadratic.yaml"])
 LONG = "/".join(["l" * 50, "m" * 40])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.studies import QUADRATIC, environment, write_study
-from tests.tracking.servers import MlflowServer
+from tests.sinks.servers import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

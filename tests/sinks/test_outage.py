@@ -13,14 +13,14 @@ from scaling.records.trial import TrialRecord
 from scaling.sinks import StudyTracker, TrackingError, load_study, missing_from
 from scaling.sinks.runs import spec_to_yaml
 from scaling.spec.study import StudySpec
-from tests.tracking.servers import MlflowServer
-from tests.tracking.told import assert_each_once, client, interleaved, runs, track, trial
+from tests.sinks.servers import MlflowServer
+from tests.sinks.told import assert_each_once, client, interleaved, runs, track, trial
 
 TELL_AND_DIE = """
 import os, sqlite3, sys, time, yaml
 from pathlib import Path
-from scaling.spec import StudySpec
-from scaling.records import TrialRecord
+from scaling.spec.study import StudySpec
+from scaling.records.trial import TrialRecord
 from scaling.sinks import StudyTracker
 
 spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scaling.spec.study import StudySpec
-from tests.tracking.servers import MlflowServer, running_postgres
-from tests.tracking.told import client
+from tests.sinks.servers import MlflowServer, running_postgres
+from tests.sinks.told import client
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from scaling.sinks.runs import spec_to_yaml
 from scaling.sinks.trial_run import cell_label, trial_name
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml
-from tests.tracking.servers import MlflowServer
-from tests.tracking.told import client, measurement, recipe, runs, track, trial
+from tests.sinks.servers import MlflowServer
+from tests.sinks.told import client, measurement, recipe, runs, track, trial
 
 ENVIRONMENT = {"torch": "2.13.0", "num_cpus": 2, "commit": None, "hosts": ["a", "b"]}
 
@@ -299,8 +299,8 @@ def test_a_killed_driver_leaves_a_study_that_resumes(
     program = (
         "import os, sys, time, yaml\n"
         "from pathlib import Path\n"
-        "from scaling.spec import StudySpec\n"
-        "from scaling.records import TrialRecord\n"
+        "from scaling.spec.study import StudySpec\n"
+        "from scaling.records.trial import TrialRecord\n"
         "from scaling.sinks import StudyTracker\n"
         "spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))\n"
         "record = TrialRecord.from_json(sys.argv[2])\n"

@@ -15,7 +15,7 @@ from scaling.sinks.events import (
     from_line,
     to_line,
 )
-from tests.tracking.told import measurement, trial
+from tests.sinks.told import measurement, trial
 
 
 @pytest.mark.parametrize(

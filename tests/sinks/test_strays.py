@@ -9,7 +9,7 @@ import pytest
 from scaling.report.__main__ import main
 from scaling.sinks import StudyTracker, load_study
 from scaling.spec.study import StudySpec
-from tests.tracking.told import client, runs, track, trial
+from tests.sinks.told import client, runs, track, trial
 
 
 @pytest.fixture

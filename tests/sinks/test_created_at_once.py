@@ -10,8 +10,8 @@ import pytest
 
 from scaling.sinks import StudyTracker, TrackingError, load_study, require_store
 from scaling.spec.study import StudySpec
-from tests.tracking.servers import MlflowServer, running_postgres
-from tests.tracking.told import client
+from tests.sinks.servers import MlflowServer, running_postgres
+from tests.sinks.told import client
 
 NUM_STUDIES = 5
 
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 import mlflow, sqlalchemy, alembic.command
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from scaling.spec import StudySpec
+from scaling.spec.study import StudySpec
 from scaling.sinks import StudyTracker
 spec = StudySpec.model_validate_json(sys.argv[1])
 print("ready", flush=True)

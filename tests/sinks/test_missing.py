@@ -5,7 +5,7 @@ from dataclasses import replace
 from scaling.records.study import StudyRecord
 from scaling.sinks import missing_from
 from scaling.spec.study import StudySpec
-from tests.tracking.told import measurement, trial
+from tests.sinks.told import measurement, trial
 
 
 def test_what_is_not_there_or_otherwise_is_missing(spec: StudySpec) -> None:

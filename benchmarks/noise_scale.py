@@ -29,8 +29,8 @@ from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import train
 from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
-from scaling.training.workers import Workers
 
 PEAK_LR = 3e-3
 NUM_TIMED = 20

@@ -45,7 +45,7 @@ from scaling.tasks.ragged import Ragged
 from scaling.tasks.task import Batch, prepare_task
 from scaling.tasks.token_classification import TokenClassificationTask
 from scaling.training import loop
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 BATCH_SIZES = (16, 64, 256, 1024)
 JUDGED = (64, 256, 1024)

@@ -282,7 +282,7 @@ def _now() -> str:
 
 def _facts(spec: "StudySpec", task: "Task") -> "Facts":
     from scaling.space.recipe import Facts
-    from scaling.training.footprint import study_micro_batch_size
+    from scaling.training.memory.estimate import study_micro_batch_size
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)

@@ -11,8 +11,8 @@ from rich.console import Console
 from scaling.command.plan import print_plan
 from scaling.space.recipe import Facts, split_of
 from scaling.spec.read import read_study
-from scaling.training import footprint as footprint_module
 from scaling.training import timing
+from scaling.training.memory import estimate as footprint_module
 from scaling.training.timing import Speed
 
 STUDY = Path(__file__).parents[1] / "studies/lr_vs_batch.yaml"

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.command.start_checks import Start, describe_place, require_task, start_notes
-from scaling.measures.memory import moments_of
 from scaling.space.cells import Cell, cell_name, cells, hyperparameters
 from scaling.space.extension import most_extension_trials
 from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of, split_of, world_size_of
@@ -24,12 +23,13 @@ from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data_summary import SplitSummary
 from scaling.tasks.task import Task
 from scaling.training import timing
-from scaling.training.footprint import (
+from scaling.training.memory.estimate import (
     study_footprint,
     study_micro_batch_size,
     trial_memory,
     worker_memory_bytes,
 )
+from scaling.training.memory.footprint import moments_of
 
 _MAX_ROWS = 100  # of batches
 _MAX_CLASSES = 20

@@ -37,8 +37,8 @@ from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.content import files_of
 from scaling.tasks.sources import DataError, require_source
 from scaling.tasks.task import Task, WritingTask, prepare_task, require_trainable
-from scaling.training.footprint import num_gpus_here, require_model_fits
-from scaling.training.zero import require_deepspeed
+from scaling.training.memory.estimate import num_gpus_here, require_model_fits
+from scaling.training.parallel.zero import require_deepspeed
 
 REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
 """What the checks raise; the text is for the user."""

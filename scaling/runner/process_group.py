@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig
 
 from scaling.runner.own_ray import RENDEZVOUS_FOLDER
 from scaling.spec.resources import Resources
-from scaling.training.workers import join_group, leave_group
+from scaling.training.parallel.workers import join_group, leave_group
 
 LEAVE_SECONDS = 30.0
 

@@ -17,8 +17,8 @@ from scaling.runner.trial import Event, checkpoints_of, run_trial
 from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import prepare_task
+from scaling.training.parallel.workers import Workers, use_threads
 from scaling.training.supervision import Directive
-from scaling.training.workers import Workers, use_threads
 
 MAX_GROUP_RESTARTS = 2  # a lost group goes on from the checkpoint
 

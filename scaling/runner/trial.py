@@ -11,8 +11,8 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.loop import train
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
-from scaling.training.workers import Workers
 
 Event = dict[str, Any]
 

@@ -36,9 +36,9 @@ from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, what_changed
 from scaling.tasks.task import Task, prepare_task
-from scaling.training.memory import is_out_of_memory
-from scaling.training.shared_sum import WorkerGoneError
-from scaling.training.workers import Workers, exempt_loaded, release_memory, use_threads
+from scaling.training.memory.out_of_memory import is_out_of_memory
+from scaling.training.parallel.shared_memory import WorkerGoneError
+from scaling.training.parallel.workers import Workers, exempt_loaded, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from scaling.spec.issues import first_line
 from scaling.training.checkpoint_check import State, fault_of
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 _NAME = re.compile(r"step-(\d{12})(?:\.worker-(\d{5}))?\.pt")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")

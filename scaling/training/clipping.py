@@ -9,7 +9,7 @@ from torch import nn
 
 from scaling.records.recipe import Recipe
 from scaling.training.gradient import clip_global_norm
-from scaling.training.sharding import by_kind, total_norm
+from scaling.training.parallel.sharding import by_kind, total_norm
 
 
 class Clipping:

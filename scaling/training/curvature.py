@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
 from scaling.spec.evaluation import Sharpness
 from scaling.tasks.task import Indices, Task
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 START_SEED = 0
 

@@ -13,7 +13,7 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.resources import Precision
 from scaling.tasks.sources import Split
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 
 class Cadence:

@@ -18,10 +18,10 @@ from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
-from scaling.training.parallel import LocalNorm, no_sync
-from scaling.training.sharding import by_kind, total_norm
-from scaling.training.workers import Workers
-from scaling.training.zero import Zero
+from scaling.training.parallel.base import LocalNorm, no_sync
+from scaling.training.parallel.sharding import by_kind, total_norm
+from scaling.training.parallel.workers import Workers
+from scaling.training.parallel.zero import Zero
 
 Indices = NDArray[np.int64]
 

@@ -32,12 +32,15 @@ from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, evaluate, written_metrics
 from scaling.training.gradient import GradientOfBatch, Indices, StepGradient
-from scaling.training.memory import is_out_of_memory, peak_memory_bytes, watch_peak_memory
+from scaling.training.memory.out_of_memory import (
+    is_out_of_memory,
+    peak_memory_bytes,
+    watch_peak_memory,
+)
 from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.optimizers import build_optimizer, set_lr, with_first_moments
-from scaling.training.parallel import data_parallel
-from scaling.training.progress import Progress, SinceMeasured
-from scaling.training.sharding import (
+from scaling.training.parallel.base import data_parallel
+from scaling.training.parallel.sharding import (
     own_part,
     placed_model_state,
     placed_optimizer_state,
@@ -45,11 +48,12 @@ from scaling.training.sharding import (
     whole,
     whole_weights,
 )
+from scaling.training.parallel.tp import cut_matrices
+from scaling.training.parallel.workers import Workers, release_memory
+from scaling.training.parallel.zero import Zero
+from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.supervision import Checks, Directive, Report, Supervision, agreed
-from scaling.training.tensor_parallel import cut_matrices
 from scaling.training.weight_average import WeightAverage
-from scaling.training.workers import Workers, release_memory
-from scaling.training.zero import Zero
 
 End = Literal["done", "stopped", "diverged", "paused"]
 

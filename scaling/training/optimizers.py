@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from scaling.records.recipe import Recipe
-from scaling.training.sharding import by_kind, own_part
+from scaling.training.parallel.sharding import by_kind, own_part
 from scaling.training.update_rules import (
     Adafactor,
     Lamb,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from scaling.records.measurement import Measurement
 from scaling.spec.phases import EarlyStopping
 from scaling.training.checkpoint import CheckpointStore
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 Directive = Literal["continue", "stop", "pause"]
 """stop: the trial is over; pause: it is wanted later, and goes on from a checkpoint."""

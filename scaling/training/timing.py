@@ -27,7 +27,7 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
-from scaling.training.workers import Workers, use_threads
+from scaling.training.parallel.workers import Workers, use_threads
 
 MAX_EXAMPLES = 512  # of one timed step
 NUM_EVALUATED = 128

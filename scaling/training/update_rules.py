@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-from scaling.training.sharding import whole
+from scaling.training.parallel.sharding import whole
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 

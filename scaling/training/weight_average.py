@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.training.sharding import held, placed
+from scaling.training.parallel.sharding import held, placed
 
 
 class WeightAverage:

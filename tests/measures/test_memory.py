@@ -10,21 +10,21 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from scaling.measures.memory import Footprint, footprint, pass_bytes
 from scaling.spec.resources import Precision, Resources
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
-from scaling.training.footprint import (
+from scaling.training.memory.estimate import (
     largest_micro_batch_size,
     longest_example,
     study_footprint,
     worker_memory_bytes,
 )
+from scaling.training.memory.footprint import Footprint, footprint, pass_bytes
 from scaling.training.optimizers import build_optimizer
-from scaling.training.sharding import own_part
-from scaling.training.tensor_parallel import cut_matrices
-from scaling.training.workers import Workers
+from scaling.training.parallel.sharding import own_part
+from scaling.training.parallel.tp import cut_matrices
+from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}

@@ -17,8 +17,8 @@ from scaling.measures.noise_scale import RunningNoise
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.data_order import DataOrder
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.parallel import data_parallel
-from scaling.training.workers import Workers
+from scaling.training.parallel.base import data_parallel
+from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 BATCH = 16

@@ -12,8 +12,8 @@ from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation
 from scaling.tasks.task import prepare_task
 from scaling.training.loop import train
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
-from scaling.training.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing as mp
 
 import scaling
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 
 class _Refusing(pickle.Unpickler):

@@ -36,8 +36,8 @@ from scaling.tasks.token_classification import _aligned
 from scaling.tasks.tokens import TrainedTokenizer, UnitTokenizer, learnt_subwords
 from scaling.training.evaluation import evaluate, written_metrics
 from scaling.training.loop import train
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
-from scaling.training.workers import Workers
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,

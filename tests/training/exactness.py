@@ -25,10 +25,10 @@ from scaling.tasks.sources import DataError
 from scaling.tasks.task import Indices, Task, prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
-from scaling.training.parallel import data_parallel
-from scaling.training.tensor_parallel import cut_matrices
-from scaling.training.workers import Workers
-from scaling.training.zero import Zero
+from scaling.training.parallel.base import data_parallel
+from scaling.training.parallel.tp import cut_matrices
+from scaling.training.parallel.workers import Workers
+from scaling.training.parallel.zero import Zero
 from tests.recipes import (
     EVALUATION,
     part_of_speech,

@@ -19,8 +19,8 @@ from scaling.tasks.task import Task, prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
-from scaling.training.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
 DROPOUT = {

@@ -6,8 +6,8 @@ from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.loop import train
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
-from scaling.training.workers import Workers
 from tests.recipes import part_of_speech, recipe
 
 EVALUATION = Evaluation(every_steps=2, num_examples=20, sharpness=Sharpness(num_examples=16))

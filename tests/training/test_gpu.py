@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from scaling.spec.resources import Strategy
 from scaling.tasks.task import prepare_task
 from scaling.training.gradient import GradientOfBatch
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from scaling.training.workers import Workers
 from tests.recipes import EVALUATION, pronunciation, recipe
 from tests.training.test_checkpoint import run
 

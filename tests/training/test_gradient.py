@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.gradient import GradientOfBatch, clip_global_norm
-from scaling.training.parallel import data_parallel
-from scaling.training.workers import Workers
+from scaling.training.parallel.base import data_parallel
+from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 SPLITS = [

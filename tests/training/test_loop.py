@@ -18,9 +18,9 @@ from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
 from scaling.training.loop import Outcome, train
 from scaling.training.optimizers import build_optimizer
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage
-from scaling.training.workers import Workers
 from tests.recipes import (
     EVALUATION,
     part_of_speech,

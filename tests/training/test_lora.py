@@ -15,7 +15,7 @@ from scaling.tasks.sources import DataError, require_source
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
-from scaling.training.footprint import study_footprint
+from scaling.training.memory.estimate import study_footprint
 from scaling.training.supervision import Supervision
 from tests.recipes import EVALUATION, part_of_speech, recipe
 from tests.training.adapted import adapted

@@ -9,10 +9,10 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from scaling.training import shared_sum as module
-from scaling.training.parallel import data_parallel
-from scaling.training.shared_sum import PIECE_BYTES, WorkerGoneError, shared_sum
-from scaling.training.workers import Workers
+from scaling.training.parallel import shared_memory as module
+from scaling.training.parallel.base import data_parallel
+from scaling.training.parallel.shared_memory import PIECE_BYTES, WorkerGoneError, shared_sum
+from scaling.training.parallel.workers import Workers
 
 LENGTHS = (1, 2, 7, 100_003, PIECE_BYTES // 4 * 2 + 5)  # of float32, the last in three pieces
 

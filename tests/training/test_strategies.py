@@ -12,8 +12,8 @@ from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.task import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from scaling.training.workers import Workers
 from tests.recipes import part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time

@@ -19,8 +19,8 @@ from scaling.spec.evaluation import Evaluation
 from scaling.tasks.task import Task, prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from scaling.training.workers import Workers
 from tests.recipes import part_of_speech, pronunciation, recipe
 from tests.training.test_checkpoint import run, without_time
 

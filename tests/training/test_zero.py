@@ -23,12 +23,12 @@ from scaling.tasks.task import prepare_task
 from scaling.training import loop
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
-from scaling.training.footprint import study_footprint
 from scaling.training.gradient import GradientOfBatch
+from scaling.training.memory.estimate import study_footprint
 from scaling.training.optimizers import build_optimizer
+from scaling.training.parallel.workers import Workers
+from scaling.training.parallel.zero import Zero, require_deepspeed
 from scaling.training.supervision import Supervision
-from scaling.training.workers import Workers
-from scaling.training.zero import Zero, require_deepspeed
 from tests.recipes import part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from scaling.measures.memory import ZERO_BUCKET_BYTES
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec.resources import ZERO_STAGES, Precision, Strategy
 from scaling.tasks.sources import require_extra
-from scaling.training.parallel import LocalNorm
-from scaling.training.workers import Workers
+from scaling.training.memory.footprint import ZERO_BUCKET_BYTES
+from scaling.training.parallel.base import LocalNorm
+from scaling.training.parallel.workers import Workers
 
 _BUCKET_ENTRIES = ZERO_BUCKET_BYTES // 4  # float32
 

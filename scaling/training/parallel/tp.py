@@ -20,7 +20,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from scaling.tasks.model import matrices_to_cut
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 
 def cut_matrices(model: nn.Module, workers: Workers) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from scaling.arithmetic.batching import BatchSplit
-from scaling.measures.memory import Footprint, Memory, footprint
 from scaling.spec.models import Pretrained
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import NoisyQuadratic, Workload
@@ -19,7 +18,8 @@ from scaling.tasks.sources import DataError
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
-from scaling.training.tensor_parallel import cut_shapes
+from scaling.training.memory.footprint import Footprint, Memory, footprint
+from scaling.training.parallel.tp import cut_shapes
 
 # Estimates are within 15% of what is measured; the rest of the memory is left to the process.
 USABLE_RATIO = 0.8

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scaling.spec.resources import Strategy
 from scaling.tasks.model import transformer_blocks
-from scaling.training.shared_sum import SharedSum, shared_sum
-from scaling.training.workers import Workers
+from scaling.training.parallel.shared_memory import SharedSum, shared_sum
+from scaling.training.parallel.workers import Workers
 
 
 class LocalNorm:
@@ -124,7 +124,7 @@ def data_parallel(
         case "fsdp":
             return _sharded(model, workers, norm), norm
         case "zero1" | "zero2" | "zero3":
-            raise ValueError("the models of these strategies are scaling.training.zero's")
+            raise ValueError("the models of these strategies are scaling.training.parallel.zero's")
         case "tp":
             raise ValueError("under tp there are no data-parallel workers")
 

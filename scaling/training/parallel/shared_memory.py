@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaling.training.workers import Workers
+from scaling.training.parallel.workers import Workers
 
 PIECE_BYTES = 2**21  # a longer tensor is summed piece by piece
 TIMEOUT_SECONDS = 1800.0  # as torch.distributed's

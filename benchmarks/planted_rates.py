@@ -12,7 +12,7 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.report.from_csv import read_table
+from scaling.report.foreign_tables.sweep_table import read_table
 
 BATCHES = (16, 64, 256, 1024)
 SURGE_BATCHES = (8, 32, 128, 512, 2048, 8192)

@@ -17,11 +17,11 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 from numpy.typing import NDArray
 
-from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
-from scaling.report.from_csv import read_table
+from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.spec.evaluation import Target
 
 Array = NDArray[np.float64]

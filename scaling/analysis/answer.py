@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from scaling.analysis.baseline import not_learnt_everywhere, nothing_learnt
 from scaling.analysis.cells import CellResult
-from scaling.analysis.critical_batch import TradeoffFit
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
-from scaling.analysis.lr_exponent import FAIRLY_STRONG, STRONG, Evidence, LrScaling
-from scaling.analysis.regret import Regret
+from scaling.analysis.learning_rate.exponent import FAIRLY_STRONG, STRONG, Evidence, LrScaling
+from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.analysis.wording import between, counted, joined, number, rate
 
 _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.rows import Baseline, Sweep, TrialRow
-from scaling.analysis.uncertainty import root_mean_square, t_quantile
+from scaling.analysis.statistics.uncertainty import root_mean_square, t_quantile
 from scaling.analysis.wording import joined, number
 
 _ACCURACIES = ("accuracy", "window_accuracy")

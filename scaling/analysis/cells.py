@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scaling.analysis.generalization import HeldOut, gap_estimate, loss_estimate
-from scaling.analysis.lr_scaling import LrCurve, lr_curves
+from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
+from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
+from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
+from scaling.analysis.learning_rate.tuning import undertuned_reasons
 from scaling.analysis.rows import Cell, Sweep, TrialRow
-from scaling.analysis.targets import ToTarget, best_recipe, to_target
-from scaling.analysis.tuning import undertuned_reasons
-from scaling.analysis.uncertainty import (
+from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
     Interval,

@@ -2,22 +2,27 @@
 
 from dataclasses import dataclass, replace
 
-from scaling.analysis.agreement import Agreement, agreements
-from scaling.analysis.branched import BranchedTraining, branched_training
 from scaling.analysis.cells import CellResult, cell_results
-from scaling.analysis.critical_batch import TradeoffFit
-from scaling.analysis.gap_parts import LossParts, loss_parts
-from scaling.analysis.gap_relations import GapRelation, gap_relations
-from scaling.analysis.lr_exponent import LrScaling, lr_scaling
-from scaling.analysis.matched_gap import MatchedGap, matched_gaps
-from scaling.analysis.noise_curve import NoiseCurve, noise_curve
-from scaling.analysis.recommend import Recommendation, recommend
-from scaling.analysis.regimes import LocalScaling, Overhead, local_scaling, overhead
-from scaling.analysis.regret import Regret, regrets
+from scaling.analysis.critical_batch.agreement import Agreement, agreements
+from scaling.analysis.critical_batch.branched_training import BranchedTraining, branched_training
+from scaling.analysis.critical_batch.noise_along_run import NoiseCurve, noise_curve
+from scaling.analysis.critical_batch.regimes import LocalScaling, Overhead, local_scaling, overhead
+from scaling.analysis.critical_batch.target_curves import (
+    TargetCurve,
+    main_curve,
+    target_curves,
+    tradeoff_of,
+)
+from scaling.analysis.critical_batch.targets import ToTarget
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
+from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
+from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
+from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
+from scaling.analysis.learning_rate.exponent import LrScaling, lr_scaling
+from scaling.analysis.learning_rate.rule_regret import Regret, regrets
+from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.rows import Sweep
-from scaling.analysis.target_curves import TargetCurve, main_curve, target_curves, tradeoff_of
-from scaling.analysis.targets import ToTarget
-from scaling.analysis.uncertainty import ABSENT, Estimate
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Numbers and intervals as JSON takes them: NaN and infinity never appear."""
 
-from scaling.analysis.uncertainty import Interval
+from scaling.analysis.statistics.uncertainty import Interval
 from scaling.spec.fields import is_finite
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
-from scaling.analysis.uncertainty import SeedVariance, seed_variance
+from scaling.analysis.statistics.uncertainty import SeedVariance, seed_variance
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing, objective_value
 from scaling.records.study import StudyRecord

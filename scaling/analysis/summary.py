@@ -6,21 +6,21 @@ from typing import Any
 from scaling.analysis.answer import answer
 from scaling.analysis.baseline import beats_baseline
 from scaling.analysis.cells import CellResult
-from scaling.analysis.extension import extended_summary
-from scaling.analysis.findings import Findings
-from scaling.analysis.goodput import Option
-from scaling.analysis.lr_exponent import LrScaling
-from scaling.analysis.matched_gap import MatchedGap
-from scaling.analysis.plain_numbers import finite, pair
-from scaling.analysis.recommend import Recommendation
-from scaling.analysis.regret import Regret
-from scaling.analysis.rows import Baseline, Sweep
-from scaling.analysis.target_summary import (
+from scaling.analysis.critical_batch.target_summary import (
     critical_batch_size,
     further_sections,
     steps_of_cell,
 )
-from scaling.analysis.uncertainty import LEVEL
+from scaling.analysis.findings import Findings
+from scaling.analysis.generalization.matched_gap import MatchedGap
+from scaling.analysis.learning_rate.beyond_range import extended_summary
+from scaling.analysis.learning_rate.exponent import LrScaling
+from scaling.analysis.learning_rate.rule_regret import Regret
+from scaling.analysis.next_run.goodput import Option
+from scaling.analysis.next_run.recommendation import Recommendation
+from scaling.analysis.plain_numbers import finite, pair
+from scaling.analysis.rows import Baseline, Sweep
+from scaling.analysis.statistics.uncertainty import LEVEL
 
 
 def summarize(findings: Findings) -> dict[str, Any]:

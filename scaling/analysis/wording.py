@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from scaling.analysis.uncertainty import Interval
+from scaling.analysis.statistics.uncertainty import Interval
 
 DASH = "–"
 """Stands for what was not measured."""

@@ -29,11 +29,11 @@ from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import credential_problem, without_credentials
 from scaling.process import exit_with, lasting_output
-from scaling.report.content import Setting, setting_of
 from scaling.report.document import write_sweep_report
-from scaling.report.from_csv import TableError, read_table
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.importance import importance_of
-from scaling.report.printable import printable
+from scaling.report.page.printable import printable
+from scaling.report.page.setting import Setting, setting_of
 from scaling.spec.phases import Limits
 
 _NEXT_RUN = (
@@ -151,7 +151,7 @@ def _rows_kept() -> Iterator[None]:
 
 
 def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    from scaling.report.compare import write_comparison
+    from scaling.report.comparison.two_studies import write_comparison
 
     a, b = options.compare
     return write_comparison(

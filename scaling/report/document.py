@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.recommend import Recommendation
+from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.rows import Sweep, sweep_of
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.summary import summarize
-from scaling.analysis.uncertainty import Estimate
 from scaling.analysis.wording import DASH, between, number, rate
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.records.study import StudyRecord
-from scaling.report import content
-from scaling.report.content import Setting, setting_of
-from scaling.report.figures import Figure, figures
+from scaling.report.charts.figures import Figure, figures
 from scaling.report.importance import Importance, importance_of
-from scaling.report.page_files import figure_files, markdown, page, script_json
-from scaling.report.sections import sections
-from scaling.report.trials_table import trials_parquet
+from scaling.report.page.rendering import figure_files, markdown, page, script_json
+from scaling.report.page.sections import sections
+from scaling.report.page.setting import Setting, setting_of
+from scaling.report.tables import study_tables
+from scaling.report.tables.table import Table
+from scaling.report.tables.trials_parquet import trials_parquet
+from scaling.report.words import remarks
+from scaling.report.words.terms import TERMS
 
 
 def write_report(study: StudyRecord, output: Path) -> dict[str, Any]:
@@ -70,20 +73,20 @@ def _view(
     """What the templates lay out."""
     recommendation = findings.recommendation
     shown = [figure for figure in drawn if figure.spec is not None]
-    trials = content.trials_table(findings, setting.urls or {})
+    trials = study_tables.trials_table(findings, setting.urls or {})
     return {
         "summary": summary,
         "sections": sections(findings, drawn),
         "specs": {figure.name: script_json(_without_addresses(figure.spec)) for figure in shown},
-        "cells": content.cells_table(findings),
+        "cells": study_tables.cells_table(findings),
         "trials": trials,
         "trials_data": script_json(_trials_data(trials)),
-        "flags": content.flags(findings),
-        "sources": content.sources(findings),
+        "flags": remarks.flags(findings),
+        "sources": remarks.sources(findings),
         "recommendation": _recommendation_words(recommendation),
         "recipe": recommendation.recipe,
         "setting": setting,
-        "terms": content.TERMS,
+        "terms": TERMS,
     }
 
 
@@ -127,7 +130,7 @@ def _without_addresses(spec: object) -> Any:
     return spec
 
 
-def _trials_data(trials: content.Table) -> dict[str, Any]:
+def _trials_data(trials: Table) -> dict[str, Any]:
     """The trials for the page's script, which shows a page of them at a time."""
     known = [link for link in trials.links if link]
     start = os.path.commonprefix(known) if len(known) > 1 else ""  # noqa: RUF071 -- characters

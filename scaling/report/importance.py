@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.analysis.uncertainty import Estimate, mean_estimate, t_quantile
+from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, t_quantile
 from scaling.records.study import StudyRecord
 from scaling.search.distributions import optuna_distributions
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune import TuneError
 
-from scaling.analysis.extension import rate_edge
+from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import Ledger, Observer, by_cell
 from scaling.records.outcome import best_trial
 from scaling.records.study import StudyRecord

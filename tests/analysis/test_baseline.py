@@ -10,7 +10,7 @@ from scaling.analysis.rows import sweep_of
 from scaling.analysis.summary import summarize
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
-from scaling.report.content import sources
+from scaling.report.words.remarks import sources
 from tests.analysis.synthetic import spec, study
 
 NOT_LEARNED = (

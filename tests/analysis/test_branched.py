@@ -6,15 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.analysis.branched import BranchedTraining, branched_summary, branched_training
+from scaling.analysis.critical_batch.branched_training import (
+    BranchedTraining,
+    branched_summary,
+    branched_training,
+)
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.summary import summarize
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Status, TrialRecord
-from scaling.report.content import Table, critical_batch_table
-from scaling.report.figures import figures
+from scaling.report.charts.figures import figures
+from scaling.report.tables.study_tables import critical_batch_table
+from scaling.report.tables.table import Table
 from tests.analysis import synthetic
 
 MULTIPLES = (1, 2, 4, 8, 16)

@@ -7,9 +7,9 @@ from numpy.random import default_rng
 
 from scaling.analysis.cells import CellResult, cell_results
 from scaling.analysis.findings import analyse
-from scaling.analysis.regret import Regret, regrets
+from scaling.analysis.learning_rate.rule_regret import Regret, regrets
+from scaling.analysis.learning_rate.tuning import expected_best
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.tuning import expected_best
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from tests.analysis.synthetic import BATCHES, Truth, joint_study, spec, study, trial

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaling.analysis.critical_batch import fit_tradeoff
+from scaling.analysis.critical_batch.tradeoff import fit_tradeoff
 
 # Zhang et al. 2024 (arXiv:2410.21676), steps to target at B = 64, 128, ..., 16384
 PRETRAINING = {

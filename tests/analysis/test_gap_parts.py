@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from scaling.analysis.cells import cell_results
-from scaling.analysis.gap_parts import loss_parts
-from scaling.analysis.gap_relations import gap_relations, rank_correlation
-from scaling.analysis.matched_gap import matched_gaps
-from scaling.analysis.noise_curve import noise_curve
+from scaling.analysis.critical_batch.noise_along_run import noise_curve
+from scaling.analysis.generalization.gap_relations import gap_relations, rank_correlation
+from scaling.analysis.generalization.loss_parts import loss_parts
+from scaling.analysis.generalization.matched_gap import matched_gaps
 from scaling.analysis.rows import sweep_of
 from scaling.records.measurement import Measurement
 from tests.analysis.synthetic import study

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.goodput import pareto_front
-from scaling.analysis.recommend import Recommendation
+from scaling.analysis.next_run.goodput import pareto_front
+from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.spec.checks.study import check_study

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from scaling.analysis.agreement import agreements
-from scaling.analysis.critical_batch import TradeoffFit, fit_tradeoff
-from scaling.analysis.regimes import local_scaling, overhead
-from scaling.analysis.uncertainty import Estimate
+from scaling.analysis.critical_batch.agreement import agreements
+from scaling.analysis.critical_batch.regimes import local_scaling, overhead
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
+from scaling.analysis.statistics.uncertainty import Estimate
 from tests.analysis.test_critical_batch import PRETRAINING
 
 SIZES = [64 * 2**index for index in range(9)]

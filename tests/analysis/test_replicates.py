@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scaling.analysis.critical_batch import fit_tradeoff
-from scaling.analysis.replicates import scatter_of
-from scaling.analysis.uncertainty import t_quantile
+from scaling.analysis.critical_batch.tradeoff import fit_tradeoff
+from scaling.analysis.statistics.scatter import scatter_of
+from scaling.analysis.statistics.uncertainty import t_quantile
 
 BATCHES = (16, 64, 256, 1024, 4096)
 

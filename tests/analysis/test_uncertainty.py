@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from scaling.analysis.uncertainty import mean_estimate, ratio_of_means, seed_variance, t_quantile
+from scaling.analysis.statistics.uncertainty import (
+    mean_estimate,
+    ratio_of_means,
+    seed_variance,
+    t_quantile,
+)
 
 
 @pytest.mark.parametrize(("degrees", "expected"), [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833)])

@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from scaling.analysis.uncertainty import t_quantile
+from scaling.analysis.statistics.uncertainty import t_quantile
 from scaling.measures.noise_scale import RunningNoise
 from scaling.tasks.task import Task, prepare_task
 from scaling.training.data_order import DataOrder

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from scaling.analysis.compare import Comparison, Contrast, Setup, compare
 from scaling.analysis.conditions import conditions_of
+from scaling.analysis.contrasts import Comparison, Contrast, Setup, compare
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main
-from scaling.report.compare_sides import Side, differing_fields, read_side, setup_of
+from scaling.report.comparison.sides import Side, differing_fields, read_side, setup_of
 from tests.analysis.synthetic import Truth, spec, study
 
 DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}

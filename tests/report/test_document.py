@@ -15,8 +15,8 @@ from scaling.analysis.rows import sweep_of
 from scaling.files.own import write_report_files
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
-from scaling.report.content import setting_of
-from scaling.report.figures import figures
+from scaling.report.charts.figures import figures
+from scaling.report.page.setting import setting_of
 from tests.analysis.synthetic import joint_study, spec, study
 
 FIGURES = {
@@ -65,7 +65,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     links = json.loads(page.split('id="trials-data">')[1].split("</script>")[0])["links"]
     addresses = [links["start"] + end for end in links["ends"]]
     assert addresses == [f"http://localhost:5000/#/runs/{t.trial_id}" for t in study().trials]
-    bundle = files("scaling.report").joinpath("vega_bundle.js").read_text()
+    bundle = files("scaling.report.page").joinpath("vega_bundle.js").read_text()
     own = page.replace(bundle, "").replace('href="data:,"', "")
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=", own)
     assert not re.search(r"@import|url\(", own)

@@ -10,8 +10,8 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.analysis.wording import between, counted, joined, number
 from scaling.records.study import StudyRecord
-from scaling.report.chart_style import log_ticks, visible_top
-from scaling.report.lr_charts import loss_vs_lr
+from scaling.report.charts.by_rate import loss_vs_lr
+from scaling.report.charts.style import log_ticks, visible_top
 from tests.analysis.synthetic import Truth, spec, trial
 
 

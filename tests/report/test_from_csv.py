@@ -9,7 +9,7 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.report.__main__ import main
-from scaling.report.from_csv import TableError, read_table
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 

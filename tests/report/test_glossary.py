@@ -1,7 +1,7 @@
 """Terms are linked to their meaning, and nothing else is."""
 
-from scaling.report.content import TERMS
-from scaling.report.glossary import Glossary, address
+from scaling.report.words.glossary import Glossary, address
+from scaling.report.words.terms import TERMS
 
 GLOSSARY = Glossary((("cell", "One value."), ("steps to target, steps", "How long it takes.")))
 

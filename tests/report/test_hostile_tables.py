@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling.report import table_text
 from scaling.report.__main__ import main
-from scaling.report.from_csv import TableError, read_table
-from scaling.report.printable import printable
+from scaling.report.foreign_tables import table_text
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.page.printable import printable
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 UNFIT = ("\x01", "\x07", "\x0b", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\ufffe", "\ufdd0")

@@ -11,7 +11,7 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
-from scaling.report.figures import figures
+from scaling.report.charts.figures import figures
 from scaling.report.importance import MIN_TRIALS, Importance, importance_of
 from tests.analysis.synthetic import Truth, joint_study, spec, study, trial
 

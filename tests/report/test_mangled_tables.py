@@ -10,7 +10,7 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.summary import summarize
-from scaling.report.from_csv import TableError, read_table
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
 
 JUNK = (
     "", "-", "nan", "NaN", "inf", "-inf", "None", "null", "N/A", "0", "-1", "1e308", "-1e308",

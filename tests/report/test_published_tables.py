@@ -10,7 +10,7 @@ import pytest
 
 from scaling.analysis.findings import Findings, analyse
 from scaling.report.__main__ import main
-from scaling.report.from_csv import read_table
+from scaling.report.foreign_tables.sweep_table import read_table
 
 # Zhang et al. 2024 (arXiv:2410.21676), steps to target at B = 64, 128, … 16384
 ZHANG = {

@@ -4,7 +4,7 @@ from numpy.random import default_rng
 
 from scaling.analysis.rows import TrialRow, sweep_of
 from scaling.records.study import StudyRecord
-from scaling.report.thinning import lower_envelope, thinned_points, thinned_trials
+from scaling.report.charts.thinning import lower_envelope, thinned_points, thinned_trials
 from tests.analysis.synthetic import Truth, search, spec
 
 

@@ -12,9 +12,9 @@ import pytest
 from scaling.files.json_text import parse_mapping
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
-from scaling.report.compare_sides import read_side
-from scaling.report.markdown import escaped, fenced
-from scaling.report.table_text import TableError
+from scaling.report.comparison.sides import read_side
+from scaling.report.foreign_tables.table_text import TableError
+from scaling.report.page.markdown import escaped, fenced
 from scaling.sinks import StudyTracker, TrackingError, load_study
 from tests.analysis.synthetic import spec, study
 
@@ -149,7 +149,7 @@ class _Page(HTMLParser):
 
 
 def test_every_page_allows_itself_alone(tmp_path: Path) -> None:
-    from scaling.report.compare import write_comparison
+    from scaling.report.comparison.two_studies import write_comparison
 
     for name in ("a", "b"):
         write_report(study(name=name), tmp_path / name)

@@ -1,0 +1,1 @@
+"""Steps to a target, and the critical batch size by each definition."""

@@ -1,0 +1,77 @@
+"""Two critical batch sizes by different definitions: how far they are apart, in words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from scaling.analysis.statistics.uncertainty import Estimate, Interval, difference_interval
+from scaling.analysis.wording import between, number
+
+_NAMES = {
+    "steps_examples": "trade-off fit",
+    "noise_scale": "gradient noise scale",
+    "branched": "branched training",
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One definition's value over another's.
+
+    Attributes:
+        first: What is on top, as summary.json names it.
+        second: What is below.
+        ratio: With an interval where both have one. Both are taken to be independent: the trials
+            are the same, the noise is not (steps against gradients).
+        overlap: Whether the intervals overlap; None without both.
+    """
+
+    first: str
+    second: str
+    ratio: Estimate
+    overlap: bool | None
+
+    @property
+    def words(self) -> str:
+        """The disagreement in a sentence."""
+        first, second = (_NAMES.get(name, name) for name in (self.first, self.second))
+        text = f"Ratio of {first} to {second}: {number(self.ratio.value)} "
+        text += between(self.ratio.interval)
+        if self.overlap is None:
+            return f"{text}; not enough data to tell them apart."
+        if self.ratio.interval and self.ratio.interval[0] <= 1 <= self.ratio.interval[1]:
+            return f"{text}: the data do not tell them apart."
+        how = "overlap" if self.overlap else "are apart"
+        return f"{text}: they differ; their intervals {how}."
+
+
+def agreements(critical: Mapping[str, Estimate]) -> tuple[Agreement, ...]:
+    """Every pair of the definitions that have a value, in the order given.
+
+    Source: the interval of a ratio from those of its parts, Donner & Zou 2012, Closed-form
+        confidence intervals for functions of the normal mean and standard deviation (MOVER), in
+        logarithms.
+    """
+    known = {name: estimate for name, estimate in critical.items() if estimate.value}
+    return tuple(_agreement(a, b, known[a], known[b]) for a, b in combinations(known, 2))
+
+
+def _agreement(first: str, second: str, a: Estimate, b: Estimate) -> Agreement:
+    assert a.value
+    assert b.value
+    overlap = None
+    if a.interval and b.interval:
+        overlap = a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
+    ratio = Estimate(a.value / b.value, _interval(a, b), min(a.count, b.count))
+    return Agreement(first, second, ratio, overlap)
+
+
+def _interval(a: Estimate, b: Estimate) -> Interval | None:
+    if not a.value or not b.value or a.interval is None or b.interval is None:
+        return None
+    if min(a.interval[0], b.interval[0]) <= 0:
+        return None
+    ends = [(math.log(e.interval[0]), math.log(e.interval[1])) for e in (b, a) if e.interval]
+    low, high = difference_interval(math.log(b.value), ends[0], math.log(a.value), ends[1])
+    return math.exp(low), math.exp(high)

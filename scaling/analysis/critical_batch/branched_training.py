@@ -1,0 +1,233 @@
+"""The critical batch size along a run, by branched training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
+    Estimate,
+    Interval,
+    mean_estimate,
+    ratio_of_means,
+)
+from scaling.analysis.wording import DASH, between, counted, number
+
+
+@dataclass(frozen=True)
+class BranchLoss:
+    """What a larger batch costs after the window.
+
+    Attributes:
+        global_batch_size: Of the branch.
+        difference: Validation loss minus that of the branch of multiple 1, in nats, paired by
+            seed. No value where no pair ended or some seed diverged.
+        diverged: Some seed blew up; the batch is outside then.
+    """
+
+    global_batch_size: int
+    difference: Estimate
+    diverged: bool = False
+
+    def is_inside(self, tolerance: float) -> bool:
+        """Whether the mean difference is within the tolerance."""
+        value = self.difference.value
+        return not self.diverged and value is not None and value <= tolerance
+
+    def is_surely_inside(self, tolerance: float) -> bool:
+        """Whether the whole interval is."""
+        interval = self.difference.interval
+        return not self.diverged and interval is not None and interval[1] <= tolerance
+
+    def is_surely_outside(self, tolerance: float) -> bool:
+        """Whether the whole interval is not, or some seed diverged."""
+        interval = self.difference.interval
+        return self.diverged or (interval is not None and interval[0] > tolerance)
+
+
+@dataclass(frozen=True)
+class BranchPoint:
+    """The local critical batch size after some examples.
+
+    Attributes:
+        examples: Where the branches leave.
+        value: The largest batch up to which every mean difference is within the tolerance; a
+            lower bound where `is_bound`. None where the branch of multiple 1 has no loss.
+        is_bound: The largest batch tried is still within.
+        surely_inside: The largest batch up to which every interval is within; the base batch
+            where none is larger, which is within by definition.
+        surely_outside: The smallest batch whose interval is not; None where none is.
+        losses: Of the larger batches, rising.
+        noise_scale: The gradient noise scale on the way there, in examples.
+    """
+
+    examples: int
+    value: int | None
+    is_bound: bool
+    surely_inside: int
+    surely_outside: int | None
+    losses: tuple[BranchLoss, ...]
+    noise_scale: Estimate = ABSENT
+
+    @property
+    def interval(self) -> Interval | None:
+        """Between what is surely inside and surely outside; None where one is not known."""
+        known = any(loss.difference.interval or loss.diverged for loss in self.losses)
+        if self.value is None or self.surely_outside is None or not known:
+            return None
+        return float(self.surely_inside), float(self.surely_outside)
+
+
+@dataclass(frozen=True)
+class BranchedTraining:
+    """The critical batch size at several points of a run, by rising examples.
+
+    Attributes:
+        note: Why there is none; empty where there is.
+    """
+
+    points: tuple[BranchPoint, ...] = ()
+    tolerance: float | None = None
+    note: str = "not measured"
+
+    @property
+    def last(self) -> BranchPoint | None:
+        """The last point that has a value: the nearest to the end of the run."""
+        return next((p for p in reversed(self.points) if p.value is not None), None)
+
+
+def branched_training(sweep: Sweep) -> BranchedTraining:
+    """The critical batch size at each branch point.
+
+    Source: Merrill et al. 2025 (arXiv:2505.23971). They compare smoothed training losses of one
+        run each; here it is the validation loss on fixed examples, over seeds.
+    """
+    tolerance = sweep.branch_tolerance
+    rows = [r for r in sweep.rows if r.phase == "branch" and r.recipe.get("branch_from_examples")]
+    if tolerance is None:
+        return BranchedTraining()
+    if not any(row.ended for row in rows):
+        return BranchedTraining(tolerance=tolerance, note="no branch ended")
+    starts = sorted({int(row.recipe["branch_from_examples"]) for row in rows})
+    points = tuple(
+        _point(start, [r for r in rows if r.recipe["branch_from_examples"] == start], tolerance)
+        for start in starts
+    )
+    has_value = any(point.value is not None for point in points)
+    note = "" if has_value else "no branch could be compared with the batch left as it was"
+    return BranchedTraining(points, tolerance, note)
+
+
+def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoint:
+    reference = {
+        row.seed: row.validation_loss
+        for row in rows
+        if _multiple(row) == 1 and row.validation_loss is not None
+    }
+    base = rows[0].global_batch_size
+    losses = tuple(
+        _loss(multiple * base, [row for row in rows if _multiple(row) == multiple], reference)
+        for multiple in sorted({_multiple(row) for row in rows} - {1})
+    )
+    inside, surely_inside = base, base
+    for loss in losses:
+        if not loss.is_inside(tolerance):
+            break
+        inside = loss.global_batch_size
+    for loss in losses:
+        if not loss.is_surely_inside(tolerance):
+            break
+        surely_inside = loss.global_batch_size
+    outside = [loss.global_batch_size for loss in losses if loss.is_surely_outside(tolerance)]
+    return BranchPoint(
+        examples=start,
+        value=inside if reference and losses else None,
+        is_bound=bool(losses) and inside == losses[-1].global_batch_size,
+        surely_inside=surely_inside,
+        surely_outside=min((size for size in outside if size > surely_inside), default=None),
+        losses=losses,
+        noise_scale=_noise_scale(start, [row for row in rows if _multiple(row) == 1]),
+    )
+
+
+def _multiple(row: TrialRow) -> int:
+    return int(row.recipe["branch_multiple"])
+
+
+def _loss(size: int, rows: Sequence[TrialRow], reference: dict[int | None, float]) -> BranchLoss:
+    if any(row.status == "diverged" for row in rows):
+        return BranchLoss(size, ABSENT, diverged=True)
+    return BranchLoss(
+        size,
+        mean_estimate(
+            [
+                row.validation_loss - reference[row.seed]
+                for row in rows
+                if row.validation_loss is not None and row.seed in reference
+            ]
+        ),
+    )
+
+
+def _noise_scale(start: int, rows: Sequence[TrialRow]) -> Estimate:
+    """Of the last evaluation before the branch, as a ratio of means over seeds."""
+    traces: list[float] = []
+    squares: list[float] = []
+    for row in rows:
+        for m in reversed(row.measurements):
+            trace, square = m.grad_covariance_trace, m.grad_sq_norm
+            if m.examples <= start and trace is not None and square is not None:
+                traces.append(trace)
+                squares.append(square)
+                break
+    return ratio_of_means(traces, squares)
+
+
+def branched_summary(branched: BranchedTraining) -> dict[str, Any]:
+    """For summary.json: `value` is that of the last point, `at` has them all."""
+    last = branched.last
+    return {
+        "value": last.value if last else None,
+        "interval": list(last.interval) if last and last.interval else None,
+        "is_lower_bound": last.is_bound if last else None,
+        "tolerance": branched.tolerance,
+        "at": [_point_summary(point) for point in branched.points],
+    }
+
+
+def _point_summary(point: BranchPoint) -> dict[str, Any]:
+    return {
+        "examples": point.examples,
+        "value": point.value,
+        "interval": list(point.interval) if point.interval else None,
+        "is_lower_bound": point.is_bound,
+        "surely_inside": point.surely_inside,
+        "surely_outside": point.surely_outside,
+        "grad_noise_scale": point.noise_scale.value,
+        "differences": [
+            {
+                "global_batch_size": loss.global_batch_size,
+                "difference": loss.difference.value,
+                "interval": list(loss.difference.interval) if loss.difference.interval else None,
+                "num_seeds": loss.difference.count,
+                "diverged": loss.diverged,
+            }
+            for loss in point.losses
+        ],
+    }
+
+
+def branched_words(branched: BranchedTraining) -> tuple[str, str, str]:
+    """Value, interval and definition, for the table of critical batch sizes."""
+    last = branched.last
+    if last is None:
+        return DASH, between(None), branched.note
+    value = f"at least {number(last.value)}" if last.is_bound else number(last.value)
+    points = counted(len(branched.points), "point")
+    return (
+        value,
+        between(last.interval),
+        f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
+        f"window, branched off at {last.examples:,} examples (the last of {points})",
+    )

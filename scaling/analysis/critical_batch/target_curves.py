@@ -1,0 +1,165 @@
+"""Steps to several targets: the study's own, and losses that its cells reached.
+
+One target can mislead: how steps fall with the batch depends on how far the loss has to go.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.critical_batch.targets import ToTarget, to_target
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
+from scaling.analysis.rows import Sweep, TrialRow
+from scaling.records.outcome import crossing
+from scaling.spec.evaluation import Target
+
+Origin = Literal[
+    "the study's", "every cell's", "three quarters of the cells'", "half of the cells'", "earlier"
+]
+_NO_HORIZON = ("constant", "inverse_sqrt")
+"""Schedules that do not know the horizon: a loss on the way is that of a shorter run as well."""
+_SAME = 0.01
+"""Two targets closer than this share of themselves are one."""
+
+
+@dataclass(frozen=True)
+class TargetCurve:
+    """Steps to one target.
+
+    Attributes:
+        target: Validation loss in nats per target token or example.
+        origin: Whose target it is: the study's, the lowest loss that so many cells reached
+            (chosen after the fact), or one on the way there.
+        cells: What each cell took, in the order of the cells.
+        fit: The trade-off at this target.
+    """
+
+    target: float
+    origin: Origin
+    cells: tuple[ToTarget, ...]
+    fit: TradeoffFit
+
+
+def tradeoff_of(batch_sizes: Sequence[int | None], reached: Sequence[ToTarget]) -> TradeoffFit:
+    """The trade-off over the cells that always reached the target, each replicate a point."""
+    sizes: list[int] = []
+    steps: list[float] = []
+    seeds: list[int | None] = []
+    for size, cell in zip(batch_sizes, reached, strict=True):
+        if size is None or not cell.steps.value:
+            continue
+        for row in cell.trials:
+            if row.steps_to_target:
+                sizes.append(size)
+                steps.append(row.steps_to_target)
+                seeds.append(row.seed)
+    return fit_tradeoff(sizes, steps, seeds)
+
+
+def target_curves(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[TargetCurve, ...]:
+    """Steps to the study's target and to others, by falling target.
+
+    The others are counted along the same trials: the confirm replicates, without any the
+    fastest recipe of the search at each target. They need losses along the runs, a schedule that
+    does not know the horizon, and a batch that stays.
+
+    Returns:
+        Only the study's own target where the runs allow no other; nothing without either.
+    """
+    if not cells:
+        return ()
+    sizes = [cell.global_batch_size for cell in cells]
+    curves: list[TargetCurve] = []
+    if sweep.has_target and sweep.target is not None:
+        own = tuple(cell.target for cell in cells)
+        curves.append(TargetCurve(sweep.target, "the study's", own, tradeoff_of(sizes, own)))
+    for level, origin in _levels(sweep, cells):
+        if all(abs(level - curve.target) > _SAME * curve.target for curve in curves):
+            reached = tuple(_at(level, sweep, cell) for cell in cells)
+            curves.append(TargetCurve(level, origin, reached, tradeoff_of(sizes, reached)))
+    return tuple(sorted(curves, key=lambda curve: -curve.target))
+
+
+def main_curve(curves: Sequence[TargetCurve]) -> TargetCurve | None:
+    """The study's own target; in a study without one, the lowest loss that every cell reached."""
+    for origin in ("the study's", "every cell's"):
+        for curve in curves:
+            if curve.origin == origin:
+                return curve
+    return None
+
+
+def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Origin]]:
+    runs = [_runs(sweep, cell) for cell in cells]
+    if len(cells) < 2 or not all(_allows_targets(rows) for rows in runs):
+        return []
+    lowest = sorted(
+        _lowest(rows, confirmed=bool(sweep.rows_of(cell.cell, "confirm")))
+        for rows, cell in zip(runs, cells, strict=True)
+    )
+    every, most, half = (lowest[math.ceil(share * len(lowest)) - 1] for share in (1.0, 0.75, 0.5))
+    named: list[tuple[float, Origin]] = [
+        (every, "every cell's"),
+        (most, "three quarters of the cells'"),
+        (half, "half of the cells'"),
+    ]
+    start = min(_first(rows) for rows in runs)
+    if 0 < every < start < math.inf:
+        for share in (1 / 3, 2 / 3):
+            named.append((every * math.exp(share * math.log(start / every)), "earlier"))
+    return [(_rounded_up(level), origin) for level, origin in named if 0 < level < math.inf]
+
+
+def _runs(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
+    return sweep.rows_of(cell.cell, "confirm") or sweep.rows_of(cell.cell, "search")
+
+
+def _allows_targets(rows: Sequence[TrialRow]) -> bool:
+    return bool(rows) and all(
+        row.recipe.get("schedule") in _NO_HORIZON and not row.recipe.get("batch_ramp_at_examples")
+        for row in rows
+    )
+
+
+def _losses(row: TrialRow) -> list[float]:
+    return [m.validation_loss for m in row.measurements if m.validation_loss is not None]
+
+
+def _lowest(rows: Sequence[TrialRow], *, confirmed: bool) -> float:
+    """The lowest loss that every replicate, or that the best search trial, reached."""
+    reached = [
+        min(_losses(row), default=math.inf) if row.status in ("done", "stopped") else math.inf
+        for row in rows
+        if row.status != "failed"
+    ]
+    return (max if confirmed else min)(reached, default=math.inf)
+
+
+def _first(rows: Sequence[TrialRow]) -> float:
+    return min((losses[0] for row in rows if (losses := _losses(row))), default=math.inf)
+
+
+def _rounded_up(level: float) -> float:
+    """To three digits, so that the target shown is the target used."""
+    unit = 10.0 ** (math.floor(math.log10(level)) - 2)
+    return float(f"{math.ceil(level / unit) * unit:.10g}")
+
+
+def _at(level: float, sweep: Sweep, cell: CellResult) -> ToTarget:
+    target = Target(at_most=level)
+    confirm = [_counted(row, target) for row in sweep.rows_of(cell.cell, "confirm")]
+    search = [_counted(row, target) for row in sweep.rows_of(cell.cell, "search")]
+    return to_target(confirm, search)
+
+
+def _counted(row: TrialRow, target: Target) -> TrialRow:
+    lost = row.status in ("diverged", "failed")
+    reached = None if lost else crossing(row.measurements, target)
+    return replace(
+        row,
+        steps_to_target=reached.steps if reached else None,
+        examples_to_target=reached.examples if reached else None,
+        seconds_to_target=reached.seconds if reached else None,
+    )

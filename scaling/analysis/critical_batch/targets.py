@@ -1,0 +1,114 @@
+"""Steps, examples and seconds to the target, and which trials they are taken from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from scaling.analysis.rows import TrialRow
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+
+Measure = Literal["steps_to_target", "examples_to_target", "seconds_to_target"]
+
+
+@dataclass(frozen=True)
+class ToTarget:
+    """What one cell took to reach the target.
+
+    Attributes:
+        steps: Optimizer steps; no value when a replicate never reached the target, since a mean
+            over those that did would flatter the cell.
+        examples: Training examples seen.
+        seconds: Seconds of training.
+        num_reached: Replicates that reached it.
+        trials: The replicates that ended, all with one recipe where it was reached.
+        best_tuned: Steps of the search's fastest recipe, picked and measured on the same trials
+            and therefore somewhat too few; None where no recipe always reached the target.
+        above: What `steps` is above where it has no value, from the steps that were run without
+            reaching the target; None where nothing ran to its budget.
+    """
+
+    steps: Estimate = ABSENT
+    examples: Estimate = ABSENT
+    seconds: Estimate = ABSENT
+    num_reached: int = 0
+    trials: tuple[TrialRow, ...] = ()
+    best_tuned: float | None = None
+    above: float | None = None
+
+
+def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarget:
+    """Mean over the confirm replicates; without any, the search's fastest recipe.
+
+    Source: for the fastest of the tuned trials, Shallue et al. 2018 (arXiv:1811.03600) sec. 3.
+    """
+    tuned = fastest(search)
+    rows = tuple(row for row in (confirm or tuned) if row.ended)
+    reached = [row for row in rows if row.steps_to_target is not None]
+    best = _mean(tuned, "steps_to_target").value
+    if not rows or len(reached) < len(rows):
+        above = _mean_above(rows) if confirm else _fastest_above(rows)
+        return ToTarget(num_reached=len(reached), trials=rows, best_tuned=best, above=above)
+    return ToTarget(
+        steps=_mean(reached, "steps_to_target"),
+        examples=_mean(reached, "examples_to_target"),
+        seconds=_mean(reached, "seconds_to_target"),
+        num_reached=len(reached),
+        trials=rows,
+        best_tuned=best,
+    )
+
+
+def fastest(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
+    """The replicates of the recipe that reaches the target in the fewest steps on average.
+
+    Recipes of which a replicate never reached it come after all that always did; when no recipe
+    did, the result is every trial.
+    """
+    best: tuple[float, list[TrialRow]] | None = None
+    for rows in by_recipe(search):
+        steps = [row.steps_to_target for row in rows if row.steps_to_target is not None]
+        if len(steps) == len(rows) and (best is None or sum(steps) / len(steps) < best[0]):
+            best = (sum(steps) / len(steps), rows)
+    return tuple(best[1] if best else search)
+
+
+def by_recipe(rows: Sequence[TrialRow]) -> list[list[TrialRow]]:
+    """Rows grouped by recipe (they differ in the seed alone), in order of appearance."""
+    groups: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        groups.setdefault(row.recipe_key, []).append(row)
+    return list(groups.values())
+
+
+def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
+    """The replicates of the recipe with the lowest mean objective; of equals the first.
+
+    A recipe of which one replicate has no objective (it diverged or failed) is not eligible.
+    """
+    best: tuple[float, list[TrialRow]] | None = None
+    for rows in by_recipe(search):
+        values = [row.objective for row in rows if row.objective is not None]
+        if len(values) == len(rows) and (best is None or sum(values) / len(values) < best[0]):
+            best = (sum(values) / len(values), rows)
+    return tuple(best[1]) if best else ()
+
+
+def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:
+    """No value unless every row has one: a mean over some would flatter the cell."""
+    values: list[float] = [v for row in rows if (v := getattr(row, measure)) is not None]
+    return mean_estimate(values) if len(values) == len(rows) else ABSENT
+
+
+def _mean_above(rows: Sequence[TrialRow]) -> float | None:
+    """The replicates' mean is above this: a censored one takes more steps than it was run."""
+    least = [row.steps_to_target if row.steps_to_target is not None else row.steps for row in rows]
+    known = [steps for steps in least if steps is not None]
+    return fmean(known) if known and len(known) == len(rows) else None
+
+
+def _fastest_above(rows: Sequence[TrialRow]) -> float | None:
+    """No recipe of the search that ran to its budget reached the target in this many steps."""
+    ran = [row.steps for row in rows if row.status == "done" and row.steps is not None]
+    never = all(row.steps_to_target is None for row in rows)
+    return min(ran) if ran and never else None

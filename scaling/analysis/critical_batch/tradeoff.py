@@ -1,0 +1,255 @@
+"""The critical batch size from the trade-off between steps and examples."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scaling.analysis.statistics.profile import Array, lowest
+from scaling.analysis.statistics.scatter import ErrorVariance, Scatter, scatter_of
+from scaling.analysis.statistics.uncertainty import Interval
+
+_REACH = 1000.0
+"""The bend is looked for up to this factor outside of the batch sizes measured."""
+_POINTS = 501
+_HALVINGS = 50
+_NOT_ENOUGH = "too few or too scattered batch sizes for an interval"
+
+
+@dataclass(frozen=True)
+class SeedsIntervals:
+    """90% intervals from the seeds alone; None without replicates at every batch size."""
+
+    critical: Interval | None = None
+    min_steps: Interval | None = None
+    min_examples: Interval | None = None
+
+
+@dataclass(frozen=True)
+class TradeoffFit:
+    """S = min_steps + min_examples / B; None where the data do not determine it.
+
+    Attributes:
+        value: The critical batch size, min_examples / min_steps, in examples: there a run takes
+            twice the fewest steps and twice the fewest examples.
+        interval: Of the critical batch size. Where replicates show that the points miss the
+            curve by more than seeds explain, it allows for the misfit.
+        min_steps: Steps that even the largest batch needs.
+        min_steps_interval: Of min_steps.
+        min_examples: Examples that even the smallest batch needs.
+        min_examples_interval: Of min_examples.
+        num_batches: Batch sizes behind the fit.
+        num_trials: Trials behind the fit.
+        bounds: Of the critical batch size, each None where the data set none on that side; they
+            may be there without a value, as where no bend is seen.
+        of_seeds: Intervals of the curve that fits these batch sizes best, from the seeds alone.
+        rms_misfit: Root mean square of log steps over the curve, about a relative error.
+        misfit_exceeds_seeds: Whether that is more than seeds explain (F test at 10%); None without
+            replicates.
+        note: Why something is missing, in words; empty when nothing is.
+    """
+
+    value: float | None = None
+    interval: Interval | None = None
+    min_steps: float | None = None
+    min_steps_interval: Interval | None = None
+    min_examples: float | None = None
+    min_examples_interval: Interval | None = None
+    num_batches: int = 0
+    num_trials: int = 0
+    bounds: tuple[float | None, float | None] = (None, None)
+    of_seeds: SeedsIntervals = SeedsIntervals()
+    rms_misfit: float | None = None
+    misfit_exceeds_seeds: bool | None = None
+    note: str = ""
+
+    def steps_at(self, global_batch_size: float) -> float | None:
+        """Steps to the target that the fit expects at a batch size."""
+        if self.min_steps is None or self.min_examples is None:
+            return None
+        return self.min_steps + self.min_examples / global_batch_size
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The hyperbola with its bend at exp(log_critical), its height at its best.
+
+    Attributes:
+        squares: Weighted sum of squares of the batch sizes' mean log steps around it.
+        log_min_steps: The height.
+    """
+
+    squares: Array
+    log_min_steps: Array
+
+
+def fit_tradeoff(
+    batch_sizes: Sequence[int], steps: Sequence[float], seeds: Sequence[int | None] | None = None
+) -> TradeoffFit:
+    """Least squares of log S = log(min_steps + min_examples / B), both parameters positive.
+
+    Replicates of a batch size (it is repeated) give a standard deviation over seeds, pooled over
+    the batch sizes. Where the batch sizes' means scatter around the curve as seeds explain (F
+    test at 25%), both are joined; where they scatter more, their own scatter counts, on two
+    degrees of freedom fewer than batch sizes, as it does without replicates. Seeds that are the
+    same at all batch sizes may share a part; it moves both parameters and not their ratio.
+
+    Args:
+        batch_sizes: Examples per optimizer step, one a trial.
+        steps: Steps to the target of each, above zero.
+        seeds: Of each trial, where known.
+
+    Source: the hyperbola, McCandlish et al. 2018 (arXiv:1812.06162) eq. 2.11 and 5.1; profile
+        interval and lack of fit, Bates & Watts 1988, Nonlinear regression analysis, sec. 1.3.2
+        and 6.1.
+    """
+    count = len(set(batch_sizes))
+    if count < 2:
+        return TradeoffFit(
+            num_batches=count,
+            num_trials=len(steps),
+            note="fewer than two batch sizes reached the target",
+        )
+    scatter = scatter_of(batch_sizes, np.log(np.asarray(steps, dtype=np.float64)), seeds)
+    low, high = math.log(min(batch_sizes) / _REACH), math.log(max(batch_sizes) * _REACH)
+
+    def squares(log_critical: Array) -> Array:
+        return _curve(scatter, log_critical).squares
+
+    bend, edge = lowest(squares, low, high)
+    smallest = float(squares(np.array([bend]))[0])
+    error = scatter.error(smallest, parameters=2)
+    region = (low, high)
+    if error is not None:
+        region = _region(squares, bend, smallest + error.allowance, low, high)
+    common = TradeoffFit(
+        num_batches=count,
+        num_trials=len(steps),
+        bounds=(_inside(region[0], low), _inside(region[1], high)),
+        of_seeds=_of_seeds(scatter, bend) if edge is None else SeedsIntervals(),
+        rms_misfit=math.sqrt(smallest / len(steps)),
+        misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
+    )
+    if edge == "high":
+        return replace(
+            common, note=f"steps fall as 1/B up to {max(batch_sizes)}: the bend lies beyond"
+        )
+    if edge == "low":
+        return replace(
+            common, note=f"steps do not fall from {min(batch_sizes)} on: the bend lies below"
+        )
+    limit = smallest + (error.allowance if error else 0.0)
+    heights, amounts = _parameters(scatter, region, limit)
+    log_min_steps = float(_curve(scatter, np.array([bend])).log_min_steps[0])
+    interval = _closed(region, low, high) if error else None
+    bounded_below, bounded_above = (side is not None for side in common.bounds)
+    return replace(
+        common,
+        value=math.exp(bend),
+        interval=interval,
+        min_steps=math.exp(log_min_steps),
+        min_steps_interval=_widened(heights, log_min_steps, scatter) if bounded_above else None,
+        min_examples=math.exp(log_min_steps + bend),
+        min_examples_interval=_widened(amounts, log_min_steps + bend, scatter)
+        if bounded_below
+        else None,
+        note="" if interval else _NOT_ENOUGH,
+    )
+
+
+def _curve(scatter: Scatter, log_critical: Array) -> _Curve:
+    shape = np.log1p(np.exp(log_critical)[:, None] / scatter.groups[None, :])
+    residual = scatter.means[None, :] - shape
+    height = (residual * scatter.counts).sum(axis=1) / scatter.counts.sum()
+    squares = (scatter.counts * (residual - height[:, None]) ** 2).sum(axis=1)
+    return _Curve(squares, height)
+
+
+def _of_seeds(scatter: Scatter, bend: float) -> SeedsIntervals:
+    """Of the best curve's parameters, by how they move with each batch size's mean log steps.
+
+    The bend is where the squares' slope is zero; what moves it is that slope's own derivatives,
+    with the residuals in them, since the curve need not fit.
+    """
+    share = 1 / (1 + scatter.groups / math.exp(bend))  # derivative of the shape by the bend
+    weight = scatter.counts / scatter.counts.sum()
+    steeper = share - (weight * share).sum()
+    residual = scatter.means - np.log1p(math.exp(bend) / scatter.groups)
+    height = float((weight * residual).sum())
+    residual = residual - height
+    curvature = float((weight * (steeper**2 - residual * share * (1 - share))).sum())
+    if curvature <= 0:
+        return SeedsIntervals()
+    of_bend = weight * steeper / curvature
+    of_height = weight - float((weight * share).sum()) * of_bend
+    return SeedsIntervals(
+        critical=_around(bend, scatter.error_by_seeds(of_bend)),
+        min_steps=_around(height, scatter.error_by_seeds(of_height)),
+        min_examples=_around(height + bend, scatter.error_by_seeds(of_height + of_bend)),
+    )
+
+
+def _around(logarithm: float, error: ErrorVariance | None) -> Interval | None:
+    if error is None:
+        return None
+    half = math.sqrt(error.allowance)
+    return math.exp(logarithm - half), math.exp(logarithm + half)
+
+
+def _region(
+    squares: Callable[[Array], Array], centre: float, limit: float, low: float, high: float
+) -> Interval:
+    """How far the bend may go each way before the sum of squares passes the limit."""
+    ends: list[float] = []
+    for end in (low, high):
+        grid = np.linspace(centre, end, _POINTS)
+        beyond = np.nonzero(squares(grid) > limit)[0]
+        if len(beyond) == 0:
+            ends.append(end)
+            continue
+        inside, outside = centre, float(grid[int(beyond[0])])
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            if float(squares(np.array([middle]))[0]) > limit:
+                outside = middle
+            else:
+                inside = middle
+        ends.append(inside)
+    return ends[0], ends[1]
+
+
+def _parameters(scatter: Scatter, region: Interval, limit: float) -> tuple[Interval, Interval]:
+    """Profile intervals of log min_steps and log min_examples.
+
+    With the bend fixed, the sum of squares is a parabola in the height: each bend of the region
+    allows a stretch of heights, and the interval is what all stretches cover.
+    """
+    bends = np.linspace(*region, _POINTS)
+    curve = _curve(scatter, bends)
+    half = np.sqrt(np.maximum(limit - curve.squares, 0.0) / scatter.counts.sum())
+    low, high = curve.log_min_steps - half, curve.log_min_steps + half
+    return (
+        (float(low.min()), float(high.max())),
+        (float((low + bends).min()), float((high + bends).max())),
+    )
+
+
+def _widened(interval: Interval, centre: float, scatter: Scatter) -> Interval | None:
+    """With what all batch sizes of a seed share, out of the logarithm."""
+    if interval[0] == interval[1] and scatter.degrees == 0:
+        return None
+    shared = scatter.shared_allowance
+    return (
+        math.exp(centre - math.hypot(centre - interval[0], shared)),
+        math.exp(centre + math.hypot(interval[1] - centre, shared)),
+    )
+
+
+def _inside(end: float, edge: float) -> float | None:
+    return None if end == edge else math.exp(end)
+
+
+def _closed(region: Interval, low: float, high: float) -> Interval | None:
+    lower, upper = _inside(region[0], low), _inside(region[1], high)
+    return None if lower is None or upper is None else (lower, upper)

@@ -1,0 +1,1 @@
+"""Held-out loss minus training loss, and what it goes with."""

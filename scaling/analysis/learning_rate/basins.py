@@ -1,0 +1,494 @@
+"""The basin of loss against learning rate in several cells at once, and where each is lowest.
+
+A cell has a handful of trials: enough to place its optimum, too few to say how noisy a trial is
+and how much steeper the basin is above the optimum than below. Those two are the same trainer's
+in every cell, so they are estimated from all of them together. What is left to a cell is its
+optimum, its depth and its width; the last two are linear once the optimum is fixed, so that the
+sum of squares as a function of the optimum (its profile) is all that later steps need.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
+
+from scaling.analysis.statistics.profile import Array
+from scaling.analysis.statistics.uncertainty import SeedVariance, t_quantile
+
+RATIOS: Array = np.exp2(np.arange(-4, 7) / 2)
+"""Curvature above the optimum over that below it; a quarter to eight."""
+_PARABOLA: Array = np.ones(1)
+_REACH = 0.3
+"""How far beyond the rates tried an optimum is looked for, as a share of their range."""
+_GRID = 121
+_ZOOMS = 2
+_WORTH_SEEING = 25.0
+"""Squares above the minimum, in units of the noise, up to which a profile is resolved finely."""
+_DROP_PRICE = 9.0
+"""Squares, in units of the noise, that leaving out a point beyond the cliff has to save."""
+_ROUNDS = 16
+_LEAP_OVER_LEFT, _LEAP_OVER_LAST = 2.0, 8.0
+_MILDLY_STEEPER = 3.0
+"""Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
+_SPARE_FOR_SHAPE = 4
+"""Degrees of freedom from which on the asymmetry is fitted too."""
+_DRAWS = 999
+_EXACT = 1e-7
+"""Share of the losses' own squares under which residuals are the grid's and not the fit's."""
+_MISFIT_LEVEL = 0.05
+"""p-value under which one shape for all cells is given up."""
+_CLEAR_RISE, _SOME_RISE = 2.5, 1.0
+"""Standard errors by which a loss above the best one bounds the optimum, and counts as a rise."""
+_WALL = 400.0
+"""Squares, in units of the noise, beyond a clear rise."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Loss against log rate in one cell, by rising rate.
+
+    Attributes:
+        x: Logarithm of each peak learning rate.
+        y: Loss, the mean over the seeds.
+        weight: Seeds behind each.
+        lowest: Logarithm of the lowest rate tried.
+        highest: Of the highest, diverged ones too.
+        cliff: Of the lowest rate that diverged, where it is above all others; else infinite.
+    """
+
+    x: Array
+    y: Array
+    weight: Array
+    lowest: float
+    highest: float
+    cliff: float
+
+
+@dataclass(frozen=True)
+class Basin:
+    """The profile of one cell.
+
+    Attributes:
+        grid: Candidate optima (log rate), rising, at uneven steps.
+        squares: Sum of squared residuals for each ratio of the curvatures, at each of them.
+        count: Points used.
+        points: Those points.
+        is_capped: True when the optimum cannot lie beyond the grid's end, since losses jump or
+            trials diverge there.
+    """
+
+    grid: Array
+    squares: Array
+    count: int
+    points: Points
+    is_capped: bool
+
+    def at(self, optimum: Array, ratio: int, steep: float) -> Array:
+        """Sum of squares at any optimum; beyond the grid what it is at its end.
+
+        Args:
+            optimum: Log rates.
+            ratio: Index of the asymmetry.
+            steep: What is added beyond a cap.
+        """
+        row = self.squares[ratio]
+        beyond = float(row[-1]) + (steep if self.is_capped else 0.0)
+        return np.asarray(np.interp(optimum, self.grid, row, right=beyond), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """Some cells' squares with a common ratio of the curvatures.
+
+    Attributes:
+        grids: Candidate optima of each cell.
+        squares: Of each cell, by ratio and optimum.
+        ratios: As many as rows.
+    """
+
+    grids: Sequence[Array]
+    squares: Sequence[Array]
+    ratios: Array
+
+    @property
+    def totals(self) -> Array:
+        """Of all cells at their best optima, by ratio."""
+        rows = [squares.min(axis=1) for squares in self.squares]
+        return np.sum(rows, axis=0) if rows else np.zeros(1)
+
+    @property
+    def best(self) -> int:
+        """Index of the ratio that fits best."""
+        return int(np.argmin(self.totals))
+
+    @property
+    def least(self) -> float:
+        """Squares there."""
+        return float(self.totals.min())
+
+
+@dataclass(frozen=True)
+class Basins:
+    """Cells that share the noise of a trial and the asymmetry of the basin.
+
+    Attributes:
+        cells: One profile a cell; None where fewer than three points are left.
+        variance: Of one trial's loss about its basin; None without spare points.
+        degrees: Degrees of freedom of `variance`.
+        ratios: Curvatures above the optimum over below it that the profiles are for.
+        best: Index of the one that fits best.
+        is_shared: False where no common shape fits and each cell's profile is of its bounds.
+    """
+
+    cells: tuple[Basin | None, ...]
+    variance: float | None
+    degrees: float
+    ratios: Array
+    best: int
+    is_shared: bool = True
+
+    def exactly(self, index: int, optima: Array) -> Array:
+        """Squares of one cell at the best asymmetry, computed anew."""
+        cell = self.cells[index]
+        assert cell is not None
+        if not self.is_shared:
+            return cell.at(optima, 0, 0.0)
+        return sum_of_squares(cell.points, optima, self.ratios[[self.best]])[0]
+
+    def profile(self, index: int) -> tuple[Array, Array]:
+        """Optima and squares of one cell above the least of all cells; the asymmetry at its best.
+
+        The other cells take their best optima at each asymmetry, so that what they say about it
+        counts.
+        """
+        cell = self.cells[index]
+        assert cell is not None
+        others = [c.squares.min(axis=1) for i, c in enumerate(self.cells) if c and i != index]
+        total = cell.squares + np.sum(others, axis=0)[:, None] if others else cell.squares
+        above = least_over_ratios(total)
+        return cell.grid, above - float(above.min())
+
+
+def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Basins:
+    """Profiles of several cells, through the points near each cell's lowest.
+
+    Of n points the lowest max(5, 1.5 n^0.7) count: the neighbourhood of the optimum, narrower
+    where there are many. Losses that jump at the right are left out (see `_before_cliffs`).
+
+    One shape for all cells is given up where the losses miss it by more than replicates explain,
+    by more than where each cell has an asymmetry of its own, or by as much at a rate as at the
+    next: see `_each_by_itself`.
+
+    Args:
+        cells: The points of each.
+        noise: By replicates; None where there are none, or other hyperparameters vary as well.
+    """
+    near = [_neighbourhood(points) for points in _before_leaps(cells)]
+    kept = [points for points in near if points is not None]
+    is_parabola = sum(len(p.x) - 3 for p in kept) - 1 < _SPARE_FOR_SHAPE
+    ratios = _PARABOLA if is_parabola else RATIOS
+    used = _before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
+    degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
+    fit = _resolved(used, ratios, degrees)
+    if not is_parabola and _misfits(used, fit, noise):
+        return _each_by_itself(near, used, noise)
+    found = iter(zip(used, fit.grids, fit.squares, strict=True))
+    return Basins(
+        cells=tuple(None if points is None else _basin(*next(found)) for points in near),
+        variance=fit.least / degrees if degrees else None,
+        degrees=degrees,
+        ratios=fit.ratios,
+        best=fit.best,
+    )
+
+
+def _resolved(used: Sequence[Points], ratios: Array, degrees: int) -> _Resolved:
+    """The fit of some cells together, on grids that are fine near its best."""
+    grids = [_range(points) for points in used]
+    squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
+    for _ in range(_ZOOMS if used else 0):
+        fit = _Resolved(grids, squares, ratios)
+        worth = _WORTH_SEEING * fit.least / max(degrees, 1)
+        grids = [_finer(g, s, fit.best, worth) for g, s in zip(grids, squares, strict=True)]
+        ratios = _finer_ratios(ratios, fit.totals, worth)
+        squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
+    return _Resolved(grids, squares, ratios)
+
+
+def _misfits(used: Sequence[Points], fit: _Resolved, noise: SeedVariance | None) -> bool:
+    """Whether a test refuses one asymmetry for all cells, or the parabolas altogether."""
+    num_cells, count = len(used), sum(len(points.x) for points in used)
+    spare, spare_alone = count - 3 * num_cells - 1, count - 4 * num_cells
+    shared, alone = fit.least, 0.0
+    for points in used:
+        alone += _resolved([points], RATIOS, len(points.x) - 4).least
+    alone = min(alone, shared)
+    tails = [_follow_each_other(used, fit)]
+    if noise is not None and noise.variance > 0 and spare > 0:
+        tails.append(_f_tail(shared / spare / noise.variance, spare, noise.degrees))
+    if num_cells > 1 and spare_alone > 0 and alone > 0:
+        excess = (shared - alone) / (num_cells - 1) / (alone / spare_alone)
+        tails.append(_f_tail(excess, num_cells - 1, spare_alone))
+    return min(tails) < _MISFIT_LEVEL
+
+
+def _follow_each_other(used: Sequence[Points], fit: _Resolved) -> float:
+    """Chance that residuals of neighbouring rates are as alike as these where the shape fits.
+
+    The squares of their differences over their own squares, all cells together, against draws of
+    independent noise through the same fit. Needs no replicates.
+
+    Source: von Neumann 1941 (Annals of Mathematical Statistics 12); as a test of a fit, Durbin &
+        Watson 1950 (Biometrika 37).
+    """
+    rng = np.random.default_rng(0)
+    ratio = float(fit.ratios[fit.best])
+    found, drawn = np.zeros(2), np.zeros((2, _DRAWS))
+    whole = 0.0
+    for points, grid, squares in zip(used, fit.grids, fit.squares, strict=True):
+        root = np.sqrt(points.weight)
+        u: Array = points.x - grid[int(np.argmin(squares[fit.best]))]
+        bend: Array = np.where(u > 0, math.sqrt(ratio), 1 / math.sqrt(ratio))
+        tangents: Array = np.array([root, root * u * u * bend, root * u * bend]).T
+        basis, _ = np.linalg.qr(tangents)
+        whole += float((points.weight * (points.y - points.y.mean()) ** 2).sum())
+        noise = rng.standard_normal((_DRAWS, len(u)))
+        for sums, values in ((found, root * points.y), (drawn, noise)):
+            left = values - values @ basis @ basis.T
+            sums += (np.diff(left) ** 2).sum(axis=-1), (left**2).sum(axis=-1)
+    if found[1] <= _EXACT * whole:
+        return 1.0
+    as_alike = drawn[0] * found[1] <= found[0] * drawn[1]
+    return (1 + int(as_alike.sum())) / (1 + _DRAWS)
+
+
+def _f_tail(ratio: float, above: int, below: float) -> float:
+    return float(fdtrc(above, below, max(ratio, 0.0)))  # pyright: ignore -- scipy ships no types
+
+
+def _each_by_itself(
+    near: Sequence[Points | None], used: Sequence[Points], noise: SeedVariance | None
+) -> Basins:
+    """Each cell's optimum between the nearest clear rises on its two sides, whatever its shape.
+
+    A loss that is clearly above the best one bounds the optimum as long as the basin has one
+    bottom. These bounds stand for the interval; between them the profile is drawn so that its
+    least is at the vertex of a parabola through the best point and the nearest rises.
+    """
+    spare = sum(len(p.x) for p in used) - 3 * len(used)
+    left = sum(float(sum_of_squares(p, _range(p), RATIOS).min()) for p in used)
+    variance = noise.variance if noise is not None else left / max(spare, 1)
+    degrees = noise.degrees if noise is not None else max(spare, 1)
+    base = variance * degrees / len(used)  # what the law of the exponent takes for residuals
+    found = iter([_bracketed(p, variance, t_quantile(degrees), base) for p in used])
+    return Basins(
+        cells=tuple(None if points is None else next(found) for points in near),
+        variance=variance,
+        degrees=degrees,
+        ratios=_PARABOLA,
+        best=0,
+        is_shared=False,
+    )
+
+
+def _bracketed(points: Points, variance: float, quantile: float, base: float) -> Basin:
+    """The profile of one cell that reaches quantile² × variance at the two bounds."""
+    x, y, whole = points.x, points.y, _range(points)
+    best = int(np.argmin(y))
+    errors = np.sqrt(variance * (1 / points.weight + 1 / points.weight[best]))
+    clear = y - y[best] > _CLEAR_RISE * errors
+    below, above = np.nonzero(clear[:best])[0], best + np.nonzero(clear[best:])[0]
+    low = float(x[below[-1]]) if len(below) else float(whole[0])
+    high = min(float(x[above[0]]) if len(above) else math.inf, float(whole[-1]))
+    rises = y - y[best] > _SOME_RISE * errors
+    under = max(map(int, np.nonzero(rises[:best])[0]), default=best - 1)
+    over = min(map(int, best + np.nonzero(rises[best:])[0]), default=best + 1)
+    vertex = _vertex(x, y, under, best, over) if under >= 0 and over < len(x) else float(x[best])
+    grid = np.unique(np.concatenate([np.linspace(low, high, _GRID), [vertex]]))
+    width = np.where(grid < vertex, vertex - low, high - vertex)
+    is_capped = math.isfinite(points.cliff)
+    places = np.divide(grid - vertex, width, out=np.zeros_like(grid), where=width > 0)
+    # On a side without a bound the limit of an interval is not reached.
+    bounded = np.where(grid < vertex, bool(len(below)), bool(len(above)) or is_capped)
+    squares = base + variance * quantile**2 * places**2 * np.where(bounded, 1.0, 0.5)
+    if len(below):
+        squares[0] += _WALL * variance
+    if len(above):
+        squares[-1] += _WALL * variance
+    return Basin(grid, squares[None], len(x), points, is_capped)
+
+
+def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
+    """Of the parabola through three points, the middle one the lowest."""
+    falls = (y[under] - y[best]) / (x[best] - x[under])
+    rises = (y[over] - y[best]) / (x[over] - x[best])
+    if falls + rises <= 0:
+        return float(x[best])
+    start, end = (x[under] + x[best]) / 2, (x[best] + x[over]) / 2
+    return float(start + (end - start) * falls / (falls + rises))
+
+
+def _basin(points: Points, grid: Array, squares: Array) -> Basin:
+    return Basin(grid, squares, len(points.x), points, is_capped=math.isfinite(points.cliff))
+
+
+def sum_of_squares(points: Points, optima: Array, ratios: Array) -> Array:
+    """Weighted squares about y = depth + width · g(x − optimum), depth and width at their best.
+
+    g is a parabola with another curvature on each side, of the given ratio; the width is never
+    negative.
+
+    Args:
+        points: One cell.
+        optima: V candidate optima, log rate.
+        ratios: R ratios of the curvature above to that below.
+
+    Returns:
+        R × V sums of squares.
+    """
+    weight = points.weight
+    u = points.x[None, :] - optima[:, None]
+    above = np.sqrt(ratios)[:, None, None]
+    g = u * u * np.where(u > 0, above, 1 / above)
+    g = g - (g * weight).sum(axis=-1, keepdims=True) / weight.sum()
+    y = points.y - (weight * points.y).sum() / weight.sum()
+    gg = (weight * g * g).sum(axis=-1)
+    gy = np.maximum((weight * g * y).sum(axis=-1), 0.0)
+    explained = np.divide(gy * gy, gg, out=np.zeros_like(gy), where=gg > 0)
+    return np.maximum((weight * y * y).sum() - explained, 0.0)
+
+
+def least_over_ratios(squares: Array) -> Array:
+    """The least along the first axis, between the grid's ratios too (a parabola through three)."""
+    if len(squares) < 3:
+        return squares.min(axis=0)
+    inner = np.clip(np.argmin(squares, axis=0), 1, len(squares) - 2)[None]
+    under, middle, over = (
+        np.take_along_axis(squares, inner + offset, axis=0)[0] for offset in (-1, 0, 1)
+    )
+    bend = under - 2 * middle + over
+    turns = (middle <= under) & (middle <= over) & (bend > 0)
+    gain = np.divide((over - under) ** 2, 8 * bend, out=np.zeros_like(bend), where=turns)
+    return np.minimum(squares.min(axis=0), middle - gain)
+
+
+def _neighbourhood(points: Points) -> Points | None:
+    count = len(points.x)
+    if count < 3:
+        return None
+    size = min(count, max(5, math.ceil(1.5 * count**0.7)))
+    chosen = np.sort(np.argsort(points.y, kind="stable")[:size])
+    return Points(
+        points.x[chosen], points.y[chosen], points.weight[chosen],
+        points.lowest, points.highest, points.cliff,
+    )  # fmt: skip
+
+
+def _before_leaps(cells: Sequence[Points]) -> list[Points]:
+    """Each cell without the rates from the first leap above its best on.
+
+    A leap is a loss far above that of the rate before it and above all that the cells lose
+    towards low rates. It is plain to see, but would hide itself in a fit of few points.
+    """
+    lefts = [
+        float(p.y[: i + 1].max() - p.y[i]) for p in cells if len(p.x) and (i := int(p.y.argmin()))
+    ]
+    height = _LEAP_OVER_LEFT * float(np.median(lefts)) if lefts else math.inf
+    return [_cut(points, _first_leap(points, height)) for points in cells]
+
+
+def _first_leap(points: Points, height: float) -> int:
+    above = points.y - points.y.min() if len(points.y) else points.y
+    for place in range(int(np.argmin(above)) + 1 if len(above) else 0, len(above)):
+        if above[place] > max(height, _LEAP_OVER_LAST * above[place - 1]):
+            return place
+    return len(above)
+
+
+def _cut(points: Points, place: int) -> Points:
+    """The points before a place, of which the first one left out is a cliff."""
+    if place >= len(points.x):
+        return points
+    return Points(
+        points.x[:place], points.y[:place], points.weight[:place],
+        points.lowest, points.highest, float(points.x[place]),
+    )  # fmt: skip
+
+
+def _before_cliffs(cells: Sequence[Points], ratios: Array) -> list[Points]:
+    """Each cell without the rates at which its loss has jumped.
+
+    From the highest rate down to the best, points are dropped as long as that saves more than
+    _DROP_PRICE times the noise a point (penalized trimming, She & Owen 2011). The noise is what
+    remains in all cells; it starts from the best agreement that any trimming gives and grows
+    until it is that of the points kept, since a start with the cliffs inside would hide them.
+    """
+    costs = [_squares_by_drops(points, ratios) for points in cells]
+    sizes = [len(points.x) for points in cells]
+    dropped = [0] * len(cells)
+    noise = _noise_at_most(costs, sizes)
+    for _ in range(_ROUNDS):
+        if noise <= 0:
+            break
+        priced = [c / noise + _DROP_PRICE * np.arange(len(c))[:, None] for c in costs]
+        ratio = int(np.argmin(sum(c.min(axis=0) for c in priced)))
+        chosen = [int(np.argmin(c[:, ratio])) for c in priced]
+        spare = sum(n - d - 3 for n, d in zip(sizes, chosen, strict=True)) - (len(ratios) > 1)
+        if spare < 1:
+            noise *= 4
+            continue
+        dropped = chosen
+        left = sum(float(c[d, ratio]) for c, d in zip(costs, dropped, strict=True)) / spare
+        if left == noise:
+            break
+        noise = left
+    return [_cut(p, n - d) for p, n, d in zip(cells, sizes, dropped, strict=True)]
+
+
+def _squares_by_drops(points: Points, ratios: Array) -> Array:
+    """Least squares without the highest 0, 1, 2… rates above the best, for each ratio."""
+    count = len(points.x)
+    above = count - 1 - int(np.argmin(points.y))
+    rows: list[Array] = []
+    for drops in range(min(above, count - 3) + 1):
+        part = _cut(points, count - drops)
+        rows.append(sum_of_squares(part, _range(part), ratios).min(axis=1))
+    return np.array(rows)
+
+
+def _noise_at_most(costs: Sequence[Array], sizes: Sequence[int]) -> float:
+    """Half of the median cell's best residual variance over all ways to trim it."""
+    best = [
+        min(float(c[d].min()) / (n - d - 3) for d in range(len(c)) if n - d > 3)
+        for c, n in zip(costs, sizes, strict=True)
+        if n > 3
+    ]
+    return float(np.median(best)) / 2 if best else 0.0
+
+
+def _range(points: Points) -> Array:
+    """Candidate optima: the rates tried and a little beyond, up to the cliff."""
+    margin = _REACH * (points.highest - points.lowest)
+    return np.linspace(points.lowest - margin, min(points.highest + margin, points.cliff), _GRID)
+
+
+def _finer_ratios(ratios: Array, totals: Array, worth: float) -> Array:
+    """As many ratios, over those alone that fit about as well as the best."""
+    if len(ratios) == 1:
+        return ratios
+    near = np.nonzero(totals <= totals.min() + worth)[0]
+    first, last = max(int(near[0]) - 1, 0), min(int(near[-1]) + 1, len(ratios) - 1)
+    logs = np.log(ratios)
+    return np.exp(np.linspace(float(logs[first]), float(logs[last]), len(ratios)))
+
+
+def _finer(grid: Array, squares: Array, best: int, worth: float) -> Array:
+    """The grid with more candidates where the squares are close to their least."""
+    lowest = int(np.argmin(squares[best]))
+    near = np.nonzero(squares.min(axis=0) <= squares[best, lowest] + worth)[0]
+    first = max(min(int(near[0]), lowest - 1) - 1, 0)
+    last = min(max(int(near[-1]), lowest + 1) + 1, len(grid) - 1)
+    between = np.linspace(float(grid[first]), float(grid[last]), _GRID)
+    return np.unique(np.concatenate([grid, between]))

@@ -1,0 +1,348 @@
+"""How the best learning rate moves with the batch: a power, a surge, and the evidence for each.
+
+Every cell's profile (see `basin`) says how much worse its losses fit when its optimum is moved.
+A law that ties the optima of all cells has the sum of the profiles along it, so a cell whose
+optimum is badly known, or known on one side only, counts for as much as it says.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
+
+from scaling.analysis.learning_rate.basins import Array, Basin, Basins, least_over_ratios
+from scaling.analysis.learning_rate.curves import LrCurve, basins_of
+from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
+    Estimate,
+    Interval,
+    SeedVariance,
+    holm,
+    t_quantile,
+)
+
+REFERENCE_EXPONENTS = (0.0, 0.5, 1.0)
+"""No move, the square root (Malladi et al. 2022), linear (Goyal et al. 2017)."""
+FAIRLY_STRONG, STRONG = 8.0, 32.0
+"""Likelihood ratios, Royall 1997, Statistical evidence, sec. 1.6."""
+_FEWEST_FOR_INTERVAL = 3
+_FEWEST_FOR_SURGE = 5
+_EXPONENTS = (-2.5, 3.5)
+_SURGE_REACH = 64.0
+_PLACES = 33
+_ZOOMS = 5
+_LEVELS = (49, 13, 13, 13)
+_BEYOND_CLIFF = 400.0
+"""Squares, in units of the noise, for an optimum where trials diverge."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the data say about one reference exponent.
+
+    Attributes:
+        exponent: 0, ½ or 1.
+        p_value: Two-sided, of Student's t of the distance from the fitted exponent.
+        p_value_holm: The same, for three such tests together (Holm 1979).
+        likelihood_ratio: How many times likelier the data are under the fitted exponent than
+            under this one; never below 1.
+    """
+
+    exponent: float
+    p_value: float
+    p_value_holm: float
+    likelihood_ratio: float
+
+    @property
+    def words(self) -> str:
+        """The likelihood ratio in words."""
+        if self.likelihood_ratio >= STRONG:
+            return "strong evidence against it"
+        if self.likelihood_ratio >= FAIRLY_STRONG:
+            return "fairly strong evidence against it"
+        return "no strong evidence against it"
+
+
+@dataclass(frozen=True)
+class Surge:
+    """The best rate rises with the square root of the batch, turns, and falls again.
+
+    Attributes:
+        noise_batch: The batch at which the best rate is highest (B_n), in examples.
+        peak_lr: The best rate there (η_max).
+        over_power: How many times likelier the data are under it than under a power of the
+            batch; both have two parameters. None where they cannot be compared.
+        preferred: True where that is at least FAIRLY_STRONG and the turn is inside the batches.
+        note: Why something is missing; empty when nothing is.
+    """
+
+    noise_batch: Estimate = ABSENT
+    peak_lr: float | None = None
+    over_power: float | None = None
+    preferred: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LrScaling:
+    """best rate ∝ global_batch_size^exponent.
+
+    Attributes:
+        exponent: Over the cells whose optimum lies inside the rates tried.
+        batch_sizes: Of those cells.
+        note: Why the exponent or its interval is missing; empty when neither is.
+        evidence: One entry for each reference exponent; empty without an interval.
+        surge: The law that turns, beside the power.
+        scatter: How many times the optima scatter about the power, in variance, over what the
+            noise of the trials explains; near 1 when a power is enough. None where unknown.
+        middle: (batch, best rate) on the fitted power, at the geometric mean of the batches.
+        has_common_shape: False where no shape of the basin fits all cells, so that the best rates
+            are bounded by clear rises instead.
+        is_shape_checked: Whether there were replicates to refuse the common shape; without them
+            residuals of neighbouring rates alone can.
+    """
+
+    exponent: Estimate
+    batch_sizes: tuple[int, ...]
+    note: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    surge: Surge = Surge()
+    scatter: float | None = None
+    middle: tuple[float, float] | None = None
+    has_common_shape: bool = True
+    is_shape_checked: bool = False
+
+
+@dataclass(frozen=True)
+class _Law:
+    """A family of laws with one parameter besides the level, tied to the cells' profiles.
+
+    Attributes:
+        shift: Log of the best rate in each cell, up to the level; takes the parameter.
+        low: Lowest parameter looked at.
+        high: Highest.
+    """
+
+    shift: Callable[[float], Array]
+    low: float
+    high: float
+    basins: Basins
+    cells: Sequence[Basin]
+
+    def along(self, parameters: Array) -> tuple[Array, Array]:
+        """Least sum of squares over level and asymmetry at each parameter, and that level."""
+        shifts = np.array([self.shift(float(value)) for value in parameters])
+        lows = np.array([cell.grid[0] for cell in self.cells])
+        highs = np.array([cell.grid[-1] for cell in self.cells])
+        low, high = (lows - shifts).min(axis=1), (highs - shifts).max(axis=1)
+        squares, levels = np.zeros(len(shifts)), np.zeros(len(shifts))
+        rows = np.arange(len(shifts))
+        for places in _LEVELS:
+            tried = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, places)
+            heights = self._at(shifts, tried)
+            best = np.argmin(heights, axis=1)
+            squares, levels = heights[rows, best], tried[rows, best]
+            step = (high - low) / (places - 1)
+            low, high = levels - step, levels + step
+        return squares, levels
+
+    def _at(self, shifts: Array, levels: Array) -> Array:
+        steep = _BEYOND_CLIFF * (self.basins.variance or 0.0)
+        sums = [
+            sum(
+                cell.at(levels + shifts[:, i, None], ratio, steep)
+                for i, cell in enumerate(self.cells)
+            )
+            for ratio in range(len(self.basins.ratios))
+        ]
+        return least_over_ratios(np.array(sums))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A law at its best."""
+
+    law: _Law
+    value: float
+    level: float
+    squares: float
+
+    def above(self, parameter: float) -> float:
+        """Squares at a parameter above the least."""
+        return max(float(self.law.along(np.array([parameter]))[0][0]) - self.squares, 0.0)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What squares are measured in: the noise, with what it leaves unexplained."""
+
+    variance: float
+    degrees: float
+    scatter: float
+
+
+def lr_scaling(
+    batch_sizes: Sequence[int], curves: Sequence[LrCurve], noise: SeedVariance | None = None
+) -> LrScaling:
+    """The law of the best rate over batch sizes.
+
+    The exponent is where the sum of the cells' profiles is least. Its interval is where that sum
+    stays within t² times the variance of the noise (Bates & Watts 1988, sec. 6.1). Where the
+    optima scatter about the power by more than the noise explains, the variance is multiplied
+    by that much (Birge 1932) and the degrees of freedom are those of the sum (Satterthwaite
+    1946), hardly more than batch sizes − 2 where the scatter is large.
+
+    Args:
+        batch_sizes: Examples per step, one a cell whose optimum is inside the rates tried.
+        curves: Of each.
+        noise: Of a trial's loss by replicates, where there are any.
+
+    Returns:
+        No value with fewer than two batch sizes; no interval with fewer than three, without
+        spare trials, or when the data bound the exponent on one side alone.
+    """
+    sizes = tuple(batch_sizes)
+    basins = basins_of(curves, noise)
+    cells = [cell for cell in basins.cells if cell is not None]
+    if len(set(sizes)) < 2 or len(cells) < len(sizes):
+        return LrScaling(Estimate(count=len(sizes)), sizes)
+    logs = np.log(np.array(sizes, dtype=np.float64))
+    centred = logs - logs.mean()
+    fit = _fit(_Law(lambda p: p * centred, *_EXPONENTS, basins, cells))
+    middle = (math.exp(float(logs.mean())), math.exp(fit.level))
+    scale = _scale(fit)
+    if scale is None or len(set(sizes)) < _FEWEST_FOR_INTERVAL:
+        return LrScaling(
+            Estimate(fit.value, None, len(sizes)),
+            sizes,
+            middle=middle,
+            has_common_shape=basins.is_shared,
+            is_shape_checked=noise is not None,
+        )
+    interval = _interval(fit, scale)
+    return LrScaling(
+        Estimate(fit.value, interval, len(sizes)),
+        sizes,
+        evidence=_evidence(fit, scale) if interval else (),
+        surge=_surge(sizes, fit, scale),
+        scatter=scale.scatter,
+        middle=middle,
+        has_common_shape=basins.is_shared,
+        is_shape_checked=noise is not None,
+    )
+
+
+def _fit(law: _Law) -> _Fit:
+    """The law with the least squares, by narrowing grids."""
+    low, high = law.low, law.high
+    value, level, least = low, 0.0, math.inf
+    for _ in range(_ZOOMS):
+        parameters = np.linspace(low, high, _PLACES)
+        squares, levels = law.along(parameters)
+        best = int(np.argmin(squares))
+        if squares[best] <= least:
+            value, level, least = float(parameters[best]), float(levels[best]), float(squares[best])
+        step = (high - low) / (_PLACES - 1)
+        low, high = max(value - step, law.low), min(value + step, law.high)
+    return _Fit(law, value, level, least)
+
+
+def _scale(fit: _Fit) -> _Scale | None:
+    """The unit of squares; None without spare trials to estimate the noise."""
+    variance, spare = fit.law.basins.variance, fit.law.basins.degrees
+    if variance is None:
+        return None
+    between = len(fit.law.cells) - 2
+    apart = variance * spare
+    excess = max(fit.squares - apart, 0.0)
+    if between < 1:
+        return _Scale(variance, spare, 1.0)
+    if excess <= between * variance:
+        pooled = (apart + excess) / (spare + between)
+        scatter = excess / between / variance if variance > 0 else 1.0
+        return _Scale(pooled, spare + between, scatter)
+    total = excess / between
+    degrees = total**2 / (variance**2 / spare + (total - variance) ** 2 / between)
+    return _Scale(total, degrees, total / variance if variance > 0 else 1.0)
+
+
+def _interval(fit: _Fit, scale: _Scale) -> Interval | None:
+    limit = scale.variance * t_quantile(scale.degrees) ** 2
+    low, high = (_bound(fit, end, limit) for end in (fit.law.low, fit.law.high))
+    return None if low is None or high is None else (low, high)
+
+
+def _bound(fit: _Fit, end: float, limit: float) -> float | None:
+    """Where the limit is first passed between the best parameter and an end; None if nowhere."""
+    inside, outside = fit.value, end
+    for zoom in range(_ZOOMS):
+        parameters = np.linspace(inside, outside, _PLACES)
+        squares, _ = fit.law.along(parameters)
+        beyond = np.nonzero(squares - fit.squares > limit)[0]
+        beyond = beyond[beyond > 0]
+        if len(beyond) == 0:
+            return None if zoom == 0 else outside
+        first = int(beyond[0])
+        inside, outside = float(parameters[first - 1]), float(parameters[first])
+    return inside
+
+
+def _evidence(fit: _Fit, scale: _Scale) -> tuple[Evidence, ...]:
+    """A test of each reference exponent, and the three together.
+
+    Source: the likelihood of a location under Student's t, (1 + t²/ν)^(−(ν+1)/2).
+    """
+    if scale.variance <= 0:
+        return ()
+    squares = [fit.above(p) / scale.variance for p in REFERENCE_EXPONENTS]
+    degrees = scale.degrees
+    tails = [2 * float(stdtr(degrees, -math.sqrt(s))) for s in squares]  # pyright: ignore
+    together = holm(tails)
+    return tuple(
+        Evidence(p, tail, joint, _capped((degrees + 1) / 2 * math.log1p(s / degrees)))
+        for p, s, tail, joint in zip(REFERENCE_EXPONENTS, squares, tails, together, strict=True)
+    )
+
+
+def _capped(log_ratio: float) -> float:
+    """A likelihood ratio; beyond a trillion the shape of the tails says nothing any more."""
+    return math.exp(min(log_ratio, math.log(1e12)))
+
+
+def _surge(sizes: Sequence[int], power: _Fit, scale: _Scale) -> Surge:
+    """η = η_max / ½(√(B_n/B) + √(B/B_n)) in place of the power.
+
+    Both laws have two parameters, so that the corrected Akaike criterion prefers the one with
+    the smaller squares, and the ratio of their likelihoods says how clearly. A scatter beyond
+    the noise that both leave counts as noise. A turn outside of the batches tried is a power.
+
+    Source: Li et al. 2024 (arXiv:2405.14578) eq. 22; for the criterion, Hurvich & Tsai 1989.
+    """
+    count = len(set(sizes))
+    if count < _FEWEST_FOR_SURGE:
+        needed = f"not enough data: {count} of at least {_FEWEST_FOR_SURGE} batch sizes"
+        return Surge(note=needed)
+    logs = np.log(np.array(sizes, dtype=np.float64))
+    reach = math.log(_SURGE_REACH)
+
+    def shift(turn: float) -> Array:
+        return -np.log(np.cosh((logs - turn) / 2))
+
+    ends = (float(logs.min()) - reach, float(logs.max()) + reach)
+    fit = _fit(_Law(shift, *ends, power.law.basins, power.law.cells))
+    smaller = _scale(fit)
+    unit = min(scale.variance, smaller.variance if smaller else scale.variance)
+    over = (power.squares - fit.squares) / (2 * unit) if unit > 0 else 0.0
+    over_power = math.exp(max(min(over, math.log(1e12)), -math.log(1e12)))
+    bounds = _interval(fit, smaller) if smaller else None
+    inside = float(logs.min()) < fit.value < float(logs.max())
+    interval = None if bounds is None else (math.exp(bounds[0]), math.exp(bounds[1]))
+    return Surge(
+        noise_batch=Estimate(math.exp(fit.value), interval, count) if inside else ABSENT,
+        peak_lr=math.exp(fit.level) if inside else None,
+        over_power=over_power,
+        preferred=inside and over_power >= FAIRLY_STRONG,
+        note="" if inside else "the turn is not among the batch sizes tried",
+    )

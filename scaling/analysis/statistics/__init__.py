@@ -1,0 +1,1 @@
+"""Intervals, profiles and scatter: the statistics that the findings share."""

@@ -1,0 +1,203 @@
+"""Figures over the batch size: steps, examples, their trade-off, the generalization gap."""
+
+import math
+from typing import Any
+
+import altair as alt
+
+from scaling.analysis.findings import Findings
+from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.analysis.wording import number
+from scaling.report.charts.style import (
+    MUTED,
+    OKABE_ITO,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    count_axis,
+    data,
+    layers,
+    shape,
+    tips,
+    value_axis,
+)
+
+_CURVE_POINTS = 80
+_MOST_LABELS = 7
+
+
+def steps_vs_batch(findings: Findings) -> AnyChart:
+    """Steps to the target against batch with the trade-off fit."""
+    return _to_target(findings, "steps", "Steps to target")
+
+
+def examples_vs_batch(findings: Findings) -> AnyChart:
+    """Examples to the target against batch with the trade-off fit."""
+    return _to_target(findings, "examples", "Examples to target")
+
+
+def _to_target(findings: Findings, measure: str, title: str) -> AnyChart:
+    records = _records(findings, measure)
+    sizes = [record["batch"] for record in records]
+    curve = _fit_curve(findings, sizes)
+    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k]]
+    x = batch_axis("batch", sizes)
+    scale = count_axis([*heights, *(record[measure] for record in curve)])
+    y = alt.Y("value:Q", title=title, **scale)
+    fitted = alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8)
+    return layers(
+        *_critical_marks(findings, sizes),
+        fitted.encode(x, alt.Y(f"{measure}:Q", title=title, **scale)) if curve else None,
+        *_points(records, x, y),
+    )
+
+
+def _records(findings: Findings, measure: str) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    for cell in findings.cells:
+        estimate: Estimate = getattr(cell.target, measure)
+        if estimate.value is not None and cell.global_batch_size is not None:
+            records.append(_record(cell.global_batch_size, cell.series, estimate))
+    return records
+
+
+def _record(batch: int, series: str, estimate: Estimate) -> dict[str, Any]:
+    low, high = estimate.interval or (None, None)
+    if low is not None and estimate.value is not None and estimate.value > 0 >= low:
+        low = None if high is None else estimate.value / 100
+    return {
+        "batch": batch,
+        "series": series or "all",
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "seeds": estimate.count,
+    }
+
+
+def _fit_curve(findings: Findings, sizes: list[int]) -> Records:
+    fit = findings.tradeoff
+    if fit.value is None:
+        return []
+    low, high = math.log(min(sizes)), math.log(max(sizes))
+    records: Records = []
+    for index in range(_CURVE_POINTS + 1):
+        batch = math.exp(low + (high - low) * index / _CURVE_POINTS)
+        steps = fit.steps_at(batch)
+        if steps is not None:
+            records.append({"batch": batch, "steps": steps, "examples": steps * batch})
+    return records
+
+
+def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
+    """A line at the critical batch size and a band over its interval, where they are in view."""
+    fit = findings.tradeoff
+    if fit.value is None or not min(sizes) <= fit.value <= max(sizes):
+        return []
+    marks: list[AnyChart] = []
+    x = batch_axis("batch", sizes)
+    if fit.interval is not None:
+        low, high = max(fit.interval[0], min(sizes)), min(fit.interval[1], max(sizes))
+        band = alt.Chart(data([{"batch": low, "end": high}]))
+        marks.append(band.mark_rect(opacity=0.14, color=OKABE_ITO[4]).encode(x, alt.X2("end:Q")))
+    text = f"critical batch {number(fit.value)}"
+    line = alt.Chart(data([{"batch": fit.value, "text": text}]))
+    right = math.log(fit.value / min(sizes)) < 0.6 * math.log(max(sizes) / min(sizes))
+    marks += [
+        line.mark_rule(strokeDash=[5, 4], color=OKABE_ITO[1]).encode(x),
+        line.mark_text(
+            align="left" if right else "right",
+            dx=5 if right else -5,
+            color=OKABE_ITO[1],
+            fontSize=12,
+        ).encode(x, y=alt.value(10), text=alt.Text("text:N")),
+    ]
+    return marks
+
+
+def _points(records: Records, x: alt.X, y: alt.Y) -> tuple[AnyChart | None, AnyChart]:
+    """Estimates with their intervals, a colour and a shape a series."""
+    series = list(dict.fromkeys(record["series"] for record in records))
+    hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
+    bars = [record for record in records if record["low"] is not None]
+    tooltip = tips("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
+    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
+    rules = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
+    return (
+        rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue) if bars else None,
+        points.encode(x, y, hue, mark, tooltip=tooltip),
+    )
+
+
+def steps_vs_examples(findings: Findings) -> AnyChart:
+    """Examples against steps to the target: what time costs in data."""
+    records: Records = [
+        {
+            "batch": cell.global_batch_size,
+            "steps": cell.target.steps.value,
+            "examples": cell.target.examples.value,
+            "text": f"{cell.global_batch_size:,}",
+            "series": cell.series or "all",
+        }
+        for cell in findings.cells
+        if cell.target.steps.value and cell.target.examples.value
+    ]
+    curve = _fit_curve(findings, [record["batch"] for record in records])
+    every = math.ceil(len(records) / _MOST_LABELS)
+    both = records + curve
+    x = alt.X("steps:Q", title="Steps to target", **count_axis([r["steps"] for r in both]))
+    y = alt.Y("examples:Q", title="Examples to target", **count_axis(
+        [r["examples"] for r in both], 1.4
+    ))  # fmt: skip
+    series = list(dict.fromkeys(record["series"] for record in records))
+    hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
+    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
+    labels = alt.Chart(data(records[::every])).mark_text(
+        align="left", dx=7, dy=-9, fontSize=12, color=MUTED
+    )
+    return layers(
+        alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y)
+        if curve
+        else None,
+        points.encode(x, y, hue, mark, tooltip=tips("batch:Q", "steps:Q", "examples:Q")),
+        labels.encode(x, y, text=alt.Text("text:N")),
+    )
+
+
+def gap_vs_batch(findings: Findings) -> AnyChart:
+    """Generalization gap against batch with its intervals."""
+    records: Records = []
+    for cell in findings.cells:
+        if cell.gap.value is not None and cell.global_batch_size is not None:
+            low, high = cell.gap.interval or (None, None)
+            records.append(
+                _record(cell.global_batch_size, cell.series, Estimate(cell.gap.value))
+                | {"low": low, "high": high, "seeds": cell.gap.count}
+            )
+    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    x = batch_axis("batch", [record["batch"] for record in records])
+    axis = alt.Axis(tickCount=6)
+    margin = 0.08 * (max(heights) - min(heights)) or 0.01
+    scale = alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
+    y = alt.Y("value:Q", title="Held-out loss − training loss (nats)", axis=axis, scale=scale)
+    crosses = min(heights) < 0 < max(heights)
+    return layers(
+        alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
+        if crosses
+        else None,
+        *_points(records, x, y),
+    )
+
+
+def loss_vs_batch(findings: Findings) -> AnyChart:
+    """Validation loss of each cell's best recipe against batch."""
+    records = [
+        _record(cell.global_batch_size, cell.series, cell.validation_loss)
+        for cell in findings.cells
+        if cell.validation_loss.value is not None and cell.global_batch_size is not None
+    ]
+    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    x = batch_axis("batch", [record["batch"] for record in records])
+    y = alt.Y("value:Q", title="Validation loss (nats)", **value_axis(heights))
+    return layers(*_points(records, x, y))

@@ -1,0 +1,377 @@
+"""Figures of the learning rate: its curve in each cell, its move with the batch, the rules."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.findings import Findings
+from scaling.analysis.learning_rate.exponent import Surge
+from scaling.analysis.learning_rate.rule_regret import Regret
+from scaling.analysis.wording import between, number, rate
+from scaling.report.charts.style import (
+    MUTED,
+    OKABE_ITO,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    data,
+    layers,
+    rate_axis,
+    shape,
+    tips,
+    value_axis,
+    visible_top,
+)
+from scaling.report.charts.thinning import lower_envelope, thinned_trials
+
+_MOST_POINTS = 40
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
+_SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
+
+
+def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
+    """Validation loss of every search trial against its rate, a colour and a shape a cell."""
+    cells = [cell for cell in findings.cells if cell.curve is not None]
+    labels = [_label(cell) for cell in cells]
+    title = "Batch" if findings.one_series else "Cell"
+    trials = _trials(findings, cells, urls)
+    losses = [record["loss"] for record in trials if record["loss"] is not None]
+    top = visible_top(losses)
+    kept = [r for r in trials if r["loss"] is not None and r["loss"] <= top]
+    lost = [r for r in trials if r["loss"] is None or r["loss"] > top]
+    for record in lost:
+        record["outcome"] = "diverged" if record["loss"] is None else "off the scale"
+    x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
+    axis = value_axis([loss for loss in losses if loss <= top])
+    y = alt.Y("loss:Q", title=_loss_title(findings), **axis)
+    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
+    points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
+    line = alt.Chart(data(_envelopes(cells, top))).mark_line(opacity=0.6, strokeWidth=1.3)
+    return layers(
+        line.encode(x, y, hue),
+        points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
+        _cliffs(cells, hue),
+        *_best_marks(cells, y, hue),
+        _top_edge(lost, "diverged", filled=True).encode(
+            x, hue, href=alt.Href("url:N"), tooltip=tooltip
+        ),
+        _top_edge(lost, "off the scale", filled=False).encode(
+            x, hue, href=alt.Href("url:N"), tooltip=tooltip
+        ),
+    )
+
+
+def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
+    """A dashed line at the lowest rate that diverged in each cell."""
+    records: Records = [
+        {"cell": _label(cell), "cliff": cell.curve.cliff}
+        for cell in cells
+        if cell.curve and cell.curve.cliff is not None
+    ]
+    if not records:
+        return None
+    rules = alt.Chart(data(records)).mark_rule(strokeDash=[5, 4], strokeWidth=1.2, opacity=0.7)
+    return rules.encode(alt.X("cliff:Q"), hue, tooltip=tips("cell:N", "cliff:Q"))
+
+
+def _top_edge(records: Records, outcome: str, *, filled: bool) -> alt.Chart:
+    """Trials that have no place on the axis, as triangles above it."""
+    chosen = [record for record in records if record["outcome"] == outcome]
+    chart = alt.Chart(data(chosen))
+    return chart.mark_point(shape="triangle-up", size=80, filled=filled, opacity=1).encode(
+        y=alt.value(6)
+    )
+
+
+def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[alt.Chart]:
+    """The best rate of each cell, its interval, and a ring where it is at the edge."""
+    best = _optima(cells)
+    span = [record for record in best if record["low"] is not None]
+    ring = [record for record in best if record["edge"]]
+    strokes = alt.Chart(data(best)).mark_point(size=420, strokeWidth=3, shape="stroke", angle=90)
+    rings = alt.Chart(data(ring)).mark_point(size=420, strokeWidth=1.5, shape="circle")
+    x = alt.X("optimum:Q")
+    return [
+        _interval_bars(span, y, hue),
+        strokes.encode(x, y, hue, tooltip=tips("cell:N", "optimum:Q", "low:Q", "high:Q")),
+        rings.encode(x, y, hue),
+    ]
+
+
+def _interval_bars(records: Records, y: alt.Y, hue: alt.Color) -> alt.Chart:
+    bars = alt.Chart(data(records)).mark_rule(strokeWidth=3, opacity=0.7, clip=True)
+    return bars.encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue)
+
+
+def _trials(
+    findings: Findings, cells: Sequence[CellResult], urls: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    known = [
+        [
+            row
+            for row in findings.sweep.rows_of(cell.cell, "search")
+            if row.peak_lr is not None and (row.validation_loss or row.status == "diverged")
+        ]
+        for cell in cells
+    ]
+    return [
+        {
+            "cell": _label(cell),
+            "trial": row.trial_id,
+            "peak_lr": row.peak_lr,
+            "loss": row.validation_loss,
+            "status": row.status,
+            "url": urls.get(row.trial_id),
+        }
+        for cell, rows in zip(cells, thinned_trials(known), strict=True)
+        for row in rows
+    ]
+
+
+def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
+    """Lines through the best recipes of each rate; they end where they leave the axis."""
+    records: Records = []
+    for cell in cells:
+        before: tuple[float, float] | None = None
+        points = cell.curve.points if cell.curve else ()
+        for point in lower_envelope(points, _MOST_POINTS):
+            inside = [point] if point[1] <= top else []
+            if before is not None and (before[1] <= top) != (point[1] <= top):
+                inside.insert(0, _at_height(before, point, top))
+            records += [{"cell": _label(cell), "peak_lr": lr, "loss": h} for lr, h in inside]
+            if point[1] > top:
+                records.append({"cell": _label(cell), "peak_lr": point[0], "loss": None})
+            before = point
+    return records
+
+
+def _at_height(
+    start: tuple[float, float], end: tuple[float, float], height: float
+) -> tuple[float, float]:
+    """Where a straight line over log rate has a height."""
+    share = (height - start[1]) / (end[1] - start[1])
+    return start[0] * (end[0] / start[0]) ** share, height
+
+
+def _optima(cells: Sequence[CellResult]) -> Records:
+    """Best rate of each cell at the height of its lowest point."""
+    records: Records = []
+    for cell in cells:
+        if cell.curve is None or cell.best_peak_lr is None:
+            continue
+        low, high = cell.best_peak_lr_interval or (None, None)
+        lowest = min(loss for _, loss in cell.curve.points)
+        edge = cell.curve.edge is not None
+        best = cell.curve.best_tried if edge else cell.best_peak_lr
+        records.append(
+            {"cell": _label(cell), "optimum": best, "loss": lowest, "low": low, "high": high,
+             "edge": edge}
+        )  # fmt: skip
+    return records
+
+
+def _label(cell: CellResult) -> str:
+    sizes_only = set(cell.cell) == {"global_batch_size"}
+    return f"{cell.global_batch_size:,}" if sizes_only else cell.label
+
+
+def _loss_title(findings: Findings) -> str:
+    name = findings.sweep.loss_name
+    return "Validation loss (nats)" if name == "validation_loss" else f"{name} (nats)"
+
+
+def best_lr_vs_batch(findings: Findings) -> AnyChart:
+    """Best rate against batch with the fitted power, its interval and three reference slopes."""
+    records = [
+        {
+            "batch": cell.global_batch_size,
+            "best": cell.best_peak_lr,
+            "low": (cell.best_peak_lr_interval or (None, None))[0],
+            "high": (cell.best_peak_lr_interval or (None, None))[1],
+            "kind": "at the edge of the rates tried"
+            if cell.curve.edge
+            else "inside the rates tried",
+        }
+        for cell in findings.cells
+        if cell.curve and cell.best_peak_lr is not None
+    ]
+    sizes = [record["batch"] for record in records]
+    box = [record[key] for record in records for key in ("best", "low", "high") if record[key]]
+    low, high = min(box) / 1.7, max(box) * 1.7
+    x = batch_axis("batch", sizes, 1.4)
+    y = alt.Y("best:Q", title="Best peak learning rate", **rate_axis([low * 1.25, high / 1.25]))
+    used = [record for record in records if record["batch"] in findings.lr_scaling.batch_sizes]
+    bars = [record for record in records if record["low"] is not None]
+    base = alt.Chart(data(records)).mark_point(size=90, filled=True, opacity=1)
+    return layers(
+        *(_references(findings, used, (low, high), x, y) if len(used) > 1 else ()),
+        alt.Chart(data(bars)).mark_rule(color=OKABE_ITO[0], strokeWidth=2).encode(
+            x, alt.Y("low:Q"), alt.Y2("high:Q")
+        ) if bars else None,
+        base.encode(
+            x,
+            y,
+            shape("kind", sorted({r["kind"] for r in records}, reverse=True), "Best rate is"),
+            color=alt.value(OKABE_ITO[0]),
+            tooltip=tips("batch:Q", "best:Q", "low:Q", "high:Q", "kind:N"),
+        ),
+    )  # fmt: skip
+
+
+def _references(
+    findings: Findings, used: Records, box: tuple[float, float], x: alt.X, y: alt.Y
+) -> list[alt.Chart]:
+    """Lines of given slopes through the middle of the optima, cut to the figure's box."""
+    sizes = [record["batch"] for record in used]
+    fitted = findings.lr_scaling.middle
+    pivot = (
+        (math.log(fitted[0]), math.log(fitted[1]))
+        if fitted
+        else (
+            fmean(math.log(size) for size in sizes),
+            fmean(math.log(record["best"]) for record in used),
+        )
+    )
+    ends = (math.log(min(sizes) / 1.3), math.log(max(sizes) * 1.3))
+
+    def line(slope: float) -> Records:
+        inside = [
+            (b, lr)
+            for b in (ends[0] + (ends[1] - ends[0]) * i / 60 for i in range(61))
+            if math.log(box[0]) <= (lr := pivot[1] + slope * (b - pivot[0])) <= math.log(box[1])
+        ]
+        return [{"batch": math.exp(b), "best": math.exp(lr)} for b, lr in inside]
+
+    charts: list[alt.Chart] = []
+    for slope, name in _SLOPES:
+        points = line(slope)
+        end = [point | {"name": name} for point in points[-1:]]
+        charts += [
+            alt.Chart(data(points)).mark_line(
+                strokeDash=[3, 4], color=MUTED, strokeWidth=1.2
+            ).encode(x, y),
+            alt.Chart(data(end)).mark_text(
+                align="right", dx=-2, dy=-8, color=MUTED, fontSize=11
+            ).encode(x, y, text=alt.Text("name:N")),
+        ]  # fmt: skip
+    exponent = findings.lr_scaling.exponent
+    if exponent.value is not None:
+        charts.append(
+            alt.Chart(data(line(exponent.value)))
+            .mark_line(color=OKABE_ITO[1], strokeWidth=2.2)
+            .encode(x, y)
+        )
+    if findings.lr_scaling.surge.preferred:
+        turning = [p for p in _surge_line(findings.lr_scaling.surge, ends) if box[0] <= p["best"]]
+        charts.append(
+            alt.Chart(data(turning))
+            .mark_line(color=OKABE_ITO[2], strokeWidth=2.2, strokeDash=[8, 3])
+            .encode(x, y)
+        )
+    if exponent.interval is not None:
+        charts.insert(0, _bow_tie(exponent.interval, pivot, ends, box).encode(x))
+    return charts
+
+
+def _surge_line(surge: Surge, ends: tuple[float, float]) -> Records:
+    """The law that turns, between two log batches."""
+    turn, top = surge.noise_batch.value, surge.peak_lr
+    if turn is None or top is None:
+        return []
+    places = [ends[0] + (ends[1] - ends[0]) * index / 60 for index in range(61)]
+    return [
+        {"batch": math.exp(b), "best": top / math.cosh((b - math.log(turn)) / 2)} for b in places
+    ]
+
+
+def _bow_tie(
+    slopes: tuple[float, float],
+    pivot: tuple[float, float],
+    ends: tuple[float, float],
+    box: tuple[float, float],
+) -> alt.Chart:
+    """All lines through the middle whose slope lies in the interval."""
+    records: Records = []
+    for index in range(61):
+        b = ends[0] + (ends[1] - ends[0]) * index / 60
+        heights = [math.exp(pivot[1] + slope * (b - pivot[0])) for slope in slopes]
+        clipped = [min(max(height, box[0]), box[1]) for height in heights]
+        records.append({"batch": math.exp(b), "under": min(clipped), "over": max(clipped)})
+    area = alt.Chart(data(records)).mark_area(color=OKABE_ITO[1], opacity=0.15)
+    return area.encode(alt.Y("under:Q"), alt.Y2("over:Q"))
+
+
+def regret_vs_batch(findings: Findings) -> AnyChart:
+    """Regret of each rule, side by side at each batch; diverged ones at the top edge."""
+    rules = list(findings.sweep.rules)
+    records = [
+        _regret_record(regret, rules)
+        for regret in findings.regrets
+        if regret.diverged or regret.regret is not None
+    ]
+    sizes = sorted({record["size"] for record in records})
+    heights = [record[k] for record in records for k in ("regret", "low", "high")]
+    x = batch_axis("batch", sizes, 1.5)
+    y = alt.Y(
+        "regret:Q",
+        title="Regret against tuning there (nats)",
+        **value_axis([0.0, *(height for height in heights if height is not None)]),
+    )
+    hue, mark = colour("rule", rules, "Rule"), shape("rule", rules, "Rule")
+    tooltip = tips("rule:N", "size:Q", "text:N")
+    kept = [record for record in records if record["regret"] is not None]
+    bars = [record for record in kept if record["low"] is not None]
+    lost = [record for record in records if record["diverged"]]
+    return layers(
+        alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q")),
+        alt.Chart(data(bars)).mark_rule(strokeWidth=2).encode(
+            x, alt.Y("low:Q"), alt.Y2("high:Q"), hue
+        ) if bars else None,
+        alt.Chart(data(kept)).mark_point(filled=True, size=90, opacity=1).encode(
+            x, y, hue, mark, tooltip=tooltip
+        ) if kept else None,
+        alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
+            x, hue, y=alt.value(7), tooltip=tooltip
+        ) if lost else None,
+    )  # fmt: skip
+
+
+def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
+    place = rules.index(regret.rule)
+    low, high = regret.interval or (None, None)
+    text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
+    return {
+        "rule": regret.rule,
+        "size": regret.global_batch_size,
+        "batch": regret.global_batch_size * 1.12 ** (place - (len(rules) - 1) / 2),
+        "regret": regret.regret,
+        "low": low,
+        "high": high,
+        "diverged": regret.diverged,
+        "text": text,
+    }
+
+
+def lr_caption(findings: Findings) -> str:
+    """What the exponent is, in words."""
+    exponent = findings.lr_scaling.exponent
+    if exponent.value is None:
+        return f"No exponent: {findings.lr_scaling.note}."
+    found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
+    rates = ", ".join(
+        f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
+        for cell in findings.cells
+        if cell.curve
+    )
+    text = f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
+    surge = findings.lr_scaling.surge
+    if surge.preferred:
+        turn = f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}"
+        text += f" Dashed: the surge law, highest at a batch of {turn}; the data prefer it."
+    return text

@@ -1,0 +1,126 @@
+"""Figures of steps to several targets, of the noise scale along runs, and of what goes with it."""
+
+import altair as alt
+
+from scaling.analysis.findings import Findings
+from scaling.analysis.generalization.gap_relations import GapRelation
+from scaling.analysis.wording import number
+from scaling.report.charts.style import (
+    MUTED,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    count_axis,
+    data,
+    layers,
+    shape,
+    tips,
+    value_axis,
+)
+from scaling.report.tables.target_tables import name
+
+
+def steps_by_target(findings: Findings) -> AnyChart:
+    """Steps to target against batch, a line a target; the study's own is thick."""
+    records: Records = [
+        {
+            "batch": cell.global_batch_size,
+            "steps": reached.steps.value,
+            "low": _above_zero(reached.steps.interval, reached.steps.value),
+            "high": reached.steps.interval[1] if reached.steps.interval else None,
+            "target": number(curve.target),
+            "seeds": reached.steps.count,
+            "own": curve.origin == "the study's",
+        }
+        for curve in findings.target_curves
+        for cell, reached in zip(findings.cells, curve.cells, strict=True)
+        if cell.global_batch_size is not None and reached.steps.value
+    ]
+    labels = list(dict.fromkeys(record["target"] for record in records))
+    x = batch_axis("batch", [record["batch"] for record in records])
+    heights = [r[k] for r in records for k in ("steps", "low", "high") if r[k]]
+    y = alt.Y("steps:Q", title="Steps to target", **count_axis(heights))
+    hue, mark = colour("target", labels, "Target (nats)"), shape("target", labels, "Target (nats)")
+    bars = [record for record in records if record["low"] is not None]
+    own = [record for record in records if record["own"]]
+    return layers(
+        alt.Chart(data(records)).mark_line(strokeWidth=1.2).encode(x, y, hue),
+        alt.Chart(data(own)).mark_line(strokeWidth=3.5).encode(x, y, hue) if own else None,
+        alt.Chart(data(bars)).mark_rule(strokeWidth=1.5).encode(
+            x, alt.Y("low:Q"), alt.Y2("high:Q"), hue
+        )
+        if bars
+        else None,
+        alt.Chart(data(records))
+        .mark_point(filled=True, size=60, opacity=1)
+        .encode(x, y, hue, mark, tooltip=tips("batch:Q", "target:N", "steps:Q", "seeds:Q")),
+    )  # fmt: skip
+
+
+def _above_zero(interval: tuple[float, float] | None, value: float | None) -> float | None:
+    """The lower end on a logarithmic axis."""
+    if interval is None or value is None:
+        return None
+    return interval[0] if interval[0] > 0 else value / 100
+
+
+def noise_scale_curves(findings: Findings) -> AnyChart:
+    """The gradient noise scale against examples seen, with bands where seeds allow."""
+    records: Records = []
+    for cell, curve in zip(findings.cells, findings.noise_curves, strict=True):
+        for point in curve.points:
+            if point.scale.value and point.scale.value > 0 and point.examples > 0:
+                low, high = point.scale.interval or (None, None)
+                records.append(
+                    {
+                        "cell": name(cell),
+                        "examples": point.examples,
+                        "step": point.step,
+                        "scale": point.scale.value,
+                        "low": max(low, point.scale.value / 100) if low is not None else None,
+                        "high": min(high, point.scale.value * 100) if high is not None else None,
+                        "seeds": point.scale.count,
+                    }
+                )
+    labels = list(dict.fromkeys(record["cell"] for record in records))
+    x = alt.X(
+        "examples:Q", title="Examples seen", **count_axis([r["examples"] for r in records], 1.05)
+    )
+    axis = count_axis([record["scale"] for record in records], 2)
+    y = alt.Y("scale:Q", title="Gradient noise scale (examples)", **axis)
+    hue = colour("cell", labels, "Batch" if findings.one_series else "Cell")
+    bands = [record for record in records if record["low"] is not None]
+    base = alt.Chart(data(records))
+    return layers(
+        alt.Chart(data(bands)).mark_area(opacity=0.15, clip=True).encode(
+            x, alt.Y("low:Q", **axis), alt.Y2("high:Q"), hue
+        )
+        if bands
+        else None,
+        base.mark_line(strokeWidth=1.8).encode(x, y, hue),
+        base.mark_point(filled=True, size=30).encode(
+            x, y, hue,
+            tooltip=tips("cell:N", "step:Q", "examples:Q", "scale:Q", "low:Q", "high:Q", "seeds:Q"),
+        ),
+    )  # fmt: skip
+
+
+def gap_against(relation: GapRelation) -> AnyChart:
+    """The generalization gap of each cell against another of its measures."""
+    records: Records = [
+        {"x": measure, "gap": gap, "text": f"{batch:,}" if batch else ""}
+        for batch, measure, gap in relation.points
+    ]
+    measured, gaps = [record["x"] for record in records], [record["gap"] for record in records]
+    x = alt.X("x:Q", title=relation.against, **value_axis(measured))
+    y = alt.Y("gap:Q", title="Held-out loss − training loss (nats)", **value_axis(gaps))
+    base = alt.Chart(data(records))
+    return layers(
+        base.mark_point(filled=True, size=80, opacity=1).encode(
+            x, y, tooltip=tips("text:N", "x:Q", "gap:Q")
+        ),
+        base.mark_text(align="left", dx=7, dy=-7, fontSize=12, color=MUTED).encode(
+            x, y, text=alt.Text("text:N")
+        ),
+    )

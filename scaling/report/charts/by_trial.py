@@ -1,0 +1,324 @@
+"""Figures of single trials: learning curves, and the views of the search."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import altair as alt
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.findings import Findings
+from scaling.analysis.rows import TrialRow
+from scaling.analysis.wording import number
+from scaling.report.charts.style import (
+    MUTED,
+    OKABE_ITO,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    count_axis,
+    dash,
+    data,
+    layers,
+    shape,
+    tips,
+    value_axis,
+    visible_top,
+)
+from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
+from scaling.report.importance import Importance
+
+_MOST_POINTS = 120
+Along = Literal["step", "examples"]
+_ALONG: Mapping[Along, str] = {"step": "Optimizer steps", "examples": "Examples seen"}
+
+
+def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
+    """Validation loss along the runs that each cell's numbers are from."""
+    cells = [cell for cell in findings.cells if _curves(cell, urls, along)]
+    labels = [_label(cell) for cell in cells]
+    records = [record for cell in cells for record in _curves(cell, urls, along)]
+    losses = [record["loss"] for record in records]
+    scale = count_axis([record[along] for record in records], 1.05)
+    x = alt.X(f"{along}:Q", title=_ALONG[along], **scale)
+    y = alt.Y("loss:Q", title="Validation loss (nats)", **value_axis(losses))
+    title = "Batch" if findings.one_series else "Cell"
+    lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
+    target = findings.sweep.target
+    return layers(
+        lines.encode(
+            x,
+            y,
+            colour("cell", labels, title),
+            dash("cell", labels, title),
+            detail=alt.Detail("trial:N"),
+            href=alt.Href("url:N"),
+            tooltip=tips("cell:N", "trial:N", "seed:N", f"{along}:Q", "loss:Q"),
+        ),
+        *(_target_line(target) if target and min(losses) < target < max(losses) else ()),
+    )
+
+
+def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
+    base = alt.Chart(data([{"loss": target, "text": "target"}])).encode(alt.Y("loss:Q"))
+    return (
+        base.mark_rule(strokeDash=[4, 4], color=MUTED),
+        base.mark_text(align="left", dx=4, dy=-7, color=MUTED).encode(
+            x=alt.value(0), text=alt.Text("text:N")
+        ),
+    )
+
+
+def _curves(cell: CellResult, urls: Mapping[str, str], along: Along) -> Records:
+    records: Records = []
+    for row in cell.replicates:
+        points = [
+            {along: getattr(m, along), "loss": m.validation_loss}
+            for m in row.measurements
+            if m.validation_loss is not None and m.examples > 0 and m.validation_loss > 0
+        ]
+        common = {
+            "cell": _label(cell),
+            "trial": row.trial_id,
+            "seed": row.seed,
+            "url": urls.get(row.trial_id),
+        }
+        records += [common | point for point in thinned_points(points, _MOST_POINTS)]
+    return records
+
+
+def _label(cell: CellResult) -> str:
+    if set(cell.cell) == {"global_batch_size"}:
+        return f"{cell.global_batch_size:,}"
+    return cell.label
+
+
+def searched_names(findings: Findings) -> list[str]:
+    """The nuisance hyperparameters that took more than one value."""
+    rows = [row for row in findings.sweep.rows if row.phase == "search"]
+    names = list(dict.fromkeys(name for row in rows for name in row.choices))
+    return [name for name in names if len({repr(row.choices.get(name)) for row in rows}) > 1]
+
+
+def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> AnyChart:
+    """Validation loss of the search's trials against one hyperparameter, a series a cell.
+
+    The best trial of each cell is ringed. Diverged trials, and those above the axis, are triangles
+    at the top edge.
+    """
+    labels, rows = _drawn(findings, MOST_MARKS)
+    rows = [(label, row) for label, row in rows if name in row.choices]
+    values = [row.choices[name] for _, row in rows]
+    numeric = all(_is_number(value) for value in values)
+    best = _best_trials(findings)
+    losses = [row.validation_loss for _, row in rows if row.validation_loss is not None]
+    top = visible_top(losses)
+    records: Records = [
+        {
+            "value": value if numeric else str(value),
+            "loss": row.validation_loss,
+            "cell": label,
+            "trial": row.trial_id,
+            "status": row.status,
+            "url": urls.get(row.trial_id),
+        }
+        for (label, row), value in zip(rows, values, strict=True)
+    ]
+    inside = [r for r in records if r["loss"] is not None and r["loss"] <= top]
+    x = _numeric_axis(name, values) if numeric else _named_axis(name, values, labels)
+    shared: list[Any] = [x] if numeric else [x, alt.XOffset("cell:N", sort=labels)]
+    axis = value_axis([r["loss"] for r in inside])
+    y = alt.Y("loss:Q", title="Validation loss (nats)", **axis)
+    title = "Batch" if findings.one_series else "Cell"
+    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")
+    rings = alt.Chart(data([r for r in inside if r["trial"] in best]))
+    return layers(
+        alt.Chart(data(inside))
+        .mark_point(filled=True, size=46, opacity=0.75)
+        .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
+        rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
+        *(
+            alt.Chart(data(edge))
+            .mark_point(shape="triangle-up", size=80, filled=filled, opacity=1)
+            .encode(*shared, hue, y=alt.value(6), href=alt.Href("url:N"), tooltip=tooltip)
+            for edge, filled in (
+                ([r for r in records if r["status"] == "diverged"], True),
+                ([r for r in records if r["loss"] is not None and r["loss"] > top], False),
+            )
+            if edge
+        ),
+    )
+
+
+def _numeric_axis(name: str, values: Sequence[Any]) -> alt.X:
+    if name == "global_batch_size":
+        return batch_axis("value", values)
+    positive = min(values) > 0 and max(values) > 5 * min(values)
+    if positive:
+        scale = count_axis(values)
+        scale["axis"].format = "~e" if max(values) < 1 else "~s"
+        return alt.X("value:Q", title=name, **scale)
+    return alt.X("value:Q", title=name, scale=alt.Scale(zero=False, padding=12))
+
+
+def _named_axis(name: str, values: Sequence[Any], labels: Sequence[str]) -> alt.X:
+    """Values that are not all numbers, side by side; the cells are side by side in each."""
+    kinds = sorted({str(value) for value in values})
+    scale = alt.Scale(paddingInner=0.2 if len(labels) > 1 else 0.6)
+    return alt.X("value:N", title=name, sort=kinds, axis=alt.Axis(labelAngle=0), scale=scale)
+
+
+def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
+    """Search trials as lines through their hyperparameters to their loss.
+
+    Lines are coloured by cell (a click on the legend leaves only that cell), or by the loss where
+    there is one cell. The best trial of each cell is a thick line.
+    """
+    labels, rows = _drawn(findings, MOST_LINES)
+    names = searched_names(findings)
+    rows = [
+        (label, row)
+        for label, row in rows
+        if row.validation_loss is not None and all(name in row.choices for name in names)
+    ]
+    rows.sort(key=lambda pair: -(pair[1].validation_loss or 0.0))
+    best = _best_trials(findings)
+    records: Records = []
+    ends: Records = []
+    for name in (*names, "validation_loss"):
+        values = [_value(row, name) for _, row in rows]
+        heights, low, high = _heights(values)
+        ends += [
+            {"name": name, "height": 0.0, "text": low},
+            {"name": name, "height": 1.0, "text": high},
+        ]
+        records += [
+            {
+                "name": name,
+                "height": height,
+                "cell": label,
+                "trial": row.trial_id,
+                "loss": row.validation_loss,
+                "text": number(value) if _is_number(value) else str(value),
+                "url": urls.get(row.trial_id),
+            }
+            for (label, row), height, value in zip(rows, heights, values, strict=True)
+        ]
+    return _parallel(findings, records, ends, labels, best)
+
+
+def _parallel(
+    findings: Findings, records: Records, ends: Records, labels: list[str], best: set[str]
+) -> AnyChart:
+    order = list(dict.fromkeys(record["name"] for record in records))
+    axis = alt.Axis(labelAngle=-25, labelLimit=140, grid=True, domain=False)
+    x = alt.X("name:N", sort=order, title=None, axis=axis, scale=alt.Scale(padding=0.2))
+    y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.12, 1.1]))
+    title = "Batch" if findings.one_series else "Cell"
+    chosen = alt.selection_point(name="chosen_cell", fields=["cell"], bind="legend")
+    several = len(labels) > 1
+    hue: Any = colour("cell", labels, title) if several else _by_loss()
+    marks = [hue, dash("cell", labels, title)] if several else [hue]
+    tooltip = tips("cell:N", "trial:N", "name:N", "text:N", "loss:Q")
+    common = {"detail": alt.Detail("trial:N"), "href": alt.Href("url:N"), "tooltip": tooltip}
+    others = alt.Chart(data([r for r in records if r["trial"] not in best]))
+    lines = others.mark_line(strokeWidth=1.2).encode(
+        x, y, *marks, opacity=alt.condition(chosen, alt.value(0.6), alt.value(0.04)), **common
+    )
+    top = alt.Chart(data([r for r in records if r["trial"] in best]))
+    thick = top.mark_line(strokeWidth=3.5)
+    mine = marks if several else [alt.value(OKABE_ITO[1])]
+    labelled = alt.Chart(data(ends)).encode(x, y, text=alt.Text("text:N"))
+    return layers(
+        lines.add_params(chosen),
+        thick.encode(
+            x, y, opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.04)), **common
+        ).encode(*mine)
+        if several
+        else thick.encode(x, y, color=alt.value(OKABE_ITO[1]), **common),
+        labelled.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
+        labelled.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
+    )
+
+
+def _by_loss() -> alt.Color:
+    return alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None)
+
+
+def _value(row: TrialRow, name: str) -> Any:
+    return row.validation_loss if name == "validation_loss" else row.choices.get(name)
+
+
+def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
+    """Places between 0 and 1 on one axis, and the names of its two ends."""
+    if all(_is_number(value) for value in values):
+        is_log = min(values) > 0 and max(values) > 5 * min(values)
+        scaled = [math.log(value) if is_log else float(value) for value in values]
+        width = max(scaled) - min(scaled) or 1.0
+        heights = [(value - min(scaled)) / width for value in scaled]
+        return heights, number(min(values)), number(max(values))
+    kinds = sorted({str(value) for value in values})
+    width = max(len(kinds) - 1, 1)
+    return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]
+
+
+def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, TrialRow]]]:
+    """The cells' names, and each trial drawn with its cell's."""
+    searched = [findings.sweep.rows_of(cell.cell, "search") for cell in findings.cells]
+    known = [
+        [row for row in rows if row.validation_loss is not None or row.status == "diverged"]
+        for rows in searched
+    ]
+    labels = [_label(cell) for cell in findings.cells]
+    kept = thinned_trials(known, most)
+    return labels, [(label, row) for label, rows in zip(labels, kept, strict=True) for row in rows]
+
+
+def _best_trials(findings: Findings) -> set[str]:
+    """The trial of each cell's search with the lowest loss at its end."""
+    best: set[str] = set()
+    for cell in findings.cells:
+        rows = findings.sweep.rows_of(cell.cell, "search")
+        ended = [(row.validation_loss, row.trial_id) for row in rows if row.validation_loss]
+        best |= {min(ended)[1]} if ended else set()
+    return best
+
+
+def importance(found: Importance) -> AnyChart:
+    """Share of the objective's variance that each hyperparameter explains, with its interval."""
+    names = list(found.shares)
+    records: Records = []
+    for name, estimate in found.shares.items():
+        low, high = estimate.interval or (None, None)
+        records.append({"name": name, "share": estimate.value, "low": low, "high": high})
+    cells: Records = [
+        {"name": name, "share": share} for shares in found.by_cell.values()
+        for name, share in shares.items()
+    ]  # fmt: skip
+    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=180))
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    axis = alt.Axis(format=".0%", tickCount=5)
+    x = alt.X("share:Q", title="Share of the explained variance", scale=scale, axis=axis)
+    spans = [record for record in records if record["low"] is not None]
+    tooltip = tips("name:N", "share:Q", "low:Q", "high:Q")
+    return layers(
+        alt.Chart(data(records))
+        .mark_bar(color=OKABE_ITO[0], opacity=0.55, size=18)
+        .encode(x, y, tooltip=tooltip),
+        alt.Chart(data(spans))
+        .mark_rule(strokeWidth=2.5, color=OKABE_ITO[1])
+        .encode(alt.X("low:Q"), alt.X2("high:Q"), y)
+        if spans
+        else None,
+        alt.Chart(data(cells))
+        .mark_point(shape="diamond", size=34, color=MUTED, filled=True)
+        .encode(x, y, tooltip=tips("name:N", "share:Q"))
+        if len(found.by_cell) > 1
+        else None,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

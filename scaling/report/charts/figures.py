@@ -1,0 +1,369 @@
+"""Which figures a report has, what each says, and why one is absent."""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import vl_convert
+from altair.utils.schemapi import debug_mode
+
+from scaling.analysis.findings import Findings
+from scaling.analysis.wording import between, counted, number
+from scaling.files.names import file_name
+from scaling.report.charts import (
+    by_batch as batch_charts,
+)
+from scaling.report.charts import (
+    by_rate as lr_charts,
+)
+from scaling.report.charts import (
+    by_target as target_charts,
+)
+from scaling.report.charts import (
+    by_trial as run_charts,
+)
+from scaling.report.charts.along_run import branched_caption, branched_chart
+from scaling.report.charts.style import AnyChart, styled
+from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
+from scaling.report.importance import Importance
+from scaling.report.tables import next_run_options as options
+from scaling.report.tables import target_tables
+
+_VEGA_LITE = "6.4"
+_PNG_SCALE = 2
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report.
+
+    Attributes:
+        name: Of its files; see `file_name`.
+        title: What it shows.
+        subtitle: How many trials and seeds are behind it.
+        caption: How to read it.
+        spec: Vega-Lite; None when the data do not allow the figure.
+        absent: Why there is none; empty when there is.
+        section: Where it stands in the report; see `sections`.
+    """
+
+    name: str
+    title: str
+    subtitle: str = ""
+    caption: str = ""
+    spec: dict[str, Any] | None = None
+    absent: str = ""
+    section: str = "search"
+
+    def svg(self) -> str:
+        """The static figure, drawn without a browser."""
+        return vl_convert.vegalite_to_svg(self.spec or {}, vl_version=_VEGA_LITE)
+
+
+def png(svg: str) -> bytes:
+    """A static figure as a picture, two pixels a point."""
+    return vl_convert.svg_to_png(svg, scale=_PNG_SCALE)
+
+
+def figures(
+    findings: Findings, urls: Mapping[str, str], importance: Importance | None = None
+) -> list[Figure]:
+    """All figures of a report in its order, absent ones with their reason.
+
+    Args:
+        findings: What the sweep shows.
+        urls: Where each trial can be read, by trial_id.
+        importance: Of the nuisance hyperparameters; None where the search space is not known.
+    """
+    builder = _Builder(findings)
+    if not findings.sweep.is_joint:
+        _about_lr(builder, findings, urls)
+        _about_target(builder, findings)
+        _about_targets_and_noise(builder, findings)
+        _about_branches(builder, findings)
+        _about_next_run(builder, findings)
+        _about_loss(builder, findings)
+        _about_gap_relations(builder, findings)
+    _about_search(builder, findings, urls, importance)
+    _learning_curves(builder, findings, urls)
+    return builder.made
+
+
+class _Builder:
+    """Collects figures; a chart is only drawn where there is no reason against it.
+
+    `section` is that of the figures added next.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.made: list[Figure] = []
+        self.section = "search"
+        self.subtitle = _subtitle(findings)
+
+    def add(
+        self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
+    ) -> None:
+        name = self._free(file_name(name))  # may hold that of a column
+        if absent:
+            self.made.append(Figure(name, title, absent=absent, section=self.section))
+            return
+        with debug_mode(False):  # a schema check at every step costs seconds; the tests draw all
+            spec = styled(draw(), title, self.subtitle)
+        caption = caption.strip()
+        self.made.append(Figure(name, title, self.subtitle, caption, spec, section=self.section))
+
+    def _free(self, name: str) -> str:
+        """A name that a file and an address can have, and no other figure has."""
+        plain = re.sub(r"[^\w.~-]+", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
+        taken = {figure.name for figure in self.made}
+        numbered = (f"{plain}_{number}" for number in itertools.count(2))
+        return plain if plain not in taken else next(n for n in numbered if n not in taken)
+
+
+def _subtitle(findings: Findings) -> str:
+    parts = [counted(findings.num_search, "search trial")]
+    parts.append(_seeds(findings))
+    diverged = findings.count("diverged")
+    return ", ".join(parts) + (f"; {diverged:,} diverged" if diverged else "")
+
+
+def _seeds(findings: Findings) -> str:
+    """Seeds a cell; the fewest and the most where cells differ."""
+    seeds = [cell.num_seeds for cell in findings.cells]
+    if not any(seeds):
+        return "no replicate seeds"
+    if min(seeds) == max(seeds):
+        return f"{counted(max(seeds), 'seed')} a cell"
+    return f"{min(seeds)} to {max(seeds)} seeds a cell"
+
+
+def _together(count: int) -> str:
+    """What several intervals of 90% do not promise together."""
+    if count < 2:
+        return ""
+    return (
+        f" Each of the {count} intervals holds by itself: about {number(count / 10, 2)} of them "
+        "are expected to miss, so the one that stands out most proves little."
+    )
+
+
+def _about_target(builder: _Builder, findings: Findings) -> None:
+    builder.section = "target"
+    reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
+    reached = [cell for cell in reached if cell.global_batch_size is not None]
+    absent = ""
+    if not findings.sweep.has_target:
+        absent = "the study has no target"
+    elif len({cell.global_batch_size for cell in reached}) < 2:
+        absent = "fewer than two batch sizes always reached the target"
+    fit = findings.tradeoff
+    caption = f"No fit: {fit.note}." if fit.value is None else (
+        f"Grey: fit of S = {number(fit.min_steps)} + {number(fit.min_examples)} / B to "
+        f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
+        f"the critical batch size {number(fit.value)} {between(fit.interval)}."
+    )  # fmt: skip
+    together = _together(sum(cell.target.steps.interval is not None for cell in reached))
+    builder.add(
+        "steps_to_target", "Steps to target against batch", caption + together,
+        lambda: batch_charts.steps_vs_batch(findings), absent,
+    )  # fmt: skip
+    builder.add(
+        "examples_to_target", "Examples to target against batch", caption + together,
+        lambda: batch_charts.examples_vs_batch(findings), absent,
+    )  # fmt: skip
+    builder.add(
+        "steps_examples", "What fewer steps cost in examples",
+        "Each point is a batch size. Down is cheaper, left is sooner.",
+        lambda: batch_charts.steps_vs_examples(findings), absent,
+    )  # fmt: skip
+
+
+def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
+    curves = [c for c in findings.target_curves if any(t.steps.value for t in c.cells)]
+    chosen = "; ".join(f"{number(c.target)}: {target_tables.origin(c)}" for c in curves)
+    builder.add(
+        "steps_by_target", "Steps to several targets against batch",
+        f"A line a target, the study's own thick; bars are 90% intervals over seeds. {chosen}. "
+        "Targets that were read off the runs are chosen after the fact.",
+        lambda: target_charts.steps_by_target(findings),
+        "" if len(curves) > 1 else "the runs allow no target beside the study's (they need losses "
+        "along the run and a schedule that does not know the horizon)",
+    )  # fmt: skip
+    along = [sum(point.examples > 0 for point in c.points) for c in findings.noise_curves]
+    builder.add(
+        "noise_scale_curve", "Gradient noise scale along training",
+        "tr Σ / |G|², each the mean over a cell's seeds of the running mean that the trial kept. "
+        f"Bands: 90% intervals by Fieller where there are two seeds or more. "
+        f"{target_tables.noise_places(findings)}",
+        lambda: target_charts.noise_scale_curves(findings),
+        "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
+    )  # fmt: skip
+
+
+def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
+    for relation in findings.gap_relations:
+        builder.add(
+            f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
+            "A point is a cell (its batch size beside it), a mean over its seeds: "
+            f"{target_tables.correlation_words(relation)}",
+            lambda relation=relation: target_charts.gap_against(relation),
+            "" if len(relation.points) > 1 else "fewer than two cells have both",
+        )  # fmt: skip
+
+
+def _about_branches(builder: _Builder, findings: Findings) -> None:
+    if findings.branched.last is not None:
+        builder.add(
+            "branched_critical_batch", "Critical batch by branched training",
+            branched_caption(findings.branched), lambda: branched_chart(findings), "",
+        )  # fmt: skip
+
+
+def _about_next_run(builder: _Builder, findings: Findings) -> None:
+    recommendation = findings.recommendation
+    goal = "to the target" if findings.sweep.has_target else "of the run"
+    builder.add(
+        "time_vs_examples", "What time costs in examples",
+        f"Seconds and examples {goal} of each cell's recipe; left is sooner, down is cheaper. "
+        "Dashed: those that no other beats in both. Bars are 90% intervals over seeds.",
+        lambda: options.time_vs_examples(recommendation), options.absent(recommendation),
+    )  # fmt: skip
+
+
+def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
+    builder.section = "learning_rate"
+    curves = [cell for cell in findings.cells if cell.curve is not None]
+    absent = "" if curves else "no cell tried three learning rates or more"
+    builder.add(
+        "loss_vs_lr", "Validation loss against learning rate",
+        "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
+        "there is one (of the local fit, or between the nearest clear rises where no shape fits); "
+        "ringed where it is the lowest or highest rate tried. At the "
+        "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
+        "line is the lowest rate that diverged in its cell." + _of_all(findings, MOST_MARKS),
+        lambda: lr_charts.loss_vs_lr(findings, urls), absent,
+    )  # fmt: skip
+    with_batch = [cell for cell in curves if cell.best_peak_lr is not None]
+    if not absent and not findings.one_series:
+        absent = "cells differ in more than the batch size"
+    elif not absent and len(with_batch) < 2:
+        absent = "fewer than two batch sizes have a best rate"
+    builder.add(
+        "best_lr_vs_batch", "Best learning rate against batch",
+        f"{lr_charts.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
+        lambda: lr_charts.best_lr_vs_batch(findings), absent,
+    )  # fmt: skip
+    shown = [r for r in findings.regrets if r.diverged or r.regret is not None]
+    absent = "" if shown else "no rule was carried to another batch size"
+    splits = {r.split for r in shown if r.regret is not None}
+    builder.add(
+        "regret_vs_batch", "Regret of each rule against batch",
+        f"Loss with the recipe carried by the rule minus loss with the recipe tuned there, on "
+        f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
+        f"top edge: diverged. {_not_applicable(findings)}"
+        + _together(sum(r.interval is not None for r in shown)),
+        lambda: lr_charts.regret_vs_batch(findings), absent,
+    )  # fmt: skip
+
+
+def _not_applicable(findings: Findings) -> str:
+    refused = [f"{r.rule} at {r.global_batch_size:,}" for r in findings.regrets if not r.applicable]
+    return f"Outside of their domain: {', '.join(refused)}." if refused else ""
+
+
+def _of_all(findings: Findings, most: int) -> str:
+    """How many of the search trials a dense figure draws."""
+    total = findings.num_search
+    if total <= most:
+        return ""
+    return (
+        f" Of {total:,} search trials about {most:,} are drawn: the best of each cell and an even "
+        "choice of its others."
+    )
+
+
+def _about_loss(builder: _Builder, findings: Findings) -> None:
+    builder.section = "loss"
+    sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
+    losses = {c.global_batch_size for c in sized if c.validation_loss.value is not None}
+    builder.add(
+        "loss_vs_batch", "Validation loss of the best recipe against batch",
+        "At the end of the budget; bars are 90% intervals where there are seeds."
+        + _together(sum(c.validation_loss.interval is not None for c in sized)),
+        lambda: batch_charts.loss_vs_batch(findings),
+        "" if len(losses) > 1 else "fewer than two batch sizes have a validation loss",
+    )  # fmt: skip
+    gaps = {c.global_batch_size for c in sized if c.gap.value is not None}
+    held_out = next((c.held_out for c in sized if c.gap.value is not None), "test_loss")
+    builder.add(
+        "generalization_gap", "Generalization gap against batch",
+        f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
+        "from the evaluation samples; none without seeds."
+        + _together(sum(c.gap.interval is not None for c in sized)),
+        lambda: batch_charts.gap_vs_batch(findings),
+        "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
+    )  # fmt: skip
+
+
+def _about_search(
+    builder: _Builder,
+    findings: Findings,
+    urls: Mapping[str, str],
+    importance: Importance | None,
+) -> None:
+    builder.section = "search"
+    if importance is not None:
+        several = len(importance.by_cell) > 1
+        builder.add(
+            "importance", "What mattered in the search",
+            f"Functional ANOVA over {importance.num_trials:,} finished trials: of the variance of "
+            "the objective that hyperparameters explain alone, each one's share. "
+            + ("Grey: single cells. " if several else "")
+            + importance.note + _together(len(importance.shares)),
+            lambda: run_charts.importance(importance),
+            "" if importance.shares else importance.note,
+        )  # fmt: skip
+    search = [row for row in findings.sweep.rows if row.phase == "search"]
+    with_loss = [row for row in search if row.validation_loss is not None]
+    names = run_charts.searched_names(findings)
+    absent = "" if len(with_loss) > 1 and names else "fewer than two trials ended with a loss"
+    several = len(findings.cells) > 1
+    builder.add(
+        "parallel_coordinates", "All trials of the search",
+        "A line is a trial, each axis runs from its lowest to its highest value tried. "
+        + ("Thick: the best trial of each cell. In the page, a click on a cell in the legend "
+           "leaves that cell alone. " if several
+           else "Lighter is worse, orange is the best one. ")
+        + "Diverged trials have no loss and no line." + _of_all(findings, MOST_LINES),
+        lambda: run_charts.parallel_coordinates(findings, urls), absent,
+    )  # fmt: skip
+    shown_before = {"peak_lr"} if any(figure.name == "loss_vs_lr" and figure.spec
+                                      for figure in builder.made) else set()  # fmt: skip
+    for name in (name for name in names if name not in shown_before):
+        builder.add(
+            f"loss_vs_{name}", f"Validation loss against {name}",
+            "All other hyperparameters vary as well, so this is a view and not a comparison. "
+            f"Ringed: the best trial{' of each cell' if several else ''}. At the top edge, filled "
+            "triangles are diverged trials and open ones lie off the scale."
+            + _of_all(findings, MOST_MARKS),
+            lambda name=name: run_charts.loss_vs_choice(findings, name, urls), absent,
+        )  # fmt: skip
+
+
+def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
+    builder.section = "curves"
+    runs = [row for cell in findings.cells for row in cell.replicates]
+    evaluated = [row for row in runs if any(m.examples > 0 for m in row.measurements)]
+    absent = "" if evaluated else "no losses along the runs"
+    caption = "The trials that each cell's numbers are from; one line a seed."
+    builder.add(
+        "learning_curves", "Learning curves by examples", caption,
+        lambda: run_charts.learning_curves(findings, urls, "examples"), absent,
+    )  # fmt: skip
+    builder.add(
+        "learning_curves_by_step", "Learning curves by steps", caption,
+        lambda: run_charts.learning_curves(findings, urls, "step"), absent,
+    )  # fmt: skip

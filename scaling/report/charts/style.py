@@ -1,0 +1,222 @@
+"""Scales, ticks and colours that all figures share."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from scaling.report.page.printable import all_printable
+
+Records = list[dict[str, Any]]
+AnyChart = alt.Chart | alt.LayerChart
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito 2008, without the two that vanish on white or on black."""
+VIRIDIS = (
+    "#3e5c9a", "#33709a", "#2a8399", "#239590", "#2ba886", "#48ba74", "#72c95c", "#9fd23f",
+)  # fmt: skip
+"""The middle of viridis, lifted to be readable on black; for more than six ordered values."""
+SHAPES = (
+    "circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right",
+    "triangle-left",
+)  # fmt: skip
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3])
+MUTED = "#767676"
+WIDTH, HEIGHT = 640, 380
+
+
+class _InlineRecords(alt.Data):
+    """Inline data that Altair passes through; it would copy and hash them at every step."""
+
+    def __init__(self, records: Records) -> None:
+        object.__setattr__(self, "_records", records)
+        super().__init__()
+
+    def __deepcopy__(self, memo: object) -> "_InlineRecords":
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"{len(self._records)} records at {id(self):#x}"
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """The records as Vega-Lite takes them."""
+        return {"values": self._records}
+
+
+def data(records: Records) -> alt.Data:
+    """Inline data: a figure carries everything it shows."""
+    return _InlineRecords(records)
+
+
+def tips(*fields: str) -> list[alt.Tooltip]:
+    """What is shown where the pointer rests."""
+    return [alt.Tooltip(field) for field in fields]
+
+
+def colours(count: int) -> list[str]:
+    """Colours for a number of series: distinct ones for few, a rising scale for many."""
+    if count <= len(OKABE_ITO):
+        return list(OKABE_ITO[:count])
+    last = len(VIRIDIS) - 1
+    return [_between_colours(index * last / (count - 1)) for index in range(count)]
+
+
+def _between_colours(place: float) -> str:
+    """A colour of the rising scale, mixed from its two neighbours."""
+    below = min(int(place), len(VIRIDIS) - 2)
+    pairs = zip(_channels(VIRIDIS[below]), _channels(VIRIDIS[below + 1]), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs)
+
+
+def _channels(colour: str) -> list[int]:
+    return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+
+
+def legend(title: str, labels: Sequence[str] = ()) -> alt.Legend:
+    """Under the figure, where it costs no width; as many columns as the labels leave room for."""
+    widest = max((len(label) for label in labels), default=4)
+    columns = max(1, min(6, WIDTH // (40 + 7 * widest)))
+    return alt.Legend(
+        title=title, orient="bottom", columns=columns, symbolLimit=40, titleLimit=300,
+        labelLimit=420,
+    )  # fmt: skip
+
+
+def colour(field: str, labels: Sequence[str], title: str) -> alt.Color:
+    """Colour by series."""
+    scale = alt.Scale(domain=list(labels), range=colours(len(labels)))
+    return alt.Color(
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    )
+
+
+def shape(field: str, labels: Sequence[str], title: str) -> alt.Shape:
+    """Shape by series, in one legend with the colour."""
+    marks = [SHAPES[index % len(SHAPES)] for index in range(len(labels))]
+    scale = alt.Scale(domain=list(labels), range=marks)
+    return alt.Shape(
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    )
+
+
+def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
+    """Dashes by series, in one legend with the colour."""
+    marks = [DASHES[index % len(DASHES)] for index in range(len(labels))]
+    scale = alt.Scale(domain=list(labels), range=marks)
+    return alt.StrokeDash(
+        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    )
+
+
+def log_range(values: Sequence[float], pad: float = 1.25) -> list[float]:
+    """Bounds of a logarithmic axis with a margin."""
+    return [min(values) / pad, max(values) * pad]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1-2-5 ticks inside a range, 1-3 over more than two decades, decades over more than four.
+
+    A range with fewer than two such ticks gets finer ones.
+    """
+    decades = math.log10(high / low)
+    steps = (1, 2, 5) if decades <= 2 else (1, 3) if decades <= 4 else (1,)
+    ticks = _ticks(low, high, steps)
+    return ticks if len(ticks) > 1 else _ticks(low, high, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+
+
+def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
+
+
+def batch_axis(field: str, sizes: Sequence[int], pad: float = 1.25) -> alt.X:
+    """The batch sizes themselves as ticks of a logarithmic axis."""
+    axis = alt.Axis(
+        values=sorted(set(sizes)), format=",d", labelOverlap="greedy", labelSeparation=6, grid=False
+    )
+    scale = alt.Scale(type="log", base=2, domain=log_range(sizes, pad), nice=False)
+    return alt.X(f"{field}:Q", title="Global batch size (examples a step)", axis=axis, scale=scale)
+
+
+def rate_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Axis and scale of learning rates."""
+    low, high = log_range(values)
+    ticks = log_ticks(low, high)
+    return {
+        "axis": alt.Axis(values=ticks, format="~e", labelOverlap="greedy", labelSeparation=6),
+        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
+    }
+
+
+def count_axis(values: Sequence[float], pad: float = 1.25) -> dict[str, Any]:
+    """Axis and scale of steps or examples, over decades."""
+    low, high = log_range(values, pad)
+    ticks = log_ticks(low, high)
+    return {
+        "axis": alt.Axis(values=ticks, format="~s", labelOverlap="greedy", labelSeparation=6),
+        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
+    }
+
+
+def value_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Axis and scale of a loss: logarithmic where it spans more than a factor of three."""
+    low, high = min(values), max(values)
+    if low > 0 and high > 3 * low:
+        ticks = log_ticks(low / 1.1, high * 1.1)
+        return {
+            "axis": alt.Axis(values=ticks, format="~g", labelOverlap="greedy"),
+            "scale": alt.Scale(type="log", domain=[low / 1.1, high * 1.1], nice=False),
+        }
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return {
+        "axis": alt.Axis(tickCount=6),
+        "scale": alt.Scale(domain=[low - margin, high + margin], zero=False, nice=False),
+    }
+
+
+def visible_top(values: Sequence[float]) -> float:
+    """The highest value to show, so that a cliff does not flatten everything else."""
+    ordered = sorted(values)
+    low, quartile = ordered[0], ordered[(3 * (len(ordered) - 1)) // 4]
+    if quartile == low:
+        return ordered[-1]
+    return max(value for value in ordered if value <= low + 3 * (quartile - low))
+
+
+def layers(*charts: AnyChart | None) -> alt.LayerChart:
+    """Charts on one pair of axes; None is left out."""
+    return alt.LayerChart(layer=[chart for chart in charts if chart is not None])
+
+
+def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
+    """The Vega-Lite specification of a figure with its size, title and typography."""
+    plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    drawn: dict[str, Any] = chart.to_dict(validate=False)
+    return all_printable(drawn) | {
+        "description": all_printable(f"{title}; {subtitle}"),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "title": {
+            "text": all_printable(title),
+            "subtitle": all_printable(subtitle),
+            "anchor": "start",
+            "fontSize": 15,
+            "subtitleFontSize": 12,
+            "subtitleColor": MUTED,
+            "offset": 12,
+        },
+        "config": {
+            "font": "system-ui, 'DejaVu Sans', sans-serif",
+            "background": "white",
+            "axis": plain | {"gridOpacity": 0.4},
+            "legend": plain,
+            "view": {"stroke": None},
+        },
+    }

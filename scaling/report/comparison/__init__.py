@@ -1,0 +1,1 @@
+"""Two studies on the same axes."""

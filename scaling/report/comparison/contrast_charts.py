@@ -1,0 +1,138 @@
+"""Figures of two studies on the same axes, and of their differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+from altair.utils.schemapi import debug_mode
+
+from scaling.analysis.cells import CellResult
+from scaling.analysis.contrasts import Comparison, Kind
+from scaling.analysis.statistics.uncertainty import Interval
+from scaling.report.charts.figures import Figure
+from scaling.report.charts.style import (
+    MUTED,
+    AnyChart,
+    Records,
+    batch_axis,
+    colour,
+    count_axis,
+    data,
+    layers,
+    rate_axis,
+    shape,
+    styled,
+    tips,
+    value_axis,
+)
+
+_APART = 1.04
+"""Factor in the batch by which A is drawn to the left and B to the right, so that both show."""
+_MEASURES: tuple[tuple[str, str, str, Kind], ...] = (
+    ("loss_difference_vs_batch", "Difference in loss against batch", "test_loss", "difference"),
+    ("gap_difference_vs_batch", "Difference in gap against batch", "generalization_gap",
+     "difference"),
+    ("steps_ratio_vs_batch", "Ratio of steps to target against batch", "steps_to_target", "ratio"),
+    ("lr_ratio_vs_batch", "Ratio of best rates against batch", "best_peak_lr", "ratio"),
+)  # fmt: skip
+
+
+def compare_figures(comparison: Comparison, names: tuple[str, str]) -> list[Figure]:
+    """Each number of both studies against batch, then their differences; absent ones say why."""
+    made = [
+        _values(comparison, names, "loss_vs_batch", "Validation loss against batch"),
+        _values(comparison, names, "steps_to_target", "Steps to target against batch"),
+        _values(comparison, names, "best_lr_vs_batch", "Best learning rate against batch"),
+    ]
+    return made + [_differences(comparison, names, *measure) for measure in _MEASURES]
+
+
+def _values(comparison: Comparison, names: tuple[str, str], name: str, title: str) -> Figure:
+    records: Records = []
+    both = zip(names, (comparison.a, comparison.b), (1 / _APART, _APART), strict=True)
+    for side, findings, shift in both:
+        for cell in findings.cells:
+            value, interval = _read(cell, name)
+            if value is not None and cell.global_batch_size is not None:
+                series = f"{side}, {cell.series}" if cell.series else side
+                record = _record(cell.global_batch_size, series, value, interval)
+                records.append(record | {"at": cell.global_batch_size * shift})
+    if not records:
+        return Figure(name, title, absent="neither study has it")
+    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    scale = {"loss_vs_batch": value_axis, "steps_to_target": count_axis}.get(name, rate_axis)
+    y = alt.Y("value:Q", title=title.removesuffix(" against batch"), **scale(heights))
+    caption = "All cells of both studies, shared or not; bars are 90% intervals."
+    return _figure(name, title, caption, records, y, None)
+
+
+def _read(cell: CellResult, name: str) -> tuple[float | None, Interval | None]:
+    if name == "best_lr_vs_batch":
+        return cell.best_peak_lr, cell.best_peak_lr_interval
+    estimate = cell.validation_loss if name == "loss_vs_batch" else cell.target.steps
+    interval = estimate.interval
+    if name == "steps_to_target" and interval is not None and interval[0] <= 0:
+        interval = None
+    return estimate.value, interval
+
+
+def _differences(
+    comparison: Comparison, names: tuple[str, str], name: str, title: str, measure: str, kind: Kind
+) -> Figure:
+    held_out = measure
+    found = [c for c in comparison.contrasts if c.measure == measure and c.global_batch_size]
+    if measure == "test_loss" and not found:
+        held_out = "validation_loss"
+        found = [c for c in comparison.contrasts if c.measure == held_out and c.global_batch_size]
+    if not found:
+        return Figure(name, title, absent="no shared cell has it in both studies")
+    records = [
+        _record(c.global_batch_size or 0, c.cell if "," in c.cell else "B against A", c.value,
+                c.interval)
+        for c in found
+    ]  # fmt: skip
+    nothing = 0.0 if kind == "difference" else 1.0
+    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    ends = [*heights, nothing]
+    axis: dict[str, Any] = {"axis": alt.Axis(tickCount=6)}
+    if kind == "difference":
+        margin = 0.08 * (max(ends) - min(ends)) or 0.01
+        domain = [min(ends) - margin, max(ends) + margin]
+        axis["scale"] = alt.Scale(domain=domain, zero=False, nice=False)
+    else:
+        axis["scale"] = alt.Scale(type="log", domain=[min(ends) / 1.1, max(ends) * 1.1], nice=False)
+    word = "B − A" if kind == "difference" else "B / A"
+    unit = " (nats)" if kind == "difference" else ""
+    y = alt.Y("value:Q", title=f"{held_out}, {word}{unit}", **axis)
+    caption = f"A is {names[0][3:]}, B is {names[1][3:]}; bars are 90% intervals, grey is no "
+    caption += "difference."
+    return _figure(name, title, caption, records, y, nothing)
+
+
+def _record(batch: int, series: str, value: float, interval: Interval | None) -> dict[str, Any]:
+    low, high = interval or (None, None)
+    return {"batch": batch, "series": series, "at": batch, "value": value, "low": low, "high": high}
+
+
+def _figure(
+    name: str, title: str, caption: str, records: Records, y: alt.Y, nothing: float | None
+) -> Figure:
+    with debug_mode(False):
+        spec = styled(_chart(records, y, nothing), title, caption)
+    return Figure(name, title, "", caption, spec)
+
+
+def _chart(records: Records, y: alt.Y, nothing: float | None) -> AnyChart:
+    labels: Sequence[str] = list(dict.fromkeys(record["series"] for record in records))
+    hue, mark = colour("series", labels, "Study"), shape("series", labels, "Study")
+    x = batch_axis("at", [record["batch"] for record in records])
+    bars = [record for record in records if record["low"] is not None]
+    zero = alt.Chart(data([{"zero": nothing}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
+    strokes = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
+    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
+    tooltip = tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q")
+    return layers(
+        zero if nothing is not None else None,
+        strokes.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue) if bars else None,
+        points.encode(x, y, hue, mark, tooltip=tooltip),
+    )

@@ -1,0 +1,187 @@
+"""Two studies to compare, from MLflow, a folder or a table, and what sets them apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scaling.analysis.conditions import Conditions, other_unit, same_data
+from scaling.analysis.contrasts import Setup
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.rows import Sweep, TrialRow, sweep_of
+from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
+from scaling.files.own import read_bounded
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.tables.trials_parquet import OWN
+from scaling.spec.study import StudySpec
+
+_TABLES = (".csv", ".tsv", ".gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two studies.
+
+    Attributes:
+        spec: None where it is from a table or a report's folder, which do not hold it.
+        environment: As recorded; empty where it is not known.
+    """
+
+    name: str
+    findings: Findings
+    spec: StudySpec | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What its losses were measured under; None where that is not known."""
+        return self.findings.sweep.conditions
+
+
+def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, str]] = ()) -> Side:
+    """A study by its name in MLflow, or by the path of a report's folder or of a table.
+
+    Raises:
+        LookupError: If there is no such study.
+        TableError: If the folder or the table cannot be read.
+    """
+    path = Path(name)
+    if path.is_dir() and (path / "trials.parquet").exists():
+        return _from_folder(path)
+    if path.suffix.lower() in _TABLES or path.is_file():
+        sweep = read_table(path, rename=rename).sweep
+        return Side(sweep.name, analyse(sweep))
+    from scaling.sinks import TrackingError, load_study
+
+    try:
+        study = load_study(name, tracking_uri)
+    except TrackingError as error:
+        raise LookupError(str(error)) from error
+    return Side(name, analyse(sweep_of(study)), study.spec, study.environment)
+
+
+def _from_folder(folder: Path) -> Side:
+    """A report's own trials; runs, curves and the study's file are not in the folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        summary = parse_mapping(read_bounded(folder / "summary.json", MAX_BYTES))
+        records = pq.read_table(folder / "trials.parquet").to_pylist()
+        rows = tuple(_row(record) for record in records)
+        name, question = summary["study"], summary["question"]
+        target = summary["critical_batch_size"]["steps_examples"]["target"]
+        _require_words(name, question, target)
+        known = summary.get("conditions")
+        conditions = Conditions(**known) if known else None
+        if conditions is not None:
+            _words(conditions.budget)  # of numbers, or it is not ours
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pa.ArrowException,
+    ) as error:
+        raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
+    cells = tuple(dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows))
+    reached = any(row.steps_to_target is not None for row in rows)
+    sweep = Sweep(
+        name, question, rows, cells, has_target=reached, target=target, conditions=conditions
+    )
+    return Side(name, analyse(sweep))
+
+
+def _require_words(name: Any, question: Any, target: Any) -> None:
+    """Raises ValueError where they are of another kind than a report writes."""
+    if not (isinstance(name, str) and isinstance(question, str)):
+        raise ValueError("summary.json: study and question must be text")
+    if target is not None and not isinstance(target, int | float):
+        raise ValueError("summary.json: the target must be a number")
+
+
+def _row(record: Mapping[str, Any]) -> TrialRow:
+    own = {name: record[name] for name in OWN}
+    cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
+    if not all(is_shallow(value, 1) for value in (cell, choices)):
+        raise ValueError("a cell or choice is no value")
+    return TrialRow(**own, cell=cell, choices=choices, recipe_key=record["trial_id"])
+
+
+def setup_of(a: Side, b: Side) -> Setup:
+    """What of the two studies may be set against each other."""
+    one, other = a.conditions, b.conditions
+    known = (one, other) if one is not None and other is not None else None
+    unit = other_unit(*known) if known else ""
+    paired = known is not None and same_data(*known)
+    notes: list[str] = []
+    if unit:
+        notes.append(f"Losses are not compared, nor gaps and what depends on a target: {unit}.")
+    unknown = [side.name for side in (a, b) if side.conditions is None]
+    if unknown:
+        notes.append(
+            f"Of {' and '.join(unknown)} the task, the tokenizer, the data and the budget are not "
+            "known (a table does not hold them, nor does a report of an older version): losses "
+            "are compared as if they were in the same unit, on the same examples and of equally "
+            "long runs. If they are not, the differences mean nothing."
+        )
+    if known and known[0].budget != known[1].budget:
+        budgets = " and ".join(_words(conditions.budget) for conditions in known)
+        notes.append(f"The budgets of a trial are {budgets}: each loss is at the end of its own.")
+    names = {side.findings.sweep.loss_name for side in (a, b)}
+    if len(names) > 1:
+        notes.append(f"The losses have different names: {' and '.join(sorted(names))}.")
+    ours, theirs = a.findings.sweep, b.findings.sweep
+    same_target = ours.target is None or theirs.target is None or ours.target == theirs.target
+    if ours.has_target and theirs.has_target and not same_target:
+        notes.append(
+            f"Steps, examples and seconds to target, and the critical batch size, are not "
+            f"compared: the targets are {ours.target:g} and {theirs.target:g}."
+        )
+    if paired:
+        notes.append("Same data and split: seeds that both studies confirmed with are paired.")
+    elif known:
+        notes.append("Their data or its split differ, so that nothing is paired by seed.")
+    return Setup(not unit, same_target, paired, tuple(notes))
+
+
+def _words(budget: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in budget.items())
+
+
+def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:
+    """(dotted field, in A, in B) of what the two study files, or their machines, do not share."""
+    ours, theirs = _flat(a), _flat(b)
+    return [
+        (name, ours.get(name, "–"), theirs.get(name, "–"))
+        for name in dict.fromkeys((*ours, *theirs))
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _flat(side: Side) -> dict[str, str]:
+    """Of a report's folder what its summary says of the study file."""
+    flat: dict[str, str] = {}
+    if side.spec is not None:
+        _flatten("", side.spec.model_dump(mode="json", exclude={"name", "question", "storage"}),
+                 flat)  # fmt: skip
+    elif side.conditions is not None:
+        _flatten("budget", dict(side.conditions.budget), flat)
+        flat["workload.task"] = side.conditions.task
+    if side.conditions is not None:
+        measured = {"source": None, "task": None, "budget": None}
+        _flatten("conditions", side.conditions.plain() | measured, flat)
+    for name in ("commit", "processor", "device"):
+        if side.environment.get(name):
+            flat[f"environment.{name}"] = str(side.environment[name])
+    return flat
+
+
+def _flatten(path: str, value: Any, flat: dict[str, str]) -> None:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            _flatten(f"{path}.{name}" if path else str(name), inner, flat)
+    elif value is not None:
+        flat[path] = json.dumps(value) if isinstance(value, list | dict) else str(value)

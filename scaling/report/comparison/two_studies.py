@@ -1,0 +1,200 @@
+"""Writes a comparison of two studies: report.html, report.md, summary.json and figures/."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scaling.analysis.contrasts import Comparison, Contrast, compare
+from scaling.analysis.statistics.uncertainty import LEVEL
+from scaling.analysis.wording import between, counted, number
+from scaling.files.names import file_name
+from scaling.files.own import require_report_folder, write_report_files
+from scaling.report.comparison.contrast_charts import compare_figures
+from scaling.report.comparison.sides import differing_fields, read_side, setup_of
+from scaling.report.page.rendering import figure_files, markdown, page, script_json
+from scaling.report.tables import study_tables
+from scaling.report.tables.table import Table
+
+_METHODS = {
+    "paired": "paired by seed",
+    "welch": "unpaired, Welch",
+    "mover": "from both intervals",
+    "none": "no replicates",
+}
+
+
+def write_comparison(
+    names: tuple[str, str],
+    output: Path | None = None,
+    *,
+    tracking_uri: str | None = None,
+    rename: Sequence[tuple[str, str]] = (),
+) -> tuple[Path, dict[str, Any]]:
+    """Compare two studies and write what comes out.
+
+    Args:
+        names: Of the studies in MLflow, or paths of reports' folders or of tables.
+        output: Folder for the comparison; reports/A_vs_B where None.
+        tracking_uri: See `scaling.sinks.resolve_tracking_uri`.
+        rename: (their column, our column), for tables.
+
+    Returns:
+        The folder, and the summary as written to summary.json (its keys: `summary_of`).
+
+    Raises:
+        LookupError: If the two are one study, or one of them does not exist.
+        TableError: If a table cannot be read.
+        ForeignFolderError: If the folder holds other files; none is touched.
+        OSError: If the folder cannot be written.
+    """
+    if names[0] == names[1] or _same_file(*names):
+        raise LookupError(f"--compare needs two studies; {names[0]!r} was given twice")
+    a, b = (read_side(name, tracking_uri, rename) for name in names)
+    folder = output or Path("reports") / file_name(f"{a.name}_vs_{b.name}")
+    require_report_folder(folder)
+    comparison = compare(a.findings, b.findings, setup_of(a, b))
+    fields = differing_fields(a, b)
+    summary = summary_of(comparison, (a.name, b.name), fields)
+    labels = (f"A: {a.name}", f"B: {b.name}")
+    drawn = compare_figures(comparison, labels)
+    shown = [figure for figure in drawn if figure.spec is not None]
+    view = {
+        "title": f"{a.name} and {b.name}",
+        "labels": labels,
+        "summary": summary,
+        "contrasts": _contrasts_table(comparison),
+        "fields": Table(("field", *labels), tuple(fields)) if fields else None,
+        "sides": [(label, study_tables.cells_table(side.findings)) for label, side in zip(
+            labels, (a, b), strict=True)],
+        "figures": shown,
+        "absent": [figure for figure in drawn if figure.spec is None],
+        "specs": {figure.name: script_json(figure.spec) for figure in shown},
+    }  # fmt: skip
+    write_report_files(
+        folder,
+        {
+            **figure_files(drawn),
+            "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
+            "report.md": markdown("compare.md", view),
+            "report.html": page("compare.html", view),
+        },
+    )
+    return folder, summary
+
+
+def _same_file(a: str, b: str) -> bool:
+    first, second = Path(a), Path(b)
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def summary_of(
+    comparison: Comparison, names: tuple[str, str], fields: Sequence[tuple[str, str, str]]
+) -> dict[str, Any]:
+    """The comparison as plain data.
+
+    Keys: `studies` (names of `a` and `b`), `answer`, `interval_level`, `comparable` (`losses`,
+    `targets`: in the same unit, to the same loss; `same_data`: seeds may pair), `notes`,
+    `num_intervals`, `num_apart` (that leave out zero difference), `expected_apart_by_chance`,
+    `num_apart_holm` (that also stand with Holm's correction), `contrasts` (one a shared cell
+    and measure, those of the whole study last, as the fields of `analysis.compare.Contrast`),
+    `only_a`, `only_b` (cells that the other lacks) and `differing_fields` (`field`, `a`, `b`).
+    """
+    setup = comparison.setup
+    return {
+        "studies": {"a": names[0], "b": names[1]},
+        "answer": _answer(comparison, names),
+        "interval_level": LEVEL,
+        "comparable": {
+            "losses": setup.losses, "targets": setup.targets, "same_data": setup.same_data,
+        },
+        "notes": list(setup.notes),
+        "num_intervals": comparison.num_intervals,
+        "num_apart": comparison.num_apart,
+        "expected_apart_by_chance": round(comparison.expected_by_chance, 6),
+        "num_apart_holm": sum(contrast.holm for contrast in comparison.contrasts),
+        "contrasts": [_plain(contrast) for contrast in comparison.contrasts],
+        "only_a": list(comparison.only_a),
+        "only_b": list(comparison.only_b),
+        "differing_fields": [{"field": f, "a": a, "b": b} for f, a, b in fields],
+    }  # fmt: skip
+
+
+def _plain(contrast: Contrast) -> dict[str, Any]:
+    interval = list(contrast.interval) if contrast.interval else None
+    return asdict(contrast) | {"interval": interval, "apart": contrast.apart}
+
+
+def _answer(comparison: Comparison, names: tuple[str, str]) -> str:
+    if not comparison.shared:
+        return "Not enough data: the two studies have no cell in common."
+    sentences = [
+        f"{counted(len(comparison.shared), 'shared cell')}; A is {names[0]}, B is {names[1]}."
+    ]
+    for measure, words in (
+        ("test_loss", "test loss"), ("validation_loss", "validation loss"),
+        ("generalization_gap", "generalization gap"), ("steps_to_target", "steps to target"),
+        ("best_peak_lr", "best rate"),
+    ):  # fmt: skip
+        found = [c for c in comparison.contrasts if c.measure == measure and c.interval]
+        if found:
+            sentences.append(_direction(words, found))
+    for contrast in comparison.contrasts:
+        if contrast.global_batch_size is None and not contrast.cell and contrast.interval:
+            name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
+            word = "B − A" if contrast.kind == "difference" else "B / A"
+            sentences.append(
+                f"The {name}, {word}: {number(contrast.value)} {between(contrast.interval)}."
+            )
+    if not comparison.num_intervals:
+        return " ".join([*sentences, "Not enough data: no difference has an interval."])
+    chance = number(comparison.expected_by_chance, 2)
+    sentences.append(
+        f"Of {counted(comparison.num_intervals, 'interval')} {comparison.num_apart} leave out "
+        f"no difference, where {chance} would by chance alone; with Holm's correction over all "
+        f"of them {sum(c.holm for c in comparison.contrasts)} stand."
+    )
+    return " ".join(sentences)
+
+
+def _direction(words: str, found: Sequence[Contrast]) -> str:
+    below = [c for c in found if c.apart and c.value < (0 if c.kind == "difference" else 1)]
+    above = [c for c in found if c.apart and c not in below]
+    groups = (("lower", below), ("higher", above))
+    parts = [f"{word} at {', '.join(map(_at, group))}" for word, group in groups if group]
+    if not parts:
+        return f"B's {words} cannot be told from A's at {counted(len(found), 'cell')}."
+    rest = len(found) - len(below) - len(above)
+    return f"B's {words} is {' and '.join(parts)}" + (
+        f", and cannot be told from A's at {counted(rest, 'other cell')}." if rest else "."
+    )
+
+
+def _at(contrast: Contrast) -> str:
+    only_size = contrast.cell == f"global_batch_size {contrast.global_batch_size}"
+    return f"{contrast.global_batch_size:,}" if only_size else contrast.cell
+
+
+def _contrasts_table(comparison: Comparison) -> Table | None:
+    if not comparison.contrasts:
+        return None
+    rows = tuple(
+        (
+            contrast.cell or "whole study",
+            contrast.measure,
+            number(contrast.a, 4),
+            number(contrast.b, 4),
+            "B − A" if contrast.kind == "difference" else "B / A",
+            number(contrast.value),
+            between(contrast.interval),
+            _METHODS[contrast.method],
+            f"{contrast.num_a}, {contrast.num_b}" if contrast.num_a else "–",
+            "stands with Holm" if contrast.holm else "apart" if contrast.apart else "–",
+        )
+        for contrast in comparison.contrasts
+    )
+    columns = (
+        "cell", "measure", "A", "B", "as", "value", "90% interval", "method", "seeds", "apart",
+    )  # fmt: skip
+    return Table(columns, rows)

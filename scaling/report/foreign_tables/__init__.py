@@ -1,0 +1,1 @@
+"""Sweeps that were run elsewhere, read from tables."""

@@ -1,0 +1,100 @@
+"""The order of the argument: which figures and tables stand in which part of a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scaling.analysis.findings import Findings
+from scaling.report.charts.figures import Figure
+from scaling.report.tables import study_tables, target_tables
+from scaling.report.tables.next_run_options import options_table
+from scaling.report.tables.table import Table
+from scaling.report.words import remarks
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        name: Its address in the page; what `Figure.section` refers to.
+        note: What a reader must know before its figures; may be empty.
+        tables: After the figures, each with a title of its own.
+        absent: Figures that the data do not allow, with their reason.
+    """
+
+    name: str
+    title: str
+    note: str
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    absent: tuple[Figure, ...]
+
+
+def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
+    """The parts that have something to show or to say, in the order of the argument."""
+    joint = findings.sweep.is_joint
+    made = [
+        _section(
+            "learning_rate", "How the learning rate moves with the batch", "", drawn,
+            _titled(
+                study_tables.evidence_table(findings), "Exponent of the best learning rate",
+                remarks.law_words(findings),
+            ),
+            _titled(study_tables.regret_table(findings), "Regret of each rule"),
+        ),
+        _section(
+            "target", "Steps and examples to the target", "", drawn,
+            _titled(
+                study_tables.critical_batch_table(findings), "Critical batch size",
+                "Each has its own definition; where they disagree, no average means anything.",
+                target_tables.critical_notes(findings),
+            ),
+            _titled(study_tables.regimes_table(findings), "What a larger batch still buys"),
+            _titled(study_tables.targets_table(findings), "Steps to several targets"),
+            _titled(options_table(findings.recommendation), "What a run of each cell takes"),
+        ),
+        _section(
+            "loss", "Loss and generalization", "", drawn,
+            _titled(
+                study_tables.matched_gaps_table(findings), "Gap at equal progress",
+                "validation_loss − train_loss, in nats per target, where every cell is equally "
+                "far.",
+                target_tables.differences_words(findings) + target_tables.relations_words(findings),
+            ),
+            _titled(
+                study_tables.loss_parts_table(findings), "What fewer updates cost",
+                "validation_loss at the end of the budget, in nats per target, paired by seed.",
+            ),
+        ),
+        _section(
+            "search", "The search",
+            "Exploratory: the search did not give each batch size the same number of trials."
+            if joint else "",
+            drawn,
+            _titled(study_tables.joint_table(findings), "Best trial at each batch size"),
+        ),
+        _section("curves", "Learning curves", "", drawn),
+    ]  # fmt: skip
+    return [part for part in made if part.figures or part.tables or part.absent]
+
+
+def _section(
+    name: str, title: str, note: str, drawn: Sequence[Figure], *tables: Table | None
+) -> Section:
+    ours = [figure for figure in drawn if figure.section == name]
+    return Section(
+        name,
+        title,
+        note,
+        figures=tuple(figure for figure in ours if figure.spec is not None),
+        tables=tuple(table for table in tables if table is not None),
+        absent=tuple(figure for figure in ours if figure.spec is None),
+    )
+
+
+def _titled(
+    table: Table | None, title: str, note: str = "", remarks: Sequence[str] = ()
+) -> Table | None:
+    if table is None:
+        return None
+    return replace(table, title=title, note=note, remarks=tuple(remarks))

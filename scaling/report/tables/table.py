@@ -1,0 +1,22 @@
+"""A table of words, as templates and Markdown lay it out."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words.
+
+    Attributes:
+        links: Addresses of the first column, where there are any.
+        title: What it shows, where it stands among figures.
+        note: How to read it.
+        remarks: What it shows, in sentences.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    links: tuple[str | None, ...] = ()
+    title: str = ""
+    note: str = ""
+    remarks: tuple[str, ...] = ()

@@ -1,0 +1,75 @@
+"""What the words of a report mean."""
+
+TERMS = (
+    ("global batch size", "Examples that one optimizer step averages over, all workers together."),
+    ("cell", "One value of what the study compares, usually a batch size; every cell is searched "
+     "with the same number of trials."),
+    ("search, transfer, confirm", "Search finds each cell's best recipe; transfer carries the base "
+     "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds."),
+    ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
+     "reached the target. Neither is turned into a number."),
+    ("peak_lr", "Learning rate after warmup. The best one is the bottom of a basin in its "
+     "logarithm through the lowest points of the cell, equally lopsided in all cells, or the best "
+     "trial's where that fit has no bottom inside the rates tried."),
+    ("exponent", "The p of best rate ∝ batch^p, fitted to the losses of all batch sizes whose "
+     "best rate lies inside those tried."),
+    ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
+     "beyond it."),
+    ("train_loss, validation_loss, test_loss", "In nats per target, in evaluation mode on fixed "
+     "examples, at the end of the budget. Search picks on validation; confirm reports test."),
+    ("generalization gap", "Held-out loss − train_loss: test in confirm, validation in search."),
+    ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
+     "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
+    ("steps to target", "Optimizer steps until the validation loss is first at or under the "
+     "target, interpolated in log loss between evaluations; examples are steps × batch. A mean "
+     "over the confirm replicates; beside it those of the fastest recipe of the search, picked and "
+     "measured on the same trials and so somewhat too few. “> n”: a run went n steps without "
+     "reaching it."),
+    ("slope, regime", "−d log steps / d log batch of the fit, critical / (critical + batch). "
+     "Perfect scaling: above 0.9 with its whole interval, so that doubling the batch nearly halves "
+     "the steps. Maximal data parallelism: below 0.1, larger batches buy nothing. Between: "
+     "diminishing returns. Undecided: the interval spans a bound."),
+    ("due to fewer updates, the rest", "A larger batch's validation loss at its end minus the "
+     "reference batch's at its end is the sum of two: what the reference lost by stopping after as "
+     "few steps, and the larger batch's loss minus the reference's after equal steps. Each batch "
+     "has its own recipe, so the rest holds that as well."),
+    ("critical batch size", "Where a run takes twice the fewest steps and twice the fewest "
+     "examples: beyond it, larger batches mostly cost examples. 20% overhead is another "
+     "definition and another number: the batch that spends 20% more examples than a reference."),
+    ("branched training", "At points of a run its batch is multiplied, and its rate with it: the "
+     "critical batch there is the largest that ends within the tolerance of the batch left as it "
+     "was, after as many examples. The interval is from the largest that surely does to the "
+     "smallest that surely does not."),
+    ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
+     "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
+    ("baseline", "Guessing by how often a class, tag, token or answer position occurs in the "
+     "training split, whatever the input (each counted once more). It is evaluated on the examples "
+     "that trials are; a recipe beats it with a loss that is lower by more than both losses' 90% "
+     "sampling error."),
+    ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
+    ("time against examples", "A run of each cell's recipe in seconds and in examples. One that "
+     "another beats in both is never worth running; the others are the front."),
+    ("at best", "Seconds on other workers than the study's are those of a batch with as many "
+     "examples a worker; what more workers have to exchange is not counted."),
+    ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
+     "spread of its seconds over seeds (Student's t)."),
+    ("importance", "Share of the objective's variance over the search space that one nuisance "
+     "hyperparameter explains alone (functional ANOVA, Hutter et al. 2014, by Optuna). It says "
+     "what the ranges searched made matter, not what to set."),
+    ("nuisance hyperparameter", "One that is searched inside each cell so that cells are compared "
+     "at their best, as the learning rate."),
+    ("trial, seed", "A trial is one training run. A seed decides its initial weights and the order "
+     "of its data; runs of one recipe with several seeds show how much chance moves a number."),
+    ("recipe", "Everything that determines a training run but its seed."),
+    ("warmup_steps, clip_norm", "Steps over which the rate rises to peak_lr; the largest norm that "
+     "a gradient keeps."),
+    ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
+     "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
+    ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
+     "losses and gaps), a profile interval for fits: of the trade-off from seeds and from how far "
+     "batch sizes miss the curve, the larger where they differ. A mean without replicates has "
+     "none. Methods and their measured coverage: docs/statistics.md."),
+    ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
+     "falling: twice the trials would probably gain more than 1% of the loss."),
+)  # fmt: skip
+"""What the words of a report mean."""

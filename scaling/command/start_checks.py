@@ -30,7 +30,7 @@ from scaling.sinks.store import sqlite_path
 from scaling.space.branches import BranchError, require_branches_fit
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
-from scaling.spec.checks.study import lora_ranks
+from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import NoisyQuadratic

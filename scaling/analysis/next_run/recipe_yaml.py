@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from scaling.spec.checks.study import NEEDS
+from scaling.spec.checks.optimizer import NEEDS
 from scaling.spec.hyperparameters import Fixed
 from scaling.spec.resources import Resources
 

@@ -1,0 +1,157 @@
+"""The batch of a study: its sizes, and how it may grow."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from scaling.arithmetic.batching import BatchRamp, nearest_feasible
+from scaling.spec.checks.places import Place, at_most_one, places_of, possible_values
+from scaling.spec.fields import MAX_BATCH_SIZE
+from scaling.spec.issues import NO_VALUE, Issue
+from scaling.spec.study import StudySpec
+
+MAX_RAMPS: Final = 100_000
+"""Ways in which a batch may grow, over all batch sizes or recipes: so many are gone through."""
+
+
+def batches_of(spec: StudySpec, place: Place) -> tuple[int, ...]:
+    """The batch sizes of the trials that a place speaks of."""
+    if place.recipe is not None:
+        batch = spec.cell_recipes[place.recipe].cell.get("global_batch_size")
+        if isinstance(batch, int) and batch > 0:
+            return (batch,)
+    return spec.batch_sizes()
+
+
+def fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
+    """Steps of the shortest trial; None where the budget does not say."""
+    if not batches:
+        steps = spec.budget.steps
+        return None if steps is None else max(steps, spec.budget.min_steps)
+    known = (steps_of(spec, ramp) for ramp in ramps_of(spec, max(batches)))
+    return min((steps for steps in known if steps is not None), default=None)
+
+
+def examples_of_runs(spec: StudySpec, batch: int) -> list[int]:
+    """Examples of trials that start at a batch size, by how it grows; empty where not known."""
+    known = ((ramp, steps_of(spec, ramp)) for ramp in ramps_of(spec, batch))
+    return [ramp.examples_after(steps) for ramp, steps in known if steps is not None]
+
+
+def steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
+    """Optimizer steps of a trial under the budget; None where that is not known yet."""
+    budget = spec.budget
+    if budget.steps is not None:
+        return max(budget.steps, budget.min_steps)
+    if budget.examples is not None:
+        return ramp.steps_for(budget.examples, min_steps=budget.min_steps)
+    return None
+
+
+def ramps_of(spec: StudySpec, batch: int) -> list[BatchRamp]:
+    """Every way in which the batch of a trial may grow from this size."""
+    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    ramps: list[BatchRamp] = []
+    for every, at, factor in itertools.product(*(possible_values(spec, name) for name in names)):
+        if every is None:
+            ramps.append(BatchRamp(batch, at or (), factor))
+        else:
+            ramps.append(BatchRamp.every(every, first=batch, factor=factor, largest=MAX_BATCH_SIZE))
+    return ramps
+
+
+def ramp_count_issues(spec: StudySpec) -> Iterator[Issue]:
+    """As many ways for the batch to grow as can be gone through."""
+    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    count = math.prod(len(possible_values(spec, name)) for name in names)
+    count *= max(1, len(spec.batch_sizes()), len(spec.cell_recipes))
+    if count > MAX_RAMPS and (places := [p for name in names for p in places_of(spec, name)]):
+        most = max(places, key=lambda place: len(place.values))
+        message = f"makes {count:,} ways in which the batch grows"
+        yield Issue(most.path, message, NO_VALUE, f"at most {MAX_RAMPS:,}")
+
+
+RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
+
+
+def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A batch that grows does so within the run, one size at a time."""
+    yield from at_most_one(spec, RAMPS)
+    places = [
+        place
+        for name in RAMPS
+        for place in places_of(spec, name)
+        if any(value is not None for value in place.values)
+    ]
+    if not places:
+        for place in places_of(spec, "batch_ramp_factor"):
+            yield Issue(place.path, "has no effect without a batch ramp", place.value)
+    for place in places:
+        every = place.path.endswith(RAMPS[0])
+        if spec.target is not None and spec.scientific.global_batch_size is not None:
+            yield Issue(
+                place.path,
+                "the critical batch size is fitted to steps to target at constant batches; drop "
+                "target, or take global_batch_size out of scientific",
+                place.value,
+            )
+        if every and spec.budget.seconds is not None:
+            yield Issue(
+                place.path,
+                "a budget in seconds does not say how far the batch grows; give "
+                "batch_ramp_at_examples",
+                place.value,
+            )
+        yield from _ramp_fits(spec, place, every=every)
+
+
+def _ramp_fits(spec: StudySpec, place: Place, *, every: bool) -> Iterator[Issue]:
+    """Each growth comes before the end of some run, and after a step of the size before."""
+    batches = batches_of(spec, place)
+    ends = [
+        ramp.examples_after(steps - 1)  # where the last step starts
+        for batch in batches
+        for ramp in ramps_of(spec, batch)
+        if (steps := steps_of(spec, ramp)) is not None
+    ]
+    values = [value for value in place.values if value is not None]
+    last = max(values) if every else values[0][-1]
+    if ends and last > max(ends):
+        yield Issue(place.path, "is past the end of every run", last, f"at most {max(ends)}")
+    for ramp in (ramp for batch in batches[-1:] for ramp in ramps_of(spec, batch)):
+        steps = steps_of(spec, ramp)
+        if steps is not None:
+            ramp = ramp.up_to(steps)
+        elif every:
+            continue
+        if ramp.skips:
+            yield Issue(
+                place.path,
+                f"a batch that grows {ramp.factor}-fold from {ramp.first} passes two of its "
+                "marks in one step; space them wider",
+                place.value,
+            )
+            return
+
+
+def batch_size_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A batch size is given, and every worker gets an equal share of it."""
+    num_workers = spec.resources.num_workers
+    workers = 1 if num_workers == "auto" else num_workers // spec.resources.num_parts
+    places = places_of(spec, "global_batch_size", recipes=False)
+    if not places:
+        yield Issue(
+            "fixed.global_batch_size", "no batch size is given: give it in scientific, "
+            "nuisance or fixed",
+        )  # fmt: skip
+    for place in places:
+        for size in place.values:
+            feasible = nearest_feasible(size, workers)
+            if size not in feasible:
+                yield Issue(
+                    place.path,
+                    f"must be a multiple of resources.num_workers {workers}",
+                    size,
+                    " or ".join(map(str, feasible)),
+                )

@@ -1,0 +1,64 @@
+"""Hyperparameters that the optimizer, the schedule or another one leaves without effect."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from scaling.spec.checks.places import at_most_one, places_of, possible_values
+from scaling.spec.issues import Issue
+from scaling.spec.study import StudySpec
+
+NEEDS: Final = {
+    "momentum": ("optimizer", {"sgd", "lars", "muon"}),
+    "nesterov": ("optimizer", {"sgd"}),
+    "beta1": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
+    "beta2": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
+    "eps": ("optimizer", {"adamw", "lamb", "muon"}),
+    "min_lr_ratio": ("schedule", {"linear", "cosine", "wsd"}),
+    "decay_ratio": ("schedule", {"wsd"}),
+    "decay_shape": ("schedule", {"wsd"}),
+}
+"""Hyperparameters without effect unless another one has one of these values."""
+
+
+_HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
+"""Values that say what is so anyway."""
+
+
+def effect_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A hyperparameter that no trial uses is a mistake, not a detail."""
+    for name, (of, useful) in NEEDS.items():
+        possible = possible_values(spec, of)
+        if possible & useful:
+            continue
+        for place in places_of(spec, name):
+            if place.values != _HARMLESS.get(name):
+                yield Issue(
+                    place.path,
+                    f"has no effect with {of} {' or '.join(sorted(possible))}",
+                    place.value,
+                    f"only with {of} {' or '.join(sorted(useful))}",
+                )
+
+
+def clipping_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A gradient is clipped in one way at most."""
+    yield from at_most_one(spec, ("clip_norm", "clip_value", "clip_percentile"))
+    if possible_values(spec, "clip_percentile") == {None}:
+        for place in places_of(spec, "clip_history_steps"):
+            yield Issue(place.path, "has no effect without clip_percentile", place.value)
+
+
+def nesterov_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Looking ahead along a momentum needs one."""
+    if "sgd" not in possible_values(spec, "optimizer") or True not in possible_values(
+        spec, "nesterov"
+    ):
+        return
+    if possible_values(spec, "momentum") & {None, 0.0}:
+        without = [p for p in places_of(spec, "momentum") if 0.0 in p.values]
+        for place in without or places_of(spec, "nesterov"):
+            yield Issue(place.path, "nesterov needs a momentum above 0", place.value)
+
+
+COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
+"""Optimizers whose step of one weight depends on the others of its tensor."""

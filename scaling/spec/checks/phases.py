@@ -1,0 +1,161 @@
+"""Search, transfer, branches and early stopping."""
+
+import math
+from collections.abc import Iterator
+
+from scaling.arithmetic.batching import BatchRamp
+from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
+from scaling.spec.checks.places import places_of, possible_values
+from scaling.spec.hyperparameters import Distribution
+from scaling.spec.issues import Issue
+from scaling.spec.study import StudySpec
+
+
+def objective_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Steps or examples to a target need a target."""
+    objective = spec.search.objective
+    if objective != "validation_loss" and spec.target is None:
+        yield Issue("target", f"is required by search.objective {objective}: give at_most")
+
+
+def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Rules carry a tuned peak_lr from one cell of a batch-size axis to the others."""
+    if spec.transfer is None:
+        return
+    axes = spec.scientific_values()
+    batches = axes.get("global_batch_size", ())
+    base = spec.transfer.base_batch_size
+    if not batches:
+        yield Issue(
+            "scientific.global_batch_size", "transfer carries a recipe between batch sizes: list "
+            "them here",
+        )  # fmt: skip
+    elif base not in batches:
+        known = ", ".join(map(str, batches))
+        yield Issue("transfer.base_batch_size", "is not a cell of the study", base, known)
+    elif len(batches) == 1:
+        yield Issue(
+            "scientific.global_batch_size",
+            "transfer needs another batch size than its base",
+            list(batches),
+        )
+    for name in axes:
+        if name != "global_batch_size":
+            yield Issue(
+                f"scientific.{name}", "with transfer, global_batch_size is the only scientific axis"
+            )
+    for place in places_of(spec, "base_lr"):
+        yield Issue(
+            place.path, "transfer scales the rate itself: give peak_lr instead", place.value
+        )
+
+
+def branch_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Branches leave a run of constant batch, of a cell of the study, before its end."""
+    branch = spec.branch
+    if branch is None:
+        return
+    axes = spec.scientific_values()
+    fixed = spec.fixed.global_batch_size
+    batches = axes.get("global_batch_size", () if fixed is None else (fixed,))
+    base = branch.base_batch_size
+    if base not in batches:
+        known = ", ".join(map(str, batches)) or "a batch size in scientific or fixed"
+        yield Issue("branch.base_batch_size", "is not a cell of the study", base, known)
+    for name in axes:
+        if name != "global_batch_size":
+            yield Issue(
+                f"scientific.{name}", "with branch, global_batch_size is the only scientific axis"
+            )
+    for place in (place for name in RAMPS for place in places_of(spec, name)):
+        yield Issue(place.path, "branch needs a run whose batch does not grow", place.value)
+    if branch.lr_rule == "adam_sde":
+        yield Issue(
+            "branch.lr_rule", "moves the betas, which a branch keeps", "adam_sde",
+            "none, sqrt, linear, power(EXPONENT), surge(BNOISE)",
+        )  # fmt: skip
+    if len(set(branch.starts)) < len(branch.starts):
+        yield Issue(
+            "branch.at_examples", f"two of them are the same step of batch {base}",
+            list(branch.at_examples),
+        )  # fmt: skip
+    if spec.budget.seconds is not None:
+        yield Issue("budget.seconds", "does not say how many examples a run of branch sees")
+    steps = steps_of(spec, BatchRamp(base))
+    if steps is not None and branch.starts[-1] + branch.window > steps * base:
+        yield Issue(
+            "branch.at_examples",
+            f"with a window of {branch.window} examples passes the end of the base run of "
+            f"{steps * base}",
+            list(branch.at_examples),
+            f"at most {max(steps * base - branch.window, 0)}",
+        )
+
+
+def extension_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A range can be extended where a rate was drawn from one, on a logarithmic scale."""
+    if not spec.search.extend_undertuned:
+        return
+    path, times = "search.extend_undertuned", spec.search.extend_undertuned
+    drawn = spec.nuisance.distributions()
+    rates = [name for name in ("peak_lr", "base_lr") if name in drawn]
+    if not rates:
+        yield Issue(path, "needs a peak_lr or base_lr in nuisance, whose range it extends", times)
+    for name in rates:
+        rates_drawn = drawn[name]
+        if isinstance(rates_drawn, Distribution) and rates_drawn.uniform is not None:
+            yield Issue(f"nuisance.{name}", "extend_undertuned needs log_uniform or choice")
+        elif len(drawn[name].choice or (0, 0, 0)) < 3:
+            yield Issue(
+                f"nuisance.{name}", "extend_undertuned needs at least three rates",
+                list(drawn[name].choice or ()),
+            )  # fmt: skip
+        elif spec.search.sampler == "tpe" and drawn[name].choice is not None:
+            yield Issue(f"nuisance.{name}", "extend_undertuned with tpe needs log_uniform")
+    for name in ("global_batch_size", "lr_scaling_rule"):
+        if rates and name in drawn:
+            yield Issue(
+                f"nuisance.{name}", "is searched with the rate, so that extend_undertuned cannot "
+                "tell which end of the rates is short",
+            )  # fmt: skip
+
+
+def search_size_issues(spec: StudySpec) -> Iterator[Issue]:
+    """As many trials a cell as there is something to try."""
+    trials = spec.search.trials_per_cell
+    drawn = spec.nuisance.distributions()
+    path = "search.trials_per_cell"
+    if not drawn:
+        if trials != 1:
+            yield Issue(path, "there is no nuisance hyperparameter to search", trials, "1")
+        return
+    if spec.search.sampler != "grid":
+        return
+    ranges = [name for name, distribution in drawn.items() if distribution.choice is None]
+    for name in ranges:
+        yield Issue(f"nuisance.{name}", "search.sampler grid needs the values listed: give choice")
+    size = math.prod(len(distribution.choice or ()) for distribution in drawn.values())
+    if not ranges and trials != size:
+        yield Issue(path, "must be the size of the grid", trials, str(size))
+
+
+def early_stopping_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Rungs that some trial can reach, decided by who can tell a worker to stop."""
+    early = spec.search.early_stopping
+    if early is None:
+        return
+    if spec.resources.executor != "pool":
+        yield Issue(
+            "resources.executor", "cannot stop a trial early", spec.resources.executor, "pool"
+        )
+    if early.first_rung_examples is None or spec.budget.measure not in ("steps", "examples"):
+        return
+    batches = possible_values(spec, "global_batch_size") - {None}
+    longest = max((n for size in batches for n in examples_of_runs(spec, size)), default=0)
+    if early.first_rung_examples >= longest:
+        yield Issue(
+            "search.early_stopping.first_rung_examples",
+            "no trial gets past it",
+            early.first_rung_examples,
+            f"below {longest}",
+        )

@@ -1,0 +1,85 @@
+"""What a trial runs on, and what that leaves out."""
+
+from collections.abc import Iterator
+
+from scaling.spec.checks.optimizer import COUPLING
+from scaling.spec.checks.places import places_of
+from scaling.spec.issues import Issue
+from scaling.spec.models import Pretrained
+from scaling.spec.resources import ZERO_STAGES
+from scaling.spec.study import StudySpec
+from scaling.spec.workloads import NoisyQuadratic
+
+
+def resource_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Whole GPUs above one, and an executor that can measure."""
+    resources = spec.resources
+    gpus = resources.gpus_per_worker
+    if gpus > 1 and gpus != int(gpus):
+        yield Issue("resources.gpus_per_worker", "above 1 must be whole", gpus)
+    if resources.num_workers == "auto" and resources.executor != "pool":
+        yield Issue(
+            "resources.executor", "cannot measure what num_workers: auto needs",
+            resources.executor, "pool",
+        )  # fmt: skip
+
+
+def zero_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What DeepSpeed's strategies do not allow."""
+    resources = spec.resources
+    if resources.strategy not in ZERO_STAGES:
+        return
+    if isinstance(spec.workload, NoisyQuadratic):
+        yield Issue(
+            "resources.strategy", "noisy_quadratic is not cut among workers", resources.strategy,
+            "ddp",
+        )  # fmt: skip
+    for place in places_of(spec, "optimizer"):
+        for optimizer in sorted(COUPLING & set(place.values)):
+            yield Issue(
+                place.path,
+                f"goes by each matrix, and strategy {resources.strategy} makes one vector of all",
+                optimizer, "adamw, sgd, lion",
+            )  # fmt: skip
+    if resources.num_workers == "auto":
+        yield Issue(
+            "resources.num_workers", f"must be a number under strategy {resources.strategy}", "auto"
+        )
+    if resources.precision == "fp16":
+        yield Issue(
+            "resources.precision",
+            f"does not go with strategy {resources.strategy}, which scales the loss by itself",
+            "fp16", "fp32, bf16",
+        )  # fmt: skip
+    if resources.compile:
+        yield Issue(
+            "resources.compile", f"does not go with strategy {resources.strategy}", value=True,
+            allowed="false",
+        )  # fmt: skip
+
+
+def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What workers that compute every example together do not allow."""
+    resources, workload = spec.resources, spec.workload
+    if resources.strategy != "tp":
+        return
+    if isinstance(workload, NoisyQuadratic):
+        yield Issue("resources.strategy", "noisy_quadratic has no matrices to cut", "tp", "ddp")
+        return
+    if resources.num_workers == "auto":
+        yield Issue(
+            "resources.num_workers", "must be a number under strategy tp: a trial's workers share "
+            "one model", "auto",
+        )  # fmt: skip
+    if resources.compile:
+        yield Issue(
+            "resources.compile", "does not go with strategy tp", value=True, allowed="false"
+        )
+    for place in places_of(spec, "dropout"):
+        if any(place.values):
+            yield Issue(
+                place.path, "would repeat its masks over the parts of strategy tp", place.value,
+                "0, null",
+            )  # fmt: skip
+    if isinstance(workload.model, Pretrained) and workload.model.lora is not None:
+        yield Issue("workload.model.lora", "does not go with strategy tp")

@@ -1,6 +1,6 @@
 """Where in a study file a hyperparameter's values stand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -55,6 +55,7 @@ def _ends(drawn: Distribution[Any] | Choice[Any]) -> tuple[Any, ...]:
 
 
 def recipe_places(spec: StudySpec, name: str) -> list[Place]:
+    """Every recipe of a cell that gives a hyperparameter."""
     return [
         Place("cell_recipes", f"cell_recipes.{index}.fixed.{name}", (value,), recipe=index)
         for index, recipe in enumerate(spec.cell_recipes)

@@ -26,7 +26,7 @@ from scaling.runner.state import (
     require_usable_storage,
 )
 from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
-from scaling.sinks.store import sqlite_path
+from scaling.sinks.mlflow.store import sqlite_path
 from scaling.space.branches import BranchError, require_branches_fit
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of

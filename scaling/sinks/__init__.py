@@ -10,11 +10,11 @@ trial nor the process's life depends on the store. This is the only package that
 (2-4 s, so inside the functions that use it).
 """
 
-from scaling.sinks.load import load_study
 from scaling.sinks.missing import missing_from
-from scaling.sinks.reachable import require_reachable_store
-from scaling.sinks.store import TrackingError, UnsentError, resolve_tracking_uri
-from scaling.sinks.tracker import StudyTracker, require_store
+from scaling.sinks.mlflow.load import load_study
+from scaling.sinks.mlflow.reachable import require_reachable_store
+from scaling.sinks.mlflow.store import TrackingError, UnsentError, resolve_tracking_uri
+from scaling.sinks.mlflow.tracker import StudyTracker, require_store
 
 __all__ = [
     "StudyTracker",

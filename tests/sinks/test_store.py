@@ -11,7 +11,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from scaling.sinks import StudyTracker, TrackingError, resolve_tracking_uri
-from scaling.sinks.store import RefusedWriteError, is_refusal, store_errors
+from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, store_errors
 from scaling.spec.study import StudySpec
 
 

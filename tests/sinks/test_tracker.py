@@ -19,8 +19,8 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
 from scaling.sinks import StudyTracker, TrackingError, load_study
-from scaling.sinks.runs import spec_to_yaml
-from scaling.sinks.trial_run import cell_label, trial_name
+from scaling.sinks.mlflow.runs import spec_to_yaml
+from scaling.sinks.mlflow.trial_run import cell_label, trial_name
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml
 from tests.sinks.servers import MlflowServer

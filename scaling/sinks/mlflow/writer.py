@@ -15,9 +15,9 @@ from scaling.sinks.events import (
     TrialStarted,
     from_line,
 )
-from scaling.sinks.runs import Point, StudyRuns
+from scaling.sinks.mlflow.runs import Point, StudyRuns
+from scaling.sinks.mlflow.store import is_refusal, one_line, store_errors
 from scaling.sinks.spool import Line, Spool, keep_rejected
-from scaling.sinks.store import is_refusal, one_line, store_errors
 
 _LINGER_SECONDS = 0.5
 _LONGEST_PAUSE_WHILE_CLOSING_SECONDS = 2.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scaling.files.access import why_not_writable
 from scaling.files.shown_url import shown_url
-from scaling.sinks.store import (
+from scaling.sinks.mlflow.store import (
     TrackingError,
     is_server,
     one_line,

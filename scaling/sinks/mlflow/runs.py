@@ -12,9 +12,15 @@ import yaml
 from scaling.files.own import ForeignFolderError, report_files
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
-from scaling.sinks import trial_run
 from scaling.sinks.events import StudyEnded
-from scaling.sinks.store import RefusedWriteError, TrackingError, run_url, search_all, sqlite_path
+from scaling.sinks.mlflow import trial_run
+from scaling.sinks.mlflow.store import (
+    RefusedWriteError,
+    TrackingError,
+    run_url,
+    search_all,
+    sqlite_path,
+)
 from scaling.spec.issues import first_line
 from scaling.spec.study import StudySpec
 

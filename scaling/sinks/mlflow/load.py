@@ -15,8 +15,8 @@ from scaling.files.shown_url import shown_url
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
-from scaling.sinks.runs import ENVIRONMENT_FILE, SPEC_FILE
-from scaling.sinks.store import (
+from scaling.sinks.mlflow.runs import ENVIRONMENT_FILE, SPEC_FILE
+from scaling.sinks.mlflow.store import (
     TrackingError,
     one_line,
     open_client,
@@ -27,7 +27,7 @@ from scaling.sinks.store import (
     store_errors,
     tried_again,
 )
-from scaling.sinks.trial_run import is_measured
+from scaling.sinks.mlflow.trial_run import is_measured
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml
 

@@ -17,9 +17,8 @@ from scaling.sinks.events import (
     TrialStarted,
     to_line,
 )
-from scaling.sinks.runs import StudyRuns
-from scaling.sinks.spool import Spool
-from scaling.sinks.store import (
+from scaling.sinks.mlflow.runs import StudyRuns
+from scaling.sinks.mlflow.store import (
     TrackingError,
     UnsentError,
     one_line,
@@ -28,8 +27,9 @@ from scaling.sinks.store import (
     store_errors,
     tried_again,
 )
-from scaling.sinks.trial_run import require_free_names
-from scaling.sinks.writer import Writer
+from scaling.sinks.mlflow.trial_run import require_free_names
+from scaling.sinks.mlflow.writer import Writer
+from scaling.sinks.spool import Spool
 from scaling.spec.study import StudySpec
 
 SPOOL_FILE = "mlflow_spool.jsonl"

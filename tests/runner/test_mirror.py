@@ -11,7 +11,7 @@ import pytest
 
 from scaling.runner.mirror import Mirror, fetch, is_at
 from scaling.runner.state import StateError, StudyState, require_startable
-from tests.test_space import study
+from tests.space.test_space import study
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
-from tests.runner.test_ledger import record
-from tests.test_space import study
+from tests.records.test_ledger import record
+from tests.space.test_space import study
 
 
 def in_folder(folder: Path, **changes: Any) -> Any:

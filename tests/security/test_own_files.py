@@ -14,7 +14,7 @@ from scaling.report.__main__ import main
 from scaling.runner.state import StateError, StudyState, require_startable
 from scaling.training.checkpoint import remove_checkpoints
 from tests.analysis.synthetic import spec
-from tests.test_space import study
+from tests.space.test_space import study
 
 CONTENTS: dict[str, str | bytes] = {"report.html": "ours", "figures/a.svg": "ours"}
 TABLE = "global_batch_size,steps_to_target\n8,100\n16,60\n32,40\n"

@@ -15,7 +15,7 @@ from scaling.training import timing
 from scaling.training.memory import estimate as footprint_module
 from scaling.training.timing import Speed
 
-STUDY = Path(__file__).parents[1] / "studies/lr_vs_batch.yaml"
+STUDY = Path(__file__).parents[2] / "studies/lr_vs_batch.yaml"
 
 
 def plan(*changes: str, study: Path = STUDY) -> str:

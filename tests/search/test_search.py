@@ -17,7 +17,7 @@ from scaling.records.trial import TrialRecord
 from scaling.runner.searcher import PlannedTrials
 from scaling.search.optuna import CellSearches
 from scaling.space.trials import planned_search
-from tests.test_space import DATA, study
+from tests.space.test_space import DATA, study
 
 
 def ended(record: TrialRecord, status: Any, loss: float) -> TrialRecord:

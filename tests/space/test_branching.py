@@ -17,7 +17,7 @@ from scaling.space.recipe import Facts
 from scaling.space.trials import num_trials
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
-from tests.test_space import DATA, best_records, study
+from tests.space.test_space import DATA, best_records, study
 
 BRANCH = {
     "base_batch_size": 16, "at_examples": [100, 400], "multiples": [1, 2, 8],

@@ -7,14 +7,14 @@ import pytest
 from scaling.space.recipe import Facts
 from scaling.space.trials import planned_search
 from scaling.spec.read import read_study, study_from_mapping
-from tests.test_study_file import LM
+from tests.spec.test_study_file import LM
 
 # What the documentation shows beyond what the other tests of study files read.
 EXAMPLE = LM | {
     "fixed": LM["fixed"] | {"weight_average_half_life_examples": 2000},
     "resources": LM["resources"] | {"cpus_per_worker": 1, "gpus_per_worker": 0},
 }
-SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
 
 def test_the_example_plans_its_trials() -> None:

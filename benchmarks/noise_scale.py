@@ -24,7 +24,8 @@ from scaling.space.recipe import Facts, resolve
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.read import read_study
 from scaling.spec.study import StudySpec
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import train
 from scaling.training.noise_cadence import measures_noise_at

@@ -41,8 +41,9 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import CausalLm, TokenClassification
 from scaling.tasks.causal_lm import CausalLmTask
-from scaling.tasks.ragged import Ragged
-from scaling.tasks.task import Batch, prepare_task
+from scaling.tasks.data.ragged import Ragged
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Batch
 from scaling.tasks.token_classification import TokenClassificationTask
 from scaling.training import loop
 from scaling.training.parallel.workers import Workers

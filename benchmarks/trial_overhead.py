@@ -124,7 +124,7 @@ def _pool(num_trials: int) -> list[float]:
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.worker_pool import WorkerPool
     from scaling.spec.study import StudySpec
-    from scaling.tasks.task import prepare_task
+    from scaling.tasks.prepare import prepare_task
 
     spec = StudySpec.model_validate(STUDY)
     prepare_task(spec.workload, spec.evaluation)

@@ -20,7 +20,7 @@ from scaling.spec.hyperparameters import Optimizer
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import NoisyQuadratic
-from scaling.tasks.data_summary import SplitSummary
+from scaling.tasks.data.overview import SplitSummary
 from scaling.tasks.task import Task
 from scaling.training import timing
 from scaling.training.memory.estimate import (

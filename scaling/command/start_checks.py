@@ -35,8 +35,10 @@ from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.content import files_of
-from scaling.tasks.sources import DataError, require_source
-from scaling.tasks.task import Task, WritingTask, prepare_task, require_trainable
+from scaling.tasks.data.sources import require_source
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.task import Task, WritingTask
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
 from scaling.training.parallel.zero import require_deepspeed
 

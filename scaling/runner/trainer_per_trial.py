@@ -16,7 +16,7 @@ from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
 from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config
 from scaling.spec.study import StudySpec
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.parallel.workers import Workers, use_threads
 from scaling.training.supervision import Directive
 

@@ -35,7 +35,8 @@ from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, what_changed
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.shared_memory import WorkerGoneError
 from scaling.training.parallel.workers import Workers, exempt_loaded, release_memory, use_threads

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.tasks.ragged import IntArray
-from scaling.tasks.sources import Split
+from scaling.tasks.data.ragged import IntArray
+from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task
 
 IGNORED = -100

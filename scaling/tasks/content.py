@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scaling.spec.models import Pretrained
 from scaling.spec.workloads import NoisyQuadratic, Workload
-from scaling.tasks.sources import pretrained_folder
+from scaling.tasks.extras import pretrained_folder
 
 DATA = "the data"
 # What transformers reads of a model's folder; a README may change.

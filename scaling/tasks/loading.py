@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scaling.spec.issues import first_line
-from scaling.tasks.sources import DataError
+from scaling.tasks.errors import DataError
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.spec.workloads import NoisyQuadratic
-from scaling.tasks.sources import Split
+from scaling.tasks.data.rows import Split
 from scaling.tasks.task import Batch, ExampleLosses, Indices
 
 

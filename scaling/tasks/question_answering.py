@@ -12,14 +12,14 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
 from scaling.tasks.baselines import HELD_OUT, position_losses
-from scaling.tasks.data_summary import DataSummary, summarize
-from scaling.tasks.model import build_model
-from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.overview import DataSummary, summarize
+from scaling.tasks.data.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
+from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import answer_f1, exact_match
-from scaling.tasks.sources import SPLITS, Row, Split
-from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
-from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
 EVALUATION_BATCH_SIZE = 50
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory

@@ -12,15 +12,17 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
-from scaling.tasks.data_summary import DataSummary, summarize
+from scaling.tasks.data.overview import DataSummary, summarize
+from scaling.tasks.data.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
-from scaling.tasks.model import build_model
-from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import pronunciation_scores, text_scores
-from scaling.tasks.sources import SPLITS, DataError, Row, Split, pretrained_folder
-from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
 
 EVALUATION_BATCH_SIZE = 100

@@ -9,21 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.spec.evaluation import Evaluation
-from scaling.spec.workloads import (
-    CausalLm,
-    NoisyQuadratic,
-    QuestionAnswering,
-    Seq2Seq,
-    TextClassification,
-    TokenClassification,
-    Workload,
-)
-from scaling.tasks.data_summary import DataSummary
-from scaling.tasks.model import matrices_to_cut
-from scaling.tasks.sources import Split
+from scaling.tasks.data.overview import DataSummary
+from scaling.tasks.data.rows import Split
 
 Indices = NDArray[np.int64]
+
+
 Batch = Mapping[str, Tensor]
 
 
@@ -197,65 +188,6 @@ class WritingTask(Task, Protocol):
     def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
         """How the texts compare with the references, all examples in order."""
         ...
-
-
-def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
-    """Read, split and encode a workload's data.
-
-    Raises:
-        DataError: If the data cannot be used as the study file says.
-    """
-    from scaling.tasks.causal_lm import CausalLmTask
-    from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
-    from scaling.tasks.question_answering import QuestionAnsweringTask
-    from scaling.tasks.seq2seq import Seq2SeqTask
-    from scaling.tasks.text_classification import TextClassificationTask
-    from scaling.tasks.token_classification import TokenClassificationTask
-
-    match workload:
-        case NoisyQuadratic():
-            return NoisyQuadraticTask(workload)
-        case CausalLm():
-            return CausalLmTask.prepare(workload, evaluation)
-        case TextClassification():
-            return TextClassificationTask.prepare(workload, evaluation)
-        case TokenClassification():
-            return TokenClassificationTask.prepare(workload, evaluation)
-        case QuestionAnswering():
-            return QuestionAnsweringTask.prepare(workload, evaluation)
-        case Seq2Seq():
-            return Seq2SeqTask.prepare(workload, evaluation)
-
-
-def require_trainable(
-    task: Task,
-    seed: int,
-    *,
-    dropout: float | None = None,
-    num_parts: int = 1,
-    lora_ranks: Mapping[str, int] | None = None,
-) -> None:
-    """Build the model once, try it on a few training examples, and let it write where it will.
-
-    Args:
-        task: With its data.
-        seed: Of the weights.
-        dropout: One that the study sets, if any.
-        num_parts: Workers that its matrices are to be cut among.
-        lora_ranks: Ranks that the study gives its adapters, by the dotted paths that say so; None
-            for the model's own.
-
-    Raises:
-        DataError: If the model cannot be built, or not read these data: a vocabulary or a length
-            that it has no embeddings for, say; if it reads what it has to predict, or padding; or
-            if its matrices cannot be cut.
-    """
-    from scaling.tasks.model_checks import require_model
-
-    model = task.new_model(seed, dropout=dropout, lora_rank=1)
-    if num_parts > 1:
-        matrices_to_cut(model, num_parts)
-    require_model(task, model, seed, lora_ranks)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

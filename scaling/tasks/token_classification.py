@@ -12,14 +12,15 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
-from scaling.tasks.data_summary import DataSummary, summarize
-from scaling.tasks.model import build_model
-from scaling.tasks.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.overview import DataSummary, summarize
+from scaling.tasks.data.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import entity_scheme, entity_scores, macro_f1
-from scaling.tasks.sources import SPLITS, DataError, Row, Split
-from scaling.tasks.splits import SplitRows, read_splits
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
-from scaling.tasks.tokens import TrainedTokenizer, aligned_tokenizer_for
 
 EVALUATION_BATCH_SIZE = 100
 

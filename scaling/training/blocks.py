@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from scaling.tasks.model import transformer_blocks
+from scaling.tasks.model.layers import transformer_blocks
 
 
 def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> None:

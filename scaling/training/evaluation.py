@@ -11,7 +11,7 @@ from torch import nn
 
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.resources import Precision
-from scaling.tasks.sources import Split
+from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
 from scaling.training.parallel.workers import Workers
 

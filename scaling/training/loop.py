@@ -22,7 +22,7 @@ from scaling.space.branches import lr_of_step
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.issues import first_line
 from scaling.spec.resources import ZERO_STAGES
-from scaling.tasks.sources import Split
+from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.checkpoint import CheckpointStore, newest, shared_steps

@@ -11,7 +11,8 @@ import torch
 import torch.multiprocessing as mp
 
 from scaling.spec.resources import Precision, Resources
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.estimate import (

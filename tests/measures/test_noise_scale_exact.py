@@ -14,7 +14,8 @@ from torch import nn
 
 from scaling.analysis.statistics.uncertainty import t_quantile
 from scaling.measures.noise_scale import RunningNoise
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.data_order import DataOrder
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.base import data_parallel

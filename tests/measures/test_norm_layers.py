@@ -11,7 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from scaling.measures.noise_scale import estimate_noise_by_example
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
 from scaling.spec.evaluation import Sharpness
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second, sheet_peak
 from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive

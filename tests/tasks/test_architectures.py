@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import CausalLm
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import Task, prepare_task, require_trainable
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.task import Task
 from tests.recipes import (
     EVALUATION,
     TINY_LLAMA,

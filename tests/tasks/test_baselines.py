@@ -14,7 +14,7 @@ from scaling.tasks.baselines import (
     position_losses,
     smoothed_shares,
 )
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from tests.recipes import (
     EVALUATION,
     part_of_speech,

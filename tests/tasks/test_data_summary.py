@@ -9,8 +9,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from scaling.spec.workloads import Workload
-from scaling.tasks.data_summary import DataSummary, SplitSummary
-from scaling.tasks.task import ExampleLosses, prepare_task
+from scaling.tasks.data.overview import DataSummary, SplitSummary
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import ExampleLosses
 from tests.recipes import EVALUATION, TINY_BERT, TINY_LLAMA, TINY_MBART, quadratic
 
 

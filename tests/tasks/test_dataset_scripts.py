@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import prepare_task
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task
 from tests.analysis.synthetic import spec
 
 

@@ -20,20 +20,16 @@ from scaling.spec.data import DataSpec
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.read import read_study
 from scaling.spec.workloads import CausalLm, NoisyQuadratic, Seq2Seq, TokenClassification
-from scaling.tasks.python_questions import questions_of
+from scaling.tasks.data.python_questions import questions_of
+from scaling.tasks.data.reading import read_rows
+from scaling.tasks.data.rows import Row
+from scaling.tasks.data.sources import _treebank, require_source
+from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer, learnt_subwords
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task, require_trainable
 from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
-from scaling.tasks.reading import read_rows
-from scaling.tasks.sources import DataError, Row, _treebank, require_source
-from scaling.tasks.task import (
-    ExampleLosses,
-    Task,
-    WritingTask,
-    Written,
-    prepare_task,
-    require_trainable,
-)
+from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
 from scaling.tasks.token_classification import _aligned
-from scaling.tasks.tokens import TrainedTokenizer, UnitTokenizer, learnt_subwords
 from scaling.training.evaluation import evaluate, written_metrics
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers

@@ -15,9 +15,10 @@ from scaling.spec.models import FromScratch
 from scaling.spec.read import read_study
 from scaling.spec.workloads import CausalLm, TextClassification, TokenClassification
 from scaling.tasks.causal_lm import CausalLmTask
-from scaling.tasks.model_checks import require_model
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import Task, prepare_task, require_trainable
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.requirements import require_model
+from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.task import Task
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,

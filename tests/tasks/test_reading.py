@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaling.spec.workloads import TextClassification, TextWorkload, Workload
-from scaling.tasks import files as files_module
-from scaling.tasks.reading import ReadRows, read_rows
-from scaling.tasks.sources import DataError
+from scaling.tasks.data import file_tables as files_module
+from scaling.tasks.data.reading import ReadRows, read_rows
+from scaling.tasks.errors import DataError
 from tests.recipes import TINY_BERT
 
 CLASSIFICATION = "text_classification"
@@ -333,7 +333,7 @@ def test_a_small_file_that_unpacks_to_more_than_fits_is_refused(
 ) -> None:
     limit = 2**24
     monkeypatch.setattr(files_module, "MAX_BYTES", limit)
-    monkeypatch.setattr("scaling.tasks.reading.MAX_BYTES", limit)
+    monkeypatch.setattr("scaling.tasks.data.reading.MAX_BYTES", limit)
     content = gzip.compress(b"text,label\n" + b"a" * (2 * limit))
     assert len(content) < limit / 400
     tracemalloc.start()
@@ -351,10 +351,10 @@ def test_more_rows_or_text_than_fit_are_refused(
 ) -> None:
     content = "text,label\n" + "some text,b\n" * 300
     with monkeypatch.context() as patched:
-        patched.setattr("scaling.tasks.reading.MAX_ROWS", 200)
+        patched.setattr("scaling.tasks.data.reading.MAX_ROWS", 200)
         with pytest.raises(DataError, match="too large; all splits together may have"):
             read(tmp_path / "rows.csv", content)
-    monkeypatch.setattr("scaling.tasks.reading.MAX_CHARACTERS", 2000)
+    monkeypatch.setattr("scaling.tasks.data.reading.MAX_CHARACTERS", 2000)
     with pytest.raises(DataError, match="too large; all splits together may have"):
         read(tmp_path / "rows.csv", content)
 

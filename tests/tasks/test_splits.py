@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from scaling.spec.data import DataSpec, RareClasses
-from scaling.tasks.sources import DataError, Row
-from scaling.tasks.splits import split_rows
+from scaling.tasks.data.rows import Row
+from scaling.tasks.data.splits import split_rows
+from scaling.tasks.errors import DataError
 
 SOURCE = DataSpec(source="hub:any")
 

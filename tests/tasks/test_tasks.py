@@ -14,11 +14,13 @@ import torch
 
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, TextClassification
-from scaling.tasks.model import matrices_to_cut, model_config
-from scaling.tasks.ragged import Ragged, by_length
-from scaling.tasks.reading import read_rows
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import ExampleLosses, prepare_task, require_trainable
+from scaling.tasks.data.ragged import Ragged, by_length
+from scaling.tasks.data.reading import read_rows
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.architectures import model_config
+from scaling.tasks.model.layers import matrices_to_cut
+from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.task import ExampleLosses
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.spec.workloads import CausalLm, TextClassification
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from tests.recipes import EVALUATION, part_of_speech, pronunciation
 
 TARGETS = {"causal_lm": ("q_proj", "down_proj"), "text_classification": ("query", "value")}

@@ -20,9 +20,10 @@ from torch.distributed.tensor import DTensor
 from scaling.records.recipe import Recipe
 from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.spec.workloads import Workload
-from scaling.tasks.model import matrices_to_cut
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import Indices, Task, prepare_task
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.layers import matrices_to_cut
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Indices, Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.base import data_parallel

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.batches import Batches
 from scaling.training.blocks import prepare_blocks
 from scaling.training.supervision import Supervision

@@ -15,7 +15,8 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.phases import Asha, EarlyStopping
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train

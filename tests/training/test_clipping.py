@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.clipping import Clipping
 from tests.recipes import EVALUATION, pronunciation, recipe
 from tests.training.test_loop import run

@@ -4,7 +4,8 @@ import pytest
 
 from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation, Sharpness
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive

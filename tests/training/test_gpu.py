@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing as mp
 
 from scaling.spec.resources import Strategy
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision

@@ -8,7 +8,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch, clip_global_norm
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.workers import Workers

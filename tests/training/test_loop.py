@@ -13,7 +13,8 @@ from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation, Target
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
 from scaling.training.loop import Outcome, train

@@ -11,8 +11,9 @@ import torch
 
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.spec.resources import Resources
-from scaling.tasks.sources import DataError, require_source
-from scaling.tasks.task import prepare_task
+from scaling.tasks.data.sources import require_source
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.memory.estimate import study_footprint

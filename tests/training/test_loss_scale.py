@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from scaling.records.recipe import Recipe
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training import loss_scale as loss_scale_module
 from scaling.training.loss_scale import MAX_SKIPPED_IN_A_ROW, LossScale
 from scaling.training.supervision import Supervision

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.update_rules import Adafactor, hidden_matrices, local_rate
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from scaling.spec.models import FromScratch
-from scaling.tasks.model import model_config
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import prepare_task
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.architectures import model_config
+from scaling.tasks.prepare import prepare_task
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 from tests.training.test_loop import run
 

@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing as mp
 
 from scaling.spec.evaluation import Evaluation, Sharpness
-from scaling.tasks.task import prepare_task
+from scaling.tasks.prepare import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.parallel.workers import Workers

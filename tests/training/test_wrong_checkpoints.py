@@ -16,7 +16,8 @@ import torch.multiprocessing as mp
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation
-from scaling.tasks.task import Task, prepare_task
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import Task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.parallel.workers import Workers

@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.spec.resources import ZERO_STAGES, Resources, Strategy
-from scaling.tasks.sources import DataError
-from scaling.tasks.task import prepare_task
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task
 from scaling.training import loop
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest

@@ -14,7 +14,7 @@ from scaling.arithmetic.batching import BatchSplit
 from scaling.spec.models import Pretrained
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import NoisyQuadratic, Workload
-from scaling.tasks.sources import DataError
+from scaling.tasks.errors import DataError
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from scaling.spec.hyperparameters import Optimizer
 from scaling.spec.resources import ZERO_STAGES, Strategy
-from scaling.tasks.model import transformer_blocks
+from scaling.tasks.model.layers import transformer_blocks
 
 ZERO_BUCKET_BYTES = 2**26
 """DeepSpeed reduces gradients in pieces of so much, which are copied once more meanwhile."""

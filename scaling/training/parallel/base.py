@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from scaling.spec.resources import Strategy
-from scaling.tasks.model import transformer_blocks
+from scaling.tasks.model.layers import transformer_blocks
 from scaling.training.parallel.shared_memory import SharedSum, shared_sum
 from scaling.training.parallel.workers import Workers
 

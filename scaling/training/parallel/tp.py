@@ -1,7 +1,7 @@
 """Matrices of a Transformer's blocks cut among workers that compute every example together.
 
 Which matrix is cut along its rows and which along its columns is transformers' own plan for the
-architecture (`scaling.tasks.model.matrices_to_cut`); the cutting is torch's. Embeddings, the head
+architecture (`scaling.tasks.model.layers`); the cutting is torch's. Embeddings, the head
 and normalization layers stay whole on every worker and stay equal, since every worker has the same
 examples and the same gradients.
 
@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from scaling.tasks.model import matrices_to_cut
+from scaling.tasks.model.layers import matrices_to_cut
 from scaling.training.parallel.workers import Workers
 
 

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec.resources import ZERO_STAGES, Precision, Strategy
-from scaling.tasks.sources import require_extra
+from scaling.tasks.extras import require_extra
 from scaling.training.memory.footprint import ZERO_BUCKET_BYTES
 from scaling.training.parallel.base import LocalNorm
 from scaling.training.parallel.workers import Workers

@@ -1,35 +1,45 @@
 """Models by transformers: from scratch by architecture and size, or with trained weights."""
 
 import difflib
-import re
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
-from scaling.tasks.adapters import add_adapters
+from scaling.tasks.data.tokens import Tokenizer
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
-from scaling.tasks.sources import DataError, pretrained_folder
-from scaling.tasks.tokens import Tokenizer
+from scaling.tasks.model.adapters import add_adapters
 
 Head = Literal[
     "causal_lm", "sequence_classification", "token_classification", "question_answering",
     "seq2seq_lm",
 ]  # fmt: skip
 
+
 # What architectures call the width of their feed-forward layer.
 _FEED_FORWARD_WIDTHS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")
+
+
 # What encoder-decoders call the sizes of their decoder, which are the encoder's.
 _DECODER_SIZES = (
     "decoder_layers", "num_decoder_layers", "decoder_attention_heads",
     "num_decoder_attention_heads",
 )  # fmt: skip
+
+
 _FEED_FORWARD_WIDTHS_OF_TWO = ("encoder_ffn_dim", "decoder_ffn_dim", "d_ff")
+
+
 _NUM_LAYERS = ("num_hidden_layers", "num_encoder_layers")
+
 
 # What a model from scratch may have beside what its sizes say: experts, mostly.
 MAX_NUM_PARAMETERS = 10**8
+
+
 MAX_TIMES_ITS_SIZES = 16
 
 
@@ -283,65 +293,3 @@ def _pretrained(
         body = {id(weight) for weight in model.base_model.parameters()}
         new_weights |= {name for name, p in model.named_parameters() if id(p) not in body}
     return model, new_weights
-
-
-def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated layers of a transformers model, in order; none for another module."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    return [block for block in model.modules() if isinstance(block, GradientCheckpointingLayer)]
-
-
-Cut = Literal["colwise", "rowwise"]
-
-
-def matrices_to_cut(model: nn.Module, num_workers: int) -> dict[str, Cut]:
-    """How transformers' plan for this architecture cuts its blocks among workers.
-
-    Embeddings and the head are in some plans too and are left whole here.
-
-    Returns:
-        Names of linear layers: `colwise`, each worker computes its share of the outputs;
-        `rowwise`, each takes its share of the inputs and the results are summed.
-
-    Raises:
-        DataError: If there is no plan, it has a style that is not followed here, or heads or
-            widths cannot be cut into equal parts.
-    """
-    plan: dict[str, str] = getattr(model, "tp_plan", None) or {}
-    blocks = {id(module) for block in transformer_blocks(model) for module in block.modules()}
-    cuts: dict[str, Cut] = {}
-    for name, module in model.named_modules():
-        style = plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", name))
-        if style is None or id(module) not in blocks:
-            continue
-        if style not in ("colwise", "rowwise") or not isinstance(module, nn.Linear):
-            what = f"{name}, a {type(module).__name__}, is {style}"
-            raise DataError("resources.strategy", f"tp cannot follow this model's plan: {what}")
-        cuts[name] = style
-    if not cuts:
-        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        raise DataError(
-            "resources.strategy", f"tp needs a plan, and transformers has none of {kind}"
-        )
-    _require_equal_parts(model, cuts, num_workers)
-    return cuts
-
-
-def _require_equal_parts(model: nn.Module, cuts: dict[str, Cut], num_workers: int) -> None:
-    config: Any = model.config
-    for option in ("num_attention_heads", "num_key_value_heads"):
-        count = getattr(config, option, None)
-        if count is not None and count % num_workers:
-            raise DataError(
-                "resources.num_workers",
-                f"strategy tp cannot cut the model's {option} ({count}) into {num_workers} parts",
-            )
-    for name, cut in cuts.items():
-        weight: Any = model.get_submodule(name).weight
-        size = weight.shape[0 if cut == "colwise" else 1]
-        if size % num_workers:
-            raise DataError(
-                "resources.num_workers",
-                f"strategy tp cannot cut {name} ({size} wide) into {num_workers} parts",
-            )

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from scaling.spec.data import DataSpec
 from scaling.spec.models import ModelSpec, Pretrained
+from scaling.tasks.data.rows import Row
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
-from scaling.tasks.sources import DataError, Row, pretrained_folder
 
 PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
 

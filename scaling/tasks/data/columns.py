@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.spec.workloads import CausalLm, TextWorkload
-from scaling.tasks.sources import DataError, Row, tagged
+from scaling.tasks.data.rows import Row, tagged
+from scaling.tasks.errors import DataError
 
 MAX_ROWS = 5_000_000
 """Of all splits together; more do not fit into the memory of a usual worker."""

@@ -18,14 +18,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from scaling.spec.data import DataSpec
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
 from scaling.spec.workloads import TextWorkload
-from scaling.tasks.adapters import require_ranks
 from scaling.tasks.causal_lm import CausalLmTask
+from scaling.tasks.data.tokens import Tokenizer, TrainedTokenizer
+from scaling.tasks.errors import DataError
 from scaling.tasks.loading import library_errors
+from scaling.tasks.model.adapters import require_ranks
 from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
 from scaling.tasks.seq2seq import Seq2SeqTask
-from scaling.tasks.sources import DataError
 from scaling.tasks.task import Batch, Task, WritingTask
-from scaling.tasks.tokens import Tokenizer, TrainedTokenizer
 
 # Rounding moves logits by a millionth of what a token does; one that is seen, by percents.
 MAX_LEAK_RATIO = 1e-3

@@ -8,7 +8,8 @@ from torch import nn
 
 from scaling.spec.issues import first_line
 from scaling.spec.models import Lora
-from scaling.tasks.sources import DataError, require_extra
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import require_extra
 
 
 def add_adapters(

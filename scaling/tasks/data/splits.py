@@ -13,8 +13,9 @@ from itertools import groupby
 
 from scaling.spec.data import DataSpec
 from scaling.spec.workloads import TextWorkload
-from scaling.tasks.reading import read_rows
-from scaling.tasks.sources import SPLITS, DataError, Row, Split
+from scaling.tasks.data.reading import read_rows
+from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.errors import DataError
 
 DEFAULT_HELD_OUT_RATIO = 0.1
 DEFAULT_MAX_HELD_OUT = 2000

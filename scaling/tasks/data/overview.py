@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling.tasks.ragged import IntArray
-from scaling.tasks.sources import SPLITS, Row, Split
+from scaling.tasks.data.ragged import IntArray
+from scaling.tasks.data.rows import SPLITS, Row, Split
 
 
 @dataclass(frozen=True)

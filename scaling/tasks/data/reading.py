@@ -7,7 +7,7 @@ from typing import Any
 from scaling.spec.data import DataSpec
 from scaling.spec.issues import first_line
 from scaling.spec.workloads import TextWorkload
-from scaling.tasks.columns import (
+from scaling.tasks.data.columns import (
     LABEL_FIELDS,
     MAX_CHARACTERS,
     MAX_ROWS,
@@ -18,8 +18,10 @@ from scaling.tasks.columns import (
     fields_read,
     read_table,
 )
-from scaling.tasks.files import MAX_BYTES, file_tables
-from scaling.tasks.sources import SPLITS, DataError, Row, Split, builtin_name, builtin_rows
+from scaling.tasks.data.file_tables import MAX_BYTES, file_tables
+from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.data.sources import builtin_name, builtin_rows
+from scaling.tasks.errors import DataError
 
 _SHOWN_ROWS = 20
 

@@ -1,0 +1,51 @@
+"""One text as its source has it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Split = str
+
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text as its source has it.
+
+    Attributes:
+        text: What is read (text_classification, token_classification), generated (causal_lm,
+            seq2seq) or searched for an answer (question_answering).
+        label: The class of text_classification; None for the others.
+        prompt: Text before `text` whose tokens do not count in the loss; the source of seq2seq;
+            the question of question_answering; None where there is none.
+        text_units: The tokens of `text` where the source defines them (phones, or the words of
+            token_classification); None leaves them to the tokenizer.
+        tags: One for each of `text_units` (token_classification).
+        answers: Where each right answer starts in `text`, in characters, and what it is; none
+            for a question that the text does not answer.
+        group: What rows must share to be on one side of a split, beside equal texts.
+        ends_document: False for a line after which its document goes on with the next row; such
+            rows stay in order, and no end follows their text.
+    """
+
+    text: str
+    label: str | None = None
+    prompt: str | None = None
+    text_units: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    answers: tuple[tuple[int, str], ...] = ()
+    group: str | None = None
+    ends_document: bool = True
+
+    @property
+    def key(self) -> str:
+        """What must not be on two sides of a split: the input, case and outer blanks aside."""
+        if self.group is not None:
+            return self.group.strip().lower()
+        return (self.prompt if self.prompt is not None else self.text).strip().lower()
+
+
+def tagged(words: Sequence[str], tags: Sequence[str]) -> Row:
+    """A sentence and its tags."""
+    return Row(text=" ".join(words), text_units=tuple(words), tags=tuple(tags))

@@ -1,0 +1,70 @@
+"""The repeated layers of a model, and how its matrices are cut among workers."""
+
+import re
+from typing import Any, Literal
+
+from torch import nn
+
+from scaling.tasks.errors import DataError
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers of a transformers model, in order; none for another module."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [block for block in model.modules() if isinstance(block, GradientCheckpointingLayer)]
+
+
+Cut = Literal["colwise", "rowwise"]
+
+
+def matrices_to_cut(model: nn.Module, num_workers: int) -> dict[str, Cut]:
+    """How transformers' plan for this architecture cuts its blocks among workers.
+
+    Embeddings and the head are in some plans too and are left whole here.
+
+    Returns:
+        Names of linear layers: `colwise`, each worker computes its share of the outputs;
+        `rowwise`, each takes its share of the inputs and the results are summed.
+
+    Raises:
+        DataError: If there is no plan, it has a style that is not followed here, or heads or
+            widths cannot be cut into equal parts.
+    """
+    plan: dict[str, str] = getattr(model, "tp_plan", None) or {}
+    blocks = {id(module) for block in transformer_blocks(model) for module in block.modules()}
+    cuts: dict[str, Cut] = {}
+    for name, module in model.named_modules():
+        style = plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", name))
+        if style is None or id(module) not in blocks:
+            continue
+        if style not in ("colwise", "rowwise") or not isinstance(module, nn.Linear):
+            what = f"{name}, a {type(module).__name__}, is {style}"
+            raise DataError("resources.strategy", f"tp cannot follow this model's plan: {what}")
+        cuts[name] = style
+    if not cuts:
+        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        raise DataError(
+            "resources.strategy", f"tp needs a plan, and transformers has none of {kind}"
+        )
+    _require_equal_parts(model, cuts, num_workers)
+    return cuts
+
+
+def _require_equal_parts(model: nn.Module, cuts: dict[str, Cut], num_workers: int) -> None:
+    config: Any = model.config
+    for option in ("num_attention_heads", "num_key_value_heads"):
+        count = getattr(config, option, None)
+        if count is not None and count % num_workers:
+            raise DataError(
+                "resources.num_workers",
+                f"strategy tp cannot cut the model's {option} ({count}) into {num_workers} parts",
+            )
+    for name, cut in cuts.items():
+        weight: Any = model.get_submodule(name).weight
+        size = weight.shape[0 if cut == "colwise" else 1]
+        if size % num_workers:
+            raise DataError(
+                "resources.num_workers",
+                f"strategy tp cannot cut {name} ({size} wide) into {num_workers} parts",
+            )

@@ -1,0 +1,73 @@
+"""The one door to the task families."""
+
+from collections.abc import Mapping
+
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import (
+    CausalLm,
+    NoisyQuadratic,
+    QuestionAnswering,
+    Seq2Seq,
+    TextClassification,
+    TokenClassification,
+    Workload,
+)
+from scaling.tasks.causal_lm import CausalLmTask
+from scaling.tasks.model.layers import matrices_to_cut
+from scaling.tasks.model.requirements import require_model
+from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
+from scaling.tasks.question_answering import QuestionAnsweringTask
+from scaling.tasks.seq2seq import Seq2SeqTask
+from scaling.tasks.task import Task
+from scaling.tasks.text_classification import TextClassificationTask
+from scaling.tasks.token_classification import TokenClassificationTask
+
+
+def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
+    """Read, split and encode a workload's data.
+
+    Raises:
+        DataError: If the data cannot be used as the study file says.
+    """
+    match workload:
+        case NoisyQuadratic():
+            return NoisyQuadraticTask(workload)
+        case CausalLm():
+            return CausalLmTask.prepare(workload, evaluation)
+        case TextClassification():
+            return TextClassificationTask.prepare(workload, evaluation)
+        case TokenClassification():
+            return TokenClassificationTask.prepare(workload, evaluation)
+        case QuestionAnswering():
+            return QuestionAnsweringTask.prepare(workload, evaluation)
+        case Seq2Seq():
+            return Seq2SeqTask.prepare(workload, evaluation)
+
+
+def require_trainable(
+    task: Task,
+    seed: int,
+    *,
+    dropout: float | None = None,
+    num_parts: int = 1,
+    lora_ranks: Mapping[str, int] | None = None,
+) -> None:
+    """Build the model once, try it on a few training examples, and let it write where it will.
+
+    Args:
+        task: With its data.
+        seed: Of the weights.
+        dropout: One that the study sets, if any.
+        num_parts: Workers that its matrices are to be cut among.
+        lora_ranks: Ranks that the study gives its adapters, by the dotted paths that say so; None
+            for the model's own.
+
+    Raises:
+        DataError: If the model cannot be built, or not read these data: a vocabulary or a length
+            that it has no embeddings for, say; if it reads what it has to predict, or padding; or
+            if its matrices cannot be cut.
+    """
+    model = task.new_model(seed, dropout=dropout, lora_rank=1)
+    if num_parts > 1:
+        matrices_to_cut(model, num_parts)
+    require_model(task, model, seed, lora_ranks)

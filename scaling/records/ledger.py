@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scaling.files.own import no_follow
 from scaling.records.measurement import Measurement
-from scaling.records.trial import ENDED, Status, TrialRecord
+from scaling.records.trial import Status, TrialRecord
 from scaling.spec.issues import first_line
 
 _TRIAL = TypeAdapter(TrialRecord)
@@ -45,12 +45,6 @@ class Ledger:
         self._started_at: dict[str, float] = {}
         cut_unfinished_line(self._file)
         self.records: dict[str, TrialRecord] = read_records(self._file)
-
-    def ended(self, trial_id: str, *, or_failed: bool = False) -> bool:
-        """Whether a trial has ended, other than by an error unless `or_failed`."""
-        record = self.records.get(trial_id)
-        ends = ENDED if or_failed else ("done", "stopped", "diverged")
-        return record is not None and record.status in ends
 
     def start(self, record: TrialRecord) -> None:
         """A trial has a worker group. Starting again (a group died) keeps what was measured."""

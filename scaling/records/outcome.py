@@ -1,7 +1,7 @@
 """What a trial is worth to the search."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scaling.records.measurement import Measurement
@@ -92,3 +92,47 @@ def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord |
         (value, index, record) for index, (value, record) in enumerate(valued) if value is not None
     ]
     return min(finite, key=lambda entry: entry[:2])[2] if finite else None
+
+
+def repeats(replicate: TrialRecord, best: TrialRecord) -> bool:
+    """Whether a trial of the phases after the search is of a search trial's recipe."""
+    if replicate.recipe_of is not None:
+        return replicate.recipe_of == best.trial_id
+    # Recorded before `recipe_of` was: all that was searched, or the rate that a rule carried.
+    carried = replicate.recipe.base_lr is not None and replicate.phase == "transfer"
+    if carried:
+        return replicate.recipe.base_lr == best.recipe.peak_lr
+    return dict(replicate.choices) == dict(best.choices)
+
+
+def left_over(trials: Sequence[TrialRecord], spec: StudySpec) -> list[TrialRecord]:
+    """Replicates of a recipe that is no longer the best of its cell, since the study was extended.
+
+    They are no replicates of what the study compares, and are never pooled with those that are.
+    """
+    searched: dict[str, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.trial_id):
+        if trial.phase == "search" and trial.status != "running":
+            searched.setdefault(_key(trial.cell), []).append(trial)
+    best = {key: best_trial(records, spec) for key, records in searched.items()}
+
+    def source(replicate: TrialRecord) -> TrialRecord | None:
+        if replicate.phase == "confirm":
+            return best.get(_key(replicate.cell))
+        section = spec.transfer if replicate.phase == "transfer" else spec.branch
+        if section is None:
+            return None
+        sizes = ((r, r.recipe.global_batch_size) for r in best.values() if r is not None)
+        return next((r for r, size in sizes if size == section.base_batch_size), None)
+
+    return [
+        trial
+        for trial in trials
+        if trial.phase != "search"
+        and (found := source(trial)) is not None
+        and not repeats(trial, found)
+    ]
+
+
+def _key(cell: Mapping[str, object]) -> str:
+    return repr(sorted(cell.items()))

@@ -1,9 +1,10 @@
 """A study and its trials."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scaling.records.outcome import left_over
 from scaling.records.trial import TrialRecord
 from scaling.spec.study import StudySpec
 
@@ -24,3 +25,21 @@ class StudyRecord:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trial_urls: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
+
+
+def of_best_recipes(study: StudyRecord) -> StudyRecord:
+    """The study without the replicates of recipes that are no longer the best of their cell.
+
+    A study that is extended by search trials may come to another best recipe; what was repeated of
+    the one before is named in a note, and never pooled with what is repeated of the new one.
+    """
+    left = [trial.trial_id for trial in left_over(study.trials, study.spec)]
+    if not left:
+        return study
+    names = ", ".join(left[:3]) + (", …" if left[3:] else "")
+    note = (
+        f"Left out: {len(left)} trial{'s' * (len(left) > 1)} of recipes that later search trials "
+        f"have beaten: {names}."
+    )
+    trials = tuple(trial for trial in study.trials if trial.trial_id not in left)
+    return replace(study, trials=trials, notes=(*study.notes, note))

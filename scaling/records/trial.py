@@ -41,6 +41,8 @@ class TrialRecord:
         measurements: By rising step.
         wall_seconds: From submission to the end.
         search_round: 0 in the ranges of the study file; 1 or 2 for a search trial beyond them.
+        recipe_of: In the phases after the search, the search trial whose recipe this one repeats,
+            carries or branches off; None where that was not recorded.
     """
 
     trial_id: str
@@ -55,6 +57,7 @@ class TrialRecord:
     wall_seconds: float | None = None
     incidents: tuple[Mapping[str, Any], ...] = ()
     search_round: int = 0
+    recipe_of: str | None = None
 
     @property
     def final(self) -> Measurement | None:

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune import TuneError
 
-from scaling.analysis.learning_rate.beyond_range import rate_edge
-from scaling.records.ledger import Ledger, Observer, by_cell
-from scaling.records.outcome import best_trial
-from scaling.records.study import StudyRecord
+from scaling.records.ledger import Ledger, Observer
+from scaling.records.outcome import left_over
+from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import Phase
 from scaling.runner.broker import Job
 from scaling.runner.cluster import num_workers_that_fit
@@ -19,6 +18,7 @@ from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.preflight import StartError
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
+from scaling.runner.remaining import Stage, stages
 from scaling.runner.scheduler import LedgerScheduler
 from scaling.runner.searcher import PlannedTrials
 from scaling.runner.state import StudyState
@@ -35,11 +35,8 @@ from scaling.runner.world_sizes import (
     to_measure,
 )
 from scaling.search.optuna import CellSearches
-from scaling.space.branches import planned_branches
-from scaling.space.cells import cell_name, cells
-from scaling.space.extension import Edge, planned_extension
 from scaling.space.recipe import Facts
-from scaling.space.trials import PlannedTrial, planned_replicates, planned_search
+from scaling.space.trials import PlannedTrial
 from scaling.spec.study import StudySpec
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
@@ -90,75 +87,28 @@ class StudyRun:
         for record in ledger.records.values():  # a run that was cut off may not have told these
             for observer in self.observers:
                 observer.trial_ended(record)
-        spec = self.spec
-        with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
-            facts = replace(self.facts, world_sizes=executor.world_sizes())
-            search = self._search(executor, ledger, facts)
-            found = (best_trial(by_cell(ledger.records, cell), spec) for cell in cells(spec))
-            best = [record for record in found if record is not None]
-            replicates, refused = planned_replicates(spec, best, facts)
-            replicates += planned_branches(spec, best, facts)
-            after: tuple[Phase, ...] = ("transfer", "confirm", "branch")
-            phases: list[Phase] = [phase for phase in after if getattr(spec, phase) is not None]
-            if phases:
-                executor.run(phases, replicates, None, rerun_failed=True)
-        wanted = {trial.trial_id for trial in (*search, *replicates)}
-        trials = tuple(
-            ledger.records[trial_id] for trial_id in sorted(wanted & ledger.records.keys())
-        )
-        refusals = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
-        return StudyRecord(spec, trials, {**environment, "rules_refused": refusals})
-
-    def _search(self, executor: "_Executor", ledger: Ledger, facts: Facts) -> list[PlannedTrial]:
-        """Search every cell, and where that is asked for beyond the ends that were too near."""
-        spec = self.spec
-        searches = CellSearches(spec, self.state.folder, facts, ledger.records)
-        planned = planned_search(spec, facts)
-        edges: dict[str, tuple[Edge, ...]] = {}
-        new = planned
-        for search_round in range(spec.search.extend_undertuned + 1):
-            # What was decided by a trial that failed stays: the best recipe of a cell that has
-            # replicates, and whether its range is extended.
-            is_decided = any(
-                record.phase != "search" or record.search_round > search_round
-                for record in ledger.records.values()
-            )
-            executor.run(("search",), new, searches, rerun_failed=not is_decided)
-            if search_round == spec.search.extend_undertuned:
-                break
-            new = self._extension(ledger, facts, edges, search_round)
-            if not new:
-                break
-            planned = planned + new
-        return planned
-
-    def _extension(
-        self, ledger: Ledger, facts: Facts, edges: dict[str, tuple[Edge, ...]], search_round: int
-    ) -> list[PlannedTrial]:
-        """Trials beyond the range of each cell whose best rate is at its edge; adds to `edges`.
-
-        It follows from the records of the rounds so far alone, so that a resumed study plans the
-        same.
-        """
+        spec, records = self.spec, ledger.records
         planned: list[PlannedTrial] = []
-        for cell in cells(self.spec):
-            before = edges.get(cell_name(cell), ())
-            records = [
-                record
-                for record in by_cell(ledger.records, cell)
-                if record.search_round <= search_round
-            ]
-            edge = rate_edge(records, self.spec)
-            if edge is None or len(before) < search_round:
-                continue
-            edges[cell_name(cell)] = (*before, edge)
-            trials = planned_extension(self.spec, cell, edges[cell_name(cell)], facts)
-            self.view.range_extended(
-                f"{cell_name(cell)}: its best rate is the {edge}est tried; "
-                f"{len(trials)} more trials beyond it"
-            )
-            planned += trials
-        return planned
+        refused: Sequence[tuple[str, int, str]] = ()
+        with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
+            facts = replace(
+                self.facts, world_sizes=executor.world_sizes(),
+                cell_places=self.state.recorded.cell_places(spec),
+            )  # fmt: skip
+            searches = CellSearches(spec, self.state.folder, facts, records)
+            for stage in stages(spec, records, facts):
+                for note in stage.notes:
+                    self.view.range_extended(note)
+                executor.run(stage, searches if stage.phases == ("search",) else None)
+                planned += stage.planned
+                refused = stage.rules_refused
+        self.state.go_on(spec)
+        wanted = {trial.trial_id for trial in planned}
+        wanted |= {trial.trial_id for trial in left_over(list(records.values()), spec)}
+        trials = tuple(records[trial_id] for trial_id in sorted(wanted & records.keys()))
+        refusals = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
+        study = StudyRecord(spec, trials, {**environment, "rules_refused": refusals})
+        return of_best_recipes(study)
 
 
 class _Executor:
@@ -185,7 +135,7 @@ class _Executor:
         spec, state = self._run.spec, self._run.state
         if spec.resources.num_workers != "auto":
             return {}
-        if state.decided is None:
+        if state.recorded.decided is None:
             layout, speeds = self._measured_layout()
             state.decide(
                 {
@@ -193,7 +143,7 @@ class _Executor:
                     "examples_per_second": {f"{b} on {k}": v for (b, k), v in speeds.items()},
                 }
             )
-        return {int(batch): k for batch, k in (state.decided or {})["world_sizes"].items()}
+        return {int(batch): k for batch, k in (state.recorded.decided or {})["world_sizes"].items()}
 
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""
@@ -210,25 +160,15 @@ class _Executor:
         layout = fastest(work, speeds, num_workers=num_workers, max_slots=max_slots)
         return layout, speeds
 
-    def run(
-        self,
-        phases: Sequence[Phase],
-        planned: Sequence[PlannedTrial],
-        searches: CellSearches | None,
-        *,
-        rerun_failed: bool,
-    ) -> None:
-        """Run those of the planned trials that have not ended, the longest first."""
-        missing = [
-            trial
-            for trial in planned
-            if not self._ledger.ended(trial.trial_id, or_failed=not rerun_failed)
-        ]
-        missing = _in_running_order(missing)
-        self._run.view.phase_started(phases, missing)
+    def run(self, stage: Stage, searches: CellSearches | None) -> None:
+        """Run those trials of a stage that are missing, the longest first."""
+        missing = _in_running_order(stage.missing)
+        if stage.phases:
+            self._run.view.phase_started(stage.phases, missing)
         if not missing:
             return
         self._start()
+        self._run.state.go_on(self._run.spec)
         early_stopping = self._run.spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
             self._ledger, self._run.state.folder, self._checkpoints, early_stopping,
@@ -247,7 +187,7 @@ class _Executor:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="-".join(phases),
+                name="-".join(stage.phases),
                 storage_path=str(self._ray_folder),
                 verbose=0,
             ),
@@ -301,7 +241,7 @@ class _Executor:
     def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
         return WorkerPool(
             self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
-            content=self._run.state.content,
+            content=self._run.state.recorded.content,
         )  # fmt: skip
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
@@ -321,7 +261,7 @@ class _Executor:
             "spec": self._run.spec.model_dump_json(exclude_unset=True),
             "storage": str(self._ray_folder / "trainers"),
             "checkpoints": self._checkpoints,
-            "content": self._run.state.content,
+            "content": self._run.state.recorded.content,
             "working_folder": str(Path.cwd()),
         }
 

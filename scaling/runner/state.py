@@ -1,7 +1,6 @@
 """A study's state on disk: which study it is, and whether it may go on."""
 
 import fcntl
-import json
 import os
 import shutil
 import uuid
@@ -12,28 +11,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scaling.files.access import why_not_writable
-from scaling.files.own import no_follow, other_files, read_bounded, write_whole
-from scaling.records.ledger import read_records
+from scaling.files.own import no_follow, other_files
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
+from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.resumable import broken_journal
 from scaling.runner.state_folder import (
     FILES,
     FOLDERS,
     LOCK,
     MARK,
-    MAX_STUDY_BYTES,
     StateError,
     mark,
-    read_known,
     removal,
     require_state_folder,
 )
 from scaling.spec.issues import first_line
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import DATA, what_changed
-
-_FORMAT = 2
-"""Of a study.json: from 2 on, `tokens` are input tokens; before, they were targets."""
+from scaling.tasks.content import DATA
 
 __all__ = [
     "StateError",
@@ -44,21 +38,19 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyState:
     """An opened state folder, which no other process can open meanwhile.
 
     Attributes:
-        folder: Absolute path.
-        study_id: The same when the study is resumed.
+        recorded: What its study.json says.
         is_new: Whether it was created here.
         lock: Held until this process ends or closes it.
         url: Where the state is kept besides `folder`, where the storage is a URL.
         made: Folders that were made for it, the innermost first.
     """
 
-    folder: Path
-    study_id: str
+    recorded: RecordedStudy
     is_new: bool
     lock: TextIO
     url: str | None = None
@@ -77,45 +69,54 @@ class StudyState:
 
         Raises:
             StateError: If it cannot be written or holds other files, another process runs the
-                study, or the data or files are not those it was started with.
+                study, or it cannot go on with this study file, data or files.
         """
         content = {DATA: data_sha256, **(files or {})}
-        file = _file(spec)
-        shown = os.path.relpath(file.parent)
-        require_state_folder(file.parent)
-        made = tuple(folder for folder in file.parents if not folder.exists())
+        folder = _folder(spec)
+        shown = os.path.relpath(folder)
+        require_state_folder(folder)
+        made = tuple(path for path in (folder, *folder.parents) if not path.exists())
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            mark(file.parent)
-            lock = _locked(file.parent / LOCK, shown)
+            folder.mkdir(parents=True, exist_ok=True)
+            mark(folder)
+            lock = _locked(folder / LOCK, shown)
         except OSError as error:
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
         try:
-            if file.exists():
-                known = _known(file)
-                _require_same_content(_content(known), content, shown)
-                read_records(file.parent / "trials.jsonl")
-                return cls(file.parent, known["study_id"], False, lock, spec.storage_url)
+            recorded = RecordedStudy.read(folder)
+            if recorded is not None:
+                recorded.require_same_content(content)
+                recorded.records()
+                recorded.changes(spec)
+                return cls(recorded, False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            started = {
-                "format": _FORMAT,
-                "study_id": study_id,
-                "spec": _as_json(spec),
-                "data_sha256": data_sha256,
-            }
-            _write(file, started | {"files": dict(files or {})})
-            return cls(file.parent, study_id, True, lock, spec.storage_url, made)
-        except (StateError, ValueError) as error:
+            recorded = RecordedStudy.new(folder, spec, study_id=study_id, content=content)
+            recorded.write()
+            return cls(recorded, True, lock, spec.storage_url, made)
+        except StateError:
             lock.close()
-            raise StateError(str(error)) from error
+            raise
         except OSError as error:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
 
     @property
-    def content(self) -> dict[str, str]:
-        """What the study was started on (see `scaling.tasks.content`)."""
-        return _content(_known(self.folder / "study.json"))
+    def folder(self) -> Path:
+        """Absolute path."""
+        return self.recorded.folder
+
+    @property
+    def study_id(self) -> str:
+        """The same when the study is resumed."""
+        return self.recorded.study_id
+
+    def go_on(self, spec: StudySpec) -> None:
+        """Record that the study has trials of this study file from here on.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._write(self.recorded.gone_on(spec))
 
     @property
     def checkpoints(self) -> str:
@@ -130,15 +131,15 @@ class StudyState:
         """
         return nullcontext() if self.url is None else Mirror(self.folder, self.url)
 
-    @property
-    def decided(self) -> dict[str, Any] | None:
-        """What was decided for the whole study when it first ran; None before that."""
-        return _known(self.folder / "study.json").get("decided")
-
     def decide(self, decided: dict[str, Any]) -> None:
-        """Keep what was decided, for when the study is resumed."""
-        file = self.folder / "study.json"
-        _write(file, _known(file) | {"decided": decided})
+        """Keep what was decided for the whole study, for when it is resumed."""
+        known = {**self.recorded.known, "decided": decided}
+        self._write(RecordedStudy(self.folder, known))
+
+    def _write(self, recorded: RecordedStudy) -> None:
+        if recorded != self.recorded:
+            recorded.write()
+            self.recorded = recorded
 
     @property
     def has_begun(self) -> bool:
@@ -180,25 +181,21 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
 
     Raises:
         StateError: If its storage or what is in it is not a study's or cannot be read, a study
-            exists there and `resume` is not asked for, or it was started from another study file
-            or by another version.
+            exists there and `resume` is not asked for, or it cannot go on with this study file or
+            version.
     """
-    file = _file(spec)
-    require_state_folder(file.parent)
+    folder = _folder(spec)
+    require_state_folder(folder)
     if spec.storage_url is not None:
-        _bring(spec.storage_url, file.parent, resume=resume, command=command)
-    if not file.exists():
+        _bring(spec.storage_url, folder, resume=resume, command=command)
+    recorded = RecordedStudy.read(folder)
+    if recorded is None:
         return
     if not resume:
-        raise StateError(_exists_message(spec, file.parent, command))
-    known = _known(file)
-    _require_format(known.get("format"), spec, file.parent)
-    _require_same(known["spec"], _as_json(spec), file.parent)
-    try:
-        read_records(file.parent / "trials.jsonl")
-    except ValueError as error:
-        raise StateError(str(error)) from error
-    broken = broken_journal(file.parent / "optuna.journal")
+        raise StateError(_exists_message(spec, folder, command))
+    recorded.changes(spec)
+    recorded.records()
+    broken = broken_journal(folder / "optuna.journal")
     if broken is not None:
         raise StateError(broken)
 
@@ -211,7 +208,7 @@ def require_usable_storage(spec: StudySpec) -> None:
     Raises:
         StateError: If it cannot, or one does.
     """
-    folder = _file(spec).parent
+    folder = _folder(spec)
     if reason := why_not_writable(folder):
         raise StateError(f"storage: cannot write {os.path.relpath(folder)}: {reason}")
     if spec.storage_url is not None:
@@ -231,10 +228,9 @@ def require_same_content(spec: StudySpec, data_sha256: str, files: Mapping[str, 
     Raises:
         StateError: If it has not.
     """
-    file = _file(spec)
-    if file.exists():
-        now = {DATA: data_sha256, **files}
-        _require_same_content(_content(_known(file)), now, os.path.relpath(file.parent))
+    recorded = RecordedStudy.read(_folder(spec))
+    if recorded is not None:
+        recorded.require_same_content({DATA: data_sha256, **files})
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
@@ -257,8 +253,8 @@ def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
         raise StateError(f"storage: {error}") from error
 
 
-def _file(spec: StudySpec) -> Path:
-    return Path(spec.storage_path).absolute() / "study.json"
+def _folder(spec: StudySpec) -> Path:
+    return Path(spec.storage_path).absolute()
 
 
 def _locked(path: Path, shown: str) -> TextIO:
@@ -274,50 +270,6 @@ def _locked(path: Path, shown: str) -> TextIO:
     return lock
 
 
-def _known(file: Path) -> dict[str, Any]:
-    try:
-        return read_known(read_bounded(file, MAX_STUDY_BYTES))
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise StateError(f"{os.path.relpath(file)}: {reason}") from error
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    write_whole(file, json.dumps(content, indent=2))
-
-
-def _content(known: Mapping[str, Any]) -> dict[str, str]:
-    return {DATA: known["data_sha256"], **known.get("files", {})}
-
-
-def _require_same_content(known: Mapping[str, str], now: Mapping[str, str], shown: str) -> None:
-    if known[DATA] != now[DATA]:
-        raise StateError(
-            f"the data of the study in {shown} have changed since it was started (SHA-256 "
-            f"{known[DATA][:12]}, now {now[DATA][:12]}); put back what was there, or give the "
-            "study another name"
-        )
-    changed = what_changed(known, now)
-    if changed is not None:
-        raise StateError(
-            f"{changed} since the study in {shown} was started; put back what was there, or give "
-            "the study another name"
-        )
-
-
-def _require_format(known: int | None, spec: StudySpec, folder: Path) -> None:
-    if known != _FORMAT:
-        raise StateError(
-            f"the study in {os.path.relpath(folder)} was started by another version of scaling, "
-            "which counted tokens in another way, so it cannot go on; for its report: "
-            f"python -m scaling.report {spec.name}; to run it again, give it another name"
-        )
-
-
-def _as_json(spec: StudySpec) -> dict[str, Any]:
-    return json.loads(spec.model_dump_json())
-
-
 def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
     trials = folder / "trials.jsonl"
     num_ended = len(trials.read_text(encoding="utf-8").splitlines()) if trials.exists() else 0
@@ -329,28 +281,3 @@ def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
         "  to start afresh (its MLflow runs are kept):      give the study another name or "
         f"storage, or: {removal(folder)} && {command}"
     )
-
-
-def _require_same(known: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    before, now = _flat(known), _flat(asked)
-    changed = [
-        f"  {key}: was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise StateError(
-            f"the study in {os.path.relpath(folder)} was started from another study file; "
-            "undo the change, or give the changed study another name:\n" + "\n".join(changed)
-        )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted path; lists are leaves."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {
-        leaf: item
-        for key, inner in value.items()
-        for leaf, item in _flat(inner, f"{path}.{key}" if path else key).items()
-    }

@@ -381,6 +381,7 @@ class _Channel:
     def send(self, event: Event, *, wait: bool = False) -> Directive:
         """Send an event; without `wait` it is on its way when this returns."""
         if self._is_first:
+            self.wait()  # an asynchronous actor takes two calls in either order
             self._last = self._broker.report.remote(self._trial_id, self._attempt, event, wait)
             if wait:
                 self._directive = ray.get(self._last)

@@ -91,7 +91,8 @@ class CellSearches:
             study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
             self._take_up(study)
             # Another seed than the run before had, which would draw the same points again.
-            study.sampler = self._sampler(cell_seed(self._spec, cell) + len(study.trials))
+            seed = cell_seed(self._spec, cell, self._facts.cell_places)
+            study.sampler = self._sampler(seed + len(study.trials))
             self._studies[name] = study
         return self._studies[name]
 

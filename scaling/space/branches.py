@@ -75,7 +75,15 @@ def planned_branches(
             )
             trial_id = f"branch-{cell_name(base.cell)}-at{start}-x{multiple}-seed{seed}"
             planned.append(
-                PlannedTrial(trial_id, "branch", base.cell, base.choices, recipe, rule=rule)
+                PlannedTrial(
+                    trial_id,
+                    "branch",
+                    base.cell,
+                    base.choices,
+                    recipe,
+                    rule=rule,
+                    recipe_of=base.trial_id,
+                )
             )
     return planned
 

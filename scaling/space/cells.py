@@ -28,12 +28,37 @@ def cell_name(cell: Cell) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(cell.items())) or "all"
 
 
-def cell_seed(spec: StudySpec, cell: Cell) -> int:
-    """Seed of a cell's search, from the study's seed and the cell's place in the study."""
+def cell_places(spec: StudySpec, before: Mapping[str, int]) -> dict[str, int]:
+    """The place of each cell in a study, by the cell's name.
+
+    Args:
+        spec: The study.
+        before: The places of the cells that it had before it was extended. They keep them, since
+            a cell's search is seeded by its place; new cells take what is free.
+    """
+    places = dict(before)
+    taken, highest = set(places.values()), max(places.values(), default=-1)
+    for place, cell in enumerate(cells(spec)):
+        if cell_name(cell) not in places:
+            free = place if place not in taken else highest + 1
+            places[cell_name(cell)] = free
+            taken.add(free)
+            highest = max(highest, free)
+    return places
+
+
+def cell_seed(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> int:
+    """Seed of a cell's search, from the study's seed and the cell's place in the study.
+
+    Args:
+        spec: The study.
+        cell: Which cell.
+        places: From `cell_places`, of a study that was extended; empty for any other.
+    """
     place = 0
     for name, values in spec.scientific_values().items():
         place = place * len(values) + values.index(cell[name])
-    return (spec.seed * 10_007 + place) % 2**32
+    return (spec.seed * 10_007 + places.get(cell_name(cell), place)) % 2**32
 
 
 def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> dict[str, Any]:

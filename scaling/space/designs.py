@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from scaling.space.cells import Cell, cell_seed
@@ -9,10 +10,16 @@ from scaling.spec.hyperparameters import Choice, Distribution
 from scaling.spec.study import StudySpec
 
 
-def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
+def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[str, Any]] | None:
     """The points that a non-adaptive search tries in a cell, in order; None for tpe.
 
     Every cell has its own scrambled points, so that no accident of one design is shared by all.
+    Those of a smaller number of trials are the first ones of a larger one.
+
+    Args:
+        spec: The study.
+        cell: Which cell.
+        places: See `cell_seed`.
     """
     searched = spec.nuisance.distributions()
     count = spec.search.trials_per_cell
@@ -25,7 +32,7 @@ def design(spec: StudySpec, cell: Cell) -> list[dict[str, Any]] | None:
             axes = [distribution.choice or () for distribution in searched.values()]
             return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
         case "qmc" | "random":
-            seed = cell_seed(spec, cell)
+            seed = cell_seed(spec, cell, places)
             cube = _unit_points(len(searched), count, seed, sobol=spec.search.sampler == "qmc")
             return [
                 {

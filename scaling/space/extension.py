@@ -93,7 +93,8 @@ def planned_extension(
     assert isinstance(drawn, Distribution)
     new, whole = beyond(drawn, edges)
     search_round, count = len(edges), _num_trials(spec)
-    points = design(_restricted(spec, name, new, search_round, count), cell)
+    restricted = _restricted(spec, name, new, search_round, count)
+    points = design(restricted, cell, facts.cell_places)
     first = spec.search.trials_per_cell + (search_round - 1) * count
     return [
         replace(

@@ -34,12 +34,14 @@ class Facts:
             auto; one where a batch size is not listed.
         largest_micro_batch_size: What fits a worker, where `resources.micro_batch_size` is auto;
             None for no bound.
+        cell_places: Of a study that was extended: see `scaling.space.cells.cell_seed`.
     """
 
     num_train: int | None
     tokens_per_example: float | None
     world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
     largest_micro_batch_size: int | None = None
+    cell_places: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:

@@ -2,9 +2,10 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scaling.records.outcome import repeats
 from scaling.records.recipe import Recipe
 from scaling.records.trial import Phase, TrialRecord
 from scaling.space.cells import Cell, Choices, cell_name, cells, hyperparameters
@@ -21,7 +22,8 @@ STEP_COST_EXAMPLES = 8  # what a step costs besides its examples, in examples; o
 class PlannedTrial:
     """A trial before it runs; `recipe` is None where the search decides it when it starts.
 
-    `extended` are the distributions that have been extended beyond those of the study file.
+    `extended` are the distributions that have been extended beyond those of the study file,
+    `recipe_of` is as in `TrialRecord`.
     """
 
     trial_id: str
@@ -32,6 +34,7 @@ class PlannedTrial:
     rule: str | None = None
     search_round: int = 0
     extended: Mapping[str, Distribution[Any]] = field(default_factory=dict[str, Distribution[Any]])
+    recipe_of: str | None = None
 
     @property
     def expected_work(self) -> float:
@@ -46,7 +49,7 @@ class PlannedTrial:
         assert self.recipe is not None
         return TrialRecord(
             self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule,
-            search_round=self.search_round,
+            search_round=self.search_round, recipe_of=self.recipe_of,
         )  # fmt: skip
 
 
@@ -60,7 +63,9 @@ def planned_search(spec: StudySpec, facts: Facts) -> list[PlannedTrial]:
     return [
         planned_point(spec, cell, number, choices, facts)
         for cell in cells(spec)
-        for number, choices in enumerate(design(spec, cell) or [None] * spec.search.trials_per_cell)
+        for number, choices in enumerate(
+            design(spec, cell, facts.cell_places) or [None] * spec.search.trials_per_cell
+        )
     ]
 
 
@@ -101,7 +106,7 @@ def _confirm_trials(spec: StudySpec, record: TrialRecord, facts: Facts) -> list[
     return [
         PlannedTrial(
             f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
-            resolve(spec, values, seed=seed, facts=facts),
+            resolve(spec, values, seed=seed, facts=facts), recipe_of=record.trial_id,
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
@@ -142,9 +147,41 @@ def _transfer_trials(
                     {"peak_lr": recipe.peak_lr},
                     recipe,
                     rule=rule,
+                    recipe_of=base.trial_id,
                 )
             )
     return planned, refused
+
+
+def with_own_ids(
+    planned: Sequence[PlannedTrial], best: Sequence[TrialRecord], records: Mapping[str, TrialRecord]
+) -> list[PlannedTrial]:
+    """Replicates under ids that no trial of another recipe has.
+
+    In a study that was extended another recipe may be the best one now. What was run of the one
+    before keeps its ids; those of the new one end with the number of its search trial.
+
+    Args:
+        planned: Replicates of the best recipes.
+        best: Each cell's best search trial.
+        records: The trials of the study so far.
+    """
+    sources = {record.trial_id: record for record in best}
+
+    def group(trial: PlannedTrial) -> tuple[object, ...]:
+        return trial.phase, cell_name(trial.cell), trial.rule
+
+    def is_taken(trial: PlannedTrial) -> bool:
+        known = records.get(trial.trial_id)
+        return known is not None and not repeats(known, sources[trial.recipe_of or ""])
+
+    taken = {group(trial) for trial in planned if is_taken(trial)}
+    return [
+        replace(trial, trial_id=f"{trial.trial_id}-of-{(trial.recipe_of or '').rsplit('-', 1)[1]}")
+        if group(trial) in taken
+        else trial
+        for trial in planned
+    ]
 
 
 def num_trials(spec: StudySpec) -> dict[Phase, int]:

@@ -183,9 +183,9 @@ def test_resuming_a_finished_study_runs_nothing_again(finished: Finished) -> Non
 
 
 def test_resuming_a_changed_study_is_refused_with_the_difference(finished: Finished) -> None:
-    changed = run(finished.folder, "pronunciation.yaml", "--resume", "--set", "confirm.num_seeds=3")
+    changed = run(finished.folder, "pronunciation.yaml", "--resume", "--set", "budget.min_steps=13")
     assert changed.status == 2
-    assert "confirm.num_seeds: was 2, is 3" in changed.stderr
+    assert "budget.min_steps: was 12, is 13 (the trials" in changed.stderr
 
 
 def test_a_missing_column_is_refused_before_anything_starts(tmp_path: Path) -> None:

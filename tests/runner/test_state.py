@@ -58,6 +58,54 @@ def test_a_changed_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
         require_startable(changed, resume=True, command="run")
 
 
+def test_a_study_that_goes_on_extended_keeps_what_changed(tmp_path: Path) -> None:
+    state = StudyState.open(in_folder(tmp_path), data_sha256="a")
+    state.lock.close()
+    batches = {"global_batch_size": [16, 32, 64]}
+    spec = in_folder(tmp_path, scientific=batches, search={"trials_per_cell": 10})
+    require_startable(spec, resume=True, command="run")
+    before = (state.folder / "study.json").read_bytes()
+    state = StudyState.open(spec, data_sha256="a")
+    assert (state.folder / "study.json").read_bytes() == before  # until its first trial starts
+    places = {"global_batch_size=16": 0, "global_batch_size=64": 1, "global_batch_size=32": 2}
+    assert state.recorded.cell_places(spec) == places
+    for _ in range(2):
+        state.go_on(spec)
+    state.lock.close()
+    known = json.loads((state.folder / "study.json").read_text())
+    assert known["study_id"] == state.study_id
+    assert known["spec"]["search"]["trials_per_cell"] == 10
+    assert known["cell_places"] == places
+    [entry] = known["history"]
+    assert entry["changes"] == {
+        "scientific.global_batch_size": {"was": [16, 64], "is": [16, 32, 64]},
+        "search.trials_per_cell": {"was": 8, "is": 10},
+    }
+    with pytest.raises(StateError, match=r"search\.trials_per_cell: was 10, is 8 \(it may grow"):
+        require_startable(in_folder(tmp_path, scientific=batches), resume=True, command="run")
+
+
+def test_a_state_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, data_sha256="a")
+    state.lock.close()
+    known = json.loads((state.folder / "study.json").read_text())
+    del known["given"], known["cell_places"], known["spec"]["checkpoints"]["keep"]
+    known["format"] = 2
+    known["spec"]["resources"]["num_threads"] = None
+    (state.folder / "study.json").write_text(json.dumps(known))
+    require_startable(spec, resume=True, command="run")
+    state = StudyState.open(spec, data_sha256="a")
+    assert state.recorded.cell_places(spec) == {
+        "global_batch_size=16": 0, "global_batch_size=64": 1,
+    }  # fmt: skip
+    state.go_on(spec)
+    state.lock.close()
+    known = json.loads((state.folder / "study.json").read_text())
+    assert (known["format"], "num_threads" in known["spec"]["resources"]) == (3, False)
+    assert "history" not in known
+
+
 def test_a_study_whose_tokens_were_targets_does_not_go_on(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     state = StudyState.open(spec, data_sha256="a")
@@ -84,7 +132,7 @@ def test_changed_files_of_a_model_are_refused_by_name(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     files = {"model/config.json": "a" * 64, "model/model.safetensors": "b" * 64}
     state = StudyState.open(spec, data_sha256="a", files=files)
-    assert state.content == {"the data": "a", **files}
+    assert state.recorded.content == {"the data": "a", **files}
     state.lock.close()
     StudyState.open(spec, data_sha256="a", files=files).lock.close()
     other = files | {"model/model.safetensors": "c" * 64}

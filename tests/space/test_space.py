@@ -8,7 +8,7 @@ import pytest
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.records.trial import TrialRecord
-from scaling.space.cells import cell_seed, cells, hyperparameters
+from scaling.space.cells import cell_places, cell_seed, cells, hyperparameters
 from scaling.space.designs import design
 from scaling.space.recipe import Facts, num_steps_of, resolve
 from scaling.space.trials import num_trials, planned_replicates, planned_search
@@ -33,18 +33,48 @@ def study(**changes: Any) -> Any:
 @pytest.mark.parametrize("sampler", ["qmc", "random"])
 def test_a_design_is_known_beforehand_and_within_its_ranges(sampler: str) -> None:
     spec = study(search={"trials_per_cell": 8, "sampler": sampler})
-    first, second = (design(spec, cell) for cell in cells(spec))
-    assert first == design(spec, {"global_batch_size": 16})
+    first, second = (design(spec, cell, {}) for cell in cells(spec))
+    assert first == design(spec, {"global_batch_size": 16}, {})
     assert first != second
     assert first is not None
     assert len(first) == 8
     assert all(1e-3 <= point["peak_lr"] <= 1e-1 for point in first)
     assert {point["warmup_ratio"] for point in first} == {0.0, 0.1}
-    assert design(study(seed=1, search=spec.search.model_dump()), cells(spec)[0]) != first
+    assert design(study(seed=1, search=spec.search.model_dump()), cells(spec)[0], {}) != first
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "random"])
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_more_trials_begin_with_those_of_fewer(sampler: str, count: int) -> None:
+    few, many = (
+        design(
+            study(search={"trials_per_cell": n, "sampler": sampler}), {"global_batch_size": 16}, {}
+        )
+        for n in (count, 9)
+    )
+    assert few is not None
+    assert many is not None
+    assert many[:count] == few
+
+
+def test_cells_keep_their_places_when_others_come_between_them() -> None:
+    axes = {"global_batch_size": [16, 64], "momentum": [0.0, 0.5]}
+    before = study(scientific=axes, fixed={"optimizer": "sgd"})
+    first = cell_places(before, {})
+    assert list(first.values()) == [0, 1, 2, 3]
+    axes = {"global_batch_size": [8, 16, 64], "momentum": [0.0, 0.9, 0.5]}
+    now = study(scientific=axes, fixed={"optimizer": "sgd"})
+    places = cell_places(now, first)
+    assert places.items() >= first.items()
+    assert sorted(set(places.values())) == sorted(places.values())
+    assert len(places) == 9
+    assert cell_places(now, places) == places
+    for cell in cells(before):
+        assert design(now, cell, places) == design(before, cell, {})
 
 
 def test_qmc_spreads_over_the_logarithm_evenly() -> None:
-    points = design(study(), {"global_batch_size": 64})
+    points = design(study(), {"global_batch_size": 64}, {})
     assert points is not None
     eighths = sorted(int((math.log10(point["peak_lr"]) + 3) / 2 * 8) for point in points)
     assert eighths == list(range(8))
@@ -53,10 +83,12 @@ def test_qmc_spreads_over_the_logarithm_evenly() -> None:
 def test_grid_is_every_combination_and_tpe_is_not_known_beforehand() -> None:
     nuisance = {"peak_lr": {"choice": [0.1, 0.2]}, "warmup_ratio": {"choice": [0.0, 0.1, 0.2]}}
     spec = study(nuisance=nuisance, search={"sampler": "grid", "trials_per_cell": 6})
-    points = design(spec, cells(spec)[0])
+    points = design(spec, cells(spec)[0], {})
     assert points is not None
     assert len({tuple(point.items()) for point in points}) == 6
-    assert design(study(search={"sampler": "tpe", "trials_per_cell": 3}), cells(spec)[0]) is None
+    assert (
+        design(study(search={"sampler": "tpe", "trials_per_cell": 3}), cells(spec)[0], {}) is None
+    )
 
 
 def test_a_recipe_is_resolved() -> None:
@@ -267,4 +299,4 @@ def test_a_cell_without_any_finite_trial_has_no_replicates() -> None:
 def test_a_cells_seed_goes_by_its_place_in_the_study() -> None:
     spec = study(scientific={"global_batch_size": [16, 64, 256], "weight_decay": [0.0, 0.1]})
     for place, cell in enumerate(cells(spec)):
-        assert cell_seed(spec, cell) == (spec.seed * 10_007 + place) % 2**32
+        assert cell_seed(spec, cell, {}) == (spec.seed * 10_007 + place) % 2**32

@@ -13,7 +13,7 @@ from scaling.files.json_text import is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.files.shown_url import shown_url
 from scaling.records.measurement import Measurement
-from scaling.records.study import StudyRecord
+from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow.runs import ENVIRONMENT_FILE, SPEC_FILE
 from scaling.sinks.mlflow.store import (
@@ -85,7 +85,7 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     environment = _environment(client, parent_id)
     if "targets_per_example" in environment and "tokens_per_example" not in environment:
         trials = tuple(map(_renamed, trials))
-    return StudyRecord(
+    study = StudyRecord(
         spec=_spec(client, parent_id),
         trials=trials,
         environment=environment,
@@ -95,6 +95,7 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
         },
         notes=(*_other_runs(others), *_other_metrics([names for _, names in read])),
     )
+    return of_best_recipes(study)
 
 
 def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:

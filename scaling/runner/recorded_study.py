@@ -1,0 +1,177 @@
+"""What a state folder says of its study: which one it is, as what it ran, and what has ended."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from scaling.files.own import read_bounded, write_whole
+from scaling.records.ledger import read_records
+from scaling.records.trial import TrialRecord
+from scaling.runner.state_folder import MAX_STUDY_BYTES, STUDY, StateError, read_known
+from scaling.space.cells import cell_places
+from scaling.spec.changes import Change, RecordedSpecError, changes, recorded_spec
+from scaling.spec.study import StudySpec
+from scaling.tasks.content import DATA, what_changed
+
+_FORMAT = 3
+"""Of a study.json: from 3 on, it says which fields were not at their default; from 2 on, `tokens`
+are input tokens; before, they were targets."""
+
+
+@dataclass(frozen=True)
+class RecordedStudy:
+    """A study.json as it was read; nothing here is written but by `write`.
+
+    Attributes:
+        folder: Of the study's state.
+        known: The file's content.
+    """
+
+    folder: Path
+    known: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RecordedStudy | None":
+        """What a folder says; None where it holds no study.
+
+        Raises:
+            StateError: If its study.json is not one that a study writes, in one line.
+        """
+        file = folder / STUDY
+        if not file.exists():
+            return None
+        try:
+            return cls(folder, read_known(read_bounded(file, MAX_STUDY_BYTES)))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise StateError(f"{os.path.relpath(file)}: {reason}") from error
+
+    @classmethod
+    def new(
+        cls, folder: Path, spec: StudySpec, *, study_id: str, content: Mapping[str, str]
+    ) -> "RecordedStudy":
+        """Of a study that starts."""
+        files = {name: digest for name, digest in content.items() if name != DATA}
+        known = {"study_id": study_id, **_said(spec), "cell_places": cell_places(spec, {})}
+        return cls(folder, known | {"data_sha256": content[DATA], "files": files})
+
+    @property
+    def study_id(self) -> str:
+        """The same when the study is resumed, moved or extended."""
+        return self.known["study_id"]
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What the study was started on (see `scaling.tasks.content`)."""
+        return {DATA: self.known["data_sha256"], **self.known.get("files", {})}
+
+    @property
+    def decided(self) -> dict[str, Any] | None:
+        """What was decided for the whole study when it first ran; None before that."""
+        return self.known.get("decided")
+
+    def spec(self) -> StudySpec:
+        """The study file that the study last ran with, in today's terms.
+
+        Raises:
+            StateError: If this version cannot go on with it, in one line.
+        """
+        shown = os.path.relpath(self.folder)
+        other = f"the study in {shown} was started by another version of scaling"
+        last = "to run it again, give it another name"
+        if self.known.get("format") not in (2, _FORMAT):
+            raise StateError(
+                f"{other}, which counted tokens in another way, so it cannot go on; for its "
+                f"report: python -m scaling.report {self.known['spec'].get('name')}; {last}"
+            )
+        try:
+            return recorded_spec(self.known["spec"], self.known.get("given"))
+        except RecordedSpecError as error:
+            raise StateError(f"{other} and cannot go on: {error}; {last}") from error
+
+    def changes(self, spec: StudySpec) -> tuple[Change, ...]:
+        """What a study file says otherwise than the study's last one did.
+
+        Raises:
+            StateError: If the study cannot go on so; one line for each field.
+        """
+        found = changes(self.spec(), spec)
+        refused = [f"  {change}" for change in found if change.refusal]
+        if refused:
+            raise StateError(
+                f"the study in {os.path.relpath(self.folder)} was started from another study file; "
+                "undo the change, or give the changed study another name:\n" + "\n".join(refused)
+            )
+        return found
+
+    def cell_places(self, spec: StudySpec) -> dict[str, int]:
+        """The place of each cell of a study file, by name; those that there were keep theirs."""
+        return cell_places(spec, self.known.get("cell_places") or cell_places(self.spec(), {}))
+
+    def gone_on(self, spec: StudySpec) -> "RecordedStudy":
+        """The same study with the study file that it goes on with, and what it changed.
+
+        Raises:
+            StateError: As `changes`.
+        """
+        now = {**self.known, **_said(spec), "cell_places": self.cell_places(spec)}
+        if found := self.changes(spec):
+            paths = {c.path: {"was": c.was, "is": c.now} for c in found}
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            entry = {"at": at, "changes": to_jsonable_python(paths)}
+            now["history"] = [*self.known.get("history", ()), entry]
+        return RecordedStudy(self.folder, now)
+
+    def write(self) -> None:
+        """Write it to its folder.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_whole(self.folder / STUDY, json.dumps(self.known, indent=2))
+
+    def records(self) -> dict[str, TrialRecord]:
+        """The trials that have ended, by trial_id.
+
+        Raises:
+            StateError: If they cannot be read, in one line.
+        """
+        try:
+            return read_records(self.folder / "trials.jsonl")
+        except ValueError as error:
+            raise StateError(str(error)) from error
+
+    def require_same_content(self, now: Mapping[str, str]) -> None:
+        """Check that the study has the data, models and tokenizers that it was started with.
+
+        Raises:
+            StateError: If it has not.
+        """
+        known, shown = self.content, os.path.relpath(self.folder)
+        if known[DATA] != now[DATA]:
+            raise StateError(
+                f"the data of the study in {shown} have changed since it was started (SHA-256 "
+                f"{known[DATA][:12]}, now {now[DATA][:12]}); put back what was there, or give the "
+                "study another name"
+            )
+        changed = what_changed(known, now)
+        if changed is not None:
+            raise StateError(
+                f"{changed} since the study in {shown} was started; put back what was there, or "
+                "give the study another name"
+            )
+
+
+def _said(spec: StudySpec) -> dict[str, Any]:
+    """A study file as it is recorded: all that it means, and what is not at its default."""
+    return {
+        "format": _FORMAT,
+        "spec": spec.model_dump(mode="json"),
+        "given": spec.model_dump(mode="json", exclude_defaults=True),
+    }

@@ -83,12 +83,14 @@ def cost_ratio(task: Task, how: Recipe) -> float:
     """What the measured steps add to the processor seconds of all steps of a trial."""
     model = task.new_model(0)
     gradient = GradientOfBatch(task, model, model, None, how, Workers())
-    optimizer = build_optimizer(model, how)
+    optimizer = build_optimizer(model, how.hyperparameters)
     set_lr(optimizer, PEAK_LR)
     generator = np.random.default_rng(0)
     extras, plains = [], []
     for _ in range(NUM_TIMED):
-        indices = generator.permutation(task.num_train or 0)[: how.global_batch_size]
+        indices = generator.permutation(task.num_train or 0)[
+            : how.hyperparameters.global_batch_size
+        ]
         seconds = []
         for measure_noise in (False, True):
             started = time.process_time()
@@ -98,15 +100,15 @@ def cost_ratio(task: Task, how: Recipe) -> float:
             seconds.append(time.process_time() - started)
         extras.append(seconds[1] - seconds[0])
         plains.append(seconds[0])
-    num_steps = how.num_steps or 0
-    size = how.global_batch_size
+    num_steps = how.hyperparameters.num_steps or 0
+    size = how.hyperparameters.global_batch_size
     measured = [
         step
         for step in range(num_steps)
         if measures_noise_at(step, how, (step * size, (step + 1) * size), num_train=task.num_train)
     ]
     print(
-        f"B = {how.global_batch_size}: {statistics.median(plains):.4f} s a step, "
+        f"B = {how.hyperparameters.global_batch_size}: {statistics.median(plains):.4f} s a step, "
         f"{statistics.median(extras):+.4f} s measured, {len(measured)} of {num_steps} steps"
     )
     share = len(measured) / num_steps
@@ -121,7 +123,7 @@ def noise_scales(task: Task, how: Recipe) -> tuple[np.ndarray, np.ndarray]:
         measured.append(measurement)
         return "continue"
 
-    every = max(1, (how.num_steps or 0) // 32)
+    every = max(1, (how.hyperparameters.num_steps or 0) // 32)
     train(task, how, Evaluation(every_steps=every, num_examples=50), Workers(), report)
     pairs = [
         (m.grad_noise_scale, m.norm_layer_noise_scale)

@@ -21,6 +21,7 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
+from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.spec.evaluation import Target
 
@@ -132,7 +133,11 @@ def _quadratic_row(batch: int, rate: float, seed: int, losses: Array) -> TrialRo
         peak_lr=rate, seed=seed, measurements=measurements, steps=len(losses) - 1,
         validation_loss=losses[-1], steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
-        recipe={"schedule": "constant"},
+        recipe=Recipe(
+            seed,
+            Hyperparameters(global_batch_size=batch, peak_lr=rate, num_steps=len(losses) - 1),
+            Layout(micro_batch_size=batch),
+        ),
     )  # fmt: skip
 
 

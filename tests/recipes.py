@@ -1,9 +1,9 @@
 """Recipes and workloads that the tests train."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import (
     CausalLm,
@@ -26,33 +26,33 @@ TINY_MBART = {
     "config": {"init_std": 0.1, "scale_embedding": False, "dropout": 0.0},
 }  # fmt: skip
 EVALUATION = Evaluation(every_steps=5, num_examples=50)
-DEFAULTS: dict[str, Any] = {
-    "seed": 1, "world_size": 1, "batch_ramp_at_examples": (), "batch_ramp_factor": 2,
-    "budget_seconds": None, "base_lr": None, "base_batch_size": None,
-    "lr_scaling_rule": "none", "beta2_scaling": "none", "weight_decay_scaling": "none",
-    "warmup_scaling": "steps", "warmup_steps": 0, "warmup_ratio": None,
-    "warmup_examples": None, "schedule": "constant", "decay_ratio": 0.2, "decay_shape": "linear",
-    "min_lr_ratio": 0.0, "optimizer": "adamw", "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999,
-    "eps": 1e-8, "momentum": 0.0, "nesterov": False,
-    "clip_norm": None, "clip_value": None, "clip_percentile": None, "clip_history_steps": 1000,
-    "dropout": None, "label_smoothing": 0.0, "weight_average_half_life_examples": None,
-    "strategy": "ddp", "precision": "fp32", "activation_checkpointing": False, "compile": False,
-    "lora_rank": None,
-    "branch_from_examples": None, "branch_multiple": 1, "branch_lr_factor": 1.0,
-    "schedule_num_steps": None,
-}  # fmt: skip
 
 
 def recipe(global_batch_size: int, peak_lr: float, num_steps: int | None, **others: Any) -> Recipe:
     """A recipe with the tests' defaults; micro-batch and accumulation follow from the batch."""
-    values = DEFAULTS | others | {
-        "global_batch_size": global_batch_size, "peak_lr": peak_lr, "num_steps": num_steps,
-    }  # fmt: skip
-    share = global_batch_size // values["world_size"]
-    values["micro_batch_size"] = values.get("micro_batch_size", share)
-    values["grad_accum_steps"] = share // values["micro_batch_size"]
-    assert values.keys() == {field.name for field in fields(Recipe)}
-    return Recipe(**values)
+    share = global_batch_size // others.get("world_size", 1)
+    micro_batch_size = others.pop("micro_batch_size", share)
+    return changed(
+        Recipe(
+            1,
+            Hyperparameters(
+                global_batch_size=global_batch_size, peak_lr=peak_lr, num_steps=num_steps,
+                weight_decay=0.01,
+            ),
+            Layout(micro_batch_size=micro_batch_size, grad_accum_steps=share // micro_batch_size),
+        ),
+        **others,
+    )  # fmt: skip
+
+
+def changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """A recipe with other values, each in the part that has it."""
+    parts: dict[str, dict[str, Any]] = {"hyperparameters": {}, "layout": {}, "origin": {}}
+    for part, values in parts.items():
+        known = {field.name for field in fields(getattr(recipe, part))}
+        values.update({name: changes.pop(name) for name in known & changes.keys()})
+    inside = {part: replace(getattr(recipe, part), **values) for part, values in parts.items()}
+    return replace(recipe, **inside, **changes)
 
 
 def quadratic(**sizes: int) -> NoisyQuadratic:

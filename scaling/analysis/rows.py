@@ -1,7 +1,7 @@
 """Trials as the analysis sees them: one flat row each, from a study or from a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.analysis.statistics.uncertainty import SeedVariance, seed_variance
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing, objective_value
+from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
 from scaling.spec.phases import Limits
@@ -29,7 +30,7 @@ class TrialRow:
         grad_sq_norm: Last estimate of |G|².
         grad_covariance_trace: Last estimate of tr Σ, for one example.
         choices: The nuisance values that the search drew.
-        recipe: All resolved hyperparameters, where known.
+        recipe: Of a study's own trial; None for a row of a table.
         search_round: Above 0 for a search trial beyond the range of the study file.
     """
 
@@ -60,7 +61,7 @@ class TrialRow:
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    recipe: Recipe | None = None
     measurements: tuple[Measurement, ...] = ()
     search_round: int = 0
 
@@ -210,19 +211,19 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
     last = None if lost else final
     reached = None if lost or spec.target is None else crossing(trial.measurements, spec.target)
     noise = next((m for m in reversed(trial.measurements) if m.grad_sq_norm is not None), None)
-    recipe = trial.recipe
+    hparams = trial.recipe.hyperparameters
     return TrialRow(
         trial_id=trial.trial_id,
         phase=trial.phase,
         status=trial.status,
         cell=dict(trial.cell),
-        global_batch_size=recipe.global_batch_size,
+        global_batch_size=hparams.global_batch_size,
         recipe_key=trial.trial_id,
-        peak_lr=recipe.peak_lr,
-        seed=recipe.seed,
+        peak_lr=hparams.peak_lr,
+        seed=trial.recipe.seed,
         rule=trial.rule,
-        warmup_steps=recipe.warmup_steps,
-        clip_norm=recipe.clip_norm,
+        warmup_steps=hparams.warmup_steps,
+        clip_norm=hparams.clip_norm,
         objective=objective_value(trial, spec),
         validation_loss=last.validation_loss if last else None,
         validation_loss_stderr=last.validation_loss_stderr if last else None,
@@ -239,7 +240,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         grad_sq_norm=noise.grad_sq_norm if noise else None,
         grad_covariance_trace=noise.grad_covariance_trace if noise else None,
         choices=dict(trial.choices),
-        recipe=asdict(recipe),
+        recipe=trial.recipe,
         measurements=trial.measurements,
         search_round=trial.search_round,
     )

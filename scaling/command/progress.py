@@ -118,7 +118,8 @@ class ProgressView:
         incidents = "".join(f", {kind} {n}×" if n > 1 else f", {kind}" for kind, n in kinds.items())
         return (
             f"[{ended}/{planned}] {record.trial_id} {record.status}{error}, {loss}, "
-            f"peak_lr {record.recipe.peak_lr:.3g}, {record.wall_seconds or 0:.1f} s{incidents}; "
+            f"peak_lr {record.recipe.hyperparameters.peak_lr:.3g}, "
+            f"{record.wall_seconds or 0:.1f} s{incidents}; "
             f"{self._time_left()}"
         )
 
@@ -147,7 +148,7 @@ class ProgressView:
                 str(cell.num_running),
                 str(cell.num_diverged),
                 f"{final.validation_loss:.4g}" if final else "",
-                f"{cell.best.recipe.peak_lr:.3g}" if cell.best else "",
+                f"{cell.best.recipe.hyperparameters.peak_lr:.3g}" if cell.best else "",
             )
         share = state.work_ended / state.work_planned if state.work_planned else 0.0
         return Group(

@@ -1,19 +1,19 @@
-"""All that determines a trial."""
+"""All that determines a trial, and where its values came from."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.resources import Precision, Strategy
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that determines a trial's training, resolved; no choice is left open.
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """What determines training, resolved: no choice is left open.
 
     Attributes:
-        seed: Of the initial weights, the data order and dropout.
         global_batch_size: Examples per optimizer step (of the first ones, where the batch
-            grows), `micro_batch_size × grad_accum_steps × data_parallel_size`.
+            grows).
         batch_ramp_at_examples: Where the batch grows by `batch_ramp_factor`, in examples seen;
             empty where it does not. The micro-batch stays and accumulation grows.
         num_steps: Optimizer steps of the whole run; None when the budget is in seconds.
@@ -22,65 +22,42 @@ class Recipe:
         warmup_steps: Steps of linear warmup.
         clip_norm: Largest norm of the global gradient; None leaves it alone.
         lora_rank: Rank of the adapters; None where all weights are trained.
-        activation_checkpointing: Whether each block's activations are computed again in backward.
-        compile: Whether each block is compiled.
         branch_from_examples: Of a branch: examples after which its batch is `branch_multiple`
             times as large and its rate `branch_lr_factor` times; None for any other trial.
         schedule_num_steps: Of a branch: steps of the whole run that it branches off, which its
             schedule is that of, by examples.
     """
 
-    seed: int
     global_batch_size: int
-    micro_batch_size: int
-    grad_accum_steps: int
-    world_size: int
-    batch_ramp_at_examples: tuple[int, ...]
-    batch_ramp_factor: int
+    batch_ramp_at_examples: tuple[int, ...] = ()
+    batch_ramp_factor: int = 2
     num_steps: int | None
-    budget_seconds: float | None
+    budget_seconds: float | None = None
     peak_lr: float
-    base_lr: float | None
-    base_batch_size: int | None
-    lr_scaling_rule: str
-    beta2_scaling: str
-    weight_decay_scaling: str
-    warmup_scaling: str
-    warmup_steps: int
-    warmup_ratio: float | None
-    warmup_examples: int | None
-    schedule: str
-    decay_ratio: float
-    decay_shape: str
-    min_lr_ratio: float
-    optimizer: str
-    weight_decay: float
-    beta1: float
-    beta2: float
-    eps: float
-    momentum: float
-    nesterov: bool
-    clip_norm: float | None
-    clip_value: float | None
-    clip_percentile: float | None
-    clip_history_steps: int
-    dropout: float | None
-    label_smoothing: float
-    weight_average_half_life_examples: float | None
-    strategy: Strategy
-    precision: Precision
-    activation_checkpointing: bool = False
-    compile: bool = False
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    decay_ratio: float = 0.2
+    decay_shape: str = "linear"
+    min_lr_ratio: float = 0.0
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.0
+    nesterov: bool = False
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    clip_percentile: float | None = None
+    clip_history_steps: int = 1000
+    dropout: float | None = None
     lora_rank: int | None = None
+    label_smoothing: float = 0.0
+    weight_average_half_life_examples: float | None = None
     branch_from_examples: int | None = None
     branch_multiple: int = 1
     branch_lr_factor: float = 1.0
     schedule_num_steps: int | None = None
-
-    @property
-    def data_parallel_size(self) -> int:
-        """Workers that share a batch; under tp all of them compute the whole of it together."""
-        return 1 if self.strategy == "tp" else self.world_size
 
     @property
     def batch_ramp(self) -> BatchRamp:
@@ -88,3 +65,78 @@ class Recipe:
         return BatchRamp(
             self.global_batch_size, self.batch_ramp_at_examples, self.batch_ramp_factor
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a batch is cut and computed; the numbers come out alike but for rounding.
+
+    Attributes:
+        world_size: Workers of the trial.
+        micro_batch_size: Examples per worker per forward; times `grad_accum_steps` and
+            `data_parallel_size` it is the global batch.
+        activation_checkpointing: Whether each block's activations are computed again in backward.
+        compile: Whether each block is compiled.
+    """
+
+    world_size: int = 1
+    micro_batch_size: int
+    grad_accum_steps: int = 1
+    strategy: Strategy = "ddp"
+    precision: Precision = "fp32"
+    activation_checkpointing: bool = False
+    compile: bool = False
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Workers that share a batch; under tp all of them compute the whole of it together."""
+        return 1 if self.strategy == "tp" else self.world_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where values of the hyperparameters came from; nothing of it determines training.
+
+    Attributes:
+        base_lr: What `lr_scaling_rule` carried from `base_batch_size` to become the peak rate;
+            None where the rate was given.
+        warmup_ratio: The share of the run that its warmup was given as.
+        warmup_examples: The training examples that its warmup was given as.
+    """
+
+    base_lr: float | None = None
+    base_batch_size: int | None = None
+    lr_scaling_rule: str = "none"
+    beta2_scaling: str = "none"
+    weight_decay_scaling: str = "none"
+    warmup_scaling: str = "steps"
+    warmup_ratio: float | None = None
+    warmup_examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a trial's training; a checkpoint is of hyperparameters and seed.
+
+    Attributes:
+        seed: Of the initial weights, the data order and dropout.
+    """
+
+    seed: int
+    hyperparameters: Hyperparameters
+    layout: Layout
+    origin: Origin = field(default_factory=Origin)
+
+    def columns(self) -> dict[str, Any]:
+        """Every value of the three parts by its name, as a table of trials has them."""
+        parts = (self.hyperparameters, self.layout, self.origin)
+        return {"seed": self.seed} | {n: v for part in parts for n, v in asdict(part).items()}
+
+
+def in_parts(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON, of one that was written when all values stood in one mapping."""
+    parts = {"hyperparameters": Hyperparameters, "layout": Layout, "origin": Origin}
+    return {"seed": recipe.get("seed")} | {
+        part: {f.name: recipe[f.name] for f in fields(kind) if f.name in recipe}
+        for part, kind in parts.items()
+    }

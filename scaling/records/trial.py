@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Recipe, in_parts
 
 Phase = Literal["search", "transfer", "confirm", "branch"]
 
@@ -44,6 +44,8 @@ class TrialRecord:
         recipe_of: In the phases after the search, the search trial whose recipe this one repeats,
             carries or branches off; None where that was not recorded.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     trial_id: str
     phase: Phase
@@ -89,17 +91,15 @@ class TrialRecord:
             ValueError: If the line is not a record, in one line that names the field.
         """
         raw = parse_mapping(line)
+        recipe = raw.get("recipe")
+        if isinstance(recipe, dict) and "hyperparameters" not in recipe:
+            line = json.dumps(raw | {"recipe": in_parts(cast("dict[str, Any]", recipe))})
         try:
-            _FORM.validate_json(line, strict=True)
+            return _FORM.validate_json(line, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(map(str, first["loc"]))
             raise ValueError(f"{name}: {first['msg']}" if name else first["msg"]) from None
-        raw["recipe"]["batch_ramp_at_examples"] = tuple(raw["recipe"]["batch_ramp_at_examples"])
-        raw["recipe"] = Recipe(**raw["recipe"])
-        raw["measurements"] = tuple(Measurement(**m) for m in raw["measurements"])
-        raw["incidents"] = tuple(raw["incidents"])
-        return cls(**raw)
 
 
 _FORM: Final = TypeAdapter(TrialRecord)

@@ -26,7 +26,7 @@ Directive = Literal["continue", "stop", "pause"]
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to execute, on the first `recipe.world_size` ranks of a worker group.
+    """One trial to execute, on the first `recipe.layout.world_size` ranks of a worker group.
 
     Attributes:
         keep_example_losses: Send the losses of single evaluated examples with the last event.
@@ -187,7 +187,7 @@ class Broker:
     def _serve_smaller(self, slot: _Slot, running: _Running) -> bool:
         """After memory ran out: again with a smaller micro-batch; False where that is no help."""
         recipe = running.job.recipe
-        share = recipe.global_batch_size // recipe.data_parallel_size
+        share = recipe.hyperparameters.global_batch_size // recipe.layout.data_parallel_size
         smaller = next_smaller(running.micro_batch_size, share=share)
         if not running.errors[0].out_of_memory or smaller is None or running.cancelled:
             return False
@@ -222,7 +222,7 @@ class Broker:
                 running is not None
                 and state.number > after
                 and len(state.ready) == state.world_size
-                and rank < running.job.recipe.world_size
+                and rank < running.job.recipe.layout.world_size
             )
             return self._closed or self._is_replaced(slot, incarnation) or served
 
@@ -281,7 +281,7 @@ class Broker:
             return "clean"
         attempt = running.attempt
         running.left[rank] = error
-        world_size = running.job.recipe.world_size
+        world_size = running.job.recipe.layout.world_size
 
         def is_replaced() -> bool:
             return self._is_replaced(slot, incarnation)
@@ -320,7 +320,7 @@ class Broker:
         """
         running = self._jobs.get(job.trial_id)
         if running is None:
-            running = _Running(job, job.recipe.micro_batch_size)
+            running = _Running(job, job.recipe.layout.micro_batch_size)
             self._jobs[job.trial_id] = running
             self._waiting.append(running)
             self._hand_out()
@@ -335,10 +335,14 @@ class Broker:
     def _hand_out(self) -> None:
         """Give waiting jobs to free groups, each group one that needs all of its ranks if any."""
         for slot in sorted(self._slots.values(), key=lambda slot: slot.world_size):
-            fitting = [r for r in self._waiting if r.job.recipe.world_size <= slot.world_size]
+            fitting = [
+                r for r in self._waiting if r.job.recipe.layout.world_size <= slot.world_size
+            ]
             if self._closed or not slot.is_free or not fitting:
                 continue
-            running = max(fitting, key=lambda r: r.job.recipe.world_size)  # of equals the first
+            running = max(
+                fitting, key=lambda r: r.job.recipe.layout.world_size
+            )  # of equals the first
             self._waiting.remove(running)
             running.events.append({"kind": "started"})
             slot.running = running
@@ -423,7 +427,7 @@ class Broker:
                 self._end(running, "failed", error=error)
         largest = max((slot.world_size for slot in self._slots.values()), default=0)
         for running in list(self._waiting):
-            if running.job.recipe.world_size > largest and not self._closed:
+            if running.job.recipe.layout.world_size > largest and not self._closed:
                 self._waiting.remove(running)
                 self._end(running, "failed", error=error)
         await self._notify()

@@ -22,10 +22,9 @@ def measured_speeds(
     """
     speeds: dict[tuple[int, int], float] = {}
     for batch, world_size in pairs:
-        recipe = replace(
-            timing_recipe(spec, facts, batch, world_size=world_size), budget_seconds=PROBE_SECONDS
-        )
-        job = Job(f"probe-{batch}-{world_size}", recipe)
+        recipe = timing_recipe(spec, facts, batch, world_size=world_size)
+        limited = replace(recipe.hyperparameters, budget_seconds=PROBE_SECONDS)
+        job = Job(f"probe-{batch}-{world_size}", replace(recipe, hyperparameters=limited))
         events = pool.execute(job)
         remove_checkpoints(pool.checkpoints_of(job.trial_id))
         measured = [

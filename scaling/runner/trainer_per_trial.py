@@ -30,7 +30,7 @@ def train_alone(config: dict[str, Any]) -> None:
     trainer = TorchTrainer(
         run_alone,
         train_loop_config=config,
-        scaling_config=scaling_config(spec.resources, job.recipe.world_size),
+        scaling_config=scaling_config(spec.resources, job.recipe.layout.world_size),
         torch_config=torch_config(spec.resources),
         run_config=ray.train.RunConfig(
             name=job.trial_id,
@@ -65,7 +65,7 @@ def run_alone(config: dict[str, Any]) -> None:
     run_trial(
         task, spec, job, workers, channel,
         checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
-        micro_batch_size=job.recipe.micro_batch_size, send_interval_seconds=0.0,
+        micro_batch_size=job.recipe.layout.micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip
 
 

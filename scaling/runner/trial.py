@@ -90,12 +90,12 @@ def run_trial(
         directive=channel.directive,
         note=lambda incident: _note(channel, incident),
     )
-    share = job.recipe.global_batch_size // job.recipe.data_parallel_size
-    recipe = replace(
-        job.recipe,
-        micro_batch_size=micro_batch_size,
-        grad_accum_steps=share // micro_batch_size,
+    layout = job.recipe.layout
+    share = job.recipe.hyperparameters.global_batch_size // layout.data_parallel_size
+    layout = replace(
+        layout, micro_batch_size=micro_batch_size, grad_accum_steps=share // micro_batch_size
     )
+    recipe = replace(job.recipe, layout=layout)
     outcome = train(task, recipe, spec.evaluation, workers, sender.report, supervision)
     sender.flush()
     example_losses = {

@@ -315,7 +315,9 @@ class _Server:
             number = assignment.number
             trial_id = assignment.job.trial_id
             reads_files = len(self.content) > 1  # anew for each trial; the data are in memory
-            if reads_files and self._refuses(self._group_of(assignment.job.recipe.world_size)):
+            if reads_files and self._refuses(
+                self._group_of(assignment.job.recipe.layout.world_size)
+            ):
                 return
             error = self._run(assignment)
             release_memory(self.workers.device)
@@ -339,7 +341,7 @@ class _Server:
         channel = _Channel(self.broker, assignment, is_first=self.workers.rank == 0)
         try:
             run_trial(
-                self.task, self.spec, job, self._group_of(job.recipe.world_size), channel,
+                self.task, self.spec, job, self._group_of(job.recipe.layout.world_size), channel,
                 checkpoints=checkpoints_of(self.checkpoints, job.trial_id),
                 micro_batch_size=assignment.micro_batch_size,
             )  # fmt: skip

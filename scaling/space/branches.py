@@ -12,7 +12,7 @@ from dataclasses import replace
 from scaling.arithmetic.batching import BatchRamp
 from scaling.arithmetic.rules import scaled_lr
 from scaling.arithmetic.schedules import lr_at_step
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_name, hyperparameters
 from scaling.space.recipe import Facts, num_steps_of, resolve
@@ -60,7 +60,12 @@ def planned_branches(
     """
     branch = spec.branch
     base = next(
-        (r for r in best if branch and r.recipe.global_batch_size == branch.base_batch_size), None
+        (
+            r
+            for r in best
+            if branch and r.recipe.hyperparameters.global_batch_size == branch.base_batch_size
+        ),
+        None,
     )
     if branch is None or base is None:
         return []
@@ -103,48 +108,50 @@ def branched(trunk: Recipe, *, start: int, multiple: int, window: int, rule: str
         window: Whole steps of the larger batch.
         rule: How the rate grows with the batch.
     """
-    base = trunk.global_batch_size
+    before = trunk.hyperparameters
+    base = before.global_batch_size
     assert start % base == 0
     assert window % (multiple * base) == 0
     rate = scaled_lr(
-        trunk.peak_lr, base_batch_size=base, global_batch_size=multiple * base, rule=rule
+        before.peak_lr, base_batch_size=base, global_batch_size=multiple * base, rule=rule
     )
-    return replace(
-        trunk,
+    after = replace(
+        before,
         num_steps=start // base + window // (multiple * base),
         batch_ramp_at_examples=(start,) if multiple > 1 else (),
         batch_ramp_factor=max(multiple, 2),
         branch_from_examples=start,
         branch_multiple=multiple,
-        branch_lr_factor=rate / trunk.peak_lr,
-        schedule_num_steps=trunk.num_steps,
+        branch_lr_factor=rate / before.peak_lr,
+        schedule_num_steps=before.num_steps,
     )
+    return replace(trunk, hyperparameters=after)
 
 
-def lr_of_step(recipe: Recipe, *, step: int, examples: int) -> float:
+def lr_of_step(hparams: Hyperparameters, *, step: int, examples: int) -> float:
     """Learning rate with which a trial takes a step.
 
     A branch has the rate of the run that it leaves at the same number of examples, times its
     factor once it has left.
 
     Args:
-        recipe: Of the trial.
+        hparams: The trial's hyperparameters.
         step: Index of the step, from 0.
         examples: Training examples seen before it.
     """
-    is_branch = recipe.branch_from_examples is not None
+    is_branch = hparams.branch_from_examples is not None
     factor = 1.0
-    if recipe.branch_from_examples is not None and examples >= recipe.branch_from_examples:
-        factor = recipe.branch_lr_factor
+    if hparams.branch_from_examples is not None and examples >= hparams.branch_from_examples:
+        factor = hparams.branch_lr_factor
     return factor * lr_at_step(
-        examples / recipe.global_batch_size if is_branch else step,
-        peak_lr=recipe.peak_lr,
-        schedule=recipe.schedule,
-        warmup_steps=recipe.warmup_steps,
-        num_steps=recipe.schedule_num_steps if is_branch else recipe.num_steps,
-        min_lr_ratio=recipe.min_lr_ratio,
-        decay_ratio=recipe.decay_ratio,
-        decay_shape=recipe.decay_shape,
+        examples / hparams.global_batch_size if is_branch else step,
+        peak_lr=hparams.peak_lr,
+        schedule=hparams.schedule,
+        warmup_steps=hparams.warmup_steps,
+        num_steps=hparams.schedule_num_steps if is_branch else hparams.num_steps,
+        min_lr_ratio=hparams.min_lr_ratio,
+        decay_ratio=hparams.decay_ratio,
+        decay_shape=hparams.decay_shape,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from scaling.arithmetic.batching import BatchRamp, BatchSplit, split_batch
@@ -14,7 +14,7 @@ from scaling.arithmetic.rules import (
     scaled_warmup_steps,
     scaled_weight_decay,
 )
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters, Layout, Origin, Recipe
 from scaling.space.cells import cells, hyperparameters
 from scaling.spec.fields import MAX_BATCH_SIZE
 from scaling.spec.models import Pretrained
@@ -89,49 +89,47 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
     num_steps = num_steps_of(spec, ramp, facts)
     if num_steps is not None:
         ramp = ramp.up_to(num_steps)
+    resources = spec.resources
     return Recipe(
         seed=seed,
-        global_batch_size=batch,
-        micro_batch_size=split.micro_batch_size,
-        grad_accum_steps=split.grad_accum_steps,
-        world_size=world_size_of(spec, batch, facts),
-        batch_ramp_at_examples=ramp.at_examples,
-        batch_ramp_factor=ramp.factor,
-        num_steps=num_steps,
-        budget_seconds=spec.budget.seconds,
-        peak_lr=settings.peak_lr,
-        base_lr=values["base_lr"],
-        base_batch_size=values["base_batch_size"],
-        lr_scaling_rule=values["lr_scaling_rule"],
-        beta2_scaling=values["beta2_scaling"],
-        weight_decay_scaling=values["weight_decay_scaling"],
-        warmup_scaling=values["warmup_scaling"],
-        warmup_steps=_warmup_steps(values, ramp, num_steps),
-        warmup_ratio=values["warmup_ratio"],
-        warmup_examples=values["warmup_examples"],
-        schedule=values["schedule"],
-        decay_ratio=values["decay_ratio"],
-        decay_shape=values["decay_shape"],
-        min_lr_ratio=values["min_lr_ratio"],
-        optimizer=values["optimizer"],
-        weight_decay=_weight_decay(values, settings.peak_lr),
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        eps=settings.eps,
-        momentum=_or_usual(values, "momentum", 0.0),
-        nesterov=values["nesterov"],
-        clip_norm=values["clip_norm"],
-        clip_value=values["clip_value"],
-        clip_percentile=values["clip_percentile"],
-        clip_history_steps=values["clip_history_steps"],
-        dropout=values["dropout"],
-        label_smoothing=values["label_smoothing"],
-        weight_average_half_life_examples=values["weight_average_half_life_examples"],
-        strategy=spec.resources.strategy,
-        precision=spec.resources.precision,
-        activation_checkpointing=spec.resources.activation_checkpointing,
-        compile=spec.resources.compile,
-        lora_rank=_lora_rank(spec, values),
+        hyperparameters=Hyperparameters(
+            global_batch_size=batch,
+            batch_ramp_at_examples=ramp.at_examples,
+            batch_ramp_factor=ramp.factor,
+            num_steps=num_steps,
+            budget_seconds=spec.budget.seconds,
+            peak_lr=settings.peak_lr,
+            warmup_steps=_warmup_steps(values, ramp, num_steps),
+            schedule=values["schedule"],
+            decay_ratio=values["decay_ratio"],
+            decay_shape=values["decay_shape"],
+            min_lr_ratio=values["min_lr_ratio"],
+            optimizer=values["optimizer"],
+            weight_decay=_weight_decay(values, settings.peak_lr),
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            eps=settings.eps,
+            momentum=_or_usual(values, "momentum", 0.0),
+            nesterov=values["nesterov"],
+            clip_norm=values["clip_norm"],
+            clip_value=values["clip_value"],
+            clip_percentile=values["clip_percentile"],
+            clip_history_steps=values["clip_history_steps"],
+            dropout=values["dropout"],
+            lora_rank=_lora_rank(spec, values),
+            label_smoothing=values["label_smoothing"],
+            weight_average_half_life_examples=values["weight_average_half_life_examples"],
+        ),
+        layout=Layout(
+            world_size=world_size_of(spec, batch, facts),
+            micro_batch_size=split.micro_batch_size,
+            grad_accum_steps=split.grad_accum_steps,
+            strategy=resources.strategy,
+            precision=resources.precision,
+            activation_checkpointing=resources.activation_checkpointing,
+            compile=resources.compile,
+        ),
+        origin=Origin(**{origin.name: values[origin.name] for origin in fields(Origin)}),
     )
 
 
@@ -211,7 +209,8 @@ def timing_recipe(
     }
     here = replace(facts, world_sizes={global_batch_size: world_size})
     recipe = resolve(spec, values, seed=spec.seed, facts=here)
-    return replace(recipe, num_steps=None, budget_seconds=None)
+    endless = replace(recipe.hyperparameters, num_steps=None, budget_seconds=None)
+    return replace(recipe, hyperparameters=endless)
 
 
 def _optimizer_settings(values: Mapping[str, Any]) -> OptimizerSettings:

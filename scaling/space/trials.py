@@ -39,10 +39,13 @@ class PlannedTrial:
     @property
     def expected_work(self) -> float:
         """Relative duration: examples, plus a cost for each step; 1 where it is not known yet."""
-        if self.recipe is None or self.recipe.num_steps is None:
+        hparams = self.recipe.hyperparameters if self.recipe else None
+        if hparams is None or hparams.num_steps is None:
             return 1.0
-        num_steps = self.recipe.num_steps
-        return self.recipe.batch_ramp.examples_after(num_steps) + num_steps * STEP_COST_EXAMPLES
+        return (
+            hparams.batch_ramp.examples_after(hparams.num_steps)
+            + hparams.num_steps * STEP_COST_EXAMPLES
+        )
 
     def record(self) -> TrialRecord:
         """The record of this trial at its start."""
@@ -118,7 +121,11 @@ def _transfer_trials(
     """The base cell's best recipe at every other batch size, by each rule."""
     transfer = spec.transfer
     base = next(
-        (r for r in best if transfer and r.recipe.global_batch_size == transfer.base_batch_size),
+        (
+            r
+            for r in best
+            if transfer and r.recipe.hyperparameters.global_batch_size == transfer.base_batch_size
+        ),
         None,
     )
     planned: list[PlannedTrial] = []
@@ -144,7 +151,7 @@ def _transfer_trials(
                     f"transfer-{cell_name(cell)}-{rule}-seed{seed}",
                     "transfer",
                     cell,
-                    {"peak_lr": recipe.peak_lr},
+                    {"peak_lr": recipe.hyperparameters.peak_lr},
                     recipe,
                     rule=rule,
                     recipe_of=base.trial_id,

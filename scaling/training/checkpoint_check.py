@@ -22,14 +22,15 @@ def fault_of(saved: Any, like: State, *, step: int) -> str | None:
     Args:
         saved: What was read.
         like: What the run itself would save before its first step, its moments all zero. Names,
-            types, shapes and the recipe must be the same, and every number finite that is so
-            here.
+            types, shapes, the recipe, strategy and precision must be the same, and every number
+            finite that is so here.
         step: The one in the checkpoint's name.
     """
     if not isinstance(saved, dict):
         return f"it is {_kind(saved)} and not a mapping"
-    if "recipe" in saved and saved["recipe"] != like["recipe"]:
-        return "it is of another recipe"
+    for name in ("recipe", "strategy", "precision"):
+        if name in saved and saved[name] != like[name]:
+            return f"it is of another {name}"
     # A run that has not begun has none of these; weights that never had a gradient have no moments.
     grown = ("measured", "incidents", "clipping", "optimizer", "with_moments")
     fault = _difference({**saved, **{k: like[k] for k in grown if k in saved and k in like}}, like)

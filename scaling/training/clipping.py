@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters
 from scaling.training.gradient import clip_global_norm
 from scaling.training.parallel.sharding import by_kind, total_norm
 
@@ -22,9 +22,9 @@ class Clipping:
         Seetharaman et al. 2020 (arXiv:2007.14469), which remembers all steps.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._norms = deque[float](maxlen=recipe.clip_history_steps)
+    def __init__(self, hparams: Hyperparameters) -> None:
+        self._hparams = hparams
+        self._norms = deque[float](maxlen=hparams.clip_history_steps)
 
     def __call__(self, parameters: Sequence[nn.Parameter], *, grad_norm: float) -> bool:
         """Clip the gradients in place; True where that changed one.
@@ -33,13 +33,13 @@ class Clipping:
             parameters: Their `.grad` is the gradient of the whole global batch.
             grad_norm: Its norm.
         """
-        recipe = self._recipe
-        if recipe.clip_value is not None:
-            return _clip_values(parameters, recipe.clip_value)
-        if recipe.clip_percentile is None:
-            return clip_global_norm(parameters, grad_norm=grad_norm, clip_norm=recipe.clip_norm)
+        hparams = self._hparams
+        if hparams.clip_value is not None:
+            return _clip_values(parameters, hparams.clip_value)
+        if hparams.clip_percentile is None:
+            return clip_global_norm(parameters, grad_norm=grad_norm, clip_norm=hparams.clip_norm)
         self._norms.append(grad_norm)
-        limit = float(np.percentile(self._norms, recipe.clip_percentile))
+        limit = float(np.percentile(self._norms, hparams.clip_percentile))
         # A gradient of 0 has nothing to clip, and clipping to 0 would divide by it.
         return clip_global_norm(parameters, grad_norm=grad_norm, clip_norm=limit or None)
 

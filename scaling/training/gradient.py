@@ -73,9 +73,9 @@ class GradientOfBatch:
         self.wrapped = wrapped
         self.local_norm = local_norm
         self.recipe = recipe
-        self.micro_batch_size = recipe.micro_batch_size
+        self.micro_batch_size = recipe.layout.micro_batch_size
         self.workers = workers
-        self.loss_scale = LossScale(recipe.precision)
+        self.loss_scale = LossScale(recipe.layout.precision)
         on_gpu = workers.device.type == "cuda"
         self.batches = Batches(task, recipe.seed, workers.device, looks_ahead=on_gpu)
         self.zero = zero
@@ -163,9 +163,9 @@ class GradientOfBatch:
         return total
 
     def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
-        with precision_context(self.recipe.precision, self.workers.device):
+        with precision_context(self.recipe.layout.precision, self.workers.device):
             loss_sum = self.task.loss_sum(
-                self.wrapped, batch, label_smoothing=self.recipe.label_smoothing
+                self.wrapped, batch, label_smoothing=self.recipe.hyperparameters.label_smoothing
             )
         # Workers' gradients are averaged; × world_size makes that a sum.
         scale = self.loss_scale.value * self.workers.world_size / num_targets

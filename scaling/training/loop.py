@@ -158,7 +158,7 @@ class _Run:
         self.task, self.recipe, self.evaluation = task, recipe, evaluation
         self.workers, self.report, self.supervision = workers, report, supervision
         # Those that share a batch. Under tp each has all of it, as one that computes alone would.
-        is_cut = recipe.data_parallel_size < workers.world_size
+        is_cut = recipe.layout.data_parallel_size < workers.world_size
         self.data_workers = workers.alone() if is_cut else workers
         watch_peak_memory(workers.device)
         self.model = self._new_model()
@@ -168,7 +168,9 @@ class _Run:
             recipe.seed * 65_537 + self.data_workers.rank
         )  # dropout differs by worker
         prepare_blocks(
-            self.model, recomputes=recipe.activation_checkpointing, compiles=recipe.compile
+            self.model,
+            recomputes=recipe.layout.activation_checkpointing,
+            compiles=recipe.layout.compile,
         )
         if is_cut:
             cut_matrices(self.model, workers)
@@ -179,12 +181,14 @@ class _Run:
             wrapped, local_norm = self.zero.wrapped, self.zero.local_norm
             self.optimizer = self.zero.optimizer
         else:
-            wrapped, local_norm = data_parallel(self.model, self.data_workers, recipe.strategy)
-            self.optimizer = build_optimizer(self.model, recipe)
+            wrapped, local_norm = data_parallel(
+                self.model, self.data_workers, recipe.layout.strategy
+            )
+            self.optimizer = build_optimizer(self.model, recipe.hyperparameters)
         self.gradient = GradientOfBatch(
             task, self.model, wrapped, local_norm, recipe, self.data_workers, self.zero
         )
-        self.clipping = Clipping(recipe)
+        self.clipping = Clipping(recipe.hyperparameters)
         self.average = self._weight_average()
         self.order = DataOrder(recipe.seed, task.num_train)
         self.cadence = Cadence(evaluation)
@@ -202,7 +206,7 @@ class _Run:
 
     def positions(self, ahead: int = 0) -> tuple[int, int]:
         """Where the next step's examples stand in the stream of training data."""
-        ramp, start = self.recipe.batch_ramp, self.progress.examples
+        ramp, start = self.recipe.hyperparameters.batch_ramp, self.progress.examples
         for _ in range(ahead):
             start += ramp.size_at(start)
         return start, start + ramp.size_at(start)
@@ -246,10 +250,12 @@ class _Run:
 
     def update(self, gradient: StepGradient, indices: Indices, started: float) -> None:
         """Clip the global gradient, step at the schedule's rate, average; count it all."""
-        recipe, progress = self.recipe, self.progress
+        progress = self.progress
         start, stop = self.positions()
         clipped = self.clipping(self.gradient.parameters, grad_norm=gradient.grad_norm)
-        progress.lr = lr_of_step(recipe, step=progress.step, examples=progress.examples)
+        progress.lr = lr_of_step(
+            self.recipe.hyperparameters, step=progress.step, examples=progress.examples
+        )
         set_lr(self.optimizer, progress.lr)
         self.optimizer.step()
         if self.average is not None:
@@ -310,10 +316,10 @@ class _Run:
         return self._over
 
     def _budget_is_spent(self) -> bool:
-        if self.recipe.budget_seconds is not None:
-            spent = self.progress.seconds >= self.recipe.budget_seconds
+        if self.recipe.hyperparameters.budget_seconds is not None:
+            spent = self.progress.seconds >= self.recipe.hyperparameters.budget_seconds
             return bool(self.workers.from_first(float(spent)))
-        return self.progress.step >= (self.recipe.num_steps or 0)
+        return self.progress.step >= (self.recipe.hyperparameters.num_steps or 0)
 
     def measure(self, splits: tuple[Split, ...]) -> Directive:
         """Evaluate and report; the directive is the same on all workers."""
@@ -322,11 +328,15 @@ class _Run:
         averaged = self.average.in_place() if self.average is not None else nullcontext()
         with averaged, self._whole_weights():
             self.losses = evaluate(
-                self.task, self.model, splits, self.data_workers, precision=self.recipe.precision
+                self.task,
+                self.model,
+                splits,
+                self.data_workers,
+                precision=self.recipe.layout.precision,
             )
             if self._over:
                 self.written = written_metrics(
-                    self.task, self.model, self.data_workers, precision=self.recipe.precision
+                    self.task, self.model, self.data_workers, precision=self.recipe.layout.precision
                 )
             if self._over and self.evaluation.sharpness is not None and not self.has_diverged():
                 self.curvature = measure_curvature(
@@ -393,7 +403,7 @@ class _Run:
 
     @property
     def _saves_in_parts(self) -> bool:
-        return self.recipe.strategy != "ddp" and self.workers.world_size > 1
+        return self.recipe.layout.strategy != "ddp" and self.workers.world_size > 1
 
     def _state(self, per_worker: Sequence[NDArray[np.float64]], together: str) -> State:
         """What this worker holds of everything that a checkpoint needs.
@@ -405,6 +415,8 @@ class _Run:
         average = self.average.state() if self.average is not None else None
         return {
             "recipe": self._identity(),
+            "strategy": self.recipe.layout.strategy,
+            "precision": self.recipe.layout.precision,
             "micro_batch_size": self.gradient.micro_batch_size,
             **self._weights(),
             **self._moments(),
@@ -438,7 +450,7 @@ class _Run:
         state = self._state([own] * self.workers.world_size, "")
         if self.zero is None:
             return state | {"optimizer": with_first_moments(self.optimizer)}
-        alone = with_first_moments(build_optimizer(nn.Linear(1, 1), self.recipe))
+        alone = with_first_moments(build_optimizer(nn.Linear(1, 1), self.recipe.hyperparameters))
         return state | {"zero": self.zero.state_after_first_step(alone["state"].get(0, {}))}
 
     def goes_on_from_checkpoint(self) -> bool:
@@ -487,19 +499,20 @@ class _Run:
         self._over = self._budget_is_spent()
 
     def _identity(self) -> str:
-        """The recipe that a checkpoint must have been written by; how a batch is cut may differ."""
-        values = asdict(self.recipe)
-        del values["micro_batch_size"], values["grad_accum_steps"]
-        return json.dumps(values, sort_keys=True)
+        """What a checkpoint must have been written by; how a batch is cut may differ."""
+        identity = {"seed": self.recipe.seed, **asdict(self.recipe.hyperparameters)}
+        return json.dumps(identity, sort_keys=True)
 
     def _new_model(self) -> nn.Module:
-        recipe = self.recipe
-        model = self.task.new_model(recipe.seed, dropout=recipe.dropout, lora_rank=recipe.lora_rank)
+        hparams = self.recipe.hyperparameters
+        model = self.task.new_model(
+            self.recipe.seed, dropout=hparams.dropout, lora_rank=hparams.lora_rank
+        )
         return model.to(self.workers.device)
 
     def _plain_model(self) -> nn.Module:
         """One with the same weights that no strategy has cut; inside `_whole_weights`."""
-        if self.recipe.strategy == "ddp" or self.workers.world_size == 1:
+        if self.recipe.layout.strategy == "ddp" or self.workers.world_size == 1:
             return self.model
         plain = self._new_model()
         cut = dict(self.model.named_parameters())
@@ -510,12 +523,12 @@ class _Run:
 
     def _taken_by_zero(self) -> Zero | None:
         """The model in DeepSpeed's hands, where the strategy is its and there is more than one."""
-        stage = ZERO_STAGES.get(self.recipe.strategy)
+        stage = ZERO_STAGES.get(self.recipe.layout.strategy)
         if stage is None or self.data_workers.world_size == 1:
             return None
         return Zero(
-            self.model, build_optimizer(self.model, self.recipe), self.data_workers,
-            stage=stage, precision=self.recipe.precision,
+            self.model, build_optimizer(self.model, self.recipe.hyperparameters), self.data_workers,
+            stage=stage, precision=self.recipe.layout.precision,
         )  # fmt: skip
 
     def _whole_weights(self) -> AbstractContextManager[None]:
@@ -530,14 +543,14 @@ class _Run:
             self.zero.close()
 
     def _weight_average(self) -> WeightAverage | None:
-        half_life = self.recipe.weight_average_half_life_examples
+        half_life = self.recipe.hyperparameters.weight_average_half_life_examples
         if half_life is None:
             return None
         return WeightAverage(self.model, half_life_examples=half_life)
 
     def _flops_per_example(self) -> float | None:
         """Counted on a few examples; None where not even those fit into memory."""
-        few = np.arange(min(NUM_COUNTED_EXAMPLES, self.recipe.micro_batch_size))
+        few = np.arange(min(NUM_COUNTED_EXAMPLES, self.recipe.layout.micro_batch_size))
         try:
             return flops_per_example(self.task, self.model, few)
         except (RuntimeError, MemoryError) as error:
@@ -548,7 +561,7 @@ class _Run:
 
     def _peak_flops_per_second(self) -> float | None:
         """Of all workers together; None where one of them has an unknown device."""
-        own = peak_flops_per_second(self.workers.device, self.recipe.precision)
+        own = peak_flops_per_second(self.workers.device, self.recipe.layout.precision)
         total, num_known = self.workers.sum(own or 0.0, float(own is not None))
         return total if num_known == self.workers.world_size else None
 
@@ -592,7 +605,7 @@ class _Run:
             "num_parameters": self.num_parameters,
             "num_trained_parameters": self.num_trained,
         }
-        if self.recipe.precision == "fp16":
+        if self.recipe.layout.precision == "fp16":
             values["num_skipped_steps"] = progress.num_skipped
         if since.num_steps:
             values |= {

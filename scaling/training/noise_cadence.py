@@ -39,8 +39,8 @@ def _noise_period(recipe: Recipe) -> int:
 
     Short runs of small batches get fewer estimates than NUM_NOISE_ESTIMATES.
     """
-    num_steps, cost = recipe.num_steps, MEASURED_STEP_COST_EXAMPLES
+    num_steps, cost = recipe.hyperparameters.num_steps, MEASURED_STEP_COST_EXAMPLES
     evenly = NOISE_PERIOD if num_steps is None else num_steps // NUM_NOISE_ESTIMATES
-    share = recipe.global_batch_size // recipe.data_parallel_size
+    share = recipe.hyperparameters.global_batch_size // recipe.layout.data_parallel_size
     added = cost / (share + cost) + MEASURED_STEP_COST_RATIO
     return max(evenly, math.ceil(added / MAX_NOISE_COST))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters
 from scaling.training.parallel.sharding import by_kind, own_part
 from scaling.training.update_rules import (
     Adafactor,
@@ -19,23 +19,23 @@ from scaling.training.update_rules import (
 )
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer for a model's trained weights.
+def build_optimizer(model: nn.Module, hparams: Hyperparameters) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, for a model's trained weights.
 
     Weight decay acts on matrices only, embeddings and the head included: vectors (biases, norms'
     gains) are left out, as is usual for Transformers. It is added to the gradient for sgd and
     lars, to Adam's step inside the trust ratio for lamb, and decoupled for the others.
 
     Raises:
-        ValueError: If the recipe asks for muon and the model has no hidden matrix.
+        ValueError: If it is muon and the model has no hidden matrix.
 
     Source: AdamW, Loshchilov & Hutter 2019 (arXiv:1711.05101); for the rest see
         `scaling.training.update_rules`.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = _groups(trained, recipe.weight_decay)
-    lr, betas, eps = recipe.peak_lr, (recipe.beta1, recipe.beta2), recipe.eps
-    match recipe.optimizer:
+    groups = _groups(trained, hparams.weight_decay)
+    lr, betas, eps = hparams.peak_lr, (hparams.beta1, hparams.beta2), hparams.eps
+    match hparams.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
         case "sgd":
@@ -43,12 +43,12 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             is_cut = any(isinstance(parameter, DTensor) for parameter in trained)
             kernel = {"foreach": True} if is_cut else {"fused": True}
             return torch.optim.SGD(
-                groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, **kernel
+                groups, lr=lr, momentum=hparams.momentum, nesterov=hparams.nesterov, **kernel
             )
         case "lamb":
             return Lamb(groups, lr=lr, betas=betas, eps=eps)
         case "lars":
-            return Lars(groups, lr=lr, momentum=recipe.momentum)
+            return Lars(groups, lr=lr, momentum=hparams.momentum)
         case "adafactor":
             return Adafactor(groups, lr=lr)
         case "lion":
@@ -60,8 +60,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             known = {id(parameter) for parameter in hidden}
             others = [parameter for parameter in trained if id(parameter) not in known]
             return MuonWithAdamW(
-                _groups(hidden, recipe.weight_decay), _groups(others, recipe.weight_decay),
-                lr=lr, momentum=recipe.momentum, betas=betas, eps=eps,
+                _groups(hidden, hparams.weight_decay), _groups(others, hparams.weight_decay),
+                lr=lr, momentum=hparams.momentum, betas=betas, eps=eps,
             )  # fmt: skip
         case unknown:
             raise ValueError(f"unknown optimizer {unknown!r}")

@@ -65,9 +65,13 @@ def study_speed(task: Task, spec: StudySpec, facts: Facts) -> Speed:
             world_size = world_size_of(spec, size, facts)
             recipe = timing_recipe(spec, facts, size, world_size=world_size)
             share = min(
-                size // recipe.data_parallel_size, MAX_EXAMPLES, task.num_train or MAX_EXAMPLES
+                size // recipe.layout.data_parallel_size,
+                MAX_EXAMPLES,
+                task.num_train or MAX_EXAMPLES,
             )
-            seconds[share] = _step_seconds(task, replace(recipe, world_size=1), share)
+            seconds[share] = _step_seconds(
+                task, replace(recipe, layout=replace(recipe.layout, world_size=1)), share
+            )
         evaluated = _evaluated_seconds(task)
     shares = tuple(sorted(seconds))
     return Speed(shares, tuple(seconds[share] for share in shares), evaluated)
@@ -156,9 +160,10 @@ def _num_growing(ratio: float, num_steps: int) -> int:
 
 
 def _step_seconds(task: Task, recipe: Recipe, share: int) -> float:
-    model = task.new_model(0, lora_rank=recipe.lora_rank)
+    hparams = recipe.hyperparameters
+    model = task.new_model(0, lora_rank=hparams.lora_rank)
     gradient = GradientOfBatch(task, model, model, None, recipe, Workers())
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, hparams)
     indices = np.random.default_rng(0).permutation(task.num_train or share)[:share]
 
     def step() -> None:

@@ -2,59 +2,21 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scaling.records.measurement import Measurement
-from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
 from scaling.spec.study import StudySpec
+from tests.recipes import changed, recipe
 
 BATCHES = (16, 64, 256, 1024)
 BASE = 64
-RECIPE = Recipe(
-    seed=0,
-    global_batch_size=BASE,
-    micro_batch_size=16,
-    grad_accum_steps=1,
-    world_size=1,
-    batch_ramp_at_examples=(),
-    batch_ramp_factor=2,
-    num_steps=400,
-    budget_seconds=None,
-    peak_lr=1e-3,
-    base_lr=None,
-    base_batch_size=None,
-    lr_scaling_rule="none",
-    beta2_scaling="none",
-    weight_decay_scaling="none",
-    warmup_scaling="steps",
-    warmup_steps=10,
-    warmup_ratio=None,
-    warmup_examples=None,
-    schedule="constant",
-    decay_ratio=0.2,
-    decay_shape="linear",
-    min_lr_ratio=0.0,
-    optimizer="adamw",
-    weight_decay=0.0,
-    beta1=0.9,
-    beta2=0.999,
-    eps=1e-8,
-    momentum=0.0,
-    nesterov=False,
-    clip_norm=1.0,
-    clip_value=None,
-    clip_percentile=None,
-    clip_history_steps=1000,
-    dropout=None,
-    label_smoothing=0.0,
-    weight_average_half_life_examples=None,
-    strategy="ddp",
-    precision="fp32",
+RECIPE = recipe(
+    BASE, 1e-3, 400, seed=0, micro_batch_size=16, warmup_steps=10, clip_norm=1.0, weight_decay=0.0
 )
 
 
@@ -145,7 +107,7 @@ def trial(
         phase=phase,
         cell={"global_batch_size": batch} if cell is None else cell,
         choices={"peak_lr": lr} if choices is None else choices,
-        recipe=replace(RECIPE, seed=seed, global_batch_size=batch, peak_lr=lr),
+        recipe=changed(RECIPE, seed=seed, global_batch_size=batch, peak_lr=lr),
         status=status,
         rule=rule,
         measurements=_measurements(truth, batch, final, reach, own),

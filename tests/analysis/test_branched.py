@@ -1,7 +1,6 @@
 """The critical batch size of planted branches."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from scaling.report.charts.figures import figures
 from scaling.report.tables.study_tables import critical_batch_table
 from scaling.report.tables.table import Table
 from tests.analysis import synthetic
+from tests.recipes import changed
 
 MULTIPLES = (1, 2, 4, 8, 16)
 BRANCH = {
@@ -48,7 +48,7 @@ def branch_records(
                 status: Status = "diverged" if multiple in diverged else "done"
                 early = Measurement(5, 320, 320, 0.1, grad_sq_norm=0.1, grad_covariance_trace=10.0)
                 end = Measurement(99, start + 2048, 1, 1.0, validation_loss=loss)
-                recipe = replace(
+                recipe = changed(
                     synthetic.RECIPE, seed=seed, branch_from_examples=start,
                     branch_multiple=multiple,
                 )  # fmt: skip
@@ -93,7 +93,7 @@ def _row(table: Table) -> tuple[str, ...]:
 
 
 def test_batches_that_do_not_reach_so_far_give_a_lower_bound() -> None:
-    few = [r for r in branch_records(0.002) if r.recipe.branch_multiple <= 4]
+    few = [r for r in branch_records(0.002) if r.recipe.hyperparameters.branch_multiple <= 4]
     early, late = branched(few).points
     assert early.interval == (128, 256)
     assert (late.value, late.is_bound, late.interval, late.surely_inside) == (256, True, None, 256)
@@ -106,7 +106,9 @@ def test_one_seed_has_no_interval_and_no_reference_no_value() -> None:
     single = branched(branch_records(0.002, num_seeds=1))
     assert [p.interval for p in single.points] == [None, None]
     assert [p.value for p in single.points] == [128, 512]
-    without = branched([r for r in branch_records(0.002) if r.recipe.branch_multiple > 1])
+    without = branched(
+        [r for r in branch_records(0.002) if r.recipe.hyperparameters.branch_multiple > 1]
+    )
     assert without.last is None
     assert "could be compared" in without.note
     assert branched([]).note == "no branch ended"

@@ -19,6 +19,7 @@ from scaling.spec.checks.study import check_study
 from scaling.spec.phases import Limits
 from scaling.spec.study import StudySpec
 from tests.analysis.synthetic import Truth, spec, study
+from tests.recipes import changed
 
 QUIET = Truth(noise=1e-4)
 
@@ -120,7 +121,7 @@ def test_without_a_target_the_lowest_loss_that_the_limits_allow() -> None:
 
 def test_a_run_that_decays_is_not_cut_short() -> None:
     record = study(QUIET)
-    decaying = tuple(replace(t, recipe=replace(t.recipe, schedule="cosine")) for t in record.trials)
+    decaying = tuple(replace(t, recipe=changed(t.recipe, schedule="cosine")) for t in record.trials)
     spec_ = record.spec.model_copy(update={"target": None})
     found = recommended(StudyRecord(spec_, decaying), deadline_seconds=1.5, num_workers=1)
     assert found.meets_limits is False
@@ -177,7 +178,7 @@ def test_the_recipe_can_be_pasted_into_a_study_file() -> None:
 )
 def test_every_hyperparameter_of_the_recipe_comes_through(changes: dict[str, Any]) -> None:
     record = study(QUIET)
-    trials = tuple(replace(t, recipe=replace(t.recipe, **changes)) for t in record.trials)
+    trials = tuple(replace(t, recipe=changed(t.recipe, **changes)) for t in record.trials)
     made = pasted(recommended(StudyRecord(record.spec, trials)))
     for name, value in changes.items():
         got = getattr(made.fixed, name)

@@ -13,6 +13,7 @@ from scaling.records.outcome import crossing
 from scaling.records.study import StudyRecord
 from scaling.spec.evaluation import Target
 from tests.analysis.synthetic import BATCHES, Truth, study
+from tests.recipes import changed
 
 
 def at(*losses: tuple[int, float | None]) -> list[Measurement]:
@@ -68,10 +69,10 @@ def test_a_study_without_a_target_takes_what_every_cell_reached() -> None:
     assert "chosen after the fact" in summary["answer"]
 
 
-@pytest.mark.parametrize("changed", [{"schedule": "cosine"}, {"batch_ramp_at_examples": (100,)}])
-def test_runs_that_know_their_horizon_give_no_further_target(changed: dict[str, object]) -> None:
+@pytest.mark.parametrize("values", [{"schedule": "cosine"}, {"batch_ramp_at_examples": (100,)}])
+def test_runs_that_know_their_horizon_give_no_further_target(values: dict[str, object]) -> None:
     record = study(target=None)
-    trials = tuple(replace(t, recipe=replace(t.recipe, **changed)) for t in record.trials)
+    trials = tuple(replace(t, recipe=changed(t.recipe, **values)) for t in record.trials)
     findings = analyse(sweep_of(replace(record, trials=trials)))
     assert findings.target_curves == ()
     assert findings.tradeoff.value is None
@@ -83,7 +84,7 @@ def test_a_censored_cell_has_a_lower_bound() -> None:
         size = cell.global_batch_size
         assert size is not None
         run = [t.final.step for t in record.trials if t.phase == "confirm" and t.final
-               and t.recipe.global_batch_size == size]  # fmt: skip
+               and t.recipe.hyperparameters.global_batch_size == size]  # fmt: skip
         assert cell.target.steps.value is None
         assert cell.target.above == pytest.approx(sum(run) / len(run))
         assert cell.target.best_tuned is None

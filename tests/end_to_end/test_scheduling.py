@@ -69,7 +69,9 @@ def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path) -> None:
     known = json.loads((state / "study.json").read_text())
     decided = known["decided"]["world_sizes"]
     for trial in trials(tmp_path, "open_sizes"):
-        assert trial.recipe.world_size == decided.get(str(trial.recipe.global_batch_size), 1)
+        assert trial.recipe.layout.world_size == decided.get(
+            str(trial.recipe.hyperparameters.global_batch_size), 1
+        )
 
     # What was decided holds, whatever this machine would decide: here one trial of each size.
     known["decided"]["world_sizes"] = {"16": 2}
@@ -81,7 +83,8 @@ def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path) -> None:
     assert again.status == 0, again.stderr
     assert "1 worker group of 2 workers ready" in again.stdout
     sizes = {
-        t.recipe.global_batch_size: t.recipe.world_size for t in trials(tmp_path, "open_sizes")
+        t.recipe.hyperparameters.global_batch_size: t.recipe.layout.world_size
+        for t in trials(tmp_path, "open_sizes")
     }
     assert sizes == {4: 1, 16: 2}
     for other, trial in zip(trials(tmp_path, "alone"), trials(tmp_path, "open_sizes"), strict=True):

@@ -59,17 +59,19 @@ def test_every_phase_ran_with_its_budget_and_seeds(finished: Finished) -> None:
     }  # fmt: skip
     assert {t.status for t in study.trials} == {"done"}
     for trial in study.trials:
-        assert trial.recipe.num_steps == (20 if trial.recipe.global_batch_size == 8 else 12)
+        assert trial.recipe.hyperparameters.num_steps == (
+            20 if trial.recipe.hyperparameters.global_batch_size == 8 else 12
+        )
         assert trial.final is not None
-        assert trial.final.step == trial.recipe.num_steps
-        assert trial.recipe.world_size == 2
+        assert trial.final.step == trial.recipe.hyperparameters.num_steps
+        assert trial.recipe.layout.world_size == 2
         assert trial.final.test_loss is not None
     assert {t.recipe.seed for t in phases["search"]} == {0}
     assert {t.recipe.seed for t in phases["confirm"] + phases["transfer"]} == {1, 2}
-    base = next(t for t in phases["confirm"] if t.recipe.global_batch_size == 8)
-    rates = {t.rule: t.recipe.peak_lr for t in phases["transfer"]}
-    assert rates["none"] == base.recipe.peak_lr
-    assert rates["linear"] == pytest.approx(4 * base.recipe.peak_lr)
+    base = next(t for t in phases["confirm"] if t.recipe.hyperparameters.global_batch_size == 8)
+    rates = {t.rule: t.recipe.hyperparameters.peak_lr for t in phases["transfer"]}
+    assert rates["none"] == base.recipe.hyperparameters.peak_lr
+    assert rates["linear"] == pytest.approx(4 * base.recipe.hyperparameters.peak_lr)
 
 
 def test_training_learns_and_two_workers_measure_the_noise(finished: Finished) -> None:
@@ -231,7 +233,9 @@ def test_relative_files_and_two_scientific_axes(tmp_path: Path) -> None:
     assert cells == [
         {"global_batch_size": 4, "clip_norm": None}, {"global_batch_size": 4, "clip_norm": 1.0},
     ]  # fmt: skip
-    assert {t.recipe.num_steps for t in loaded(tmp_path, "own_files").trials} == {24}
+    assert {t.recipe.hyperparameters.num_steps for t in loaded(tmp_path, "own_files").trials} == {
+        24
+    }
 
 
 def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_memory_runs_out(tmp_path: Path) -> None:
         assert values == pytest.approx(expected[trial_id][1], rel=1e-5)
     # The recipe is what was asked for.
     assert {
-        (t.recipe.micro_batch_size, t.recipe.grad_accum_steps)
+        (t.recipe.layout.micro_batch_size, t.recipe.layout.grad_accum_steps)
         for t in records(tmp_path / "limited")
     } == {(4, 1), (512, 1)}
 

@@ -105,7 +105,7 @@ def test_optimizer_state_is_what_its_tensors_take(
     task, workload = task_of("llama", WIDE)
     how = recipe(4, 1e-3, 1, **changes)
     model = task.new_model(0)
-    optimizer = build_optimizer(model, how)
+    optimizer = build_optimizer(model, how.hyperparameters)
     task.loss_sum(model, task.collate(np.arange(4), 0)).backward()
     optimizer.step()
     real = sum(
@@ -115,7 +115,7 @@ def test_optimizer_state_is_what_its_tensors_take(
         if isinstance(value, torch.Tensor)
     )
     found = study_footprint(task, workload, Resources())
-    memory = found.memory(4, optimizer=how.optimizer, has_momentum=has_momentum)  # type: ignore[arg-type]
+    memory = found.memory(4, optimizer=how.hyperparameters.optimizer, has_momentum=has_momentum)  # type: ignore[arg-type]
     assert memory.optimizer == pytest.approx(real, rel=0.01)
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert memory.gradients == sum(g.numel() * g.element_size() for g in grads)

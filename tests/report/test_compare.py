@@ -130,7 +130,8 @@ def test_other_tasks_tokenizers_and_targets_are_refused() -> None:
 def test_cells_that_only_one_has_are_named() -> None:
     record = study()
     some = replace(
-        record, trials=tuple(t for t in record.trials if t.recipe.global_batch_size != 16)
+        record,
+        trials=tuple(t for t in record.trials if t.recipe.hyperparameters.global_batch_size != 16),
     )
     comparison = compared(side(record), side(some))
     assert comparison.only_a == ("global_batch_size 16",)

@@ -59,8 +59,8 @@ def test_tpe_improves_on_what_it_was_told(tmp_path: Path) -> None:
     for trial in planned_search(spec, DATA)[:40]:
         decided = searches.decide(trial)
         assert decided.recipe is not None
-        rates.append(decided.recipe.peak_lr)
-        distance = abs(decided.recipe.peak_lr / 0.01 - 1)
+        rates.append(decided.recipe.hyperparameters.peak_lr)
+        distance = abs(decided.recipe.hyperparameters.peak_lr / 0.01 - 1)
         searches.tell(ended(decided.record(), "done", distance))
     early, late = (sum(abs(r / 0.01 - 1) < 2 for r in part) for part in (rates[:10], rates[-10:]))
     assert late > early

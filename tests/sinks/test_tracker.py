@@ -16,7 +16,7 @@ import yaml
 
 from scaling.files.own import write_report_files
 from scaling.records.measurement import Measurement
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Hyperparameters
 from scaling.records.trial import TrialRecord
 from scaling.sinks import StudyTracker, TrackingError, load_study
 from scaling.sinks.mlflow.runs import spec_to_yaml
@@ -179,7 +179,11 @@ def test_runs_read_well_in_the_ui(state: Path, spec: StudySpec, uri: str, tmp_pa
     assert child.data.params["peak_lr"] == repr(0.0012 / 3)
     assert child.data.params["clip_norm"] == "null"
     assert child.data.params["optimizer"] == "adamw"
-    assert child.data.params.keys() == {field.name for field in fields(Recipe)}
+    names = {field.name for field in fields(Hyperparameters)}
+    assert child.data.params.keys() == names | {"seed", "warmup_ratio"}
+    assert {"world_size": "2", "precision": "fp32", "lr_scaling_rule": "none"}.items() <= (
+        child.data.tags.items()
+    )
 
     assert failed.info.status == "FAILED"
     assert failed.data.tags["status"] == "failed"
@@ -386,12 +390,12 @@ def test_a_refused_write_is_kept_and_said_at_close(spec: StudySpec, uri: str, st
     first.close()
 
     second = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
-    smaller = trial("a", recipe=recipe(micro_batch_size=16, grad_accum_steps=2))
-    track(second, [smaller, trial("b")])
+    longer = trial("a", recipe=recipe(num_steps=700))
+    track(second, [longer, trial("b")])
     with pytest.raises(TrackingError, match=r"1 writes to MLflow at sqlite.* failed, kept in .*:"):
         second.close()
 
-    assert list(load_study("lr_vs_batch", uri).trials) == [smaller, trial("b")]
+    assert list(load_study("lr_vs_batch", uri).trials) == [longer, trial("b")]
     (kept,) = (state / "mlflow_rejected.jsonl").read_text().splitlines()
     assert "Changing param values is not allowed" in json.loads(kept)["reason"]
     assert json.loads(json.loads(kept)["line"])["event"] == "trial_started"

@@ -9,51 +9,17 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
 from scaling.sinks import StudyTracker
+from tests import recipes
+from tests.recipes import changed
 
 
 def recipe(**changes: Any) -> Recipe:
     values: dict[str, Any] = {
-        "seed": 3,
-        "global_batch_size": 64,
-        "micro_batch_size": 32,
-        "grad_accum_steps": 1,
-        "world_size": 2,
-        "batch_ramp_at_examples": (640, 6400),
-        "batch_ramp_factor": 2,
-        "num_steps": 625,
-        "budget_seconds": None,
-        "peak_lr": 0.0012 / 3,
-        "base_lr": None,
-        "base_batch_size": None,
-        "lr_scaling_rule": "none",
-        "beta2_scaling": "none",
-        "weight_decay_scaling": "none",
-        "warmup_scaling": "steps",
-        "warmup_steps": 31,
-        "warmup_ratio": 0.05,
-        "warmup_examples": None,
-        "schedule": "constant",
-        "decay_ratio": 0.2,
-        "decay_shape": "linear",
-        "min_lr_ratio": 0.0,
-        "optimizer": "adamw",
-        "weight_decay": 0.01,
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "eps": 1e-8,
-        "momentum": 0.0,
-        "nesterov": False,
-        "clip_norm": None,
-        "clip_value": None,
-        "clip_percentile": None,
-        "clip_history_steps": 1000,
-        "dropout": None,
-        "label_smoothing": 0.0,
-        "weight_average_half_life_examples": 2000.0,
-        "strategy": "ddp",
-        "precision": "fp32",
-    }
-    return Recipe(**(values | changes))
+        "seed": 3, "micro_batch_size": 32, "world_size": 2,
+        "batch_ramp_at_examples": (640, 6400), "warmup_steps": 31, "warmup_ratio": 0.05,
+        "weight_average_half_life_examples": 2000.0, "num_steps": 625,
+    }  # fmt: skip
+    return changed(recipes.recipe(64, 0.0012 / 3, 625), **(values | changes))
 
 
 def measurement(step: int) -> Measurement:

@@ -1,6 +1,5 @@
 """Branches are the run that they leave until they leave it, and see equally many examples."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from scaling.space.recipe import Facts
 from scaling.space.trials import num_trials
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
+from tests.recipes import changed
 from tests.space.test_space import DATA, best_records, study
 
 BRANCH = {
@@ -35,14 +35,24 @@ def test_all_branches_of_a_point_see_the_same_examples() -> None:
     for trial in planned:
         recipe = trial.recipe
         assert recipe is not None
-        assert recipe.num_steps is not None
+        assert recipe.hyperparameters.num_steps is not None
         assert trial.rule == "sqrt"
-        assert recipe.branch_lr_factor == pytest.approx(recipe.branch_multiple**0.5)
-        start = recipe.branch_from_examples
+        assert recipe.hyperparameters.branch_lr_factor == pytest.approx(
+            recipe.hyperparameters.branch_multiple**0.5
+        )
+        start = recipe.hyperparameters.branch_from_examples
         assert start is not None
-        assert recipe.batch_ramp.size_at(start - 1) == 16
-        assert recipe.batch_ramp.size_at(start) == 16 * recipe.branch_multiple
-        ends.add((start, recipe.batch_ramp.examples_after(recipe.num_steps)))
+        assert recipe.hyperparameters.batch_ramp.size_at(start - 1) == 16
+        assert (
+            recipe.hyperparameters.batch_ramp.size_at(start)
+            == 16 * recipe.hyperparameters.branch_multiple
+        )
+        ends.add(
+            (
+                start,
+                recipe.hyperparameters.batch_ramp.examples_after(recipe.hyperparameters.num_steps),
+            )
+        )
     # 100 and 400 in whole steps of 16; 200 in whole steps of 16 × 8.
     assert ends == {(112, 112 + 256), (400, 400 + 256)}
 
@@ -51,20 +61,24 @@ def test_the_rate_is_the_trunks_before_and_by_examples_after() -> None:
     spec = study(branch=BRANCH, fixed=FIXED)
     first = planned_branches(spec, best_records(spec), DATA)[0].recipe
     assert first is not None
-    trunk = replace(first, num_steps=first.schedule_num_steps, branch_from_examples=None)
+    num_steps = first.hyperparameters.schedule_num_steps
+    trunk = changed(first, num_steps=num_steps, branch_from_examples=None)
     branch = branched(trunk, start=160, multiple=4, window=256, rule="linear")
 
     def trunk_rate(step: float) -> float:
         return lr_at_step(
-            step, peak_lr=trunk.peak_lr, schedule="cosine", warmup_steps=trunk.warmup_steps,
-            num_steps=trunk.num_steps,
+            step, peak_lr=trunk.hyperparameters.peak_lr, schedule="cosine",
+            warmup_steps=trunk.hyperparameters.warmup_steps,
+            num_steps=trunk.hyperparameters.num_steps,
         )  # fmt: skip
 
     for step in range(10):
-        assert lr_of_step(branch, step=step, examples=16 * step) == trunk_rate(step)
-        assert lr_of_step(trunk, step=step, examples=16 * step) == trunk_rate(step)
+        assert lr_of_step(branch.hyperparameters, step=step, examples=16 * step) == trunk_rate(step)
+        assert lr_of_step(trunk.hyperparameters, step=step, examples=16 * step) == trunk_rate(step)
     # The third step of the branch starts where the trunk takes its step 10 + 2 × 4.
-    assert lr_of_step(branch, step=12, examples=160 + 2 * 64) == pytest.approx(4 * trunk_rate(18))
+    assert lr_of_step(branch.hyperparameters, step=12, examples=160 + 2 * 64) == pytest.approx(
+        4 * trunk_rate(18)
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scaling.arithmetic.batching import BatchRamp
+from scaling.records.recipe import Layout
 from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_places, cell_seed, cells, hyperparameters
 from scaling.space.designs import design
@@ -103,10 +104,11 @@ def test_a_recipe_is_resolved() -> None:
         seed=3,
         facts=DATA,
     )
-    assert recipe.num_steps == 20  # 1000 / 64 rounds up to 16, min_steps has 20
-    assert recipe.warmup_steps == 2
-    assert (recipe.world_size, recipe.micro_batch_size, recipe.grad_accum_steps) == (2, 8, 4)
-    assert (recipe.seed, recipe.peak_lr, recipe.clip_norm) == (3, 0.01, None)
+    assert recipe.hyperparameters.num_steps == 20  # 1000 / 64 rounds up to 16, min_steps has 20
+    assert recipe.hyperparameters.warmup_steps == 2
+    assert recipe.layout == Layout(world_size=2, micro_batch_size=8, grad_accum_steps=4)
+    assert (recipe.seed, recipe.hyperparameters.peak_lr) == (3, 0.01)
+    assert recipe.hyperparameters.clip_norm is None
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_budgets_round_up(budget: dict[str, Any], num_steps: int | None) -> None
     spec = study(nuisance={"peak_lr": {"choice": [0.1]}})
     spec = spec.model_copy(update={"budget": spec.budget.__class__(**budget)})
     values = hyperparameters(spec, {"global_batch_size": 16}, {"peak_lr": 0.1})
-    assert resolve(spec, values, seed=0, facts=DATA).num_steps == num_steps
+    assert resolve(spec, values, seed=0, facts=DATA).hyperparameters.num_steps == num_steps
 
 
 def test_a_budget_in_tokens_needs_tokens() -> None:
@@ -143,8 +145,8 @@ def test_base_lr_is_carried_by_its_rule() -> None:
     choices = {"base_lr": 0.01, "lr_scaling_rule": "linear"}
     values = hyperparameters(spec, {"global_batch_size": 64}, choices)
     recipe = resolve(spec, values, seed=0, facts=DATA)
-    assert recipe.peak_lr == pytest.approx(0.04)
-    assert recipe.base_lr == 0.01
+    assert recipe.hyperparameters.peak_lr == pytest.approx(0.04)
+    assert recipe.origin.base_lr == 0.01
 
 
 def test_a_batch_that_grows_is_resolved_to_where_it_does() -> None:
@@ -153,13 +155,12 @@ def test_a_batch_that_grows_is_resolved_to_where_it_does() -> None:
 
     def resolved(**choices: Any) -> Any:
         values = hyperparameters(spec, cell, {"peak_lr": 0.1, **choices})
-        return resolve(spec, values, seed=0, facts=DATA)
+        return resolve(spec, values, seed=0, facts=DATA).hyperparameters
 
     ramped = resolved(batch_ramp_every_examples=300, batch_ramp_factor=3, warmup_examples=400)
     # 19 of 16 (304), 7 of 48 (640), 2 of 144 (928), 1 of 432: the budget is 1000 examples.
     assert ramped.batch_ramp_at_examples == (300, 600, 900)
     assert (ramped.num_steps, ramped.warmup_steps) == (29, 21)
-    assert (ramped.micro_batch_size, ramped.grad_accum_steps) == (16, 1)
     assert resolved().batch_ramp_at_examples == ()
     assert resolved(batch_ramp_at_examples=(500,)).num_steps == 32 + 16
 
@@ -178,7 +179,7 @@ def test_a_batch_that_grows_is_resolved_to_where_it_does() -> None:
 def test_warmup_in_steps(batch: int, warmup: dict[str, Any], steps: int) -> None:
     spec = study(nuisance={"peak_lr": {"choice": [0.1]}}, search={"trials_per_cell": 1})
     values = hyperparameters(spec, {"global_batch_size": batch}, {"peak_lr": 0.1, **warmup})
-    assert resolve(spec, values, seed=0, facts=DATA).warmup_steps == steps
+    assert resolve(spec, values, seed=0, facts=DATA).hyperparameters.warmup_steps == steps
 
 
 @pytest.mark.parametrize(
@@ -200,9 +201,10 @@ def test_what_is_left_out_is_what_the_optimizers_paper_uses(
     recipe = resolve(
         spec, hyperparameters(spec, {"global_batch_size": 16}, choices), seed=0, facts=DATA
     )
-    assert (recipe.momentum, recipe.beta2, recipe.eps) == (momentum, beta2, eps)
+    found = recipe.hyperparameters
+    assert (found.momentum, found.beta2, found.eps) == (momentum, beta2, eps)
     given = hyperparameters(spec, {"global_batch_size": 16}, choices | {"beta2": 0.5})
-    assert resolve(spec, given, seed=0, facts=DATA).beta2 == 0.5
+    assert resolve(spec, given, seed=0, facts=DATA).hyperparameters.beta2 == 0.5
 
 
 def test_what_moves_beside_the_rate() -> None:
@@ -216,10 +218,10 @@ def test_what_moves_beside_the_rate() -> None:
     )  # fmt: skip
     values = hyperparameters(spec, {"global_batch_size": 64}, {"base_lr": 0.01})
     recipe = resolve(spec, values, seed=0, facts=DATA)
-    assert recipe.peak_lr == pytest.approx(0.02)
-    assert recipe.weight_decay == pytest.approx(0.2)
-    assert recipe.beta2 == pytest.approx(0.999**4)
-    assert recipe.warmup_steps == 3  # 2.5 rounded up
+    assert recipe.hyperparameters.peak_lr == pytest.approx(0.02)
+    assert recipe.hyperparameters.weight_decay == pytest.approx(0.2)
+    assert recipe.hyperparameters.beta2 == pytest.approx(0.999**4)
+    assert recipe.hyperparameters.warmup_steps == 3  # 2.5 rounded up
     sde = {**values, "lr_scaling_rule": "adam_sde"}
     with pytest.raises(ValueError, match="adam_sde moves beta2 itself"):
         resolve(spec, sde, seed=0, facts=DATA)
@@ -235,12 +237,11 @@ def test_transfer_moves_more_than_the_rate_where_fixed_says_so() -> None:
         transfer={"base_batch_size": 16, "rules": ["none", "surge(32)"], "num_seeds": 1},
     )  # fmt: skip
     best = best_records(spec)
-    assert (best[0].recipe.weight_decay, best[0].recipe.warmup_steps) == (0.1, 8)
+    first = best[0].recipe.hyperparameters
+    assert (first.weight_decay, first.warmup_steps) == (0.1, 8)
     trials, refused = planned_replicates(spec, best, DATA)
     assert not refused
-    none, surged = (trial.recipe for trial in trials)
-    assert none is not None
-    assert surged is not None
+    none, surged = (trial.recipe.hyperparameters for trial in trials if trial.recipe)
     assert none.weight_decay == pytest.approx(0.4)
     assert surged.peak_lr == pytest.approx(none.peak_lr)  # B_noise lies half-way between
     assert none.beta2 == pytest.approx(0.999**4)
@@ -255,7 +256,9 @@ def test_cell_recipes_win_over_fixed() -> None:
             {"cell": {"global_batch_size": 64}, "fixed": {"peak_lr": 0.3, "clip_norm": None}},
         ],
     )  # fmt: skip
-    rates = [trial.recipe.peak_lr for trial in planned_search(spec, DATA) if trial.recipe]
+    rates = [
+        trial.recipe.hyperparameters.peak_lr for trial in planned_search(spec, DATA) if trial.recipe
+    ]
     assert rates == [0.1, 0.3]
 
 
@@ -276,8 +279,9 @@ def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
     confirm = [trial for trial in trials if trial.phase == "confirm"]
     assert {t.recipe.seed for t in trials if t.recipe} == {1, 2}
     assert spec.seed not in {t.recipe.seed for t in trials if t.recipe}
-    base_lr = best[0].recipe.peak_lr
-    rates = {(t.rule, t.recipe.global_batch_size): t.recipe.peak_lr for t in transfer if t.recipe}
+    base_lr = best[0].recipe.hyperparameters.peak_lr
+    recipes = [(t.rule, t.recipe.hyperparameters) for t in transfer if t.recipe]
+    rates = {(rule, of.global_batch_size): of.peak_lr for rule, of in recipes}
     assert rates["none", 256] == base_lr
     assert rates["sqrt", 256] == pytest.approx(4 * base_lr)
     assert rates["adam_sde", 64] == pytest.approx(2 * base_lr)
@@ -285,7 +289,9 @@ def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
     # At kappa = 16 Adam-SDE would need beta1 = -0.6: refused, and the rest goes on.
     assert [(rule, batch) for rule, batch, _ in refused] == [("adam_sde", 256)]
     assert len(transfer) == (3 * 2 - 1) * 2
-    assert [t.recipe.peak_lr for t in confirm if t.recipe][::2] == [b.recipe.peak_lr for b in best]
+    assert [t.recipe.hyperparameters.peak_lr for t in confirm if t.recipe][::2] == [
+        b.recipe.hyperparameters.peak_lr for b in best
+    ]
     counts = num_trials(spec)
     assert counts == {"search": 24, "transfer": 12, "confirm": 6}
 

@@ -21,7 +21,11 @@ def test_the_example_plans_its_trials() -> None:
     spec = study_from_mapping(EXAMPLE)
     trials = planned_search(spec, Facts(4000, 7.3))
     assert len(trials) == 24
-    steps = {t.recipe.global_batch_size: t.recipe.num_steps for t in trials if t.recipe}
+    steps = {
+        t.recipe.hyperparameters.global_batch_size: t.recipe.hyperparameters.num_steps
+        for t in trials
+        if t.recipe
+    }
     assert steps == {16: 2500, 64: 625, 256: 157, 1024: 150}
 
 

@@ -157,7 +157,7 @@ def _updates(
         return
     wrapped, local_norm = data_parallel(model, data_workers, split.strategy)
     gradient = GradientOfBatch(task, model, wrapped, local_norm, how, data_workers)
-    optimizer = build_optimizer(model, how)
+    optimizer = build_optimizer(model, how.hyperparameters)
     for batch in _batches():
         optimizer.zero_grad()
         gradient(batch, measure_noise=False)
@@ -173,12 +173,12 @@ def _batches() -> list[Indices]:
 def _updates_by_zero(
     task: Task, model: nn.Module, how: Recipe, workers: Workers
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    optimizer, stage = build_optimizer(model, how), ZERO_STAGES[how.strategy]
+    optimizer, stage = build_optimizer(model, how.hyperparameters), ZERO_STAGES[how.layout.strategy]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     order = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     shapes = {id(weight): weight.shape for weight in trained}
     groups = [[shapes[id(w)] for w in group["params"]] for group in optimizer.param_groups]
-    zero = Zero(model, optimizer, workers, stage=stage, precision=how.precision)
+    zero = Zero(model, optimizer, workers, stage=stage, precision=how.layout.precision)
     gradient = GradientOfBatch(task, model, zero.wrapped, zero.local_norm, how, workers, zero)
     for batch in _batches():
         zero.optimizer.zero_grad()

@@ -22,7 +22,7 @@ from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
-from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
+from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
 
 DROPOUT = {
     "architecture": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -122,7 +122,7 @@ def test_interrupted_equals_uninterrupted(
     workload: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     task = prepare_task(workload, EVALUATION)
-    how = replace(recipe(16, 1e-2, 24), **changes)
+    how = changed(recipe(16, 1e-2, 24), **changes)
     evaluation = Evaluation(growth_ratio=1.4, num_examples=50)
     whole, expected = run(task, how, Supervision(), evaluation)
     starts, measurements, incidents = paused_often(task, how, str(tmp_path), evaluation)

@@ -23,7 +23,7 @@ def clip(clipping: Clipping, first: list[float], second: list[float]) -> tuple[b
 
 
 def how(**changes: Any) -> Clipping:
-    return Clipping(recipe(1, 0.1, 1, **changes))
+    return Clipping(recipe(1, 0.1, 1, **changes).hyperparameters)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Training on a GPU, and on the CPU where that is quick, so that the tests themselves are run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scaling.tasks.prepare import prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.recipes import EVALUATION, pronunciation, recipe
+from tests.recipes import EVALUATION, changed, pronunciation, recipe
 from tests.training.test_checkpoint import run
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
@@ -62,10 +61,10 @@ def on_two(rank: int, port: int, device: str, strategies: Sequence[Strategy]) ->
         torch.cuda.set_device(where)
     task = prepare_task(pronunciation(), EVALUATION)
     how = recipe(16, 1e-2, 10, world_size=2, micro_batch_size=4, clip_norm=0.3)
-    alone = replace(how, world_size=1)
+    alone = changed(how, world_size=1)
     _, expected = run(task, alone, Supervision(), EVALUATION, Workers(device=where))
     for strategy in strategies:
-        cut = replace(how, strategy=strategy)
+        cut = changed(how, strategy=strategy)
         _, measured = run(task, cut, Supervision(), EVALUATION, Workers(rank, 2, where))
         for ours, theirs in zip(measured, expected, strict=True):
             found, wanted = ours.scalars(), theirs.scalars()

@@ -297,7 +297,7 @@ def test_first_adamw_step_and_decay_of_matrices_only() -> None:
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, 4.0]]))
         model.bias.fill_(5.0)
-    optimizer = build_optimizer(model, recipe(1, 0.01, 1, weight_decay=0.1))
+    optimizer = build_optimizer(model, recipe(1, 0.01, 1, weight_decay=0.1).hyperparameters)
     model.weight.grad, model.bias.grad = torch.tensor([[0.6, 0.8]]), torch.zeros(1)
     optimizer.step()
     assert model.weight.detach().flatten().tolist() == pytest.approx([2.987, 3.986], abs=1e-5)

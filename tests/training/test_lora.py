@@ -1,7 +1,6 @@
 """Adapters beside frozen weights: what is trained, kept, counted and refused."""
 
 import importlib.util
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.memory.estimate import study_footprint
 from scaling.training.supervision import Supervision
-from tests.recipes import EVALUATION, part_of_speech, recipe
+from tests.recipes import EVALUATION, changed, part_of_speech, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import paused_often, run, without_time
 
@@ -138,7 +137,7 @@ def test_a_checkpoint_and_the_record_hold_what_is_trained(
     assert sum(t.numel() for t in state["weight_average"]["average"]) == num_trained
     moments = [m["exp_avg"] for m in state["optimizer"]["state"].values()]
     assert sum(moment.numel() for moment in moments) == num_trained
-    assert replace(how, lora_rank=2) != how
+    assert changed(how, lora_rank=2) != how
 
 
 @needs_peft

@@ -30,7 +30,7 @@ def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:
 def first_step(optimizer: str, **changes: Any) -> list[float]:
     """Case 6: w = (3, 4), g = (.6, .8), decay .1, rate .01; a bias of 5 has gradient 0."""
     model = linear([[3.0, 4.0]], [5.0])
-    how = recipe(1, 0.01, 1, optimizer=optimizer, weight_decay=0.1, **changes)
+    how = recipe(1, 0.01, 1, optimizer=optimizer, weight_decay=0.1, **changes).hyperparameters
     built = build_optimizer(model, how)
     model.weight.grad = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
     model.bias.grad = torch.zeros(1, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_twenty_steps_equal_the_papers_written_out(optimizer: str, changes: dict
     rng = np.random.default_rng(0)
     model = linear(rng.normal(size=(3, 4)).tolist(), rng.normal(size=3).tolist())
     peak = changes.pop("peak_lr", 0.02)
-    how = recipe(1, peak, 20, optimizer=optimizer, weight_decay=0.1, **changes)
+    how = recipe(1, peak, 20, optimizer=optimizer, weight_decay=0.1, **changes).hyperparameters
     built = build_optimizer(model, how)
     expected = [p.detach().numpy().copy() for p in (model.weight, model.bias)]
     references = [Reference(how), Reference(how)]
@@ -181,7 +181,9 @@ def test_muon_steps_like_muon_and_adamw_on_their_own() -> None:
     torch.manual_seed(0)
     together, apart = Model(), Model()
     apart.load_state_dict(together.state_dict())
-    how = recipe(1, 0.1, 10, optimizer="muon", momentum=0.95, beta2=0.95, weight_decay=0.1)
+    how = recipe(
+        1, 0.1, 10, optimizer="muon", momentum=0.95, beta2=0.95, weight_decay=0.1
+    ).hyperparameters
     built = build_optimizer(together, how)
     muon = torch.optim.Muon(
         [apart.hidden.weight], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
@@ -205,7 +207,9 @@ def test_muon_moves_a_matrix_by_nearly_orthogonal_steps() -> None:
     torch.manual_seed(0)
     model = nn.Linear(16, 8, bias=False)
     before = model.weight.detach().clone()
-    built = build_optimizer(model, recipe(1, 1.0, 1, optimizer="muon", weight_decay=0.0))
+    built = build_optimizer(
+        model, recipe(1, 1.0, 1, optimizer="muon", weight_decay=0.0).hyperparameters
+    )
     model.weight.grad = torch.randn(8, 16)
     built.step()
     values = torch.linalg.svdvals(before - model.weight.detach()) / (0.2 * math.sqrt(16))
@@ -214,7 +218,7 @@ def test_muon_moves_a_matrix_by_nearly_orthogonal_steps() -> None:
 
 def test_muon_without_a_hidden_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match="no hidden matrix"):
-        build_optimizer(nn.Embedding(3, 2), recipe(1, 0.1, 1, optimizer="muon"))
+        build_optimizer(nn.Embedding(3, 2), recipe(1, 0.1, 1, optimizer="muon").hyperparameters)
 
 
 # --- all ----------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ def test_muon_without_a_hidden_matrix_is_refused() -> None:
 
 @pytest.mark.parametrize("optimizer", ALL)
 def test_a_loaded_state_goes_on_exactly(optimizer: str) -> None:
-    how = recipe(1, 0.01, 10, optimizer=optimizer, momentum=0.9)
+    how = recipe(1, 0.01, 10, optimizer=optimizer, momentum=0.9).hyperparameters
     gradients = [torch.randn(6, 4) for _ in range(6)]
 
     def model() -> nn.Linear:
@@ -258,7 +262,9 @@ def test_an_embedding_decays_and_a_bias_does_not(optimizer: str) -> None:
     model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2))
     decays = {
         id(parameter): group["weight_decay"]
-        for group in build_optimizer(model, recipe(1, 0.1, 1, optimizer=optimizer)).param_groups
+        for group in build_optimizer(
+            model, recipe(1, 0.1, 1, optimizer=optimizer).hyperparameters
+        ).param_groups
         for parameter in group["params"]
     }
     assert {name: decays[id(p)] for name, p in model.named_parameters()} == {
@@ -269,7 +275,9 @@ def test_an_embedding_decays_and_a_bias_does_not(optimizer: str) -> None:
 def test_nesterov_looks_ahead() -> None:
     # m = .5: first step g + .5 g, second step .5 × 1 + 1 = 1.5 in momentum, 1 + .75 in all.
     model = linear([[0.0]], [0.0])
-    how = recipe(1, 1.0, 2, optimizer="sgd", momentum=0.5, nesterov=True, weight_decay=0.0)
+    how = recipe(
+        1, 1.0, 2, optimizer="sgd", momentum=0.5, nesterov=True, weight_decay=0.0
+    ).hyperparameters
     built = build_optimizer(model, how)
     for expected in (-1.5, -3.25):
         model.weight.grad = torch.ones(1, 1, dtype=torch.float64)

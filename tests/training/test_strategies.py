@@ -14,7 +14,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.recipes import part_of_speech, pronunciation, recipe
+from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
@@ -35,7 +35,7 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
     )  # fmt: skip
     task = prepare_task(pronunciation(), EVALUATION)
     _, by_ddp = run(task, how, Supervision(), WITH_SHARPNESS, workers)
-    _, by_fsdp = run(task, replace(how, strategy="fsdp"), Supervision(), WITH_SHARPNESS, workers)
+    _, by_fsdp = run(task, changed(how, strategy="fsdp"), Supervision(), WITH_SHARPNESS, workers)
     assert by_fsdp[-1].sharpness is not None
     assert by_fsdp[-1].grad_noise_scale is not None
     assert by_fsdp[-1].clipped_fraction

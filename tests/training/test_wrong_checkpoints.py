@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.recipes import part_of_speech, pronunciation, recipe
+from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.test_checkpoint import run, without_time
 
 EVALUATION = Evaluation(every_steps=2, num_examples=20)
-HOW = replace(recipe(8, 1e-2, 10), clip_percentile=50.0, weight_average_half_life_examples=50.0)
+HOW = changed(recipe(8, 1e-2, 10), clip_percentile=50.0, weight_average_half_life_examples=50.0)
 SAVED_AFTER = (3, 6)  # steps
 
 
@@ -302,7 +302,7 @@ def test_what_was_passed_over_does_not_push_out_what_comes_after(
 def test_every_optimizer_knows_its_own_moments(
     changes: dict[str, Any], task: Task, tmp_path: Path
 ) -> None:
-    how = replace(recipe(8, 1e-2, 10), **changes)
+    how = changed(recipe(8, 1e-2, 10), **changes)
     whole = without_time(run(task, how, Supervision(), EVALUATION)[1])
     leave_two_checkpoints(task, how, str(tmp_path))
     newest = tmp_path / "step-000000000006.pt"

@@ -5,7 +5,6 @@ import importlib.util
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.workers import Workers
 from scaling.training.parallel.zero import Zero, require_deepspeed
 from scaling.training.supervision import Supervision
-from tests.recipes import part_of_speech, pronunciation, recipe
+from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
@@ -81,7 +80,7 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
         assert by_ddp[-1].norm_layer_noise_scale is not None or name == "lora"
         assert by_ddp[-1].clipped_fraction or name in ("lora", "recomputed")
         for strategy in STAGES:
-            cut = replace(how, strategy=strategy)
+            cut = changed(how, strategy=strategy)
             _, found = run(task, cut, Supervision(), evaluation, workers)
             for ours, theirs in zip(found, by_ddp, strict=True):
                 expected = without_time([theirs])[0].scalars()
@@ -130,8 +129,8 @@ def check_memory(workers: Workers) -> None:
         how = recipe(16, 1e-2, 1, world_size=2, micro_batch_size=8)
         model = task.new_model(0)
         zero = Zero(
-            model, build_optimizer(model, how), workers, stage=ZERO_STAGES[strategy],
-            precision="fp32",
+            model, build_optimizer(model, how.hyperparameters), workers,
+            stage=ZERO_STAGES[strategy], precision="fp32",
         )  # fmt: skip
         gradient = GradientOfBatch(task, model, zero.wrapped, zero.local_norm, how, workers, zero)
         gradient(np.arange(16), measure_noise=True)
@@ -179,5 +178,5 @@ def test_one_worker_has_nothing_to_cut() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
     how = recipe(16, 1e-2, 4, micro_batch_size=4)
     _, expected = run(task, how, Supervision(), EVALUATION)
-    _, found = run(task, replace(how, strategy="zero3"), Supervision(), EVALUATION)
+    _, found = run(task, changed(how, strategy="zero3"), Supervision(), EVALUATION)
     assert without_time(found) == without_time(expected)

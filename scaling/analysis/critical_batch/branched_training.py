@@ -104,15 +104,14 @@ def branched_training(sweep: Sweep) -> BranchedTraining:
         run each; here it is the validation loss on fixed examples, over seeds.
     """
     tolerance = sweep.branch_tolerance
-    rows = [r for r in sweep.rows if r.phase == "branch" and r.recipe.get("branch_from_examples")]
+    rows = [r for r in sweep.rows if r.phase == "branch" and _start(r)]
     if tolerance is None:
         return BranchedTraining()
     if not any(row.ended for row in rows):
         return BranchedTraining(tolerance=tolerance, note="no branch ended")
-    starts = sorted({int(row.recipe["branch_from_examples"]) for row in rows})
+    starts = sorted({_start(row) for row in rows})
     points = tuple(
-        _point(start, [r for r in rows if r.recipe["branch_from_examples"] == start], tolerance)
-        for start in starts
+        _point(start, [r for r in rows if _start(r) == start], tolerance) for start in starts
     )
     has_value = any(point.value is not None for point in points)
     note = "" if has_value else "no branch could be compared with the batch left as it was"
@@ -151,8 +150,13 @@ def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoin
     )
 
 
+def _start(row: TrialRow) -> int:
+    """Examples before the branch; 0 of a trial that is none."""
+    return (row.recipe.hyperparameters.branch_from_examples or 0) if row.recipe else 0
+
+
 def _multiple(row: TrialRow) -> int:
-    return int(row.recipe["branch_multiple"])
+    return row.recipe.hyperparameters.branch_multiple if row.recipe else 1
 
 
 def _loss(size: int, rows: Sequence[TrialRow], reference: dict[int | None, float]) -> BranchLoss:

@@ -117,9 +117,9 @@ def _runs(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
 
 
 def _allows_targets(rows: Sequence[TrialRow]) -> bool:
-    return bool(rows) and all(
-        row.recipe.get("schedule") in _NO_HORIZON and not row.recipe.get("batch_ramp_at_examples")
-        for row in rows
+    known = [row.recipe.hyperparameters for row in rows if row.recipe is not None]
+    return 0 < len(known) == len(rows) and all(
+        hparams.schedule in _NO_HORIZON and not hparams.batch_ramp_at_examples for hparams in known
     )
 
 

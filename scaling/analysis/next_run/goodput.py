@@ -103,7 +103,7 @@ class _StepTimes:
         for row in rows:
             world_size, step = _world_size(row), _seconds_per_step(row)
             # Workers under tp share every example, so other numbers of them do not follow.
-            shares_batch = row.recipe.get("strategy") != "tp"
+            shares_batch = row.recipe is not None and row.recipe.layout.strategy != "tp"
             if world_size and shares_batch and step is not None and not _grows(row):
                 by_share.setdefault(row.global_batch_size / world_size, []).append(step)
         shares = tuple(sorted(by_share))
@@ -205,7 +205,7 @@ def _whole_run(option: Option, factor: float, bound: float | None) -> Option:
 
 def _last_before(row: TrialRow, seconds: float) -> Measurement | None:
     """The last evaluation by then, of a run that would have been the same had it ended there."""
-    if row.recipe.get("schedule") != "constant":
+    if row.recipe is None or row.recipe.hyperparameters.schedule != "constant":
         return None
     points = [
         m
@@ -244,12 +244,11 @@ def _measured_workers(cell: CellResult) -> int | None:
 
 
 def _world_size(row: TrialRow) -> int | None:
-    size = row.recipe.get("world_size")
-    return int(size) if size else None
+    return row.recipe.layout.world_size if row.recipe else None
 
 
 def _grows(row: TrialRow) -> bool:
-    return bool(row.recipe.get("batch_ramp_at_examples"))
+    return row.recipe is not None and bool(row.recipe.hyperparameters.batch_ramp_at_examples)
 
 
 def _seconds_per_step(row: TrialRow) -> float | None:

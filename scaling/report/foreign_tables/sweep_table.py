@@ -417,7 +417,6 @@ def _row(
         objective=loss if "validation_loss" in line.values else reached,
         validation_loss=loss,
         choices=choices,
-        recipe=_NOTHING,
         **measured,
     )
     return _without_losses(row) if lost else row

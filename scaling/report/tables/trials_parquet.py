@@ -22,10 +22,11 @@ OWN = (
 
 def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
     """The trials as a Parquet file; `cell` and `choices` are JSON objects."""
-    further = dict.fromkeys(name for row in rows for name in row.recipe if name not in OWN)
+    recipes = [row.recipe.columns() if row.recipe else {} for row in rows]
+    further = dict.fromkeys(name for recipe in recipes for name in recipe if name not in OWN)
     columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), rows)) for name in OWN}
     columns |= {name: _as_json(list(map(attrgetter(name), rows))) for name in ("cell", "choices")}
-    columns |= {name: [row.recipe.get(name) for row in rows] for name in further}
+    columns |= {name: [recipe.get(name) for recipe in recipes] for name in further}
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
     return sink.getvalue()

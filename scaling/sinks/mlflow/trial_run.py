@@ -33,14 +33,14 @@ def cell_label(cell: Mapping[str, Any]) -> str:
 
 def trial_name(record: TrialRecord) -> str:
     """The name of a trial's run, as in `search B=64 lr=1.2e-3`."""
-    recipe = record.recipe
+    hparams = record.recipe.hyperparameters
     words: list[str] = [record.phase, *([record.rule] if record.rule else [])]
     others = {n: v for n, v in record.cell.items() if n not in ("global_batch_size", "peak_lr")}
     words += [f"{name}={_text(value)}" for name, value in others.items()]
-    if recipe.branch_from_examples is not None:
-        words += [f"at={recipe.branch_from_examples}", f"x{recipe.branch_multiple}"]
-    words += [f"B={recipe.global_batch_size}", f"lr={_short(recipe.peak_lr)}"]
-    return " ".join(words if record.phase == "search" else [*words, f"seed={recipe.seed}"])
+    if hparams.branch_from_examples is not None:
+        words += [f"at={hparams.branch_from_examples}", f"x{hparams.branch_multiple}"]
+    words += [f"B={hparams.global_batch_size}", f"lr={_short(hparams.peak_lr)}"]
+    return " ".join(words if record.phase == "search" else [*words, f"seed={record.recipe.seed}"])
 
 
 def _short(value: float) -> str:
@@ -54,14 +54,16 @@ def _text(value: object) -> str:
 
 
 def params(record: TrialRecord) -> dict[str, str]:
-    """The recipe, and cell and choices under their vocabulary names."""
-    values = {**record.cell, **record.choices, **asdict(record.recipe)}
+    """The hyperparameters and the seed; cell and choices under their vocabulary names."""
+    hyperparameters = asdict(record.recipe.hyperparameters)
+    values = {**record.cell, **record.choices, "seed": record.recipe.seed, **hyperparameters}
     return {name: _text(value) for name, value in values.items()}
 
 
 def tags(record: TrialRecord) -> dict[str, str]:
-    """What MLflow's views filter by, and the record itself without its measurements."""
-    written = {
+    """What MLflow's views filter by: layout, origin, and the record without its measurements."""
+    beside = {**asdict(record.recipe.layout), **asdict(record.recipe.origin)}
+    written = {name: _text(value) for name, value in beside.items() if value is not None} | {
         "cell": cell_label(record.cell),
         "phase": record.phase,
         "status": record.status,

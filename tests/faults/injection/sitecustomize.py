@@ -21,7 +21,7 @@ def happens(fault: dict, run: object) -> bool:
     rank = run.workers.rank
     if (
         rank not in fault["ranks"]
-        or run.recipe.global_batch_size != fault["global_batch_size"]
+        or run.recipe.hyperparameters.global_batch_size != fault["global_batch_size"]
         or run.progress.step != fault["step"]
     ):
         return False

@@ -99,9 +99,9 @@ def repeats(replicate: TrialRecord, best: TrialRecord) -> bool:
     if replicate.recipe_of is not None:
         return replicate.recipe_of == best.trial_id
     # Recorded before `recipe_of` was: all that was searched, or the rate that a rule carried.
-    carried = replicate.recipe.base_lr is not None and replicate.phase == "transfer"
+    carried = replicate.recipe.origin.base_lr is not None and replicate.phase == "transfer"
     if carried:
-        return replicate.recipe.base_lr == best.recipe.peak_lr
+        return replicate.recipe.origin.base_lr == best.recipe.hyperparameters.peak_lr
     return dict(replicate.choices) == dict(best.choices)
 
 
@@ -122,7 +122,9 @@ def left_over(trials: Sequence[TrialRecord], spec: StudySpec) -> list[TrialRecor
         section = spec.transfer if replicate.phase == "transfer" else spec.branch
         if section is None:
             return None
-        sizes = ((r, r.recipe.global_batch_size) for r in best.values() if r is not None)
+        sizes = (
+            (r, r.recipe.hyperparameters.global_batch_size) for r in best.values() if r is not None
+        )
         return next((r for r, size in sizes if size == section.base_batch_size), None)
 
     return [

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scaling.optimizers.build import build_optimizer, set_lr
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.space.cells import cells, hyperparameters
@@ -29,7 +30,6 @@ from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import train
 from scaling.training.noise_cadence import measures_noise_at
-from scaling.training.optimizers import build_optimizer, set_lr
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
 

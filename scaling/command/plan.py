@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.command.start_checks import Start, describe_place, require_task, start_notes
+from scaling.optimizers.catalog import num_moments
 from scaling.space.cells import Cell, cell_name, cells, hyperparameters
 from scaling.space.extension import most_extension_trials
 from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of, split_of, world_size_of
 from scaling.space.trials import num_trials
 from scaling.spec.checks.sizes import num_cells
-from scaling.spec.hyperparameters import Optimizer
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import NoisyQuadratic
@@ -29,7 +29,6 @@ from scaling.training.memory.estimate import (
     trial_memory,
     worker_memory_bytes,
 )
-from scaling.training.memory.footprint import moments_of
 
 _MAX_ROWS = 100  # of batches
 _MAX_CLASSES = 20
@@ -186,14 +185,14 @@ def _heaviest(spec: StudySpec) -> dict[str, Any]:
     all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
     averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
     has_momentum = any(v["momentum"] for v in all_values) or "momentum" in searched
-    optimizers: list[Optimizer] = [v["optimizer"] for v in all_values]
+    optimizers: list[str] = [v["optimizer"] for v in all_values]
     if spec.nuisance.optimizer is not None:
         optimizers = list(spec.nuisance.optimizer.choice)
     ranks = [v["lora_rank"] for v in all_values if v["lora_rank"] is not None]
     if spec.nuisance.lora_rank is not None:
         ranks = list(spec.nuisance.lora_rank.choice)
     return {
-        "optimizer": max(optimizers, key=lambda o: moments_of(o, has_momentum=has_momentum)),
+        "optimizer": max(optimizers, key=lambda o: num_moments(o, has_momentum=has_momentum)),
         "momentum": float(has_momentum),
         "lora_rank": max(ranks, default=None),
         "weight_average_half_life_examples": (

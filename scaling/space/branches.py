@@ -12,6 +12,7 @@ from dataclasses import replace
 from scaling.arithmetic.batching import BatchRamp
 from scaling.arithmetic.rules import scaled_lr
 from scaling.arithmetic.schedules import lr_at_step
+from scaling.optimizers.catalog import OPTIMIZERS
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_name, hyperparameters
@@ -70,7 +71,7 @@ def planned_branches(
     if branch is None or base is None:
         return []
     values = hyperparameters(spec, base.cell, base.choices)
-    rule = branch.lr_rule or usual_rule(values["optimizer"])
+    rule = branch.lr_rule or OPTIMIZERS[values["optimizer"]].usual_lr_rule
     planned: list[PlannedTrial] = []
     for seed in replicate_seeds(spec, branch.num_seeds):
         trunk = resolve(spec, values, seed=seed, facts=facts)
@@ -91,11 +92,6 @@ def planned_branches(
                 )
             )
     return planned
-
-
-def usual_rule(optimizer: str) -> str:
-    """How the rate grows with the batch where the study does not say."""
-    return "linear" if optimizer in ("sgd", "lars") else "sqrt"
 
 
 def branched(trunk: Recipe, *, start: int, multiple: int, window: int, rule: str) -> Recipe:

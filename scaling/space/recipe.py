@@ -14,6 +14,7 @@ from scaling.arithmetic.rules import (
     scaled_warmup_steps,
     scaled_weight_decay,
 )
+from scaling.optimizers.catalog import usual_value
 from scaling.records.recipe import Hyperparameters, Layout, Origin, Recipe
 from scaling.space.cells import cells, hyperparameters
 from scaling.spec.fields import MAX_BATCH_SIZE
@@ -170,19 +171,11 @@ def _weight_decay(values: Mapping[str, Any], peak_lr: float) -> float:
     return scaled_weight_decay(weight_decay, base_lr=base_lr, peak_lr=peak_lr, **_sizes(values))
 
 
-_USUAL: Mapping[str, Mapping[str, float]] = {
-    "lamb": {"eps": 1e-6},
-    "lars": {"momentum": 0.9},
-    "lion": {"beta2": 0.99},
-    "muon": {"momentum": 0.95, "beta2": 0.95},
-}
-"""What the papers of the optimizers use, where that is not what AdamW and SGD use."""
-
-
 def _or_usual(values: Mapping[str, Any], name: str, otherwise: float) -> float:
     """A hyperparameter, or where it is left out what is usual for the trial's optimizer."""
-    value: float | None = values[name]
-    return _USUAL.get(values["optimizer"], {}).get(name, otherwise) if value is None else value
+    usual = usual_value(values["optimizer"], name)
+    known: tuple[float | None, ...] = (values[name], usual, otherwise)
+    return next(value for value in known if value is not None)
 
 
 _TIMING_LR = 1e-6  # too small to blow up: only the time of a step counts

@@ -1,7 +1,7 @@
 """What determines a trial's training: fixed, compared, or searched."""
 
 import re
-from typing import Annotated, Any, Generic, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from scaling.arithmetic.rules import LR_RULE_PATTERN
+from scaling.optimizers.catalog import OPTIMIZERS
 from scaling.spec.fields import (
     MAX_VALUES,
     BatchSize,
@@ -63,7 +64,10 @@ LrRule = Annotated[
 ]
 
 
-Optimizer = Literal["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]
+if TYPE_CHECKING:
+    Optimizer = str
+else:
+    Optimizer = Literal[tuple(OPTIMIZERS)]
 
 
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]

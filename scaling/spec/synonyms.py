@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from scaling.optimizers.catalog import OPTIMIZERS
+
 HYPERPARAMETER_SECTIONS: Final = ("fixed", "nuisance", "scientific")
 """Where a hyperparameter may stand."""
 
@@ -221,13 +223,7 @@ SYNONYMS: Final[Mapping[str, Meant]] = {
 }
 
 _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
-    "optimizer": {
-        "adamw": (
-            "adam adamw_torch adamw_torch_fused adamw_hf adamw_apex_fused fusedadam "
-            "adamw_fused adamw_8bit"
-        ),
-        "sgd": "sgd_momentum momentum torch_sgd",
-    },
+    "optimizer": {name: " ".join(facts.other_names) for name, facts in OPTIMIZERS.items()},
     "schedule": {
         "constant": "constant_with_warmup none fixed",
         "linear": "linear_with_warmup polynomial linear_decay",

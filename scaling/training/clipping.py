@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
+from scaling.optimizers.tensors import by_kind
 from scaling.records.recipe import Hyperparameters
 from scaling.training.gradient import clip_global_norm
-from scaling.training.parallel.sharding import by_kind, total_norm
+from scaling.training.parallel.sharding import total_norm
 
 
 class Clipping:

@@ -12,6 +12,7 @@ from torch import nn
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
+from scaling.optimizers.tensors import by_kind
 from scaling.records.recipe import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.batches import Batches
@@ -19,7 +20,7 @@ from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel.base import LocalNorm, no_sync
-from scaling.training.parallel.sharding import by_kind, total_norm
+from scaling.training.parallel.sharding import total_norm
 from scaling.training.parallel.workers import Workers
 from scaling.training.parallel.zero import Zero
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from scaling.arithmetic.batching import next_smaller
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
+from scaling.optimizers.build import build_optimizer, set_lr
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.space.branches import lr_of_step
@@ -38,7 +39,6 @@ from scaling.training.memory.out_of_memory import (
     watch_peak_memory,
 )
 from scaling.training.noise_cadence import measures_noise_at
-from scaling.training.optimizers import build_optimizer, set_lr, with_first_moments
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.sharding import (
     own_part,
@@ -47,6 +47,7 @@ from scaling.training.parallel.sharding import (
     trained_state,
     whole,
     whole_weights,
+    with_first_moments,
 )
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers, release_memory

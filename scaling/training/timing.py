@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from scaling.arithmetic.batching import BatchRamp
+from scaling.optimizers.build import build_optimizer
 from scaling.records.recipe import Recipe
 from scaling.space.branches import branch_work
 from scaling.space.cells import Cell, hyperparameters
@@ -26,7 +27,6 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.workers import Workers, use_threads
 
 MAX_EXAMPLES = 512  # of one timed step

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from scaling.optimizers.build import build_optimizer
 from scaling.spec.resources import Precision, Resources
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
@@ -22,7 +23,6 @@ from scaling.training.memory.estimate import (
     worker_memory_bytes,
 )
 from scaling.training.memory.footprint import Footprint, footprint, pass_bytes
-from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.sharding import own_part
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers

@@ -447,7 +447,7 @@ TOGETHER: list[Case] = [
     (LM, {"fixed.optimizer": "sgd", "nuisance.momentum": {"choice": [0.0, 0.9]}, "fixed.nesterov": True}, "nuisance.momentum", "nesterov needs a momentum above 0 (got [0.0, 0.9]"),
     (LM, {"transfer.rules": ["adam_sde"], "fixed.optimizer": "lamb"}, "transfer.rules", "adam_sde scales Adam, not lamb"),
     (QUADRATIC, {"search.early_stopping": {"rule": "asha", "first_rung_tokens": 100}}, "search.early_stopping.first_rung_tokens", "noisy_quadratic has no tokens (got 100; allowed: first_rung_examples)"),
-    (QUADRATIC, {"fixed.optimizer": "lamb"}, "fixed.optimizer", "would couple the independent chains of noisy_quadratic (got \"lamb\"; allowed: sgd, adamw, lion)"),
+    (QUADRATIC, {"fixed.optimizer": "lamb"}, "fixed.optimizer", "would couple the independent chains of noisy_quadratic (got \"lamb\"; allowed: adamw, sgd, lion)"),
     (QUADRATIC, {"cell_recipes.0.fixed.eps": 1.0e-8}, "cell_recipes.0.fixed.eps", "has no effect with optimizer sgd"),
     # clipping
     (LM, {"fixed.clip_value": 0.1}, "fixed.clip_value", "nuisance.clip_norm is given too; give one of them (got 0.1"),

@@ -17,6 +17,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from scaling.optimizers.build import build_optimizer
 from scaling.records.recipe import Recipe
 from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.spec.workloads import Workload
@@ -25,7 +26,6 @@ from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Indices, Task
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from scaling.optimizers.build import build_optimizer
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
 from scaling.records.recipe import Recipe
@@ -18,7 +19,6 @@ from scaling.tasks.task import Task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
 from scaling.training.loop import Outcome, train
-from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage

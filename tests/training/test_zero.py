@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from scaling.optimizers.build import build_optimizer
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.spec.resources import ZERO_STAGES, Resources, Strategy
 from scaling.tasks.errors import DataError
@@ -24,7 +25,6 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.memory.estimate import study_footprint
-from scaling.training.optimizers import build_optimizer
 from scaling.training.parallel.workers import Workers
 from scaling.training.parallel.zero import Zero, require_deepspeed
 from scaling.training.supervision import Supervision

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Final
 
+from scaling.optimizers.catalog import OPTIMIZERS, elementwise_optimizers, optimizers_that_read
 from scaling.spec.checks.places import at_most_one, places_of, possible_values
 from scaling.spec.issues import Issue
 from scaling.spec.study import StudySpec
 
 NEEDS: Final = {
-    "momentum": ("optimizer", {"sgd", "lars", "muon"}),
-    "nesterov": ("optimizer", {"sgd"}),
-    "beta1": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
-    "beta2": ("optimizer", {"adamw", "lamb", "lion", "muon"}),
-    "eps": ("optimizer", {"adamw", "lamb", "muon"}),
+    **{
+        name: ("optimizer", optimizers_that_read(name))
+        for name in sorted({name for facts in OPTIMIZERS.values() for name in facts.reads})
+    },
     "min_lr_ratio": ("schedule", {"linear", "cosine", "wsd"}),
     "decay_ratio": ("schedule", {"wsd"}),
     "decay_shape": ("schedule", {"wsd"}),
@@ -50,9 +50,8 @@ def clipping_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def nesterov_issues(spec: StudySpec) -> Iterator[Issue]:
     """Looking ahead along a momentum needs one."""
-    if "sgd" not in possible_values(spec, "optimizer") or True not in possible_values(
-        spec, "nesterov"
-    ):
+    looking_ahead = optimizers_that_read("nesterov") & possible_values(spec, "optimizer")
+    if not looking_ahead or True not in possible_values(spec, "nesterov"):
         return
     if possible_values(spec, "momentum") & {None, 0.0}:
         without = [p for p in places_of(spec, "momentum") if 0.0 in p.values]
@@ -60,5 +59,9 @@ def nesterov_issues(spec: StudySpec) -> Iterator[Issue]:
             yield Issue(place.path, "nesterov needs a momentum above 0", place.value)
 
 
-COUPLING: Final = {"lamb", "lars", "adafactor", "muon"}
-"""Optimizers whose step of one weight depends on the others of its tensor."""
+def elementwise_issues(spec: StudySpec, why: str) -> Iterator[Issue]:
+    """Optimizers whose step of one weight depends on others, where that cannot be."""
+    allowed = elementwise_optimizers()
+    for place in places_of(spec, "optimizer"):
+        for optimizer in sorted(set(place.values).difference(allowed)):
+            yield Issue(place.path, why, optimizer, ", ".join(allowed))

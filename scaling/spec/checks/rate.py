@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from scaling.arithmetic.rules import OptimizerSettings, RuleDomainError, scale_optimizer
+from scaling.optimizers.catalog import optimizers_without, usual_value
 from scaling.spec.checks.places import (
     cell_key,
     listed_values,
@@ -65,7 +66,7 @@ def base_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
     """Adam-SDE is about Adam, and within its domain at every batch size of the study."""
-    others = possible_values(spec, "optimizer") - {"adamw"}
+    others = possible_values(spec, "optimizer") & optimizers_without("adam_sde")
     places = [p for p in places_of(spec, "lr_scaling_rule") if "adam_sde" in p.values]
     carried = [place.path for place in places]
     if spec.transfer is not None and "adam_sde" in spec.transfer.rules:
@@ -79,7 +80,10 @@ def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
             peak_lr=1.0,
             beta1=min(possible_values(spec, "beta1")),
             beta2=min(
-                0.999 if beta2 is None else beta2 for beta2 in possible_values(spec, "beta2")
+                value
+                for beta2 in possible_values(spec, "beta2")
+                for name in possible_values(spec, "optimizer")
+                if (value := usual_value(name, "beta2") if beta2 is None else beta2) is not None
             ),
             eps=1.0,
         )
@@ -92,7 +96,7 @@ def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def surge_issues(spec: StudySpec) -> Iterator[Issue]:
     """Surge is about optimizers that go by the gradient's sign, as Adam does."""
-    others = sorted(possible_values(spec, "optimizer") & {"sgd", "lars", "muon"})
+    others = sorted(possible_values(spec, "optimizer") & optimizers_without("surge"))
     if not others:
         return
     rules = [(p.path, rule) for p in places_of(spec, "lr_scaling_rule") for rule in p.values]
@@ -119,7 +123,7 @@ def co_scaling_issues(spec: StudySpec) -> Iterator[Issue]:
         *(spec.transfer.rules if spec.transfer else ()),
     }
     for place in beta2:
-        if others := sorted(optimizers - {"adamw", "lamb", "muon"}):
+        if others := sorted(optimizers & optimizers_without("token_half_life")):
             yield Issue(
                 place.path,
                 f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks",
@@ -128,7 +132,7 @@ def co_scaling_issues(spec: StudySpec) -> Iterator[Issue]:
         if "adam_sde" in rules:
             yield Issue(place.path, "adam_sde moves beta2 itself", place.value, "none")
     for place in decay:
-        if others := sorted(optimizers & {"lamb", "lars"}):
+        if others := sorted(optimizers & optimizers_without("timescale")):
             yield Issue(
                 place.path,
                 f"the trust ratio of {', '.join(others)} takes the decay in, so lr × weight_decay "

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from scaling.spec.checks.optimizer import COUPLING
+from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
 from scaling.spec.models import Pretrained
@@ -34,13 +34,9 @@ def zero_issues(spec: StudySpec) -> Iterator[Issue]:
             "resources.strategy", "noisy_quadratic is not cut among workers", resources.strategy,
             "ddp",
         )  # fmt: skip
-    for place in places_of(spec, "optimizer"):
-        for optimizer in sorted(COUPLING & set(place.values)):
-            yield Issue(
-                place.path,
-                f"goes by each matrix, and strategy {resources.strategy} makes one vector of all",
-                optimizer, "adamw, sgd, lion",
-            )  # fmt: skip
+    yield from elementwise_issues(
+        spec, f"goes by each matrix, and strategy {resources.strategy} makes one vector of all"
+    )
     if resources.num_workers == "auto":
         yield Issue(
             "resources.num_workers", f"must be a number under strategy {resources.strategy}", "auto"

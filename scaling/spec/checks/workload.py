@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from scaling.spec.checks.optimizer import COUPLING
+from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
 from scaling.spec.models import FromScratch, Pretrained
@@ -14,14 +14,7 @@ def noisy_quadratic_issues(spec: StudySpec) -> Iterator[Issue]:
     """What the ensemble of noisy quadratics cannot do."""
     if not isinstance(spec.workload, NoisyQuadratic):
         return
-    for place in places_of(spec, "optimizer"):
-        for optimizer in sorted(COUPLING & set(place.values)):
-            yield Issue(
-                place.path,
-                "would couple the independent chains of noisy_quadratic",
-                optimizer,
-                "sgd, adamw, lion",
-            )
+    yield from elementwise_issues(spec, "would couple the independent chains of noisy_quadratic")
     for place in places_of(spec, "clip_norm") + places_of(spec, "clip_percentile"):
         if any(value is not None for value in place.values):
             yield Issue(

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scaling.spec.hyperparameters import Optimizer
+from scaling.optimizers.catalog import num_moments
 from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.tasks.model.layers import transformer_blocks
 
@@ -155,7 +155,7 @@ class Footprint:
         self,
         micro_batch_size: int,
         *,
-        optimizer: Optimizer,
+        optimizer: str,
         has_momentum: bool = False,
         averages_weights: bool = False,
         strategy: Strategy = "ddp",
@@ -166,7 +166,7 @@ class Footprint:
 
         Args:
             micro_batch_size: Examples of the longest kind per forward.
-            optimizer: See `moments_of`.
+            optimizer: Its name.
             has_momentum: Of sgd.
             averages_weights: One more copy, and another while it is evaluated.
             strategy: fsdp cuts weights, gradients and moments among the workers; zero1 to zero3
@@ -178,7 +178,7 @@ class Footprint:
         """
         activations = _line(self.kept, micro_batch_size)
         workspace = max(0, _line(self.peak, micro_batch_size) - activations)
-        num_moments = moments_of(optimizer, has_momentum=has_momentum)
+        each = num_moments(optimizer, has_momentum=has_momentum)
         stage = ZERO_STAGES.get(strategy) if world_size > 1 else None
         shares = world_size if strategy == "fsdp" or stage == 3 else 1
         if shares > 1:
@@ -187,12 +187,12 @@ class Footprint:
             workspace = max(workspace + gathered, self.parameters - activations)
         held, trained = self.parameters // shares, self.trained // shares
         gradients = self.trained if accumulates else trained
-        moments = num_moments * trained
+        moments = each * trained
         if stage is not None:
             flat = self.trained // world_size
             held += flat
             gradients = flat + (self.trained if accumulates or stage == 1 else flat)
-            moments = num_moments * flat
+            moments = each * flat
             workspace += min(self.trained, ZERO_BUCKET_BYTES)
         return Memory(
             parameters=held,
@@ -201,27 +201,6 @@ class Footprint:
             activations=activations,
             workspace=workspace,
         )
-
-
-def moments_of(optimizer: Optimizer, *, has_momentum: bool) -> int:
-    """Tensors of a weight's size that an optimizer keeps for each weight, at most.
-
-    muon keeps one of the hidden matrices and two of the others; adafactor the means of a matrix's
-    rows and columns, which are next to nothing.
-
-    Args:
-        optimizer: Which.
-        has_momentum: Whether sgd's is above 0.
-    """
-    match optimizer:
-        case "adamw" | "lamb" | "muon":
-            return 2
-        case "lars" | "lion":
-            return 1
-        case "sgd":
-            return int(has_momentum)
-        case "adafactor":
-            return 0
 
 
 def _line(line: tuple[float, float], size: int) -> int:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from scaling.optimizers.build import set_lr
+from scaling.optimizers.tensors import by_kind, whole
+
 T = TypeVar("T")
 
 
@@ -35,21 +38,6 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             module.reshard()
             # As `fully_shard` does it: the root's weights are the first that backward needs.
             module.set_reshard_after_forward(module is not model, recurse=False)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which this worker may hold a part; called by all workers."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def by_kind(tensors: Sequence[T]) -> list[list[T]]:
-    """Those that are cut and those that are whole, apart, as under tp there are both.
-
-    torch's kernels for many tensors at once take no mixture.
-    """
-    cut = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
-    others = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
-    return [kind for kind in (cut, others) if kind]
 
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
@@ -127,3 +115,33 @@ def placed_optimizer_state(
         for number, moments in saved["state"].items()
     }
     return {**saved, "state": state}
+
+
+def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """State of an optimizer that has taken no step, as its first step would shape it.
+
+    A step along gradients of 0 at a rate of 0, which moves no weight; afterwards the optimizer is
+    as new. Called by all workers that hold parts of its weights; of those each has its own part.
+    The moments take no memory: each is a single 0 in the shape of the moment.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    set_lr(optimizer, 0.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    state = own_part(optimizer.state_dict())
+    optimizer.state.clear()
+    moments = {
+        number: {
+            name: torch.zeros((), dtype=value.dtype).expand(value.shape)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in of_weight.items()
+        }
+        for number, of_weight in state["state"].items()
+    }
+    return state | {"state": moments}

@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from scaling.optimizers.adafactor import Adafactor
+from scaling.optimizers.build import build_optimizer, set_lr
+from scaling.optimizers.lars import local_rate
+from scaling.optimizers.muon import hidden_matrices
 from scaling.tasks.prepare import prepare_task
-from scaling.training.optimizers import build_optimizer, set_lr
-from scaling.training.update_rules import Adafactor, hidden_matrices, local_rate
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 ALL = ["adamw", "sgd", "lamb", "lars", "adafactor", "lion", "muon"]

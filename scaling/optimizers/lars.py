@@ -1,0 +1,67 @@
+"""LARS: momentum SGD with a rate of its own for each matrix."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaling.optimizers.tensors import (
+    Parameters,
+    decay_groups,
+    norm,
+    trained_weights,
+    trust_ratio,
+    with_gradients,
+)
+
+LARS_TRUST_COEFFICIENT = 0.001
+"""The paper's η; as it only multiplies the rate, it is no hyperparameter of its own."""
+
+
+def build(
+    model: nn.Module, *, lr: float, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """LARS for a model's trained weights; weight decay is in the gradient."""
+    return Lars(decay_groups(trained_weights(model), weight_decay), lr=lr, momentum=momentum)
+
+
+class Lars(torch.optim.Optimizer):
+    """SGD with momentum whose rate for each matrix is η |w| / (|g| + λ |w|) times the global one.
+
+    Vectors take SGD's own step: biases start at 0 and would never move.
+
+    Source: You et al. 2017 (arXiv:1708.03888) eq. 6 and algorithm 1.
+    """
+
+    def __init__(
+        self, params: Parameters, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step."""
+        del closure
+        for group in self.param_groups:
+            decay = group["weight_decay"]
+            for weight, gradient in with_gradients(group):
+                update = gradient.add(weight, alpha=decay)
+                if weight.ndim >= 2:
+                    norms = norm(weight), norm(gradient)
+                    update.mul_(local_rate(*norms, weight_decay=decay))
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                # The rate is inside the momentum, as in the paper.
+                velocity = state["momentum_buffer"]
+                velocity.mul_(group["momentum"]).add_(update, alpha=group["lr"])
+                weight.sub_(velocity)
+
+
+def local_rate(weight_norm: Tensor, gradient_norm: Tensor, *, weight_decay: float) -> Tensor:
+    """LARS' rate of one tensor, over the global rate: η |w| / (|g| + λ |w|); 1 where |w| = 0.
+
+    Source: You et al. 2017 (arXiv:1708.03888) eq. 6.
+    """
+    length = gradient_norm + weight_decay * weight_norm
+    return trust_ratio(LARS_TRUST_COEFFICIENT * weight_norm, length)

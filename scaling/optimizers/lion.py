@@ -1,0 +1,48 @@
+"""Lion: steps by the sign of a momentum."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from scaling.optimizers.tensors import Parameters, decay_groups, trained_weights, with_gradients
+
+
+def build(
+    model: nn.Module, *, lr: float, weight_decay: float, beta1: float, beta2: float
+) -> torch.optim.Optimizer:
+    """Lion for a model's trained weights; weight decay is decoupled."""
+    return Lion(decay_groups(trained_weights(model), weight_decay), lr=lr, betas=(beta1, beta2))
+
+
+class Lion(torch.optim.Optimizer):
+    """The sign of an interpolation between momentum and gradient; decoupled weight decay.
+
+    Source: Chen et al. 2023 (arXiv:2302.06675) algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step."""
+        del closure
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for weight, gradient in with_gradients(group):
+                state = self.state[weight]
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(weight)
+                mean = state["exp_avg"]
+                update = mean.lerp(gradient, 1 - beta1).sign_()
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update, alpha=-group["lr"])
+                mean.lerp_(gradient, 1 - beta2)

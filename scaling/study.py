@@ -71,7 +71,7 @@ def _main(options: argparse.Namespace) -> int:
     from scaling.command.start_checks import REFUSALS, Start, require_place, require_task
 
     output = _path(options.output) if options.output else Path("reports") / spec.name
-    start = Start(spec, _command(options), output, options.resume, options.address)
+    start = Start(spec, _command(options), output, options.resume, options.address, options.plan)
     try:
         require_place(start)
         if not options.plan:
@@ -80,11 +80,22 @@ def _main(options: argparse.Namespace) -> int:
     except REFUSALS as error:
         return _refuse(str(error))
     if options.plan:
-        from scaling.command.plan import print_plan
-
-        print_plan(spec, start=start, task=task)
+        _print_plan(start, task)
         return DONE
     return _run(start, task)
+
+
+def _print_plan(start: "Start", task: "Task") -> None:
+    """Print what a study would do, or what is left of one that goes on."""
+    from scaling.command.plan import print_plan
+    from scaling.command.resume_plan import print_resume_plan
+    from scaling.runner.state import looked_at
+
+    with looked_at(start.spec) as recorded:
+        if recorded is None:
+            print_plan(start.spec, start=start, task=task)
+        else:
+            print_resume_plan(start.spec, recorded, task)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plan", action="store_true",
         help="print trials, batches, steps, data, memory and time, and start nothing; refused "
-        "where a run would be",
+        "where a run would be; with --resume, what is left to run",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what exists")
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")

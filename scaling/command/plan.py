@@ -55,11 +55,11 @@ def print_plan(
     """
     console = console or Console(width=None if Console().is_terminal else 110)
     task = task or require_task(spec)
-    _print(console, f"study {spec.name}: {spec.question}")
+    print_line(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
-        _print(console, f"  {phase}: {count} trials")
+        print_line(console, f"  {phase}: {count} trials")
     if more := most_extension_trials(spec):
-        _print(console, f"  search beyond a range that is too short: up to {more} trials more")
+        print_line(console, f"  search beyond a range that is too short: up to {more} trials more")
     total = sum(num_trials(spec).values())
     workers = (
         "one worker each, or more where that ends the study sooner"
@@ -67,32 +67,34 @@ def print_plan(
         else f"{spec.resources.num_workers} workers each"
     )
     console.print(f"  in all: {total} trials on {workers}")
-    facts = _facts(spec, task)
+    facts = facts_of(spec, task)
     _print_batches(spec, facts, console)
     print_data(task, console)
     if task.tokens_per_example is not None:
-        _print(
+        print_line(
             console,
             f"  an example has {task.tokens_per_example:.1f} input tokens, without padding, and "
             f"{task.targets_per_example:.1f} targets on average",
         )
     for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
-        _print(console, f"  {note}")
+        print_line(console, f"  {note}")
     _print_memory(spec, facts, task, console)
     _print_time(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
-    _print(
+    print_line(
         console,
         f"searched in every cell: {searched} ({spec.search.sampler}, "
         f"{spec.search.trials_per_cell} trials a cell)",
     )
 
 
-def _print(console: Console, line: str) -> None:
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is, without markup."""
     console.print(line, markup=False, highlight=False)
 
 
-def _facts(spec: StudySpec, task: Task) -> Facts:
+def facts_of(spec: StudySpec, task: Task) -> Facts:
+    """What a plan needs to know beside the study file."""
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
@@ -100,7 +102,7 @@ def _facts(spec: StudySpec, task: Task) -> Facts:
 def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
     """One row for each batch size: bytes on each worker, by what takes them."""
     if isinstance(spec.workload, NoisyQuadratic):
-        _print(console, "memory: not estimated: noisy_quadratic needs a few megabytes")
+        print_line(console, "memory: not estimated: noisy_quadratic needs a few megabytes")
         return
     values = _heaviest(spec)
     found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
@@ -125,7 +127,7 @@ def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -
 def _print_time(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
     """What training and evaluation take on this machine, from a few steps timed here."""
     if reason := _not_timed(spec):
-        _print(console, f"time: not estimated: {reason}")
+        print_line(console, f"time: not estimated: {reason}")
         return
     speed = timing.study_speed(task, spec, facts)
     trials = _trials(spec)
@@ -135,17 +137,25 @@ def _print_time(spec: StudySpec, facts: Facts, task: Task, console: Console) -> 
         count * timing.trial_seconds(spec, facts, task, speed, cell, size) / share
         for cell, size, count in timed
     )
-    num_workers = spec.resources.num_workers
-    assert num_workers != "auto"
-    at_once = int((os.cpu_count() or 1) // (num_workers * spec.resources.cpus_per_worker)) or 1
-    at_once = min(at_once, spec.resources.max_slots or at_once)
-    total = seconds / at_once
-    words = f"{total / 60:.1f} min" if total < 5400 else f"{total / 3600:.1f} h"
+    at_once = trials_at_once(spec)
     console.print(
-        f"time: about {words} of training and evaluation on this machine, "
+        f"time: about {duration(seconds / at_once)} of training and evaluation on this machine, "
         f"{at_once} trials at once; start-up, workers' exchange and the report are not in it",
         highlight=False,
     )
+
+
+def trials_at_once(spec: StudySpec) -> int:
+    """Trials that run side by side on this machine's CPUs, one worker each under auto."""
+    num_workers = spec.resources.num_workers
+    num_cpus = (1 if num_workers == "auto" else num_workers) * spec.resources.cpus_per_worker
+    at_once = int((os.cpu_count() or 1) // num_cpus) or 1
+    return min(at_once, spec.resources.max_slots or at_once)
+
+
+def duration(seconds: float) -> str:
+    """A duration in minutes or hours."""
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _not_timed(spec: StudySpec) -> str:
@@ -233,7 +243,7 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
     is_searched = spec.nuisance.global_batch_size is not None
     more = num_cells(spec) * (len(spec.batch_sizes()) if is_searched else 1) - _MAX_ROWS
     if more > 0:
-        _print(console, f"  … and {more:,} rows more")
+        print_line(console, f"  … and {more:,} rows more")
 
 
 def _sizes_of(spec: StudySpec, batch: int | None) -> tuple[int, ...]:
@@ -283,4 +293,4 @@ def _print_classes(splits: Sequence[SplitSummary], console: Console) -> None:
         table.add_row(Text(shown(name)), *counts)
     console.print(table)
     if len(totals) > _MAX_CLASSES:
-        _print(console, f"  … and {len(totals) - _MAX_CLASSES:,} classes more")
+        print_line(console, f"  … and {len(totals) - _MAX_CLASSES:,} classes more")

@@ -58,6 +58,7 @@ class Start:
         output: Folder of the report.
         resume: Whether it goes on with what its storage holds.
         address: Of a Ray cluster, where one is given.
+        is_plan: Whether only its plan is asked for, so that nothing may be written.
     """
 
     spec: StudySpec
@@ -65,6 +66,7 @@ class Start:
     output: Path
     resume: bool = False
     address: str | None = None
+    is_plan: bool = False
 
 
 def require_place(start: Start) -> None:
@@ -84,7 +86,7 @@ def require_place(start: Start) -> None:
     if not isinstance(spec.workload, NoisyQuadratic):
         require_source(spec.workload)
     require_usable_storage(spec)
-    require_startable(spec, resume=start.resume, command=start.command)
+    require_startable(spec, resume=start.resume, command=start.command, only_looks=start.is_plan)
     _require_apart(start)
     if reason := why_not_writable(start.output):
         raise StartError(f"--output: cannot write {start.output}: {reason}")

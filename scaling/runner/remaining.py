@@ -1,11 +1,13 @@
 """What a study has still to run, from its study file and the trials that have ended."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import by_cell
-from scaling.records.outcome import best_trial
+from scaling.records.outcome import best_trial, left_over
 from scaling.records.trial import ENDED, Phase, Status, TrialRecord
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
@@ -115,3 +117,119 @@ def _extension(
         )
         planned += trials
     return planned, notes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one phase and cell: how many have ended, and how many are still to run."""
+
+    phase: Phase
+    cell: str
+    num_ended: int
+    num_to_run: int
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a study.
+
+    Attributes:
+        groups: In the order in which they run.
+        is_decided: Whether the search is over, so that it is known whose recipes are repeated.
+        num_timed: The ended trials that `seconds` is from.
+        seconds: Of training all that is left one after the other; None where none has ended.
+    """
+
+    groups: tuple[Group, ...]
+    is_decided: bool
+    num_timed: int
+    seconds: float | None
+
+    @property
+    def num_to_run(self) -> int:
+        """Trials of all groups."""
+        return sum(group.num_to_run for group in self.groups)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials of all groups that need not run again."""
+        return sum(group.num_ended for group in self.groups)
+
+
+def remaining(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Remaining:
+    """What is left of a study by phase and cell, and how long it takes.
+
+    While the search is not over, the phases that follow are counted as the study file has them,
+    and what was repeated of today's best recipes as done. A trial takes as long as the ended ones
+    of its cell did; in a cell without one, as those of all cells in proportion to its examples.
+    """
+    ended, to_run = Counter[tuple[Phase, str]](), Counter[tuple[Phase, str]]()
+    work: dict[str, float] = {}
+    is_decided = True
+    for stage in stages(spec, records, facts):
+        missing = {trial.trial_id for trial in stage.missing}
+        for trial in stage.planned:
+            group = trial.phase, cell_name(trial.cell)
+            (to_run if trial.trial_id in missing else ended)[group] += 1
+            work.setdefault(cell_name(trial.cell), trial.expected_work)
+        if missing and stage.phases == ("search",):
+            is_decided = False
+            break
+    if not is_decided:
+        current = Counter(_groups_of_best_recipes(records, spec))
+        for group, count in _after_search(spec).items():
+            ended[group] = min(current[group], count)
+            to_run[group] = count - ended[group]
+    timed = [
+        (cell_name(record.cell), record.wall_seconds)
+        for record in records.values()
+        if record.wall_seconds is not None and record.status in _SOUND_ENDS
+    ]
+    return Remaining(
+        groups=tuple(
+            Group(*group, ended[group], to_run[group]) for group in dict.fromkeys((*ended, *to_run))
+        ),
+        is_decided=is_decided,
+        num_timed=len(timed),
+        seconds=_seconds(to_run, timed, work) if timed else None,
+    )
+
+
+def _groups_of_best_recipes(
+    records: Mapping[str, TrialRecord], spec: StudySpec
+) -> Iterator[tuple[Phase, str]]:
+    beaten = {trial.trial_id for trial in left_over(list(records.values()), spec)}
+    for trial_id, record in records.items():
+        if trial_id not in beaten and record.status in _SOUND_ENDS:
+            yield record.phase, cell_name(record.cell)
+
+
+def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
+    """Trials of each phase after the search and cell, if every one has a best recipe."""
+    counts: dict[tuple[Phase, str], int] = {}
+    transfer, confirm, branch = spec.transfer, spec.confirm, spec.branch
+    if transfer is not None:
+        for batch in spec.batch_sizes():
+            if batch != transfer.base_batch_size:
+                name = cell_name({"global_batch_size": batch})
+                counts["transfer", name] = len(transfer.rules) * transfer.num_seeds
+    if confirm is not None:
+        counts |= {("confirm", cell_name(cell)): confirm.num_seeds for cell in cells(spec)}
+    if branch is not None:
+        name = cell_name({"global_batch_size": branch.base_batch_size})
+        count = len(branch.starts) * len(branch.multiples) * branch.num_seeds
+        counts["branch", name] = count
+    return counts
+
+
+def _seconds(
+    to_run: Mapping[tuple[Phase, str], int],
+    timed: Sequence[tuple[str, float]],
+    work: Mapping[str, float],
+) -> float:
+    per_work = sum(seconds for _, seconds in timed) / sum(work.get(cell, 1.0) for cell, _ in timed)
+    total = 0.0
+    for (_, cell), count in to_run.items():
+        own = [seconds for name, seconds in timed if name == cell]
+        total += count * (fmean(own) if own else per_work * work.get(cell, 1.0))
+    return total

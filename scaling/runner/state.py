@@ -4,10 +4,11 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from scaling.files.access import why_not_writable
@@ -20,6 +21,7 @@ from scaling.runner.state_folder import (
     FOLDERS,
     LOCK,
     MARK,
+    STUDY,
     StateError,
     mark,
     removal,
@@ -32,6 +34,7 @@ from scaling.tasks.content import DATA
 __all__ = [
     "StateError",
     "StudyState",
+    "looked_at",
     "require_same_content",
     "require_startable",
     "require_usable_storage",
@@ -169,7 +172,9 @@ class StudyState:
                     folder.rmdir()
 
 
-def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
+def require_startable(
+    spec: StudySpec, *, resume: bool, command: str, only_looks: bool = False
+) -> None:
     """Check that a study may start or go on.
 
     Nothing is written, unless it goes on from a URL: then the folder is brought up to date.
@@ -178,6 +183,7 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
         spec: The study.
         resume: Go on with what its folder holds.
         command: The command line that started the study, for the message.
+        only_looks: Nothing is written in any case.
 
     Raises:
         StateError: If its storage or what is in it is not a study's or cannot be read, a study
@@ -186,16 +192,45 @@ def require_startable(spec: StudySpec, *, resume: bool, command: str) -> None:
     """
     folder = _folder(spec)
     require_state_folder(folder)
+    if resume and only_looks:
+        with looked_at(spec) as recorded:
+            _require_goes_on(spec, recorded)
+        return
     if spec.storage_url is not None:
         _bring(spec.storage_url, folder, resume=resume, command=command)
     recorded = RecordedStudy.read(folder)
+    if recorded is not None and not resume:
+        raise StateError(_exists_message(spec, folder, command))
+    _require_goes_on(spec, recorded)
+
+
+@contextmanager
+def looked_at(spec: StudySpec) -> Iterator[RecordedStudy | None]:
+    """What is recorded of a study, for as long as the context lasts; None where there is none.
+
+    Nothing is written: where the storage is a URL, what it holds is brought to a folder that is
+    removed at the end.
+
+    Raises:
+        StateError: If it cannot be read, in one line.
+    """
+    if spec.storage_url is None:
+        yield RecordedStudy.read(_folder(spec))
+        return
+    with TemporaryDirectory() as copied:
+        for name in (STUDY, "trials.jsonl"):
+            if (_folder(spec) / name).exists():
+                shutil.copy(_folder(spec) / name, copied)
+        _bring(spec.storage_url, Path(copied), resume=True, command="")
+        yield RecordedStudy.read(Path(copied))
+
+
+def _require_goes_on(spec: StudySpec, recorded: RecordedStudy | None) -> None:
     if recorded is None:
         return
-    if not resume:
-        raise StateError(_exists_message(spec, folder, command))
     recorded.changes(spec)
     recorded.records()
-    broken = broken_journal(folder / "optuna.journal")
+    broken = broken_journal(recorded.folder / "optuna.journal")
     if broken is not None:
         raise StateError(broken)
 

@@ -14,6 +14,7 @@ from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks.events import StudyEnded
 from scaling.sinks.mlflow import trial_run
+from scaling.sinks.mlflow.relocation import ARTIFACTS
 from scaling.sinks.mlflow.store import (
     RefusedWriteError,
     TrackingError,
@@ -296,7 +297,7 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
 def _artifact_location(uri: str, name: str) -> str | None:
     """Beside a sqlite database, whatever the working directory; a server chooses its own."""
     database = sqlite_path(uri)
-    return None if database is None else (database.parent / "mlartifacts" / name).as_uri()
+    return None if database is None else (database.parent / ARTIFACTS / name).as_uri()
 
 
 def _batches(groups: Iterable[list["Metric"]], limit: int) -> Iterator[list["Metric"]]:

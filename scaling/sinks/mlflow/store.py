@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from scaling.files.shown_url import shown_url, without_credentials
+from scaling.sinks.mlflow.relocation import ARTIFACTS, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,6 +116,7 @@ def open_client(uri: str) -> "MlflowClient":
         if not database.exists():
             _create(database)
         _wait_until_settled(database)
+        relocate(database)
         return MlflowClient(uri)
 
 
@@ -141,7 +143,7 @@ def _create(database: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
         made = Path(folder, "made.db")
-        store = SqlAlchemyStore(f"sqlite:///{made}", (database.parent / "mlartifacts").as_uri())
+        store = SqlAlchemyStore(f"sqlite:///{made}", (database.parent / ARTIFACTS).as_uri())
         store.engine.dispose()
         try:
             database.hardlink_to(made)

@@ -1,0 +1,64 @@
+"""What a study that goes on has still to run; nothing is started, and nothing written."""
+
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+
+from scaling.command.plan import duration, facts_of, print_line, trials_at_once
+from scaling.runner.recorded_study import RecordedStudy
+from scaling.runner.remaining import remaining
+from scaling.spec.study import StudySpec
+from scaling.tasks.task import Task
+
+
+def print_resume_plan(
+    spec: StudySpec, recorded: RecordedStudy, task: Task, console: Console | None = None
+) -> None:
+    """Print what is left of a study that has begun: its trials by phase and cell, and their time.
+
+    Args:
+        spec: The study file that it goes on with.
+        recorded: What its state says.
+        task: The study's.
+        console: Where to; standard output where left out.
+
+    Raises:
+        StateError: If it cannot go on with this study file.
+    """
+    console = console or Console(width=None if Console().is_terminal else 110)
+    print_line(console, f"study {spec.name} ({recorded.study_id}): {spec.question}")
+    for change in recorded.changes(spec):
+        print_line(console, f"  changed: {change}")
+    world_sizes = (recorded.decided or {}).get("world_sizes", {})
+    facts = replace(
+        facts_of(spec, task),
+        world_sizes={int(batch): size for batch, size in world_sizes.items()},
+        cell_places=recorded.cell_places(spec),
+    )
+    left = remaining(spec, recorded.records(), facts)
+    print_line(console, f"  {left.num_ended} trials have ended, {left.num_to_run} are to run")
+    table = Table("phase", "cell", box=None, pad_edge=False)
+    for heading in ("ended", "to run"):
+        table.add_column(heading, justify="right")
+    for group in left.groups:
+        table.add_row(group.phase, group.cell, str(group.num_ended), str(group.num_to_run))
+    console.print(table)
+    if not left.is_decided:
+        print_line(
+            console,
+            "The search is not over. A cell for which it finds a better recipe has that one "
+            "repeated, carried and branched off anew.",
+        )
+    if left.num_to_run == 0:
+        print_line(console, "nothing is left to run: --resume writes the report again")
+    elif left.seconds is None:
+        print_line(console, "time: not estimated: no trial has ended")
+    else:
+        at_once = trials_at_once(spec)
+        print_line(
+            console,
+            f"time: about {duration(left.seconds / at_once)} at {at_once} trials at once, as long "
+            f"as the {left.num_timed} trials took that have ended; start-up and the report are not "
+            "in it",
+        )

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.summary import summarize
+from scaling.report.summary import summarize
 
 START, END = "<!-- coverage: start -->", "<!-- coverage: end -->"
 

@@ -4,13 +4,33 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.rows import Baseline, Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import root_mean_square, t_quantile
-from scaling.analysis.wording import joined, number
 
+Nearest = Literal["single_trial", "accuracy", "within_error", "none"]
+"""What comes nearest to having learnt something: a single trial whose loss beats the baseline, an
+accuracy that does, a loss below it by no more than the evaluation's error, or nothing."""
 _ACCURACIES = ("accuracy", "window_accuracy")
+
+
+@dataclass(frozen=True)
+class NothingLearnt:
+    """No cell's best recipe beats guessing by frequencies over its seeds.
+
+    Attributes:
+        baseline: What guessing gives.
+        lowest_loss: Of all trials that ended, in nats.
+        best_accuracy: Likewise; None where it was not measured.
+    """
+
+    baseline: Baseline
+    nearest: Nearest
+    lowest_loss: float
+    best_accuracy: float | None
 
 
 def beats_baseline(sweep: Sweep, cell: CellResult) -> bool | None:
@@ -30,58 +50,30 @@ def learnt_cells(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[CellResult,
     return tuple(cell for cell in cells if beats_baseline(sweep, cell) is not False)
 
 
-def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> str:
-    """That no cell with a loss beats the baseline, in one sentence; empty where some cell does."""
+def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> NothingLearnt | None:
+    """That no cell with a loss beats the baseline; None where some cell does."""
     baseline = sweep.baseline
     verdicts = [beats_baseline(sweep, cell) for cell in cells]
     if baseline is None or True in verdicts or False not in verdicts:
-        return ""
-    guess = f"always guessing the {baseline.guess} ({number(baseline.validation_loss)} nats)"
+        return None
     ended = [row for row in sweep.rows if row.ended and row.validation_loss is not None]
     lowest = min(row.validation_loss for row in ended if row.validation_loss is not None)
-    if any(_is_below(baseline, [row]) for row in ended):
-        return (
-            f"No cell's best recipe beats {guess} over its seeds, so no batch is recommended; the "
-            f"lowest loss of a single trial is {number(lowest)}."
-        )
     accuracy = max((a for row in ended if (a := _accuracy(row)) is not None), default=None)
-    if accuracy is not None and baseline.accuracy is not None and accuracy > baseline.accuracy:
-        return (
-            f"No trial beats {guess} in loss, so no batch is recommended; the best accuracy is "
-            f"{number(accuracy)}, and that of the likeliest guess {number(baseline.accuracy)}."
-        )
-    if lowest < baseline.validation_loss:
-        return (
-            f"No trial beats {guess} by more than the evaluation's error: the lowest loss is "
-            f"{number(lowest)}, so no batch is recommended."
-        )
-    return f"No trial beats {guess}: the models learned nothing, so no batch is recommended."
+    nearest: Nearest = "none"
+    if any(_is_below(baseline, [row]) for row in ended):
+        nearest = "single_trial"
+    elif accuracy is not None and baseline.accuracy is not None and accuracy > baseline.accuracy:
+        nearest = "accuracy"
+    elif lowest < baseline.validation_loss:
+        nearest = "within_error"
+    return NothingLearnt(baseline, nearest, lowest, accuracy)
 
 
-def not_learnt_everywhere(sweep: Sweep, cells: Sequence[CellResult]) -> str:
-    """Which cells do not beat the baseline where others do, in one sentence; empty without any."""
-    baseline = sweep.baseline
-    failing = [cell.label for cell in cells if beats_baseline(sweep, cell) is False]
-    if baseline is None or not failing or nothing_learnt(sweep, cells):
-        return ""
-    return (
-        f"Not better than always guessing the {baseline.guess} "
-        f"({number(baseline.validation_loss)} nats): {joined(failing, 'and')}."
-    )
-
-
-def baseline_words(sweep: Sweep) -> str:
-    """What the baseline is and gives, in one sentence; empty without one."""
-    baseline = sweep.baseline
-    if baseline is None:
-        return ""
-    right = (
-        "" if baseline.accuracy is None else f" and is right {baseline.accuracy:.1%} of the time"
-    )
-    return (
-        f"Baseline: always guessing the {baseline.guess} of the training split has a "
-        f"validation loss of {number(baseline.validation_loss)} nats{right}."
-    )
+def cells_not_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[CellResult, ...]:
+    """The cells that do not beat the baseline where others do."""
+    if nothing_learnt(sweep, cells):
+        return ()
+    return tuple(cell for cell in cells if beats_baseline(sweep, cell) is False)
 
 
 def _is_below(baseline: Baseline | None, rows: Sequence[TrialRow]) -> bool | None:

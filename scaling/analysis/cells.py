@@ -8,7 +8,7 @@ from typing import Any, Literal
 from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
-from scaling.analysis.learning_rate.tuning import undertuned_reasons
+from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
@@ -57,7 +57,7 @@ class CellResult:
     target: ToTarget
     noise_scale: Estimate
     steps: Estimate
-    undertuned: tuple[str, ...]
+    undertuned: tuple[Undertuned, ...]
     replicates: tuple[TrialRow, ...]
 
     @property
@@ -102,7 +102,7 @@ def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
 
 
 def _cell_result(
-    sweep: Sweep, cell: Cell, curve: LrCurve | None, undertuned: tuple[str, ...]
+    sweep: Sweep, cell: Cell, curve: LrCurve | None, undertuned: tuple[Undertuned, ...]
 ) -> CellResult:
     search, confirm = sweep.rows_of(cell, "search"), sweep.rows_of(cell, "confirm")
     tuned = best_recipe(search)

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from scaling.records.study import StudyRecord
 from scaling.spec.fields import given_fields
 
 _PER_TOKEN = ("causal_lm", "seq2seq")
+OtherUnit = Literal[
+    "task", "unknown_texts", "texts", "tokenizer", "targets_per_example", "learnt_subwords"
+]
+"""What of two studies' losses is not the same: the task, the evaluated texts (or their content was
+not recorded), the tokenizer, how many targets the same texts have, subwords of other texts."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +92,28 @@ def same_data(a: Conditions, b: Conditions) -> bool:
     )  # fmt: skip
 
 
-def other_unit(a: Conditions, b: Conditions) -> str:
-    """Why a nat per target is not the same in both; empty where nothing says so.
+def other_unit(a: Conditions, b: Conditions) -> OtherUnit | None:
+    """Why a nat per target is not the same in both; None where nothing says so.
 
     Held-out texts are the same where the data's hashes are. Those of a `builtin:` source are too:
     which of its texts are held out depends on the texts alone, not on how many are trained on.
     """
     if a.task != b.task:
-        return f"the tasks are {a.task} and {b.task}"
+        return "task"
     if a.source is None and b.source is None:
-        return ""
+        return None
     same_hash = a.data_sha256 is not None and a.data_sha256 == b.data_sha256
     unknown = a.data_sha256 is None or b.data_sha256 is None
     shipped = a.source == b.source and (a.source or "").startswith("builtin:")
     if not same_hash and not shipped:
-        if unknown:
-            return "the content of their data was not recorded"
-        hashes = f"{(a.data_sha256 or '')[:12]} and {(b.data_sha256 or '')[:12]}"
-        return f"they are evaluated on other texts (the data's SHA-256 are {hashes})"
+        return "unknown_texts" if unknown else "texts"
     if not a.is_per_token:
-        return ""
+        return None
     if a.tokenizer != b.tokenizer:
-        return f"their tokens are of other tokenizers, {a.tokenizer} and {b.tokenizer}"
+        return "tokenizer"
     counts = (a.targets_per_example, b.targets_per_example)
     if same_hash and None not in counts and counts[0] != counts[1]:
-        return f"the same texts have {counts[0]:g} and {counts[1]:g} targets an example"
+        return "targets_per_example"
     if (a.tokenizer or "").startswith("subwords") and not same_hash:
-        return "each has learnt its subwords from other texts"
-    return ""
+        return "learnt_subwords"
+    return None

@@ -18,7 +18,7 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
-from scaling.analysis.learning_rate.exponent import LrScaling, lr_scaling
+from scaling.analysis.learning_rate.exponent import FEWEST_FOR_INTERVAL, LrScaling, lr_scaling
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.rows import Sweep
@@ -87,6 +87,15 @@ class Findings:
         """Most seeds that any cell was confirmed with."""
         return max((cell.num_seeds for cell in self.cells), default=0)
 
+    @property
+    def headline_noise(self) -> NoiseCurve | None:
+        """Along the runs of the cell that `noise_scale` is of; None where there is none."""
+        size = self.noise_scale.global_batch_size
+        for cell, curve in zip(self.cells, self.noise_curves, strict=True):
+            if size is not None and cell.global_batch_size == size:
+                return curve
+        return None
+
     def count(self, status: str) -> int:
         """Trials of all phases that ended so."""
         return sum(row.status == status for row in self.sweep.rows)
@@ -137,9 +146,9 @@ def analyse(sweep: Sweep) -> Findings:
 
 def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
     if not one_series:
-        return LrScaling(ABSENT, (), "cells differ in more than the batch size")
+        return LrScaling(ABSENT, missing="cells_differ_otherwise")
     if not any(cell.curve for cell in cells):
-        return LrScaling(ABSENT, (), "no cell tried three learning rates or more")
+        return LrScaling(ABSENT, missing="no_rates_searched")
     bracketed = [
         (cell.global_batch_size, cell.curve)
         for cell in cells
@@ -152,11 +161,8 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -
     )
     if law.exponent.interval is not None:
         return law
-    sizes = len(law.batch_sizes)
-    note = f"{sizes} of {len(cells)} batch sizes have their best rate inside those tried"
-    if sizes >= 3:
-        note += ", and their trials are too few or too noisy for an interval"
-    return replace(law, note=note)
+    enough = len(law.batch_sizes) >= FEWEST_FOR_INTERVAL
+    return replace(law, missing="too_noisy" if enough else "not_bracketed")
 
 
 def _branched_estimate(branched: BranchedTraining) -> Estimate:
@@ -180,7 +186,7 @@ def _tradeoff(
     cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...], one_series: bool
 ) -> TradeoffFit:
     if not one_series:
-        return TradeoffFit(note="cells differ in more than the batch size")
+        return TradeoffFit(missing="cells_differ_otherwise")
     return tradeoff_of([cell.global_batch_size for cell in cells], reached)
 
 

@@ -23,8 +23,6 @@ from pydantic import ValidationError
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import Sweep, sweep_of
-from scaling.analysis.summary import summarize
-from scaling.analysis.wording import between, number
 from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import credential_problem, without_credentials
@@ -34,6 +32,8 @@ from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.importance import importance_of
 from scaling.report.page.printable import printable
 from scaling.report.page.setting import Setting, setting_of
+from scaling.report.summary import summarize
+from scaling.report.words.numbers import between, number
 from scaling.spec.phases import Limits
 
 _NEXT_RUN = (

@@ -9,9 +9,6 @@ from typing import Any
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.rows import Sweep, sweep_of
-from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.analysis.summary import summarize
-from scaling.analysis.wording import DASH, between, number, rate
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.records.study import StudyRecord
 from scaling.report.charts.figures import Figure, figures
@@ -19,10 +16,12 @@ from scaling.report.importance import Importance, importance_of
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.page.sections import sections
 from scaling.report.page.setting import Setting, setting_of
+from scaling.report.summary import summarize
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
 from scaling.report.tables.trials_parquet import trials_parquet
 from scaling.report.words import remarks
+from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
 from scaling.report.words.terms import TERMS
 
 
@@ -84,7 +83,7 @@ def _view(
         "flags": remarks.flags(findings),
         "sources": remarks.sources(findings),
         "recommendation": _recommendation_words(recommendation),
-        "recipe": recommendation.recipe,
+        "recipe": summary["recommendation"]["recipe"],
         "setting": setting,
         "terms": TERMS,
     }
@@ -95,26 +94,17 @@ def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str
     if trial is None or option is None:
         return []
     words = [
-        ("global_batch_size", _whole(recommendation.global_batch_size)),
+        ("global_batch_size", whole(recommendation.global_batch_size)),
         ("peak_lr", rate(trial.peak_lr)),
-        ("warmup_steps", _whole(trial.warmup_steps)),
+        ("warmup_steps", whole(trial.warmup_steps)),
         ("clip_norm", number(trial.clip_norm)),
-        ("workers", _whole(option.num_workers)),
-        ("expected steps", _expected(option.steps)),
-        ("expected seconds", _expected(option.seconds)),
-        ("expected cost", _expected(option.cost)),
-        ("expected loss", _expected(option.loss)),
+        ("workers", whole(option.num_workers)),
+        ("expected steps", with_interval(option.steps, apart=" ")),
+        ("expected seconds", with_interval(option.seconds, apart=" ")),
+        ("expected cost", with_interval(option.cost, apart=" ")),
+        ("expected loss", with_interval(option.loss, apart=" ")),
     ]
     return [(name, word) for name, word in words if name != "expected cost" or word != DASH]
-
-
-def _expected(estimate: Estimate) -> str:
-    bounds = f" {between(estimate.interval)}" if estimate.interval else ""
-    return number(estimate.value) + bounds
-
-
-def _whole(count: int | None) -> str:
-    return DASH if count is None else f"{count:,}"
 
 
 def _without_addresses(spec: object) -> Any:

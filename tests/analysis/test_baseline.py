@@ -7,9 +7,9 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.summary import summarize
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
+from scaling.report.summary import summarize
 from scaling.report.words.remarks import sources
 from tests.analysis.synthetic import spec, study
 

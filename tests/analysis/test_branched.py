@@ -7,18 +7,17 @@ import pytest
 
 from scaling.analysis.critical_batch.branched_training import (
     BranchedTraining,
-    branched_summary,
     branched_training,
 )
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.summary import summarize
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Status, TrialRecord
 from scaling.report.charts.figures import figures
-from scaling.report.tables.study_tables import critical_batch_table
+from scaling.report.summary import summarize
 from scaling.report.tables.table import Table
+from scaling.report.tables.target_tables import critical_batch_table
 from tests.analysis import synthetic
 from tests.recipes import changed
 
@@ -110,8 +109,8 @@ def test_one_seed_has_no_interval_and_no_reference_no_value() -> None:
         [r for r in branch_records(0.002) if r.recipe.hyperparameters.branch_multiple > 1]
     )
     assert without.last is None
-    assert "could be compared" in without.note
-    assert branched([]).note == "no branch ended"
+    assert without.missing == "no_reference"
+    assert branched([]).missing == "none_ended"
 
 
 def test_a_batch_that_diverges_is_outside() -> None:
@@ -123,7 +122,6 @@ def test_a_batch_that_diverges_is_outside() -> None:
 def test_summary_table_and_figure_say_the_same() -> None:
     findings = analyse(sweep_of(study(branch_records(0.002))))
     summary = summarize(findings)["critical_batch_size"]["branched"]
-    assert summary == branched_summary(findings.branched)
     assert (summary["value"], summary["interval"]) == (512, [512.0, 1024.0])
     assert [point["value"] for point in summary["at"]] == [128, 512]
     table = critical_batch_table(findings)

@@ -67,19 +67,19 @@ def test_two_batch_sizes_have_a_value_and_no_interval() -> None:
     fit = fit_tradeoff([10, 1000], [110, 11])
     assert fit.value == pytest.approx(100, rel=0.01)
     assert fit.interval is None
-    assert fit.note
+    assert fit.missing == "no_interval"
 
 
 def test_perfect_scaling_has_no_bend() -> None:
     fit = fit_tradeoff([10, 100, 1000], [1000, 100, 10])
     assert fit.value is None
-    assert "beyond" in fit.note
+    assert fit.missing == "bend_above"
 
 
 def test_constant_steps_have_no_bend() -> None:
     fit = fit_tradeoff([10, 100, 1000], [50, 50, 50])
     assert fit.value is None
-    assert "below" in fit.note
+    assert fit.missing == "bend_below"
 
 
 def test_one_batch_size_is_not_enough() -> None:

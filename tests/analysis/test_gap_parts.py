@@ -52,11 +52,11 @@ def test_curves_that_do_not_overlap_have_no_parts() -> None:
     longer = [*LARGE, (50, 0.4, 1.2)]
     (parts,) = loss_parts(cell_results(sweep(row(1, 0, SMALL), row(4, 0, longer))))
     assert parts.total.value is None
-    assert "more steps" in parts.note
+    assert parts.missing == "longer_than_reference"
     (parts,) = loss_parts(cell_results(sweep(row(1, 0, SMALL[2:]), row(4, 0, LARGE))))
-    assert "not yet evaluated" in parts.note
+    assert parts.missing == "before_first_evaluation"
     (parts,) = loss_parts(cell_results(sweep(row(1, 0, SMALL), row(4, 1, LARGE))))
-    assert "no seed" in parts.note
+    assert parts.missing == "no_common_seed"
 
 
 def test_the_base_batch_is_the_reference() -> None:

@@ -129,11 +129,11 @@ def test_evidence_is_against_what_is_far_and_not_against_the_truth() -> None:
     none, root, linear = found.evidence
     assert (none.exponent, root.exponent, linear.exponent) == (0.0, 0.5, 1.0)
     assert root.likelihood_ratio < 8
-    assert root.words == "no strong evidence against it"
+    assert root.strength == "not_strong"
     assert root.p_value > 0.1
     for other in (none, linear):
         assert other.likelihood_ratio > 32
-        assert other.words == "strong evidence against it"
+        assert other.strength == "strong"
         assert other.p_value < other.p_value_holm < 0.01
 
 
@@ -163,7 +163,7 @@ def test_a_surge_is_preferred_where_it_is_planted_and_its_turn_is_found() -> Non
 def test_a_power_is_not_taken_for_a_surge() -> None:
     assert not law(SIX, [5e-5 * batch**0.5 for batch in SIX], noise=0.005).surge.preferred
     few = law(BATCHES, [2e-4 * batch**0.5 for batch in BATCHES], noise=0.01).surge
-    assert few.note == "not enough data: 4 of at least 5 batch sizes"
+    assert (few.missing, few.num_batch_sizes) == ("few_batch_sizes", 4)
     assert few.over_power is None
 
 

@@ -12,9 +12,11 @@ import yaml
 
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.goodput import pareto_front
-from scaling.analysis.next_run.recommendation import Recommendation
+from scaling.analysis.next_run.recommendation import NothingToRecommend, Recommendation
 from scaling.analysis.rows import sweep_of
 from scaling.records.study import StudyRecord
+from scaling.report.words.reasons import reason_words
+from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.spec.checks.study import check_study
 from scaling.spec.phases import Limits
 from scaling.spec.study import StudySpec
@@ -55,7 +57,7 @@ def test_on_more_workers_a_step_takes_what_it_took_with_as_many_examples_a_worke
     for batch, seconds in expected.items():
         assert by_batch[batch].seconds.value == pytest.approx(seconds, rel=0.03)
     assert chosen(found) == (256, 4)
-    assert "at best" in found.reason
+    assert "at best" in reason_words(found.reason)
 
 
 @pytest.mark.parametrize(("deadline", "best"), [(10.0, (256, 1)), (1.2, (256, 1)), (0.8, (256, 4))])
@@ -85,7 +87,8 @@ def test_what_nothing_can_meet_is_said_with_the_nearest() -> None:
     found = recommended(deadline_seconds=0.01, num_workers=1)
     assert found.meets_limits is False
     assert chosen(found) == (256, 1)
-    assert found.reason.startswith("Nothing that was measured is expected to meet 0.0100 seconds")
+    said = reason_words(found.reason)
+    assert said.startswith("Nothing that was measured is expected to meet 0.0100 seconds")
 
 
 def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
@@ -130,7 +133,7 @@ def test_a_run_that_decays_is_not_cut_short() -> None:
 def test_workers_that_no_batch_was_measured_with_are_not_guessed() -> None:
     found = recommended(num_workers=3)
     assert found.option is None
-    assert found.reason.startswith("Not enough data: no batch size was measured with as many")
+    assert found.reason == NothingToRecommend("workers", 3)
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
@@ -141,8 +144,9 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
 
 def pasted(found: Recommendation) -> StudySpec:
     """The study file with the recommended sections in place of its own."""
-    assert found.recipe is not None
-    whole = spec().model_dump(mode="json", exclude_unset=True) | yaml.safe_load(found.recipe)
+    recipe = recommended_yaml(found)
+    assert recipe is not None
+    whole = spec().model_dump(mode="json", exclude_unset=True) | yaml.safe_load(recipe)
     for name in ("scientific", "nuisance", "transfer", "confirm"):
         whole.pop(name, None)
     return StudySpec.model_validate(whole)

@@ -71,9 +71,9 @@ def test_agreement_in_words() -> None:
     assert pair.ratio.value == pytest.approx(3)
     half = math.hypot(math.log(1.2), math.log(1.25))
     assert pair.ratio.interval == pytest.approx((3 * math.exp(-half), 3 * math.exp(half)))
-    assert "they differ; their intervals are apart" in pair.words
+    assert pair.verdict == "differ_apart"
     (same,) = agreements({"a": noise, "b": noise})
-    assert "do not tell them apart" in same.words
+    assert same.verdict == "not_told_apart"
     (unknown,) = agreements({"a": noise, "b": Estimate(90.0)})
     assert unknown.overlap is None
-    assert "not enough data" in unknown.words
+    assert unknown.verdict == "unknown"

@@ -8,8 +8,8 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.summary import summarize
 from scaling.records.study import StudyRecord
+from scaling.report.summary import summarize
 from tests.analysis.synthetic import joint_study, spec, study
 
 TOP = {

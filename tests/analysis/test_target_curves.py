@@ -7,10 +7,10 @@ import pytest
 from scaling.analysis.cells import cell_results
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.summary import summarize
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
 from scaling.records.study import StudyRecord
+from scaling.report.summary import summarize
 from scaling.spec.evaluation import Target
 from tests.analysis.synthetic import BATCHES, Truth, study
 from tests.recipes import changed

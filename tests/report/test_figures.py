@@ -8,10 +8,10 @@ from numpy.random import default_rng
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
-from scaling.analysis.wording import between, counted, joined, number
 from scaling.records.study import StudyRecord
 from scaling.report.charts.by_rate import loss_vs_lr
 from scaling.report.charts.style import log_ticks, visible_top
+from scaling.report.words.numbers import between, counted, joined, number
 from tests.analysis.synthetic import Truth, spec, trial
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.summary import summarize
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.summary import summarize
 
 JUNK = (
     "", "-", "nan", "NaN", "inf", "-inf", "None", "null", "N/A", "0", "-1", "1e308", "-1e308",

@@ -1,18 +1,17 @@
-"""Two critical batch sizes by different definitions: how far they are apart, in words."""
+"""Two critical batch sizes by different definitions: how far they are apart."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 from scaling.analysis.statistics.uncertainty import Estimate, Interval, difference_interval
-from scaling.analysis.wording import between, number
 
-_NAMES = {
-    "steps_examples": "trade-off fit",
-    "noise_scale": "gradient noise scale",
-    "branched": "branched training",
-}
+Definition = Literal["steps_examples", "noise_scale", "branched"]
+Verdict = Literal["unknown", "not_told_apart", "differ_overlapping", "differ_apart"]
+"""Without both intervals; with 1 inside of the ratio's interval; else with 1 outside of it, by
+whether the two intervals overlap."""
 
 
 @dataclass(frozen=True)
@@ -27,37 +26,35 @@ class Agreement:
         overlap: Whether the intervals overlap; None without both.
     """
 
-    first: str
-    second: str
+    first: Definition
+    second: Definition
     ratio: Estimate
     overlap: bool | None
 
     @property
-    def words(self) -> str:
-        """The disagreement in a sentence."""
-        first, second = (_NAMES.get(name, name) for name in (self.first, self.second))
-        text = f"Ratio of {first} to {second}: {number(self.ratio.value)} "
-        text += between(self.ratio.interval)
+    def verdict(self) -> Verdict:
+        """What the ratio's interval says."""
         if self.overlap is None:
-            return f"{text}; not enough data to tell them apart."
+            return "unknown"
         if self.ratio.interval and self.ratio.interval[0] <= 1 <= self.ratio.interval[1]:
-            return f"{text}: the data do not tell them apart."
-        how = "overlap" if self.overlap else "are apart"
-        return f"{text}: they differ; their intervals {how}."
+            return "not_told_apart"
+        return "differ_overlapping" if self.overlap else "differ_apart"
 
 
-def agreements(critical: Mapping[str, Estimate]) -> tuple[Agreement, ...]:
+def agreements(critical: Mapping[Definition, Estimate]) -> tuple[Agreement, ...]:
     """Every pair of the definitions that have a value, in the order given.
 
     Source: the interval of a ratio from those of its parts, Donner & Zou 2012, Closed-form
         confidence intervals for functions of the normal mean and standard deviation (MOVER), in
         logarithms.
     """
-    known = {name: estimate for name, estimate in critical.items() if estimate.value}
+    known: dict[Definition, Estimate] = {
+        name: estimate for name, estimate in critical.items() if estimate.value
+    }
     return tuple(_agreement(a, b, known[a], known[b]) for a, b in combinations(known, 2))
 
 
-def _agreement(first: str, second: str, a: Estimate, b: Estimate) -> Agreement:
+def _agreement(first: Definition, second: Definition, a: Estimate, b: Estimate) -> Agreement:
     assert a.value
     assert b.value
     overlap = None

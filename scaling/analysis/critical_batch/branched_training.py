@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
@@ -12,7 +12,9 @@ from scaling.analysis.statistics.uncertainty import (
     mean_estimate,
     ratio_of_means,
 )
-from scaling.analysis.wording import DASH, between, counted, number
+
+NoBranches = Literal["not_measured", "none_ended", "no_reference"]
+"""No branches were asked for; none ended; none could be compared with the batch left as it was."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,12 @@ class BranchedTraining:
     """The critical batch size at several points of a run, by rising examples.
 
     Attributes:
-        note: Why there is none; empty where there is.
+        missing: Why there is none; None where there is.
     """
 
     points: tuple[BranchPoint, ...] = ()
     tolerance: float | None = None
-    note: str = "not measured"
+    missing: NoBranches | None = "not_measured"
 
     @property
     def last(self) -> BranchPoint | None:
@@ -108,14 +110,13 @@ def branched_training(sweep: Sweep) -> BranchedTraining:
     if tolerance is None:
         return BranchedTraining()
     if not any(row.ended for row in rows):
-        return BranchedTraining(tolerance=tolerance, note="no branch ended")
+        return BranchedTraining(tolerance=tolerance, missing="none_ended")
     starts = sorted({_start(row) for row in rows})
     points = tuple(
         _point(start, [r for r in rows if _start(r) == start], tolerance) for start in starts
     )
     has_value = any(point.value is not None for point in points)
-    note = "" if has_value else "no branch could be compared with the batch left as it was"
-    return BranchedTraining(points, tolerance, note)
+    return BranchedTraining(points, tolerance, None if has_value else "no_reference")
 
 
 def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoint:
@@ -186,52 +187,3 @@ def _noise_scale(start: int, rows: Sequence[TrialRow]) -> Estimate:
                 squares.append(square)
                 break
     return ratio_of_means(traces, squares)
-
-
-def branched_summary(branched: BranchedTraining) -> dict[str, Any]:
-    """For summary.json: `value` is that of the last point, `at` has them all."""
-    last = branched.last
-    return {
-        "value": last.value if last else None,
-        "interval": list(last.interval) if last and last.interval else None,
-        "is_lower_bound": last.is_bound if last else None,
-        "tolerance": branched.tolerance,
-        "at": [_point_summary(point) for point in branched.points],
-    }
-
-
-def _point_summary(point: BranchPoint) -> dict[str, Any]:
-    return {
-        "examples": point.examples,
-        "value": point.value,
-        "interval": list(point.interval) if point.interval else None,
-        "is_lower_bound": point.is_bound,
-        "surely_inside": point.surely_inside,
-        "surely_outside": point.surely_outside,
-        "grad_noise_scale": point.noise_scale.value,
-        "differences": [
-            {
-                "global_batch_size": loss.global_batch_size,
-                "difference": loss.difference.value,
-                "interval": list(loss.difference.interval) if loss.difference.interval else None,
-                "num_seeds": loss.difference.count,
-                "diverged": loss.diverged,
-            }
-            for loss in point.losses
-        ],
-    }
-
-
-def branched_words(branched: BranchedTraining) -> tuple[str, str, str]:
-    """Value, interval and definition, for the table of critical batch sizes."""
-    last = branched.last
-    if last is None:
-        return DASH, between(None), branched.note
-    value = f"at least {number(last.value)}" if last.is_bound else number(last.value)
-    points = counted(len(branched.points), "point")
-    return (
-        value,
-        between(last.interval),
-        f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
-        f"window, branched off at {last.examples:,} examples (the last of {points})",
-    )

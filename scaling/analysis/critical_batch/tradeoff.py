@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,13 @@ _REACH = 1000.0
 """The bend is looked for up to this factor outside of the batch sizes measured."""
 _POINTS = 501
 _HALVINGS = 50
-_NOT_ENOUGH = "too few or too scattered batch sizes for an interval"
+
+NoTradeoff = Literal[
+    "cells_differ_otherwise", "few_batch_sizes", "bend_above", "bend_below", "no_interval"
+]
+"""Cells that differ in more than the batch size; fewer than two batch sizes that reached the
+target; a bend beyond the largest or below the smallest of them; too few or too scattered ones for
+an interval."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class TradeoffFit:
         rms_misfit: Root mean square of log steps over the curve, about a relative error.
         misfit_exceeds_seeds: Whether that is more than seeds explain (F test at 10%); None without
             replicates.
-        note: Why something is missing, in words; empty when nothing is.
+        batch_range: The smallest and the largest batch size behind it; None without any.
+        missing: Why something is missing; None when nothing is.
     """
 
     value: float | None = None
@@ -62,7 +70,8 @@ class TradeoffFit:
     of_seeds: SeedsIntervals = SeedsIntervals()
     rms_misfit: float | None = None
     misfit_exceeds_seeds: bool | None = None
-    note: str = ""
+    batch_range: tuple[int, int] | None = None
+    missing: NoTradeoff | None = None
 
     def steps_at(self, global_batch_size: float) -> float | None:
         """Steps to the target that the fit expects at a batch size."""
@@ -106,11 +115,7 @@ def fit_tradeoff(
     """
     count = len(set(batch_sizes))
     if count < 2:
-        return TradeoffFit(
-            num_batches=count,
-            num_trials=len(steps),
-            note="fewer than two batch sizes reached the target",
-        )
+        return TradeoffFit(num_batches=count, num_trials=len(steps), missing="few_batch_sizes")
     scatter = scatter_of(batch_sizes, np.log(np.asarray(steps, dtype=np.float64)), seeds)
     low, high = math.log(min(batch_sizes) / _REACH), math.log(max(batch_sizes) * _REACH)
 
@@ -126,19 +131,14 @@ def fit_tradeoff(
     common = TradeoffFit(
         num_batches=count,
         num_trials=len(steps),
+        batch_range=(min(batch_sizes), max(batch_sizes)),
         bounds=(_inside(region[0], low), _inside(region[1], high)),
         of_seeds=_of_seeds(scatter, bend) if edge is None else SeedsIntervals(),
         rms_misfit=math.sqrt(smallest / len(steps)),
         misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
     )
-    if edge == "high":
-        return replace(
-            common, note=f"steps fall as 1/B up to {max(batch_sizes)}: the bend lies beyond"
-        )
-    if edge == "low":
-        return replace(
-            common, note=f"steps do not fall from {min(batch_sizes)} on: the bend lies below"
-        )
+    if edge is not None:
+        return replace(common, missing="bend_above" if edge == "high" else "bend_below")
     limit = smallest + (error.allowance if error else 0.0)
     heights, amounts = _parameters(scatter, region, limit)
     log_min_steps = float(_curve(scatter, np.array([bend])).log_min_steps[0])
@@ -154,7 +154,7 @@ def fit_tradeoff(
         min_examples_interval=_widened(amounts, log_min_steps + bend, scatter)
         if bounded_below
         else None,
-        note="" if interval else _NOT_ENOUGH,
+        missing=None if interval else "no_interval",
     )
 
 

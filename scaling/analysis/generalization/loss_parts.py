@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from scaling.analysis.cells import CellResult
 from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
 
 Curve = Sequence[tuple[float, float]]
+NoParts = Literal["no_common_seed", "longer_than_reference", "before_first_evaluation"]
+"""No seed that both cells have losses along the run of; a run of more steps than the reference's;
+so few steps that the reference was not yet evaluated."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class LossParts:
         fewer_updates: The reference's loss after as many steps − its loss at its end: what
             stopping at so many updates costs, at the reference batch.
         num_steps: Of this cell at its end, at most those of the reference.
-        note: Why it is absent, in words; empty when it is not.
+        missing: Why it is absent; None when it is not.
     """
 
     global_batch_size: int
@@ -35,7 +39,7 @@ class LossParts:
     at_equal_steps: Estimate = ABSENT
     fewer_updates: Estimate = ABSENT
     num_steps: float | None = None
-    note: str = ""
+    missing: NoParts | None = None
 
 
 def reference_cell(cells: Sequence[CellResult], base_batch_size: int | None) -> CellResult | None:
@@ -69,11 +73,11 @@ def _parts(cell: CellResult, reference: CellResult, size: int) -> LossParts:
     ours, theirs = _by_seed(cell.replicates), _by_seed(reference.replicates)
     pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
     if not pairs:
-        return _without(empty, "no seed that both have losses along the run of")
+        return replace(empty, missing="no_common_seed")
     if any(large[-1][0] > small[-1][0] for large, small in pairs):
-        return _without(empty, "it was run for more steps than the reference")
+        return replace(empty, missing="longer_than_reference")
     if any(large[-1][0] < small[0][0] for large, small in pairs):
-        return _without(empty, "the reference was not yet evaluated after so few steps")
+        return replace(empty, missing="before_first_evaluation")
     ends = [(large[-1][1], loss_after(small, large[-1][0]), small[-1][1]) for large, small in pairs]
     return LossParts(
         empty.global_batch_size,
@@ -83,10 +87,6 @@ def _parts(cell: CellResult, reference: CellResult, size: int) -> LossParts:
         fewer_updates=mean_estimate([equal - base for _, equal, base in ends]),
         num_steps=max(large[-1][0] for large, _ in pairs),
     )
-
-
-def _without(parts: LossParts, note: str) -> LossParts:
-    return LossParts(parts.global_batch_size, parts.reference_batch_size, note=note)
 
 
 def _by_seed(rows: Sequence[TrialRow]) -> dict[int | None, Curve]:

@@ -8,6 +8,7 @@ optimum is badly known, or known on one side only, counts for as much as it says
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
@@ -27,8 +28,10 @@ REFERENCE_EXPONENTS = (0.0, 0.5, 1.0)
 """No move, the square root (Malladi et al. 2022), linear (Goyal et al. 2017)."""
 FAIRLY_STRONG, STRONG = 8.0, 32.0
 """Likelihood ratios, Royall 1997, Statistical evidence, sec. 1.6."""
-_FEWEST_FOR_INTERVAL = 3
-_FEWEST_FOR_SURGE = 5
+FEWEST_FOR_INTERVAL = 3
+"""Batch sizes that an interval of the exponent needs."""
+FEWEST_FOR_SURGE = 5
+"""Batch sizes that the law that turns needs."""
 _EXPONENTS = (-2.5, 3.5)
 _SURGE_REACH = 64.0
 _PLACES = 33
@@ -36,6 +39,14 @@ _ZOOMS = 5
 _LEVELS = (49, 13, 13, 13)
 _BEYOND_CLIFF = 400.0
 """Squares, in units of the noise, for an optimum where trials diverge."""
+
+
+Strength = Literal["strong", "fairly_strong", "not_strong"]
+NoSurge = Literal["few_batch_sizes", "turn_outside"]
+"""Fewer than FEWEST_FOR_SURGE batch sizes, or a turn that is not among those tried."""
+NoExponent = Literal["cells_differ_otherwise", "no_rates_searched", "not_bracketed", "too_noisy"]
+"""Cells that differ in more than the batch size; fewer than three rates in every cell; too few
+cells with their best rate inside the rates tried; trials too few or too noisy for an interval."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +67,11 @@ class Evidence:
     likelihood_ratio: float
 
     @property
-    def words(self) -> str:
-        """The likelihood ratio in words."""
+    def strength(self) -> Strength:
+        """How strongly the likelihood ratio speaks against the exponent."""
         if self.likelihood_ratio >= STRONG:
-            return "strong evidence against it"
-        if self.likelihood_ratio >= FAIRLY_STRONG:
-            return "fairly strong evidence against it"
-        return "no strong evidence against it"
+            return "strong"
+        return "fairly_strong" if self.likelihood_ratio >= FAIRLY_STRONG else "not_strong"
 
 
 @dataclass(frozen=True)
@@ -75,14 +84,16 @@ class Surge:
         over_power: How many times likelier the data are under it than under a power of the
             batch; both have two parameters. None where they cannot be compared.
         preferred: True where that is at least FAIRLY_STRONG and the turn is inside the batches.
-        note: Why something is missing; empty when nothing is.
+        num_batch_sizes: Behind it.
+        missing: Why something is missing; None when nothing is.
     """
 
     noise_batch: Estimate = ABSENT
     peak_lr: float | None = None
     over_power: float | None = None
     preferred: bool = False
-    note: str = ""
+    num_batch_sizes: int = 0
+    missing: NoSurge | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class LrScaling:
     Attributes:
         exponent: Over the cells whose optimum lies inside the rates tried.
         batch_sizes: Of those cells.
-        note: Why the exponent or its interval is missing; empty when neither is.
+        missing: Why the exponent or its interval is missing; None when neither is.
         evidence: One entry for each reference exponent; empty without an interval.
         surge: The law that turns, beside the power.
         scatter: How many times the optima scatter about the power, in variance, over what the
@@ -105,8 +116,8 @@ class LrScaling:
     """
 
     exponent: Estimate
-    batch_sizes: tuple[int, ...]
-    note: str = ""
+    batch_sizes: tuple[int, ...] = ()
+    missing: NoExponent | None = None
     evidence: tuple[Evidence, ...] = ()
     surge: Surge = Surge()
     scatter: float | None = None
@@ -213,7 +224,7 @@ def lr_scaling(
     fit = _fit(_Law(lambda p: p * centred, *_EXPONENTS, basins, cells))
     middle = (math.exp(float(logs.mean())), math.exp(fit.level))
     scale = _scale(fit)
-    if scale is None or len(set(sizes)) < _FEWEST_FOR_INTERVAL:
+    if scale is None or len(set(sizes)) < FEWEST_FOR_INTERVAL:
         return LrScaling(
             Estimate(fit.value, None, len(sizes)),
             sizes,
@@ -321,9 +332,8 @@ def _surge(sizes: Sequence[int], power: _Fit, scale: _Scale) -> Surge:
     Source: Li et al. 2024 (arXiv:2405.14578) eq. 22; for the criterion, Hurvich & Tsai 1989.
     """
     count = len(set(sizes))
-    if count < _FEWEST_FOR_SURGE:
-        needed = f"not enough data: {count} of at least {_FEWEST_FOR_SURGE} batch sizes"
-        return Surge(note=needed)
+    if count < FEWEST_FOR_SURGE:
+        return Surge(num_batch_sizes=count, missing="few_batch_sizes")
     logs = np.log(np.array(sizes, dtype=np.float64))
     reach = math.log(_SURGE_REACH)
 
@@ -344,5 +354,6 @@ def _surge(sizes: Sequence[int], power: _Fit, scale: _Scale) -> Surge:
         peak_lr=math.exp(fit.level) if inside else None,
         over_power=over_power,
         preferred=inside and over_power >= FAIRLY_STRONG,
-        note="" if inside else "the turn is not among the batch sizes tried",
+        num_batch_sizes=count,
+        missing=None if inside else "turn_outside",
     )

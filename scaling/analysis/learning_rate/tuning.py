@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Literal
 
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve
 from scaling.analysis.rows import TrialRow
 
+Undertuned = Literal[
+    "lowest_rate_best", "highest_rate_best", "falls_towards_lowest", "falls_towards_highest",
+    "best_still_falling",
+]  # fmt: skip
+"""Why a cell needs more search: its best rate or its losses at an end of the rates tried, or the
+best of n trials, which was still falling."""
 _OF_BEST = 0.01
 """Share of the best value that doubling the trials may still gain in a cell that is tuned."""
 _OF_SPREAD = 0.055
@@ -38,7 +45,7 @@ def undertuned_reasons(
     searches: Sequence[Sequence[TrialRow]],
     curves: Sequence[LrCurve | None],
     noise_sd: float | None,
-) -> list[tuple[str, ...]]:
+) -> list[tuple[Undertuned, ...]]:
     """Why more search would probably find a better recipe in each cell; empty when it is tuned.
 
     Args:
@@ -47,23 +54,22 @@ def undertuned_reasons(
         noise_sd: Standard deviation of the objective over seeds, where replicates show it.
     """
     falling = _still_falling(searches, curves, noise_sd)
-    reasons: list[tuple[str, ...]] = []
+    reasons: list[tuple[Undertuned, ...]] = []
     for search, curve, falls in zip(searches, curves, falling, strict=True):
-        found: list[str] = []
+        found: list[Undertuned] = []
         if curve is not None and curve.edge is not None:
             found.append(_edge_reason(curve))
         if falls and not _rate_settles_it(search, curve):
-            found.append("the best of n trials was still falling")
+            found.append("best_still_falling")
         reasons.append(tuple(found))
     return reasons
 
 
-def _edge_reason(curve: LrCurve) -> str:
+def _edge_reason(curve: LrCurve) -> Undertuned:
     tried = [rate for rate, _ in curve.points] + list(curve.diverged)
-    end = min(tried) if curve.edge == "low" else max(tried)
-    if curve.best_tried == end:
-        return f"the best rate is the {curve.edge}est tried"
-    return f"the losses still fall towards the {curve.edge}est rate tried"
+    if curve.edge == "low":
+        return "lowest_rate_best" if curve.best_tried == min(tried) else "falls_towards_lowest"
+    return "highest_rate_best" if curve.best_tried == max(tried) else "falls_towards_highest"
 
 
 def _rate_settles_it(search: Sequence[TrialRow], curve: LrCurve | None) -> bool:

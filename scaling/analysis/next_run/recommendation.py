@@ -2,15 +2,76 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from scaling.analysis.baseline import learnt_cells, nothing_learnt
+from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.next_run.goodput import Option, max_seconds, options, pareto_front
-from scaling.analysis.next_run.recipe_yaml import recipe_yaml
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate
-from scaling.analysis.wording import between, counted, joined, number
+from scaling.analysis.statistics.uncertainty import mean_estimate
 from scaling.spec.phases import Limits
+
+Criterion = Literal["seconds_to_target", "steps_to_target", "validation_loss"]
+"""What cells are compared by; lower is better."""
+Goal = Literal["held_out_loss", "worker_seconds", "seconds"]
+"""What is made small among the options within the limits."""
+
+
+@dataclass(frozen=True)
+class NothingToRecommend:
+    """The data do not allow a choice.
+
+    Attributes:
+        lack: A cell of which every replicate reached the target, or has a loss; a batch measured
+            on the workers asked for or with as many examples a worker; any time at all.
+        num_workers: As asked for.
+    """
+
+    lack: Literal["target", "loss", "workers", "times"]
+    num_workers: int | None = None
+
+
+@dataclass(frozen=True)
+class LowestCell:
+    """The cell with the least of a criterion.
+
+    Attributes:
+        ranked: Every cell that has a value, the chosen one first.
+        values: Of each.
+        unclear: Those that paired differences over seeds do not tell from the chosen one.
+    """
+
+    criterion: Criterion
+    ranked: tuple[CellResult, ...]
+    values: tuple[float, ...]
+    unclear: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True)
+class BestWithinLimits:
+    """The best of what is expected to meet the limits.
+
+    Attributes:
+        has_target: Whether it runs to the target or to the end of the budget.
+        overlapping: Other cells whose interval overlaps with its own.
+    """
+
+    goal: Goal
+    chosen: Option
+    limits: Limits
+    has_target: bool
+    overlapping: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True)
+class NoneWithinLimits:
+    """Nothing that was measured is expected to meet the limits; `nearest` takes least time."""
+
+    nearest: Option
+    limits: Limits
+
+
+Reason = NothingLearnt | NothingToRecommend | LowestCell | BestWithinLimits | NoneWithinLimits
 
 
 @dataclass(frozen=True)
@@ -18,7 +79,7 @@ class Recommendation:
     """A recipe that was run, and what to expect of it; None is what the data do not allow.
 
     Attributes:
-        reason: Why this one, in words.
+        reason: Why this one, or why none.
         option: The cell, and what a run of it takes.
         trial: One with the recipe.
         meets_limits: Whether its expected seconds and cost are within the limits; None without.
@@ -26,7 +87,7 @@ class Recommendation:
         front: Those that no other beats in both seconds and examples, by rising seconds.
     """
 
-    reason: str
+    reason: Reason
     option: Option | None = None
     trial: TrialRow | None = None
     meets_limits: bool | None = None
@@ -38,47 +99,12 @@ class Recommendation:
         """Examples per optimizer step."""
         return self.option.cell.global_batch_size if self.option else None
 
-    @property
-    def recipe(self) -> str | None:
-        """As YAML for a study file; see `recipe_yaml`."""
-        if self.option is None or self.trial is None:
-            return None
-        steps = self.option.steps
-        return recipe_yaml(
-            self.trial.recipe,
-            steps=steps.interval[1] if steps.interval else steps.value,
-            num_workers=self.option.num_workers,
-        )
 
-
-@dataclass(frozen=True)
-class _Criterion:
-    """What cells are compared by; lower is better."""
-
-    phrase: str
-    unit: str
-    of_cell: Callable[[CellResult], float | None]
-    of_trial: Callable[[TrialRow], float | None]
-
-
-_SECONDS = _Criterion(
-    "least training time to the target",
-    "seconds",
-    lambda cell: cell.target.seconds.value,
-    lambda row: row.seconds_to_target,
-)
-_STEPS = _Criterion(
-    "fewest steps to the target (times were not measured)",
-    "steps",
-    lambda cell: cell.target.steps.value,
-    lambda row: row.steps_to_target,
-)
-_LOSS = _Criterion(
-    "lowest validation loss at the end of the budget",
-    "nats",
-    lambda cell: cell.validation_loss.value,
-    lambda row: row.validation_loss,
-)
+def _of_cell(criterion: Criterion, cell: CellResult) -> float | None:
+    if criterion == "validation_loss":
+        return cell.validation_loss.value
+    target = cell.target
+    return (target.seconds if criterion == "seconds_to_target" else target.steps).value
 
 
 def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
@@ -90,8 +116,8 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     number of workers, the soonest; without a target, the lowest loss within the limits.
     """
     candidates = options(sweep, cells)
-    if reason := nothing_learnt(sweep, cells):
-        return Recommendation(reason, candidates=candidates)
+    if unlearnt := nothing_learnt(sweep, cells):
+        return Recommendation(unlearnt, candidates=candidates)
     cells = learnt_cells(sweep, cells)
     if _is_unlimited(sweep.limits):
         return _unlimited(sweep, cells, candidates)
@@ -105,26 +131,25 @@ def _is_unlimited(limits: Limits) -> bool:
 def _unlimited(
     sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
 ) -> Recommendation:
-    criteria = (_SECONDS, _STEPS) if sweep.has_target else (_LOSS,)
+    criteria: tuple[Criterion, ...] = ("validation_loss",)
+    if sweep.has_target:
+        criteria = ("seconds_to_target", "steps_to_target")
     for criterion in criteria:
-        valued = [(criterion.of_cell(cell), cell) for cell in cells]
-        ranked = sorted(
-            ((value, cell) for value, cell in valued if value is not None),
-            key=lambda entry: entry[0],
-        )
-        if ranked:
-            best = ranked[0][1]
-            reason = _reason(criterion, [cell for _, cell in ranked])
-            option = next(option for option in candidates if option.cell is best)
+        valued = [(_of_cell(criterion, cell), cell) for cell in cells]
+        known = [(value, cell) for value, cell in valued if value is not None]
+        if known:
+            values, ranked = zip(*sorted(known, key=lambda entry: entry[0]), strict=True)
+            unclear = tuple(c for c in ranked[1:] if not _worse(criterion, ranked[0], c))
+            reason = LowestCell(criterion, ranked, values, unclear)
+            option = next(option for option in candidates if option.cell is ranked[0])
             return _of_option(sweep, option, reason, candidates, meets_limits=None)
-    wanted = "reached the target" if sweep.has_target else "ended with a loss"
-    return Recommendation(f"Not enough data: no cell {wanted} with every replicate.")
+    return Recommendation(NothingToRecommend("target" if sweep.has_target else "loss"))
 
 
 def _of_option(
     sweep: Sweep,
     option: Option,
-    reason: str,
+    reason: Reason,
     candidates: tuple[Option, ...],
     *,
     meets_limits: bool | None,
@@ -148,34 +173,31 @@ def _limited(
         and (has_target or option.loss.value is not None)
     ]
     if not usable:
-        return Recommendation(_nothing_usable(sweep, cells), candidates=candidates)
+        return Recommendation(_lacking(sweep, cells), candidates=candidates)
     meeting = [option for option in usable if _meets(option, limits)]
     if not meeting:
         nearest = min(usable, key=_seconds)
-        bound = max_seconds(limits, nearest.num_workers)
-        reason = (
-            f"Nothing that was measured is expected to meet {_limit_words(limits)}. The soonest "
-            f"takes {_with_interval(nearest.seconds)} seconds{_on_workers(nearest)} at "
-            f"{nearest.cell.label}, where {number(bound)} are allowed"
-        )
-        reason = ". ".join([reason, *_caveats(nearest)]) + "."
+        reason = NoneWithinLimits(nearest, limits)
         return _of_option(sweep, nearest, reason, candidates, meets_limits=False)
-    key, phrase = _goal(limits, has_target=has_target)
+    goal, key = _goal(limits, has_target=has_target)
     ranked = sorted(meeting, key=key)
-    reason = _limited_reason(ranked, limits, phrase, has_target=has_target)
-    return _of_option(sweep, ranked[0], reason, candidates, meets_limits=True)
+    chosen = ranked[0]
+    overlapping = {
+        id(option.cell): option.cell
+        for option in ranked[1:]
+        if option.cell is not chosen.cell and _overlaps(option, chosen, has_target=has_target)
+    }
+    reason = BestWithinLimits(goal, chosen, limits, has_target, tuple(overlapping.values()))
+    return _of_option(sweep, chosen, reason, candidates, meets_limits=True)
 
 
-def _nothing_usable(sweep: Sweep, cells: Sequence[CellResult]) -> str:
+def _lacking(sweep: Sweep, cells: Sequence[CellResult]) -> NothingToRecommend:
     if sweep.has_target and all(c.target.steps.value is None for c in cells):
-        return "Not enough data: no cell reached the target with every replicate."
+        return NothingToRecommend("target")
     workers = sweep.limits.num_workers
     if workers is not None and any(cell.replicates for cell in cells):
-        return (
-            f"Not enough data: no batch size was measured with as many examples a worker as "
-            f"{counted(workers, 'worker')} would have, and none on {counted(workers, 'worker')}."
-        )
-    return "Not enough data: no time was measured."
+        return NothingToRecommend("workers", workers)
+    return NothingToRecommend("times")
 
 
 def _meets(option: Option, limits: Limits) -> bool:
@@ -183,41 +205,18 @@ def _meets(option: Option, limits: Limits) -> bool:
     return bound is None or _seconds(option) <= bound
 
 
-def _goal(limits: Limits, *, has_target: bool) -> tuple[Callable[[Option], float], str]:
-    """What is made small among what meets the limits, and its words."""
+def _goal(limits: Limits, *, has_target: bool) -> tuple[Goal, Callable[[Option], float]]:
+    """What is made small among what meets the limits."""
     if not has_target:
-        return lambda option: option.loss.value or 0.0, "lowest held-out loss"
+        return "held_out_loss", lambda option: option.loss.value or 0.0
     if limits.deadline_seconds is not None:
-        return lambda option: _seconds(option) * (option.num_workers or 1), "fewest worker-seconds"
-    return _seconds, "least training time"
+        return "worker_seconds", lambda option: _seconds(option) * (option.num_workers or 1)
+    return "seconds", _seconds
 
 
 def _seconds(option: Option) -> float:
     assert option.seconds.value is not None
     return option.seconds.value
-
-
-def _limited_reason(
-    ranked: Sequence[Option], limits: Limits, phrase: str, *, has_target: bool
-) -> str:
-    chosen = ranked[0]
-    took = f"{_with_interval(chosen.seconds)} seconds{_on_workers(chosen)}"
-    if has_target:
-        first = f"The {phrase} to the target within {_limit_words(limits)}: {took}"
-    else:
-        loss = _with_interval(chosen.loss)
-        first = f"The {phrase} within {_limit_words(limits)}: {loss} nats after {took}"
-    parts = [first, *_sureness(chosen, limits)]
-    others = list(
-        dict.fromkeys(
-            option.cell.label
-            for option in ranked[1:]
-            if option.cell is not chosen.cell and _overlaps(option, chosen, has_target=has_target)
-        )
-    )
-    if others:
-        parts.append(f"Its interval overlaps with that of {joined(others, 'and')}")
-    return ". ".join([*parts, *_caveats(chosen)]) + "."
 
 
 def _overlaps(option: Option, chosen: Option, *, has_target: bool) -> bool:
@@ -227,80 +226,14 @@ def _overlaps(option: Option, chosen: Option, *, has_target: bool) -> bool:
     return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _sureness(option: Option, limits: Limits) -> list[str]:
-    if max_seconds(limits, option.num_workers) is None:
-        return []
-    if option.cut_short:
-        return [
-            "The limit ends the run before the study's budget, at the last evaluation before it"
-        ]
-    if option.chance is None:
-        return ["How surely one more run meets it is not known from a single seed"]
-    count = counted(option.seconds.count, "seed")
-    return [f"One more run meets it with a chance of {option.chance:.2f}, by the spread of {count}"]
-
-
-def _caveats(option: Option) -> list[str]:
-    parts: list[str] = []
-    if option.carried_over:
-        parts.append(
-            "Seconds are carried over from a batch with as many examples a worker, so they are at "
-            "best: what more workers have to exchange was not measured"
-        )
-    return parts + _caveats_of_cell(option.cell)
-
-
-def _caveats_of_cell(cell: CellResult) -> list[str]:
-    parts: list[str] = []
-    if cell.source == "search":
-        parts.append("Picked and measured on the same search trials, so expect somewhat worse")
-    if cell.undertuned:
-        parts.append(f"It may be undertuned: {' and '.join(cell.undertuned)}")
-    return parts
-
-
-def _limit_words(limits: Limits) -> str:
-    words: list[str] = []
-    if limits.deadline_seconds is not None:
-        words.append(f"{number(limits.deadline_seconds)} seconds")
-    if limits.cost_ceiling is not None:
-        words.append(f"a cost of {number(limits.cost_ceiling)}")
-    if limits.num_workers is not None:
-        words.append(counted(limits.num_workers, "worker"))
-    return joined(words, "and")
-
-
-def _on_workers(option: Option) -> str:
-    return "" if option.num_workers is None else f" on {counted(option.num_workers, 'worker')}"
-
-
-def _with_interval(estimate: Estimate) -> str:
-    bounds = f" {between(estimate.interval)}" if estimate.interval else ""
-    return f"{number(estimate.value)}{bounds}"
-
-
-def _reason(criterion: _Criterion, ranked: list[CellResult]) -> str:
-    chosen = ranked[0]
-    parts = [f"The {criterion.phrase}: {number(criterion.of_cell(chosen))} {criterion.unit}"]
-    if len(ranked) > 1:
-        runner_up = number(criterion.of_cell(ranked[1]))
-        parts[0] += f", against {runner_up} for the next ({ranked[1].label})"
-        unclear = [cell.label for cell in ranked[1:] if not _worse(criterion, chosen, cell)]
-        if len(unclear) == len(ranked) - 1 > 1:
-            parts.append("Over paired seeds, the data do not separate it from any other cell")
-        elif unclear:
-            parts.append(
-                f"Over paired seeds, the data do not separate it from {joined(unclear, 'or')}"
-            )
-    return ". ".join([*parts, *_caveats_of_cell(chosen)]) + "."
-
-
-def _worse(criterion: _Criterion, chosen: CellResult, other: CellResult) -> bool:
+def _worse(criterion: Criterion, chosen: CellResult, other: CellResult) -> bool:
     """True when the paired difference over seeds is above zero with its whole interval."""
-    ours = {row.seed: criterion.of_trial(row) for row in chosen.replicates}
+    ours: dict[int | None, float | None] = {
+        row.seed: getattr(row, criterion) for row in chosen.replicates
+    }
     differences: list[float] = []
     for row in other.replicates:
-        theirs, mine = criterion.of_trial(row), ours.get(row.seed)
+        theirs, mine = getattr(row, criterion), ours.get(row.seed)
         if theirs is not None and mine is not None:
             differences.append(theirs - mine)
     interval = mean_estimate(differences).interval

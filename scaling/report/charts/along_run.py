@@ -4,7 +4,6 @@ import altair as alt
 
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.findings import Findings
-from scaling.analysis.wording import number
 from scaling.report.charts.style import (
     AnyChart,
     Records,
@@ -15,6 +14,7 @@ from scaling.report.charts.style import (
     shape,
     tips,
 )
+from scaling.report.words.numbers import number
 
 
 def branched_caption(branched: BranchedTraining) -> str:

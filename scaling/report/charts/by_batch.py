@@ -7,7 +7,6 @@ import altair as alt
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.analysis.wording import number
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,
@@ -22,6 +21,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
+from scaling.report.words.numbers import number
 
 _CURVE_POINTS = 80
 _MOST_LABELS = 7

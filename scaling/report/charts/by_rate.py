@@ -11,7 +11,6 @@ from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Surge
 from scaling.analysis.learning_rate.rule_regret import Regret
-from scaling.analysis.wording import between, number, rate
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,
@@ -28,6 +27,8 @@ from scaling.report.charts.style import (
     visible_top,
 )
 from scaling.report.charts.thinning import lower_envelope, thinned_trials
+from scaling.report.words.absent import no_exponent
+from scaling.report.words.numbers import between, cell_name, number, rate
 
 _MOST_POINTS = 40
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
@@ -37,7 +38,7 @@ _SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     """Validation loss of every search trial against its rate, a colour and a shape a cell."""
     cells = [cell for cell in findings.cells if cell.curve is not None]
-    labels = [_label(cell) for cell in cells]
+    labels = [cell_name(cell) for cell in cells]
     title = "Batch" if findings.one_series else "Cell"
     trials = _trials(findings, cells, urls)
     losses = [record["loss"] for record in trials if record["loss"] is not None]
@@ -70,7 +71,7 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
 def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
     """A dashed line at the lowest rate that diverged in each cell."""
     records: Records = [
-        {"cell": _label(cell), "cliff": cell.curve.cliff}
+        {"cell": cell_name(cell), "cliff": cell.curve.cliff}
         for cell in cells
         if cell.curve and cell.curve.cliff is not None
     ]
@@ -122,7 +123,7 @@ def _trials(
     ]
     return [
         {
-            "cell": _label(cell),
+            "cell": cell_name(cell),
             "trial": row.trial_id,
             "peak_lr": row.peak_lr,
             "loss": row.validation_loss,
@@ -144,9 +145,9 @@ def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
             inside = [point] if point[1] <= top else []
             if before is not None and (before[1] <= top) != (point[1] <= top):
                 inside.insert(0, _at_height(before, point, top))
-            records += [{"cell": _label(cell), "peak_lr": lr, "loss": h} for lr, h in inside]
+            records += [{"cell": cell_name(cell), "peak_lr": lr, "loss": h} for lr, h in inside]
             if point[1] > top:
-                records.append({"cell": _label(cell), "peak_lr": point[0], "loss": None})
+                records.append({"cell": cell_name(cell), "peak_lr": point[0], "loss": None})
             before = point
     return records
 
@@ -170,15 +171,10 @@ def _optima(cells: Sequence[CellResult]) -> Records:
         edge = cell.curve.edge is not None
         best = cell.curve.best_tried if edge else cell.best_peak_lr
         records.append(
-            {"cell": _label(cell), "optimum": best, "loss": lowest, "low": low, "high": high,
+            {"cell": cell_name(cell), "optimum": best, "loss": lowest, "low": low, "high": high,
              "edge": edge}
         )  # fmt: skip
     return records
-
-
-def _label(cell: CellResult) -> str:
-    sizes_only = set(cell.cell) == {"global_batch_size"}
-    return f"{cell.global_batch_size:,}" if sizes_only else cell.label
 
 
 def _loss_title(findings: Findings) -> str:
@@ -362,7 +358,7 @@ def lr_caption(findings: Findings) -> str:
     """What the exponent is, in words."""
     exponent = findings.lr_scaling.exponent
     if exponent.value is None:
-        return f"No exponent: {findings.lr_scaling.note}."
+        return f"No exponent: {no_exponent(findings)}."
     found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
     rates = ", ".join(
         f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"

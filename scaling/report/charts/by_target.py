@@ -4,7 +4,6 @@ import altair as alt
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
-from scaling.analysis.wording import number
 from scaling.report.charts.style import (
     MUTED,
     AnyChart,
@@ -18,7 +17,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
-from scaling.report.tables.target_tables import name
+from scaling.report.words.numbers import cell_name, number
 
 
 def steps_by_target(findings: Findings) -> AnyChart:
@@ -74,7 +73,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
                 low, high = point.scale.interval or (None, None)
                 records.append(
                     {
-                        "cell": name(cell),
+                        "cell": cell_name(cell),
                         "examples": point.examples,
                         "step": point.step,
                         "scale": point.scale.value,

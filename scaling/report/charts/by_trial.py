@@ -9,7 +9,6 @@ import altair as alt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
-from scaling.analysis.wording import number
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,
@@ -28,6 +27,7 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
 from scaling.report.importance import Importance
+from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
 Along = Literal["step", "examples"]
@@ -37,7 +37,7 @@ _ALONG: Mapping[Along, str] = {"step": "Optimizer steps", "examples": "Examples 
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
     """Validation loss along the runs that each cell's numbers are from."""
     cells = [cell for cell in findings.cells if _curves(cell, urls, along)]
-    labels = [_label(cell) for cell in cells]
+    labels = [cell_name(cell) for cell in cells]
     records = [record for cell in cells for record in _curves(cell, urls, along)]
     losses = [record["loss"] for record in records]
     scale = count_axis([record[along] for record in records], 1.05)
@@ -79,19 +79,13 @@ def _curves(cell: CellResult, urls: Mapping[str, str], along: Along) -> Records:
             if m.validation_loss is not None and m.examples > 0 and m.validation_loss > 0
         ]
         common = {
-            "cell": _label(cell),
+            "cell": cell_name(cell),
             "trial": row.trial_id,
             "seed": row.seed,
             "url": urls.get(row.trial_id),
         }
         records += [common | point for point in thinned_points(points, _MOST_POINTS)]
     return records
-
-
-def _label(cell: CellResult) -> str:
-    if set(cell.cell) == {"global_batch_size"}:
-        return f"{cell.global_batch_size:,}"
-    return cell.label
 
 
 def searched_names(findings: Findings) -> list[str]:
@@ -271,7 +265,7 @@ def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, Tr
         [row for row in rows if row.validation_loss is not None or row.status == "diverged"]
         for rows in searched
     ]
-    labels = [_label(cell) for cell in findings.cells]
+    labels = [cell_name(cell) for cell in findings.cells]
     kept = thinned_trials(known, most)
     return labels, [(label, row) for label, rows in zip(labels, kept, strict=True) for row in rows]
 

@@ -10,26 +10,16 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.wording import between, counted, number
 from scaling.files.names import file_name
-from scaling.report.charts import (
-    by_batch as batch_charts,
-)
-from scaling.report.charts import (
-    by_rate as lr_charts,
-)
-from scaling.report.charts import (
-    by_target as target_charts,
-)
-from scaling.report.charts import (
-    by_trial as run_charts,
-)
+from scaling.report.charts import by_batch, by_rate, by_target, by_trial
 from scaling.report.charts.along_run import branched_caption, branched_chart
 from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
 from scaling.report.tables import next_run_options as options
-from scaling.report.tables import target_tables
+from scaling.report.words import remarks
+from scaling.report.words.absent import CELLS_DIFFER, NO_RATES, no_tradeoff
+from scaling.report.words.numbers import between, counted, number
 
 _VEGA_LITE = "6.4"
 _PNG_SCALE = 2
@@ -160,7 +150,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     elif len({cell.global_batch_size for cell in reached}) < 2:
         absent = "fewer than two batch sizes always reached the target"
     fit = findings.tradeoff
-    caption = f"No fit: {fit.note}." if fit.value is None else (
+    caption = f"No fit: {no_tradeoff(fit)}." if fit.value is None else (
         f"Grey: fit of S = {number(fit.min_steps)} + {number(fit.min_examples)} / B to "
         f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
         f"the critical batch size {number(fit.value)} {between(fit.interval)}."
@@ -168,27 +158,27 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     together = _together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
         "steps_to_target", "Steps to target against batch", caption + together,
-        lambda: batch_charts.steps_vs_batch(findings), absent,
+        lambda: by_batch.steps_vs_batch(findings), absent,
     )  # fmt: skip
     builder.add(
         "examples_to_target", "Examples to target against batch", caption + together,
-        lambda: batch_charts.examples_vs_batch(findings), absent,
+        lambda: by_batch.examples_vs_batch(findings), absent,
     )  # fmt: skip
     builder.add(
         "steps_examples", "What fewer steps cost in examples",
         "Each point is a batch size. Down is cheaper, left is sooner.",
-        lambda: batch_charts.steps_vs_examples(findings), absent,
+        lambda: by_batch.steps_vs_examples(findings), absent,
     )  # fmt: skip
 
 
 def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
     curves = [c for c in findings.target_curves if any(t.steps.value for t in c.cells)]
-    chosen = "; ".join(f"{number(c.target)}: {target_tables.origin(c)}" for c in curves)
+    chosen = "; ".join(f"{number(c.target)}: {remarks.origin(c.origin)}" for c in curves)
     builder.add(
         "steps_by_target", "Steps to several targets against batch",
         f"A line a target, the study's own thick; bars are 90% intervals over seeds. {chosen}. "
         "Targets that were read off the runs are chosen after the fact.",
-        lambda: target_charts.steps_by_target(findings),
+        lambda: by_target.steps_by_target(findings),
         "" if len(curves) > 1 else "the runs allow no target beside the study's (they need losses "
         "along the run and a schedule that does not know the horizon)",
     )  # fmt: skip
@@ -197,8 +187,8 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
         "noise_scale_curve", "Gradient noise scale along training",
         "tr Σ / |G|², each the mean over a cell's seeds of the running mean that the trial kept. "
         f"Bands: 90% intervals by Fieller where there are two seeds or more. "
-        f"{target_tables.noise_places(findings)}",
-        lambda: target_charts.noise_scale_curves(findings),
+        f"{remarks.noise_places(findings)}",
+        lambda: by_target.noise_scale_curves(findings),
         "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
     )  # fmt: skip
 
@@ -208,8 +198,8 @@ def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
         builder.add(
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
             "A point is a cell (its batch size beside it), a mean over its seeds: "
-            f"{target_tables.correlation_words(relation)}",
-            lambda relation=relation: target_charts.gap_against(relation),
+            f"{remarks.correlation_words(relation)}",
+            lambda relation=relation: by_target.gap_against(relation),
             "" if len(relation.points) > 1 else "fewer than two cells have both",
         )  # fmt: skip
 
@@ -236,7 +226,7 @@ def _about_next_run(builder: _Builder, findings: Findings) -> None:
 def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
     builder.section = "learning_rate"
     curves = [cell for cell in findings.cells if cell.curve is not None]
-    absent = "" if curves else "no cell tried three learning rates or more"
+    absent = "" if curves else NO_RATES
     builder.add(
         "loss_vs_lr", "Validation loss against learning rate",
         "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
@@ -244,17 +234,17 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "ringed where it is the lowest or highest rate tried. At the "
         "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
         "line is the lowest rate that diverged in its cell." + _of_all(findings, MOST_MARKS),
-        lambda: lr_charts.loss_vs_lr(findings, urls), absent,
+        lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
     with_batch = [cell for cell in curves if cell.best_peak_lr is not None]
     if not absent and not findings.one_series:
-        absent = "cells differ in more than the batch size"
+        absent = CELLS_DIFFER
     elif not absent and len(with_batch) < 2:
         absent = "fewer than two batch sizes have a best rate"
     builder.add(
         "best_lr_vs_batch", "Best learning rate against batch",
-        f"{lr_charts.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
-        lambda: lr_charts.best_lr_vs_batch(findings), absent,
+        f"{by_rate.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
+        lambda: by_rate.best_lr_vs_batch(findings), absent,
     )  # fmt: skip
     shown = [r for r in findings.regrets if r.diverged or r.regret is not None]
     absent = "" if shown else "no rule was carried to another batch size"
@@ -265,7 +255,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
         f"top edge: diverged. {_not_applicable(findings)}"
         + _together(sum(r.interval is not None for r in shown)),
-        lambda: lr_charts.regret_vs_batch(findings), absent,
+        lambda: by_rate.regret_vs_batch(findings), absent,
     )  # fmt: skip
 
 
@@ -293,7 +283,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
         "loss_vs_batch", "Validation loss of the best recipe against batch",
         "At the end of the budget; bars are 90% intervals where there are seeds."
         + _together(sum(c.validation_loss.interval is not None for c in sized)),
-        lambda: batch_charts.loss_vs_batch(findings),
+        lambda: by_batch.loss_vs_batch(findings),
         "" if len(losses) > 1 else "fewer than two batch sizes have a validation loss",
     )  # fmt: skip
     gaps = {c.global_batch_size for c in sized if c.gap.value is not None}
@@ -303,7 +293,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
         f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
         "from the evaluation samples; none without seeds."
         + _together(sum(c.gap.interval is not None for c in sized)),
-        lambda: batch_charts.gap_vs_batch(findings),
+        lambda: by_batch.gap_vs_batch(findings),
         "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
     )  # fmt: skip
 
@@ -323,12 +313,12 @@ def _about_search(
             "the objective that hyperparameters explain alone, each one's share. "
             + ("Grey: single cells. " if several else "")
             + importance.note + _together(len(importance.shares)),
-            lambda: run_charts.importance(importance),
+            lambda: by_trial.importance(importance),
             "" if importance.shares else importance.note,
         )  # fmt: skip
     search = [row for row in findings.sweep.rows if row.phase == "search"]
     with_loss = [row for row in search if row.validation_loss is not None]
-    names = run_charts.searched_names(findings)
+    names = by_trial.searched_names(findings)
     absent = "" if len(with_loss) > 1 and names else "fewer than two trials ended with a loss"
     several = len(findings.cells) > 1
     builder.add(
@@ -338,7 +328,7 @@ def _about_search(
            "leaves that cell alone. " if several
            else "Lighter is worse, orange is the best one. ")
         + "Diverged trials have no loss and no line." + _of_all(findings, MOST_LINES),
-        lambda: run_charts.parallel_coordinates(findings, urls), absent,
+        lambda: by_trial.parallel_coordinates(findings, urls), absent,
     )  # fmt: skip
     shown_before = {"peak_lr"} if any(figure.name == "loss_vs_lr" and figure.spec
                                       for figure in builder.made) else set()  # fmt: skip
@@ -349,7 +339,7 @@ def _about_search(
             f"Ringed: the best trial{' of each cell' if several else ''}. At the top edge, filled "
             "triangles are diverged trials and open ones lie off the scale."
             + _of_all(findings, MOST_MARKS),
-            lambda name=name: run_charts.loss_vs_choice(findings, name, urls), absent,
+            lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,
         )  # fmt: skip
 
 
@@ -361,9 +351,9 @@ def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, s
     caption = "The trials that each cell's numbers are from; one line a seed."
     builder.add(
         "learning_curves", "Learning curves by examples", caption,
-        lambda: run_charts.learning_curves(findings, urls, "examples"), absent,
+        lambda: by_trial.learning_curves(findings, urls, "examples"), absent,
     )  # fmt: skip
     builder.add(
         "learning_curves_by_step", "Learning curves by steps", caption,
-        lambda: run_charts.learning_curves(findings, urls, "step"), absent,
+        lambda: by_trial.learning_curves(findings, urls, "step"), absent,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.tables.trials_parquet import OWN
+from scaling.report.words import absent
 from scaling.spec.study import StudySpec
 
 _TABLES = (".csv", ".tsv", ".gz", ".parquet")
@@ -114,11 +115,12 @@ def setup_of(a: Side, b: Side) -> Setup:
     """What of the two studies may be set against each other."""
     one, other = a.conditions, b.conditions
     known = (one, other) if one is not None and other is not None else None
-    unit = other_unit(*known) if known else ""
+    unit = other_unit(*known) if known else None
     paired = known is not None and same_data(*known)
     notes: list[str] = []
-    if unit:
-        notes.append(f"Losses are not compared, nor gaps and what depends on a target: {unit}.")
+    if known and unit:
+        words = absent.other_unit(unit, *known)
+        notes.append(f"Losses are not compared, nor gaps and what depends on a target: {words}.")
     unknown = [side.name for side in (a, b) if side.conditions is None]
     if unknown:
         notes.append(

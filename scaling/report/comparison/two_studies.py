@@ -8,7 +8,6 @@ from typing import Any
 
 from scaling.analysis.contrasts import Comparison, Contrast, compare
 from scaling.analysis.statistics.uncertainty import LEVEL
-from scaling.analysis.wording import between, counted, number
 from scaling.files.names import file_name
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.report.comparison.contrast_charts import compare_figures
@@ -16,6 +15,7 @@ from scaling.report.comparison.sides import differing_fields, read_side, setup_o
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
+from scaling.report.words.numbers import between, counted, number
 
 _METHODS = {
     "paired": "paired by seed",

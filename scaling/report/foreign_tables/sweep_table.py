@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from scaling.analysis.rows import Sweep, TrialRow
-from scaling.analysis.wording import counted
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_names import (
     COLUMNS,
@@ -23,6 +22,7 @@ from scaling.report.foreign_tables.table_names import (
 )
 from scaling.report.foreign_tables.table_text import TableError, TableText, read_text
 from scaling.report.page.printable import printable
+from scaling.report.words.numbers import counted
 
 __all__ = ["COLUMNS", "SweepTable", "TableError", "read_table"]
 

@@ -45,12 +45,12 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
         _section(
             "target", "Steps and examples to the target", "", drawn,
             _titled(
-                study_tables.critical_batch_table(findings), "Critical batch size",
+                target_tables.critical_batch_table(findings), "Critical batch size",
                 "Each has its own definition; where they disagree, no average means anything.",
-                target_tables.critical_notes(findings),
+                remarks.critical_notes(findings),
             ),
-            _titled(study_tables.regimes_table(findings), "What a larger batch still buys"),
-            _titled(study_tables.targets_table(findings), "Steps to several targets"),
+            _titled(target_tables.regimes_table(findings), "What a larger batch still buys"),
+            _titled(target_tables.targets_table(findings), "Steps to several targets"),
             _titled(options_table(findings.recommendation), "What a run of each cell takes"),
         ),
         _section(
@@ -59,10 +59,10 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
                 study_tables.matched_gaps_table(findings), "Gap at equal progress",
                 "validation_loss − train_loss, in nats per target, where every cell is equally "
                 "far.",
-                target_tables.differences_words(findings) + target_tables.relations_words(findings),
+                remarks.differences_words(findings) + remarks.relations_words(findings),
             ),
             _titled(
-                study_tables.loss_parts_table(findings), "What fewer updates cost",
+                target_tables.loss_parts_table(findings), "What fewer updates cost",
                 "validation_loss at the end of the budget, in nats per target, paired by seed.",
             ),
         ),

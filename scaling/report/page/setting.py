@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from scaling.analysis.wording import counted
 from scaling.records.study import StudyRecord
+from scaling.report.words.numbers import counted
 
 _MLFLOW_UI = "http://127.0.0.1:5000/"  # where `mlflow ui` answers unless it is told otherwise
 

@@ -6,8 +6,6 @@ import altair as alt
 
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import Recommendation
-from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.analysis.wording import DASH, between, number
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,
@@ -19,6 +17,7 @@ from scaling.report.charts.style import (
     tips,
 )
 from scaling.report.tables.table import Table
+from scaling.report.words.numbers import DASH, cell_name, whole, with_interval
 
 _KINDS: tuple[str, ...] = ("recommended", "on the front", "beaten in both")
 
@@ -40,26 +39,16 @@ def _words(option: Option, recommendation: Recommendation) -> dict[str, str]:
     chance = DASH if option.chance is None else f"{option.chance:.2f}"
     kind = _kind(option, recommendation)
     return {
-        "cell": _name(option),
-        "workers": DASH if option.num_workers is None else f"{option.num_workers:,}",
-        "steps": _estimate(option.steps),
-        "examples": _estimate(option.examples),
-        "seconds": ("at best " if option.carried_over else "") + _estimate(option.seconds),
-        "cost": _estimate(option.cost),
-        "held-out loss": _estimate(option.loss),
+        "cell": cell_name(option.cell),
+        "workers": whole(option.num_workers),
+        "steps": with_interval(option.steps),
+        "examples": with_interval(option.examples),
+        "seconds": ("at best " if option.carried_over else "") + with_interval(option.seconds),
+        "cost": with_interval(option.cost),
+        "held-out loss": with_interval(option.loss),
         "chance within the limits": chance,
         "time against examples": DASH if option.examples.value is None else kind,
     }
-
-
-def _name(option: Option) -> str:
-    only_batch = set(option.cell.cell) == {"global_batch_size"}
-    return f"{option.cell.global_batch_size:,}" if only_batch else option.cell.label
-
-
-def _estimate(estimate: Estimate) -> str:
-    bounds = f"\n{between(estimate.interval)}" if estimate.interval else ""
-    return number(estimate.value) + bounds
 
 
 def _kind(option: Option, recommendation: Recommendation) -> str:
@@ -118,7 +107,7 @@ def _records(recommendation: Recommendation) -> Records:
         if seconds.value is None or examples.value is None:
             continue
         low, high = seconds.interval or (None, None)
-        name = _name(option) + (f" × {option.num_workers}" if several else "")
+        name = cell_name(option.cell) + (f" × {option.num_workers}" if several else "")
         records.append(
             {
                 "text": name,

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 
 from scaling.analysis.cells import CellResult
-from scaling.analysis.critical_batch.branched_training import branched_words
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
-from scaling.analysis.wording import DASH, between, number, rate
-from scaling.report.tables import target_tables
 from scaling.report.tables.table import Table
-from scaling.report.words.remarks import _times
+from scaling.report.tables.target_tables import steps_words
+from scaling.report.words.numbers import DASH, between, cell_name, number, rate, with_interval
+from scaling.report.words.remarks import evidence_words, times
 
 _MOST_LISTED = 10_000
 """Trials that the page lists."""
@@ -17,17 +16,12 @@ _MOST_LISTED = 10_000
 
 def cells_table(findings: Findings) -> Table:
     """One row a cell; columns that no cell fills are left out."""
-    columns: dict[str, list[str]] = {"cell": [_name(cell) for cell in findings.cells]}
+    columns: dict[str, list[str]] = {"cell": [cell_name(cell) for cell in findings.cells]}
     for cell in findings.cells:
         for title, value in _cell_words(cell, has_target=findings.sweep.has_target).items():
             columns.setdefault(title, []).append(value)
     kept = {title: v for title, v in columns.items() if any(word != DASH for word in v)}
     return Table(tuple(kept), tuple(zip(*kept.values(), strict=True)))
-
-
-def _name(cell: CellResult) -> str:
-    sizes_only = set(cell.cell) == {"global_batch_size"}
-    return f"{cell.global_batch_size:,}" if sizes_only else cell.label
 
 
 def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
@@ -38,34 +32,26 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "seeds": f"{cell.num_seeds}",
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
-        "best peak_lr": _rate_with_interval(cell),
-        "validation_loss": _with_interval(
-            number(cell.validation_loss.value, 4), cell.validation_loss.interval, 4
-        ),
+        "best peak_lr": _rate_between(cell),
+        "validation_loss": with_interval(cell.validation_loss, 4),
         "train_loss": number(cell.train_loss.value, 4),
-        "test_loss": _with_interval(number(cell.test_loss.value, 4), cell.test_loss.interval, 4),
-        "generalization_gap": _with_interval(number(cell.gap.value), cell.gap.interval),
+        "test_loss": with_interval(cell.test_loss, 4),
+        "generalization_gap": with_interval(cell.gap),
         "reached target": reached if has_target else DASH,
-        "steps_to_target": target_tables.steps_words(target),
+        "steps_to_target": steps_words(target),
         "steps, fastest search recipe": number(target.best_tuned)
         if cell.source == "confirm"
         else DASH,
         "examples_to_target": number(target.examples.value),
         "seconds_to_target": number(target.seconds.value),
-        "grad_noise_scale": _with_interval(
-            number(cell.noise_scale.value), cell.noise_scale.interval
-        ),
+        "grad_noise_scale": with_interval(cell.noise_scale),
     }
 
 
-def _rate_with_interval(cell: CellResult) -> str:
+def _rate_between(cell: CellResult) -> str:
     interval = cell.best_peak_lr_interval
     bounds = f"\n[{rate(interval[0])}, {rate(interval[1])}]" if interval else ""
     return rate(cell.best_peak_lr) + bounds
-
-
-def _with_interval(value: str, interval: tuple[float, float] | None, digits: int = 3) -> str:
-    return value if interval is None else f"{value}\n{between(interval, digits)}"
 
 
 def matched_gaps_table(findings: Findings) -> Table | None:
@@ -80,52 +66,10 @@ def matched_gaps_table(findings: Findings) -> Table | None:
     }
     columns = [units[matched.matched].format(number(matched.at)) for matched in shown]
     rows = [
-        (_name(cell), *(_with_interval(number(m.gaps[i].value), m.gaps[i].interval) for m in shown))
+        (cell_name(cell), *(with_interval(m.gaps[i]) for m in shown))
         for i, cell in enumerate(findings.cells)
     ]
     return Table(("cell", *columns), tuple(rows))
-
-
-def critical_batch_table(findings: Findings) -> Table | None:
-    """The three critical batch sizes side by side; None where cells are not batch sizes."""
-    if not findings.one_series:
-        return None
-    fit, noise = findings.tradeoff, findings.noise_scale
-    of_fit = "min_examples / min_steps of the fit S = min_steps + min_examples / B"
-    of_fit += target_tables.tradeoff_target(findings)
-    of_noise = "not measured"
-    if noise.global_batch_size is not None:
-        of_noise = f"tr Σ / |G|² at the last evaluation with a batch of {noise.global_batch_size:,}"
-    estimate = noise.estimate
-    rows = (
-        (
-            "steps–examples trade-off", number(fit.value), between(fit.interval),
-            f"{of_fit}; {fit.note}" if fit.note else of_fit,
-        ),
-        *target_tables.overhead_rows(findings),
-        ("gradient noise scale", number(estimate.value), between(estimate.interval), of_noise),
-        *target_tables.noise_at_target_rows(findings),
-        ("branched training", *branched_words(findings.branched)),
-    )  # fmt: skip
-    return Table(("by", "examples", "90% interval", "definition"), rows)
-
-
-def targets_table(findings: Findings) -> Table | None:
-    """Steps to each of several targets; None where the runs allow one alone."""
-    made = target_tables.targets_rows(findings)
-    return Table(*made) if made else None
-
-
-def regimes_table(findings: Findings) -> Table | None:
-    """What a larger batch still buys at each batch size; None without a trade-off."""
-    made = target_tables.regimes_rows(findings)
-    return Table(*made) if made else None
-
-
-def loss_parts_table(findings: Findings) -> Table | None:
-    """What of a larger batch's loss is due to fewer updates; None where nothing overlaps."""
-    made = target_tables.loss_parts_rows(findings)
-    return Table(*made) if made else None
 
 
 def evidence_table(findings: Findings) -> Table | None:
@@ -138,8 +82,8 @@ def evidence_table(findings: Findings) -> Table | None:
             f"{entry.exponent:g}",
             _p_value(entry.p_value),
             _p_value(entry.p_value_holm),
-            _times(entry.likelihood_ratio),
-            entry.words,
+            times(entry.likelihood_ratio),
+            evidence_words(entry.strength),
         )
         for entry in scaling.evidence
     )

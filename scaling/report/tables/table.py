@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+Rows = tuple[tuple[str, ...], ...]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -15,7 +17,7 @@ class Table:
     """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: Rows
     links: tuple[str | None, ...] = ()
     title: str = ""
     note: str = ""

@@ -1,15 +1,14 @@
-"""The words and tables on steps to targets, critical batch sizes and what a large batch costs."""
+"""The tables on steps to targets, critical batch sizes and what a large batch costs."""
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.regimes import OVERHEAD
-from scaling.analysis.critical_batch.target_curves import TargetCurve
 from scaling.analysis.critical_batch.targets import ToTarget
 from scaling.analysis.findings import Findings
-from scaling.analysis.generalization.gap_relations import GapRelation
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
-from scaling.analysis.wording import DASH, between, counted, number
-
-Rows = tuple[tuple[str, ...], ...]
+from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.report.tables.table import Rows, Table
+from scaling.report.words.absent import no_branches, no_parts, no_tradeoff
+from scaling.report.words.numbers import DASH, between, counted, either, number, with_interval
+from scaling.report.words.remarks import origin, tradeoff_target
 
 
 def steps_words(target: ToTarget) -> str:
@@ -19,20 +18,79 @@ def steps_words(target: ToTarget) -> str:
     return with_interval(target.steps)
 
 
-def with_interval(estimate: Estimate, digits: int = 3) -> str:
-    """A value and, under it, its interval."""
-    value = number(estimate.value, digits)
-    return value if estimate.interval is None else f"{value}\n{between(estimate.interval, digits)}"
+def critical_batch_table(findings: Findings) -> Table | None:
+    """The critical batch sizes by their definitions; None where cells are not batch sizes."""
+    if not findings.one_series:
+        return None
+    fit, noise = findings.tradeoff, findings.noise_scale
+    of_fit = "min_examples / min_steps of the fit S = min_steps + min_examples / B"
+    of_fit += tradeoff_target(findings)
+    of_noise = "not measured"
+    if noise.global_batch_size is not None:
+        of_noise = f"tr Σ / |G|² at the last evaluation with a batch of {noise.global_batch_size:,}"
+    rows = (
+        (
+            "steps–examples trade-off", number(fit.value), between(fit.interval),
+            f"{of_fit}; {no_tradeoff(fit)}" if fit.missing else of_fit,
+        ),
+        *_overhead_rows(findings),
+        ("gradient noise scale", *_value_and_interval(noise.estimate), of_noise),
+        *_noise_at_target_rows(findings),
+        ("branched training", *_branched(findings.branched)),
+    )  # fmt: skip
+    return Table(("by", "examples", "90% interval", "definition"), rows)
 
 
-def _either(estimate: Estimate) -> str:
-    """A value and its interval; says where the latter is missing."""
-    if estimate.value is None:
-        return DASH
-    return f"{number(estimate.value)} {between(estimate.interval)}"
+def _value_and_interval(estimate: Estimate) -> tuple[str, str]:
+    return number(estimate.value), between(estimate.interval)
 
 
-def targets_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
+def _overhead_rows(findings: Findings) -> Rows:
+    """The 20% overhead by its two definitions; nothing where neither has a value."""
+    overhead = findings.overhead
+    reference = overhead.reference_batch_size
+    if reference is None or overhead.on_fit.value is None:
+        return ()
+    more = f"{OVERHEAD:.0%} more examples than at B = {reference:,}"
+    return (
+        (
+            f"{OVERHEAD:.0%} overhead, fit",
+            *_value_and_interval(overhead.on_fit),
+            f"{more}, on the fitted curve: {OVERHEAD:g} × critical batch + "
+            f"{1 + OVERHEAD:g} × {reference:,} (Zhang et al. 2024)",
+        ),
+        (
+            f"{OVERHEAD:.0%} overhead, points",
+            *_value_and_interval(overhead.on_curve),
+            f"{more}, where the measured points first cross it, between two batch sizes",
+        ),
+    )
+
+
+def _noise_at_target_rows(findings: Findings) -> Rows:
+    """The noise scale where the target was reached; nothing where it is not known."""
+    size, curve = findings.noise_scale.global_batch_size, findings.headline_noise
+    if curve is None or not curve.at_target.value:
+        return ()
+    where = f"the same, where the runs with a batch of {size:,} reached the target"
+    return (("gradient noise scale at the target", *_value_and_interval(curve.at_target), where),)
+
+
+def _branched(branched: BranchedTraining) -> tuple[str, str, str]:
+    """Value, interval and definition."""
+    last = branched.last
+    if last is None:
+        return DASH, between(None), no_branches(branched.missing)
+    points = counted(len(branched.points), "point")
+    return (
+        "at least " * last.is_bound + number(last.value),
+        between(last.interval),
+        f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
+        f"window, branched off at {last.examples:,} examples (the last of {points})",
+    )
+
+
+def targets_table(findings: Findings) -> Table | None:
     """Steps to each target, one row a target; None without at least two."""
     curves = findings.target_curves
     if len(curves) < 2:
@@ -41,23 +99,17 @@ def targets_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
     rows = tuple(
         (
             number(curve.target),
-            origin(curve),
+            origin(curve.origin),
             *map(steps_words, curve.cells),
-            _either(Estimate(curve.fit.value, curve.fit.interval)),
+            either(Estimate(curve.fit.value, curve.fit.interval)),
         )
         for curve in curves
     )
-    return ("target", "which", *sizes, "critical batch"), rows
+    return Table(("target", "which", *sizes, "critical batch"), rows)
 
 
-def origin(curve: TargetCurve) -> str:
-    """Where a target is from."""
-    names = {"the study's": "the study's own", "earlier": "on the way"}
-    return names.get(curve.origin, f"{curve.origin} lowest")
-
-
-def regimes_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
-    """The regime at each batch size; None without a trade-off."""
+def regimes_table(findings: Findings) -> Table | None:
+    """What a larger batch still buys at each batch size; None without a trade-off."""
     if not findings.regimes:
         return None
     rows = tuple(
@@ -69,105 +121,10 @@ def regimes_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
         )
         for local in findings.regimes
     )
-    return ("global_batch_size", "slope", "90% interval", "regime"), rows
+    return Table(("global_batch_size", "slope", "90% interval", "regime"), rows)
 
 
-def overhead_rows(findings: Findings) -> Rows:
-    """The 20% overhead by its two definitions; nothing where neither has a value."""
-    overhead = findings.overhead
-    reference = overhead.reference_batch_size
-    if reference is None or overhead.on_fit.value is None:
-        return ()
-    more = f"{OVERHEAD:.0%} more examples than at B = {reference:,}"
-    return (
-        (
-            f"{OVERHEAD:.0%} overhead, fit",
-            number(overhead.on_fit.value),
-            between(overhead.on_fit.interval),
-            f"{more}, on the fitted curve: {OVERHEAD:g} × critical batch + "
-            f"{1 + OVERHEAD:g} × {reference:,} (Zhang et al. 2024)",
-        ),
-        (
-            f"{OVERHEAD:.0%} overhead, points",
-            number(overhead.on_curve.value),
-            between(overhead.on_curve.interval),
-            f"{more}, where the measured points first cross it, between two batch sizes",
-        ),
-    )
-
-
-def noise_at_target_rows(findings: Findings) -> Rows:
-    """The noise scale where the target was reached; nothing where it is not known."""
-    size = findings.noise_scale.global_batch_size
-    for cell, curve in zip(findings.cells, findings.noise_curves, strict=True):
-        if size is not None and cell.global_batch_size == size and curve.at_target.value:
-            return (
-                (
-                    "gradient noise scale at the target",
-                    number(curve.at_target.value),
-                    between(curve.at_target.interval),
-                    f"the same, where the runs with a batch of {size:,} reached the target",
-                ),
-            )
-    return ()
-
-
-def noise_places(findings: Findings) -> str:
-    """The noise scale at the target and at the end of the headline's cell, in a sentence."""
-    size = findings.noise_scale.global_batch_size
-    for cell, curve in zip(findings.cells, findings.noise_curves, strict=True):
-        if size is not None and cell.global_batch_size == size:
-            at_target = (
-                f"{_either(curve.at_target)} at the target and " if curve.at_target.value else ""
-            )
-            return f"With a batch of {size:,}: {at_target}{_either(curve.at_end)} at the end."
-    return ""
-
-
-def tradeoff_target(findings: Findings) -> str:
-    """Which target the trade-off is at; empty where it is not known."""
-    if findings.tradeoff_target is None:
-        return ""
-    text = f"; target {number(findings.tradeoff_target)}"
-    if not findings.sweep.has_target:
-        text += ", the lowest loss that every cell reached: chosen after the fact"
-    return text
-
-
-def critical_notes(findings: Findings) -> list[str]:
-    """What must be known to read the critical batch sizes: their disagreement, the fit's limits."""
-    fit = findings.tradeoff
-    notes = [agreement.words for agreement in findings.agreements]
-    if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
-        notes.append(
-            f"The points miss the curve S = min_steps + min_examples / B by {fit.rms_misfit:.1%}, "
-            "more than their seeds explain: steps do not bend just so, or cells are not equally "
-            "well tuned. The interval allows for it. From the seeds alone, for the curve "
-            f"that fits these batch sizes best, it would be {between(fit.of_seeds.critical)}."
-        )
-    if fit.value is not None and picked_on_search(findings):
-        notes.append(
-            "The steps are each cell's fastest of several search trials, picked and measured on "
-            "the same data: min_steps and min_examples are biased downwards, by about as much as "
-            "the best of as many draws of the noise lies below its mean."
-        )
-    if fit.value is not None and fit.num_trials == fit.num_batches:
-        notes.append(
-            "One run a batch size: the interval is from the scatter around the curve alone."
-        )
-    return notes
-
-
-def picked_on_search(findings: Findings) -> bool:
-    """True when steps are those of the best of several recipes on the same trials."""
-    return any(
-        cell.source == "search"
-        and len({row.recipe_key for row in findings.sweep.rows_of(cell.cell, "search")}) > 1
-        for cell in findings.cells
-    )
-
-
-def loss_parts_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
+def loss_parts_table(findings: Findings) -> Table | None:
     """Held-out loss over the reference batch and its two parts; None where none is known."""
     if not any(parts.total.value is not None for parts in findings.loss_parts):
         return None
@@ -179,7 +136,7 @@ def loss_parts_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
             with_interval(parts.total),
             with_interval(parts.fewer_updates),
             with_interval(parts.at_equal_steps),
-            f"{counted(parts.total.count, 'paired seed')}" if parts.total.count else parts.note,
+            no_parts(parts.missing) or counted(parts.total.count, "paired seed"),
         )
         for parts in findings.loss_parts
     )
@@ -187,60 +144,4 @@ def loss_parts_rows(findings: Findings) -> tuple[tuple[str, ...], Rows] | None:
         "global_batch_size", "steps", f"loss − loss at {reference:,}", "due to fewer updates",
         "the rest", "from",
     )  # fmt: skip
-    return columns, rows
-
-
-def differences_words(findings: Findings) -> list[str]:
-    """The gap of the largest batch over the reference batch's at each kind of equal progress."""
-    lines: list[str] = []
-    sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
-    if not findings.one_series or not sized:
-        return lines
-    largest = max(sized, key=lambda cell: cell.global_batch_size or 0)
-    place = findings.cells.index(largest)
-    names = {"steps": "equal steps", "examples": "equal examples", "train_loss": "equal train_loss"}
-    for matched in findings.matched_gaps:
-        difference = matched.differences[place] if matched.differences else ABSENT
-        if difference.value is not None and difference.interval is not None:
-            lines.append(
-                f"At {names[matched.matched]}, the gap at {largest.global_batch_size:,} minus that "
-                f"at {matched.reference_batch_size:,} is {_either(difference)} nats over "
-                f"{counted(difference.count, 'paired seed')}: {_sign(difference)}."
-            )
-    return lines
-
-
-def _sign(difference: Estimate) -> str:
-    assert difference.interval
-    low, high = difference.interval
-    if low > 0:
-        return "larger"
-    return "smaller" if high < 0 else "the data do not tell it from zero"
-
-
-def relations_words(findings: Findings) -> list[str]:
-    """Rank correlations of the gap, or that there is not enough data for one."""
-    names = {
-        "sharpness": "sharpness",
-        "hessian_top_eigenvalue": "the largest curvature",
-        "grad_noise_scale": "the gradient noise scale",
-    }
-    return [
-        f"The gap against {names[relation.against]}: {correlation_words(relation)}"
-        for relation in findings.gap_relations
-        if len(relation.points) > 1
-    ]
-
-
-def correlation_words(relation: GapRelation) -> str:
-    """The rank correlation of a relation, or that there is not enough data for one."""
-    over = f"over {counted(len(relation.points), 'cell')}"
-    if relation.correlation.value is None:
-        return f"not enough data {over} for a rank correlation (from eight cells on)."
-    return f"rank correlation {_either(relation.correlation)} {over}."
-
-
-def name(cell: CellResult) -> str:
-    """A cell as a legend's entry."""
-    only_batch = set(cell.cell) == {"global_batch_size"}
-    return f"{cell.global_batch_size:,}" if only_batch else cell.label
+    return Table(columns, rows)

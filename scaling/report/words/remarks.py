@@ -1,18 +1,31 @@
 """What a reader must know beside the numbers: flags, sources, the evidence for a law."""
 
-from scaling.analysis.baseline import baseline_words
+from typing import assert_never
+
+from scaling.analysis.cells import label
+from scaling.analysis.critical_batch.agreement import Agreement
+from scaling.analysis.critical_batch.target_curves import Origin
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.findings import Findings
-from scaling.analysis.learning_rate.beyond_range import extension_lines
-from scaling.analysis.learning_rate.exponent import LrScaling
-from scaling.analysis.wording import between, number, rate
-from scaling.report.tables import target_tables
+from scaling.analysis.generalization.gap_relations import GapRelation
+from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
+from scaling.analysis.learning_rate.exponent import LrScaling, Strength
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.report.words.absent import no_surge, undertuned
+from scaling.report.words.numbers import between, counted, either, number, rate
+from scaling.report.words.reasons import baseline_words
 
+_DEFINITIONS = {
+    "steps_examples": "trade-off fit",
+    "noise_scale": "gradient noise scale",
+    "branched": "branched training",
+}
 _SCATTERED = 3.0
 """Variance of the optima over what the noise explains, from which on a reader is told."""
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """How many times likelier, up to what the tails' shape allows to say."""
     return "over a million" if ratio > 1e6 else number(ratio)
 
 
@@ -34,15 +47,17 @@ def law_words(findings: Findings) -> str:
         )
     surge = scaling.surge
     if surge.over_power is None:
-        parts.append(f"A law that turns (surge) was not asked for: {surge.note}.")
+        parts.append(f"A law that turns (surge) was not asked for: {no_surge(surge)}.")
     elif surge.preferred:
         parts.append(
-            f"The surge law fits better, the data being {_times(surge.over_power)} times likelier "
+            f"The surge law fits better, the data being {times(surge.over_power)} times likelier "
             f"under it: the best rate is highest, {rate(surge.peak_lr)}, at a batch of "
             f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
         )
     else:
-        reason = surge.note or "the data are not 8 times likelier under it than under the power"
+        reason = (
+            no_surge(surge) or "the data are not 8 times likelier under it than under the power"
+        )
         parts.append(f"A law that turns (surge) is not preferred: {reason}.")
     return " ".join(parts)
 
@@ -68,7 +83,7 @@ def flags(findings: Findings) -> list[str]:
     for cell in findings.cells:
         confirm = findings.sweep.rows_of(cell.cell, "confirm")
         lost = sum(row.status in ("diverged", "failed") for row in confirm)
-        lines += [f"{cell.label}: {reason}." for reason in cell.undertuned]
+        lines += [f"{cell.label}: {undertuned(reason)}." for reason in cell.undertuned]
         if lost:
             lines.append(
                 f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost; its means are "
@@ -79,12 +94,12 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
                 "the target, so it has no mean steps to target."
             )
-    return lines + extension_lines(findings.sweep)
+    return lines + list(map(extension_words, extended_cells(findings.sweep)))
 
 
 def sources(findings: Findings) -> str:
     """Which trials the numbers of the cells are from, and the least that they have to beat."""
-    return " ".join(filter(None, (_phases(findings), baseline_words(findings.sweep))))
+    return " ".join(filter(None, (_phases(findings), baseline_words(findings.sweep.baseline))))
 
 
 def _phases(findings: Findings) -> str:
@@ -96,10 +111,164 @@ def _phases(findings: Findings) -> str:
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     text = "There is no confirm phase: losses are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
-    if not target_tables.picked_on_search(findings):
+    if not picked_on_search(findings):
         return text + ". Each cell has one recipe, so none was picked."
     text += ", so picking and measuring share their data and the numbers are somewhat too good."
     if findings.sweep.has_target:
         text += " Steps to target are those of "
         text += "that recipe." if findings.sweep.is_joint else "the cell's fastest search trial."
     return text
+
+
+def noise_places(findings: Findings) -> str:
+    """The noise scale at the target and at the end of the headline's cell, in a sentence."""
+    size, curve = findings.noise_scale.global_batch_size, findings.headline_noise
+    if curve is None:
+        return ""
+    at_target = f"{either(curve.at_target)} at the target and " if curve.at_target.value else ""
+    return f"With a batch of {size:,}: {at_target}{either(curve.at_end)} at the end."
+
+
+def tradeoff_target(findings: Findings) -> str:
+    """Which target the trade-off is at; empty where it is not known."""
+    if findings.tradeoff_target is None:
+        return ""
+    text = f"; target {number(findings.tradeoff_target)}"
+    if not findings.sweep.has_target:
+        text += ", the lowest loss that every cell reached: chosen after the fact"
+    return text
+
+
+def critical_notes(findings: Findings) -> list[str]:
+    """What must be known to read the critical batch sizes: their disagreement, the fit's limits."""
+    fit = findings.tradeoff
+    notes = list(map(agreement_words, findings.agreements))
+    if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
+        notes.append(
+            f"The points miss the curve S = min_steps + min_examples / B by {fit.rms_misfit:.1%}, "
+            "more than their seeds explain: steps do not bend just so, or cells are not equally "
+            "well tuned. The interval allows for it. From the seeds alone, for the curve "
+            f"that fits these batch sizes best, it would be {between(fit.of_seeds.critical)}."
+        )
+    if fit.value is not None and picked_on_search(findings):
+        notes.append(
+            "The steps are each cell's fastest of several search trials, picked and measured on "
+            "the same data: min_steps and min_examples are biased downwards, by about as much as "
+            "the best of as many draws of the noise lies below its mean."
+        )
+    if fit.value is not None and fit.num_trials == fit.num_batches:
+        notes.append(
+            "One run a batch size: the interval is from the scatter around the curve alone."
+        )
+    return notes
+
+
+def picked_on_search(findings: Findings) -> bool:
+    """True when steps are those of the best of several recipes on the same trials."""
+    return any(
+        cell.source == "search"
+        and len({row.recipe_key for row in findings.sweep.rows_of(cell.cell, "search")}) > 1
+        for cell in findings.cells
+    )
+
+
+def differences_words(findings: Findings) -> list[str]:
+    """The gap of the largest batch over the reference batch's at each kind of equal progress."""
+    lines: list[str] = []
+    sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
+    if not findings.one_series or not sized:
+        return lines
+    largest = max(sized, key=lambda cell: cell.global_batch_size or 0)
+    place = findings.cells.index(largest)
+    names = {"steps": "equal steps", "examples": "equal examples", "train_loss": "equal train_loss"}
+    for matched in findings.matched_gaps:
+        difference = matched.differences[place] if matched.differences else ABSENT
+        if difference.value is not None and difference.interval is not None:
+            lines.append(
+                f"At {names[matched.matched]}, the gap at {largest.global_batch_size:,} minus that "
+                f"at {matched.reference_batch_size:,} is {either(difference)} nats over "
+                f"{counted(difference.count, 'paired seed')}: {_sign(difference)}."
+            )
+    return lines
+
+
+def _sign(difference: Estimate) -> str:
+    assert difference.interval
+    low, high = difference.interval
+    if low > 0:
+        return "larger"
+    return "smaller" if high < 0 else "the data do not tell it from zero"
+
+
+def relations_words(findings: Findings) -> list[str]:
+    """Rank correlations of the gap, or that there is not enough data for one."""
+    names = {
+        "sharpness": "sharpness",
+        "hessian_top_eigenvalue": "the largest curvature",
+        "grad_noise_scale": "the gradient noise scale",
+    }
+    return [
+        f"The gap against {names[relation.against]}: {correlation_words(relation)}"
+        for relation in findings.gap_relations
+        if len(relation.points) > 1
+    ]
+
+
+def correlation_words(relation: GapRelation) -> str:
+    """The rank correlation of a relation, or that there is not enough data for one."""
+    over = f"over {counted(len(relation.points), 'cell')}"
+    if relation.correlation.value is None:
+        return f"not enough data {over} for a rank correlation (from eight cells on)."
+    return f"rank correlation {either(relation.correlation)} {over}."
+
+
+def agreement_words(agreement: Agreement) -> str:
+    """How far two critical batch sizes by different definitions are apart."""
+    first, second = _DEFINITIONS[agreement.first], _DEFINITIONS[agreement.second]
+    text = f"Ratio of {first} to {second}: {number(agreement.ratio.value)} "
+    text += between(agreement.ratio.interval)
+    match agreement.verdict:
+        case "unknown":
+            return f"{text}; not enough data to tell them apart."
+        case "not_told_apart":
+            return f"{text}: the data do not tell them apart."
+        case "differ_overlapping":
+            return f"{text}: they differ; their intervals overlap."
+        case "differ_apart":
+            return f"{text}: they differ; their intervals are apart."
+    assert_never(agreement.verdict)
+
+
+def extension_words(extended: ExtendedCell) -> str:
+    """That a cell was searched beyond its range: budgets are not equal then."""
+    rates = extended.peak_lr_beyond
+    where = f" at rates from {rate(rates[0])} to {rate(rates[1])}" if rates else ""
+    return (
+        f"{label(extended.cell) or 'all trials'}: searched beyond the range of the study file "
+        f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, as close as "
+        f"before; it has {extended.num_trials} trials in all, more than cells that were not."
+    )
+
+
+def evidence_words(strength: Strength) -> str:
+    """What a likelihood ratio says against an exponent."""
+    match strength:
+        case "strong":
+            return "strong evidence against it"
+        case "fairly_strong":
+            return "fairly strong evidence against it"
+        case "not_strong":
+            return "no strong evidence against it"
+    assert_never(strength)
+
+
+def origin(target: Origin) -> str:
+    """Where a target is from."""
+    match target:
+        case "the study's":
+            return "the study's own"
+        case "earlier":
+            return "on the way"
+        case "every cell's" | "three quarters of the cells'" | "half of the cells'":
+            return f"{target} lowest"
+    assert_never(target)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from scaling.analysis.wording import counted
 from scaling.files.json_text import is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.files.shown_url import shown_url
@@ -125,10 +124,9 @@ def _other_runs(runs: Sequence["Run"]) -> list[str]:
     """Runs that someone put under the study, of which the study has no record."""
     if not runs:
         return []
+    runs_ = "run" if len(runs) == 1 else "runs"
     names = ", ".join(str(run.info.run_name) for run in runs[:3]) + (", …" if runs[3:] else "")
-    return [
-        f"Left out: {counted(len(runs), 'run')} in MLflow that the study did not make: {names}."
-    ]
+    return [f"Left out: {len(runs):,} {runs_} in MLflow that the study did not make: {names}."]
 
 
 def _other_metrics(names: Sequence[set[str]]) -> list[str]:
@@ -137,7 +135,8 @@ def _other_metrics(names: Sequence[set[str]]) -> list[str]:
     if not found:
         return []
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
-    trials = counted(sum(map(bool, names)), "trial")
+    count = sum(map(bool, names))
+    trials = "1 trial" if count == 1 else f"{count:,} trials"
     return [f"Left out: metrics of {trials} at steps that the study did not measure: {shown}."]
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
-from scaling.analysis.baseline import not_learnt_everywhere, nothing_learnt
+from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cells import CellResult
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
-from scaling.analysis.learning_rate.exponent import FAIRLY_STRONG, STRONG, Evidence, LrScaling
+from scaling.analysis.learning_rate.exponent import Evidence, LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret
-from scaling.analysis.wording import between, counted, joined, number, rate
+from scaling.report.words.absent import no_exponent, no_tradeoff
+from scaling.report.words.numbers import between, counted, joined, number, rate
+from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
+from scaling.report.words.remarks import agreement_words
 
 _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
@@ -28,10 +31,11 @@ def answer(findings: Findings) -> str:
             _rules(findings),
             _gap(findings),
         ]
+    unlearnt = nothing_learnt(findings.sweep, findings.cells)
     sentences = [
-        nothing_learnt(findings.sweep, findings.cells),
+        nothing_learnt_words(unlearnt) if unlearnt else "",
         *sentences,
-        not_learnt_everywhere(findings.sweep, findings.cells),
+        not_learnt_words(findings),
         _flags(findings),
     ]
     text = " ".join(sentence for sentence in dict.fromkeys(sentences) if sentence)
@@ -60,9 +64,10 @@ def _joint(findings: Findings) -> str:
 
 def _best_cell(findings: Findings) -> str:
     recommendation = findings.recommendation
+    reason = reason_words(recommendation.reason)
     if recommendation.global_batch_size is None:
-        return recommendation.reason
-    return f"Of {counted(len(findings.cells), 'cell')}: {recommendation.reason}"
+        return reason
+    return f"Of {counted(len(findings.cells), 'cell')}: {reason}"
 
 
 def _steps(findings: Findings) -> str:
@@ -116,7 +121,7 @@ def _critical_batch(findings: Findings) -> str:
     if not findings.sweep.has_target and fit.value is None:
         return ""
     if fit.value is None:
-        return f"The critical batch size is not determined: {fit.note}{_bound(fit)}."
+        return f"The critical batch size is not determined: {no_tradeoff(fit)}{_bound(fit)}."
     text = f"The trade-off of steps against examples bends at {number(fit.value)} examples "
     text += between(fit.interval)
     if not findings.sweep.has_target:
@@ -126,7 +131,7 @@ def _critical_batch(findings: Findings) -> str:
     noise = findings.noise_scale.estimate
     if noise.value is not None:
         text += f"; the gradient noise scale is {number(noise.value)} {between(noise.interval)}"
-    return " ".join([text + ".", *(agreement.words for agreement in findings.agreements)])
+    return " ".join([text + ".", *map(agreement_words, findings.agreements)])
 
 
 def _bound(fit: TradeoffFit) -> str:
@@ -156,7 +161,8 @@ def _best_lr(findings: Findings) -> str:
     if not any(cell.curve for cell in findings.cells):
         return ""
     if exponent.value is None or exponent.interval is None:
-        return f"Not enough data to say how the best rate moves with the batch ({scaling.note})."
+        start = "Not enough data to say how the best rate moves with the batch"
+        return f"{start} ({no_exponent(findings)})."
     low, high = exponent.interval
     text = (
         f"The best peak learning rate moves as the batch to the power {exponent.value:.3f} "
@@ -167,10 +173,10 @@ def _best_lr(findings: Findings) -> str:
 
 def _against(evidence: Sequence[Evidence]) -> str:
     """Which reference exponents the data speak against, and that no other is thereby shown."""
-    named = [(entry, _REFERENCE_EXPONENTS[entry.exponent]) for entry in evidence]
-    strong = [name for entry, name in named if entry.likelihood_ratio >= STRONG]
-    fairly = [name for entry, name in named if FAIRLY_STRONG <= entry.likelihood_ratio < STRONG]
-    rest = [name for entry, name in named if entry.likelihood_ratio < FAIRLY_STRONG]
+    strong, fairly, rest = (
+        [_REFERENCE_EXPONENTS[entry.exponent] for entry in evidence if entry.strength == strength]
+        for strength in ("strong", "fairly_strong", "not_strong")
+    )
     parts = [f"strong evidence against {joined(strong, 'and')}"] if strong else []
     parts += [f"fairly strong evidence against {joined(fairly, 'and')}"] if fairly else []
     parts += [f"none that is strong against {joined(rest, 'or')}"] if rest else []

@@ -6,12 +6,26 @@ from typing import Any
 
 import yaml
 
+from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.spec.checks.optimizer import NEEDS
 from scaling.spec.hyperparameters import Fixed
 from scaling.spec.resources import Resources
 
 _HEADER = "# in place of these sections; scientific, nuisance, transfer and confirm are left out\n"
+
+
+def recommended_yaml(recommendation: Recommendation) -> str | None:
+    """The recommended recipe as YAML; None without one, and see `recipe_yaml`."""
+    option, trial = recommendation.option, recommendation.trial
+    if option is None or trial is None:
+        return None
+    steps = option.steps
+    return recipe_yaml(
+        trial.recipe,
+        steps=steps.interval[1] if steps.interval else steps.value,
+        num_workers=option.num_workers,
+    )
 
 
 def recipe_yaml(

@@ -1,9 +1,10 @@
-"""Numbers as people read them; shared by the first paragraph, the tables and the figures."""
+"""Numbers, counts and cells as people read them; shared by sentences, tables and figures."""
 
 import math
 from collections.abc import Sequence
 
-from scaling.analysis.statistics.uncertainty import Interval
+from scaling.analysis.cells import CellResult
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
 DASH = "–"
 """Stands for what was not measured."""
@@ -33,6 +34,30 @@ def between(interval: Interval | None, digits: int = 3) -> str:
     if interval is None:
         return "no interval"
     return f"[{number(interval[0], digits)}, {number(interval[1], digits)}]"
+
+
+def with_interval(estimate: Estimate, digits: int = 3, *, apart: str = "\n") -> str:
+    """A value and, where it has one, its interval; a dash for what was not measured."""
+    value = number(estimate.value, digits)
+    return value + (apart + between(estimate.interval, digits) if estimate.interval else "")
+
+
+def either(estimate: Estimate) -> str:
+    """A value and its interval; says where the latter is missing."""
+    if estimate.value is None:
+        return DASH
+    return f"{number(estimate.value)} {between(estimate.interval)}"
+
+
+def whole(count: int | None) -> str:
+    """A count or a batch size: 1,024."""
+    return DASH if count is None else f"{count:,}"
+
+
+def cell_name(cell: CellResult) -> str:
+    """A cell as a row, a legend or a tick names it: its batch size where cells are just that."""
+    only_batch = set(cell.cell) == {"global_batch_size"}
+    return f"{cell.global_batch_size:,}" if only_batch else cell.label
 
 
 def counted(count: int, noun: str) -> str:

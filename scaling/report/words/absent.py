@@ -1,0 +1,131 @@
+"""Why something is missing, and why a cell or a comparison is less certain than it looks."""
+
+from typing import assert_never
+
+from scaling.analysis.conditions import Conditions, OtherUnit
+from scaling.analysis.critical_batch.branched_training import NoBranches
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
+from scaling.analysis.findings import Findings
+from scaling.analysis.generalization.loss_parts import NoParts
+from scaling.analysis.learning_rate.exponent import FEWEST_FOR_SURGE, Surge
+from scaling.analysis.learning_rate.tuning import Undertuned
+
+CELLS_DIFFER = "cells differ in more than the batch size"
+NO_RATES = "no cell tried three learning rates or more"
+
+
+def no_tradeoff(fit: TradeoffFit) -> str:
+    """Why the trade-off or its interval is missing; empty when neither is."""
+    smallest, largest = fit.batch_range or (0, 0)
+    match fit.missing:
+        case None:
+            return ""
+        case "cells_differ_otherwise":
+            return CELLS_DIFFER
+        case "few_batch_sizes":
+            return "fewer than two batch sizes reached the target"
+        case "bend_above":
+            return f"steps fall as 1/B up to {largest}: the bend lies beyond"
+        case "bend_below":
+            return f"steps do not fall from {smallest} on: the bend lies below"
+        case "no_interval":
+            return "too few or too scattered batch sizes for an interval"
+    assert_never(fit.missing)
+
+
+def no_exponent(findings: Findings) -> str:
+    """Why the exponent of the best rate or its interval is missing; empty when neither is."""
+    scaling = findings.lr_scaling
+    inside = (
+        f"{len(scaling.batch_sizes)} of {len(findings.cells)} batch sizes have their best rate "
+        "inside those tried"
+    )
+    match scaling.missing:
+        case None:
+            return ""
+        case "cells_differ_otherwise":
+            return CELLS_DIFFER
+        case "no_rates_searched":
+            return NO_RATES
+        case "not_bracketed":
+            return inside
+        case "too_noisy":
+            return f"{inside}, and their trials are too few or too noisy for an interval"
+    assert_never(scaling.missing)
+
+
+def no_surge(surge: Surge) -> str:
+    """Why the law that turns or a part of it is missing; empty when nothing is."""
+    match surge.missing:
+        case None:
+            return ""
+        case "few_batch_sizes":
+            sizes = f"{surge.num_batch_sizes} of at least {FEWEST_FOR_SURGE} batch sizes"
+            return f"not enough data: {sizes}"
+        case "turn_outside":
+            return "the turn is not among the batch sizes tried"
+    assert_never(surge.missing)
+
+
+def no_branches(missing: NoBranches | None) -> str:
+    """Why branched training gives no critical batch size; empty when it gives one."""
+    match missing:
+        case None:
+            return ""
+        case "not_measured":
+            return "not measured"
+        case "none_ended":
+            return "no branch ended"
+        case "no_reference":
+            return "no branch could be compared with the batch left as it was"
+    assert_never(missing)
+
+
+def no_parts(missing: NoParts | None) -> str:
+    """Why the parts of a loss are missing; empty when they are not."""
+    match missing:
+        case None:
+            return ""
+        case "no_common_seed":
+            return "no seed that both have losses along the run of"
+        case "longer_than_reference":
+            return "it was run for more steps than the reference"
+        case "before_first_evaluation":
+            return "the reference was not yet evaluated after so few steps"
+    assert_never(missing)
+
+
+def undertuned(reason: Undertuned) -> str:
+    """Why a cell needs more search."""
+    match reason:
+        case "lowest_rate_best":
+            return "the best rate is the lowest tried"
+        case "highest_rate_best":
+            return "the best rate is the highest tried"
+        case "falls_towards_lowest":
+            return "the losses still fall towards the lowest rate tried"
+        case "falls_towards_highest":
+            return "the losses still fall towards the highest rate tried"
+        case "best_still_falling":
+            return "the best of n trials was still falling"
+    assert_never(reason)
+
+
+def other_unit(reason: OtherUnit, a: Conditions, b: Conditions) -> str:
+    """Why a nat per target is not the same in two studies."""
+    match reason:
+        case "task":
+            return f"the tasks are {a.task} and {b.task}"
+        case "unknown_texts":
+            return "the content of their data was not recorded"
+        case "texts":
+            hashes = f"{(a.data_sha256 or '')[:12]} and {(b.data_sha256 or '')[:12]}"
+            return f"they are evaluated on other texts (the data's SHA-256 are {hashes})"
+        case "tokenizer":
+            return f"their tokens are of other tokenizers, {a.tokenizer} and {b.tokenizer}"
+        case "targets_per_example":
+            counts = f"{a.targets_per_example:g} and {b.targets_per_example:g}"
+            return f"the same texts have {counts} targets an example"
+        case "learnt_subwords":
+            return "each has learnt its subwords from other texts"
+    assert_never(reason)

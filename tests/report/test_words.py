@@ -1,0 +1,145 @@
+"""The sentences, word for word, of every fact that analysis may return."""
+
+from dataclasses import replace
+
+import pytest
+
+from scaling.analysis.baseline import Nearest, NothingLearnt
+from scaling.analysis.conditions import Conditions, OtherUnit
+from scaling.analysis.critical_batch.agreement import Agreement
+from scaling.analysis.critical_batch.branched_training import NoBranches
+from scaling.analysis.critical_batch.tradeoff import NoTradeoff, TradeoffFit
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.generalization.loss_parts import NoParts
+from scaling.analysis.learning_rate.exponent import LrScaling, NoExponent, NoSurge, Surge
+from scaling.analysis.learning_rate.tuning import Undertuned
+from scaling.analysis.next_run.recommendation import NothingToRecommend
+from scaling.analysis.rows import Baseline, Sweep
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
+from scaling.report.words import absent
+from scaling.report.words.reasons import nothing_learnt_words, reason_words
+from scaling.report.words.remarks import agreement_words
+
+A = Conditions("causal_lm", "a.txt", "a" * 64, "characters", 9.5)
+B = Conditions("seq2seq", "b.txt", "b" * 64, "bytes", 7.5)
+
+
+def nothing() -> Findings:
+    return analyse(Sweep("s", "q", (), ()))
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    (None, ""),
+    ("cells_differ_otherwise", "cells differ in more than the batch size"),
+    ("few_batch_sizes", "fewer than two batch sizes reached the target"),
+    ("bend_above", "steps fall as 1/B up to 64: the bend lies beyond"),
+    ("bend_below", "steps do not fall from 8 on: the bend lies below"),
+    ("no_interval", "too few or too scattered batch sizes for an interval"),
+])  # fmt: skip
+def test_no_tradeoff(missing: NoTradeoff | None, words: str) -> None:
+    assert absent.no_tradeoff(TradeoffFit(batch_range=(8, 64), missing=missing)) == words
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    (None, ""),
+    ("cells_differ_otherwise", "cells differ in more than the batch size"),
+    ("no_rates_searched", "no cell tried three learning rates or more"),
+    ("not_bracketed", "2 of 0 batch sizes have their best rate inside those tried"),
+    ("too_noisy", "2 of 0 batch sizes have their best rate inside those tried, and their trials "
+     "are too few or too noisy for an interval"),
+])  # fmt: skip
+def test_no_exponent(missing: NoExponent | None, words: str) -> None:
+    law = LrScaling(ABSENT, (8, 64), missing)
+    assert absent.no_exponent(replace(nothing(), lr_scaling=law)) == words
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    (None, ""),
+    ("few_batch_sizes", "not enough data: 4 of at least 5 batch sizes"),
+    ("turn_outside", "the turn is not among the batch sizes tried"),
+])  # fmt: skip
+def test_no_surge(missing: NoSurge | None, words: str) -> None:
+    assert absent.no_surge(Surge(num_batch_sizes=4, missing=missing)) == words
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    (None, ""),
+    ("not_measured", "not measured"),
+    ("none_ended", "no branch ended"),
+    ("no_reference", "no branch could be compared with the batch left as it was"),
+])  # fmt: skip
+def test_no_branches(missing: NoBranches | None, words: str) -> None:
+    assert absent.no_branches(missing) == words
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    (None, ""),
+    ("no_common_seed", "no seed that both have losses along the run of"),
+    ("longer_than_reference", "it was run for more steps than the reference"),
+    ("before_first_evaluation", "the reference was not yet evaluated after so few steps"),
+])  # fmt: skip
+def test_no_parts(missing: NoParts | None, words: str) -> None:
+    assert absent.no_parts(missing) == words
+
+
+@pytest.mark.parametrize(("reason", "words"), [
+    ("lowest_rate_best", "the best rate is the lowest tried"),
+    ("highest_rate_best", "the best rate is the highest tried"),
+    ("falls_towards_lowest", "the losses still fall towards the lowest rate tried"),
+    ("falls_towards_highest", "the losses still fall towards the highest rate tried"),
+    ("best_still_falling", "the best of n trials was still falling"),
+])  # fmt: skip
+def test_undertuned(reason: Undertuned, words: str) -> None:
+    assert absent.undertuned(reason) == words
+
+
+@pytest.mark.parametrize(("reason", "words"), [
+    ("task", "the tasks are causal_lm and seq2seq"),
+    ("unknown_texts", "the content of their data was not recorded"),
+    ("texts", "they are evaluated on other texts (the data's SHA-256 are aaaaaaaaaaaa and "
+     "bbbbbbbbbbbb)"),
+    ("tokenizer", "their tokens are of other tokenizers, characters and bytes"),
+    ("targets_per_example", "the same texts have 9.5 and 7.5 targets an example"),
+    ("learnt_subwords", "each has learnt its subwords from other texts"),
+])  # fmt: skip
+def test_other_unit(reason: OtherUnit, words: str) -> None:
+    assert absent.other_unit(reason, A, B) == words
+
+
+@pytest.mark.parametrize(("nearest", "words"), [
+    ("single_trial", "No cell's best recipe beats always guessing the class frequencies "
+     "(0.700 nats) over its seeds, so no batch is recommended; the lowest loss of a single trial "
+     "is 0.500."),
+    ("accuracy", "No trial beats always guessing the class frequencies (0.700 nats) in loss, so "
+     "no batch is recommended; the best accuracy is 0.600, and that of the likeliest guess "
+     "0.550."),
+    ("within_error", "No trial beats always guessing the class frequencies (0.700 nats) by more "
+     "than the evaluation's error: the lowest loss is 0.500, so no batch is recommended."),
+    ("none", "No trial beats always guessing the class frequencies (0.700 nats): the models "
+     "learned nothing, so no batch is recommended."),
+])  # fmt: skip
+def test_nothing_learnt(nearest: Nearest, words: str) -> None:
+    baseline = Baseline("class frequencies", 0.7, accuracy=0.55)
+    assert nothing_learnt_words(NothingLearnt(baseline, nearest, 0.5, 0.6)) == words
+
+
+@pytest.mark.parametrize(("reason", "words"), [
+    (NothingToRecommend("target"), "no cell reached the target with every replicate."),
+    (NothingToRecommend("loss"), "no cell ended with a loss with every replicate."),
+    (NothingToRecommend("times"), "no time was measured."),
+    (NothingToRecommend("workers", 3), "no batch size was measured with as many examples a worker "
+     "as 3 workers would have, and none on 3 workers."),
+])  # fmt: skip
+def test_nothing_to_recommend(reason: NothingToRecommend, words: str) -> None:
+    assert reason_words(reason) == f"Not enough data: {words}"
+
+
+@pytest.mark.parametrize(("interval", "overlap", "words"), [
+    (None, None, "2.00 no interval; not enough data to tell them apart."),
+    ((0.9, 4), True, "2.00 [0.900, 4.00]: the data do not tell them apart."),
+    ((1.1, 4), True, "2.00 [1.10, 4.00]: they differ; their intervals overlap."),
+    ((1.1, 4), False, "2.00 [1.10, 4.00]: they differ; their intervals are apart."),
+])  # fmt: skip
+def test_agreement(interval: Interval | None, overlap: bool | None, words: str) -> None:
+    pair = Agreement("steps_examples", "noise_scale", Estimate(2.0, interval), overlap)
+    assert agreement_words(pair) == f"Ratio of trade-off fit to gradient noise scale: {words}"

@@ -1,6 +1,7 @@
 """Recipes and workloads that the tests train."""
 
 from dataclasses import fields, replace
+from importlib import import_module
 from typing import Any
 
 from scaling.records.recipe import Hyperparameters, Layout, Recipe
@@ -11,8 +12,10 @@ from scaling.spec.workloads import (
     QuestionAnswering,
     Seq2Seq,
     TextClassification,
+    TextWorkload,
     TokenClassification,
 )
+from scaling.tasks.data.reading import ReadRows, read_rows
 
 TINY_LLAMA = {
     "architecture": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -109,3 +112,9 @@ def spelling(num_train: int = 200, **others: Any) -> Seq2Seq:
     data = {"source": "builtin:grapheme_to_phoneme", "num_train": num_train}
     data |= {"num_validation": 60, "num_test": 60}
     return Seq2Seq.model_validate({"task": "seq2seq", "model": TINY_MBART, "data": data, **others})
+
+
+def rows_of(workload: TextWorkload) -> ReadRows:
+    """All rows of a workload's source, as its family reads them."""
+    family = import_module(f"scaling.tasks.{workload.task}")
+    return read_rows(workload.data, family.row_format(workload))

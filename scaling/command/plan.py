@@ -19,7 +19,6 @@ from scaling.space.trials import num_trials
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data.overview import SplitSummary
 from scaling.tasks.task import Task
 from scaling.training import timing
@@ -101,8 +100,9 @@ def facts_of(spec: StudySpec, task: Task) -> Facts:
 
 def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
     """One row for each batch size: bytes on each worker, by what takes them."""
-    if isinstance(spec.workload, NoisyQuadratic):
-        print_line(console, "memory: not estimated: noisy_quadratic needs a few megabytes")
+    if spec.workload.model is None:
+        what = f"{spec.workload.task} needs a few megabytes"
+        print_line(console, f"memory: not estimated: {what}")
         return
     values = _heaviest(spec)
     found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
@@ -160,7 +160,7 @@ def duration(seconds: float) -> str:
 
 def _not_timed(spec: StudySpec) -> str:
     resources = spec.resources
-    if isinstance(spec.workload, NoisyQuadratic):
+    if spec.workload.model is None:
         return "only a workload with a model is timed"
     if resources.gpus_per_worker > 0:
         return "the workers train on GPUs"

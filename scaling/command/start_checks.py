@@ -33,7 +33,6 @@ from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
 from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.content import files_of
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
@@ -83,8 +82,7 @@ def require_place(start: Start) -> None:
     """
     spec = start.spec
     require_deepspeed(spec.resources.strategy)
-    if not isinstance(spec.workload, NoisyQuadratic):
-        require_source(spec.workload)
+    require_source(spec.workload)
     require_usable_storage(spec)
     require_startable(spec, resume=start.resume, command=start.command, only_looks=start.is_plan)
     _require_apart(start)

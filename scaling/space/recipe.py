@@ -20,7 +20,6 @@ from scaling.space.cells import cells, hyperparameters
 from scaling.spec.fields import MAX_BATCH_SIZE
 from scaling.spec.models import Pretrained
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,10 @@ def resolve(spec: StudySpec, values: Mapping[str, Any], *, seed: int, facts: Fac
 
 def _lora_rank(spec: StudySpec, values: Mapping[str, Any]) -> int | None:
     """The rank of a trial's adapters; None where it has none."""
-    workload = spec.workload
-    if isinstance(workload, NoisyQuadratic) or not isinstance(workload.model, Pretrained):
+    model = spec.workload.model
+    if not isinstance(model, Pretrained):
         return None
-    lora, rank = workload.model.lora, values["lora_rank"]
+    lora, rank = model.lora, values["lora_rank"]
     return lora.rank if lora is not None and rank is None else rank
 
 

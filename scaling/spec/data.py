@@ -80,8 +80,12 @@ Policy = Literal["drop", "error"]
 RareClasses = Literal["keep", "drop", "error"]
 
 
-class DataSpec(Section):
-    """Where the examples come from and how many are used."""
+class TextData(Section):
+    """Where texts come from and how many are used: what every family of texts reads.
+
+    A field of a family that ends in `_column` names a column of its source, one that ends in
+    `_names` the classes that a column has numbers of.
+    """
 
     source: Annotated[str, Field(pattern=r"^(builtin|hub):.+$")] | None = None
     """`builtin:NAME` or `hub:NAME`; give this or `files`."""
@@ -94,42 +98,8 @@ class DataSpec(Section):
     encoding: Annotated[str, AfterValidator(_is_encoding)] | None = None
     """Encoding of text files; where left out, what a file's byte-order mark says, else UTF-8, else
     Latin-1."""
-    text_column: str = "text"
-    """Column with the input text."""
-    label_column: str = "label"
-    """Column with the class (text_classification)."""
-    label_names: Names | None = None
-    """Names of the classes 0, 1, …, where label_column has their numbers."""
-    tokens_column: str = "tokens"
-    """Column with the list of words (token_classification)."""
-    tags_column: str = "tags"
-    """Column with the list of the words' tags (token_classification)."""
-    tag_names: Names | None = None
-    """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
-    question_column: str = "question"
-    """Column with the question (question_answering)."""
-    context_column: str = "context"
-    """Column with the text that the answer is a part of (question_answering)."""
-    answers_column: str = "answers"
-    """Column with a mapping of text and answer_start, lists both, as in SQuAD
-    (question_answering)."""
-    source_column: str = "source"
-    """Column with the text that is read (seq2seq). A column that is a mapping is gone into by a
-    dot, here as for every column: translation.en."""
-    target_column: str = "target"
-    """Column with the text that is written (seq2seq)."""
-    prompt_column: str | None = None
-    """causal_lm: column with a prompt whose tokens do not count in the loss."""
-    answer_column: str | None = None
-    """causal_lm: column with the text to generate after the prompt."""
-    missing_labels: Policy = "error"
-    """Rows without a label: drop leaves them out, error names them and ends."""
     missing_texts: Policy = "error"
     """Rows without a text: drop leaves them out, error names them and ends."""
-    rare_classes: RareClasses = "keep"
-    """Classes with fewer texts than there are splits, and those that only held-out data have.
-    keep: the former stay in the training data, the latter are never learnt; drop: their rows are
-    left out; error: they are named and the study ends."""
     tokenizer: LocalPath | None = None
     """`characters` (the default from scratch), `subwords` learnt from the training texts, a
     folder or a hub name."""
@@ -146,9 +116,35 @@ class DataSpec(Section):
     """Test examples set aside; one in ten, at most 2,000, where left out."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> "DataSpec":
+    def _one_origin(self) -> "TextData":
         if (self.source is None) == (self.files is None):
             raise PydanticCustomError("origin", "give exactly one of source and files")
-        if (self.prompt_column is None) != (self.answer_column is None):
-            raise PydanticCustomError("columns", "give prompt_column and answer_column together")
         return self
+
+    @property
+    def builtin_name(self) -> str | None:
+        """Name of the built-in source; None for files and hubs."""
+        kind, _, name = (self.source or "").partition(":")
+        return name if kind == "builtin" else None
+
+    @property
+    def named_tokenizer(self) -> str | None:
+        """Folder or hub name of a trained tokenizer; None where the study file names none."""
+        return None if self.tokenizer in ("characters", "subwords") else self.tokenizer
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that a row is made of, by the fields that name them."""
+        fields = (name for name in type(self).model_fields if name.endswith("_column"))
+        return {name: column for name in fields if (column := getattr(self, name)) is not None}
+
+
+class LabelledData(TextData):
+    """Texts with classes, of themselves or of their words."""
+
+    missing_labels: Policy = "error"
+    """Rows without a label: drop leaves them out, error names them and ends."""
+    rare_classes: RareClasses = "keep"
+    """Classes with fewer texts than there are splits, and those that only held-out data have.
+    keep: the former stay in the training data, the latter are never learnt; drop: their rows are
+    left out; error: they are named and the study ends."""

@@ -1,7 +1,7 @@
 """The model of a study: random weights of some sizes, or trained ones."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -32,6 +32,8 @@ class FromScratch(Section):
     """Width of the feed-forward layer; 4 × hidden_size where it is left out."""
     config: dict[str, bool | int | float | str | None] = {}  # noqa: RUF012  # pydantic copies it
     """Further options of the architecture's transformers configuration class."""
+
+    lora: ClassVar[None] = None
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "FromScratch":

@@ -11,6 +11,7 @@ from scaling.spec.issues import NO_VALUE, Issue, did_you_mean, dotted, nearest
 from scaling.spec.models import FromScratch, Pretrained
 from scaling.spec.schema import Located, allowed, listed, locate, places_of_fields
 from scaling.spec.synonyms import HYPERPARAMETER_SECTIONS, meaning_of, value_meant
+from scaling.spec.workloads import FAMILIES
 
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is required",
@@ -109,6 +110,8 @@ def _structural_issue(error: ErrorDetails, place: Located) -> Issue:
     context = error.get("ctx", {})
     match kind:
         case "extra_forbidden":
+            if tasks := _other_tasks(error["loc"]):
+                return _key_of_others(place, str(error["loc"][1]), tasks, value)
             return _unknown_key(place)
         case "union_tag_not_found" | "union_tag_invalid":
             return _tag_issue(place, value)
@@ -148,6 +151,21 @@ def _unknown_key(place: Located) -> Issue:
     synonym = meaning_of(key)
     note = f" ({synonym.note})" if synonym is not None and synonym.note else ""
     return Issue(path, f"unknown key; did you mean {' or '.join(meant)}{note}?")
+
+
+def _other_tasks(loc: Sequence[str | int]) -> list[str]:
+    """The tasks whose workload has a key at this place, which is not one of its own task's."""
+    if loc[0] != "workload":
+        return []
+    return [task for task in FAMILIES if locate(("workload", task, *loc[2:])).node]
+
+
+def _key_of_others(place: Located, task: str, tasks: Sequence[str], value: Any) -> Issue:
+    """A key of other tasks; what is like it here has the same last word, as in `text_column`."""
+    last = str(place.path[-1]).rpartition("_")[2]
+    alike = [name for name in place.siblings if name.endswith(f"_{last}")]
+    message = f"is for task {' or '.join(tasks)}, not {task}"
+    return Issue(dotted(place.path), message, value, ", ".join(alike))
 
 
 def paths_meant(place: Located) -> list[str]:

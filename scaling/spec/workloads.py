@@ -1,56 +1,142 @@
-"""The task families as a study file names them."""
+"""The task families as a study file names them: what each may say, and what the checks ask of it.
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+A family is its section here and the module of its name in `scaling.tasks`.
+"""
 
-from pydantic import Field
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
-from scaling.spec.data import DataSpec
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from scaling.spec.data import LabelledData, Names, TextData
 from scaling.spec.fields import NonNegativeInt, PositiveInt, Section, Whole
+from scaling.spec.issues import Issue
 from scaling.spec.models import ModelSpec
 
-TaskName = Literal[
-    "text_classification", "token_classification", "question_answering", "causal_lm", "seq2seq",
-    "noisy_quadratic",
-]  # fmt: skip
+
+class Family(Section):
+    """What the checks ask of every family, and what most of them answer."""
+
+    builtin_sources: ClassVar[tuple[str, ...]] = ()
+    """Names of the built-in data that it can read."""
+    unfit_files: ClassVar[Mapping[str, str]] = {}
+    """Kinds of files that cannot hold its rows, and why."""
+    is_ensemble: ClassVar[bool] = False
+    """Whether a trial trains independent models at once, which nothing may couple."""
+    writes_text: ClassVar[bool] = False
+    """Whether texts are put together from tokens."""
+    no_label_smoothing: ClassVar[str | None] = None
+    """Why labels cannot be smoothed; None where they can."""
+
+    def too_large(self) -> Iterator[Issue]:
+        """Sizes that take more memory than a worker has."""
+        yield from ()
+
+    def issues(self) -> Iterator[Issue]:
+        """What the family's own fields contradict each other in."""
+        yield from ()
 
 
-BUILTIN_SOURCES: Mapping[str, tuple[TaskName, ...]] = {
-    "grapheme_to_phoneme": ("causal_lm", "seq2seq"),
-    "python_topics": ("causal_lm",),
-    "part_of_speech": ("text_classification",),
-    "part_of_speech_treebank": ("token_classification",),
-    "python_questions": ("question_answering",),
-}
-"""The data that come with the package or one of its extras, and the tasks each is for."""
+# --- text classification ------------------------------------------------------------------------
 
 
-class TextClassification(Section):
+class TextClassificationData(LabelledData):
+    """Texts with a class each."""
+
+    text_column: str = "text"
+    """Column with the input text. A column that is a mapping is gone into by a dot, here as for
+    every column: translation.en."""
+    label_column: str = "label"
+    """Column with the class."""
+    label_names: Names | None = None
+    """Names of the classes 0, 1, …, where label_column has their numbers."""
+
+
+class TextClassification(Family):
     """Predict one class for a text; the loss is in nats per example."""
 
     task: Literal["text_classification"]
     model: ModelSpec
-    data: DataSpec
+    data: TextClassificationData
+
+    builtin_sources: ClassVar = ("part_of_speech",)
+    unfit_files: ClassVar = {".txt": "has no labels"}
 
 
-class TokenClassification(Section):
+# --- token classification -----------------------------------------------------------------------
+
+_NO_LISTS: Final[Mapping[str, str]] = dict.fromkeys((".csv", ".tsv", ".txt"), "cannot hold lists")
+
+
+class TokenClassificationData(LabelledData):
+    """Texts as lists of words with a tag each."""
+
+    tokens_column: str = "tokens"
+    """Column with the list of words."""
+    tags_column: str = "tags"
+    """Column with the list of the words' tags."""
+    tag_names: Names | None = None
+    """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
+
+
+class TokenClassification(Family):
     """Predict the tag of each word of a text; the loss is in nats per labelled word."""
 
     task: Literal["token_classification"]
     model: ModelSpec
-    data: DataSpec
+    data: TokenClassificationData
+
+    builtin_sources: ClassVar = ("part_of_speech_treebank",)
+    unfit_files: ClassVar = _NO_LISTS
 
 
-class QuestionAnswering(Section):
+# --- question answering -------------------------------------------------------------------------
+
+
+class QuestionAnsweringData(TextData):
+    """Questions, the texts that answer them, and where."""
+
+    context_column: str = "context"
+    """Column with the text that the answer is a part of."""
+    question_column: str = "question"
+    """Column with the question."""
+    answers_column: str = "answers"
+    """Column with a mapping of text and answer_start, lists both, as in SQuAD."""
+
+
+class QuestionAnswering(Family):
     """Find the span of a context that answers a question; the loss is in nats per window."""
 
     task: Literal["question_answering"]
     model: ModelSpec
-    data: DataSpec
+    data: QuestionAnsweringData
     stride: NonNegativeInt = 32
     """Tokens of a long context that two neighbouring windows share; at most max_length / 2 − 4."""
     max_answer_length: PositiveInt = 30
     """Most tokens of a predicted answer."""
+
+    builtin_sources: ClassVar = ("python_questions",)
+    unfit_files: ClassVar = _NO_LISTS
+    no_label_smoothing: ClassVar = "of question_answering would reward places in the padding"
+
+    def issues(self) -> Iterator[Issue]:
+        """A window has room for the question and for more of the context than is shared."""
+        max_length = self.data.max_length
+        longest = max_length // 2 - 4
+        if longest < 0:
+            path = "workload.data.max_length"
+            yield Issue(path, "leaves no room for a context", max_length, "at least 8")
+        elif self.stride > longest:
+            yield Issue(
+                "workload.stride",
+                f"two windows of max_length {max_length} cannot share so much",
+                self.stride,
+                f"at most {longest}",
+            )
+
+
+# --- written texts ------------------------------------------------------------------------------
 
 
 class Generation(Section):
@@ -64,29 +150,89 @@ class Generation(Section):
     """Beams of the search beside greedy decoding; 1: greedy decoding alone."""
 
 
-class Seq2Seq(Section):
+class Seq2SeqData(TextData):
+    """Pairs of a text that is read and one that is written."""
+
+    source_column: str = "source"
+    """Column with the text that is read."""
+    target_column: str = "target"
+    """Column with the text that is written."""
+
+
+class Seq2Seq(Family):
     """Write a target text from a source text; the loss is in nats per target token."""
 
     task: Literal["seq2seq"]
     model: ModelSpec
-    data: DataSpec
+    data: Seq2SeqData
     generation: Generation | None = Generation()
     """null: the model is not asked to write."""
 
+    builtin_sources: ClassVar = ("grapheme_to_phoneme",)
+    unfit_files: ClassVar = {".txt": "has no targets"}
+    writes_text: ClassVar = True
 
-class CausalLm(Section):
+
+class CausalLmData(TextData):
+    """Texts, or prompts and their answers."""
+
+    text_column: str = "text"
+    """Column with the text."""
+    prompt_column: str | None = None
+    """Column with a prompt whose tokens do not count in the loss, in place of text_column."""
+    answer_column: str | None = None
+    """Column with the text to generate after the prompt."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "CausalLmData":
+        if (self.prompt_column is None) != (self.answer_column is None):
+            raise PydanticCustomError("columns", "give prompt_column and answer_column together")
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Those of prompts and answers where they are given, else that of texts."""
+        named = super().columns
+        if self.prompt_column is not None:
+            del named["text_column"]
+        return named
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether each text follows a prompt."""
+        return self.prompt_column is not None or self.source == "builtin:grapheme_to_phoneme"
+
+
+class CausalLm(Family):
     """Predict each next token; the loss is in nats per token that counts."""
 
     task: Literal["causal_lm"]
     model: ModelSpec
-    data: DataSpec
+    data: CausalLmData
     packing: bool = False
     """Join the texts of a split and cut them into examples of exactly max_length tokens."""
     generation: Generation | None = None
     """Also write answers to the prompts after the last step; null: no."""
 
+    builtin_sources: ClassVar = ("grapheme_to_phoneme", "python_topics")
+    writes_text: ClassVar = True
 
-class NoisyQuadratic(Section):
+    def issues(self) -> Iterator[Issue]:
+        """Packed texts have no prompts, and answers are written to prompts."""
+        if self.packing and self.data.has_prompts:
+            message = "a prompt and its answer stay an example of their own"
+            yield Issue("workload.packing", message, self.packing, "false")
+        if self.generation is not None and not self.data.has_prompts:
+            yield Issue("workload.generation", "needs data with prompts: give prompt_column")
+
+
+# --- noisy quadratic ----------------------------------------------------------------------------
+
+MAX_CHAIN_NUMBERS: Final = 10**8
+"""Numbers in the chains of noisy_quadratic; they, their gradient and noise take some 2 GB."""
+
+
+class NoisyQuadratic(Family):
     """An ensemble of independent noisy quadratics with a known answer (Zhang et al. 2019).
 
     Curvature h_i = 1 / i, stochastic gradient h_i x_i + N(0, h_i / B), x_0 ~ N(0, I), loss
@@ -98,16 +244,39 @@ class NoisyQuadratic(Section):
     num_chains: PositiveInt = 1000
     """Independent chains trained at once; their mean loss is the measured loss."""
 
+    model: ClassVar[None] = None
+    data: ClassVar[None] = None
+    is_ensemble: ClassVar = True
+    no_label_smoothing: ClassVar = "noisy_quadratic has no labels"
+
+    def too_large(self) -> Iterator[Issue]:
+        """Chains that take more memory than a worker has."""
+        count = self.num_chains * self.num_dimensions
+        if count > MAX_CHAIN_NUMBERS:
+            name = "num_chains" if self.num_chains > self.num_dimensions else "num_dimensions"
+            yield Issue(
+                f"workload.{name}",
+                f"num_chains × num_dimensions is {count:,}, which takes too much memory",
+                max(self.num_chains, self.num_dimensions),
+                f"at most {MAX_CHAIN_NUMBERS:,} together",
+            )
+
 
 TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
 
 
-Workload = Annotated[
-    TextClassification
-    | TokenClassification
-    | QuestionAnswering
-    | CausalLm
-    | Seq2Seq
-    | NoisyQuadratic,
-    Field(discriminator="task"),
-]
+Workload = Annotated[TextWorkload | NoisyQuadratic, Field(discriminator="task")]
+
+
+FAMILIES: Final[Mapping[str, type[Family]]] = {
+    get_args(section.model_fields["task"].annotation)[0]: section
+    for section in (*get_args(TextWorkload), NoisyQuadratic)
+}
+"""The section of each task, by its name."""
+
+BUILTIN_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    source: tuple(task for task, other in FAMILIES.items() if source in other.builtin_sources)
+    for family in FAMILIES.values()
+    for source in family.builtin_sources
+}
+"""The data that come with the package or one of its extras, and the tasks each is for."""

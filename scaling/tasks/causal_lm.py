@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
+from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.overview import DataSummary, summarize
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Row, Split
@@ -26,6 +28,24 @@ from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, 
 
 EVALUATION_BATCH_SIZE = 250
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+
+
+def row_format(workload: CausalLm) -> RowFormat:
+    """A text, or an answer and its prompt."""
+    return RowFormat(_row, is_blank=_is_blank, joins_lines=workload.packing)
+
+
+def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    if "prompt_column" in values:
+        prompt = cells.text("prompt_column", values["prompt_column"])
+        return Row(text=cells.text("answer_column", values["answer_column"]), prompt=prompt)
+    return Row(text=cells.text("text_column", values["text_column"]))
+
+
+def _is_blank(values: Mapping[str, Any]) -> bool:
+    """True for a blank text that stands alone."""
+    text = values.get("text_column")
+    return isinstance(text, str) and not text.strip()
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ class CausalLmTask:
     @classmethod
     def prepare(cls, workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
         """Read, split and encode; raises DataError."""
-        split = read_splits(workload)
+        split = read_splits(workload.data, row_format(workload))
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         require_end(tokenizer, workload.task)
         sequences = {

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from scaling.spec.models import Pretrained
-from scaling.spec.workloads import NoisyQuadratic, Workload
+from scaling.spec.workloads import Workload
 from scaling.tasks.extras import pretrained_folder
 
 DATA = "the data"
@@ -37,11 +37,9 @@ def files_of(workload: Workload) -> dict[str, str]:
 
 def trained_names(workload: Workload) -> list[str]:
     """Folders, names on the hub, or built-in names of trained models and tokenizers."""
-    if isinstance(workload, NoisyQuadratic):
-        return []
     names = [workload.model.pretrained] if isinstance(workload.model, Pretrained) else []
-    if workload.data.tokenizer not in (None, "characters", "subwords"):
-        names.append(workload.data.tokenizer)
+    if workload.data is not None and workload.data.named_tokenizer is not None:
+        names.append(workload.data.named_tokenizer)
     return names
 
 

@@ -9,23 +9,18 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scaling.spec.models import Pretrained
-from scaling.spec.workloads import NoisyQuadratic, Workload
+from scaling.spec.workloads import Workload
+from scaling.tasks.content import trained_names
 
 HUB = "https://huggingface.co"
 
 
 def is_on_hub(workload: Workload) -> bool:
     """Whether the data, the model or the tokenizer are named on a hub."""
-    if isinstance(workload, NoisyQuadratic):
-        return False
-    names: list[str] = []
-    if isinstance(workload.model, Pretrained):
-        names.append(workload.model.pretrained)
-    if workload.data.tokenizer not in (None, "characters", "subwords"):
-        names.append(workload.data.tokenizer)
-    is_named = any(not name.startswith("builtin:") and not Path(name).is_dir() for name in names)
-    return is_named or (workload.data.source or "").startswith("hub:")
+    if workload.data is not None and (workload.data.source or "").startswith("hub:"):
+        return True
+    names = trained_names(workload)
+    return any(not name.startswith("builtin:") and not Path(name).is_dir() for name in names)
 
 
 def use_cache_where_unreachable(workload: Workload) -> None:

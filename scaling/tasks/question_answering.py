@@ -12,6 +12,7 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
 from scaling.tasks.baselines import HELD_OUT, position_losses
+from scaling.tasks.data.columns import CellReader, RowFormat, UnfitRowError
 from scaling.tasks.data.overview import DataSummary, summarize
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Row, Split
@@ -24,6 +25,39 @@ from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 EVALUATION_BATCH_SIZE = 50
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory
 NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
+
+
+def row_format(workload: QuestionAnswering) -> RowFormat:  # noqa: ARG001  # one for all
+    """A question, the text that is searched, and where its answers are."""
+    return RowFormat(_row)
+
+
+def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    """A question with its answers where they say they are."""
+    answers = values["answers_column"]
+    context = cells.text("context_column", values["context_column"])
+    texts, starts = (
+        (answers.get("text"), answers.get("answer_start"))
+        if isinstance(answers, dict)
+        else (None, None)
+    )
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise UnfitRowError(
+            "answers_column", "needs a mapping of text and answer_start, lists of equal length"
+        )
+    found = tuple(zip(starts, texts, strict=True))
+    for start, text in found:
+        if not isinstance(text, str) or not text or type(start) is not int or start < 0:
+            raise UnfitRowError(
+                "answers_column", f"has {text!r} at {start!r}; needs a text and a place from 0"
+            )
+        if context[start : start + len(text)] != text:
+            raise UnfitRowError(
+                "answers_column", f"says that {text!r} starts at {start}; there the context "
+                f"has {context[start : start + len(text)]!r}",
+            )  # fmt: skip
+    question = cells.text("question_column", values["question_column"])
+    return Row(text=context, prompt=question, answers=found, group=context)
 
 
 @dataclass(frozen=True)
@@ -108,7 +142,7 @@ class QuestionAnsweringTask:
         cls, workload: QuestionAnswering, evaluation: Evaluation
     ) -> "QuestionAnsweringTask":
         """Read, split and encode; raises DataError."""
-        split = read_splits(workload)
+        split = read_splits(workload.data, row_format(workload))
         tokenizer = aligned_tokenizer_for(
             workload.model, workload.data, split.rows["train"], reads_words=False
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
+from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.overview import DataSummary, summarize
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Row, Split
@@ -27,6 +29,16 @@ from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
 
 EVALUATION_BATCH_SIZE = 100
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+
+
+def row_format(workload: Seq2Seq) -> RowFormat:  # noqa: ARG001  # one for all
+    """A source and its target."""
+    return RowFormat(_row)
+
+
+def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    source = cells.text("source_column", values["source_column"])
+    return Row(text=cells.text("target_column", values["target_column"]), prompt=source)
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Seq2SeqTask:
     @classmethod
     def prepare(cls, workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
         """Read, split and encode; raises DataError."""
-        split = read_splits(workload)
+        split = read_splits(workload.data, row_format(workload))
         tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
         require_end(tokenizer, workload.task)
         max_length = workload.data.max_length

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
 from scaling.tasks.baselines import baseline_counts, frequency_losses
+from scaling.tasks.data.columns import CellReader, Labels, RowFormat
 from scaling.tasks.data.overview import DataSummary, summarize
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
-from scaling.tasks.data.rows import SPLITS, Split
+from scaling.tasks.data.rows import SPLITS, Row, Split
 from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import Tokenizer, tokenizer_for
 from scaling.tasks.errors import DataError
@@ -22,6 +24,20 @@ from scaling.tasks.scores import class_scores
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 
 EVALUATION_BATCH_SIZE = 250
+
+
+def row_format(workload: TextClassification) -> RowFormat:
+    """A text and its class."""
+    data = workload.data
+    labels = Labels(
+        "label_column", "label_names", data.label_names, data.missing_labels, data.rare_classes
+    )
+    return RowFormat(_row, labels)
+
+
+def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    label = cells.label("label_column", values["label_column"])
+    return Row(text=cells.text("text_column", values["text_column"]), label=label)
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class TextClassificationTask:
         cls, workload: TextClassification, evaluation: Evaluation
     ) -> "TextClassificationTask":
         """Read, split and encode; raises DataError."""
-        split = read_splits(workload)
+        split = read_splits(workload.data, row_format(workload))
         if len({row.label for row in split.rows["train"]}) < 2:
             raise DataError("workload.data.label_column", "the training data have only one class")
         classes = tuple(sorted({str(row.label) for rows in split.rows.values() for row in rows}))

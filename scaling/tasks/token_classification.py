@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from torch.nn import functional
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
+from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.overview import DataSummary, summarize
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
-from scaling.tasks.data.rows import SPLITS, Row, Split
+from scaling.tasks.data.rows import SPLITS, Row, Split, tagged
 from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
@@ -23,6 +25,33 @@ from scaling.tasks.scores import entity_scheme, entity_scores, macro_f1
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 
 EVALUATION_BATCH_SIZE = 100
+
+
+def row_format(workload: TokenClassification) -> RowFormat:
+    """A sentence's words and their tags."""
+    data = workload.data
+    labels = Labels(
+        "tags_column", "tag_names", data.tag_names, data.missing_labels, data.rare_classes
+    )
+    return RowFormat(_row, labels, is_blank=_is_blank)
+
+
+def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    words, tags = values["tokens_column"], values["tags_column"]
+    for field, value in (("tokens_column", words), ("tags_column", tags)):
+        if not isinstance(value, list):
+            raise UnfitRowError(field, f"has {type(value).__name__} and not a list")
+    if len(words) != len(tags):
+        raise UnfitRowError("tags_column", f"has {len(tags)} tags for {len(words)} words")
+    return tagged(
+        [cells.text("tokens_column", w, f" place {n} of") for n, w in enumerate(words, 1)],
+        [cells.label("tags_column", tag, f" place {n} of") for n, tag in enumerate(tags, 1)],
+    )
+
+
+def _is_blank(values: Mapping[str, Any]) -> bool:
+    """True for a sentence without words."""
+    return values["tokens_column"] == [] and values["tags_column"] == []
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,7 @@ class TokenClassificationTask:
         cls, workload: TokenClassification, evaluation: Evaluation
     ) -> "TokenClassificationTask":
         """Read, split and encode; raises DataError."""
-        split = read_splits(workload)
+        split = read_splits(workload.data, row_format(workload))
         if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
             raise DataError("workload.data.tags_column", "the training data have only one tag")
         all_rows = [row for rows in split.rows.values() for row in rows]

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from scaling.spec.fields import Section, given_fields
 from scaling.spec.hyperparameters import Fixed, Nuisance, Scientific
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import BUILTIN_SOURCES, TaskName
 
 STUDY: dict[str, Any] = {
     "name": "lr_vs_batch",
@@ -86,10 +85,6 @@ def test_sections_know_the_same_hyperparameters(section: type[Section]) -> None:
     missing = {"batch_ramp_at_examples"}  # what a comparison or a search needs is every_examples
     missing |= {"base_batch_size"} if section is Nuisance else set()
     assert set(section.model_fields) == set(Fixed.model_fields) - missing
-
-
-def test_builtin_sources_are_for_known_tasks() -> None:
-    assert {task for tasks in BUILTIN_SOURCES.values() for task in tasks} <= set(get_args(TaskName))
 
 
 @pytest.mark.parametrize("module", ["scaling.spec", "scaling.spec.read"])

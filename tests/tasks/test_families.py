@@ -16,12 +16,16 @@ from torch import nn
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
-from scaling.spec.data import DataSpec
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.read import read_study
-from scaling.spec.workloads import CausalLm, NoisyQuadratic, Seq2Seq, TokenClassification
+from scaling.spec.workloads import (
+    CausalLm,
+    NoisyQuadratic,
+    Seq2Seq,
+    Seq2SeqData,
+    TokenClassification,
+)
 from scaling.tasks.data.python_questions import questions_of
-from scaling.tasks.data.reading import read_rows
 from scaling.tasks.data.rows import Row
 from scaling.tasks.data.sources import _treebank, require_source
 from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer, learnt_subwords
@@ -43,6 +47,7 @@ from tests.recipes import (
     pronunciation,
     questions,
     recipe,
+    rows_of,
     spelling,
     tagging,
 )
@@ -176,7 +181,7 @@ def test_metrics_are_finite_and_shared_evaluation_gives_them(task: Task, precisi
 
 def test_a_words_first_sub_token_carries_its_tag() -> None:
     task: Any = prepare_task(tagging(), EVALUATION)
-    row = next(row for row in read_rows(task.workload).rows["train"] if len(row.tags) == 4)
+    row = next(row for row in rows_of(task.workload).rows["train"] if len(row.tags) == 4)
     words = list(row.text_units)
     encoding = task.tokenizer.tokenizer(words, is_split_into_words=True)
     numbers = {tag: number for number, tag in enumerate(task.tags)}
@@ -292,7 +297,7 @@ def test_rows_that_cannot_be_tagged_are_said(
         {"task": "token_classification", "model": TINY_BERT, "data": data}
     )
     with pytest.raises(DataError, match=message) as raised:
-        read_rows(workload)
+        rows_of(workload)
     assert raised.value.path == f"workload.data.{path}"
 
 
@@ -521,7 +526,7 @@ def test_a_column_inside_another_one(kind: str, tmp_path: Path) -> None:
     workload = Seq2Seq.model_validate(
         {"task": "seq2seq", "model": TINY_MBART, "data": columns, "generation": None}
     )
-    read = read_rows(workload).rows["train"]
+    read = rows_of(workload).rows["train"]
     assert [(row.prompt, row.text) for row in read[:2]] == [
         ("word 0", "Wort 0"), ("word 1", "Wort 1"),
     ]  # fmt: skip
@@ -529,7 +534,7 @@ def test_a_column_inside_another_one(kind: str, tmp_path: Path) -> None:
     columns["target_column"] = "translation.fr"
     absent = Seq2Seq.model_validate({"task": "seq2seq", "model": TINY_MBART, "data": columns})
     with pytest.raises(DataError, match=r"no column 'translation\.fr'.*translation\.de") as raised:
-        read_rows(absent)
+        rows_of(absent)
     assert raised.value.path == "workload.data.target_column"
 
 
@@ -542,12 +547,12 @@ def test_a_row_without_the_mapping_and_a_column_whose_name_has_a_dot(tmp_path: P
             "data": data | {"files": write_lines(tmp_path / "rows.json", rows[:1])},
         }
     )  # fmt: skip
-    assert read_rows(workload).rows["train"][0].prompt == "own"
+    assert rows_of(workload).rows["train"][0].prompt == "own"
     rows[0].pop("t.en")
     data |= {"files": write_lines(tmp_path / "others.json", rows)}
-    workload = workload.model_copy(update={"data": DataSpec.model_validate(data)})
+    workload = workload.model_copy(update={"data": Seq2SeqData.model_validate(data)})
     with pytest.raises(DataError, match=r"row 2 of the train data has no text in column 't\."):
-        read_rows(workload)
+        rows_of(workload)
 
 
 @pytest.mark.parametrize("task_name", ["seq2seq", "causal_lm"])

@@ -13,9 +13,9 @@ import pytest
 
 from scaling.spec.workloads import TextClassification, TextWorkload, Workload
 from scaling.tasks.data import file_tables as files_module
-from scaling.tasks.data.reading import ReadRows, read_rows
+from scaling.tasks.data.reading import ReadRows
 from scaling.tasks.errors import DataError
-from tests.recipes import TINY_BERT
+from tests.recipes import TINY_BERT, rows_of
 
 CLASSIFICATION = "text_classification"
 WORDS = "token_classification"
@@ -31,7 +31,7 @@ def workload(task: str, files: dict[str, Any], **data: Any) -> TextWorkload:
 def read(path: Path, content: bytes | str, task: str = CLASSIFICATION, **data: Any) -> ReadRows:
     """What a training file of this content is read as."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_rows(workload(task, {"train": str(path)}, **data))
+    return rows_of(workload(task, {"train": str(path)}, **data))
 
 
 def pairs(read: ReadRows) -> list[tuple[str, str | None]]:
@@ -95,7 +95,7 @@ def test_what_is_no_text_is_refused(value: Any, kind: str, column: str, tmp_path
     table = {"text": ["fine"], "label": ["fine"], column: [value]}
     pq.write_table(pa.table(table), tmp_path / "rows.parquet")
     with pytest.raises(DataError) as raised:
-        read_rows(workload(CLASSIFICATION, {"train": str(tmp_path / "rows.parquet")}))
+        rows_of(workload(CLASSIFICATION, {"train": str(tmp_path / "rows.parquet")}))
     assert str(raised.value) == (
         f"workload.data.{column}_column: row 1 of the train data has {kind} in column '{column}'; "
         "allowed: text, a number, true or false"
@@ -131,11 +131,11 @@ def test_labels_lose_their_blanks_and_that_is_said(tmp_path: Path) -> None:
 def test_a_csv_in_a_hub_data_set_is_text_too(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\nNA,001\nnull,2\n", encoding="utf-8")
     given = {"task": CLASSIFICATION, "model": TINY_BERT, "data": {"source": f"hub:{tmp_path}"}}
-    found = read_rows(TextClassification.model_validate(given))
+    found = rows_of(TextClassification.model_validate(given))
     assert pairs(found) == [("NA", "001"), ("null", "2")]
     (tmp_path / "train.csv").write_text("text,label\nNA,001\nb,\n", encoding="utf-8")
     with pytest.raises(DataError, match="row 2 of the train data has no label"):
-        read_rows(TextClassification.model_validate(given))
+        rows_of(TextClassification.model_validate(given))
 
 
 # --- what is missing -----------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_a_held_out_split_without_labels_counts_as_not_given(tmp_path: Path) -> 
     (tmp_path / "test.csv").write_text("text,label\na,\nb,\n", encoding="utf-8")
     (tmp_path / "train.csv").write_text("text,label\nc,x\nd,y\n", encoding="utf-8")
     files = {name: str(tmp_path / f"{name}.csv") for name in ("train", "test")}
-    found = read_rows(workload(CLASSIFICATION, files, missing_labels="drop"))
+    found = rows_of(workload(CLASSIFICATION, files, missing_labels="drop"))
     assert set(found.rows) == {"train"}
     assert found.notes[-1] == "The test data have no usable row and count as not given."
 
@@ -227,7 +227,7 @@ def test_names_in_a_parquet_files_metadata(tmp_path: Path) -> None:
     )
     rows = {"tokens": [["a", "b"]], "tags": [[0, 1]]}
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
-    [row] = read_rows(workload(WORDS, {"train": str(tmp_path / "rows.parquet")})).rows["train"]
+    [row] = rows_of(workload(WORDS, {"train": str(tmp_path / "rows.parquet")})).rows["train"]
     assert row.tags == ("O", "B-X")
 
 
@@ -313,7 +313,7 @@ def test_several_files_and_globs_are_read_one_after_another(tmp_path: Path) -> N
 
     def texts(train: Any) -> list[str]:
         return [
-            row.text for row in read_rows(workload(CLASSIFICATION, {"train": train})).rows["train"]
+            row.text for row in rows_of(workload(CLASSIFICATION, {"train": train})).rows["train"]
         ]
 
     listed = [str(tmp_path / name) for name in ("c.jsonl", "b.csv", "a.csv")]
@@ -368,7 +368,7 @@ def test_whole_numbers_of_a_column_with_an_empty_cell_are_the_same_classes(tmp_p
     data = workload(
         CLASSIFICATION, {"train": str(tmp_path / "rows.parquet")}, missing_labels="drop"
     )
-    assert pairs(read_rows(data)) == [("a", "0"), ("b", "1")]
+    assert pairs(rows_of(data)) == [("a", "0"), ("b", "1")]
 
 
 @pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9\u200b", "\ufeffcaf\u00e9 "])

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from scaling.spec.data import DataSpec, RareClasses
+from scaling.spec.data import RareClasses, TextData
 from scaling.tasks.data.rows import Row
 from scaling.tasks.data.splits import split_rows
 from scaling.tasks.errors import DataError
 
-SOURCE = DataSpec(source="hub:any")
+SOURCE = TextData(source="hub:any")
 
 
 def rows(count: int, prefix: str = "word") -> list[Row]:
@@ -41,7 +41,7 @@ def test_a_split_depends_on_texts_and_not_on_their_order() -> None:
 
 
 def test_sizes_asked_for() -> None:
-    data = DataSpec(source="hub:any", num_train=100, num_validation=20, num_test=30)
+    data = TextData(source="hub:any", num_train=100, num_validation=20, num_test=30)
     split = split_rows({"train": rows(300)}, data)
     assert {name: len(part) for name, part in split.rows.items()} == {
         "train": 100, "validation": 20, "test": 30,
@@ -70,11 +70,11 @@ def test_content_hash_changes_with_content_alone() -> None:
 @pytest.mark.parametrize(
     ("data", "path"),
     [
-        (DataSpec(source="hub:any", num_train=1000), "workload.data.num_train"),
-        (DataSpec(source="hub:any", num_validation=1000), "workload.data.num_validation"),
+        (TextData(source="hub:any", num_train=1000), "workload.data.num_train"),
+        (TextData(source="hub:any", num_validation=1000), "workload.data.num_validation"),
     ],
 )
-def test_asking_for_more_than_there_is(data: DataSpec, path: str) -> None:
+def test_asking_for_more_than_there_is(data: TextData, path: str) -> None:
     with pytest.raises(DataError, match="are there") as raised:
         split_rows({"train": rows(100)}, data)
     assert raised.value.path == path
@@ -99,7 +99,7 @@ def labels(split: tuple[Row, ...]) -> Counter[str | None]:
 
 def test_held_out_splits_have_the_class_shares_of_the_whole() -> None:
     counts = {"a": 700, "b": 250, "c": 50}
-    data = DataSpec(source="hub:any", num_validation=100, num_test=60, num_train=200)
+    data = TextData(source="hub:any", num_validation=100, num_test=60, num_train=200)
     split = split_rows({"train": labelled(**counts)}, data)
     assert labels(split.rows["validation"]) == {"a": 70, "b": 25, "c": 5}
     assert labels(split.rows["test"]) == {"a": 42, "b": 15, "c": 3}
@@ -113,7 +113,7 @@ def test_shares_are_within_one_of_the_whole_whatever_the_counts(seed: int) -> No
     rng = random.Random(seed)
     counts = {f"class{i}": rng.randint(1, 60) for i in range(12)}
     size = rng.randint(5, 60)
-    data = DataSpec(source="hub:any", num_validation=size, num_test=size)
+    data = TextData(source="hub:any", num_validation=size, num_test=size)
     split = split_rows({"train": labelled(**counts)}, data)
     total = sum(counts.values())
     for part in (split.rows["validation"], split.rows["test"]):
@@ -132,16 +132,16 @@ def test_the_order_inside_a_split_does_not_go_by_class() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_rare_class_stays_in_train_alone(count: int) -> None:
     rows = labelled(a=60, b=60) + [Row(f"rare {i}", label="rare") for i in range(count)]
-    for data in (SOURCE, DataSpec(source="hub:any", num_train=20, num_validation=30, num_test=30)):
+    for data in (SOURCE, TextData(source="hub:any", num_train=20, num_validation=30, num_test=30)):
         split = split_rows({"train": rows}, data)
         assert labels(split.rows["train"])["rare"] >= 1
         held = labels(split.rows["validation"]) + labels(split.rows["test"])
         assert held["rare"] <= count - 1
-    dropped = split_rows({"train": rows}, DataSpec(source="hub:any", rare_classes="drop"))
+    dropped = split_rows({"train": rows}, SOURCE, rare="drop")
     assert all("rare" not in labels(part) for part in dropped.rows.values())
     assert "rare" in dropped.notes[0]
     with pytest.raises(DataError, match=rf"fewer texts .* \(3\): rare \({count}\)") as raised:
-        split_rows({"train": rows}, DataSpec(source="hub:any", rare_classes="error"))
+        split_rows({"train": rows}, SOURCE, rare="error")
     assert raised.value.path == "workload.data.rare_classes"
 
 
@@ -149,8 +149,7 @@ def test_a_class_that_a_given_split_alone_has_is_kept_dropped_or_refused() -> No
     given = {"train": labelled(a=50, b=50), "validation": [*labelled(c=3), Row("x", label="a")]}
 
     def split(policy: RareClasses) -> tuple[Row, ...]:
-        data = DataSpec(source="hub:any", rare_classes=policy)
-        return split_rows(given, data).rows["validation"]
+        return split_rows(given, SOURCE, rare=policy).rows["validation"]
 
     assert labels(split("keep")) == {"a": 1, "c": 3}
     assert labels(split("drop")) == {"a": 1}
@@ -193,19 +192,19 @@ def test_lines_of_a_book_stay_in_order_and_each_split_is_a_part() -> None:
     assert [len(part) for part in parts] == [80, 10, 10]
     assert [row for part in parts for row in part] == book
     assert "20 lines of the held-out data also stand in the training data" in split.notes[1]
-    data = DataSpec(source="hub:any", num_train=30, num_validation=20)
+    data = TextData(source="hub:any", num_train=30, num_validation=20)
     few = split_rows({"train": book, "test": lines(5)}, data)
     assert few.rows["train"] == tuple(book[:30])
     assert few.rows["validation"] == tuple(book[80:])
     assert few.rows["test"] == tuple(lines(5))
     with pytest.raises(DataError, match="100 lines are asked for and 90 are left"):
-        split_rows({"train": book}, DataSpec(source="hub:any", num_validation=100))
+        split_rows({"train": book}, TextData(source="hub:any", num_validation=100))
 
 
 def test_the_order_of_a_file_changes_no_split() -> None:
     rows = [Row(text="a b", text_units=("a", "b"), tags=tags) for tags in (("X", "Y"), ("Y", "X"))]
     rows += [Row(text=f"t{n}", text_units=(f"t{n}",), tags=("X",)) for n in range(30)]
-    data = DataSpec.model_validate({"source": "hub:any"})
+    data = TextData.model_validate({"source": "hub:any"})
     there, back = (split_rows({"train": given}, data) for given in (rows, rows[::-1]))
     assert there.content_hash == back.content_hash
 
@@ -213,7 +212,7 @@ def test_the_order_of_a_file_changes_no_split() -> None:
 def test_a_book_that_is_held_out_stays_in_order() -> None:
     lines = [Row(text=f"{n:02}\n", ends_document=False) for n in range(20)]
     raw = {"train": [Row(text=f"document {n}") for n in range(20)], "validation": lines}
-    rows = split_rows(raw, DataSpec.model_validate({"source": "hub:any"})).rows
+    rows = split_rows(raw, TextData.model_validate({"source": "hub:any"})).rows
     assert list(rows["validation"]) == lines
 
 
@@ -221,5 +220,5 @@ def test_training_rows_that_are_all_held_out_are_said() -> None:
     rows = [Row(text=f"t{n}", label="ab"[n % 2]) for n in range(20)]
     with pytest.raises(DataError, match="every training row is also in validation or test"):
         split_rows(
-            {"train": rows, "validation": rows}, DataSpec.model_validate({"source": "hub:a"})
+            {"train": rows, "validation": rows}, TextData.model_validate({"source": "hub:a"})
         )

@@ -15,7 +15,6 @@ import torch
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, TextClassification
 from scaling.tasks.data.ragged import Ragged, by_length
-from scaling.tasks.data.reading import read_rows
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import model_config
 from scaling.tasks.model.layers import matrices_to_cut
@@ -28,6 +27,7 @@ from tests.recipes import (
     part_of_speech,
     pronunciation,
     quadratic,
+    rows_of,
 )  # fmt: skip
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_a_new_model_predicts_at_chance_and_depends_on_the_seed() -> None:
 
 def test_only_the_answer_counts() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
-    row = next(r for r in read_rows(pronunciation()).rows["train"] if r.prompt == "aardvark")
+    row = next(r for r in rows_of(pronunciation()).rows["train"] if r.prompt == "aardvark")
     assert row.text_units is not None
     tokenizer = task.tokenizer  # type: ignore[attr-defined]
     assert len(tokenizer.prompt_ids(row)) == len("aardvark") + 1
@@ -98,7 +98,7 @@ def test_a_long_text_is_cut_into_windows_that_predict_each_token_once() -> None:
     lengths = sequences.tokens.lengths
     assert lengths.max() == 64
     assert (lengths >= 2).all()
-    texts = [row.text for row in read_rows(task.workload).rows["train"]]  # type: ignore[attr-defined]
+    texts = [row.text for row in rows_of(task.workload).rows["train"]]  # type: ignore[attr-defined]
     total = sum(
         int(s.num_targets.sum())
         for s in task.sequences.values()  # type: ignore[attr-defined]

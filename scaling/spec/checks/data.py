@@ -10,18 +10,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from scaling.files.shown_url import credential_problem
-from scaling.spec.data import DATA_SUFFIXES, DataSpec, FileNames, Glob
+from scaling.spec.data import DATA_SUFFIXES, FileNames, Glob, TextData
 from scaling.spec.fields import given_fields
 from scaling.spec.issues import Issue, did_you_mean, dotted, first_line
 from scaling.spec.models import BUILTIN_MODELS, Pretrained
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import (
-    BUILTIN_SOURCES,
-    CausalLm,
-    NoisyQuadratic,
-    QuestionAnswering,
-    TextWorkload,
-)
+from scaling.spec.workloads import BUILTIN_SOURCES, TextWorkload
 
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
 
@@ -29,18 +23,16 @@ _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
 def data_issues(spec: StudySpec) -> Iterator[Issue]:
     """What is wrong with where the texts, the model and the tokenizer come from."""
     workload = spec.workload
-    if isinstance(workload, NoisyQuadratic):
+    yield from workload.issues()
+    if workload.data is None:
         return
     yield from _source(workload)
-    yield from _columns(workload)
-    yield from _classes(workload)
+    yield from _without_use(workload.data)
     yield from _files(workload)
     if isinstance(workload.model, Pretrained):
         yield from _folder("workload.model.pretrained", workload.model.pretrained)
         yield from _builtin_model(workload.model.pretrained)
-    yield from _windows(workload)
     yield from _tokenizer(workload)
-    yield from _writing(workload)
     if workload.data.tokenizer is not None:
         yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
 
@@ -48,70 +40,30 @@ def data_issues(spec: StudySpec) -> Iterator[Issue]:
 def _source(workload: TextWorkload) -> Iterator[Issue]:
     data = workload.data
     path = "workload.data.source"
-    kind, _, name = (data.source or "").partition(":")
-    if kind == "builtin" and name not in BUILTIN_SOURCES:
-        known = ", ".join(f"builtin:{other}" for other in BUILTIN_SOURCES)
-        message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
-        yield Issue(path, message, data.source, known)
-    elif kind == "builtin" and workload.task not in BUILTIN_SOURCES[name]:
-        fitting = [f"builtin:{n}" for n, tasks in BUILTIN_SOURCES.items() if workload.task in tasks]
-        message = f"is for task {' or '.join(BUILTIN_SOURCES[name])}, not {workload.task}"
-        yield Issue(path, message, data.source, ", ".join(fitting))
-    if kind != "hub":
+    if (name := data.builtin_name) is not None and name not in workload.builtin_sources:
+        if (tasks := BUILTIN_SOURCES.get(name)) is not None:
+            message = f"is for task {' or '.join(tasks)}, not {workload.task}"
+        else:
+            message = f"there are no such data{did_you_mean(name, BUILTIN_SOURCES)}"
+        fitting = ", ".join(f"builtin:{other}" for other in workload.builtin_sources)
+        yield Issue(path, message, data.source, fitting)
+    if not (data.source or "").startswith("hub:"):
         for field in ("subset", "hub_splits"):
             if value := getattr(data, field):
                 yield Issue(f"workload.data.{field}", "belongs to a source hub:NAME", value)
 
 
-_COLUMNS: Final = {
-    "text_classification": ("text_column", "label_column"),
-    "token_classification": ("tokens_column", "tags_column"),
-    "question_answering": ("question_column", "context_column", "answers_column"),
-    "causal_lm": ("text_column", "prompt_column", "answer_column"),
-    "seq2seq": ("source_column", "target_column"),
-}
-"""The columns that each task reads."""
-
-
-def _columns(workload: TextWorkload) -> Iterator[Issue]:
-    """Columns that are named but never read."""
-    given = given_fields(workload.data)
-    for name in dict.fromkeys(name for names in _COLUMNS.values() for name in names):
-        if given.get(name) is None:
-            continue
-        path = f"workload.data.{name}"
-        if _is_builtin(workload.data):
-            yield Issue(path, "built-in data have no columns to choose", given[name])
-        elif name not in _COLUMNS[workload.task]:
-            yield Issue(
-                path,
-                f"is not read for task {workload.task}",
-                given[name],
-                ", ".join(_COLUMNS[workload.task]),
-            )
-
-
-_FOR_CLASSES: Final = {
-    "label_names": ("text_classification",),
-    "tag_names": ("token_classification",),
-    "missing_labels": ("text_classification", "token_classification"),
-    "rare_classes": ("text_classification", "token_classification"),
-}
-"""Fields of `data` that are about classes, and the tasks that have them."""
-
-
-def _classes(workload: TextWorkload) -> Iterator[Issue]:
-    """Fields that are given and have no say in this task or source."""
-    given = given_fields(workload.data)
-    for name, tasks in _FOR_CLASSES.items():
-        if given.get(name) is not None and workload.task not in tasks:
-            message = f"is for task {' or '.join(tasks)}, not {workload.task}"
-            yield Issue(f"workload.data.{name}", message, given[name])
-    for name in ("label_names", "tag_names"):
-        if given.get(name) is not None and _is_builtin(workload.data):
-            yield Issue(f"workload.data.{name}", "built-in data have names", given[name])
-    if workload.data.encoding is not None and workload.data.files is None:
-        yield Issue("workload.data.encoding", "belongs to files", workload.data.encoding)
+def _without_use(data: TextData) -> Iterator[Issue]:
+    """Fields that are given and have no say in this source."""
+    if data.builtin_name is not None:
+        for name, value in given_fields(data).items():
+            if value is not None and name.endswith("_column"):
+                path = f"workload.data.{name}"
+                yield Issue(path, "built-in data have no columns to choose", value)
+            elif value is not None and name.endswith("_names"):
+                yield Issue(f"workload.data.{name}", "built-in data have names", value)
+    if data.encoding is not None and data.files is None:
+        yield Issue("workload.data.encoding", "belongs to files", data.encoding)
 
 
 def _builtin_model(name: str) -> Iterator[Issue]:
@@ -122,29 +74,10 @@ def _builtin_model(name: str) -> Iterator[Issue]:
         yield Issue("workload.model.pretrained", message, name, allowed)
 
 
-def _windows(workload: TextWorkload) -> Iterator[Issue]:
-    """A window has room for the question and for more of the context than is shared."""
-    if not isinstance(workload, QuestionAnswering):
-        return
-    longest = workload.data.max_length // 2 - 4
-    if longest < 0:
-        yield Issue(
-            "workload.data.max_length", "leaves no room for a context",
-            workload.data.max_length, "at least 8",
-        )  # fmt: skip
-    elif workload.stride > longest:
-        yield Issue(
-            "workload.stride",
-            f"two windows of max_length {workload.data.max_length} cannot share so much",
-            workload.stride,
-            f"at most {longest}",
-        )
-
-
 def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
     """Subwords that drop blanks can be read but not written."""
     data = workload.data
-    if data.tokenizer == "subwords" and workload.task in ("causal_lm", "seq2seq"):
+    if data.tokenizer == "subwords" and workload.writes_text:
         yield Issue(
             "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
             data.tokenizer, "characters, a folder or a hub name",
@@ -157,27 +90,6 @@ def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
         )  # fmt: skip
     if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
         yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
-
-
-def _writing(workload: TextWorkload) -> Iterator[Issue]:
-    """Packed texts have no prompts, and answers are written to prompts."""
-    if not isinstance(workload, CausalLm):
-        return
-    has_prompts = (
-        workload.data.prompt_column is not None
-        or workload.data.source == "builtin:grapheme_to_phoneme"
-    )
-    if workload.packing and has_prompts:
-        yield Issue(
-            "workload.packing", "a prompt and its answer stay an example of their own",
-            workload.packing, "false",
-        )  # fmt: skip
-    if workload.generation is not None and not has_prompts:
-        yield Issue("workload.generation", "needs data with prompts: give prompt_column")
-
-
-def _is_builtin(data: DataSpec) -> bool:
-    return (data.source or "").startswith("builtin:")
 
 
 def _files(workload: TextWorkload) -> Iterator[Issue]:
@@ -205,12 +117,9 @@ def _file(workload: TextWorkload, path: str, name: str) -> Iterator[Issue]:
     if suffix not in DATA_SUFFIXES:
         allowed = f"{_any_of(DATA_SUFFIXES)}, and all but parquet with .gz"
         yield Issue(path, "is of an unknown kind", name, allowed)
-    elif suffix == ".txt" and workload.task == "text_classification":
-        yield Issue(path, "has no labels", name, _any_of(DATA_SUFFIXES[:-1]))
-    elif suffix == ".txt" and workload.task == "seq2seq":
-        yield Issue(path, "has no targets", name, _any_of(DATA_SUFFIXES[:-1]))
-    elif suffix in (".csv", ".tsv", ".txt") and workload.task in _WITH_LISTS:
-        yield Issue(path, "cannot hold lists", name, _any_of(DATA_SUFFIXES[2:-1]))
+    elif (reason := workload.unfit_files.get(suffix)) is not None:
+        fit = [other for other in DATA_SUFFIXES if other not in workload.unfit_files]
+        yield Issue(path, reason, name, _any_of(fit))
     if problem := _unreadable(name):
         yield Issue(path, problem, name)
 
@@ -240,10 +149,6 @@ def file_suffix(name: str) -> str:
     """The end of a file's name that says its kind, in lower case, without .gz; "" for none."""
     suffix = Path(name.lower().removesuffix(".gz")).suffix
     return "" if is_gzip(name) and suffix == ".parquet" else suffix
-
-
-_WITH_LISTS: Final = ("token_classification", "question_answering")
-"""The tasks with a column of lists."""
 
 
 def _unreadable(name: str) -> str | None:

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
-from scaling.spec.models import Pretrained
 from scaling.spec.resources import ZERO_STAGES
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 
 
 def resource_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -29,11 +27,9 @@ def zero_issues(spec: StudySpec) -> Iterator[Issue]:
     resources = spec.resources
     if resources.strategy not in ZERO_STAGES:
         return
-    if isinstance(spec.workload, NoisyQuadratic):
-        yield Issue(
-            "resources.strategy", "noisy_quadratic is not cut among workers", resources.strategy,
-            "ddp",
-        )  # fmt: skip
+    if spec.workload.model is None:
+        message = f"{spec.workload.task} is not cut among workers"
+        yield Issue("resources.strategy", message, resources.strategy, "ddp")
     yield from elementwise_issues(
         spec, f"goes by each matrix, and strategy {resources.strategy} makes one vector of all"
     )
@@ -59,8 +55,8 @@ def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
     resources, workload = spec.resources, spec.workload
     if resources.strategy != "tp":
         return
-    if isinstance(workload, NoisyQuadratic):
-        yield Issue("resources.strategy", "noisy_quadratic has no matrices to cut", "tp", "ddp")
+    if workload.model is None:
+        yield Issue("resources.strategy", f"{workload.task} has no matrices to cut", "tp", "ddp")
         return
     if resources.num_workers == "auto":
         yield Issue(
@@ -77,5 +73,5 @@ def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
                 place.path, "would repeat its masks over the parts of strategy tp", place.value,
                 "0, null",
             )  # fmt: skip
-    if isinstance(workload.model, Pretrained) and workload.model.lora is not None:
+    if workload.model.lora is not None:
         yield Issue("workload.model.lora", "does not go with strategy tp")

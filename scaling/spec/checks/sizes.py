@@ -8,14 +8,11 @@ from typing import Final
 
 from scaling.spec.issues import NO_VALUE, Issue
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 
 MAX_CELLS: Final = 10_000
 """More cells than any study could run."""
 MAX_TRIALS: Final = 100_000
 """In all phases together; each is a run in MLflow and a row of the report."""
-MAX_CHAIN_NUMBERS: Final = 10**8
-"""Numbers in the chains of noisy_quadratic; they, their gradient and noise take some 2 GB."""
 
 
 def cell_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -54,18 +51,6 @@ def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     )
 
 
-def chain_issues(spec: StudySpec) -> Iterator[Issue]:
-    """Chains of noisy_quadratic that take more memory than a worker has."""
-    workload = spec.workload
-    if not isinstance(workload, NoisyQuadratic):
-        return
-    count = workload.num_chains * workload.num_dimensions
-    if count > MAX_CHAIN_NUMBERS:
-        names = ("num_dimensions", "num_chains")
-        name = max(names, key=lambda name: getattr(workload, name))
-        yield Issue(
-            f"workload.{name}",
-            f"num_chains × num_dimensions is {count:,}, which takes too much memory",
-            getattr(workload, name),
-            f"at most {MAX_CHAIN_NUMBERS:,} together",
-        )
+def size_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A workload that takes more memory than a worker has, by its own sizes."""
+    return spec.workload.too_large()

@@ -29,8 +29,14 @@ from scaling.spec.checks.schedule import (
     warmup_field_issues,
     warmup_issues,
 )
-from scaling.spec.checks.sizes import cell_issues, chain_issues, trial_issues
-from scaling.spec.checks.workload import adapter_issues, noisy_quadratic_issues, regularizer_issues
+from scaling.spec.checks.sizes import cell_issues, size_issues, trial_issues
+from scaling.spec.checks.workload import (
+    adapter_issues,
+    ensemble_issues,
+    example_issues,
+    model_issues,
+    regularizer_issues,
+)
 from scaling.spec.hyperparameters import Fixed
 from scaling.spec.issues import Issue, shown
 from scaling.spec.study import StudySpec
@@ -105,7 +111,7 @@ def cell_recipe_issues(spec: StudySpec) -> Iterator[Issue]:
 CHECKS: Final[dict[Check, frozenset[str]]] = {
     cell_issues: frozenset({"scientific"}),
     trial_issues: frozenset({"scientific", "search", "transfer", "confirm", "branch"}),
-    chain_issues: frozenset({"workload"}),
+    size_issues: frozenset({"workload"}),
     ramp_count_issues: frozenset(RECIPE_SECTIONS),
     data_issues: frozenset({"workload"}),
     section_issues: frozenset(RECIPE_SECTIONS),
@@ -131,9 +137,9 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     transfer_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
     branch_issues: frozenset({*RECIPE_SECTIONS, "branch", "budget"}),
     extension_issues: frozenset({"nuisance", "search"}),
-    noisy_quadratic_issues: frozenset(
-        {*RECIPE_SECTIONS, "workload", "budget", "resources", "evaluation", "search"}
-    ),
+    ensemble_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
+    model_issues: frozenset({"workload", "resources"}),
+    example_issues: frozenset({"workload", "budget", "evaluation", "search"}),
     regularizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     adapter_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     zero_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),
@@ -144,5 +150,5 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
 """Every check, and the sections it reads."""
 
 
-_OF_SIZE: Final = (cell_issues, trial_issues, chain_issues, ramp_count_issues)
+_OF_SIZE: Final = (cell_issues, trial_issues, size_issues, ramp_count_issues)
 """The checks that come first."""

@@ -5,52 +5,53 @@ from collections.abc import Iterator
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
-from scaling.spec.models import FromScratch, Pretrained
+from scaling.spec.models import Pretrained
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import NoisyQuadratic
 
 
-def noisy_quadratic_issues(spec: StudySpec) -> Iterator[Issue]:
-    """What the ensemble of noisy quadratics cannot do."""
-    if not isinstance(spec.workload, NoisyQuadratic):
+def ensemble_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What would couple the independent models of an ensemble."""
+    if not spec.workload.is_ensemble:
         return
-    yield from elementwise_issues(spec, "would couple the independent chains of noisy_quadratic")
+    chains = f"the independent chains of {spec.workload.task}"
+    yield from elementwise_issues(spec, f"would couple {chains}")
     for place in places_of(spec, "clip_norm") + places_of(spec, "clip_percentile"):
         if any(value is not None for value in place.values):
-            yield Issue(
-                place.path,
-                "clipping by the global norm would couple the independent chains of "
-                "noisy_quadratic",
-                place.value,
-                "null",
-            )
-    if spec.resources.precision != "fp32":
-        yield Issue("resources.precision", "of noisy_quadratic", spec.resources.precision, "fp32")
+            message = f"clipping by the global norm would couple {chains}"
+            yield Issue(place.path, message, place.value, "null")
+
+
+def model_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What needs a model of layers."""
+    task, resources = spec.workload.task, spec.resources
+    if spec.workload.model is not None:
+        return
+    if resources.precision != "fp32":
+        yield Issue("resources.precision", f"of {task}", resources.precision, "fp32")
     for name in ("activation_checkpointing", "compile"):
-        if getattr(spec.resources, name):
-            yield Issue(f"resources.{name}", "noisy_quadratic has no blocks", True, "false")
-    if spec.evaluation.sharpness is not None:
+        if getattr(resources, name):
+            yield Issue(f"resources.{name}", f"{task} has no blocks", True, "false")
+
+
+def example_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What needs training examples, and those of tokens."""
+    task = spec.workload.task
+    if spec.workload.data is not None:
+        return
+    if (sharpness := spec.evaluation.sharpness) is not None:
+        message = f"is of training examples, and {task} has none"
+        yield Issue("evaluation.sharpness", message, sharpness.model_dump(), "null")
+    if (measure := spec.budget.measure) in ("tokens", "epochs"):
         yield Issue(
-            "evaluation.sharpness",
-            "is of training examples, and noisy_quadratic has none: its curvature is known",
-            spec.evaluation.sharpness.model_dump(),
-            "null",
-        )
-    if spec.budget.measure in ("tokens", "epochs"):
-        yield Issue(
-            f"budget.{spec.budget.measure}",
-            "noisy_quadratic draws every example afresh and has no tokens or epochs",
-            getattr(spec.budget, spec.budget.measure),
+            f"budget.{measure}",
+            f"{task} draws every example afresh and has no tokens or epochs",
+            getattr(spec.budget, measure),
             "steps, examples, seconds",
         )
     early = spec.search.early_stopping
-    if early is not None and early.first_rung_tokens is not None:
-        yield Issue(
-            "search.early_stopping.first_rung_tokens",
-            "noisy_quadratic has no tokens",
-            early.first_rung_tokens,
-            "first_rung_examples",
-        )
+    if early is not None and (rung := early.first_rung_tokens) is not None:
+        path = "search.early_stopping.first_rung_tokens"
+        yield Issue(path, f"{task} has no tokens", rung, "first_rung_examples")
 
 
 def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -59,8 +60,8 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places_of(spec, "dropout"):
         if all(value is None for value in place.values):
             continue
-        if isinstance(workload, NoisyQuadratic):
-            yield Issue(place.path, "noisy_quadratic has no dropout", place.value, "null")
+        if workload.model is None:
+            yield Issue(place.path, f"{workload.task} has no dropout", place.value, "null")
         elif isinstance(workload.model, Pretrained):
             yield Issue(
                 place.path, "is set in a model from scratch, not a pretrained one", place.value,
@@ -73,23 +74,14 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places_of(spec, "label_smoothing"):
         if place.values == (0.0,):
             continue
-        if isinstance(workload, NoisyQuadratic):
-            yield Issue(place.path, "noisy_quadratic has no labels", place.value, "0.0")
-        elif workload.task == "question_answering":
-            yield Issue(
-                place.path, "of question_answering would reward places in the padding",
-                place.value, "0.0",
-            )  # fmt: skip
+        if (reason := workload.no_label_smoothing) is not None:
+            yield Issue(place.path, reason, place.value, "0.0")
 
 
 def adapter_issues(spec: StudySpec) -> Iterator[Issue]:
     """A rank is of adapters, which a trained model alone has."""
-    workload = spec.workload
-    if (
-        not isinstance(workload, NoisyQuadratic)
-        and isinstance(workload.model, Pretrained)
-        and workload.model.lora is not None
-    ):
+    model = spec.workload.model
+    if model is not None and model.lora is not None:
         return
     for place in places_of(spec, "lora_rank"):
         yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
@@ -97,11 +89,8 @@ def adapter_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def lora_ranks(spec: StudySpec) -> dict[str, int]:
     """The largest rank of adapters that each place gives, by its dotted path; {} without any."""
-    workload = spec.workload
-    if isinstance(workload, NoisyQuadratic) or isinstance(workload.model, FromScratch):
-        return {}
-    lora = workload.model.lora
-    if lora is None:
+    model = spec.workload.model
+    if model is None or (lora := model.lora) is None:
         return {}
     places = places_of(spec, "lora_rank")
     ranks = {place.path: max((v for v in place.values if v), default=0) for place in places}

@@ -5,12 +5,12 @@ A cell is read as the text that stands there, or refused. Nothing becomes text b
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaling.spec.workloads import CausalLm, TextWorkload
-from scaling.tasks.data.rows import Row, tagged
+from scaling.spec.data import Policy, RareClasses
+from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
 
 MAX_ROWS = 5_000_000
@@ -21,8 +21,6 @@ _TOO_MUCH = (
     f"are too large; all splits together may have {MAX_ROWS:,} rows and {MAX_CHARACTERS:,} "
     "characters of text"
 )
-LABEL_FIELDS = ("label_column", "tags_column")
-"""Fields of `data` whose empty cells are missing labels; those of all others, missing texts."""
 _SHOWN_COLUMNS_FROM = 1000  # rows
 _TEXT = "text, a number, true or false"
 
@@ -69,28 +67,48 @@ class TableRows:
         return sum(map(_size, self.rows))
 
 
-class _UnfitRowError(ValueError):
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a family's rows, or of their words.
+
+    Attributes:
+        column: Field of `data` that names their column.
+        names_field: Field of `data` that names the classes 0, 1, …
+        names: What that field says.
+        missing: What is done with rows that lack one.
+        rare: What is done with classes of too few texts.
+    """
+
+    column: str
+    names_field: str
+    names: tuple[str, ...] | None
+    missing: Policy
+    rare: RareClasses
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How a family makes a row of a table's cells.
+
+    Attributes:
+        row: The row of cells by the field that names their column, none of which is missing.
+        labels: Its classes; None where it has none.
+        is_blank: Whether cells are there and say nothing; such rows are left out.
+        joins_lines: Whether the lines of a text file are one document.
+    """
+
+    row: Callable[["CellReader", Mapping[str, Any]], Row]
+    labels: Labels | None = None
+    is_blank: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    joins_lines: bool = False
+
+
+class UnfitRowError(ValueError):
     """A row that its task cannot use; `field` names the column at fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field, self.message = field, message
-
-
-def fields_read(workload: TextWorkload) -> tuple[str, ...]:
-    """The fields of `data` that name the columns this workload reads."""
-    match workload.task:
-        case "text_classification":
-            return "text_column", "label_column"
-        case "token_classification":
-            return "tokens_column", "tags_column"
-        case "question_answering":
-            return "context_column", "question_column", "answers_column"
-        case "seq2seq":
-            return "source_column", "target_column"
-        case "causal_lm":
-            has_prompts = workload.data.prompt_column is not None
-            return ("prompt_column", "answer_column") if has_prompts else ("text_column",)
 
 
 def column_names(features: Mapping[str, Any]) -> tuple[str, ...]:
@@ -117,21 +135,32 @@ def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def read_table(
-    workload: TextWorkload, table: Table, *, most_rows: int, most_characters: int
+    columns: Mapping[str, str],
+    row_format: RowFormat,
+    table: Table,
+    *,
+    most_rows: int,
+    most_characters: int,
 ) -> TableRows:
-    """The rows of a table by the column names of the study file.
+    """The rows of a table.
+
+    Args:
+        columns: The columns to read, by the fields that name them.
+        row_format: How their cells are a row.
+        table: What is read.
+        most_rows: Rows that may still be read.
+        most_characters: Characters of texts that may still be read.
 
     Raises:
         DataError: If a column is missing, a cell is not what its task reads, or there are more
             rows or characters than these.
     """
-    columns = {name: str(getattr(workload.data, name)) for name in fields_read(workload)}
     if table.columns:
         _require_columns(columns, table, table.columns)
-    if _is_book(workload, table):
+    if table.is_text and row_format.joins_lines:
         lines = [record["text"] for record in _counted(table, most_rows)]
         return TableRows(table.name, _book(lines), {})
-    reader = _RowReader(workload, columns, _class_names(workload, table, columns))
+    reader = CellReader.of(columns, row_format.labels, table)
     missing: dict[str, list[int]] = {name: [] for name in columns}
     rows: list[Row] = []
     found: set[str] = set()
@@ -148,7 +177,7 @@ def read_table(
             known.update(dict.fromkeys(_names_in(record)))
         values = {name: _value(record, column) for name, column in columns.items()}
         found |= {name for name, value in values.items() if value is not _ABSENT}
-        if not record or _says_nothing(workload, values):
+        if not record or row_format.is_blank(values):
             num_blank += 1
             continue
         if lacking := [name for name in columns if reader.is_missing(name, values[name])]:
@@ -156,8 +185,8 @@ def read_table(
                 missing[name].append(number)
             continue
         try:
-            row = reader.row(values)
-        except _UnfitRowError as error:
+            row = row_format.row(reader, values)
+        except UnfitRowError as error:
             raise DataError(
                 f"workload.data.{error.field}", f"row {number} of {table.name} {error.message}"
             ) from None
@@ -219,24 +248,7 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
 
 
-def _says_nothing(workload: TextWorkload, values: Mapping[str, Any]) -> bool:
-    """True for a blank text that stands alone, and a sentence without words: there, and empty."""
-    match workload.task:
-        case "causal_lm":
-            text = values.get("text_column")
-            return isinstance(text, str) and not text.strip()
-        case "token_classification":
-            return values["tokens_column"] == [] and values["tags_column"] == []
-        case _:
-            return False
-
-
 # --- lines of a book -----------------------------------------------------------------------------
-
-
-def _is_book(workload: TextWorkload, table: Table) -> bool:
-    """True where the lines of a text file are joined to one text."""
-    return table.is_text and isinstance(workload, CausalLm) and workload.packing
 
 
 def _book(lines: Sequence[str]) -> list[Row]:
@@ -250,62 +262,33 @@ _UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # characters without a w
 # --- cells ---------------------------------------------------------------------------------------
 
 
-def _class_names(
-    workload: TextWorkload, table: Table, columns: Mapping[str, str]
-) -> tuple[str, ...] | None:
-    """The names of classes that are numbers: those of the study file, else those of the table."""
-    match workload.task:
-        case "text_classification":
-            given, name = workload.data.label_names, "label_column"
-        case "token_classification":
-            given, name = workload.data.tag_names, "tags_column"
-        case _:
-            return None
-    return given or table.class_names.get(columns[name])
-
-
 @dataclass
-class _RowReader:
-    """Makes rows of cells, and counts labels that had blanks around them."""
+class CellReader:
+    """Reads the cells of a table as texts and classes, and counts labels that had blanks around."""
 
-    workload: TextWorkload
     columns: Mapping[str, str]
+    labels: Labels | None
     names: tuple[str, ...] | None
     num_stripped: int = 0
 
+    @classmethod
+    def of(cls, columns: Mapping[str, str], labels: Labels | None, table: Table) -> "CellReader":
+        """The reader of a table; the study file's names of classes come before the table's own."""
+        names = labels and (labels.names or table.class_names.get(columns[labels.column]))
+        return cls(columns, labels, names)
+
     def is_missing(self, field: str, value: Any) -> bool:
         """Whether a cell is empty; of numbered classes, −1 is none, as on the Hugging Face hub."""
-        if field == "label_column" and self.names is not None and value in (-1, "-1"):
+        is_label = self.labels is not None and field == self.labels.column
+        if is_label and self.names is not None and value in (-1, "-1"):
             return True
         return _is_missing(value)
 
-    def row(self, values: Mapping[str, Any]) -> Row:
-        """The row of these cells, none of which is missing."""
-        match self.workload.task:
-            case "text_classification":
-                label = self._class("label_column", values["label_column"])
-                return Row(text=self._text("text_column", values), label=label)
-            case "token_classification":
-                return self._tagged_row(values["tokens_column"], values["tags_column"])
-            case "question_answering":
-                return self._question_row(values)
-            case "seq2seq":
-                source = self._text("source_column", values)
-                return Row(text=self._text("target_column", values), prompt=source)
-            case "causal_lm":
-                if "prompt_column" in values:
-                    prompt = self._text("prompt_column", values)
-                    return Row(text=self._text("answer_column", values), prompt=prompt)
-                return Row(text=self._text("text_column", values))
-
-    def _text(self, field: str, values: Mapping[str, Any]) -> str:
-        return self._plain(field, values[field], "")
-
-    def _plain(self, field: str, value: Any, place: str) -> str:
-        """The one plain text form of a cell.
+    def text(self, field: str, value: Any, place: str = "") -> str:
+        """The one plain text form of a cell, or of an entry of a list at a `place`.
 
         Raises:
-            _UnfitRowError: If it has none.
+            UnfitRowError: If it has none.
         """
         where = f"in{place} column {self.columns[field]!r}"
         match value:
@@ -314,7 +297,7 @@ class _RowReader:
                     value.encode()
                 except UnicodeEncodeError as error:
                     code = f"\\u{ord(value[error.start]):04x}"
-                    raise _UnfitRowError(
+                    raise UnfitRowError(
                         field, f"has half of a surrogate pair ({code}) {where}, which is not text"
                     ) from None
                 return value
@@ -330,15 +313,19 @@ class _RowReader:
                 kind = repr(value)
             case _:
                 kind = type(value).__name__
-        raise _UnfitRowError(field, f"has {kind} {where}; allowed: {_TEXT}")
+        raise UnfitRowError(field, f"has {kind} {where}; allowed: {_TEXT}")
 
-    def _class(self, field: str, value: Any, place: str = "") -> str:
-        """A class by its name, without blanks around it; names that look the same are the same."""
+    def label(self, field: str, value: Any, place: str = "") -> str:
+        """A class by its name, without blanks around it; names that look the same are the same.
+
+        Raises:
+            UnfitRowError: If it is none.
+        """
         if self.names is not None:
             return self._numbered(field, value, self.names, place)
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # a column of whole numbers with an empty cell is one of floats
-        text = self._plain(field, value, place)
+        text = self.text(field, value, place)
         name = unicodedata.normalize("NFC", text).strip().strip(_UNSEEN).strip()
         self.num_stripped += text != name
         return name
@@ -348,48 +335,11 @@ class _RowReader:
         if isinstance(number, float) and number.is_integer():
             number = int(number)
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
-            given = "tag_names" if field == "tags_column" else "label_names"
+            given = self.labels.names_field if self.labels is not None else ""
             shown = f"{value!r}" if isinstance(value, str | int | float) else type(value).__name__
-            raise _UnfitRowError(
+            raise UnfitRowError(
                 field,
                 f"has {shown} in{place} column {self.columns[field]!r}; {given} (of the study file "
                 f"or the data) name 0 to {len(names) - 1}",
             )
         return names[number]
-
-    def _tagged_row(self, words: Any, tags: Any) -> Row:
-        for name, value in (("tokens_column", words), ("tags_column", tags)):
-            if not isinstance(value, list):
-                raise _UnfitRowError(name, f"has {type(value).__name__} and not a list")
-        if len(words) != len(tags):
-            raise _UnfitRowError("tags_column", f"has {len(tags)} tags for {len(words)} words")
-        return tagged(
-            [self._plain("tokens_column", w, f" place {n} of") for n, w in enumerate(words, 1)],
-            [self._class("tags_column", tag, f" place {n} of") for n, tag in enumerate(tags, 1)],
-        )
-
-    def _question_row(self, values: Mapping[str, Any]) -> Row:
-        """A question with its answers where they say they are."""
-        answers, context = values["answers_column"], self._text("context_column", values)
-        texts, starts = (
-            (answers.get("text"), answers.get("answer_start"))
-            if isinstance(answers, dict)
-            else (None, None)
-        )
-        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            raise _UnfitRowError(
-                "answers_column", "needs a mapping of text and answer_start, lists of equal length"
-            )
-        found = tuple(zip(starts, texts, strict=True))
-        for start, text in found:
-            if not isinstance(text, str) or not text or type(start) is not int or start < 0:
-                raise _UnfitRowError(
-                    "answers_column", f"has {text!r} at {start!r}; needs a text and a place from 0"
-                )
-            if context[start : start + len(text)] != text:
-                raise _UnfitRowError(
-                    "answers_column", f"says that {text!r} starts at {start}; there the context "
-                    f"has {context[start : start + len(text)]!r}",
-                )  # fmt: skip
-        question = self._text("question_column", values)
-        return Row(text=context, prompt=question, answers=found, group=context)

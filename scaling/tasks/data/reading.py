@@ -4,23 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaling.spec.data import DataSpec
+from scaling.spec.data import TextData
 from scaling.spec.issues import first_line
-from scaling.spec.workloads import TextWorkload
 from scaling.tasks.data.columns import (
-    LABEL_FIELDS,
     MAX_CHARACTERS,
     MAX_ROWS,
+    Labels,
+    RowFormat,
     Table,
     TableRows,
     class_names,
     column_names,
-    fields_read,
     read_table,
 )
 from scaling.tasks.data.file_tables import MAX_BYTES, file_tables
 from scaling.tasks.data.rows import SPLITS, Row, Split
-from scaling.tasks.data.sources import builtin_name, builtin_rows
+from scaling.tasks.data.sources import builtin_rows
 from scaling.tasks.errors import DataError
 
 _SHOWN_ROWS = 20
@@ -38,28 +37,30 @@ class ReadRows:
     notes: tuple[str, ...]
 
 
-def read_rows(workload: TextWorkload) -> ReadRows:
+def read_rows(data: TextData, row_format: RowFormat) -> ReadRows:
     """All rows of a source, by split.
 
     Raises:
         DataError: If a file, column, split or hub data set is missing or empty, or a cell is not
             what its task reads.
     """
-    name = builtin_name(workload.data)
-    if name is not None:
+    if (name := data.builtin_name) is not None:
         return ReadRows({"train": list(builtin_rows(name))}, ())
     rows: dict[Split, list[Row]] = {}
     notes: list[str] = []
     num_stripped, rows_left, characters_left = 0, MAX_ROWS, MAX_CHARACTERS
-    for split, tables in _tables(workload, notes):
+    for split, tables in _tables(data, notes):
         parts: list[TableRows] = []
         for table in tables:
-            part = read_table(workload, table, most_rows=rows_left, most_characters=characters_left)
+            part = read_table(
+                data.columns, row_format, table,
+                most_rows=rows_left, most_characters=characters_left,
+            )  # fmt: skip
             rows_left -= len(part.rows)
             characters_left -= part.num_characters
             parts.append(part)
         num_stripped += sum(part.num_stripped for part in parts)
-        notes += _left_out(workload.data, split, parts)
+        notes += _left_out(data, row_format.labels, split, parts)
         found = [row for part in parts for row in part.rows]
         if found or split == "train":
             rows[split] = found
@@ -74,7 +75,9 @@ def read_rows(workload: TextWorkload) -> ReadRows:
     return ReadRows(rows, tuple(notes))
 
 
-def _left_out(data: DataSpec, split: Split, parts: Sequence[TableRows]) -> Iterator[str]:
+def _left_out(
+    data: TextData, labels: Labels | None, split: Split, parts: Sequence[TableRows]
+) -> Iterator[str]:
     """What was left out of a split, in words.
 
     Raises:
@@ -84,10 +87,12 @@ def _left_out(data: DataSpec, split: Split, parts: Sequence[TableRows]) -> Itera
         found = [(part.name, part.missing[field]) for part in parts if part.missing[field]]
         if not found:
             continue
-        is_label = field in LABEL_FIELDS
-        policy = "missing_labels" if is_label else "missing_texts"
-        what = ("no label" if is_label else "no text") + f" in column {getattr(data, field)!r}"
-        if getattr(data, policy) == "error":
+        if labels is not None and field == labels.column:
+            policy, rule, what = "missing_labels", labels.missing, "no label"
+        else:
+            policy, rule, what = "missing_texts", data.missing_texts, "no text"
+        what += f" in column {data.columns[field]!r}"
+        if rule == "error":
             rows = "; ".join(f"{_numbered(numbers)} of {name}" for name, numbers in found)
             have = "has" if sum(len(numbers) for _, numbers in found) == 1 else "have"
             raise DataError(
@@ -118,10 +123,9 @@ def _numbered(numbers: Sequence[int]) -> str:
     return f"rows {shown} and {len(numbers) - _SHOWN_ROWS:,} more"
 
 
-def _tables(workload: TextWorkload, notes: list[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
+def _tables(data: TextData, notes: list[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
     """The tables of each split; adds to `notes`."""
-    data = workload.data
-    columns = [str(getattr(data, name)) for name in fields_read(workload)]
+    columns = list(data.columns.values())
     if data.files is None:
         yield from _hub_tables(data, columns)
         return
@@ -137,7 +141,7 @@ def _tables(workload: TextWorkload, notes: list[str]) -> Iterator[tuple[Split, S
         yield split, tables
 
 
-def _hub_tables(data: DataSpec, columns: Sequence[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
+def _hub_tables(data: TextData, columns: Sequence[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
     from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
     from datasets.packaged_modules.csv.csv import CsvConfig

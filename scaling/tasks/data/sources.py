@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.spec.data import DataSpec
 from scaling.spec.models import Pretrained
-from scaling.spec.workloads import TextWorkload
+from scaling.spec.workloads import Workload
 from scaling.tasks.data.rows import Row, tagged
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder, require_extra
@@ -35,25 +34,19 @@ _PACKAGED: Mapping[str, _PackagedText] = {
 }
 
 
-def require_source(workload: TextWorkload) -> None:
+def require_source(workload: Workload) -> None:
     """Check that the extras of a built-in source, a built-in model and adapters are installed.
 
     Raises:
         DataError: If one is not, with the line that installs it.
     """
-    name = builtin_name(workload.data)
+    name = None if workload.data is None else workload.data.builtin_name
     if name is not None and name in _PACKAGED:
         _packaged_file(name)
     if isinstance(workload.model, Pretrained):
         pretrained_folder(workload.model.pretrained)
         if workload.model.lora is not None:
             require_extra("lora", package="peft", path="workload.model.lora")
-
-
-def builtin_name(data: DataSpec) -> str | None:
-    """Name of a built-in source; None for files and hubs."""
-    kind, _, name = (data.source or "").partition(":")
-    return name if kind == "builtin" else None
 
 
 def _packaged_file(name: str) -> Path:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from scaling.spec.data import DataSpec
-from scaling.spec.workloads import TextWorkload
+from scaling.spec.data import RareClasses, TextData
+from scaling.tasks.data.columns import RowFormat
 from scaling.tasks.data.reading import read_rows
 from scaling.tasks.data.rows import SPLITS, Row, Split
 from scaling.tasks.errors import DataError
@@ -49,19 +49,26 @@ class SplitRows:
         return digest.hexdigest()
 
 
-def read_splits(workload: TextWorkload) -> SplitRows:
-    """Read all rows of a workload's source and split them.
+def read_splits(data: TextData, row_format: RowFormat) -> SplitRows:
+    """Read all rows of a source and split them.
 
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    read = read_rows(workload)
-    split = split_rows(read.rows, workload.data)
+    read, labels = read_rows(data, row_format), row_format.labels
+    split = split_rows(read.rows, data, rare="keep" if labels is None else labels.rare)
     return replace(split, notes=read.notes + split.notes)
 
 
-def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
+def split_rows(
+    raw: Mapping[Split, Sequence[Row]], data: TextData, *, rare: RareClasses = "keep"
+) -> SplitRows:
     """Hold out validation and test where the source does not, and drop what overlaps.
+
+    Args:
+        raw: All rows, by the splits that the source has.
+        data: How many rows each split has.
+        rare: What is done with classes of too few texts.
 
     Raises:
         DataError: If a split would be empty, there are fewer rows than asked for, or a class is
@@ -71,7 +78,7 @@ def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
         return _split_book(raw, data)
     notes: list[str] = []
     held_out = tuple(split for split in _HELD_OUT if split not in raw)
-    pool = _without_rare(_by_content(raw["train"]), 1 + len(held_out), data, notes)
+    pool = _without_rare(_by_content(raw["train"]), 1 + len(held_out), rare, notes)
     taken: set[str] = set()
     rows: dict[Split, tuple[Row, ...]] = {}
     num_dropped = 0
@@ -103,7 +110,7 @@ def split_rows(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
             f"{'its text is' if one else 'their texts are'} also in another split."
         )
     for split in _HELD_OUT:
-        rows[split] = _learnable(split, rows, data, notes)
+        rows[split] = _learnable(split, rows, rare, notes)
     return SplitRows(rows, num_dropped, tuple(notes))
 
 
@@ -209,20 +216,22 @@ def _classes(row: Row) -> frozenset[str]:
     return frozenset(row.tags) if row.label is None else frozenset([row.label])
 
 
-def _without_rare(pool: list[Row], num_splits: int, data: DataSpec, notes: list[str]) -> list[Row]:
+def _without_rare(
+    pool: list[Row], num_splits: int, policy: RareClasses, notes: list[str]
+) -> list[Row]:
     """The rows but, under `drop`, those of classes with fewer texts than splits to be cut.
 
     Raises:
         DataError: If there are such classes and the study file refuses them.
     """
-    if data.rare_classes == "keep" or num_splits == 1:
+    if policy == "keep" or num_splits == 1:
         return pool
     counts = Counter(name for text in _texts(pool) for name in _classes_of(text))
     rare = {name: count for name, count in counts.items() if count < num_splits}
     if not rare:
         return pool
     said = f"fewer texts than there are splits ({num_splits}): {_listed(rare)}"
-    if data.rare_classes == "error":
+    if policy == "error":
         raise DataError("workload.data.rare_classes", f"classes have {said}")
     kept = [row for row in pool if not _classes(row) & rare.keys()]
     notes.append(f"{len(pool) - len(kept):,} rows were left out since their class has {said}.")
@@ -246,7 +255,7 @@ def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
 
 
 def _learnable(
-    split: Split, rows: Mapping[Split, tuple[Row, ...]], data: DataSpec, notes: list[str]
+    split: Split, rows: Mapping[Split, tuple[Row, ...]], policy: RareClasses, notes: list[str]
 ) -> tuple[Row, ...]:
     """A held-out split's rows; under `drop`, without those of classes that train lacks.
 
@@ -258,7 +267,7 @@ def _learnable(
     if not lacking:
         return rows[split]
     said = f"classes that the training data lack: {_listed(lacking)}"
-    match data.rare_classes:
+    match policy:
         case "error":
             raise DataError("workload.data.rare_classes", f"the {split} data have {said}")
         case "keep":
@@ -281,7 +290,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 # --- books ---------------------------------------------------------------------------------------
 
 
-def _split_book(raw: Mapping[Split, Sequence[Row]], data: DataSpec) -> SplitRows:
+def _split_book(raw: Mapping[Split, Sequence[Row]], data: TextData) -> SplitRows:
     """Parts of a book in its order: what is trained on, then validation and test, where not given.
 
     No line is left out, though a line may be in two parts: a text without it is another text.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from scaling.spec.data import DataSpec
+from scaling.spec.data import TextData
 from scaling.spec.models import ModelSpec, Pretrained
 from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
@@ -276,7 +276,7 @@ class TrainedTokenizer:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def tokenizer_for(model: ModelSpec, data: DataSpec, train: Sequence[Row]) -> Tokenizer:
+def tokenizer_for(model: ModelSpec, data: TextData, train: Sequence[Row]) -> Tokenizer:
     """The tokenizer that the study file names, or the one that the model implies."""
     return (
         _named_tokenizer(model, data)
@@ -298,7 +298,7 @@ def require_end(tokenizer: Tokenizer, task: str) -> None:
 
 
 def aligned_tokenizer_for(
-    model: ModelSpec, data: DataSpec, train: Sequence[Row], *, reads_words: bool
+    model: ModelSpec, data: TextData, train: Sequence[Row], *, reads_words: bool
 ) -> TrainedTokenizer:
     """The same for families that need to know which word, or which part of a text, a token is.
 
@@ -318,10 +318,10 @@ def aligned_tokenizer_for(
     return named
 
 
-def _named_tokenizer(model: ModelSpec, data: DataSpec, **options: bool) -> TrainedTokenizer | None:
+def _named_tokenizer(model: ModelSpec, data: TextData, **options: bool) -> TrainedTokenizer | None:
     """A trained tokenizer, where the study file names one or starts from a trained model."""
-    if data.tokenizer not in (None, "characters", "subwords"):
-        return TrainedTokenizer.load(str(data.tokenizer), "workload.data.tokenizer", **options)
+    if (name := data.named_tokenizer) is not None:
+        return TrainedTokenizer.load(name, "workload.data.tokenizer", **options)
     if data.tokenizer is None and isinstance(model, Pretrained):
         return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained", **options)
     return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from scaling.spec.data import DataSpec
+from scaling.spec.data import TextData
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
 from scaling.spec.workloads import TextWorkload
 from scaling.tasks.causal_lm import CausalLmTask
@@ -154,7 +154,7 @@ def _require_ids(task: Any, model: Any) -> None:
         )
 
 
-def _require_own_ids(model: ModelSpec, data: DataSpec) -> None:
+def _require_own_ids(model: ModelSpec, data: TextData) -> None:
     """Check that a tokenizer named beside a trained model numbers tokens as the model's own does.
 
     One may have more of them, and specials elsewhere. Where a model has none of its own, nobody

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from scaling.arithmetic.batching import BatchSplit
-from scaling.spec.models import Pretrained
+from scaling.spec.models import FromScratch, Pretrained
 from scaling.spec.resources import Resources
-from scaling.spec.workloads import NoisyQuadratic, Workload
+from scaling.spec.workloads import Workload
 from scaling.tasks.errors import DataError
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
@@ -36,7 +36,7 @@ def study_footprint(
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
     trained: nn.Module | None = None
-    if not isinstance(workload, NoisyQuadratic) and isinstance(workload.model, Pretrained):
+    if isinstance(workload.model, Pretrained):
         trained = task.new_model(0, lora_rank=lora_rank)
 
     def build() -> nn.Module:
@@ -61,7 +61,7 @@ def require_model_fits(task: Task, workload: Workload) -> None:
     Raises:
         DataError: If it has not, or the model cannot be built.
     """
-    if isinstance(workload, NoisyQuadratic) or isinstance(workload.model, Pretrained):
+    if not isinstance(workload.model, FromScratch):
         return
     with torch.device("meta"):
         model = task.new_model(0)

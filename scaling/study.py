@@ -300,6 +300,7 @@ def _facts(spec: "StudySpec", task: "Task") -> "Facts":
 
 
 def _describe_data(task: "Task") -> dict[str, Any]:
+    from scaling.records.metrics import to_plain
     from scaling.tasks.baselines import describe_baseline
 
     described: dict[str, Any] = {
@@ -307,6 +308,7 @@ def _describe_data(task: "Task") -> dict[str, Any]:
         "targets_per_example": task.targets_per_example,
         "tokens_per_example": task.tokens_per_example,
         "num_rows_dropped_as_duplicates": task.num_dropped,
+        "metrics": to_plain(task.described_metrics),
     }
     if task.num_train is not None:
         described["num_train"] = task.num_train

@@ -9,6 +9,7 @@ from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_ta
 from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
 from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
+from scaling.analysis.measured import of_seeds
 from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
@@ -17,6 +18,7 @@ from scaling.analysis.statistics.uncertainty import (
     ratio_of_means,
     seed_variance,
 )
+from scaling.records.measurement import MEASURED
 
 Source = Literal["confirm", "search"]
 
@@ -38,6 +40,8 @@ class CellResult:
         curve: Loss against rate; None when the rate was not searched in this cell.
         held_out: The split that the gap uses.
         undertuned: Why the cell needs more search; empty when it does not.
+        metrics: The task's own metrics at the end, over the replicates.
+        measured: Every measurement that a table of the report has, over the replicates, by name.
     """
 
     cell: Cell
@@ -59,6 +63,8 @@ class CellResult:
     steps: Estimate
     undertuned: tuple[Undertuned, ...]
     replicates: tuple[TrialRow, ...]
+    metrics: Mapping[str, Estimate]
+    measured: Mapping[str, Estimate]
 
     @property
     def series(self) -> str:
@@ -113,6 +119,24 @@ def _cell_result(
     seeds = {row.seed for row in replicates if row.seed is not None}
     any_row = next(iter(tuned or replicates or search), None)
     shared = not sweep.is_joint or bool(tuned)
+    losses = {
+        "train_loss": loss_estimate(replicates, "train_loss"),
+        "validation_loss": loss_estimate(replicates, "validation_loss"),
+        "test_loss": loss_estimate(replicates, "test_loss") if confirm else ABSENT,
+    }
+    gap, noise_scale = gap_estimate(replicates, held_out), _noise_scale(replicates)
+    target = ToTarget()
+    if sweep.has_target:
+        target = to_target(confirm, tuned if sweep.is_joint else search)
+    own = {
+        "generalization_gap": gap,
+        "steps_to_target": target.steps,
+        "examples_to_target": target.examples,
+        "seconds_to_target": target.seconds,
+        "grad_noise_scale": noise_scale,
+    }
+    whole = [row for row in replicates if row.status != "diverged"]
+    others = {n: metric for n, metric in MEASURED.items() if metric.table and n not in losses | own}
     return CellResult(
         cell=cell,
         global_batch_size=any_row.global_batch_size if any_row and shared else None,
@@ -123,18 +147,16 @@ def _cell_result(
         source="confirm" if confirm else "search",
         best=tuned[0] if tuned else None,
         curve=curve,
-        validation_loss=loss_estimate(replicates, "validation_loss"),
-        train_loss=loss_estimate(replicates, "train_loss"),
-        test_loss=loss_estimate(replicates, "test_loss") if confirm else ABSENT,
-        gap=gap_estimate(replicates, held_out),
+        **losses,
+        gap=gap,
         held_out=held_out,
-        target=to_target(confirm, tuned if sweep.is_joint else search)
-        if sweep.has_target
-        else ToTarget(),
-        noise_scale=_noise_scale(replicates),
+        target=target,
+        noise_scale=noise_scale,
         steps=_whole_run(replicates),
         undertuned=undertuned,
         replicates=replicates,
+        metrics=of_seeds(sweep.metrics, [row.metrics for row in whole]),
+        measured=losses | own | of_seeds(others, [row.measured for row in whole]),
     )
 
 

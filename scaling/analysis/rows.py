@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
+from scaling.analysis.measured import of_run
 from scaling.analysis.statistics.uncertainty import SeedVariance, seed_variance
 from scaling.records.measurement import Measurement
+from scaling.records.metrics import Metric, from_plain, undescribed
 from scaling.records.outcome import crossing, objective_value
 from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
@@ -32,6 +34,10 @@ class TrialRow:
         choices: The nuisance values that the search drew.
         recipe: Of a study's own trial; None for a row of a table.
         search_round: Above 0 for a search trial beyond the range of the study file.
+        measured: Each measurement of the run as one number, by its name in the record.
+        metrics: The task's own metrics at the end.
+        incidents: What happened to the trial besides training, as in its record.
+        error: One line, of a trial that failed.
     """
 
     trial_id: str
@@ -64,6 +70,10 @@ class TrialRow:
     recipe: Recipe | None = None
     measurements: tuple[Measurement, ...] = ()
     search_round: int = 0
+    measured: Mapping[str, float] = field(default_factory=dict[str, float])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    incidents: tuple[Mapping[str, Any], ...] = ()
+    error: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -110,6 +120,7 @@ class Sweep:
         branch_tolerance: Nats by which a branch may end above its base; None without branches.
         baseline: The least that a trial has to beat; None where it was not measured.
         conditions: What the losses were measured under; None where that is not known.
+        metrics: What is said of each of the task's own metrics.
     """
 
     name: str
@@ -127,6 +138,7 @@ class Sweep:
     branch_tolerance: float | None = None
     baseline: Baseline | None = None
     conditions: Conditions | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
 
     @property
     def is_joint(self) -> bool:
@@ -201,6 +213,7 @@ def sweep_of(study: StudyRecord) -> Sweep:
         branch_tolerance=spec.branch.tolerance if spec.branch else None,
         baseline=_baseline(study.environment),
         conditions=conditions_of(study),
+        metrics=_described_metrics(study.environment, ended),
     )
 
 
@@ -243,7 +256,17 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         recipe=trial.recipe,
         measurements=trial.measurements,
         search_round=trial.search_round,
+        measured=of_run(trial.measurements),
+        metrics=last.metrics if last else {},
+        incidents=trial.incidents,
+        error=trial.error,
     )
+
+
+def incidents_of(row: TrialRow) -> list[Mapping[str, Any]]:
+    """What happened to a trial besides training; that it failed, and why, is the last of it."""
+    failed = [{"kind": "failed", "cause": row.error}] if row.status == "failed" else []
+    return [*row.incidents, *failed]
 
 
 def _cells(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Cell, ...]:
@@ -269,6 +292,18 @@ def _baseline(environment: Mapping[str, Any]) -> Baseline | None:
         return None
     rest = ("validation_loss_stderr", "test_loss", "test_loss_stderr", "accuracy")
     return Baseline(guess, loss, **{name: environment.get(f"baseline_{name}") for name in rest})
+
+
+def _described_metrics(
+    environment: Mapping[str, Any], trials: Sequence[TrialRecord]
+) -> dict[str, Metric]:
+    """By the task; of one that it said nothing of, only the name is known."""
+    described = from_plain(environment.get("metrics"))
+    measured = dict.fromkeys(
+        name for trial in trials if trial.final is not None for name in trial.final.metrics
+    )
+    unknown = {name: undescribed(name) for name in measured if name not in described}
+    return {name: metric for name, metric in described.items() if name in measured} | unknown
 
 
 def _refused(environment: Mapping[str, Any]) -> frozenset[tuple[str, int]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scaling.records.measurement import Measurement
+from scaling.records.measurement import Measurement, TrialResult
 from scaling.records.trial import TrialRecord
 from scaling.spec.evaluation import Target
 from scaling.spec.study import StudySpec
@@ -45,6 +45,27 @@ def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | 
             )
         before = now
     return None
+
+
+def trial_result(record: TrialRecord, target: Target | None) -> TrialResult:
+    """What a trial comes to, as far as its measurements go."""
+    reached = None if target is None else crossing(record.measurements, target)
+    return TrialResult(
+        best_validation_loss=record.best_validation_loss,
+        generalization_gap=_generalization_gap(record),
+        steps_to_target=reached.steps if reached else None,
+        examples_to_target=reached.examples if reached else None,
+        seconds_to_target=reached.seconds if reached else None,
+    )
+
+
+def _generalization_gap(record: TrialRecord) -> float | None:
+    """At the end: on test in confirm, on validation elsewhere."""
+    final = record.final
+    if final is None or final.train_loss is None:
+        return None
+    held_out = final.test_loss if record.phase == "confirm" else final.validation_loss
+    return None if held_out is None else held_out - final.train_loss
 
 
 def _log_share(before: float | None, after: float, at_most: float) -> float:

@@ -22,7 +22,7 @@ from scaling.report.tables.table import Table
 from scaling.report.tables.trials_parquet import trials_parquet
 from scaling.report.words import remarks
 from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
-from scaling.report.words.terms import TERMS
+from scaling.report.words.terms import terms
 
 
 def write_report(study: StudyRecord, output: Path) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def write_sweep_report(
             "trials.parquet": trials_parquet(sweep.rows),
             "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
             "report.md": markdown("template.md", view),
-            "report.html": page("template.html", view),
+            "report.html": page("template.html", view, view["terms"]),
         },
     )
     return summary
@@ -75,7 +75,7 @@ def _view(
     trials = study_tables.trials_table(findings, setting.urls or {})
     return {
         "summary": summary,
-        "sections": sections(findings, drawn),
+        "sections": sections(findings, drawn, setting.urls or {}),
         "specs": {figure.name: script_json(_without_addresses(figure.spec)) for figure in shown},
         "cells": study_tables.cells_table(findings),
         "trials": trials,
@@ -85,7 +85,7 @@ def _view(
         "recommendation": _recommendation_words(recommendation),
         "recipe": summary["recommendation"]["recipe"],
         "setting": setting,
-        "terms": TERMS,
+        "terms": terms(findings),
     }
 
 

@@ -1,5 +1,6 @@
 """`summary.json`: the findings as plain data for other programs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -16,7 +17,7 @@ from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import Recommendation
-from scaling.analysis.rows import Baseline, Sweep
+from scaling.analysis.rows import Baseline, Sweep, incidents_of
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate, Interval
 from scaling.report.words.absent import no_surge
 from scaling.report.words.answer import answer
@@ -44,6 +45,15 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "interval_level": LEVEL,
         "baselines": _baselines(sweep.baseline),
         "conditions": sweep.conditions.plain() if sweep.conditions else None,
+        "metrics": {
+            name: {"label": metric.label, "unit": metric.unit, "direction": metric.direction}
+            for name, metric in sweep.metrics.items()
+        },
+        "incidents": [
+            {"trial_id": row.trial_id, **incident}
+            for row in sweep.rows
+            for incident in incidents_of(row)
+        ],
         "cells": [_cell(sweep, cell) for cell in findings.cells],
         "lr_scaling": {
             **_named("exponent", scaling.exponent, interval="interval"),
@@ -168,6 +178,15 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "undertuned": bool(cell.undertuned),
         "beats_baseline": beats_baseline(sweep, cell),
         **_steps_of_cell(cell.target),
+        "metrics": _estimates(cell.metrics),
+        "measured": _estimates(cell.measured),
+    }
+
+
+def _estimates(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {
+        name: {"value": finite(estimate.value), "interval": pair(estimate.interval)}
+        for name, estimate in estimates.items()
     }
 
 

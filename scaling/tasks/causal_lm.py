@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
@@ -22,9 +23,21 @@ from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import pronunciation_scores, text_scores
+from scaling.tasks.scores import (
+    PERPLEXITY,
+    PRONUNCIATION_METRICS,
+    TEXT_METRICS,
+    pronunciation_scores,
+    text_scores,
+)
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.writing import both_ways, groups_of_equal_length, on_device, write_batch
+from scaling.tasks.writing import (
+    both_ways,
+    described_both_ways,
+    groups_of_equal_length,
+    on_device,
+    write_batch,
+)
 
 EVALUATION_BATCH_SIZE = 250
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
@@ -221,6 +234,27 @@ class CausalLmTask:
         logits_each = int(lengths.max(initial=1)) * self.tokenizer.vocab_size
         return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
 
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Token accuracy, perplexity, bits per byte, and those of the texts that it writes."""
+        described = {
+            "accuracy": Metric(
+                "token accuracy", "Share of target tokens that are the likeliest one given those "
+                "before them.",
+                unit="fraction", direction="maximize",
+            ),
+            "perplexity": PERPLEXITY,
+            "bits_per_byte": Metric(
+                "bits per byte", "Validation loss in bits over the bytes of the predicted text: "
+                "comparable between tokenizers.",
+                unit="bits/byte", direction="minimize",
+            ),
+        }  # fmt: skip
+        if self.workload.generation is not None and self.num_written:
+            written = PRONUNCIATION_METRICS if self.has_phones else TEXT_METRICS
+            described |= described_both_ways(written, self.workload.generation)
+        return described
+
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Token accuracy, perplexity, and bits per byte of predicted text.
 
@@ -243,6 +277,11 @@ class CausalLmTask:
             return 0
         return min(generation.num_examples, self.num_examples, len(self.answers))
 
+    @property
+    def has_phones(self) -> bool:
+        """Whether answers are phones, with blanks between them."""
+        return self.answers[0].text_units is not None
+
     def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
         """Answers to prompts of the validation split, in batches of prompts of equal length."""
         generation = self.workload.generation
@@ -264,8 +303,7 @@ class CausalLmTask:
 
     def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
         """Of phones, phone and word error rate; of texts, BLEU, chrF, ROUGE, word error rate."""
-        has_phones = self.answers[0].text_units is not None
-        scores = pronunciation_scores if has_phones else text_scores
+        scores = pronunciation_scores if self.has_phones else text_scores
         return both_ways(written, [row.text for row in self.answers], scores)
 
 

@@ -5,11 +5,13 @@ h_i x_i + N(0, h_i / B), x_0 ~ N(0, I).
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scaling.records.metrics import Metric
 from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import Batch, ExampleLosses, Indices
@@ -123,6 +125,11 @@ class NoisyQuadraticTask:
         """The exact loss of each chain."""
         losses = model().double().cpu().numpy()[part]
         return ExampleLosses(losses, np.ones_like(losses), np.zeros_like(losses))
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """None."""
+        return {}
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
         """None."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
 from scaling.tasks.baselines import HELD_OUT, position_losses
@@ -19,7 +20,7 @@ from scaling.tasks.data.rows import SPLITS, Row, Split
 from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import answer_f1, exact_match
+from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 
 EVALUATION_BATCH_SIZE = 50
@@ -266,6 +267,16 @@ class QuestionAnsweringTask:
                 int(first_chars.flat[start + place // length]),
                 int(last_chars.flat[start + place % length]),
             )
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Exact match and F1 of whole questions, and the share of windows with the right span."""
+        windows = Metric(
+            "window accuracy", "Share of windows whose likeliest span is the right one, or none "
+            "where the window has no answer.",
+            unit="fraction", direction="maximize",
+        )  # fmt: skip
+        return {"window_accuracy": windows, **ANSWER_METRICS}
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Exact match and F1 of whole questions, and the share of windows with the right span."""

@@ -4,9 +4,32 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, assert_never
+
+from scaling.records.metrics import Metric
+
+PERPLEXITY = Metric(
+    "perplexity", "exp of the validation loss, which is in nats per token: the number of equally "
+    "likely tokens that would be as hard to guess.",
+    direction="minimize", over_seeds="geometric_mean",
+)  # fmt: skip
+
+MACRO_F1 = Metric(
+    "macro-F1", "Mean of F1 over the classes that occur among labels or predictions.",
+    unit="fraction", direction="maximize",
+)  # fmt: skip
+
+CLASS_METRICS: Mapping[str, Metric] = {
+    "macro_f1": MACRO_F1,
+    "mcc": Metric(
+        "Matthews correlation", "Correlation of labels and predictions, −1 … 1; 0 where all are of "
+        "one class (for several classes R_K, Gorodkin 2004).",
+        direction="maximize",
+    ),
+}  # fmt: skip
+"""Of `class_scores`."""
 
 
 def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
@@ -67,6 +90,23 @@ def entity_scheme(tags: Iterable[str]) -> EntityScheme | None:
     return "BILOU" if marks <= set("BILU") else None
 
 
+ENTITY_METRICS: Mapping[str, Metric] = {
+    "entity_precision": Metric(
+        "entity precision", "Share of the entities found that are right in type and both ends.",
+        unit="fraction", direction="maximize",
+    ),
+    "entity_recall": Metric(
+        "entity recall", "Share of the entities marked that were found.",
+        unit="fraction", direction="maximize",
+    ),
+    "entity_f1": Metric(
+        "entity F1", "Harmonic mean of entity precision and recall.",
+        unit="fraction", direction="maximize",
+    ),
+}  # fmt: skip
+"""Of `entity_scores`."""
+
+
 def entity_scores(
     tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: EntityScheme
 ) -> dict[str, float]:
@@ -97,6 +137,21 @@ def entity_scores(
         "entity_recall": float(recall_score(*given, **how)),  # pyright: ignore[reportArgumentType]
         "entity_f1": float(f1_score(*given, **how)),  # pyright: ignore[reportArgumentType]
     }
+
+
+ANSWER_METRICS: Mapping[str, Metric] = {
+    "exact_match": Metric(
+        "exact match", "Share of questions whose answer is one of the right ones, but for case, "
+        "punctuation and articles (Rajpurkar et al. 2016).",
+        unit="fraction", direction="maximize",
+    ),
+    "answer_f1": Metric(
+        "answer F1", "Mean over questions of the largest F1 of the words shared with a right "
+        "answer (Rajpurkar et al. 2016).",
+        unit="fraction", direction="maximize",
+    ),
+}  # fmt: skip
+"""Means of `exact_match` and `answer_f1`."""
 
 
 def normalized_answer(text: str) -> str:
@@ -146,6 +201,34 @@ def error_rate(predicted: Sequence[Sequence[str]], references: Sequence[Sequence
     return num_edits / sum(len(reference) for reference in references)
 
 
+TEXT_METRICS: Mapping[str, Metric] = {
+    "bleu": Metric(
+        "BLEU", "Of the corpus, 0 … 100 (Papineni et al. 2002, by sacrebleu).",
+        direction="maximize",
+    ),
+    "chrf": Metric(
+        "chrF", "Of the corpus, 0 … 100 (Popović 2015, by sacrebleu).",
+        direction="maximize",
+    ),
+    **{
+        f"rouge_{kind.lower()}": Metric(
+            f"ROUGE-{kind}", f"Mean F1 of {what} (Lin 2004, by rouge-score without stemming).",
+            unit="fraction", direction="maximize",
+        )
+        for kind, what in (
+            ("1", "shared words"), ("2", "shared pairs of words"),
+            ("L", "the longest common subsequence"),
+        )
+    },
+    "word_error_rate": Metric(
+        "word error rate", "Insertions, deletions and substitutions over the words of all "
+        "references; may exceed 100%.",
+        unit="fraction", direction="minimize",
+    ),
+}  # fmt: skip
+"""Of `text_scores`."""
+
+
 def text_scores(predicted: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """BLEU and chrF (0–100, of the corpus), ROUGE F1 (0–1, mean), word error rate.
 
@@ -170,6 +253,20 @@ def text_scores(predicted: Sequence[str], references: Sequence[str]) -> dict[str
             [text.split() for text in predicted], [text.split() for text in references]
         ),
     }
+
+
+PRONUNCIATION_METRICS: Mapping[str, Metric] = {
+    "phone_error_rate": Metric(
+        "phone error rate", "Insertions, deletions and substitutions over the phones of all "
+        "references; may exceed 100%.",
+        unit="fraction", direction="minimize",
+    ),
+    "word_error_rate": Metric(
+        "word error rate", "Share of words with a wrong phone (Yao and Zweig 2015).",
+        unit="fraction", direction="minimize",
+    ),
+}  # fmt: skip
+"""Of `pronunciation_scores`."""
 
 
 def pronunciation_scores(predicted: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import Seq2Seq
@@ -23,9 +24,15 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import pronunciation_scores, text_scores
+from scaling.tasks.scores import (
+    PERPLEXITY,
+    PRONUNCIATION_METRICS,
+    TEXT_METRICS,
+    pronunciation_scores,
+    text_scores,
+)
 from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
-from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, write_batch
+from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, described_both_ways, write_batch
 
 EVALUATION_BATCH_SIZE = 100
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
@@ -194,6 +201,22 @@ class Seq2SeqTask:
         """Pairs at once, so that their logits stay within MAX_EVALUATION_LOGITS."""
         logits_each = int(lengths.max(initial=1)) * self.tokenizer.vocab_size
         return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Token accuracy, perplexity, and those of the texts that it writes."""
+        described = {
+            "accuracy": Metric(
+                "token accuracy", "Share of target tokens that are the likeliest one given the "
+                "source and those before them.",
+                unit="fraction", direction="maximize",
+            ),
+            "perplexity": PERPLEXITY,
+        }  # fmt: skip
+        if self.workload.generation is not None and self.num_written:
+            written = PRONUNCIATION_METRICS if self.has_phones else TEXT_METRICS
+            described |= described_both_ways(written, self.workload.generation)
+        return described
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Accuracy of target tokens given those before them, and perplexity."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scaling.records.metrics import Metric
 from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.rows import Split
 
@@ -153,6 +154,11 @@ class Task(Protocol):
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset."""
+        ...
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """What is said of each metric of the task, by name; no other may be measured."""
         ...
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:

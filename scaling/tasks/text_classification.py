@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
 from scaling.tasks.baselines import baseline_counts, frequency_losses
@@ -20,7 +21,7 @@ from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import Tokenizer, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import class_scores
+from scaling.tasks.scores import CLASS_METRICS, class_scores
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 
 EVALUATION_BATCH_SIZE = 250
@@ -174,6 +175,15 @@ class TextClassificationTask:
         correct = (classes == texts.labels[numbers]).astype(np.float64)
         predictions = tuple(int(predicted) for predicted in classes)
         return ExampleLosses(losses, np.ones(len(numbers)), correct, predictions)
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Accuracy, macro-F1 and Matthews' correlation coefficient."""
+        accuracy = Metric(
+            "accuracy", "Share of texts whose likeliest class is the right one.",
+            unit="fraction", direction="maximize",
+        )  # fmt: skip
+        return {"accuracy": accuracy, **CLASS_METRICS}
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Accuracy, macro-F1 and Matthews' correlation coefficient."""

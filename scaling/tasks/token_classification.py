@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
@@ -21,7 +22,7 @@ from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import entity_scheme, entity_scores, macro_f1
+from scaling.tasks.scores import ENTITY_METRICS, MACRO_F1, entity_scheme, entity_scores, macro_f1
 from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
 
 EVALUATION_BATCH_SIZE = 100
@@ -206,6 +207,16 @@ class TokenClassificationTask:
                 predictions[place] = tuple(row_l[counted_l].tolist())
         num_targets = texts.num_targets[numbers].astype(np.float64)
         return ExampleLosses(losses, num_targets, correct, tuple(predictions))
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Accuracy of words, and F1: of entities where the tags mark them, else macro."""
+        accuracy = Metric(
+            "accuracy", "Share of words whose likeliest tag is the right one.",
+            unit="fraction", direction="maximize",
+        )  # fmt: skip
+        of_tags = {"macro_f1": MACRO_F1} if entity_scheme(self.tags) is None else ENTITY_METRICS
+        return {"accuracy": accuracy, **of_tags}
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Accuracy of words, and F1: of entities where the tags mark them, else macro."""

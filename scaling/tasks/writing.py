@@ -1,11 +1,13 @@
 """Texts that a model writes: greedy decoding and beam search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scaling.records.metrics import Metric
 from scaling.spec.workloads import Generation
 from scaling.tasks.task import Written
 
@@ -90,6 +92,16 @@ def both_ways(
     if beams:
         metrics |= {f"beam_{name}": value for name, value in scores(beams, references).items()}
     return metrics
+
+
+def described_both_ways(metrics: Mapping[str, Metric], generation: Generation) -> dict[str, Metric]:
+    """What is said of the metrics of `both_ways`, from what is said of the scores."""
+    ways = ("greedy", "beam") if generation.num_beams > 1 else ("greedy",)
+    return {
+        f"{way}_{name}": replace(metric, label=f"{metric.label} ({way})")
+        for way in ways
+        for name, metric in metrics.items()
+    }
 
 
 def on_device(ids_bl: Tensor, device: torch.device) -> dict[str, Tensor]:

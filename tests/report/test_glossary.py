@@ -1,7 +1,11 @@
 """Terms are linked to their meaning, and nothing else is."""
 
 from scaling.report.words.glossary import Glossary, address
-from scaling.report.words.terms import TERMS
+from scaling.report.words.measurements import ALL, term
+from scaling.report.words.terms import CONCEPTS
+from scaling.spec.workloads import Generation
+from scaling.tasks.scores import ANSWER_METRICS, CLASS_METRICS, ENTITY_METRICS, TEXT_METRICS
+from scaling.tasks.writing import described_both_ways
 
 GLOSSARY = Glossary((("cell", "One value."), ("steps to target, steps", "How long it takes.")))
 
@@ -24,8 +28,12 @@ def test_markup_in_a_text_stays_text() -> None:
 
 
 def test_every_term_of_the_report_finds_itself() -> None:
-    glossary = Glossary(TERMS)
-    for term, meaning in TERMS:
-        for name in term.split(", "):
+    written = described_both_ways(TEXT_METRICS, Generation(num_beams=2))
+    metrics = {**ALL, **CLASS_METRICS, **ENTITY_METRICS, **ANSWER_METRICS, **written}
+    shown = {name: metric for name, metric in metrics.items() if metric.table or name not in ALL}
+    known = [*CONCEPTS, *(term(name, metric) for name, metric in shown.items())]
+    glossary = Glossary(known)
+    for names, meaning in known:
+        for name in names.split(", "):
             assert glossary.meaning(name) == meaning
-    assert len({address(term) for term, _ in TERMS}) == len(TERMS)
+    assert len({address(names) for names, _ in known}) == len(known)

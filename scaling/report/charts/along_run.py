@@ -14,6 +14,7 @@ from scaling.report.charts.style import (
     shape,
     tips,
 )
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import number
 
 
@@ -55,7 +56,9 @@ def branched_chart(findings: Findings) -> AnyChart:
     hue, mark = colour("series", names, "By"), shape("series", names, "By")
     heights = [r[k] for r in records for k in ("value", "low", "high") if r[k]]
     x = alt.X(
-        "examples:Q", title="Examples seen", **count_axis([r["examples"] for r in records], 1.4)
+        "examples:Q",
+        title=axis_title("examples"),
+        **count_axis([r["examples"] for r in records], 1.4),
     )
     y = alt.Y("value:Q", title="Critical batch size (examples)", **count_axis(heights))
     bars = [record for record in records if record["low"] is not None]

@@ -21,6 +21,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import number
 
 _CURVE_POINTS = 80
@@ -29,7 +30,7 @@ _MOST_LABELS = 7
 
 def steps_vs_batch(findings: Findings) -> AnyChart:
     """Steps to the target against batch with the trade-off fit."""
-    return _to_target(findings, "steps", "Steps to target")
+    return _to_target(findings, "steps", axis_title("steps_to_target"))
 
 
 def examples_vs_batch(findings: Findings) -> AnyChart:
@@ -146,8 +147,12 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
     curve = _fit_curve(findings, [record["batch"] for record in records])
     every = math.ceil(len(records) / _MOST_LABELS)
     both = records + curve
-    x = alt.X("steps:Q", title="Steps to target", **count_axis([r["steps"] for r in both]))
-    y = alt.Y("examples:Q", title="Examples to target", **count_axis(
+    x = alt.X(
+        "steps:Q",
+        title=axis_title("steps_to_target"),
+        **count_axis([r["steps"] for r in both]),
+    )
+    y = alt.Y("examples:Q", title=axis_title("examples_to_target"), **count_axis(
         [r["examples"] for r in both], 1.4
     ))  # fmt: skip
     series = list(dict.fromkeys(record["series"] for record in records))
@@ -180,7 +185,7 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
     axis = alt.Axis(tickCount=6)
     margin = 0.08 * (max(heights) - min(heights)) or 0.01
     scale = alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
-    y = alt.Y("value:Q", title="Held-out loss − training loss (nats)", axis=axis, scale=scale)
+    y = alt.Y("value:Q", title=axis_title("generalization_gap"), axis=axis, scale=scale)
     crosses = min(heights) < 0 < max(heights)
     return layers(
         alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
@@ -199,5 +204,5 @@ def loss_vs_batch(findings: Findings) -> AnyChart:
     ]
     heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
     x = batch_axis("batch", [record["batch"] for record in records])
-    y = alt.Y("value:Q", title="Validation loss (nats)", **value_axis(heights))
+    y = alt.Y("value:Q", title=axis_title("validation_loss"), **value_axis(heights))
     return layers(*_points(records, x, y))

@@ -28,6 +28,7 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import lower_envelope, thinned_trials
 from scaling.report.words.absent import no_exponent
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import between, cell_name, number, rate
 
 _MOST_POINTS = 40
@@ -179,7 +180,7 @@ def _optima(cells: Sequence[CellResult]) -> Records:
 
 def _loss_title(findings: Findings) -> str:
     name = findings.sweep.loss_name
-    return "Validation loss (nats)" if name == "validation_loss" else f"{name} (nats)"
+    return axis_title(name) if name == "validation_loss" else f"{name} (nats)"
 
 
 def best_lr_vs_batch(findings: Findings) -> AnyChart:

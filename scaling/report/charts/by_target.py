@@ -17,6 +17,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import cell_name, number
 
 
@@ -39,7 +40,7 @@ def steps_by_target(findings: Findings) -> AnyChart:
     labels = list(dict.fromkeys(record["target"] for record in records))
     x = batch_axis("batch", [record["batch"] for record in records])
     heights = [r[k] for r in records for k in ("steps", "low", "high") if r[k]]
-    y = alt.Y("steps:Q", title="Steps to target", **count_axis(heights))
+    y = alt.Y("steps:Q", title=axis_title("steps_to_target"), **count_axis(heights))
     hue, mark = colour("target", labels, "Target (nats)"), shape("target", labels, "Target (nats)")
     bars = [record for record in records if record["low"] is not None]
     own = [record for record in records if record["own"]]
@@ -84,10 +85,12 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
                 )
     labels = list(dict.fromkeys(record["cell"] for record in records))
     x = alt.X(
-        "examples:Q", title="Examples seen", **count_axis([r["examples"] for r in records], 1.05)
+        "examples:Q",
+        title=axis_title("examples"),
+        **count_axis([r["examples"] for r in records], 1.05),
     )
     axis = count_axis([record["scale"] for record in records], 2)
-    y = alt.Y("scale:Q", title="Gradient noise scale (examples)", **axis)
+    y = alt.Y("scale:Q", title=axis_title("grad_noise_scale"), **axis)
     hue = colour("cell", labels, "Batch" if findings.one_series else "Cell")
     bands = [record for record in records if record["low"] is not None]
     base = alt.Chart(data(records))
@@ -113,7 +116,7 @@ def gap_against(relation: GapRelation) -> AnyChart:
     ]
     measured, gaps = [record["x"] for record in records], [record["gap"] for record in records]
     x = alt.X("x:Q", title=relation.against, **value_axis(measured))
-    y = alt.Y("gap:Q", title="Held-out loss − training loss (nats)", **value_axis(gaps))
+    y = alt.Y("gap:Q", title=axis_title("generalization_gap"), **value_axis(gaps))
     base = alt.Chart(data(records))
     return layers(
         base.mark_point(filled=True, size=80, opacity=1).encode(

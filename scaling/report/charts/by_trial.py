@@ -27,11 +27,15 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
 from scaling.report.importance import Importance
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
 Along = Literal["step", "examples"]
-_ALONG: Mapping[Along, str] = {"step": "Optimizer steps", "examples": "Examples seen"}
+_ALONG: Mapping[Along, str] = {
+    "step": axis_title("step"),
+    "examples": axis_title("examples"),
+}
 
 
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
@@ -42,7 +46,7 @@ def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -
     losses = [record["loss"] for record in records]
     scale = count_axis([record[along] for record in records], 1.05)
     x = alt.X(f"{along}:Q", title=_ALONG[along], **scale)
-    y = alt.Y("loss:Q", title="Validation loss (nats)", **value_axis(losses))
+    y = alt.Y("loss:Q", title=axis_title("validation_loss"), **value_axis(losses))
     title = "Batch" if findings.one_series else "Cell"
     lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
     target = findings.sweep.target
@@ -123,7 +127,7 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
     x = _numeric_axis(name, values) if numeric else _named_axis(name, values, labels)
     shared: list[Any] = [x] if numeric else [x, alt.XOffset("cell:N", sort=labels)]
     axis = value_axis([r["loss"] for r in inside])
-    y = alt.Y("loss:Q", title="Validation loss (nats)", **axis)
+    y = alt.Y("loss:Q", title=axis_title("validation_loss"), **axis)
     title = "Batch" if findings.one_series else "Cell"
     hue, mark = colour("cell", labels, title), shape("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")

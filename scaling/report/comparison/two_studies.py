@@ -15,7 +15,9 @@ from scaling.report.comparison.sides import differing_fields, read_side, setup_o
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
+from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import between, counted, number
+from scaling.report.words.terms import terms
 
 _METHODS = {
     "paired": "paired by seed",
@@ -23,6 +25,8 @@ _METHODS = {
     "mover": "from both intervals",
     "none": "no replicates",
 }
+_COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
+"""What the answer sets side by side, beside the best rate."""
 
 
 def write_comparison(
@@ -78,7 +82,7 @@ def write_comparison(
             **figure_files(drawn),
             "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
             "report.md": markdown("compare.md", view),
-            "report.html": page("compare.html", view),
+            "report.html": page("compare.html", view, terms(a.findings) + terms(b.findings)),
         },
     )
     return folder, summary
@@ -133,9 +137,7 @@ def _answer(comparison: Comparison, names: tuple[str, str]) -> str:
         f"{counted(len(comparison.shared), 'shared cell')}; A is {names[0]}, B is {names[1]}."
     ]
     for measure, words in (
-        ("test_loss", "test loss"), ("validation_loss", "validation loss"),
-        ("generalization_gap", "generalization gap"), ("steps_to_target", "steps to target"),
-        ("best_peak_lr", "best rate"),
+        *((name, ALL[name].label) for name in _COMPARED), ("best_peak_lr", "best rate"),
     ):  # fmt: skip
         found = [c for c in comparison.contrasts if c.measure == measure and c.interval]
         if found:

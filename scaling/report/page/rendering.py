@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,15 +14,20 @@ from scaling.files.own import FIGURES
 from scaling.report.charts.figures import Figure, png
 from scaling.report.page.markdown import escaped, fenced
 from scaling.report.words.glossary import Glossary, address
-from scaling.report.words.terms import TERMS
 
 
-def page(name: str, view: Mapping[str, Any]) -> str:
-    """A page from a template of this package; it may run and load nothing but what is in it."""
+def page(name: str, view: Mapping[str, Any], terms: Sequence[tuple[str, str]]) -> str:
+    """A page from a template of this package; it may run and load nothing but what is in it.
+
+    Args:
+        name: Of the template.
+        view: What it lays out.
+        terms: (term, meaning) of what is explained where it is used.
+    """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    glossary = Glossary(TERMS)
+    glossary = Glossary(terms)
     environment.filters["explained"] = glossary.explained
     environment.filters["meaning"] = glossary.meaning
     environment.filters["address"] = address

@@ -1,14 +1,16 @@
 """The order of the argument: which figures and tables stand in which part of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scaling.analysis.findings import Findings
 from scaling.report.charts.figures import Figure
-from scaling.report.tables import study_tables, target_tables
+from scaling.report.tables import measured_tables, study_tables, target_tables
 from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
+
+_OVER_SEEDS = "Means over seeds; brackets are 90% intervals over seeds alone."
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,14 @@ class Section:
     absent: tuple[Figure, ...]
 
 
-def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
-    """The parts that have something to show or to say, in the order of the argument."""
+def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str]) -> list[Section]:
+    """The parts that have something to show or to say, in the order of the argument.
+
+    Args:
+        findings: What the sweep shows.
+        drawn: All figures; each stands in the part it names.
+        urls: Where each trial can be read, by trial_id.
+    """
     joint = findings.sweep.is_joint
     made = [
         _section(
@@ -62,6 +70,10 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
                 remarks.differences_words(findings) + remarks.relations_words(findings),
             ),
             _titled(
+                measured_tables.task_metrics_table(findings), "Task metrics",
+                "On the validation examples at the end of the budget. " + _OVER_SEEDS,
+            ),
+            _titled(
                 target_tables.loss_parts_table(findings), "What fewer updates cost",
                 "validation_loss at the end of the budget, in nats per target, paired by seed.",
             ),
@@ -74,6 +86,19 @@ def sections(findings: Findings, drawn: Sequence[Figure]) -> list[Section]:
             _titled(study_tables.joint_table(findings), "Best trial at each batch size"),
         ),
         _section("curves", "Learning curves", "", drawn),
+        _section(
+            "runs", "How the trials ran", "", drawn,
+            _titled(
+                measured_tables.measured_table(findings, "hardware"), "Speed and memory",
+                "Of the trials that the cells' numbers are from, over the whole run. "
+                + _OVER_SEEDS,
+            ),
+            _titled(
+                measured_tables.measured_table(findings, "optimization"), "Optimization",
+                "Of the same trials. " + _OVER_SEEDS,
+            ),
+            _titled(measured_tables.incidents_table(findings, urls), "Incidents"),
+        ),
     ]  # fmt: skip
     return [part for part in made if part.figures or part.tables or part.absent]
 
@@ -97,4 +122,6 @@ def _titled(
 ) -> Table | None:
     if table is None:
         return None
-    return replace(table, title=title, note=note, remarks=tuple(remarks))
+    return replace(
+        table, title=title, note=note or table.note, remarks=tuple(remarks) or table.remarks
+    )

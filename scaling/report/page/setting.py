@@ -43,4 +43,5 @@ def setting_of(study: StudyRecord) -> Setting:
     }
     if urls != study.trial_urls:
         notes += (f"Links to runs need `mlflow ui` with the study's store, at {_MLFLOW_UI}.",)
-    return Setting(text, study.environment, urls, notes)
+    environment = {n: v for n, v in study.environment.items() if n != "metrics"}  # they're terms
+    return Setting(text, environment, urls, notes)

@@ -17,6 +17,7 @@ from scaling.report.charts.style import (
     tips,
 )
 from scaling.report.tables.table import Table
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import DASH, cell_name, whole, with_interval
 
 _KINDS: tuple[str, ...] = ("recommended", "on the front", "beaten in both")
@@ -69,7 +70,7 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     front = [r for r in records if r["kind"] != _KINDS[2]]
     scale = count_axis([v for r in records for v in (r["low"], r["seconds"], r["high"]) if v])
     scale["axis"].format = "~g"
-    x = alt.X("seconds:Q", title="Training seconds", **scale)
+    x = alt.X("seconds:Q", title=axis_title("seconds"), **scale)
     y = alt.Y(
         "examples:Q", title="Examples", **count_axis([r["examples"] for r in records], 1.4)
     )  # fmt: skip

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from scaling.analysis.cells import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.rows import TrialRow
+from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
+from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
 from scaling.report.words.numbers import DASH, between, cell_name, number, rate, with_interval
 from scaling.report.words.remarks import evidence_words, times
 
@@ -27,25 +29,21 @@ def cells_table(findings: Findings) -> Table:
 def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
     target = cell.target
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
-    return {
+    words = {
         "trials": f"{cell.num_trials}",
         "seeds": f"{cell.num_seeds}",
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
         "best peak_lr": _rate_between(cell),
-        "validation_loss": with_interval(cell.validation_loss, 4),
-        "train_loss": number(cell.train_loss.value, 4),
-        "test_loss": with_interval(cell.test_loss, 4),
-        "generalization_gap": with_interval(cell.gap),
-        "reached target": reached if has_target else DASH,
-        "steps_to_target": steps_words(target),
-        "steps, fastest search recipe": number(target.best_tuned)
-        if cell.source == "confirm"
-        else DASH,
-        "examples_to_target": number(target.examples.value),
-        "seconds_to_target": number(target.seconds.value),
-        "grad_noise_scale": with_interval(cell.noise_scale),
     }
+    for name, metric in of_table("cells").items():
+        digits = 4 if name.endswith("_loss") else 3
+        words[heading(metric)] = in_its_unit(metric, cell.measured.get(name, ABSENT), digits)
+        if name == "steps_to_target":  # of a cell that did not always reach it, what is known
+            words[heading(metric)] = steps_words(target)
+            fastest = number(target.best_tuned) if cell.source == "confirm" else DASH
+            words["steps, fastest search recipe"] = fastest
+    return words | {"reached target": reached if has_target else DASH}
 
 
 def _rate_between(cell: CellResult) -> str:
@@ -137,7 +135,8 @@ def joint_table(findings: Findings) -> Table | None:
             else (DASH, DASH, DASH)
         )
         rows.append((f"{size:,}", f"{len(ours)}", *found))
-    columns = ("global_batch_size", "trials", "lowest validation_loss", "peak_lr", "trial")
+    lowest = heading(ALL["best_validation_loss"])
+    columns = ("global_batch_size", "trials", lowest, "peak_lr", "trial")
     return Table(columns, tuple(rows))
 
 
@@ -150,7 +149,7 @@ def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
     )  # fmt: skip
     columns = (
         "trial", "phase", "global_batch_size", "peak_lr", "rule", "seed", "status",
-        "validation_loss", "train_loss", "steps_to_target",
+        *(heading(ALL[name]) for name in ("validation_loss", "train_loss", "steps_to_target")),
     )  # fmt: skip
     return Table(
         columns, tuple(map(_trial_words, rows)), tuple(urls.get(row.trial_id) for row in rows),

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.rows import TrialRow, incidents_of
 
 OWN = (
     "trial_id", "phase", "status", "rule", "seed", "global_batch_size", "peak_lr", "warmup_steps",
@@ -21,15 +21,26 @@ OWN = (
 
 
 def trials_parquet(rows: Sequence[TrialRow]) -> bytes:
-    """The trials as a Parquet file; `cell` and `choices` are JSON objects."""
-    recipes = [row.recipe.columns() if row.recipe else {} for row in rows]
-    further = dict.fromkeys(name for recipe in recipes for name in recipe if name not in OWN)
+    """The trials as a Parquet file.
+
+    `cell` and `choices` are JSON objects, `incidents` are JSON lists of objects. Each measurement
+    and each of the task's own metrics that some trial has is a column, null where it has none.
+    """
     columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), rows)) for name in OWN}
     columns |= {name: _as_json(list(map(attrgetter(name), rows))) for name in ("cell", "choices")}
-    columns |= {name: [recipe.get(name) for recipe in recipes] for name in further}
+    columns["incidents"] = [json.dumps(list(map(dict, incidents_of(row)))) for row in rows]
+    for of_row in (attrgetter("metrics"), attrgetter("measured"), _recipe):
+        values: list[Mapping[str, Any]] = list(map(of_row, rows))
+        for name in dict.fromkeys(name for row in values for name in row):
+            if name not in columns:
+                columns[name] = [row.get(name) for row in values]
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
     return sink.getvalue()
+
+
+def _recipe(row: TrialRow) -> Mapping[str, Any]:
+    return row.recipe.columns() if row.recipe else {}
 
 
 def _as_json(values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,15 @@
 """What the words of a report mean."""
 
-TERMS = (
+from scaling.analysis.findings import Findings
+from scaling.report.words.measurements import explained
+
+
+def terms(findings: Findings) -> list[tuple[str, str]]:
+    """(term, meaning) of everything that the report of these findings speaks of."""
+    return [*CONCEPTS, *explained(findings)]
+
+
+CONCEPTS = (
     ("global batch size", "Examples that one optimizer step averages over, all workers together."),
     ("cell", "One value of what the study compares, usually a batch size; every cell is searched "
      "with the same number of trials."),
@@ -15,16 +24,8 @@ TERMS = (
      "best rate lies inside those tried."),
     ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
      "beyond it."),
-    ("train_loss, validation_loss, test_loss", "In nats per target, in evaluation mode on fixed "
-     "examples, at the end of the budget. Search picks on validation; confirm reports test."),
-    ("generalization gap", "Held-out loss − train_loss: test in confirm, validation in search."),
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
      "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
-    ("steps to target", "Optimizer steps until the validation loss is first at or under the "
-     "target, interpolated in log loss between evaluations; examples are steps × batch. A mean "
-     "over the confirm replicates; beside it those of the fastest recipe of the search, picked and "
-     "measured on the same trials and so somewhat too few. “> n”: a run went n steps without "
-     "reaching it."),
     ("slope, regime", "−d log steps / d log batch of the fit, critical / (critical + batch). "
      "Perfect scaling: above 0.9 with its whole interval, so that doubling the batch nearly halves "
      "the steps. Maximal data parallelism: below 0.1, larger batches buy nothing. Between: "
@@ -40,8 +41,6 @@ TERMS = (
      "critical batch there is the largest that ends within the tolerance of the batch left as it "
      "was, after as many examples. The interval is from the largest that surely does to the "
      "smallest that surely does not."),
-    ("gradient noise scale", "Spread of single-example gradients over the size of their mean, "
-     "tr Σ / |G|², in examples: near it, averaging more examples stops helping."),
     ("baseline", "Guessing by how often a class, tag, token or answer position occurs in the "
      "training split, whatever the input (each counted once more). It is evaluated on the examples "
      "that trials are; a recipe beats it with a loss that is lower by more than both losses' 90% "
@@ -72,4 +71,4 @@ TERMS = (
     ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
      "falling: twice the trials would probably gain more than 1% of the loss."),
 )  # fmt: skip
-"""What the words of a report mean."""
+"""All but what is measured, which the table of measurements explains."""

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from scaling.records.measurement import Measurement
-from scaling.records.outcome import crossing
+from scaling.records.measurement import MEASURED, RESULTS, Measurement
+from scaling.records.outcome import trial_result
 from scaling.records.trial import TrialRecord
 from scaling.spec.study import StudySpec
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 BY_EXAMPLES = "by_examples/"
-LOSSES = ("train_loss", "validation_loss", "test_loss")
-SUMMARY_METRICS = (
-    "best_validation_loss",
-    "generalization_gap",
-    "steps_to_target",
-    "examples_to_target",
-    "seconds_to_target",
-)
 
 _MAX_TAG_LENGTH = 8000
 
@@ -85,27 +77,12 @@ def _record_tag(record: TrialRecord) -> str:
 
 def summary(record: TrialRecord, spec: StudySpec) -> dict[str, float]:
     """The numbers that MLflow's comparison views plot; those that do not exist are left out."""
-    values = {
-        "best_validation_loss": record.best_validation_loss,
-        "generalization_gap": _generalization_gap(record),
-    }
-    reached = crossing(record.measurements, spec.target) if spec.target else None
-    if reached is not None:
-        values |= {f"{name}_to_target": value for name, value in asdict(reached).items()}
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _generalization_gap(record: TrialRecord) -> float | None:
-    """Held-out loss minus train loss at the end: on test in confirm, on validation elsewhere."""
-    final = record.final
-    if final is None or final.train_loss is None:
-        return None
-    held_out = final.test_loss if record.phase == "confirm" else final.validation_loss
-    return None if held_out is None else held_out - final.train_loss
+    result = asdict(trial_result(record, spec.target))
+    return {name: float(value) for name, value in result.items() if value is not None}
 
 
 def metrics(at_ms: int, measurement: Measurement) -> list["Metric"]:
-    """A measurement by step, and its losses again by examples seen."""
+    """A measurement by step, and again by examples seen where its table says so."""
     from mlflow.entities import Metric
 
     scalars = measurement.scalars()
@@ -116,24 +93,26 @@ def metrics(at_ms: int, measurement: Measurement) -> list["Metric"]:
     ]
     by_examples = [
         Metric(BY_EXAMPLES + name, scalars[name], at_ms, measurement.examples)
-        for name in LOSSES
-        if name in scalars
+        for name, metric in MEASURED.items()
+        if metric.by_examples and name in scalars
     ]
     return by_step + by_examples
 
 
 def require_free_names(measurements: Iterable[Measurement]) -> None:
-    """Check that no metric has a name of those that are derived here.
+    """Check that no metric of a task has a name that means something else in MLflow.
 
     Raises:
         ValueError: If one has; says which.
     """
     for measurement in measurements:
-        taken = [n for n in measurement.metrics if not is_measured(n)]
-        if taken:
-            raise ValueError(f"metric name {taken[0]!r} is reserved for what MLflow derives")
+        for name in measurement.metrics:
+            if name in MEASURED or name.removesuffix("_stderr") in MEASURED:
+                raise ValueError(f"metric name {name!r} is that of another measurement")
+            if not is_measured(name):
+                raise ValueError(f"metric name {name!r} is reserved for what MLflow derives")
 
 
 def is_measured(name: str) -> bool:
     """Whether a metric was measured, and not derived here from what was."""
-    return name not in SUMMARY_METRICS and not name.startswith(BY_EXAMPLES)
+    return name not in RESULTS and not name.startswith(BY_EXAMPLES)

@@ -1,0 +1,38 @@
+"""A family says of each of its metrics what it is and which way is better."""
+
+from typing import Any
+
+import pytest
+
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import WritingTask, Written
+from scaling.training.evaluation import evaluate
+from scaling.training.parallel.workers import Workers
+from tests import recipes
+
+HOW = {"num_examples": 3, "max_new_tokens": 4, "num_beams": 2}
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        recipes.quadratic(),
+        recipes.pronunciation(generation=HOW),
+        recipes.part_of_speech(),
+        recipes.tagging(),
+        recipes.python_questions(),
+        recipes.spelling(generation=HOW),
+    ],
+    ids=lambda workload: workload.task,
+)
+def test_every_metric_is_described_and_no_other(workload: Any) -> None:
+    task = prepare_task(workload, recipes.EVALUATION)
+    losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision="fp32")
+    measured = task.metrics(losses["validation"])
+    if isinstance(task, WritingTask) and task.num_written:
+        measured |= task.writing_metrics([Written("AH", "B") for _ in range(task.num_written)])
+
+    assert measured.keys() == task.described_metrics.keys()
+    for metric in task.described_metrics.values():
+        assert metric.direction is not None
+        assert metric.help.endswith(".")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import optuna
 from optuna.storages import JournalStorage
@@ -82,8 +82,10 @@ class CellSearches:
                 study.tell(number, value)
             case "stopped":
                 study.tell(number, state=TrialState.PRUNED)
-            case _:
+            case "done" | "diverged" | "failed" | "running":
                 study.tell(number, state=TrialState.FAIL)
+            case unknown:
+                assert_never(unknown)
 
     def _study(self, cell: Cell, suffix: str) -> optuna.Study:
         name = f"{self._spec.name}/{cell_name(cell)}{suffix}"
@@ -110,13 +112,16 @@ class CellSearches:
                 self._lost_choices[trial_id] = dict(trial.params)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        if self._spec.search.sampler == "tpe":
-            # Trials run side by side: those that have not ended count as bad ones, so that the
-            # sampler does not ask for the same point twice.
-            return optuna.samplers.TPESampler(
-                seed=seed % 2**32, multivariate=True, constant_liar=True
-            )
-        return optuna.samplers.RandomSampler(seed=seed % 2**32)  # every point is enqueued
+        seed %= 2**32
+        match self._spec.search.adaptive:
+            case None:
+                return optuna.samplers.RandomSampler(seed=seed)  # every point is enqueued
+            case "tpe":
+                # Trials run side by side: those that have not ended count as bad ones, so that the
+                # sampler does not ask for the same point twice.
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+            case unknown:
+                assert_never(unknown)
 
 
 def _suffix(planned: PlannedTrial) -> str:

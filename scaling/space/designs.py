@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from scaling.space.cells import Cell, cell_seed
 from scaling.spec.hyperparameters import Choice, Distribution
@@ -11,7 +11,7 @@ from scaling.spec.study import StudySpec
 
 
 def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[str, Any]] | None:
-    """The points that a non-adaptive search tries in a cell, in order; None for tpe.
+    """The points that a non-adaptive search tries in a cell, in order; None for an adaptive one.
 
     Every cell has its own scrambled points, so that no accident of one design is shared by all.
     Those of a smaller number of trials are the first ones of a larger one.
@@ -25,15 +25,15 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
     count = spec.search.trials_per_cell
     if not searched:
         return [{} for _ in range(count)]
-    match spec.search.sampler:
-        case "tpe":
+    match spec.search.design:
+        case None:
             return None
         case "grid":
             axes = [distribution.choice or () for distribution in searched.values()]
             return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
-        case "qmc" | "random":
+        case "qmc" | "random" as sampler:
             seed = cell_seed(spec, cell, places)
-            cube = _unit_points(len(searched), count, seed, sobol=spec.search.sampler == "qmc")
+            cube = _unit_points(len(searched), count, seed, sobol=sampler == "qmc")
             return [
                 {
                     name: _at(distribution, float(share))
@@ -41,6 +41,8 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
                 }
                 for point in cube
             ]
+        case unknown:
+            assert_never(unknown)
 
 
 def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, assert_never
 
 from scaling.arithmetic.batching import BatchRamp, BatchSplit, split_batch
 from scaling.arithmetic.rules import (
@@ -261,10 +261,12 @@ def num_steps_of(spec: StudySpec, ramp: BatchRamp, facts: Facts) -> int | None:
             if facts.tokens_per_example is None:
                 raise ValueError("budget.tokens: the examples have no tokens")
             examples = _ceil((budget.tokens or 0) / facts.tokens_per_example)
-        case _:
+        case "epochs":
             if facts.num_train is None:
                 raise ValueError("budget.epochs: an endless stream of examples has no epochs")
             examples = _ceil((budget.epochs or 0) * facts.num_train)
+        case unknown:
+            assert_never(unknown)
     return ramp.steps_for(examples, min_steps=budget.min_steps)
 
 

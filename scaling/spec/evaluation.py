@@ -1,11 +1,14 @@
 """How much a trial trains, and how it is measured."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.fields import PositiveFloat, PositiveInt, Section
+
+BudgetMeasure = Literal["steps", "examples", "tokens", "epochs", "seconds"]
+_BUDGET_MEASURES: tuple[BudgetMeasure, ...] = get_args(BudgetMeasure)
 
 
 class Budget(Section):
@@ -22,7 +25,7 @@ class Budget(Section):
     seconds, which end a trial whatever it has done."""
 
     @property
-    def measure(self) -> str:
+    def measure(self) -> BudgetMeasure:
         """The one of steps, examples, tokens, epochs and seconds that is given."""
         return next(name for name in _BUDGET_MEASURES if getattr(self, name) is not None)
 
@@ -36,9 +39,6 @@ class Budget(Section):
         if self.seconds is not None and self.min_steps > 1:
             raise PydanticCustomError("budget", "min_steps cannot be kept by a budget in seconds")
         return self
-
-
-_BUDGET_MEASURES = ("steps", "examples", "tokens", "epochs", "seconds")
 
 
 class Sharpness(Section):

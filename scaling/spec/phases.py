@@ -21,7 +21,11 @@ from scaling.spec.hyperparameters import LrRule
 Objective = Literal["validation_loss", "steps_to_target", "examples_to_target"]
 
 
-SamplerName = Literal["qmc", "tpe", "random", "grid"]
+DesignName = Literal["qmc", "random", "grid"]
+"""Samplers whose points are known before the first trial."""
+AdaptiveName = Literal["tpe"]
+"""Samplers that look at the trials so far."""
+SamplerName = Literal[DesignName, AdaptiveName]
 
 
 class Asha(Section):
@@ -111,6 +115,16 @@ class Search(Section):
     extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True), Whole] = 0
     """At most so many times: where a cell's best rate is the lowest or highest tried, search on
     beyond it, over half as wide a range (in the logarithm) with half as many trials."""
+
+    @property
+    def design(self) -> DesignName | None:
+        """The sampler where its points are known beforehand; None where it adapts."""
+        return None if self.sampler == "tpe" else self.sampler
+
+    @property
+    def adaptive(self) -> AdaptiveName | None:
+        """The sampler where it adapts; None where its points are known beforehand."""
+        return self.sampler if self.sampler == "tpe" else None
 
 
 class Transfer(Section):

@@ -310,7 +310,7 @@ STRUCTURE: list[Case] = [
     (LM, {"fixed.schedule": "cosin"}, "fixed.schedule", "did you mean cosine? (got \"cosin\"; allowed: constant, linear, cosine, inverse_sqrt, wsd)"),
     (LM, {"fixed.optimizer": "adam"}, "fixed.optimizer", "did you mean adamw? (got \"adam\"; allowed: adamw, sgd, lamb, lars, adafactor, lion, muon)"),
     (LM, {"resources.strategy": "fsdp2"}, "resources.strategy", "allowed: ddp, fsdp, zero1, zero2, zero3, tp"),
-    (LM, {"search.sampler": "bayes"}, "search.sampler", "allowed: qmc, tpe, random, grid"),
+    (LM, {"search.sampler": "bayes"}, "search.sampler", "allowed: qmc, random, grid, tpe"),
     (LM, {"search.objective": "train_loss"}, "search.objective", "allowed: validation_loss, steps_to_target, examples_to_target"),
     (LM, {"target.metric": "accuracy"}, "target.metric", "allowed: validation_loss"),
     (LM, {"fixed.lr_scaling_rule": "cubic"}, "fixed.lr_scaling_rule", "must be none, sqrt, linear, adam_sde or power(EXPONENT)"),

@@ -110,8 +110,8 @@ def extension_issues(spec: StudySpec) -> Iterator[Issue]:
                 f"nuisance.{name}", "extend_undertuned needs at least three rates",
                 list(drawn[name].choice or ()),
             )  # fmt: skip
-        elif spec.search.sampler == "tpe" and drawn[name].choice is not None:
-            yield Issue(f"nuisance.{name}", "extend_undertuned with tpe needs log_uniform")
+        elif (sampler := spec.search.adaptive) and drawn[name].choice is not None:
+            yield Issue(f"nuisance.{name}", f"extend_undertuned with {sampler} needs log_uniform")
     for name in ("global_batch_size", "lr_scaling_rule"):
         if rates and name in drawn:
             yield Issue(

@@ -155,7 +155,7 @@ def _relay(config: dict[str, Any]) -> None:
 
 
 def _job(number: int) -> Any:
-    from scaling.runner.broker import Job
+    from scaling.runner.jobs import Job
     from scaling.space.cells import cells, hyperparameters
     from scaling.space.recipe import Facts, resolve
     from scaling.spec.study import StudySpec

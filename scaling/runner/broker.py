@@ -8,60 +8,22 @@ jobs every rank waits here, never inside a collective.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from scaling.arithmetic.batching import next_smaller
-from scaling.records.recipe import Recipe
+from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError, Verdict
 from scaling.spec.issues import last_line
 
 MAX_ATTEMPTS = 3
+
+
 EXIT_TIMEOUT_SECONDS = 15.0
+
+
 WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
+
+
 CONTROLLER_DIED = "the controller of its workers died"
-
-Event = dict[str, Any]
-Verdict = Literal["clean", "dirty"]
-Directive = Literal["continue", "stop", "pause"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to execute, on the first `recipe.layout.world_size` ranks of a worker group.
-
-    Attributes:
-        keep_example_losses: Send the losses of single evaluated examples with the last event.
-        may_stop_early: Ask at each rung whether to go on.
-    """
-
-    trial_id: str
-    recipe: Recipe
-    keep_example_losses: bool = False
-    may_stop_early: bool = False
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A job as a rank gets it; `attempt` counts the times that it was given out."""
-
-    job: Job
-    attempt: int
-    number: int
-    micro_batch_size: int
-
-
-@dataclass(frozen=True)
-class RankError:
-    """Why a rank left a job.
-
-    Attributes:
-        traceback: Of the exception.
-        out_of_memory: Whether memory ran out.
-        followed: Whether it only found that another rank had left.
-    """
-
-    traceback: str
-    out_of_memory: bool = False
-    followed: bool = False
 
 
 @dataclass
@@ -69,7 +31,7 @@ class _Running:
     """A job and what became of it.
 
     Attributes:
-        num_told: Events that the trial has passed on to whoever decides.
+        num_acknowledged: Events that the trial has passed on to whoever decides.
         num_losses: Attempts that ended by an error, or since workers were lost.
     """
 
@@ -80,7 +42,7 @@ class _Running:
     cancelled: bool = False
     ended: bool = False
     events: list[Event] = field(default_factory=list[Event])
-    num_told: int = 0
+    num_acknowledged: int = 0
     left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
 
     @property
@@ -251,7 +213,7 @@ class Broker:
         await self._notify()
         if wait:
             await self._wait(
-                lambda: running.num_told >= number or self._interrupted(running, attempt)
+                lambda: running.num_acknowledged >= number or self._interrupted(running, attempt)
             )
         return self._directive(running, attempt)
 
@@ -340,9 +302,8 @@ class Broker:
             ]
             if self._closed or not slot.is_free or not fitting:
                 continue
-            running = max(
-                fitting, key=lambda r: r.job.recipe.layout.world_size
-            )  # of equals the first
+            # Of equals the first.
+            running = max(fitting, key=lambda r: r.job.recipe.layout.world_size)
             self._waiting.remove(running)
             running.events.append({"kind": "started"})
             slot.running = running
@@ -359,11 +320,11 @@ class Broker:
         await self._wait(lambda: len(running.events) > after, timeout)
         return running.events[after:]
 
-    async def told(self, trial_id: str, num_events: int) -> None:
+    async def acknowledge(self, trial_id: str, num_events: int) -> None:
         """A trial passed on so many events and goes on; who waits at a report may too."""
         running = self._jobs.get(trial_id)
         if running is not None:
-            running.num_told = max(running.num_told, num_events)
+            running.num_acknowledged = max(running.num_acknowledged, num_events)
             await self._notify()
 
     async def cancel(self, trial_id: str) -> None:

@@ -12,9 +12,9 @@ from scaling.records.ledger import Ledger, Observer
 from scaling.records.outcome import left_over
 from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import Phase
-from scaling.runner.broker import Job
 from scaling.runner.cluster import num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
+from scaling.runner.jobs import Job
 from scaling.runner.preflight import StartError
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scaling.records.measurement import Measurement
-from scaling.runner.broker import Job
+from scaling.runner.jobs import Job
 from scaling.runner.worker_pool import WorkerPool
 from scaling.space.recipe import Facts, timing_recipe
 from scaling.spec.study import StudySpec

@@ -11,7 +11,7 @@ import ray
 import ray.exceptions
 from ray import tune
 
-from scaling.runner.broker import Event, Job
+from scaling.runner.jobs import Event, Job
 
 POLL_SECONDS = 10.0
 BROKER_TIMEOUT_SECONDS = 120.0  # for one that died to be there again
@@ -46,21 +46,21 @@ def _wait_for(broker: Any) -> None:
 
 def _passed_on_to_its_end(broker: Any, job: Job) -> bool:
     """Submit a job and pass its events on to Tune; False where the broker died meanwhile."""
-    num_told = 0
+    num_acknowledged = 0
     try:
         if not ray.get(broker.submit.remote(job)):
             raise RuntimeError("the worker pool was closed")
         while True:
             events: list[Event] | None = ray.get(
-                broker.next_events.remote(job.trial_id, num_told, POLL_SECONDS)
+                broker.next_events.remote(job.trial_id, num_acknowledged, POLL_SECONDS)
             )
             if events is None:
                 return False
             if not events:
                 continue
             tune.report({"events": events})
-            num_told += len(events)
-            broker.told.remote(job.trial_id, num_told)
+            num_acknowledged += len(events)
+            broker.acknowledge.remote(job.trial_id, num_acknowledged)
             if any(event["kind"] in ("ended", "failed") for event in events):
                 return True
     except ray.exceptions.RayActorError:

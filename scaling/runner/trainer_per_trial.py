@@ -11,7 +11,7 @@ from ray import tune
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from scaling.runner.broker import Job
+from scaling.runner.jobs import Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
 from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config

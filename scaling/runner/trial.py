@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from scaling.files.names import file_name
 from scaling.records.measurement import Measurement
-from scaling.runner.broker import Job
+from scaling.runner.jobs import Job
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.checkpoint import CheckpointStore

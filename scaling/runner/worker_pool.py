@@ -26,8 +26,9 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from scaling.runner.broker import Assignment, Broker, Directive, Event, Job, RankError
+from scaling.runner.broker import Broker
 from scaling.runner.cluster import ClusterError, Patience, worker_resources
+from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError
 from scaling.runner.own_ray import restore_umask
 from scaling.runner.preflight import StartError
 from scaling.runner.process_group import torch_config

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scaling.runner import broker as broker_module
-from scaling.runner.broker import MAX_ATTEMPTS, Assignment, Broker, Event, Job, RankError
+from scaling.runner.broker import MAX_ATTEMPTS, Broker
+from scaling.runner.jobs import Assignment, Event, Job, RankError
 from tests.recipes import recipe
 
 ERROR = RankError("Traceback\nValueError: no")
@@ -273,7 +274,7 @@ def test_at_a_rung_the_worker_waits_for_the_decision() -> None:
                 await broker.cancel("job")
                 assert await asked == "stop"
             else:
-                await broker.told("job", len(await events(broker)))
+                await broker.acknowledge("job", len(await events(broker)))
                 assert await asked == "continue"
 
     run(story())

@@ -1,0 +1,54 @@
+"""What the broker, the trials and the worker groups say to each other."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scaling.records.recipe import Recipe
+
+Event = dict[str, Any]
+
+
+Verdict = Literal["clean", "dirty"]
+
+
+Directive = Literal["continue", "stop", "pause"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to execute, on the first `recipe.layout.world_size` ranks of a worker group.
+
+    Attributes:
+        keep_example_losses: Send the losses of single evaluated examples with the last event.
+        may_stop_early: Ask at each rung whether to go on.
+    """
+
+    trial_id: str
+    recipe: Recipe
+    keep_example_losses: bool = False
+    may_stop_early: bool = False
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job as a rank gets it; `attempt` counts the times that it was given out."""
+
+    job: Job
+    attempt: int
+    number: int
+    micro_batch_size: int
+
+
+@dataclass(frozen=True)
+class RankError:
+    """Why a rank left a job.
+
+    Attributes:
+        traceback: Of the exception.
+        out_of_memory: Whether memory ran out.
+        followed: Whether it only found that another rank had left.
+    """
+
+    traceback: str
+    out_of_memory: bool = False
+    followed: bool = False

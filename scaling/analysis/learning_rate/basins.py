@@ -14,56 +14,56 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.statistics.profile import Array
+from scaling.analysis.learning_rate.cliffs import before_cliffs, before_leaps, neighbourhood
+from scaling.analysis.learning_rate.parabola import (
+    NUM_CANDIDATES,
+    RATIOS,
+    SYMMETRIC,
+    Array,
+    Points,
+    candidates,
+    finer_candidates,
+    finer_ratios,
+    least_over_ratios,
+    sum_of_squares,
+)
 from scaling.analysis.statistics.uncertainty import SeedVariance, t_quantile
 
-RATIOS: Array = np.exp2(np.arange(-4, 7) / 2)
-"""Curvature above the optimum over that below it; a quarter to eight."""
-_PARABOLA: Array = np.ones(1)
-_REACH = 0.3
-"""How far beyond the rates tried an optimum is looked for, as a share of their range."""
-_GRID = 121
 _ZOOMS = 2
+
+
 _WORTH_SEEING = 25.0
 """Squares above the minimum, in units of the noise, up to which a profile is resolved finely."""
-_DROP_PRICE = 9.0
-"""Squares, in units of the noise, that leaving out a point beyond the cliff has to save."""
-_ROUNDS = 16
-_LEAP_OVER_LEFT, _LEAP_OVER_LAST = 2.0, 8.0
+
+
 _MILDLY_STEEPER = 3.0
 """Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
+
+
 _SPARE_FOR_SHAPE = 4
 """Degrees of freedom from which on the asymmetry is fitted too."""
+
+
 _DRAWS = 999
+
+
 _EXACT = 1e-7
 """Share of the losses' own squares under which residuals are the grid's and not the fit's."""
+
+
 _MISFIT_LEVEL = 0.05
 """p-value under which one shape for all cells is given up."""
-_CLEAR_RISE, _SOME_RISE = 2.5, 1.0
+
+
+_CLEAR_RISE = 2.5
+
+
+_SOME_RISE = 1.0
 """Standard errors by which a loss above the best one bounds the optimum, and counts as a rise."""
+
+
 _WALL = 400.0
 """Squares, in units of the noise, beyond a clear rise."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """Loss against log rate in one cell, by rising rate.
-
-    Attributes:
-        x: Logarithm of each peak learning rate.
-        y: Loss, the mean over the seeds.
-        weight: Seeds behind each.
-        lowest: Logarithm of the lowest rate tried.
-        highest: Of the highest, diverged ones too.
-        cliff: Of the lowest rate that diverged, where it is above all others; else infinite.
-    """
-
-    x: Array
-    y: Array
-    weight: Array
-    lowest: float
-    highest: float
-    cliff: float
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     """Profiles of several cells, through the points near each cell's lowest.
 
     Of n points the lowest max(5, 1.5 n^0.7) count: the neighbourhood of the optimum, narrower
-    where there are many. Losses that jump at the right are left out (see `_before_cliffs`).
+    where there are many. Losses that jump at the right are left out (see `before_cliffs`).
 
     One shape for all cells is given up where the losses miss it by more than replicates explain,
     by more than where each cell has an asymmetry of its own, or by as much at a rate as at the
@@ -185,11 +185,11 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
         cells: The points of each.
         noise: By replicates; None where there are none, or other hyperparameters vary as well.
     """
-    near = [_neighbourhood(points) for points in _before_leaps(cells)]
+    near = [neighbourhood(points) for points in before_leaps(cells)]
     kept = [points for points in near if points is not None]
     is_parabola = sum(len(p.x) - 3 for p in kept) - 1 < _SPARE_FOR_SHAPE
-    ratios = _PARABOLA if is_parabola else RATIOS
-    used = _before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
+    ratios = SYMMETRIC if is_parabola else RATIOS
+    used = before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
     degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
     fit = _resolved(used, ratios, degrees)
     if not is_parabola and _misfits(used, fit, noise):
@@ -206,13 +206,14 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
 
 def _resolved(used: Sequence[Points], ratios: Array, degrees: int) -> _Resolved:
     """The fit of some cells together, on grids that are fine near its best."""
-    grids = [_range(points) for points in used]
+    grids = [candidates(points) for points in used]
     squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
     for _ in range(_ZOOMS if used else 0):
         fit = _Resolved(grids, squares, ratios)
         worth = _WORTH_SEEING * fit.least / max(degrees, 1)
-        grids = [_finer(g, s, fit.best, worth) for g, s in zip(grids, squares, strict=True)]
-        ratios = _finer_ratios(ratios, fit.totals, worth)
+        pairs = zip(grids, squares, strict=True)
+        grids = [finer_candidates(g, s, fit.best, worth) for g, s in pairs]
+        ratios = finer_ratios(ratios, fit.totals, worth)
         squares = [sum_of_squares(p, g, ratios) for p, g in zip(used, grids, strict=True)]
     return _Resolved(grids, squares, ratios)
 
@@ -278,7 +279,7 @@ def _each_by_itself(
     least is at the vertex of a parabola through the best point and the nearest rises.
     """
     spare = sum(len(p.x) for p in used) - 3 * len(used)
-    left = sum(float(sum_of_squares(p, _range(p), RATIOS).min()) for p in used)
+    left = sum(float(sum_of_squares(p, candidates(p), RATIOS).min()) for p in used)
     variance = noise.variance if noise is not None else left / max(spare, 1)
     degrees = noise.degrees if noise is not None else max(spare, 1)
     base = variance * degrees / len(used)  # what the law of the exponent takes for residuals
@@ -287,7 +288,7 @@ def _each_by_itself(
         cells=tuple(None if points is None else next(found) for points in near),
         variance=variance,
         degrees=degrees,
-        ratios=_PARABOLA,
+        ratios=SYMMETRIC,
         best=0,
         is_shared=False,
     )
@@ -295,7 +296,7 @@ def _each_by_itself(
 
 def _bracketed(points: Points, variance: float, quantile: float, base: float) -> Basin:
     """The profile of one cell that reaches quantile² × variance at the two bounds."""
-    x, y, whole = points.x, points.y, _range(points)
+    x, y, whole = points.x, points.y, candidates(points)
     best = int(np.argmin(y))
     errors = np.sqrt(variance * (1 / points.weight + 1 / points.weight[best]))
     clear = y - y[best] > _CLEAR_RISE * errors
@@ -306,7 +307,7 @@ def _bracketed(points: Points, variance: float, quantile: float, base: float) ->
     under = max(map(int, np.nonzero(rises[:best])[0]), default=best - 1)
     over = min(map(int, best + np.nonzero(rises[best:])[0]), default=best + 1)
     vertex = _vertex(x, y, under, best, over) if under >= 0 and over < len(x) else float(x[best])
-    grid = np.unique(np.concatenate([np.linspace(low, high, _GRID), [vertex]]))
+    grid = np.unique(np.concatenate([np.linspace(low, high, NUM_CANDIDATES), [vertex]]))
     width = np.where(grid < vertex, vertex - low, high - vertex)
     is_capped = math.isfinite(points.cliff)
     places = np.divide(grid - vertex, width, out=np.zeros_like(grid), where=width > 0)
@@ -332,163 +333,3 @@ def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
 
 def _basin(points: Points, grid: Array, squares: Array) -> Basin:
     return Basin(grid, squares, len(points.x), points, is_capped=math.isfinite(points.cliff))
-
-
-def sum_of_squares(points: Points, optima: Array, ratios: Array) -> Array:
-    """Weighted squares about y = depth + width · g(x − optimum), depth and width at their best.
-
-    g is a parabola with another curvature on each side, of the given ratio; the width is never
-    negative.
-
-    Args:
-        points: One cell.
-        optima: V candidate optima, log rate.
-        ratios: R ratios of the curvature above to that below.
-
-    Returns:
-        R × V sums of squares.
-    """
-    weight = points.weight
-    u = points.x[None, :] - optima[:, None]
-    above = np.sqrt(ratios)[:, None, None]
-    g = u * u * np.where(u > 0, above, 1 / above)
-    g = g - (g * weight).sum(axis=-1, keepdims=True) / weight.sum()
-    y = points.y - (weight * points.y).sum() / weight.sum()
-    gg = (weight * g * g).sum(axis=-1)
-    gy = np.maximum((weight * g * y).sum(axis=-1), 0.0)
-    explained = np.divide(gy * gy, gg, out=np.zeros_like(gy), where=gg > 0)
-    return np.maximum((weight * y * y).sum() - explained, 0.0)
-
-
-def least_over_ratios(squares: Array) -> Array:
-    """The least along the first axis, between the grid's ratios too (a parabola through three)."""
-    if len(squares) < 3:
-        return squares.min(axis=0)
-    inner = np.clip(np.argmin(squares, axis=0), 1, len(squares) - 2)[None]
-    under, middle, over = (
-        np.take_along_axis(squares, inner + offset, axis=0)[0] for offset in (-1, 0, 1)
-    )
-    bend = under - 2 * middle + over
-    turns = (middle <= under) & (middle <= over) & (bend > 0)
-    gain = np.divide((over - under) ** 2, 8 * bend, out=np.zeros_like(bend), where=turns)
-    return np.minimum(squares.min(axis=0), middle - gain)
-
-
-def _neighbourhood(points: Points) -> Points | None:
-    count = len(points.x)
-    if count < 3:
-        return None
-    size = min(count, max(5, math.ceil(1.5 * count**0.7)))
-    chosen = np.sort(np.argsort(points.y, kind="stable")[:size])
-    return Points(
-        points.x[chosen], points.y[chosen], points.weight[chosen],
-        points.lowest, points.highest, points.cliff,
-    )  # fmt: skip
-
-
-def _before_leaps(cells: Sequence[Points]) -> list[Points]:
-    """Each cell without the rates from the first leap above its best on.
-
-    A leap is a loss far above that of the rate before it and above all that the cells lose
-    towards low rates. It is plain to see, but would hide itself in a fit of few points.
-    """
-    lefts = [
-        float(p.y[: i + 1].max() - p.y[i]) for p in cells if len(p.x) and (i := int(p.y.argmin()))
-    ]
-    height = _LEAP_OVER_LEFT * float(np.median(lefts)) if lefts else math.inf
-    return [_cut(points, _first_leap(points, height)) for points in cells]
-
-
-def _first_leap(points: Points, height: float) -> int:
-    above = points.y - points.y.min() if len(points.y) else points.y
-    for place in range(int(np.argmin(above)) + 1 if len(above) else 0, len(above)):
-        if above[place] > max(height, _LEAP_OVER_LAST * above[place - 1]):
-            return place
-    return len(above)
-
-
-def _cut(points: Points, place: int) -> Points:
-    """The points before a place, of which the first one left out is a cliff."""
-    if place >= len(points.x):
-        return points
-    return Points(
-        points.x[:place], points.y[:place], points.weight[:place],
-        points.lowest, points.highest, float(points.x[place]),
-    )  # fmt: skip
-
-
-def _before_cliffs(cells: Sequence[Points], ratios: Array) -> list[Points]:
-    """Each cell without the rates at which its loss has jumped.
-
-    From the highest rate down to the best, points are dropped as long as that saves more than
-    _DROP_PRICE times the noise a point (penalized trimming, She & Owen 2011). The noise is what
-    remains in all cells; it starts from the best agreement that any trimming gives and grows
-    until it is that of the points kept, since a start with the cliffs inside would hide them.
-    """
-    costs = [_squares_by_drops(points, ratios) for points in cells]
-    sizes = [len(points.x) for points in cells]
-    dropped = [0] * len(cells)
-    noise = _noise_at_most(costs, sizes)
-    for _ in range(_ROUNDS):
-        if noise <= 0:
-            break
-        priced = [c / noise + _DROP_PRICE * np.arange(len(c))[:, None] for c in costs]
-        ratio = int(np.argmin(sum(c.min(axis=0) for c in priced)))
-        chosen = [int(np.argmin(c[:, ratio])) for c in priced]
-        spare = sum(n - d - 3 for n, d in zip(sizes, chosen, strict=True)) - (len(ratios) > 1)
-        if spare < 1:
-            noise *= 4
-            continue
-        dropped = chosen
-        left = sum(float(c[d, ratio]) for c, d in zip(costs, dropped, strict=True)) / spare
-        if left == noise:
-            break
-        noise = left
-    return [_cut(p, n - d) for p, n, d in zip(cells, sizes, dropped, strict=True)]
-
-
-def _squares_by_drops(points: Points, ratios: Array) -> Array:
-    """Least squares without the highest 0, 1, 2… rates above the best, for each ratio."""
-    count = len(points.x)
-    above = count - 1 - int(np.argmin(points.y))
-    rows: list[Array] = []
-    for drops in range(min(above, count - 3) + 1):
-        part = _cut(points, count - drops)
-        rows.append(sum_of_squares(part, _range(part), ratios).min(axis=1))
-    return np.array(rows)
-
-
-def _noise_at_most(costs: Sequence[Array], sizes: Sequence[int]) -> float:
-    """Half of the median cell's best residual variance over all ways to trim it."""
-    best = [
-        min(float(c[d].min()) / (n - d - 3) for d in range(len(c)) if n - d > 3)
-        for c, n in zip(costs, sizes, strict=True)
-        if n > 3
-    ]
-    return float(np.median(best)) / 2 if best else 0.0
-
-
-def _range(points: Points) -> Array:
-    """Candidate optima: the rates tried and a little beyond, up to the cliff."""
-    margin = _REACH * (points.highest - points.lowest)
-    return np.linspace(points.lowest - margin, min(points.highest + margin, points.cliff), _GRID)
-
-
-def _finer_ratios(ratios: Array, totals: Array, worth: float) -> Array:
-    """As many ratios, over those alone that fit about as well as the best."""
-    if len(ratios) == 1:
-        return ratios
-    near = np.nonzero(totals <= totals.min() + worth)[0]
-    first, last = max(int(near[0]) - 1, 0), min(int(near[-1]) + 1, len(ratios) - 1)
-    logs = np.log(ratios)
-    return np.exp(np.linspace(float(logs[first]), float(logs[last]), len(ratios)))
-
-
-def _finer(grid: Array, squares: Array, best: int, worth: float) -> Array:
-    """The grid with more candidates where the squares are close to their least."""
-    lowest = int(np.argmin(squares[best]))
-    near = np.nonzero(squares.min(axis=0) <= squares[best, lowest] + worth)[0]
-    first = max(min(int(near[0]), lowest - 1) - 1, 0)
-    last = min(max(int(near[-1]), lowest + 1) + 1, len(grid) - 1)
-    between = np.linspace(float(grid[first]), float(grid[last]), _GRID)
-    return np.unique(np.concatenate([grid, between]))

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.learning_rate.basins import Array, Basin, Basins, least_over_ratios
+from scaling.analysis.learning_rate.basins import Array, Basin, Basins
 from scaling.analysis.learning_rate.curves import LrCurve, basins_of
+from scaling.analysis.learning_rate.parabola import least_over_ratios
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,

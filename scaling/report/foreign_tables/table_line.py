@@ -1,0 +1,167 @@
+"""One row of a table from elsewhere, by our names, and its cells as numbers."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from scaling.report.foreign_tables.table_names import COUNTS
+from scaling.report.foreign_tables.table_text import TableError
+from scaling.report.page.printable import printable
+
+_SMALLEST = 1e-30
+
+
+_LARGEST = 1e30
+"""Sizes within which squares and products are still numbers."""
+
+
+_MOST_LETTERS = 100
+"""Of a value that is a word: it labels axes and legends."""
+
+
+_BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
+
+
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+
+
+_MOST_KNOWN = 100_000
+"""Different numbers that are remembered; a loss is hardly ever met again."""
+
+
+class Dialect:
+    """How a table is written, and the numbers in it that were read already."""
+
+    def __init__(self, file: str, theirs: Mapping[str, str], *, decimal_comma: bool) -> None:
+        self.file, self.theirs, self.decimal_comma = file, theirs, decimal_comma
+        self.numbers: dict[tuple[str, str], float | None] = {}
+        self.num_commas_in_counts = 0
+        self.num_commas = 0
+
+
+@dataclass(slots=True)
+class Line:
+    """One data row, by our names; `number` counts the file's lines, the header being line 1."""
+
+    table: Dialect
+    number: int
+    values: Mapping[str, str]
+
+    def error(self, column: str, problem: str) -> TableError:
+        """What is wrong with a cell, and where it stands."""
+        value = self.values[column]
+        shown = value if len(value) <= 60 else f"{value[:60]}…"
+        name = self.table.theirs.get(column, column)
+        where = f"{self.table.file}: line {self.number} (row {self.number - 1}), column {name!r}"
+        return TableError(f"{where}: {shown!r} {problem}")
+
+    def text(self, column: str) -> str:
+        """The cell; empty for a blank one, or where there is no column."""
+        text = self.values.get(column, "").strip()
+        return "" if text.lower() in _BLANK else text
+
+    def number_in(
+        self, column: str, is_allowed: Callable[[float], bool], allowed: str
+    ) -> float | None:
+        """A finite number; None for a blank, NaN or infinite one, or where there is no column."""
+        written = self.values.get(column)
+        if written is None:
+            return None
+        known, key = self.table.numbers, (column, written)
+        if key in known:
+            return known[key]
+        value = self._number(column, is_allowed, allowed)
+        if len(known) < _MOST_KNOWN:
+            known[key] = value
+        return value
+
+    def _number(
+        self, column: str, is_allowed: Callable[[float], bool], allowed: str
+    ) -> float | None:
+        text = self.text(column)
+        if not text:
+            return None
+        if "," in text:
+            text = self._without_comma(column, text)
+        try:
+            value = math.nan if "_" in text else float(text)
+        except ValueError as error:
+            raise self.error(column, f"is not a number; it must be {allowed}") from error
+        if "_" in text:
+            raise self.error(column, f"is not a number; it must be {allowed}")
+        if not math.isfinite(value):
+            return None
+        if not is_allowed(value):
+            raise self.error(column, f"must be {allowed}")
+        if value and not _SMALLEST <= abs(value) <= _LARGEST:
+            raise self.error(column, "is out of all proportion; is the column the right one?")
+        return value
+
+    def _without_comma(self, column: str, text: str) -> str:
+        """A comma is the decimal mark between semicolons or tabs, else one between thousands.
+
+        Counts between semicolons may have either, so that 1,024 is refused there; so is a comma
+        in anything but a count between commas.
+        """
+        groups = _THOUSANDS.fullmatch(text) is not None
+        if self.table.decimal_comma and _DECIMAL_COMMA.fullmatch(text):
+            if not (groups and column in COUNTS):
+                return text.replace(",", ".")
+        elif groups and column in COUNTS and not self.table.decimal_comma:
+            return text.replace(",", "")
+        raise self.error(
+            column, "has a comma that may stand between thousands or before decimals; write the "
+            "number with a point, and nothing between thousands",
+        )  # fmt: skip
+
+    def positive(self, column: str) -> float | None:
+        """A number above 0."""
+        return self.number_in(column, lambda value: value > 0, "a number above 0")
+
+    def at_least_0(self, column: str) -> float | None:
+        """A number of at least 0."""
+        return self.number_in(column, lambda value: value >= 0, "a number of at least 0")
+
+    def finite(self, column: str) -> float | None:
+        """Any finite number."""
+        return self.number_in(column, math.isfinite, "a number")
+
+    def count(self, column: str) -> int | None:
+        """A whole number of at least 0."""
+        value = self.number_in(column, _is_whole, "a whole number of at least 0")
+        return None if value is None else int(value)
+
+    def size(self, column: str) -> int | None:
+        """A whole number of at least 1."""
+        allowed = "a whole number of at least 1"
+        value = self.number_in(column, lambda v: v >= 1 and _is_whole(v), allowed)
+        return None if value is None else int(value)
+
+    def value(self, column: str) -> float | str | None:
+        """A finite number where the cell is one, else its words; None for a blank one.
+
+        Raises:
+            TableError: For words that are too long to label anything.
+        """
+        text = self.text(column)
+        if not text:
+            return None
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            if len(text) > _MOST_LETTERS:
+                raise self.error(
+                    column, f"has more than {_MOST_LETTERS} characters; give it a short name"
+                )
+            return printable(text)
+        return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _is_whole(value: float) -> bool:
+    return 0 <= value < 2**53 and value == int(value)

@@ -1,0 +1,152 @@
+"""One trial of a table from elsewhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scaling.analysis.rows import TrialRow
+from scaling.records.trial import Status
+from scaling.report.foreign_tables.table_line import Line
+from scaling.report.foreign_tables.table_names import known_statuses, status_of
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+_TRUE = ("true", "1", "1.0", "yes")
+
+
+_FALSE = ("false", "0", "0.0", "no")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Columns asked for by an option: what they are called in the report, and in a line."""
+
+    nuisance: Mapping[str, str]
+    axes: Mapping[str, str]
+
+
+def status_in(line: Line) -> Status | None:
+    """How a row's run ended, where the table says so.
+
+    Raises:
+        TableError: For a word that is no status.
+    """
+    if "status" not in line.values:
+        return None
+    text = line.text("status")
+    if not text:
+        return None
+    status = status_of(text)
+    if status is None:
+        raise line.error("status", f"is no status; known: {known_statuses()}")
+    return status
+
+
+def trial_of(
+    line: Line,
+    status: Status | None,
+    extras: Extras,
+    present: Sequence[tuple[str, Callable[[Line, str], Any]]],
+    cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]],
+) -> TrialRow:
+    """One trial.
+
+    Args:
+        line: The row.
+        status: How it ended, where the table says so.
+        extras: Columns asked for by an option.
+        present: The optional columns that the table has, and how each is read.
+        cells: Those met so far, so that a million rows share a few.
+    """
+    size = line.size("global_batch_size")
+    if size is None:
+        raise line.error("global_batch_size", "must be a whole number of at least 1")
+    rate = line.positive("peak_lr")
+    if "peak_lr" in line.values and rate is None:
+        raise line.error("peak_lr", "must be a finite number above 0")
+    loss = line.finite("validation_loss")
+    lost = _diverged(line, loss, status)
+    measured = {name: read(line, name) for name, read in present}
+    steps, reached = measured.get("steps"), measured.get("steps_to_target")
+    if measured.get("examples") is None and steps is not None:
+        measured["examples"] = steps * size
+    if reached is None:
+        measured["seconds_to_target"] = None
+    elif measured.get("examples_to_target") is None:
+        measured["examples_to_target"] = reached * size
+    axes = {name: line.value(column) for name, column in extras.axes.items()}
+    cell = {"global_batch_size": size, **axes}
+    choices = _choices(line, rate, extras)
+    name = f"line-{line.number}"
+    row = TrialRow(
+        trial_id=name,
+        phase="search",
+        status="diverged" if lost else status or "done",
+        cell=cells.setdefault(tuple(cell.items()), cell),
+        global_batch_size=size,
+        recipe_key=name if measured.get("seed") is None else _recipe(cell, rate, measured, choices),
+        peak_lr=rate,
+        objective=loss if "validation_loss" in line.values else reached,
+        validation_loss=loss,
+        choices=choices,
+        **measured,
+    )
+    return _without_losses(row) if lost else row
+
+
+def _without_losses(row: TrialRow) -> TrialRow:
+    """A diverged trial has no final losses and no target."""
+    return replace(
+        row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
+        steps_to_target=None, examples_to_target=None, seconds_to_target=None,
+    )  # fmt: skip
+
+
+def _choices(line: Line, rate: float | None, extras: Extras) -> Mapping[str, Any]:
+    if not extras.nuisance:
+        return _NOTHING
+    searched = {"peak_lr": rate} if rate is not None else {}
+    return searched | {name: line.value(column) for name, column in extras.nuisance.items()}
+
+
+def _recipe(
+    cell: Mapping[str, Any],
+    rate: float | None,
+    measured: Mapping[str, Any],
+    choices: Mapping[str, Any],
+) -> str:
+    """Equal for rows that differ in their seed and in what was measured alone."""
+    parts = (rate, measured.get("warmup_steps"), measured.get("clip_norm"))
+    return " ".join(map(str, (*cell.values(), *parts, *choices.values())))
+
+
+def _diverged(line: Line, loss: float | None, status: Status | None) -> bool:
+    text = line.text("diverged").lower() if "diverged" in line.values else ""
+    if text and text not in _TRUE + _FALSE:
+        raise line.error("diverged", "must be true or false")
+    if text in _TRUE or status == "diverged":
+        return True
+    if "validation_loss" not in line.values or loss is not None:
+        return False
+    if not line.text("validation_loss"):
+        raise line.error("validation_loss", "is blank, and the row is not marked as diverged")
+    return True
+
+
+OPTIONAL: Mapping[str, Callable[[Line, str], Any]] = {
+    "seed": Line.count,
+    "warmup_steps": Line.count,
+    "clip_norm": Line.positive,
+    "train_loss": Line.finite,
+    "test_loss": Line.finite,
+    "steps": Line.at_least_0,
+    "examples": Line.at_least_0,
+    "seconds": Line.at_least_0,
+    "steps_to_target": Line.positive,
+    "examples_to_target": Line.positive,
+    "seconds_to_target": Line.positive,
+    "grad_sq_norm": Line.positive,
+    "grad_covariance_trace": Line.positive,
+}
+"""How the columns are read that a table need not have."""

@@ -9,14 +9,8 @@ from scaling.analysis.learning_rate.parabola import Array, Points, candidates, s
 
 _DROP_PRICE = 9.0
 """Squares, in units of the noise, that leaving out a point beyond the cliff has to save."""
-
-
 _ROUNDS = 16
-
-
 _LEAP_OVER_LEFT = 2.0
-
-
 _LEAP_OVER_LAST = 8.0
 
 

@@ -5,12 +5,18 @@ import altair as alt
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.findings import Findings
 from scaling.report.charts.style import (
+    NO_ENDS,
     AnyChart,
     Records,
+    above_zero,
+    bars,
     colour,
     count_axis,
     data,
+    ends,
+    labels_of,
     layers,
+    points,
     shape,
     tips,
 )
@@ -41,33 +47,30 @@ def branched_chart(findings: Findings) -> AnyChart:
             ("branched training", point.value, point.interval),
             ("gradient noise scale", point.noise_scale.value, point.noise_scale.interval),
         ):
-            low, high = interval or (None, None)
+            low, high = interval or NO_ENDS
             if value is not None and value > 0:
                 records.append(
                     {
                         "examples": point.examples,
                         "series": series,
                         "value": float(value),
-                        "low": low if low is None or low > 0 else float(value) / 100,
+                        "low": above_zero(low, float(value)),
                         "high": high,
                     }
                 )
-    names = list(dict.fromkeys(record["series"] for record in records))
+    names = labels_of(records, "series")
     hue, mark = colour("series", names, "By"), shape("series", names, "By")
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k]]
+    heights = ends(records, "value", "low", "high")
     x = alt.X(
         "examples:Q",
         title=axis_title("examples"),
         **count_axis([r["examples"] for r in records], 1.4),
     )
     y = alt.Y("value:Q", title="Critical batch size (examples)", **count_axis(heights))
-    bars = [record for record in records if record["low"] is not None]
-    base = alt.Chart(data(records))
-    rules = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
     return layers(
-        base.mark_line(strokeWidth=1.5).encode(x, y, hue),
-        rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue) if bars else None,
-        base.mark_point(filled=True, size=80, opacity=1).encode(
+        alt.Chart(data(records)).mark_line(strokeWidth=1.5).encode(x, y, hue),
+        bars(records, x, hue),
+        points(records).encode(
             x, y, hue, mark, tooltip=tips("examples:Q", "value:Q", "low:Q", "high:Q")
         ),
     )

@@ -12,11 +12,17 @@ from scaling.report.charts.style import (
     OKABE_ITO,
     AnyChart,
     Records,
+    bars,
     batch_axis,
     colour,
     count_axis,
     data,
+    ends,
+    labels_of,
     layers,
+    names_beside,
+    points,
+    rule_at,
     shape,
     tips,
     value_axis,
@@ -42,7 +48,7 @@ def _to_target(findings: Findings, measure: str, title: str) -> AnyChart:
     records = _records(findings, measure)
     sizes = [record["batch"] for record in records]
     curve = _fit_curve(findings, sizes)
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k]]
+    heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", sizes)
     scale = count_axis([*heights, *(record[measure] for record in curve)])
     y = alt.Y("value:Q", title=title, **scale)
@@ -119,16 +125,10 @@ def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
 
 def _points(records: Records, x: alt.X, y: alt.Y) -> tuple[AnyChart | None, AnyChart]:
     """Estimates with their intervals, a colour and a shape a series."""
-    series = list(dict.fromkeys(record["series"] for record in records))
+    series = labels_of(records, "series")
     hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
-    bars = [record for record in records if record["low"] is not None]
     tooltip = tips("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
-    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
-    rules = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
-    return (
-        rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue) if bars else None,
-        points.encode(x, y, hue, mark, tooltip=tooltip),
-    )
+    return bars(records, x, hue), points(records).encode(x, y, hue, mark, tooltip=tooltip)
 
 
 def steps_vs_examples(findings: Findings) -> AnyChart:
@@ -155,18 +155,14 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
     y = alt.Y("examples:Q", title=axis_title("examples_to_target"), **count_axis(
         [r["examples"] for r in both], 1.4
     ))  # fmt: skip
-    series = list(dict.fromkeys(record["series"] for record in records))
+    series = labels_of(records, "series")
     hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
-    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
-    labels = alt.Chart(data(records[::every])).mark_text(
-        align="left", dx=7, dy=-9, fontSize=12, color=MUTED
-    )
     return layers(
         alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y)
         if curve
         else None,
-        points.encode(x, y, hue, mark, tooltip=tips("batch:Q", "steps:Q", "examples:Q")),
-        labels.encode(x, y, text=alt.Text("text:N")),
+        points(records).encode(x, y, hue, mark, tooltip=tips("batch:Q", "steps:Q", "examples:Q")),
+        names_beside(records[::every], x, y),
     )
 
 
@@ -180,19 +176,14 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
                 _record(cell.global_batch_size, cell.series, Estimate(cell.gap.value))
                 | {"low": low, "high": high, "seeds": cell.gap.count}
             )
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
     axis = alt.Axis(tickCount=6)
     margin = 0.08 * (max(heights) - min(heights)) or 0.01
     scale = alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
     y = alt.Y("value:Q", title=axis_title("generalization_gap"), axis=axis, scale=scale)
     crosses = min(heights) < 0 < max(heights)
-    return layers(
-        alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
-        if crosses
-        else None,
-        *_points(records, x, y),
-    )
+    return layers(rule_at(0) if crosses else None, *_points(records, x, y))
 
 
 def loss_vs_batch(findings: Findings) -> AnyChart:
@@ -202,7 +193,7 @@ def loss_vs_batch(findings: Findings) -> AnyChart:
         for cell in findings.cells
         if cell.validation_loss.value is not None and cell.global_batch_size is not None
     ]
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
     y = alt.Y("value:Q", title=axis_title("validation_loss"), **value_axis(heights))
     return layers(*_points(records, x, y))

@@ -13,14 +13,19 @@ from scaling.analysis.learning_rate.exponent import Surge
 from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.report.charts.style import (
     MUTED,
+    NO_ENDS,
     OKABE_ITO,
     AnyChart,
     Records,
+    bars,
     batch_axis,
     colour,
     data,
+    ends,
     layers,
+    points,
     rate_axis,
+    rule_at,
     shape,
     tips,
     value_axis,
@@ -167,7 +172,7 @@ def _optima(cells: Sequence[CellResult]) -> Records:
     for cell in cells:
         if cell.curve is None or cell.best_peak_lr is None:
             continue
-        low, high = cell.best_peak_lr_interval or (None, None)
+        low, high = cell.best_peak_lr_interval or NO_ENDS
         lowest = min(loss for _, loss in cell.curve.points)
         edge = cell.curve.edge is not None
         best = cell.curve.best_tried if edge else cell.best_peak_lr
@@ -189,8 +194,8 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
         {
             "batch": cell.global_batch_size,
             "best": cell.best_peak_lr,
-            "low": (cell.best_peak_lr_interval or (None, None))[0],
-            "high": (cell.best_peak_lr_interval or (None, None))[1],
+            "low": (cell.best_peak_lr_interval or NO_ENDS)[0],
+            "high": (cell.best_peak_lr_interval or NO_ENDS)[1],
             "kind": "at the edge of the rates tried"
             if cell.curve.edge
             else "inside the rates tried",
@@ -199,19 +204,15 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
         if cell.curve and cell.best_peak_lr is not None
     ]
     sizes = [record["batch"] for record in records]
-    box = [record[key] for record in records for key in ("best", "low", "high") if record[key]]
+    box = ends(records, "best", "low", "high")
     low, high = min(box) / 1.7, max(box) * 1.7
     x = batch_axis("batch", sizes, 1.4)
     y = alt.Y("best:Q", title="Best peak learning rate", **rate_axis([low * 1.25, high / 1.25]))
     used = [record for record in records if record["batch"] in findings.lr_scaling.batch_sizes]
-    bars = [record for record in records if record["low"] is not None]
-    base = alt.Chart(data(records)).mark_point(size=90, filled=True, opacity=1)
     return layers(
         *(_references(findings, used, (low, high), x, y) if len(used) > 1 else ()),
-        alt.Chart(data(bars)).mark_rule(color=OKABE_ITO[0], strokeWidth=2).encode(
-            x, alt.Y("low:Q"), alt.Y2("high:Q")
-        ) if bars else None,
-        base.encode(
+        bars(records, x, color=OKABE_ITO[0]),
+        points(records, 90).encode(
             x,
             y,
             shape("kind", sorted({r["kind"] for r in records}, reverse=True), "Best rate is"),
@@ -313,26 +314,20 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
         if regret.diverged or regret.regret is not None
     ]
     sizes = sorted({record["size"] for record in records})
-    heights = [record[k] for record in records for k in ("regret", "low", "high")]
     x = batch_axis("batch", sizes, 1.5)
     y = alt.Y(
         "regret:Q",
         title="Regret against tuning there (nats)",
-        **value_axis([0.0, *(height for height in heights if height is not None)]),
+        **value_axis([0.0, *ends(records, "regret", "low", "high")]),
     )
     hue, mark = colour("rule", rules, "Rule"), shape("rule", rules, "Rule")
     tooltip = tips("rule:N", "size:Q", "text:N")
     kept = [record for record in records if record["regret"] is not None]
-    bars = [record for record in kept if record["low"] is not None]
     lost = [record for record in records if record["diverged"]]
     return layers(
-        alt.Chart(data([{"zero": 0}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q")),
-        alt.Chart(data(bars)).mark_rule(strokeWidth=2).encode(
-            x, alt.Y("low:Q"), alt.Y2("high:Q"), hue
-        ) if bars else None,
-        alt.Chart(data(kept)).mark_point(filled=True, size=90, opacity=1).encode(
-            x, y, hue, mark, tooltip=tooltip
-        ) if kept else None,
+        rule_at(0),
+        bars(kept, x, hue),
+        points(kept, 90).encode(x, y, hue, mark, tooltip=tooltip) if kept else None,
         alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
             x, hue, y=alt.value(7), tooltip=tooltip
         ) if lost else None,
@@ -341,7 +336,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
 
 def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
     place = rules.index(regret.rule)
-    low, high = regret.interval or (None, None)
+    low, high = regret.interval or NO_ENDS
     text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
     return {
         "rule": regret.rule,

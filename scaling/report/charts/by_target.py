@@ -5,14 +5,20 @@ import altair as alt
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.report.charts.style import (
-    MUTED,
+    NO_ENDS,
     AnyChart,
     Records,
+    above_zero,
+    bars,
     batch_axis,
     colour,
     count_axis,
     data,
+    ends,
+    labels_of,
     layers,
+    names_beside,
+    points,
     shape,
     tips,
     value_axis,
@@ -27,8 +33,8 @@ def steps_by_target(findings: Findings) -> AnyChart:
         {
             "batch": cell.global_batch_size,
             "steps": reached.steps.value,
-            "low": _above_zero(reached.steps.interval, reached.steps.value),
-            "high": reached.steps.interval[1] if reached.steps.interval else None,
+            "low": above_zero((reached.steps.interval or NO_ENDS)[0], reached.steps.value),
+            "high": (reached.steps.interval or NO_ENDS)[1],
             "target": number(curve.target),
             "seeds": reached.steps.count,
             "own": curve.origin == "the study's",
@@ -37,32 +43,20 @@ def steps_by_target(findings: Findings) -> AnyChart:
         for cell, reached in zip(findings.cells, curve.cells, strict=True)
         if cell.global_batch_size is not None and reached.steps.value
     ]
-    labels = list(dict.fromkeys(record["target"] for record in records))
+    labels = labels_of(records, "target")
     x = batch_axis("batch", [record["batch"] for record in records])
-    heights = [r[k] for r in records for k in ("steps", "low", "high") if r[k]]
+    heights = ends(records, "steps", "low", "high")
     y = alt.Y("steps:Q", title=axis_title("steps_to_target"), **count_axis(heights))
     hue, mark = colour("target", labels, "Target (nats)"), shape("target", labels, "Target (nats)")
-    bars = [record for record in records if record["low"] is not None]
     own = [record for record in records if record["own"]]
     return layers(
         alt.Chart(data(records)).mark_line(strokeWidth=1.2).encode(x, y, hue),
         alt.Chart(data(own)).mark_line(strokeWidth=3.5).encode(x, y, hue) if own else None,
-        alt.Chart(data(bars)).mark_rule(strokeWidth=1.5).encode(
-            x, alt.Y("low:Q"), alt.Y2("high:Q"), hue
-        )
-        if bars
-        else None,
-        alt.Chart(data(records))
-        .mark_point(filled=True, size=60, opacity=1)
-        .encode(x, y, hue, mark, tooltip=tips("batch:Q", "target:N", "steps:Q", "seeds:Q")),
+        bars(records, x, hue, width=1.5),
+        points(records, 60).encode(
+            x, y, hue, mark, tooltip=tips("batch:Q", "target:N", "steps:Q", "seeds:Q")
+        ),
     )  # fmt: skip
-
-
-def _above_zero(interval: tuple[float, float] | None, value: float | None) -> float | None:
-    """The lower end on a logarithmic axis."""
-    if interval is None or value is None:
-        return None
-    return interval[0] if interval[0] > 0 else value / 100
 
 
 def noise_scale_curves(findings: Findings) -> AnyChart:
@@ -83,7 +77,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
                         "seeds": point.scale.count,
                     }
                 )
-    labels = list(dict.fromkeys(record["cell"] for record in records))
+    labels = labels_of(records, "cell")
     x = alt.X(
         "examples:Q",
         title=axis_title("examples"),

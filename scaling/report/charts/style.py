@@ -24,6 +24,8 @@ SHAPES = (
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3])
 MUTED = "#767676"
 WIDTH, HEIGHT = 640, 380
+NO_ENDS = (None, None)
+"""In place of an interval."""
 
 
 class _InlineRecords(alt.Data):
@@ -91,28 +93,66 @@ def legend(title: str, labels: Sequence[str] = ()) -> alt.Legend:
 
 def colour(field: str, labels: Sequence[str], title: str) -> alt.Color:
     """Colour by series."""
-    scale = alt.Scale(domain=list(labels), range=colours(len(labels)))
-    return alt.Color(
-        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
-    )
+    return alt.Color(f"{field}:N", **_series(labels, title, colours(len(labels))))
 
 
 def shape(field: str, labels: Sequence[str], title: str) -> alt.Shape:
     """Shape by series, in one legend with the colour."""
-    marks = [SHAPES[index % len(SHAPES)] for index in range(len(labels))]
-    scale = alt.Scale(domain=list(labels), range=marks)
-    return alt.Shape(
-        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
-    )
+    return alt.Shape(f"{field}:N", **_series(labels, title, SHAPES))
 
 
 def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
     """Dashes by series, in one legend with the colour."""
-    marks = [DASHES[index % len(DASHES)] for index in range(len(labels))]
-    scale = alt.Scale(domain=list(labels), range=marks)
-    return alt.StrokeDash(
-        f"{field}:N", scale=scale, legend=legend(title, labels) if len(labels) > 1 else None
+    return alt.StrokeDash(f"{field}:N", **_series(labels, title, DASHES))
+
+
+def _series(labels: Sequence[str], title: str, marks: Sequence[Any]) -> dict[str, Any]:
+    """A mark for each label, again from the first where they run out."""
+    scale = alt.Scale(
+        domain=list(labels), range=[marks[index % len(marks)] for index in range(len(labels))]
     )
+    return {"scale": scale, "legend": legend(title, labels) if len(labels) > 1 else None}
+
+
+def labels_of(records: Records, field: str) -> list[str]:
+    """The different values of a field, in the order of the records."""
+    return list(dict.fromkeys(record[field] for record in records))
+
+
+def ends(records: Records, *fields: str) -> list[float]:
+    """All numbers of some fields that are not null."""
+    return [record[name] for record in records for name in fields if record[name] is not None]
+
+
+def bars(
+    records: Records, x: alt.X, *marks: Any, width: float = 2, **style: Any
+) -> alt.Chart | None:
+    """Upright intervals from `low` to `high` of the records that have one; None without any."""
+    spans = [record for record in records if record["low"] is not None]
+    rules = alt.Chart(data(spans)).mark_rule(**style, strokeWidth=width)
+    return rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), *marks) if spans else None
+
+
+def points(records: Records, size: int = 80) -> alt.Chart:
+    """Filled points, to be encoded."""
+    return alt.Chart(data(records)).mark_point(filled=True, size=size, opacity=1)
+
+
+def names_beside(records: Records, x: alt.X, y: alt.Y, dy: int = -9) -> alt.Chart:
+    """Each record's `text` beside its point."""
+    marks = alt.Chart(data(records)).mark_text(align="left", dx=7, dy=dy, fontSize=12, color=MUTED)
+    return marks.encode(x, y, text=alt.Text("text:N"))
+
+
+def rule_at(height: float) -> alt.Chart:
+    """A grey line across the figure."""
+    line = alt.Chart(data([{"zero": height}])).mark_rule(color=MUTED)
+    return line.encode(alt.Y("zero:Q"))
+
+
+def above_zero(low: float | None, value: float | None) -> float | None:
+    """The lower end of an interval as a logarithmic axis can show it."""
+    return low if low is None or low > 0 or value is None else value / 100
 
 
 def log_range(values: Sequence[float], pad: float = 1.25) -> list[float]:
@@ -147,20 +187,19 @@ def batch_axis(field: str, sizes: Sequence[int], pad: float = 1.25) -> alt.X:
 
 def rate_axis(values: Sequence[float]) -> dict[str, Any]:
     """Axis and scale of learning rates."""
-    low, high = log_range(values)
-    ticks = log_ticks(low, high)
-    return {
-        "axis": alt.Axis(values=ticks, format="~e", labelOverlap="greedy", labelSeparation=6),
-        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
-    }
+    return _log_axis(values, "~e", 1.25)
 
 
 def count_axis(values: Sequence[float], pad: float = 1.25) -> dict[str, Any]:
     """Axis and scale of steps or examples, over decades."""
+    return _log_axis(values, "~s", pad)
+
+
+def _log_axis(values: Sequence[float], form: str, pad: float) -> dict[str, Any]:
     low, high = log_range(values, pad)
     ticks = log_ticks(low, high)
     return {
-        "axis": alt.Axis(values=ticks, format="~s", labelOverlap="greedy", labelSeparation=6),
+        "axis": alt.Axis(values=ticks, format=form, labelOverlap="greedy", labelSeparation=6),
         "scale": alt.Scale(type="log", domain=[low, high], nice=False),
     }
 

@@ -1,6 +1,5 @@
 """Figures of two studies on the same axes, and of their differences."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -11,15 +10,19 @@ from scaling.analysis.contrasts import Comparison, Kind
 from scaling.analysis.statistics.uncertainty import Interval
 from scaling.report.charts.figures import Figure
 from scaling.report.charts.style import (
-    MUTED,
+    NO_ENDS,
     AnyChart,
     Records,
+    bars,
     batch_axis,
     colour,
     count_axis,
-    data,
+    ends,
+    labels_of,
     layers,
+    points,
     rate_axis,
+    rule_at,
     shape,
     styled,
     tips,
@@ -59,7 +62,7 @@ def _values(comparison: Comparison, names: tuple[str, str], name: str, title: st
                 records.append(record | {"at": cell.global_batch_size * shift})
     if not records:
         return Figure(name, title, absent="neither study has it")
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
+    heights = ends(records, "value", "low", "high")
     scale = {"loss_vs_batch": value_axis, "steps_to_target": count_axis}.get(name, rate_axis)
     y = alt.Y("value:Q", title=title.removesuffix(" against batch"), **scale(heights))
     caption = "All cells of both studies, shared or not; bars are 90% intervals."
@@ -92,15 +95,17 @@ def _differences(
         for c in found
     ]  # fmt: skip
     nothing = 0.0 if kind == "difference" else 1.0
-    heights = [r[k] for r in records for k in ("value", "low", "high") if r[k] is not None]
-    ends = [*heights, nothing]
+    heights = ends(records, "value", "low", "high")
+    shown = [*heights, nothing]
     axis: dict[str, Any] = {"axis": alt.Axis(tickCount=6)}
     if kind == "difference":
-        margin = 0.08 * (max(ends) - min(ends)) or 0.01
-        domain = [min(ends) - margin, max(ends) + margin]
+        margin = 0.08 * (max(shown) - min(shown)) or 0.01
+        domain = [min(shown) - margin, max(shown) + margin]
         axis["scale"] = alt.Scale(domain=domain, zero=False, nice=False)
     else:
-        axis["scale"] = alt.Scale(type="log", domain=[min(ends) / 1.1, max(ends) * 1.1], nice=False)
+        axis["scale"] = alt.Scale(
+            type="log", domain=[min(shown) / 1.1, max(shown) * 1.1], nice=False
+        )
     word = "B − A" if kind == "difference" else "B / A"
     unit = " (nats)" if kind == "difference" else ""
     y = alt.Y("value:Q", title=f"{held_out}, {word}{unit}", **axis)
@@ -110,7 +115,7 @@ def _differences(
 
 
 def _record(batch: int, series: str, value: float, interval: Interval | None) -> dict[str, Any]:
-    low, high = interval or (None, None)
+    low, high = interval or NO_ENDS
     return {"batch": batch, "series": series, "at": batch, "value": value, "low": low, "high": high}
 
 
@@ -123,16 +128,12 @@ def _figure(
 
 
 def _chart(records: Records, y: alt.Y, nothing: float | None) -> AnyChart:
-    labels: Sequence[str] = list(dict.fromkeys(record["series"] for record in records))
+    labels = labels_of(records, "series")
     hue, mark = colour("series", labels, "Study"), shape("series", labels, "Study")
     x = batch_axis("at", [record["batch"] for record in records])
-    bars = [record for record in records if record["low"] is not None]
-    zero = alt.Chart(data([{"zero": nothing}])).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
-    strokes = alt.Chart(data(bars)).mark_rule(strokeWidth=2)
-    points = alt.Chart(data(records)).mark_point(filled=True, size=80, opacity=1)
     tooltip = tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q")
     return layers(
-        zero if nothing is not None else None,
-        strokes.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue) if bars else None,
-        points.encode(x, y, hue, mark, tooltip=tooltip),
+        None if nothing is None else rule_at(nothing),
+        bars(records, x, hue),
+        points(records).encode(x, y, hue, mark, tooltip=tooltip),
     )

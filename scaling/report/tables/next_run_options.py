@@ -14,6 +14,8 @@ from scaling.report.charts.style import (
     count_axis,
     data,
     layers,
+    names_beside,
+    points,
     tips,
 )
 from scaling.report.tables.table import Table
@@ -80,8 +82,7 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     shapes = alt.Scale(domain=kinds, range=[("diamond", "circle", "cross")[k] for k in places])
     legend = alt.Legend(title=None, orient="bottom")
     hue = alt.Color("kind:N", scale=hues, legend=legend)
-    base = alt.Chart(data(records))
-    named = alt.Chart(data(front if len(records) > len(front) + 3 else records))
+    named = front if len(records) > len(front) + 3 else records
     bars = [r for r in records if r["low"] is not None]
     return layers(
         alt.Chart(data(front)).mark_line(
@@ -90,13 +91,11 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
         alt.Chart(data(bars)).mark_rule(strokeWidth=2).encode(
             alt.X("low:Q"), y, hue, x2="high:Q"
         ) if bars else None,
-        base.mark_point(filled=True, size=90, opacity=1).encode(
+        points(records, 90).encode(
             x, y, hue, alt.Shape("kind:N", scale=shapes, legend=legend),
             tooltip=tips("text:N", "seconds:Q", "low:Q", "high:Q", "examples:Q", "kind:N"),
         ),
-        named.mark_text(align="left", dx=7, dy=-9, fontSize=12, color=MUTED).encode(
-            x, y, text=alt.Text("text:N")
-        ),
+        names_beside(named, x, y),
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.cells import CellResult
+from scaling.analysis.conditions import OtherUnit, other_unit, same_data
 from scaling.analysis.findings import Findings
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     LEVEL,
     Interval,
@@ -77,17 +78,19 @@ class Setup:
     """What must be known of two studies before their numbers may be set against each other.
 
     Attributes:
-        losses: Whether their losses are in the same unit; the gap and all that depends on a
-            target follow them.
+        other_unit: Why their losses are not in the same unit; None where they are.
         targets: Whether their targets are the same.
         same_data: Whether content and split of their data are the same, so that seeds pair.
-        notes: What is not comparable and why, in words.
     """
 
-    losses: bool = True
-    targets: bool = True
-    same_data: bool = False
-    notes: tuple[str, ...] = ()
+    other_unit: OtherUnit | None
+    targets: bool
+    same_data: bool
+
+    @property
+    def losses(self) -> bool:
+        """Whether losses are compared; the gap and all that depends on a target follow them."""
+        return self.other_unit is None
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,20 @@ class Comparison:
         return sum(contrast.apart for contrast in self.contrasts)
 
 
-def compare(a: Findings, b: Findings, setup: Setup) -> Comparison:
+def setup_of(a: Sweep, b: Sweep) -> Setup:
+    """What of two studies may be set against each other."""
+    ours, theirs = a.conditions, b.conditions
+    known = (ours, theirs) if ours is not None and theirs is not None else None
+    return Setup(
+        other_unit=other_unit(*known) if known else None,
+        targets=a.target is None or b.target is None or a.target == b.target,
+        same_data=known is not None and same_data(*known),
+    )
+
+
+def compare(a: Findings, b: Findings) -> Comparison:
     """Every number that both studies have, at every cell that both have."""
+    setup = setup_of(a.sweep, b.sweep)
     of_b = {_key(cell): cell for cell in b.cells}
     of_a = {_key(cell): cell for cell in a.cells}
     shared = tuple((cell, of_b[key]) for key, cell in of_a.items() if key in of_b)

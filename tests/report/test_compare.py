@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from scaling.analysis.conditions import conditions_of
-from scaling.analysis.contrasts import Comparison, Contrast, Setup, compare
+from scaling.analysis.contrasts import Comparison, Contrast, compare
 from scaling.analysis.findings import analyse
 from scaling.analysis.rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main
-from scaling.report.comparison.sides import Side, differing_fields, read_side, setup_of
+from scaling.report.comparison.sides import Side, differing_fields, read_side
+from scaling.report.words.differences import comparability_notes
 from tests.analysis.synthetic import Truth, spec, study
 
 DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
@@ -27,7 +28,11 @@ def side(record: StudyRecord, **environment: Any) -> Side:
 
 
 def compared(a: Side, b: Side) -> Comparison:
-    return compare(a.findings, b.findings, setup_of(a, b))
+    return compare(a.findings, b.findings)
+
+
+def notes(comparison: Comparison) -> list[str]:
+    return comparability_notes(comparison, ("a", "b"))
 
 
 def of(comparison: Comparison, measure: str) -> list[Contrast]:
@@ -68,7 +73,7 @@ def test_other_data_or_other_seeds_are_not_paired() -> None:
     record = study()
     welch = compared(side(record), side(record, data_sha256="4567"))
     assert {c.method for c in of(welch, "test_loss")} == {"welch"}
-    assert any("nothing is paired" in note for note in welch.setup.notes)
+    assert any("nothing is paired" in note for note in notes(welch))
     fresh = replace(record, trials=tuple(
         replace(t, recipe=replace(t.recipe, seed=t.recipe.seed + 50)) for t in record.trials
     ))  # fmt: skip
@@ -89,8 +94,9 @@ def test_welch_by_hand() -> None:
             if row.phase == "confirm" else row
             for row in made.findings.sweep.rows
         )  # fmt: skip
-        sides.append(replace(made, findings=analyse(replace(made.findings.sweep, rows=rows))))
-    contrast = of(compare(sides[0].findings, sides[1].findings, Setup()), "test_loss")[0]
+        unknown = replace(made.findings.sweep, rows=rows, conditions=None)
+        sides.append(replace(made, findings=analyse(unknown)))
+    contrast = of(compared(*sides), "test_loss")[0]
     assert contrast.method == "welch"
     assert contrast.value == pytest.approx(2)
     assert contrast.interval is not None
@@ -119,7 +125,7 @@ def test_other_tasks_tokenizers_and_targets_are_refused() -> None:
     words = {**workload, "data": {**workload["data"], "tokenizer": "subwords"}}
     other = compared(side(record), side(study(workload=words)))
     assert not other.setup.losses
-    assert any("tokenizers" in note for note in other.setup.notes)
+    assert any("tokenizers" in note for note in notes(other))
     assert {c.measure for c in other.contrasts} == {"best_peak_lr", "lr_exponent"}
     lower = compared(side(record), side(study(target={"at_most": 0.9})))
     assert not lower.setup.targets
@@ -180,7 +186,7 @@ def files(path: str, sha256: str, **environment: Any) -> Side:
 def test_texts_are_the_same_by_their_hash_and_not_by_their_path() -> None:
     same_path = compared(files("a.csv", "0" * 64), files("a.csv", "1" * 64))
     assert not same_path.setup.losses
-    assert any("000000000000 and 111111111111" in note for note in same_path.setup.notes)
+    assert any("000000000000 and 111111111111" in note for note in notes(same_path))
     assert not of(same_path, "validation_loss")
     two_formats = compared(files("a.csv", "0" * 64), files("a.jsonl", "0" * 64))
     assert two_formats.setup.losses
@@ -190,7 +196,7 @@ def test_texts_are_the_same_by_their_hash_and_not_by_their_path() -> None:
         files("a.csv", "0" * 64, targets_per_example=9.5),
         files("a.csv", "0" * 64, targets_per_example=7.5),
     )
-    assert any("9.5 and 7.5 targets" in note for note in cut.setup.notes)
+    assert any("9.5 and 7.5 targets" in note for note in notes(cut))
 
 
 def test_folders_of_reports_know_their_data_and_budget(tmp_path: Path) -> None:
@@ -204,14 +210,14 @@ def test_folders_of_reports_know_their_data_and_budget(tmp_path: Path) -> None:
     assert a.conditions == conditions_of(
         replace(record, environment=DATA | {"data_sha256": "0" * 64})
     )
-    longer = setup_of(a, b)
-    assert longer.losses
-    assert longer.same_data
-    assert any("steps 400 and steps 500" in note for note in longer.notes)
+    longer = compared(a, b)
+    assert longer.setup.losses
+    assert longer.setup.same_data
+    assert any("steps 400 and steps 500" in note for note in notes(longer))
     assert ("budget.steps", "400", "500") in differing_fields(a, b)
-    assert not setup_of(a, c).losses
+    assert not compared(a, c).setup.losses
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     del summary["conditions"]  # as versions before wrote it
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
-    old = setup_of(read_side(str(tmp_path / "a"), None), b)
-    assert any("Of a the task" in note and "not known" in note for note in old.notes)
+    old = compared(read_side(str(tmp_path / "a"), None), b)
+    assert any("Of a the task" in note and "not known" in note for note in notes(old))

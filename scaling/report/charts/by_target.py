@@ -5,6 +5,7 @@ import altair as alt
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.report.charts.style import (
+    MUTED,
     NO_ENDS,
     AnyChart,
     Records,
@@ -17,7 +18,6 @@ from scaling.report.charts.style import (
     ends,
     labels_of,
     layers,
-    names_beside,
     points,
     shape,
     tips,
@@ -111,7 +111,7 @@ def gap_against(relation: GapRelation) -> AnyChart:
     measured, gaps = [record["x"] for record in records], [record["gap"] for record in records]
     x = alt.X("x:Q", title=relation.against, **value_axis(measured))
     y = alt.Y("gap:Q", title=axis_title("generalization_gap"), **value_axis(gaps))
-    base = alt.Chart(data(records))
+    base = alt.Chart(data(records))  # one for both layers, which then share its data
     return layers(
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x, y, tooltip=tips("text:N", "x:Q", "gap:Q")

@@ -138,9 +138,9 @@ def points(records: Records, size: int = 80) -> alt.Chart:
     return alt.Chart(data(records)).mark_point(filled=True, size=size, opacity=1)
 
 
-def names_beside(records: Records, x: alt.X, y: alt.Y, dy: int = -9) -> alt.Chart:
+def names_beside(records: Records, x: alt.X, y: alt.Y) -> alt.Chart:
     """Each record's `text` beside its point."""
-    marks = alt.Chart(data(records)).mark_text(align="left", dx=7, dy=dy, fontSize=12, color=MUTED)
+    marks = alt.Chart(data(records)).mark_text(align="left", dx=7, dy=-9, fontSize=12, color=MUTED)
     return marks.encode(x, y, text=alt.Text("text:N"))
 
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling.analysis.conditions import Conditions, other_unit, same_data
-from scaling.analysis.contrasts import Setup
+from scaling.analysis.conditions import Conditions
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.rows import Sweep, TrialRow, sweep_of
 from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.tables.trials_parquet import OWN
-from scaling.report.words import absent
+from scaling.report.words.differences import budget_words
 from scaling.spec.study import StudySpec
 
 _TABLES = (".csv", ".tsv", ".gz", ".parquet")
@@ -77,7 +76,7 @@ def _from_folder(folder: Path) -> Side:
         known = summary.get("conditions")
         conditions = Conditions(**known) if known else None
         if conditions is not None:
-            _words(conditions.budget)  # of numbers, or it is not ours
+            budget_words(conditions.budget)  # of numbers, or it is not ours
     except (
         OSError,
         ValueError,
@@ -109,48 +108,6 @@ def _row(record: Mapping[str, Any]) -> TrialRow:
     if not all(is_shallow(value, 1) for value in (cell, choices)):
         raise ValueError("a cell or choice is no value")
     return TrialRow(**own, cell=cell, choices=choices, recipe_key=record["trial_id"])
-
-
-def setup_of(a: Side, b: Side) -> Setup:
-    """What of the two studies may be set against each other."""
-    one, other = a.conditions, b.conditions
-    known = (one, other) if one is not None and other is not None else None
-    unit = other_unit(*known) if known else None
-    paired = known is not None and same_data(*known)
-    notes: list[str] = []
-    if known and unit:
-        words = absent.other_unit(unit, *known)
-        notes.append(f"Losses are not compared, nor gaps and what depends on a target: {words}.")
-    unknown = [side.name for side in (a, b) if side.conditions is None]
-    if unknown:
-        notes.append(
-            f"Of {' and '.join(unknown)} the task, the tokenizer, the data and the budget are not "
-            "known (a table does not hold them, nor does a report of an older version): losses "
-            "are compared as if they were in the same unit, on the same examples and of equally "
-            "long runs. If they are not, the differences mean nothing."
-        )
-    if known and known[0].budget != known[1].budget:
-        budgets = " and ".join(_words(conditions.budget) for conditions in known)
-        notes.append(f"The budgets of a trial are {budgets}: each loss is at the end of its own.")
-    names = {side.findings.sweep.loss_name for side in (a, b)}
-    if len(names) > 1:
-        notes.append(f"The losses have different names: {' and '.join(sorted(names))}.")
-    ours, theirs = a.findings.sweep, b.findings.sweep
-    same_target = ours.target is None or theirs.target is None or ours.target == theirs.target
-    if ours.has_target and theirs.has_target and not same_target:
-        notes.append(
-            f"Steps, examples and seconds to target, and the critical batch size, are not "
-            f"compared: the targets are {ours.target:g} and {theirs.target:g}."
-        )
-    if paired:
-        notes.append("Same data and split: seeds that both studies confirmed with are paired.")
-    elif known:
-        notes.append("Their data or its split differ, so that nothing is paired by seed.")
-    return Setup(not unit, same_target, paired, tuple(notes))
-
-
-def _words(budget: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in budget.items())
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:

@@ -11,12 +11,12 @@ from scaling.analysis.statistics.uncertainty import LEVEL
 from scaling.files.names import file_name
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.report.comparison.contrast_charts import compare_figures
-from scaling.report.comparison.sides import differing_fields, read_side, setup_of
+from scaling.report.comparison.sides import differing_fields, read_side
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
-from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import between, counted, number
+from scaling.report.words.differences import comparability_notes, comparison_answer
+from scaling.report.words.numbers import between, number
 from scaling.report.words.terms import terms
 
 _METHODS = {
@@ -25,10 +25,6 @@ _METHODS = {
     "mover": "from both intervals",
     "none": "no replicates",
 }
-_COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
-"""What the answer sets side by side, beside the best rate."""
-
-
 def write_comparison(
     names: tuple[str, str],
     output: Path | None = None,
@@ -58,7 +54,7 @@ def write_comparison(
     a, b = (read_side(name, tracking_uri, rename) for name in names)
     folder = output or Path("reports") / file_name(f"{a.name}_vs_{b.name}")
     require_report_folder(folder)
-    comparison = compare(a.findings, b.findings, setup_of(a, b))
+    comparison = compare(a.findings, b.findings)
     fields = differing_fields(a, b)
     summary = summary_of(comparison, (a.name, b.name), fields)
     labels = (f"A: {a.name}", f"B: {b.name}")
@@ -102,18 +98,18 @@ def summary_of(
     `targets`: in the same unit, to the same loss; `same_data`: seeds may pair), `notes`,
     `num_intervals`, `num_apart` (that leave out zero difference), `expected_apart_by_chance`,
     `num_apart_holm` (that also stand with Holm's correction), `contrasts` (one a shared cell
-    and measure, those of the whole study last, as the fields of `analysis.compare.Contrast`),
+    and measure, those of the whole study last, as the fields of `analysis.contrasts.Contrast`),
     `only_a`, `only_b` (cells that the other lacks) and `differing_fields` (`field`, `a`, `b`).
     """
     setup = comparison.setup
     return {
         "studies": {"a": names[0], "b": names[1]},
-        "answer": _answer(comparison, names),
+        "answer": comparison_answer(comparison, names),
         "interval_level": LEVEL,
         "comparable": {
             "losses": setup.losses, "targets": setup.targets, "same_data": setup.same_data,
         },
-        "notes": list(setup.notes),
+        "notes": comparability_notes(comparison, names),
         "num_intervals": comparison.num_intervals,
         "num_apart": comparison.num_apart,
         "expected_apart_by_chance": round(comparison.expected_by_chance, 6),
@@ -128,54 +124,6 @@ def summary_of(
 def _plain(contrast: Contrast) -> dict[str, Any]:
     interval = list(contrast.interval) if contrast.interval else None
     return asdict(contrast) | {"interval": interval, "apart": contrast.apart}
-
-
-def _answer(comparison: Comparison, names: tuple[str, str]) -> str:
-    if not comparison.shared:
-        return "Not enough data: the two studies have no cell in common."
-    sentences = [
-        f"{counted(len(comparison.shared), 'shared cell')}; A is {names[0]}, B is {names[1]}."
-    ]
-    for measure, words in (
-        *((name, ALL[name].label) for name in _COMPARED), ("best_peak_lr", "best rate"),
-    ):  # fmt: skip
-        found = [c for c in comparison.contrasts if c.measure == measure and c.interval]
-        if found:
-            sentences.append(_direction(words, found))
-    for contrast in comparison.contrasts:
-        if contrast.global_batch_size is None and not contrast.cell and contrast.interval:
-            name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
-            word = "B − A" if contrast.kind == "difference" else "B / A"
-            sentences.append(
-                f"The {name}, {word}: {number(contrast.value)} {between(contrast.interval)}."
-            )
-    if not comparison.num_intervals:
-        return " ".join([*sentences, "Not enough data: no difference has an interval."])
-    chance = number(comparison.expected_by_chance, 2)
-    sentences.append(
-        f"Of {counted(comparison.num_intervals, 'interval')} {comparison.num_apart} leave out "
-        f"no difference, where {chance} would by chance alone; with Holm's correction over all "
-        f"of them {sum(c.holm for c in comparison.contrasts)} stand."
-    )
-    return " ".join(sentences)
-
-
-def _direction(words: str, found: Sequence[Contrast]) -> str:
-    below = [c for c in found if c.apart and c.value < (0 if c.kind == "difference" else 1)]
-    above = [c for c in found if c.apart and c not in below]
-    groups = (("lower", below), ("higher", above))
-    parts = [f"{word} at {', '.join(map(_at, group))}" for word, group in groups if group]
-    if not parts:
-        return f"B's {words} cannot be told from A's at {counted(len(found), 'cell')}."
-    rest = len(found) - len(below) - len(above)
-    return f"B's {words} is {' and '.join(parts)}" + (
-        f", and cannot be told from A's at {counted(rest, 'other cell')}." if rest else "."
-    )
-
-
-def _at(contrast: Contrast) -> str:
-    only_size = contrast.cell == f"global_batch_size {contrast.global_batch_size}"
-    return f"{contrast.global_batch_size:,}" if only_size else contrast.cell
 
 
 def _contrasts_table(comparison: Comparison) -> Table | None:

@@ -25,6 +25,8 @@ _METHODS = {
     "mover": "from both intervals",
     "none": "no replicates",
 }
+
+
 def write_comparison(
     names: tuple[str, str],
     output: Path | None = None,

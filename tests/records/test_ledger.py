@@ -91,6 +91,15 @@ def test_a_line_cut_off_by_a_crash_is_left_out_and_overwritten(tmp_path: Path) -
     assert set(Ledger(tmp_path, []).records) == {"one", "two"}
 
 
+def test_a_line_from_before_recipes_had_parts_is_read(tmp_path: Path) -> None:
+    kept = replace(record(), status="done", measurements=tuple(points(0, 1)))
+    old = json.loads(kept.to_json())
+    old["recipe"] = kept.recipe.columns()
+    del old["recipe_of"]
+    (tmp_path / "trials.jsonl").write_text(json.dumps(old) + "\n")
+    assert Ledger(tmp_path, []).records == {kept.trial_id: kept}
+
+
 def test_a_failed_trial_runs_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, [])
     ledger.start(record())

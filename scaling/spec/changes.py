@@ -41,6 +41,11 @@ class Change:
     now: Any
     refusal: str = ""
 
+    @property
+    def may_add_trials(self) -> bool:
+        """Whether the study may have trials to run by it that it had not before."""
+        return rule_of(self.path) not in (_free, _target, _resource)
+
     def __str__(self) -> str:
         """One line, as in "confirm.num_seeds: was 2, is 3"."""
         was, now = (shown(to_jsonable_python(value)) for value in (self.was, self.now))

@@ -154,6 +154,16 @@ def test_what_makes_trials_incomparable_is_refused_by_name(
     assert refusals[path]
 
 
+def test_a_change_says_whether_it_may_add_trials() -> None:
+    def adds(change: dict[str, Any]) -> bool:
+        return any(c.may_add_trials for c in changes(study(**FULL), study(**FULL | change)))
+
+    assert not adds({"question": "another?", "storage": "x", "checkpoints": None, "target": None})
+    assert not adds({"resources": {"num_workers": 2}})
+    assert adds({"confirm": {"num_seeds": 5}})
+    assert adds({"search": {"trials_per_cell": 6}})
+
+
 def test_what_was_compared_stays() -> None:
     fewer = {"global_batch_size": [16], "clip_norm": [None, 1.0]}
     refusals = found(FULL, FULL | {"scientific": fewer})

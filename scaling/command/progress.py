@@ -81,8 +81,8 @@ class ProgressView:
         self._state = state  # whole: another thread draws it
         self._say(f"{names}: {len(self._state.cells)} cells, {len(planned)} trials")
 
-    def range_extended(self, line: str) -> None:
-        """A cell is searched beyond the range of the study file."""
+    def note(self, line: str) -> None:
+        """What the study does otherwise than its file alone says."""
         # Above the live table, so that it stays.
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -1,6 +1,6 @@
 """A study and its trials."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,13 +33,17 @@ def of_best_recipes(study: StudyRecord) -> StudyRecord:
     A study that is extended by search trials may come to another best recipe; what was repeated of
     the one before is named in a note, and never pooled with what is repeated of the new one.
     """
-    left = [trial.trial_id for trial in left_over(study.trials, study.spec)]
+    left = left_over(study.trials, study.spec)
+    trials = tuple(trial for trial in study.trials if trial not in left)
+    return replace(study, trials=trials, notes=(*study.notes, *beaten_note(left)))
+
+
+def beaten_note(left: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """The note on trials that are left out since their recipe was beaten; empty without any."""
     if not left:
-        return study
-    names = ", ".join(left[:3]) + (", …" if left[3:] else "")
-    note = (
+        return ()
+    names = ", ".join(trial.trial_id for trial in left[:3]) + (", …" if left[3:] else "")
+    return (
         f"Left out: {len(left)} trial{'s' * (len(left) > 1)} of recipes that later search trials "
-        f"have beaten: {names}."
+        f"have beaten: {names}.",
     )
-    trials = tuple(trial for trial in study.trials if trial.trial_id not in left)
-    return replace(study, trials=trials, notes=(*study.notes, note))

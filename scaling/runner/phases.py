@@ -50,8 +50,8 @@ class PhaseObserver(Observer, Protocol):
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
 
-    def range_extended(self, line: str) -> None:
-        """A cell is searched beyond the range of the study file; why and where, in a line."""
+    def note(self, line: str) -> None:
+        """What the study does otherwise than its file alone says, in a line."""
 
     def workers_ready(self, sizes: Sequence[int], devices: Sequence[str]) -> None:
         """The worker groups can train: workers of each, and what they compute on."""
@@ -98,7 +98,7 @@ class StudyRun:
             searches = CellSearches(spec, self.state.folder, facts, records)
             for stage in stages(spec, records, facts):
                 for note in stage.notes:
-                    self.view.range_extended(note)
+                    self.view.note(note)
                 executor.run(stage, searches if stage.phases == ("search",) else None)
                 planned += stage.planned
                 refused = stage.rules_refused
@@ -167,8 +167,11 @@ class _Executor:
             self._run.view.phase_started(stage.phases, missing)
         if not missing:
             return
+        state, spec = self._run.state, self._run.spec
+        for change in state.recorded.changes(spec):
+            self._run.view.note(f"changed since the study last ran: {change}")
         self._start()
-        self._run.state.go_on(self._run.spec)
+        state.go_on(spec)
         early_stopping = self._run.spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
             self._ledger, self._run.state.folder, self._checkpoints, early_stopping,

@@ -8,6 +8,7 @@ from statistics import fmean
 from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import by_cell
 from scaling.records.outcome import best_trial, left_over
+from scaling.records.study import beaten_note
 from scaling.records.trial import ENDED, Phase, Status, TrialRecord
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
@@ -28,7 +29,8 @@ class Stage:
         phases: Of the trials.
         planned: All of them.
         missing: Those that have not ended, or failed and run again.
-        notes: Why a search goes on beyond the range of the study file, a line a cell.
+        notes: Why a search goes on beyond the range of the study file, a line a cell; trials that
+            the study leaves out.
         rules_refused: What a rule could not carry: (rule, global_batch_size, why).
     """
 
@@ -54,7 +56,9 @@ def stages(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) ->
     replicates, refused = planned_replicates(spec, best, facts)
     replicates += planned_branches(spec, best, facts)
     planned = with_own_ids(replicates, best, records)
-    yield Stage(phases, planned, _missing(planned, records), rules_refused=refused)
+    beaten = beaten_note(left_over(list(records.values()), spec))
+    missing = _missing(planned, records)
+    yield Stage(phases, planned, missing, notes=beaten, rules_refused=refused)
 
 
 def _search(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Iterator[Stage]:

@@ -79,12 +79,14 @@ def test_replicates_of_another_best_recipe_have_other_ids_and_are_never_mixed() 
     assert "confirm-global_batch_size=64-seed3" in ran  # the other cell's best is what it was
     assert "confirm-global_batch_size=64-seed1" not in ran
     assert run(spec, records, BETTER) == []
+    *_, last = stages(spec, records, FACTS)
     kept = of_best_recipes(StudyRecord(spec, tuple(records.values())))
     left = {record.trial_id for record in left_over(list(records.values()), spec)}
     assert left == {n for n in before if not n.startswith("confirm-global_batch_size=64")}
     assert {trial.trial_id for trial in kept.trials} == records.keys() - left
     [note] = kept.notes
     assert note.startswith(f"Left out: {len(left)} trials of recipes that later search trials")
+    assert tuple(last.notes) == (note,)
     fresh: dict[str, TrialRecord] = {}
     run(spec, fresh, BETTER)
 

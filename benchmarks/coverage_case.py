@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.analysis.rows import Sweep
+from scaling.analysis.trial_rows import Sweep
 
 
 @dataclass(frozen=True)

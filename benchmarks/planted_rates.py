@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from coverage_case import Case, Flag, Reading
 
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.report.foreign_tables.sweep_table import read_table
 
 BATCHES = (16, 64, 256, 1024)

@@ -18,7 +18,7 @@ from coverage_case import Case, Flag, Reading
 from numpy.typing import NDArray
 
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
 from scaling.records.recipe import Hyperparameters, Layout, Recipe

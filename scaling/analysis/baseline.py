@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scaling.analysis.cells import CellResult
-from scaling.analysis.rows import Baseline, Sweep, TrialRow
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import root_mean_square, t_quantile
+from scaling.analysis.trial_rows import Baseline, Sweep, TrialRow
 
 Nearest = Literal["single_trial", "accuracy", "within_error", "none"]
 """What comes nearest to having learnt something: a single trial whose loss beats the baseline, an

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.conditions import OtherUnit, other_unit, same_data
 from scaling.analysis.findings import Findings
-from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     LEVEL,
     Interval,
@@ -24,6 +23,7 @@ from scaling.analysis.statistics.uncertainty import (
     root_mean_square,
     t_quantile,
 )
+from scaling.analysis.trial_rows import Sweep, TrialRow
 
 Kind = Literal["difference", "ratio"]
 Method = Literal["paired", "welch", "mover", "none"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from scaling.analysis.cells import CellResult, cell_results
+from scaling.analysis.cell_results import CellResult, cell_results
 from scaling.analysis.critical_batch.agreement import Agreement, agreements
 from scaling.analysis.critical_batch.branched_training import BranchedTraining, branched_training
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve, noise_curve
@@ -21,8 +21,8 @@ from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.learning_rate.exponent import FEWEST_FOR_INTERVAL, LrScaling, lr_scaling
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
-from scaling.analysis.rows import Sweep
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.analysis.trial_rows import Sweep
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import Sweep, sweep_of
+from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import credential_problem, without_credentials

@@ -8,7 +8,7 @@ from typing import Any
 
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.recommendation import Recommendation
-from scaling.analysis.rows import Sweep, sweep_of
+from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.records.study import StudyRecord
 from scaling.report.charts.figures import Figure, figures

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, t_quantile
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.study import StudyRecord
 from scaling.search.distributions import optuna_distributions
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from scaling.analysis.baseline import beats_baseline
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve
 from scaling.analysis.critical_batch.target_curves import TargetCurve
@@ -17,8 +17,8 @@ from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import Recommendation
-from scaling.analysis.rows import Baseline, Sweep, incidents_of
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate, Interval
+from scaling.analysis.trial_rows import Baseline, Sweep, incidents_of
 from scaling.report.words.absent import no_surge
 from scaling.report.words.answer import answer
 from scaling.report.words.reasons import reason_words

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
 from scaling.report.summary import summarize

@@ -10,7 +10,7 @@ from scaling.analysis.critical_batch.branched_training import (
     branched_training,
 )
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Status, TrialRecord

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from numpy.random import default_rng
 
-from scaling.analysis.cells import CellResult, cell_results
+from scaling.analysis.cell_results import CellResult, cell_results
 from scaling.analysis.findings import analyse
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
 from scaling.analysis.learning_rate.tuning import expected_best
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from tests.analysis.synthetic import BATCHES, Truth, joint_study, spec, study, trial

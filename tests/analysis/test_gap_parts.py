@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from scaling.analysis.cells import cell_results
+from scaling.analysis.cell_results import cell_results
 from scaling.analysis.critical_batch.noise_along_run import noise_curve
 from scaling.analysis.generalization.gap_relations import gap_relations, rank_correlation
 from scaling.analysis.generalization.loss_parts import loss_parts
 from scaling.analysis.generalization.matched_gap import matched_gaps
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from tests.analysis.synthetic import study
 from tests.analysis.test_matched_gap import LARGE, SMALL, row, sweep

@@ -10,8 +10,8 @@ from numpy.random import default_rng
 from scaling.analysis.findings import analyse
 from scaling.analysis.learning_rate.curves import basins_of, lr_curve, lr_curves
 from scaling.analysis.learning_rate.exponent import lr_scaling
-from scaling.analysis.rows import TrialRow, sweep_of
 from scaling.analysis.statistics.uncertainty import SeedVariance
+from scaling.analysis.trial_rows import TrialRow, sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.words.remarks import law_words
 from tests.analysis.synthetic import Truth, search, spec, study

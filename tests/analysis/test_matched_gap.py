@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from scaling.analysis.cells import cell_results
+from scaling.analysis.cell_results import cell_results
 from scaling.analysis.findings import analyse
 from scaling.analysis.generalization.matched_gap import matched_gaps
-from scaling.analysis.rows import Sweep, TrialRow, sweep_of
+from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.records.measurement import Measurement
 from tests.analysis.synthetic import study
 

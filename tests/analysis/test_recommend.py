@@ -13,7 +13,7 @@ import yaml
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.goodput import pareto_front
 from scaling.analysis.next_run.recommendation import NothingToRecommend, Recommendation
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml

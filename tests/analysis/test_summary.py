@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.summary import summarize
 from tests.analysis.synthetic import joint_study, spec, study

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from scaling.analysis.cells import cell_results
+from scaling.analysis.cell_results import cell_results
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import crossing
 from scaling.records.study import StudyRecord

@@ -5,8 +5,8 @@ import math
 import pytest
 from numpy.random import Generator, default_rng
 
-from scaling.analysis.cells import cell_results
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.cell_results import cell_results
+from scaling.analysis.trial_rows import Sweep, TrialRow
 
 BATCHES = (8, 32, 128, 512)
 

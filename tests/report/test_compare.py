@@ -11,7 +11,7 @@ import pytest
 from scaling.analysis.conditions import conditions_of
 from scaling.analysis.contrasts import Comparison, Contrast, compare
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.__main__ import main

@@ -11,7 +11,7 @@ import pytest
 import vl_convert
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.files.own import write_report_files
 from scaling.records.study import StudyRecord
 from scaling.report import write_report

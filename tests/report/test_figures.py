@@ -7,7 +7,7 @@ import pytest
 from numpy.random import default_rng
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.charts.by_rate import loss_vs_lr
 from scaling.report.charts.style import log_ticks, visible_top

@@ -8,7 +8,7 @@ import pytest
 from numpy.random import default_rng
 
 from scaling.analysis.findings import analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
 from scaling.report.charts.figures import figures

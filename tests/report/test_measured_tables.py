@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.rows import sweep_of
+from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import MEASURED, Measurement
 from scaling.records.metrics import Metric, metrics_of, to_plain
 from scaling.records.study import StudyRecord

@@ -2,7 +2,7 @@
 
 from numpy.random import default_rng
 
-from scaling.analysis.rows import TrialRow, sweep_of
+from scaling.analysis.trial_rows import TrialRow, sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.charts.thinning import lower_envelope, thinned_points, thinned_trials
 from tests.analysis.synthetic import Truth, search, spec

@@ -14,8 +14,8 @@ from scaling.analysis.generalization.loss_parts import NoParts
 from scaling.analysis.learning_rate.exponent import LrScaling, NoExponent, NoSurge, Surge
 from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.next_run.recommendation import NothingToRecommend
-from scaling.analysis.rows import Baseline, Sweep
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
+from scaling.analysis.trial_rows import Baseline, Sweep
 from scaling.report.words import absent
 from scaling.report.words.reasons import nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words

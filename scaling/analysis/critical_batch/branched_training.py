@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
@@ -12,6 +11,7 @@ from scaling.analysis.statistics.uncertainty import (
     mean_estimate,
     ratio_of_means,
 )
+from scaling.analysis.trial_rows import Sweep, TrialRow
 
 NoBranches = Literal["not_measured", "none_ended", "no_reference"]
 """No branches were asked for; none ended; none could be compared with the batch left as it was."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, ratio_of_means
+from scaling.analysis.trial_rows import TrialRow
 from scaling.records.measurement import Measurement
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.targets import ToTarget, to_target
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.outcome import crossing
 from scaling.spec.evaluation import Target
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+from scaling.analysis.trial_rows import TrialRow
 
 Measure = Literal["steps_to_target", "examples_to_target", "seconds_to_target"]
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, root_mean_square
+from scaling.analysis.trial_rows import TrialRow
 
 HeldOut = Literal["test_loss", "validation_loss"]
 

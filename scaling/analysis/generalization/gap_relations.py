@@ -8,7 +8,7 @@ from typing import Literal
 
 from scipy.stats import rankdata  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import LEVEL, Estimate
 
 Against = Literal["sharpness", "hessian_top_eigenvalue", "grad_noise_scale"]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scaling.analysis.cells import CellResult
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+from scaling.analysis.trial_rows import TrialRow
 
 Curve = Sequence[tuple[float, float]]
 NoParts = Literal["no_common_seed", "longer_than_reference", "before_first_evaluation"]

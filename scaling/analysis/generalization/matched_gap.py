@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.generalization.loss_parts import reference_cell
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
     mean_estimate,
     root_mean_square,
 )
+from scaling.analysis.trial_rows import TrialRow
 
 Matched = Literal["steps", "examples", "train_loss"]
 MEASURES: tuple[Matched, ...] = ("steps", "examples", "train_loss")

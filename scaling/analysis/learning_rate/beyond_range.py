@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scaling.analysis.learning_rate.curves import Edge, lr_curve
-from scaling.analysis.rows import Cell, Sweep, row_of
+from scaling.analysis.trial_rows import Cell, Sweep, row_of
 from scaling.records.trial import TrialRecord
 from scaling.spec.study import StudySpec
 

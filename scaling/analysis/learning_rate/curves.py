@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.basins import Basins, fit_basins
 from scaling.analysis.learning_rate.parabola import Points
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.profile import Array, Edge, crossings, minimum
 from scaling.analysis.statistics.uncertainty import Interval, SeedVariance, t_quantile
+from scaling.analysis.trial_rows import TrialRow
 
 _MOST_RATES = 1000
 """Rates of a cell that the fit of its optimum goes through."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import Interval, mean_estimate
+from scaling.analysis.trial_rows import Sweep, TrialRow
 
 
 @dataclass(frozen=True)

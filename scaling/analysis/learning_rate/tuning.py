@@ -7,7 +7,7 @@ from typing import Literal
 
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.trial_rows import TrialRow
 
 Undertuned = Literal[
     "lowest_rate_best", "highest_rate_best", "falls_towards_lowest", "falls_towards_highest",

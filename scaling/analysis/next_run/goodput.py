@@ -14,9 +14,9 @@ from statistics import fmean, median, stdev
 import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.cells import CellResult
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.spec.phases import Limits
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.next_run.goodput import Option, max_seconds, options, pareto_front
-from scaling.analysis.rows import Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import mean_estimate
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.spec.phases import Limits
 
 Criterion = Literal["seconds_to_target", "steps_to_target", "validation_loss"]

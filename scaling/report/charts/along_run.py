@@ -2,7 +2,6 @@
 
 import altair as alt
 
-from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.findings import Findings
 from scaling.report.charts.style import (
     NO_ENDS,
@@ -21,22 +20,6 @@ from scaling.report.charts.style import (
     tips,
 )
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import number
-
-
-def branched_caption(branched: BranchedTraining) -> str:
-    """How to read the figure."""
-    bounds = [p for p in branched.points if p.is_bound]
-    text = (
-        "The largest batch that ends its window within "
-        f"{number(branched.tolerance)} nats of the base batch. Bars: from the largest batch whose "
-        "90% interval is within to the smallest whose interval is not; none where the batches "
-        "tried do not reach so far."
-    )
-    if bounds:
-        points = ", ".join(f"{p.examples:,}" for p in bounds)
-        text += f" A lower bound at {points}: the largest batch tried is still within."
-    return text
 
 
 def branched_chart(findings: Findings) -> AnyChart:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Surge
 from scaling.analysis.learning_rate.rule_regret import Regret
@@ -32,9 +32,8 @@ from scaling.report.charts.style import (
     visible_top,
 )
 from scaling.report.charts.thinning import lower_envelope, thinned_trials
-from scaling.report.words.absent import no_exponent
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import between, cell_name, number, rate
+from scaling.report.words.numbers import between, cell_name, number
 
 _MOST_POINTS = 40
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
@@ -348,22 +347,3 @@ def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
         "diverged": regret.diverged,
         "text": text,
     }
-
-
-def lr_caption(findings: Findings) -> str:
-    """What the exponent is, in words."""
-    exponent = findings.lr_scaling.exponent
-    if exponent.value is None:
-        return f"No exponent: {no_exponent(findings)}."
-    found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
-    rates = ", ".join(
-        f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
-        for cell in findings.cells
-        if cell.curve
-    )
-    text = f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
-    surge = findings.lr_scaling.surge
-    if surge.preferred:
-        turn = f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}"
-        text += f" Dashed: the surge law, highest at a batch of {turn}; the data prefer it."
-    return text

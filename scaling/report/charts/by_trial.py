@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import altair as alt
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.trial_rows import TrialRow
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,

@@ -11,13 +11,12 @@ from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
 from scaling.files.names import file_name
-from scaling.report.charts import by_batch, by_rate, by_target, by_trial
-from scaling.report.charts.along_run import branched_caption, branched_chart
+from scaling.report.charts import by_batch, by_rate, by_target, by_time, by_trial
+from scaling.report.charts.along_run import branched_chart
 from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
-from scaling.report.tables import next_run_options as options
-from scaling.report.words import remarks
+from scaling.report.words import captions, remarks
 from scaling.report.words.absent import CELLS_DIFFER, NO_RATES, no_tradeoff
 from scaling.report.words.numbers import between, counted, number
 
@@ -91,7 +90,7 @@ class _Builder:
     def __init__(self, findings: Findings) -> None:
         self.made: list[Figure] = []
         self.section = "search"
-        self.subtitle = _subtitle(findings)
+        self.subtitle = captions.behind(findings)
 
     def add(
         self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
@@ -113,33 +112,6 @@ class _Builder:
         return plain if plain not in taken else next(n for n in numbered if n not in taken)
 
 
-def _subtitle(findings: Findings) -> str:
-    parts = [counted(findings.num_search, "search trial")]
-    parts.append(_seeds(findings))
-    diverged = findings.count("diverged")
-    return ", ".join(parts) + (f"; {diverged:,} diverged" if diverged else "")
-
-
-def _seeds(findings: Findings) -> str:
-    """Seeds a cell; the fewest and the most where cells differ."""
-    seeds = [cell.num_seeds for cell in findings.cells]
-    if not any(seeds):
-        return "no replicate seeds"
-    if min(seeds) == max(seeds):
-        return f"{counted(max(seeds), 'seed')} a cell"
-    return f"{min(seeds)} to {max(seeds)} seeds a cell"
-
-
-def _together(count: int) -> str:
-    """What several intervals of 90% do not promise together."""
-    if count < 2:
-        return ""
-    return (
-        f" Each of the {count} intervals holds by itself: about {number(count / 10, 2)} of them "
-        "are expected to miss, so the one that stands out most proves little."
-    )
-
-
 def _about_target(builder: _Builder, findings: Findings) -> None:
     builder.section = "target"
     reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
@@ -155,7 +127,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
         f"the critical batch size {number(fit.value)} {between(fit.interval)}."
     )  # fmt: skip
-    together = _together(sum(cell.target.steps.interval is not None for cell in reached))
+    together = captions.together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
         "steps_to_target", "Steps to target against batch", caption + together,
         lambda: by_batch.steps_vs_batch(findings), absent,
@@ -208,7 +180,7 @@ def _about_branches(builder: _Builder, findings: Findings) -> None:
     if findings.branched.last is not None:
         builder.add(
             "branched_critical_batch", "Critical batch by branched training",
-            branched_caption(findings.branched), lambda: branched_chart(findings), "",
+            captions.branched_caption(findings.branched), lambda: branched_chart(findings), "",
         )  # fmt: skip
 
 
@@ -219,7 +191,7 @@ def _about_next_run(builder: _Builder, findings: Findings) -> None:
         "time_vs_examples", "What time costs in examples",
         f"Seconds and examples {goal} of each cell's recipe; left is sooner, down is cheaper. "
         "Dashed: those that no other beats in both. Bars are 90% intervals over seeds.",
-        lambda: options.time_vs_examples(recommendation), options.absent(recommendation),
+        lambda: by_time.time_vs_examples(recommendation), by_time.absent(recommendation),
     )  # fmt: skip
 
 
@@ -233,7 +205,8 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "there is one (of the local fit, or between the nearest clear rises where no shape fits); "
         "ringed where it is the lowest or highest rate tried. At the "
         "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
-        "line is the lowest rate that diverged in its cell." + _of_all(findings, MOST_MARKS),
+        "line is the lowest rate that diverged in its cell."
+        + captions.of_all(findings, MOST_MARKS),
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
     with_batch = [cell for cell in curves if cell.best_peak_lr is not None]
@@ -243,7 +216,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         absent = "fewer than two batch sizes have a best rate"
     builder.add(
         "best_lr_vs_batch", "Best learning rate against batch",
-        f"{by_rate.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
+        f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
         lambda: by_rate.best_lr_vs_batch(findings), absent,
     )  # fmt: skip
     shown = [r for r in findings.regrets if r.diverged or r.regret is not None]
@@ -253,26 +226,10 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "regret_vs_batch", "Regret of each rule against batch",
         f"Loss with the recipe carried by the rule minus loss with the recipe tuned there, on "
         f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
-        f"top edge: diverged. {_not_applicable(findings)}"
-        + _together(sum(r.interval is not None for r in shown)),
+        f"top edge: diverged. {captions.not_applicable(findings)}"
+        + captions.together(sum(r.interval is not None for r in shown)),
         lambda: by_rate.regret_vs_batch(findings), absent,
     )  # fmt: skip
-
-
-def _not_applicable(findings: Findings) -> str:
-    refused = [f"{r.rule} at {r.global_batch_size:,}" for r in findings.regrets if not r.applicable]
-    return f"Outside of their domain: {', '.join(refused)}." if refused else ""
-
-
-def _of_all(findings: Findings, most: int) -> str:
-    """How many of the search trials a dense figure draws."""
-    total = findings.num_search
-    if total <= most:
-        return ""
-    return (
-        f" Of {total:,} search trials about {most:,} are drawn: the best of each cell and an even "
-        "choice of its others."
-    )
 
 
 def _about_loss(builder: _Builder, findings: Findings) -> None:
@@ -282,7 +239,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
     builder.add(
         "loss_vs_batch", "Validation loss of the best recipe against batch",
         "At the end of the budget; bars are 90% intervals where there are seeds."
-        + _together(sum(c.validation_loss.interval is not None for c in sized)),
+        + captions.together(sum(c.validation_loss.interval is not None for c in sized)),
         lambda: by_batch.loss_vs_batch(findings),
         "" if len(losses) > 1 else "fewer than two batch sizes have a validation loss",
     )  # fmt: skip
@@ -292,7 +249,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
         "generalization_gap", "Generalization gap against batch",
         f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
         "from the evaluation samples; none without seeds."
-        + _together(sum(c.gap.interval is not None for c in sized)),
+        + captions.together(sum(c.gap.interval is not None for c in sized)),
         lambda: by_batch.gap_vs_batch(findings),
         "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
     )  # fmt: skip
@@ -312,7 +269,7 @@ def _about_search(
             f"Functional ANOVA over {importance.num_trials:,} finished trials: of the variance of "
             "the objective that hyperparameters explain alone, each one's share. "
             + ("Grey: single cells. " if several else "")
-            + importance.note + _together(len(importance.shares)),
+            + importance.note + captions.together(len(importance.shares)),
             lambda: by_trial.importance(importance),
             "" if importance.shares else importance.note,
         )  # fmt: skip
@@ -327,7 +284,7 @@ def _about_search(
         + ("Thick: the best trial of each cell. In the page, a click on a cell in the legend "
            "leaves that cell alone. " if several
            else "Lighter is worse, orange is the best one. ")
-        + "Diverged trials have no loss and no line." + _of_all(findings, MOST_LINES),
+        + "Diverged trials have no loss and no line." + captions.of_all(findings, MOST_LINES),
         lambda: by_trial.parallel_coordinates(findings, urls), absent,
     )  # fmt: skip
     shown_before = {"peak_lr"} if any(figure.name == "loss_vs_lr" and figure.spec
@@ -338,7 +295,7 @@ def _about_search(
             "All other hyperparameters vary as well, so this is a view and not a comparison. "
             f"Ringed: the best trial{' of each cell' if several else ''}. At the top edge, filled "
             "triangles are diverged trials and open ones lie off the scale."
-            + _of_all(findings, MOST_MARKS),
+            + captions.of_all(findings, MOST_MARKS),
             lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,
         )  # fmt: skip
 

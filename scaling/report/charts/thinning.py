@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.trial_rows import TrialRow
 
 MOST_MARKS = 1200
 """Trials that one scatter draws."""

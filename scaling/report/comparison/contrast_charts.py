@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.contrasts import Comparison, Kind
 from scaling.analysis.statistics.uncertainty import Interval
 from scaling.report.charts.figures import Figure

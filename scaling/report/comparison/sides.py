@@ -8,7 +8,7 @@ from typing import Any
 
 from scaling.analysis.conditions import Conditions
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.rows import Sweep, TrialRow, sweep_of
+from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.report.foreign_tables.sweep_table import TableError, read_table

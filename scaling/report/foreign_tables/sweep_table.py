@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from scaling.analysis.rows import Sweep, TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import (

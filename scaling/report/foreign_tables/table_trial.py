@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scaling.analysis.rows import TrialRow
+from scaling.analysis.trial_rows import TrialRow
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_line import Line
 from scaling.report.foreign_tables.table_names import known_statuses, status_of

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.rows import incidents_of
 from scaling.analysis.statistics.uncertainty import ABSENT
+from scaling.analysis.trial_rows import incidents_of
 from scaling.records.metrics import Table as TableName
 from scaling.report.tables.table import Table
 from scaling.report.words.measurements import heading, in_its_unit, measured_of_table

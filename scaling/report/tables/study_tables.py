@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
-from scaling.analysis.rows import TrialRow
 from scaling.analysis.statistics.uncertainty import ABSENT
+from scaling.analysis.trial_rows import TrialRow
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
 from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table

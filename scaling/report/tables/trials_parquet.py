@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaling.analysis.rows import TrialRow, incidents_of
+from scaling.analysis.trial_rows import TrialRow, incidents_of
 
 OWN = (
     "trial_id", "phase", "status", "rule", "seed", "global_batch_size", "peak_lr", "warmup_steps",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scaling.analysis.baseline import nothing_learnt
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, LrScaling

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
 DASH = "–"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.baseline import NothingLearnt, cells_not_learnt
-from scaling.analysis.cells import CellResult
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.next_run.goodput import Option, max_seconds
 from scaling.analysis.next_run.recommendation import (
@@ -15,7 +15,7 @@ from scaling.analysis.next_run.recommendation import (
     NothingToRecommend,
     Reason,
 )
-from scaling.analysis.rows import Baseline
+from scaling.analysis.trial_rows import Baseline
 from scaling.report.words.absent import undertuned
 from scaling.report.words.numbers import counted, joined, number, with_interval
 from scaling.spec.phases import Limits

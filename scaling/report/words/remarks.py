@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from scaling.analysis.cells import label
+from scaling.analysis.cell_results import label
 from scaling.analysis.critical_batch.agreement import Agreement
 from scaling.analysis.critical_batch.target_curves import Origin
 from scaling.analysis.critical_batch.targets import by_recipe

@@ -10,7 +10,6 @@ from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_esti
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
 from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
 from scaling.analysis.measured import of_seeds
-from scaling.analysis.rows import Cell, Sweep, TrialRow
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
@@ -18,6 +17,7 @@ from scaling.analysis.statistics.uncertainty import (
     ratio_of_means,
     seed_variance,
 )
+from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
 
 Source = Literal["confirm", "search"]

@@ -1,0 +1,85 @@
+"""How to read a figure."""
+
+from scaling.analysis.critical_batch.branched_training import BranchedTraining
+from scaling.analysis.findings import Findings
+from scaling.report.words.absent import no_exponent
+from scaling.report.words.numbers import between, counted, number, rate
+
+
+def behind(findings: Findings) -> str:
+    """How many trials and seeds are behind a figure."""
+    parts = [counted(findings.num_search, "search trial")]
+    parts.append(_seeds(findings))
+    diverged = findings.count("diverged")
+    return ", ".join(parts) + (f"; {diverged:,} diverged" if diverged else "")
+
+
+def _seeds(findings: Findings) -> str:
+    """Seeds a cell; the fewest and the most where cells differ."""
+    seeds = [cell.num_seeds for cell in findings.cells]
+    if not any(seeds):
+        return "no replicate seeds"
+    if min(seeds) == max(seeds):
+        return f"{counted(max(seeds), 'seed')} a cell"
+    return f"{min(seeds)} to {max(seeds)} seeds a cell"
+
+
+def together(count: int) -> str:
+    """What several intervals of 90% do not promise together."""
+    if count < 2:
+        return ""
+    return (
+        f" Each of the {count} intervals holds by itself: about {number(count / 10, 2)} of them "
+        "are expected to miss, so the one that stands out most proves little."
+    )
+
+
+def not_applicable(findings: Findings) -> str:
+    """Where a rule defines no recipe."""
+    refused = [f"{r.rule} at {r.global_batch_size:,}" for r in findings.regrets if not r.applicable]
+    return f"Outside of their domain: {', '.join(refused)}." if refused else ""
+
+
+def of_all(findings: Findings, most: int) -> str:
+    """How many of the search trials a dense figure draws."""
+    total = findings.num_search
+    if total <= most:
+        return ""
+    return (
+        f" Of {total:,} search trials about {most:,} are drawn: the best of each cell and an even "
+        "choice of its others."
+    )
+
+
+def lr_caption(findings: Findings) -> str:
+    """What the exponent is, in words."""
+    exponent = findings.lr_scaling.exponent
+    if exponent.value is None:
+        return f"No exponent: {no_exponent(findings)}."
+    found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
+    rates = ", ".join(
+        f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
+        for cell in findings.cells
+        if cell.curve
+    )
+    text = f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
+    surge = findings.lr_scaling.surge
+    if surge.preferred:
+        turn = f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}"
+        text += f" Dashed: the surge law, highest at a batch of {turn}; the data prefer it."
+    return text
+
+
+def branched_caption(branched: BranchedTraining) -> str:
+    """How to read the figure."""
+    bounds = [p for p in branched.points if p.is_bound]
+    text = (
+        "The largest batch that ends its window within "
+        f"{number(branched.tolerance)} nats of the base batch. Bars: from the largest batch whose "
+        "90% interval is within to the smallest whose interval is not; none where the batches "
+        "tried do not reach so far."
+    )
+    if bounds:
+        points = ", ".join(f"{p.examples:,}" for p in bounds)
+        text += f" A lower bound at {points}: the largest batch tried is still within."
+    return text

@@ -30,7 +30,7 @@ from scaling.tasks.scores import (
     pronunciation_scores,
     text_scores,
 )
-from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written, at_least_float32
 from scaling.tasks.writing import (
     both_ways,
     described_both_ways,
@@ -107,6 +107,21 @@ class Sequences:
         return batch
 
 
+def prepare(workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
+    """Read, split and encode; raises DataError."""
+    split = read_splits(workload.data, row_format(workload))
+    tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+    require_end(tokenizer, workload.task)
+    sequences = {
+        name: _encode(name, rows, tokenizer, workload) for name, rows in split.rows.items()
+    }
+    return CausalLmTask(
+        workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
+        evaluation.num_examples, split.content_hash, split.num_dropped,
+        _summary(split, sequences, tokenizer, workload.data.max_length),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CausalLmTask:
     """See `scaling.tasks.task.Task` and `WritingTask`; targets are the tokens that count.
@@ -126,19 +141,12 @@ class CausalLmTask:
     splits: tuple[Split, ...] = SPLITS
     baseline: str = "token frequencies"
 
-    @classmethod
-    def prepare(cls, workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
-        """Read, split and encode; raises DataError."""
-        split = read_splits(workload.data, row_format(workload))
-        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
-        require_end(tokenizer, workload.task)
-        sequences = {
-            name: _encode(name, rows, tokenizer, workload) for name, rows in split.rows.items()
-        }
-        return cls(
-            workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
-            evaluation.num_examples, split.content_hash, split.num_dropped,
-            _summary(split, sequences, tokenizer, workload.data.max_length),
+    @property
+    def token_model(self) -> TokenModel:
+        """Its model, tokenizer and data."""
+        return TokenModel(
+            self.workload.model, self.workload.data, self.tokenizer, left_to_right="input_ids",
+            keeps_documents_apart=self.workload.packing,
         )  # fmt: skip
 
     @property

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.records.metrics import Metric
+from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import Batch, ExampleLosses, Indices
@@ -34,6 +35,11 @@ class Chains(nn.Module):
         return losses if noise is None else losses + (self.positions * noise).sum(1)
 
 
+def prepare(workload: NoisyQuadratic, evaluation: Evaluation) -> "NoisyQuadraticTask":  # noqa: ARG001
+    """The ensemble; its loss is exact, so that no subset is evaluated."""
+    return NoisyQuadraticTask(workload)
+
+
 class NoisyQuadraticTask:
     """See `scaling.tasks.task.Task`; an example is one draw of gradient noise for every chain.
 
@@ -49,6 +55,7 @@ class NoisyQuadraticTask:
     baseline = None
     num_dropped = 0
     data_summary = None
+    token_model = None
     splits: tuple[Split, ...] = ("validation",)
 
     def __init__(self, workload: NoisyQuadratic) -> None:

@@ -1,47 +1,28 @@
-"""The one door to the task families."""
+"""The one door to the task families.
 
-from collections.abc import Mapping
+A family is its section in `scaling.spec.workloads` and the module of its name here.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
 
 from scaling.spec.evaluation import Evaluation
-from scaling.spec.workloads import (
-    CausalLm,
-    NoisyQuadratic,
-    QuestionAnswering,
-    Seq2Seq,
-    TextClassification,
-    TokenClassification,
-    Workload,
-)
-from scaling.tasks.causal_lm import CausalLmTask
+from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
-from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
-from scaling.tasks.question_answering import QuestionAnsweringTask
-from scaling.tasks.seq2seq import Seq2SeqTask
 from scaling.tasks.task import Task
-from scaling.tasks.text_classification import TextClassificationTask
-from scaling.tasks.token_classification import TokenClassificationTask
 
 
 def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
-    """Read, split and encode a workload's data.
+    """Read, split and encode a workload's data, by the family's own `prepare`.
 
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    match workload:
-        case NoisyQuadratic():
-            return NoisyQuadraticTask(workload)
-        case CausalLm():
-            return CausalLmTask.prepare(workload, evaluation)
-        case TextClassification():
-            return TextClassificationTask.prepare(workload, evaluation)
-        case TokenClassification():
-            return TokenClassificationTask.prepare(workload, evaluation)
-        case QuestionAnswering():
-            return QuestionAnsweringTask.prepare(workload, evaluation)
-        case Seq2Seq():
-            return Seq2SeqTask.prepare(workload, evaluation)
+    prepare: Callable[[Any, Evaluation], Task]
+    prepare = import_module(f"scaling.tasks.{workload.task}").prepare
+    return prepare(workload, evaluation)
 
 
 def require_trainable(

@@ -21,7 +21,7 @@ from scaling.tasks.data.splits import SplitRows, read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match
-from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, at_least_float32
 
 EVALUATION_BATCH_SIZE = 50
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory
@@ -114,6 +114,19 @@ class Prediction(NamedTuple):
     last_char: int
 
 
+def prepare(workload: QuestionAnswering, evaluation: Evaluation) -> "QuestionAnsweringTask":
+    """Read, split and encode; raises DataError."""
+    split = read_splits(workload.data, row_format(workload))
+    tokenizer = aligned_tokenizer_for(
+        workload.model, workload.data, split.rows["train"], reads_words=False
+    )
+    windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
+    return QuestionAnsweringTask(
+        workload, tokenizer, split.rows, windows, evaluation.num_examples,
+        split.content_hash, split.num_dropped, _summary(split, windows, tokenizer, workload),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class QuestionAnsweringTask:
     """See `scaling.tasks.task.Task`; an example is a window, and each window is one target.
@@ -138,20 +151,10 @@ class QuestionAnsweringTask:
     targets_per_example: float = 1.0
     baseline: str = "answer-position frequencies"
 
-    @classmethod
-    def prepare(
-        cls, workload: QuestionAnswering, evaluation: Evaluation
-    ) -> "QuestionAnsweringTask":
-        """Read, split and encode; raises DataError."""
-        split = read_splits(workload.data, row_format(workload))
-        tokenizer = aligned_tokenizer_for(
-            workload.model, workload.data, split.rows["train"], reads_words=False
-        )
-        windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
-        return cls(
-            workload, tokenizer, split.rows, windows, evaluation.num_examples,
-            split.content_hash, split.num_dropped, _summary(split, windows, tokenizer, workload),
-        )  # fmt: skip
+    @property
+    def token_model(self) -> TokenModel:
+        """Its model, tokenizer and data."""
+        return TokenModel(self.workload.model, self.workload.data, self.tokenizer)
 
     @property
     def num_models(self) -> int:

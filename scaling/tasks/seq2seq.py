@@ -31,7 +31,7 @@ from scaling.tasks.scores import (
     pronunciation_scores,
     text_scores,
 )
-from scaling.tasks.task import Batch, ExampleLosses, Indices, Written, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written, at_least_float32
 from scaling.tasks.writing import WRITING_BATCH_SIZE, both_ways, described_both_ways, write_batch
 
 EVALUATION_BATCH_SIZE = 100
@@ -74,6 +74,22 @@ class Pairs:
         }
 
 
+def prepare(workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
+    """Read, split and encode; raises DataError."""
+    split = read_splits(workload.data, row_format(workload))
+    tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+    require_end(tokenizer, workload.task)
+    max_length = workload.data.max_length
+    pairs = {name: _encode(rows, tokenizer, max_length) for name, rows in split.rows.items()}
+    validation = split.rows["validation"]
+    return Seq2SeqTask(
+        workload, tokenizer, _start_id(workload, tokenizer), pairs,
+        tuple(row.text for row in validation), validation[0].text_units is not None,
+        evaluation.num_examples, split.content_hash, split.num_dropped,
+        _summary(split, pairs, tokenizer, max_length),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Seq2SeqTask:
     """See `scaling.tasks.task.Task` and `WritingTask`; targets are target tokens.
@@ -94,20 +110,12 @@ class Seq2SeqTask:
     splits: tuple[Split, ...] = SPLITS
     baseline: str = "token frequencies"
 
-    @classmethod
-    def prepare(cls, workload: Seq2Seq, evaluation: Evaluation) -> "Seq2SeqTask":
-        """Read, split and encode; raises DataError."""
-        split = read_splits(workload.data, row_format(workload))
-        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
-        require_end(tokenizer, workload.task)
-        max_length = workload.data.max_length
-        pairs = {name: _encode(rows, tokenizer, max_length) for name, rows in split.rows.items()}
-        validation = split.rows["validation"]
-        return cls(
-            workload, tokenizer, _start_id(workload, tokenizer), pairs,
-            tuple(row.text for row in validation), validation[0].text_units is not None,
-            evaluation.num_examples, split.content_hash, split.num_dropped,
-            _summary(split, pairs, tokenizer, max_length),
+    @property
+    def token_model(self) -> TokenModel:
+        """Its model, tokenizer and data."""
+        return TokenModel(
+            self.workload.model, self.workload.data, self.tokenizer,
+            left_to_right="decoder_input_ids", other_ids=(self.start_id,),
         )  # fmt: skip
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.records.metrics import Metric
+from scaling.spec.data import TextData
+from scaling.spec.models import ModelSpec
 from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.rows import Split
+from scaling.tasks.data.tokens import Tokenizer
 
 Indices = NDArray[np.int64]
 
@@ -62,6 +65,28 @@ class ExampleLosses:
         return float(self.num_correct.sum() / self.num_targets.sum())
 
 
+@dataclass(frozen=True)
+class TokenModel:
+    """A model that reads tokens: what can be tried of it before it is trained.
+
+    Attributes:
+        spec: The study file's.
+        data: The study file's, with the longest example and the tokenizer.
+        tokenizer: Of all that the model reads.
+        left_to_right: Entry of a batch whose later tokens are predicted from the earlier ones, so
+            that no logit may depend on a later one; None where all are seen.
+        keeps_documents_apart: Whether documents of one example must not see each other.
+        other_ids: Ids that the model reads beside those of the tokenizer.
+    """
+
+    spec: ModelSpec
+    data: TextData
+    tokenizer: Tokenizer
+    left_to_right: Literal["input_ids", "decoder_input_ids"] | None = None
+    keeps_documents_apart: bool = False
+    other_ids: tuple[int, ...] = ()
+
+
 class Task(Protocol):
     """A model and its data, with a loss that is a sum over targets."""
 
@@ -101,6 +126,11 @@ class Task(Protocol):
     @property
     def data_summary(self) -> DataSummary | None:
         """What a plan shows of the data; None where they are drawn afresh."""
+        ...
+
+    @property
+    def token_model(self) -> TokenModel | None:
+        """What is tried of the model before it is trained; None for one that reads no tokens."""
         ...
 
     @property

@@ -22,7 +22,7 @@ from scaling.tasks.data.tokens import Tokenizer, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import CLASS_METRICS, class_scores
-from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, at_least_float32
 
 EVALUATION_BATCH_SIZE = 250
 
@@ -58,6 +58,27 @@ class LabelledTexts:
         }
 
 
+def prepare(workload: TextClassification, evaluation: Evaluation) -> "TextClassificationTask":
+    """Read, split and encode; raises DataError."""
+    split = read_splits(workload.data, row_format(workload))
+    if len({row.label for row in split.rows["train"]}) < 2:
+        raise DataError("workload.data.label_column", "the training data have only one class")
+    classes = tuple(sorted({str(row.label) for rows in split.rows.values() for row in rows}))
+    tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+    numbers = {name: number for number, name in enumerate(classes)}
+    texts: dict[Split, LabelledTexts] = {}
+    for name, rows in split.rows.items():
+        max_length = workload.data.max_length
+        texts[name] = LabelledTexts(
+            Ragged.of([tokenizer.classifier_ids(row, max_length) for row in rows]),
+            np.array([numbers[str(row.label)] for row in rows], dtype=np.int64),
+        )
+    return TextClassificationTask(
+        workload, tokenizer, classes, texts, evaluation.num_examples,
+        split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TextClassificationTask:
     """See `scaling.tasks.task.Task`; targets are examples."""
@@ -74,28 +95,10 @@ class TextClassificationTask:
     targets_per_example: float = 1.0
     baseline: str = "class frequencies"
 
-    @classmethod
-    def prepare(
-        cls, workload: TextClassification, evaluation: Evaluation
-    ) -> "TextClassificationTask":
-        """Read, split and encode; raises DataError."""
-        split = read_splits(workload.data, row_format(workload))
-        if len({row.label for row in split.rows["train"]}) < 2:
-            raise DataError("workload.data.label_column", "the training data have only one class")
-        classes = tuple(sorted({str(row.label) for rows in split.rows.values() for row in rows}))
-        tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
-        numbers = {name: number for number, name in enumerate(classes)}
-        texts: dict[Split, LabelledTexts] = {}
-        for name, rows in split.rows.items():
-            max_length = workload.data.max_length
-            texts[name] = LabelledTexts(
-                Ragged.of([tokenizer.classifier_ids(row, max_length) for row in rows]),
-                np.array([numbers[str(row.label)] for row in rows], dtype=np.int64),
-            )
-        return cls(
-            workload, tokenizer, classes, texts, evaluation.num_examples,
-            split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
-        )  # fmt: skip
+    @property
+    def token_model(self) -> TokenModel:
+        """Its model, tokenizer and data."""
+        return TokenModel(self.workload.model, self.workload.data, self.tokenizer)
 
     @property
     def num_models(self) -> int:

@@ -23,7 +23,7 @@ from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import ENTITY_METRICS, MACRO_F1, entity_scheme, entity_scores, macro_f1
-from scaling.tasks.task import Batch, ExampleLosses, Indices, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, at_least_float32
 
 EVALUATION_BATCH_SIZE = 100
 
@@ -83,6 +83,27 @@ class TaggedTexts:
         }
 
 
+def prepare(workload: TokenClassification, evaluation: Evaluation) -> "TokenClassificationTask":
+    """Read, split and encode; raises DataError."""
+    split = read_splits(workload.data, row_format(workload))
+    if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
+        raise DataError("workload.data.tags_column", "the training data have only one tag")
+    all_rows = [row for rows in split.rows.values() for row in rows]
+    tags = tuple(sorted({tag for row in all_rows for tag in row.tags}))
+    numbers = {tag: number for number, tag in enumerate(tags)}
+    tokenizer = aligned_tokenizer_for(
+        workload.model, workload.data, split.rows["train"], reads_words=True
+    )
+    texts = {
+        name: _encode(rows, tokenizer, numbers, workload.data.max_length)
+        for name, rows in split.rows.items()
+    }
+    return TokenClassificationTask(
+        workload, tokenizer, tags, texts, evaluation.num_examples,
+        split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TokenClassificationTask:
     """See `scaling.tasks.task.Task`; targets are labelled words.
@@ -102,28 +123,10 @@ class TokenClassificationTask:
     splits: tuple[Split, ...] = SPLITS
     baseline: str = "tag frequencies"
 
-    @classmethod
-    def prepare(
-        cls, workload: TokenClassification, evaluation: Evaluation
-    ) -> "TokenClassificationTask":
-        """Read, split and encode; raises DataError."""
-        split = read_splits(workload.data, row_format(workload))
-        if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
-            raise DataError("workload.data.tags_column", "the training data have only one tag")
-        all_rows = [row for rows in split.rows.values() for row in rows]
-        tags = tuple(sorted({tag for row in all_rows for tag in row.tags}))
-        numbers = {tag: number for number, tag in enumerate(tags)}
-        tokenizer = aligned_tokenizer_for(
-            workload.model, workload.data, split.rows["train"], reads_words=True
-        )
-        texts = {
-            name: _encode(rows, tokenizer, numbers, workload.data.max_length)
-            for name, rows in split.rows.items()
-        }
-        return cls(
-            workload, tokenizer, tags, texts, evaluation.num_examples,
-            split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
-        )  # fmt: skip
+    @property
+    def token_model(self) -> TokenModel:
+        """Its model, tokenizer and data."""
+        return TokenModel(self.workload.model, self.workload.data, self.tokenizer)
 
     @property
     def num_models(self) -> int:

@@ -17,15 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from scaling.spec.data import TextData
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
-from scaling.spec.workloads import TextWorkload
-from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.data.tokens import Tokenizer, TrainedTokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.loading import library_errors
 from scaling.tasks.model.adapters import require_ranks
-from scaling.tasks.noisy_quadratic import NoisyQuadraticTask
-from scaling.tasks.seq2seq import Seq2SeqTask
-from scaling.tasks.task import Batch, Task, WritingTask
+from scaling.tasks.task import Batch, Task, TokenModel, WritingTask
 
 # Rounding moves logits by a millionth of what a token does; one that is seen, by percents.
 MAX_LEAK_RATIO = 1e-3
@@ -63,23 +59,24 @@ def require_model(
     Raises:
         DataError: If the model cannot read these data, or reads what it must not.
     """
-    if isinstance(task, NoisyQuadraticTask):
+    tokens = task.token_model
+    if tokens is None:
         return
-    workload: TextWorkload = task.workload  # type: ignore[attr-defined]  # every other task's
-    name, path = _named(workload.model)
-    _require_ids(task, model)
-    _require_own_ids(workload.model, workload.data)
-    _require_positions(model, workload.data.max_length)
-    if isinstance(workload.model, Pretrained) and workload.model.lora is not None:
-        own = {"workload.model.lora.rank": workload.model.lora.rank}
+    spec, max_length = tokens.spec, tokens.data.max_length
+    name, path = _named(spec)
+    _require_ids(tokens, model)
+    _require_own_ids(spec, tokens.data)
+    _require_positions(model, max_length)
+    if spec.lora is not None:
+        own = {"workload.model.lora.rank": spec.lora.rank}
         require_ranks(model, own if lora_ranks is None else lora_ranks)
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise DataError(path, f"{name} has batch norm, so that an example's loss depends on others")
-    batches = _Batches(task, seed)
-    cannot_read = f"{name}{_odd_heads(workload.model)} cannot read the training data"
+    batches = _Batches(task, tokens.tokenizer, seed)
+    cannot_read = f"{name}{_odd_heads(spec)} cannot read the training data"
     with library_errors("workload.model", cannot_read), torch.no_grad():
         logits = _Logits(task, model)
-        _require_room(logits, batches, model, workload.data.max_length)
+        _require_room(logits, batches, model, max_length)
         loss = float(task.loss_sum(model, batches.together))  # as in training, with dropout
         if not math.isfinite(loss):
             raise DataError("workload.model", f"{name}'s loss is {loss} before the first step")
@@ -87,7 +84,7 @@ def require_model(
         if isinstance(task, WritingTask) and task.num_written:
             task.write(model, slice(0, 1), torch.device("cpu"))
         _widen(model, seed)
-        _require_order(logits, batches, task, name, path)
+        _require_order(logits, batches, tokens, name, path)
         if _padding_leak(logits, batches):
             raise DataError(
                 path,
@@ -97,22 +94,18 @@ def require_model(
 
 
 def _require_order(
-    logits: "_Logits", batches: "_Batches", task: Task, name: str, path: str
+    logits: "_Logits", batches: "_Batches", tokens: TokenModel, name: str, path: str
 ) -> None:
     """Check that what is predicted is not seen, and that packed documents are apart."""
-    if isinstance(task, CausalLmTask) and _later_leak(logits, batches, "input_ids"):
+    read = tokens.left_to_right
+    if read is not None and _later_leak(logits, batches, read):
+        reader, known = (name, "llama") if read == "input_ids" else (f"{name}'s decoder", "bart")
         raise DataError(
             path,
-            f"{name} sees the tokens that it has to predict: its logits change with later tokens; "
-            "allowed for task causal_lm: architectures that read from left to right, as llama",
+            f"{reader} sees the tokens that it has to predict: its logits change with later ones; "
+            f"allowed: architectures that read them from left to right, as {known}",
         )
-    if isinstance(task, Seq2SeqTask) and _later_leak(logits, batches, "decoder_input_ids"):
-        raise DataError(
-            path,
-            f"{name}'s decoder sees the tokens that it has to predict: its logits change with "
-            "later target tokens",
-        )
-    if isinstance(task, CausalLmTask) and task.workload.packing and _packing_leak(logits, batches):
+    if tokens.keeps_documents_apart and _packing_leak(logits, batches):
         raise DataError(
             "workload.packing",
             f"{name} sees one document from the next in the same example, whatever the positions; "
@@ -135,13 +128,11 @@ def _odd_heads(model: ModelSpec) -> str:
     return f" with heads of odd width {width}" if width % 2 else ""
 
 
-def _require_ids(task: Any, model: Any) -> None:
-    tokenizer: Tokenizer = task.tokenizer
-    ids = [tokenizer.vocab_size - 1, tokenizer.pad_id]
+def _require_ids(tokens: TokenModel, model: Any) -> None:
+    tokenizer = tokens.tokenizer
+    ids = [tokenizer.vocab_size - 1, tokenizer.pad_id, *tokens.other_ids]
     if isinstance(tokenizer, TrainedTokenizer):
         ids += tokenizer.tokenizer.get_vocab().values()  # may have gaps
-    if isinstance(task, Seq2SeqTask):
-        ids.append(task.start_id)
     try:
         count: int = model.get_input_embeddings().weight.shape[0]
     except (AttributeError, NotImplementedError):
@@ -197,13 +188,13 @@ def _require_positions(model: nn.Module, max_length: int) -> None:
 class _Batches:
     """The shortest and the longest of the first training examples, together and alone."""
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, tokenizer: Tokenizer, seed: int) -> None:
         lengths = task.lengths(np.arange(min(NUM_SEARCHED, task.num_train or 1)))
         order = np.argsort(lengths, kind="stable")[[0, -1]]
         self.together: Batch = task.collate(order, seed)
         self.shortest: Batch = task.collate(order[:1], seed)
         self.longest: Batch = task.collate(order[1:], seed)
-        self.tokenizer: Tokenizer = task.tokenizer  # type: ignore[attr-defined]
+        self.tokenizer = tokenizer
 
     def changed(self, batch: Batch, name: str, place: slice) -> Batch:
         """The batch with other tokens in some columns of a matrix of ids; specials stay."""

@@ -8,7 +8,10 @@ READY := .venv/.ready
 # Tests marked gpu run only where there is one.
 NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
 
-.PHONY: env study check test test-fast test-ray constraints clean
+# Two at once, since that is what most machines have of cores; see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: env study check test test-fast test-ci test-all constraints clean
 
 env: $(READY)
 
@@ -31,13 +34,16 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: $(READY)  ## everything but the tests marked slow
-	$(BIN)/python -m pytest -m "not slow $(NO_GPU)" $(ARGS)
+	$(PYTEST) -m "not slow $(NO_GPU)" $(ARGS)
 
-test-fast: $(READY)  ## no Ray cluster: what to run while working
-	$(BIN)/python -m pytest -m "not slow and not ray $(NO_GPU)" $(ARGS)
+test-fast: $(READY)  ## no Ray: what to run while working
+	$(PYTEST) -m "not slow and not ray $(NO_GPU)" $(ARGS)
 
-test-ray: $(READY)
-	$(BIN)/python -m pytest -m "ray and not slow $(NO_GPU)" $(ARGS)
+test-ci: $(READY)  ## what .ci/run adds to `make test`: three faults, reports in a browser
+	$(PYTEST) -m "ci $(NO_GPU)" $(ARGS)
+
+test-all: $(READY)  ## all there is: every fault, every combination, the browser; about an hour
+	$(PYTEST) -m "True $(NO_GPU)" $(ARGS)
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
 	@echo "# What the tests of this release ran with; written by: make constraints" > constraints.txt

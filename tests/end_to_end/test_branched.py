@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scaling.sinks import load_study
-from tests.end_to_end.studies import run, write_study
+from tests.end_to_end.cluster import Cluster
+from tests.end_to_end.studies import write_study
 
 pytestmark = pytest.mark.ray
 
@@ -28,9 +29,11 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_short_range_is_extended_and_branches_end_and_resume(tmp_path: Path) -> None:
+def test_a_short_range_is_extended_and_branches_end_and_resume(
+    tmp_path: Path, cluster: Cluster
+) -> None:
     write_study(tmp_path, STUDY)
-    first = run(tmp_path, "branches.yaml")
+    first = cluster.run(tmp_path, "branches.yaml")
     assert first.status == 0, first.stderr
     assert "its best rate is the highest tried; 2 more trials beyond it" in first.stdout
     lines = (tmp_path / "runs/branches/trials.jsonl").read_text().splitlines()
@@ -63,7 +66,7 @@ def test_a_short_range_is_extended_and_branches_end_and_resume(tmp_path: Path) -
     kept = [line for line in lines if json.loads(line)["phase"] == "search"]
     kept += [line for line in lines if json.loads(line)["phase"] == "branch"][:3]
     (tmp_path / "runs/branches/trials.jsonl").write_text("\n".join(kept) + "\n")
-    again = run(tmp_path, "branches.yaml", "--resume")
+    again = cluster.run(tmp_path, "branches.yaml", "--resume")
     assert again.status == 0, again.stderr
     resumed = (tmp_path / "runs/branches/trials.jsonl").read_text().splitlines()
     ids = [json.loads(line)["trial_id"] for line in resumed]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from scaling.sinks import load_study
-from tests.end_to_end.studies import QUADRATIC, run, write_study
+from tests.end_to_end.cluster import Cluster
+from tests.end_to_end.studies import QUADRATIC, write_study
 
 pytestmark = pytest.mark.ray
 
@@ -17,7 +18,7 @@ def trials(folder: Path, name: str) -> list[Any]:
     return list(load_study(name, f"sqlite:///{folder / 'mlflow.db'}").trials)
 
 
-def test_trials_are_stopped_at_the_exact_step_of_a_rung(tmp_path: Path) -> None:
+def test_trials_are_stopped_at_the_exact_step_of_a_rung(tmp_path: Path, cluster: Cluster) -> None:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -36,7 +37,7 @@ def test_trials_are_stopped_at_the_exact_step_of_a_rung(tmp_path: Path) -> None:
         },
     }  # fmt: skip
     write_study(tmp_path, study)
-    done = run(tmp_path, "halving.yaml")
+    done = cluster.run(tmp_path, "halving.yaml")
     assert done.status == 0, done.stderr
     ended = trials(tmp_path, "halving")
     stopped = [trial for trial in ended if trial.status == "stopped"]
@@ -57,13 +58,13 @@ def test_trials_are_stopped_at_the_exact_step_of_a_rung(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path) -> None:
+def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path, cluster: Cluster) -> None:
     study = QUADRATIC | {"name": "open_sizes", "resources": {"num_workers": "auto"}}
     alone = QUADRATIC | {"name": "alone", "resources": {"num_workers": 1}}
     for one in (study, alone):
         write_study(tmp_path, one)
-    assert run(tmp_path, "alone.yaml").status == 0
-    first = run(tmp_path, "open_sizes.yaml")
+    assert cluster.run(tmp_path, "alone.yaml").status == 0
+    first = cluster.run(tmp_path, "open_sizes.yaml")
     assert first.status == 0, first.stderr
     state = tmp_path / "runs/open_sizes"
     known = json.loads((state / "study.json").read_text())
@@ -79,7 +80,7 @@ def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path) -> None:
     (state / "study.json").write_text(json.dumps(known))
     (state / "trials.jsonl").unlink()
     (state / "optuna.journal").unlink()
-    again = run(tmp_path, "open_sizes.yaml", "--resume")
+    again = cluster.run(tmp_path, "open_sizes.yaml", "--resume")
     assert again.status == 0, again.stderr
     assert "1 worker group of 2 workers ready" in again.stdout
     sizes = {

@@ -13,14 +13,10 @@ import pytest
 
 from scaling.records.study import StudyRecord
 from scaling.sinks import load_study
-from tests.end_to_end.studies import (
-    PRONUNCIATION,
-    QUADRATIC,
-    Finished,
-    environment,
-    run,
-    write_study,
-)
+from tests.commands import Finished, environment, run
+from tests.end_to_end.cluster import Cluster
+from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, write_study
+from tests.faults.disturbed import working_in
 from tests.recipes import TINY_BERT
 
 pytestmark = pytest.mark.ray
@@ -213,7 +209,7 @@ def test_a_cluster_too_small_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "runs/quadratic/study.json").exists()
 
 
-def test_relative_files_and_two_scientific_axes(tmp_path: Path) -> None:
+def test_relative_files_and_two_scientific_axes(tmp_path: Path, cluster: Cluster) -> None:
     lines = [f'{{"word": "text number {n}", "kind": "{"ab"[n % 2]}"}}' for n in range(80)]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     study = QUADRATIC | {"name": "own_files", "fixed": {"peak_lr": 0.01}}
@@ -227,7 +223,7 @@ def test_relative_files_and_two_scientific_axes(tmp_path: Path) -> None:
     study["scientific"] = {"global_batch_size": [4], "clip_norm": [None, 1.0]}
     study["budget"], study["resources"] = {"epochs": 1.5}, {"num_workers": 1}
     write_study(tmp_path, study)
-    done = run(tmp_path, "own_files.yaml")
+    done = cluster.run(tmp_path, "own_files.yaml")
     assert done.status == 0, done.stderr
     cells = [cell["cell"] for cell in summary(done, "own_files")["cells"]]
     assert cells == [
@@ -238,14 +234,14 @@ def test_relative_files_and_two_scientific_axes(tmp_path: Path) -> None:
     }
 
 
-def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path) -> None:
+def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path, cluster: Cluster) -> None:
     finals: dict[str, list[Any]] = {}
     for executor in ("pool", "per_trial"):
         folder = tmp_path / executor
         folder.mkdir()
         write_study(folder, QUADRATIC)
         changes = ("scientific.global_batch_size=[4]", f"resources.executor={executor}")
-        done = run(folder, "quadratic.yaml", "--set", changes[0], "--set", changes[1])
+        done = cluster.run(folder, "quadratic.yaml", "--set", changes[0], "--set", changes[1])
         assert done.status == 0, done.stderr
         trials = loaded(folder, "quadratic").trials
         finals[executor] = [[m.validation_loss for m in t.measurements] for t in trials]
@@ -267,7 +263,7 @@ def test_noisy_quadratic_finds_the_known_critical_batch_size(tmp_path: Path) -> 
     print(f"noisy_quadratic.yaml took {time.monotonic() - started:.0f} s")
 
 
-def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path, cluster: Cluster) -> None:
     study = QUADRATIC | {"name": "interrupted", "confirm": {"num_seeds": 3}}
     study["budget"] = {"steps": 1500}
     write_study(tmp_path, study)
@@ -287,7 +283,7 @@ def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
     journal = tmp_path / "runs/interrupted/trials.jsonl"
     kept = journal.read_text().splitlines()
     assert 1 <= len(kept) < 8
-    resumed = run(tmp_path, "interrupted.yaml", "--resume")
+    resumed = cluster.run(tmp_path, "interrupted.yaml", "--resume")
     assert resumed.status == 0, resumed.stderr
     assert journal.read_text().splitlines()[: len(kept)] == kept
     trials = loaded(tmp_path, "interrupted").trials
@@ -298,12 +294,6 @@ def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path) -> None:
 def test_no_process_is_left(finished: Finished) -> None:
     assert finished.status == 0
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        left = subprocess.run(
-            ["pgrep", "-f", f"--temp-dir.*ray|{finished.folder}"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if not left.stdout.strip():
-            return
+    while (left := working_in(finished.folder)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    pytest.fail(f"processes left: {left.stdout}")
+    assert not left

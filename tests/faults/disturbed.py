@@ -18,7 +18,8 @@ import psutil
 
 from scaling.records.trial import TrialRecord
 from scaling.sinks import load_study
-from tests.end_to_end.studies import environment, write_study
+from tests.commands import environment
+from tests.end_to_end.studies import write_study
 from tests.recipes import TINY_BERT
 
 INJECTION = Path(__file__).parent / "injection"

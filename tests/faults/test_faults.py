@@ -46,6 +46,7 @@ def kill_one(study: Running, title: str) -> None:
     random.choice(found).kill()
 
 
+@pytest.mark.ci
 def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     in_the_middle_of_a_trial(study)
@@ -57,9 +58,11 @@ def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     assert_recorded_once(tmp_path)
 
 
-def test_the_driver_is_killed_at_ten_moments(tmp_path: Path, undisturbed: Losses) -> None:
-    moments = random_moments(seed=3, number=10)
-    for number, moment in enumerate(moments):
+@pytest.mark.parametrize("num_moments", [pytest.param(2, marks=pytest.mark.ci), 10])
+def test_the_driver_is_killed_at_random_moments(
+    tmp_path: Path, undisturbed: Losses, num_moments: int
+) -> None:
+    for number, moment in enumerate(random_moments(seed=3, number=num_moments)):
         study = started(tmp_path, *(["--resume"] if number else []))
         if moment.when_ready:
             study.wait_for("workers ready")
@@ -169,6 +172,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.ci
 def test_the_disk_is_full(tmp_path: Path, small_disk: Path, undisturbed: Losses) -> None:
     (tmp_path / "runs").symlink_to(small_disk)
     study = started(tmp_path)

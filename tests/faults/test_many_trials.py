@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.end_to_end.studies import QUADRATIC, environment
+from tests.commands import environment
+from tests.end_to_end.studies import QUADRATIC
 from tests.faults.disturbed import Running, started
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.studies import QUADRATIC, environment, write_study
+from tests.commands import environment
+from tests.end_to_end.studies import QUADRATIC, write_study
 from tests.faults.disturbed import working_in
 from tests.sinks.told import client
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.studies import QUADRATIC, environment, write_study
+from tests.commands import environment
+from tests.end_to_end.studies import QUADRATIC, write_study
 from tests.faults.disturbed import Running, working_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.optimizers.build import build_optimizer
 from scaling.spec.resources import Precision, Resources
@@ -26,6 +25,7 @@ from scaling.training.memory.footprint import Footprint, footprint, pass_bytes
 from scaling.training.parallel.sharding import own_part
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -212,7 +212,7 @@ def on_two(rank: int, port: int) -> None:
 
 
 def test_under_tp_it_is_a_workers_part(free_port: int) -> None:
-    mp.spawn(on_two, args=(free_port,), nprocs=2)
+    start_workers(on_two, args=(free_port,), nprocs=2)
 
 
 def test_zero_cuts_moments_then_gradients_then_weights() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from scaling.analysis.statistics.uncertainty import t_quantile
@@ -20,6 +19,7 @@ from scaling.training.data_order import DataOrder
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 BATCH = 16
@@ -117,7 +117,7 @@ def test_every_split_agrees_with_all_per_example_gradients(
 ) -> None:
     task = prepare_task(workload, EVALUATION)
     path = str(tmp_path / "estimates.pt")
-    mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
     model = frozen(task)
     sq_norm, trace = exact(task, model)
     estimates = [estimated(task, model, Workers(), k) for world, k in SPLITS if world == 1]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
@@ -15,6 +14,7 @@ from scaling.spec.evaluation import Sharpness
 from scaling.tasks.prepare import prepare_task
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation
 
 
@@ -117,7 +117,7 @@ def test_two_workers_measure_what_one_does(workload: Any, tmp_path: Any, free_po
     assert model.training
     assert alone.sharpness > 0
     path = str(tmp_path / "curvature.pt")
-    mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
     together = Curvature(*torch.load(path))
     assert together.sharpness == pytest.approx(alone.sharpness, rel=1e-2)
     assert together.hessian_top_eigenvalue == pytest.approx(alone.hessian_top_eigenvalue, rel=1e-2)

@@ -3,31 +3,23 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scaling.report.__main__ import main
 from scaling.sinks import resolve_tracking_uri
+from tests.commands import run
 
 # Zhang et al. 2024 (arXiv:2410.21676), 85M parameters
 STEPS = (46000, 23000, 13282, 7000, 3840, 2528, 1917, 1600, 1600)
 
 
-def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scaling.report", *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 def test_two_columns_fit_the_critical_batch_alone(tmp_path: Path) -> None:
     lines = [f"{64 * 2**index},{steps}" for index, steps in enumerate(STEPS)]
     (tmp_path / "85m.csv").write_text("\n".join(["global_batch_size,steps_to_target", *lines]))
-    done = run(["--from-csv", "85m.csv"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run(tmp_path, "--from-csv", "85m.csv", module="scaling.report")
+    assert done.status == 0, done.stderr
     assert not done.stderr
     summary = json.loads((tmp_path / "reports" / "85m" / "summary.json").read_text())
     fit = summary["critical_batch_size"]["steps_examples"]
@@ -51,8 +43,8 @@ def test_a_grid_of_rates_gives_an_exponent(tmp_path: Path) -> None:
     names = ("bs=global_batch_size", "lr=peak_lr", "smooth loss=validation_loss")
     renames = [word for name in names for word in ("--rename", name)]
     arguments = ["--from-csv", "grid.csv", *renames, "--where", "N=2", "--output", "out"]
-    done = run(arguments, tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run(tmp_path, *arguments, module="scaling.report")
+    assert done.status == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["num_trials"] == 50
     assert summary["lr_scaling"]["exponent"] == pytest.approx(0.5, abs=1e-3)

@@ -17,6 +17,7 @@ from scaling.report.__main__ import main
 from scaling.report.foreign_tables import table_text
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.page.printable import printable
+from tests.commands import run
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 UNFIT = ("\x01", "\x07", "\x0b", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\ufffe", "\ufdd0")
@@ -37,11 +38,9 @@ def test_what_no_picture_can_hold_is_shown_as_its_code(option: str, tmp_path: Pa
     path = tmp_path / "sweep\x07.csv"
     column = "kind\x02"
     path.write_text("\n".join([f"{HEADER},{column}", *rates(UNFIT)]), encoding="utf-8")
-    command = [sys.executable, "-m", "scaling.report", "--from-csv", str(path), option, column]
-    done = subprocess.run(
-        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[:1500]
+    arguments = ["--from-csv", str(path), option, column, "--output", "out"]
+    done = run(tmp_path, *arguments, module="scaling.report")
+    assert done.status == 0, done.stderr[:1500]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     if option == "--cell":
         assert len(summary["cells"]) == 2 * len(UNFIT)  # what differs still does

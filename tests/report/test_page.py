@@ -20,6 +20,7 @@ from tests.analysis.test_branched import branch_records
 from tests.analysis.test_branched import study as branched_study
 from tests.report.test_importance import searched
 
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 if not os.environ.get("REQUIRE_BROWSER"):
     pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 import scaling
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 
 
 class _Refusing(pickle.Unpickler):
@@ -40,7 +40,7 @@ def _exchange(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_exchange_without_pickles(tmp_path: Path) -> None:
-    mp.spawn(_exchange, (str(tmp_path),), nprocs=2)
+    start_workers(_exchange, (str(tmp_path),), nprocs=2)
 
 
 def test_a_pickle_from_a_peer_would_be_noticed() -> None:

@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.end_to_end.studies import QUADRATIC, environment, write_study
+from tests.commands import environment
+from tests.end_to_end.studies import QUADRATIC, write_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

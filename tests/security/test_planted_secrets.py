@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.studies import QUADRATIC, environment, write_study
+from tests.commands import environment
+from tests.end_to_end.studies import QUADRATIC, write_study
 from tests.sinks.servers import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

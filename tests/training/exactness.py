@@ -7,13 +7,12 @@ import math
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -30,6 +29,8 @@ from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers
 from scaling.training.parallel.zero import Zero
+from tests.forked import start_workers
+from tests.pairwise import covering
 from tests.recipes import (
     EVALUATION,
     part_of_speech,
@@ -230,15 +231,30 @@ def _of_optimizers(workers: Workers) -> dict[tuple[str, Split], Tensor]:
     }
 
 
-def _on_two_workers(rank: int, port: int, folder: str) -> None:
-    """Every split over two gloo workers; the first one saves the vectors."""
+def chosen_splits(tasks: Mapping[str, Task], *, whole: bool) -> dict[str, list[Split]]:
+    """The splits of each family: all, or so many that every pair of values is among them.
+
+    The values are those of family, strategy, number of workers and micro-batch.
+    """
+    rows = [
+        (family, split.strategy, split.world_size, split.micro_batch_size)
+        for family, task in tasks.items()
+        for split in splits_of(task)
+    ]
+    chosen = rows if whole else covering(rows)
+    return {family: [Split(*row[1:]) for row in chosen if row[0] == family] for family in tasks}
+
+
+def _on_two_workers(rank: int, port: int, folder: str, whole: bool) -> None:
+    """Splits over two gloo workers; the first one saves the vectors."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
+    tasks = {name: prepare_task(work, EVALUATION) for name, work in families(folder).items()}
     vectors = {
-        family: _of_splits(prepare_task(workload, EVALUATION), Workers(rank, 2))
-        for family, workload in families(folder).items()
+        family: _of_splits(family, tasks[family], splits, Workers(rank, 2))
+        for family, splits in chosen_splits(tasks, whole=whole).items()
     }
     by_optimizer = list(_of_optimizers(Workers(rank, 2)).values())
     if rank == 0:
@@ -246,9 +262,19 @@ def _on_two_workers(rank: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _of_splits(task: Task, workers: Workers) -> list[Vectors]:
-    splits = [split for split in splits_of(task) if split.world_size == workers.world_size]
-    return [trained(task, split, workers) for split in splits]
+def _of_splits(
+    family: str, task: Task, splits: Sequence[Split], workers: Workers
+) -> dict[Split, Vectors]:
+    """The vectors of those splits that have so many workers; an error names the split."""
+    found: dict[Split, Vectors] = {}
+    for split in splits:
+        if split.world_size == workers.world_size:
+            try:
+                found[split] = trained(task, split, workers)
+            except Exception as error:
+                error.add_note(f"configuration: {family}, {split}")
+                raise
+    return found
 
 
 @dataclass(frozen=True)
@@ -264,15 +290,16 @@ class Errors:
     optimizers: Mapping[tuple[str, Split], float]
 
 
-def measured_errors(port: int) -> Errors:
-    """All errors, each vector computed once."""
+def measured_errors(port: int, *, whole: bool) -> Errors:
+    """The errors, each vector computed once, of all splits or of a choice (`chosen_splits`)."""
     with tempfile.TemporaryDirectory() as folder:
         workloads = families(folder)  # fills the folder before the workers read it
-        mp.spawn(_on_two_workers, args=(port, folder), nprocs=2)
-        on_two = torch.load(f"{folder}/vectors.pt")
+        start_workers(_on_two_workers, args=(port, folder, whole), nprocs=2)
+        on_two = torch.load(f"{folder}/vectors.pt", weights_only=False)
+        tasks = {name: prepare_task(work, EVALUATION) for name, work in workloads.items()}
         of_families = {
-            family: _errors(prepare_task(workload, EVALUATION), on_two["families"][family])
-            for family, workload in workloads.items()
+            family: _errors(family, tasks[family], splits, on_two["families"][family])
+            for family, splits in chosen_splits(tasks, whole=whole).items()
         }
     return Errors(of_families, _errors_of_optimizers(on_two["optimizers"]))
 
@@ -293,17 +320,18 @@ def _errors_of_optimizers(on_two: list[Tensor]) -> dict[tuple[str, Split], float
     }
 
 
-def _errors(task: Task, on_two: list[Vectors]) -> dict[Split, dict[str, float]]:
+def _errors(
+    family: str, task: Task, splits: Sequence[Split], on_two: Mapping[Split, Vectors]
+) -> dict[Split, dict[str, float]]:
     expected = trained(task, UNSPLIT, Workers())
-    alone, together = iter(_of_splits(task, Workers())), iter(on_two)
-    found: dict[Split, dict[str, float]] = {}
-    for split in splits_of(task):
-        got = next(alone if split.world_size == 1 else together)
-        found[split] = {
+    got = _of_splits(family, task, splits, Workers()) | dict(on_two)
+    return {
+        split: {
             name: float((vector - expected[name]).norm() / expected[name].norm())
-            for name, vector in got.items()
+            for name, vector in got[split].items()
         }
-    return found
+        for split in splits
+    }
 
 
 def optimizer_table(errors: Mapping[tuple[str, Split], float]) -> str:
@@ -373,7 +401,7 @@ def _free_port() -> int:
 def main() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # which DeepSpeed prints else, into the table
     torch.set_num_threads(1)
-    errors = measured_errors(_free_port())
+    errors = measured_errors(_free_port(), whole=True)
     print(table(errors.families))
     print()
     print(optimizer_table(errors.optimizers))

@@ -9,7 +9,6 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
@@ -22,6 +21,7 @@ from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
 
 DROPOUT = {
@@ -153,7 +153,7 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_workers_go_on_with_their_own_dropout(tmp_path: Path, free_port: int) -> None:
-    mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
 
 
 @pytest.mark.parametrize("cut", ["truncated", "not a checkpoint"])

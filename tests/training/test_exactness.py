@@ -1,4 +1,4 @@
-"""Every split of a global batch, under every strategy, trains alike (case 5)."""
+"""Splits of a global batch, under every strategy, train alike (case 5)."""
 
 import pytest
 
@@ -8,8 +8,9 @@ pytest.importorskip("peft")  # of the extra lora
 pytest.importorskip("deepspeed")
 
 
-def test_every_split_under_every_strategy_trains_alike(free_port: int) -> None:
-    found = measured_errors(free_port)
+@pytest.mark.parametrize("choice", ["pairwise", pytest.param("every", marks=pytest.mark.slow)])
+def test_splits_under_every_strategy_train_alike(free_port: int, choice: str) -> None:
+    found = measured_errors(free_port, whole=choice == "every")
     for family, splits in found.families.items():
         for split, errors in splits.items():
             for name, error in errors.items():

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.spec.resources import Strategy
 from scaling.tasks.prepare import prepare_task
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, changed, pronunciation, recipe
 from tests.training.test_checkpoint import run
 
@@ -83,4 +83,4 @@ def on_two(rank: int, port: int, device: str, strategies: Sequence[Strategy]) ->
 def test_two_devices_train_as_one(free_port: int, device: str, strategies: list[Strategy]) -> None:
     if device == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    mp.spawn(on_two, args=(free_port, device, strategies), nprocs=2)
+    start_workers(on_two, args=(free_port, device, strategies), nprocs=2)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from scaling.tasks.prepare import prepare_task
@@ -13,6 +12,7 @@ from scaling.tasks.task import Task
 from scaling.training.gradient import GradientOfBatch, clip_global_norm
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 SPLITS = [
@@ -64,7 +64,7 @@ def test_every_split_of_sixteen_examples_gives_the_same_gradient(
     task = prepare_task(workload, EVALUATION)
     whole = gradient_of(task, Workers(), 16)
     path = str(tmp_path / "gradients.pt")
-    mp.spawn(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
     vectors = torch.load(path)
     for world, micro in SPLITS:
         for noise in (False, True):

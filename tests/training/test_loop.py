@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.optimizers.build import build_optimizer
 from scaling.records.measurement import Measurement
@@ -22,6 +21,7 @@ from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage
+from tests.forked import start_workers
 from tests.recipes import (
     EVALUATION,
     part_of_speech,
@@ -138,7 +138,7 @@ def test_two_gloo_workers_train_like_one(tmp_path: Any, free_port: int, workload
     two = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4, world_size=2)
     _, alone = run(prepare_task(workload, EVALUATION), one)
     path = str(tmp_path / "measurements.pt")
-    mp.spawn(train_on_two, args=(free_port, workload, two, path), nprocs=2)
+    start_workers(train_on_two, args=(free_port, workload, two, path), nprocs=2)
     together = torch.load(path)
     assert len(together) == len(alone)
     for ours, theirs in zip(alone, together, strict=True):

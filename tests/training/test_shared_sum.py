@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from scaling.training.parallel import shared_memory as module
 from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.shared_memory import PIECE_BYTES, WorkerGoneError, shared_sum
 from scaling.training.parallel.workers import Workers
+from tests.forked import start_workers
 
 LENGTHS = (1, 2, 7, 100_003, PIECE_BYTES // 4 * 2 + 5)  # of float32, the last in three pieces
 
@@ -66,7 +66,7 @@ def summed(rank: int, port: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_every_worker_has_the_same_sum(tmp_path: Path, free_port: int, world_size: int) -> None:
-    mp.spawn(summed, args=(free_port, world_size, str(tmp_path)), nprocs=world_size)
+    start_workers(summed, args=(free_port, world_size, str(tmp_path)), nprocs=world_size)
 
 
 def left_alone(rank: int, port: int) -> None:
@@ -89,4 +89,4 @@ def left_alone(rank: int, port: int) -> None:
 
 
 def test_a_worker_does_not_wait_for_one_that_has_left(free_port: int) -> None:
-    mp.spawn(left_alone, args=(free_port,), nprocs=2)
+    start_workers(left_alone, args=(free_port,), nprocs=2)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.prepare import prepare_task
@@ -14,6 +13,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
+from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
@@ -89,7 +89,7 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
 
 def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
 
 
 # --- matrices cut among workers that compute together -------------------------------------------
@@ -140,7 +140,7 @@ def cut_on_two(rank: int, port: int, folder: str) -> None:
 
 def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
     alone = measured_by_tp(Workers())
-    mp.spawn(cut_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    start_workers(cut_on_two, args=(free_port, str(tmp_path)), nprocs=2)
     # bf16 rounds partial sums, of which two workers have others.
     rels = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.05)
     for together, one, rel in zip(torch.load(tmp_path / "found.pt"), alone, rels, strict=True):
@@ -184,7 +184,7 @@ def test_a_growing_batch_trains_on_two_workers_as_on_one(tmp_path: Path, free_po
     alone = growing(Workers())
     assert [row[0] for row in alone] == [32, 96, 224]  # after 4 steps of 8, of 16, of 32
     path = str(tmp_path / "found.pt")
-    mp.spawn(grow_on_two, args=(free_port, path), nprocs=2)
+    start_workers(grow_on_two, args=(free_port, path), nprocs=2)
     for together in torch.load(path):
         for ours, theirs in zip(together, alone, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4)

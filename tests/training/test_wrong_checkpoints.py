@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
@@ -22,6 +21,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
+from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.test_checkpoint import run, without_time
 
@@ -418,4 +418,4 @@ def test_a_wrong_part_is_passed_over_by_all_workers(
 ) -> None:
     if "zero1" in strategies:
         pytest.importorskip("deepspeed")
-    mp.spawn(pass_over_on_two, args=(free_port, str(tmp_path), strategies), nprocs=2)
+    start_workers(pass_over_on_two, args=(free_port, str(tmp_path), strategies), nprocs=2)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -28,6 +27,7 @@ from scaling.training.memory.estimate import study_footprint
 from scaling.training.parallel.workers import Workers
 from scaling.training.parallel.zero import Zero, require_deepspeed
 from scaling.training.supervision import Supervision
+from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
@@ -160,7 +160,7 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
 
 def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    mp.spawn(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
 
 
 def test_the_missing_extra_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,16 @@ class Issue:
         message: What is wrong with it.
         value: What stands there; `NO_VALUE` where nothing does, or the message says it.
         allowed: What may stand there; empty where the message says it.
+        code: What kind of mistake it is, in one word that does not change with the message:
+            pydantic's type of error (`missing`), or the check that found it (`warmup`); empty
+            for what concerns the whole file or an override.
     """
 
     path: str
     message: str
     value: Any = NO_VALUE
     allowed: str = ""
+    code: str = ""
 
     def __str__(self) -> str:
         """One line, `PATH: MESSAGE (got VALUE; allowed: …)`."""

@@ -3,6 +3,7 @@
 # pyright: strict
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from pydantic_core import ErrorDetails
@@ -102,10 +103,14 @@ def _branch_issue(tried: Sequence[tuple[ErrorDetails, Located]]) -> Issue:
         for other, _ in tried:
             if other["type"] == "literal_error":
                 return _structural_issue(other, place)
-    return _issue(place, "is of the wrong type", error["input"])
+    return replace(_issue(place, "is of the wrong type", error["input"]), code="wrong_type")
 
 
 def _structural_issue(error: ErrorDetails, place: Located) -> Issue:
+    return replace(_described(error, place), code=error["type"])
+
+
+def _described(error: ErrorDetails, place: Located) -> Issue:
     kind, value = error["type"], error["input"]
     context = error.get("ctx", {})
     match kind:
@@ -208,6 +213,7 @@ def _mixed_model_issue(paths: Sequence[_Path]) -> Issue:
         dotted(paths[0][:-1]),
         f"has {names} beside pretrained: give pretrained (and lora) for trained weights, which "
         "have their own sizes, or architecture and sizes for random ones",
+        code="mixed_model",
     )
 
 

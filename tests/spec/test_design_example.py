@@ -7,7 +7,7 @@ import pytest
 from scaling.space.recipe import Facts
 from scaling.space.trials import planned_search
 from scaling.spec.read import read_study, study_from_mapping
-from tests.spec.test_study_file import LM
+from tests.spec.studies import LM
 
 # What the documentation shows beyond what the other tests of study files read.
 EXAMPLE = LM | {

@@ -1,6 +1,7 @@
 """What the sections of a study must say together, beyond what each must say alone."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from scaling.spec.checks.batch import batch_ramp_issues, batch_size_issues, ramp_count_issues
@@ -61,9 +62,14 @@ def check_study(spec: StudySpec, *, broken: Collection[str] = ()) -> list[Issue]
 
     def found(checks: Iterable[Check]) -> list[Issue]:
         able = (check for check in checks if not CHECKS[check].intersection(broken))
-        return list({str(issue): issue for check in able for issue in check(spec)}.values())
+        issues = (replace(i, code=_code(check)) for check in able for i in check(spec))
+        return list({str(issue): issue for issue in issues}.values())
 
     return found(_OF_SIZE) or found(CHECKS)
+
+
+def _code(check: Check) -> str:
+    return check.__name__.removesuffix("_issues")
 
 
 def section_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -25,39 +25,45 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
     count = spec.search.trials_per_cell
     if not searched:
         return [{} for _ in range(count)]
+    seed = cell_seed(spec, cell, places)
     match spec.search.design:
         case None:
             return None
         case "grid":
             axes = [distribution.choice or () for distribution in searched.values()]
             return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
-        case "qmc" | "random" as sampler:
-            seed = cell_seed(spec, cell, places)
-            cube = _unit_points(len(searched), count, seed, sobol=sampler == "qmc")
-            return [
-                {
-                    name: _at(distribution, float(share))
-                    for (name, distribution), share in zip(searched.items(), point, strict=True)
-                }
-                for point in cube
-            ]
+        case "qmc":
+            points = _sobol_points(len(searched), count, seed)
+        case "random":
+            points = _random_points(len(searched), count, seed)
         case unknown:
             assert_never(unknown)
+    return [
+        {
+            name: _at(distribution, float(share))
+            for (name, distribution), share in zip(searched.items(), point, strict=True)
+        }
+        for point in points
+    ]
 
 
-def _unit_points(dimensions: int, count: int, seed: int, *, sobol: bool) -> Any:
-    """[count, dimensions] points in the unit cube: Owen-scrambled Sobol or independent ones.
+def _sobol_points(num_dimensions: int, count: int, seed: int) -> Any:
+    """[count, num_dimensions] Owen-scrambled Sobol points in the unit cube.
 
     Optuna's own QMC sampler draws categorical values and the trials that start before the first
     one ends independently, which would make the design depend on timing.
     """
-    import numpy as np
     from scipy.stats import qmc
 
-    if not sobol:
-        return np.random.default_rng(seed).random((count, dimensions))
-    engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
+    engine = qmc.Sobol(num_dimensions, scramble=True, rng=seed)
     return engine.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
+
+
+def _random_points(num_dimensions: int, count: int, seed: int) -> Any:
+    """[count, num_dimensions] independent points in the unit cube."""
+    import numpy as np
+
+    return np.random.default_rng(seed).random((count, num_dimensions))
 
 
 def _at(distribution: Distribution[Any] | Choice[Any], share: float) -> Any:

@@ -24,7 +24,8 @@ from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, TrialRecord
 from scaling.report import write_report
 from scaling.space.cells import hyperparameters
-from scaling.space.recipe import Facts, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.spec.study import StudySpec
 
 EVALUATIONS = 20

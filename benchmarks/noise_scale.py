@@ -21,7 +21,8 @@ from scaling.optimizers.build import build_optimizer, set_lr
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.space.cells import cells, hyperparameters
-from scaling.space.recipe import Facts, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.read import read_study
 from scaling.spec.study import StudySpec
@@ -74,9 +75,9 @@ def main() -> None:
 def recipe(spec: StudySpec, task: Task, global_batch_size: int, *, seed: int) -> Recipe:
     """The study's recipe at one batch size, at a rate that learns."""
     facts = Facts(task.num_train, task.tokens_per_example, {global_batch_size: 1})
-    values = hyperparameters(spec, cells(spec)[0], {})
-    values |= {"global_batch_size": global_batch_size, "peak_lr": PEAK_LR}
-    return resolve(spec, values, seed=seed, facts=facts)
+    chosen = {"global_batch_size": global_batch_size, "peak_lr": PEAK_LR}
+    setting = hyperparameters(spec, cells(spec)[0], chosen)
+    return resolve(spec, setting, seed=seed, facts=facts)
 
 
 def cost_ratio(task: Task, how: Recipe) -> float:

@@ -36,7 +36,8 @@ import torch.multiprocessing as mp
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.space.cells import cells, hyperparameters
-from scaling.space.recipe import Facts, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import CausalLm, TokenClassification

@@ -157,7 +157,8 @@ def _relay(config: dict[str, Any]) -> None:
 def _job(number: int) -> Any:
     from scaling.runner.jobs import Job
     from scaling.space.cells import cells, hyperparameters
-    from scaling.space.recipe import Facts, resolve
+    from scaling.space.layout import Facts
+    from scaling.space.recipe import resolve
     from scaling.spec.study import StudySpec
 
     spec = StudySpec.model_validate(STUDY)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scaling.records.study import StudyRecord
     from scaling.runner.state import StudyState
     from scaling.sinks import StudyTracker
-    from scaling.space.recipe import Facts
+    from scaling.space.layout import Facts
     from scaling.spec.study import StudySpec
     from scaling.tasks.task import Task
 
@@ -292,7 +292,7 @@ def _now() -> str:
 
 
 def _facts(spec: "StudySpec", task: "Task") -> "Facts":
-    from scaling.space.recipe import Facts
+    from scaling.space.layout import Facts
     from scaling.training.memory.estimate import study_micro_batch_size
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,11 +11,13 @@ from rich.text import Text
 
 from scaling.command.start_checks import Start, describe_place, require_task, start_notes
 from scaling.optimizers.catalog import num_moments
+from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import Cell, cell_name, cells, hyperparameters
 from scaling.space.extension import most_extension_trials
-from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of, split_of, world_size_of
+from scaling.space.layout import Facts, split_of, world_size_of
 from scaling.space.trials import num_trials
 from scaling.spec.checks.sizes import num_cells
+from scaling.spec.hyperparameters import Given
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.tasks.data.overview import SplitSummary
@@ -104,15 +105,15 @@ def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -
         what = f"{spec.workload.task} needs a few megabytes"
         print_line(console, f"memory: not estimated: {what}")
         return
-    values = _heaviest(spec)
-    found = study_footprint(task, spec.workload, spec.resources, lora_rank=values["lora_rank"])
+    heaviest = _heaviest(spec)
+    found = study_footprint(task, spec.workload, spec.resources, lora_rank=heaviest.lora_rank)
     table = Table("MiB a worker", box=None, pad_edge=False)
     headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
     for heading in headings:
         table.add_column(heading, justify="right")
     available = worker_memory_bytes(spec.resources)
     for size in spec.batch_sizes():
-        memory = trial_memory(found, spec.resources, values, split_of(spec, size, facts))
+        memory = trial_memory(found, spec.resources, heaviest, split_of(spec, size, facts))
         is_too_much = available is not None and memory.total > available
         table.add_row(
             f"global_batch_size={size}",
@@ -178,7 +179,7 @@ def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
     listed: list[tuple[Cell, int, float]] = []
     all_cells = cells(spec)
     for cell in all_cells:
-        batch: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+        batch = hyperparameters(spec, cell, {}).given.global_batch_size
         sizes = [batch] if batch is not None else list(spec.batch_sizes())
         each = sum(counts.values()) / len(all_cells) / len(sizes)
         if spec.transfer is not None and batch is not None:
@@ -189,26 +190,25 @@ def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
     return listed
 
 
-def _heaviest(spec: StudySpec) -> dict[str, Any]:
+def _heaviest(spec: StudySpec) -> Given:
     """Hyperparameters that take the most memory of all that the study may try."""
     searched = spec.nuisance.distributions()
-    all_values = [hyperparameters(spec, cell, {}) for cell in cells(spec)]
-    averages = any(v["weight_average_half_life_examples"] is not None for v in all_values)
-    has_momentum = any(v["momentum"] for v in all_values) or "momentum" in searched
-    optimizers: list[str] = [v["optimizer"] for v in all_values]
-    if spec.nuisance.optimizer is not None:
-        optimizers = list(spec.nuisance.optimizer.choice)
-    ranks = [v["lora_rank"] for v in all_values if v["lora_rank"] is not None]
-    if spec.nuisance.lora_rank is not None:
-        ranks = list(spec.nuisance.lora_rank.choice)
-    return {
-        "optimizer": max(optimizers, key=lambda o: num_moments(o, has_momentum=has_momentum)),
-        "momentum": float(has_momentum),
-        "lora_rank": max(ranks, default=None),
-        "weight_average_half_life_examples": (
-            1.0 if averages or "weight_average_half_life_examples" in searched else None
-        ),
-    }
+    of_cells = [hyperparameters(spec, cell, {}).given for cell in cells(spec)]
+    has_momentum = any(given.momentum for given in of_cells) or "momentum" in searched
+    half_life = "weight_average_half_life_examples"
+    averages = any(getattr(given, half_life) is not None for given in of_cells)
+    optimizers: list[str] = [given.optimizer for given in of_cells]
+    if "optimizer" in searched:
+        optimizers = list(searched["optimizer"].choice or ())
+    ranks = [given.lora_rank for given in of_cells if given.lora_rank is not None]
+    if "lora_rank" in searched:
+        ranks = list(searched["lora_rank"].choice or ())
+    return Given(
+        optimizer=max(optimizers, key=lambda o: num_moments(o, has_momentum=has_momentum)),
+        momentum=float(has_momentum),
+        lora_rank=max(ranks, default=None),
+        weight_average_half_life_examples=1.0 if averages or half_life in searched else None,
+    )
 
 
 def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
@@ -222,11 +222,11 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
     rows = (
         (cell, size)
         for cell in cells(spec)
-        for size in _sizes_of(spec, hyperparameters(spec, cell, {})["global_batch_size"])
+        for size in _sizes_of(spec, hyperparameters(spec, cell, {}).given.global_batch_size)
     )
     for cell, size in islice(rows, _MAX_ROWS):
         split = split_of(spec, size, facts)
-        ramp = batch_ramp_of({**hyperparameters(spec, cell, {}), "global_batch_size": size})
+        ramp = batch_ramp_of(hyperparameters(spec, cell, {"global_batch_size": size}))
         steps = num_steps_of(spec, ramp, facts)
         examples = None if steps is None else ramp.examples_after(steps)
         table.add_row(
@@ -240,7 +240,7 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
             _epochs(examples, facts.num_train),
         )
     console.print(table)
-    is_searched = spec.nuisance.global_batch_size is not None
+    is_searched = "global_batch_size" in spec.nuisance.distributions()
     more = num_cells(spec) * (len(spec.batch_sizes()) if is_searched else 1) - _MAX_ROWS
     if more > 0:
         print_line(console, f"  … and {more:,} rows more")

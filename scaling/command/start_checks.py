@@ -28,8 +28,9 @@ from scaling.runner.state import (
 from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
 from scaling.sinks.mlflow.store import sqlite_path
 from scaling.space.branches import BranchError, require_branches_fit
+from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
-from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
+from scaling.space.layout import Facts
 from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
@@ -123,8 +124,8 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
         Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example),
     )
     require_model_fits(task, spec.workload)
-    sections = (spec.fixed, spec.scientific, spec.nuisance)
-    sets_dropout = any(section.dropout is not None for section in sections)
+    sections = map(given_fields, (spec.fixed, spec.scientific, spec.nuisance))
+    sets_dropout = any(section.get("dropout") is not None for section in sections)
     require_trainable(
         task, spec.seed, dropout=0.0 if sets_dropout else None,
         num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from scaling.arithmetic.batching import BatchRamp
+from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.resources import Precision, Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
-    """What determines training, resolved: no choice is left open.
+class Hyperparameters(Given):
+    """What determines training: what a study gives, resolved, and how long the run is.
 
     Attributes:
         global_batch_size: Examples per optimizer step (of the first ones, where the batch
@@ -28,32 +29,15 @@ class Hyperparameters:
             schedule is that of, by examples.
     """
 
-    global_batch_size: int
+    global_batch_size: int = field()
     batch_ramp_at_examples: tuple[int, ...] = ()
-    batch_ramp_factor: int = 2
-    num_steps: int | None
-    budget_seconds: float | None = None
-    peak_lr: float
+    peak_lr: float = field()
     warmup_steps: int = 0
-    schedule: str = "constant"
-    decay_ratio: float = 0.2
-    decay_shape: str = "linear"
-    min_lr_ratio: float = 0.0
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     momentum: float = 0.0
-    nesterov: bool = False
-    clip_norm: float | None = None
-    clip_value: float | None = None
-    clip_percentile: float | None = None
-    clip_history_steps: int = 1000
-    dropout: float | None = None
-    lora_rank: int | None = None
-    label_smoothing: float = 0.0
-    weight_average_half_life_examples: float | None = None
+    num_steps: int | None
+    budget_seconds: float | None = None
     branch_from_examples: int | None = None
     branch_multiple: int = 1
     branch_lr_factor: float = 1.0
@@ -91,27 +75,6 @@ class Layout:
     def data_parallel_size(self) -> int:
         """Workers that share a batch; under tp all of them compute the whole of it together."""
         return 1 if self.strategy == "tp" else self.world_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where values of the hyperparameters came from; nothing of it determines training.
-
-    Attributes:
-        base_lr: What `lr_scaling_rule` carried from `base_batch_size` to become the peak rate;
-            None where the rate was given.
-        warmup_ratio: The share of the run that its warmup was given as.
-        warmup_examples: The training examples that its warmup was given as.
-    """
-
-    base_lr: float | None = None
-    base_batch_size: int | None = None
-    lr_scaling_rule: str = "none"
-    beta2_scaling: str = "none"
-    weight_decay_scaling: str = "none"
-    warmup_scaling: str = "steps"
-    warmup_ratio: float | None = None
-    warmup_examples: int | None = None
 
 
 @dataclass(frozen=True)

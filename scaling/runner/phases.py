@@ -35,7 +35,7 @@ from scaling.runner.world_sizes import (
     to_measure,
 )
 from scaling.search.optuna import CellSearches
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial
 from scaling.spec.study import StudySpec
 

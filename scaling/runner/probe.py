@@ -6,7 +6,8 @@ from dataclasses import replace
 from scaling.records.measurement import Measurement
 from scaling.runner.jobs import Job
 from scaling.runner.worker_pool import WorkerPool
-from scaling.space.recipe import Facts, timing_recipe
+from scaling.space.layout import Facts
+from scaling.space.recipe import timing_recipe
 from scaling.spec.study import StudySpec
 from scaling.training.checkpoint import remove_checkpoints
 

@@ -13,7 +13,7 @@ from scaling.records.trial import ENDED, Phase, Status, TrialRecord
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
 from scaling.space.extension import Edge, planned_extension
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_replicates, planned_search, with_own_ids
 from scaling.spec.study import StudySpec
 

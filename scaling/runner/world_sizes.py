@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scaling.space.branches import branch_work
+from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
-from scaling.space.recipe import Facts, batch_ramp_of, num_steps_of
+from scaling.space.layout import Facts
 from scaling.spec.study import StudySpec
 
 MAX_WORLD_SIZE = 16
@@ -72,13 +73,12 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
 
 def _num_examples(spec: StudySpec, size: int, facts: Facts) -> int:
     """Examples of a trial that starts at a batch size; 0 for a budget in seconds."""
-    values = hyperparameters(spec, cells(spec)[0], {}) | {"global_batch_size": size}
-    ramp = batch_ramp_of(values)
+    ramp = batch_ramp_of(hyperparameters(spec, cells(spec)[0], {"global_batch_size": size}))
     return ramp.examples_after(num_steps_of(spec, ramp, facts) or 0)
 
 
 def _batches(spec: StudySpec, cell: Mapping[str, object]) -> Sequence[int]:
-    size: int | None = hyperparameters(spec, cell, {})["global_batch_size"]
+    size = hyperparameters(spec, cell, {}).given.global_batch_size
     return spec.batch_sizes() if size is None else (size,)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scaling.spec.hyperparameters import Distribution
+from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 

@@ -15,7 +15,8 @@ from scaling.records.outcome import objective_value
 from scaling.records.trial import TrialRecord
 from scaling.search.distributions import optuna_distributions
 from scaling.space.cells import Cell, cell_name, cell_seed, hyperparameters
-from scaling.space.recipe import Facts, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.space.trials import PlannedTrial
 from scaling.spec.study import StudySpec
 
@@ -60,8 +61,8 @@ class CellSearches:
         self._asked[planned.trial_id] = study, trial
         if planned.recipe is not None:
             return planned
-        values = hyperparameters(self._spec, planned.cell, trial.params)
-        recipe = resolve(self._spec, values, seed=self._spec.seed, facts=self._facts)
+        setting = hyperparameters(self._spec, planned.cell, trial.params)
+        recipe = resolve(self._spec, setting, seed=self._spec.seed, facts=self._facts)
         return replace(planned, choices=trial.params, recipe=recipe)
 
     def tell(self, record: TrialRecord) -> None:

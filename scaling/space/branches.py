@@ -15,8 +15,10 @@ from scaling.arithmetic.schedules import lr_at_step
 from scaling.optimizers.catalog import OPTIMIZERS
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.records.trial import TrialRecord
+from scaling.space.budget import num_steps_of
 from scaling.space.cells import cell_name, hyperparameters
-from scaling.space.recipe import Facts, num_steps_of, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.space.trials import PlannedTrial, replicate_seeds
 from scaling.spec.phases import Branch
 from scaling.spec.study import StudySpec
@@ -70,11 +72,11 @@ def planned_branches(
     )
     if branch is None or base is None:
         return []
-    values = hyperparameters(spec, base.cell, base.choices)
-    rule = branch.lr_rule or OPTIMIZERS[values["optimizer"]].usual_lr_rule
+    setting = hyperparameters(spec, base.cell, base.choices)
+    rule = branch.lr_rule or OPTIMIZERS[setting.given.optimizer].usual_lr_rule
     planned: list[PlannedTrial] = []
     for seed in replicate_seeds(spec, branch.num_seeds):
-        trunk = resolve(spec, values, seed=seed, facts=facts)
+        trunk = resolve(spec, setting, seed=seed, facts=facts)
         for start, multiple in itertools.product(branch.starts, branch.multiples):
             recipe = branched(
                 trunk, start=start, multiple=multiple, window=branch.window, rule=rule

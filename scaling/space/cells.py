@@ -1,11 +1,11 @@
-"""The cells of a study, and a trial's hyperparameters by name."""
+"""The cells of a study, and a trial's hyperparameters before they are resolved."""
 
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from scaling.spec.fields import given_fields
-from scaling.spec.hyperparameters import Fixed
+from scaling.spec.hyperparameters import Setting
 from scaling.spec.study import StudySpec
 
 Cell = Mapping[str, Any]
@@ -61,10 +61,10 @@ def cell_seed(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> int:
     return (spec.seed * 10_007 + places.get(cell_name(cell), place)) % 2**32
 
 
-def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> dict[str, Any]:
-    """A trial's hyperparameters by name: the cell's and the search's, else fixed ones."""
-    values = {name: getattr(spec.fixed, name) for name in Fixed.model_fields}
+def hyperparameters(spec: StudySpec, cell: Cell, choices: Choices) -> Setting:
+    """A trial's hyperparameters: the cell's and the search's, else fixed ones."""
+    values = dict(spec.fixed)
     for known in spec.cell_recipes:
         if dict(known.cell) == dict(cell):
             values |= given_fields(known.fixed)
-    return values | dict(cell) | dict(choices)
+    return Setting.of(values | dict(cell) | dict(choices))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from scaling.space.cells import Cell, cell_seed
-from scaling.spec.hyperparameters import Choice, Distribution
+from scaling.spec.sections import Choice, Distribution
 from scaling.spec.study import StudySpec
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from scaling.space.cells import Cell
 from scaling.space.designs import design
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
 from scaling.spec.checks.sizes import num_cells
-from scaling.spec.hyperparameters import Choice, Distribution
+from scaling.spec.sections import Choice, Distribution
 from scaling.spec.study import StudySpec
 
 Edge = Literal["low", "high"]

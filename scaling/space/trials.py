@@ -10,9 +10,10 @@ from scaling.records.recipe import Recipe
 from scaling.records.trial import Phase, TrialRecord
 from scaling.space.cells import Cell, Choices, cell_name, cells, hyperparameters
 from scaling.space.designs import design
-from scaling.space.recipe import Facts, resolve, transferred
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve, transferred
 from scaling.spec.checks.sizes import num_cells
-from scaling.spec.hyperparameters import Distribution
+from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 STEP_COST_EXAMPLES = 8  # what a step costs besides its examples, in examples; orders trials only
@@ -78,8 +79,8 @@ def planned_point(
     """A cell's search trial with a number, from 0; without choices an adaptive sampler decides."""
     recipe = None
     if choices is not None:
-        values = hyperparameters(spec, cell, choices)
-        recipe = resolve(spec, values, seed=spec.seed, facts=facts)
+        setting = hyperparameters(spec, cell, choices)
+        recipe = resolve(spec, setting, seed=spec.seed, facts=facts)
     trial_id = f"search-{cell_name(cell)}-{number:03d}"
     return PlannedTrial(trial_id, "search", cell, choices or {}, recipe)
 
@@ -105,11 +106,11 @@ def planned_replicates(
 def _confirm_trials(spec: StudySpec, record: TrialRecord, facts: Facts) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
-    values = hyperparameters(spec, record.cell, record.choices)
+    setting = hyperparameters(spec, record.cell, record.choices)
     return [
         PlannedTrial(
             f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
-            resolve(spec, values, seed=seed, facts=facts), recipe_of=record.trial_id,
+            resolve(spec, setting, seed=seed, facts=facts), recipe_of=record.trial_id,
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
@@ -136,13 +137,13 @@ def _transfer_trials(
     if base is None:
         why = "no search trial of the base cell ended with a finite loss"
         return planned, [(rule, b, why) for rule, b in itertools.product(transfer.rules, others)]
-    base_values = hyperparameters(spec, base.cell, base.choices)
+    base_setting = hyperparameters(spec, base.cell, base.choices)
     for rule, batch in itertools.product(transfer.rules, others):
-        values = transferred(base_values, global_batch_size=batch, rule=rule)
+        setting = transferred(base_setting, global_batch_size=batch, rule=rule)
         cell = {"global_batch_size": batch}
         for seed in replicate_seeds(spec, transfer.num_seeds):
             try:
-                recipe = resolve(spec, values, seed=seed, facts=facts)
+                recipe = resolve(spec, setting, seed=seed, facts=facts)
             except ValueError as error:
                 refused.append((rule, batch, str(error)))
                 break

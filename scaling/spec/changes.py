@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from scaling.spec.fields import Section
-from scaling.spec.hyperparameters import CellRecipe
 from scaling.spec.issues import dotted, shown
 from scaling.spec.schema import locate
+from scaling.spec.sections import CellRecipe
 from scaling.spec.study import StudySpec
 
 Rule = Callable[["Change", StudySpec, StudySpec], str]

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from scaling.spec.evaluation import Budget, Evaluation, Target
-from scaling.spec.fields import LocalPath, Name, Section, Whole, items_of
-from scaling.spec.hyperparameters import CellRecipe, Fixed, Nuisance, Scientific
+from scaling.spec.fields import LocalPath, Name, Section, Whole, given_fields, items_of
 from scaling.spec.phases import Branch, Confirm, Limits, Search, Transfer
 from scaling.spec.resources import Checkpoints, Resources
+from scaling.spec.sections import CellRecipe, Fixed, Nuisance, Scientific
 from scaling.spec.workloads import Workload
 
 
@@ -61,9 +61,10 @@ class StudySpec(Section):
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Every global batch size that a trial of this study may have, rising."""
-        sizes: set[int] = set(self.scientific.global_batch_size or ())
-        if self.nuisance.global_batch_size is not None:
-            sizes |= set(self.nuisance.global_batch_size.choice)
-        if self.fixed.global_batch_size is not None:
-            sizes.add(self.fixed.global_batch_size)
+        name = "global_batch_size"
+        sizes: set[int] = {*self.scientific_values().get(name, ())}
+        if name in (drawn := self.nuisance.distributions()):
+            sizes |= {*(drawn[name].choice or ())}
+        if (fixed := given_fields(self.fixed).get(name)) is not None:
+            sizes.add(fixed)
         return tuple(sorted(sizes))

@@ -14,15 +14,10 @@ from scaling.arithmetic.batching import BatchRamp
 from scaling.optimizers.build import build_optimizer
 from scaling.records.recipe import Recipe
 from scaling.space.branches import branch_work
+from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import Cell, hyperparameters
-from scaling.space.recipe import (
-    Facts,
-    batch_ramp_of,
-    data_parallel_size_of,
-    num_steps_of,
-    timing_recipe,
-    world_size_of,
-)
+from scaling.space.layout import Facts, data_parallel_size_of, world_size_of
+from scaling.space.recipe import timing_recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
@@ -81,8 +76,7 @@ def trial_seconds(
     spec: StudySpec, facts: Facts, task: Task, speed: Speed, cell: Cell, global_batch_size: int
 ) -> float:
     """Training and evaluation of one trial that runs to its budget."""
-    values = hyperparameters(spec, cell, {}) | {"global_batch_size": global_batch_size}
-    ramp = batch_ramp_of(values)
+    ramp = batch_ramp_of(hyperparameters(spec, cell, {"global_batch_size": global_batch_size}))
     num_steps = num_steps_of(spec, ramp, facts)
     if num_steps is None:
         return spec.budget.seconds or 0.0

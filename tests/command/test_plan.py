@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from scaling.command.plan import print_plan
-from scaling.space.recipe import Facts, split_of
+from scaling.space.layout import Facts, split_of
 from scaling.spec.read import read_study
 from scaling.training import timing
 from scaling.training.memory import estimate as footprint_module

@@ -40,17 +40,17 @@ def test_a_short_range_is_extended_and_branches_end_and_resume(
     records = {r["trial_id"]: r for r in map(json.loads, lines)}
     beyond = [r for r in records.values() if r["search_round"] > 0]
     assert beyond
-    assert all(r["recipe"]["peak_lr"] >= 0.04 for r in beyond)
+    assert all(r["recipe"]["hyperparameters"]["peak_lr"] >= 0.04 for r in beyond)
     branches = [r for r in records.values() if r["phase"] == "branch"]
     assert len(branches) == 2 * 3 * 2
     for record in branches:
-        recipe, measured = record["recipe"], record["measurements"]
+        recipe, measured = record["recipe"]["hyperparameters"], record["measurements"]
         assert measured[-1]["examples"] == recipe["branch_from_examples"] + 256
         same = next(
             r for r in branches
-            if r["recipe"]["seed"] == recipe["seed"]
-            and r["recipe"]["branch_from_examples"] == 256
-            and r["recipe"]["branch_multiple"] == 1
+            if r["recipe"]["seed"] == record["recipe"]["seed"]
+            and r["recipe"]["hyperparameters"]["branch_from_examples"] == 256
+            and r["recipe"]["hyperparameters"]["branch_multiple"] == 1
         )  # fmt: skip
         if recipe["branch_from_examples"] == 256:  # up to there it is the run that it leaves
             at_200 = [

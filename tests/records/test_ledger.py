@@ -187,3 +187,12 @@ def test_a_line_that_is_no_record_is_named(what: str, tmp_path: Path) -> None:
     file.write_bytes(first.encode() + b"\n\xff\xfe\n")
     with pytest.raises(ValueError, match="line 2 of"):
         read_records(file)
+
+
+def test_a_recipe_that_was_written_before_it_had_parts_is_read() -> None:
+    now = record("search-a-000")
+    flat = json.loads(now.to_json()) | {"recipe": now.recipe.columns()}
+    assert TrialRecord.from_json(json.dumps(flat)) == now
+    del flat["recipe"]["peak_lr"]
+    with pytest.raises(ValueError, match=r"recipe\.hyperparameters\.peak_lr: "):
+        TrialRecord.from_json(json.dumps(flat))

@@ -9,7 +9,7 @@ from scaling.records.outcome import left_over
 from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import stages
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.spec.study import StudySpec
 from tests.space.test_space import study
 

@@ -14,7 +14,7 @@ from scaling.runner.world_sizes import (
     side_by_side,
     to_measure,
 )
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.spec.read import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"

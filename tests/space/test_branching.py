@@ -12,7 +12,7 @@ from scaling.space.branches import (
     planned_branches,
     require_branches_fit,
 )
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.space.trials import num_trials
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping

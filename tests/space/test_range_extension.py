@@ -7,8 +7,8 @@ import pytest
 
 from scaling.space.cells import cells
 from scaling.space.extension import beyond, most_extension_trials, planned_extension
-from scaling.spec.hyperparameters import Distribution
 from scaling.spec.issues import StudyFileError
+from scaling.spec.sections import Distribution
 from tests.space.test_space import DATA, study
 
 RATE = {"peak_lr": {"log_uniform": [1e-3, 1e-1]}}

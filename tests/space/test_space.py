@@ -9,9 +9,11 @@ import pytest
 from scaling.arithmetic.batching import BatchRamp
 from scaling.records.recipe import Layout
 from scaling.records.trial import TrialRecord
+from scaling.space.budget import num_steps_of
 from scaling.space.cells import cell_places, cell_seed, cells, hyperparameters
 from scaling.space.designs import design
-from scaling.space.recipe import Facts, num_steps_of, resolve
+from scaling.space.layout import Facts
+from scaling.space.recipe import resolve
 from scaling.space.trials import num_trials, planned_replicates, planned_search
 from scaling.spec.read import study_from_mapping
 
@@ -222,7 +224,7 @@ def test_what_moves_beside_the_rate() -> None:
     assert recipe.hyperparameters.weight_decay == pytest.approx(0.2)
     assert recipe.hyperparameters.beta2 == pytest.approx(0.999**4)
     assert recipe.hyperparameters.warmup_steps == 3  # 2.5 rounded up
-    sde = {**values, "lr_scaling_rule": "adam_sde"}
+    sde = replace(values, origin=replace(values.origin, lr_scaling_rule="adam_sde"))
     with pytest.raises(ValueError, match="adam_sde moves beta2 itself"):
         resolve(spec, sde, seed=0, facts=DATA)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.space.recipe import Facts
+from scaling.space.layout import Facts
 from scaling.space.trials import planned_search
 from scaling.spec.read import read_study, study_from_mapping
 from tests.spec.studies import LM

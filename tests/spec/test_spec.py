@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from scaling.spec.fields import Section, given_fields
-from scaling.spec.hyperparameters import Fixed, Nuisance, Scientific
+from scaling.spec.sections import Fixed, Nuisance, Scientific
 from scaling.spec.study import StudySpec
 
 STUDY: dict[str, Any] = {

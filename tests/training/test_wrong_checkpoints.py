@@ -127,6 +127,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "nothing": (lambda _: None, "cannot be read"),
     "an empty mapping": (lambda _: {}, "missing"),
     "another recipe": (put("recipe", value="{}"), "another recipe"),
+    "another precision": (put("precision", value="bf16"), "another precision"),
+    "another strategy": (put("strategy", value="tp"), "another strategy"),
     "an unknown key": (put("more", value=1), "more is unknown"),
     "no weights": (put("model", value={}), "missing"),
     "weights as a list": (put("model", value=[]), "model is a list"),

@@ -9,8 +9,8 @@ import yaml
 from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.spec.checks.optimizer import NEEDS
-from scaling.spec.hyperparameters import Fixed
 from scaling.spec.resources import Resources
+from scaling.spec.sections import Fixed
 
 _HEADER = "# in place of these sections; scientific, nuisance, transfer and confirm are left out\n"
 

@@ -83,7 +83,9 @@ class StudyRuns:
 
         self._begun[record.trial_id] = (at_ms, replace(record, measurements=()))
         run_id = self._run_of(record.trial_id)
-        params = [Param(name, value) for name, value in trial_run.params(record).items()]
+        params = [
+            Param(name, value) for name, value in trial_run.params(record, self._spec).items()
+        ]
         # They can't be changed in MLflow: one that a resumed trial would change is an error.
         self._client.log_batch(run_id, params=params, synchronous=True)
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.records.measurement import MEASURED, RESULTS, Measurement
 from scaling.records.outcome import trial_result
 from scaling.records.trial import TrialRecord
+from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
 
 if TYPE_CHECKING:
@@ -45,10 +46,17 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def params(record: TrialRecord) -> dict[str, str]:
-    """The hyperparameters and the seed; cell and choices under their vocabulary names."""
-    hyperparameters = asdict(record.recipe.hyperparameters)
-    values = {**record.cell, **record.choices, "seed": record.recipe.seed, **hyperparameters}
+def params(record: TrialRecord, spec: StudySpec) -> dict[str, str]:
+    """Cell, choices and seed, and the hyperparameters that the study sets or that are not usual."""
+    sections = (spec.scientific, spec.nuisance, spec.fixed, *(r.fixed for r in spec.cell_recipes))
+    named = {name for section in sections for name in given_fields(section)}
+    hyperparameters = record.recipe.hyperparameters
+    values = {
+        f.name: value
+        for f in fields(hyperparameters)
+        if (value := getattr(hyperparameters, f.name)) != f.default or f.name in named
+    }
+    values = {**record.cell, **record.choices, "seed": record.recipe.seed, **values}
     return {name: _text(value) for name, value in values.items()}
 
 

@@ -89,7 +89,7 @@ def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
             yield Issue(place.path, "has no effect without a batch ramp", place.value)
     for place in places:
         every = place.path.endswith(RAMPS[0])
-        if spec.target is not None and spec.scientific.global_batch_size is not None:
+        if spec.target is not None and "global_batch_size" in spec.scientific_values():
             yield Issue(
                 place.path,
                 "the critical batch size is fitted to steps to target at constant batches; drop "

@@ -6,6 +6,7 @@ from typing import Final
 from scaling.optimizers.catalog import OPTIMIZERS, elementwise_optimizers, optimizers_that_read
 from scaling.spec.checks.places import at_most_one, places_of, possible_values
 from scaling.spec.issues import Issue
+from scaling.spec.sections import TABLE
 from scaling.spec.study import StudySpec
 
 NEEDS: Final = {
@@ -13,9 +14,7 @@ NEEDS: Final = {
         name: ("optimizer", optimizers_that_read(name))
         for name in sorted({name for facts in OPTIMIZERS.values() for name in facts.reads})
     },
-    "min_lr_ratio": ("schedule", {"linear", "cosine", "wsd"}),
-    "decay_ratio": ("schedule", {"wsd"}),
-    "decay_shape": ("schedule", {"wsd"}),
+    **{row.name: row.entry.needs for row in TABLE if row.entry.needs is not None},
 }
 """Hyperparameters without effect unless another one has one of these values."""
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
-from scaling.spec.checks.places import places_of, possible_values
-from scaling.spec.hyperparameters import Distribution
+from scaling.spec.checks.places import given_value, places_of, possible_values
 from scaling.spec.issues import Issue
+from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 
@@ -56,7 +56,7 @@ def branch_issues(spec: StudySpec) -> Iterator[Issue]:
     if branch is None:
         return
     axes = spec.scientific_values()
-    fixed = spec.fixed.global_batch_size
+    fixed = given_value(spec.fixed, "global_batch_size")
     batches = axes.get("global_batch_size", () if fixed is None else (fixed,))
     base = branch.base_batch_size
     if base not in batches:

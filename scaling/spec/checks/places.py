@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from scaling.spec.fields import given_fields
-from scaling.spec.hyperparameters import Choice, Distribution, Fixed, Nuisance, Scientific
 from scaling.spec.issues import Issue
+from scaling.spec.sections import Choice, Distribution, Fixed, Nuisance, Scientific
 from scaling.spec.study import StudySpec
 
 

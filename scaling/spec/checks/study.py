@@ -15,7 +15,13 @@ from scaling.spec.checks.phases import (
     search_size_issues,
     transfer_issues,
 )
-from scaling.spec.checks.places import RECIPE_SECTIONS, cell_key, places_of, recipe_places
+from scaling.spec.checks.places import (
+    RECIPE_SECTIONS,
+    cell_key,
+    given_value,
+    places_of,
+    recipe_places,
+)
 from scaling.spec.checks.rate import (
     adam_sde_issues,
     base_issues,
@@ -38,8 +44,8 @@ from scaling.spec.checks.workload import (
     model_issues,
     regularizer_issues,
 )
-from scaling.spec.hyperparameters import Fixed
 from scaling.spec.issues import Issue, shown
+from scaling.spec.sections import Fixed
 from scaling.spec.study import StudySpec
 
 Check = Callable[[StudySpec], Iterator[Issue]]
@@ -105,12 +111,12 @@ def cell_recipe_issues(spec: StudySpec) -> Iterator[Issue]:
         if cell_key(recipe.cell) in seen:
             yield Issue(f"{path}.cell", "has a recipe already", recipe.cell)
         seen.add(cell_key(recipe.cell))
-        if recipe.fixed.global_batch_size is not None:
+        if (size := given_value(recipe.fixed, "global_batch_size")) is not None:
             yield Issue(
                 f"{path}.fixed.global_batch_size",
                 "a cell's recipe cannot set the batch size; give it in scientific, nuisance "
                 "or fixed",
-                recipe.fixed.global_batch_size,
+                size,
             )
 
 

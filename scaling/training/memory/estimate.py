@@ -2,15 +2,14 @@
 
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scaling.arithmetic.batching import BatchSplit
+from scaling.spec.hyperparameters import Given
 from scaling.spec.models import FromScratch, Pretrained
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
@@ -103,22 +102,20 @@ def study_micro_batch_size(task: Task, workload: Workload, resources: Resources)
     )  # fmt: skip
 
 
-def trial_memory(
-    found: Footprint, resources: Resources, values: Mapping[str, Any], split: BatchSplit
-) -> Memory:
+def trial_memory(found: Footprint, resources: Resources, given: Given, split: BatchSplit) -> Memory:
     """Bytes on each worker of a trial.
 
     Args:
         found: From `study_footprint`.
         resources: The study's.
-        values: Hyperparameters by name; those that are searched may be None.
+        given: Its hyperparameters; those that are searched may be None.
         split: Of the trial's global batch.
     """
     return found.memory(
         split.micro_batch_size,
-        optimizer=values["optimizer"],
-        has_momentum=bool(values["momentum"]),
-        averages_weights=values["weight_average_half_life_examples"] is not None,
+        optimizer=given.optimizer,
+        has_momentum=bool(given.momentum),
+        averages_weights=given.weight_average_half_life_examples is not None,
         strategy=resources.strategy,
         world_size=split.world_size * resources.num_parts,
         accumulates=split.grad_accum_steps > 1,

@@ -1,0 +1,169 @@
+"""The sections of a study file that hold hyperparameters: fixed, compared, or searched."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import NoneType
+from typing import Annotated, Any, Final, Generic, get_args, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    create_model,
+    model_validator,
+)
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
+
+from scaling.spec.fields import MAX_VALUES, Section, T, Values, items_of, require_distinct
+from scaling.spec.hyperparameters import Entry, Given, Origin
+
+CellValue = StrictInt | StrictFloat | StrictStr | None
+
+
+def _require_order(low: Any, high: Any, *, above: float | None) -> None:
+    if low is None or high is None or not low < high or (above is not None and low <= above):
+        raise PydanticCustomError(
+            "bounds",
+            "bounds must be two rising numbers{floor}, as in [1e-4, 1e-2]",
+            {"floor": "" if above is None else f" above {above:g}"},
+        )
+
+
+class Distribution(Section, Generic[T]):
+    """How a searched hyperparameter is drawn: exactly one of three ways."""
+
+    log_uniform: tuple[T, T] | None = None
+    """Uniform in the logarithm between two bounds, both above 0."""
+    uniform: tuple[T, T] | None = None
+    """Uniform between two bounds."""
+    choice: Annotated[tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES)] | None = None
+    """One of the values listed."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Distribution[T]":
+        given = [self.log_uniform, self.uniform, self.choice]
+        if sum(way is not None for way in given) != 1:
+            raise PydanticCustomError(
+                "distribution", "give exactly one of log_uniform, uniform, choice"
+            )
+        if self.choice is not None:
+            require_distinct(self.choice)
+        if self.uniform is not None:
+            _require_order(*self.uniform, above=None)
+        if self.log_uniform is not None:
+            _require_order(*self.log_uniform, above=0)
+        return self
+
+
+class Choice(Section, Generic[T]):
+    """A searched hyperparameter that is one of the values listed."""
+
+    choice: Annotated[
+        tuple[T, ...],
+        Field(min_length=1, max_length=MAX_VALUES),
+        AfterValidator(require_distinct),
+    ]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One hyperparameter of the table; `kind` is the type that a study file's value has."""
+
+    name: str
+    kind: Any
+    default: Any
+    entry: Entry
+
+    @property
+    def item(self) -> Any:
+        """The type of a value to compare or to draw."""
+        kinds = get_args(self.kind)
+        if self.entry.is_optional or NoneType not in kinds:
+            return self.kind
+        (item,) = (kind for kind in kinds if kind is not NoneType)
+        return item
+
+    def field(self, kind: Any, default: Any = None) -> tuple[Any, Any]:
+        """A section's field for this hyperparameter."""
+        entry = self.entry
+        moves = f" Moves with the batch by {entry.scaled_by}." if entry.scaled_by else ""
+        unit: JsonDict | None = {"unit": entry.unit} if entry.unit else None
+        return kind, Field(default, description=entry.help + moves, json_schema_extra=unit)
+
+
+def rows_of(given: type[Given], origin: type[Origin]) -> tuple[Row, ...]:
+    """The table, in the order in which sections list it."""
+    own, others = ([_row(kind, f) for f in fields(kind)] for kind in (given, origin))
+    return tuple(
+        row for one in own for row in (one, *(o for o in others if o.entry.beside == one.name))
+    )
+
+
+def _row(part: type, field: dataclasses.Field[Any]) -> Row:
+    hint = get_type_hints(part, include_extras=True)[field.name]
+    kind, *further = get_args(hint)
+    (entry,) = (one for one in further if isinstance(one, Entry))
+    bounds = [one for one in further if one is not entry]
+    return Row(field.name, Annotated[(kind, *bounds)] if bounds else kind, field.default, entry)
+
+
+TABLE: Final = rows_of(Given, Origin)
+
+
+def _section(found: Mapping[str, Any]) -> type[Section]:
+    return create_model("Hyperparameters", __base__=Section, **found)
+
+
+def fixed_fields(table: Sequence[Row]) -> dict[str, Any]:
+    """Fields that hold one value each."""
+    return {row.name: row.field(row.kind, row.default) for row in table}
+
+
+def scientific_fields(table: Sequence[Row]) -> dict[str, Any]:
+    """Fields that hold the values to compare."""
+    values: Any = Values
+    return {r.name: r.field(values[r.item] | None) for r in table if r.entry.is_compared}
+
+
+def nuisance_fields(table: Sequence[Row]) -> dict[str, Any]:
+    """Fields that say how values are drawn."""
+    found: dict[str, Any] = {}
+    for row in table:
+        match row.entry.drawn:
+            case "range":
+                kind: Any = Distribution
+            case "choice":
+                kind = Choice
+            case None:
+                continue
+        found[row.name] = row.field(kind[row.item] | None)
+    return found
+
+
+class Fixed(_section(fixed_fields(TABLE))):
+    """Hyperparameters with one value in the whole study."""
+
+
+class Scientific(_section(scientific_fields(TABLE))):
+    """Hyperparameters that the question compares: each combination of values is a cell."""
+
+
+class Nuisance(_section(nuisance_fields(TABLE))):
+    """Hyperparameters that are searched again inside every cell."""
+
+    def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:
+        """The searched hyperparameters and how each is drawn, in the order of the schema."""
+        return {name: value for name, value in items_of(self) if value is not None}
+
+
+class CellRecipe(Section):
+    """Values known beforehand for one cell; they win over `fixed`."""
+
+    cell: dict[str, CellValue]
+    """Which cell: the scientific values, as in {global_batch_size: 64}."""
+    fixed: Fixed
+    """The hyperparameters that hold in this cell alone."""

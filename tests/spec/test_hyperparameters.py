@@ -14,7 +14,7 @@ ENTRY = """    schedule_free_beta: Annotated[BelowOne, Entry("A new one.", unit=
 SCRIPT = """
 import json
 from pathlib import Path
-from scaling.analysis.next_run.recipe_yaml import recipe_yaml
+from scaling.report.words.recipe_yaml import recipe_yaml
 from scaling.records.recipe import Hyperparameters
 from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow import trial_run

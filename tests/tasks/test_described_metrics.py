@@ -1,9 +1,12 @@
 """A family says of each of its metrics what it is and which way is better."""
 
+import json
 from typing import Any
 
 import pytest
 
+from scaling.records.metrics import from_plain
+from scaling.study import _describe_data
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import WritingTask, Written
 from scaling.training.evaluation import evaluate
@@ -36,3 +39,9 @@ def test_every_metric_is_described_and_no_other(workload: Any) -> None:
     for metric in task.described_metrics.values():
         assert metric.direction is not None
         assert metric.help.endswith(".")
+
+
+def test_a_study_records_what_its_task_says_of_them() -> None:
+    task = prepare_task(recipes.part_of_speech(), recipes.EVALUATION)
+    recorded = json.loads(json.dumps(_describe_data(task)))["metrics"]
+    assert from_plain(recorded) == task.described_metrics

@@ -90,6 +90,8 @@ def trial_of(
         objective=loss if "validation_loss" in line.values else reached,
         validation_loss=loss,
         choices=choices,
+        measured=_NOTHING,
+        metrics=_NOTHING,
         **measured,
     )
     return _without_losses(row) if lost else row

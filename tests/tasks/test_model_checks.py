@@ -1,4 +1,4 @@
-"""What a model is checked for before any trial: what it sees, has room for and runs."""
+"""What a model must do before it is trained: each that does not is refused in one line."""
 
 import json
 from dataclasses import dataclass, replace
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from scaling.spec.models import FromScratch
-from scaling.spec.read import read_study
-from scaling.spec.workloads import CausalLm, TextClassification, TokenClassification
+from scaling.spec.workloads import TokenClassification
 from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import require_model
 from scaling.tasks.prepare import prepare_task, require_trainable
-from scaling.tasks.task import Task
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,
@@ -28,45 +26,10 @@ from tests.recipes import (
     spelling,
     tagging,
 )
+from tests.tasks.tiny_tasks import causal, classifying, refused
 from tests.tasks.trained_models import save_model, save_tokenizer, trained_folder
 
 needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="the extra lora is missing")
-
-
-def write_texts(path: Path, num_rows: int = 60, longest: int = 12) -> dict[str, str]:
-    """Texts of single letters, with a label and as questions and answers."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(num_rows):
-        words = rng.choice(list("abcdefghij"), size=3 + i % (longest - 2)).tolist()
-        rows.append({"text": " ".join(words), "label": "xy"[i % 2]})
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return {"train": str(path)}
-
-
-def causal(tmp_path: Path, model: Any, **others: Any) -> CausalLmTask:
-    data = {"files": write_texts(tmp_path / "rows.jsonl"), "max_length": 16}
-    data |= others.pop("data", {})
-    workload = {"task": "causal_lm", "model": model, "data": data, **others}
-    task = prepare_task(CausalLm.model_validate(workload), EVALUATION)
-    assert isinstance(task, CausalLmTask)
-    return task
-
-
-def classifying(tmp_path: Path, model: Any, **data: Any) -> Task:
-    data = {"files": write_texts(tmp_path / "rows.jsonl"), "max_length": 16} | data
-    workload = {"task": "text_classification", "model": model, "data": data}
-    return prepare_task(TextClassification.model_validate(workload), EVALUATION)
-
-
-def refused(task: Task, path: str, match: str, **options: Any) -> None:
-    with pytest.raises(DataError, match=match) as raised:
-        require_trainable(task, 0, **options)
-    assert raised.value.path == path
-    assert len(str(raised.value).splitlines()) == 1
-
-
-# --- what a causal model sees
 
 
 @torch.no_grad()
@@ -152,9 +115,6 @@ def test_a_decoder_that_sees_its_own_later_tokens_is_refused() -> None:
         require_model(task, leaking, 0, None)
 
 
-# --- padding and neighbours
-
-
 @pytest.mark.parametrize("workload", [part_of_speech(), tagging(), spelling(generation=None)])
 def test_a_loss_that_padding_changes_is_refused(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)
@@ -186,9 +146,6 @@ def test_the_pad_of_the_tokenizer_is_the_models(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 31}))
     require_trainable(classifying(tmp_path, {"pretrained": str(folder)}), 0)
-
-
-# --- packing
 
 
 def packed(tmp_path: Path, architecture: str, **config: Any) -> CausalLmTask:
@@ -238,9 +195,6 @@ def test_packing_is_refused_where_documents_see_each_other(
     architecture: str, tmp_path: Path
 ) -> None:
     refused(packed(tmp_path, architecture), "workload.packing", "one document")
-
-
-# --- ids, positions, ranks
 
 
 def test_ids_without_an_embedding_are_refused(tmp_path: Path) -> None:
@@ -326,115 +280,6 @@ def test_a_rank_as_large_as_a_matrix_is_refused(
         require_trainable(task, 0, lora_ranks=ranks)
     else:
         refused(task, path, "allowed: at most 15", lora_ranks=ranks)
-
-
-# --- folders
-
-
-def write_study(tmp_path: Path, model: str, **data: Any) -> Path:
-    """A study of a trained model on a few texts."""
-    study = {
-        "name": "study", "question": "Which batch?",
-        "workload": {
-            "task": "text_classification", "model": {"pretrained": model},
-            "data": {"files": write_texts(tmp_path / "rows.jsonl"), **data},
-        },
-        "scientific": {"global_batch_size": [4, 8]},
-        "nuisance": {"peak_lr": {"log_uniform": [1e-4, 1e-2]}},
-        "budget": {"examples": 100}, "evaluation": {"every_examples": 50},
-        "search": {"sampler": "qmc", "trials_per_cell": 2},
-    }  # fmt: skip
-    path = tmp_path / "study.yaml"
-    path.write_text(json.dumps(study), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("tokenizer", ["characters", "subwords"])
-def test_a_trained_model_keeps_its_own_ids(tokenizer: str, tmp_path: Path) -> None:
-    folder = trained_folder(tmp_path / "model", "bert")
-    read_study(write_study(tmp_path, folder))
-    with pytest.raises(ValueError, match="numbers tokens anew") as raised:
-        read_study(write_study(tmp_path, folder, tokenizer=tokenizer))
-    [line] = str(raised.value).splitlines()
-    assert line.startswith("workload.data.tokenizer: ")
-    assert "allowed: null" in line
-
-
-def test_a_home_folder_may_be_written_as_a_tilde(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained_folder(tmp_path / "model", "bert")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    spec = read_study(write_study(tmp_path, "~/model", tokenizer="~/model"))
-    require_trainable(prepare_task(spec.workload, spec.evaluation), 0)
-    for name in ("~/other", "~no-such-user/model"):
-        with pytest.raises(
-            ValueError, match=r"workload\.model\.pretrained: there is no such folder"
-        ):
-            read_study(write_study(tmp_path, name))
-
-
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("field", ["model", "tokenizer"])
-def test_code_in_a_folder_is_never_run(
-    file: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
-    good = trained_folder(tmp_path / "good", "bert")
-    folder = Path(trained_folder(tmp_path / "custom", "bert"))
-    trace = tmp_path / "it ran"
-    (folder / "own.py").write_text(
-        f"from pathlib import Path\nPath({str(trace)!r}).touch()\n"
-        "from transformers import BertConfig as C, BertForSequenceClassification as M\n"
-        "from transformers import PreTrainedTokenizerFast as T\n"
-    )
-    options = json.loads((folder / file).read_text(encoding="utf-8"))
-    if file == "config.json":
-        options["auto_map"] = {
-            "AutoConfig": "own.C", "AutoModelForSequenceClassification": "own.M",
-        }  # fmt: skip
-    else:
-        options["auto_map"] = {"AutoTokenizer": ["own.T", "own.T"]}
-    (folder / file).write_text(json.dumps(options), encoding="utf-8")
-    pretrained, tokenizer = (str(folder), None) if field == "model" else (good, str(folder))
-    with pytest.raises(DataError, match=f"auto_map in {file}") as raised:
-        classifying(tmp_path, {"pretrained": pretrained}, tokenizer=tokenizer)
-    assert raised.value.path == (
-        "workload.model.pretrained" if field == "model" else "workload.data.tokenizer"
-    )
-    assert len(str(raised.value).splitlines()) == 1
-    assert not trace.exists()
-
-
-def test_an_unknown_architecture_with_code_is_refused_with_its_own_tokenizer(
-    tmp_path: Path,
-) -> None:
-    save_tokenizer(tmp_path / "tokenizer")
-    folder = tmp_path / "model"
-    folder.mkdir()
-    config = {"model_type": "my_own", "auto_map": {"AutoConfig": "own.C"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "own.py").write_text("raise SystemExit('it ran')")
-    task = classifying(tmp_path, {"pretrained": str(folder)}, tokenizer=str(tmp_path / "tokenizer"))
-    refused(task, "workload.model.pretrained", "auto_map in config.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [("{", "cannot load"), ("[]", "cannot load"), ("{}", "cannot load"),
-     ('{"model_type": "bert", "hidden_size": "wide"}', "cannot load"),
-     ('{"model_type": "vit"}', "has no vit")],
-)  # fmt: skip
-def test_a_broken_folder_is_said_in_one_line(text: str, match: str, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    save_tokenizer(tmp_path / "tokenizer")
-    folder.mkdir()
-    (folder / "config.json").write_text(text)
-    task = classifying(tmp_path, {"pretrained": str(folder)}, tokenizer=str(tmp_path / "tokenizer"))
-    refused(task, "workload.model.pretrained", match)
-
-
-# --- architectures
 
 
 @dataclass(frozen=True)

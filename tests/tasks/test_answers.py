@@ -1,0 +1,134 @@
+"""Question answering: windows, spans and what they answer."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scaling.spec.evaluation import Evaluation
+from scaling.tasks.data.python_questions import questions_of
+from scaling.tasks.errors import DataError
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
+from tests.recipes import questions
+from tests.tasks.examples import squad_rows, write_lines
+
+
+def read_questions(tmp_path: Path, rows: list[dict[str, Any]]) -> QuestionAnsweringTask:
+    workload = questions(write_lines(tmp_path / "rows.json", rows))
+    task = prepare_task(workload, Evaluation(every_steps=5, num_examples=1000))
+    assert isinstance(task, QuestionAnsweringTask)
+    return task
+
+
+def test_windows_hold_every_answer_and_give_it_back(tmp_path: Path) -> None:
+    task = read_questions(tmp_path, squad_rows())
+    for split, windows in task.windows.items():
+        perfect: list[Prediction] = []
+        for number, (first, last) in enumerate(windows.spans):
+            start = windows.first_chars.starts[number]
+            perfect.append(
+                Prediction(
+                    float(first > 0),
+                    0.5,
+                    int(windows.first_chars.flat[start + first]),
+                    int(windows.last_chars.flat[start + last]),
+                )
+            )
+        rights = [row.answers[0][1] for row in task.rows[split]]
+        assert task.answers(split, perfect) == rights
+        counts = np.bincount(windows.questions)
+        assert set(counts) == {1, 2}
+    assert task.num_targets(np.arange(7)) == 7
+
+
+def test_the_most_likely_span_is_in_the_context_and_not_too_long(tmp_path: Path) -> None:
+    task = read_questions(tmp_path, squad_rows())
+    windows = task.windows["train"]
+    numbers = np.arange(5)
+    batch = windows.batch(numbers, task.tokenizer.pad_id)
+    length = batch["input_ids"].shape[1]
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 2, length, generator=generator)
+    found = list(task._best_spans(logits, batch, windows, numbers))
+    for number, prediction in enumerate(found):
+        inside = batch["in_context"][number]
+        best = max(
+            (float(logits[number, 0, i] + logits[number, 1, j]), i, j)
+            for i in range(length) for j in range(i, min(length, i + 30))
+            if inside[i] and inside[j]
+        )  # fmt: skip
+        assert prediction.score == pytest.approx(best[0])
+        start = windows.first_chars.starts[number]
+        assert prediction.first_char == windows.first_chars.flat[start + best[1]]
+        assert prediction.last_char == windows.last_chars.flat[start + best[2]]
+
+
+def test_questions_without_an_answer(tmp_path: Path) -> None:
+    rows = squad_rows()
+    for row in rows[::3]:
+        row["answers"] = {"text": [], "answer_start": []}
+    task = read_questions(tmp_path, rows)
+    windows = task.windows["validation"]
+    silent = [Prediction(1.0, 2.0, 0, 4)] * len(windows.questions)
+    assert set(task.answers("validation", silent)) == {""}
+    sure = [prediction._replace(no_span_score=0.0) for prediction in silent]
+    assert "" not in task.answers("validation", sure)
+
+
+def test_an_answer_that_is_not_where_it_says_is_refused(tmp_path: Path) -> None:
+    rows = squad_rows(3)
+    rows[1]["answers"]["answer_start"] = [1]
+    with pytest.raises(DataError, match="row 2 of the train data says that 'code-1'") as raised:
+        read_questions(tmp_path, rows)
+    assert raised.value.path == "workload.data.answers_column"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    ["code", {"text": ["code"]}, {"text": "code", "answer_start": 0},
+     {"text": ["code"], "answer_start": [0, 3]}],
+)  # fmt: skip
+def test_answers_of_another_form_are_refused(answers: Any, tmp_path: Path) -> None:
+    rows = [{"question": "which?", "context": "code", "answers": answers}]
+    with pytest.raises(DataError, match="needs a mapping of text and answer_start") as raised:
+        read_questions(tmp_path, rows)
+    assert raised.value.path == "workload.data.answers_column"
+
+
+def test_the_evaluated_windows_are_of_whole_questions(tmp_path: Path) -> None:
+    task = read_questions(tmp_path, squad_rows())
+    questions_of_windows = task.windows["train"].questions
+    for limit in range(1, 30):
+        limited = replace(task, num_examples=limit)
+        count = limited.num_evaluated("train")
+        assert questions_of_windows[count - 1] != questions_of_windows[count]
+        assert count <= max(limit, int((questions_of_windows == 0).sum()))
+
+
+def test_questions_about_python_by_hand() -> None:
+    source = b'''
+class Thing:
+    def method(self, size=-1, *, name="\xc3\xa9t\xc3\xa9", flag=None):
+        """Say so."""
+        inner = lambda: 3
+        return size + 1
+
+    def several(self):
+        if self:
+            return 1
+        return 2
+'''
+    found = {q.text: q for q in questions_of(source, "thing.py")}
+    assert {text: q.answer for text, q in found.items()} == {
+        "what is the default of size in method?": "-1",
+        "what is the default of name in method?": '"été"',
+        "what is the default of flag in method?": "None",
+        "what does method return?": "size + 1",
+    }
+    for question in found.values():
+        end = question.answer_start + len(question.answer)
+        assert question.context[question.answer_start : end] == question.answer

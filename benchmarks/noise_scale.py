@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scaling.optimizers.build import build_optimizer, set_lr
+from scaling.optimizers.build import set_lr
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.space.cells import cells, hyperparameters
@@ -28,6 +28,7 @@ from scaling.spec.read import read_study
 from scaling.spec.study import StudySpec
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
+from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import train
 from scaling.training.noise_cadence import measures_noise_at
@@ -83,8 +84,8 @@ def recipe(spec: StudySpec, task: Task, global_batch_size: int, *, seed: int) ->
 def cost_ratio(task: Task, how: Recipe) -> float:
     """What the measured steps add to the processor seconds of all steps of a trial."""
     model = task.new_model(0)
-    gradient = GradientOfBatch(task, model, model, None, how, Workers())
-    optimizer = build_optimizer(model, how.hyperparameters)
+    parallel = parallelize(model, how, Workers())
+    gradient, optimizer = GradientOfBatch(task, parallel, how), parallel.weights.optimizer
     set_lr(optimizer, PEAK_LR)
     generator = np.random.default_rng(0)
     extras, plains = [], []

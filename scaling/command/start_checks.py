@@ -39,8 +39,8 @@ from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task, require_trainable
 from scaling.tasks.task import Task, WritingTask
+from scaling.training.build import require_deepspeed
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
-from scaling.training.parallel.zero import require_deepspeed
 
 REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
 """What the checks raise; the text is for the user."""

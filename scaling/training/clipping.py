@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from scaling.optimizers.tensors import by_kind
 from scaling.records.recipe import Hyperparameters
-from scaling.training.gradient import clip_global_norm
 from scaling.training.parallel.sharding import total_norm
 
 
@@ -51,6 +51,26 @@ class Clipping:
     def restore(self, state: list[float]) -> None:
         """Go on from what `state` gave."""
         self._norms.extend(state)
+
+
+def clip_global_norm(
+    parameters: Sequence[nn.Parameter], *, grad_norm: float, clip_norm: float | None
+) -> bool:
+    """Scale the global gradient down to `clip_norm`; True when it was longer.
+
+    Args:
+        parameters: Their `.grad` is the gradient of the whole global batch, already summed over
+            micro-batches and workers: clipping each part would point elsewhere.
+        grad_norm: Norm of that gradient.
+        clip_norm: Largest norm; None leaves it alone.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063) algorithm 1.
+    """
+    if clip_norm is None or grad_norm <= clip_norm:
+        return False
+    for kind in by_kind(parameters):
+        nn.utils.clip_grads_with_norm_(kind, clip_norm, torch.tensor(grad_norm))
+    return True
 
 
 def _clip_values(parameters: Sequence[nn.Parameter], clip_value: float) -> bool:

@@ -8,21 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
-from scaling.measures.norm_layers import NormLayers, noise_of_sums
-from scaling.optimizers.tensors import by_kind
+from scaling.measures.norm_layers import noise_of_sums
 from scaling.records.recipe import Recipe
 from scaling.tasks.task import Batch, Task
 from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
-from scaling.training.parallel.base import LocalNorm, no_sync
+from scaling.training.parallel.base import LocalNorm, Parallel
 from scaling.training.parallel.sharding import total_norm
-from scaling.training.parallel.workers import Workers
-from scaling.training.parallel.zero import Zero
 
 Indices = NDArray[np.int64]
 
@@ -59,30 +55,15 @@ class GradientOfBatch:
             there may be more. May be made smaller between steps.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        model: nn.Module,
-        wrapped: nn.Module,
-        local_norm: LocalNorm | None,
-        recipe: Recipe,
-        workers: Workers,
-        zero: Zero | None = None,
-    ) -> None:
-        self.task = task
-        self.model = model
-        self.wrapped = wrapped
-        self.local_norm = local_norm
-        self.recipe = recipe
+    def __init__(self, task: Task, parallel: Parallel, recipe: Recipe) -> None:
+        self.task, self.parallel, self.recipe = task, parallel, recipe
         self.micro_batch_size = recipe.layout.micro_batch_size
-        self.workers = workers
+        self.workers = parallel.data_workers
         self.loss_scale = LossScale(recipe.layout.precision)
-        on_gpu = workers.device.type == "cuda"
-        self.batches = Batches(task, recipe.seed, workers.device, looks_ahead=on_gpu)
-        self.zero = zero
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.parameters = trained if zero is None else zero.parameters
-        self.norm_layers = NormLayers(model) if zero is None else zero.norm_layers
+        on_gpu = self.workers.device.type == "cuda"
+        self.batches = Batches(task, recipe.seed, self.workers.device, looks_ahead=on_gpu)
+        self.parameters = parallel.weights.parameters
+        self.norm_layers = parallel.weights.norm_layers
 
     def __call__(
         self, indices: Indices, *, measure_noise: bool, next_indices: Indices | None = None
@@ -103,9 +84,9 @@ class GradientOfBatch:
             self.norm_layers.start()
         if not measure_noise:
             loss_sum, norms = self._accumulate(self._own_parts(indices), num_targets), []
-        elif self.local_norm is not None:
+        elif (local_norm := self.parallel.local_norm) is not None:
             [parts] = self._random_groups(indices)
-            loss_sum, norms = self._synchronized(parts, num_targets, self.local_norm)
+            loss_sum, norms = self._synchronized(parts, num_targets, local_norm)
         else:
             loss_sum, norms = self._group_by_group(self._random_groups(indices), num_targets)
         if next_indices is not None:
@@ -156,9 +137,9 @@ class GradientOfBatch:
     def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
-        with self.zero.reduction(num_parts=len(parts)) if self.zero else nullcontext():
+        with self.parallel.reduction(num_parts=len(parts)):
             for number, batch in enumerate(self.batches.of(parts), start=1):
-                with no_sync(self.wrapped) if number < len(parts) else nullcontext():
+                with self.parallel.no_sync() if number < len(parts) else nullcontext():
                     total += self._backward(batch, num_targets)
                 self._end_part(parts[number - 1])
         return total
@@ -166,7 +147,9 @@ class GradientOfBatch:
     def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
         with precision_context(self.recipe.layout.precision, self.workers.device):
             loss_sum = self.task.loss_sum(
-                self.wrapped, batch, label_smoothing=self.recipe.hyperparameters.label_smoothing
+                self.parallel.wrapped,
+                batch,
+                label_smoothing=self.recipe.hyperparameters.label_smoothing,
             )
         # Workers' gradients are averaged; × world_size makes that a sum.
         scale = self.loss_scale.value * self.workers.world_size / num_targets
@@ -258,23 +241,3 @@ class GradientOfBatch:
             grad_norm**2,
             num_train=self.task.num_train,
         )
-
-
-def clip_global_norm(
-    parameters: Sequence[nn.Parameter], *, grad_norm: float, clip_norm: float | None
-) -> bool:
-    """Scale the global gradient down to `clip_norm`; True when it was longer.
-
-    Args:
-        parameters: Their `.grad` is the gradient of the whole global batch, already summed over
-            micro-batches and workers: clipping each part would point elsewhere.
-        grad_norm: Norm of that gradient.
-        clip_norm: Largest norm; None leaves it alone.
-
-    Source: Pascanu et al. 2013 (arXiv:1211.5063) algorithm 1.
-    """
-    if clip_norm is None or grad_norm <= clip_norm:
-        return False
-    for kind in by_kind(parameters):
-        nn.utils.clip_grads_with_norm_(kind, clip_norm, torch.tensor(grad_norm))
-    return True

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from scaling.measures.noise_scale import RunningNoise
+from scaling.records.measurement import Measurement
 from scaling.training.gradient import StepGradient
 
 
@@ -25,32 +26,6 @@ class SinceMeasured:
     grad_norm_sum: float = 0.0
     seconds: float = 0.0
 
-    def add(
-        self,
-        gradient: StepGradient,
-        *,
-        num_examples: int,
-        num_tokens: int,
-        clipped: bool,
-        seconds: float,
-    ) -> None:
-        """Count a step."""
-        self.loss_sum += gradient.loss_sum
-        self.num_targets += gradient.num_targets
-        self.num_tokens += num_tokens
-        self.num_examples += num_examples
-        self.num_steps += 1
-        self.num_clipped += clipped
-        self.grad_norm_sum += gradient.grad_norm
-        self.seconds += seconds
-
-    def skip(self, *, num_examples: int, num_tokens: int, seconds: float) -> None:
-        """Count a step whose gradient was not finite and not used; `num_steps` leaves it out."""
-        self.num_skipped += 1
-        self.num_tokens += num_tokens
-        self.num_examples += num_examples
-        self.seconds += seconds
-
 
 @dataclass
 class Progress:
@@ -61,8 +36,10 @@ class Progress:
         targets: Targets that counted in the loss.
         seconds: Of training.
         evaluation_seconds: Of evaluation.
+        examples_before: Examples seen before the last step.
         first_loss: Validation loss before the first step.
         num_skipped: Steps so far whose gradient was not finite and not used.
+        measured: All measurements so far.
     """
 
     since: SinceMeasured
@@ -77,6 +54,58 @@ class Progress:
     num_skipped: int = 0
     noise: RunningNoise = field(default_factory=RunningNoise)
     norm_layer_noise: RunningNoise = field(default_factory=RunningNoise)
+    examples_before: int = 0
+    measured: list[Measurement] = field(default_factory=list[Measurement])
+
+    def add(
+        self,
+        gradient: StepGradient,
+        *,
+        num_examples: int,
+        num_tokens: int,
+        seconds: float,
+        clipped: bool | None,
+    ) -> None:
+        """Count a step.
+
+        Args:
+            gradient: Of its batch.
+            num_examples: In the batch.
+            num_tokens: In the batch, padding not counted.
+            seconds: That it took.
+            clipped: Whether the gradient was clipped; None where it was not finite and not used,
+                which leaves it out of all means over steps.
+        """
+        self.step += 1
+        self.examples_before = self.examples
+        self.examples += num_examples
+        self.tokens += num_tokens
+        self.targets += gradient.num_targets
+        self.seconds += seconds
+        since = self.since
+        since.num_examples += num_examples
+        since.num_tokens += num_tokens
+        since.seconds += seconds
+        if clipped is None:
+            self.num_skipped += 1
+            since.num_skipped += 1
+            return
+        since.loss_sum += gradient.loss_sum
+        since.num_targets += gradient.num_targets
+        since.num_steps += 1
+        since.num_clipped += clipped
+        since.grad_norm_sum += gradient.grad_norm
+        if gradient.noise is not None:
+            self.noise.add(gradient.noise)
+        if gradient.norm_layer_noise is not None:
+            self.norm_layer_noise.add(gradient.norm_layer_noise)
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keep one, and begin to sum up anew."""
+        self.measured.append(measurement)
+        if self.first_loss is None:
+            self.first_loss = measurement.validation_loss
+        self.since = SinceMeasured(torch.zeros_like(self.since.loss_sum))
 
     def state(self) -> dict[str, Any]:
         """What is the same on all workers, as plain numbers."""

@@ -54,6 +54,28 @@ class Supervision:
     note: Callable[[Mapping[str, Any]], None] = _ignore
 
 
+class Incidents:
+    """What happened to a run besides training, told and kept.
+
+    Attributes:
+        kept: All of them, in order.
+    """
+
+    def __init__(self, note: Callable[[Mapping[str, Any]], None]) -> None:
+        self._note = note
+        self.kept: list[dict[str, Any]] = []
+
+    def add(self, incident: dict[str, Any]) -> None:
+        """Tell and keep one."""
+        self.kept.append(incident)
+        self._note(incident)
+
+    def add_new(self, incident: dict[str, Any]) -> None:
+        """Tell and keep one, but where the same is known already."""
+        if incident not in self.kept:
+            self.add(incident)
+
+
 @dataclass(frozen=True)
 class Check:
     """What the workers agreed on between two steps."""

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from scaling.arithmetic.batching import BatchRamp
-from scaling.optimizers.build import build_optimizer
 from scaling.records.recipe import Recipe
 from scaling.space.branches import branch_work
 from scaling.space.budget import batch_ramp_of, num_steps_of
@@ -21,6 +20,7 @@ from scaling.space.recipe import timing_recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
+from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers, use_threads
 
@@ -154,10 +154,9 @@ def _num_growing(ratio: float, num_steps: int) -> int:
 
 
 def _step_seconds(task: Task, recipe: Recipe, share: int) -> float:
-    hparams = recipe.hyperparameters
-    model = task.new_model(0, lora_rank=hparams.lora_rank)
-    gradient = GradientOfBatch(task, model, model, None, recipe, Workers())
-    optimizer = build_optimizer(model, hparams)
+    model = task.new_model(0, lora_rank=recipe.hyperparameters.lora_rank)
+    parallel = parallelize(model, recipe, Workers())
+    gradient, optimizer = GradientOfBatch(task, parallel, recipe), parallel.weights.optimizer
     indices = np.random.default_rng(0).permutation(task.num_train or share)[:share]
 
     def step() -> None:

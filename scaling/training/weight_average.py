@@ -5,28 +5,32 @@ It makes a constant learning rate comparable with a decayed one without knowing 
 Source: Zhang et al. 2024 (arXiv:2410.21676) sec. 3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from scaling.training.parallel.sharding import held, placed
+from scaling.training.parallel.sharding import placed
 
 
 class WeightAverage:
     """The mean of past trained weights, one from `half_life_examples` ago counting half.
 
+    Args:
+        weights: What this worker holds of them, at any time.
+        half_life_examples: In training examples.
+
     The zero start is divided out (as Adam does with its moments), so the average after the
     first step is that step's weights, not a mixture with the initial ones.
     """
 
-    def __init__(self, model: nn.Module, *, half_life_examples: float):
-        self._weights = [held(weight) for weight in model.parameters() if weight.requires_grad]
+    def __init__(self, weights: Sequence[Tensor], *, half_life_examples: float) -> None:
+        self._weights = weights
         self._half_life_examples = half_life_examples
         self._kept = 1.0  # product of the decays so far
-        self._average = [weight.detach().clone() for weight in self._weights]
+        self._average = [weight.detach().clone() for weight in weights]
 
     @torch.no_grad()
     def update(self, num_examples: int) -> None:
@@ -48,7 +52,7 @@ class WeightAverage:
             self._copy(last)
 
     @torch.no_grad()
-    def _copy(self, weights: list[torch.Tensor]) -> None:
+    def _copy(self, weights: list[Tensor]) -> None:
         for parameter, weight in zip(self._weights, weights, strict=True):
             parameter.copy_(weight)
 

@@ -25,8 +25,8 @@ from scaling.training.memory.footprint import Footprint, footprint, pass_bytes
 from scaling.training.parallel.sharding import own_part
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
+from tests.together import on_workers
 
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 WIDE: dict[str, Any] = {
@@ -182,15 +182,12 @@ def test_a_model_with_real_weights_has_the_same_footprint() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, real.parameters(), strict=True))
 
 
-def on_two(rank: int, port: int) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def on_two(workers: Workers) -> None:
     task, workload = task_of("llama", WIDE)
     found = study_footprint(task, workload, Resources(strategy="tp", num_workers=2))
     whole = study_footprint(task, workload, Resources())
     model = task.new_model(0)
-    cut_matrices(model, Workers(rank, 2))
+    cut_matrices(model, workers)
     batch = task.collate(np.full(64, longest_example(task)), 0)
     kept: dict[int, int] = {}
 
@@ -208,11 +205,10 @@ def on_two(rank: int, port: int) -> None:
     assert memory.activations == pytest.approx(sum(kept.values()), rel=0.15)
     assert memory.activations < 0.8 * whole.memory(64, optimizer="adamw").activations
     assert memory.parameters == sum(w.numel() * w.element_size() for w in weights)
-    torch.distributed.destroy_process_group()
 
 
-def test_under_tp_it_is_a_workers_part(free_port: int) -> None:
-    start_workers(on_two, args=(free_port,), nprocs=2)
+def test_under_tp_it_is_a_workers_part() -> None:
+    on_workers(on_two)
 
 
 def test_zero_cuts_moments_then_gradients_then_weights() -> None:

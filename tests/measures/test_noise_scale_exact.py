@@ -15,12 +15,12 @@ from scaling.analysis.statistics.uncertainty import t_quantile
 from scaling.measures.noise_scale import RunningNoise
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
+from scaling.training.build import parallelize
 from scaling.training.data_order import DataOrder
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.workers import Workers
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+from tests.together import on_workers
 
 BATCH = 16
 NUM_TRAIN = 96
@@ -52,10 +52,9 @@ class Estimated:
 
 def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int) -> Estimated:
     """From the plain mean over `NUM_STEPS` batches, none across two epochs."""
-    wrapped, local_norm = data_parallel(model, workers)
     micro = BATCH // workers.world_size // accumulation
     split = recipe(BATCH, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro)
-    gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
+    gradient = GradientOfBatch(task, parallelize(model, split, workers), split)
     order = DataOrder(11, task.num_train)
     running = RunningNoise(half_life=1e9)
     proxy = RunningNoise(half_life=1e9)
@@ -76,18 +75,11 @@ def estimated(task: Task, model: nn.Module, workers: Workers, accumulation: int)
     return Estimated(mean.noise_scale, mean.stderr, proxy_mean.noise_scale)
 
 
-def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
-    """Every accumulation over two gloo workers; the first one saves the estimates."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def on_two_workers(workers: Workers, workload: Any) -> list[tuple[float, ...]]:
+    """Every accumulation over two workers."""
     task = prepare_task(workload, EVALUATION)
-    model, workers = frozen(task), Workers(rank, 2)
-    estimates = [estimated(task, model, workers, k) for world, k in SPLITS if world == 2]
-    if rank == 0:
-        torch.save([astuple(estimate) for estimate in estimates], path)
-    torch.distributed.destroy_process_group()
+    model = frozen(task)
+    return [astuple(estimated(task, model, workers, k)) for world, k in SPLITS if world == 2]
 
 
 def exact(task: Task, model: nn.Module) -> tuple[float, float]:
@@ -112,16 +104,13 @@ def exact(task: Task, model: nn.Module) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.task)
-def test_every_split_agrees_with_all_per_example_gradients(
-    workload: Any, tmp_path: Any, free_port: int
-) -> None:
+def test_every_split_agrees_with_all_per_example_gradients(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)
-    path = str(tmp_path / "estimates.pt")
-    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
+    on_two = on_workers(on_two_workers, workload)
     model = frozen(task)
     sq_norm, trace = exact(task, model)
     estimates = [estimated(task, model, Workers(), k) for world, k in SPLITS if world == 1]
-    estimates += [Estimated(*values) for values in torch.load(path)]
+    estimates += [Estimated(*values) for values in on_two]
     half = t_quantile(NUM_STEPS - 1)
     for split, estimate in zip(SPLITS, estimates, strict=True):
         message = f"{split}: {estimate}, exact {trace / sq_norm:.2f}"

@@ -13,6 +13,7 @@ from scaling.measures.noise_scale import estimate_noise_by_example
 from scaling.measures.norm_layers import NormLayers, noise_of_sums
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
+from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
@@ -120,7 +121,7 @@ def test_the_whole_train_set_as_one_batch_gives_the_exact_noise(
     task = prepare_task(workload, EVALUATION)
     model = task.new_model(0).double()
     split = recipe(32, 1e-3, 1, micro_batch_size=micro_batch_size)
-    gradient = GradientOfBatch(task, model, model, None, split, Workers())
+    gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
     noise = gradient(np.arange(32), measure_noise=True).norm_layer_noise
     assert noise is not None
     model.zero_grad()
@@ -142,7 +143,8 @@ def test_scale_of_the_loss_does_not_matter() -> None:
 def test_a_model_without_such_layers_has_no_proxy() -> None:
     task = prepare_task(quadratic(num_chains=3), EVALUATION)
     model = task.new_model(0)
-    gradient = GradientOfBatch(task, model, model, None, recipe(4, 1e-3, 1), Workers())
+    how = recipe(4, 1e-3, 1)
+    gradient = GradientOfBatch(task, parallelize(model, how, Workers()), how)
     step = gradient(np.arange(4), measure_noise=True)
     assert step.noise is not None
     assert step.norm_layer_noise is None

@@ -14,8 +14,8 @@ from scaling.spec.evaluation import Sharpness
 from scaling.tasks.prepare import prepare_task
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.parallel.workers import Workers
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation
+from tests.together import on_workers
 
 
 def with_gradient(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[float, Tensor]]:
@@ -94,21 +94,15 @@ def test_hessian_of_several_parts_is_that_of_their_mean() -> None:
 SPEC = Sharpness(num_examples=24)
 
 
-def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def on_two_workers(workers: Workers, workload: Any) -> list[float]:
     task = prepare_task(workload, EVALUATION)
     model = task.new_model(0)
-    found = measure_curvature(task, model, SPEC, Workers(rank, 2), micro_batch_size=8)
-    if rank == 0:
-        torch.save([found.sharpness, found.hessian_top_eigenvalue], path)
-    torch.distributed.destroy_process_group()
+    found = measure_curvature(task, model, SPEC, workers, micro_batch_size=8)
+    return [found.sharpness, found.hessian_top_eigenvalue]
 
 
 @pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
-def test_two_workers_measure_what_one_does(workload: Any, tmp_path: Any, free_port: int) -> None:
+def test_two_workers_measure_what_one_does(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)
     model = task.new_model(0)
     before = [p.detach().clone() for p in model.parameters()]
@@ -116,8 +110,6 @@ def test_two_workers_measure_what_one_does(workload: Any, tmp_path: Any, free_po
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert model.training
     assert alone.sharpness > 0
-    path = str(tmp_path / "curvature.pt")
-    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
-    together = Curvature(*torch.load(path))
+    together = Curvature(*on_workers(on_two_workers, workload))
     assert together.sharpness == pytest.approx(alone.sharpness, rel=1e-2)
     assert together.hessian_top_eigenvalue == pytest.approx(alone.hessian_top_eigenvalue, rel=1e-2)

@@ -5,7 +5,6 @@
 
 import math
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +23,9 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Indices, Task
+from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.parallel.base import data_parallel
-from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers
-from scaling.training.parallel.zero import Zero
-from tests.forked import start_workers
 from tests.pairwise import covering
 from tests.recipes import (
     EVALUATION,
@@ -40,6 +36,7 @@ from tests.recipes import (
     spelling,
     tagging,
 )
+from tests.together import case, on_workers
 from tests.training.adapted import adapted
 
 GLOBAL_BATCH_SIZE = 16
@@ -149,16 +146,11 @@ def _updates(
         micro_batch_size=split.micro_batch_size, strategy=split.strategy, **given,
     )  # fmt: skip
     model = task.new_model(0).to(dtype)
-    data_workers = workers
-    if split.strategy == "tp":
-        cut_matrices(model, workers)
-        data_workers = workers.alone()
     if split.strategy in ZERO_STAGES:
         yield from _updates_by_zero(task, model, how, workers)
         return
-    wrapped, local_norm = data_parallel(model, data_workers, split.strategy)
-    gradient = GradientOfBatch(task, model, wrapped, local_norm, how, data_workers)
-    optimizer = build_optimizer(model, how.hyperparameters)
+    parallel = parallelize(model, how, workers)
+    gradient, optimizer = GradientOfBatch(task, parallel, how), parallel.weights.optimizer
     for batch in _batches():
         optimizer.zero_grad()
         gradient(batch, measure_noise=False)
@@ -179,10 +171,10 @@ def _updates_by_zero(
     order = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     shapes = {id(weight): weight.shape for weight in trained}
     groups = [[shapes[id(w)] for w in group["params"]] for group in optimizer.param_groups]
-    zero = Zero(model, optimizer, workers, stage=stage, precision=how.layout.precision)
-    gradient = GradientOfBatch(task, model, zero.wrapped, zero.local_norm, how, workers, zero)
+    zero = parallelize(model, how, workers)
+    gradient = GradientOfBatch(task, zero, how)
     for batch in _batches():
-        zero.optimizer.zero_grad()
+        zero.weights.optimizer.zero_grad()
         gradient(batch, measure_noise=False)
         pieces = [
             piece
@@ -190,7 +182,7 @@ def _updates_by_zero(
             for piece in _pieces(flat.grad.full_tensor(), group, workers.world_size, stage)
         ]
         grads = dict(zip(order, pieces, strict=True))
-        zero.optimizer.step()
+        zero.weights.optimizer.step()
         with zero.whole_weights():
             weights = _vector(trained)
         yield torch.cat([grads[id(weight)] for weight in trained]), weights
@@ -245,35 +237,25 @@ def chosen_splits(tasks: Mapping[str, Task], *, whole: bool) -> dict[str, list[S
     return {family: [Split(*row[1:]) for row in chosen if row[0] == family] for family in tasks}
 
 
-def _on_two_workers(rank: int, port: int, folder: str, whole: bool) -> None:
-    """Splits over two gloo workers; the first one saves the vectors."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def _on_two_workers(workers: Workers, folder: str, whole: bool) -> dict[str, Any]:
+    """The vectors of splits over two workers."""
     tasks = {name: prepare_task(work, EVALUATION) for name, work in families(folder).items()}
     vectors = {
-        family: _of_splits(family, tasks[family], splits, Workers(rank, 2))
+        family: _of_splits(family, tasks[family], splits, workers)
         for family, splits in chosen_splits(tasks, whole=whole).items()
     }
-    by_optimizer = list(_of_optimizers(Workers(rank, 2)).values())
-    if rank == 0:
-        torch.save({"families": vectors, "optimizers": by_optimizer}, f"{folder}/vectors.pt")
-    torch.distributed.destroy_process_group()
+    return {"families": vectors, "optimizers": list(_of_optimizers(workers).values())}
 
 
 def _of_splits(
     family: str, task: Task, splits: Sequence[Split], workers: Workers
 ) -> dict[Split, Vectors]:
-    """The vectors of those splits that have so many workers; an error names the split."""
+    """The vectors of those splits that have so many workers."""
     found: dict[Split, Vectors] = {}
     for split in splits:
         if split.world_size == workers.world_size:
-            try:
+            with case(family, split):
                 found[split] = trained(task, split, workers)
-            except Exception as error:
-                error.add_note(f"configuration: {family}, {split}")
-                raise
     return found
 
 
@@ -290,12 +272,11 @@ class Errors:
     optimizers: Mapping[tuple[str, Split], float]
 
 
-def measured_errors(port: int, *, whole: bool) -> Errors:
+def measured_errors(*, whole: bool) -> Errors:
     """The errors, each vector computed once, of all splits or of a choice (`chosen_splits`)."""
     with tempfile.TemporaryDirectory() as folder:
         workloads = families(folder)  # fills the folder before the workers read it
-        start_workers(_on_two_workers, args=(port, folder, whole), nprocs=2)
-        on_two = torch.load(f"{folder}/vectors.pt", weights_only=False)
+        on_two = on_workers(_on_two_workers, folder, whole)
         tasks = {name: prepare_task(work, EVALUATION) for name, work in workloads.items()}
         of_families = {
             family: _errors(family, tasks[family], splits, on_two["families"][family])
@@ -392,16 +373,10 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def main() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # which DeepSpeed prints else, into the table
     torch.set_num_threads(1)
-    errors = measured_errors(_free_port(), whole=True)
+    errors = measured_errors(whole=True)
     print(table(errors.families))
     print()
     print(optimizer_table(errors.optimizers))

@@ -21,8 +21,8 @@ from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
+from tests.together import on_workers
 
 DROPOUT = {
     "architecture": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -136,24 +136,19 @@ def test_interrupted_equals_uninterrupted(
     assert not list(tmp_path.glob(".*"))  # no half a file
 
 
-def train_on_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
     workload = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
     task = prepare_task(workload, EVALUATION)
-    how, workers = recipe(8, 1e-2, 12, world_size=2), Workers(rank, 2)
+    how = recipe(8, 1e-2, 12, world_size=2)
     _, expected = run(task, how, Supervision(), EVALUATION, workers)
     starts, measurements, _ = paused_often(task, how, folder, EVALUATION, workers)
     assert starts > 3
     assert without_time(measurements) == without_time(expected)
-    torch.distributed.destroy_process_group()
 
 
-def test_two_workers_go_on_with_their_own_dropout(tmp_path: Path, free_port: int) -> None:
-    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+def test_two_workers_go_on_with_their_own_dropout(tmp_path: Path) -> None:
+    on_workers(train_on_two, str(tmp_path))
 
 
 @pytest.mark.parametrize("cut", ["truncated", "not a checkpoint"])

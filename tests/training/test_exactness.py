@@ -9,8 +9,8 @@ pytest.importorskip("deepspeed")
 
 
 @pytest.mark.parametrize("choice", ["pairwise", pytest.param("every", marks=pytest.mark.slow)])
-def test_splits_under_every_strategy_train_alike(free_port: int, choice: str) -> None:
-    found = measured_errors(free_port, whole=choice == "every")
+def test_splits_under_every_strategy_train_alike(choice: str) -> None:
+    found = measured_errors(whole=choice == "every")
     for family, splits in found.families.items():
         for split, errors in splits.items():
             for name, error in errors.items():

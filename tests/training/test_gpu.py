@@ -1,6 +1,7 @@
 """Training on a GPU, and on the CPU where that is quick, so that the tests themselves are run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 
 from scaling.spec.resources import Strategy
 from scaling.tasks.prepare import prepare_task
+from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, changed, pronunciation, recipe
+from tests.together import case, on_workers
 from tests.training.test_checkpoint import run
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
@@ -45,32 +47,28 @@ def test_the_gradient_is_the_cpus(device: str) -> None:
         model = task.new_model(0).to(where)
         how = recipe(16, 1e-3, 1, micro_batch_size=4)
         workers = Workers(device=torch.device(where))
-        gradient = GradientOfBatch(task, model, model, None, how, workers)
+        gradient = GradientOfBatch(task, parallelize(model, how, workers), how)
         norms.append(gradient(np.arange(16), measure_noise=False).grad_norm)
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
-def on_two(rank: int, port: int, device: str, strategies: Sequence[Strategy]) -> None:
-    torch.set_num_threads(1)
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    torch.distributed.init_process_group(
-        backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    where = torch.device(device) if device == "cpu" else torch.device(device, rank)
+def on_two(workers: Workers, device: str, strategies: Sequence[Strategy]) -> None:
+    where = torch.device(device) if device == "cpu" else torch.device(device, workers.rank)
     if device == "cuda":
         torch.cuda.set_device(where)
+    workers = replace(workers, device=where)
     task = prepare_task(pronunciation(), EVALUATION)
     how = recipe(16, 1e-2, 10, world_size=2, micro_batch_size=4, clip_norm=0.3)
     alone = changed(how, world_size=1)
     _, expected = run(task, alone, Supervision(), EVALUATION, Workers(device=where))
     for strategy in strategies:
         cut = changed(how, strategy=strategy)
-        _, measured = run(task, cut, Supervision(), EVALUATION, Workers(rank, 2, where))
-        for ours, theirs in zip(measured, expected, strict=True):
-            found, wanted = ours.scalars(), theirs.scalars()
-            for name in wanted.keys() & {"validation_loss", "train_loss", "grad_norm"}:
-                assert found[name] == pytest.approx(wanted[name], rel=1e-2), name
-    torch.distributed.destroy_process_group()
+        with case(strategy):
+            _, measured = run(task, cut, Supervision(), EVALUATION, workers)
+            for ours, theirs in zip(measured, expected, strict=True):
+                found, wanted = ours.scalars(), theirs.scalars()
+                for name in wanted.keys() & {"validation_loss", "train_loss", "grad_norm"}:
+                    assert found[name] == pytest.approx(wanted[name], rel=1e-2), name
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,8 @@ def on_two(rank: int, port: int, device: str, strategies: Sequence[Strategy]) ->
         pytest.param("cuda", ["ddp", "fsdp", "zero1", "zero2", "zero3"], marks=pytest.mark.gpu),
     ],
 )
-def test_two_devices_train_as_one(free_port: int, device: str, strategies: list[Strategy]) -> None:
+def test_two_devices_train_as_one(device: str, strategies: list[Strategy]) -> None:
     if device == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    start_workers(on_two, args=(free_port, device, strategies), nprocs=2)
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    on_workers(on_two, device, strategies, backend=backend)

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
-from scaling.training.gradient import GradientOfBatch, clip_global_norm
-from scaling.training.parallel.base import data_parallel
+from scaling.training.build import parallelize
+from scaling.training.clipping import clip_global_norm
+from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
-from tests.forked import start_workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+from tests.together import on_workers
 
 SPLITS = [
     (workers, micro) for workers in (1, 2) for micro in (1, 2, 4, 8, 16) if workers * micro <= 16
@@ -25,9 +26,8 @@ def gradient_of(
 ) -> Tensor:
     """The gradient of 16 examples in float64, as one vector."""
     model = task.new_model(0).double()
-    wrapped, local_norm = data_parallel(model, workers)
     split = recipe(16, 1e-3, 1, world_size=workers.world_size, micro_batch_size=micro_batch_size)
-    gradient = GradientOfBatch(task, model, wrapped, local_norm, split, workers)
+    gradient = GradientOfBatch(task, parallelize(model, split, workers), split)
     result = gradient(np.arange(16), measure_noise=measure_noise)
     assert result.num_targets == task.num_targets(np.arange(16))
     if measure_noise:
@@ -38,34 +38,22 @@ def gradient_of(
     return vector
 
 
-def on_two_workers(rank: int, port: int, workload: Any, path: str) -> None:
-    """Every split over two gloo workers; the first one saves the gradients."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def on_two_workers(workers: Workers, workload: Any) -> dict[tuple[int, bool], Tensor]:
+    """The gradient by micro-batch size and whether the noise scale is measured."""
     task = prepare_task(workload, EVALUATION)
-    workers = Workers(rank, 2)
-    vectors = {
+    return {
         (micro, noise): gradient_of(task, workers, micro, measure_noise=noise)
         for world, micro in SPLITS
         if world == 2
         for noise in (False, True)
     }
-    if rank == 0:
-        torch.save(vectors, path)
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
-def test_every_split_of_sixteen_examples_gives_the_same_gradient(
-    workload: Any, tmp_path: Any, free_port: int
-) -> None:
+def test_every_split_of_sixteen_examples_gives_the_same_gradient(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)
     whole = gradient_of(task, Workers(), 16)
-    path = str(tmp_path / "gradients.pt")
-    start_workers(on_two_workers, args=(free_port, workload, path), nprocs=2)
-    vectors = torch.load(path)
+    vectors = on_workers(on_two_workers, workload)
     for world, micro in SPLITS:
         for noise in (False, True):
             vector = (
@@ -110,9 +98,8 @@ class _SquareTask:
 def test_uneven_parts_are_not_a_mean_of_means() -> None:
     model = _Square()
     task: Any = _SquareTask()
-    gradient = GradientOfBatch(
-        task, model, model, None, recipe(4, 1.0, 1, micro_batch_size=3), Workers()
-    )
+    split = recipe(4, 1.0, 1, micro_batch_size=3)
+    gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
     gradient(np.arange(4), measure_noise=False)
     assert float(model.w.grad) == pytest.approx(-2.0, abs=1e-15)  # type: ignore[arg-type]
 
@@ -139,7 +126,7 @@ def test_clipping_acts_on_the_global_gradient() -> None:
     model = _TwoGradients()
     task: Any = _TwoGradientsTask()
     split = recipe(2, 1.0, 1, micro_batch_size=1)
-    gradient = GradientOfBatch(task, model, model, None, split, Workers())
+    gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
     norm = gradient(np.arange(2), measure_noise=False).grad_norm
     assert norm == pytest.approx(5.0)
     assert not clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=None)

@@ -21,7 +21,6 @@ from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage
-from tests.forked import start_workers
 from tests.recipes import (
     EVALUATION,
     part_of_speech,
@@ -31,6 +30,7 @@ from tests.recipes import (
     spelling,
     tagging,
 )
+from tests.together import on_workers
 
 
 def run(
@@ -116,16 +116,10 @@ def test_a_run_is_repeated_exactly(workload: Any) -> None:
     assert other != first
 
 
-def train_on_two(rank: int, port: int, workload: Any, how: Recipe, path: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def train_on_two(workers: Workers, workload: Any, how: Recipe) -> list[dict[str, float]]:
     task = prepare_task(workload, EVALUATION)
-    _, measurements = run(task, how, workers=Workers(rank, 2))
-    if rank == 0:
-        torch.save([m.scalars() for m in measurements], path)
-    torch.distributed.destroy_process_group()
+    _, measurements = run(task, how, workers=workers)
+    return [m.scalars() for m in measurements]
 
 
 @pytest.mark.parametrize(
@@ -133,13 +127,11 @@ def train_on_two(rank: int, port: int, workload: Any, how: Recipe, path: str) ->
     [pronunciation(), tagging(), spelling(generation={"num_examples": 7, "max_new_tokens": 6})],
     ids=lambda w: w.task,
 )
-def test_two_gloo_workers_train_like_one(tmp_path: Any, free_port: int, workload: Any) -> None:
+def test_two_gloo_workers_train_like_one(workload: Any) -> None:
     one = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4)
     two = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4, world_size=2)
     _, alone = run(prepare_task(workload, EVALUATION), one)
-    path = str(tmp_path / "measurements.pt")
-    start_workers(train_on_two, args=(free_port, workload, two, path), nprocs=2)
-    together = torch.load(path)
+    together = on_workers(train_on_two, workload, two)
     assert len(together) == len(alone)
     for ours, theirs in zip(alone, together, strict=True):
         for name in ("validation_loss", "train_loss", "step_loss", "grad_norm", "test_loss"):
@@ -280,7 +272,7 @@ def test_cadence(evaluation: Evaluation, batch: int, expected: list[int]) -> Non
 
 def test_weight_average_is_the_debiased_exponential_mean() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = WeightAverage(model, half_life_examples=8)
+    average = WeightAverage([model.weight], half_life_examples=8)
     for value in (1.0, 3.0, 7.0):
         with torch.no_grad():
             model.weight.fill_(value)

@@ -1,6 +1,5 @@
 """Workers of one machine sum through its memory, and by torch.distributed where they cannot."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -8,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from scaling.training.build import parallelize
 from scaling.training.parallel import shared_memory as module
-from scaling.training.parallel.base import data_parallel
 from scaling.training.parallel.shared_memory import PIECE_BYTES, WorkerGoneError, shared_sum
 from scaling.training.parallel.workers import Workers
-from tests.forked import start_workers
+from tests.recipes import recipe
+from tests.together import on_workers
 
 LENGTHS = (1, 2, 7, 100_003, PIECE_BYTES // 4 * 2 + 5)  # of float32, the last in three pieces
 
@@ -26,13 +26,9 @@ def left_behind(folder: str) -> list[Path]:
     return list(Path(folder).glob("scaling-*"))
 
 
-def summed(rank: int, port: int, world_size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
-    )
+def summed(workers: Workers, folder: str) -> None:
     module._MEMORY_FOLDER = Path(folder)
-    workers = Workers(rank, world_size)
+    rank, world_size = workers.rank, workers.world_size
     found = shared_sum(workers)
     assert found is not None
     workers.sum(0.0)  # the first one has removed the files
@@ -57,36 +53,29 @@ def summed(rank: int, port: int, world_size: int, folder: str) -> None:
     workers.sum(0.0)
     assert left_behind(folder) == []
     if rank == 0:
-        os._exit(0)
-    with pytest.raises(WorkerGoneError):
-        found.sum(torch.ones(3))
-    found.close()
-    os._exit(0)
+        found.close()
+    else:
+        with pytest.raises(WorkerGoneError):
+            found.sum(torch.ones(3))
+        found.close()
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_every_worker_has_the_same_sum(tmp_path: Path, free_port: int, world_size: int) -> None:
-    start_workers(summed, args=(free_port, world_size, str(tmp_path)), nprocs=world_size)
+def test_every_worker_has_the_same_sum(tmp_path: Path, world_size: int) -> None:
+    on_workers(summed, str(tmp_path), world_size=world_size)
 
 
-def left_alone(rank: int, port: int) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    workers = Workers(rank, 2)
-    wrapped, norm = data_parallel(nn.Linear(3, 2), workers)
-    assert norm is not None
+def left_alone(workers: Workers) -> None:
+    ddp = parallelize(nn.Linear(3, 2), recipe(2, 0.1, 1, world_size=2), workers)
     for _ in range(2):  # in the second one DDP agrees on its buckets, by gloo
-        wrapped(torch.ones(1, 3)).sum().backward()
-    if rank == 1:
-        norm.close()  # as when its step raises
+        ddp.wrapped(torch.ones(1, 3)).sum().backward()
+    if workers.rank == 1:
+        ddp.close()  # as when its step raises
     else:
         with pytest.raises(WorkerGoneError):
-            wrapped(torch.ones(1, 3)).sum().backward()
+            ddp.wrapped(torch.ones(1, 3)).sum().backward()
     assert workers.sum(1.0) == [2.0]  # whoever waited goes on, in step
-    torch.distributed.destroy_process_group()
 
 
-def test_a_worker_does_not_wait_for_one_that_has_left(free_port: int) -> None:
-    start_workers(left_alone, args=(free_port,), nprocs=2)
+def test_a_worker_does_not_wait_for_one_that_has_left() -> None:
+    on_workers(left_alone)

@@ -1,11 +1,9 @@
 """fsdp trains as ddp does, is measured alike, and goes on from its checkpoints bit for bit."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.prepare import prepare_task
@@ -13,8 +11,8 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
+from tests.together import case, on_workers
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
@@ -22,26 +20,23 @@ EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven
 WITH_SHARPNESS = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=9)})
 
 
-def train_on_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    workers = Workers(rank, 2)
     how = recipe(
         16, 1e-2, 12, world_size=2, micro_batch_size=4, clip_norm=0.3,
         weight_average_half_life_examples=100.0,
     )  # fmt: skip
     task = prepare_task(pronunciation(), EVALUATION)
     _, by_ddp = run(task, how, Supervision(), WITH_SHARPNESS, workers)
-    _, by_fsdp = run(task, changed(how, strategy="fsdp"), Supervision(), WITH_SHARPNESS, workers)
-    assert by_fsdp[-1].sharpness is not None
-    assert by_fsdp[-1].grad_noise_scale is not None
-    assert by_fsdp[-1].clipped_fraction
-    for ours, theirs in zip(by_fsdp, by_ddp, strict=True):
-        expected = without_time([theirs])[0].scalars()
-        assert without_time([ours])[0].scalars() == pytest.approx(expected, rel=1e-3)
+    with case("fsdp"):
+        cut = changed(how, strategy="fsdp")
+        _, by_fsdp = run(task, cut, Supervision(), WITH_SHARPNESS, workers)
+        assert by_fsdp[-1].sharpness is not None
+        assert by_fsdp[-1].grad_noise_scale is not None
+        assert by_fsdp[-1].clipped_fraction
+        for ours, theirs in zip(by_fsdp, by_ddp, strict=True):
+            expected = without_time([theirs])[0].scalars()
+            assert without_time([ours])[0].scalars() == pytest.approx(expected, rel=1e-3)
 
     common = how
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
@@ -56,14 +51,17 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9},
         ),
     ):  # fmt: skip
-        task = prepare_task(workload, EVALUATION)
-        how = replace(common, strategy="fsdp", num_steps=8, **changes)
-        _, expected = run(task, how, Supervision(), EVALUATION, workers)
-        starts, measurements, _ = paused_often(task, how, f"{folder}/{name}", EVALUATION, workers)
-        assert starts > 2
-        assert without_time(measurements) == without_time(expected)
-        check_parts(f"{folder}/{name}", measurements[-1].num_trained_parameters, workers)
-    torch.distributed.destroy_process_group()
+        with case("fsdp", name):
+            task = prepare_task(workload, EVALUATION)
+            path = f"{folder}/{name}"
+            how = changed(common, strategy="fsdp", num_steps=8, **changes)
+            _, expected = run(task, how, Supervision(), EVALUATION, workers)
+            starts, measurements, _ = paused_often(
+                task, how, f"{folder}/{name}", EVALUATION, workers
+            )
+            assert starts > 2
+            assert without_time(measurements) == without_time(expected)
+            check_parts(path, measurements[-1].num_trained_parameters, workers)
 
 
 def check_parts(folder: str, num_trained: float | None, workers: Workers) -> None:
@@ -87,9 +85,9 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert state["progress"]["step"] == older
 
 
-def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
+def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    on_workers(train_on_two, str(tmp_path))
 
 
 # --- matrices cut among workers that compute together -------------------------------------------
@@ -114,36 +112,30 @@ def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dic
             16, 1e-2, 8, world_size=workers.world_size, micro_batch_size=4, strategy="tp",
             **changes,
         )  # fmt: skip
-        evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
-        _, measured = run(task, how, Supervision(), evaluation, workers)
-        found.append([m.scalars() for m in without_time(measured)])
-        if folder is not None:
-            path = f"{folder}/{name}"
-            starts, again, _ = paused_often(task, how, path, evaluation, workers)
-            assert starts > 2
-            assert without_time(again) == without_time(measured)
-            assert len(list(Path(path).glob("*.pt"))) == 4
+        with case("tp", name):
+            evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
+            _, measured = run(task, how, Supervision(), evaluation, workers)
+            found.append([m.scalars() for m in without_time(measured)])
+            if folder is not None:
+                path = f"{folder}/{name}"
+                starts, again, _ = paused_often(task, how, path, evaluation, workers)
+                assert starts > 2
+                assert without_time(again) == without_time(measured)
+                assert len(list(Path(path).glob("*.pt"))) == 4
     return found
 
 
-def cut_on_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def cut_on_two(workers: Workers, folder: str) -> list[list[dict[str, Any]]]:
     supervision_module.CHECK_SECONDS = 0.0
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    found = measured_by_tp(Workers(rank, 2), folder)
-    if rank == 0:
-        torch.save(found, f"{folder}/found.pt")
-    torch.distributed.destroy_process_group()
+    return measured_by_tp(workers, folder)
 
 
-def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
+def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path) -> None:
     alone = measured_by_tp(Workers())
-    start_workers(cut_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    on_two = on_workers(cut_on_two, str(tmp_path))
     # bf16 rounds partial sums, of which two workers have others.
     rels = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.05)
-    for together, one, rel in zip(torch.load(tmp_path / "found.pt"), alone, rels, strict=True):
+    for together, one, rel in zip(on_two, alone, rels, strict=True):
         assert one[-1]["grad_noise_scale"] is not None
         assert one[-1]["norm_layer_noise_scale"] is not None
         assert one[-1]["clipped_fraction"]
@@ -169,22 +161,13 @@ def growing(workers: Workers, **changes: Any) -> list[list[float]]:
     return [[getattr(m, name) for name in SAME] for m in measured if m.step]
 
 
-def grow_on_two(rank: int, port: int, path: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    found = [growing(Workers(rank, 2), strategy=strategy) for strategy in ("ddp", "fsdp")]
-    if rank == 0:
-        torch.save(found, path)
-    torch.distributed.destroy_process_group()
+def grow_on_two(workers: Workers) -> list[list[list[float]]]:
+    return [growing(workers, strategy=strategy) for strategy in ("ddp", "fsdp")]
 
 
-def test_a_growing_batch_trains_on_two_workers_as_on_one(tmp_path: Path, free_port: int) -> None:
+def test_a_growing_batch_trains_on_two_workers_as_on_one() -> None:
     alone = growing(Workers())
     assert [row[0] for row in alone] == [32, 96, 224]  # after 4 steps of 8, of 16, of 32
-    path = str(tmp_path / "found.pt")
-    start_workers(grow_on_two, args=(free_port, path), nprocs=2)
-    for together in torch.load(path):
+    for strategy, together in zip(("ddp", "fsdp"), on_workers(grow_on_two), strict=True):
         for ours, theirs in zip(together, alone, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-4)
+            assert ours == pytest.approx(theirs, rel=1e-4), strategy

@@ -21,8 +21,8 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
-from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
+from tests.together import case, on_workers
 from tests.training.test_checkpoint import run, without_time
 
 EVALUATION = Evaluation(every_steps=2, num_examples=20)
@@ -359,42 +359,41 @@ def test_bytes_that_are_no_checkpoint_are_passed_over(
     assert incidents[-1]["step"] == 3 or seed % 4 == 1
 
 
-def pass_over_on_two(rank: int, port: int, folder: str, strategies: tuple[str, ...]) -> None:
-    torch.set_num_threads(1)
+def pass_over_on_two(workers: Workers, folder: str, strategies: tuple[str, ...]) -> None:
     supervision_module.CHECK_SECONDS = 0.0
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    workers = Workers(rank, 2)
     for strategy in strategies:
-        task = prepare_task(pronunciation(), EVALUATION)
-        how = recipe(
-            8, 1e-2, 10, world_size=2, micro_batch_size=4, strategy=strategy,
-            weight_average_half_life_examples=50.0,
-        )  # fmt: skip
-        whole = without_time(run(task, how, Supervision(), EVALUATION, workers)[1])
-        path = f"{folder}/{strategy}"
-        leave_two_checkpoints(task, how, path, workers)
-        store = CheckpointStore(path, keep=2)
-        for wrong in (spoilt, lambda state: [state], lambda _: {}):
-            workers.sum(0.0)
-            if rank == 1:  # of the parts one is enough
-                state = store.read(6, 1)
-                torch.save(wrong(copy.deepcopy(state)), f"{path}/step-000000000006.worker-00001.pt")
-            workers.sum(0.0)
-            measurements, incidents = resumed(task, how, path, workers)
-            assert_same(measurements, whole)
-            assert [(i["kind"], i["step"]) for i in incidents[-2:]] == [
-                ("checkpoint_passed_over", 6), ("resumed", 3),
-            ], strategy  # fmt: skip
-            workers.sum(0.0)
-            if rank == 1:
-                torch.save(state, f"{path}/step-000000000006.worker-00001.pt")
+        with case(strategy):
+            pass_over(workers, f"{folder}/{strategy}", strategy)
+
+
+def pass_over(workers: Workers, path: str, strategy: str) -> None:
+    """A part that is wrong, whatever it is, lets all workers go on from the checkpoint before."""
+    task = prepare_task(pronunciation(), EVALUATION)
+    how = recipe(
+        8, 1e-2, 10, world_size=2, micro_batch_size=4, strategy=strategy,
+        weight_average_half_life_examples=50.0,
+    )  # fmt: skip
+    whole = without_time(run(task, how, Supervision(), EVALUATION, workers)[1])
+    leave_two_checkpoints(task, how, path, workers)
+    store = CheckpointStore(path, keep=2)
+    for wrong in (spoilt, lambda state: [state], lambda _: {}):
+        workers.sum(0.0)
+        if workers.rank == 1:  # of the parts one is enough
+            state = store.read(6, 1)
+            torch.save(wrong(copy.deepcopy(state)), f"{path}/step-000000000006.worker-00001.pt")
         workers.sum(0.0)
         measurements, incidents = resumed(task, how, path, workers)
         assert_same(measurements, whole)
-        assert incidents[-1] == {"kind": "resumed", "step": 6}, strategy
-    torch.distributed.destroy_process_group()
+        assert [(i["kind"], i["step"]) for i in incidents[-2:]] == [
+            ("checkpoint_passed_over", 6), ("resumed", 3),
+        ]  # fmt: skip
+        workers.sum(0.0)
+        if workers.rank == 1:
+            torch.save(state, f"{path}/step-000000000006.worker-00001.pt")
+    workers.sum(0.0)
+    measurements, incidents = resumed(task, how, path, workers)
+    assert_same(measurements, whole)
+    assert incidents[-1] == {"kind": "resumed", "step": 6}
 
 
 def spoilt(state: Any) -> Any:
@@ -416,8 +415,8 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("strategies", [("fsdp", "tp"), ("zero1", "zero2", "zero3")])
 def test_a_wrong_part_is_passed_over_by_all_workers(
-    strategies: tuple[str, ...], tmp_path: Path, free_port: int
+    strategies: tuple[str, ...], tmp_path: Path
 ) -> None:
     if "zero1" in strategies:
         pytest.importorskip("deepspeed")
-    start_workers(pass_over_on_two, args=(free_port, str(tmp_path), strategies), nprocs=2)
+    on_workers(pass_over_on_two, str(tmp_path), strategies)

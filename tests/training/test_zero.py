@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from scaling.optimizers.build import build_optimizer
+from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation, Sharpness
-from scaling.spec.resources import ZERO_STAGES, Resources, Strategy
+from scaling.spec.resources import Resources, Strategy
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
-from scaling.training import loop
+from scaling.tasks.task import Task
+from scaling.training import build
 from scaling.training import supervision as supervision_module
+from scaling.training.build import parallelize, require_deepspeed
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.memory.estimate import study_footprint
 from scaling.training.parallel.workers import Workers
-from scaling.training.parallel.zero import Zero, require_deepspeed
 from scaling.training.supervision import Supervision
-from tests.forked import start_workers
 from tests.recipes import changed, part_of_speech, pronunciation, recipe
+from tests.together import case, on_workers
 from tests.training.adapted import adapted
 from tests.training.test_checkpoint import DROPOUT, paused_often, run, without_time
 
@@ -43,24 +43,19 @@ STAGES: tuple[Strategy, ...] = ("zero1", "zero2", "zero3")
 def built_models() -> Iterator[list["weakref.ref[nn.Module]"]]:
     """The models of the runs inside the block."""
     models: list[weakref.ref[nn.Module]] = []
-    prepare = loop.prepare_blocks
+    prepare = build.prepare_blocks
 
     def noted(model: nn.Module, **options: Any) -> None:
         models.append(weakref.ref(model))
         prepare(model, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "prepare_blocks", noted)
+        patch.setattr(build, "prepare_blocks", noted)
         yield models
 
 
-def train_on_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    workers = Workers(rank, 2)
     for name, workload, changes, rel in (
         ("norm", pronunciation(), {"clip_norm": 0.3}, 1e-3),
         ("whole share", pronunciation(), {"clip_value": 0.01, "micro_batch_size": 8}, 1e-3),
@@ -71,15 +66,25 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9}, 1e-3,
         ),
     ):  # fmt: skip
-        task = prepare_task(workload, EVALUATION)
         given: dict[str, Any] = {"micro_batch_size": 4, **changes}
         how = recipe(16, 1e-2, 12, world_size=2, weight_average_half_life_examples=100.0, **given)
-        evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
+        check_trains_like_ddp(name, prepare_task(workload, EVALUATION), how, rel, workers)
+    for strategy in STAGES:
+        with case(strategy, "memory"):
+            check_memory(strategy, workers)
+        with case(strategy, "goes on"):
+            check_goes_on(strategy, f"{folder}/{strategy}", workers)
+
+
+def check_trains_like_ddp(name: str, task: Task, how: Recipe, rel: float, workers: Workers) -> None:
+    evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
+    with case("ddp", name):
         _, by_ddp = run(task, how, Supervision(), evaluation, workers)
         assert by_ddp[-1].grad_noise_scale is not None
         assert by_ddp[-1].norm_layer_noise_scale is not None or name == "lora"
         assert by_ddp[-1].clipped_fraction or name in ("lora", "recomputed")
-        for strategy in STAGES:
+    for strategy in STAGES:
+        with case(strategy, name):
             cut = changed(how, strategy=strategy)
             _, found = run(task, cut, Supervision(), evaluation, workers)
             for ours, theirs in zip(found, by_ddp, strict=True):
@@ -88,24 +93,23 @@ def train_on_two(rank: int, port: int, folder: str) -> None:
                     expected, rel=rel, abs=1e-5
                 )
 
-    check_memory(workers)
+
+def check_goes_on(strategy: Strategy, path: str, workers: Workers) -> None:
+    """A run interrupted often ends as one that was not, and leaves no model behind."""
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
     task = prepare_task(dropout, EVALUATION)
-    for strategy in STAGES:
-        how = recipe(
-            16, 1e-2, 8, world_size=2, micro_batch_size=4, strategy=strategy, clip_norm=0.3,
-            weight_average_half_life_examples=100.0,
-        )  # fmt: skip
-        with built_models() as models:
-            _, expected = run(task, how, Supervision(), EVALUATION, workers)
-        gc.collect()
-        assert [model() for model in models] == [None], strategy
-        path = f"{folder}/{strategy}"
-        starts, measurements, _ = paused_often(task, how, path, EVALUATION, workers)
-        assert starts > 2
-        assert without_time(measurements) == without_time(expected)
-        check_parts(path, measurements[-1].num_trained_parameters, workers)
-    torch.distributed.destroy_process_group()
+    how = recipe(
+        16, 1e-2, 8, world_size=2, micro_batch_size=4, strategy=strategy, clip_norm=0.3,
+        weight_average_half_life_examples=100.0,
+    )  # fmt: skip
+    with built_models() as models:
+        _, expected = run(task, how, Supervision(), EVALUATION, workers)
+    gc.collect()
+    assert [model() for model in models] == [None]
+    starts, measurements, _ = paused_often(task, how, path, EVALUATION, workers)
+    assert starts > 2
+    assert without_time(measurements) == without_time(expected)
+    check_parts(path, measurements[-1].num_trained_parameters, workers)
 
 
 def held_bytes() -> int:
@@ -119,32 +123,24 @@ def held_bytes() -> int:
     return sum(storages.values())
 
 
-def check_memory(workers: Workers) -> None:
+def check_memory(strategy: Strategy, workers: Workers) -> None:
     """Between steps the tensors take what is estimated, and the reduced gradient."""
     workload = pronunciation()
     task = prepare_task(workload, EVALUATION)
     found = study_footprint(task, workload, Resources())
-    for strategy in STAGES:
-        before = held_bytes()
-        how = recipe(16, 1e-2, 1, world_size=2, micro_batch_size=8)
-        model = task.new_model(0)
-        zero = Zero(
-            model, build_optimizer(model, how.hyperparameters), workers,
-            stage=ZERO_STAGES[strategy], precision="fp32",
-        )  # fmt: skip
-        gradient = GradientOfBatch(task, model, zero.wrapped, zero.local_norm, how, workers, zero)
-        gradient(np.arange(16), measure_noise=True)
-        zero.optimizer.step()
-        memory = found.memory(
-            8, optimizer="adamw", strategy=strategy, world_size=2, accumulates=False
-        )
-        # Stage 3 reduces into parts of its own; the others' are gone when they are one tensor.
-        reduced = memory.gradients if strategy == "zero3" else found.trained / 2
-        held = held_bytes() - before
-        expected = memory.parameters + memory.optimizer + reduced
-        assert held == pytest.approx(expected, rel=0.1), strategy
-        zero.close()
-        del model, zero, gradient
+    before = held_bytes()
+    how = recipe(16, 1e-2, 1, world_size=2, micro_batch_size=8, strategy=strategy)
+    zero = parallelize(task.new_model(0), how, workers)
+    gradient = GradientOfBatch(task, zero, how)
+    gradient(np.arange(16), measure_noise=True)
+    zero.weights.optimizer.step()
+    memory = found.memory(8, optimizer="adamw", strategy=strategy, world_size=2, accumulates=False)
+    # Stage 3 reduces into parts of its own; the others' are gone when they are one tensor.
+    reduced = memory.gradients if strategy == "zero3" else found.trained / 2
+    held = held_bytes() - before
+    expected = memory.parameters + memory.optimizer + reduced
+    assert held == pytest.approx(expected, rel=0.1)
+    zero.close()
 
 
 def check_parts(folder: str, num_trained: float | None, workers: Workers) -> None:
@@ -158,9 +154,9 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert num_trained <= workers.sum(held)[0] < num_trained + 200  # padding
 
 
-def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, free_port: int) -> None:
+def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    start_workers(train_on_two, args=(free_port, str(tmp_path)), nprocs=2)
+    on_workers(train_on_two, str(tmp_path))
 
 
 def test_the_missing_extra_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

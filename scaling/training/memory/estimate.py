@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from scaling.spec.models import FromScratch, Pretrained
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.errors import DataError
+from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.footprint import Footprint, Memory, footprint
-from scaling.training.parallel.tp import cut_shapes
 
 # Estimates are within 15% of what is measured; the rest of the memory is left to the process.
 USABLE_RATIO = 0.8
@@ -41,7 +42,7 @@ def study_footprint(
     def build() -> nn.Module:
         model = task.new_model(0) if trained is None else trained
         if resources.num_parts > 1:
-            cut_shapes(model, resources.num_parts)
+            _cut_shapes(model, resources.num_parts)
         prepare_blocks(model, recomputes=resources.activation_checkpointing, compiles=False)
         return model
 
@@ -52,6 +53,26 @@ def study_footprint(
 
     cpu = torch.device("cpu")
     return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+
+
+def _cut_shapes(model: nn.Module, num_workers: int) -> None:
+    """Leave a model the shapes that tp leaves one worker, with other weights, in place.
+
+    Args:
+        model: Whole.
+        num_workers: That it would be cut among.
+
+    Raises:
+        DataError: If the model has no plan, or its sizes do not divide.
+    """
+    for name, cut in matrices_to_cut(model, num_workers).items():
+        whole: Any = model.get_submodule(name)
+        of_inputs, of_outputs = (1, num_workers) if cut == "colwise" else (num_workers, 1)
+        part = nn.Linear(
+            whole.in_features // of_inputs, whole.out_features // of_outputs,
+            bias=whole.bias is not None, device=whole.weight.device, dtype=whole.weight.dtype,
+        )  # fmt: skip
+        model.set_submodule(name, part)
 
 
 def require_model_fits(task: Task, workload: Workload) -> None:

@@ -18,11 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scaling.optimizers.catalog import num_moments
-from scaling.spec.resources import ZERO_STAGES, Strategy
+from scaling.spec.resources import CUTTING_ALL_WEIGHTS, ZERO_BUCKET_BYTES, ZERO_STAGES, Strategy
 from scaling.tasks.model.layers import transformer_blocks
-
-ZERO_BUCKET_BYTES = 2**26
-"""DeepSpeed reduces gradients in pieces of so much, which are copied once more meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ class Footprint:
         workspace = max(0, _line(self.peak, micro_batch_size) - activations)
         each = num_moments(optimizer, has_momentum=has_momentum)
         stage = ZERO_STAGES.get(strategy) if world_size > 1 else None
-        shares = world_size if strategy == "fsdp" or stage == 3 else 1
+        shares = world_size if strategy in CUTTING_ALL_WEIGHTS else 1
         if shares > 1:
             # A block and the next one are gathered to compute with, everything to evaluate.
             gathered = self.outside_blocks + 2 * self.largest_block

@@ -1,43 +1,26 @@
-"""How the gradients of data-parallel workers become one."""
+"""What a strategy does for the rest of training, whatever it is."""
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
-from scaling.spec.resources import Strategy
-from scaling.tasks.model.layers import transformer_blocks
-from scaling.training.parallel.shared_memory import SharedSum, shared_sum
+from scaling.measures.norm_layers import NormLayers
 from scaling.training.parallel.workers import Workers
+
+NewOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+"""Builds an optimizer of a model's trained weights, as the model holds them when it is called."""
 
 
 class LocalNorm:
-    """Squared norm of this worker's own gradient, taken just before it is averaged with others'.
+    """Squared norm of this worker's own gradient, taken just before it is averaged with others'."""
 
-    Attributes:
-        shared: Through which ddp averages, to be closed with the run; None where torch.distributed
-            averages.
-    """
-
-    def __init__(self, group: Any) -> None:
-        self.group = group
-        self.shared: SharedSum | None = None
+    def __init__(self) -> None:
         self.wanted = False
         self._sq_norms: list[Tensor] = []
-
-    def close(self) -> None:
-        """Let the other workers know that this one has left the trial."""
-        if self.shared is not None:
-            self.shared.close()
 
     def start(self) -> None:
         """Measure during the next backward pass that is synchronized."""
@@ -54,127 +37,101 @@ class LocalNorm:
         return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
 
 
-def _average(
-    norm: LocalNorm,
-    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks for it
-) -> torch.futures.Future[Tensor]:
-    shared = norm.shared
-    if norm.wanted:
-        norm.add(bucket.gradients())
-    if shared is None:
-        return allreduce_hook(norm.group, bucket)
-    averaged: torch.futures.Future[Tensor] = torch.futures.Future()
-    averaged.set_result(shared.sum(bucket.buffer().div_(shared.world_size)))
-    return averaged
+class Weights(Protocol):
+    """A model's trained weights as this worker holds them, and what moves them."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Takes the steps, and has the parameter groups."""
+        ...
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """All trained weights as the optimizer holds them.
+
+        After a reduction their `.grad` is the gradient of the whole batch.
+        """
+        ...
+
+    @property
+    def held(self) -> Sequence[Tensor]:
+        """What this worker has of each trained weight all the time."""
+        ...
+
+    @property
+    def norm_layers(self) -> NormLayers:
+        """The model's normalization layers."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """This worker's part of a checkpoint: trained weights and moments."""
+        ...
+
+    def state_after_first_step(self) -> dict[str, Any]:
+        """What `state` is like once there are moments, all zero; called by all workers."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave on the same worker of as many; called by all of them.
+
+        Args:
+            state: It may hold more.
+        """
+        ...
 
 
-# torch 2.13 renames it; 2.9 has only the second name.
-_sum_and_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+class Parallel(Protocol):
+    """A model that a trial's workers train together; one class a strategy."""
 
+    @property
+    def wrapped(self) -> nn.Module:
+        """The model to call for a forward pass whose backward pass is reduced."""
+        ...
 
-class _ReduceScatter:
-    """What fsdp calls to sum a part's gradients over the workers and leave each its share."""
+    @property
+    def weights(self) -> Weights:
+        """The model's trained weights, of which this worker may have a part."""
+        ...
 
-    def __init__(self, norm: LocalNorm) -> None:
-        self._norm = norm
+    @property
+    def data_workers(self) -> Workers:
+        """This worker among those that share a batch; alone where each computes all of it."""
+        ...
 
-    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A buffer for gradients."""
-        return torch.empty(size, dtype=dtype, device=device)
+    @property
+    def local_norm(self) -> LocalNorm | None:
+        """Where to read this worker's own gradient norm; None where no other shares the batch."""
+        ...
 
-    def __call__(
-        self,
-        output_tensor: Tensor,
-        input_tensor: Tensor,
-        group: Any,
-        op: Any,
-        async_op: bool = False,
-    ) -> None:
-        """The mean over the workers; `input_tensor` is this worker's own, padded with zeros."""
-        assert not async_op
-        if self._norm.wanted:
-            self._norm.add([input_tensor])
-        _sum_and_scatter(output_tensor, input_tensor, op=op, group=group)
-        output_tensor.div_(dist.get_world_size(group))
+    @property
+    def saves_in_parts(self) -> bool:
+        """Whether each worker writes a part of a checkpoint; else the first one writes it all."""
+        ...
 
+    def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
+        """The backward passes inside the block make one gradient; `num_parts` of them."""
+        ...
 
-def data_parallel(
-    model: nn.Module, workers: Workers, strategy: Strategy = "ddp"
-) -> tuple[nn.Module, LocalNorm | None]:
-    """Make a model's gradients be averaged over the workers.
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Backward passes inside the block only accumulate this worker's own gradient."""
+        ...
 
-    Args:
-        model: On this worker's device, the same on all workers.
-        workers: All of them call this.
-        strategy: ddp: each worker holds the whole model; fsdp: each holds a share of every
-            weight, gradient and moment, and gathers a block's weights when it computes with
-            them (Zhao et al. 2023, arXiv:2304.11277); tp has one data-parallel worker, whose
-            model `cut_matrices` has cut before.
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Every worker may run forwards of the model alone inside the block.
 
-    Returns:
-        The model to call, and where to read this worker's own gradient norm; a single worker's
-        model comes back as it is, with None.
-    """
-    if workers.world_size == 1:
-        return model, None
-    norm = LocalNorm(workers.group)
-    match strategy:
-        case "ddp":
-            return _replicated(model, workers, norm), norm
-        case "fsdp":
-            return _sharded(model, workers, norm), norm
-        case "zero1" | "zero2" | "zero3":
-            raise ValueError("the models of these strategies are scaling.training.parallel.zero's")
-        case "tp":
-            raise ValueError("under tp there are no data-parallel workers")
+        Workers evaluate different numbers of batches; a forward that gathers its weights would
+        wait for the others. Called by all workers; the weights must not be changed inside.
+        """
+        ...
 
+    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
+        """One with the same weights that is not cut; inside `whole_weights`, by all workers.
 
-def _replicated(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Module:
-    on_gpu = workers.device.type == "cuda"
-    with warnings.catch_warnings():
-        # torch 2.13 renames broadcast_buffers; 2.9 has only this name.
-        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
-        wrapped = DistributedDataParallel(
-            model,
-            device_ids=[workers.device] if on_gpu else None,
-            process_group=workers.group,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
-    norm.shared = None if on_gpu else shared_sum(workers)
-    wrapped.register_comm_hook(norm, _average)
-    return wrapped
+        Args:
+            new_model: Builds a model like the one that is trained.
+        """
+        ...
 
-
-def _sharded(model: nn.Module, workers: Workers, norm: LocalNorm) -> nn.Module:
-    """Each Transformer block's weights are gathered together, and the rest with the root."""
-    group: Any = workers.group or dist.group.WORLD
-    mesh = DeviceMesh.from_group(group, workers.device.type)
-    for block in transformer_blocks(model):
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    reduce_scatter: Any = _ReduceScatter(norm)
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.set_custom_reduce_scatter(reduce_scatter)
-            # A plain sum, which gloo has too; the division is ours, so that what is measured
-            # before it is not divided, whatever the precision.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
-    return model
-
-
-@contextmanager
-def no_sync(wrapped: nn.Module) -> Iterator[None]:
-    """Backward passes inside the block only accumulate this worker's own gradient."""
-    if isinstance(wrapped, DistributedDataParallel):
-        with wrapped.no_sync():
-            yield
-    elif isinstance(wrapped, FSDPModule):
-        wrapped.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            wrapped.set_requires_gradient_sync(True)
-    else:
-        yield
+    def close(self) -> None:
+        """Let go of what would outlive the run, and of workers that wait for this one."""
+        ...

@@ -11,8 +11,8 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,41 +22,23 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from scaling.measures.norm_layers import NormLayers
-from scaling.spec.resources import ZERO_STAGES, Precision, Strategy
-from scaling.tasks.extras import require_extra
-from scaling.training.memory.footprint import ZERO_BUCKET_BYTES
-from scaling.training.parallel.base import LocalNorm
+from scaling.spec.resources import ZERO_BUCKET_BYTES, Precision
+from scaling.training.parallel.base import LocalNorm, NewOptimizer
+from scaling.training.parallel.sharding import uncut_copy, with_first_moments
 from scaling.training.parallel.workers import Workers
 
 _BUCKET_ENTRIES = ZERO_BUCKET_BYTES // 4  # float32
 
 
-def require_deepspeed(strategy: Strategy) -> None:
-    """Check that the extra is installed, where a strategy needs it.
-
-    Raises:
-        DataError: If it is not, with the line that installs it.
-    """
-    if strategy in ZERO_STAGES:
-        require_extra("deepspeed", package="deepspeed", path="resources.strategy")
-
-
 class Zero:
-    """A model and its optimizer in the hands of DeepSpeed.
+    """See `scaling.training.parallel.base.Parallel`; the model is in the hands of DeepSpeed."""
 
-    Attributes:
-        wrapped: The model to call. Its backward pass reduces, inside `reduction`.
-        optimizer: Takes the steps and has the parameter groups.
-        parameters: All trained weights as the optimizer holds them: one flat tensor a group, cut
-            among the workers. Their `.grad` is the reduced gradient after `reduction`.
-        local_norm: Where to read this worker's own gradient norm.
-        norm_layers: The model's, found while their weights were still whole.
-    """
+    saves_in_parts = True
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        new_optimizer: NewOptimizer,
         workers: Workers,
         *,
         stage: int,
@@ -66,7 +48,7 @@ class Zero:
 
         Args:
             model: On this worker's device, the same on all workers; weights in float32.
-            optimizer: Of the model's trained weights, whose step is entry by entry.
+            new_optimizer: Its step must be entry by entry.
             workers: All of them call this; at least two, and all that torch.distributed has.
             stage: 1, 2 or 3.
             precision: fp32 or bf16; DeepSpeed scales fp16's loss by itself.
@@ -78,33 +60,32 @@ class Zero:
             raise ValueError("ZeRO needs all workers of torch.distributed and fp32 or bf16")
         deepspeed = _deepspeed(workers.device)
         self._deepspeed, self._model, self._stage = deepspeed, model, stage
+        self.data_workers, self.local_norm = workers, LocalNorm()
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.norm_layers = NormLayers(model)
+        norm_layers = NormLayers(model)  # found while their weights are still whole
         self._adds_up = False
         # Before DeepSpeed's own, which reduces a gradient and takes it away.
         self._hooks = [
             weight.register_post_accumulate_grad_hook(self._measure_one) for weight in self._trained
         ]
-        self._engine, self.optimizer, _, _ = deepspeed.initialize(
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer,
+            optimizer=new_optimizer(model),
             dist_init_required=False,
             config=_config(stage, workers.world_size, precision),
         )
         # The loop says when a batch is complete, by `reduction`.
         self._engine.set_gradient_accumulation_boundary(is_boundary=True)
         self.wrapped: nn.Module = self._engine
-        self.local_norm = LocalNorm(None)
-        group: Any = dist.group.WORLD
-        self._mesh = DeviceMesh.from_group(group, workers.device.type)
-        self.parameters: list[Any] = [self._cut(flat) for flat in self._flat_weights()]
+        self.weights = FlatWeights(
+            self._optimizer, self._trained, norm_layers, new_optimizer, workers.device, stage=stage
+        )
 
     @contextmanager
     def reduction(self, *, num_parts: int) -> Iterator[None]:
-        """The backward passes inside the block make one gradient.
+        """Several parts are added up on each worker and reduced together at the end.
 
-        Several are added up on each worker and reduced together at the end, which takes the
-        memory of a whole gradient until then.
+        That takes the memory of a whole gradient until then.
         """
         self._adds_up = num_parts > 1
         with self._engine.coalesce_grad_reduction() if self._adds_up else nullcontext():
@@ -112,11 +93,11 @@ class Zero:
             if self._adds_up:
                 for weight in self._trained:
                     self._measure(weight)
-        averaged = self.optimizer.averaged_gradients
-        for number, parameter in enumerate(self.parameters):
-            flat = torch.cat([part.detach().flatten() for part in averaged[number]])
-            averaged[number] = [flat]  # what the step will take, clipped by then
-            parameter.grad = self._cut(flat)
+        self.weights.take_reduced_gradient()
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """`reduction` knows of all parts."""
+        return nullcontext()
 
     def _measure_one(self, weight: Tensor) -> None:
         if not self._adds_up:
@@ -128,15 +109,12 @@ class Zero:
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
-        """Every worker holds all the weights inside the block, so it may run forwards alone.
-
-        Called by all workers; the weights must not be changed inside.
-        """
+        """Only stage 3 has cut the model's own weights."""
         if self._stage < 3:
             yield
             return
         # DeepSpeed's hooks would take the weights away after each module and gather them again.
-        offload = self.optimizer.parameter_offload
+        offload = self._optimizer.parameter_offload
         offload.partition_all_parameters()
         offload.destroy()
         offload.forward_hooks, offload.backward_hooks = [], []
@@ -144,35 +122,9 @@ class Zero:
             yield
         offload.setup_zero_stage3_hooks()
 
-    def state(self) -> dict[str, Any]:
-        """This worker's part of the weights and moments, for `restore`."""
-        state = self.optimizer.state_dict()
-        return {name: _plain(state[name]) for name in self._saved_names}
-
-    def state_after_first_step(self, moments: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What `state` is like once there are moments.
-
-        Args:
-            moments: Those of any one weight: DeepSpeed keeps the same of each flat group.
-        """
-        state = self.state()
-        groups = enumerate(self._flat_weights() if moments else [])
-        filled = {
-            number: {
-                name: torch.zeros_like(flat) if moment.ndim else moment
-                for name, moment in moments.items()
-            }
-            for number, flat in groups
-        }
-        optimizer = self._saved_names[0]
-        return {**state, optimizer: {**state[optimizer], "state": filled}}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave on the same worker of as many; called by all of them."""
-        rank, present = dist.get_rank(), self.optimizer.state_dict()
-        self.optimizer.load_state_dict({rank: present | state}, load_from_fp32_weights=True)
-        if self._stage < 3:
-            self.optimizer.update_lp_params()
+    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
+        """A copy without DeepSpeed's hooks."""
+        return uncut_copy(self._model, new_model)
 
     def close(self) -> None:
         """Let go of the model, which DeepSpeed would keep to the process's end."""
@@ -181,6 +133,76 @@ class Zero:
         self._engine.destroy()
         if self._stage == 3:
             _forget_modules()
+
+
+class FlatWeights:
+    """See `scaling.training.parallel.base.Weights`: one flat tensor for each parameter group.
+
+    The parameters are those tensors, of which each worker has a part.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        trained: Sequence[nn.Parameter],
+        norm_layers: NormLayers,
+        new_optimizer: NewOptimizer,
+        device: torch.device,
+        *,
+        stage: int,
+    ) -> None:
+        """Find the flat tensors of DeepSpeed's optimizer.
+
+        Args:
+            optimizer: DeepSpeed's.
+            trained: The model's weights.
+            norm_layers: The model's.
+            new_optimizer: The optimizer that DeepSpeed's is of.
+            device: Where this worker computes.
+            stage: 1, 2 or 3.
+        """
+        self.optimizer, self.norm_layers = optimizer, norm_layers
+        self._new_optimizer, self._stage = new_optimizer, stage
+        # Stage 3 keeps this worker's part of a weight aside.
+        self.held: list[Tensor] = [getattr(weight, "ds_tensor", weight) for weight in trained]
+        group: Any = dist.group.WORLD
+        self._mesh = DeviceMesh.from_group(group, device.type)
+        self.parameters: list[Any] = [self._cut(flat) for flat in self._flat_weights()]
+
+    def take_reduced_gradient(self) -> None:
+        """Give the parameters the gradients that DeepSpeed has reduced."""
+        averaged = self.optimizer.averaged_gradients
+        for number, parameter in enumerate(self.parameters):
+            flat = torch.cat([part.detach().flatten() for part in averaged[number]])
+            averaged[number] = [flat]  # what the step will take, clipped by then
+            parameter.grad = self._cut(flat)
+
+    def state(self) -> dict[str, Any]:
+        """This worker's part of the weights in float32, and their moments."""
+        state = self.optimizer.state_dict()
+        return {"zero": {name: _plain(state[name]) for name in self._saved_names}}
+
+    def state_after_first_step(self) -> dict[str, Any]:
+        """The same with moments: DeepSpeed keeps of each flat group what is kept of any weight."""
+        of_one = with_first_moments(self._new_optimizer(nn.Linear(1, 1)))["state"].get(0, {})
+        state = self.state()["zero"]
+        groups = enumerate(self._flat_weights() if of_one else [])
+        filled = {
+            number: {
+                name: torch.zeros_like(flat) if moment.ndim else moment
+                for name, moment in of_one.items()
+            }
+            for number, flat in groups
+        }
+        optimizer = self._saved_names[0]
+        return {"zero": {**state, optimizer: {**state[optimizer], "state": filled}}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Load what `state` gave."""
+        rank, present = dist.get_rank(), self.optimizer.state_dict()
+        self.optimizer.load_state_dict({rank: present | state["zero"]}, load_from_fp32_weights=True)
+        if self._stage < 3:
+            self.optimizer.update_lp_params()
 
     @property
     def _saved_names(self) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def install(module: object, fault: dict) -> None:
         if happens(fault, run):
             if fault["kind"] == "raise":
                 raise RuntimeError("injected fault")
-            parameter = next(run.model.parameters())
+            parameter = next(run.setup.model.parameters())
             parameter.data.fill_(float("nan"))
         return gradient(run, indices)
 

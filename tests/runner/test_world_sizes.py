@@ -18,7 +18,7 @@ from scaling.space.layout import Facts
 from scaling.spec.read import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
-# Steps a second of shared/ray.md's model on 2 cores: 1 worker, and 2 data-parallel ones.
+# Steps a second of a small decoder on 2 cores: 1 worker, and 2 data-parallel ones.
 SPEEDS = {
     (16, 1): 16 * 74.8, (16, 2): 16 * 66.8, (64, 1): 64 * 24.5, (64, 2): 64 * 37.6,
     (1024, 1): 1024 * 1.5, (1024, 2): 1024 * 2.9,

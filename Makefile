@@ -43,7 +43,7 @@ test-ci: $(READY)  ## what .ci/run adds to `make test`: three faults, reports in
 	$(PYTEST) -m "ci $(NO_GPU)" $(ARGS)
 
 test-all: $(READY)  ## all there is: every fault, every combination, the browser; about an hour
-	$(PYTEST) -m "True $(NO_GPU)" $(ARGS)
+	$(PYTEST) -m "(slow or not slow) $(NO_GPU)" $(ARGS)
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
 	@echo "# What the tests of this release ran with; written by: make constraints" > constraints.txt

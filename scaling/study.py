@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING, Any
 from scaling.process import exit_with, interruptible, lasting_output
 
 if TYPE_CHECKING:
-    from scaling.command.start_checks import Start
+    from scaling.command.start import Start
     from scaling.records.study import StudyRecord
     from scaling.runner.state import StudyState
-    from scaling.sinks import StudyTracker
+    from scaling.sinks import Sink
     from scaling.space.layout import Facts
     from scaling.spec.study import StudySpec
     from scaling.tasks.task import Task
 
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
-# How long the store is waited for; what it has not taken by then waits on disk.
-CLOSE_SECONDS, INTERRUPTED_CLOSE_SECONDS = 120.0, 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,15 +63,19 @@ def _main(options: argparse.Namespace) -> int:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
         return _refuse(str(error))
-    from scaling.tasks.hub import use_cache_where_unreachable
-
-    use_cache_where_unreachable(spec.workload)
-    from scaling.command.start_checks import REFUSALS, Start, require_place, require_task
+    from scaling.command.start import REFUSALS, Start, has_ended, require_places
 
     output = _path(options.output) if options.output else Path("reports") / spec.name
     start = Start(spec, _command(options), output, options.resume, options.address, options.plan)
     try:
-        require_place(start)
+        require_places(start)
+        if has_ended(start) and not options.plan:
+            return _run(start, None)
+        from scaling.command.start_checks import require_machine, require_task
+        from scaling.tasks.hub import use_cache_where_unreachable
+
+        use_cache_where_unreachable(spec.workload)
+        require_machine(start)
         if not options.plan:
             print(f"study {spec.name}: {spec.question}", flush=True)
         task = require_task(spec, resume=options.resume)
@@ -129,43 +131,55 @@ def _refuse(message: str) -> int:
     return REFUSED
 
 
-def _run(start: "Start", task: "Task") -> int:
-    from scaling.command.start_checks import start_notes
-    from scaling.files.own import ForeignFolderError
+def _run(start: "Start", task: "Task | None") -> int:
+    """Run a study from where it is to its report; without a task all of its trials have ended."""
     from scaling.runner.own_ray import prepare_environment
-    from scaling.runner.preflight import StartError
-    from scaling.runner.state import StateError, StudyState
-    from scaling.sinks import TrackingError
-    from scaling.tasks.content import files_of
+    from scaling.runner.state import StateError
 
-    spec, command, output = start.spec, start.command, start.output
-    for note in start_notes(spec, task):
-        print(f"  {note}", flush=True)
     try:
-        files = files_of(spec.workload)
-        state = StudyState.open(spec, data_sha256=task.content_hash, files=files)
+        state = _opened(start, task)
     except StateError as error:
         return _refuse(str(error))
     prepare_environment(start.address)
-    from scaling.runner.cluster import ClusterError
+    with closing(state.lock):
+        return _run_opened(start, task, state)
+
+
+def _run_opened(start: "Start", task: "Task | None", state: "StudyState") -> int:
+    from scaling.files.own import ForeignFolderError
+    from scaling.runner.preflight import ClusterError, StartError
+    from scaling.sinks import TrackingError
 
     try:
         with state.mirrored():
-            study, summary, is_recorded = _train_and_report(
-                spec, task, state, start.address, output
-            )
+            study, summary, unsent = _train_and_report(start, task, state)
     except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
         is_refused = isinstance(error, StartError | TrackingError) or not has_begun
-        return _refuse(message) if is_refused else _stop(message, command)
-    _print_end(study, summary, output)
-    if not is_recorded:
-        return _stop("not everything is in MLflow yet", command)
+        return _refuse(message) if is_refused else _stop(message, start.command)
+    _print_end(study, summary, start.output)
+    if unsent:
+        return _stop("\n".join([*unsent, "not everything is in MLflow yet"]), start.command)
     num_failed = sum(trial.status == "failed" for trial in study.trials)
     return SOME_FAILED if num_failed else DONE
+
+
+def _opened(start: "Start", task: "Task | None") -> "StudyState":
+    from scaling.runner.state import StudyState
+
+    if task is None:
+        print(f"study {start.spec.name}: {start.spec.question}\nall of its trials have ended")
+        return StudyState.reopen(start.spec)
+    from scaling.command.start_checks import start_notes
+    from scaling.tasks.content import files_of
+
+    for note in start_notes(start.spec, task):
+        print(f"  {note}", flush=True)
+    files = files_of(start.spec.workload)
+    return StudyState.open(start.spec, data_sha256=task.content_hash, files=files)
 
 
 def _stop(message: str, command: str) -> int:
@@ -203,88 +217,65 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _train_and_report(
-    spec: "StudySpec", task: "Task", state: "StudyState", address: str | None, output: Path
-) -> "tuple[StudyRecord, dict[str, Any], bool]":
-    """Everything from the first trial to the report.
+    start: "Start", task: "Task | None", state: "StudyState"
+) -> "tuple[StudyRecord, dict[str, Any], list[str]]":
+    """Everything from the first trial to the report, which is made of the study's own records.
 
     Returns:
-        The study, its summary, and whether MLflow has all of it.
+        The study, its summary, and why a place that is told of it has not taken everything.
     """
-    from scaling.command.environment import describe_environment
+    from scaling.records.ledger import read_records
+    from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
-    from scaling.sinks import StudyTracker, TrackingError, UnsentError, load_study, missing_from
+    from scaling.runner.preflight import ClusterError, StartError
+    from scaling.sinks import StudyStart, open_sinks, study_ended
 
-    environment = describe_environment() | _describe_data(task) | {"started": _now()}
-    tracker, study = _train(spec, task, state, address, environment)
-    # What is not in MLflow did not happen: the report is made from what MLflow has.
+    spec, folder = start.spec, state.folder
+    environment = read_environment(folder)
+    if task is not None:
+        environment = _described(task) | {"started": environment.get("started", _now())}
+        write_environment(folder, environment)
+    ended = list(read_records(folder / "trials.jsonl").values())
+    mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
     try:
-        tracker.close()
-        recorded = load_study(spec.name, study_id=state.study_id)
-        if missing := missing_from(recorded, study.trials):
-            raise UnsentError(f"MLflow lacks {len(missing)} trials, {missing[0]} for one")
-        summary = write_report(recorded, output)
-        tracker = StudyTracker(
-            spec, recorded.environment, study_id=state.study_id, spool=state.folder
-        )
-        try:
-            tracker.study_ended(summary["answer"], output, "done")
-            tracker.close()
-        except KeyboardInterrupt:  # it is done; what is not sent waits on disk
-            tracker.close(INTERRUPTED_CLOSE_SECONDS)
-            raise
-    except TrackingError as error:
-        # MLflow is away. The report is made from the study's own records meanwhile.
-        print(error, file=sys.stderr)
-        return study, write_report(study, output), False
-    return recorded, summary, True
+        if task is not None:
+            environment |= {**_train(start, task, state, sinks), "ended": _now()}
+            write_environment(folder, environment)
+        study = load_folder(folder, spec, mlflow.trial_urls())
+        summary = write_report(study, start.output)
+    except BaseException as error:
+        # Told as far as it came, whatever the reason; the reason goes on to the caller.
+        is_refused = isinstance(error, StartError | ClusterError | OSError)
+        if is_refused and state.is_new and not state.has_begun:
+            problems = study_ended(sinks, "refused")
+        else:
+            is_asked = isinstance(error, KeyboardInterrupt)
+            problems = study_ended(sinks, "interrupted" if is_asked else "failed")
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        raise
+    unsent = study_ended(sinks, "done", summary["answer"], start.output, study.environment)
+    return study, summary, unsent
 
 
 def _train(
-    spec: "StudySpec",
-    task: "Task",
-    state: "StudyState",
-    address: str | None,
-    environment: dict[str, Any],
-) -> "tuple[StudyTracker, StudyRecord]":
-    """Run the study's trials; returns the tracker that they were written with, and the study."""
-    from dataclasses import replace
-
+    start: "Start", task: "Task", state: "StudyState", sinks: "Sequence[Sink]"
+) -> dict[str, Any]:
+    """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
 
     from scaling.command.progress import ProgressView
-    from scaling.runner.cluster import ClusterError, connect, disconnect
+    from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
-    from scaling.runner.preflight import StartError
-    from scaling.sinks import StudyTracker, TrackingError, require_store
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
     with ExitStack() as stack:
-        # Before Ray, for whose start this process writes files that are its user's alone.
-        require_store(spec.name)
         stack.callback(disconnect)
-        connect(address, log_file)
-        # Not before Ray is up: a start that is refused leaves no run behind.
-        tracker = StudyTracker(spec, environment, study_id=state.study_id, spool=state.folder)
-        try:
-            view = stack.enter_context(ProgressView(spec, Console()))
-            study = StudyRun(spec, _facts(spec, task), state, [tracker], view).run(environment)
-        except BaseException as error:
-            # Recorded as far as it came, whatever the reason; the reason goes on to the caller.
-            try:
-                is_refused = isinstance(error, StartError | ClusterError | OSError)
-                if is_refused and state.is_new and not state.has_begun:
-                    tracker.discard()
-                else:
-                    is_asked = isinstance(error, KeyboardInterrupt)
-                    tracker.study_ended("", None, "interrupted" if is_asked else "failed")
-                    tracker.close(INTERRUPTED_CLOSE_SECONDS if is_asked else CLOSE_SECONDS)
-            except (TrackingError, OSError) as unwritten:
-                print(unwritten, file=sys.stderr)
-            raise
-    study = replace(study, environment={**study.environment, "ended": _now()})
-    tracker.study_ended("", None, "done", study.environment)
-    return tracker, study
+        connect(start.address, log_file)
+        view = stack.enter_context(ProgressView(start.spec, Console()))
+        facts = _facts(start.spec, task)
+        return {"rules_refused": StudyRun(start.spec, facts, state, sinks, view).run()}
 
 
 def _now() -> str:
@@ -299,11 +290,13 @@ def _facts(spec: "StudySpec", task: "Task") -> "Facts":
     return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
-def _describe_data(task: "Task") -> dict[str, Any]:
+def _described(task: "Task") -> dict[str, Any]:
+    from scaling.command.environment import describe_environment
     from scaling.records.metrics import to_plain
     from scaling.tasks.baselines import describe_baseline
 
     described: dict[str, Any] = {
+        **describe_environment(),
         "data_sha256": task.content_hash,
         "targets_per_example": task.targets_per_example,
         "tokens_per_example": task.tokens_per_example,

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scaling.command.start_checks import Start, describe_place, require_task, start_notes
+from scaling.command.start import Start
+from scaling.command.start_checks import describe_place, require_task, start_notes
 from scaling.optimizers.catalog import num_moments
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import Cell, cell_name, cells, hyperparameters

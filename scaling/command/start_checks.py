@@ -6,13 +6,10 @@ Nothing here starts anything or leaves anything behind.
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from scaling.files.access import why_not_writable
-from scaling.files.own import ForeignFolderError, require_report_folder
+from scaling.command.start import Start
 from scaling.runner.preflight import (
     StartError,
     num_workers_on,
@@ -20,14 +17,9 @@ from scaling.runner.preflight import (
     starts_here,
 )
 from scaling.runner.state import (
-    StateError,
     require_same_content,
-    require_startable,
-    require_usable_storage,
 )
-from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
-from scaling.sinks.mlflow.store import sqlite_path
-from scaling.space.branches import BranchError, require_branches_fit
+from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts
@@ -42,62 +34,29 @@ from scaling.tasks.task import Task, WritingTask
 from scaling.training.build import require_deepspeed
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
 
-REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
-"""What the checks raise; the text is for the user."""
 _ADDRESS = re.compile(r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}(/\S*)?")
 """HOST:PORT, perhaps after a protocol."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """How a study is asked to start.
-
-    Attributes:
-        spec: The study.
-        command: The command line, without --resume, for messages.
-        output: Folder of the report.
-        resume: Whether it goes on with what its storage holds.
-        address: Of a Ray cluster, where one is given.
-        is_plan: Whether only its plan is asked for, so that nothing may be written.
-    """
-
-    spec: StudySpec
-    command: str
-    output: Path
-    resume: bool = False
-    address: str | None = None
-    is_plan: bool = False
-
-
-def require_place(start: Start) -> None:
-    """Check where a study starts: its storage, report, MLflow, machine and installed extras.
+def require_machine(start: Start) -> None:
+    """Check what a study runs on: the machine, and installed extras.
 
     What a cluster has that runs already is not known without joining it, and is not looked at.
 
     Raises:
-        StateError: If the study exists and is not resumed, or its storage cannot be written.
-        StartError: If the machine cannot run one trial, or the report's folder cannot be written.
-        ForeignFolderError: If the report's folder holds what is not a report's.
-        TrackingError: If MLflow's store cannot be used.
+        StartError: If the machine cannot run one trial.
         DataError: If an extra is not installed.
     """
     spec = start.spec
     require_deepspeed(spec.resources.strategy)
     require_source(spec.workload)
-    require_usable_storage(spec)
-    require_startable(spec, resume=start.resume, command=start.command, only_looks=start.is_plan)
-    _require_apart(start)
-    if reason := why_not_writable(start.output):
-        raise StartError(f"--output: cannot write {start.output}: {reason}")
-    require_report_folder(start.output)
     if start.address is not None and start.address not in ("auto", "local"):
         _require_address(start.address)
     if starts_here(start.address):
         require_startable_machine()
-        if not start.resume:  # perhaps all that is left is to write the report
+        if not start.resume:  # perhaps less is left than one would need a larger machine for
             here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_here()}
             num_workers_on([here], spec.resources)
-    require_reachable_store()
 
 
 def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
@@ -161,20 +120,6 @@ def start_notes(spec: StudySpec, task: Task) -> list[str]:
                 f"(evaluation.sharpness.num_examples: {wanted:,})."
             )
     return notes
-
-
-def _require_apart(start: Start) -> None:
-    """Check that nothing of the study lies in the report's folder, which is the report's alone."""
-    output = start.output.absolute()
-    for what, place in (
-        ("storage", Path(start.spec.storage_path)),
-        ("MLflow's database", sqlite_path(resolve_tracking_uri())),
-    ):
-        if place is not None and place.absolute().is_relative_to(output):
-            raise StartError(
-                f"--output: {start.output} would hold the study's {what}, {os.path.relpath(place)};"
-                " name a folder for the report alone"
-            )
 
 
 def _require_address(address: str) -> None:

@@ -1,6 +1,6 @@
 """Rebuild the report of a study from MLflow, or make one of a table from elsewhere.
 
-python -m scaling.report NAME [--tracking-uri URI] [--output DIR]
+python -m scaling.report NAME [--study-id ID] [--tracking-uri URI] [--output DIR]
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
     [--nuisance column]… [--cell column]…
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
@@ -33,7 +33,7 @@ from scaling.report.importance import importance_of
 from scaling.report.page.printable import printable
 from scaling.report.page.setting import Setting, setting_of
 from scaling.report.summary import summarize
-from scaling.report.words.numbers import between, number
+from scaling.report.words.numbers import between, counted, number
 from scaling.spec.phases import Limits
 
 _NEXT_RUN = (
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--where, --nuisance and --cell belong to --from-csv")
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
+    if options.study_id and options.name is None:
+        parser.error("--study-id belongs to the NAME of a study")
     limits = _limits(options)
     if problem := credential_problem(options.output or ""):
         parser.error(f"--output {problem}")
@@ -166,12 +168,19 @@ def _from_mlflow(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path | None, dict[str, Any]]:
     """The folder is None where a question about limits left the report as it was."""
-    from scaling.sinks import TrackingError, load_study
+    from scaling.sinks import TrackingError, load_study, namesakes
 
     try:
-        study = load_study(options.name, options.tracking_uri)
+        study = load_study(options.name, options.tracking_uri, study_id=options.study_id)
+        known = namesakes(options.name, options.tracking_uri)
     except TrackingError as error:
         raise LookupError(str(error)) from error
+    if len(known) > 1:
+        chosen = options.study_id or f"{known[0].study_id}, which was started last"
+        print(f"MLflow has {len(known)} studies named {options.name}; this is {chosen}.")
+        for one in known:
+            trials = counted(one.num_trials, "trial")
+            print(f"  --study-id {one.study_id}  started {one.started}  {trials}  {one.folder}")
     sweep = _limited(sweep_of(study), limits)
     if limits and options.output is None:
         return None, summarize(analyse(sweep))
@@ -186,6 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", help="the study, as named in its file")
     parser.add_argument("--tracking-uri", help="MLflow; MLFLOW_TRACKING_URI or ./mlflow.db if out")
+    parser.add_argument(
+        "--study-id", metavar="ID", help="which of several studies of that name; the last if out"
+    )
     parser.add_argument(
         "--compare", metavar=("A", "B"), nargs=2,
         help="two studies by name, or paths of reports' folders or tables",

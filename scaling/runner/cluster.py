@@ -49,10 +49,6 @@ GIVE_UP_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 
 
-class ClusterError(RuntimeError):
-    """The cluster cannot run this study; the message says what it has and what is needed."""
-
-
 class Patience:
     """A time limit that a busy machine stretches: by its load for each CPU, three times at most.
 

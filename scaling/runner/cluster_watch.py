@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from scaling.runner.cluster import ClusterError
+from scaling.runner.preflight import ClusterError
 
 CHECK_SECONDS = 1.0
 LOST_AFTER_SECONDS = 5.0  # of refusing connections

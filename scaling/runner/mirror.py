@@ -23,10 +23,11 @@ from scaling.runner.state_folder import (
 )
 from scaling.spec.issues import first_line
 
-# In this order, since a trial that is in the journal of trials counts as ended.
+# In this order: a trial that is in the journal of trials counts as ended, and so does a study
+# whose environment says so.
 _FILES = (
     MARK, STUDY, "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
-    "example_losses/*.parquet", "trials.jsonl",
+    "example_losses/*.parquet", "trials.jsonl", "environment.json",
 )  # fmt: skip
 _GROWING = (".jsonl", ".journal")  # their last line may be half written
 EVERY_SECONDS = 5.0

@@ -9,8 +9,6 @@ from ray import tune
 from ray.tune import TuneError
 
 from scaling.records.ledger import Ledger, Observer
-from scaling.records.outcome import left_over
-from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import Phase
 from scaling.runner.cluster import num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
@@ -75,8 +73,11 @@ class StudyRun:
     observers: Sequence[Observer]
     view: PhaseObserver
 
-    def run(self, environment: dict[str, Any]) -> StudyRecord:
-        """Run what is not done yet, and return all trials.
+    def run(self) -> list[dict[str, Any]]:
+        """Run what is not done yet.
+
+        Returns:
+            The rules that define no recipe at a batch size, with the reason, for the report.
 
         Raises:
             StartError: If the cluster cannot run one trial.
@@ -84,11 +85,7 @@ class StudyRun:
             OSError: If the study's state cannot be written.
         """
         ledger = Ledger(self.state.folder, [*self.observers, self.view])
-        for record in ledger.records.values():  # a run that was cut off may not have told these
-            for observer in self.observers:
-                observer.trial_ended(record)
         spec, records = self.spec, ledger.records
-        planned: list[PlannedTrial] = []
         refused: Sequence[tuple[str, int, str]] = ()
         with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
             facts = replace(
@@ -100,15 +97,9 @@ class StudyRun:
                 for note in stage.notes:
                     self.view.note(note)
                 executor.run(stage, searches if stage.phases == ("search",) else None)
-                planned += stage.planned
                 refused = stage.rules_refused
         self.state.go_on(spec)
-        wanted = {trial.trial_id for trial in planned}
-        wanted |= {trial.trial_id for trial in left_over(list(records.values()), spec)}
-        trials = tuple(records[trial_id] for trial_id in sorted(wanted & records.keys()))
-        refusals = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
-        study = StudyRecord(spec, trials, {**environment, "rules_refused": refusals})
-        return of_best_recipes(study)
+        return [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
 
 
 class _Executor:

@@ -25,6 +25,10 @@ class StartError(RuntimeError):
     """The study cannot start on this machine or cluster; says what is wrong and what to do."""
 
 
+class ClusterError(RuntimeError):
+    """The cluster cannot run this study; the message says what it has and what is needed."""
+
+
 def starts_here(address: str | None) -> bool:
     """Whether Ray starts on this machine, and does not join a cluster that runs already."""
     if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":

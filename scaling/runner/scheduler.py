@@ -18,8 +18,8 @@ from scaling.files.own import write_whole
 from scaling.records.ledger import Ledger
 from scaling.records.measurement import Measurement
 from scaling.records.trial import Status, TrialRecord
-from scaling.runner.cluster import ClusterError
 from scaling.runner.jobs import Event
+from scaling.runner.preflight import ClusterError
 from scaling.runner.trial import checkpoints_of
 from scaling.search.early_stopping import goes_on
 from scaling.spec.issues import last_line

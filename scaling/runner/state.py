@@ -103,6 +103,17 @@ class StudyState:
             lock.close()
             raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
 
+    @classmethod
+    def reopen(cls, spec: StudySpec) -> "StudyState":
+        """Open the folder of a study that has ended, whatever its data are by now; see `open`."""
+        recorded = RecordedStudy.read(_folder(spec))
+        if recorded is None:
+            raise StateError(f"there is no study in {os.path.relpath(_folder(spec))}")
+        content = recorded.content
+        state = cls.open(spec, data_sha256=content.pop(DATA), files=content)
+        state.go_on(spec)
+        return state
+
     @property
     def folder(self) -> Path:
         """Absolute path."""

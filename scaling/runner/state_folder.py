@@ -16,8 +16,8 @@ STUDY = "study.json"
 LOCK = "lock"
 MAX_STUDY_BYTES = 4_000_000
 FILES = (
-    STUDY, LOCK, "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
-    "ray.log",
+    STUDY, LOCK, "environment.json", "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl",
+    "mlflow_rejected.jsonl", "ray.log",
 )  # fmt: skip
 FOLDERS = ("example_losses", "checkpoints", "ray")
 _FORMAT = {"format": "scaling-state", "version": 1}

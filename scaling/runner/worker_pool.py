@@ -27,10 +27,10 @@ from ray.util.placement_group import (
 )
 
 from scaling.runner.broker import Broker
-from scaling.runner.cluster import ClusterError, Patience, worker_resources
+from scaling.runner.cluster import Patience, worker_resources
 from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError
 from scaling.runner.own_ray import restore_umask
-from scaling.runner.preflight import StartError
+from scaling.runner.preflight import ClusterError, StartError
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec.resources import Resources

@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
-
-StudyStatus = Literal["done", "failed", "interrupted"]
+from scaling.sinks.base import StudyStatus
 
 
 @dataclass(frozen=True)

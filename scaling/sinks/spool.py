@@ -111,6 +111,11 @@ class Spool:
                 os.ftruncate(self._file, 0)
                 self._size = self._taken = self._leftover_size = 0
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether some line is not taken."""
+        return self._size > self._taken
+
     def count(self) -> int:
         """How many lines are not taken."""
         with self._changed, self.path.open("rb") as file:

@@ -10,8 +10,8 @@ import pytest
 
 from scaling.process import InterruptedBySignal, interruptible
 from scaling.runner import cluster_watch
-from scaling.runner.cluster import ClusterError
 from scaling.runner.cluster_watch import ClusterWatch, _refuses
+from scaling.runner.preflight import ClusterError
 
 
 def test_only_an_address_where_nothing_listens_refuses(free_port: int) -> None:

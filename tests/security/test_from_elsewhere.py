@@ -15,8 +15,9 @@ from scaling.report import write_report
 from scaling.report.comparison.sides import read_side
 from scaling.report.foreign_tables.table_text import TableError
 from scaling.report.page.markdown import escaped, fenced
-from scaling.sinks import StudyTracker, TrackingError, load_study
+from scaling.sinks import TrackingError, load_study
 from tests.analysis.synthetic import spec, study
+from tests.sinks.told import open_sink
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
@@ -39,7 +40,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with one study."""
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/mlflow.db"
-    StudyTracker(spec(), {"python": "3"}, uri, study_id="s1", spool=folder).close()
+    open_sink(spec(), uri, folder, {"python": "3"}).close()
     return uri
 
 

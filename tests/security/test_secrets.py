@@ -9,12 +9,13 @@ import pytest
 
 from scaling.files.shown_url import credential_problem, shown_url, without_credentials
 from scaling.report.__main__ import main as report
-from scaling.sinks import StudyTracker, TrackingError, load_study
+from scaling.sinks import TrackingError, load_study
 from scaling.sinks.mlflow.store import run_url
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
 from tests.analysis.synthetic import spec
 from tests.end_to_end.studies import QUADRATIC
+from tests.sinks.told import open_sink
 
 SECRET = "hunter2-s3cr3t"
 PLACES = {
@@ -91,7 +92,7 @@ def test_mlflow_s_address_is_shown_without_one(uri: str, tmp_path: Path) -> None
     assert SECRET not in without_credentials(f"cannot open '{uri}', or {uri}.")
     if uri.startswith("http"):
         with pytest.raises(TrackingError) as refused:
-            StudyTracker(spec(), {}, uri, study_id="s1", spool=tmp_path)
+            open_sink(spec(), uri, tmp_path)
         assert SECRET not in str(refused.value)
         with pytest.raises(TrackingError) as unread:
             load_study("x", uri)

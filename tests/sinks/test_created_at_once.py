@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scaling.sinks import StudyTracker, TrackingError, load_study, require_store
+from scaling.sinks import TrackingError, load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer, running_postgres
-from tests.sinks.told import client
+from tests.sinks.told import client, open_sink
 
 NUM_STUDIES = 5
 
@@ -22,13 +22,12 @@ from pathlib import Path
 import mlflow, sqlalchemy, alembic.command
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scaling.spec.study import StudySpec
-from scaling.sinks import StudyTracker
+from scaling.sinks import MlflowSink, StudyStart
 spec = StudySpec.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-tracker = StudyTracker(spec, {}, sys.argv[2], study_id=sys.argv[3], spool=Path(sys.argv[4]))
-tracker.study_ended("An answer.", None, "done")
-tracker.close()
+sink = MlflowSink(StudyStart(spec, sys.argv[3], Path(sys.argv[4])), sys.argv[2])
+sink.study_ended("done", "An answer.")
 """
 REPORT = """
 import sys
@@ -119,17 +118,17 @@ def test_studies_on_a_new_postgres(spec: StudySpec, tmp_path: Path) -> None:
         assert_all_recorded(spec, uri)
 
 
-def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
+def test_what_is_no_database_is_said_at_once(spec: StudySpec, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database, however long it is looked at")
-    with pytest.raises(TrackingError, match=r"mlflow\.db: file is not a database"):
-        require_store("lr_vs_batch", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(TrackingError, match=r"damaged \(file is not a database\); move it"):
+        open_sink(spec, f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
 
 
 def test_a_study_that_is_refused_leaves_no_run(
     spec: StudySpec, uri: str, state: Path, tmp_path: Path
 ) -> None:
-    tracker = StudyTracker(spec, {}, uri, study_id="refused", spool=state)
-    tracker.discard()
+    sink = open_sink(spec, uri, state, study_id="refused")
+    sink.study_ended("refused")
     store = client(uri)
     [experiment] = [e for e in store.search_experiments() if e.name == spec.name]
     assert not store.search_runs([experiment.experiment_id])

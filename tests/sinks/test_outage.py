@@ -10,30 +10,33 @@ from pathlib import Path
 import pytest
 
 from scaling.records.trial import TrialRecord
-from scaling.sinks import StudyTracker, TrackingError, load_study, missing_from
+from scaling.sinks import MlflowSink, TrackingError, load_study
 from scaling.sinks.mlflow.runs import spec_to_yaml
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer
-from tests.sinks.told import assert_each_once, client, interleaved, runs, track, trial
+from tests.sinks.told import assert_each_once, client, interleaved, open_sink, runs, track, trial
 
 TELL_AND_DIE = """
 import os, sqlite3, sys, time, yaml
 from pathlib import Path
 from scaling.spec.study import StudySpec
 from scaling.records.trial import TrialRecord
-from scaling.sinks import StudyTracker
+from scaling.sinks import MlflowSink, StudyStart, TrackingError
 
 spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))
 record, uri, spool = TrialRecord.from_json(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=spool)
-tracker.trial_started(record)
-tracker.trial_measured(record.trial_id, record.measurements[:5])
+sink = MlflowSink(StudyStart(spec, "s1", spool), uri)
+sink.trial_started(record)
+sink.trial_measured(record.trial_id, record.measurements[:5])
 time.sleep(2)  # these are sent
 lock = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
 lock.execute("BEGIN EXCLUSIVE")  # and from here on nothing is
 for point in record.measurements[5:]:
-    tracker.trial_measured(record.trial_id, [point])
-tracker.study_ended("", None, "interrupted")
+    sink.trial_measured(record.trial_id, [point])
+try:
+    sink.study_ended("interrupted")
+except TrackingError:
+    pass
 os.kill(os.getpid(), 9)
 """
 
@@ -48,7 +51,7 @@ def test_a_killed_process_loses_nothing(spec: StudySpec, uri: str, state: Path) 
     with (state / "mlflow_spool.jsonl").open("a") as spool:
         spool.write('{"study_id": "s1", "at_ms": 17000')
 
-    StudyTracker(spec, {}, uri, study_id="s1", spool=state).close()
+    open_sink(spec, uri, state).close()
 
     (loaded,) = load_study("lr_vs_batch", uri).trials
     assert loaded.measurements == record.measurements
@@ -59,25 +62,25 @@ def test_a_killed_process_loses_nothing(spec: StudySpec, uri: str, state: Path) 
 
 def test_a_line_that_says_nothing_is_kept_and_said(spec: StudySpec, uri: str, state: Path) -> None:
     (state / "mlflow_spool.jsonl").write_text("\x00\x00\n")
-    tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
-    track(tracker, [trial("a")])
+    sink = open_sink(spec, uri, state)
+    track(sink, [trial("a")])
     with pytest.raises(TrackingError, match=r"1 writes .* failed, kept in .*: not an event"):
-        tracker.close()
+        sink.close()
     assert list(load_study("lr_vs_batch", uri).trials) == [trial("a")]
 
 
-def longest_call_seconds(tracker: StudyTracker, records: list[TrialRecord]) -> float:
+def longest_call_seconds(sink: MlflowSink, records: list[TrialRecord]) -> float:
     """Tell interleaved trials up to their ends, over some seconds."""
     longest = 0.0
     for index in range(len(records[0].measurements)):
         for record in records:
             start = time.monotonic()
-            tracker.trial_measured(record.trial_id, [record.measurements[index]])
+            sink.trial_measured(record.trial_id, [record.measurements[index]])
             longest = max(longest, time.monotonic() - start)
         time.sleep(0.1)
     for record in records:
         start = time.monotonic()
-        tracker.trial_ended(record)
+        sink.trial_ended(record)
         longest = max(longest, time.monotonic() - start)
     return longest
 
@@ -96,30 +99,28 @@ def test_a_server_that_is_killed_and_one_that_hangs_cost_nothing(
 ) -> None:
     killed_under = [trial(f"k{i}", 30) for i in range(6)]
     hung_under = [trial(f"h{i}", 30) for i in range(6)]
-    tracker = StudyTracker(spec, {}, server.url, study_id="s1", spool=state)
+    sink = open_sink(spec, server.url, state)
 
     for record in killed_under:
-        tracker.trial_started(replace(record, status="running", measurements=()))
+        sink.trial_started(replace(record, status="running", measurements=()))
     time.sleep(1)  # in the middle of the first writes
     server.kill()
-    assert longest_call_seconds(tracker, killed_under) < 1
+    assert longest_call_seconds(sink, killed_under) < 1
     assert (state / "mlflow_spool.jsonl").stat().st_size > 0
     server.start()
     wait_until_back(caplog)  # else the two outages are one to the writer
 
     for record in hung_under:
-        tracker.trial_started(replace(record, status="running", measurements=()))
+        sink.trial_started(replace(record, status="running", measurements=()))
     time.sleep(1)
     server.hang()
-    assert longest_call_seconds(tracker, hung_under) < 1
+    assert longest_call_seconds(sink, hung_under) < 1
     time.sleep(12)  # long enough that calls are given up which the server will still answer
     server.go_on()
-    tracker.study_ended("It moves.", None, "done")
-    tracker.close()
+    sink.study_ended("done", "It moves.")
 
     records = [*killed_under, *hung_under]
     study = load_study("lr_vs_batch", server.url)
-    assert missing_from(study, records) == []
     assert list(study.trials) == records
     assert_each_once(server.url, records)
     assert {run.info.status for run in runs(server.url)} == {"FINISHED"}
@@ -132,16 +133,16 @@ def test_a_run_that_a_slow_server_made_twice_stays_once(
     spec: StudySpec, uri: str, state: Path
 ) -> None:
     """The answer to a creation was given up, and the creation was done all the same."""
-    tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
-    track(tracker, [trial("a"), trial("b")], up_to_step=20)
+    sink = open_sink(spec, uri, state)
+    track(sink, [trial("a"), trial("b")], up_to_step=20)
     time.sleep(1.5)
     for run in runs(uri)[1:]:
         client(uri).create_run(run.info.experiment_id, run.info.start_time, run.data.tags)
-    tracker.trial_ended(trial("a"))  # found out when a trial ends,
-    tracker.close()
-    tracker = StudyTracker(spec, {}, uri, study_id="s1", spool=state)
-    track(tracker, [trial("b")])  # and when it is continued
-    tracker.close()
+    sink.trial_ended(trial("a"))  # found out when a trial ends,
+    sink.close()
+    sink = open_sink(spec, uri, state)
+    track(sink, [trial("b")])  # and when it is continued
+    sink.close()
 
     assert list(load_study("lr_vs_batch", uri).trials) == [trial("a"), trial("b")]
     assert_each_once(uri, [trial("a"), trial("b")])
@@ -153,14 +154,12 @@ def test_many_trials_at_once_on_postgresql(
 ) -> None:
     records = [trial(f"t{i:02}", 10) for i in range(40)]
     uri = postgres_server.url
-    tracker = StudyTracker(spec, {"started": "now"}, uri, study_id="s1", spool=state)
-    interleaved(tracker, records)
-    tracker.study_ended("It moves.", None, "done", {"started": "now", "ended": "then"})
-    tracker.close(timeout_seconds=300)
+    sink = open_sink(spec, uri, state, {"started": "now"})
+    interleaved(sink, records)
+    sink.study_ended("done", "It moves.", None, {"started": "now", "ended": "then"})
 
     study = load_study("lr_vs_batch", uri)
     assert list(study.trials) == records
-    assert missing_from(study, records) == []
     assert study.environment == {"started": "now", "ended": "then"}
     assert_each_once(uri, records)
     assert {run.info.status for run in runs(uri)} == {"FINISHED"}

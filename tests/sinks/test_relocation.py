@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from scaling.sinks import StudyTracker, load_study
+from scaling.sinks import load_study
 from scaling.spec.study import StudySpec
-from tests.sinks.told import client, runs, track, trial
+from tests.sinks.told import client, open_sink, runs, track, trial
 
 
 def files(folder: Path) -> set[Path]:
@@ -24,9 +24,9 @@ def test_a_store_that_was_moved_is_read_and_written_where_it_is(
     (before / "state").mkdir(parents=True)
     shutil.copy(schema, before / "mlflow.db")
     uri = f"sqlite:///{before}/mlflow.db"
-    tracker = StudyTracker(spec, {"num_cpus": 2}, uri, study_id="s1", spool=before / "state")
-    track(tracker, [trial("a")])
-    tracker.close()
+    sink = open_sink(spec, uri, before / "state", {"num_cpus": 2})
+    track(sink, [trial("a")])
+    sink.close()
     recorded = load_study("lr_vs_batch", uri)
     if way == "moved":
         before.rename(now)
@@ -39,9 +39,9 @@ def test_a_store_that_was_moved_is_read_and_written_where_it_is(
     here = (now / "mlartifacts").as_uri()
     assert all(run.info.artifact_uri.startswith(f"{here}/") for run in runs(uri))
     left = files(before)
-    tracker = StudyTracker(spec, {"num_cpus": 3}, uri, study_id="s1", spool=now / "state")
-    track(tracker, [trial("b")])
-    tracker.close()
+    sink = open_sink(spec, uri, now / "state", {"num_cpus": 3})
+    track(sink, [trial("b")])
+    sink.close()
     again = load_study("lr_vs_batch", uri)
     assert (again.environment, len(again.trials)) == ({"num_cpus": 3}, 2)
     assert files(before) == left
@@ -53,8 +53,8 @@ def test_artifacts_that_stay_elsewhere_are_left_there(
     elsewhere = (tmp_path / "elsewhere/artifacts/lr_vs_batch").as_uri()
     client(uri).create_experiment("lr_vs_batch", artifact_location=elsewhere)
     (tmp_path / "state").mkdir()
-    tracker = StudyTracker(spec, {"num_cpus": 2}, uri, study_id="s1", spool=tmp_path / "state")
-    tracker.close()
+    sink = open_sink(spec, uri, tmp_path / "state", {"num_cpus": 2})
+    sink.close()
     # The store alone is moved: its artifacts are where they were.
     (tmp_path / "now").mkdir()
     (tmp_path / "mlflow.db").rename(tmp_path / "now/mlflow.db")

@@ -10,9 +10,10 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scaling.sinks import StudyTracker, TrackingError, resolve_tracking_uri
+from scaling.sinks import TrackingError, resolve_tracking_uri
 from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, store_errors
 from scaling.spec.study import StudySpec
+from tests.sinks.told import open_sink
 
 
 def mlflow_error(code: str, message: str = "?") -> MlflowException:
@@ -53,7 +54,7 @@ def test_a_server_that_does_not_answer_refuses_the_start(
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
         with pytest.raises(TrackingError, match=r"cannot open MLflow at .* timed out"):
-            StudyTracker(spec, {}, uri, study_id="s1", spool=state)
+            open_sink(spec, uri, state)
         assert time.monotonic() - start < 20
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from scaling.report.__main__ import main
-from scaling.sinks import StudyTracker, load_study
+from scaling.sinks import load_study
 from scaling.spec.study import StudySpec
-from tests.sinks.told import client, runs, track, trial
+from tests.sinks.told import client, open_sink, runs, track, trial
 
 
 @pytest.fixture
 def told(state: Path, spec: StudySpec, uri: str) -> dict[str, Any]:
     """A study of two trials in the store: its parent run and its trials' runs."""
-    tracker = StudyTracker(spec, {"num_cpus": 2}, uri, study_id="s1", spool=state)
-    track(tracker, [trial("a"), trial("b")])
-    tracker.close()
+    sink = open_sink(spec, uri, state, {"num_cpus": 2})
+    track(sink, [trial("a"), trial("b")])
+    sink.close()
     by_trial = {run.data.tags.get("trial_id", "parent"): run for run in runs(uri)}
     return {name: run.info.run_id for name, run in by_trial.items()} | {
         "experiment": runs(uri)[0].info.experiment_id

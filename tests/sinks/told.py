@@ -1,14 +1,16 @@
-"""What the tests tell a tracker, and what they find in the store afterwards."""
+"""What the tests tell MLflow, and what they find in the store afterwards."""
 
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
-from scaling.sinks import StudyTracker
+from scaling.sinks import MlflowSink, StudyStart
+from scaling.spec.study import StudySpec
 from tests import recipes
 from tests.recipes import changed
 
@@ -54,21 +56,41 @@ def trial(trial_id: str = "search-b64-0", num_measurements: int = 5, **changes: 
     return TrialRecord(**(values | changes))
 
 
-def track(tracker: StudyTracker, records: list[TrialRecord], *, up_to_step: int = 10**9) -> None:
+def open_sink(
+    spec: StudySpec,
+    uri: str | None,
+    folder: Path,
+    environment: dict[str, Any] | None = None,
+    *,
+    study_id: str = "s1",
+    retry_seconds: tuple[float, float] = (0.5, 30.0),
+) -> MlflowSink:
+    start = StudyStart(spec, study_id, folder, environment or {})
+    return MlflowSink(start, uri, retry_seconds=retry_seconds)
+
+
+def track(sink: MlflowSink, records: list[TrialRecord], *, up_to_step: int = 10**9) -> None:
     """Tell a trial as a study does: started, measured one by one, ended if it got so far."""
     for record in records:
-        tracker.trial_started(replace(record, status="running", measurements=(), error=None))
+        sink.trial_started(replace(record, status="running", measurements=(), error=None))
         for point in record.measurements:
             if point.step <= up_to_step:
-                tracker.trial_measured(record.trial_id, [point])
+                sink.trial_measured(record.trial_id, [point])
         if not record.measurements or record.measurements[-1].step <= up_to_step:
-            tracker.trial_ended(record)
+            sink.trial_ended(record)
 
 
 def client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(uri)
+
+
+def close_store(uri: str) -> None:
+    """Let this process open a store's file anew, as another one would."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore._get_or_create_engine(uri).dispose()
 
 
 def runs(uri: str, study: str = "lr_vs_batch") -> list[Any]:
@@ -78,16 +100,16 @@ def runs(uri: str, study: str = "lr_vs_batch") -> list[Any]:
     )
 
 
-def interleaved(tracker: StudyTracker, records: list[TrialRecord]) -> None:
+def interleaved(sink: MlflowSink, records: list[TrialRecord]) -> None:
     """Tell trials that run at the same time: all start, measure in turn, then all end."""
     for record in records:
-        tracker.trial_started(replace(record, status="running", measurements=(), error=None))
+        sink.trial_started(replace(record, status="running", measurements=(), error=None))
     for index in range(max(len(record.measurements) for record in records)):
         for record in records:
             if index < len(record.measurements):
-                tracker.trial_measured(record.trial_id, [record.measurements[index]])
+                sink.trial_measured(record.trial_id, [record.measurements[index]])
     for record in records:
-        tracker.trial_ended(record)
+        sink.trial_ended(record)
 
 
 def assert_each_once(uri: str, records: list[TrialRecord]) -> None:

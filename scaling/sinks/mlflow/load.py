@@ -1,22 +1,25 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from scaling.files.json_text import is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.files.shown_url import shown_url
+from scaling.records.load import ENVIRONMENT_FILE
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import TrialRecord
-from scaling.sinks.mlflow.runs import ENVIRONMENT_FILE, SPEC_FILE
+from scaling.sinks.base import TrackingError
+from scaling.sinks.mlflow.runs import SPEC_FILE
 from scaling.sinks.mlflow.store import (
-    TrackingError,
     one_line,
     open_client,
     resolve_tracking_uri,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+T = TypeVar("T")
+
 _NUM_READERS = 8
 _MAX_BYTES: Final = 2_000_000
 """Of a study file or a description of the environment: far above what a study writes."""
@@ -50,34 +55,79 @@ def load_study(
         study_id: Which one, where it was started afresh several times; the latest where None.
 
     Returns:
-        The study as it was recorded, trials in the order in which they were started.
+        The study as it was recorded, trials by trial_id.
 
     Raises:
         LookupError: If there is no such study, in one line that names the ones there are.
         TrackingError: If the store cannot be read, or what it holds of the study is not what a
             study writes.
     """
+    return _read(name, tracking_uri, lambda client, uri: _load(client, uri, name, study_id))
+
+
+def _read(name: str, tracking_uri: str | None, read: Callable[["MlflowClient", str], T]) -> T:
     uri = resolve_tracking_uri(tracking_uri)
     database = sqlite_path(uri)
     if database is not None and not database.exists():
         raise LookupError(f"no study {name!r}: there is no MLflow database at {database}")
     try:
         client = tried_again(uri, lambda: open_client(uri))
-        return tried_again(uri, lambda: _load(client, uri, name, study_id))
+        return tried_again(uri, lambda: read(client, uri))
     except store_errors() as error:
         reason = one_line(error)
         raise TrackingError(f"cannot read MLflow at {shown_url(uri)}: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Namesake:
+    """A study among those of one name in one store.
+
+    Attributes:
+        study_id: The study's own.
+        folder: Of its state when it last ran; empty where that was not recorded.
+        started: When it was first started, in local time.
+        num_trials: Trials that MLflow knows of it.
+    """
+
+    study_id: str
+    folder: str
+    started: str
+    num_trials: int
+
+
+def namesakes(name: str, tracking_uri: str | None = None) -> list[Namesake]:
+    """The studies of one name, the one that was started last first.
+
+    Raises:
+        LookupError: If there is no such study.
+        TrackingError: If the store cannot be read.
+    """
+    return _read(name, tracking_uri, lambda client, _: _namesakes(client, name))
+
+
+def _namesakes(client: "MlflowClient", name: str) -> list[Namesake]:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return []
+    search = partial(search_all, client, experiment.experiment_id)
+    found: list[Namesake] = []
+    for run in search("tags.role = 'study'", ["attributes.start_time DESC"]):
+        started = datetime.fromtimestamp(run.info.start_time / 1000)
+        children = search(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+        num_trials = sum("record" in child.data.tags for child in children)
+        study_id, folder = run.data.tags["study_id"], run.data.tags.get("folder", "")
+        found.append(Namesake(study_id, folder, f"{started:%Y-%m-%d %H:%M}", num_trials))
+    return found
 
 
 def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> StudyRecord:
     parent = _parent(client, uri, name, study_id)
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
-    found = search_all(client, experiment_id, query, ["attributes.start_time ASC"])
-    children: list[Run] = []
-    others: list[Run] = []
-    for run in found:
-        (children if "record" in run.data.tags else others).append(run)
+    found = list(search_all(client, experiment_id, query, ["attributes.start_time ASC"]))
+    others = [run for run in found if "record" not in run.data.tags]
+    children = [run for run in found if "record" in run.data.tags]
+    children.sort(key=lambda run: run.data.tags.get("trial_id", ""))
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         read = list(readers.map(lambda run: _trial(client, run), children))
     trials = tuple(trial for trial, _ in read)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from scaling.files.access import why_not_writable
 from scaling.files.shown_url import shown_url
+from scaling.sinks.base import TrackingError
 from scaling.sinks.mlflow.store import (
-    TrackingError,
+    DAMAGE_WORDS,
+    damaged,
     is_server,
     one_line,
     open_client,
@@ -59,6 +61,8 @@ def _require_database(database: Path) -> None:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
+        if DAMAGE_WORDS.search(str(error)):
+            raise TrackingError(damaged(database, error)) from error
         if "locked" not in str(error):
             raise TrackingError(f"cannot open {where}: {error}") from error
 

@@ -1,26 +1,30 @@
 """One study's runs in one store, written synchronously and safe to write again."""
 
-import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from scaling.files.own import ForeignFolderError, report_files
+from scaling.records.load import ENVIRONMENT_FILE, environment_json
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
+from scaling.sinks.base import StudyStart
 from scaling.sinks.events import StudyEnded
 from scaling.sinks.mlflow import trial_run
 from scaling.sinks.mlflow.relocation import ARTIFACTS
 from scaling.sinks.mlflow.store import (
+    DatabaseFile,
     RefusedWriteError,
-    TrackingError,
+    is_refusal,
     run_url,
     search_all,
     sqlite_path,
+    store_errors,
 )
 from scaling.spec.issues import first_line
 from scaling.spec.study import StudySpec
@@ -30,9 +34,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 SPEC_FILE = "study.yaml"
-ENVIRONMENT_FILE = "environment.json"
 
 _MAX_METRICS_PER_CALL = 1000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,46 +51,76 @@ class StudyRuns:
     """One study's runs in one store, written synchronously.
 
     Every method may be called again with the same arguments, after an error or in a resumed
-    study: runs are found by their tags, and a step that is there is not written twice. After an
-    error `forget` comes first, since a write may have been done although its answer was lost.
+    study: runs are found by their tags, a step that is there is not written twice, and a trial
+    that is there as it ended is not written again. After an error `forget` comes first, since a
+    write may have been done although its answer was lost.
+
+    What was deleted of the study comes back where MLflow still has it: its experiment, whose name
+    nothing else can have, and its run.
 
     Args:
         client: Of the store.
         uri: Of the store.
-        spec: The study.
-        study_id: Tag of the parent run, which is continued where it exists.
+        study: Whose parent run is continued where it exists.
         at_ms: Start of a new parent run, in milliseconds since 1970.
     """
 
-    def __init__(
-        self, client: "MlflowClient", uri: str, spec: StudySpec, study_id: str, at_ms: int
-    ) -> None:
+    def __init__(self, client: "MlflowClient", uri: str, study: StudyStart, at_ms: int) -> None:
         self._client = client
-        self._spec = spec
-        self._experiment_id = _experiment_id(client, uri, spec.name)
+        self._uri = uri
+        self._spec = study.spec
+        self._file = DatabaseFile.of(uri)
+        self._experiment_id = _experiment_id(client, uri, study.spec.name)
         self._begun: dict[str, tuple[int, TrialRecord]] = {}  # trials that have not ended
         self._run_ids: dict[str, str] = {}
-        self._logged_steps: dict[str, set[int]] = {}
-        self.parent_id = self._parent(study_id, at_ms)
+        self._seconds: dict[str, dict[int, float]] = {}  # by trial and step, of what is there
+        self.parent_id = self._parent(study, at_ms)
+        self._ended = self._ended_before()  # the record of each trial that ended, by its run
         self.url = run_url(uri, self._experiment_id, self.parent_id)
 
-    def describe(self, environment: Mapping[str, Any]) -> None:
+    def _describe(self, study: StudyStart, run_id: str) -> None:
         """Write the spec, the environment and the question to the parent."""
-        run_id = self.parent_id
         self._client.log_text(run_id, spec_to_yaml(self._spec), SPEC_FILE)
-        self._client.log_text(run_id, _to_json(environment), ENVIRONMENT_FILE)
-        self._set_tags(run_id, {"status": "running", "mlflow.note.content": self._note(None)})
+        self._client.log_text(run_id, environment_json(study.environment), ENVIRONMENT_FILE)
+        tags = {"status": "running", "folder": str(study.folder.absolute())}
+        self._set_tags(run_id, {**tags, "mlflow.note.content": self._note(None)})
+
+    def urls(self) -> dict[str, str]:
+        """Where each trial's run can be read, by trial_id, of those that are known here."""
+        run_ids = dict(self._run_ids)
+        return {t: run_url(self._uri, self._experiment_id, r) for t, r in run_ids.items()}
+
+    def loss(self, error: Exception | None) -> str | None:
+        """What of the study is gone from the store, so that writing on is in vain, in a line.
+
+        Args:
+            error: Of a write; where it is None or says that the store is away, the store is not
+                asked, and only its file is looked at.
+        """
+        if self._file is not None and (problem := self._file.problem(error)):
+            return problem
+        if error is None or not is_refusal(error):
+            return None
+        name = f"the MLflow experiment {self._spec.name!r}"
+        try:
+            if self._client.get_experiment(self._experiment_id).lifecycle_stage != "active":
+                return f"{name} was deleted"
+            if self._client.get_run(self.parent_id).info.lifecycle_stage != "active":
+                return f"the study's run in {name} was deleted"
+        except store_errors() as unanswered:
+            return f"{name} is gone" if is_refusal(unanswered) else None
+        return None
 
     def start(self, at_ms: int, record: TrialRecord) -> None:
         """Create or continue a trial's run, with its tags and params."""
         from mlflow.entities import Param
 
         self._begun[record.trial_id] = (at_ms, replace(record, measurements=()))
+        self._ended.pop(record.trial_id, None)
         run_id = self._run_of(record.trial_id)
         params = [
             Param(name, value) for name, value in trial_run.params(record, self._spec).items()
         ]
-        # They can't be changed in MLflow: one that a resumed trial would change is an error.
         self._client.log_batch(run_id, params=params, synchronous=True)
 
     def measure(self, trial_id: str, points: Sequence[Point]) -> None:
@@ -96,20 +130,31 @@ class StudyRuns:
             RefusedWriteError: If the trial has no run and was not started.
         """
         run_id = self._run_of(trial_id)
-        logged = self._steps_of(trial_id)
+        logged = self._seconds_of(trial_id)
         new = {p.measurement.step: p for p in reversed(points) if p.measurement.step not in logged}
         metrics = [trial_run.metrics(p.at_ms, p.measurement) for _, p in sorted(new.items())]
         for batch in _batches(metrics, _MAX_METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
-            logged |= {m.step for m in batch if m.key == "examples"}
+            logged |= {m.step: m.value for m in batch if m.key == "seconds"}
 
     def end(self, at_ms: int, record: TrialRecord) -> None:
-        """Write what is missing of a trial, its summary and how it ended."""
+        """Write what is missing of a trial, its summary and how it ended.
+
+        A trial that was cut off and trained some steps again has measured them at other times.
+        Its record has the later ones, and its run is written anew.
+        """
         from mlflow.entities import Metric, RunTag
 
-        trial_id = record.trial_id
-        if trial_id not in self._run_ids:
-            self._go_on(at_ms, record)
+        trial_id, tags = record.trial_id, trial_run.tags(record)
+        if self._ended.get(trial_id) == tags["record"]:
+            return
+        if trial_id not in self._begun:
+            self.start(at_ms, record)
+        measured = {m.step: m.seconds for m in record.measurements}
+        if self._seconds_of(trial_id).items() - measured.items():
+            self._delete_copies(None, self._runs_of(trial_id))
+            self.forget(trial_id)
+            self.start(*self._begun[trial_id])
         self.measure(trial_id, [Point(at_ms, m) for m in record.measurements])
         run_id = self._run_of(trial_id)
         step = record.measurements[-1].step if record.measurements else 0
@@ -117,13 +162,14 @@ class StudyRuns:
         self._client.log_batch(
             run_id,
             metrics=[Metric(name, value, at_ms, step) for name, value in summary],
-            tags=[RunTag(name, value) for name, value in trial_run.tags(record).items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
             synchronous=True,
         )
         self._delete_copies(run_id, self._runs_of(trial_id))
         status = "FAILED" if record.status == "failed" else "FINISHED"
         self._client.set_terminated(run_id, status=status, end_time=at_ms)
-        self.forget(trial_id)
+        self._ended[trial_id] = tags["record"]
+        self._seconds.pop(trial_id, None)
         self._begun.pop(trial_id, None)
 
     def finish(self, end: StudyEnded) -> None:
@@ -136,12 +182,14 @@ class StudyRuns:
         for run in list(search_all(self._client, self._experiment_id, running)):
             self._client.set_terminated(run.info.run_id, "KILLED", end.at_ms)
         if end.environment is not None:
-            self._client.log_text(self.parent_id, _to_json(end.environment), ENVIRONMENT_FILE)
+            self._client.log_text(
+                self.parent_id, environment_json(end.environment), ENVIRONMENT_FILE
+            )
         if end.report_dir is not None:
             self._send_report(end.report_dir)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
-        status = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[end.status]
+        status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")
         self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
 
     def _send_report(self, folder: Path) -> None:
@@ -163,15 +211,7 @@ class StudyRuns:
     def forget(self, trial_id: str) -> None:
         """Look in the store again for what is there of a trial: its run and its steps."""
         self._run_ids.pop(trial_id, None)
-        self._logged_steps.pop(trial_id, None)
-
-    def _go_on(self, at_ms: int, record: TrialRecord) -> None:
-        """Start a trial unless that was done, in this process or in an earlier one."""
-        start = self._begun.get(record.trial_id, (at_ms, record))
-        if any(run.data.params for run in self._runs_of(record.trial_id)):
-            self._begun[record.trial_id] = start
-        else:
-            self.start(*start)
+        self._seconds.pop(trial_id, None)
 
     def _note(self, answer: str | None) -> str:
         outcome = "The study has not ended yet." if answer is None else answer
@@ -182,17 +222,34 @@ class StudyRuns:
     def _children(self) -> str:
         return f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
 
-    def _parent(self, study_id: str, at_ms: int) -> str:
-        query = f"tags.study_id = '{study_id}' and tags.role = 'study'"
-        latest_first = ["attributes.start_time DESC"]
+    def _parent(self, study: StudyStart, at_ms: int) -> str:
+        from mlflow.entities import ViewType
+
+        query = f"tags.study_id = '{study.study_id}' and tags.role = 'study'"
         found = self._client.search_runs(
-            [self._experiment_id], query, max_results=1, order_by=latest_first
-        )
+            [self._experiment_id], query, ViewType.ALL, max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )  # fmt: skip
         if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return found[0].info.run_id
-        tags = {"study": self._spec.name, "study_id": study_id, "role": "study"}
-        return self._new_run(self._spec.name, at_ms, tags)
+            run_id = found[0].info.run_id
+            if found[0].info.lifecycle_stage != "active":
+                self._client.restore_run(run_id)
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            tags = {"study": self._spec.name, "study_id": study.study_id, "role": "study"}
+            run_id = self._new_run(self._spec.name, at_ms, tags)
+        self._describe(study, run_id)
+        return run_id
+
+    def _ended_before(self) -> dict[str, str]:
+        """The records of trials that have one run, ended; notes which run that is."""
+        runs: dict[str, list[Run]] = {}
+        for run in search_all(self._client, self._experiment_id, self._children):
+            runs.setdefault(run.data.tags.get("trial_id", ""), []).append(run)
+        once = {trial_id: found[0] for trial_id, found in runs.items() if len(found) == 1}
+        ended = {t: r for t, r in once.items() if r.info.status in ("FINISHED", "FAILED")}
+        self._run_ids |= {trial_id: run.info.run_id for trial_id, run in ended.items()}
+        return {trial_id: run.data.tags.get("record", "") for trial_id, run in ended.items()}
 
     def _run_of(self, trial_id: str) -> str:
         if trial_id not in self._run_ids:
@@ -200,12 +257,20 @@ class StudyRuns:
         return self._run_ids[trial_id]
 
     def _continued_run(self, trial_id: str) -> str | None:
-        """The trial's run, marked as running again; None where there is none."""
+        """The trial's run, marked as running again; None where there is none.
+
+        MLflow changes no param: a run of other ones, as of another micro-batch, goes.
+        """
         found = self._runs_of(trial_id)
-        if not found:
-            return None
-        run_id = max(found, key=lambda run: len(run.data.metrics)).info.run_id
+        run = max(found, key=lambda run: len(run.data.metrics), default=None)
+        if run is not None and trial_id in self._begun:
+            params = trial_run.params(self._begun[trial_id][1], self._spec)
+            if run.data.params.items() - params.items():
+                run = None
+        run_id = None if run is None else run.info.run_id
         self._delete_copies(run_id, found)
+        if run_id is None:
+            return None
         self._client.update_run(run_id, status="RUNNING")
         if trial_id in self._begun:
             self._set_tags(run_id, trial_run.tags(self._begun[trial_id][1]))
@@ -218,15 +283,15 @@ class StudyRuns:
         identity = {"trial_id": trial_id, "mlflow.parentRunId": self.parent_id}
         tags = {"study": self._spec.name, **identity, **trial_run.tags(record)}
         run_id = self._new_run(trial_run.trial_name(record), at_ms, tags)
-        self._logged_steps[trial_id] = set()
+        self._seconds[trial_id] = {}
         return run_id
 
     def _runs_of(self, trial_id: str) -> list["Run"]:
         query = f"{self._children} and tags.trial_id = '{trial_id}'"
         return list(search_all(self._client, self._experiment_id, query))
 
-    def _delete_copies(self, run_id: str, found: Sequence["Run"]) -> None:
-        """Delete all but one of a trial's runs.
+    def _delete_copies(self, run_id: str | None, found: Sequence["Run"]) -> None:
+        """Delete all of a trial's runs but `run_id`.
 
         A server that hangs makes a run long after its answer was given up, when another one may
         have been made in its place.
@@ -244,12 +309,12 @@ class StudyRuns:
         )
         return run.info.run_id
 
-    def _steps_of(self, trial_id: str) -> set[int]:
-        """Steps in the store; every measurement has `examples`, so its history lists them."""
-        if trial_id not in self._logged_steps:
-            history = self._client.get_metric_history(self._run_of(trial_id), "examples")
-            self._logged_steps[trial_id] = {metric.step for metric in history}
-        return self._logged_steps[trial_id]
+    def _seconds_of(self, trial_id: str) -> dict[int, float]:
+        """`seconds` of each step in the store; every measurement has them."""
+        if trial_id not in self._seconds:
+            history = self._client.get_metric_history(self._run_of(trial_id), "seconds")
+            self._seconds[trial_id] = {metric.step: metric.value for metric in history}
+        return self._seconds[trial_id]
 
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -289,10 +354,8 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
                 raise
             # Another study of this name has made it just now.
     if experiment.lifecycle_stage != "active":
-        restore = f"mlflow experiments restore -x {experiment.experiment_id}"
-        raise TrackingError(
-            f"the MLflow experiment {name!r} was deleted: `{restore}`, or rename the study"
-        )
+        client.restore_experiment(experiment.experiment_id)
+        _LOG.warning("the MLflow experiment %r had been deleted, and is restored", name)
     return experiment.experiment_id
 
 
@@ -312,7 +375,3 @@ def _batches(groups: Iterable[list["Metric"]], limit: int) -> Iterator[list["Met
         batch = batch + group
     if batch:
         yield batch
-
-
-def _to_json(environment: Mapping[str, Any]) -> str:
-    return json.dumps(dict(environment), indent=2, sort_keys=True, allow_nan=False)

@@ -9,10 +9,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from scaling.files.shown_url import shown_url, without_credentials
+from scaling.sinks.base import TrackingError
 from scaling.sinks.mlflow.relocation import ARTIFACTS, relocate
 
 if TYPE_CHECKING:
@@ -42,14 +44,6 @@ _RACE_PAUSE_SECONDS = 1.0
 _SETTLED_SECONDS = 10.0
 
 
-class TrackingError(RuntimeError):
-    """MLflow could not be opened, or something could not be written to it."""
-
-
-class UnsentError(TrackingError):
-    """What happened is on disk, and not, or not all of it, in MLflow."""
-
-
 class RefusedWriteError(Exception):
     """A write that MLflow cannot take, however often it is tried; says why."""
 
@@ -75,6 +69,44 @@ def sqlite_path(uri: str) -> Path | None:
     if not uri.startswith(prefix):
         return None
     return Path(os.path.expanduser(uri.removeprefix(prefix))).absolute()  # noqa: PTH111  # ~nobody
+
+
+DAMAGE_WORDS = re.compile("malformed|not a database")
+
+
+def damaged(database: Path, error: Exception) -> str:
+    """That a database cannot be read as one, and the way on."""
+    return (
+        f"MLflow's database {database} is damaged ({one_line(error)}); move it away: a study's "
+        "folder has everything, and --resume writes it into a new one"
+    )
+
+
+@dataclass(frozen=True)
+class DatabaseFile:
+    """The file of a sqlite store as it was opened."""
+
+    path: Path
+    inode: int
+
+    @classmethod
+    def of(cls, uri: str) -> "DatabaseFile | None":
+        """None for a store of another kind."""
+        path = sqlite_path(uri)
+        return None if path is None else cls(path, path.stat().st_ino)
+
+    def problem(self, error: Exception | None) -> str | None:
+        """Why writing to it is in vain from here on, after an error or without one."""
+        try:
+            is_same = self.path.stat().st_ino == self.inode
+        except OSError:
+            return f"MLflow's database {self.path} is gone"
+        if not is_same:
+            return f"MLflow's database {self.path} was replaced by another file"
+        if error is not None and DAMAGE_WORDS.search(str(error)):
+            # SQLAlchemy's text has the whole statement after it.
+            return damaged(self.path, error)
+        return None
 
 
 def is_server(uri: str) -> bool:
@@ -143,8 +175,8 @@ def _create(database: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
         made = Path(folder, "made.db")
-        store = SqlAlchemyStore(f"sqlite:///{made}", (database.parent / ARTIFACTS).as_uri())
-        store.engine.dispose()
+        artifacts = (database.parent / ARTIFACTS).as_uri()
+        SqlAlchemyStore(f"sqlite:///{made}", artifacts).engine.dispose()
         try:
             database.hardlink_to(made)
         except FileExistsError:
@@ -152,6 +184,8 @@ def _create(database: Path) -> None:
         except OSError:  # a file system without links
             if not database.exists():
                 made.rename(database)
+    # MLflow keeps what it opened: here a file that was deleted, where this process had one.
+    SqlAlchemyStore(f"sqlite:///{database}", artifacts).engine.dispose()
 
 
 def _wait_until_settled(database: Path) -> None:
@@ -192,7 +226,7 @@ def _revision(database: Path) -> tuple[str | None, int]:
             return None, -1
         raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
     except sqlite3.Error as error:
-        raise TrackingError(f"cannot open MLflow's database {database}: {error}") from error
+        raise TrackingError(damaged(database, error)) from error
 
 
 def store_errors() -> tuple[type[Exception], ...]:

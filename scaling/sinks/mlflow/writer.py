@@ -16,7 +16,7 @@ from scaling.sinks.events import (
     from_line,
 )
 from scaling.sinks.mlflow.runs import Point, StudyRuns
-from scaling.sinks.mlflow.store import is_refusal, one_line, store_errors
+from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, one_line, store_errors
 from scaling.sinks.spool import Line, Spool, keep_rejected
 
 _LINGER_SECONDS = 0.5
@@ -28,20 +28,20 @@ _Measured = tuple[Line, TrialMeasured]
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for the events any longer; they stay in the spool."""
+    """Nobody waits for the events, or nobody can take them; they stay in the spool."""
 
 
 class Writer:
     """Sends a spool's events from a thread of its own, until it is closed and all are sent.
 
     While the store is away, the event that comes next is tried again and again. What the store
-    refuses goes to `rejected` and the next event has its turn. An end of the study that an
-    earlier process left is passed over: the study that was opened again has not ended, and
-    says so itself when it does.
+    refuses goes to `rejected` and the next event has its turn. Once the store has lost the study,
+    nothing more is written. An end of the study that an earlier process left is passed over: the
+    study that was opened again has not ended, and says so itself when it does.
 
     Args:
         runs: Where the events are written.
-        spool: Released when the thread ends.
+        spool: Released when the writer is closed.
         rejected: File for what cannot be written, created when it is needed.
         study_id: Events of another study are rejected.
         store: The store's address, fit to be shown.
@@ -71,6 +71,7 @@ class Writer:
         self.num_rejected = 0
         self.first_rejection: str | None = None
         self.last_failure: str | None = None  # while the store is away
+        self.loss: str | None = None  # what of the study the store has no longer
         self.is_drained = False
         self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
         self._thread.start()
@@ -83,6 +84,13 @@ class Writer:
         self._thread.join(timeout_seconds)
         self._is_abandoned = True
         self._hurry.set()
+        if not self.is_alive:  # else it may still read
+            self._spool.release()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether what waits is on its way, as far as is known."""
+        return self.is_alive and self.last_failure is None
 
     @property
     def is_alive(self) -> bool:
@@ -100,8 +108,6 @@ class Writer:
             self.is_drained = True
         except _AbandonedError:
             pass
-        finally:
-            self._spool.release()
 
     def _write_round(self, lines: Sequence[Line]) -> None:
         waiting: dict[str, list[_Measured]] = {}
@@ -119,6 +125,7 @@ class Writer:
                     self._write(record.trial_id, line, partial(self._runs.end, at_ms, record))
                 case StudyEnded() as event:
                     self._write_waiting(waiting)
+                    self._require_store(None)  # what was written to a deleted file is gone
                     self._write(None, line, partial(self._runs.finish, event))
         self._write_waiting(waiting)
 
@@ -150,7 +157,9 @@ class Writer:
         if refusal is None:
             return
         if len(measured) == 1:
-            self._reject(measured[0][0], one_line(refusal))
+            # What was left of a trial for a store that is no more is told with its end.
+            if not (measured[0][0].is_leftover and isinstance(refusal, RefusedWriteError)):
+                self._reject(measured[0][0], one_line(refusal))
             return
         for one in measured:
             self._write_measured(trial_id, [one])
@@ -175,6 +184,7 @@ class Writer:
             except store_errors() as error:
                 if trial_id is not None:
                     self._runs.forget(trial_id)
+                self._require_store(error)
                 if is_refusal(error):
                     self._note_answer()
                     return error
@@ -184,6 +194,13 @@ class Writer:
                 self._note_answer()
                 return None
         raise _AbandonedError
+
+    def _require_store(self, error: Exception | None) -> None:
+        """Write no more where the store has lost the study."""
+        self.loss = self._runs.loss(error)
+        if self.loss is not None:
+            _LOG.warning("%s; the study goes on, and its folder has everything", self.loss)
+            raise _AbandonedError
 
     def _note_failure(self, error: Exception) -> None:
         self.last_failure = one_line(error)

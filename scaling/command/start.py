@@ -1,0 +1,89 @@
+"""How a study is asked to start, and whether its places may take it.
+
+Nothing here starts anything, leaves anything behind, or loads torch or Ray: a study that has ended
+needs no more than this.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaling.files.access import why_not_writable
+from scaling.files.own import ForeignFolderError, require_report_folder
+from scaling.records.load import read_environment
+from scaling.runner.preflight import StartError
+from scaling.runner.recorded_study import RecordedStudy
+from scaling.runner.state import StateError, require_startable, require_usable_storage
+from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
+from scaling.sinks.mlflow.store import sqlite_path
+from scaling.space.branches import BranchError
+from scaling.spec.study import StudySpec
+from scaling.tasks.errors import DataError
+
+REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
+"""What the checks raise; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a study is asked to start.
+
+    Attributes:
+        spec: The study.
+        command: The command line, without --resume, for messages.
+        output: Folder of the report.
+        resume: Whether it goes on with what its storage holds.
+        address: Of a Ray cluster, where one is given.
+        is_plan: Whether only its plan is asked for, so that nothing may be written.
+    """
+
+    spec: StudySpec
+    command: str
+    output: Path
+    resume: bool = False
+    address: str | None = None
+    is_plan: bool = False
+
+
+def require_places(start: Start) -> None:
+    """Check where a study is kept: its storage, its report's folder and MLflow.
+
+    Raises:
+        StateError: If the study exists and is not resumed, or its storage cannot be written.
+        StartError: If the report's folder cannot be written.
+        ForeignFolderError: If the report's folder holds what is not a report's.
+        TrackingError: If MLflow's store cannot be used.
+    """
+    require_usable_storage(start.spec)
+    require_startable(
+        start.spec, resume=start.resume, command=start.command, only_looks=start.is_plan
+    )
+    _require_apart(start)
+    if reason := why_not_writable(start.output):
+        raise StartError(f"--output: cannot write {start.output}: {reason}")
+    require_report_folder(start.output)
+    require_reachable_store()
+
+
+def has_ended(start: Start) -> bool:
+    """Whether all trials of a study that is resumed, as it is asked for, have ended well."""
+    recorded = RecordedStudy.read(Path(start.spec.storage_path).absolute())
+    if recorded is None or "ended" not in read_environment(recorded.folder):
+        return False
+    if any(change.may_add_trials for change in recorded.changes(start.spec)):
+        return False
+    return all(trial.status != "failed" for trial in recorded.records().values())
+
+
+def _require_apart(start: Start) -> None:
+    """Check that nothing of the study lies in the report's folder, which is the report's alone."""
+    output = start.output.absolute()
+    for what, place in (
+        ("storage", Path(start.spec.storage_path)),
+        ("MLflow's database", sqlite_path(resolve_tracking_uri())),
+    ):
+        if place is not None and place.absolute().is_relative_to(output):
+            raise StartError(
+                f"--output: {start.output} would hold the study's {what}, {os.path.relpath(place)};"
+                " name a folder for the report alone"
+            )

@@ -270,7 +270,7 @@ Workload = Annotated[TextWorkload | NoisyQuadratic, Field(discriminator="task")]
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     get_args(section.model_fields["task"].annotation)[0]: section
-    for section in (*get_args(TextWorkload), NoisyQuadratic)
+    for section in get_args(get_args(Workload)[0])
 }
 """The section of each task, by its name."""
 

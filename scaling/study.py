@@ -224,6 +224,7 @@ def _train_and_report(
     Returns:
         The study, its summary, and why a place that is told of it has not taken everything.
     """
+    from scaling.command.environment import describe
     from scaling.records.ledger import read_records
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
@@ -233,7 +234,7 @@ def _train_and_report(
     spec, folder = start.spec, state.folder
     environment = read_environment(folder)
     if task is not None:
-        environment = _described(task) | {"started": environment.get("started", _now())}
+        environment = describe(task) | {"started": environment.get("started", _now())}
         write_environment(folder, environment)
     ended = list(read_records(folder / "trials.jsonl").values())
     mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
@@ -288,25 +289,6 @@ def _facts(spec: "StudySpec", task: "Task") -> "Facts":
 
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
-
-
-def _described(task: "Task") -> dict[str, Any]:
-    from scaling.command.environment import describe_environment
-    from scaling.records.metrics import to_plain
-    from scaling.tasks.baselines import describe_baseline
-
-    described: dict[str, Any] = {
-        **describe_environment(),
-        "data_sha256": task.content_hash,
-        "targets_per_example": task.targets_per_example,
-        "tokens_per_example": task.tokens_per_example,
-        "num_rows_dropped_as_duplicates": task.num_dropped,
-        "metrics": to_plain(task.described_metrics),
-    }
-    if task.num_train is not None:
-        described["num_train"] = task.num_train
-    described |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
-    return described | describe_baseline(task)
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:

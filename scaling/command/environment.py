@@ -7,6 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from scaling.records.metrics import to_plain
+from scaling.tasks.baselines import describe_baseline
+from scaling.tasks.task import Task
+
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow", "numpy", "scaling")
 
 
@@ -43,3 +47,19 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """What is said of a study beside its trials: `describe_environment`, and its data and metrics."""
+    described: dict[str, Any] = {
+        **describe_environment(),
+        "data_sha256": task.content_hash,
+        "targets_per_example": task.targets_per_example,
+        "tokens_per_example": task.tokens_per_example,
+        "num_rows_dropped_as_duplicates": task.num_dropped,
+        "metrics": to_plain(task.described_metrics),
+    }
+    if task.num_train is not None:
+        described["num_train"] = task.num_train
+    described |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
+    return described | describe_baseline(task)

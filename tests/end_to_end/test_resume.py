@@ -9,7 +9,9 @@ import pytest
 from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
 from scaling.sinks import load_study
-from tests.end_to_end.studies import Finished, run, write_study
+from tests.commands import Finished, run
+from tests.end_to_end.cluster import Cluster
+from tests.end_to_end.studies import write_study
 
 pytestmark = pytest.mark.ray
 
@@ -34,12 +36,12 @@ LARGE: dict[str, Any] = SMALL | {
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
     """The folder of a small study that ended, moved to where it is now."""
     before = tmp_path_factory.mktemp("grown") / "before"
     before.mkdir()
     write_study(before, SMALL)
-    done = run(before, "grown.yaml")
+    done = cluster.run(before, "grown.yaml")
     assert done.status == 0, done.stderr
     return before.rename(before.with_name("now"))
 
@@ -75,7 +77,7 @@ def test_a_folder_that_was_moved_goes_on_and_is_reported(small: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def extended(small: Path) -> tuple[dict[str, TrialRecord], Finished]:
+def extended(small: Path, cluster: Cluster) -> tuple[dict[str, TrialRecord], Finished]:
     """The small study's trials, and its run that made it the large one."""
     known = trials(small)
     file = small / "runs/grown/study.json"
@@ -84,11 +86,11 @@ def extended(small: Path) -> tuple[dict[str, TrialRecord], Finished]:
     recorded["spec"]["resources"]["num_threads"] = 4  # one that is gone, at its default
     file.write_text(json.dumps(recorded))
     write_study(small, LARGE)
-    return known, run(small, "grown.yaml", "--resume")
+    return known, cluster.run(small, "grown.yaml", "--resume")
 
 
 def test_an_extended_study_keeps_what_ended_and_is_the_larger_study(
-    small: Path, extended: tuple[dict[str, TrialRecord], Finished], tmp_path: Path
+    small: Path, extended: tuple[dict[str, TrialRecord], Finished], tmp_path: Path, cluster: Cluster
 ) -> None:
     known, done = extended
     assert done.status == 0, done.stderr
@@ -96,7 +98,7 @@ def test_an_extended_study_keeps_what_ended_and_is_the_larger_study(
     assert {trial_id: now[trial_id] for trial_id in known} == known
     # New cells take the places behind the old ones, so a fresh study names them last.
     write_study(tmp_path, LARGE | {"scientific": {"global_batch_size": [4, 16, 8]}})
-    fresh = run(tmp_path, "grown.yaml")
+    fresh = cluster.run(tmp_path, "grown.yaml")
     assert fresh.status == 0, fresh.stderr
     whole = losses(trials(tmp_path).values())
     assert {key: curve for key, curve in losses(now.values()).items() if key in whole} == whole

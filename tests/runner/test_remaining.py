@@ -11,7 +11,7 @@ from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import stages
 from scaling.space.layout import Facts
 from scaling.spec.study import StudySpec
-from tests.test_space import study
+from tests.space.test_space import study
 
 FACTS = Facts(num_train=None, tokens_per_example=None)
 BRANCH = {"base_batch_size": 16, "at_examples": [64], "multiples": [1, 2], "window_examples": 64}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from scaling.command.environment import describe
 from scaling.records.metrics import from_plain
-from scaling.study import _describe_data
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import WritingTask, Written
 from scaling.training.evaluation import evaluate
@@ -43,5 +43,5 @@ def test_every_metric_is_described_and_no_other(workload: Any) -> None:
 
 def test_a_study_records_what_its_task_says_of_them() -> None:
     task = prepare_task(recipes.part_of_speech(), recipes.EVALUATION)
-    recorded = json.loads(json.dumps(_describe_data(task)))["metrics"]
+    recorded = json.loads(json.dumps(describe(task)))["metrics"]
     assert from_plain(recorded) == task.described_metrics

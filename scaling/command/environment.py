@@ -50,7 +50,7 @@ def _commit() -> str | None:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """What is said of a study beside its trials: `describe_environment`, and its data and metrics."""
+    """What is said of a study beside its trials: its environment, its data and its metrics."""
     described: dict[str, Any] = {
         **describe_environment(),
         "data_sha256": task.content_hash,

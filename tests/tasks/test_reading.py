@@ -295,7 +295,8 @@ def test_utf_8_with_a_broken_byte_is_not_taken_for_latin_1(tmp_path: Path) -> No
         ("a.csv.gz", b"text,label\na,b\n"),
         ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-9]),
         ("a.csv", b"text,label\na,b,c\n"), ("a.csv", b"text,label\na,b\nc,d,e\n"),
-        ("a.csv", b'text,label\n"a,b\n'), ("a.parquet", b"PAR1 no"), ("a.csv", gzip.compress(b"x", mtime=0)),
+        ("a.csv", b'text,label\n"a,b\n'), ("a.parquet", b"PAR1 no"),
+        ("a.csv", gzip.compress(b"x", mtime=0)),
     ],
 )  # fmt: skip
 def test_broken_files_are_refused_in_one_line(name: str, content: bytes, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ CASES = [
      "search/optuna.py"),
     ("spec/phases.py", 'DesignName = Literal["qmc",', 'DesignName = Literal["halton", "qmc",',
      "space/designs.py"),
+    ("spec/resources.py", 'Strategy = Literal["ddp",', 'Strategy = Literal["pp", "ddp",',
+     "training/build.py"),
 ]  # fmt: skip
 """A file, what it says, what is said in its place, and the file that does not know it."""
 

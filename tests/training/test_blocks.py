@@ -1,6 +1,5 @@
 """Recomputed and compiled blocks, and batches made ahead, change no result."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from scaling.tasks.prepare import prepare_task
 from scaling.training.batches import Batches
 from scaling.training.blocks import prepare_blocks
 from scaling.training.supervision import Supervision
-from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, recipe
 from tests.training.test_checkpoint import DROPOUT, run
 
 HOW = recipe(16, 1e-2, 6, micro_batch_size=8)
@@ -20,7 +19,7 @@ HOW = recipe(16, 1e-2, 6, micro_batch_size=8)
 
 def losses(workload: Any, **changes: Any) -> list[float | None]:
     task = prepare_task(workload, EVALUATION)
-    _, measurements = run(task, replace(HOW, **changes), Supervision())
+    _, measurements = run(task, changed(HOW, **changes), Supervision())
     return [m.validation_loss for m in measurements]
 
 

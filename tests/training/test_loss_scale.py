@@ -1,7 +1,6 @@
 """float16: the loss scale, and steps that are skipped."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from scaling.tasks.task import Task
 from scaling.training import loss_scale as loss_scale_module
 from scaling.training.loss_scale import MAX_SKIPPED_IN_A_ROW, LossScale
 from scaling.training.supervision import Supervision
-from tests.recipes import EVALUATION, pronunciation, recipe
+from tests.recipes import EVALUATION, changed, pronunciation, recipe
 from tests.training.test_checkpoint import run
 
 FP16 = recipe(16, 1e-2, 20, precision="fp16", clip_norm=1.0)
@@ -65,7 +64,7 @@ def test_scale_is_one_in_other_precisions() -> None:
 
 def test_fp16_learns_like_fp32_and_its_norms_are_unscaled() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
-    _, expected = run(task, replace(FP16, precision="fp32"), Supervision())
+    _, expected = run(task, changed(FP16, precision="fp32"), Supervision())
     _, measurements = run(task, FP16, Supervision())
     assert measurements[-1].num_skipped_steps == 0
     assert expected[-1].num_skipped_steps is None
@@ -113,8 +112,8 @@ def test_an_overflow_is_a_skipped_step() -> None:
 
 
 def test_overflow_that_persists_is_divergence() -> None:
-    outcome, measurements = overflowing(0.0, replace(FP16, num_steps=40))
+    outcome, measurements = overflowing(0.0, changed(FP16, num_steps=40))
     assert outcome.status == "diverged"
     assert measurements[-1].step <= MAX_SKIPPED_IN_A_ROW
-    outcome, _ = overflowing(0.0, replace(FP16, precision="bf16"))
+    outcome, _ = overflowing(0.0, changed(FP16, precision="bf16"))
     assert outcome.status == "diverged"

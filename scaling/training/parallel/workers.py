@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# Its functions' defaults are the default group of the moment it is imported, which DDP does later:
+# they would keep a group, and its threads, beyond `leave_group`.
+import torch.distributed.nn.functional
 from numpy.typing import NDArray
 from torch import Tensor
 

@@ -10,6 +10,7 @@ from tests.read_once import read_builtin_data_once
 read_builtin_data_once()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In parallel, what uses Ray is one queue, begun first, and each other file is one of its own.
 

@@ -9,7 +9,7 @@ READY := .venv/.ready
 NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
 
 # Two at once, since that is what most machines have of cores; see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: env study check test test-fast test-ci test-all constraints clean
 

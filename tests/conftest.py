@@ -1,28 +1,47 @@
 """Fixtures that many tests use."""
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.read_once import read_builtin_data_once
 
 read_builtin_data_once()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel, what uses Ray is one queue, begun first, and each other file is one of its own.
+TESTS = Path(__file__).parent
+USE_RAY = {
+    f"tests/{path.relative_to(TESTS)}"
+    for path in TESTS.rglob("test_*.py")
+    if "pytest.mark.ray" in path.read_text(encoding="utf-8")
+}
+"""Files of tests that run on Ray."""
+
+
+class ByFile(LoadScopeScheduling):
+    """In parallel, all files that use Ray are one queue, and each other file is one of its own.
 
     So whatever a session or a module has in common is made once, and Ray never runs twice at once.
     """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # The files of training, which take longest, are last by name.
-    items.sort(key=lambda item: (bool(item.get_closest_marker("ray")), item.path), reverse=True)
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if file in USE_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray's queue first; the files of training, which take longest, are last by name."""
+    items.sort(
+        key=lambda item: (item.nodeid.partition("::")[0] in USE_RAY, item.path), reverse=True
+    )
 
 
 @pytest.fixture

@@ -262,10 +262,10 @@ def test_an_interrupt_while_mlflow_is_waited_for_keeps_everything(
             raise KeyboardInterrupt
         close(self, timeout_seconds)
 
-    monkeypatch.setattr(Writer, "close", interrupted)
-    assert main(RESUME) == 130
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "close", interrupted)
+        assert main(RESUME) == 130
     assert closed == [120.0, 10.0]
-    monkeypatch.undo()
     assert report(["lr_vs_batch", "--tracking-uri", uri, "--output", "again"]) == 0
     assert {run.info.status for run in runs(uri)} == {"FINISHED"}
 

@@ -224,7 +224,6 @@ def _train_and_report(
     Returns:
         The study, its summary, and why a place that is told of it has not taken everything.
     """
-    from scaling.command.environment import describe
     from scaling.records.ledger import read_records
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
@@ -234,6 +233,8 @@ def _train_and_report(
     spec, folder = start.spec, state.folder
     environment = read_environment(folder)
     if task is not None:
+        from scaling.command.environment import describe
+
         environment = describe(task) | {"started": environment.get("started", _now())}
         write_environment(folder, environment)
     ended = list(read_records(folder / "trials.jsonl").values())
@@ -241,6 +242,7 @@ def _train_and_report(
     try:
         if task is not None:
             environment |= {**_train(start, task, state, sinks), "ended": _now()}
+            environment["num_trials_ended"] = len(read_records(folder / "trials.jsonl"))
             write_environment(folder, environment)
         study = load_folder(folder, spec, mlflow.trial_urls())
         summary = write_report(study, start.output)

@@ -68,11 +68,13 @@ def require_places(start: Start) -> None:
 def has_ended(start: Start) -> bool:
     """Whether all trials of a study that is resumed, as it is asked for, have ended well."""
     recorded = RecordedStudy.read(Path(start.spec.storage_path).absolute())
-    if recorded is None or "ended" not in read_environment(recorded.folder):
+    if recorded is None or "ended" not in (environment := read_environment(recorded.folder)):
         return False
     if any(change.may_add_trials for change in recorded.changes(start.spec)):
         return False
-    return all(trial.status != "failed" for trial in recorded.records().values())
+    records = recorded.records()
+    is_whole = len(records) >= environment.get("num_trials_ended", 0)
+    return is_whole and all(trial.status != "failed" for trial in records.values())
 
 
 def _require_apart(start: Start) -> None:

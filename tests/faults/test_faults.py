@@ -58,11 +58,20 @@ def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     assert_recorded_once(tmp_path)
 
 
-@pytest.mark.parametrize("num_moments", [pytest.param(2, marks=pytest.mark.ci), 10])
-def test_the_driver_is_killed_at_random_moments(
-    tmp_path: Path, undisturbed: Losses, num_moments: int
-) -> None:
-    for number, moment in enumerate(random_moments(seed=3, number=num_moments)):
+@pytest.mark.ci
+def test_the_driver_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
+    study = started(tmp_path)
+    in_the_middle_of_a_trial(study)
+    study.kill()
+    again = started(tmp_path, "--resume")
+    assert again.end() == 0, again.output
+    assert losses(tmp_path) == undisturbed
+    assert incidents(tmp_path)["resumed"] >= 1
+    assert_recorded_once(tmp_path)
+
+
+def test_the_driver_is_killed_at_random_moments(tmp_path: Path, undisturbed: Losses) -> None:
+    for number, moment in enumerate(random_moments(seed=3, number=10)):
         study = started(tmp_path, *(["--resume"] if number else []))
         if moment.when_ready:
             study.wait_for("workers ready")

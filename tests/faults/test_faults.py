@@ -61,7 +61,8 @@ def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
 @pytest.mark.ci
 def test_the_driver_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
-    in_the_middle_of_a_trial(study)
+    study.wait_for("[2/6]")
+    study.wait_until(lambda: any((tmp_path / "runs/faulty/checkpoints").glob("*/step-*.pt")))
     study.kill()
     again = started(tmp_path, "--resume")
     assert again.end() == 0, again.output

@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         help="print trials, batches, steps, data, memory and time, and start nothing; refused "
         "where a run would be; with --resume, what is left to run",
     )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on with what exists")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted study, or extend it"
+    )
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
     parser.add_argument("--output", help="folder of the report [reports/NAME]")
     return parser

@@ -194,9 +194,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Rebuild a study's report from MLflow, or analyse a sweep run elsewhere.",
     )
     parser.add_argument("name", nargs="?", help="the study, as named in its file")
-    parser.add_argument("--tracking-uri", help="MLflow; MLFLOW_TRACKING_URI or ./mlflow.db if out")
     parser.add_argument(
-        "--study-id", metavar="ID", help="which of several studies of that name; the last if out"
+        "--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db]"
+    )
+    parser.add_argument(
+        "--study-id", metavar="ID", help="which of several studies of that name [the last started]"
     )
     parser.add_argument(
         "--compare", metavar=("A", "B"), nargs=2,
@@ -226,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cell", metavar="COLUMN", action="append", default=[],
         help="a further column to compare, beside the batch size",
     )  # fmt: skip
-    parser.add_argument("--output", metavar="DIR", help="folder of the report; reports/NAME if out")
+    parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")
     return parser
 
 

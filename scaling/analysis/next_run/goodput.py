@@ -103,7 +103,8 @@ class _StepTimes:
         for row in rows:
             world_size, step = _world_size(row), _seconds_per_step(row)
             # Workers under tp share every example, so other numbers of them do not follow.
-            shares_batch = row.recipe is not None and row.recipe.layout.strategy != "tp"
+            layout = row.recipe.layout if row.recipe is not None else None
+            shares_batch = layout is not None and layout.data_parallel_size == layout.world_size
             if world_size and shares_batch and step is not None and not _grows(row):
                 by_share.setdefault(row.global_batch_size / world_size, []).append(step)
         shares = tuple(sorted(by_share))

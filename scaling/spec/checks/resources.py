@@ -31,7 +31,7 @@ def zero_issues(spec: StudySpec) -> Iterator[Issue]:
         message = f"{spec.workload.task} is not cut among workers"
         yield Issue("resources.strategy", message, resources.strategy, "ddp")
     yield from elementwise_issues(
-        spec, f"goes by each matrix, and strategy {resources.strategy} makes one vector of all"
+        spec, f"needs whole matrices, and strategy {resources.strategy} flattens the weights"
     )
     if resources.num_workers == "auto":
         yield Issue(

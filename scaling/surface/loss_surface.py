@@ -1,0 +1,190 @@
+"""The surface through a search's trials: each cell's best recipe, and how sure that is."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scaling.surface.model import Process, fit
+from scaling.surface.space import BATCH, RATE, Array, Axis, Labels, Space
+
+_NUM_RATES = 49
+"""Rates at which the surface is looked at; an eighth of an octave apart over six octaves."""
+_NUM_LEVELS = 4
+"""Values of another range that it is looked at."""
+_MOST_SETTINGS = 24
+"""Combinations of the other hyperparameters that it is looked at, in each cell."""
+_NUM_DRAWS = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        cell: Index of its cell.
+        point: Its nuisance hyperparameters.
+        value: The objective, lower is better; None where it diverged or missed the target.
+    """
+
+    cell: int
+    point: Mapping[str, Any]
+    value: float | None
+
+
+@dataclass(frozen=True)
+class CellBest:
+    """What the surface says of one cell.
+
+    Attributes:
+        point: The recipe whose expected loss is the least.
+        value: The loss expected of it, in the objective's unit.
+        expected_regret: How far that is expected to be above the cell's least loss, same unit.
+        expected_regret_ratio: The same over the cell's least loss; None where a loss is not
+            positive.
+        probability: That the regret is within the limit asked for.
+    """
+
+    point: Mapping[str, Any]
+    value: float
+    expected_regret: float
+    expected_regret_ratio: float | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A regret small enough: `ratio` of the cell's least loss, or `value` in its unit."""
+
+    ratio: float | None = None
+    value: float | None = None
+
+
+class LossSurface:
+    """One surface through the trials of all cells.
+
+    Losses that are all positive are compared by their ratios, others by their differences.
+    """
+
+    def __init__(self, space: Space, outcomes: Sequence[Outcome]) -> None:
+        self.space = space
+        self._outcomes = outcomes
+        values = np.array([math.nan if o.value is None else o.value for o in outcomes])
+        known = values[np.isfinite(values)]
+        self._is_ratio = bool(len(known)) and bool((known > 0).all())
+        self._losses: Array = np.log(values) if self._is_ratio else values
+        self._cell: Labels = np.array([o.cell for o in outcomes], dtype=np.intp)
+        self.candidates = [_candidates(space, cell, outcomes) for cell in range(len(space.cells))]
+        self.places = space.coordinates([c for cell in self.candidates for c in cell])
+        self.cell_of: Labels = np.repeat(
+            np.arange(len(self.candidates)), [len(c) for c in self.candidates]
+        )
+
+    @cached_property
+    def process(self) -> Process:
+        """Fitted twice: where each cell's least loss lies is known after the first time."""
+        at = self.space.coordinates([(o.cell, o.point) for o in self._outcomes])
+        finite = self._losses[np.isfinite(self._losses)]
+        least = np.full(len(self.candidates), finite.min() if len(finite) else 0.0)
+        first = fit(at, self._losses, least[self._cell])
+        mean = first.predict_mean(self.places)
+        for cell in range(len(least)):
+            seen = self._losses[(self._cell == cell) & np.isfinite(self._losses)]
+            least[cell] = min([float(mean[self.cell_of == cell].min()), *seen])
+        return fit(at, self._losses, least[self._cell])
+
+    @cached_property
+    def posterior(self) -> tuple[Array, Array]:
+        """Mean and covariance at all candidates; of the logarithm where losses are ratios."""
+        return self.process.predict(self.places)
+
+    @cached_property
+    def best(self) -> list[int]:
+        """Of each cell, the index of the candidate with the least mean."""
+        mean, _ = self.posterior
+        return [
+            int(np.flatnonzero(self.cell_of == cell)[np.argmin(mean[self.cell_of == cell])])
+            for cell in range(len(self.candidates))
+        ]
+
+    def draws(self, num_draws: int = _NUM_DRAWS, seed: int = 0) -> Array:
+        """[num_draws, candidates] surfaces from the posterior."""
+        mean, covariance = self.posterior
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        noise = np.random.default_rng(seed).standard_normal((len(mean), num_draws))
+        return (mean[:, None] + root @ noise).T
+
+    def cells(self, limit: Limit) -> list[CellBest]:
+        """Each cell's best recipe with its expected regret."""
+        draws, mean = self.draws(), self.posterior[0]
+        found: list[CellBest] = []
+        every = [candidate for cell in self.candidates for candidate in cell]
+        for cell, best in enumerate(self.best):
+            least = draws[:, self.cell_of == cell].min(axis=1)
+            if self._is_ratio:
+                ratios = np.expm1(draws[:, best] - least)
+                regrets = ratios * np.exp(least)
+                value = math.exp(mean[best])
+            else:
+                ratios, regrets = None, draws[:, best] - least
+                value = float(mean[best])
+            within = [
+                part <= most
+                for part, most in ((ratios, limit.ratio), (regrets, limit.value))
+                if part is not None and most is not None
+            ]
+            found.append(
+                CellBest(
+                    every[best][1], value, float(regrets.mean()),
+                    None if ratios is None else float(ratios.mean()),
+                    float(np.all(within, axis=0).mean()) if within else 0.0,
+                )
+            )  # fmt: skip
+        return found
+
+
+def _candidates(
+    space: Space, cell: int, outcomes: Sequence[Outcome]
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """Points of a cell at which the surface is looked at: rates × settings of the others."""
+    rate, batch = space.axis(RATE), space.axis(BATCH)
+    rates = rate.values(_NUM_RATES) if rate else (None,)
+    batches = batch.values(_NUM_LEVELS) if batch else (None,)
+    others = [axis for axis in space.axes if axis.name not in (RATE, BATCH)]
+    names = [axis.name for axis in others]
+    return [
+        (
+            cell,
+            ({RATE: at} if rate else {})
+            | ({BATCH: size} if batch else {})
+            | dict(zip(names, setting, strict=True)),
+        )
+        for size in batches
+        for setting in _settings(others, cell, outcomes)
+        for at in rates
+    ]
+
+
+def _settings(
+    axes: Sequence[Axis], cell: int, outcomes: Sequence[Outcome]
+) -> list[tuple[Any, ...]]:
+    """Combinations of values; where there are too many, evenly spread ones and the best tried."""
+    count = math.prod(len(axis.choice) if axis.choice else _NUM_LEVELS for axis in axes)
+    if count <= _MOST_SETTINGS:
+        return list(itertools.product(*(axis.values(_NUM_LEVELS) for axis in axes)))
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(len(axes), scramble=True, rng=0).random(_MOST_SETTINGS - 8)
+    spread = [
+        tuple(axis.at_share(float(share)) for axis, share in zip(axes, point, strict=True))
+        for point in points
+    ]
+    ended = [o for o in outcomes if o.value is not None]
+    ended.sort(key=lambda o: (o.cell != cell, o.value))
+    tried = [tuple(o.point[axis.name] for axis in axes) for o in ended[:8]]
+    return list(dict.fromkeys([*tried, *spread]))

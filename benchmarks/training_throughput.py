@@ -41,11 +41,10 @@ from scaling.space.recipe import resolve
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import CausalLm, TokenClassification
-from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.data.ragged import Ragged
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Batch
-from scaling.tasks.token_classification import TokenClassificationTask
+from scaling.tasks.text_task import TextTask
 from scaling.training import loop
 from scaling.training.parallel.workers import Workers
 
@@ -91,7 +90,7 @@ SENTENCES = TokenClassification.model_validate(
 class Job:
     """What every contender runs, each step in `num_micro` micro-batches."""
 
-    task: CausalLmTask | TokenClassificationTask
+    task: TextTask
     global_batch_size: int
     num_steps: int
     num_micro: int = 1
@@ -135,7 +134,7 @@ def _recipe(job: Job, world_size: int) -> Recipe:
         {
             "name": "throughput",
             "question": "How fast?",
-            "workload": job.task.workload.model_dump(),
+            "workload": (WORKLOAD if job.task.head == "causal_lm" else SENTENCES).model_dump(),
             "scientific": {"global_batch_size": [job.global_batch_size]},
             "fixed": {"peak_lr": PEAK_LR, "clip_norm": CLIP_NORM, "weight_decay": WEIGHT_DECAY},
             "budget": {"steps": job.num_steps},
@@ -229,8 +228,8 @@ def _callbacks(trainer: Any) -> list[Any]:
     return list(trainer.callback_handler.callbacks)
 
 
-def _for_huggingface(task: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    if not isinstance(task, CausalLmTask):
+def _for_huggingface(task: TextTask, batch: Batch) -> dict[str, torch.Tensor]:
+    if task.head != "causal_lm":
         return dict(batch)
     # The labels are the next tokens already; told so, the model computes on no further position.
     return {**batch, "shift_labels": batch["labels"]}
@@ -288,19 +287,21 @@ def lightning(job: Job) -> float:
     return job.num_steps * job.global_batch_size / (module.times[-1] - module.times[0])
 
 
-def fixed_length(task: CausalLmTask) -> CausalLmTask:
+def fixed_length(task: TextTask) -> TextTask:
     """A task whose training examples all have FIXED_LENGTH tokens."""
     rng = np.random.default_rng(0)
-    before = task.sequences["train"]
+    objective: Any = task.objective
+    before = objective.examples["train"]
     count = len(before.prompt_lengths)
-    tokens = rng.integers(4, task.tokenizer.vocab_size, (count, FIXED_LENGTH))
+    tokens = rng.integers(4, objective.vocab_size, (count, FIXED_LENGTH))
     same = replace(before, tokens=Ragged.of(tokens.tolist()), prompt_lengths=np.full(count, 8))
-    return replace(task, sequences={**task.sequences, "train": same})
+    examples = {**objective.examples, "train": same}
+    return replace(task, objective=replace(objective, examples=examples))
 
 
 def compare(
     contenders: dict[str, Contender],
-    task: CausalLmTask | TokenClassificationTask,
+    task: TextTask,
     options: argparse.Namespace,
     *,
     num_micro: int = 1,
@@ -377,7 +378,7 @@ def main() -> None:
         logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     variable = prepare_task(WORKLOAD, EVALUATION)
-    assert isinstance(variable, CausalLmTask)
+    assert isinstance(variable, TextTask)
     fixed = fixed_length(variable)
 
     one_length = compare(
@@ -386,7 +387,7 @@ def main() -> None:
     )  # fmt: skip
     show("One length, one thread", one_length, "ours")
     sentences = prepare_task(SENTENCES, EVALUATION)
-    assert isinstance(sentences, TokenClassificationTask)
+    assert isinstance(sentences, TextTask)
     of_two = {"ours": ours, "HF Trainer": huggingface}
     lengths = compare(of_two, sentences, options, num_micro=2)
     show("Sentences of 3 to 64 tokens, two micro-batches, one thread", lengths, "ours")

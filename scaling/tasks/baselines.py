@@ -70,12 +70,6 @@ def _some_at_a_time(count: int) -> Iterator[IntArray]:
         yield np.arange(start, min(start + COUNTED_AT_ONCE, count))
 
 
-def baseline_counts(task: Task) -> dict[Split, int]:
-    """The examples that a baseline is counted on and measured on, by split."""
-    measured = {split: task.num_evaluated(split) for split in HELD_OUT}
-    return {"train": task.num_train or 0} | measured
-
-
 def _losses_of_guess(
     parts: list[IntArray], log_shares: NDArray[np.float64], likeliest: int
 ) -> ExampleLosses:

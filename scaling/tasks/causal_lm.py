@@ -14,33 +14,24 @@ from torch.nn import functional
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm
-from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
+from scaling.tasks.baselines import IGNORED
 from scaling.tasks.data.columns import CellReader, RowFormat
-from scaling.tasks.data.overview import DataSummary, summarize
-from scaling.tasks.data.ragged import IntArray, Ragged, by_length
-from scaling.tasks.data.rows import SPLITS, Row, Split
-from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.ragged import IntArray, Ragged
+from scaling.tasks.data.rows import Row, Split
+from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.model.architectures import build_model
-from scaling.tasks.scores import (
-    PERPLEXITY,
-    PRONUNCIATION_METRICS,
-    TEXT_METRICS,
-    pronunciation_scores,
-    text_scores,
+from scaling.tasks.scores import PERPLEXITY
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.text_task import (
+    BatchLosses,
+    Sizes,
+    TextTask,
+    label_frequency_losses,
+    summary_of,
+    token_losses,
 )
-from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written, at_least_float32
-from scaling.tasks.writing import (
-    both_ways,
-    described_both_ways,
-    groups_of_equal_length,
-    on_device,
-    write_batch,
-)
-
-EVALUATION_BATCH_SIZE = 250
-MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+from scaling.tasks.writing import Writing
 
 
 def row_format(workload: CausalLm) -> RowFormat:
@@ -78,14 +69,12 @@ class Sequences:
     positions: Ragged | None = None
 
     @cached_property
-    def num_targets(self) -> IntArray:
-        """[N] tokens that count in the loss."""
-        return self.tokens.lengths - self.prompt_lengths
-
-    @property
-    def num_read(self) -> IntArray:
-        """[N] tokens that the model reads: all but the last, which is only predicted."""
-        return self.tokens.lengths - 1
+    def sizes(self) -> Sizes:
+        """All tokens but the last, which is only predicted, are read; a prompt's do not count."""
+        lengths = self.tokens.lengths
+        return Sizes(
+            lengths, lengths - self.prompt_lengths, num_read=lengths - 1, predicted=lengths
+        )
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids` [B, L−1] and `labels` [B, L−1], the next token or IGNORED.
@@ -107,95 +96,69 @@ class Sequences:
         return batch
 
 
-def prepare(workload: CausalLm, evaluation: Evaluation) -> "CausalLmTask":
+def prepare(workload: CausalLm, evaluation: Evaluation) -> TextTask:
     """Read, split and encode; raises DataError."""
-    split = read_splits(workload.data, row_format(workload))
-    tokenizer = tokenizer_for(workload.model, workload.data, split.rows["train"])
+    data = workload.data
+    split = read_splits(data, row_format(workload))
+    tokenizer = tokenizer_for(workload.model, data, split.rows["train"])
     require_end(tokenizer, workload.task)
-    sequences = {
-        name: _encode(name, rows, tokenizer, workload) for name, rows in split.rows.items()
-    }
-    return CausalLmTask(
-        workload, tokenizer, sequences, _answers(split.rows["validation"], tokenizer, workload),
-        evaluation.num_examples, split.content_hash, split.num_dropped,
-        _summary(split, sequences, tokenizer, workload.data.max_length),
+    sequences: dict[Split, Sequences] = {}
+    num_truncated: dict[Split, int] = {}
+    notes: list[str] = []
+    for name, rows in split.rows.items():
+        sequences[name] = _encode(name, rows, tokenizer, workload)
+        num_truncated[name] = 0
+        if rows[0].prompt is None:
+            continue
+        # One that lacks its end is cut, and a prompt without a sequence too.
+        tokens = sequences[name].tokens
+        ends = tokens.flat[tokens.starts + tokens.lengths - 1]
+        num_without_room = len(rows) - len(ends)
+        num_truncated[name] = int((ends != tokenizer.end_id).sum()) + num_without_room
+        if num_without_room:
+            notes.append(
+                f"{num_without_room} prompts of the {name} data fill max_length {data.max_length} "
+                "and leave no room for an answer; their rows are left out."
+            )
+    return TextTask(
+        TokenModel(
+            workload.model, data, tokenizer, left_to_right="input_ids",
+            keeps_documents_apart=workload.packing,
+        ),
+        "causal_lm", NextTokenObjective(sequences, tokenizer.vocab_size), split.content_hash,
+        split.num_dropped, summary_of(split, sequences, num_truncated, tuple(notes)),
+        baseline="token frequencies", num_examples=evaluation.num_examples, evaluated_at_once=250,
+        writing=_writing(split.rows["validation"], tokenizer, workload, evaluation),
+    )  # fmt: skip
+
+
+def _writing(
+    rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm, evaluation: Evaluation
+) -> Writing | None:
+    """Answers to the first prompts that leave room for one."""
+    generation, max_length = workload.generation, workload.data.max_length
+    if generation is None:
+        return None
+    prompts = [(row, tokenizer.prompt_ids(row)) for row in rows]
+    prompts = [(row, ids) for row, ids in prompts if 0 < len(ids) < max_length]
+    prompts = prompts[: min(generation.num_examples, evaluation.num_examples)]
+    if not prompts:
+        return None
+    return Writing(
+        generation, tokenizer, Ragged.of([ids for _, ids in prompts]),
+        tuple(row.text for row, _ in prompts),
+        has_phones=prompts[0][0].text_units is not None, max_length=max_length,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CausalLmTask:
-    """See `scaling.tasks.task.Task` and `WritingTask`; targets are the tokens that count.
+class NextTokenObjective:
+    """The next token, behind a prompt; see `scaling.tasks.text_task.Objective`."""
 
-    Attributes:
-        answers: Rows of the validation split that the model writes answers for.
-    """
+    examples: Mapping[Split, Sequences]
+    vocab_size: int
 
-    workload: CausalLm
-    tokenizer: Tokenizer
-    sequences: Mapping[Split, Sequences]
-    answers: tuple[Row, ...]
-    num_examples: int
-    content_hash: str
-    num_dropped: int
-    data_summary: DataSummary
-    splits: tuple[Split, ...] = SPLITS
-    baseline: str = "token frequencies"
-
-    @property
-    def token_model(self) -> TokenModel:
-        """Its model, tokenizer and data."""
-        return TokenModel(
-            self.workload.model, self.workload.data, self.tokenizer, left_to_right="input_ids",
-            keeps_documents_apart=self.workload.packing,
-        )  # fmt: skip
-
-    @property
-    def num_models(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def num_train(self) -> int:
-        """Training sequences."""
-        return len(self.sequences["train"].prompt_lengths)
-
-    @property
-    def targets_per_example(self) -> float:
-        """Mean number of tokens that count in a training sequence."""
-        return float(self.sequences["train"].num_targets.mean())
-
-    @property
-    def tokens_per_example(self) -> float:
-        """Mean number of tokens of a training sequence that the model reads."""
-        return float(self.sequences["train"].num_read.mean())
-
-    def new_model(
-        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
-    ) -> nn.Module:
-        """A causal language model with the weights that this seed starts from."""
-        return build_model(
-            self.workload.model, head="causal_lm", tokenizer=self.tokenizer,
-            max_length=self.workload.data.max_length, num_labels=0, seed=seed,
-            dropout=dropout, lora_rank=lora_rank,
-        )  # fmt: skip
-
-    def num_targets(self, indices: Indices) -> int:
-        """Tokens that count in these training sequences."""
-        return int(self.sequences["train"].num_targets[indices].sum())
-
-    def num_tokens(self, indices: Indices) -> int:
-        """Tokens of these training sequences that the model reads, those of prompts included."""
-        return int(self.sequences["train"].num_read[indices].sum())
-
-    def lengths(self, indices: Indices) -> Indices:
-        """Tokens of each sequence."""
-        return self.sequences["train"].tokens.lengths[indices]
-
-    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
-        """These training sequences as `input_ids` and `labels`."""
-        return self.sequences["train"].batch(indices, self.tokenizer.pad_id)
-
-    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
         logits_blv = at_least_float32(_logits(model, batch))
         return functional.cross_entropy(
@@ -203,49 +166,21 @@ class CausalLmTask:
             ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
         )  # fmt: skip
 
-    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every target token by its frequency in the training split."""
-        return frequency_losses(
-            baseline_counts(self), self._labels_of, num_values=self.tokenizer.vocab_size
-        )
+        return label_frequency_losses(self.examples, counts, num_values=self.vocab_size)
 
-    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
-        return self.sequences[split].batch(numbers, self.tokenizer.pad_id)["labels"].numpy()
-
-    def num_evaluated(self, split: Split) -> int:
-        """Sequences in a split's fixed subset."""
-        return min(self.num_examples, len(self.sequences[split].prompt_lengths))
-
-    def example_losses(
-        self, model: nn.Module, split: Split, part: slice, device: torch.device
-    ) -> ExampleLosses:
-        """Losses of single sequences of the fixed subset."""
-        sequences = self.sequences[split]
-        numbers = np.arange(self.num_evaluated(split))[part]
-        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
-        lengths = sequences.tokens.lengths[numbers]
-        for group in by_length(lengths, self._evaluation_batch_size(lengths)):
-            batch = sequences.batch(numbers[group], self.tokenizer.pad_id)
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            labels_bl, logits_blv = batch["labels"], _logits(model, batch)
-            loss_bl = functional.cross_entropy(
-                at_least_float32(logits_blv).transpose(1, 2), labels_bl,
-                ignore_index=IGNORED, reduction="none",
-            )  # fmt: skip
-            losses[group] = loss_bl.sum(1).double().cpu().numpy()
-            hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
-            correct[group] = hits_bl.sum(1).double().cpu().numpy()
-        return ExampleLosses(losses, sequences.num_targets[numbers].astype(np.float64), correct)
-
-    def _evaluation_batch_size(self, lengths: IntArray) -> int:
-        """Sequences at once, so that their logits stay within MAX_EVALUATION_LOGITS."""
-        logits_each = int(lengths.max(initial=1)) * self.tokenizer.vocab_size
-        return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_LOGITS // logits_each))
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of single sequences."""
+        labels_bl, logits_blv = batch["labels"], _logits(model, batch)
+        loss_bl = token_losses(at_least_float32(logits_blv), batch)
+        hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
+        return BatchLosses(loss_bl.sum(1), hits_bl.sum(1))
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
-        """Token accuracy, perplexity, bits per byte, and those of the texts that it writes."""
-        described = {
+        """Token accuracy, perplexity, and bits per byte of predicted text."""
+        return {
             "accuracy": Metric(
                 "token accuracy", "Share of target tokens that are the likeliest one given those "
                 "before them.",
@@ -258,10 +193,6 @@ class CausalLmTask:
                 unit="bits/byte", direction="minimize",
             ),
         }  # fmt: skip
-        if self.workload.generation is not None and self.num_written:
-            written = PRONUNCIATION_METRICS if self.has_phones else TEXT_METRICS
-            described |= described_both_ways(written, self.workload.generation)
-        return described
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Token accuracy, perplexity, and bits per byte of predicted text.
@@ -269,50 +200,13 @@ class CausalLmTask:
         Bits per byte can be compared between tokenizers. The bytes are those of the predicted
         text, which lacks the first token where there is no prompt; the nats of ends count too.
         """
-        num_bytes = int(self.sequences["validation"].num_bytes[: len(validation.loss_sums)].sum())
+        num_bytes = int(self.examples["validation"].num_bytes[: len(validation.loss_sums)].sum())
         bits = float(validation.loss_sums.sum()) / math.log(2)
         return {
             "accuracy": validation.accuracy,
             "perplexity": float(np.exp(validation.loss)),
             **({"bits_per_byte": bits / num_bytes} if num_bytes else {}),
         }
-
-    @property
-    def num_written(self) -> int:
-        """Validation prompts that the model writes an answer to."""
-        generation = self.workload.generation
-        if generation is None:
-            return 0
-        return min(generation.num_examples, self.num_examples, len(self.answers))
-
-    @property
-    def has_phones(self) -> bool:
-        """Whether answers are phones, with blanks between them."""
-        return self.answers[0].text_units is not None
-
-    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
-        """Answers to prompts of the validation split, in batches of prompts of equal length."""
-        generation = self.workload.generation
-        assert generation is not None
-        prompts = [self.tokenizer.prompt_ids(row) for row in self.answers[: self.num_written][part]]
-        written: dict[int, Written] = {}
-        for group in groups_of_equal_length([len(prompt) for prompt in prompts]):
-            room = self.workload.data.max_length - len(prompts[group[0]])
-            texts = write_batch(
-                model, on_device(torch.tensor([prompts[n] for n in group]), device), generation,
-                special_ids={
-                    "eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id,
-                },
-                max_new_tokens=max(1, min(generation.max_new_tokens, room)),
-                as_text=self.tokenizer.written,
-            )  # fmt: skip
-            written |= dict(zip(group, texts, strict=True))
-        return tuple(text for _, text in sorted(written.items()))
-
-    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
-        """Of phones, phone and word error rate; of texts, BLEU, chrF, ROUGE, word error rate."""
-        scores = pronunciation_scores if self.has_phones else text_scores
-        return both_ways(written, [row.text for row in self.answers], scores)
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
@@ -394,33 +288,3 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     for start in range(0, len(tokens) - max_length + 1, max_length - 1):
         stop = start + max_length
         yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])
-
-
-def _summary(
-    split: SplitRows, sequences: Mapping[Split, Sequences], tokenizer: Tokenizer, max_length: int
-) -> DataSummary:
-    """Of rows with a prompt, one that lacks its end is cut, and one without a sequence too."""
-    lengths = {name: part.tokens.lengths for name, part in sequences.items()}
-    num_truncated = dict.fromkeys(lengths, 0)
-    notes: list[str] = []
-    for name, rows in split.rows.items():
-        if rows[0].prompt is None:
-            continue
-        tokens = sequences[name].tokens
-        ends = tokens.flat[tokens.starts + tokens.lengths - 1]
-        num_without_room = len(rows) - len(ends)
-        num_truncated[name] = int((ends != tokenizer.end_id).sum()) + num_without_room
-        if num_without_room:
-            notes.append(
-                f"{num_without_room} prompts of the {name} data fill max_length {max_length} and "
-                "leave no room for an answer; their rows are left out."
-            )
-    return summarize(split.rows, lengths, num_truncated, split.notes + tuple(notes))
-
-
-def _answers(rows: Sequence[Row], tokenizer: Tokenizer, workload: CausalLm) -> tuple[Row, ...]:
-    """The rows to write answers for: with a prompt that leaves room for one."""
-    if workload.generation is None:
-        return ()
-    max_length = workload.data.max_length
-    return tuple(row for row in rows if 0 < len(tokenizer.prompt_ids(row)) < max_length)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,18 +13,16 @@ from torch.nn import functional
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
-from scaling.tasks.baselines import HELD_OUT, position_losses
+from scaling.tasks.baselines import position_losses
 from scaling.tasks.data.columns import CellReader, RowFormat, UnfitRowError
-from scaling.tasks.data.overview import DataSummary, summarize
-from scaling.tasks.data.ragged import IntArray, Ragged, by_length
-from scaling.tasks.data.rows import SPLITS, Row, Split
-from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.ragged import IntArray, Ragged
+from scaling.tasks.data.rows import Row, Split
+from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
-from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match
-from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.text_task import BatchLosses, Sizes, TextTask, read_tokens, summary_of
 
-EVALUATION_BATCH_SIZE = 50
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory
 NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
 
@@ -81,22 +80,31 @@ class Windows:
     spans: IntArray
     questions: IntArray
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """A target each; those of a question are evaluated together."""
+        lengths = self.tokens.lengths
+        return Sizes(lengths, np.ones_like(lengths), lengths, lengths, groups=self.questions)
+
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` and, for some models, `token_type_ids` [B, L].
 
         And `spans` [B, 2], and `in_context` [B, L].
         """
-        values_bl, real_bl = self.tokens.padded(indices, pad)
         last_chars_bl, _ = self.last_chars.padded(indices, 0)
-        batch = {
-            "input_ids": torch.from_numpy(values_bl),
-            "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
+        batch = read_tokens(self.tokens, indices, pad) | {
             "spans": torch.from_numpy(self.spans[indices]),
             "in_context": torch.from_numpy(last_chars_bl > 0),
         }
         if self.types is not None:
             batch["token_type_ids"] = torch.from_numpy(self.types.padded(indices, 0)[0])
         return batch
+
+    def text(self, number: int, span: "Prediction", context: str) -> str:
+        """What a span of a window says."""
+        start = self.tokens.starts[number]
+        first_char = self.first_chars.flat[start + span.first]
+        return context[first_char : self.last_chars.flat[start + span.last]].strip()
 
 
 class Prediction(NamedTuple):
@@ -105,31 +113,39 @@ class Prediction(NamedTuple):
     Attributes:
         score: Sum of its two logits; of two windows the larger one is believed.
         no_span_score: The same for NO_SPAN.
-        first_char, last_char: Its characters in the context, from the first to before the last.
+        first, last: Its first and last token in the window.
     """
 
     score: float
     no_span_score: float
-    first_char: int
-    last_char: int
+    first: int
+    last: int
 
 
-def prepare(workload: QuestionAnswering, evaluation: Evaluation) -> "QuestionAnsweringTask":
+def prepare(workload: QuestionAnswering, evaluation: Evaluation) -> TextTask:
     """Read, split and encode; raises DataError."""
-    split = read_splits(workload.data, row_format(workload))
-    tokenizer = aligned_tokenizer_for(
-        workload.model, workload.data, split.rows["train"], reads_words=False
-    )
+    data = workload.data
+    split = read_splits(data, row_format(workload))
+    tokenizer = aligned_tokenizer_for(workload.model, data, split.rows["train"], reads_words=False)
     windows = {name: _encode(rows, tokenizer, workload) for name, rows in split.rows.items()}
-    return QuestionAnsweringTask(
-        workload, tokenizer, split.rows, windows, evaluation.num_examples,
-        split.content_hash, split.num_dropped, _summary(split, windows, tokenizer, workload),
+    most = _most_of_question(data.max_length)
+    num_truncated: dict[Split, int] = {}
+    for name, rows in split.rows.items():
+        questions = [row.prompt or "" for row in rows]
+        ids = tokenizer.tokenizer(questions, add_special_tokens=False)["input_ids"]
+        num_truncated[name] = sum(len(question) > most for question in ids)
+    return TextTask(
+        TokenModel(workload.model, data, tokenizer), "question_answering",
+        SpanObjective(windows, split.rows, workload.max_answer_length), split.content_hash,
+        split.num_dropped, summary_of(split, windows, num_truncated),
+        baseline="answer-position frequencies", num_examples=evaluation.num_examples,
+        evaluated_at_once=50, num_labels=2,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class QuestionAnsweringTask:
-    """See `scaling.tasks.task.Task`; an example is a window, and each window is one target.
+class SpanObjective:
+    """The answer's place; see `scaling.tasks.text_task.Objective`. Each window is one target.
 
     A context that is longer than `max_length` is cut into windows that share `stride` tokens.
     The loss of a window is the mean of the cross entropies of the span's first and last token,
@@ -139,137 +155,52 @@ class QuestionAnsweringTask:
     Source: Devlin et al. 2019 (arXiv:1810.04805) sec. 4.2 and 4.3.
     """
 
-    workload: QuestionAnswering
-    tokenizer: TrainedTokenizer
+    examples: Mapping[Split, Windows]
     rows: Mapping[Split, Sequence[Row]]
-    windows: Mapping[Split, Windows]
-    num_examples: int
-    content_hash: str
-    num_dropped: int
-    data_summary: DataSummary
-    splits: tuple[Split, ...] = SPLITS
-    targets_per_example: float = 1.0
-    baseline: str = "answer-position frequencies"
-
-    @property
-    def token_model(self) -> TokenModel:
-        """Its model, tokenizer and data."""
-        return TokenModel(self.workload.model, self.workload.data, self.tokenizer)
-
-    @property
-    def num_models(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def num_train(self) -> int:
-        """Training windows."""
-        return len(self.windows["train"].questions)
-
-    @property
-    def tokens_per_example(self) -> float:
-        """Mean number of tokens of a training window, those of its question included."""
-        return float(self.windows["train"].tokens.lengths.mean())
-
-    def new_model(
-        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
-    ) -> nn.Module:
-        """A reader with the weights that this seed starts from."""
-        return build_model(
-            self.workload.model, head="question_answering", tokenizer=self.tokenizer,
-            max_length=self.workload.data.max_length, num_labels=2, seed=seed,
-            dropout=dropout, lora_rank=lora_rank,
-        )  # fmt: skip
-
-    def num_targets(self, indices: Indices) -> int:
-        """One for each window."""
-        return len(indices)
-
-    def num_tokens(self, indices: Indices) -> int:
-        """Tokens of these training windows."""
-        return int(self.lengths(indices).sum())
-
-    def lengths(self, indices: Indices) -> Indices:
-        """Tokens of each window."""
-        return self.windows["train"].tokens.lengths[indices]
-
-    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
-        """These training windows as tensors."""
-        return self.windows["train"].batch(indices, self.tokenizer.pad_id)
+    max_answer_length: int
 
     def loss_sum(
         self,
         model: nn.Module,
         batch: Batch,
         *,
-        label_smoothing: float = 0.0,  # noqa: ARG002  # refused: a place has no fixed rivals
+        label_smoothing: float,  # noqa: ARG002  # refused: a place has no fixed rivals
     ) -> Tensor:
         """Loss summed over windows, in nats."""
         return _losses(_logits(model, batch), batch).sum()
 
-    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing both ends of an answer by where they are in the training split."""
-        evaluated: dict[Split, tuple[IntArray, IntArray]] = {}
-        for split in HELD_OUT:
-            windows, count = self.windows[split], self.num_evaluated(split)
-            evaluated[split] = windows.spans[:count], windows.tokens.lengths[:count]
-        return position_losses(self.windows["train"].spans, evaluated)
+        windows = self.examples
+        evaluated = {
+            split: (windows[split].spans[:count], windows[split].tokens.lengths[:count])
+            for split, count in counts.items()
+            if split != "train"
+        }
+        return position_losses(windows["train"].spans, evaluated)
 
-    def num_evaluated(self, split: Split) -> int:
-        """Windows in a split's fixed subset: of whole questions, at least one."""
-        questions = self.windows[split].questions
-        if len(questions) <= self.num_examples:
-            return len(questions)
-        # Windows before the question that the limit cuts, or all of the first one.
-        whole = int(np.searchsorted(questions, questions[self.num_examples]))
-        return whole or int(np.searchsorted(questions, questions[0], side="right"))
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of single windows; predictions are each one's best span."""
+        logits_b2l = _logits(model, batch)
+        hits_b = (logits_b2l.argmax(-1) == batch["spans"]).all(1)
+        spans = self._best_spans(logits_b2l, batch["in_context"])
+        return BatchLosses(_losses(logits_b2l, batch), hits_b, list(spans))
 
-    def example_losses(
-        self, model: nn.Module, split: Split, part: slice, device: torch.device
-    ) -> ExampleLosses:
-        """Losses of single windows of the fixed subset; predictions are each one's best span."""
-        windows = self.windows[split]
-        numbers = np.arange(self.num_evaluated(split))[part]
-        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
-        predictions: list[Any] = [None] * len(numbers)
-        for group in by_length(windows.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
-            batch = windows.batch(numbers[group], self.tokenizer.pad_id)
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            logits_b2l = _logits(model, batch)
-            losses[group] = _losses(logits_b2l, batch).double().cpu().numpy()
-            hits_b = (logits_b2l.argmax(-1) == batch["spans"]).all(1)
-            correct[group] = hits_b.double().cpu().numpy()
-            found = self._best_spans(logits_b2l, batch, windows, numbers[group])
-            for place, prediction in zip(group, found, strict=True):
-                predictions[place] = prediction
-        return ExampleLosses(losses, np.ones(len(numbers)), correct, tuple(predictions))
-
-    def _best_spans(
-        self, logits_b2l: Tensor, batch: Batch, windows: Windows, numbers: IntArray
-    ) -> Iterator[Prediction]:
+    def _best_spans(self, logits_b2l: Tensor, in_context_bl: Tensor) -> Iterator[Prediction]:
         """Each window's most likely span of the context of at most `max_answer_length` tokens."""
         length = logits_b2l.shape[-1]
-        outside_bl = ~batch["in_context"]
-        first_bl = logits_b2l[:, 0].masked_fill(outside_bl, -torch.inf)
-        last_bl = logits_b2l[:, 1].masked_fill(outside_bl, -torch.inf)
+        first_bl = logits_b2l[:, 0].masked_fill(~in_context_bl, -torch.inf)
+        last_bl = logits_b2l[:, 1].masked_fill(~in_context_bl, -torch.inf)
         is_span_ll = torch.ones(length, length, dtype=torch.bool, device=first_bl.device)
-        is_span_ll = is_span_ll.triu().tril(self.workload.max_answer_length - 1)
+        is_span_ll = is_span_ll.triu().tril(self.max_answer_length - 1)
         scores_bll = first_bl[:, :, None] + last_bl[:, None, :]
         scores_bll = scores_bll.masked_fill(~is_span_ll, -torch.inf)
         best_b = scores_bll.flatten(1).max(1)
         no_span_b = logits_b2l[:, :, NO_SPAN].sum(1)
-        first_chars, last_chars = windows.first_chars, windows.last_chars
-        for number, score, place, no_span in zip(
-            numbers, best_b.values.tolist(), best_b.indices.tolist(), no_span_b.tolist(),
-            strict=True,
-        ):  # fmt: skip
-            start = first_chars.starts[number]
-            yield Prediction(
-                score,
-                no_span,
-                int(first_chars.flat[start + place // length]),
-                int(last_chars.flat[start + place % length]),
-            )
+        for score, place, no_span in zip(
+            best_b.values.tolist(), best_b.indices.tolist(), no_span_b.tolist(), strict=True
+        ):
+            yield Prediction(score, no_span, place // length, place % length)
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -298,18 +229,18 @@ class QuestionAnsweringTask:
         Empty where the training data have questions without an answer and no span is likelier
         in any window than none in the window least sure of that (Devlin et al., sec. 4.3).
         """
-        of_question: dict[int, list[Prediction]] = {}
-        for question, prediction in zip(
-            self.windows[split].questions[: len(predictions)].tolist(), predictions, strict=True
-        ):
-            of_question.setdefault(question, []).append(prediction)
+        windows = self.examples[split]
+        of_question: dict[int, list[int]] = {}
+        for number, question in enumerate(windows.questions[: len(predictions)].tolist()):
+            of_question.setdefault(question, []).append(number)
         may_be_none = any(not row.answers for row in self.rows["train"])
         answers: list[str] = []
-        for question, own in of_question.items():
-            best = max(own, key=lambda prediction: prediction.score)
-            no_span = min(prediction.no_span_score for prediction in own)
-            text = self.rows[split][question].text[best.first_char : best.last_char]
-            answers.append("" if may_be_none and no_span > best.score else text.strip())
+        for question, numbers in of_question.items():
+            best = max(numbers, key=lambda number: predictions[number].score)
+            no_span = min(predictions[number].no_span_score for number in numbers)
+            text = windows.text(best, predictions[best], self.rows[split][question].text)
+            is_none = may_be_none and no_span > predictions[best].score
+            answers.append("" if is_none else text)
         return answers
 
 
@@ -390,26 +321,6 @@ def _encode_chunk(
 def _most_of_question(max_length: int) -> int:
     """Tokens of a question at most; what is longer loses its end."""
     return max_length // 2 - 1
-
-
-def _summary(
-    split: SplitRows,
-    windows: Mapping[Split, Windows],
-    tokenizer: TrainedTokenizer,
-    workload: QuestionAnswering,
-) -> DataSummary:
-    most = _most_of_question(workload.data.max_length)
-    num_truncated = {
-        name: sum(
-            len(ids) > most
-            for ids in tokenizer.tokenizer(
-                [row.prompt or "" for row in rows], add_special_tokens=False
-            )["input_ids"]
-        )
-        for name, rows in split.rows.items()
-    }
-    lengths = {name: part.tokens.lengths for name, part in windows.items()}
-    return summarize(split.rows, lengths, num_truncated, split.notes)
 
 
 def _within(questions: list[str], tokenizer: TrainedTokenizer, num_tokens: int) -> list[str]:

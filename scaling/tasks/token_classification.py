@@ -8,24 +8,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
-from scaling.tasks.baselines import IGNORED, baseline_counts, frequency_losses
+from scaling.tasks.baselines import IGNORED
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
-from scaling.tasks.data.overview import DataSummary, summarize
-from scaling.tasks.data.ragged import IntArray, Ragged, by_length
-from scaling.tasks.data.rows import SPLITS, Row, Split, tagged
-from scaling.tasks.data.splits import SplitRows, read_splits
+from scaling.tasks.data.ragged import IntArray, Ragged
+from scaling.tasks.data.rows import Row, Split, tagged
+from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.model.architectures import build_model
 from scaling.tasks.scores import ENTITY_METRICS, MACRO_F1, entity_scheme, entity_scores, macro_f1
-from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, at_least_float32
-
-EVALUATION_BATCH_SIZE = 100
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
+from scaling.tasks.text_task import (
+    BatchLosses,
+    Sizes,
+    TextTask,
+    label_frequency_losses,
+    logits_of,
+    read_tokens,
+    summary_of,
+    token_losses,
+)
 
 
 def row_format(workload: TokenClassification) -> RowFormat:
@@ -66,150 +71,82 @@ class TaggedTexts:
     labels: Ragged
 
     @cached_property
-    def num_targets(self) -> IntArray:
-        """[N] labelled words of each sequence."""
+    def sizes(self) -> Sizes:
+        """Targets are labelled words."""
         counted = np.concatenate(([0], np.cumsum(self.labels.flat != IGNORED)))
         starts = self.labels.starts
-        return counted[starts + self.labels.lengths] - counted[starts]
+        num_targets = counted[starts + self.labels.lengths] - counted[starts]
+        lengths = self.tokens.lengths
+        return Sizes(lengths, num_targets, num_read=lengths, predicted=lengths)
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` and `labels`, all [B, L]."""
-        values_bl, real_bl = self.tokens.padded(indices, pad)
-        labels_bl, _ = self.labels.padded(indices, IGNORED)
-        return {
-            "input_ids": torch.from_numpy(values_bl),
-            "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
-            "labels": torch.from_numpy(labels_bl),
-        }
+        labels_bl = torch.from_numpy(self.labels.padded(indices, IGNORED)[0])
+        return read_tokens(self.tokens, indices, pad) | {"labels": labels_bl}
 
 
-def prepare(workload: TokenClassification, evaluation: Evaluation) -> "TokenClassificationTask":
-    """Read, split and encode; raises DataError."""
-    split = read_splits(workload.data, row_format(workload))
-    if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
-        raise DataError("workload.data.tags_column", "the training data have only one tag")
-    all_rows = [row for rows in split.rows.values() for row in rows]
-    tags = tuple(sorted({tag for row in all_rows for tag in row.tags}))
-    numbers = {tag: number for number, tag in enumerate(tags)}
-    tokenizer = aligned_tokenizer_for(
-        workload.model, workload.data, split.rows["train"], reads_words=True
-    )
-    texts = {
-        name: _encode(rows, tokenizer, numbers, workload.data.max_length)
-        for name, rows in split.rows.items()
-    }
-    return TokenClassificationTask(
-        workload, tokenizer, tags, texts, evaluation.num_examples,
-        split.content_hash, split.num_dropped, _summary(split, texts, tokenizer, workload),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TokenClassificationTask:
-    """See `scaling.tasks.task.Task`; targets are labelled words.
+def prepare(workload: TokenClassification, evaluation: Evaluation) -> TextTask:
+    """Read, split and encode; raises DataError.
 
     An example is a sentence, or a part of one that is longer than `max_length`: it is cut
     between words, so that every word is predicted once.
     """
+    data = workload.data
+    split = read_splits(data, row_format(workload))
+    if len({tag for row in split.rows["train"] for tag in row.tags}) < 2:
+        raise DataError("workload.data.tags_column", "the training data have only one tag")
+    tags = tuple(
+        sorted({tag for rows in split.rows.values() for row in rows for tag in row.tags})
+    )  # fmt: skip
+    numbers = {tag: number for number, tag in enumerate(tags)}
+    tokenizer = aligned_tokenizer_for(workload.model, data, split.rows["train"], reads_words=True)
+    texts = {
+        name: _encode(rows, tokenizer, numbers, data.max_length)
+        for name, rows in split.rows.items()
+    }
+    notes = ()
+    if all(tag.isdecimal() for tag in tags):
+        notes = ("Tags are numbers; give tag_names to have entities scored, if they mark any.",)
+    num_truncated = {
+        name: _num_truncated(rows, texts[name], tokenizer, data.max_length)
+        for name, rows in split.rows.items()
+    }
+    return TextTask(
+        TokenModel(workload.model, data, tokenizer), "token_classification",
+        TagObjective(tags, texts), split.content_hash, split.num_dropped,
+        summary_of(split, texts, num_truncated, notes), baseline="tag frequencies",
+        num_examples=evaluation.num_examples, evaluated_at_once=100, num_labels=len(tags),
+    )  # fmt: skip
 
-    workload: TokenClassification
-    tokenizer: TrainedTokenizer
+
+@dataclass(frozen=True)
+class TagObjective:
+    """The tags of a text's words; see `scaling.tasks.text_task.Objective`."""
+
     tags: tuple[str, ...]
-    texts: Mapping[Split, TaggedTexts]
-    num_examples: int
-    content_hash: str
-    num_dropped: int
-    data_summary: DataSummary
-    splits: tuple[Split, ...] = SPLITS
-    baseline: str = "tag frequencies"
+    examples: Mapping[Split, TaggedTexts]
 
-    @property
-    def token_model(self) -> TokenModel:
-        """Its model, tokenizer and data."""
-        return TokenModel(self.workload.model, self.workload.data, self.tokenizer)
-
-    @property
-    def num_models(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def num_train(self) -> int:
-        """Training examples."""
-        return len(self.texts["train"].tokens.lengths)
-
-    @property
-    def targets_per_example(self) -> float:
-        """Mean number of labelled words of a training example."""
-        return float(self.texts["train"].num_targets.mean())
-
-    @property
-    def tokens_per_example(self) -> float:
-        """Mean number of tokens of a training example, special ones included."""
-        return float(self.texts["train"].tokens.lengths.mean())
-
-    def new_model(
-        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
-    ) -> nn.Module:
-        """A tagger with the weights that this seed starts from."""
-        return build_model(
-            self.workload.model, head="token_classification", tokenizer=self.tokenizer,
-            max_length=self.workload.data.max_length, num_labels=len(self.tags), seed=seed,
-            dropout=dropout, lora_rank=lora_rank,
-        )  # fmt: skip
-
-    def num_targets(self, indices: Indices) -> int:
-        """Labelled words of these training examples."""
-        return int(self.texts["train"].num_targets[indices].sum())
-
-    def num_tokens(self, indices: Indices) -> int:
-        """Tokens of these training examples."""
-        return int(self.lengths(indices).sum())
-
-    def lengths(self, indices: Indices) -> Indices:
-        """Tokens of each text."""
-        return self.texts["train"].tokens.lengths[indices]
-
-    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
-        """These training examples as `input_ids`, `attention_mask` and `labels`."""
-        return self.texts["train"].batch(indices, self.tokenizer.pad_id)
-
-    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
-        return _losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
+        return token_losses(logits_of(model, batch), batch, label_smoothing=label_smoothing).sum()
 
-    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every tag by its frequency in the training split."""
-        return frequency_losses(baseline_counts(self), self._labels_of, num_values=len(self.tags))
+        return label_frequency_losses(self.examples, counts, num_values=len(self.tags))
 
-    def _labels_of(self, split: Split, numbers: IntArray) -> IntArray:
-        return self.texts[split].labels.padded(numbers, IGNORED)[0]
-
-    def num_evaluated(self, split: Split) -> int:
-        """Examples in a split's fixed subset."""
-        return min(self.num_examples, len(self.texts[split].tokens.lengths))
-
-    def example_losses(
-        self, model: nn.Module, split: Split, part: slice, device: torch.device
-    ) -> ExampleLosses:
-        """Losses of single examples of the fixed subset; predictions are each one's tags."""
-        texts = self.texts[split]
-        numbers = np.arange(self.num_evaluated(split))[part]
-        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
-        predictions: list[tuple[int, ...]] = [()] * len(numbers)
-        for group in by_length(texts.tokens.lengths[numbers], EVALUATION_BATCH_SIZE):
-            batch = texts.batch(numbers[group], self.tokenizer.pad_id)
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            logits_blc = _logits(model, batch)
-            losses[group] = _losses(logits_blc, batch).sum(1).double().cpu().numpy()
-            predicted_bl = logits_blc.argmax(-1)
-            counted_bl = batch["labels"] != IGNORED
-            hits_bl = (predicted_bl == batch["labels"]) & counted_bl
-            correct[group] = hits_bl.sum(1).double().cpu().numpy()
-            for place, row_l, counted_l in zip(group, predicted_bl, counted_bl, strict=True):
-                predictions[place] = tuple(row_l[counted_l].tolist())
-        num_targets = texts.num_targets[numbers].astype(np.float64)
-        return ExampleLosses(losses, num_targets, correct, tuple(predictions))
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of single examples; predictions are each one's tags."""
+        logits_blc = logits_of(model, batch)
+        predicted_bl = logits_blc.argmax(-1)
+        counted_bl = batch["labels"] != IGNORED
+        hits_bl = (predicted_bl == batch["labels"]) & counted_bl
+        return BatchLosses(
+            token_losses(logits_blc, batch).sum(1), hits_bl.sum(1),
+            [
+                tuple(row_l[counted_l].tolist())
+                for row_l, counted_l in zip(predicted_bl, counted_bl, strict=True)
+            ],
+        )  # fmt: skip
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -234,24 +171,11 @@ class TokenClassificationTask:
 
     def _labels(self, split: Split, count: int) -> list[list[int]]:
         """The tags of the labelled words of a split's first examples."""
-        labels_bl, _ = self.texts[split].labels.padded(np.arange(count), IGNORED)
+        labels_bl, _ = self.examples[split].labels.padded(np.arange(count), IGNORED)
         return [row_l[row_l != IGNORED].tolist() for row_l in labels_bl]
 
     def _named(self, sentences: Sequence[Sequence[int]]) -> list[list[str]]:
         return [[self.tags[number] for number in sentence] for sentence in sentences]
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    return at_least_float32(model(**inputs).logits)
-
-
-def _losses(logits_blc: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-    """[B, L] nats; 0 where there is no labelled word."""
-    return functional.cross_entropy(
-        logits_blc.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
-        label_smoothing=label_smoothing,
-    )  # fmt: skip
 
 
 def _encode(
@@ -270,36 +194,26 @@ def _encode(
     )
 
 
-def _summary(
-    split: SplitRows,
-    texts: Mapping[Split, TaggedTexts],
-    tokenizer: TrainedTokenizer,
-    workload: TokenClassification,
-) -> DataSummary:
-    """A sentence of which something is cut has a word that is longer than all the room."""
-    max_length = workload.data.max_length
-    room = max_length - tokenizer.tokenizer.num_special_tokens_to_add()
-    lengths = {name: part.tokens.lengths for name, part in texts.items()}
-    num_truncated = {
-        name: sum(
-            lengths[name].max() == max_length
-            and max(tokenizer.word_sizes(row.text_units or ())) > room
-            for row in rows
-        )
-        for name, rows in split.rows.items()
-    }
-    tags = {tag for rows in split.rows.values() for row in rows for tag in row.tags}
-    notes = split.notes
-    if all(tag.isdecimal() for tag in tags):
-        notes += ("Tags are numbers; give tag_names to have entities scored, if they mark any.",)
-    return summarize(split.rows, lengths, num_truncated, notes)
+def _num_truncated(
+    rows: Sequence[Row], texts: TaggedTexts, tokenizer: TrainedTokenizer, max_length: int
+) -> int:
+    """Sentences of which something is cut: they have a word that is longer than all the room."""
+    if texts.tokens.lengths.max() < max_length:
+        return 0
+    room = _room(tokenizer, max_length)
+    return sum(max(tokenizer.word_sizes(row.text_units or ())) > room for row in rows)
+
+
+def _room(tokenizer: TrainedTokenizer, max_length: int) -> int:
+    """Tokens of words in an example, beside special ones."""
+    return max_length - tokenizer.tokenizer.num_special_tokens_to_add()
 
 
 def _parts(
     row: Row, tokenizer: TrainedTokenizer, max_length: int
 ) -> Iterator[tuple[list[str], list[str]]]:
     """A sentence's words and tags in parts that fit into `max_length` with special tokens."""
-    room = max_length - tokenizer.tokenizer.num_special_tokens_to_add()
+    room = _room(tokenizer, max_length)
     words: list[str] = []
     tags: list[str] = []
     used = 0

@@ -12,34 +12,22 @@ from scaling.spec.evaluation import Evaluation
 from scaling.tasks.data.python_questions import questions_of
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
-from scaling.tasks.question_answering import Prediction, QuestionAnsweringTask
+from scaling.tasks.question_answering import Prediction
 from tests.recipes import questions
 from tests.tasks.examples import squad_rows, write_lines
 
 
-def read_questions(tmp_path: Path, rows: list[dict[str, Any]]) -> QuestionAnsweringTask:
+def read_questions(tmp_path: Path, rows: list[dict[str, Any]]) -> Any:
     workload = questions(write_lines(tmp_path / "rows.json", rows))
-    task = prepare_task(workload, Evaluation(every_steps=5, num_examples=1000))
-    assert isinstance(task, QuestionAnsweringTask)
-    return task
+    return prepare_task(workload, Evaluation(every_steps=5, num_examples=1000))
 
 
 def test_windows_hold_every_answer_and_give_it_back(tmp_path: Path) -> None:
     task = read_questions(tmp_path, squad_rows())
-    for split, windows in task.windows.items():
-        perfect: list[Prediction] = []
-        for number, (first, last) in enumerate(windows.spans):
-            start = windows.first_chars.starts[number]
-            perfect.append(
-                Prediction(
-                    float(first > 0),
-                    0.5,
-                    int(windows.first_chars.flat[start + first]),
-                    int(windows.last_chars.flat[start + last]),
-                )
-            )
-        rights = [row.answers[0][1] for row in task.rows[split]]
-        assert task.answers(split, perfect) == rights
+    for split, windows in task.objective.examples.items():
+        perfect = [Prediction(float(first > 0), 0.5, first, last) for first, last in windows.spans]
+        rights = [row.answers[0][1] for row in task.objective.rows[split]]
+        assert task.objective.answers(split, perfect) == rights
         counts = np.bincount(windows.questions)
         assert set(counts) == {1, 2}
     assert task.num_targets(np.arange(7)) == 7
@@ -47,13 +35,13 @@ def test_windows_hold_every_answer_and_give_it_back(tmp_path: Path) -> None:
 
 def test_the_most_likely_span_is_in_the_context_and_not_too_long(tmp_path: Path) -> None:
     task = read_questions(tmp_path, squad_rows())
-    windows = task.windows["train"]
+    windows = task.objective.examples["train"]
     numbers = np.arange(5)
-    batch = windows.batch(numbers, task.tokenizer.pad_id)
+    batch = windows.batch(numbers, task.token_model.tokenizer.pad_id)
     length = batch["input_ids"].shape[1]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 2, length, generator=generator)
-    found = list(task._best_spans(logits, batch, windows, numbers))
+    found = list(task.objective._best_spans(logits, batch["in_context"]))
     for number, prediction in enumerate(found):
         inside = batch["in_context"][number]
         best = max(
@@ -62,9 +50,7 @@ def test_the_most_likely_span_is_in_the_context_and_not_too_long(tmp_path: Path)
             if inside[i] and inside[j]
         )  # fmt: skip
         assert prediction.score == pytest.approx(best[0])
-        start = windows.first_chars.starts[number]
-        assert prediction.first_char == windows.first_chars.flat[start + best[1]]
-        assert prediction.last_char == windows.last_chars.flat[start + best[2]]
+        assert (prediction.first, prediction.last) == best[1:]
 
 
 def test_questions_without_an_answer(tmp_path: Path) -> None:
@@ -72,11 +58,13 @@ def test_questions_without_an_answer(tmp_path: Path) -> None:
     for row in rows[::3]:
         row["answers"] = {"text": [], "answer_start": []}
     task = read_questions(tmp_path, rows)
-    windows = task.windows["validation"]
-    silent = [Prediction(1.0, 2.0, 0, 4)] * len(windows.questions)
-    assert set(task.answers("validation", silent)) == {""}
+    windows = task.objective.examples["validation"]
+    ends = np.split(windows.last_chars.flat, windows.last_chars.starts[1:])
+    firsts = [int(np.argmax(of_window > 0)) for of_window in ends]  # of the context
+    silent = [Prediction(1.0, 2.0, first, first) for first in firsts]
+    assert set(task.objective.answers("validation", silent)) == {""}
     sure = [prediction._replace(no_span_score=0.0) for prediction in silent]
-    assert "" not in task.answers("validation", sure)
+    assert "" not in task.objective.answers("validation", sure)
 
 
 def test_an_answer_that_is_not_where_it_says_is_refused(tmp_path: Path) -> None:
@@ -101,7 +89,7 @@ def test_answers_of_another_form_are_refused(answers: Any, tmp_path: Path) -> No
 
 def test_the_evaluated_windows_are_of_whole_questions(tmp_path: Path) -> None:
     task = read_questions(tmp_path, squad_rows())
-    questions_of_windows = task.windows["train"].questions
+    questions_of_windows = task.objective.examples["train"].questions
     for limit in range(1, 30):
         limited = replace(task, num_examples=limit)
         count = limited.num_evaluated("train")

@@ -102,7 +102,7 @@ def outcome(draw: Draw, tasks: dict[str, Any]) -> str:
         return "widths"
     model = FromScratch(architecture=draw.architecture, **sizes)
     task = tasks[draw.family]
-    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    task = replace(task, token_model=replace(task.token_model, spec=model))
     refusal: DataError | None = None
     try:
         require_trainable(task, 0)

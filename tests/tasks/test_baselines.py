@@ -70,15 +70,7 @@ def _labels(task: Any, split: str, count: int) -> list[list[int]]:
     found: list[list[int]] = []
     for number in range(count):
         at = np.array([number])
-        match task.workload.task:
-            case "text_classification":
-                batch = task.texts[split].batch(at, 0)
-            case "token_classification":
-                batch = task.texts[split].batch(at, 0)
-            case "causal_lm":
-                batch = task.sequences[split].batch(at, 0)
-            case _:
-                batch = task.pairs[split].batch(at, pad=0, start=0)
+        batch = task.objective.examples[split].batch(at, 0)
         found.append([n for n in batch["labels"].flatten().tolist() if n != -100])
     return found
 

@@ -47,7 +47,7 @@ def test_classes_lengths_and_cuts_by_hand(tmp_path: Path) -> None:
 def test_a_class_with_one_row_does_not_end_a_study(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40)]
     task = task_of(tmp_path, "text_classification", [*rows, {"text": "one", "label": "rare"}])
-    assert task.classes == ("a", "b", "rare")
+    assert task.objective.classes == ("a", "b", "rare")
     counts = [split.class_counts for split in task.data_summary.splits]
     assert counts == [{"a": 16, "b": 16, "rare": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 2}]
 
@@ -61,7 +61,7 @@ def test_a_class_of_given_validation_data_alone_is_an_output_that_is_never_learn
     files = {"train": str(tmp_path / "rows.jsonl"), "validation": str(tmp_path / "held.csv")}
     given = {"task": "text_classification", "model": TINY_BERT, "data": {"files": files}}
     task: Any = prepare_task(TypeAdapter(Workload).validate_python(given), EVALUATION)
-    assert task.classes == ("a", "b", "new")
+    assert task.objective.classes == ("a", "b", "new")
     assert task.num_evaluated("validation") == 2
     assert any("classes that the training data lack: new (1)" in n for n in task.data_summary.notes)
 
@@ -117,8 +117,8 @@ def test_numbered_tags_with_names_have_their_entities_scored(scheme: str, tmp_pa
         for i in range(40)
     ]
     task = task_of(tmp_path, "token_classification", rows, tag_names=names)
-    assert set(task.tags) == set(names)
-    right = tuple(map(tuple, task._labels("validation", 4)))
+    assert set(task.objective.tags) == set(names)
+    right = tuple(map(tuple, task.objective._labels("validation", 4)))
     ones = np.ones(4)
     assert task.metrics(ExampleLosses(ones, ones * 5, ones * 5, right))["entity_f1"] == 1
     wrong = tuple((0,) * 5 for _ in right)

@@ -117,7 +117,7 @@ def test_evaluation_in_parts_is_evaluation_of_the_whole(task: Task) -> None:
     assert len(predictions) == len(whole.predictions)
     for ours, theirs in zip(predictions, whole.predictions, strict=True):
         if isinstance(ours, Prediction):  # scores differ by rounding; the span does not
-            assert (ours.first_char, ours.last_char) == (theirs.first_char, theirs.last_char)
+            assert (ours.first, ours.last) == (theirs.first, theirs.last)
         else:
             assert ours == theirs
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import TokenClassification
-from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import require_model
 from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.text_task import TextTask
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,
@@ -33,7 +33,7 @@ needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="the extra lor
 
 
 @torch.no_grad()
-def sees_later_tokens(task: CausalLmTask) -> bool:
+def sees_later_tokens(task: TextTask) -> bool:
     """By hand: whether the first logits of a text change with its last token."""
     model: Any = task.new_model(0).eval()
     ids = task.collate(np.array([8]), 0)["input_ids"]
@@ -148,7 +148,7 @@ def test_the_pad_of_the_tokenizer_is_the_models(tmp_path: Path) -> None:
     require_trainable(classifying(tmp_path, {"pretrained": str(folder)}), 0)
 
 
-def packed(tmp_path: Path, architecture: str, **config: Any) -> CausalLmTask:
+def packed(tmp_path: Path, architecture: str, **config: Any) -> TextTask:
     sizes = {**TINY_LLAMA, "num_hidden_layers": 2}
     model = {**sizes, "architecture": architecture, "config": config}
     return causal(tmp_path, model, packing=True, data={"max_length": 32})
@@ -167,7 +167,7 @@ def test_packed_documents_are_read_as_if_alone(architecture: str, tmp_path: Path
     together = model(**inputs, use_cache=False).logits
     stop = next((p for p in range(start + 1, len(positions)) if positions[p] == 0), len(positions))
     # What a document starts with is the end of the one before, which no other token is seen by.
-    assert batch["input_ids"][0, start] == task.tokenizer.end_id
+    assert batch["input_ids"][0, start] == task.token_model.tokenizer.end_id
     alone = model(input_ids=batch["input_ids"][:, start:stop]).logits
     torch.testing.assert_close(together[:, start:stop], alone, atol=1e-5, rtol=1e-4)
 
@@ -238,8 +238,8 @@ def test_more_tokens_than_positions_are_refused(architecture: str, tmp_path: Pat
     model = {"pretrained": folder}
     make = causal if architecture != "bert" else classifying
     task: Any = make(tmp_path, model)
-    long = task.workload.data.model_copy(update={"max_length": 600})
-    task = replace(task, workload=task.workload.model_copy(update={"data": long}))
+    long = task.token_model.data.model_copy(update={"max_length": 600})
+    task = replace(task, token_model=replace(task.token_model, data=long))
     refused(task, "workload.data.max_length", "600 is more than the model's 24 positions")
 
 
@@ -310,7 +310,7 @@ def test_architectures_that_do_not_fit_are_said_in_one_line(case: Refused) -> No
         architecture=case.architecture, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
     )
     task: Any = prepare_task(case.workload, EVALUATION)
-    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    task = replace(task, token_model=replace(task.token_model, spec=model))
     with pytest.raises(DataError, match=case.match) as raised:
         require_trainable(task, 0)
     assert raised.value.path.startswith("workload.model")
@@ -323,7 +323,7 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
     model = FromScratch(
         architecture="pegasus_x", hidden_size=3, num_hidden_layers=1, num_attention_heads=1
     )
-    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    task = replace(task, token_model=replace(task.token_model, spec=model))
     refused(task, "workload.model", "loss is nan before the first step")
 
 
@@ -332,7 +332,7 @@ def test_a_last_token_that_may_be_padding_is_refused() -> None:
     model = FromScratch(
         architecture="xlnet", hidden_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    task = replace(task, token_model=replace(task.token_model, spec=model))
     refused(task, "workload.model.architecture", "changes with the examples beside it")
 
 
@@ -345,6 +345,6 @@ def test_encoder_decoders_have_the_size_asked_for_in_every_family(
         architecture=architecture, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
     )
     task: Any = prepare_task(workload, EVALUATION)
-    task = replace(task, workload=task.workload.model_copy(update={"model": model}))
+    task = replace(task, token_model=replace(task.token_model, spec=model))
     require_trainable(task, 0)
     assert sum(p.numel() for p in task.new_model(0).parameters()) < 60_000

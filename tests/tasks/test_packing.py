@@ -26,7 +26,7 @@ def test_packed_examples_have_no_padding_and_each_token_counts_once(tmp_path: Pa
     texts = [f"text {i} " + "x" * (i % 11) for i in range(60)]
     task = language(tmp_path / "rows.json", texts, packing=True)
     num_targets = 0
-    for sequences in task.sequences.values():
+    for sequences in task.objective.examples.values():
         assert set(sequences.tokens.lengths) == {16}
         assert set(sequences.num_targets) == {15}
         num_targets += int(sequences.num_targets.sum())
@@ -45,10 +45,10 @@ def test_packing_keeps_a_book_in_its_order(tmp_path: Path) -> None:
     data = {"files": {"train": str(tmp_path / "book.txt")}, "max_length": 32}
     workload = {"task": "causal_lm", "model": TINY_LLAMA, "data": data, "packing": True}
     task: Any = prepare_task(CausalLm.model_validate(workload), EVALUATION)
-    names = list(task.tokenizer.ids)
+    names = list(task.token_model.tokenizer.ids)
 
     def text(split: str) -> str:
-        tokens = task.sequences[split].tokens
+        tokens = task.objective.examples[split].tokens
         rows = [tokens.flat[s : s + n] for s, n in zip(tokens.starts, tokens.lengths, strict=True)]
         return "".join(names[i] for i in [*rows[0], *(i for row in rows[1:] for i in row[1:])])
 
@@ -100,14 +100,14 @@ def test_only_the_answer_counts_under_a_trained_tokenizer(tmp_path: Path) -> Non
     workload = {"task": "causal_lm", "model": TINY_LLAMA, "data": data}
     task: Any = prepare_task(CausalLm.model_validate(workload), EVALUATION)
     batch = task.collate(np.arange(8), 0)
-    of = task.tokenizer.tokenizer.convert_ids_to_tokens
+    of = task.token_model.tokenizer.tokenizer.convert_ids_to_tokens
     for labels in batch["labels"]:
         assert of(labels[labels != -100].tolist()) == ["Ġto", "<|endoftext|>"]
 
 
 def test_bits_per_byte_by_hand(tmp_path: Path) -> None:
     task = language(tmp_path / "rows.json", [f"é{i:02d}" for i in range(40)])
-    sequences = task.sequences["validation"]
+    sequences = task.objective.examples["validation"]
     # é is read first; two digits of one byte each are predicted, and the end.
     assert set(sequences.num_bytes) == {2}
     assert set(sequences.num_targets) == {3}

@@ -19,11 +19,11 @@ from tests.tasks.examples import write_lines
 
 def test_a_words_first_sub_token_carries_its_tag() -> None:
     task: Any = prepare_task(tagging(), EVALUATION)
-    row = next(row for row in rows_of(task.workload).rows["train"] if len(row.tags) == 4)
+    row = next(row for row in rows_of(tagging()).rows["train"] if len(row.tags) == 4)
     words = list(row.text_units)
-    encoding = task.tokenizer.tokenizer(words, is_split_into_words=True)
-    numbers = {tag: number for number, tag in enumerate(task.tags)}
-    tokens, labels = _aligned(words, list(row.tags), task.tokenizer, numbers, 64)
+    encoding = task.token_model.tokenizer.tokenizer(words, is_split_into_words=True)
+    numbers = {tag: number for number, tag in enumerate(task.objective.tags)}
+    tokens, labels = _aligned(words, list(row.tags), task.token_model.tokenizer, numbers, 64)
     assert tokens == encoding["input_ids"]
     firsts = [encoding.word_ids().index(word) for word in range(4)]
     assert [labels[place] for place in firsts] == [numbers[tag] for tag in row.tags]
@@ -61,7 +61,7 @@ def test_words_look_like_words_to_a_tokenizer_that_marks_blanks(tmp_path: Path) 
     )
     task: Any = prepare_task(workload, EVALUATION)
     ids = task.collate(np.arange(1), 0)["input_ids"][0].tolist()
-    assert task.tokenizer.tokenizer.convert_ids_to_tokens(ids)[1:4] == ["Ġa", "Ġb", "Ġ"]
+    assert task.token_model.tokenizer.tokenizer.convert_ids_to_tokens(ids)[1:4] == ["Ġa", "Ġb", "Ġ"]
 
 
 def test_every_word_counts_once_however_long_its_sentence(tmp_path: Path) -> None:
@@ -76,9 +76,11 @@ def test_every_word_counts_once_however_long_its_sentence(tmp_path: Path) -> Non
         }
     )  # fmt: skip
     task: Any = prepare_task(workload, EVALUATION)
-    num_words = sum(int(texts.num_targets.sum()) for texts in task.texts.values())
+    num_words = sum(
+        int(texts.sizes.num_targets.sum()) for texts in task.objective.examples.values()
+    )
     assert num_words == sum(len(row["tokens"]) for row in rows)
-    assert max(texts.tokens.lengths.max() for texts in task.texts.values()) <= 16
+    assert max(texts.tokens.lengths.max() for texts in task.objective.examples.values()) <= 16
     assert task.num_train > 48  # long sentences are cut into parts
 
 
@@ -94,7 +96,7 @@ def test_entities_are_scored_where_tags_are_of_entities(tmp_path: Path) -> None:
         }
     )  # fmt: skip
     task: Any = prepare_task(workload, EVALUATION)
-    right = tuple(tuple(task._labels("validation", 4)[i]) for i in range(4))
+    right = tuple(tuple(task.objective._labels("validation", 4)[i]) for i in range(4))
     ones = np.ones(4)
     metrics = task.metrics(ExampleLosses(ones, ones * 4, ones * 4, right))
     assert metrics["entity_f1"] == 1
@@ -117,7 +119,7 @@ def test_tags_may_be_numbers_with_names(tmp_path: Path) -> None:
         ),
         EVALUATION,
     )
-    assert task.tags == ("NO", "YES")
+    assert task.objective.tags == ("NO", "YES")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_only_the_answer_counts() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
     row = next(r for r in rows_of(pronunciation()).rows["train"] if r.prompt == "aardvark")
     assert row.text_units is not None
-    tokenizer = task.tokenizer  # type: ignore[attr-defined]
+    tokenizer = task.token_model.tokenizer  # type: ignore[attr-defined]
     assert len(tokenizer.prompt_ids(row)) == len("aardvark") + 1
     batch = task.collate(np.arange(4), 0)
     counted = (batch["labels"] != -100).sum().item()
@@ -93,15 +93,16 @@ def test_only_the_answer_counts() -> None:
 
 
 def test_a_long_text_is_cut_into_windows_that_predict_each_token_once() -> None:
-    task = prepare_task(language(source="builtin:python_topics", max_length=64), EVALUATION)
-    sequences = task.sequences["test"]  # type: ignore[attr-defined]
+    workload = language(source="builtin:python_topics", max_length=64)
+    task = prepare_task(workload, EVALUATION)
+    sequences = task.objective.examples["test"]  # type: ignore[attr-defined]
     lengths = sequences.tokens.lengths
     assert lengths.max() == 64
     assert (lengths >= 2).all()
-    texts = [row.text for row in rows_of(task.workload).rows["train"]]  # type: ignore[attr-defined]
+    texts = [row.text for row in rows_of(workload).rows["train"]]
     total = sum(
-        int(s.num_targets.sum())
-        for s in task.sequences.values()  # type: ignore[attr-defined]
+        int(s.sizes.num_targets.sum())
+        for s in task.objective.examples.values()  # type: ignore[attr-defined]
     )
     assert total == sum(len(text) for text in texts)  # all characters but the first, and the end
 
@@ -129,7 +130,7 @@ def test_local_files_of_every_kind(kind: str, tmp_path: Path) -> None:
     task = prepare_task(workload, EVALUATION)
     assert task.num_train == 48
     assert task.num_evaluated("validation") == 6
-    assert task.classes == ("a", "b")  # type: ignore[attr-defined]
+    assert task.objective.classes == ("a", "b")  # type: ignore[attr-defined]
 
 
 def test_a_text_file_is_one_document_a_line(tmp_path: Path) -> None:
@@ -229,12 +230,12 @@ def test_architectures_have_the_sizes_asked_for(architecture: str) -> None:
     spec = workload.model.model_copy(update={"architecture": architecture})
     task = prepare_task(workload, EVALUATION)
     config = model_config(
-        spec, tokenizer=task.tokenizer, max_length=32, num_labels=0, head="causal_lm"
+        spec, tokenizer=task.token_model.tokenizer, max_length=32, num_labels=0, head="causal_lm"
     )  # type: ignore[attr-defined, arg-type]
     assert (config.hidden_size, config.num_hidden_layers) == (16, 1)
     widths = [getattr(config, n, None) for n in ("intermediate_size", "n_inner")]
     assert 64 in widths
-    copy = task.workload.model_copy(update={"model": spec})  # type: ignore[attr-defined]
+    copy = workload.model_copy(update={"model": spec})
     model = prepare_task(copy, EVALUATION).new_model(0)
     assert sum(p.numel() for p in model.parameters()) < 50_000
 

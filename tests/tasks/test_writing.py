@@ -34,12 +34,12 @@ def test_a_decoder_reads_a_start_and_what_it_has_written() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     batch = task.collate(np.arange(5), 0)
     labels, read = batch["labels"], batch["decoder_input_ids"]
-    assert (read[:, 0] == task.tokenizer.end_id).all()
+    assert (read[:, 0] == task.token_model.tokenizer.end_id).all()
     counted = labels[:, :-1] != -100
     assert torch.equal(read[:, 1:][counted], labels[:, :-1][counted])
     assert (labels != -100).sum() == task.num_targets(np.arange(5))
     lengths = (labels != -100).sum(1)
-    assert all(labels[i, n - 1] == task.tokenizer.end_id for i, n in enumerate(lengths))
+    assert all(labels[i, n - 1] == task.token_model.tokenizer.end_id for i, n in enumerate(lengths))
 
 
 @pytest.mark.parametrize("architecture", ["mbart", "marian", "bart", "t5"])
@@ -91,22 +91,22 @@ def test_greedy_decoding_takes_the_likeliest_token_each_time() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     model = trained(task)
     batch = task._batch("validation", np.arange(1))
-    ids = [task.start_id]
+    ids = [task.writing.decoder_start_id]
     for _ in range(64):
         logits = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
             decoder_input_ids=torch.tensor([ids]),
         ).logits  # fmt: skip
         ids.append(int(logits[0, -1].argmax()))
-        if ids[-1] == task.tokenizer.end_id:
+        if ids[-1] == task.token_model.tokenizer.end_id:
             break
     [written] = task.write(model, slice(0, 1), CPU)
-    assert written.greedy == task.tokenizer.written(ids[1:])
+    assert written.greedy == task.token_model.tokenizer.written(ids[1:])
 
 
 def test_right_answers_have_no_errors() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
-    right = [Written(text, None) for text in task.references[:20]]
+    right = [Written(text, None) for text in task.writing.references[:20]]
     assert set(task.writing_metrics(right).values()) == {0.0}
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from scaling.spec.workloads import CausalLm, TextClassification
-from scaling.tasks.causal_lm import CausalLmTask
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task, require_trainable
 from scaling.tasks.task import Task
+from scaling.tasks.text_task import TextTask
 from tests.recipes import EVALUATION
 
 
@@ -26,12 +26,12 @@ def write_texts(path: Path, num_rows: int = 60, longest: int = 12) -> dict[str, 
     return {"train": str(path)}
 
 
-def causal(tmp_path: Path, model: Any, **others: Any) -> CausalLmTask:
+def causal(tmp_path: Path, model: Any, **others: Any) -> TextTask:
     data = {"files": write_texts(tmp_path / "rows.jsonl"), "max_length": 16}
     data |= others.pop("data", {})
     workload = {"task": "causal_lm", "model": model, "data": data, **others}
     task = prepare_task(CausalLm.model_validate(workload), EVALUATION)
-    assert isinstance(task, CausalLmTask)
+    assert isinstance(task, TextTask)
     return task
 
 

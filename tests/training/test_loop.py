@@ -92,7 +92,9 @@ def test_loss_falls_and_the_record_is_complete() -> None:
     assert outcome.status == "done"
     first, last = measurements[0], measurements[-1]
     assert [m.step for m in measurements] == [0, 5, 10, 15, 20, 25, 30]
-    assert first.validation_loss == pytest.approx(math.log(task.tokenizer.vocab_size), rel=0.05)  # type: ignore[attr-defined]
+    assert first.validation_loss == pytest.approx(
+        math.log(task.token_model.tokenizer.vocab_size), rel=0.05
+    )  # type: ignore[attr-defined]
     assert last.validation_loss is not None
     assert last.validation_loss < first.validation_loss - 0.5  # type: ignore[operator]
     assert last.examples == 480

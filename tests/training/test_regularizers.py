@@ -31,7 +31,11 @@ SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attenti
 def test_every_dropout_of_an_architecture(architecture: str, names: list[str]) -> None:
     task: Any = prepare_task(pronunciation(), EVALUATION)
     spec = FromScratch(architecture=architecture, **SIZES)
-    sizes: dict[str, Any] = {"tokenizer": task.tokenizer, "max_length": 16, "num_labels": 0}
+    sizes: dict[str, Any] = {
+        "tokenizer": task.token_model.tokenizer,
+        "max_length": 16,
+        "num_labels": 0,
+    }
     sizes["head"] = "seq2seq_lm" if architecture in ("mbart", "t5") else "causal_lm"
     config = model_config(spec, **sizes, dropout=0.25)
     assert [getattr(config, name) for name in names] == [0.25] * len(names)
@@ -47,7 +51,7 @@ def test_an_architecture_without_dropout_says_so() -> None:
     with pytest.raises(DataError, match="mamba has no dropout to set"):
         model_config(
             spec,
-            tokenizer=task.tokenizer,
+            tokenizer=task.token_model.tokenizer,
             max_length=16,
             num_labels=0,
             head="causal_lm",

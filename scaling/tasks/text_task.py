@@ -1,0 +1,302 @@
+"""What all families that read texts share: a model by transformers, batches and evaluation.
+
+A family adds its objective: what is predicted of an example, the loss of that, and its metrics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.records.metrics import Metric
+from scaling.tasks.baselines import HELD_OUT, IGNORED, frequency_losses
+from scaling.tasks.data.overview import DataSummary, summarize
+from scaling.tasks.data.ragged import IntArray, Ragged, by_length
+from scaling.tasks.data.rows import SPLITS, Split
+from scaling.tasks.data.splits import SplitRows
+from scaling.tasks.model.architectures import Head, build_model
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written, at_least_float32
+from scaling.tasks.writing import Writing
+
+MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the examples of a split are.
+
+    Attributes:
+        lengths: [N] tokens, by which examples take memory.
+        num_targets: [N] targets.
+        num_read: [N] tokens that the model reads, padding not counted.
+        predicted: [N] length by which examples are put together in evaluation.
+        groups: [N] which group an example is of, rising, where the fixed subset has whole groups;
+            None where each stands alone.
+    """
+
+    lengths: IntArray
+    num_targets: IntArray
+    num_read: IntArray
+    predicted: IntArray
+    groups: IntArray | None = None
+
+
+class Examples(Protocol):
+    """The encoded examples of one split."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """How large they are."""
+        ...
+
+    def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
+        """What the model reads of these examples and what it is to predict, padded."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchLosses:
+    """Evaluation of one batch.
+
+    Attributes:
+        loss_sums: [B] nats, summed over an example's targets.
+        num_correct: [B] targets whose most likely value is the right one.
+        predictions: [B] what the metrics read beside; empty where that is nothing.
+    """
+
+    loss_sums: Tensor
+    num_correct: Tensor
+    predictions: Sequence[Any] = ()
+
+
+class Objective(Protocol):
+    """What a family predicts of its examples, the loss of that, and its metrics."""
+
+    @property
+    def examples(self) -> Mapping[Split, Examples]:
+        """By split."""
+        ...
+
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
+        """Losses of a guess on so many first examples of the held-out splits."""
+        ...
+
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
+        """Training loss summed over the batch's targets, in nats; shape []."""
+        ...
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of the batch's single examples; the model is in eval mode."""
+        ...
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """What is said of each metric."""
+        ...
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """The metrics on the validation subset."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """See `scaling.tasks.task.Task` and `WritingTask`.
+
+    Attributes:
+        token_model: Its model, tokenizer and data.
+        head: What the model ends in.
+        objective: What the family adds, with the examples.
+        baseline: What the baseline guesses by.
+        num_examples: Most examples of a split's fixed subset.
+        evaluated_at_once: Most examples of a batch in evaluation.
+        num_labels: Outputs of the head; 0 for one that predicts tokens.
+        writing: What the model is asked to write; None for nothing.
+    """
+
+    token_model: TokenModel
+    head: Head
+    objective: Objective
+    content_hash: str
+    num_dropped: int
+    data_summary: DataSummary
+    baseline: str
+    num_examples: int
+    evaluated_at_once: int
+    num_labels: int = 0
+    writing: Writing | None = None
+    splits: tuple[Split, ...] = SPLITS
+    num_models: int = 1
+
+    @property
+    def _train(self) -> Sizes:
+        return self.objective.examples["train"].sizes
+
+    @property
+    def num_train(self) -> int:
+        """Training examples."""
+        return len(self._train.lengths)
+
+    @property
+    def targets_per_example(self) -> float:
+        """Mean number of targets of a training example."""
+        return float(self._train.num_targets.mean())
+
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean number of tokens of a training example that the model reads."""
+        return float(self._train.num_read.mean())
+
+    def new_model(
+        self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
+    ) -> nn.Module:
+        """A model with the weights that this seed starts from."""
+        return build_model(
+            self.token_model.spec, head=self.head, tokenizer=self.token_model.tokenizer,
+            max_length=self.token_model.data.max_length, num_labels=self.num_labels,
+            seed=seed, dropout=dropout, lora_rank=lora_rank,
+        )  # fmt: skip
+
+    def num_targets(self, indices: Indices) -> int:
+        """Targets in these training examples."""
+        return int(self._train.num_targets[indices].sum())
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Tokens of these training examples that the model reads, padding not counted."""
+        return int(self._train.num_read[indices].sum())
+
+    def lengths(self, indices: Indices) -> Indices:
+        """[B] tokens of each of these training examples."""
+        return self._train.lengths[indices]
+
+    def _batch(self, split: Split, numbers: IntArray) -> dict[str, Tensor]:
+        pad = self.token_model.tokenizer.pad_id
+        return self.objective.examples[split].batch(numbers, pad)
+
+    def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
+        """These training examples as tensors."""
+        return self._batch("train", indices)
+
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        """Training loss summed over the batch's targets, in nats; shape []."""
+        return self.objective.loss_sum(model, batch, label_smoothing=label_smoothing)
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """Losses of the held-out subsets under a guess that ignores the input."""
+        measured = {split: self.num_evaluated(split) for split in HELD_OUT}
+        return self.objective.baseline_losses({"train": self.num_train} | measured)
+
+    def num_evaluated(self, split: Split) -> int:
+        """Examples in a split's fixed subset: of whole groups, at least one."""
+        sizes = self.objective.examples[split].sizes
+        count, groups = len(sizes.lengths), sizes.groups
+        if groups is None or count <= self.num_examples:
+            return min(count, self.num_examples)
+        # Examples before the group that the limit cuts, or all of the first one.
+        whole = int(np.searchsorted(groups, groups[self.num_examples]))
+        return whole or int(np.searchsorted(groups, groups[0], side="right"))
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single examples of the fixed subset."""
+        sizes = self.objective.examples[split].sizes
+        numbers = np.arange(self.num_evaluated(split))[part]
+        losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
+        predictions: dict[int, Any] = {}
+        predicted = sizes.predicted[numbers]
+        for group in by_length(predicted, self._evaluated_at_once(predicted)):
+            batch = self._batch(split, numbers[group])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            found = self.objective.evaluate(model, batch)
+            losses[group] = found.loss_sums.double().cpu().numpy()
+            correct[group] = found.num_correct.double().cpu().numpy()
+            predictions |= zip(group.tolist(), found.predictions, strict=False)
+        return ExampleLosses(
+            losses, sizes.num_targets[numbers].astype(np.float64), correct,
+            tuple(prediction for _, prediction in sorted(predictions.items())),
+        )  # fmt: skip
+
+    def _evaluated_at_once(self, lengths: IntArray) -> int:
+        """Examples at once; those whose tokens are predicted stay in MAX_EVALUATION_LOGITS."""
+        most = self.evaluated_at_once
+        if self.num_labels:
+            return most
+        logits_each = int(lengths.max(initial=1)) * self.token_model.tokenizer.vocab_size
+        return max(1, min(most, MAX_EVALUATION_LOGITS // logits_each))
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """What is said of the objective's metrics, and of those of the texts that it writes."""
+        written = {} if self.writing is None else self.writing.described_metrics
+        return {**self.objective.described_metrics, **written}
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """The objective's metrics on the validation subset."""
+        return self.objective.metrics(validation)
+
+    @property
+    def num_written(self) -> int:
+        """Examples of the validation subset to write for, from its first one on."""
+        return 0 if self.writing is None else len(self.writing.references)
+
+    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
+        """Texts for the examples `part` of those; the model is in eval mode."""
+        return () if self.writing is None else self.writing.write(model, part, device)
+
+    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
+        """How the texts compare with the references, all examples in order."""
+        return {} if self.writing is None else self.writing.metrics(written)
+
+
+def summary_of(
+    split: SplitRows,
+    examples: Mapping[Split, Examples],
+    num_truncated: Mapping[Split, int],
+    notes: tuple[str, ...] = (),
+) -> DataSummary:
+    """What a plan shows of encoded rows, of which so many are cut; `notes` are said beside."""
+    lengths = {name: part.sizes.lengths for name, part in examples.items()}
+    return summarize(split.rows, lengths, num_truncated, split.notes + notes)
+
+
+def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` [B, L]."""
+    values_bl, real_bl = tokens.padded(indices, pad)
+    return {
+        "input_ids": torch.from_numpy(values_bl),
+        "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
+    }
+
+
+def logits_of(
+    model: nn.Module,
+    batch: Batch,
+    names: Sequence[str] = ("input_ids", "attention_mask"),
+    **options: bool,
+) -> Tensor:
+    """Logits in at least float32, from the entries of a batch of these names."""
+    return at_least_float32(model(**{name: batch[name] for name in names}, **options).logits)
+
+
+def token_losses(logits_blv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    """[B, L] nats; 0 where a token has no label."""
+    return functional.cross_entropy(
+        logits_blv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
+
+
+def label_frequency_losses(
+    examples: Mapping[Split, Examples], counts: Mapping[Split, int], *, num_values: int
+) -> dict[Split, ExampleLosses]:
+    """Losses of predicting every label by its frequency: see `frequency_losses`."""
+
+    def labels_of(split: Split, numbers: IntArray) -> IntArray:
+        return examples[split].batch(numbers, 0)["labels"].numpy()
+
+    return frequency_losses(counts, labels_of, num_values=num_values)

@@ -28,15 +28,15 @@ def test_packed_examples_have_no_padding_and_each_token_counts_once(tmp_path: Pa
     num_targets = 0
     for sequences in task.objective.examples.values():
         assert set(sequences.tokens.lengths) == {16}
-        assert set(sequences.num_targets) == {15}
-        num_targets += int(sequences.num_targets.sum())
+        assert set(sequences.sizes.num_targets) == {15}
+        num_targets += int(sequences.sizes.num_targets.sum())
     batch = task.collate(np.arange(task.num_train), 0)
     assert (batch["labels"] != -100).all()
     num_tokens = sum(len(text) + 1 for text in texts)
     # Of each split: its first token, and at most 14 that fill no window.
     assert num_tokens - 3 * 15 <= num_targets <= num_tokens - 3
     unpacked = language(tmp_path / "rows.json", texts)
-    assert len(set(unpacked.sequences["train"].tokens.lengths)) > 1
+    assert len(set(unpacked.objective.examples["train"].tokens.lengths)) > 1
 
 
 def test_packing_keeps_a_book_in_its_order(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_bits_per_byte_by_hand(tmp_path: Path) -> None:
     sequences = task.objective.examples["validation"]
     # é is read first; two digits of one byte each are predicted, and the end.
     assert set(sequences.num_bytes) == {2}
-    assert set(sequences.num_targets) == {3}
+    assert set(sequences.sizes.num_targets) == {3}
     two = np.full(4, 2 * math.log(2))
     metrics = task.metrics(ExampleLosses(two, np.full(4, 3.0), np.zeros(4)))
     assert metrics["bits_per_byte"] == pytest.approx(1.0)

@@ -86,22 +86,18 @@ def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
     ]
     if not places:
         for place in places_of(spec, "batch_ramp_factor"):
-            yield Issue(place.path, "has no effect without a batch ramp", place.value)
+            yield place.issue("has no effect without a batch ramp")
     for place in places:
         every = place.path.endswith(RAMPS[0])
         if spec.target is not None and "global_batch_size" in spec.scientific_values():
-            yield Issue(
-                place.path,
+            yield place.issue(
                 "the critical batch size is fitted to steps to target at constant batches; drop "
-                "target, or take global_batch_size out of scientific",
-                place.value,
+                "target, or take global_batch_size out of scientific"
             )
         if every and spec.budget.seconds is not None:
-            yield Issue(
-                place.path,
+            yield place.issue(
                 "a budget in seconds does not say how far the batch grows; give "
-                "batch_ramp_at_examples",
-                place.value,
+                "batch_ramp_at_examples"
             )
         yield from _ramp_fits(spec, place, every=every)
 
@@ -126,11 +122,9 @@ def _ramp_fits(spec: StudySpec, place: Place, *, every: bool) -> Iterator[Issue]
         elif every:
             continue
         if ramp.skips:
-            yield Issue(
-                place.path,
+            yield place.issue(
                 f"a batch that grows {ramp.factor}-fold from {ramp.first} passes two of its "
-                "marks in one step; space them wider",
-                place.value,
+                "marks in one step; space them wider"
             )
             return
 

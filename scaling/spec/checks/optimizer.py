@@ -31,10 +31,8 @@ def effect_issues(spec: StudySpec) -> Iterator[Issue]:
             continue
         for place in places_of(spec, name):
             if place.values != _HARMLESS.get(name):
-                yield Issue(
-                    place.path,
+                yield place.issue(
                     f"has no effect with {of} {' or '.join(sorted(possible))}",
-                    place.value,
                     f"only with {of} {' or '.join(sorted(useful))}",
                 )
 
@@ -44,7 +42,7 @@ def clipping_issues(spec: StudySpec) -> Iterator[Issue]:
     yield from at_most_one(spec, ("clip_norm", "clip_value", "clip_percentile"))
     if possible_values(spec, "clip_percentile") == {None}:
         for place in places_of(spec, "clip_history_steps"):
-            yield Issue(place.path, "has no effect without clip_percentile", place.value)
+            yield place.issue("has no effect without clip_percentile")
 
 
 def nesterov_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -55,7 +53,7 @@ def nesterov_issues(spec: StudySpec) -> Iterator[Issue]:
     if possible_values(spec, "momentum") & {None, 0.0}:
         without = [p for p in places_of(spec, "momentum") if 0.0 in p.values]
         for place in without or places_of(spec, "nesterov"):
-            yield Issue(place.path, "nesterov needs a momentum above 0", place.value)
+            yield place.issue("nesterov needs a momentum above 0")
 
 
 def elementwise_issues(spec: StudySpec, why: str) -> Iterator[Issue]:

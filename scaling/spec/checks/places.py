@@ -31,6 +31,10 @@ class Place:
         """What to show: the one value, or the list of them."""
         return self.values[0] if len(self.values) == 1 else list(self.values)
 
+    def issue(self, message: str, allowed: str = "") -> Issue:
+        """What is wrong with the values here."""
+        return Issue(self.path, message, self.value, allowed)
+
 
 def places_of(spec: StudySpec, name: str, *, recipes: bool = True) -> list[Place]:
     """Every place that gives a hyperparameter; null counts as not given."""
@@ -95,7 +99,7 @@ def at_most_one(spec: StudySpec, names: tuple[str, ...]) -> Iterator[Issue]:
         for place in places:
             rival = next((other for other in before if same_trial(place, other)), None)
             if rival is not None:
-                yield Issue(place.path, f"{rival.path} is given too; give one of them", place.value)
+                yield place.issue(f"{rival.path} is given too; give one of them")
         before += places
 
 

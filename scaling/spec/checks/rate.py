@@ -24,9 +24,7 @@ def rate_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in base:
         rival = next((other for other in peak if same_trial(place, other)), None)
         if rival is not None:
-            yield Issue(
-                place.path, f"{rival.path} is given too; a trial has one of them", place.value
-            )
+            yield place.issue(f"{rival.path} is given too; a trial has one of them")
     if any(place.recipe is None for place in peak + base):
         return
     cells = {cell_key(spec.cell_recipes[p.recipe or 0].cell) for p in peak + base}
@@ -59,9 +57,7 @@ def base_issues(spec: StudySpec) -> Iterator[Issue]:
     rules = places_of(spec, "lr_scaling_rule")
     moving = [place for place in rules if set(place.values) != {"none"}]
     for place in bases + moving:
-        yield Issue(
-            place.path, "has no effect without base_lr (peak_lr is never scaled)", place.value
-        )
+        yield place.issue("has no effect without base_lr (peak_lr is never scaled)")
 
 
 def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -91,7 +87,7 @@ def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
             scale_optimizer(lowest, base_batch_size=base, global_batch_size=batch, rule="adam_sde")
         except RuleDomainError as error:
             for place in places:
-                yield Issue(place.path, f"from batch {base} to {batch}: {error}", place.value)
+                yield place.issue(f"from batch {base} to {batch}: {error}")
 
 
 def surge_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -115,38 +111,30 @@ def co_scaling_issues(spec: StudySpec) -> Iterator[Issue]:
     optimizers = possible_values(spec, "optimizer")
     if not places_of(spec, "base_lr") and spec.transfer is None:
         for place in beta2 + decay + warmup:
-            yield Issue(
-                place.path, "has no base to scale from: give base_lr, or transfer", place.value
-            )
+            yield place.issue("has no base to scale from: give base_lr, or transfer")
     rules = {
         *possible_values(spec, "lr_scaling_rule"),
         *(spec.transfer.rules if spec.transfer else ()),
     }
     for place in beta2:
         if others := sorted(optimizers & optimizers_without("token_half_life")):
-            yield Issue(
-                place.path,
-                f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks",
-                place.value,
+            yield place.issue(
+                f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks"
             )
         if "adam_sde" in rules:
-            yield Issue(place.path, "adam_sde moves beta2 itself", place.value, "none")
+            yield place.issue("adam_sde moves beta2 itself", "none")
     for place in decay:
         if others := sorted(optimizers & optimizers_without("timescale")):
-            yield Issue(
-                place.path,
+            yield place.issue(
                 f"the trust ratio of {', '.join(others)} takes the decay in, so lr × weight_decay "
                 "sets no timescale",
-                place.value,
                 "none",
             )
         if possible_values(spec, "weight_decay") == {0.0}:
-            yield Issue(place.path, "has no effect without weight_decay", place.value)
+            yield place.issue("has no effect without weight_decay")
     for place in warmup:
         if not places_of(spec, "warmup_steps"):
-            yield Issue(
-                place.path,
+            yield place.issue(
                 "has no effect without warmup_steps (warmup_ratio and warmup_examples say what "
-                "they keep)",
-                place.value,
+                "they keep)"
             )

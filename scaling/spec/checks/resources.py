@@ -69,9 +69,6 @@ def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
         )
     for place in places_of(spec, "dropout"):
         if any(place.values):
-            yield Issue(
-                place.path, "would repeat its masks over the parts of strategy tp", place.value,
-                "0, null",
-            )  # fmt: skip
+            yield place.issue("would repeat its masks over the parts of strategy tp", "0, null")
     if workload.model.lora is not None:
         yield Issue("workload.model.lora", "does not go with strategy tp")

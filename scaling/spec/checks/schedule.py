@@ -64,24 +64,18 @@ def horizon_issues(spec: StudySpec) -> Iterator[Issue]:
     decaying = [p for p in places_of(spec, "schedule") if set(p.values) & knowing]
     for place in decaying:
         if spec.target is not None:
-            yield Issue(
-                place.path,
+            yield place.issue(
                 "steps to target depend on where a decaying schedule ends, so that the same "
                 "recipe needs more of them at a larger budget; drop target, or use constant",
-                place.value,
                 "constant, inverse_sqrt",
             )
         if spec.budget.seconds is not None:
-            yield Issue(
-                place.path,
+            yield place.issue(
                 "a budget in seconds does not say at which step the decay ends",
-                place.value,
                 "constant, inverse_sqrt",
             )
     if spec.budget.seconds is not None:
         for place in places_of(spec, "warmup_ratio"):
-            yield Issue(
-                place.path,
-                "a budget in seconds has no number of steps to take a share of; give warmup_steps",
-                place.value,
+            yield place.issue(
+                "a budget in seconds has no number of steps to take a share of; give warmup_steps"
             )

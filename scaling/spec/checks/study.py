@@ -83,16 +83,10 @@ def section_issues(spec: StudySpec) -> Iterator[Issue]:
     for name in Fixed.model_fields:
         places = places_of(spec, name, recipes=False)
         for place in places[1:]:
-            yield Issue(
-                place.path, f"is also given in {places[0].section}; give it once", place.value
-            )
+            yield place.issue(f"is also given in {places[0].section}; give it once")
         if places and places[0].section != "fixed":
             for place in recipe_places(spec, name):
-                yield Issue(
-                    place.path,
-                    f"{places[0].section} decides {name}; a cell's recipe cannot",
-                    place.value,
-                )
+                yield place.issue(f"{places[0].section} decides {name}; a cell's recipe cannot")
 
 
 def cell_recipe_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -18,7 +18,7 @@ def ensemble_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places_of(spec, "clip_norm") + places_of(spec, "clip_percentile"):
         if any(value is not None for value in place.values):
             message = f"clipping by the global norm would couple {chains}"
-            yield Issue(place.path, message, place.value, "null")
+            yield place.issue(message, "null")
 
 
 def model_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -61,12 +61,9 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
         if all(value is None for value in place.values):
             continue
         if workload.model is None:
-            yield Issue(place.path, f"{workload.task} has no dropout", place.value, "null")
+            yield place.issue(f"{workload.task} has no dropout", "null")
         elif isinstance(workload.model, Pretrained):
-            yield Issue(
-                place.path, "is set in a model from scratch, not a pretrained one", place.value,
-                "null",
-            )  # fmt: skip
+            yield place.issue("is set in a model from scratch, not a pretrained one", "null")
         else:
             for option in workload.model.config:
                 if "dropout" in option or option.endswith("pdrop"):
@@ -75,7 +72,7 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
         if place.values == (0.0,):
             continue
         if (reason := workload.no_label_smoothing) is not None:
-            yield Issue(place.path, reason, place.value, "0.0")
+            yield place.issue(reason, "0.0")
 
 
 def adapter_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -84,7 +81,7 @@ def adapter_issues(spec: StudySpec) -> Iterator[Issue]:
     if model is not None and model.lora is not None:
         return
     for place in places_of(spec, "lora_rank"):
-        yield Issue(place.path, "has no effect without workload.model.lora", place.value, "null")
+        yield place.issue("has no effect without workload.model.lora", "null")
 
 
 def lora_ranks(spec: StudySpec) -> dict[str, int]:

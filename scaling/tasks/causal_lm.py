@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Sequences:
     num_bytes: IntArray
     positions: Ragged | None = None
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """All tokens but the last, which is only predicted, are read; a prompt's do not count."""
         lengths = self.tokens.lengths

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +79,7 @@ class Windows:
     spans: IntArray
     questions: IntArray
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """A target each; those of a question are evaluated together."""
         lengths = self.tokens.lengths

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class Pairs:
     targets: Ragged
     start: int
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """Targets are target tokens, of which the decoder reads as many as it predicts."""
         targets = self.targets.lengths

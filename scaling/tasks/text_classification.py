@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ class LabelledTexts:
     tokens: Ragged
     labels: IntArray
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """A target each."""
         lengths = self.tokens.lengths

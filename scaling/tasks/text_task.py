@@ -5,6 +5,7 @@ A family adds its objective: what is predicted of an example, the loss of that, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -132,24 +133,24 @@ class TextTask:
     splits: tuple[Split, ...] = SPLITS
     num_models: int = 1
 
-    @property
-    def _train(self) -> Sizes:
-        return self.objective.examples["train"].sizes
+    @cached_property
+    def _sizes(self) -> Mapping[Split, Sizes]:
+        return {split: examples.sizes for split, examples in self.objective.examples.items()}
 
     @property
     def num_train(self) -> int:
         """Training examples."""
-        return len(self._train.lengths)
+        return len(self._sizes["train"].lengths)
 
     @property
     def targets_per_example(self) -> float:
         """Mean number of targets of a training example."""
-        return float(self._train.num_targets.mean())
+        return float(self._sizes["train"].num_targets.mean())
 
     @property
     def tokens_per_example(self) -> float:
         """Mean number of tokens of a training example that the model reads."""
-        return float(self._train.num_read.mean())
+        return float(self._sizes["train"].num_read.mean())
 
     def new_model(
         self, seed: int, *, dropout: float | None = None, lora_rank: int | None = None
@@ -163,15 +164,15 @@ class TextTask:
 
     def num_targets(self, indices: Indices) -> int:
         """Targets in these training examples."""
-        return int(self._train.num_targets[indices].sum())
+        return int(self._sizes["train"].num_targets[indices].sum())
 
     def num_tokens(self, indices: Indices) -> int:
         """Tokens of these training examples that the model reads, padding not counted."""
-        return int(self._train.num_read[indices].sum())
+        return int(self._sizes["train"].num_read[indices].sum())
 
     def lengths(self, indices: Indices) -> Indices:
         """[B] tokens of each of these training examples."""
-        return self._train.lengths[indices]
+        return self._sizes["train"].lengths[indices]
 
     def _batch(self, split: Split, numbers: IntArray) -> dict[str, Tensor]:
         pad = self.token_model.tokenizer.pad_id
@@ -192,7 +193,7 @@ class TextTask:
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset: of whole groups, at least one."""
-        sizes = self.objective.examples[split].sizes
+        sizes = self._sizes[split]
         count, groups = len(sizes.lengths), sizes.groups
         if groups is None or count <= self.num_examples:
             return min(count, self.num_examples)
@@ -204,7 +205,7 @@ class TextTask:
         self, model: nn.Module, split: Split, part: slice, device: torch.device
     ) -> ExampleLosses:
         """Losses of single examples of the fixed subset."""
-        sizes = self.objective.examples[split].sizes
+        sizes = self._sizes[split]
         numbers = np.arange(self.num_evaluated(split))[part]
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
         predictions: dict[int, Any] = {}

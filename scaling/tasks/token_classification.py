@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ class TaggedTexts:
     tokens: Ragged
     labels: Ragged
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """Targets are labelled words."""
         counted = np.concatenate(([0], np.cumsum(self.labels.flat != IGNORED)))

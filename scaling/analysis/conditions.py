@@ -44,11 +44,6 @@ class Conditions:
         """As in summary.json."""
         return asdict(self)
 
-    @property
-    def is_per_token(self) -> bool:
-        """Whether losses are in nats per token, and so depend on the tokenizer."""
-        return self.task in _PER_TOKEN
-
 
 def conditions_of(study: StudyRecord) -> Conditions:
     """Those of a recorded study."""
@@ -107,7 +102,7 @@ def other_unit(a: Conditions, b: Conditions) -> OtherUnit | None:
     shipped = a.source == b.source and (a.source or "").startswith("builtin:")
     if not same_hash and not shipped:
         return "unknown_texts" if unknown else "texts"
-    if not a.is_per_token:
+    if a.task not in _PER_TOKEN:
         return None
     if a.tokenizer != b.tokenizer:
         return "tokenizer"

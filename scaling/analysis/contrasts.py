@@ -219,7 +219,9 @@ def _contrast(
     )  # fmt: skip
     seeds_a = {row.seed: _scaled(value, kind) for row, value in ours}
     seeds_b = {row.seed: _scaled(value, kind) for row, value in others}
-    if _pairs(a, b, setup) and seeds_a.keys() == seeds_b.keys() and len(seeds_a) == len(ours):
+    # A seed means the same in both with the same data, measured in a confirm phase.
+    same_seeds = setup.same_data and a.source == b.source == "confirm"
+    if same_seeds and seeds_a.keys() == seeds_b.keys() and len(seeds_a) == len(ours):
         return _paired(base, [seeds_b[seed] - seeds_a[seed] for seed in seeds_a])
     errors = (_shared_error(rows_a, measure), _shared_error(rows_b, measure))
     return _welch(
@@ -229,11 +231,6 @@ def _contrast(
 
 def _rows(cell: CellResult, measure: str) -> tuple[TrialRow, ...]:
     return cell.target.trials if measure.endswith("_to_target") else cell.replicates
-
-
-def _pairs(a: CellResult, b: CellResult, setup: Setup) -> bool:
-    """Whether a seed means the same in both: same data, and measured in a confirm phase."""
-    return setup.same_data and a.source == b.source == "confirm"
 
 
 def _mean(values: Sequence[float], kind: Kind) -> float:

@@ -53,14 +53,11 @@ class Metric:
 def metrics_of(described: type) -> dict[str, Metric]:
     """The metrics that the fields of a dataclass are annotated with, by field name."""
     hints = get_type_hints(described, include_extras=True)
-    names = [
-        field.name for field in fields(described) if get_origin(hints[field.name]) is Annotated
-    ]
-    return {name: _metric(get_args(hints[name])) for name in names}
-
-
-def _metric(annotation: tuple[Any, ...]) -> Metric:
-    return next(part for part in annotation if isinstance(part, Metric))
+    return {
+        field.name: next(part for part in get_args(hint) if isinstance(part, Metric))
+        for field in fields(described)
+        if get_origin(hint := hints[field.name]) is Annotated
+    }
 
 
 _FORM = TypeAdapter(dict[str, Metric])

@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--rename belongs to --from-csv and --compare")
     if options.study_id and options.name is None:
         parser.error("--study-id belongs to the NAME of a study")
-    limits = _limits(options)
+    given = {name: getattr(options, name) for name in Limits.model_fields}
+    limits = {name: value for name, value in given.items() if value is not None}
     if problem := credential_problem(options.output or ""):
         parser.error(f"--output {problem}")
     try:
@@ -97,12 +98,6 @@ def _print_next_run(recommendation: Mapping[str, Any]) -> None:
     if recommendation["recipe"]:
         print(f"\n{recommendation['recipe'].rstrip()}\n")
     print("No report was written; --output DIR writes one with these limits.")
-
-
-def _limits(options: argparse.Namespace) -> dict[str, Any]:
-    """The limits given, by their names in a study file."""
-    given = {name: getattr(options, name) for name in Limits.model_fields}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _limited(sweep: Sweep, given: Mapping[str, Any]) -> Sweep:

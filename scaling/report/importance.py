@@ -68,7 +68,10 @@ def importance_of(study: StudyRecord, sweep: Sweep) -> Importance:
         if not by_cell:
             return _absent(f"not enough data: no cell has {MIN_TRIALS} finished trials")
         if len(by_cell) > 1:
-            shares = _over_cells(list(by_cell.values()))
+            shares = {
+                name: _within(mean_estimate([cell[name] for cell in by_cell.values()]))
+                for name in next(iter(by_cell.values()))
+            }
             note = f"Intervals: Student's t over {len(by_cell)} cells."
         else:
             place = next(iter(by_cell))
@@ -135,10 +138,6 @@ def _inside(value: Any, distribution: Any) -> Any:
     if hasattr(distribution, "low"):
         return min(max(value, distribution.low), distribution.high)
     return value
-
-
-def _over_cells(cells: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
-    return {name: _within(mean_estimate([cell[name] for cell in cells])) for name in cells[0]}
 
 
 def _jackknife(

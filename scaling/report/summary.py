@@ -255,7 +255,8 @@ def _expected(option: Option | None) -> dict[str, Any]:
 def _critical_batch_size(findings: Findings) -> dict[str, Any]:
     """By each definition, and how far they are apart."""
     noise, overhead = findings.noise_scale, findings.overhead
-    at_target, at_end = _noise_places(findings)
+    curve = findings.headline_noise
+    at_target, at_end = (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)
     return {
         "steps_examples": {
             **_steps_examples(findings.tradeoff, findings.tradeoff_target),
@@ -381,9 +382,3 @@ def _noise(curve: NoiseCurve) -> dict[str, Any]:
             for point in curve.points[::every]
         ],
     }
-
-
-def _noise_places(findings: Findings) -> tuple[Estimate, Estimate]:
-    """At the target and at the end, of the cell whose noise scale is the headline's."""
-    curve = findings.headline_noise
-    return (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)

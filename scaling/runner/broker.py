@@ -64,10 +64,6 @@ class _Slot:
     running: _Running | None = None
     number: int = 0
 
-    @property
-    def is_free(self) -> bool:
-        return self.running is None and len(self.ready) == self.world_size
-
 
 class Broker:
     """Matches jobs with worker groups; see the module's docstring. Runs as a Ray actor."""
@@ -300,7 +296,8 @@ class Broker:
             fitting = [
                 r for r in self._waiting if r.job.recipe.layout.world_size <= slot.world_size
             ]
-            if self._closed or not slot.is_free or not fitting:
+            is_free = slot.running is None and len(slot.ready) == slot.world_size
+            if self._closed or not is_free or not fitting:
                 continue
             # Of equals the first.
             running = max(fitting, key=lambda r: r.job.recipe.layout.world_size)

@@ -43,6 +43,7 @@ _DRIVER_ENVIRONMENT = {
 
 
 START_ATTEMPTS = 3
+_FINAL = (ConnectionError, ValueError, FileNotFoundError, PermissionError)
 START_SECONDS = 40.0  # of a machine that does nothing else
 STOP_SECONDS = 30.0
 GIVE_UP_SECONDS = 3.0
@@ -122,7 +123,7 @@ class _Connection:
                 _shut_down()
                 end_ray_processes()
                 # What speaks of the address, or of a file, will say the same again.
-                if self._is_given_up or self._leave.is_set() or _is_final(error):
+                if self._is_given_up or self._leave.is_set() or isinstance(error, _FINAL):
                     break
                 _LOG.warning("attempt %d to start Ray failed: %s", attempt, first_line(error))
         self._answered.set()
@@ -140,7 +141,7 @@ class _Connection:
             variables = _WORKER_ENVIRONMENT | self._session.variables | {UMASK: umask}
             ray.init(
                 address="local",
-                _temp_dir=str(self._session.ray_folder),
+                _temp_dir=str(self._session.folder / "ray"),
                 runtime_env={"env_vars": variables},
                 **options,
             )
@@ -215,10 +216,6 @@ def end_ray_processes() -> None:
                 for process in [*child.children(recursive=True), child]:
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
-
-
-def _is_final(error: Exception) -> bool:
-    return isinstance(error, ConnectionError | ValueError | FileNotFoundError | PermissionError)
 
 
 def _too_late(address: str | None) -> str:

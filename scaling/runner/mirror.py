@@ -3,7 +3,6 @@
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -83,7 +82,7 @@ class Mirror:
         Raises:
             OSError: If the URL cannot be written.
         """
-        for path in _mirrored(self._folder):
+        for path in (path for pattern in _FILES for path in sorted(self._folder.glob(pattern))):
             name = path.relative_to(self._folder).as_posix()
             seen = path.stat()
             version = (seen.st_size, seen.st_mtime_ns)
@@ -239,11 +238,6 @@ def _read(fs: Any, path: str, max_bytes: int | None = None) -> bytes:
 
 def _study_id(study: bytes) -> str:
     return read_known(study)["study_id"]
-
-
-def _mirrored(folder: Path) -> Iterator[Path]:
-    for pattern in _FILES:
-        yield from sorted(folder.glob(pattern))
 
 
 def _whole_lines(path: Path) -> bytes:

@@ -76,11 +76,6 @@ class PrivateSession:
         return cls(folder, lock)
 
     @property
-    def ray_folder(self) -> Path:
-        """For what Ray writes."""
-        return self.folder / "ray"
-
-    @property
     def variables(self) -> dict[str, str]:
         """What every process of the session has in its environment, the driver included.
 

@@ -78,7 +78,9 @@ def shown(value: Any) -> str:
     """A value as a study file would write it, on one line, cut where it is long."""
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
-    text = _escaped(json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    # Lone surrogates are written out, so that every terminal can show it.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
@@ -98,11 +100,6 @@ def nearest(word: str, known: Iterable[str], *, at_least: float = 0.6) -> list[s
 def _part(part: str | int) -> str:
     text = str(part)
     return text if re.fullmatch(r"[\w-]{1,60}", text) else shown(text)
-
-
-def _escaped(text: str) -> str:
-    """The text with lone surrogates written out, so that every terminal can show it."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The sections of a study file that hold hyperparameters: fixed, compared, or searched."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Annotated, Any, Final, Generic, get_args, get_type_hints
@@ -118,21 +118,10 @@ def _section(found: Mapping[str, Any]) -> type[Section]:
     return create_model("Hyperparameters", __base__=Section, **found)
 
 
-def fixed_fields(table: Sequence[Row]) -> dict[str, Any]:
-    """Fields that hold one value each."""
-    return {row.name: row.field(row.kind, row.default) for row in table}
-
-
-def scientific_fields(table: Sequence[Row]) -> dict[str, Any]:
-    """Fields that hold the values to compare."""
-    values: Any = Values
-    return {r.name: r.field(values[r.item] | None) for r in table if r.entry.is_compared}
-
-
-def nuisance_fields(table: Sequence[Row]) -> dict[str, Any]:
+def _nuisance_fields() -> dict[str, Any]:
     """Fields that say how values are drawn."""
     found: dict[str, Any] = {}
-    for row in table:
+    for row in TABLE:
         match row.entry.drawn:
             case "range":
                 kind: Any = Distribution
@@ -144,15 +133,20 @@ def nuisance_fields(table: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
-class Fixed(_section(fixed_fields(TABLE))):
+class Fixed(_section({row.name: row.field(row.kind, row.default) for row in TABLE})):
     """Hyperparameters with one value in the whole study."""
 
 
-class Scientific(_section(scientific_fields(TABLE))):
+_values: Any = Values
+
+
+class Scientific(
+    _section({r.name: r.field(_values[r.item] | None) for r in TABLE if r.entry.is_compared})
+):
     """Hyperparameters that the question compares: each combination of values is a cell."""
 
 
-class Nuisance(_section(nuisance_fields(TABLE))):
+class Nuisance(_section(_nuisance_fields())):
     """Hyperparameters that are searched again inside every cell."""
 
     def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:

@@ -136,7 +136,11 @@ def _is_measurement(values: Any) -> bool:
     """Whether these are the fields of a `Measurement`."""
     if not isinstance(values, dict):
         return False
-    required = {field.name for field in fields(Measurement) if _has_no_default(field)}
+    required = {
+        field.name
+        for field in fields(Measurement)
+        if field.default is MISSING and field.default_factory is MISSING
+    }
     known = {field.name for field in fields(Measurement)}
     metrics = values.get("metrics", {})
     if not required <= values.keys() <= known or not isinstance(metrics, dict):
@@ -149,10 +153,6 @@ def _is_measurement(values: Any) -> bool:
         and all(map(_is_number, counts))
         and all(value is None or _is_float(value) for value in (*measured, *metrics.values()))
     )
-
-
-def _has_no_default(field: Any) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _fault_of_counts(saved: State, *, step: int) -> str | None:

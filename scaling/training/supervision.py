@@ -26,14 +26,6 @@ class Report(Protocol):
         ...
 
 
-def _always_continue() -> Directive:
-    return "continue"
-
-
-def _ignore(incident: Mapping[str, Any]) -> None:
-    del incident
-
-
 @dataclass(frozen=True)
 class Supervision:
     """Who a run answers to, besides reporting.
@@ -50,8 +42,8 @@ class Supervision:
     early_stopping: EarlyStopping | None = None
     checkpoints: CheckpointStore | None = None
     checkpoint_seconds: float = 60.0
-    directive: Callable[[], Directive] = _always_continue
-    note: Callable[[Mapping[str, Any]], None] = _ignore
+    directive: Callable[[], Directive] = lambda: "continue"
+    note: Callable[[Mapping[str, Any]], None] = lambda _: None
 
 
 class Incidents:

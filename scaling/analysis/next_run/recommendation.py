@@ -119,13 +119,10 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     if unlearnt := nothing_learnt(sweep, cells):
         return Recommendation(unlearnt, candidates=candidates)
     cells = learnt_cells(sweep, cells)
-    if _is_unlimited(sweep.limits):
+    limits = sweep.limits
+    if (limits.num_workers, limits.deadline_seconds, limits.cost_ceiling) == (None, None, None):
         return _unlimited(sweep, cells, candidates)
     return _limited(sweep, cells, candidates)
-
-
-def _is_unlimited(limits: Limits) -> bool:
-    return (limits.num_workers, limits.deadline_seconds, limits.cost_ceiling) == (None, None, None)
 
 
 def _unlimited(

@@ -1,7 +1,7 @@
 """Figures over the batch size: steps, examples, their trade-off, the generalization gap."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -34,17 +34,8 @@ _CURVE_POINTS = 80
 _MOST_LABELS = 7
 
 
-def steps_vs_batch(findings: Findings) -> AnyChart:
-    """Steps to the target against batch with the trade-off fit."""
-    return _to_target(findings, "steps", axis_title("steps_to_target"))
-
-
-def examples_vs_batch(findings: Findings) -> AnyChart:
-    """Examples to the target against batch with the trade-off fit."""
-    return _to_target(findings, "examples", "Examples to target")
-
-
-def _to_target(findings: Findings, measure: str, title: str) -> AnyChart:
+def to_target(findings: Findings, measure: Literal["steps", "examples"], title: str) -> AnyChart:
+    """Steps or examples to the target against batch with the trade-off fit."""
     records = _records(findings, measure)
     sizes = [record["batch"] for record in records]
     curve = _fit_curve(findings, sizes)

@@ -54,7 +54,9 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
         record["outcome"] = "diverged" if record["loss"] is None else "off the scale"
     x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
     axis = value_axis([loss for loss in losses if loss <= top])
-    y = alt.Y("loss:Q", title=_loss_title(findings), **axis)
+    name = findings.sweep.loss_name
+    loss_title = axis_title(name) if name == "validation_loss" else f"{name} (nats)"
+    y = alt.Y("loss:Q", title=loss_title, **axis)
     hue, mark = colour("cell", labels, title), shape("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
@@ -104,15 +106,12 @@ def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[a
     rings = alt.Chart(data(ring)).mark_point(size=420, strokeWidth=1.5, shape="circle")
     x = alt.X("optimum:Q")
     return [
-        _interval_bars(span, y, hue),
+        alt.Chart(data(span))
+        .mark_rule(strokeWidth=3, opacity=0.7, clip=True)
+        .encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue),
         strokes.encode(x, y, hue, tooltip=tips("cell:N", "optimum:Q", "low:Q", "high:Q")),
         rings.encode(x, y, hue),
     ]
-
-
-def _interval_bars(records: Records, y: alt.Y, hue: alt.Color) -> alt.Chart:
-    bars = alt.Chart(data(records)).mark_rule(strokeWidth=3, opacity=0.7, clip=True)
-    return bars.encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue)
 
 
 def _trials(
@@ -180,11 +179,6 @@ def _optima(cells: Sequence[CellResult]) -> Records:
              "edge": edge}
         )  # fmt: skip
     return records
-
-
-def _loss_title(findings: Findings) -> str:
-    name = findings.sweep.loss_name
-    return axis_title(name) if name == "validation_loss" else f"{name} (nats)"
 
 
 def best_lr_vs_batch(findings: Findings) -> AnyChart:

@@ -217,7 +217,8 @@ def _parallel(
     title = "Batch" if findings.one_series else "Cell"
     chosen = alt.selection_point(name="chosen_cell", fields=["cell"], bind="legend")
     several = len(labels) > 1
-    hue: Any = colour("cell", labels, title) if several else _by_loss()
+    by_loss = alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None)
+    hue: Any = colour("cell", labels, title) if several else by_loss
     marks = [hue, dash("cell", labels, title)] if several else [hue]
     tooltip = tips("cell:N", "trial:N", "name:N", "text:N", "loss:Q")
     common = {"detail": alt.Detail("trial:N"), "href": alt.Href("url:N"), "tooltip": tooltip}
@@ -239,10 +240,6 @@ def _parallel(
         labelled.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
         labelled.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
     )
-
-
-def _by_loss() -> alt.Color:
-    return alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None)
 
 
 def _value(row: TrialRow, name: str) -> Any:

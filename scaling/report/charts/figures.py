@@ -18,6 +18,7 @@ from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
 from scaling.report.words import captions, remarks
 from scaling.report.words.absent import CELLS_DIFFER, NO_RATES, no_tradeoff
+from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import between, counted, number
 
 _VEGA_LITE = "6.4"
@@ -130,11 +131,11 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     together = captions.together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
         "steps_to_target", "Steps to target against batch", caption + together,
-        lambda: by_batch.steps_vs_batch(findings), absent,
+        lambda: by_batch.to_target(findings, "steps", axis_title("steps_to_target")), absent,
     )  # fmt: skip
     builder.add(
         "examples_to_target", "Examples to target against batch", caption + together,
-        lambda: by_batch.examples_vs_batch(findings), absent,
+        lambda: by_batch.to_target(findings, "examples", "Examples to target"), absent,
     )  # fmt: skip
     builder.add(
         "steps_examples", "What fewer steps cost in examples",

@@ -83,7 +83,7 @@ def read_table(
     rows, repeated = _apart_where_mixed(trials.rows)
     written = "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
-        name=_stem(path),
+        name=printable(path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem),
         question=printable(
             f"What does the sweep in {path.name}{written} say about the batch size?"
         ),
@@ -95,10 +95,6 @@ def read_table(
         loss_name=printable(theirs.get("validation_loss", "validation_loss")),
     )
     return SweepTable(sweep, (*trials.notes(), *repeated, *_meaning(names, dialect)))
-
-
-def _stem(path: Path) -> str:
-    return printable(path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem)
 
 
 def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
@@ -151,7 +147,7 @@ class _Kept:
         seen: set[bytes] = set()
         run = self._text.header.index("run_id") if self._parents else 0
         for number, cells in self._text.body:
-            if self._conditions and not self._meets_all(cells):
+            if not all(_equal(cells[place], value) for place, value in self._conditions):
                 continue
             self.num_met += 1
             if self._parents and cells[run] in self._parents:
@@ -165,9 +161,6 @@ class _Kept:
                 continue
             seen.add(digest)
             yield number, cells
-
-    def _meets_all(self, cells: Sequence[str]) -> bool:
-        return all(_equal(cells[place], value) for place, value in self._conditions)
 
     def notes(self) -> list[str]:
         """What was left out."""

@@ -104,16 +104,13 @@ def _losses(findings: Findings) -> str:
         return ""
     best = min(measured, key=lambda cell: cell.validation_loss.value or 0.0)
     name = findings.sweep.loss_name.replace("_", " ")
+    interval = best.validation_loss.interval
+    bounds = f"{between(interval)} " if interval else ""
     return (
         f"The lowest {name} of {counted(len(measured), 'batch size')} is "
-        f"{number(best.validation_loss.value)} {_interval_or_none(best)}at {_batch(best):,} "
+        f"{number(best.validation_loss.value)} {bounds}at {_batch(best):,} "
         f"with a peak learning rate of {rate(best.best.peak_lr if best.best else None)}."
     )
-
-
-def _interval_or_none(cell: CellResult) -> str:
-    interval = cell.validation_loss.interval
-    return f"{between(interval)} " if interval else ""
 
 
 def _critical_batch(findings: Findings) -> str:

@@ -346,8 +346,11 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
+        # Beside a sqlite database, whatever the working directory; a server chooses its own.
+        database = sqlite_path(uri)
+        location = None if database is None else (database.parent / ARTIFACTS / name).as_uri()
         try:
-            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+            return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:
             experiment = client.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
@@ -357,12 +360,6 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
         client.restore_experiment(experiment.experiment_id)
         _LOG.warning("the MLflow experiment %r had been deleted, and is restored", name)
     return experiment.experiment_id
-
-
-def _artifact_location(uri: str, name: str) -> str | None:
-    """Beside a sqlite database, whatever the working directory; a server chooses its own."""
-    database = sqlite_path(uri)
-    return None if database is None else (database.parent / ARTIFACTS / name).as_uri()
 
 
 def _batches(groups: Iterable[list["Metric"]], limit: int) -> Iterator[list["Metric"]]:

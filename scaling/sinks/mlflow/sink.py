@@ -183,11 +183,7 @@ class MlflowSink:
     def _open_runs(self, start: StudyStart) -> StudyRuns:
         uri = self.tracking_uri
         try:
-
-            def open_once() -> StudyRuns:
-                return StudyRuns(open_client(uri), uri, start, self._now_ms())
-
-            return tried_again(uri, open_once)
+            return tried_again(uri, lambda: StudyRuns(open_client(uri), uri, start, self._now_ms()))
         except store_errors() as error:
             reason = one_line(error)
             raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {reason}") from None

@@ -68,14 +68,14 @@ def check_study(spec: StudySpec, *, broken: Collection[str] = ()) -> list[Issue]
 
     def found(checks: Iterable[Check]) -> list[Issue]:
         able = (check for check in checks if not CHECKS[check].intersection(broken))
-        issues = (replace(i, code=_code(check)) for check in able for i in check(spec))
+        issues = (
+            replace(issue, code=check.__name__.removesuffix("_issues"))
+            for check in able
+            for issue in check(spec)
+        )
         return list({str(issue): issue for issue in issues}.values())
 
     return found(_OF_SIZE) or found(CHECKS)
-
-
-def _code(check: Check) -> str:
-    return check.__name__.removesuffix("_issues")
 
 
 def section_issues(spec: StudySpec) -> Iterator[Issue]:

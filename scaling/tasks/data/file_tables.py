@@ -304,10 +304,6 @@ def _parquet_table(name: str, title: str, path: str) -> tuple[Table, int]:
     features: Any = Features.from_arrow_schema(file.schema_arrow)
     metadata = file.metadata
     size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
-    records = _said(_parquet_records(file), path, name)
+    batches = file.iter_batches(batch_size=_PARQUET_ROWS)
+    records = _said((row for batch in batches for row in batch.to_pylist()), path, name)
     return Table(title, records, column_names(features), class_names(features)), size
-
-
-def _parquet_records(file: Any) -> Iterator[dict[str, Any]]:
-    for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-        yield from batch.to_pylist()

@@ -228,7 +228,8 @@ def footprint(
             with context():
                 return loss(model, size)
 
-        fakes = [_as_fake(tensor, mode) for tensor in _held(model)]
+        # What stands for each tensor in a pass under `mode`.
+        fakes = [t if isinstance(t, FakeTensor) else mode.from_tensor(t) for t in _held(model)]
         low, high = (
             pass_bytes(model, lambda size=size: forward(size), also_held=fakes) for size in sizes
         )
@@ -242,11 +243,6 @@ def footprint(
         kept=_through(sizes, (low.kept, high.kept)),
         peak=_through(sizes, (low.peak, high.peak)),
     )
-
-
-def _as_fake(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
-    """What stands for a tensor in a pass under `mode`: the same one each time it is asked."""
-    return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:

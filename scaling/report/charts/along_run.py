@@ -9,24 +9,23 @@ from scaling.report.charts.style import (
     Records,
     above_zero,
     bars,
-    colour,
     count_axis,
+    count_x,
     data,
     ends,
     labels_of,
     layers,
     points,
-    shape,
+    series,
     tips,
 )
-from scaling.report.words.measurements import axis_title
 
 
 def branched_chart(findings: Findings) -> AnyChart:
     """Critical batch and noise scale against examples, a point a branch point."""
     records: Records = []
     for point in findings.branched.points:
-        for series, value, interval in (
+        for name, value, interval in (
             ("branched training", point.value, point.interval),
             ("gradient noise scale", point.noise_scale.value, point.noise_scale.interval),
         ):
@@ -35,20 +34,16 @@ def branched_chart(findings: Findings) -> AnyChart:
                 records.append(
                     {
                         "examples": point.examples,
-                        "series": series,
+                        "series": name,
                         "value": float(value),
                         "low": above_zero(low, float(value)),
                         "high": high,
                     }
                 )
     names = labels_of(records, "series")
-    hue, mark = colour("series", names, "By"), shape("series", names, "By")
+    hue, mark = series("series", names, "By")
     heights = ends(records, "value", "low", "high")
-    x = alt.X(
-        "examples:Q",
-        title=axis_title("examples"),
-        **count_axis([r["examples"] for r in records], 1.4),
-    )
+    x = count_x("examples", [r["examples"] for r in records], 1.4)
     y = alt.Y("value:Q", title="Critical batch size (examples)", **count_axis(heights))
     return layers(
         alt.Chart(data(records)).mark_line(strokeWidth=1.5).encode(x, y, hue),

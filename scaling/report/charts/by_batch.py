@@ -14,7 +14,6 @@ from scaling.report.charts.style import (
     Records,
     bars,
     batch_axis,
-    colour,
     count_axis,
     data,
     ends,
@@ -23,7 +22,7 @@ from scaling.report.charts.style import (
     names_beside,
     points,
     rule_at,
-    shape,
+    series,
     tips,
     value_axis,
 )
@@ -60,13 +59,13 @@ def _records(findings: Findings, measure: str) -> list[dict[str, Any]]:
     return records
 
 
-def _record(batch: int, series: str, estimate: Estimate) -> dict[str, Any]:
+def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
     low, high = estimate.interval or (None, None)
     if low is not None and estimate.value is not None and estimate.value > 0 >= low:
         low = None if high is None else estimate.value / 100
     return {
         "batch": batch,
-        "series": series or "all",
+        "series": name or "all",
         "value": estimate.value,
         "low": low,
         "high": high,
@@ -116,8 +115,7 @@ def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
 
 def _points(records: Records, x: alt.X, y: alt.Y) -> tuple[AnyChart | None, AnyChart]:
     """Estimates with their intervals, a colour and a shape a series."""
-    series = labels_of(records, "series")
-    hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
+    hue, mark = series("series", labels_of(records, "series"), "Cells")
     tooltip = tips("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
     return bars(records, x, hue), points(records).encode(x, y, hue, mark, tooltip=tooltip)
 
@@ -139,15 +137,11 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
     every = math.ceil(len(records) / _MOST_LABELS)
     both = records + curve
     x = alt.X(
-        "steps:Q",
-        title=axis_title("steps_to_target"),
-        **count_axis([r["steps"] for r in both]),
+        "steps:Q", title=axis_title("steps_to_target"), **count_axis([r["steps"] for r in both])
     )
-    y = alt.Y("examples:Q", title=axis_title("examples_to_target"), **count_axis(
-        [r["examples"] for r in both], 1.4
-    ))  # fmt: skip
-    series = labels_of(records, "series")
-    hue, mark = colour("series", series, "Cells"), shape("series", series, "Cells")
+    heights = count_axis([r["examples"] for r in both], 1.4)
+    y = alt.Y("examples:Q", title=axis_title("examples_to_target"), **heights)
+    hue, mark = series("series", labels_of(records, "series"), "Cells")
     return layers(
         alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y)
         if curve

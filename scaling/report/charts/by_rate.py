@@ -19,15 +19,16 @@ from scaling.report.charts.style import (
     Records,
     bars,
     batch_axis,
-    colour,
     data,
     ends,
     layers,
     points,
     rate_axis,
     rule_at,
+    series,
     shape,
     tips,
+    top_edge,
     value_axis,
     visible_top,
 )
@@ -49,15 +50,14 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     losses = [record["loss"] for record in trials if record["loss"] is not None]
     top = visible_top(losses)
     kept = [r for r in trials if r["loss"] is not None and r["loss"] <= top]
-    lost = [r for r in trials if r["loss"] is None or r["loss"] > top]
-    for record in lost:
-        record["outcome"] = "diverged" if record["loss"] is None else "off the scale"
+    diverged = [r for r in trials if r["loss"] is None]
+    above = [r for r in trials if r["loss"] is not None and r["loss"] > top]
     x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
     axis = value_axis([loss for loss in losses if loss <= top])
     name = findings.sweep.loss_name
     loss_title = axis_title(name) if name == "validation_loss" else f"{name} (nats)"
     y = alt.Y("loss:Q", title=loss_title, **axis)
-    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
     line = alt.Chart(data(_envelopes(cells, top))).mark_line(opacity=0.6, strokeWidth=1.3)
@@ -66,12 +66,8 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
         points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         _cliffs(cells, hue),
         *_best_marks(cells, y, hue),
-        _top_edge(lost, "diverged", filled=True).encode(
-            x, hue, href=alt.Href("url:N"), tooltip=tooltip
-        ),
-        _top_edge(lost, "off the scale", filled=False).encode(
-            x, hue, href=alt.Href("url:N"), tooltip=tooltip
-        ),
+        top_edge(diverged, filled=True).encode(x, hue, tooltip=tooltip),
+        top_edge(above, filled=False).encode(x, hue, tooltip=tooltip),
     )
 
 
@@ -86,15 +82,6 @@ def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
         return None
     rules = alt.Chart(data(records)).mark_rule(strokeDash=[5, 4], strokeWidth=1.2, opacity=0.7)
     return rules.encode(alt.X("cliff:Q"), hue, tooltip=tips("cell:N", "cliff:Q"))
-
-
-def _top_edge(records: Records, outcome: str, *, filled: bool) -> alt.Chart:
-    """Trials that have no place on the axis, as triangles above it."""
-    chosen = [record for record in records if record["outcome"] == outcome]
-    chart = alt.Chart(data(chosen))
-    return chart.mark_point(shape="triangle-up", size=80, filled=filled, opacity=1).encode(
-        y=alt.value(6)
-    )
 
 
 def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[alt.Chart]:
@@ -313,7 +300,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
         title="Regret against tuning there (nats)",
         **value_axis([0.0, *ends(records, "regret", "low", "high")]),
     )
-    hue, mark = colour("rule", rules, "Rule"), shape("rule", rules, "Rule")
+    hue, mark = series("rule", rules, "Rule")
     tooltip = tips("rule:N", "size:Q", "text:N")
     kept = [record for record in records if record["regret"] is not None]
     lost = [record for record in records if record["diverged"]]

@@ -14,12 +14,13 @@ from scaling.report.charts.style import (
     batch_axis,
     colour,
     count_axis,
+    count_x,
     data,
     ends,
     labels_of,
     layers,
     points,
-    shape,
+    series,
     tips,
     value_axis,
 )
@@ -47,7 +48,7 @@ def steps_by_target(findings: Findings) -> AnyChart:
     x = batch_axis("batch", [record["batch"] for record in records])
     heights = ends(records, "steps", "low", "high")
     y = alt.Y("steps:Q", title=axis_title("steps_to_target"), **count_axis(heights))
-    hue, mark = colour("target", labels, "Target (nats)"), shape("target", labels, "Target (nats)")
+    hue, mark = series("target", labels, "Target (nats)")
     own = [record for record in records if record["own"]]
     return layers(
         alt.Chart(data(records)).mark_line(strokeWidth=1.2).encode(x, y, hue),
@@ -78,11 +79,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
                     }
                 )
     labels = labels_of(records, "cell")
-    x = alt.X(
-        "examples:Q",
-        title=axis_title("examples"),
-        **count_axis([r["examples"] for r in records], 1.05),
-    )
+    x = count_x("examples", [r["examples"] for r in records], 1.05)
     axis = count_axis([record["scale"] for record in records], 2)
     y = alt.Y("scale:Q", title=axis_title("grad_noise_scale"), **axis)
     hue = colour("cell", labels, "Batch" if findings.one_series else "Cell")

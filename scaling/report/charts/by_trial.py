@@ -17,11 +17,13 @@ from scaling.report.charts.style import (
     batch_axis,
     colour,
     count_axis,
+    count_x,
     dash,
     data,
     layers,
-    shape,
+    series,
     tips,
+    top_edge,
     value_axis,
     visible_top,
 )
@@ -32,10 +34,6 @@ from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
 Along = Literal["step", "examples"]
-_ALONG: Mapping[Along, str] = {
-    "step": axis_title("step"),
-    "examples": axis_title("examples"),
-}
 
 
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
@@ -44,8 +42,7 @@ def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -
     labels = [cell_name(cell) for cell in cells]
     records = [record for cell in cells for record in _curves(cell, urls, along)]
     losses = [record["loss"] for record in records]
-    scale = count_axis([record[along] for record in records], 1.05)
-    x = alt.X(f"{along}:Q", title=_ALONG[along], **scale)
+    x = count_x(along, [record[along] for record in records], 1.05)
     y = alt.Y("loss:Q", title=axis_title("validation_loss"), **value_axis(losses))
     title = "Batch" if findings.one_series else "Cell"
     lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
@@ -129,7 +126,7 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
     axis = value_axis([r["loss"] for r in inside])
     y = alt.Y("loss:Q", title=axis_title("validation_loss"), **axis)
     title = "Batch" if findings.one_series else "Cell"
-    hue, mark = colour("cell", labels, title), shape("cell", labels, title)
+    hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")
     rings = alt.Chart(data([r for r in inside if r["trial"] in best]))
     return layers(
@@ -138,9 +135,7 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
         *(
-            alt.Chart(data(edge))
-            .mark_point(shape="triangle-up", size=80, filled=filled, opacity=1)
-            .encode(*shared, hue, y=alt.value(6), href=alt.Href("url:N"), tooltip=tooltip)
+            top_edge(edge, filled=filled).encode(*shared, hue, tooltip=tooltip)
             for edge, filled in (
                 ([r for r in records if r["status"] == "diverged"], True),
                 ([r for r in records if r["loss"] is not None and r["loss"] > top], False),

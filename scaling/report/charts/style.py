@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 
 from scaling.report.page.printable import all_printable
+from scaling.report.words.measurements import axis_title
 
 Records = list[dict[str, Any]]
 AnyChart = alt.Chart | alt.LayerChart
@@ -101,6 +102,11 @@ def shape(field: str, labels: Sequence[str], title: str) -> alt.Shape:
     return alt.Shape(f"{field}:N", **_series(labels, title, SHAPES))
 
 
+def series(field: str, labels: Sequence[str], title: str) -> tuple[alt.Color, alt.Shape]:
+    """A colour and a shape for each series, in one legend."""
+    return colour(field, labels, title), shape(field, labels, title)
+
+
 def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
     """Dashes by series, in one legend with the colour."""
     return alt.StrokeDash(f"{field}:N", **_series(labels, title, DASHES))
@@ -150,6 +156,14 @@ def rule_at(height: float) -> alt.Chart:
     return line.encode(alt.Y("zero:Q"))
 
 
+def top_edge(records: Records, *, filled: bool) -> alt.Chart:
+    """Trials that have no place on the axis, as triangles above it; to be encoded further."""
+    marks = alt.Chart(data(records)).mark_point(
+        shape="triangle-up", size=80, filled=filled, opacity=1
+    )
+    return marks.encode(y=alt.value(6), href=alt.Href("url:N"))
+
+
 def above_zero(low: float | None, value: float | None) -> float | None:
     """The lower end of an interval as a logarithmic axis can show it."""
     return low if low is None or low > 0 or value is None else value / 100
@@ -193,6 +207,11 @@ def rate_axis(values: Sequence[float]) -> dict[str, Any]:
 def count_axis(values: Sequence[float], pad: float = 1.25) -> dict[str, Any]:
     """Axis and scale of steps or examples, over decades."""
     return _log_axis(values, "~s", pad)
+
+
+def count_x(name: str, values: Sequence[float], pad: float = 1.25) -> alt.X:
+    """A measurement in steps or examples along the lower edge."""
+    return alt.X(f"{name}:Q", title=axis_title(name), **count_axis(values, pad))
 
 
 def _log_axis(values: Sequence[float], form: str, pad: float) -> dict[str, Any]:

@@ -12,11 +12,7 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe, in_parts
 
 Phase = Literal["search", "transfer", "confirm", "branch"]
-
-
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
-
-
 ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
 
 

@@ -15,14 +15,8 @@ from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError, Ve
 from scaling.spec.issues import last_line
 
 MAX_ATTEMPTS = 3
-
-
 EXIT_TIMEOUT_SECONDS = 15.0
-
-
 WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
-
-
 CONTROLLER_DIED = "the controller of its workers died"
 
 

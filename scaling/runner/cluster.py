@@ -41,7 +41,6 @@ _DRIVER_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
-
 START_ATTEMPTS = 3
 _FINAL = (ConnectionError, ValueError, FileNotFoundError, PermissionError)
 START_SECONDS = 40.0  # of a machine that does nothing else

@@ -6,11 +6,7 @@ from typing import Any, Literal
 from scaling.records.recipe import Recipe
 
 Event = dict[str, Any]
-
-
 Verdict = Literal["clean", "dirty"]
-
-
 Directive = Literal["continue", "stop", "pause"]
 
 

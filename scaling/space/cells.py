@@ -9,8 +9,6 @@ from scaling.spec.hyperparameters import Setting
 from scaling.spec.study import StudySpec
 
 Cell = Mapping[str, Any]
-
-
 Choices = Mapping[str, Any]
 
 

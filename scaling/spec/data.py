@@ -72,11 +72,7 @@ def _is_encoding(name: str) -> str:
 
 
 Names = Annotated[tuple[Text, ...], Field(min_length=2), AfterValidator(require_distinct)]
-
-
 Policy = Literal["drop", "error"]
-
-
 RareClasses = Literal["keep", "drop", "error"]
 
 

@@ -11,13 +11,10 @@ from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
-
 MAX_COUNT = 2**53
 """No count is larger: above it a float, which is what metrics are, skips integers."""
 
-
 MAX_BATCH_SIZE = 2**31 - 1
-
 
 MAX_VALUES = 1000
 """No list of values to compare or to choose from is longer."""
@@ -30,44 +27,18 @@ def _whole(value: Any) -> Any:
 
 
 Whole = BeforeValidator(_whole)
-
-
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True), Whole]
-
-
 NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True), Whole]
-
-
 BatchSize = Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE, strict=True), Whole]
-
-
 Width = Annotated[int, Field(gt=0, le=2**20, strict=True), Whole]
-
-
 PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
-
-
 NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
-
-
 UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True)]
-
-
 BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
-
-
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
-
-
 Percentile = Annotated[float, Field(gt=0, lt=100, strict=True)]
-
-
 HistorySteps = Annotated[int, Field(ge=2, le=100_000, strict=True), Whole]
-
-
 Text = Annotated[str, Field(min_length=1)]
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
@@ -106,7 +77,6 @@ def require_rising(values: tuple[int, ...]) -> tuple[int, ...]:
 Rising = Annotated[
     tuple[PositiveInt, ...], Field(min_length=1, max_length=31), AfterValidator(require_rising)
 ]
-
 
 Values = Annotated[
     tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(require_distinct)

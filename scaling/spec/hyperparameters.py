@@ -63,20 +63,10 @@ else:
 
 
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
-
-
 Beta2Scaling = Literal["none", "token_half_life"]
-
-
 WeightDecayScaling = Literal["none", "timescale"]
-
-
 WarmupScaling = Literal["steps", "examples"]
-
-
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
-
-
 RampFactor = Annotated[int, Field(ge=2, le=1024, strict=True), Whole]
 
 

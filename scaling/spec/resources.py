@@ -7,14 +7,12 @@ from scaling.spec.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Se
 
 Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3", "tp"]
 
-
 ZERO_STAGES: Mapping[str, int] = {"zero1": 1, "zero2": 2, "zero3": 3}
 """Strategies that are DeepSpeed's, and its names for them."""
 ZERO_BUCKET_BYTES = 2**26
 """DeepSpeed reduces gradients in pieces of so much, which are copied once more meanwhile."""
 CUTTING_ALL_WEIGHTS: frozenset[Strategy] = frozenset({"fsdp", "zero3"})
 """Strategies that leave each worker a share of every weight, to be gathered when it is needed."""
-
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -263,10 +263,7 @@ class NoisyQuadratic(Family):
 
 
 TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
-
-
 Workload = Annotated[TextWorkload | NoisyQuadratic, Field(discriminator="task")]
-
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     get_args(section.model_fields["task"].annotation)[0]: section

@@ -17,8 +17,6 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.data.tokens import Tokenizer
 
 Indices = NDArray[np.int64]
-
-
 Batch = Mapping[str, Tensor]
 
 

@@ -24,7 +24,6 @@ from scaling.report.words.numbers import counted
 
 __all__ = ["COLUMNS", "SweepTable", "TableError", "read_table"]
 
-
 MOST_CELLS = 1000
 """Cells that are compared."""
 

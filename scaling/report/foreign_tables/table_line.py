@@ -11,23 +11,15 @@ from scaling.report.page.printable import printable
 
 _SMALLEST = 1e-30
 
-
 _LARGEST = 1e30
 """Sizes within which squares and products are still numbers."""
-
 
 _MOST_LETTERS = 100
 """Of a value that is a word: it labels axes and legends."""
 
-
 _BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
-
-
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-
-
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-
 
 _MOST_KNOWN = 100_000
 """Different numbers that are remembered; a loss is hardly ever met again."""

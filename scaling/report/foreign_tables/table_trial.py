@@ -10,11 +10,7 @@ from scaling.report.foreign_tables.table_line import Line
 from scaling.report.foreign_tables.table_names import known_statuses, status_of
 
 _NOTHING: Mapping[str, Any] = {}
-
-
 _TRUE = ("true", "1", "1.0", "yes")
-
-
 _FALSE = ("false", "0", "0.0", "no")
 
 

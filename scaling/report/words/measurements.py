@@ -21,7 +21,6 @@ _SHOWN: Mapping[Unit, tuple[str, float]] = {
 }
 """The unit that a reader sees, and how many of it one recorded unit is."""
 
-
 _POOLED: Mapping[OverSeeds, str] = {
     "mean": "",
     "geometric_mean": " Over seeds: the geometric mean.",

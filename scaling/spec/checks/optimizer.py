@@ -18,7 +18,6 @@ NEEDS: Final = {
 }
 """Hyperparameters without effect unless another one has one of these values."""
 
-
 _HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
 """Values that say what is so anyway."""
 

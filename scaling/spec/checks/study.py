@@ -155,6 +155,5 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
 }
 """Every check, and the sections it reads."""
 
-
 _OF_SIZE: Final = (cell_issues, trial_issues, size_issues, ramp_count_issues)
 """The checks that come first."""

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Split = str
-
-
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 

@@ -18,10 +18,8 @@ Head = Literal[
     "seq2seq_lm",
 ]  # fmt: skip
 
-
 # What architectures call the width of their feed-forward layer.
 _FEED_FORWARD_WIDTHS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")
-
 
 # What encoder-decoders call the sizes of their decoder, which are the encoder's.
 _DECODER_SIZES = (
@@ -29,17 +27,11 @@ _DECODER_SIZES = (
     "num_decoder_attention_heads",
 )  # fmt: skip
 
-
 _FEED_FORWARD_WIDTHS_OF_TWO = ("encoder_ffn_dim", "decoder_ffn_dim", "d_ff")
-
-
 _NUM_LAYERS = ("num_hidden_layers", "num_encoder_layers")
-
 
 # What a model from scratch may have beside what its sizes say: experts, mostly.
 MAX_NUM_PARAMETERS = 10**8
-
-
 MAX_TIMES_ITS_SIZES = 16
 
 

@@ -60,12 +60,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         return _bounded(file.fileno(), max_bytes)
 
 
-def require_report_folder(folder: Path, option: str = "--output") -> None:
+def require_report_folder(folder: Path) -> None:
     """Check that a report may be written into a folder: absent, empty, or marked as ours.
-
-    Args:
-        folder: Of the report.
-        option: What the user calls it.
 
     Raises:
         ForeignFolderError: If it may not, or cannot be read.
@@ -76,9 +72,9 @@ def require_report_folder(folder: Path, option: str = "--output") -> None:
     except FileNotFoundError:
         return
     except ForeignFolderError as error:
-        raise ForeignFolderError(f"{option}: {error}") from None
+        raise ForeignFolderError(f"--output: {error}") from None
     except OSError as error:
-        raise ForeignFolderError(f"{option}: {folder}: {error.strerror}") from error
+        raise ForeignFolderError(f"--output: {folder}: {error.strerror}") from error
 
 
 def write_report_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.hyperparameters import Given, Origin
-from scaling.spec.resources import Precision, Strategy
+from scaling.spec.resources import COMPUTING_TOGETHER, Precision, Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Layout:
     @property
     def data_parallel_size(self) -> int:
         """Workers that share a batch; under tp all of them compute the whole of it together."""
-        return 1 if self.strategy == "tp" else self.world_size
+        return 1 if self.strategy in COMPUTING_TOGETHER else self.world_size
 
 
 @dataclass(frozen=True)

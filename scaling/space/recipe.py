@@ -18,7 +18,6 @@ from scaling.space.budget import batch_ramp_of, num_steps_of, rounded_up
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts, split_of, world_size_of
 from scaling.spec.hyperparameters import Given, Origin, Setting
-from scaling.spec.models import Pretrained
 from scaling.spec.study import StudySpec
 
 
@@ -94,10 +93,9 @@ def _base_of(setting: Setting, global_batch_size: int) -> _Base | None:
 def _lora_rank(spec: StudySpec, given: Given) -> int | None:
     """The rank of a trial's adapters; None where it has none."""
     model = spec.workload.model
-    if not isinstance(model, Pretrained):
+    if model is None or model.lora is None:
         return None
-    lora, rank = model.lora, given.lora_rank
-    return lora.rank if lora is not None and rank is None else rank
+    return model.lora.rank if given.lora_rank is None else given.lora_rank
 
 
 def _warmup_steps(

@@ -33,6 +33,7 @@ class FromScratch(Section):
     config: dict[str, bool | int | float | str | None] = {}  # noqa: RUF012  # pydantic copies it
     """Further options of the architecture's transformers configuration class."""
 
+    pretrained: ClassVar[None] = None
     lora: ClassVar[None] = None
 
     @model_validator(mode="after")

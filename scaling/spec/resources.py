@@ -14,6 +14,8 @@ ZERO_BUCKET_BYTES = 2**26
 CUTTING_ALL_WEIGHTS: frozenset[Strategy] = frozenset({"fsdp", "zero3"})
 """Strategies that leave each worker a share of every weight, to be gathered when it is needed."""
 
+COMPUTING_TOGETHER: frozenset[Strategy] = frozenset({"tp"})
+"""Strategies whose workers have every example together, each with a part of the model."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -52,7 +54,8 @@ class Resources(Section):
     @property
     def num_parts(self) -> int:
         """Workers that share one copy of the model's matrices and one batch; 1 but under tp."""
-        return self.num_workers if self.strategy == "tp" and self.num_workers != "auto" else 1
+        together = self.strategy in COMPUTING_TOGETHER
+        return self.num_workers if together and self.num_workers != "auto" else 1
 
 
 class Checkpoints(Section):

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from scaling.spec.models import Pretrained
 from scaling.spec.workloads import Workload
 from scaling.tasks.extras import pretrained_folder
 
@@ -37,10 +36,9 @@ def files_of(workload: Workload) -> dict[str, str]:
 
 def trained_names(workload: Workload) -> list[str]:
     """Folders, names on the hub, or built-in names of trained models and tokenizers."""
-    names = [workload.model.pretrained] if isinstance(workload.model, Pretrained) else []
-    if workload.data is not None and workload.data.named_tokenizer is not None:
-        names.append(workload.data.named_tokenizer)
-    return names
+    model = workload.model and workload.model.pretrained
+    tokenizer = workload.data and workload.data.named_tokenizer
+    return [name for name in (model, tokenizer) if name is not None]
 
 
 def what_changed(known: Mapping[str, str], now: Mapping[str, str]) -> str | None:

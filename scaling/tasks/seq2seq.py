@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
-from scaling.spec.models import FromScratch
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED
 from scaling.tasks.data.columns import CellReader, RowFormat
@@ -164,11 +163,11 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:
     """What the decoder reads first: the end token from scratch, else what the model learnt."""
-    if isinstance(workload.model, FromScratch):
+    name, path = workload.model.pretrained, "workload.model.pretrained"
+    if name is None:
         return tokenizer.end_id
     from transformers import AutoConfig
 
-    name, path = workload.model.pretrained, "workload.model.pretrained"
     folder = pretrained_folder(name)
     require_no_custom_code(folder, name, path)
     with library_errors(path, f"cannot load {name}"):

@@ -21,7 +21,7 @@ from scaling.training.parallel.base import Parallel
 from scaling.training.parallel.ddp import DataParallel
 from scaling.training.parallel.fsdp import FullySharded
 from scaling.training.parallel.one_worker import OneWorker
-from scaling.training.parallel.tp import TensorParallel
+from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers, release_memory
 from scaling.training.parallel.zero import Zero
 from scaling.training.weight_average import WeightAverage
@@ -125,7 +125,8 @@ def parallelize(model: nn.Module, recipe: Recipe, workers: Workers) -> Parallel:
         case "fsdp":
             return FullySharded(model, new_optimizer, workers)
         case "tp":
-            return TensorParallel(model, new_optimizer, workers)
+            cut_matrices(model, workers)
+            return OneWorker(model, new_optimizer, workers.alone(), is_cut=True)
         case "zero1" | "zero2" | "zero3":
             stage, precision = ZERO_STAGES[strategy], recipe.layout.precision
             return Zero(model, new_optimizer, workers, stage=stage, precision=precision)

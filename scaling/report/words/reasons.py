@@ -126,6 +126,8 @@ def _lowest(reason: LowestCell) -> list[str]:
             phrase, unit = "fewest steps to the target (times were not measured)", "steps"
         case "validation_loss":
             phrase, unit = "lowest validation loss at the end of the budget", "nats"
+        case _:
+            assert_never(reason.criterion)
     parts = [f"The {phrase}: {number(reason.values[0])} {unit}"]
     others = reason.ranked[1:]
     if others:

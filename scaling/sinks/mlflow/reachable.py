@@ -21,18 +21,15 @@ from scaling.sinks.mlflow.store import (
 )
 
 
-def require_reachable_store(tracking_uri: str | None = None) -> None:
+def require_reachable_store() -> None:
     """Check that MLflow's store answers, or where it is a file, that it can be written.
 
     Nothing is made or changed: neither the file nor its tables.
 
-    Args:
-        tracking_uri: See `resolve_tracking_uri`.
-
     Raises:
         TrackingError: If it cannot be used.
     """
-    uri = resolve_tracking_uri(tracking_uri)
+    uri = resolve_tracking_uri()
     database = sqlite_path(uri)
     try:
         if database is not None:

@@ -13,7 +13,7 @@ from scaling.files.shown_url import credential_problem
 from scaling.spec.data import DATA_SUFFIXES, FileNames, Glob, TextData
 from scaling.spec.fields import given_fields
 from scaling.spec.issues import Issue, did_you_mean, dotted, first_line
-from scaling.spec.models import BUILTIN_MODELS, Pretrained
+from scaling.spec.models import BUILTIN_MODELS
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import BUILTIN_SOURCES, TextWorkload
 
@@ -29,9 +29,9 @@ def data_issues(spec: StudySpec) -> Iterator[Issue]:
     yield from _source(workload)
     yield from _without_use(workload.data)
     yield from _files(workload)
-    if isinstance(workload.model, Pretrained):
-        yield from _folder("workload.model.pretrained", workload.model.pretrained)
-        yield from _builtin_model(workload.model.pretrained)
+    if (name := workload.model.pretrained) is not None:
+        yield from _folder("workload.model.pretrained", name)
+        yield from _builtin_model(name)
     yield from _tokenizer(workload)
     if workload.data.tokenizer is not None:
         yield from _folder("workload.data.tokenizer", workload.data.tokenizer)
@@ -82,7 +82,7 @@ def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
             "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
             data.tokenizer, "characters, a folder or a hub name",
         )  # fmt: skip
-    if isinstance(workload.model, Pretrained) and data.tokenizer in ("characters", "subwords"):
+    if workload.model.pretrained is not None and data.tokenizer in ("characters", "subwords"):
         yield Issue(
             "workload.data.tokenizer",
             "numbers tokens anew, and a trained model's embeddings are of its own numbers",

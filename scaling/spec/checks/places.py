@@ -86,11 +86,6 @@ def places_with(spec: StudySpec, name: str, value: str) -> list[Place]:
     return [place for place in places_of(spec, name) if value in place.values]
 
 
-def listed_values(spec: StudySpec, name: str) -> list[Any]:
-    """Every value that the study gives a hyperparameter."""
-    return [value for place in places_of(spec, name) for value in place.values]
-
-
 def at_most_one(spec: StudySpec, names: tuple[str, ...]) -> Iterator[Issue]:
     """No trial has two of these hyperparameters; null counts as not given."""
     before: list[Place] = []

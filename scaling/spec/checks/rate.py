@@ -6,7 +6,6 @@ from scaling.arithmetic.rules import OptimizerSettings, RuleDomainError, scale_o
 from scaling.optimizers.catalog import optimizers_without, usual_value
 from scaling.spec.checks.places import (
     cell_key,
-    listed_values,
     places_of,
     places_with,
     possible_values,
@@ -70,7 +69,9 @@ def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
     if others:
         for path in carried:
             yield Issue(path, f"adam_sde scales Adam, not {', '.join(sorted(others))}", "adam_sde")
-    elif spec.batch_sizes() and (bases := listed_values(spec, "base_batch_size")):
+    elif spec.batch_sizes() and (
+        bases := [size for place in places_of(spec, "base_batch_size") for size in place.values]
+    ):
         base, batch = min(bases), max(spec.batch_sizes())
         lowest = OptimizerSettings(
             peak_lr=1.0,

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
-from scaling.spec.models import Pretrained
 from scaling.spec.study import StudySpec
 
 
@@ -62,7 +61,7 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
             continue
         if workload.model is None:
             yield place.issue(f"{workload.task} has no dropout", "null")
-        elif isinstance(workload.model, Pretrained):
+        elif workload.model.pretrained is not None:
             yield place.issue("is set in a model from scratch, not a pretrained one", "null")
         else:
             for option in workload.model.config:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.spec.models import Pretrained
 from scaling.spec.workloads import Workload
 from scaling.tasks.data.rows import Row, tagged
 from scaling.tasks.errors import DataError
@@ -43,9 +42,9 @@ def require_source(workload: Workload) -> None:
     name = None if workload.data is None else workload.data.builtin_name
     if name is not None and name in _PACKAGED:
         _packaged_file(name)
-    if isinstance(workload.model, Pretrained):
-        pretrained_folder(workload.model.pretrained)
-        if workload.model.lora is not None:
+    if (model := workload.model) is not None and model.pretrained is not None:
+        pretrained_folder(model.pretrained)
+        if model.lora is not None:
             require_extra("lora", package="peft", path="workload.model.lora")
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from scaling.spec.data import TextData
-from scaling.spec.models import ModelSpec, Pretrained
+from scaling.spec.models import ModelSpec
 from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
@@ -322,7 +322,7 @@ def _named_tokenizer(model: ModelSpec, data: TextData, **options: bool) -> Train
     """A trained tokenizer, where the study file names one or starts from a trained model."""
     if (name := data.named_tokenizer) is not None:
         return TrainedTokenizer.load(name, "workload.data.tokenizer", **options)
-    if data.tokenizer is None and isinstance(model, Pretrained):
+    if data.tokenizer is None and model.pretrained is not None:
         return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained", **options)
     return None
 

@@ -54,7 +54,7 @@ def build_model(
     Raises:
         DataError: If there is no such architecture, option, folder or name.
     """
-    if isinstance(spec, Pretrained):
+    if spec.pretrained is not None:
         torch.manual_seed(seed)
         model, new_weights = _pretrained(spec, head, tokenizer, num_labels)
         if spec.lora is not None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scaling.spec.data import TextData
-from scaling.spec.models import FromScratch, ModelSpec, Pretrained
+from scaling.spec.models import ModelSpec
 from scaling.tasks.data.tokens import Tokenizer, TrainedTokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.loading import library_errors
@@ -115,14 +115,14 @@ def _require_order(
 
 def _named(model: ModelSpec) -> tuple[str, str]:
     """What a model is called in messages, and the path of the field that chose it."""
-    if isinstance(model, Pretrained):
+    if model.pretrained is not None:
         return model.pretrained, "workload.model.pretrained"
     return model.architecture, "workload.model.architecture"
 
 
 def _odd_heads(model: ModelSpec) -> str:
     """A note where heads have an odd width, which rotary positions cannot turn."""
-    if isinstance(model, Pretrained):
+    if model.pretrained is not None:
         return ""
     width = model.hidden_size // model.num_attention_heads
     return f" with heads of odd width {width}" if width % 2 else ""
@@ -151,7 +151,7 @@ def _require_own_ids(model: ModelSpec, data: TextData) -> None:
     One may have more of them, and specials elsewhere. Where a model has none of its own, nobody
     can say.
     """
-    if isinstance(model, FromScratch) or data.tokenizer is None:
+    if model.pretrained is None or data.tokenizer is None:
         return
     path = "workload.data.tokenizer"
     own: dict[str, int] = {}

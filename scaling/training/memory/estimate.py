@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from scaling.arithmetic.batching import BatchSplit
 from scaling.spec.hyperparameters import Given
-from scaling.spec.models import FromScratch, Pretrained
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.errors import DataError
@@ -36,7 +35,7 @@ def study_footprint(
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
     trained: nn.Module | None = None
-    if isinstance(workload.model, Pretrained):
+    if workload.model is not None and workload.model.pretrained is not None:
         trained = task.new_model(0, lora_rank=lora_rank)
 
     def build() -> nn.Module:
@@ -81,7 +80,7 @@ def require_model_fits(task: Task, workload: Workload) -> None:
     Raises:
         DataError: If it has not, or the model cannot be built.
     """
-    if not isinstance(workload.model, FromScratch):
+    if workload.model is None or workload.model.pretrained is not None:
         return
     with torch.device("meta"):
         model = task.new_model(0)

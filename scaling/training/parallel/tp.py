@@ -8,8 +8,6 @@ examples and the same gradients.
 Source: Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
@@ -22,46 +20,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from scaling.tasks.model.layers import matrices_to_cut
-from scaling.training.parallel.base import NewOptimizer
-from scaling.training.parallel.sharding import uncut_copy
-from scaling.training.parallel.weights import TorchWeights
 from scaling.training.parallel.workers import Workers
-
-
-class TensorParallel:
-    """See `scaling.training.parallel.base.Parallel`.
-
-    For the batch each worker is as one that computes alone.
-    """
-
-    local_norm = None
-    saves_in_parts = True
-
-    def __init__(self, model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> None:
-        cut_matrices(model, workers)
-        self.wrapped = model
-        self.weights = TorchWeights(model, new_optimizer(model))
-        self.data_workers = workers.alone()
-
-    def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
-        """The workers' sums are within the model, and gradients add up by themselves."""
-        del num_parts
-        return nullcontext()
-
-    def no_sync(self) -> AbstractContextManager[None]:
-        """Every backward pass is of all workers together."""
-        return nullcontext()
-
-    def whole_weights(self) -> AbstractContextManager[None]:
-        """All workers run the same forwards together, of cut weights too."""
-        return nullcontext()
-
-    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
-        """A copy of gathered matrices."""
-        return uncut_copy(self.wrapped, new_model)
-
-    def close(self) -> None:
-        """There is nothing that would outlive the run."""
 
 
 def cut_matrices(model: nn.Module, workers: Workers) -> None:

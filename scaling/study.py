@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from scaling.records.study import StudyRecord
     from scaling.runner.state import StudyState
     from scaling.sinks import Sink
-    from scaling.space.layout import Facts
-    from scaling.spec.study import StudySpec
     from scaling.tasks.task import Task
 
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
@@ -269,6 +267,7 @@ def _train(
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
 
+    from scaling.command.plan import facts_of
     from scaling.command.progress import ProgressView
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
@@ -279,20 +278,12 @@ def _train(
         stack.callback(disconnect)
         connect(start.address, log_file)
         view = stack.enter_context(ProgressView(start.spec, Console()))
-        facts = _facts(start.spec, task)
-        return {"rules_refused": StudyRun(start.spec, facts, state, sinks, view).run()}
+        run = StudyRun(start.spec, facts_of(start.spec, task), state, sinks, view)
+        return {"rules_refused": run.run()}
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _facts(spec: "StudySpec", task: "Task") -> "Facts":
-    from scaling.space.layout import Facts
-    from scaling.training.memory.estimate import study_micro_batch_size
-
-    bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:

@@ -33,10 +33,8 @@ class Lars(torch.optim.Optimizer):
     Source: You et al. 2017 (arXiv:1708.03888) eq. 6 and algorithm 1.
     """
 
-    def __init__(
-        self, params: Parameters, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, params: Parameters, *, lr: float, momentum: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

@@ -21,15 +21,8 @@ class Lion(torch.optim.Optimizer):
     Source: Chen et al. 2023 (arXiv:2302.06675) algorithm 2.
     """
 
-    def __init__(
-        self,
-        params: Parameters,
-        *,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+    def __init__(self, params: Parameters, *, lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

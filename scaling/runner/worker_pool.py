@@ -13,7 +13,6 @@ import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ray
@@ -94,12 +93,7 @@ class WorkerPool:
             self._threads.append(thread)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._is_closing = True
         # A cluster that is gone must not hide why the study ends.
         with contextlib.suppress(ray.exceptions.RayError):

@@ -14,12 +14,8 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
     """The points that a non-adaptive search tries in a cell, in order; None for an adaptive one.
 
     Every cell has its own scrambled points, so that no accident of one design is shared by all.
-    Those of a smaller number of trials are the first ones of a larger one.
-
-    Args:
-        spec: The study.
-        cell: Which cell.
-        places: See `cell_seed`.
+    Those of a smaller number of trials are the first ones of a larger one. Of `places` see
+    `cell_seed`.
     """
     searched = spec.nuisance.distributions()
     count = spec.search.trials_per_cell

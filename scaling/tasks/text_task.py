@@ -3,6 +3,7 @@
 A family adds its objective: what is predicted of an example, the loss of that, and its metrics.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from scaling.records.metrics import Metric
 from scaling.tasks.baselines import HELD_OUT, IGNORED, frequency_losses
-from scaling.tasks.data.overview import DataSummary, summarize
+from scaling.tasks.data.overview import DataSummary, SplitSummary
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Split
 from scaling.tasks.data.splits import SplitRows
@@ -261,8 +262,20 @@ def summary_of(
     notes: tuple[str, ...] = (),
 ) -> DataSummary:
     """What a plan shows of encoded rows, of which so many are cut; `notes` are said beside."""
-    lengths = {name: part.sizes.lengths for name, part in examples.items()}
-    return summarize(split.rows, lengths, num_truncated, split.notes + notes)
+    parts: list[SplitSummary] = []
+    for name in SPLITS:
+        rows, lengths = split.rows[name], examples[name].sizes.lengths
+        classes = Counter(row.label for row in rows if row.label is not None)
+        classes += Counter(tag for row in rows for tag in row.tags)
+        parts.append(
+            SplitSummary(
+                name, num_rows=len(rows), num_examples=len(lengths),
+                class_counts=dict(sorted(classes.items())), tokens_min=int(lengths.min()),
+                tokens_median=float(np.median(lengths)), tokens_max=int(lengths.max()),
+                num_truncated=int(num_truncated[name]),
+            )
+        )  # fmt: skip
+    return DataSummary(tuple(parts), split.notes + notes)
 
 
 def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor]:

@@ -32,21 +32,6 @@ class BranchLoss:
     difference: Estimate
     diverged: bool = False
 
-    def is_inside(self, tolerance: float) -> bool:
-        """Whether the mean difference is within the tolerance."""
-        value = self.difference.value
-        return not self.diverged and value is not None and value <= tolerance
-
-    def is_surely_inside(self, tolerance: float) -> bool:
-        """Whether the whole interval is."""
-        interval = self.difference.interval
-        return not self.diverged and interval is not None and interval[1] <= tolerance
-
-    def is_surely_outside(self, tolerance: float) -> bool:
-        """Whether the whole interval is not, or some seed diverged."""
-        interval = self.difference.interval
-        return self.diverged or (interval is not None and interval[0] > tolerance)
-
 
 @dataclass(frozen=True)
 class BranchPoint:
@@ -132,14 +117,20 @@ def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoin
     )
     inside, surely_inside = base, base
     for loss in losses:
-        if not loss.is_inside(tolerance):
+        value = loss.difference.value
+        if loss.diverged or value is None or value > tolerance:
             break
         inside = loss.global_batch_size
     for loss in losses:
-        if not loss.is_surely_inside(tolerance):
+        interval = loss.difference.interval
+        if loss.diverged or interval is None or interval[1] > tolerance:
             break
         surely_inside = loss.global_batch_size
-    outside = [loss.global_batch_size for loss in losses if loss.is_surely_outside(tolerance)]
+    outside = [
+        loss.global_batch_size
+        for loss in losses
+        if loss.diverged or ((interval := loss.difference.interval) and interval[0] > tolerance)
+    ]
     return BranchPoint(
         examples=start,
         value=inside if reference and losses else None,

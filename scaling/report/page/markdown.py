@@ -10,7 +10,6 @@ _SPECIAL = re.compile(
     |(?P<address>(?<=:)//|(?i:\bwww(?=\.)|(?<=\w)@(?=\w)))""",
     re.VERBOSE,
 )
-_BLOCK = re.compile(r"(?=[#>+=-])|(?<=\d)(?=[.)](\s|\Z))")
 _BLOCK = re.compile(r">|\[(?=[^\]]*\]:)|\#{1,6}(?=\s|\Z)|[+-](?=\s|\Z)|-+\Z|=+\Z")
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 

@@ -1,13 +1,6 @@
 """What a plan shows of a study's data: rows, examples, classes and lengths of each split."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-
-from scaling.tasks.data.ragged import IntArray
-from scaling.tasks.data.rows import SPLITS, Row, Split
 
 
 @dataclass(frozen=True)
@@ -44,40 +37,3 @@ class DataSummary:
 
     splits: tuple[SplitSummary, ...]
     notes: tuple[str, ...]
-
-
-def summarize(
-    rows: Mapping[Split, Sequence[Row]],
-    lengths: Mapping[Split, IntArray],
-    num_truncated: Mapping[Split, int],
-    notes: tuple[str, ...],
-) -> DataSummary:
-    """The summary of encoded splits.
-
-    Args:
-        rows: By split.
-        lengths: [N] tokens of each example, by split.
-        num_truncated: By split.
-        notes: What to say beside.
-    """
-    return DataSummary(
-        tuple(
-            SplitSummary(
-                split,
-                num_rows=len(rows[split]),
-                num_examples=len(lengths[split]),
-                class_counts=dict(sorted(_classes(rows[split]).items())),
-                tokens_min=int(lengths[split].min()),
-                tokens_median=float(np.median(lengths[split])),
-                tokens_max=int(lengths[split].max()),
-                num_truncated=int(num_truncated[split]),
-            )
-            for split in SPLITS
-        ),
-        notes,
-    )
-
-
-def _classes(rows: Sequence[Row]) -> Counter[str]:
-    labels = Counter(row.label for row in rows if row.label is not None)
-    return labels + Counter(tag for row in rows for tag in row.tags)

@@ -55,11 +55,7 @@ def study_footprint(
 
 
 def _cut_shapes(model: nn.Module, num_workers: int) -> None:
-    """Leave a model the shapes that tp leaves one worker, with other weights, in place.
-
-    Args:
-        model: Whole.
-        num_workers: That it would be cut among.
+    """Leave a whole model the shapes that tp leaves one of so many workers, in place.
 
     Raises:
         DataError: If the model has no plan, or its sizes do not divide.

@@ -72,11 +72,7 @@ class Weights(Protocol):
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave on the same worker of as many; called by all of them.
-
-        Args:
-            state: It may hold more.
-        """
+        """Go on from what `state` gave on the same worker of as many; called by all of them."""
         ...
 
 

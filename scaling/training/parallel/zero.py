@@ -151,16 +151,6 @@ class FlatWeights:
         *,
         stage: int,
     ) -> None:
-        """Find the flat tensors of DeepSpeed's optimizer.
-
-        Args:
-            optimizer: DeepSpeed's.
-            trained: The model's weights.
-            norm_layers: The model's.
-            new_optimizer: The optimizer that DeepSpeed's is of.
-            device: Where this worker computes.
-            stage: 1, 2 or 3.
-        """
         self.optimizer, self.norm_layers = optimizer, norm_layers
         self._new_optimizer, self._stage = new_optimizer, stage
         # Stage 3 keeps this worker's part of a weight aside.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 from scaling.analysis.baseline import beats_baseline
 from scaling.analysis.cell_results import CellResult
@@ -46,7 +46,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "baselines": _baselines(sweep.baseline),
         "conditions": sweep.conditions.plain() if sweep.conditions else None,
         "metrics": {
-            name: {"label": metric.label, "unit": metric.unit, "direction": metric.direction}
+            name: _of(metric, "label", "unit", "direction")
             for name, metric in sweep.metrics.items()
         },
         "incidents": [
@@ -60,13 +60,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
             **_law(scaling),
             "regret": {
                 rule: [
-                    {
-                        "global_batch_size": regret.global_batch_size,
-                        "regret": finite(regret.regret),
-                        "interval": pair(regret.interval),
-                        "diverged": regret.diverged,
-                        "applicable": regret.applicable,
-                    }
+                    _of(regret, "global_batch_size", "regret", "interval", "diverged", "applicable")
                     for regret in findings.regrets
                     if regret.rule == rule
                 ]
@@ -90,15 +84,9 @@ def summarize(findings: Findings) -> dict[str, Any]:
             if curve.points
         ],
         "loss_parts": [
-            {
-                "global_batch_size": parts.global_batch_size,
-                "reference_batch_size": parts.reference_batch_size,
-                "num_steps": finite(parts.num_steps),
-                "num_seeds": parts.total.count,
-                "total": _estimate(parts.total),
-                "at_equal_steps": _estimate(parts.at_equal_steps),
-                "fewer_updates": _estimate(parts.fewer_updates),
-            }
+            _of(parts, "global_batch_size", "reference_batch_size", "num_steps")
+            | {"num_seeds": parts.total.count}
+            | _of(parts, "total", "at_equal_steps", "fewer_updates")
             for parts in findings.loss_parts
         ],
         "gap_relations": {
@@ -121,6 +109,23 @@ def pair(interval: Interval | None) -> list[float] | None:
     if interval is None or not all(is_finite(end) for end in interval):
         return None
     return [float(end) for end in interval]
+
+
+def _of(found: object, *names: str) -> dict[str, Any]:
+    """Some attributes by their names, as JSON has them."""
+    return {name: _plain(getattr(found, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Estimate():
+            return _estimate(value)
+        case tuple():
+            return pair(cast("Interval", value))
+        case float():
+            return finite(value)
+        case _:
+            return value
 
 
 def _named(name: str, estimate: Estimate, *, interval: str | None = None) -> dict[str, Any]:
@@ -162,11 +167,8 @@ def _name(cell: CellResult) -> dict[str, Any]:
 
 def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
     return _name(cell) | {
-        "num_trials": cell.num_trials,
-        "num_seeds": cell.num_seeds,
-        "num_censored": cell.num_censored,
-        "best_peak_lr": finite(cell.best_peak_lr),
-        "best_peak_lr_interval": pair(cell.best_peak_lr_interval),
+        **_of(cell, "num_trials", "num_seeds", "num_censored"),
+        **_of(cell, "best_peak_lr", "best_peak_lr_interval"),
         "validation_loss": finite(cell.validation_loss.value),
         "train_loss": finite(cell.train_loss.value),
         "test_loss": finite(cell.test_loss.value),
@@ -184,24 +186,18 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
 
 
 def _estimates(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        name: {"value": finite(estimate.value), "interval": pair(estimate.interval)}
-        for name, estimate in estimates.items()
-    }
+    return {name: _estimate(estimate) for name, estimate in estimates.items()}
 
 
 def _law(scaling: LrScaling) -> dict[str, Any]:
     """The tests of the reference exponents, and the law that turns."""
     surge = scaling.surge
     return {
-        "has_common_shape": scaling.has_common_shape,
-        "is_shape_checked": scaling.is_shape_checked,
+        **_of(scaling, "has_common_shape", "is_shape_checked"),
         "evidence": [
             {
-                "exponent": entry.exponent,
-                "p_value": entry.p_value,
+                **_of(entry, "exponent", "p_value", "likelihood_ratio"),
                 "p_value_of_three_tests": entry.p_value_holm,
-                "likelihood_ratio": finite(entry.likelihood_ratio),
                 "words": evidence_words(entry.strength),
             }
             for entry in scaling.evidence
@@ -220,9 +216,7 @@ def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
     trial, option = recommendation.trial, recommendation.option
     return {
         "global_batch_size": recommendation.global_batch_size,
-        "peak_lr": finite(trial.peak_lr) if trial else None,
-        "warmup_steps": trial.warmup_steps if trial else None,
-        "clip_norm": finite(trial.clip_norm) if trial else None,
+        **{n: _plain(getattr(trial, n, None)) for n in ("peak_lr", "warmup_steps", "clip_norm")},
         **_expected(option),
         "meets_limits": recommendation.meets_limits,
         "chance_within_limits": finite(option.chance) if option else None,
@@ -254,7 +248,7 @@ def _expected(option: Option | None) -> dict[str, Any]:
 
 def _critical_batch_size(findings: Findings) -> dict[str, Any]:
     """By each definition, and how far they are apart."""
-    noise, overhead = findings.noise_scale, findings.overhead
+    noise = findings.noise_scale
     curve = findings.headline_noise
     at_target, at_end = (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)
     return {
@@ -276,11 +270,7 @@ def _critical_batch_size(findings: Findings) -> dict[str, Any]:
             "at_end": _estimate(at_end),
         },
         "branched": _branched(findings.branched),
-        "overhead_20": {
-            "reference_batch_size": overhead.reference_batch_size,
-            "on_fit": _estimate(overhead.on_fit),
-            "on_curve": _estimate(overhead.on_curve),
-        },
+        "overhead_20": _of(findings.overhead, "reference_batch_size", "on_fit", "on_curve"),
         "agreement": [
             {
                 "first": agreement.first,
@@ -296,21 +286,16 @@ def _critical_batch_size(findings: Findings) -> dict[str, Any]:
 def _steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
     """The trade-off at one target."""
     return {
-        "value": finite(fit.value),
-        "interval": pair(fit.interval),
+        **_of(fit, "value", "interval"),
         "bounds": [finite(bound) for bound in fit.bounds],
-        "min_steps": finite(fit.min_steps),
-        "min_steps_interval": pair(fit.min_steps_interval),
-        "min_examples": finite(fit.min_examples),
-        "min_examples_interval": pair(fit.min_examples_interval),
+        **_of(fit, "min_steps", "min_steps_interval", "min_examples", "min_examples_interval"),
         "target": finite(target),
         "num_batch_sizes": fit.num_batches,
         "num_trials": fit.num_trials,
         "seeds_interval": pair(fit.of_seeds.critical),
         "min_steps_seeds_interval": pair(fit.of_seeds.min_steps),
         "min_examples_seeds_interval": pair(fit.of_seeds.min_examples),
-        "rms_misfit": finite(fit.rms_misfit),
-        "misfit_exceeds_seeds": fit.misfit_exceeds_seeds,
+        **_of(fit, "rms_misfit", "misfit_exceeds_seeds"),
     }
 
 
@@ -324,12 +309,8 @@ def _branched(branched: BranchedTraining) -> dict[str, Any]:
         "tolerance": branched.tolerance,
         "at": [
             {
-                "examples": point.examples,
-                "value": point.value,
-                "interval": pair(point.interval),
+                **_of(point, "examples", "value", "interval", "surely_inside", "surely_outside"),
                 "is_lower_bound": point.is_bound,
-                "surely_inside": point.surely_inside,
-                "surely_outside": point.surely_outside,
                 "grad_noise_scale": finite(point.noise_scale.value),
                 "differences": [
                     {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scaling.records.study import StudyRecord
     from scaling.runner.state import StudyState
     from scaling.sinks import Sink
-    from scaling.tasks.task import Task
+    from scaling.tasks.task import AnyTask
 
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
 
@@ -85,7 +85,7 @@ def _main(options: argparse.Namespace) -> int:
     return _run(start, task)
 
 
-def _print_plan(start: "Start", task: "Task") -> None:
+def _print_plan(start: "Start", task: "AnyTask") -> None:
     """Print what a study would do, or what is left of one that goes on."""
     from scaling.command.plan import print_plan
     from scaling.command.resume_plan import print_resume_plan
@@ -131,7 +131,7 @@ def _refuse(message: str) -> int:
     return REFUSED
 
 
-def _run(start: "Start", task: "Task | None") -> int:
+def _run(start: "Start", task: "AnyTask | None") -> int:
     """Run a study from where it is to its report; without a task all of its trials have ended."""
     from scaling.runner.own_ray import prepare_environment
     from scaling.runner.state import StateError
@@ -145,7 +145,7 @@ def _run(start: "Start", task: "Task | None") -> int:
         return _run_opened(start, task, state)
 
 
-def _run_opened(start: "Start", task: "Task | None", state: "StudyState") -> int:
+def _run_opened(start: "Start", task: "AnyTask | None", state: "StudyState") -> int:
     from scaling.files.own import ForeignFolderError
     from scaling.runner.preflight import ClusterError, StartError
     from scaling.sinks import TrackingError
@@ -167,7 +167,7 @@ def _run_opened(start: "Start", task: "Task | None", state: "StudyState") -> int
     return SOME_FAILED if num_failed else DONE
 
 
-def _opened(start: "Start", task: "Task | None") -> "StudyState":
+def _opened(start: "Start", task: "AnyTask | None") -> "StudyState":
     from scaling.runner.state import StudyState
 
     if task is None:
@@ -217,7 +217,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _train_and_report(
-    start: "Start", task: "Task | None", state: "StudyState"
+    start: "Start", task: "AnyTask | None", state: "StudyState"
 ) -> "tuple[StudyRecord, dict[str, Any], list[str]]":
     """Everything from the first trial to the report, which is made of the study's own records.
 
@@ -262,7 +262,7 @@ def _train_and_report(
 
 
 def _train(
-    start: "Start", task: "Task", state: "StudyState", sinks: "Sequence[Sink]"
+    start: "Start", task: "AnyTask", state: "StudyState", sinks: "Sequence[Sink]"
 ) -> dict[str, Any]:
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import Any
 
 from scaling.records.metrics import to_plain
 from scaling.tasks.baselines import describe_baseline
-from scaling.tasks.task import Task
+from scaling.tasks.task import TaskData
 
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow", "numpy", "scaling")
 
@@ -49,7 +49,7 @@ def _commit() -> str | None:
     return described.stdout.strip()
 
 
-def describe(task: Task) -> dict[str, Any]:
+def describe(task: TaskData) -> dict[str, Any]:
     """What is said of a study beside its trials: its environment, its data and its metrics."""
     described: dict[str, Any] = {
         **describe_environment(),

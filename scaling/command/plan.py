@@ -22,7 +22,7 @@ from scaling.spec.hyperparameters import Given
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.tasks.data.overview import SplitSummary
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask, FinishedTask, TaskData
 from scaling.training import timing
 from scaling.training.memory.estimate import (
     study_footprint,
@@ -41,7 +41,7 @@ def print_plan(
     console: Console | None = None,
     *,
     start: Start | None = None,
-    task: Task | None = None,
+    task: AnyTask | None = None,
 ) -> None:
     """Print the plan of a study: trials, batches, data, memory and time.
 
@@ -94,15 +94,15 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False)
 
 
-def facts_of(spec: StudySpec, task: Task) -> Facts:
+def facts_of(spec: StudySpec, task: AnyTask) -> Facts:
     """What a plan needs to know beside the study file."""
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
 
 
-def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
+def _print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:
     """One row for each batch size: bytes on each worker, by what takes them."""
-    if spec.workload.model is None:
+    if isinstance(task, FinishedTask) or spec.workload.model is None:
         what = f"{spec.workload.task} needs a few megabytes"
         print_line(console, f"memory: not estimated: {what}")
         return
@@ -126,8 +126,11 @@ def _print_memory(spec: StudySpec, facts: Facts, task: Task, console: Console) -
     console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
 
 
-def _print_time(spec: StudySpec, facts: Facts, task: Task, console: Console) -> None:
+def _print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:
     """What training and evaluation take on this machine, from a few steps timed here."""
+    if isinstance(task, FinishedTask):
+        print_line(console, "time: some seconds, since nothing is trained")
+        return
     if reason := _not_timed(spec):
         print_line(console, f"time: not estimated: {reason}")
         return
@@ -258,10 +261,10 @@ def _epochs(examples: int | None, num_train: int | None) -> str:
     return "" if num_train is None else f"{examples / num_train:.3g}"
 
 
-def print_data(task: Task, console: Console) -> None:
+def print_data(task: TaskData, console: Console) -> None:
     """Rows, examples and lengths of each split, and how often each has every class."""
     summary = task.data_summary
-    if summary is None:
+    if summary is None or not summary.splits:
         return
     table = Table("data", box=None, pad_edge=False)
     headings = ("rows", "examples", "evaluated", "tokens min", "median", "max", "rows cut off")

@@ -9,11 +9,11 @@ from scaling.command.plan import duration, facts_of, print_line, trials_at_once
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import remaining
 from scaling.spec.study import StudySpec
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask
 
 
 def print_resume_plan(
-    spec: StudySpec, recorded: RecordedStudy, task: Task, console: Console | None = None
+    spec: StudySpec, recorded: RecordedStudy, task: AnyTask, console: Console | None = None
 ) -> None:
     """Print what is left of a study that has begun: its trials by phase and cell, and their time.
 

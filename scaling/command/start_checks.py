@@ -30,7 +30,7 @@ from scaling.tasks.content import files_of
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task, require_trainable
-from scaling.tasks.task import Task, WritingTask
+from scaling.tasks.task import AnyTask, FinishedTask, TaskData, WritingTask
 from scaling.training.build import require_deepspeed
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
 
@@ -59,7 +59,7 @@ def require_machine(start: Start) -> None:
             num_workers_on([here], spec.resources)
 
 
-def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
+def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
     """Read and encode the data, and try the model on them.
 
     Args:
@@ -67,7 +67,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
         resume: Whether it goes on with what its storage holds.
 
     Returns:
-        The task that the trials train.
+        The task that the trials train or look up.
 
     Raises:
         DataError: If data or model cannot be had, do not go together, or do not fit the study.
@@ -82,6 +82,8 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
         spec,
         Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example),
     )
+    if isinstance(task, FinishedTask):
+        return task
     require_model_fits(task, spec.workload)
     sections = map(given_fields, (spec.fixed, spec.scientific, spec.nuisance))
     sets_dropout = any(section.get("dropout") is not None for section in sections)
@@ -92,7 +94,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> Task:
     return task
 
 
-def start_notes(spec: StudySpec, task: Task) -> list[str]:
+def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
     """What a study does otherwise than its file seems to say, a sentence each."""
     notes = list(task.data_summary.notes) if task.data_summary is not None else []
     if "num_examples" in given_fields(spec.evaluation):
@@ -130,7 +132,7 @@ def _require_address(address: str) -> None:
         )
 
 
-def _require_enough_examples(spec: StudySpec, task: Task) -> None:
+def _require_enough_examples(spec: StudySpec, task: TaskData) -> None:
     """Check that no step takes more examples than there are, which would repeat some in it."""
     there = task.num_train
     if there is None:
@@ -147,7 +149,7 @@ def _require_enough_examples(spec: StudySpec, task: Task) -> None:
             )
 
 
-def _sizes_by_path(spec: StudySpec, task: Task) -> Iterator[tuple[str, list[int]]]:
+def _sizes_by_path(spec: StudySpec, task: TaskData) -> Iterator[tuple[str, list[int]]]:
     """Every field that makes batches, and the sizes that trials come to by it."""
     facts = Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     for section in ("scientific", "nuisance", "fixed"):

@@ -8,8 +8,9 @@ from scaling.files.names import file_name
 from scaling.records.measurement import Measurement
 from scaling.runner.jobs import Job
 from scaling.spec.study import StudySpec
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask, FinishedTask
 from scaling.training.checkpoint import CheckpointStore
+from scaling.training.finished import look_up
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
@@ -58,7 +59,7 @@ class MeasurementSender:
 
 
 def run_trial(
-    task: Task,
+    task: AnyTask,
     spec: StudySpec,
     job: Job,
     workers: Workers,
@@ -96,7 +97,10 @@ def run_trial(
         layout, micro_batch_size=micro_batch_size, grad_accum_steps=share // micro_batch_size
     )
     recipe = replace(job.recipe, layout=layout)
-    outcome = train(task, recipe, spec.evaluation, workers, sender.report, supervision)
+    if isinstance(task, FinishedTask):
+        outcome = look_up(task, recipe, sender.report)
+    else:
+        outcome = train(task, recipe, spec.evaluation, workers, sender.report, supervision)
     sender.flush()
     example_losses = {
         split: {"loss_sums": losses.loss_sums.tolist(), "num_targets": losses.num_targets.tolist()}

@@ -36,7 +36,7 @@ from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, what_changed
 from scaling.tasks.prepare import prepare_task
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask
 from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.shared_memory import WorkerGoneError
 from scaling.training.parallel.workers import Workers, exempt_loaded, release_memory, use_threads
@@ -256,7 +256,7 @@ def serve_jobs(config: dict[str, Any]) -> None:
 
 
 def refusal_of(
-    spec: StudySpec, task: Task, known: Mapping[str, str], workers: Workers
+    spec: StudySpec, task: AnyTask, known: Mapping[str, str], workers: Workers
 ) -> str | None:
     """Why these workers must not train: what they see is not what the study was started on.
 
@@ -282,7 +282,7 @@ class _Server:
         slot: str,
         broker: Any,
         spec: StudySpec,
-        task: Task,
+        task: AnyTask,
         workers: Workers,
         checkpoints: str,
         content: Mapping[str, str],

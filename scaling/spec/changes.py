@@ -133,6 +133,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "workload": _never("the trials were trained on another problem"),
     # By content: the study's data are compared by their hash.
     "workload.data.files": _free,
+    "workload.file": _free,
     "scientific": _gains_values,
     "nuisance": _SPACE,
     "fixed": _TRIALS,

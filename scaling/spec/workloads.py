@@ -3,15 +3,25 @@
 A family is its section here and the module of its name in `scaling.tasks`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
 from typing import Annotated, ClassVar, Final, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.data import LabelledData, Names, TextData
-from scaling.spec.fields import NonNegativeInt, PositiveInt, Section, Whole
-from scaling.spec.issues import Issue
+from scaling.spec.fields import (
+    LocalPath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Section,
+    Text,
+    Whole,
+)
+from scaling.spec.hyperparameters import Given, Origin
+from scaling.spec.issues import Issue, did_you_mean
 from scaling.spec.models import ModelSpec
 
 
@@ -28,6 +38,11 @@ class Family(Section):
     """Whether texts are put together from tokens."""
     no_label_smoothing: ClassVar[str | None] = None
     """Why labels cannot be smoothed; None where they can."""
+
+    @property
+    def looked_up_by(self) -> Collection[str] | None:
+        """Hyperparameters by which trials are found in a table; None where they are trained."""
+        return None
 
     def too_large(self) -> Iterator[Issue]:
         """Sizes that take more memory than a worker has."""
@@ -262,8 +277,53 @@ class NoisyQuadratic(Family):
             )
 
 
+# --- a table of finished runs -------------------------------------------------------------------
+
+
+class RunTable(Family):
+    """Look each trial's losses up in a table of finished runs; nothing is trained."""
+
+    task: Literal["table"]
+    file: LocalPath
+    """The table, a row for each run: *.csv, *.tsv, *.json, *.jsonl or *.parquet."""
+    columns: Annotated[Mapping[str, Text], Field(min_length=1)]
+    """Column of each hyperparameter that trials are looked up by, as in {global_batch_size: bs,
+    peak_lr: lr}. All are numbers."""
+    validation_loss_column: Text = "validation_loss"
+    """Column with the loss at the end of a run; empty, NaN or infinite where it diverged."""
+    train_loss_column: Text | None = None
+    """Column with the training loss, where there is one."""
+    test_loss_column: Text | None = None
+    """Column with the test loss, where there is one."""
+    where: Mapping[str, StrictInt | StrictFloat | StrictStr] = {}
+    """Only rows with these values are read, as in {num_layers: 12}. By column."""
+    between: Literal["nearest", "interpolated"] = "nearest"
+    """What a trial between the table's rows has: the losses of the nearest row (in the batch size
+    first, then in each other column in order), or losses interpolated linearly between rows. Both
+    in the logarithm where a column's values are all above 0; beyond the table its edge holds."""
+    noise_ratio: NonNegativeFloat = 0.0
+    """Standard deviation of the Gaussian noise on the losses of a trial, relative to them; drawn
+    from the trial's seed and hyperparameters."""
+
+    model: ClassVar[None] = None
+    data: ClassVar[None] = None
+
+    @property
+    def looked_up_by(self) -> Collection[str]:
+        """Those that have a column."""
+        return self.columns.keys()
+
+    def issues(self) -> Iterator[Issue]:
+        """Columns belong to hyperparameters."""
+        known = [field.name for kind in (Given, Origin) for field in fields(kind)]
+        for name in self.columns:
+            if name not in known:
+                message = f"there is no such hyperparameter{did_you_mean(name, known)}"
+                yield Issue(f"workload.columns.{name}", message)
+
+
 TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
-Workload = Annotated[TextWorkload | NoisyQuadratic, Field(discriminator="task")]
+Workload = Annotated[TextWorkload | NoisyQuadratic | RunTable, Field(discriminator="task")]
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     get_args(section.model_fields["task"].annotation)[0]: section

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from scaling.tasks.data.ragged import IntArray
 from scaling.tasks.data.rows import Split
-from scaling.tasks.task import ExampleLosses, Task
+from scaling.tasks.task import ExampleLosses, TaskData
 
 IGNORED = -100
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 COUNTED_AT_ONCE = 1000  # examples
 
 
-def describe_baseline(task: Task) -> dict[str, Any]:
+def describe_baseline(task: TaskData) -> dict[str, Any]:
     """The baseline of a task as plain numbers: losses in nats per target, and the accuracy.
 
     Returns:

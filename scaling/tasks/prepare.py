@@ -11,16 +11,16 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask, Task
 
 
-def prepare_task(workload: Workload, evaluation: Evaluation) -> Task:
+def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:
     """Read, split and encode a workload's data, by the family's own `prepare`.
 
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    prepare: Callable[[Any, Evaluation], Task]
+    prepare: Callable[[Any, Evaluation], AnyTask]
     prepare = import_module(f"scaling.tasks.{workload.task}").prepare
     return prepare(workload, evaluation)
 

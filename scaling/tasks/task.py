@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.records.metrics import Metric
+from scaling.records.recipe import Recipe
 from scaling.spec.data import TextData
 from scaling.spec.models import ModelSpec
 from scaling.tasks.data.overview import DataSummary
@@ -85,8 +86,8 @@ class TokenModel:
     other_ids: tuple[int, ...] = ()
 
 
-class Task(Protocol):
-    """A model and its data, with a loss that is a sum over targets."""
+class TaskData(Protocol):
+    """What is known of a task's data, whether or not a model is trained on them."""
 
     @property
     def num_train(self) -> int | None:
@@ -107,11 +108,6 @@ class Task(Protocol):
         ...
 
     @property
-    def num_models(self) -> int:
-        """Independent models that are trained at once, their gradients side by side."""
-        ...
-
-    @property
     def content_hash(self) -> str:
         """SHA-256 of the data."""
         ...
@@ -124,11 +120,6 @@ class Task(Protocol):
     @property
     def data_summary(self) -> DataSummary | None:
         """What a plan shows of the data; None where they are drawn afresh."""
-        ...
-
-    @property
-    def token_model(self) -> TokenModel | None:
-        """What is tried of the model before it is trained; None for one that reads no tokens."""
         ...
 
     @property
@@ -146,6 +137,29 @@ class Task(Protocol):
 
         It is made of the training split alone. Empty where there is no baseline.
         """
+        ...
+
+    def num_evaluated(self, split: Split) -> int:
+        """Examples in a split's fixed subset."""
+        ...
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """What is said of each metric of the task, by name; no other may be measured."""
+        ...
+
+
+class Task(TaskData, Protocol):
+    """A model and its data, with a loss that is a sum over targets."""
+
+    @property
+    def num_models(self) -> int:
+        """Independent models that are trained at once, their gradients side by side."""
+        ...
+
+    @property
+    def token_model(self) -> TokenModel | None:
+        """What is tried of the model before it is trained; None for one that reads no tokens."""
         ...
 
     def new_model(
@@ -180,18 +194,21 @@ class Task(Protocol):
         """Losses of the examples `part` of a split's fixed subset; the model is in eval mode."""
         ...
 
-    def num_evaluated(self, split: Split) -> int:
-        """Examples in a split's fixed subset."""
-        ...
-
-    @property
-    def described_metrics(self) -> Mapping[str, Metric]:
-        """What is said of each metric of the task, by name; no other may be measured."""
-        ...
-
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """The task's own metrics on the validation subset."""
         ...
+
+
+@runtime_checkable
+class FinishedTask(TaskData, Protocol):
+    """Runs that have ended: nothing is trained, and a trial's losses are looked up."""
+
+    def look_up(self, recipe: Recipe) -> Mapping[Split, float] | None:
+        """Losses at the end of a recipe's run, in nats per target; None where it diverged."""
+        ...
+
+
+AnyTask = Task | FinishedTask
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  # one case a line
 
-from tests.spec.studies import DROP, JOINT, LM, QUADRATIC, TRAIN, Case
+from tests.spec.studies import DROP, JOINT, LM, QUADRATIC, TABLE, TRAIN, Case
 
 TOGETHER: list[Case] = [
     # batch
@@ -146,4 +146,14 @@ TOGETHER: list[Case] = [
     (LM, {"workload.model": {"pretrained": "./no/such/folder"}}, "workload.model.pretrained", "data"),
     (LM, {"workload.data.tokenizer": "/no/such/folder"}, "workload.data.tokenizer", "data"),
     (LM, {"storage": "nothing://bucket/x"}, "storage", "storage"),
+    # a table of finished runs
+    (TABLE, {"workload.columns.weight_deca": "wd"}, "workload.columns.weight_deca", "data"),
+    (TABLE, {"workload.columns.weight_decay": "wd"}, "workload.columns.weight_decay", "look_up"),
+    (TABLE, {"workload.columns": {"peak_lr": "lr"}}, "scientific.global_batch_size", "look_up"),
+    (TABLE, {"nuisance.beta2": {"choice": [0.95, 0.99]}}, "nuisance.beta2", "look_up"),
+    (TABLE, {"workload.columns.clip_norm": "clip", "nuisance.clip_norm": {"choice": [None, 1.0]}}, "nuisance.clip_norm", "look_up"),
+    (TABLE, {"branch": {"base_batch_size": 32, "at_examples": [320], "multiples": [1, 2], "window_examples": 640}}, "branch", "look_up"),
+    (TABLE, {"search.early_stopping": {"rule": "asha", "first_rung_examples": 320}}, "search.early_stopping", "look_up"),
+    (TABLE, {"budget": {"seconds": 10.0}}, "budget.seconds", "look_up"),
+    (TABLE, {"budget": {"epochs": 1.0}}, "budget.epochs", "example"),
 ]  # fmt: skip

@@ -72,6 +72,20 @@ evaluation: {every_steps: 50}
 search: {sampler: tpe, trials_per_cell: 20}
 """)
 
+TABLE: dict[str, Any] = yaml.safe_load("""
+name: looked_up
+question: Which search needs the fewest trials?
+workload:
+  task: table
+  file: runs.csv
+  columns: {global_batch_size: bs, peak_lr: lr}
+scientific: {global_batch_size: [32, 64]}
+nuisance: {peak_lr: {log_uniform: [1.0e-4, 1.0e-2]}}
+budget: {steps: 100}
+evaluation: {every_steps: 100}
+search: {sampler: qmc, trials_per_cell: 4}
+""")
+
 DROP = object()
 """Instead of a value: leave the key out."""
 

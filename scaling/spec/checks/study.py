@@ -41,6 +41,7 @@ from scaling.spec.checks.workload import (
     adapter_issues,
     ensemble_issues,
     example_issues,
+    look_up_issues,
     model_issues,
     regularizer_issues,
 )
@@ -146,6 +147,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     ensemble_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     model_issues: frozenset({"workload", "resources"}),
     example_issues: frozenset({"workload", "budget", "evaluation", "search"}),
+    look_up_issues: frozenset({*RECIPE_SECTIONS, "workload", "branch", "search", "budget"}),
     regularizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     adapter_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     zero_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
+from scaling.spec.sections import Fixed
 from scaling.spec.study import StudySpec
 
 
@@ -43,7 +44,7 @@ def example_issues(spec: StudySpec) -> Iterator[Issue]:
     if (measure := spec.budget.measure) in ("tokens", "epochs"):
         yield Issue(
             f"budget.{measure}",
-            f"{task} draws every example afresh and has no tokens or epochs",
+            f"{task} has no tokens or epochs",
             getattr(spec.budget, measure),
             "steps, examples, seconds",
         )
@@ -51,6 +52,35 @@ def example_issues(spec: StudySpec) -> Iterator[Issue]:
     if early is not None and (rung := early.first_rung_tokens) is not None:
         path = "search.early_stopping.first_rung_tokens"
         yield Issue(path, f"{task} has no tokens", rung, "first_rung_examples")
+
+
+def look_up_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What cannot be looked up: a hyperparameter without a column, and the course of a run."""
+    columns, task = spec.workload.looked_up_by, spec.workload.task
+    if columns is None:
+        return
+    carries_rate = {"base_lr", "base_batch_size", "lr_scaling_rule"} if "peak_lr" in columns else ()
+    for name in Fixed.model_fields:
+        for place in places_of(spec, name):
+            has_column = name in columns or name in carries_rate
+            if not has_column and place.section != "fixed":
+                yield Issue(place.path, f"has no column: name it in workload.columns.{name}")
+            if name in columns and not all(map(_is_number, place.values)):
+                yield Issue(place.path, "is looked up in a table, by a number", place.value)
+    for name in columns:
+        given = "base_lr" if name == "peak_lr" and places_of(spec, "base_lr") else name
+        if name in Fixed.model_fields and not places_of(spec, given, recipes=False):
+            yield Issue(f"workload.columns.{name}", f"the study gives no {name} to look up")
+    if spec.branch is not None:
+        yield Issue("branch", f"task {task} has no run to branch off")
+    if spec.search.early_stopping is not None:
+        yield Issue("search.early_stopping", f"task {task} knows only how runs end", allowed="null")
+    if (seconds := spec.budget.seconds) is not None:
+        yield Issue("budget.seconds", f"task {task} takes no time", seconds, "steps, examples")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:

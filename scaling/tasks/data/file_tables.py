@@ -77,26 +77,47 @@ def file_tables(
     num_bytes = 0
     for name in names:
         title = f"the {split} data" if len(names) == 1 else f"the {split} data in {name}"
-        try:
-            if file_suffix(name) == ".parquet":
-                table, size = _parquet_table(name, title, path)
-            else:
-                content = _content(name, encoding, path, bytes_left - num_bytes)
-                table, size = _text_table(name, title, path, content, columns), content.num_bytes
-                if content.is_guessed:
-                    notes.append(
-                        f"{name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, "
-                        "give workload.data.encoding."
-                    )
-        except _UNREADABLE as error:
-            if isinstance(error, DataError):
-                raise
-            raise _unreadable(path, name, error) from error
+        table, size, said = _table(name, title, path, encoding, columns, bytes_left - num_bytes)
+        notes += said
         num_bytes += size
         if num_bytes > bytes_left:
             raise _too_large(path, name)
         tables.append(table)
     return tables, num_bytes, tuple(notes)
+
+
+def file_table(name: str, *, path: str, columns: Sequence[str]) -> Table:
+    """The table of a UTF-8 text file, or of a parquet file.
+
+    Args:
+        name: Of the file.
+        path: Dotted path of the field that names it.
+        columns: What has to be among its columns; by them its delimiter is known.
+
+    Raises:
+        DataError: If the file cannot be read, here or when its records are.
+    """
+    return _table(name, name, path, "utf-8", columns, MAX_BYTES)[0]
+
+
+def _table(
+    name: str, title: str, path: str, encoding: str | None, columns: Sequence[str], bytes_left: int
+) -> tuple[Table, int, tuple[str, ...]]:
+    """A file's table, its bytes, unpacked, and what to say of it."""
+    try:
+        if file_suffix(name) == ".parquet":
+            return *_parquet_table(name, title, path), ()
+        content = _content(name, encoding, path, bytes_left)
+        table = _text_table(name, title, path, content, columns)
+    except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        raise _unreadable(path, name, error) from error
+    note = (
+        f"{name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, give "
+        "workload.data.encoding."
+    )
+    return table, content.num_bytes, (note,) if content.is_guessed else ()
 
 
 def _unreadable(path: str, name: str, error: BaseException) -> DataError:

@@ -15,7 +15,7 @@ from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.layers import matrices_to_cut
-from scaling.tasks.task import Task
+from scaling.tasks.task import AnyTask, FinishedTask, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.footprint import Footprint, Memory, footprint
@@ -100,13 +100,13 @@ def longest_example(task: Task) -> int:
     return int(np.argmax(task.lengths(np.arange(task.num_train or 1))))
 
 
-def study_micro_batch_size(task: Task, workload: Workload, resources: Resources) -> int | None:
+def study_micro_batch_size(task: AnyTask, workload: Workload, resources: Resources) -> int | None:
     """What `resources.micro_batch_size: auto` comes to; None for no bound, or where it is not auto.
 
     Where the driver does not see the workers' GPUs there is no bound either: the first trial
     halves its micro-batch until it fits.
     """
-    if resources.micro_batch_size != "auto":
+    if resources.micro_batch_size != "auto" or isinstance(task, FinishedTask):
         return None
     memory_bytes = worker_memory_bytes(resources)
     if memory_bytes is None:

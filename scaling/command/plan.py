@@ -12,10 +12,12 @@ from rich.text import Text
 from scaling.command.start import Start
 from scaling.command.start_checks import describe_place, require_task, start_notes
 from scaling.optimizers.catalog import num_moments
+from scaling.search.proposals import limit_words, surface_search
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import Cell, cell_name, cells, hyperparameters
 from scaling.space.extension import most_extension_trials
 from scaling.space.layout import Facts, split_of, world_size_of
+from scaling.space.rounds import default_round_size
 from scaling.space.trials import num_trials
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.hyperparameters import Given
@@ -58,7 +60,9 @@ def print_plan(
     task = task or require_task(spec)
     print_line(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
-        print_line(console, f"  {phase}: {count} trials")
+        is_bound = phase == "search" and spec.search.num_trials is not None
+        how = f"at most {count} trials {_rounds(spec)}" if is_bound else f"{count} trials"
+        print_line(console, f"  {phase}: {how}")
     if more := most_extension_trials(spec):
         print_line(console, f"  search beyond a range that is too short: up to {more} trials more")
     total = sum(num_trials(spec).values())
@@ -67,7 +71,8 @@ def print_plan(
         if spec.resources.num_workers == "auto"
         else f"{spec.resources.num_workers} workers each"
     )
-    console.print(f"  in all: {total} trials on {workers}")
+    at_most = "at most " if may_stop(spec) else ""
+    console.print(f"  in all: {at_most}{total} trials on {workers}")
     facts = facts_of(spec, task)
     _print_batches(spec, facts, console)
     print_data(task, console)
@@ -84,9 +89,34 @@ def print_plan(
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     print_line(
         console,
-        f"searched in every cell: {searched} ({spec.search.sampler}, "
-        f"{spec.search.trials_per_cell} trials a cell)",
+        f"searched in every cell: {searched} ({spec.search.sampler}, {_how_many(spec)})",
     )
+
+
+def may_stop(spec: StudySpec) -> bool:
+    """Whether the search may end before all of its trials have run."""
+    return spec.search.num_trials is not None and spec.search.stop is not None
+
+
+def round_size_of(spec: StudySpec) -> int:
+    """Trials of a round of a search by the surface, where it starts on this machine."""
+    search = spec.search
+    return search.round_size or default_round_size(search.num_trials or 0, trials_at_once(spec))
+
+
+def _how_many(spec: StudySpec) -> str:
+    search = spec.search
+    if search.num_trials is None:
+        return f"{search.trials_per_cell} trials a cell"
+    return f"{'at most ' if search.stop else ''}{search.num_trials} trials over all cells"
+
+
+def _rounds(spec: StudySpec) -> str:
+    """How a search by the surface goes, and when it stops."""
+    size = round_size_of(spec)
+    first = surface_search(spec, size).num_in_design
+    stop = f"; stops once {limit}" if (limit := limit_words(spec)) else ""
+    return f"over all cells, {first} at first and then in rounds of {size}{stop}"
 
 
 def print_line(console: Console, line: str) -> None:
@@ -143,9 +173,11 @@ def _print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) 
         for cell, size, count in timed
     )
     at_once = trials_at_once(spec)
+    at_most = "at most " if may_stop(spec) else ""
     console.print(
-        f"time: about {duration(seconds / at_once)} of training and evaluation on this machine, "
-        f"{at_once} trials at once; start-up, workers' exchange and the report are not in it",
+        f"time: {at_most}about {duration(seconds / at_once)} of training and evaluation on this "
+        f"machine, {at_once} trials at once; start-up, workers' exchange and the report are not in "
+        "it",
         highlight=False,
     )
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from scaling.command.plan import duration, facts_of, print_line, trials_at_once
+from scaling.command.plan import duration, facts_of, print_line, round_size_of, trials_at_once
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import remaining
+from scaling.space.rounds import Rounds
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask
 
@@ -36,8 +37,19 @@ def print_resume_plan(
         world_sizes={int(batch): size for batch, size in world_sizes.items()},
         cell_places=recorded.cell_places(spec),
     )
-    left = remaining(spec, recorded.records(), facts)
-    print_line(console, f"  {left.num_ended} trials have ended, {left.num_to_run} are to run")
+    rounds = recorded.rounds
+    if rounds is None and spec.search.num_trials is not None:
+        rounds = Rounds(round_size_of(spec))
+    left = remaining(spec, recorded.records(), facts, rounds)
+    at_most = "at most " if left.may_stop else ""
+    print_line(
+        console, f"  {left.num_ended} trials have ended, {at_most}{left.num_to_run} are to run"
+    )
+    if rounds is not None and not left.is_decided:
+        num_known = len(rounds.proposed)
+        print_line(
+            console, f"  the search goes on in rounds of {rounds.size}; {num_known} are known"
+        )
     table = Table("phase", "cell", box=None, pad_edge=False)
     for heading in ("ended", "to run"):
         table.add_column(heading, justify="right")
@@ -58,7 +70,7 @@ def print_resume_plan(
         at_once = trials_at_once(spec)
         print_line(
             console,
-            f"time: about {duration(left.seconds / at_once)} at {at_once} trials at once, as long "
-            f"as the {left.num_timed} trials took that have ended; start-up and the report are not "
-            "in it",
+            f"time: {at_most}about {duration(left.seconds / at_once)} at {at_once} trials at once, "
+            f"as long as the {left.num_timed} trials took that have ended; start-up and the report "
+            "are not in it",
         )

@@ -37,6 +37,7 @@ class TrialRecord:
         measurements: By rising step.
         wall_seconds: From submission to the end.
         search_round: 0 in the ranges of the study file; 1 or 2 for a search trial beyond them.
+        surface_round: In a search by the surface, the round that proposed it, from 0; else None.
         recipe_of: In the phases after the search, the search trial whose recipe this one repeats,
             carries or branches off; None where that was not recorded.
     """
@@ -56,6 +57,7 @@ class TrialRecord:
     incidents: tuple[Mapping[str, Any], ...] = ()
     search_round: int = 0
     recipe_of: str | None = None
+    surface_round: int | None = None
 
     @property
     def final(self) -> Measurement | None:

@@ -34,6 +34,7 @@ from scaling.runner.world_sizes import (
 )
 from scaling.search.optuna import CellSearches
 from scaling.space.layout import Facts
+from scaling.space.rounds import Rounds, default_round_size
 from scaling.space.trials import PlannedTrial
 from scaling.spec.study import StudySpec
 
@@ -93,7 +94,9 @@ class StudyRun:
                 cell_places=self.state.recorded.cell_places(spec),
             )  # fmt: skip
             searches = CellSearches(spec, self.state.folder, facts, records)
-            for stage in stages(spec, records, facts):
+            for stage in stages(spec, records, facts, executor.rounds()):
+                if stage.rounds is not None:
+                    self.state.keep_rounds(stage.rounds)
                 for note in stage.notes:
                     self.view.note(note)
                 executor.run(stage, searches if stage.phases == ("search",) else None)
@@ -135,6 +138,18 @@ class _Executor:
                 }
             )
         return {int(batch): k for batch, k in (state.recorded.decided or {})["world_sizes"].items()}
+
+    def rounds(self) -> Rounds | None:
+        """What a search by the surface has proposed; the size of a round is decided once a study.
+
+        None with another sampler.
+        """
+        search, state = self._run.spec.search, self._run.state
+        if search.num_trials is not None and state.recorded.rounds is None:
+            num_slots = len(self._group_sizes())
+            size = search.round_size or default_round_size(search.num_trials, num_slots)
+            state.keep_rounds(Rounds(size))
+        return state.recorded.rounds
 
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""

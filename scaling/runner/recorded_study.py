@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from scaling.files.own import read_bounded, write_whole
@@ -15,6 +16,7 @@ from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
 from scaling.runner.state_folder import MAX_STUDY_BYTES, STUDY, StateError, read_known
 from scaling.space.cells import cell_places
+from scaling.space.rounds import Rounds
 from scaling.spec.changes import Change, RecordedSpecError, changes, recorded_spec
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA, what_changed
@@ -75,6 +77,25 @@ class RecordedStudy:
     def decided(self) -> dict[str, Any] | None:
         """What was decided for the whole study when it first ran; None before that."""
         return self.known.get("decided")
+
+    @property
+    def rounds(self) -> Rounds | None:
+        """What a search by the surface has proposed; None before its first round, or without one.
+
+        Raises:
+            StateError: If it is not what a study writes, in one line.
+        """
+        try:
+            return TypeAdapter(Rounds | None).validate_python(self.known.get("rounds"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            file = os.path.relpath(self.folder / STUDY)
+            raise StateError(f"{file}: is not a study's: rounds.{where}: {first['msg']}") from None
+
+    def with_rounds(self, rounds: Rounds) -> "RecordedStudy":
+        """The same study with what its search has proposed."""
+        return RecordedStudy(self.folder, {**self.known, "rounds": to_jsonable_python(rounds)})
 
     def spec(self) -> StudySpec:
         """The study file that the study last ran with, in today's terms.

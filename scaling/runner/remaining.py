@@ -1,7 +1,7 @@
 """What a study has still to run, from its study file and the trials that have ended."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,15 +10,18 @@ from scaling.records.ledger import by_cell
 from scaling.records.outcome import best_trial, left_over
 from scaling.records.study import beaten_note
 from scaling.records.trial import ENDED, Phase, Status, TrialRecord
+from scaling.search.proposals import next_round
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
 from scaling.space.extension import Edge, planned_extension
 from scaling.space.layout import Facts
+from scaling.space.rounds import Rounds, planned_rounds
 from scaling.space.trials import PlannedTrial, planned_replicates, planned_search, with_own_ids
 from scaling.spec.study import StudySpec
 
 AFTER_SEARCH: tuple[Phase, ...] = ("transfer", "confirm", "branch")
 _SOUND_ENDS: tuple[Status, ...] = ("done", "stopped", "diverged")
+LATER_ROUNDS = "later rounds, any cell"
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Stage:
         phases: Of the trials.
         planned: All of them.
         missing: Those that have not ended, or failed and run again.
-        notes: Why a search goes on beyond the range of the study file, a line a cell; trials that
-            the study leaves out.
+        notes: How far a search by the surface is, or why another goes on beyond the range of the
+            study file, a line a cell; trials that the study leaves out.
         rules_refused: What a rule could not carry: (rule, global_batch_size, why).
+        rounds: Of a search by the surface, all that has been proposed, this stage included; to be
+            kept before a trial of it starts.
     """
 
     phases: tuple[Phase, ...]
@@ -39,15 +44,31 @@ class Stage:
     missing: Sequence[PlannedTrial]
     notes: Sequence[str] = ()
     rules_refused: Sequence[tuple[str, int, str]] = ()
+    rounds: Rounds | None = None
 
 
-def stages(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Iterator[Stage]:
-    """The stages of a study in their order: the search, its extensions, and what follows.
+def stages(
+    spec: StudySpec,
+    records: Mapping[str, TrialRecord],
+    facts: Facts,
+    rounds: Rounds | None = None,
+) -> Iterator[Stage]:
+    """The stages of a study in their order: the search, its rounds or extensions, what follows.
 
     Each follows from the records when it is asked for, so whoever runs trials runs those of a
     stage before asking for the next one. A resumed study plans the same.
+
+    Args:
+        spec: The study.
+        records: Its trials so far.
+        facts: Sizes of its data, and of trials' worker groups.
+        rounds: What a search by the surface has proposed so far; None for another sampler.
     """
-    yield from _search(spec, records, facts)
+    if rounds is None:
+        search = _search(spec, records, facts)
+    else:
+        search = _search_in_rounds(spec, records, facts, rounds)
+    end_of_search = yield from search
     phases: tuple[Phase, ...] = tuple(
         phase for phase in AFTER_SEARCH if getattr(spec, phase) is not None
     )
@@ -58,10 +79,36 @@ def stages(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) ->
     planned = with_own_ids(replicates, best, records)
     beaten = beaten_note(left_over(list(records.values()), spec))
     missing = _missing(planned, records)
-    yield Stage(phases, planned, missing, notes=beaten, rules_refused=refused)
+    yield Stage(phases, planned, missing, notes=[*end_of_search, *beaten], rules_refused=refused)
 
 
-def _search(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Iterator[Stage]:
+def _search_in_rounds(
+    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds
+) -> Generator[Stage, None, Sequence[str]]:
+    """Run what was proposed, then round by round what follows from it; returns why it ended.
+
+    A trial that failed runs again, and since proposals are kept, no later round becomes another
+    one by that. Once recipes have been repeated, which is best is decided, and it stays failed.
+    """
+    planned = [trial for trials in planned_rounds(spec, rounds, facts) for trial in trials]
+    is_decided = any(record.phase != "search" for record in records.values())
+    if planned:
+        missing = _missing(planned, records, ENDED if is_decided else _SOUND_ENDS)
+        yield Stage(("search",), planned, missing, rounds=rounds)
+    while True:
+        following = next_round(spec, rounds.size, planned, records)
+        notes = [following.line] if following.line else []
+        if not following.proposed:
+            return notes
+        rounds = rounds.followed_by(following.proposed)
+        new = planned_rounds(spec, rounds, facts)[-1]
+        planned += new
+        yield Stage(("search",), new, _missing(new, records), notes, rounds=rounds)
+
+
+def _search(
+    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts
+) -> Generator[Stage, None, Sequence[str]]:
     """Search every cell, and where that is asked for beyond the ends that were too near."""
     edges: dict[str, tuple[Edge, ...]] = {}
     planned = planned_search(spec, facts)
@@ -76,10 +123,11 @@ def _search(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -
         ends = ENDED if is_decided else _SOUND_ENDS
         yield Stage(("search",), planned, _missing(planned, records, ends), notes)
         if search_round == spec.search.extend_undertuned:
-            return
+            break
         planned, notes = _extension(spec, records, facts, edges, search_round)
         if not planned:
-            return
+            break
+    return ()
 
 
 def _missing(
@@ -140,12 +188,14 @@ class Remaining:
     Attributes:
         groups: In the order in which they run.
         is_decided: Whether the search is over, so that it is known whose recipes are repeated.
+        may_stop: Whether a search by the surface may end before all of its trials have run.
         num_timed: The ended trials that `seconds` is from.
         seconds: Of training all that is left one after the other; None where none has ended.
     """
 
     groups: tuple[Group, ...]
     is_decided: bool
+    may_stop: bool
     num_timed: int
     seconds: float | None
 
@@ -160,17 +210,23 @@ class Remaining:
         return sum(group.num_ended for group in self.groups)
 
 
-def remaining(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Remaining:
-    """What is left of a study by phase and cell, and how long it takes.
+def remaining(
+    spec: StudySpec,
+    records: Mapping[str, TrialRecord],
+    facts: Facts,
+    rounds: Rounds | None = None,
+) -> Remaining:
+    """What is left of a study by phase and cell, and how long it takes; arguments as `stages`.
 
     While the search is not over, the phases that follow are counted as the study file has them,
-    and what was repeated of today's best recipes as done. A trial takes as long as the ended ones
-    of its cell did; in a cell without one, as those of all cells in proportion to its examples.
+    and what was repeated of today's best recipes as done. Rounds that are not proposed yet are
+    counted as if all trials of the search were run. A trial takes as long as the ended ones of its
+    cell did; in a cell without one, as those of all cells in proportion to its examples.
     """
     ended, to_run = Counter[tuple[Phase, str]](), Counter[tuple[Phase, str]]()
     work: dict[str, float] = {}
-    is_decided = True
-    for stage in stages(spec, records, facts):
+    is_decided, num_later = True, 0
+    for stage in stages(spec, records, facts, rounds):
         missing = {trial.trial_id for trial in stage.missing}
         for trial in stage.planned:
             group = trial.phase, cell_name(trial.cell)
@@ -179,6 +235,10 @@ def remaining(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts)
         if missing and stage.phases == ("search",):
             is_decided = False
             break
+    if not is_decided and rounds is not None:
+        num_later = max(0, (spec.search.num_trials or 0) - ended.total() - to_run.total())
+        to_run["search", LATER_ROUNDS] = num_later
+        work[LATER_ROUNDS] = fmean(work.values())
     if not is_decided:
         current = Counter(_groups_of_best_recipes(records, spec))
         for group, count in _after_search(spec).items():
@@ -194,6 +254,7 @@ def remaining(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts)
             Group(*group, ended[group], to_run[group]) for group in dict.fromkeys((*ended, *to_run))
         ),
         is_decided=is_decided,
+        may_stop=num_later > 0 and spec.search.stop is not None,
         num_timed=len(timed),
         seconds=_seconds(to_run, timed, work) if timed else None,
     )

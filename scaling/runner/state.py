@@ -27,6 +27,7 @@ from scaling.runner.state_folder import (
     removal,
     require_state_folder,
 )
+from scaling.space.rounds import Rounds
 from scaling.spec.issues import first_line
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA
@@ -91,6 +92,7 @@ class StudyState:
                 recorded.require_same_content(content)
                 recorded.records()
                 recorded.changes(spec)
+                _ = recorded.rounds
                 return cls(recorded, False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             recorded = RecordedStudy.new(folder, spec, study_id=study_id, content=content)
@@ -149,6 +151,14 @@ class StudyState:
         """Keep what was decided for the whole study, for when it is resumed."""
         known = {**self.recorded.known, "decided": decided}
         self._write(RecordedStudy(self.folder, known))
+
+    def keep_rounds(self, rounds: Rounds) -> None:
+        """Keep what a search by the surface has proposed, for when it is resumed.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._write(self.recorded.with_rounds(rounds))
 
     def _write(self, recorded: RecordedStudy) -> None:
         if recorded != self.recorded:

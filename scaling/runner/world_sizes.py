@@ -51,11 +51,9 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
     if spec.budget.seconds is not None:
         return []
     batches = [_batches(spec, cell) for cell in cells(spec)]
-    search = [
-        size
-        for sizes in batches
-        for size in itertools.islice(itertools.cycle(sizes), spec.search.trials_per_cell)
-    ]
+    # The surface shares its trials out as it goes; about evenly is the best guess.
+    each = math.ceil(spec.search.num_trials_of(len(batches)) / len(batches))
+    search = [size for sizes in batches for size in itertools.islice(itertools.cycle(sizes), each)]
     after: list[int] = []
     if spec.confirm is not None:
         after += [sizes[0] for sizes in batches] * spec.confirm.num_seeds

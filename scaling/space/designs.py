@@ -18,7 +18,7 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
     `cell_seed`.
     """
     searched = spec.nuisance.distributions()
-    count = spec.search.trials_per_cell
+    count = spec.search.per_cell
     if not searched:
         return [{} for _ in range(count)]
     seed = cell_seed(spec, cell, places)

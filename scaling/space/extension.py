@@ -31,7 +31,8 @@ def rate_name(spec: StudySpec) -> str | None:
 
 def most_extension_trials(spec: StudySpec) -> int:
     """Trials beyond the ranges, if every cell is extended as often as it may be."""
-    return spec.search.extend_undertuned * num_cells(spec) * _num_trials(spec)
+    times = spec.search.extend_undertuned
+    return times * num_cells(spec) * _num_trials(spec) if times else 0
 
 
 def beyond(
@@ -95,7 +96,7 @@ def planned_extension(
     search_round, count = len(edges), _num_trials(spec)
     restricted = _restricted(spec, name, new, search_round, count)
     points = design(restricted, cell, facts.cell_places)
-    first = spec.search.trials_per_cell + (search_round - 1) * count
+    first = spec.search.per_cell + (search_round - 1) * count
     return [
         replace(
             planned_point(spec, cell, number, choices, facts),
@@ -113,9 +114,9 @@ def _num_trials(spec: StudySpec) -> int:
         return 0
     drawn = spec.nuisance.distributions()[name]
     if spec.search.sampler != "grid":
-        return math.ceil(spec.search.trials_per_cell / 2)
+        return math.ceil(spec.search.per_cell / 2)
     num_rates = len(drawn.choice or ())
-    return spec.search.trials_per_cell // num_rates * math.ceil(num_rates / 2)
+    return spec.search.per_cell // num_rates * math.ceil(num_rates / 2)
 
 
 def _restricted(

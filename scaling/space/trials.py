@@ -24,7 +24,7 @@ class PlannedTrial:
     """A trial before it runs; `recipe` is None where the search decides it when it starts.
 
     `extended` are the distributions that have been extended beyond those of the study file,
-    `recipe_of` is as in `TrialRecord`.
+    `recipe_of` and `surface_round` are as in `TrialRecord`.
     """
 
     trial_id: str
@@ -34,6 +34,7 @@ class PlannedTrial:
     recipe: Recipe | None
     rule: str | None = None
     search_round: int = 0
+    surface_round: int | None = None
     extended: Mapping[str, Distribution[Any]] = field(default_factory=dict[str, Distribution[Any]])
     recipe_of: str | None = None
 
@@ -54,6 +55,7 @@ class PlannedTrial:
         return TrialRecord(
             self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule,
             search_round=self.search_round, recipe_of=self.recipe_of,
+            surface_round=self.surface_round,
         )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def planned_search(spec: StudySpec, facts: Facts) -> list[PlannedTrial]:
         planned_point(spec, cell, number, choices, facts)
         for cell in cells(spec)
         for number, choices in enumerate(
-            design(spec, cell, facts.cell_places) or [None] * spec.search.trials_per_cell
+            design(spec, cell, facts.cell_places) or [None] * spec.search.per_cell
         )
     ]
 
@@ -193,8 +195,8 @@ def with_own_ids(
 
 
 def num_trials(spec: StudySpec) -> dict[Phase, int]:
-    """Trials of each phase, if every cell has a best recipe and every rule applies."""
-    counts: dict[Phase, int] = {"search": num_cells(spec) * spec.search.trials_per_cell}
+    """Trials of each phase, at most: all cells have a best recipe, and no search ends early."""
+    counts: dict[Phase, int] = {"search": spec.search.num_trials_of(num_cells(spec))}
     if spec.transfer is not None:
         transfer = spec.transfer
         counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds

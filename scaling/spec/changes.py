@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from scaling.spec.checks.sizes import num_cells
 from scaling.spec.fields import Section
 from scaling.spec.issues import dotted, shown
 from scaling.spec.schema import locate
@@ -66,6 +67,8 @@ def _never(reason: str) -> Rule:
 
 
 def _grows(change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    if change.was is None or change.now is None:
+        return "trials are counted in another way"
     return "" if change.now > change.was else "it may grow: what was run stays in the study"
 
 
@@ -80,6 +83,21 @@ def _gains_values(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     gone = [value for value in change.was if value not in change.now]
     missing = ", ".join(map(shown, gone))
     return f"what was run stays in the study: {missing} is missing" if gone else ""
+
+
+def _gains_cells(change: Change, before: StudySpec, now: StudySpec) -> str:
+    """Of the surface, each cell that is new needs a trial."""
+    was, allowed = before.search.num_trials, now.search.num_trials
+    if was is not None and allowed is not None:
+        least = was + num_cells(now) - num_cells(before)
+        if allowed < least:
+            return f"the new cells need trials: raise search.num_trials to {least} or more"
+    return _gains_values(change, before, now)
+
+
+def _ends_search(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    """The rounds that were run stay; a stricter limit adds some."""
+    return ""
 
 
 def _gains_recipes(change: Change, before: StudySpec, _now: StudySpec) -> str:
@@ -134,7 +152,7 @@ RULES: Final[Mapping[str, Rule]] = {
     # By content: the study's data are compared by their hash.
     "workload.data.files": _free,
     "workload.file": _free,
-    "scientific": _gains_values,
+    "scientific": _gains_cells,
     "nuisance": _SPACE,
     "fixed": _TRIALS,
     "cell_recipes": _gains_recipes,
@@ -152,7 +170,11 @@ RULES: Final[Mapping[str, Rule]] = {
     "target.at_most": _target,
     "search.objective": _SEARCH,
     "search.sampler": _SEARCH,
+    "search.num_trials": _grows,
     "search.trials_per_cell": _more_trials,
+    "search.stop": _ends_search,
+    "search.round_size": _never("the rounds of a search keep the size that they began with"),
+    "search.prior_peak_lr": _SEARCH,
     "search.early_stopping": _SEARCH,
     "search.extend_undertuned": _grows,
     "transfer": _is_added,
@@ -191,7 +213,7 @@ RULES: Final[Mapping[str, Rule]] = {
 """By path. A section that is refused as a whole, or whose fields are all alike, has one rule."""
 
 WHOLE: Final = ("workload", "workload.data.files", "scientific", "nuisance", "fixed", "budget",
-                "search.early_stopping")  # fmt: skip
+                "search.early_stopping", "search.stop")  # fmt: skip
 """The sections whose rule is that of every field in them, those to come included."""
 _UNKNOWN: Final = _never("this version does not know whether trials depend on it")
 

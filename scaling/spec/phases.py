@@ -1,7 +1,8 @@
 """What a study does: search, transfer, confirm, branch, recommend."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,7 +26,7 @@ DesignName = Literal["qmc", "random", "grid"]
 """Samplers whose points are known before the first trial."""
 AdaptiveName = Literal["tpe"]
 """Samplers that look at the trials so far."""
-SamplerName = Literal[DesignName, AdaptiveName]
+SamplerName = Literal["surface", DesignName, AdaptiveName]
 
 
 class Asha(Section):
@@ -101,29 +102,107 @@ def _require_one_rung(examples: int | None, tokens: int | None) -> None:
 EarlyStopping = Annotated[Asha | MedianStopping, Field(discriminator="rule")]
 
 
+class Stop(Section):
+    """When a search by the surface ends before its trials are spent.
+
+    The regret of a cell is how far the best recipe found so far is above the lowest that the cell
+    can reach. The search ends once it is small in every cell.
+    """
+
+    regret_at_most_ratio: PositiveFloat | None = None
+    """Largest regret over the lowest value, as in 0.0025; give this or regret_at_most."""
+    regret_at_most: PositiveFloat | None = None
+    """Largest regret, in the unit of the objective: nats per target, steps or examples."""
+    with_probability: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.9
+    """How sure the surface must be of it, in each cell."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "Stop":
+        if (self.regret_at_most_ratio is None) == (self.regret_at_most is None):
+            raise PydanticCustomError(
+                "stop", "give exactly one of regret_at_most_ratio and regret_at_most"
+            )
+        return self
+
+
+USUAL_STOP: Final[Mapping[str, float]] = {"regret_at_most_ratio": 0.0025}
+
+
 class Search(Section):
     """How the nuisance hyperparameters are searched inside each cell."""
 
     objective: Objective = "validation_loss"
     """What makes a recipe best: the loss at the end of the budget, or reaching the target soon."""
-    sampler: SamplerName = "qmc"
-    """qmc: scrambled Sobol points; tpe: Optuna's tree-structured Parzen estimator."""
-    trials_per_cell: PositiveInt
-    """Trials a cell, the same for every cell."""
+    sampler: SamplerName = "surface"
+    """surface: one model of the loss over all cells says what to try next; qmc: scrambled Sobol
+    points; tpe: Optuna's tree-structured Parzen estimator. With trials_per_cell alone it is qmc."""
+    num_trials: PositiveInt | None = None
+    """Trials of all cells together, at most; for sampler surface."""
+    trials_per_cell: PositiveInt | None = None
+    """Trials of each cell, the same for every cell; for the other samplers."""
+    stop: Stop | None = None
+    """When the surface may stop before num_trials: regret_at_most_ratio 0.0025 where left out;
+    null: it runs all of them."""
+    round_size: PositiveInt | None = None
+    """Trials that the surface proposes at a time. Left out, it is about a sixth of num_trials, and
+    enough that every slot has one."""
+    prior_peak_lr: PositiveFloat | None = None
+    """A learning rate that is thought to be good at some batch size; the surface starts near it."""
     early_stopping: EarlyStopping | None = None
     """End a trial that does worse than the others of its cell; null: none is ended early."""
     extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True), Whole] = 0
     """At most so many times: where a cell's best rate is the lowest or highest tried, search on
     beyond it, over half as wide a range (in the logarithm) with half as many trials."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_sampler_and_stop(cls, given: Any) -> Any:
+        """Trials that are counted by cell are of a fixed design, unless a sampler is named."""
+        if not isinstance(given, dict):
+            return given
+        fields = cast("dict[str, Any]", given)
+        is_by_cell = "trials_per_cell" in fields and "num_trials" not in fields
+        fields = {"sampler": "qmc" if is_by_cell else "surface", **fields}
+        return {"stop": USUAL_STOP, **fields} if fields["sampler"] == "surface" else fields
+
+    @model_validator(mode="after")
+    def _counted_once(self) -> "Search":
+        is_joint = self.sampler == "surface"
+        if (self.num_trials is None) == (self.trials_per_cell is None):
+            raise PydanticCustomError(
+                "trial_count",
+                "give exactly one of num_trials (of all cells together, with sampler surface) and "
+                "trials_per_cell (with any other sampler)",
+            )
+        if is_joint == (self.num_trials is None):
+            right, wrong = (
+                ("num_trials", "trials_per_cell") if is_joint else ("trials_per_cell", "num_trials")
+            )
+            raise PydanticCustomError(
+                "trial_count",
+                "sampler {sampler} takes {right}, not {wrong}",
+                {"sampler": self.sampler, "right": right, "wrong": wrong},
+            )
+        return self
+
+    def num_trials_of(self, num_cells: int) -> int:
+        """Trials of the search in all cells; of the surface, at most."""
+        return self.num_trials or num_cells * self.per_cell
+
+    @property
+    def per_cell(self) -> int:
+        """`trials_per_cell` of a sampler that takes it."""
+        assert self.trials_per_cell is not None
+        return self.trials_per_cell
+
     @property
     def design(self) -> DesignName | None:
-        """The sampler where its points are known beforehand; None where it adapts."""
-        return None if self.sampler == "tpe" else self.sampler
+        """The sampler where its points are known beforehand; None where they are not."""
+        return None if self.sampler in ("tpe", "surface") else self.sampler
 
     @property
     def adaptive(self) -> AdaptiveName | None:
-        """The sampler where it adapts; None where its points are known beforehand."""
+        """The sampler where Optuna decides its points as trials start; None where it does not."""
         return self.sampler if self.sampler == "tpe" else None
 
 

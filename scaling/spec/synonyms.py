@@ -122,9 +122,14 @@ _NAMES: Final[Mapping[Meant, str]] = {
     Meant("search.objective"): "metric_for_best_model",
     Meant("target.at_most", "nats per target"): "target_loss threshold",
     # search
-    Meant("search.trials_per_cell", "a cell"): (
-        "n_trials num_trials num_samples run_cap n_iter trials max_trials num_runs count"
+    Meant("search.num_trials", "of all cells together"): (
+        "n_trials num_samples run_cap n_iter trials max_trials num_runs count"
     ),
+    Meant("search.round_size", "trials proposed at a time"): (
+        "trials_per_round population_size generation_size batch_proposals"
+    ),
+    Meant("search.prior_peak_lr"): "prior_lr initial_params points_to_evaluate",
+    Meant("search.stop", "by the expected regret"): "terminator stopper",
     Meant("search.sampler"): "method search_alg search_algorithm search_type algorithm",
     Meant("search.sampler", _GRID): "grid",
     Meant("search.trials_per_cell", "the product of the choices with sampler: grid"): "grid_size",
@@ -248,6 +253,7 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
         "tp": "tensor_parallel",
     },
     "sampler": {
+        "surface": "gp gaussian_process bo botorch kriging",
         "tpe": "bayes bayesian hyperopt optuna",
         "qmc": "sobol quasi_random halton",
     },

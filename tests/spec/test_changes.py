@@ -154,6 +154,45 @@ def test_what_makes_trials_incomparable_is_refused_by_name(
     assert refusals[path]
 
 
+SURFACE: dict[str, Any] = {
+    "scientific": {"global_batch_size": [16, 64]},
+    "nuisance": {"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+    "search": {"num_trials": 12},
+}
+
+
+def surface(batches: Any = (16, 64), **search: Any) -> dict[str, Any]:
+    values = {"global_batch_size": list(batches)}
+    return SURFACE | {"scientific": values, "search": {"num_trials": 12, **search}}
+
+
+def test_a_search_by_the_surface_may_go_on_and_keeps_its_rounds() -> None:
+    def refusals(**now: Any) -> dict[str, str]:
+        return {path: why for path, why in found(SURFACE, surface(**now)).items() if why}
+
+    for search in ({"num_trials": 13}, {"stop": None}, {"stop": {"regret_at_most": 0.01}}):
+        assert refusals(**search) == {}
+        changed = changes(study(**SURFACE), study(**surface(**search)))
+        assert any(change.may_add_trials for change in changed)
+    assert refusals(num_trials=11) == {
+        "search.num_trials": "it may grow: what was run stays in the study"
+    }
+    assert refusals(round_size=4) == {
+        "search.round_size": "the rounds of a search keep the size that they began with"
+    }
+    assert set(refusals(prior_peak_lr=0.01)) == {"search.prior_peak_lr"}
+    by_cell = {"num_trials": None, "trials_per_cell": 20, "sampler": "qmc"}
+    assert {"search.sampler", "search.trials_per_cell"} <= refusals(**by_cell).keys()
+
+
+def test_cells_that_are_new_to_a_surface_need_trials() -> None:
+    wider = (16, 32, 64, 128)
+    assert found(SURFACE, surface(wider, num_trials=13))["scientific.global_batch_size"] == (
+        "the new cells need trials: raise search.num_trials to 14 or more"
+    )
+    assert set(found(SURFACE, surface(wider, num_trials=14)).values()) == {""}
+
+
 def test_a_change_says_whether_it_may_add_trials() -> None:
     def adds(change: dict[str, Any]) -> bool:
         return any(c.may_add_trials for c in changes(study(**FULL), study(**FULL | change)))

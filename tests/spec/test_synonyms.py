@@ -61,8 +61,9 @@ def lines_of(*keys: str, value: Any = 1, without: str = "") -> list[str]:
         ("max_epochs", "budget.epochs"),
         ("max_steps", "budget.steps"),
         ("eval_steps", "evaluation.every_examples (in examples; every_steps for steps)"),
-        ("n_trials", "search.trials_per_cell"),
-        ("num_samples", "search.trials_per_cell"),
+        ("n_trials", "search.num_trials (of all cells together)"),
+        ("num_samples", "search.num_trials"),
+        ("points_to_evaluate", "search.prior_peak_lr"),
         ("max_seq_length", "workload.data.max_length (in tokens)"),
         ("model_name_or_path", "workload.model.pretrained"),
         ("dataset_name", "workload.data.source"),
@@ -95,7 +96,7 @@ def test_a_key_at_the_top_is_said_where_it_belongs(key: str, meant: str) -> None
         ("fixed", "seed", "seed"),
         ("budget", "max_steps", "steps"),
         ("evaluation", "eval_steps", "every_examples"),
-        ("search", "n_trials", "trials_per_cell"),
+        ("search", "n_trials", "num_trials"),
         ("resources", "fp16", "precision"),
         ("budget", "learning_rate", "fixed.peak_lr"),
     ],
@@ -133,6 +134,7 @@ def test_a_value_that_may_be_of_two_types_is_one_error(value: Any) -> None:
         (("resources", "precision"), "16-mixed", "fp16"),
         (("resources", "strategy"), "deepspeed_stage_2", "zero2"),
         (("search", "sampler"), "bayes", "tpe"),
+        (("search", "sampler"), "gaussian_process", "surface"),
     ],
 )
 def test_a_value_of_another_tool_is_known(keys: tuple[str, ...], value: str, meant: str) -> None:

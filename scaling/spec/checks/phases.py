@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
 from scaling.spec.checks.places import given_value, places_of, possible_values
+from scaling.spec.checks.sizes import MAX_SURFACE_TRIALS, num_cells
 from scaling.spec.issues import Issue
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
@@ -122,7 +123,9 @@ def extension_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def search_size_issues(spec: StudySpec) -> Iterator[Issue]:
     """As many trials a cell as there is something to try."""
-    trials = spec.search.trials_per_cell
+    if spec.search.sampler == "surface":
+        return
+    trials = spec.search.per_cell
     drawn = spec.nuisance.distributions()
     path = "search.trials_per_cell"
     if not drawn:
@@ -137,6 +140,47 @@ def search_size_issues(spec: StudySpec) -> Iterator[Issue]:
     size = math.prod(len(distribution.choice or ()) for distribution in drawn.values())
     if not ranges and trials != size:
         yield Issue(path, "must be the size of the grid", trials, str(size))
+
+
+def surface_issues(spec: StudySpec) -> Iterator[Issue]:
+    """What only a search by the surface can use, and what it cannot."""
+    search, drawn = spec.search, spec.nuisance.distributions()
+    if search.sampler != "surface":
+        for name in ("stop", "round_size", "prior_peak_lr"):
+            if getattr(search, name) is not None:
+                yield Issue(f"search.{name}", f"is for sampler surface, not {search.sampler}")
+        return
+    if not drawn:
+        yield Issue(
+            "search.sampler", "there is no nuisance hyperparameter to search: give "
+            "trials_per_cell: 1 instead of num_trials", "surface",
+        )  # fmt: skip
+    path, count, cells = "search.num_trials", search.num_trials or 0, num_cells(spec)
+    if count < cells:
+        yield Issue(path, f"each of the {cells} cells needs a trial", count, f"at least {cells}")
+    if count > MAX_SURFACE_TRIALS:
+        most = f"at most {MAX_SURFACE_TRIALS:,}"
+        yield Issue(path, "a surface over so many trials is slow", count, most)
+    if search.early_stopping is not None:
+        yield Issue(
+            "search.early_stopping", "sampler surface compares trials at the end of their budget: "
+            "leave it out, or choose another sampler",
+        )  # fmt: skip
+    if search.extend_undertuned:
+        yield Issue(
+            "search.extend_undertuned", "sampler surface needs no extensions: give nuisance a "
+            "range that is surely wide enough, and it tries few rates far from the best",
+            search.extend_undertuned,
+        )  # fmt: skip
+    if (prior := search.prior_peak_lr) is not None:
+        rates = drawn.get("peak_lr")
+        if not isinstance(rates, Distribution):
+            yield Issue("search.prior_peak_lr", "needs a peak_lr in nuisance", prior)
+            return
+        ends = rates.choice or rates.log_uniform or rates.uniform or ()
+        if not min(ends) <= prior <= max(ends):
+            allowed = f"{min(ends):g} to {max(ends):g}"
+            yield Issue("search.prior_peak_lr", "is not in nuisance.peak_lr", prior, allowed)
 
 
 def early_stopping_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -13,6 +13,8 @@ MAX_CELLS: Final = 10_000
 """More cells than any study could run."""
 MAX_TRIALS: Final = 100_000
 """In all phases together; each is a run in MLflow and a row of the report."""
+MAX_SURFACE_TRIALS: Final = 1_000
+"""In a search by the surface; what a round takes grows with their cube."""
 
 
 def cell_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -30,7 +32,9 @@ def num_cells(spec: StudySpec) -> int:
 def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     """More trials than a study has, in the field of the phase that has the most."""
     cells = num_cells(spec)
-    by_field = {"search.trials_per_cell": cells * spec.search.trials_per_cell}
+    search = spec.search
+    counted = "trials_per_cell" if search.num_trials is None else "num_trials"
+    by_field = {f"search.{counted}": search.num_trials_of(cells)}
     if (transfer := spec.transfer) is not None:
         by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
     if spec.confirm is not None:

@@ -13,6 +13,7 @@ from scaling.spec.checks.phases import (
     extension_issues,
     objective_issues,
     search_size_issues,
+    surface_issues,
     transfer_issues,
 )
 from scaling.spec.checks.places import (
@@ -139,6 +140,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     horizon_issues: frozenset({*RECIPE_SECTIONS, "budget", "target"}),
     objective_issues: frozenset({"search", "target"}),
     search_size_issues: frozenset({"nuisance", "search"}),
+    surface_issues: frozenset({"scientific", "nuisance", "search"}),
     early_stopping_issues: frozenset({*RECIPE_SECTIONS, "search", "budget", "resources"}),
     resource_issues: frozenset({"resources"}),
     transfer_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),

@@ -1,0 +1,137 @@
+"""What a search by the surface tries next, from the trials of its rounds so far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from scaling.records.outcome import CENSORED, objective_value
+from scaling.records.trial import TrialRecord
+from scaling.search.surface import Stop, SurfaceSearch
+from scaling.space.cells import cell_name, cells
+from scaling.space.rounds import ProposedTrial
+from scaling.space.trials import PlannedTrial
+from scaling.spec.sections import Choice, Distribution
+from scaling.spec.study import StudySpec
+from scaling.surface.loss_surface import CellBest, Outcome
+from scaling.surface.space import Axis, Space
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """What follows the rounds so far.
+
+    Attributes:
+        proposed: The trials of the next round; none where the search is over.
+        line: How far the search is, for people; empty before the first trial has ended.
+    """
+
+    proposed: tuple[ProposedTrial, ...]
+    line: str
+
+
+def surface_search(spec: StudySpec, round_size: int, num_failed: int = 0) -> SurfaceSearch:
+    """The search that a study file describes.
+
+    Args:
+        spec: The study.
+        round_size: Trials of a round after the first.
+        num_failed: Trials that raised an error. The surface knows nothing of them, but they were
+            run and count towards num_trials; so a study whose trials all fail comes to an end.
+    """
+    search = spec.search
+    assert search.num_trials is not None
+    stop = search.stop
+    axes = tuple(_axis(name, drawn) for name, drawn in spec.nuisance.distributions().items())
+    return SurfaceSearch(
+        Space(cells(spec), axes),
+        num_trials=search.num_trials - num_failed,
+        round_size=round_size,
+        seed=spec.seed,
+        stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
+        prior_peak_lr=search.prior_peak_lr,
+    )
+
+
+def next_round(
+    spec: StudySpec,
+    round_size: int,
+    planned: Sequence[PlannedTrial],
+    records: Mapping[str, TrialRecord],
+) -> NextRound:
+    """Ask the surface for the next round.
+
+    Args:
+        spec: The study.
+        round_size: Trials of a round after the first.
+        planned: The trials of all rounds so far, in their order; each has ended.
+        records: How they ended.
+    """
+    names = [cell_name(cell) for cell in cells(spec)]
+    outcomes = [
+        Outcome(names.index(cell_name(trial.cell)), trial.choices, _value(record, spec))
+        for trial in planned
+        if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
+    ]
+    num_failed = len(planned) - len(outcomes)
+    search = surface_search(spec, round_size, num_failed)
+    # Sums on several threads depend on how many there are, and would take cores from the trials.
+    with threadpool_limits(1):
+        following = search.next_round(outcomes)
+        best = search.best(outcomes) if outcomes else []
+    proposed = tuple(ProposedTrial(names[cell], point) for cell, point in following)
+    if not best:
+        return NextRound(proposed, "")
+    by_cell = ", ".join(f"{name} {_regret(b)}" for name, b in zip(names, best, strict=True))
+    how_far = _how_far(spec, search, best, len(outcomes), is_over=not proposed)
+    failed = f", {num_failed} of them failed" if num_failed else ""
+    return NextRound(proposed, f"search {how_far}{failed}; expected regret: {by_cell}")
+
+
+def _how_far(
+    spec: StudySpec, search: SurfaceSearch, best: Sequence[CellBest], num_ended: int, *,
+    is_over: bool,
+) -> str:  # fmt: skip
+    num_trials = spec.search.num_trials or 0
+    spent = num_ended + num_trials - search.num_trials
+    if not is_over:
+        return f"{spent} of at most {num_trials} trials have ended"
+    if spent >= num_trials:
+        return f"over: all of its {num_trials} trials have run"
+    is_found = search.stop and all(b.probability >= search.stop.with_probability for b in best)
+    why = limit_words(spec) if is_found else "there is no other point to try"
+    return f"over after {spent} trials: {why}"
+
+
+def limit_words(spec: StudySpec) -> str:
+    """When a search stops before its trials are spent; empty where it does not."""
+    stop = spec.search.stop
+    if stop is None:
+        return ""
+    if stop.regret_at_most_ratio is not None:
+        limit = f"{100 * stop.regret_at_most_ratio:g}%"
+    else:
+        units = {"steps_to_target": " steps", "examples_to_target": " examples"}
+        limit = f"{stop.regret_at_most:g}{units.get(spec.search.objective, ' nats')}"
+    return f"the regret of every cell is at most {limit} with probability {stop.with_probability:g}"
+
+
+def _regret(best: CellBest) -> str:
+    ratio = best.expected_regret_ratio
+    return f"{best.expected_regret:.2g}" if ratio is None else f"{100 * ratio:.2g}%"
+
+
+def _value(record: TrialRecord, spec: StudySpec) -> float | None:
+    """The objective of a trial; None where it diverged, or did not reach the target."""
+    value = objective_value(record, spec)
+    by_target = spec.search.objective != "validation_loss"
+    return None if value is None or (by_target and value >= CENSORED) else value
+
+
+def _axis(name: str, drawn: Distribution[Any] | Choice[Any]) -> Axis:
+    if not isinstance(drawn, Distribution) or drawn.choice is not None:
+        return Axis(name, choice=drawn.choice)
+    ends = drawn.log_uniform or drawn.uniform
+    assert ends is not None
+    return Axis(name, low=ends[0], high=ends[1], log=drawn.log_uniform is not None)

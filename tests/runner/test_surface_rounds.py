@@ -1,0 +1,203 @@
+"""A search by the surface, round by round: what is tried follows from the rounds before alone."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scaling.records.measurement import Measurement
+from scaling.records.trial import Status, TrialRecord
+from scaling.runner.remaining import remaining, stages
+from scaling.space.layout import Facts
+from scaling.space.rounds import Rounds
+from scaling.space.trials import PlannedTrial
+from scaling.spec.study import StudySpec
+from tests.space.test_space import study
+
+FACTS = Facts(num_train=None, tokens_per_example=None)
+Records = dict[str, TrialRecord]
+
+
+def by_surface(num_trials: int = 12, batches: Sequence[int] = (16, 64), **search: Any) -> StudySpec:
+    return study(
+        scientific={"global_batch_size": list(batches)},
+        nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+        search={"num_trials": num_trials, "stop": None, **search},
+        confirm={"num_seeds": 1},
+    )
+
+
+def loss(trial: PlannedTrial) -> float:
+    """Lowest at a rate that grows with the batch."""
+    assert trial.recipe is not None
+    hparams = trial.recipe.hyperparameters
+    best = 1e-3 * math.sqrt(hparams.global_batch_size)
+    return 1 + 0.1 * math.log(hparams.peak_lr / best) ** 2
+
+
+def ended(trial: PlannedTrial, status: Status = "done") -> TrialRecord:
+    """The record of a trial that ended, as the ledger reads it back."""
+    measured = (Measurement(5, 80, None, 1.0, validation_loss=loss(trial)),)
+    record = replace(trial.record(), status=status, measurements=measured)
+    return TrialRecord.from_json(record.to_json())
+
+
+class Study:
+    """A study's ledger and the rounds that it has kept."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.records: Records = {}
+        self.rounds = Rounds(size)
+        self.notes: list[str] = []
+
+    def run(
+        self,
+        spec: StudySpec,
+        *,
+        order: int = 0,
+        at_most: int = 1000,
+        failing: Sequence[str] = (),
+    ) -> "Study":
+        """Run what is missing in some order, or the first so many trials of it."""
+        for stage in self.stages(spec):
+            missing = list(stage.missing)
+            random.Random(order).shuffle(missing)
+            for trial in missing:
+                if at_most == 0:
+                    return self
+                at_most -= 1
+                status = "failed" if trial.trial_id in failing else "done"
+                self.records[trial.trial_id] = ended(trial, status)
+        return self
+
+    def stages(self, spec: StudySpec) -> Any:
+        for stage in stages(spec, self.records, FACTS, self.rounds):
+            self.notes += stage.notes
+            self.rounds = stage.rounds or self.rounds
+            yield stage
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """Of the search, by id."""
+        return [r for _, r in sorted(self.records.items()) if r.phase == "search"]
+
+
+@pytest.fixture(scope="module")
+def done() -> Study:
+    """A study that was run in one go."""
+    return Study().run(by_surface())
+
+
+def test_every_trial_is_in_a_round_and_every_cell_has_one(done: Study) -> None:
+    assert len(done.trials) == 12
+    assert [len(proposed) for proposed in done.rounds.proposed] == [8, 2, 2]  # a design first
+    assert Counter(trial.surface_round for trial in done.trials) == {0: 8, 1: 2, 2: 2}
+    assert {trial.cell["global_batch_size"] for trial in done.trials} == {16, 64}
+    assert {record.search_round for record in done.trials} == {0}
+    assert {f"confirm-global_batch_size={batch}-seed1" for batch in (16, 64)} <= set(done.records)
+
+
+@pytest.mark.parametrize("order", range(1, 4))
+def test_the_order_in_which_trials_end_changes_nothing(done: Study, order: int) -> None:
+    assert Study().run(by_surface(), order=order).records == done.records
+
+
+@pytest.mark.parametrize("at_most", [1, 8, 9, 12, 13])
+def test_a_study_that_was_cut_off_goes_on_to_the_same_trials(done: Study, at_most: int) -> None:
+    spec = by_surface()
+    cut = Study().run(spec, order=1, at_most=at_most)
+    assert len(cut.records) == at_most
+    assert cut.run(spec, order=2).records == done.records
+
+
+def test_what_was_proposed_stays_whatever_the_surface_would_propose_now() -> None:
+    """As another version of it would, or another machine's arithmetic."""
+    spec = by_surface()
+    cut = Study().run(spec, at_most=9)
+    before = cut.rounds.proposed
+    others = {name: replace(r, measurements=()) for name, r in cut.records.items()}
+    planned = next(stages(spec, others, FACTS, cut.rounds)).planned
+    assert [t.choices for t in planned] == [p.choices for round_ in before for p in round_]
+
+
+def test_a_trial_that_failed_runs_again_and_later_rounds_stay() -> None:
+    spec = by_surface()
+    name = "search-global_batch_size=16-000"
+    cut = Study().run(spec, at_most=9, failing=[name])
+    before = cut.rounds
+    assert cut.records[name].status == "failed"
+    assert len(before.proposed) == 2
+    cut.run(spec)
+    assert cut.rounds.proposed[:2] == before.proposed
+    assert cut.records[name].status == "done"
+    assert len(cut.trials) == 12  # a failed trial counts as one of num_trials
+
+
+def test_once_recipes_were_repeated_a_failed_trial_stays_failed() -> None:
+    spec = by_surface()
+    name = "search-global_batch_size=16-000"
+    done = Study().run(spec, failing=[name])
+    known = dict(done.records)
+    assert done.run(spec).records == known
+
+
+def test_a_search_whose_trials_all_fail_ends() -> None:
+    spec = by_surface()
+    ids = [f"search-global_batch_size={b}-{n:03d}" for b in (16, 64) for n in range(50)]
+    done = Study().run(spec, failing=ids)
+    assert len(done.trials) == 12
+    assert {trial.status for trial in done.trials} == {"failed"}
+
+
+def test_more_trials_keep_the_first_rounds() -> None:
+    small = Study().run(by_surface(10))
+    known, before = dict(small.records), small.rounds.proposed
+    large = small.run(by_surface(14))
+    assert large.rounds.proposed[: len(before)] == before
+    assert len(large.trials) == 14
+    assert {name: large.records[name] for name in known} == known
+
+
+def test_a_cell_that_is_put_between_others_leaves_the_rounds_as_they_are() -> None:
+    small = Study().run(by_surface(10))
+    known = {trial.trial_id: trial for trial in small.trials}
+    large = small.run(by_surface(14, batches=(16, 32, 64)))
+    assert {name: large.records[name] for name in known} == known
+    assert any(trial.cell["global_batch_size"] == 32 for trial in large.trials)
+
+
+def test_a_search_ends_early_by_its_limit_and_says_so() -> None:
+    spec = by_surface(40, stop={"regret_at_most_ratio": 0.2})
+    done = Study().run(spec)
+    assert 2 <= len(done.trials) < 40
+    assert done.notes[-1].startswith(f"search over after {len(done.trials)} trials: the regret of")
+    # A stricter limit goes on from there, with the same rounds.
+    before = done.rounds.proposed
+    done.run(by_surface(len(done.trials) + 4))
+    assert done.rounds.proposed[: len(before)] == before
+    assert len(done.rounds.proposed) == len(before) + 2
+    assert any(line.startswith("search over: all of its") for line in done.notes)
+
+
+def test_what_is_left_is_a_bound_until_the_search_is_over() -> None:
+    spec = by_surface(stop={"regret_at_most_ratio": 1e-9})
+    cut = Study().run(spec, at_most=9)
+    left = remaining(spec, cut.records, FACTS, cut.rounds)
+    assert (left.num_ended, left.num_to_run, left.may_stop) == (9, 12 - 9 + 2, True)
+    assert not left.is_decided
+    done = cut.run(spec)
+    left = remaining(spec, done.records, FACTS, done.rounds)
+    assert (left.num_to_run, left.may_stop, left.is_decided) == (0, False, True)
+
+
+def test_how_far_a_search_is_is_one_line_a_round(done: Study) -> None:
+    assert [line.partition(";")[0] for line in done.notes] == [
+        "search 8 of at most 12 trials have ended",
+        "search 10 of at most 12 trials have ended",
+        "search over: all of its 12 trials have run",
+    ]
+    assert all("global_batch_size=16 " in line for line in done.notes)

@@ -1,23 +1,15 @@
 """Learning rate against optimizer step; pure functions."""
 
 import math
+from dataclasses import dataclass
 
 
-def schedule_value(
-    position: float,
-    *,
-    schedule: str,
-    warmup_steps: int,
-    num_steps: int | None,
-    min_lr_ratio: float = 0.0,
-    decay_ratio: float = 0.2,
-    decay_shape: str = "linear",
-) -> float:
-    """Learning rate over peak_lr at a real position of the run: warmup, then the schedule.
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over peak_lr along a run: warmup, then what the schedule's name says.
 
-    Args:
-        position: Optimizer steps since the start, not necessarily whole.
-        schedule: What follows warmup: `constant` at 1; `linear` or `cosine` (half a period,
+    Attributes:
+        name: What follows warmup: `constant` at 1; `linear` or `cosine` (half a period,
             Loshchilov & Hutter 2017, arXiv:1608.03983 eq. 5) from 1 at `warmup_steps` to
             `min_lr_ratio` at `num_steps`; `inverse_sqrt`, √(warmup_steps / position) with
             warmup_steps 1 for 0 (Vaswani et al. 2017, arXiv:1706.03762 eq. 3, over its peak);
@@ -30,92 +22,69 @@ def schedule_value(
             it where the two overlap.
         decay_shape: How `wsd` falls with the share s of its decay: `linear`, `cosine` as above,
             or `one_minus_sqrt`, 1 − √s (Hägele et al. 2024, arXiv:2405.18392).
-
-    Returns:
-        A number between 0 and 1.
-
-    Raises:
-        ValueError: If the position or the warmup is negative, the schedule or the shape of its
-            decay is unknown, it decays towards an end and `num_steps` is None, or `decay_ratio`
-            is not above 0 and at most 1.
     """
-    if not position >= 0 or warmup_steps < 0:
-        raise ValueError(f"position {position} and warmup {warmup_steps} must not be negative")
-    start = _decay_start(schedule, warmup_steps, num_steps, decay_ratio)
-    if position < warmup_steps:
-        return position / warmup_steps
-    if schedule == "inverse_sqrt":
-        return math.sqrt(max(warmup_steps, 1) / max(position, warmup_steps, 1))
-    if start is None or num_steps is None or position <= start:
-        return 1.0
-    shape = decay_shape if schedule == "wsd" else schedule
-    share = min(1.0, (position - start) / (num_steps - start)) if num_steps > start else 1.0
-    return min_lr_ratio + (1 - min_lr_ratio) * _left_of_decay(shape, share)
 
+    name: str
+    warmup_steps: int
+    num_steps: int | None
+    min_lr_ratio: float = 0.0
+    decay_ratio: float = 0.2
+    decay_shape: str = "linear"
 
-def lr_at_step(
-    step: float,
-    *,
-    peak_lr: float,
-    schedule: str,
-    warmup_steps: int,
-    num_steps: int | None,
-    min_lr_ratio: float = 0.0,
-    decay_ratio: float = 0.2,
-    decay_shape: str = "linear",
-) -> float:
-    """Learning rate with which one optimizer step is taken.
+    def value(self, position: float) -> float:
+        """A number between 0 and 1, at so many optimizer steps, not necessarily whole.
 
-    Warmup is read at the end of the step and decay at its start, so that no step of the run is
-    taken at a rate of 0: step 0 has `peak_lr / warmup_steps`, step `warmup_steps − 1` the peak,
-    and step `num_steps − 1` still a rate above `min_lr_ratio × peak_lr`.
+        Raises:
+            ValueError: If the position or the warmup is negative, the schedule or the shape of its
+                decay is unknown, it decays towards an end and `num_steps` is None, or
+                `decay_ratio` is not above 0 and at most 1.
+        """
+        warmup_steps, num_steps = self.warmup_steps, self.num_steps
+        if not position >= 0 or warmup_steps < 0:
+            raise ValueError(f"position {position} and warmup {warmup_steps} must not be negative")
+        start = self._decay_start()
+        if position < warmup_steps:
+            return position / warmup_steps
+        if self.name == "inverse_sqrt":
+            return math.sqrt(max(warmup_steps, 1) / max(position, warmup_steps, 1))
+        if start is None or num_steps is None or position <= start:
+            return 1.0
+        shape = self.decay_shape if self.name == "wsd" else self.name
+        share = min(1.0, (position - start) / (num_steps - start)) if num_steps > start else 1.0
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * _left_of_decay(shape, share)
 
-    Args:
-        step: Index of the step, from 0; of a branch, in steps of the run that it left, which
-            need not be whole.
-        peak_lr: Learning rate at the end of warmup.
-        schedule: As in `schedule_value`.
-        warmup_steps: As in `schedule_value`.
-        num_steps: As in `schedule_value`.
-        min_lr_ratio: As in `schedule_value`.
-        decay_ratio: As in `schedule_value`.
-        decay_shape: As in `schedule_value`.
+    def of_step(self, step: float) -> float:
+        """The value with which one optimizer step is taken.
 
-    Returns:
-        A rate in the unit of `peak_lr`.
+        Warmup is read at the end of the step and decay at its start, so that no step of the run
+        is taken at a rate of 0: step 0 has 1 / `warmup_steps`, step `warmup_steps` − 1 has 1, and
+        step `num_steps` − 1 still more than `min_lr_ratio`.
 
-    Raises:
-        ValueError: As `schedule_value`.
-    """
-    value = schedule_value(
-        step + 1 if 0 <= step < warmup_steps else step,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        num_steps=num_steps,
-        min_lr_ratio=min_lr_ratio,
-        decay_ratio=decay_ratio,
-        decay_shape=decay_shape,
-    )
-    return peak_lr * value
+        Args:
+            step: Index of the step, from 0; of a branch, in steps of the run that it left, which
+                need not be whole.
 
+        Raises:
+            ValueError: As `value`.
+        """
+        return self.value(step + 1 if 0 <= step < self.warmup_steps else step)
 
-def _decay_start(
-    schedule: str, warmup_steps: int, num_steps: int | None, decay_ratio: float
-) -> float | None:
-    """Where the decay towards the end of the run starts, in steps; None for no such decay."""
-    if schedule in ("constant", "inverse_sqrt"):
-        return None
-    if schedule not in ("linear", "cosine", "wsd"):
-        raise ValueError(
-            f"unknown schedule {schedule!r}; known: constant, linear, cosine, inverse_sqrt, wsd"
-        )
-    if num_steps is None:
-        raise ValueError(f"the {schedule} schedule needs num_steps, the length of the run")
-    if schedule != "wsd":
-        return warmup_steps
-    if not 0 < decay_ratio <= 1:
-        raise ValueError(f"decay_ratio {decay_ratio} must be above 0 and at most 1")
-    return max(warmup_steps, num_steps * (1 - decay_ratio))
+    def _decay_start(self) -> float | None:
+        """Where the decay towards the end of the run starts, in steps; None for no such decay."""
+        if self.name in ("constant", "inverse_sqrt"):
+            return None
+        if self.name not in ("linear", "cosine", "wsd"):
+            raise ValueError(
+                f"unknown schedule {self.name!r}; known: constant, linear, cosine, inverse_sqrt, "
+                "wsd"
+            )
+        if self.num_steps is None:
+            raise ValueError(f"the {self.name} schedule needs num_steps, the length of the run")
+        if self.name != "wsd":
+            return self.warmup_steps
+        if not 0 < self.decay_ratio <= 1:
+            raise ValueError(f"decay_ratio {self.decay_ratio} must be above 0 and at most 1")
+        return max(self.warmup_steps, self.num_steps * (1 - self.decay_ratio))
 
 
 def _left_of_decay(shape: str, share: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.arithmetic.rules import scaled_lr
-from scaling.arithmetic.schedules import lr_at_step
+from scaling.arithmetic.schedules import Schedule
 from scaling.optimizers.catalog import OPTIMIZERS
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.records.trial import TrialRecord
@@ -141,16 +141,13 @@ def lr_of_step(hparams: Hyperparameters, *, step: int, examples: int) -> float:
     factor = 1.0
     if hparams.branch_from_examples is not None and examples >= hparams.branch_from_examples:
         factor = hparams.branch_lr_factor
-    return factor * lr_at_step(
-        examples / hparams.global_batch_size if is_branch else step,
-        peak_lr=hparams.peak_lr,
-        schedule=hparams.schedule,
-        warmup_steps=hparams.warmup_steps,
-        num_steps=hparams.schedule_num_steps if is_branch else hparams.num_steps,
-        min_lr_ratio=hparams.min_lr_ratio,
-        decay_ratio=hparams.decay_ratio,
-        decay_shape=hparams.decay_shape,
-    )
+    schedule = Schedule(
+        hparams.schedule, hparams.warmup_steps,
+        hparams.schedule_num_steps if is_branch else hparams.num_steps,
+        hparams.min_lr_ratio, hparams.decay_ratio, hparams.decay_shape,
+    )  # fmt: skip
+    place = examples / hparams.global_batch_size if is_branch else step
+    return factor * (hparams.peak_lr * schedule.of_step(place))
 
 
 def branch_work(branch: Branch) -> tuple[tuple[int, int], ...]:

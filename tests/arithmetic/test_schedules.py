@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scaling.arithmetic.schedules import lr_at_step, schedule_value
+from scaling.arithmetic.schedules import Schedule
 
 ALL = ["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
 
@@ -43,7 +43,7 @@ ALL = ["constant", "linear", "cosine", "inverse_sqrt", "wsd"]
     ],
 )
 def test_hand_table(schedule: str, position: float, value: float) -> None:
-    found = schedule_value(position, schedule=schedule, warmup_steps=10, num_steps=100)
+    found = Schedule(schedule, warmup_steps=10, num_steps=100).value(position)
     assert found == pytest.approx(value, abs=5e-6)
 
 
@@ -52,9 +52,7 @@ def test_hand_table(schedule: str, position: float, value: float) -> None:
     [("linear", 55, 0.55), ("linear", 100, 0.1), ("cosine", 55, 0.55), ("linear", 5, 0.5)],
 )
 def test_decay_ends_at_min_lr_ratio(schedule: str, position: float, value: float) -> None:
-    found = schedule_value(
-        position, schedule=schedule, warmup_steps=10, num_steps=100, min_lr_ratio=0.1
-    )
+    found = Schedule(schedule, warmup_steps=10, num_steps=100, min_lr_ratio=0.1).value(position)
     assert found == pytest.approx(value, rel=1e-12)
 
 
@@ -71,16 +69,15 @@ def test_decay_ends_at_min_lr_ratio(schedule: str, position: float, value: float
     ],
 )
 def test_wsd_decays_in_its_last_share(shape: str, position: float, value: float) -> None:
-    found = schedule_value(
-        position, schedule="wsd", warmup_steps=10, num_steps=100,
-        min_lr_ratio=0.1, decay_ratio=0.4, decay_shape=shape,
-    )  # fmt: skip
+    found = Schedule(
+        "wsd", warmup_steps=10, num_steps=100, min_lr_ratio=0.1, decay_ratio=0.4, decay_shape=shape
+    ).value(position)
     assert found == pytest.approx(value, rel=1e-12)
 
 
 def test_warmup_wins_where_it_overlaps_the_decay_of_wsd() -> None:
     values = [
-        schedule_value(p, schedule="wsd", warmup_steps=80, num_steps=100, decay_ratio=0.5)
+        Schedule("wsd", warmup_steps=80, num_steps=100, decay_ratio=0.5).value(p)
         for p in (40, 80, 90, 100)
     ]
     assert values == pytest.approx([0.5, 1.0, 0.5, 0.0])
@@ -88,8 +85,7 @@ def test_warmup_wins_where_it_overlaps_the_decay_of_wsd() -> None:
 
 def test_inverse_sqrt_without_warmup_starts_at_its_peak() -> None:
     values = [
-        schedule_value(p, schedule="inverse_sqrt", warmup_steps=0, num_steps=None)
-        for p in (0, 1, 4, 100)
+        Schedule("inverse_sqrt", warmup_steps=0, num_steps=None).value(p) for p in (0, 1, 4, 100)
     ]
     assert values == pytest.approx([1.0, 1.0, 0.5, 0.1])
 
@@ -97,35 +93,35 @@ def test_inverse_sqrt_without_warmup_starts_at_its_peak() -> None:
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1, math.nan])
 def test_a_decay_ratio_that_is_no_share_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="decay_ratio"):
-        schedule_value(1, schedule="wsd", warmup_steps=0, num_steps=9, decay_ratio=ratio)
+        Schedule("wsd", warmup_steps=0, num_steps=9, decay_ratio=ratio).value(1)
 
 
 def test_unknown_decay_shape() -> None:
     with pytest.raises(ValueError, match="'sqrt'; known: linear, cosine, one_minus_sqrt"):
-        schedule_value(9, schedule="wsd", warmup_steps=0, num_steps=9, decay_shape="sqrt")
+        Schedule("wsd", warmup_steps=0, num_steps=9, decay_shape="sqrt").value(9)
 
 
 def test_constant_needs_no_horizon() -> None:
-    assert schedule_value(7, schedule="constant", warmup_steps=14, num_steps=None) == 0.5
+    assert Schedule("constant", warmup_steps=14, num_steps=None).value(7) == 0.5
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 def test_decay_needs_the_horizon(schedule: str) -> None:
     with pytest.raises(ValueError, match=f"{schedule} schedule needs num_steps"):
-        schedule_value(7, schedule=schedule, warmup_steps=0, num_steps=None)
+        Schedule(schedule, warmup_steps=0, num_steps=None).value(7)
 
 
 def test_unknown_schedule() -> None:
     with pytest.raises(
         ValueError, match="'step'; known: constant, linear, cosine, inverse_sqrt, wsd"
     ):
-        schedule_value(0, schedule="step", warmup_steps=10, num_steps=100)
+        Schedule("step", warmup_steps=10, num_steps=100).value(0)
 
 
 @pytest.mark.parametrize(("position", "warmup"), [(-1, 0), (0, -1), (math.nan, 0)])
 def test_negative_positions_are_refused(position: float, warmup: int) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
-        schedule_value(position, schedule="constant", warmup_steps=warmup, num_steps=10)
+        Schedule("constant", warmup_steps=warmup, num_steps=10).value(position)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +142,7 @@ def test_negative_positions_are_refused(position: float, warmup: int) -> None:
     ],
 )
 def test_rate_of_a_step(schedule: str, step: int, rate: float) -> None:
-    found = lr_at_step(step, peak_lr=0.2, schedule=schedule, warmup_steps=10, num_steps=100)
+    found = 0.2 * Schedule(schedule, warmup_steps=10, num_steps=100).of_step(step)
     assert found == pytest.approx(rate, rel=1e-6)
 
 
@@ -158,9 +154,7 @@ def test_every_step_has_a_rate_that_rises_then_falls(
     schedule: str, warmup_steps: int, num_steps: int
 ) -> None:
     rates = [
-        lr_at_step(
-            step, peak_lr=1.0, schedule=schedule, warmup_steps=warmup_steps, num_steps=num_steps
-        )
+        Schedule(schedule, warmup_steps=warmup_steps, num_steps=num_steps).of_step(step)
         for step in range(num_steps)
     ]
     assert min(rates) > 0
@@ -172,4 +166,4 @@ def test_every_step_has_a_rate_that_rises_then_falls(
 
 def test_negative_step_is_refused() -> None:
     with pytest.raises(ValueError, match="must not be negative"):
-        lr_at_step(-1, peak_lr=1.0, schedule="constant", warmup_steps=10, num_steps=100)
+        Schedule("constant", warmup_steps=10, num_steps=100).of_step(-1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scaling.arithmetic.schedules import lr_at_step
+from scaling.arithmetic.schedules import Schedule
 from scaling.space.branches import (
     BranchError,
     branched,
@@ -66,11 +66,11 @@ def test_the_rate_is_the_trunks_before_and_by_examples_after() -> None:
     branch = branched(trunk, start=160, multiple=4, window=256, rule="linear")
 
     def trunk_rate(step: float) -> float:
-        return lr_at_step(
-            step, peak_lr=trunk.hyperparameters.peak_lr, schedule="cosine",
+        return trunk.hyperparameters.peak_lr * Schedule(
+            "cosine",
             warmup_steps=trunk.hyperparameters.warmup_steps,
             num_steps=trunk.hyperparameters.num_steps,
-        )  # fmt: skip
+        ).of_step(step)
 
     for step in range(10):
         assert lr_of_step(branch.hyperparameters, step=step, examples=16 * step) == trunk_rate(step)

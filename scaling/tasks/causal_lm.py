@@ -20,7 +20,7 @@ from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.scores import PERPLEXITY
+from scaling.tasks.scores import PERPLEXITY, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -180,10 +180,9 @@ class NextTokenObjective:
     def described_metrics(self) -> Mapping[str, Metric]:
         """Token accuracy, perplexity, and bits per byte of predicted text."""
         return {
-            "accuracy": Metric(
-                "token accuracy", "Share of target tokens that are the likeliest one given those "
-                "before them.",
-                unit="fraction", direction="maximize",
+            "accuracy": share(
+                "token accuracy",
+                "Share of target tokens that are the likeliest one given those before them.",
             ),
             "perplexity": PERPLEXITY,
             "bits_per_byte": Metric(

@@ -18,7 +18,7 @@ from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
-from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match
+from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import BatchLosses, Sizes, TextTask, read_tokens, summary_of
 
@@ -204,10 +204,9 @@ class SpanObjective:
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """Exact match and F1 of whole questions, and the share of windows with the right span."""
-        windows = Metric(
+        windows = share(
             "window accuracy", "Share of windows whose likeliest span is the right one, or none "
             "where the window has no answer.",
-            unit="fraction", direction="maximize",
         )  # fmt: skip
         return {"window_accuracy": windows, **ANSWER_METRICS}
 

@@ -16,10 +16,13 @@ PERPLEXITY = Metric(
     direction="minimize", over_seeds="geometric_mean",
 )  # fmt: skip
 
-MACRO_F1 = Metric(
-    "macro-F1", "Mean of F1 over the classes that occur among labels or predictions.",
-    unit="fraction", direction="maximize",
-)  # fmt: skip
+
+def share(label: str, help: str) -> Metric:
+    """A metric between 0 and 1, of which more is better."""
+    return Metric(label, help, unit="fraction", direction="maximize")
+
+
+MACRO_F1 = share("macro-F1", "Mean of F1 over the classes that occur among labels or predictions.")
 
 CLASS_METRICS: Mapping[str, Metric] = {
     "macro_f1": MACRO_F1,
@@ -34,9 +37,6 @@ CLASS_METRICS: Mapping[str, Metric] = {
 
 def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
     """Macro-F1 and Matthews' correlation coefficient of single-class predictions.
-
-    Macro-F1 is the mean of F1 over the classes that occur among labels or predictions. The
-    coefficient is 0 where all labels, or all predictions, are of one class.
 
     Source: by scikit-learn; the coefficient for several classes is R_K, Gorodkin 2004,
         Computational Biology and Chemistry 28.
@@ -91,19 +91,12 @@ def entity_scheme(tags: Iterable[str]) -> EntityScheme | None:
 
 
 ENTITY_METRICS: Mapping[str, Metric] = {
-    "entity_precision": Metric(
-        "entity precision", "Share of the entities found that are right in type and both ends.",
-        unit="fraction", direction="maximize",
+    "entity_precision": share(
+        "entity precision", "Share of the entities found that are right in type and both ends."
     ),
-    "entity_recall": Metric(
-        "entity recall", "Share of the entities marked that were found.",
-        unit="fraction", direction="maximize",
-    ),
-    "entity_f1": Metric(
-        "entity F1", "Harmonic mean of entity precision and recall.",
-        unit="fraction", direction="maximize",
-    ),
-}  # fmt: skip
+    "entity_recall": share("entity recall", "Share of the entities marked that were found."),
+    "entity_f1": share("entity F1", "Harmonic mean of entity precision and recall."),
+}
 """Of `entity_scores`."""
 
 
@@ -140,15 +133,13 @@ def entity_scores(
 
 
 ANSWER_METRICS: Mapping[str, Metric] = {
-    "exact_match": Metric(
+    "exact_match": share(
         "exact match", "Share of questions whose answer is one of the right ones, but for case, "
         "punctuation and articles (Rajpurkar et al. 2016).",
-        unit="fraction", direction="maximize",
     ),
-    "answer_f1": Metric(
+    "answer_f1": share(
         "answer F1", "Mean over questions of the largest F1 of the words shared with a right "
         "answer (Rajpurkar et al. 2016).",
-        unit="fraction", direction="maximize",
     ),
 }  # fmt: skip
 """Means of `exact_match` and `answer_f1`."""
@@ -211,9 +202,8 @@ TEXT_METRICS: Mapping[str, Metric] = {
         direction="maximize",
     ),
     **{
-        f"rouge_{kind.lower()}": Metric(
-            f"ROUGE-{kind}", f"Mean F1 of {what} (Lin 2004, by rouge-score without stemming).",
-            unit="fraction", direction="maximize",
+        f"rouge_{kind.lower()}": share(
+            f"ROUGE-{kind}", f"Mean F1 of {what} (Lin 2004, by rouge-score without stemming)."
         )
         for kind, what in (
             ("1", "shared words"), ("2", "shared pairs of words"),

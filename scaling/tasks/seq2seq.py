@@ -20,7 +20,7 @@ from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
-from scaling.tasks.scores import PERPLEXITY
+from scaling.tasks.scores import PERPLEXITY, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -144,10 +144,9 @@ class TargetObjective:
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """Accuracy of target tokens given those before them, and perplexity."""
-        accuracy = Metric(
+        accuracy = share(
             "token accuracy", "Share of target tokens that are the likeliest one given the "
             "source and those before them.",
-            unit="fraction", direction="maximize",
         )  # fmt: skip
         return {"accuracy": accuracy, "perplexity": PERPLEXITY}
 

@@ -18,7 +18,7 @@ from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.scores import CLASS_METRICS, class_scores
+from scaling.tasks.scores import CLASS_METRICS, class_scores, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -122,10 +122,7 @@ class ClassObjective:
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """Accuracy, macro-F1 and Matthews' correlation coefficient."""
-        accuracy = Metric(
-            "accuracy", "Share of texts whose likeliest class is the right one.",
-            unit="fraction", direction="maximize",
-        )  # fmt: skip
+        accuracy = share("accuracy", "Share of texts whose likeliest class is the right one.")
         return {"accuracy": accuracy, **CLASS_METRICS}
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:

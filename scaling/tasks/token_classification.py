@@ -18,7 +18,14 @@ from scaling.tasks.data.rows import Row, Split, tagged
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.scores import ENTITY_METRICS, MACRO_F1, entity_scheme, entity_scores, macro_f1
+from scaling.tasks.scores import (
+    ENTITY_METRICS,
+    MACRO_F1,
+    entity_scheme,
+    entity_scores,
+    macro_f1,
+    share,
+)
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -150,10 +157,7 @@ class TagObjective:
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """Accuracy of words, and F1: of entities where the tags mark them, else macro."""
-        accuracy = Metric(
-            "accuracy", "Share of words whose likeliest tag is the right one.",
-            unit="fraction", direction="maximize",
-        )  # fmt: skip
+        accuracy = share("accuracy", "Share of words whose likeliest tag is the right one.")
         of_tags = {"macro_f1": MACRO_F1} if entity_scheme(self.tags) is None else ENTITY_METRICS
         return {"accuracy": accuracy, **of_tags}
 

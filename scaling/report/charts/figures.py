@@ -12,7 +12,6 @@ from altair.utils.schemapi import debug_mode
 from scaling.analysis.findings import Findings
 from scaling.files.names import file_name
 from scaling.report.charts import by_batch, by_rate, by_target, by_time, by_trial
-from scaling.report.charts.along_run import branched_chart
 from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
@@ -181,7 +180,8 @@ def _about_branches(builder: _Builder, findings: Findings) -> None:
     if findings.branched.last is not None:
         builder.add(
             "branched_critical_batch", "Critical batch by branched training",
-            captions.branched_caption(findings.branched), lambda: branched_chart(findings), "",
+            captions.branched_caption(findings.branched),
+            lambda: by_target.branched_chart(findings), "",
         )  # fmt: skip
 
 

@@ -13,12 +13,7 @@ def options_table(recommendation: Recommendation) -> Table | None:
     timed = [o for o in recommendation.candidates if o.seconds.value is not None]
     if not timed:
         return None
-    columns: dict[str, list[str]] = {}
-    for option in timed:
-        for title, word in _words(option, recommendation).items():
-            columns.setdefault(title, []).append(word)
-    kept = {title: v for title, v in columns.items() if any(word != DASH for word in v)}
-    return Table(tuple(kept), tuple(zip(*kept.values(), strict=True)))
+    return Table.of_words(_words(option, recommendation) for option in timed)
 
 
 def _words(option: Option, recommendation: Recommendation) -> dict[str, str]:

@@ -18,18 +18,15 @@ _MOST_LISTED = 10_000
 
 def cells_table(findings: Findings) -> Table:
     """One row a cell; columns that no cell fills are left out."""
-    columns: dict[str, list[str]] = {"cell": [cell_name(cell) for cell in findings.cells]}
-    for cell in findings.cells:
-        for title, value in _cell_words(cell, has_target=findings.sweep.has_target).items():
-            columns.setdefault(title, []).append(value)
-    kept = {title: v for title, v in columns.items() if any(word != DASH for word in v)}
-    return Table(tuple(kept), tuple(zip(*kept.values(), strict=True)))
+    has_target = findings.sweep.has_target
+    return Table.of_words(_cell_words(cell, has_target=has_target) for cell in findings.cells)
 
 
 def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
     target = cell.target
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
     words = {
+        "cell": cell_name(cell),
         "trials": f"{cell.num_trials}",
         "seeds": f"{cell.num_seeds}",
         "diverged": f"{cell.num_diverged}",

@@ -23,17 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_REFUSALS = frozenset(
-    {
-        "ALREADY_EXISTS",
-        "BAD_REQUEST",
-        "INVALID_PARAMETER_VALUE",
-        "MALFORMED_REQUEST",
-        "NOT_FOUND",
-        "RESOURCE_ALREADY_EXISTS",
-        "RESOURCE_DOES_NOT_EXIST",
-    }
-)
+_REFUSALS = (
+    "ALREADY_EXISTS", "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "NOT_FOUND",
+    "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
+)  # fmt: skip
 # MLflow calls every database error but OperationalError a bad request; these are connections.
 _CONNECTION_ERRORS = re.compile("InterfaceError|OperationalError|QueuePool|PendingRollbackError")
 _OPENING_PAUSES_SECONDS = (0.5, 1.0)

@@ -241,13 +241,6 @@ def _names_in(record: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in value)
 
 
-def _is_missing(value: Any) -> bool:
-    """True for no cell, null, an empty or blank text, and NaN, which is how pandas says null."""
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
-
-
 # --- lines of a book -----------------------------------------------------------------------------
 
 
@@ -282,7 +275,10 @@ class CellReader:
         is_label = self.labels is not None and field == self.labels.column
         if is_label and self.names is not None and value in (-1, "-1"):
             return True
-        return _is_missing(value)
+        # Also no cell, null, a blank text, and NaN, which is how pandas says null.
+        if isinstance(value, str):
+            return not value.strip()
+        return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
 
     def text(self, field: str, value: Any, place: str = "") -> str:
         """The one plain text form of a cell, or of an entry of a list at a `place`.

@@ -249,20 +249,17 @@ def _changed(path: str, was: Any, now: Any) -> Iterator[Change]:
 # --- what was recorded --------------------------------------------------------------------------
 
 _FORMER_DEFAULTS: Final[Mapping[str, Any]] = {
-    "workload.data.text_column": "text",
-    "workload.data.label_column": "label",
-    "workload.data.tokens_column": "tokens",
-    "workload.data.tags_column": "tags",
-    "workload.data.question_column": "question",
-    "workload.data.context_column": "context",
-    "workload.data.answers_column": "answers",
-    "workload.data.source_column": "source",
-    "workload.data.target_column": "target",
+    **{
+        f"workload.data.{name}_column": name
+        for name in (
+            "text", "label", "tokens", "tags", "question", "context", "answers", "source", "target",
+        )
+    },
     "workload.data.missing_labels": "error",
     "workload.data.missing_texts": "error",
     "workload.data.rare_classes": "keep",
     "workload.data.vocab_size": 2000,
-}
+}  # fmt: skip
 """Of fields that are gone from some families' data, by studies that did not record `given`."""
 
 

@@ -1,5 +1,6 @@
 """Fixtures that many tests use."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.read_once import read_builtin_data_once
 
 read_builtin_data_once()
+# Ray's workers are the most polite processes of a machine; beside other tests they would starve.
+os.environ.update(RAY_worker_niceness="0")
 
 
 TESTS = Path(__file__).parent

@@ -1,10 +1,12 @@
 """Studies that run for real in the end-to-end tests: local Ray, gloo workers, a SQLite MLflow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.commands import Finished
 from tests.recipes import TINY_LLAMA
 
 PRONUNCIATION: dict[str, Any] = {
@@ -50,3 +52,8 @@ def write_study(folder: Path, study: dict[str, Any]) -> Path:
     path = folder / f"{study['name']}.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     return path
+
+
+def summary(finished: Finished, name: str) -> dict[str, Any]:
+    """What the report of a study says for programs."""
+    return json.loads((finished.folder / "reports" / name / "summary.json").read_text())

@@ -32,6 +32,7 @@ LARGE: dict[str, Any] = SMALL | {
     "search": {"trials_per_cell": 7},
     "transfer": {"base_batch_size": 4, "rules": ["none", "sqrt"], "num_seeds": 2},
     "confirm": {"num_seeds": 3},
+    "resources": {"max_slots": 1},
 }
 
 

@@ -1,10 +1,6 @@
 """The main job for real: a study file in, MLflow runs and a report out."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +9,10 @@ import pytest
 
 from scaling.records.study import StudyRecord
 from scaling.sinks import load_study
-from tests.commands import Finished, environment, run
+from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
-from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, write_study
+from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, summary, write_study
 from tests.faults.disturbed import working_in
-from tests.recipes import TINY_BERT
 
 pytestmark = pytest.mark.ray
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -29,10 +24,6 @@ def store(folder: Path) -> str:
 
 def loaded(folder: Path, name: str) -> StudyRecord:
     return load_study(name, store(folder))
-
-
-def summary(finished: Finished, name: str = "pronunciation") -> dict[str, Any]:
-    return json.loads((finished.folder / "reports" / name / "summary.json").read_text())
 
 
 def test_it_ends_well_and_says_where_everything_is(finished: Finished) -> None:
@@ -91,7 +82,7 @@ def test_mlflow_has_parent_children_curves_and_artifacts(finished: Finished) -> 
     assert len(runs) == 15
     note = parents[0].data.tags["mlflow.note.content"]
     assert PRONUNCIATION["question"] in note
-    assert summary(finished)["answer"] in note
+    assert summary(finished, "pronunciation")["answer"] in note
     artifacts = {a.path for a in client.list_artifacts(parents[0].info.run_id, "report")}
     assert "report/report.html" in artifacts
     assert "report/figures" in artifacts
@@ -140,17 +131,17 @@ def test_the_report_is_rebuilt_from_mlflow_alone(finished: Finished, tmp_path: P
     )  # fmt: skip
     assert rebuilt.status == 0, rebuilt.stderr
     again = json.loads((tmp_path / "again/summary.json").read_text())
-    assert again == summary(finished)
+    assert again == summary(finished, "pronunciation")
 
 
 def test_the_least_to_beat_is_in_mlflow_and_in_the_summary(finished: Finished) -> None:
     recorded = loaded(finished.folder, "pronunciation").environment
-    baselines = summary(finished)["baselines"]
+    baselines = summary(finished, "pronunciation")["baselines"]
     assert recorded["baseline"] == baselines["guess"] == "token frequencies"
     assert recorded["baseline_validation_loss"] == baselines["validation_loss"]
     assert 3.0 < baselines["validation_loss"] < 3.7  # far below a uniform guess
-    cells = summary(finished)["cells"]
-    batch = summary(finished)["recommendation"]["global_batch_size"]
+    cells = summary(finished, "pronunciation")["cells"]
+    batch = summary(finished, "pronunciation")["recommendation"]["global_batch_size"]
     assert (batch is not None) == any(cell["beats_baseline"] for cell in cells)
     for trial in loaded(finished.folder, "pronunciation").trials:
         final = trial.final
@@ -172,11 +163,11 @@ def test_starting_again_says_what_exists_and_touches_nothing(finished: Finished)
 
 
 def test_resuming_a_finished_study_runs_nothing_again(finished: Finished) -> None:
-    before = summary(finished)
+    before = summary(finished, "pronunciation")
     again = run(finished.folder, "pronunciation.yaml", "--resume")
     assert again.status == 0, again.stderr
     assert "ready on" not in again.stdout
-    assert summary(finished) == before
+    assert summary(finished, "pronunciation") == before
     assert len(loaded(finished.folder, "pronunciation").trials) == 14
 
 
@@ -209,31 +200,7 @@ def test_a_cluster_too_small_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "runs/quadratic/study.json").exists()
 
 
-def test_relative_files_and_two_scientific_axes(tmp_path: Path, cluster: Cluster) -> None:
-    lines = [f'{{"word": "text number {n}", "kind": "{"ab"[n % 2]}"}}' for n in range(80)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    study = QUADRATIC | {"name": "own_files", "fixed": {"peak_lr": 0.01}}
-    study["workload"] = {
-        "task": "text_classification",
-        "model": TINY_BERT,
-        "data": {
-            "files": {"train": "rows.jsonl"}, "text_column": "word", "label_column": "kind",
-        },
-    }  # fmt: skip
-    study["scientific"] = {"global_batch_size": [4], "clip_norm": [None, 1.0]}
-    study["budget"], study["resources"] = {"epochs": 1.5}, {"num_workers": 1}
-    write_study(tmp_path, study)
-    done = cluster.run(tmp_path, "own_files.yaml")
-    assert done.status == 0, done.stderr
-    cells = [cell["cell"] for cell in summary(done, "own_files")["cells"]]
-    assert cells == [
-        {"global_batch_size": 4, "clip_norm": None}, {"global_batch_size": 4, "clip_norm": 1.0},
-    ]  # fmt: skip
-    assert {t.recipe.hyperparameters.num_steps for t in loaded(tmp_path, "own_files").trials} == {
-        24
-    }
-
-
+@pytest.mark.slow
 def test_both_executors_give_bitwise_the_same_trials(tmp_path: Path, cluster: Cluster) -> None:
     finals: dict[str, list[Any]] = {}
     for executor in ("pool", "per_trial"):
@@ -261,34 +228,6 @@ def test_noisy_quadratic_finds_the_known_critical_batch_size(tmp_path: Path) -> 
     assert fit["value"] == pytest.approx(456, rel=0.1)
     assert fit["interval"][0] < 456 < fit["interval"][1]
     print(f"noisy_quadratic.yaml took {time.monotonic() - started:.0f} s")
-
-
-def test_ctrl_c_keeps_what_ended_and_resume_goes_on(tmp_path: Path, cluster: Cluster) -> None:
-    study = QUADRATIC | {"name": "interrupted", "confirm": {"num_seeds": 3}}
-    study["budget"] = {"steps": 1500}
-    write_study(tmp_path, study)
-    command = [sys.executable, "-u", "-m", "scaling.study", "interrupted.yaml"]
-    started = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    assert started.stdout is not None
-    for line in started.stdout:
-        if line.startswith("[1/2]"):
-            break
-    os.killpg(started.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    output, _ = started.communicate(timeout=120)
-    assert started.returncode == 130
-    assert "--resume" in output
-    journal = tmp_path / "runs/interrupted/trials.jsonl"
-    kept = journal.read_text().splitlines()
-    assert 1 <= len(kept) < 8
-    resumed = cluster.run(tmp_path, "interrupted.yaml", "--resume")
-    assert resumed.status == 0, resumed.stderr
-    assert journal.read_text().splitlines()[: len(kept)] == kept
-    trials = loaded(tmp_path, "interrupted").trials
-    assert len(trials) == 8
-    assert {trial.status for trial in trials} == {"done"}
 
 
 def test_no_process_is_left(finished: Finished) -> None:

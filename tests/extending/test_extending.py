@@ -27,6 +27,7 @@ STUDY = {
     "evaluation": {"every_examples": 400, "num_examples": 200},
     "search": {"sampler": "halton", "trials_per_cell": 3},
     "confirm": {"num_seeds": 2},
+    "resources": {"max_slots": 1},
 }
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.drawn_once import draw_figures_once
 from tests.read_once import read_builtin_data_once
 
 read_builtin_data_once()
+draw_figures_once()
 # Ray's workers are the most polite processes of a machine; beside other tests they would starve.
 os.environ.update(RAY_worker_niceness="0")
 

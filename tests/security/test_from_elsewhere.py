@@ -64,16 +64,23 @@ def test_a_study_s_artifacts(uri: str, file: tuple[str, str]) -> None:
     assert load_study(spec().name, uri).environment == {"python": "3"}
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report."""
+    folder = tmp_path_factory.mktemp("reported")
+    write_report(study(), folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "summary",
     ["[" * 100_000, "[]", "{}", '{"study": 1, "question": "q"}', '{"study": ["x"]}', "\udc80"],
     ids=range(6),
 )
-def test_a_report_s_folder(tmp_path: Path, summary: str) -> None:
-    write_report(study(), tmp_path)
-    (tmp_path / "summary.json").write_bytes(summary.encode("utf-8", "surrogateescape"))
+def test_a_report_s_folder(reported: Path, summary: str) -> None:
+    (reported / "summary.json").write_bytes(summary.encode("utf-8", "surrogateescape"))
     with pytest.raises(TableError) as refused:
-        read_side(str(tmp_path), None)
+        read_side(str(reported), None)
     assert "\n" not in str(refused.value)
 
 

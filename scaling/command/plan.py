@@ -60,8 +60,9 @@ def print_plan(
     task = task or require_task(spec)
     print_line(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
-        is_bound = phase == "search" and spec.search.num_trials is not None
-        how = f"at most {count} trials {_rounds(spec)}" if is_bound else f"{count} trials"
+        how = f"{count} trials"
+        if phase == "search" and spec.search.num_trials is not None:
+            how = f"{'at most ' if may_stop(spec) else ''}{how} {_rounds(spec)}"
         print_line(console, f"  {phase}: {how}")
     if more := most_extension_trials(spec):
         print_line(console, f"  search beyond a range that is too short: up to {more} trials more")

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console, Group
@@ -72,14 +72,19 @@ class ProgressView:
     def phase_started(self, phases: Sequence[Phase], planned: Sequence[PlannedTrial]) -> None:
         """These trials run next."""
         names = " and ".join(phases)
-        state = _State(
-            phases=names, work={trial.trial_id: trial.expected_work for trial in planned}
+        # The rounds of a search are counted together.
+        before = self._state if names == self._state.phases else _State(phases=names)
+        state = replace(
+            before,
+            cells={name: replace(cell) for name, cell in before.cells.items()},
+            work=before.work | {trial.trial_id: trial.expected_work for trial in planned},
         )
         for trial in planned:
             state.cells.setdefault(cell_name(trial.cell), _CellProgress()).num_planned += 1
         state.work_planned = sum(state.work.values())
         self._state = state  # whole: another thread draws it
-        self._say(f"{names}: {len(self._state.cells)} cells, {len(planned)} trials")
+        num_cells = len({cell_name(trial.cell) for trial in planned})
+        self._say(f"{names}: {num_cells} cells, {len(planned)} trials")
 
     def note(self, line: str) -> None:
         """What the study does otherwise than its file alone says."""
@@ -129,7 +134,9 @@ class ProgressView:
             return "time left: not known yet"
         per_work = (time.monotonic() - state.started_at) / state.work_ended
         seconds = max(0.0, state.work_planned - state.work_ended) * per_work
-        return f"about {seconds / 60:.1f} min left in this phase"
+        is_round = state.phases == "search" and self._spec.search.num_trials is not None
+        part = "round" if is_round else "phase"
+        return f"about {seconds / 60:.1f} min left in this {part}"
 
     def _say(self, line: str) -> None:
         if self._live is None:

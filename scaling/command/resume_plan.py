@@ -46,10 +46,9 @@ def print_resume_plan(
         console, f"  {left.num_ended} trials have ended, {at_most}{left.num_to_run} are to run"
     )
     if rounds is not None and not left.is_decided:
-        num_known = len(rounds.proposed)
-        print_line(
-            console, f"  the search goes on in rounds of {rounds.size}; {num_known} are known"
-        )
+        count = len(rounds.proposed)
+        known = f"{count} round{' has' if count == 1 else 's have'} been proposed"
+        print_line(console, f"  search in rounds of {rounds.size}; {known}")
     table = Table("phase", "cell", box=None, pad_edge=False)
     for heading in ("ended", "to run"):
         table.add_column(heading, justify="right")

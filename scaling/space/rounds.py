@@ -42,18 +42,23 @@ class Rounds:
 
 
 def default_round_size(num_trials: int, num_slots: int) -> int:
-    """Trials of a round where the study file does not say: about a sixth of all, an even number.
+    """Trials of a round where the study file does not say: at least four and about a sixth of all.
 
-    Slots wait at the end of each round. So it is rounded up to a multiple of the slots, unless
-    that is more than a third of all trials: rounds would learn too little from each other.
+    Slots wait at the end of a round, so it has two trials for each slot, or else one, where that
+    is at most a third of all trials: longer rounds would learn too little from each other. On one
+    slot and on two it is the same.
 
     Args:
         num_trials: Of the whole search, at most.
         num_slots: Trials that run at once.
     """
-    size = 2 * math.ceil(num_trials / 12)
-    whole = math.ceil(size / num_slots) * num_slots
-    return min(num_trials, whole if whole <= max(size, num_trials // 3) else size)
+    third = max(2, num_trials // 3)
+    size = min(max(4, 2 * math.ceil(num_trials / 12)), third)
+    for each in (2, 1):
+        whole = math.ceil(max(size, each * num_slots) / num_slots) * num_slots
+        if whole <= third:
+            return whole
+    return min(size, num_trials)
 
 
 def planned_rounds(spec: StudySpec, rounds: Rounds, facts: Facts) -> list[list[PlannedTrial]]:

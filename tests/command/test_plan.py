@@ -128,3 +128,29 @@ def test_a_time_that_cannot_be_known_is_not_guessed() -> None:
     quadratic = STUDY.with_name("noisy_quadratic.yaml")
     assert "time: not estimated" in plan(study=quadratic)
     assert "time: about" not in plan("resources.num_workers=auto")
+
+
+BY_SURFACE = ("search={num_trials: 24, round_size: 4}", "transfer=null", "confirm=null")
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_the_plan_of_a_search_by_the_surface_is_a_bound() -> None:
+    text = " ".join(plan(*BY_SURFACE).split())
+    assert (
+        "search: at most 24 trials over all cells, 8 at first and then in rounds of 4; stops once "
+        "the regret of every cell is at most 0.25% with probability 0.9"
+    ) in text
+    assert "in all: at most 24 trials" in text
+    assert "time: at most about" in text
+    assert "(surface, at most 24 trials over all cells)" in text
+    whole = " ".join(plan(*BY_SURFACE, "search.stop=null").split())
+    assert "stops once" not in whole
+    assert "in all: 24 trials" in whole
+    assert minutes(whole) == pytest.approx(float(text.partition("at most about ")[2].split()[0]))
+
+
+def test_a_limit_is_said_in_the_unit_of_the_objective() -> None:
+    stop = "{regret_at_most: 20, with_probability: 0.5}"
+    search = f"search={{objective: steps_to_target, num_trials: 24, stop: {stop}}}"
+    text = " ".join(plan(search).split())
+    assert "the regret of every cell is at most 20 steps with probability 0.5" in text

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from scaling.command.resume_plan import print_resume_plan
 from scaling.runner.recorded_study import RecordedStudy
-from scaling.runner.remaining import stages
+from scaling.runner.remaining import LATER_ROUNDS, stages
 from scaling.runner.state import StateError, StudyState, looked_at
+from scaling.space.rounds import Rounds
 from scaling.study import main
 from scaling.tasks.prepare import prepare_task
 from tests.runner.test_remaining import FACTS, LOSSES, ended, extended
+from tests.space.test_space import study
 
 STUDY = "\n".join(
     (
@@ -39,7 +41,10 @@ def ran(folder: Path, spec: Any, num_stages: int) -> RecordedStudy:
     state = StudyState.open(spec, data_sha256="a")
     state.lock.close()
     records: dict[str, Any] = {}
-    for stage, _ in zip(stages(spec, records, FACTS), range(num_stages), strict=False):
+    rounds = Rounds(4) if spec.search.num_trials else None
+    for stage, _ in zip(stages(spec, records, FACTS, rounds), range(num_stages), strict=False):
+        if stage.rounds is not None:
+            state.keep_rounds(stage.rounds)
         for trial in stage.missing:
             record = ended(trial, LOSSES.get(trial.trial_id, 1.0))
             records[trial.trial_id] = replace(record, wall_seconds=1.0)
@@ -88,6 +93,25 @@ def test_a_search_that_goes_on_may_find_a_better_recipe(at: Path) -> None:
 def test_a_search_cut_off_has_all_that_follows_left(at: Path) -> None:
     text = plan(extended(2), ran(at, extended(2), 1))
     assert "  4 trials have ended, 10 are to run" in text
+
+
+def test_what_is_left_of_a_search_by_the_surface_is_a_bound(at: Path) -> None:
+    stop = {"regret_at_most_ratio": 1e-9}
+    spec = study(
+        nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+        search={"num_trials": 16, "stop": stop},
+        confirm={"num_seeds": 1},
+    )
+    recorded = ran(at, spec, 1)  # a design of 8
+    text = plan(spec, recorded)
+    assert "  8 trials have ended, at most 10 are to run" in text
+    assert "  search in rounds of 4; 1 round has been proposed" in text
+    rows = [line.rsplit(maxsplit=2) for line in text if line.startswith("search  ")]
+    assert [row[1:] for row in rows[:2]] == [["4", "2"], ["4", "2"]]  # those of the next round
+    assert [*rows[2][0].split(maxsplit=1), *rows[2][1:]] == ["search", LATER_ROUNDS, "0", "4"]
+    # 10 trials of a second each, two at once.
+    assert text[-1].startswith("time: at most about 0.1 min at 2 trials at once, as long as the 8")
+    assert RecordedStudy.read(recorded.folder) == recorded  # what comes next is not kept
 
 
 def test_the_command_changes_nothing_on_disk(at: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,14 +32,21 @@ def test_trials_of_a_cell_are_numbered_over_all_rounds() -> None:
         (24, 1, 4),
         (24, 2, 4),
         (24, 3, 6),
-        (24, 8, 8),  # a third
-        (24, 16, 4),  # more would be half of all
+        (24, 4, 8),
+        (24, 8, 8),  # one for each slot; two would be more than a third of all
+        (24, 16, 4),
         (40, 2, 8),
+        (12, 2, 4),
         (3, 2, 2),
         (1, 4, 1),
     ],
 )
-def test_a_round_is_about_a_sixth_and_leaves_few_slots_idle(
+def test_a_round_is_about_a_sixth_and_keeps_few_slots_waiting(
     num_trials: int, num_slots: int, size: int
 ) -> None:
     assert default_round_size(num_trials, num_slots) == size
+
+
+def test_one_slot_and_two_try_the_same() -> None:
+    sizes = [default_round_size(num_trials, 1) for num_trials in range(1, 200)]
+    assert sizes == [default_round_size(num_trials, 2) for num_trials in range(1, 200)]

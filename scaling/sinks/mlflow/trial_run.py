@@ -71,6 +71,8 @@ def tags(record: TrialRecord) -> dict[str, str]:
     }
     if record.search_round:
         written["search_round"] = str(record.search_round)
+    if record.surface_round is not None:
+        written["surface_round"] = str(record.surface_round)
     return written if record.rule is None else {**written, "rule": record.rule}
 
 

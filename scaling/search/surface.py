@@ -143,7 +143,8 @@ def _steps(
     by what it will make certain, at the loss that is expected of it.
     """
     mean, covariance = surface.posterior
-    noise = (surface.process.scales.noise * surface.process.scales.unit) ** 2
+    scales = surface.processes[0].scales
+    noise = (scales.noise * scales.unit) ** 2
     every = [candidate for cell in surface.candidates for candidate in cell]
     tried = {(o.cell, tuple(sorted(o.point.items(), key=str))) for o in outcomes}
     cells = {o.cell for o in outcomes}

@@ -3,14 +3,14 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from scaling.surface.model import Process, fit
-from scaling.surface.space import BATCH, RATE, Array, Axis, Labels, Space
+from scaling.surface.model import TO_SEARCH, Family, Process, Replicates, Trials, fit
+from scaling.surface.space import BATCH, RATE, Array, Axis, Coordinates, Labels, Space
 
 _NUM_RATES = 49
 """Rates at which the surface is looked at; an eighth of an octave apart over six octaves."""
@@ -29,11 +29,13 @@ class Outcome:
         cell: Index of its cell.
         point: Its nuisance hyperparameters.
         value: The objective, lower is better; None where it diverged or missed the target.
+        num_seeds: Runs that `value` is the mean of.
     """
 
     cell: int
     point: Mapping[str, Any]
     value: float | None
+    num_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,17 @@ class LossSurface:
     Losses that are all positive are compared by their ratios, others by their differences.
     """
 
-    def __init__(self, space: Space, outcomes: Sequence[Outcome]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        outcomes: Sequence[Outcome],
+        replicates: Replicates | None = None,
+        family: Family = TO_SEARCH,
+    ) -> None:
+        """The surface; `replicates` are of the objective as it is fitted, see the class."""
         self.space = space
+        self._family = family
+        self._replicates = replicates
         self._outcomes = outcomes
         values = np.array([math.nan if o.value is None else o.value for o in outcomes])
         known = values[np.isfinite(values)]
@@ -85,22 +96,29 @@ class LossSurface:
         )
 
     @cached_property
-    def process(self) -> Process:
+    def processes(self) -> list[Process]:
         """Fitted twice: where each cell's least loss lies is known after the first time."""
-        at = self.space.coordinates([(o.cell, o.point) for o in self._outcomes])
-        finite = self._losses[np.isfinite(self._losses)]
+        losses = self._losses
+        finite = losses[np.isfinite(losses)]
         least = np.full(len(self.candidates), finite.min() if len(finite) else 0.0)
-        first = fit(at, self._losses, least[self._cell])
-        mean = first.predict_mean(self.places)
+        trials = Trials(
+            self.space.coordinates([(o.cell, o.point) for o in self._outcomes]),
+            losses,
+            least[self._cell],
+            np.array([o.num_seeds for o in self._outcomes], dtype=np.float64),
+            self._replicates,
+        )
+        mean = fit(trials, self._family)[0].mean(self.places)
         for cell in range(len(least)):
-            seen = self._losses[(self._cell == cell) & np.isfinite(self._losses)]
+            seen = losses[(self._cell == cell) & np.isfinite(losses)]
             least[cell] = min([float(mean[self.cell_of == cell].min()), *seen])
-        return fit(at, self._losses, least[self._cell])
+        return fit(replace(trials, lowest=least[self._cell]), self._family)
 
     @cached_property
     def posterior(self) -> tuple[Array, Array]:
         """Mean and covariance at all candidates; of the logarithm where losses are ratios."""
-        return self.process.predict(self.places)
+        process = self.processes[0]
+        return process.mean(self.places), process.covariance(self.places)
 
     @cached_property
     def best(self) -> list[int]:
@@ -111,17 +129,28 @@ class LossSurface:
             for cell in range(len(self.candidates))
         ]
 
-    def draws(self, num_draws: int = _NUM_DRAWS, seed: int = 0) -> Array:
-        """[num_draws, candidates] surfaces from the posterior."""
-        mean, covariance = self.posterior
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = np.random.default_rng(seed).standard_normal((len(mean), num_draws))
-        return (mean[:, None] + root @ noise).T
+    def recipe(self, cell: int) -> Mapping[str, Any]:
+        """The nuisance hyperparameters whose expected loss is the least in a cell."""
+        every = [candidate for candidates in self.candidates for candidate in candidates]
+        return every[self.best[cell]][1]
+
+    def draws(self, places: Coordinates, num_draws: int = _NUM_DRAWS) -> Array:
+        """[num_draws, len(places)] surfaces, of the processes in proportion to their evidence."""
+        rng = np.random.default_rng(0)
+        evidence = np.array([process.evidence for process in self.processes])
+        weights = np.exp(evidence - evidence.max())
+        counts = rng.multinomial(num_draws, weights / weights.sum())
+        drawn: list[Array] = []
+        for process, count in zip(self.processes, counts, strict=True):
+            if count:
+                root = _root(process.covariance(places))
+                noise = rng.standard_normal((len(places), count))
+                drawn.append((process.mean(places)[:, None] + root @ noise).T)
+        return np.concatenate(drawn)
 
     def cells(self, limit: Limit) -> list[CellBest]:
         """Each cell's best recipe with its expected regret."""
-        draws, mean = self.draws(), self.posterior[0]
+        draws, mean = self.draws(self.places), self.posterior[0]
         found: list[CellBest] = []
         every = [candidate for cell in self.candidates for candidate in cell]
         for cell, best in enumerate(self.best):
@@ -146,6 +175,16 @@ class LossSurface:
                 )
             )  # fmt: skip
         return found
+
+
+def _root(covariance: Array) -> Array:
+    """A lower Cholesky factor; smooth covariances are singular but for rounding."""
+    jitter = 1e-8 * float(np.diag(covariance).max())
+    while True:
+        try:
+            return np.asarray(np.linalg.cholesky(covariance + jitter * np.eye(len(covariance))))
+        except np.linalg.LinAlgError:
+            jitter *= 10
 
 
 def _candidates(

@@ -1,15 +1,22 @@
 """A Gaussian process over log rate × log batch, and over what else was searched.
 
-Covariance, in units of `Scales.unit`: a cubic polynomial in (log rate, log batch) with normal
-coefficients; a smooth local residual; for each other hyperparameter an effect that moves with the
-rate and the batch; for each other series (another optimizer, say) a polynomial of its own, half as
-large as the common one. Rasmussen & Williams 2006 (Gaussian Processes for Machine Learning),
-ch. 2 and sec. 2.7.
+With x the log rate and b the log batch, both −1 to 1, and u = x − slope · b the distance from a
+straight path of optima, the covariance, in units of `Scales.unit`, is the sum of
+
+- a cubic polynomial in b: each batch's own least loss;
+- a cubic polynomial in u, and one shape of u that all batches share: what makes them one surface;
+- small terms in ub, u²b and ub², and a residual local in both: where a batch departs from it;
+- one shape of x that all batches share: a cliff at the same rate whatever the batch;
+- for each other hyperparameter an effect that moves with the rate and the batch;
+- for each other series (another optimizer, say) a departure from all of this, half as large.
+
+Rasmussen & Williams 2006 (Gaussian Processes for Machine Learning), ch. 2, 2.7 and 5.4. The
+constants are priors, given in docs/statistics.md with what they were chosen on.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,20 +24,48 @@ from scipy.linalg import solve_triangular  # pyright: ignore -- scipy ships no t
 
 from scaling.surface.space import Array, Coordinates
 
-# Prior standard deviations of 1, x, b, x², xb, b², x³, x²b, xb², b³, in units of `Scales.unit`;
-# the range of rates and of batches is −1 to 1.
-_TREND_SD: Array = np.array([10, 1.5, 3, 1.5, 1.5, 2, 0.5, 0.5, 0.5, 1])
+_DEPTH_SD: Array = np.array([10.0, 3, 2, 1])
+"""Of 1, b, b², b³."""
+_BASIN_SD: Array = np.array([1.5, 1.5, 0.5])
+"""Of u, u², u³."""
 _CURVATURE = 0.7
-"""Prior mean of the coefficient of x²: a loss has its least inside the range."""
+"""Prior mean of the coefficient of u²: losses have their least inside the range."""
+_REACH_BATCH, _REACH_NUMBER = 0.5, 1.0
+"""Distances over which the residual, and a number's effect, are alike."""
 _OTHER_SERIES = 0.5
-_REACH_RATE, _REACH_BATCH, _REACH_NUMBER = 0.35, 0.5, 1.0
-"""Distances over which the local residual, and another hyperparameter's effect, are alike."""
-_DIVERGED_ABOVE = 1.0
-"""Units above the worst loss seen at which a trial without a loss counts."""
-_DIVERGED_SD = 0.5
+_DIVERGED_ABOVE, _DIVERGED_SD = 1.5, 1.0
+"""Units above the worst loss seen at which a trial without a loss counts, and how loosely."""
 _CLIFF_NOISE = 0.25
 """How fast the standard deviation of a trial grows above half a unit over its cell's best."""
 _JITTER = 1e-9
+_NEGLIGIBLE = 5.0
+"""Nats of evidence below the best scales at which others no longer count."""
+_MOST_PROCESSES = 6
+
+
+@dataclass(frozen=True)
+class Family:
+    """How free the surface is.
+
+    Attributes:
+        departure_sd: Prior standard deviations of ub, u²b, ub².
+        reach: Distance in log rate over which shapes and the residual are alike.
+        slopes: Those of the path of optima that are tried, all as likely.
+        has_shapes: Whether batches share shapes beside the polynomial.
+    """
+
+    departure_sd: tuple[float, float, float]
+    reach: float
+    slopes: tuple[float, ...]
+    has_shapes: bool
+
+
+TO_SEARCH = Family((1.5, 0.5, 0.5), reach=0.35, slopes=(0.0,), has_shapes=False)
+"""Smooth: what a search needs, which has one or two trials a batch to go by."""
+TO_READ = Family(
+    (0.6, 0.3, 0.3), reach=0.25, slopes=(0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7), has_shapes=True
+)
+"""Free: what an interval needs, lest a kink or a cliff bend the optimum unseen."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +73,48 @@ class Scales:
     """What the data decide about the prior.
 
     Attributes:
-        unit: Excess over a cell's best, in the objective's unit, up to which it counts in full;
-            what lies higher counts by its logarithm.
+        unit: Excess over a cell's best, in the loss's unit, up to which it counts in full; what
+            lies higher counts by its logarithm.
         noise: Standard deviation of a trial, in units.
-        local: Of the residual about the polynomial, in units.
+        slope: Of the path of optima, in half ranges of log rate by half ranges of log batch.
+        shape: Of what all batches share beside the polynomial, in units.
+        local: Of the residual of each batch, in units.
         effect: Of another hyperparameter's effect, in units.
     """
 
     unit: float
     noise: float = 0.05
+    slope: float = 0.25
+    shape: float = 0.3
     local: float = 0.15
     effect: float = 0.5
 
 
-# Values that are tried for each scale, relative to its prior median; each has a lognormal prior
-# with a standard deviation of one e-fold.
-_GRID: dict[str, Array] = {
-    "unit": np.array([0.25, 0.5, 1, 2, 4]),
-    "noise": np.array([0.4, 1, 2, 4]),
-    "local": np.array([1 / 3, 2 / 3, 4 / 3, 8 / 3]),
-    "effect": np.array([0.3, 1, 3]),
+_FACTORS: dict[str, tuple[float, ...]] = {
+    "unit": (0.25, 0.5, 1, 2, 4, 8),
+    "noise": (0.1, 0.25, 0.6, 1.6, 4),
+    "shape": (1 / 3, 1, 10 / 3),
+    "local": (0.2, 1, 10 / 3),
+    "effect": (0.3, 1, 3),
 }
+"""Values that are tried of each scale, over its prior median."""
+_LOG_SD = {"unit": 1.0, "noise": 1.5, "shape": 1.0, "local": 2.0, "effect": 1.0}
+"""Of the lognormal prior of each scale."""
+_OF_REPLICATES = (0.6, 0.8, 1, 1.3, 1.8)
+"""Values of the noise that are tried, over the standard deviation of replicates."""
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """What runs of one recipe with several seeds say about a trial's noise.
+
+    Attributes:
+        sd: Standard deviation, in the loss's unit.
+        degrees: Degrees of freedom behind it.
+    """
+
+    sd: float
+    degrees: float
 
 
 @dataclass(frozen=True)
@@ -66,14 +122,16 @@ class Process:
     """A Gaussian process with the trials taken into account.
 
     Attributes:
+        family: Of its prior.
         scales: Of its prior.
         at: [n] where the trials lie.
         factor: [n, n] lower Cholesky factor of their covariance, noise included.
         whitened: [n] their losses less the prior mean, divided by `factor`.
-        centre: What the losses are taken from, in the objective's unit.
+        centre: What the losses are taken from, in units.
         evidence: Log marginal likelihood plus log prior of the scales.
     """
 
+    family: Family
     scales: Scales
     at: Coordinates
     factor: Array
@@ -81,100 +139,164 @@ class Process:
     centre: float
     evidence: float
 
-    def predict_mean(self, at: Coordinates) -> Array:
-        """Mean [m] of the loss; see `predict`."""
-        cross = _covariance(at, self.at, self.scales)
+    def mean(self, at: Coordinates) -> Array:
+        """[m] expected loss; above a cell's best by more than a unit, see `Scales.unit`."""
         weights = np.asarray(solve_triangular(self.factor.T, self.whitened))
-        return (cross @ weights + _CURVATURE * at.rate**2) * self.scales.unit + self.centre
+        cross = _covariance(at, self.at, self.family, self.scales)
+        return (cross @ weights + _prior_mean(at, self.scales) + self.centre) * self.scales.unit
 
-    def predict(self, at: Coordinates) -> tuple[Array, Array]:
-        """Mean [m] and covariance [m, m] of the loss (without noise), in the objective's unit.
-
-        Above a cell's best by more than a unit both are of the logarithm, see `Scales.unit`.
-        """
-        cross = _covariance(at, self.at, self.scales)
+    def covariance(self, at: Coordinates) -> Array:
+        """[m, m] of the loss without noise, in its squared unit."""
+        cross = _covariance(at, self.at, self.family, self.scales)
         solved = np.asarray(solve_triangular(self.factor, cross.T, lower=True))
-        mean = solved.T @ self.whitened + _CURVATURE * at.rate**2
-        covariance = _covariance(at, at, self.scales) - solved.T @ solved
-        unit = self.scales.unit
-        return mean * unit + self.centre, covariance * unit**2
+        prior = _covariance(at, at, self.family, self.scales)
+        return (prior - solved.T @ solved) * self.scales.unit**2
 
 
-def fit(at: Coordinates, losses: Array, lowest: Array) -> Process:
-    """The process whose scales have the highest evidence.
+@dataclass(frozen=True)
+class Trials:
+    """What a process is fitted to.
 
-    Args:
+    Attributes:
         at: [n] where the trials lie.
-        losses: [n] in the objective's unit; NaN where a trial diverged.
+        losses: [n] in any unit; NaN where a trial diverged.
         lowest: [n] about the least loss of each trial's cell.
+        num_seeds: [n] runs that each loss is the mean of.
+        replicates: What those say of the noise; None where each is a single run.
     """
-    fits = (_with_scales(at, losses, lowest, scales) for scales in _candidates(at, losses, lowest))
-    return max(fits, key=lambda process: process.evidence)
+
+    at: Coordinates
+    losses: Array
+    lowest: Array
+    num_seeds: Array
+    replicates: Replicates | None = None
+
+    @property
+    def prior(self) -> Scales:
+        """The prior medians of the scales."""
+        excess = self.losses - self.lowest
+        above = excess[np.isfinite(excess) & (excess > 0)]
+        unit = float(np.median(above)) if len(above) else 1.0
+        if self.replicates is None:
+            return Scales(unit)
+        return Scales(unit, noise=self.replicates.sd / unit)
 
 
-def _candidates(at: Coordinates, losses: Array, lowest: Array) -> Iterator[Scales]:
-    middle = Scales(_middle_unit(losses, lowest))
-    has_effects = at.numbers.shape[1] + at.labels.shape[1] > 0
-    names = [name for name in _GRID if name != "effect" or has_effects]
-    for factors in itertools.product(*(_GRID[name] for name in names)):
-        values = {n: getattr(middle, n) * float(f) for n, f in zip(names, factors, strict=True)}
-        yield replace(middle, **values)
+def fit(trials: Trials, family: Family) -> list[Process]:
+    """The processes whose scales have the highest evidence, the best one first.
+
+    Unit, noise and residual depend on each other and are varied together, then path and shape,
+    then unit and noise again; all that came close on the way are kept, so that draws can tell
+    how little the data say of them.
+    """
+    prior = trials.prior
+    effect = ("effect",) if trials.at.numbers.shape[1] + trials.at.labels.shape[1] else ()
+    shape = ("shape",) if family.has_shapes else ()
+    tried: dict[Scales, Process] = {}
+    covariances: dict[Scales, Array] = {}
+
+    def process(scales: Scales) -> Process:
+        if scales not in tried:
+            shapes = replace(scales, unit=1.0, noise=0.0)
+            if shapes not in covariances:
+                covariances[shapes] = _covariance(trials.at, trials.at, family, shapes)
+            fitted = _with_scales(trials, family, scales, covariances[shapes])
+            tried[scales] = fitted
+        return tried[scales]
+
+    best = process(prior)
+    for names in (("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")):
+        lists = [_values(name, family, prior, trials.replicates) for name in names]
+        for values in itertools.product(*lists):
+            changes = dict(zip(names, values, strict=True))
+            if trials.replicates is not None and "noise" in changes:
+                changes["noise"] *= prior.unit / changes["unit"]  # one noise in the loss's unit
+            found = process(replace(best.scales, **changes))
+            best = max(best, found, key=lambda process: process.evidence)
+    close = [p for p in tried.values() if p.evidence > best.evidence - _NEGLIGIBLE]
+    return sorted(close, key=lambda found: -found.evidence)[:_MOST_PROCESSES]
 
 
-def _middle_unit(losses: Array, lowest: Array) -> float:
-    """Prior median of the unit: the median excess over the cells' best."""
-    excess = losses - lowest
-    above = excess[np.isfinite(excess) & (excess > 0)]
-    return float(np.median(above)) if len(above) else 1.0
+def _values(
+    name: str, family: Family, prior: Scales, replicates: Replicates | None
+) -> Sequence[float]:
+    """Values of a scale that are tried."""
+    if name == "slope":
+        return family.slopes
+    if name == "noise" and replicates is not None:
+        return [prior.noise * factor for factor in _OF_REPLICATES]
+    return [float(getattr(prior, name)) * factor for factor in _FACTORS[name]]
 
 
-def _with_scales(at: Coordinates, losses: Array, lowest: Array, scales: Scales) -> Process:
-    unit = scales.unit
-    excess = (losses - lowest) / unit
+def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Array) -> Process:
+    at, unit = trials.at, scales.unit
+    excess = (trials.losses - trials.lowest) / unit
     tall = np.maximum(excess, 1.0)
-    counted = lowest / unit + np.where(excess > 1, 1 + np.log(tall), excess)
+    counted = trials.lowest / unit + np.where(excess > 1, 1 + np.log(tall), excess)
     known = np.isfinite(counted)
     log_slopes = -float(np.log(tall[known]).sum()) - int(known.sum()) * math.log(unit)
     worst = float(counted[known].max()) if known.any() else 0.0
     counted = np.where(known, counted, worst + _DIVERGED_ABOVE)
     spread = np.maximum(np.where(known, excess, 0.0) - 0.5, 0.0)
     spread = np.where(spread > 0.5, 0.5 + np.log(np.maximum(spread + 0.5, 1.0)), spread)
-    sd = np.where(known, scales.noise + _CLIFF_NOISE * spread, _DIVERGED_SD)
+    noise = scales.noise**2 / trials.num_seeds + (_CLIFF_NOISE * spread) ** 2
     centre = float(np.median(counted))
-    covariance = _covariance(at, at, scales) + np.diag(sd**2 + _JITTER)
-    factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-    residual = counted - centre - _CURVATURE * at.rate**2
+    variance = np.where(known, noise, _DIVERGED_SD**2) + _JITTER
+    factor = np.asarray(np.linalg.cholesky(covariance + np.diag(variance)), dtype=np.float64)
+    residual = counted - centre - _prior_mean(at, scales)
     whitened = np.asarray(solve_triangular(factor, residual, lower=True))
     likelihood = -0.5 * float(whitened @ whitened) - float(np.log(np.diag(factor)).sum())
-    prior = Scales(_middle_unit(losses, lowest))
-    names = list(_GRID)
-    prior_density = sum(
-        -0.5 * math.log(getattr(scales, name) / getattr(prior, name)) ** 2 for name in names
-    )
-    return Process(
-        scales, at, factor, whitened, centre * unit, likelihood + log_slopes + prior_density
-    )
+    evidence = likelihood + log_slopes + _log_prior(scales, trials)
+    return Process(family, scales, at, factor, whitened, centre, evidence)
 
 
-def _trend(at: Coordinates) -> Array:
+def _log_prior(scales: Scales, trials: Trials) -> float:
+    total, prior, replicates = 0.0, trials.prior, trials.replicates
+    for name, sd in _LOG_SD.items():
+        if name == "noise" and replicates is not None:
+            ratio = (replicates.sd / (scales.noise * scales.unit)) ** 2
+            total += replicates.degrees / 2 * (math.log(ratio) - ratio)
+        else:
+            total -= 0.5 * (math.log(getattr(scales, name) / getattr(prior, name)) / sd) ** 2
+    return total
+
+
+def _prior_mean(at: Coordinates, scales: Scales) -> Array:
+    return _CURVATURE * (at.rate - scales.slope * at.batch) ** 2
+
+
+def _polynomial(at: Coordinates, family: Family, slope: float) -> Array:
     """[n, 10] the polynomial's terms, each times its prior standard deviation."""
-    x, b = at.rate, at.batch
-    terms = [np.ones_like(x), x, b, x * x, x * b, b * b, x**3, x * x * b, x * b * b, b**3]
-    return np.stack(terms, axis=1) * _TREND_SD
+    u, b = at.rate - slope * at.batch, at.batch
+    depth = np.stack([np.ones_like(b), b, b * b, b**3], axis=1) * _DEPTH_SD
+    basin = np.stack([u, u * u, u**3], axis=1) * _BASIN_SD
+    departure = np.stack([u * b, u * u * b, u * b * b], axis=1) * family.departure_sd
+    return np.concatenate([depth, basin, departure], axis=1)
 
 
-def _covariance(one: Coordinates, other: Coordinates, scales: Scales) -> Array:
+def _covariance(one: Coordinates, other: Coordinates, family: Family, scales: Scales) -> Array:
     """[len(one), len(other)] of the loss without noise, in units."""
-    trend = _trend(one) @ _trend(other).T
+    slope = scales.slope
+    rates = one.rate[:, None] - other.rate[None]
+    batches = one.batch[:, None] - other.batch[None]
+    along = _matern((rates - slope * batches) / family.reach)
+    near = np.exp(-((batches / _REACH_BATCH) ** 2) / 2)
+    total = _polynomial(one, family, slope) @ _polynomial(other, family, slope).T
+    total += scales.local**2 * along * near
+    if family.has_shapes:
+        total += scales.shape**2 * (along + _matern(rates / family.reach))
     alike = one.series[:, None] == other.series[None]
-    rate = (one.rate[:, None] - other.rate[None]) / _REACH_RATE
-    batch = (one.batch[:, None] - other.batch[None]) / _REACH_BATCH
-    near = np.exp(-(rate**2 + batch**2) / 2) * alike
-    total = trend * (1 + _OTHER_SERIES**2 * alike) + scales.local**2 * near
+    total *= 1 + _OTHER_SERIES**2 * alike
     moves = 1 + one.rate[:, None] * other.rate[None] + 0.5 * one.batch[:, None] * other.batch[None]
     for alike_here in _effects(one, other):
         total += scales.effect**2 * alike_here * moves
     return total
+
+
+def _matern(distance: Array) -> Array:
+    """The Matérn covariance with ν = 5/2, Rasmussen & Williams 2006, eq. 4.17."""
+    scaled = math.sqrt(5) * np.abs(distance)
+    return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
 
 
 def _effects(one: Coordinates, other: Coordinates) -> Sequence[Array]:

@@ -48,6 +48,12 @@ class Axis:
         """Whether values have distances, and are not just different."""
         return self.choice is None or self._scale is not None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Logarithms of the lowest and the highest value of an axis of positive numbers."""
+        values = self.choice if self.choice is not None else (self.low, self.high)
+        return math.log(min(values)), math.log(max(values))
+
     def place(self, value: Any) -> float:
         """Of a value of an ordered axis: its place between −1 and 1."""
         if self.choice is None:
@@ -56,8 +62,14 @@ class Axis:
                 low, high, at = math.log(low), math.log(high), math.log(at)
         else:
             scale = self._scale or ()
-            low, high, at = min(scale), max(scale), scale[self.choice.index(value)]
+            low, high, at = min(scale), max(scale), self._on_scale(value)
         return 0.0 if high == low else 2 * (at - low) / (high - low) - 1
+
+    def _on_scale(self, value: Any) -> float:
+        """A listed value; a rate or batch size may lie between them."""
+        if self.name in (RATE, BATCH):
+            return math.log(value)
+        return (self._scale or ())[(self.choice or ()).index(value)]
 
     def value(self, place: float) -> float:
         """The value of a range at a place between −1 and 1."""

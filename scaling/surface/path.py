@@ -1,0 +1,151 @@
+"""The path of best rates over the batch sizes, from draws of the surface."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scaling.surface.loss_surface import LossSurface
+from scaling.surface.space import RATE, Array
+
+_NUM_RATES = 81
+_BEYOND = 0.3
+"""How far beyond the rates tried a best rate is looked for, as a share of half their range."""
+_NUM_DRAWS = 600
+_LEVEL = 0.9
+_RISE, _STAYS = 0.1, 0.25
+"""A path turns where it rises by more than this exponent, then by less than this share of it."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class BestRates:
+    """Draws of the best rate at each batch size.
+
+    Attributes:
+        batch_sizes: Rising.
+        draws: [draws, batch sizes] logarithm of the rate at which a drawn surface is lowest.
+        lowest: Logarithm of the lowest rate tried at any batch size.
+        highest: Of the highest.
+    """
+
+    batch_sizes: tuple[int, ...]
+    draws: Array
+    lowest: float
+    highest: float
+
+    @cached_property
+    def _log_batch(self) -> Array:
+        return np.log(np.array(self.batch_sizes, dtype=np.float64))
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The median of each batch size's best rate."""
+        return tuple(float(np.exp(median)) for median in np.median(self.draws, axis=0))
+
+    def interval(self, index: int) -> tuple[float | None, float | None]:
+        """Of one best rate; an end is None where it lies beyond the rates tried."""
+        low, high = np.quantile(self.draws[:, index], _tails())
+        return (
+            math.exp(low) if low > self.lowest else None,
+            math.exp(high) if high < self.highest else None,
+        )
+
+    @cached_property
+    def exponents(self) -> Array:
+        """[draws] slope of the log best rate over the log batch, by least squares."""
+        centred = self._log_batch - self._log_batch.mean()
+        return self.draws @ centred / float(centred @ centred)
+
+    @property
+    def exponent(self) -> tuple[float, Interval]:
+        """Its median and interval."""
+        low, high = np.quantile(self.exponents, _tails())
+        return float(np.median(self.exponents)), (float(low), float(high))
+
+    @cached_property
+    def turn(self) -> tuple[float | None, Interval | None, float]:
+        """The batch size up to which the best rate rises and from which on it stays.
+
+        Each drawn path is fitted by two straight pieces that meet at one of the batch sizes.
+
+        Returns:
+            Its median and interval over the drawn paths that turn, and the share of them. Without
+            at least four batch sizes no path can be seen to turn.
+        """
+        inner = range(1, len(self.batch_sizes) - 1)
+        if len(inner) < 2:
+            return None, None, 0.0
+        fits = [self._two_pieces(place) for place in inner]
+        best = np.argmin([squares for squares, _, _ in fits], axis=0)
+        pick = np.arange(len(best))
+        before = np.array([first for _, first, _ in fits])[best, pick]
+        after = np.array([second for _, _, second in fits])[best, pick]
+        turns = (before > _RISE) & (after < _STAYS * before)
+        probability = float(turns.mean())
+        if probability < 1 - _LEVEL:
+            return None, None, probability
+        at = np.array(self.batch_sizes)[1 + best[turns]]
+        low, middle, high = np.quantile(at, (_tails()[0], 0.5, _tails()[1]), method="nearest")
+        return float(middle), (float(low), float(high)), probability
+
+    def _two_pieces(self, place: int) -> tuple[Array, Array, Array]:
+        """Squares left, and the two slopes, of every draw with the turn at one batch size."""
+        log_batch = self._log_batch - self._log_batch[place]
+        pieces = np.stack(
+            [np.ones_like(log_batch), np.minimum(log_batch, 0), np.maximum(log_batch, 0)], axis=1
+        )
+        solution = np.linalg.lstsq(pieces, self.draws.T, rcond=None)[0]
+        left = ((self.draws.T - pieces @ solution) ** 2).sum(axis=0)
+        return left, solution[1], solution[2]
+
+
+def best_rates(
+    surface: LossSurface, cells: Sequence[int], batch_sizes: Sequence[int]
+) -> BestRates | None:
+    """The best rates of some cells that differ in their batch size alone; None without rates.
+
+    Other hyperparameters are those of each cell's best recipe.
+
+    Args:
+        surface: Of all cells.
+        cells: Indices, by rising batch size.
+        batch_sizes: Theirs.
+    """
+    rate = surface.space.axis(RATE)
+    if rate is None:
+        return None
+    low, high = rate.ends
+    margin = _BEYOND * (high - low) / 2
+    grid = np.linspace(low - margin, high + margin, _NUM_RATES)
+    recipes = [surface.recipe(cell) for cell in cells]
+    places: list[tuple[int, Mapping[str, Any]]] = [
+        (cell, {**recipe, RATE: math.exp(at)})
+        for cell, recipe in zip(cells, recipes, strict=True)
+        for at in grid
+    ]
+    drawn = surface.draws(surface.space.coordinates(places), _NUM_DRAWS)
+    lowest = _lowest_places(drawn.reshape(-1, len(cells), len(grid)), grid)
+    return BestRates(tuple(batch_sizes), lowest, low, high)
+
+
+def _lowest_places(losses: Array, grid: Array) -> Array:
+    """[draws, cells] where each curve is lowest, by the parabola through the three lowest points."""
+    place = losses.argmin(axis=2)
+    inner = np.clip(place, 1, len(grid) - 2)
+    before, at, after = (
+        np.take_along_axis(losses, (inner + step)[:, :, None], axis=2)[:, :, 0]
+        for step in (-1, 0, 1)
+    )
+    bend = before - 2 * at + after
+    turns = (place == inner) & (bend > 0)
+    shift = np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=turns)
+    return grid[place] + shift * (grid[1] - grid[0])
+
+
+def _tails() -> Interval:
+    return (1 - _LEVEL) / 2, (1 + _LEVEL) / 2

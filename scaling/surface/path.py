@@ -14,7 +14,7 @@ from scaling.surface.space import RATE, Array
 _NUM_RATES = 81
 _BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
-_NUM_DRAWS = 600
+_NUM_DRAWS = 1000
 _LEVEL = 0.9
 _RISE, _STAYS = 0.1, 0.25
 """A path turns where it rises by more than this exponent, then by less than this share of it."""
@@ -134,7 +134,7 @@ def best_rates(
 
 
 def _lowest_places(losses: Array, grid: Array) -> Array:
-    """[draws, cells] where each curve is lowest, by the parabola through the three lowest points."""
+    """[draws, cells] where each curve is lowest, by a parabola through three points."""
     place = losses.argmin(axis=2)
     inner = np.clip(place, 1, len(grid) - 2)
     before, at, after = (

@@ -182,7 +182,8 @@ def _root(covariance: Array) -> Array:
     jitter = 1e-8 * float(np.diag(covariance).max())
     while True:
         try:
-            return np.asarray(np.linalg.cholesky(covariance + jitter * np.eye(len(covariance))))
+            jittered = covariance + jitter * np.eye(len(covariance))
+            return np.asarray(np.linalg.cholesky(jittered), dtype=np.float64)
         except np.linalg.LinAlgError:
             jitter *= 10
 

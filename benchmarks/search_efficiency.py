@@ -124,19 +124,21 @@ def by_surface(table: LossTable, seen: NDArray[np.float64], num_trials: int, see
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     num_trials = min(num_trials, int((~np.isnan(table.losses)).sum()))
-    sampler = SurfaceSampler(cells=("global_batch_size",), num_trials=num_trials, seed=seed)
+    lists = {"global_batch_size": table.batches, "peak_lr": table.rates}
+    sampler = SurfaceSampler(
+        cells=("global_batch_size",), num_trials=num_trials, seed=seed,
+        space={n: optuna.distributions.CategoricalDistribution(v) for n, v in lists.items()},
+    )  # fmt: skip
     study = optuna.create_study(sampler=sampler)
 
     def loss(trial: optuna.Trial) -> float:
-        batch = trial.suggest_categorical("global_batch_size", table.batches)
-        rate = trial.suggest_categorical("peak_lr", table.rates)
+        batch, rate = (trial.suggest_categorical(n, values) for n, values in lists.items())
         return finite(seen[table.batches.index(batch), table.rates.index(rate)])
 
     study.optimize(loss, n_trials=num_trials)
-    along = np.log(table.rates)
     return {
-        table.batches.index(batch): int(np.abs(along - math.log(rate)).argmin())
-        for batch, rate in sampler.recommended(study).items()
+        table.batches.index(batch): table.rates.index(best.point["peak_lr"])
+        for (batch,), best in sampler.best(study).items()
     }
 
 

@@ -67,7 +67,7 @@ def test_fewer_trials_are_the_first_of_more(file: Path) -> None:
     assert both[0] == few
 
 
-@pytest.mark.parametrize("sampler", ["qmc", "tpe", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["surface", "qmc", "tpe", "gp", "random"])
 def test_a_sampler_with_many_trials_finds_the_best_rates(file: Path, sampler: str) -> None:
     one, _ = read_tables(file)
     [regrets] = regrets_of(Search(sampler, one, 0.0, 0, (300,)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from scaling.spec.data import TextData
 from scaling.spec.models import ModelSpec
@@ -15,59 +15,11 @@ from scaling.tasks.loading import library_errors, require_no_custom_code
 PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
 
 
-class Tokenizer(Protocol):
-    """Encodes rows; ids are in [0, vocab_size)."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids."""
-        ...
-
-    @property
-    def pad_id(self) -> int:
-        """Id that fills a batch; it counts nowhere."""
-        ...
-
-    @property
-    def end_id(self) -> int:
-        """Id after the last token of a text."""
-        ...
-
-    def text_ids(self, row: Row) -> list[int]:
-        """Ids of the text, nothing added."""
-        ...
-
-    def prompt_ids(self, row: Row) -> list[int]:
-        """Ids of the prompt, and of a separator where the vocabulary has one; empty without."""
-        ...
-
-    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """Ids of the text as a classifier reads it, truncated to `max_length` if there is one."""
-        ...
-
-    def text_bytes(self, row: Row) -> list[int]:
-        """UTF-8 bytes of the text that each of `text_ids` stands for; their sum is the text's.
-
-        All 0 where the tokenizer cannot say.
-        """
-        ...
-
-    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """Ids of the prompt as an encoder reads it, truncated to `max_length` if there is one."""
-        ...
-
-    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """Ids of the text as a decoder writes it, its end last unless truncated."""
-        ...
-
-    def written(self, ids: Sequence[int]) -> str:
-        """The text of generated ids up to the first end, special ones left out."""
-        ...
-
-
 @dataclass(frozen=True)
 class UnitTokenizer:
     """One id for each character, or for each of the units that the source defines.
+
+    Ids are in [0, vocab_size), here as of `TrainedTokenizer`, which has the same methods.
 
     Attributes:
         joint: What stands between two units of a text: nothing between characters.
@@ -237,7 +189,10 @@ class TrainedTokenizer:
         return self._whole_or_cut(max_length, text=row.text)
 
     def text_bytes(self, row: Row) -> list[int]:
-        """UTF-8 bytes from the end of the token before; a split character counts at its first."""
+        """UTF-8 bytes from the end of the token before; a split character counts at its first.
+
+        All 0 where the tokenizer cannot say.
+        """
         if not self.tokenizer.is_fast:
             return [0] * len(self.text_ids(row))
         before = _before_text(row)
@@ -274,6 +229,10 @@ class TrainedTokenizer:
     def written(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special ones left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+Tokenizer = UnitTokenizer | TrainedTokenizer
+"""Encodes rows, and decodes what a model writes."""
 
 
 def tokenizer_for(model: ModelSpec, data: TextData, train: Sequence[Row]) -> Tokenizer:

@@ -155,9 +155,7 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -
         if cell.curve and cell.curve.optimum is not None and cell.global_batch_size
     ]
     law = lr_scaling(
-        [size for size, _ in bracketed],
-        [curve for _, curve in bracketed],
-        sweep.loss_noise,
+        [size for size, _ in bracketed], [curve for _, curve in bracketed], sweep.loss_noise
     )
     if law.exponent.interval is not None:
         return law

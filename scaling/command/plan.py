@@ -89,8 +89,7 @@ def print_plan(
     _print_time(spec, facts, task, console)
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     print_line(
-        console,
-        f"searched in every cell: {searched} ({spec.search.sampler}, {_how_many(spec)})",
+        console, f"searched in every cell: {searched} ({spec.search.sampler}, {_how_many(spec)})"
     )
 
 

@@ -16,9 +16,7 @@ from scaling.runner.preflight import (
     require_startable_machine,
     starts_here,
 )
-from scaling.runner.state import (
-    require_same_content,
-)
+from scaling.runner.state import require_same_content
 from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
@@ -79,8 +77,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
         require_same_content(spec, task.content_hash, files_of(spec.workload))
     _require_enough_examples(spec, task)
     require_branches_fit(
-        spec,
-        Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example),
+        spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )
     if isinstance(task, FinishedTask):
         return task

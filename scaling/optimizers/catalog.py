@@ -80,10 +80,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = {
     ),
     # Of a matrix it keeps the means of rows and columns, which are next to nothing.
     "adafactor": OptimizerFacts(
-        reads={},
-        num_moments=0,
-        is_elementwise=False,
-        derivations=frozenset({"surge", "timescale"}),
+        reads={}, num_moments=0, is_elementwise=False, derivations=frozenset({"surge", "timescale"})
     ),
     "lion": OptimizerFacts(
         reads={"beta1": 0.9, "beta2": 0.99},

@@ -100,9 +100,7 @@ def _finished(
     ]
 
 
-def _ranked(
-    trials: Sequence[tuple[dict[str, Any], float]],
-) -> list[tuple[dict[str, Any], float]]:
+def _ranked(trials: Sequence[tuple[dict[str, Any], float]]) -> list[tuple[dict[str, Any], float]]:
     """The trials with their place in the order of the objective; equals share a place."""
     places = {value: place for place, value in enumerate(sorted({v for _, v in trials}))}
     return [(choices, float(places[value])) for choices, value in trials]

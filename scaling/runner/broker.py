@@ -128,11 +128,7 @@ class Broker:
             times = f" {running.num_losses} times" if error == WORKERS_DIED else ""
             self._end(running, "failed", error=error + times)
             return
-        incident = {
-            "kind": "restarted",
-            "attempt": running.attempt + 1,
-            "cause": last_line(error),
-        }
+        incident = {"kind": "restarted", "attempt": running.attempt + 1, "cause": last_line(error)}
         running.events.append({"kind": "incident", "incident": incident})
         self._serve_again(slot, running)
 

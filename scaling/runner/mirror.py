@@ -11,14 +11,7 @@ import fsspec
 
 from scaling.files.own import UNFINISHED, write_whole
 from scaling.records.ledger import whole_lines
-from scaling.runner.state_folder import (
-    MARK,
-    MAX_STUDY_BYTES,
-    STUDY,
-    foreign,
-    is_marked,
-    read_known,
-)
+from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
 from scaling.spec.issues import first_line
 
 # In this order: a trial that is in the journal of trials counts as ended, and so does a study

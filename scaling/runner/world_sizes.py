@@ -121,11 +121,7 @@ def fastest(
 
 
 def regrouped(
-    world_sizes: Mapping[int, int],
-    work: Sequence[Work],
-    *,
-    num_workers: int,
-    max_slots: int | None,
+    world_sizes: Mapping[int, int], work: Sequence[Work], *, num_workers: int, max_slots: int | None
 ) -> Layout:
     """The same world sizes on another number of workers.
 

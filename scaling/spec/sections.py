@@ -63,9 +63,7 @@ class Choice(Section, Generic[T]):
     """A searched hyperparameter that is one of the values listed."""
 
     choice: Annotated[
-        tuple[T, ...],
-        Field(min_length=1, max_length=MAX_VALUES),
-        AfterValidator(require_distinct),
+        tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(require_distinct)
     ]
 
 

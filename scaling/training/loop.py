@@ -28,14 +28,7 @@ from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.parallel.workers import Workers, release_memory
 from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.snapshot import Snapshots
-from scaling.training.supervision import (
-    Checks,
-    Directive,
-    Incidents,
-    Report,
-    Supervision,
-    agreed,
-)
+from scaling.training.supervision import Checks, Directive, Incidents, Report, Supervision, agreed
 
 End = Literal["done", "stopped", "diverged", "paused"]
 

@@ -257,10 +257,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
 
 
 def _about_search(
-    builder: _Builder,
-    findings: Findings,
-    urls: Mapping[str, str],
-    importance: Importance | None,
+    builder: _Builder, findings: Findings, urls: Mapping[str, str], importance: Importance | None
 ) -> None:
     builder.section = "search"
     if importance is not None:

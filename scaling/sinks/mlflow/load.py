@@ -207,10 +207,7 @@ def _latest_parent(
     """The latest study recorded in an experiment, as a list of one or none."""
     query = "tags.role = 'study'" + (f" and tags.study_id = '{study_id}'" if study_id else "")
     return client.search_runs(
-        [experiment.experiment_id],
-        query,
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
+        [experiment.experiment_id], query, max_results=1, order_by=["attributes.start_time DESC"]
     )
 
 

@@ -302,10 +302,7 @@ class StudyRuns:
 
     def _new_run(self, name: str, at_ms: int, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(
-            self._experiment_id,
-            start_time=at_ms,
-            tags=dict(tags),
-            run_name=name,
+            self._experiment_id, start_time=at_ms, tags=dict(tags), run_name=name
         )
         return run.info.run_id
 

@@ -9,14 +9,7 @@ from scaling.files.shown_url import shown_url
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks.base import StudyStart, StudyStatus, TrackingError, UnsentError
-from scaling.sinks.events import (
-    Event,
-    StudyEnded,
-    TrialEnded,
-    TrialMeasured,
-    TrialStarted,
-    to_line,
-)
+from scaling.sinks.events import Event, StudyEnded, TrialEnded, TrialMeasured, TrialStarted, to_line
 from scaling.sinks.mlflow.runs import StudyRuns
 from scaling.sinks.mlflow.store import (
     one_line,

@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 from scaling.arithmetic.rules import OptimizerSettings, RuleDomainError, scale_optimizer
 from scaling.optimizers.catalog import optimizers_without, usual_value
-from scaling.spec.checks.places import (
-    cell_key,
-    places_of,
-    places_with,
-    possible_values,
-    same_trial,
-)
+from scaling.spec.checks.places import cell_key, places_of, places_with, possible_values, same_trial
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.issues import Issue
 from scaling.spec.study import StudySpec

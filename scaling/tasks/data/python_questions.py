@@ -68,9 +68,7 @@ def _of_function(
         yield PythonQuestion(module, text, context, len(before), answer)
 
 
-def _asked(
-    function: ast.FunctionDef | ast.AsyncFunctionDef,
-) -> Iterator[tuple[str, ast.expr]]:
+def _asked(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, ast.expr]]:
     """Questions about a function and the expressions that answer them."""
     given = function.args
     positional = [*given.posonlyargs, *given.args]

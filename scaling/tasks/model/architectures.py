@@ -173,8 +173,7 @@ def _require_head(
 ) -> None:
     if config_class not in _auto_class(head)._model_mapping:
         raise DataError(
-            path,
-            f"transformers has no {architecture} with a {head.replace('_', ' ')} head",
+            path, f"transformers has no {architecture} with a {head.replace('_', ' ')} head"
         )
 
 

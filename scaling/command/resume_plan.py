@@ -37,7 +37,7 @@ def print_resume_plan(
         world_sizes={int(batch): size for batch, size in world_sizes.items()},
         cell_places=recorded.cell_places(spec),
     )
-    rounds = recorded.rounds
+    rounds = recorded.rounds()
     if rounds is None and spec.search.num_trials is not None:
         rounds = Rounds(round_size_of(spec))
     left = remaining(spec, recorded.records(), facts, rounds)

@@ -145,11 +145,16 @@ class _Executor:
         None with another sampler.
         """
         search, state = self._run.spec.search, self._run.state
-        if search.num_trials is not None and state.recorded.rounds is None:
+        if search.num_trials is not None and state.recorded.rounds() is None:
             num_slots = len(self._group_sizes())
             size = search.round_size or default_round_size(search.num_trials, num_slots)
             state.keep_rounds(Rounds(size))
-        return state.recorded.rounds
+            if size < num_slots:
+                self._run.view.note(
+                    f"rounds of {size} trials leave {num_slots - size} of {num_slots} slots idle; "
+                    f"in a new study, search.round_size: {num_slots} would use them"
+                )
+        return state.recorded.rounds()
 
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""

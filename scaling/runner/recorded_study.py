@@ -78,7 +78,6 @@ class RecordedStudy:
         """What was decided for the whole study when it first ran; None before that."""
         return self.known.get("decided")
 
-    @property
     def rounds(self) -> Rounds | None:
         """What a search by the surface has proposed; None before its first round, or without one.
 
@@ -86,12 +85,19 @@ class RecordedStudy:
             StateError: If it is not what a study writes, in one line.
         """
         try:
-            return TypeAdapter(Rounds | None).validate_python(self.known.get("rounds"))
+            rounds = TypeAdapter(Rounds | None).validate_python(self.known.get("rounds"))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            file = os.path.relpath(self.folder / STUDY)
-            raise StateError(f"{file}: is not a study's: rounds.{where}: {first['msg']}") from None
+            raise self._not_rounds(".".join(map(str, first["loc"])), first["msg"]) from None
+        for trials in rounds.proposed if rounds else ():
+            for trial in trials:
+                if trial.cell not in self.known.get("cell_places", {}):
+                    raise self._not_rounds("proposed", f"there is no cell {trial.cell}")
+        return rounds
+
+    def _not_rounds(self, where: str, why: str) -> StateError:
+        file = os.path.relpath(self.folder / STUDY)
+        return StateError(f"{file}: is not a study's: {f'rounds.{where}'.strip('.')}: {why}")
 
     def with_rounds(self, rounds: Rounds) -> "RecordedStudy":
         """The same study with what its search has proposed."""

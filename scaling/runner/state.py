@@ -92,7 +92,7 @@ class StudyState:
                 recorded.require_same_content(content)
                 recorded.records()
                 recorded.changes(spec)
-                _ = recorded.rounds
+                recorded.rounds()
                 return cls(recorded, False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
             recorded = RecordedStudy.new(folder, spec, study_id=study_id, content=content)
@@ -251,6 +251,7 @@ def _require_goes_on(spec: StudySpec, recorded: RecordedStudy | None) -> None:
         return
     recorded.changes(spec)
     recorded.records()
+    recorded.rounds()
     broken = broken_journal(recorded.folder / "optuna.journal")
     if broken is not None:
         raise StateError(broken)

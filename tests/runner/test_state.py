@@ -1,6 +1,7 @@
 """A study's state folder: one study, one process, the same data."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
+from scaling.space.rounds import ProposedTrial, Rounds
 from tests.records.test_ledger import record
 from tests.space.test_space import study
 
@@ -83,6 +85,46 @@ def test_a_study_that_goes_on_extended_keeps_what_changed(tmp_path: Path) -> Non
     }
     with pytest.raises(StateError, match=r"search\.trials_per_cell: was 10, is 8 \(it may grow"):
         require_startable(in_folder(tmp_path, scientific=batches), resume=True, command="run")
+
+
+def by_surface(folder: Path, **search: Any) -> Any:
+    return in_folder(folder, search={"num_trials": 12, **search})
+
+
+def test_the_rounds_of_a_search_are_kept_exactly(tmp_path: Path) -> None:
+    state = StudyState.open(by_surface(tmp_path), data_sha256="a")
+    assert state.recorded.rounds() is None
+    point = {"peak_lr": 0.1 + 0.2, "clip_norm": None, "optimizer": "sgd", "nesterov": True}
+    rounds = Rounds(4, ((ProposedTrial("global_batch_size=16", point),), ()))
+    state.keep_rounds(rounds)
+    state.go_on(by_surface(tmp_path, stop=None))
+    state.lock.close()
+    state = StudyState.open(by_surface(tmp_path, num_trials=13), data_sha256="a")
+    state.lock.close()
+    assert state.recorded.rounds() == rounds
+    with pytest.raises(StateError, match=r"search\.round_size: was null, is 3 \(the rounds of a"):
+        require_startable(by_surface(tmp_path, round_size=3), resume=True, command="run")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "message"),
+    [
+        ([], "rounds: Input should be"),
+        ({"size": "x"}, "rounds.size: "),
+        ({"size": 4, "proposed": [[{"cell": "B=1", "choices": {}}]]}, "there is no cell B=1"),
+    ],
+)
+def test_rounds_that_no_study_wrote_are_refused(
+    tmp_path: Path, rounds: object, message: str
+) -> None:
+    spec = by_surface(tmp_path)
+    state = StudyState.open(spec, data_sha256="a")
+    state.lock.close()
+    file = state.folder / "study.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rounds": rounds}))
+    with pytest.raises(StateError, match=re.escape("study.json: is not a study's: rounds")) as why:
+        require_startable(spec, resume=True, command="run")
+    assert message in str(why.value)
 
 
 def test_a_state_of_the_version_before_goes_on(tmp_path: Path) -> None:

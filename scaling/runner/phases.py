@@ -1,6 +1,7 @@
 """A study from its first trial to its last: search, then transfer and confirm."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,22 +88,36 @@ class StudyRun:
         """
         ledger = Ledger(self.state.folder, [*self.observers, self.view])
         spec, records = self.spec, ledger.records
-        refused: Sequence[tuple[str, int, str]] = ()
+        done: list[Stage] = []
         with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
             facts = replace(
                 self.facts, world_sizes=executor.world_sizes(),
                 cell_places=self.state.recorded.cell_places(spec),
             )  # fmt: skip
             searches = CellSearches(spec, self.state.folder, facts, records)
-            for stage in stages(spec, records, facts, executor.rounds()):
-                if stage.rounds is not None:
-                    self.state.keep_rounds(stage.rounds)
-                for note in stage.notes:
-                    self.view.note(note)
-                executor.run(stage, searches if stage.phases == ("search",) else None)
-                refused = stage.rules_refused
+            all_stages = stages(spec, records, facts, executor.rounds())
+            for phases, alike in itertools.groupby(all_stages, lambda stage: stage.phases):
+                missing = self._missing(alike, done)
+                executor.run(phases, missing, searches if phases == ("search",) else None)
         self.state.go_on(spec)
+        refused = done[-1].rules_refused
         return [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
+
+    def _missing(
+        self, alike: Iterator[Stage], done: list[Stage]
+    ) -> Iterator[Sequence[PlannedTrial]]:
+        """What is to run of each stage, said when it is asked for; adds the stages to `done`."""
+        for stage in alike:
+            done.append(stage)
+            if stage.rounds is not None:
+                self.state.keep_rounds(stage.rounds)
+            for note in stage.notes:
+                self.view.note(note)
+            missing = _in_running_order(stage.missing)
+            if stage.phases:
+                self.view.phase_started(stage.phases, missing)
+            if missing:
+                yield missing
 
 
 class _Executor:
@@ -171,12 +186,15 @@ class _Executor:
         layout = fastest(work, speeds, num_workers=num_workers, max_slots=max_slots)
         return layout, speeds
 
-    def run(self, stage: Stage, searches: CellSearches | None) -> None:
-        """Run those trials of a stage that are missing, the longest first."""
-        missing = _in_running_order(stage.missing)
-        if stage.phases:
-            self._run.view.phase_started(stage.phases, missing)
-        if not missing:
+    def run(
+        self,
+        phases: Sequence[Phase],
+        missing: Iterator[Sequence[PlannedTrial]],
+        searches: CellSearches | None,
+    ) -> None:
+        """Run trials; those that are to run next are asked for when all before have ended."""
+        first = next(missing, None)
+        if first is None:
             return
         state, spec = self._run.state, self._run.spec
         for change in state.recorded.changes(spec):
@@ -194,14 +212,16 @@ class _Executor:
                 tune.PlacementGroupFactory([_RELAY_RESOURCES]),
             ),
             tune_config=tune.TuneConfig(
-                search_alg=PlannedTrials(missing, self._config, self._ledger.records, searches),
+                search_alg=PlannedTrials(
+                    itertools.chain([first], missing), self._config, self._ledger.records, searches
+                ),
                 scheduler=scheduler,
                 num_samples=-1,  # until the searcher says that it has finished
                 max_concurrent_trials=self._num_concurrent(),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="-".join(stage.phases),
+                name="-".join(phases),
                 storage_path=str(self._ray_folder),
                 verbose=0,
             ),

@@ -1,6 +1,6 @@
 """What Ray Tune asks for the next trial."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,17 +16,24 @@ class PlannedTrials(Searcher):
     """Gives Tune the planned trials in order, and Optuna's answers with them.
 
     A trial whose Tune actor died is given out again: its job went on meanwhile.
+
+    Args:
+        stages: Trials that run together; the next ones are asked for when all have ended.
+        prepare: Makes the configuration of a trial.
+        records: How trials ended.
+        searches: Optuna's; None after the search.
     """
 
     def __init__(
         self,
-        planned: Sequence[PlannedTrial],
+        stages: Iterator[Sequence[PlannedTrial]],
         prepare: Prepare,
         records: Mapping[str, TrialRecord],
         searches: CellSearches | None,
     ) -> None:
         super().__init__()
-        self._planned = list(planned)
+        self._stages = stages
+        self._planned: list[PlannedTrial] = []
         self._again: list[PlannedTrial] = []
         self._prepare = prepare
         self._records = records
@@ -39,6 +46,11 @@ class PlannedTrials(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration; Searcher.FINISHED when all have ended."""
+        while not (self._again or self._planned or self._live):
+            stage = next(self._stages, None)
+            if stage is None:
+                return Searcher.FINISHED
+            self._planned = list(stage)
         if self._again:
             planned = self._again.pop(0)
         elif self._planned:
@@ -46,7 +58,7 @@ class PlannedTrials(Searcher):
             if self._searches is not None:
                 planned = self._searches.decide(planned)
         else:
-            return None if self._live else Searcher.FINISHED
+            return None
         self._live[trial_id] = planned
         return self._prepare(planned)
 

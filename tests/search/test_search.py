@@ -127,7 +127,7 @@ def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:
     spec = study(search={"trials_per_cell": 2})
     planned = planned_search(spec, DATA)
     records = {p.trial_id: replace(p.record(), status="done") for p in planned}
-    searcher = PlannedTrials(planned, lambda p: {"trial_id": p.trial_id}, records, None)
+    searcher = PlannedTrials(iter([planned]), lambda p: {"trial_id": p.trial_id}, records, None)
     given = [searcher.suggest(str(number)) for number in range(5)]
     assert [config["trial_id"] for config in given[:4]] == [p.trial_id for p in planned]
     assert given[4] is None  # some run, and may have to be given again
@@ -136,12 +136,34 @@ def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:
     assert searcher.suggest("5") == Searcher.FINISHED
 
 
+def test_the_next_stage_is_asked_for_when_all_trials_of_one_have_ended() -> None:
+    first, second, third, *_ = planned_search(study(search={"trials_per_cell": 2}), DATA)
+    asked: list[str] = []
+
+    def stages() -> Any:
+        for stage in ([], [first, second], [], [third]):
+            asked.append(f"{len(stage)} trials")
+            yield stage
+
+    searcher = PlannedTrials(stages(), lambda p: {"trial_id": p.trial_id}, {}, None)
+    assert searcher.suggest("a")["trial_id"] == first.trial_id
+    assert searcher.suggest("b")["trial_id"] == second.trial_id
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("c") is None
+    assert asked == ["0 trials", "2 trials"]
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("d")["trial_id"] == third.trial_id
+    assert searcher.suggest("e") is None
+    searcher.on_trial_complete("d")
+    assert searcher.suggest("f") == Searcher.FINISHED
+
+
 def test_a_trial_whose_actor_died_is_given_again_as_it_was(tmp_path: Path) -> None:
     spec = study(search={"trials_per_cell": 2, "sampler": "tpe"})
     [first, second, *_] = planned_search(spec, DATA)
     records: dict[str, TrialRecord] = {}
     searches = CellSearches(spec, tmp_path, DATA, records)
-    searcher = PlannedTrials([first, second], lambda p: {"planned": p}, records, searches)
+    searcher = PlannedTrials(iter([[first, second]]), lambda p: {"planned": p}, records, searches)
     lost = searcher.suggest("a")["planned"]
     searcher.on_trial_complete("a", error=True)
     assert searcher.suggest("b")["planned"] == lost

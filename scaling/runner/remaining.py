@@ -88,13 +88,11 @@ def _search_in_rounds(
     """Run what was proposed, then round by round what follows from it; returns why it ended.
 
     A trial that failed runs again, and since proposals are kept, no later round becomes another
-    one by that. Once recipes have been repeated, which is best is decided, and it stays failed.
+    one by that.
     """
     planned = [trial for trials in planned_rounds(spec, rounds, facts) for trial in trials]
-    is_decided = any(record.phase != "search" for record in records.values())
     if planned:
-        missing = _missing(planned, records, ENDED if is_decided else _SOUND_ENDS)
-        yield Stage(("search",), planned, missing, rounds=rounds)
+        yield Stage(("search",), planned, _missing(planned, records), rounds=rounds)
     while True:
         following = next_round(spec, rounds.size, planned, records)
         notes = [following.line] if following.line else []

@@ -137,12 +137,16 @@ def test_a_trial_that_failed_runs_again_and_later_rounds_stay() -> None:
     assert len(cut.trials) == 12  # a failed trial counts as one of num_trials
 
 
-def test_once_recipes_were_repeated_a_failed_trial_stays_failed() -> None:
+def test_a_trial_that_failed_runs_again_after_the_search_too() -> None:
     spec = by_surface()
     name = "search-global_batch_size=16-000"
-    done = Study().run(spec, failing=[name])
-    known = dict(done.records)
-    assert done.run(spec).records == known
+    cut = Study().run(spec, failing=[name])
+    rounds = cut.rounds
+    known = {n: record for n, record in cut.records.items() if n != name}
+    cut.run(spec)
+    assert cut.records[name].status == "done"
+    assert cut.rounds == rounds
+    assert {n: cut.records[n] for n in known} == known
 
 
 def test_a_search_whose_trials_all_fail_ends() -> None:

@@ -1,11 +1,13 @@
 """fsdp trains as ddp does, is measured alike, and goes on from its checkpoints bit for bit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scaling.spec.evaluation import Evaluation, Sharpness
+from scaling.spec.workloads import Workload
 from scaling.tasks.prepare import prepare_task
 from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, newest
@@ -20,7 +22,13 @@ EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven
 WITH_SHARPNESS = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=9)})
 
 
-def train_on_two(workers: Workers, folder: str) -> None:
+SOME_OR_EVERY = pytest.mark.parametrize(
+    "choice", ["some", pytest.param("every", marks=pytest.mark.slow)]
+)
+"""Of the cases that go on from checkpoints."""
+
+
+def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
     supervision_module.CHECK_SECONDS = 0.0
     how = recipe(
         16, 1e-2, 12, world_size=2, micro_batch_size=4, clip_norm=0.3,
@@ -40,17 +48,18 @@ def train_on_two(workers: Workers, folder: str) -> None:
 
     common = how
     dropout = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
-    for name, workload, changes in (
+    cases: list[tuple[str, Workload, dict[str, Any]]] = [
         ("fp16", pronunciation(), {"precision": "fp16"}),
-        ("lamb", pronunciation(), {"optimizer": "lamb"}),
-        ("adafactor", pronunciation(), {"optimizer": "adafactor"}),
         ("muon", pronunciation(), {"optimizer": "muon", "momentum": 0.95}),
         ("lora", adapted("text_classification", f"{folder}/encoder"), {"lora_rank": 3}),
         (
             "dropout", dropout,
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9},
         ),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    if whole:
+        cases += [(name, pronunciation(), {"optimizer": name}) for name in ("lamb", "adafactor")]
+    for name, workload, changes in cases:
         with case("fsdp", name):
             task = prepare_task(workload, EVALUATION)
             path = f"{folder}/{name}"
@@ -85,18 +94,21 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert state["progress"]["step"] == older
 
 
-def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
+@SOME_OR_EVERY
+def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    on_workers(train_on_two, str(tmp_path))
+    on_workers(train_on_two, str(tmp_path), choice == "every")
 
 
 # --- matrices cut among workers that compute together -------------------------------------------
 
 
-def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dict[str, Any]]]:
+def measured_by_tp(
+    workers: Workers, folder: str = "", going_on: Sequence[str] = ()
+) -> list[list[dict[str, Any]]]:
     """What runs under several kinds of clipping and precision measure, but for time.
 
-    With a folder also that each goes on exactly from its checkpoints.
+    Some of them also go on exactly from their checkpoints, which are in the folder.
     """
     task = prepare_task(pronunciation(), EVALUATION)
     found: list[list[dict[str, Any]]] = []
@@ -116,7 +128,7 @@ def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dic
             evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
             _, measured = run(task, how, Supervision(), evaluation, workers)
             found.append([m.scalars() for m in without_time(measured)])
-            if folder is not None:
+            if name in going_on:
                 path = f"{folder}/{name}"
                 starts, again, _ = paused_often(task, how, path, evaluation, workers)
                 assert starts > 2
@@ -125,14 +137,19 @@ def measured_by_tp(workers: Workers, folder: str | None = None) -> list[list[dic
     return found
 
 
-def cut_on_two(workers: Workers, folder: str) -> list[list[dict[str, Any]]]:
+def cut_on_two(
+    workers: Workers, folder: str, going_on: Sequence[str]
+) -> list[list[dict[str, Any]]]:
     supervision_module.CHECK_SECONDS = 0.0
-    return measured_by_tp(workers, folder)
+    return measured_by_tp(workers, folder, going_on)
 
 
-def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path) -> None:
+@SOME_OR_EVERY
+def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
     alone = measured_by_tp(Workers())
-    on_two = on_workers(cut_on_two, str(tmp_path))
+    some = ("muon", "norm")
+    every = (*some, "adafactor", "value", "percentile", "half")
+    on_two = on_workers(cut_on_two, str(tmp_path), every if choice == "every" else some)
     # bf16 rounds partial sums, of which two workers have others.
     rels = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.05)
     for together, one, rel in zip(on_two, alone, rels, strict=True):

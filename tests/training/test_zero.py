@@ -3,7 +3,7 @@
 import gc
 import importlib.util
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ def built_models() -> Iterator[list["weakref.ref[nn.Module]"]]:
         yield models
 
 
-def train_on_two(workers: Workers, folder: str) -> None:
+def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
     supervision_module.CHECK_SECONDS = 0.0
-    for name, workload, changes, rel in (
+    cases = (
         ("norm", pronunciation(), {"clip_norm": 0.3}, 1e-3),
         ("whole share", pronunciation(), {"clip_value": 0.01, "micro_batch_size": 8}, 1e-3),
         ("half", pronunciation(), {"precision": "bf16", "clip_percentile": 50.0}, 0.05),
@@ -65,25 +65,30 @@ def train_on_two(workers: Workers, folder: str) -> None:
             "recomputed", part_of_speech(),
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9}, 1e-3,
         ),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for number, (name, workload, changes, rel) in enumerate(cases):
         given: dict[str, Any] = {"micro_batch_size": 4, **changes}
         how = recipe(16, 1e-2, 12, world_size=2, weight_average_half_life_examples=100.0, **given)
-        check_trains_like_ddp(name, prepare_task(workload, EVALUATION), how, rel, workers)
+        stages = STAGES if whole else (STAGES[number % 3],)
+        check_trains_like_ddp(name, prepare_task(workload, EVALUATION), how, rel, stages, workers)
     for strategy in STAGES:
         with case(strategy, "memory"):
             check_memory(strategy, workers)
+    for strategy in STAGES if whole else ("zero1", "zero3"):
         with case(strategy, "goes on"):
             check_goes_on(strategy, f"{folder}/{strategy}", workers)
 
 
-def check_trains_like_ddp(name: str, task: Task, how: Recipe, rel: float, workers: Workers) -> None:
+def check_trains_like_ddp(
+    name: str, task: Task, how: Recipe, rel: float, stages: Sequence[Strategy], workers: Workers
+) -> None:
     evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
     with case("ddp", name):
         _, by_ddp = run(task, how, Supervision(), evaluation, workers)
         assert by_ddp[-1].grad_noise_scale is not None
         assert by_ddp[-1].norm_layer_noise_scale is not None or name == "lora"
         assert by_ddp[-1].clipped_fraction or name in ("lora", "recomputed")
-    for strategy in STAGES:
+    for strategy in stages:
         with case(strategy, name):
             cut = changed(how, strategy=strategy)
             _, found = run(task, cut, Supervision(), evaluation, workers)
@@ -154,9 +159,11 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert num_trained <= workers.sum(held)[0] < num_trained + 200  # padding
 
 
-def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("choice", ["some", pytest.param("every", marks=pytest.mark.slow)])
+def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
+    """Some: every case at one of the stages, and every stage."""
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    on_workers(train_on_two, str(tmp_path))
+    on_workers(train_on_two, str(tmp_path), choice == "every")
 
 
 def test_the_missing_extra_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def next_round(
     """
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
-        Outcome(names.index(cell_name(trial.cell)), trial.choices, _value(record, spec))
+        Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec))
         for trial in planned
         if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
     ]

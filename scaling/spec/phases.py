@@ -144,10 +144,11 @@ class Search(Section):
     """When the surface may stop before num_trials: regret_at_most_ratio 0.0025 where left out;
     null: it runs all of them."""
     round_size: PositiveInt | None = None
-    """Trials that the surface proposes at a time. Left out, it is about a sixth of num_trials, and
-    enough that every slot has one."""
+    """Trials that the surface proposes at a time, after a first design. Left out: about a sixth of
+    num_trials and at least four; two for each slot where that is at most a third."""
     prior_peak_lr: PositiveFloat | None = None
-    """A learning rate that is thought to be good at some batch size; the surface starts near it."""
+    """A learning rate that is thought to be good at the middle batch size; the surface tries it
+    first."""
     early_stopping: EarlyStopping | None = None
     """End a trial that does worse than the others of its cell; null: none is ended early."""
     extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True), Whole] = 0

@@ -105,6 +105,7 @@ TOGETHER: list[Case] = [
     (LM, {"search": {"num_trials": 3}}, "search.num_trials", "surface"),
     (LM, {"search": {"num_trials": 1001}}, "search.num_trials", "surface"),
     (LM, {"search": {"num_trials": 24, "prior_peak_lr": 0.5}}, "search.prior_peak_lr", "surface"),
+    (LM, {"search": {"num_trials": 24, "prior_peak_lr": 0.002}, "nuisance.peak_lr": {"choice": [0.001, 0.01]}}, "search.prior_peak_lr", "surface"),
     (JOINT, {"search": {"num_trials": 24, "prior_peak_lr": 0.0001}}, "search.prior_peak_lr", "surface"),
     (QUADRATIC, {"search": {"num_trials": 2}}, "search.sampler", "surface"),
     # transfer

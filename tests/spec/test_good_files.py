@@ -107,6 +107,10 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"confirm": DROP, "storage": DROP}),
     (LM, {"fixed.warmup_steps": None, "fixed.peak_lr": None}),
     (LM, {"search.sampler": "grid", "search.trials_per_cell": 12, "nuisance.peak_lr": {"choice": [1e-3, 1e-2]}}),
+    (LM, {"search": {"num_trials": 24, "prior_peak_lr": 0.001, "round_size": 4, "stop": None}}),
+    (LM, {"search": {"num_trials": 4, "stop": {"regret_at_most": 5, "with_probability": 0.5}, "objective": "steps_to_target"}}),
+    (LM, {"search": {"num_trials": 9, "prior_peak_lr": 0.01}, "nuisance.peak_lr": {"choice": [0.001, 0.01]}}),
+    (JOINT, {"search": {"sampler": "surface", "num_trials": 20}}),
     (LM, {"transfer.rules": ["adam_sde", "power(0.7)"]}),
     (LM, {"transfer.rules": ["none"], "fixed.optimizer": "sgd", "fixed.momentum": 0.9}),
     (LM, {"workload.data": {"source": "builtin:python_topics", "tokenizer": "characters"}}),
@@ -134,6 +138,19 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (LM, {"nuisance.dropout": {"choice": [None, 0.1]}, "nuisance.label_smoothing": {"uniform": [0.0, 0.2]}}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
 ]  # fmt: skip
+
+
+def test_the_sampler_follows_from_how_trials_are_counted() -> None:
+    def search(**given: Any) -> Any:
+        return study_from_mapping(changed(LM, {"search": given})).search
+
+    joint, by_cell = search(num_trials=24), search(trials_per_cell=6)
+    assert (joint.sampler, by_cell.sampler) == ("surface", "qmc")
+    assert (joint.stop.regret_at_most_ratio, joint.stop.with_probability) == (0.0025, 0.9)
+    assert by_cell.stop is None
+    assert search(num_trials=24, stop=None).stop is None
+    for one in (joint, by_cell):
+        assert search(**one.model_dump()) == one  # as study.json has it
 
 
 @pytest.mark.parametrize(("study", "changes"), GOOD_CHANGES, ids=lambda part: ",".join(part))

@@ -177,9 +177,11 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
         if not isinstance(rates, Distribution):
             yield Issue("search.prior_peak_lr", "needs a peak_lr in nuisance", prior)
             return
-        ends = rates.choice or rates.log_uniform or rates.uniform or ()
-        if not min(ends) <= prior <= max(ends):
-            allowed = f"{min(ends):g} to {max(ends):g}"
+        ends = rates.log_uniform or rates.uniform
+        is_in = prior in (rates.choice or ()) if ends is None else ends[0] <= prior <= ends[1]
+        if not is_in:
+            listed = ", ".join(f"{rate:g}" for rate in rates.choice or ())
+            allowed = listed if ends is None else f"{ends[0]:g} to {ends[1]:g}"
             yield Issue("search.prior_peak_lr", "is not in nuisance.peak_lr", prior, allowed)
 
 

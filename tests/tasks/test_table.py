@@ -1,18 +1,23 @@
 """A trial of a table of finished runs is looked up there, and what the table lacks is said."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from scaling.command.plan import print_plan
 from scaling.records.measurement import Measurement
+from scaling.spec.read import study_from_mapping
 from scaling.spec.workloads import RunTable
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.table import RunTableTask
 from scaling.training.finished import look_up
 from tests.recipes import EVALUATION, recipe
+from tests.spec.studies import TABLE, changed
 
 RUNS = Path(__file__).parents[1] / "data" / "runs.csv"
 GIVEN = {
@@ -126,10 +131,14 @@ def test_the_hash_is_of_what_is_looked_up(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_what_the_table_has() -> None:
-    [note] = table().data_summary.notes
-    assert "17 runs" in note
-    assert "1 diverged" in note
-    assert "peak_lr 0.001 … 0.032 (6 values)" in note
+    study = changed(TABLE, {"workload": GIVEN | {"file": str(RUNS)}})
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_plan(study_from_mapping(study), console)
+    said = " ".join(console.export_text().split())
+    assert "among 17 runs" in said
+    assert "1 diverged" in said
+    assert "peak_lr 0.001 … 0.032 (6 values)" in said
+    assert "time: some seconds, since nothing is trained" in said
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
+from scaling.analysis.learning_rate.surface_reading import SurfaceReading
 from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
 from scaling.analysis.measured import of_seeds
 from scaling.analysis.statistics.uncertainty import (
@@ -19,6 +20,7 @@ from scaling.analysis.statistics.uncertainty import (
 )
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
+from scaling.surface.loss_surface import CellBest
 
 Source = Literal["confirm", "search"]
 
@@ -42,6 +44,8 @@ class CellResult:
         undertuned: Why the cell needs more search; empty when it does not.
         metrics: The task's own metrics at the end, over the replicates.
         measured: Every measurement that a table of the report has, over the replicates, by name.
+        surface_best: The best recipe by the surface, with its expected regret; None where there
+            is no surface.
     """
 
     cell: Cell
@@ -65,6 +69,7 @@ class CellResult:
     replicates: tuple[TrialRow, ...]
     metrics: Mapping[str, Estimate]
     measured: Mapping[str, Estimate]
+    surface_best: CellBest | None
 
     @property
     def series(self) -> str:
@@ -85,8 +90,16 @@ class CellResult:
 
     @property
     def best_peak_lr_interval(self) -> Interval | None:
-        """Of the fitted optimum."""
-        return self.curve.interval if self.curve and self.curve.edge is None else None
+        """Of the optimum; an end beyond the rates tried is infinite."""
+        if self.curve is None or (self.curve.edge is not None and not self.curve.from_surface):
+            return None
+        return self.curve.interval
+
+    @property
+    def best_peak_lr_bounds(self) -> Interval | None:
+        """The interval where both of its ends lie inside the rates tried."""
+        interval = self.best_peak_lr_interval
+        return interval if interval and all(map(math.isfinite, interval)) else None
 
 
 def label(values: Mapping[str, Any]) -> str:
@@ -94,21 +107,33 @@ def label(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def cell_results(sweep: Sweep) -> tuple[CellResult, ...]:
-    """Every cell of a sweep, in its order."""
+def cell_results(sweep: Sweep, reading: SurfaceReading | None) -> tuple[CellResult, ...]:
+    """Every cell of a sweep, in its order.
+
+    A best rate and its interval are those of the basin that all cells share, where one fits and
+    has an interval; else those of the surface, and always where the surface chose the trials.
+    """
     searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
     curves: list[LrCurve | None] = [None] * len(searches)
     if not sweep.is_joint:
         curves = lr_curves(searches, sweep.loss_noise)
+    if reading is not None:
+        pairs = enumerate(zip(searches, curves, strict=True))
+        curves = [reading.curve(index, rows, curve) for index, (rows, curve) in pairs]
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
+    bests = reading.bests if reading is not None else [None] * len(searches)
     return tuple(
-        _cell_result(sweep, cell, curve, undertuned)
-        for cell, curve, undertuned in zip(sweep.cells, curves, reasons, strict=True)
+        _cell_result(sweep, cell, curve, undertuned, best)
+        for cell, curve, undertuned, best in zip(sweep.cells, curves, reasons, bests, strict=True)
     )
 
 
 def _cell_result(
-    sweep: Sweep, cell: Cell, curve: LrCurve | None, undertuned: tuple[Undertuned, ...]
+    sweep: Sweep,
+    cell: Cell,
+    curve: LrCurve | None,
+    undertuned: tuple[Undertuned, ...],
+    surface_best: CellBest | None,
 ) -> CellResult:
     search, confirm = sweep.rows_of(cell, "search"), sweep.rows_of(cell, "confirm")
     tuned = best_recipe(search)
@@ -154,6 +179,7 @@ def _cell_result(
         noise_scale=noise_scale,
         steps=_whole_run(replicates),
         undertuned=undertuned,
+        surface_best=surface_best,
         replicates=replicates,
         metrics=of_seeds(sweep.metrics, [row.metrics for row in whole]),
         measured=losses | own | of_seeds(others, [row.measured for row in whole]),

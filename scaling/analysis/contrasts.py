@@ -174,8 +174,8 @@ def _of_cell(a: CellResult, b: CellResult, setup: Setup) -> list[Contrast]:
         for measure in ("steps_to_target", "examples_to_target", "seconds_to_target"):
             found.append(_contrast(a, b, measure, "ratio", setup, _field(measure)))
     rates = _mover(
-        "best_peak_lr", a.best_peak_lr, a.best_peak_lr_interval,
-        b.best_peak_lr, b.best_peak_lr_interval, "ratio",
+        "best_peak_lr", a.best_peak_lr, a.best_peak_lr_bounds,
+        b.best_peak_lr, b.best_peak_lr_bounds, "ratio",
     )  # fmt: skip
     if rates is not None:
         found.append(replace(rates, cell=a.label, global_batch_size=a.global_batch_size))

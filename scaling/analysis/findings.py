@@ -18,8 +18,16 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
-from scaling.analysis.learning_rate.exponent import FEWEST_FOR_INTERVAL, LrScaling, lr_scaling
+from scaling.analysis.learning_rate.exponent import (
+    FEWEST_FOR_INTERVAL,
+    BestRate,
+    LrScaling,
+    Turn,
+    by_surface,
+    lr_scaling,
+)
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
+from scaling.analysis.learning_rate.surface_reading import SurfaceReading, read_surface
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.analysis.trial_rows import Sweep
@@ -103,7 +111,9 @@ class Findings:
 
 def analyse(sweep: Sweep) -> Findings:
     """All findings of a sweep; what the data do not allow is absent, never guessed."""
-    cells = cell_results(sweep)
+    searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
+    reading = None if sweep.is_joint else read_surface(sweep, searches)
+    cells = cell_results(sweep, reading)
     one_series = not sweep.is_joint and all(
         cell.series == "" and cell.global_batch_size is not None for cell in cells
     )
@@ -118,7 +128,7 @@ def analyse(sweep: Sweep) -> Findings:
         sweep=sweep,
         cells=cells,
         one_series=one_series,
-        lr_scaling=_lr_scaling(sweep, cells, one_series),
+        lr_scaling=_lr_scaling(sweep, cells, reading, one_series),
         tradeoff=fit,
         noise_scale=noise_scale,
         regrets=regrets(sweep),
@@ -144,15 +154,32 @@ def analyse(sweep: Sweep) -> Findings:
     )
 
 
-def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -> LrScaling:
+def _lr_scaling(
+    sweep: Sweep, cells: tuple[CellResult, ...], reading: SurfaceReading | None, one_series: bool
+) -> LrScaling:
     if not one_series:
         return LrScaling(ABSENT, missing="cells_differ_otherwise")
     if not any(cell.curve for cell in cells):
         return LrScaling(ABSENT, missing="no_rates_searched")
+    law = _power(sweep, cells)
+    rates = reading.rates if reading else None
+    if rates is not None and (sweep.is_adaptive or law.exponent.interval is None):
+        law = by_surface(rates)
+    path = tuple(
+        BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)
+        for cell in cells
+        if cell.global_batch_size is not None
+    )
+    turns = Turn(*rates.turn) if rates is not None else Turn()
+    return replace(law, path=path, turns=turns)
+
+
+def _power(sweep: Sweep, cells: tuple[CellResult, ...]) -> LrScaling:
+    """The exponent from the cells whose best rate lies inside the rates of a common basin."""
     bracketed = [
         (cell.global_batch_size, cell.curve)
         for cell in cells
-        if cell.curve and cell.curve.optimum is not None and cell.global_batch_size
+        if cell.curve and cell.curve.is_bracketed and cell.global_batch_size
     ]
     law = lr_scaling(
         [size for size, _ in bracketed], [curve for _, curve in bracketed], sweep.loss_noise

@@ -16,6 +16,7 @@ from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
 from scaling.spec.phases import Limits
 from scaling.spec.study import StudySpec
+from scaling.surface.loss_surface import Limit
 
 Cell = Mapping[str, Any]
 
@@ -70,6 +71,7 @@ class TrialRow:
     recipe: Recipe | None = None
     measurements: tuple[Measurement, ...] = ()
     search_round: int = 0
+    surface_round: int | None = None
     measured: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     incidents: tuple[Mapping[str, Any], ...] = ()
@@ -121,6 +123,7 @@ class Sweep:
         baseline: The least that a trial has to beat; None where it was not measured.
         conditions: What the losses were measured under; None where that is not known.
         metrics: What is said of each of the task's own metrics.
+        small_regret: The regret up to which a cell counts as searched enough.
     """
 
     name: str
@@ -139,6 +142,12 @@ class Sweep:
     baseline: Baseline | None = None
     conditions: Conditions | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
+    small_regret: Limit = Limit(ratio=0.0025)  # noqa: RUF009  # immutable
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the trials were chosen by what earlier ones showed on the surface."""
+        return any(row.surface_round is not None for row in self.rows)
 
     @property
     def is_joint(self) -> bool:
@@ -214,7 +223,16 @@ def sweep_of(study: StudyRecord) -> Sweep:
         baseline=_baseline(study.environment),
         conditions=conditions_of(study),
         metrics=_described_metrics(study.environment, ended),
+        small_regret=_small_regret(spec),
     )
+
+
+def _small_regret(spec: StudySpec) -> Limit:
+    """Of validation_loss; one that is a number of steps says nothing of it."""
+    stop = spec.search.stop
+    if stop is None or spec.search.objective != "validation_loss":
+        return Sweep.small_regret
+    return Limit(stop.regret_at_most_ratio, stop.regret_at_most)
 
 
 def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
@@ -256,6 +274,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         recipe=trial.recipe,
         measurements=trial.measurements,
         search_round=trial.search_round,
+        surface_round=trial.surface_round,
         measured=of_run(trial.measurements),
         metrics=last.metrics if last else {},
         incidents=trial.incidents,

@@ -1,5 +1,6 @@
 """`summary.json`: the findings as plain data for other programs."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, cast
@@ -58,6 +59,8 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "lr_scaling": {
             **_named("exponent", scaling.exponent, interval="interval"),
             **_law(scaling),
+            "path": [_of(b, "global_batch_size", "peak_lr", "interval") for b in scaling.path],
+            "turns": _of(scaling.turns, "at", "interval", "probability"),
             "regret": {
                 rule: [
                     _of(regret, "global_batch_size", "regret", "interval", "diverged", "applicable")
@@ -104,11 +107,12 @@ def finite(value: float | None) -> float | None:
     return float(value) if value is not None and is_finite(value) else None
 
 
-def pair(interval: Interval | None) -> list[float] | None:
-    """[low, high], or None where an end is missing or not finite."""
-    if interval is None or not all(is_finite(end) for end in interval):
+def pair(interval: Interval | None) -> list[float | None] | None:
+    """[low, high], an end that is infinite as None; None where both are, or one is no number."""
+    if interval is None or any(math.isnan(end) for end in interval):
         return None
-    return [float(end) for end in interval]
+    ends = [finite(end) for end in interval]
+    return None if ends == [None, None] else ends
 
 
 def _of(found: object, *names: str) -> dict[str, Any]:
@@ -178,6 +182,7 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "seconds_to_target": finite(cell.target.seconds.value),
         "grad_noise_scale": finite(cell.noise_scale.value),
         "undertuned": bool(cell.undertuned),
+        "expected_regret": finite(cell.surface_best.expected_regret) if cell.surface_best else None,
         "beats_baseline": beats_baseline(sweep, cell),
         **_steps_of_cell(cell.target),
         "metrics": _estimates(cell.metrics),

@@ -15,6 +15,8 @@ from scaling.analysis.statistics.profile import Array, Edge, crossings, minimum
 from scaling.analysis.statistics.uncertainty import Interval, SeedVariance, t_quantile
 from scaling.analysis.trial_rows import TrialRow
 
+_FEWEST_RATES = 3
+"""Rates of a cell that a basin of its own needs."""
 _MOST_RATES = 1000
 """Rates of a cell that the fit of its optimum goes through."""
 
@@ -33,6 +35,10 @@ class LrCurve:
         edge: The optimum may lie beyond the lowest or the highest rate tried: the bottom of the
             basin does, or the best trial is there and the interval does not say otherwise. A
             diverged trial beyond the best one counts as tried.
+        from_surface: The optimum and its interval are read from the surface of all cells, and
+            not from a basin of this cell. Then an end beyond the rates tried is infinite.
+        has_common_shape: Whether one shape of the basin fits all cells.
+        is_bracketed: Whether this cell's own basin has its bottom inside the rates tried.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -41,11 +47,19 @@ class LrCurve:
     optimum: float | None = None
     interval: Interval | None = None
     edge: Edge | None = None
+    from_surface: bool = False
+    has_common_shape: bool = True
+    is_bracketed: bool = False
 
     @property
     def best_tried(self) -> float | None:
         """The rate with the lowest mean loss."""
         return min(self.points, key=lambda point: point[1])[0] if self.points else None
+
+    @property
+    def rates_tried(self) -> set[float]:
+        """All of them, those that diverged too."""
+        return {rate for rate, _ in self.points} | set(self.diverged)
 
     @property
     def cliff(self) -> float | None:
@@ -74,7 +88,10 @@ def lr_curves(
     Returns:
         None for a cell in which fewer than three rates were tried, as with a fixed rate.
     """
-    curves = [_points_of(rows) for rows in cells]
+    curves = [
+        curve if curve is not None and len(curve.rates_tried) >= _FEWEST_RATES else None
+        for curve in map(curve_of, cells)
+    ]
     basins = fit_basins([_logarithms(curve) for curve in curves if curve is not None], noise)
     places = iter(range(len(basins.cells)))
     return [
@@ -87,7 +104,8 @@ def basins_of(curves: Sequence[LrCurve], noise: SeedVariance | None = None) -> B
     return fit_basins([_logarithms(curve) for curve in curves], noise)
 
 
-def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:
+def curve_of(rows: Sequence[TrialRow]) -> LrCurve | None:
+    """The points of one cell, without an optimum; None where no rate has a loss."""
     envelope: dict[float, tuple[float, int]] = {}
     for recipe in by_recipe(rows):
         losses = [row.validation_loss for row in recipe if row.status == "done"]
@@ -97,7 +115,7 @@ def _points_of(rows: Sequence[TrialRow]) -> LrCurve | None:
             found = (fmean(known), len(known))
             envelope[rate] = min(found, envelope.get(rate, found))
     diverged = sorted({r.peak_lr for r in rows if r.status == "diverged" and r.peak_lr})
-    if not envelope or len(envelope.keys() | set(diverged)) < 3:
+    if not envelope:
         return None
     ordered = sorted(envelope.items())
     return LrCurve(
@@ -151,6 +169,8 @@ def _with_optimum(curve: LrCurve, basins: Basins, index: int) -> LrCurve:
         optimum=math.exp(bottom) if inside else None,
         interval=interval if inside else None,
         edge=edge,
+        has_common_shape=basins.is_shared,
+        is_bracketed=inside,
     )
 
 

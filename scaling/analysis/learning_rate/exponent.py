@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
+from scipy.special import ndtr, stdtr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.learning_rate.basins import Array, Basin, Basins
 from scaling.analysis.learning_rate.curves import LrCurve, basins_of
@@ -24,6 +24,7 @@ from scaling.analysis.statistics.uncertainty import (
     holm,
     t_quantile,
 )
+from scaling.surface.path import BestRates
 
 REFERENCE_EXPONENTS = (0.0, 0.5, 1.0)
 """No move, the square root (Malladi et al. 2022), linear (Goyal et al. 2017)."""
@@ -38,13 +39,16 @@ _SURGE_REACH = 64.0
 _PLACES = 33
 _ZOOMS = 5
 _LEVELS = (49, 13, 13, 13)
+_NORMAL_TAIL = 1.6448536269514722
+"""Standard deviations from the middle to an end of a 90% interval of a normal distribution."""
 _BEYOND_CLIFF = 400.0
 """Squares, in units of the noise, for an optimum where trials diverge."""
 
 
 Strength = Literal["strong", "fairly_strong", "not_strong"]
-NoSurge = Literal["few_batch_sizes", "turn_outside"]
-"""Fewer than FEWEST_FOR_SURGE batch sizes, or a turn that is not among those tried."""
+NoSurge = Literal["few_batch_sizes", "turn_outside", "not_by_surface"]
+"""Fewer than FEWEST_FOR_SURGE batch sizes, a turn that is not among those tried, or an exponent
+that is read from the surface, whose `turns` says the like."""
 NoExponent = Literal["cells_differ_otherwise", "no_rates_searched", "not_bracketed", "too_noisy"]
 """Cells that differ in more than the batch size; fewer than three rates in every cell; too few
 cells with their best rate inside the rates tried; trials too few or too noisy for an interval."""
@@ -98,6 +102,30 @@ class Surge:
 
 
 @dataclass(frozen=True)
+class BestRate:
+    """The best rate of one batch size; an end of its interval may be infinite."""
+
+    global_batch_size: int
+    peak_lr: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The path of best rates rises up to a batch size and then stays.
+
+    Attributes:
+        at: That batch size; None where hardly any drawn path turns.
+        interval: Of it, over the drawn paths that turn.
+        probability: Share of them; None where the surface does not tell.
+    """
+
+    at: float | None = None
+    interval: Interval | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
 class LrScaling:
     """best rate ∝ global_batch_size^exponent.
 
@@ -114,6 +142,9 @@ class LrScaling:
             are bounded by clear rises instead.
         is_shape_checked: Whether there were replicates to refuse the common shape; without them
             residuals of neighbouring rates alone can.
+        from_surface: Whether the exponent is read from draws of the surface.
+        path: The best rate of each batch size.
+        turns: Where the path of best rates stops rising, by the surface.
     """
 
     exponent: Estimate
@@ -125,6 +156,9 @@ class LrScaling:
     middle: tuple[float, float] | None = None
     has_common_shape: bool = True
     is_shape_checked: bool = False
+    from_surface: bool = False
+    path: tuple[BestRate, ...] = ()
+    turns: Turn = Turn()
 
 
 @dataclass(frozen=True)
@@ -243,6 +277,43 @@ def lr_scaling(
         middle=middle,
         has_common_shape=basins.is_shared,
         is_shape_checked=noise is not None,
+    )
+
+
+def by_surface(rates: BestRates) -> LrScaling:
+    """The exponent of the drawn paths, as a least-squares line through each has it.
+
+    The evidence takes the exponent's distribution for normal on each side of its median.
+    """
+    sizes = rates.batch_sizes
+    if len(sizes) < 2:
+        return LrScaling(Estimate(count=len(sizes)), sizes)
+    value, (low, high) = rates.exponent
+    logs = np.log(np.array(sizes, dtype=np.float64))
+    level = float(np.mean(np.log(rates.rates)))
+    enough = len(sizes) >= FEWEST_FOR_INTERVAL
+    return LrScaling(
+        Estimate(value, (low, high) if enough else None, len(sizes)),
+        sizes,
+        evidence=_evidence_of_draws(rates) if enough else (),
+        surge=Surge(num_batch_sizes=len(sizes), missing="not_by_surface"),
+        middle=(math.exp(float(logs.mean())), math.exp(level)),
+        from_surface=True,
+    )
+
+
+def _evidence_of_draws(rates: BestRates) -> tuple[Evidence, ...]:
+    value, (low, high) = rates.exponent
+    sides = ((value - low) / _NORMAL_TAIL, (high - value) / _NORMAL_TAIL)
+    if min(sides) <= 0:
+        return ()
+    scores = [(p - value) / sides[p > value] for p in REFERENCE_EXPONENTS]
+    tails = [2 * float(ndtr(-abs(score))) for score in scores]  # pyright: ignore
+    return tuple(
+        Evidence(p, tail, joint, _capped(score**2 / 2))
+        for p, score, tail, joint in zip(
+            REFERENCE_EXPONENTS, scores, tails, holm(tails), strict=True
+        )
     )
 
 

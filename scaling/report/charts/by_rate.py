@@ -157,7 +157,7 @@ def _optima(cells: Sequence[CellResult]) -> Records:
     for cell in cells:
         if cell.curve is None or cell.best_peak_lr is None:
             continue
-        low, high = cell.best_peak_lr_interval or NO_ENDS
+        low, high = cell.best_peak_lr_bounds or NO_ENDS
         lowest = min(loss for _, loss in cell.curve.points)
         edge = cell.curve.edge is not None
         best = cell.curve.best_tried if edge else cell.best_peak_lr
@@ -174,8 +174,8 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
         {
             "batch": cell.global_batch_size,
             "best": cell.best_peak_lr,
-            "low": (cell.best_peak_lr_interval or NO_ENDS)[0],
-            "high": (cell.best_peak_lr_interval or NO_ENDS)[1],
+            "low": (cell.best_peak_lr_bounds or NO_ENDS)[0],
+            "high": (cell.best_peak_lr_bounds or NO_ENDS)[1],
             "kind": "at the edge of the rates tried"
             if cell.curve.edge
             else "inside the rates tried",

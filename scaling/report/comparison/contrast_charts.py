@@ -71,7 +71,7 @@ def _values(comparison: Comparison, names: tuple[str, str], name: str, title: st
 
 def _read(cell: CellResult, name: str) -> tuple[float | None, Interval | None]:
     if name == "best_lr_vs_batch":
-        return cell.best_peak_lr, cell.best_peak_lr_interval
+        return cell.best_peak_lr, cell.best_peak_lr_bounds
     estimate = cell.validation_loss if name == "loss_vs_batch" else cell.target.steps
     interval = estimate.interval
     if name == "steps_to_target" and interval is not None and interval[0] <= 0:

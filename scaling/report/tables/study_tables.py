@@ -9,7 +9,15 @@ from scaling.analysis.trial_rows import TrialRow
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
 from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
-from scaling.report.words.numbers import DASH, between, cell_name, number, rate, with_interval
+from scaling.report.words.numbers import (
+    DASH,
+    between,
+    cell_name,
+    number,
+    rate,
+    rate_bounds,
+    with_interval,
+)
 from scaling.report.words.remarks import evidence_words, times
 
 _MOST_LISTED = 10_000
@@ -44,9 +52,7 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
 
 
 def _rate_between(cell: CellResult) -> str:
-    interval = cell.best_peak_lr_interval
-    bounds = f"\n[{rate(interval[0])}, {rate(interval[1])}]" if interval else ""
-    return rate(cell.best_peak_lr) + bounds
+    return rate(cell.best_peak_lr) + rate_bounds(cell.best_peak_lr_interval)
 
 
 def matched_gaps_table(findings: Findings) -> Table | None:

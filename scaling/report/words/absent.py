@@ -64,6 +64,8 @@ def no_surge(surge: Surge) -> str:
             return f"not enough data: {sizes}"
         case "turn_outside":
             return "the turn is not among the batch sizes tried"
+        case "not_by_surface":
+            return "the exponent is read from the loss surface"
     assert_never(surge.missing)
 
 

@@ -9,7 +9,7 @@ from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
-from scaling.analysis.learning_rate.exponent import LrScaling, Strength
+from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.report.words.absent import no_surge, undertuned
 from scaling.report.words.numbers import between, counted, either, number, rate
@@ -39,7 +39,7 @@ def law_words(findings: Findings) -> str:
         "this one: from 8 fairly strong evidence, from 32 strong. Three tests were made, so the "
         "second p-value counts them together (Holm). An exponent that is not excluded is not shown."
     ]
-    parts.append(_shape_words(scaling))
+    parts += [_shape_words(scaling), turn_words(scaling.turns)]
     if scaling.scatter is not None and scaling.scatter > _SCATTERED:
         parts.append(
             f"The optima scatter about the power {number(scaling.scatter, 2)} times as much (in "
@@ -59,10 +59,28 @@ def law_words(findings: Findings) -> str:
             no_surge(surge) or "the data are not 8 times likelier under it than under the power"
         )
         parts.append(f"A law that turns (surge) is not preferred: {reason}.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
+
+
+def turn_words(turns: Turn) -> str:
+    """Whether the best rate rises and then stays, by the surface; empty where it cannot tell."""
+    if turns.probability is None:
+        return ""
+    chance = f"{turns.probability:.0%}"
+    if turns.at is None or turns.interval is None:
+        return f"Rising and then staying: probability {chance}."
+    return (
+        f"With probability {chance} the best rate rises up to some batch size and then stays; "
+        f"if so, up to {number(turns.at)} {between(turns.interval)}."
+    )
 
 
 def _shape_words(scaling: LrScaling) -> str:
+    if scaling.from_surface:
+        return (
+            "The exponent is read from one model of the loss over rate and batch, through the "
+            "trials of all batch sizes, those at an end of the rates included."
+        )
     if not scaling.has_common_shape:
         return (
             "No one shape of loss against rate fits all cells, so each best rate is only bounded, "

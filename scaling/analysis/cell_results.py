@@ -107,7 +107,7 @@ def label(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def cell_results(sweep: Sweep, reading: SurfaceReading | None) -> tuple[CellResult, ...]:
+def cell_results(sweep: Sweep, reading: SurfaceReading | None = None) -> tuple[CellResult, ...]:
     """Every cell of a sweep, in its order.
 
     A best rate and its interval are those of the basin that all cells share, where one fits and

@@ -21,7 +21,7 @@ CELL = {
     "global_batch_size", "num_trials", "num_seeds", "num_censored", "best_peak_lr",
     "best_peak_lr_interval", "validation_loss", "train_loss", "test_loss", "generalization_gap",
     "generalization_gap_interval", "steps_to_target", "examples_to_target", "seconds_to_target",
-    "grad_noise_scale", "undertuned",
+    "grad_noise_scale", "undertuned", "expected_regret",
 }  # fmt: skip
 RECOMMENDATION = {
     "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "expected_steps",
@@ -42,7 +42,7 @@ def checked(record: StudyRecord) -> dict[str, Any]:
         assert isinstance(cell["undertuned"], bool)
     assert set(summary["lr_scaling"]) == {
         "exponent", "interval", "has_common_shape", "is_shape_checked",
-        "evidence", "surge", "regret",
+        "evidence", "surge", "regret", "path", "turns",
     }  # fmt: skip
     for entries in summary["lr_scaling"]["regret"].values():
         for entry in entries:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve, curve_of
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
@@ -91,15 +93,15 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     surface = LossSurface(space, outcomes, _replicates(sweep, outcomes), TO_READ)
     order = _by_batch(sweep.cells)
     rates = None
-    if order is not None:
-        rates = best_rates(surface, order, [sweep.cells[index][BATCH] for index in order])
+    with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
+        bests = tuple(surface.cells(sweep.small_regret))
+        if order is not None:
+            rates = best_rates(surface, order, [sweep.cells[index][BATCH] for index in order])
     places = tuple(
         order.index(index) if order is not None and rates is not None else None
         for index in range(len(sweep.cells))
     )
-    return SurfaceReading(
-        tuple(surface.cells(sweep.small_regret)), rates, places, sweep.is_adaptive
-    )
+    return SurfaceReading(bests, rates, places, sweep.is_adaptive)
 
 
 def _by_batch(cells: Sequence[Cell]) -> list[int] | None:

@@ -1,0 +1,144 @@
+"""The surface finds planted optima, says how sure it is, and takes cliffs as what they are."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scaling.surface.loss_surface import Limit, LossSurface, Outcome
+from scaling.surface.model import TO_READ, TO_SEARCH, Family, Replicates
+from scaling.surface.path import best_rates
+from scaling.surface.space import Axis, Space
+from tests.surface.planted import BATCHES, SPACE, best_rate, loss, outcomes
+
+RATES = [float(rate) for rate in np.geomspace(1e-4, 1e-1, 8)]
+
+
+@pytest.mark.parametrize("family", [TO_SEARCH, TO_READ], ids=["search", "read"])
+def test_each_cells_best_rate_is_found(family: Family) -> None:
+    surface = LossSurface(SPACE, outcomes(RATES, noise=0.002), family=family)
+    for batch, found in zip(BATCHES, surface.cells(Limit(ratio=0.01)), strict=True):
+        true = loss(batch, found.point["peak_lr"])
+        assert true - 2 < 0.02
+        assert abs(found.value - true) < 0.02
+        assert found.probability > 0.5
+        assert found.expected_regret_ratio == pytest.approx(found.expected_regret / 2, rel=0.1)
+
+
+def test_a_rate_of_a_batch_with_one_trial_comes_from_the_others() -> None:
+    """The last batch has one trial, far from its best rate."""
+    known = [o for o in outcomes(RATES) if o.cell < 3]
+    surface = LossSurface(SPACE, [*known, Outcome(3, {"peak_lr": 1e-3}, loss(1024, 1e-3))])
+    assert loss(1024, surface.recipe(3)["peak_lr"]) - 2 < 0.1
+
+
+def test_fewer_trials_leave_a_larger_expected_regret() -> None:
+    every = outcomes(RATES, noise=0.002)
+    few = [o for o in every if o.point["peak_lr"] in RATES[::3]]
+    sure, unsure = (LossSurface(SPACE, found).cells(Limit(ratio=0.0025)) for found in (every, few))
+    assert sum(c.expected_regret for c in unsure) > 2 * sum(c.expected_regret for c in sure)
+    assert min(c.probability for c in unsure) < min(c.probability for c in sure)
+
+
+def test_trials_that_diverge_keep_the_best_rate_below() -> None:
+    """Above the best rate of each batch nothing has a loss, as at a cliff."""
+    cut = [
+        replace(o, value=None) if o.point["peak_lr"] > best_rate(BATCHES[o.cell]) * 1.5 else o
+        for o in outcomes(RATES)
+    ]
+    for batch, found in zip(BATCHES, LossSurface(SPACE, cut).cells(Limit()), strict=True):
+        assert best_rate(batch) / 4 < found.point["peak_lr"] < best_rate(batch) * 4
+    nothing = [replace(o, value=None) for o in outcomes(RATES[:2])]
+    assert len(LossSurface(SPACE, nothing).cells(Limit())) == len(BATCHES)
+
+
+def test_a_loss_that_is_not_positive_is_compared_by_differences() -> None:
+    lowered = [replace(o, value=(o.value or 0) - 2.5) for o in outcomes(RATES)]
+    for batch, found in zip(BATCHES, LossSurface(SPACE, lowered).cells(Limit()), strict=True):
+        assert loss(batch, found.point["peak_lr"]) - 2 < 0.02
+        assert found.expected_regret_ratio is None
+
+
+def test_other_hyperparameters_have_their_effect() -> None:
+    """A list without an order and a number; the best of each is found in every cell."""
+    clip = Axis("clip_norm", choice=(None, 1.0))
+    warmup = Axis("warmup_ratio", low=0.0, high=0.2)
+    space = Space(SPACE.cells, (*SPACE.axes, clip, warmup))
+    rng = np.random.default_rng(1)
+    found: list[Outcome] = []
+    for number in range(48):
+        cell, rate = number % 4, float(10 ** rng.uniform(-4, -1))
+        norm, share = clip.at_share(rng.random()), warmup.at_share(rng.random())
+        value = loss(BATCHES[cell], rate) + 0.2 * (norm is None) + 3 * (share - 0.1) ** 2
+        found.append(
+            Outcome(cell, {"peak_lr": rate, "clip_norm": norm, "warmup_ratio": share}, value)
+        )
+    surface = LossSurface(space, found)
+    for cell, batch in enumerate(BATCHES):
+        recipe = surface.recipe(cell)
+        assert recipe["clip_norm"] == 1.0
+        assert abs(recipe["warmup_ratio"] - 0.1) < 0.07
+        assert loss(batch, recipe["peak_lr"]) - 2 < 0.1
+
+
+def test_another_series_has_an_optimum_of_its_own() -> None:
+    """Two optimizers whose best rates are a factor of ten apart."""
+    cells = [{"global_batch_size": b, "optimizer": o} for o in ("sgd", "adamw") for b in BATCHES]
+    space = Space(tuple(cells), SPACE.axes)
+    assert space.cell_series == (0, 0, 0, 0, 1, 1, 1, 1)
+    found = [
+        Outcome(
+            i, {"peak_lr": rate},
+            loss(cell["global_batch_size"], rate / (10 if cell["optimizer"] == "sgd" else 1)),
+        )
+        for i, cell in enumerate(cells)
+        for rate in RATES
+    ]  # fmt: skip
+    surface = LossSurface(space, found)
+    for i, cell in enumerate(cells):
+        rate = surface.recipe(i)["peak_lr"] / (10 if cell["optimizer"] == "sgd" else 1)
+        assert loss(cell["global_batch_size"], rate) - 2 < 0.03
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_the_path_covers_the_exponent(exponent: float) -> None:
+    found = outcomes(RATES, exponent, noise=0.003)
+    surface = LossSurface(SPACE, found, Replicates(0.0015, 20), TO_READ)
+    rates = best_rates(surface, range(4), BATCHES)
+    assert rates is not None
+    value, (low, high) = rates.exponent
+    assert low < exponent < high
+    assert high - low < 0.7
+    assert abs(value - exponent) < 0.2
+
+
+def test_a_path_that_rises_and_then_stays_is_seen_to_turn() -> None:
+    batches = (16, 32, 64, 128, 256, 512, 1024, 2048)
+    space = Space(tuple({"global_batch_size": b} for b in batches), SPACE.axes)
+    rates = [float(rate) for rate in np.geomspace(1e-4, 1e-1, 12)]
+    turning = outcomes(rates, 1.0, stays_from=128, space=space, noise=0.001)
+    straight = outcomes(rates, 0.5, space=space, noise=0.001)
+    found: list[tuple[float | None, float]] = []
+    for trials in (turning, straight):
+        path = best_rates(LossSurface(space, trials, family=TO_READ), range(8), batches)
+        assert path is not None
+        at, _, probability = path.turn
+        found.append((at, probability))
+    assert found[0][1] > 0.8
+    assert found[0][0] in (64, 128, 256)
+    assert found[1][1] < 0.5
+
+
+def test_an_optimum_beyond_the_rates_tried_has_an_open_interval() -> None:
+    low = [rate for rate in RATES if rate < 2e-3]
+    axis = Axis("peak_lr", low=min(low), high=max(low), log=True)
+    space = Space(SPACE.cells, (axis,))
+    path = best_rates(
+        LossSurface(space, outcomes(low, space=space), family=TO_READ), range(4), BATCHES
+    )
+    assert path is not None
+    lower, upper = path.interval(3)  # its best rate is 8e-3
+    assert upper is None
+    assert lower is None or lower < 8e-3
+    assert math.isclose(path.highest, math.log(max(low)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve, curve_of

@@ -8,6 +8,7 @@ sampler.best(study)  # each batch size's best recipe, with its expected regret
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -69,7 +70,7 @@ class SurfaceSampler(optuna.samplers.BaseSampler):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, is {value}")
         self._cells = tuple(cells)
-        self._options = {"round_size": round_size, "seed": seed, "stop": stop}
+        self._round_size, self._seed, self._stop = round_size, seed, stop
         self._num_trials = num_trials or _NO_BUDGET
         self._prior_peak_lr = prior_peak_lr
         self._given = dict(space) if space is not None else None
@@ -140,29 +141,33 @@ class SurfaceSampler(optuna.samplers.BaseSampler):
         values: Sequence[float] | None,  # noqa: ARG002
     ) -> None:
         """Stop the study where its regret is small enough; only where `stop` was given."""
-        stop = self._options["stop"]
-        if not isinstance(stop, Stop) or (trial.number + 1) % self._options["round_size"]:
+        search_space = self.infer_relative_search_space(study, trial)
+        if self._stop is None or not search_space:
             return
-        bests = self._bests(study, trial)
-        if bests and all(best.probability >= stop.with_probability for best in bests.values()):
+        search = self._search(search_space)
+        # The trial that just ended counts at the end of the next one: it is not stored yet.
+        outcomes = _outcomes(study, search.space, trial.number)
+        is_round = trial.number >= search.num_in_design and (
+            (trial.number - search.num_in_design) % search.round_size == 0
+        )
+        if is_round and outcomes and search.is_over(outcomes):
             study.stop()
 
     def best(self, study: optuna.Study) -> dict[tuple[Any, ...], CellBest]:
-        """The best recipe of each cell by the values of its parameters; empty without trials."""
-        return self._bests(study, None)
+        """The best recipe of each cell by the values of its parameters; empty without trials.
 
-    def _bests(
-        self, study: optuna.Study, last: FrozenTrial | None
-    ) -> dict[tuple[Any, ...], CellBest]:
-        search_space = self.infer_relative_search_space(study, last or study.trials[-1])
-        if not search_space:
-            return {}
-        search = self._search(search_space)
-        outcomes = _outcomes(study, search.space, len(study.trials))
-        if not outcomes:
+        Values and regrets are of the objective, whichever its direction.
+        """
+        trials = study.get_trials(deepcopy=False)
+        search_space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
+        search = self._search(search_space) if search_space else None
+        outcomes = _outcomes(study, search.space, len(trials)) if search else []
+        if search is None or not outcomes:
             return {}
         keys = [tuple(cell[name] for name in self._cells) for cell in search.space.cells]
-        return dict(zip(keys, search.best(outcomes), strict=True))
+        sign = _sign(study)
+        bests = [replace(best, value=sign * best.value) for best in search.best(outcomes)]
+        return dict(zip(keys, bests, strict=True))
 
     def _proposals(
         self,
@@ -187,14 +192,14 @@ class SurfaceSampler(optuna.samplers.BaseSampler):
         settings = [dict(zip(self._cells, v, strict=True)) for v in itertools.product(*lists)]
         axes = [_axis(n, known) for n, known in search_space.items() if n not in self._cells]
         return SurfaceSearch(
-            Space(tuple(settings), tuple(axes)), self._num_trials,
-            prior_peak_lr=self._prior_peak_lr, **self._options,
+            Space(tuple(settings), tuple(axes)), self._num_trials, self._round_size, self._seed,
+            self._stop, self._prior_peak_lr,
         )  # fmt: skip
 
 
 def _outcomes(study: optuna.Study, space: Space, before: int) -> list[Outcome]:
     """Ended trials with a lower number, that lie in the space."""
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    sign = _sign(study)
     found: list[Outcome] = []
     for trial in study.get_trials(deepcopy=False, states=_ENDED):
         point = {axis.name: trial.params.get(axis.name) for axis in space.axes}
@@ -206,6 +211,10 @@ def _outcomes(study: optuna.Study, space: Space, before: int) -> list[Outcome]:
         done = trial.state == TrialState.COMPLETE and trial.value is not None
         found.append(Outcome(cell, point, sign * float(trial.value or 0.0) if done else None))
     return found
+
+
+def _sign(study: optuna.Study) -> float:
+    return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
 
 
 def _axis(name: str, known: BaseDistribution) -> Axis:

@@ -67,6 +67,8 @@ def test_trials_of_an_optuna_study_are_those_of_the_search() -> None:
     assert tried[: len(design)] == [(BATCHES[c], point["peak_lr"]) for c, point in design]
     for (batch,), best in sampler.best(study).items():
         assert loss(batch, best.point["peak_lr"]) - 2 < 0.03
+        assert best.value == pytest.approx(-2, abs=0.03)
+    assert sampler.best(optuna.create_study()) == {}
 
 
 def test_an_optuna_study_is_stopped() -> None:
@@ -82,7 +84,8 @@ def test_an_optuna_study_is_stopped() -> None:
 
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=60)
-    assert len(study.trials) < 60
+    assert 8 < len(study.trials) < 60
+    assert {trial.params["global_batch_size"] for trial in study.trials} == set(BATCHES)
 
 
 @pytest.mark.parametrize("name", ["num_trials", "round_size"])

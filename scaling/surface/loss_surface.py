@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaling.surface.model import TO_SEARCH, Family, Process, Replicates, Trials, fit
-from scaling.surface.space import BATCH, RATE, Array, Axis, Coordinates, Labels, Space
+from scaling.surface.space import BATCH, Array, Axis, Coordinates, Labels, Space
 
 _NUM_RATES = 49
 """Rates at which the surface is looked at; an eighth of an octave apart over six octaves."""
@@ -192,15 +192,14 @@ def _candidates(
     space: Space, cell: int, outcomes: Sequence[Outcome]
 ) -> list[tuple[int, Mapping[str, Any]]]:
     """Points of a cell at which the surface is looked at: rates × settings of the others."""
-    rate, batch = space.axis(RATE), space.axis(BATCH)
+    rate, batch, others = space.rate, space.axis(BATCH), space.others
     rates = rate.values(_NUM_RATES) if rate else (None,)
     batches = batch.values(_NUM_LEVELS) if batch else (None,)
-    others = [axis for axis in space.axes if axis.name not in (RATE, BATCH)]
     names = [axis.name for axis in others]
     return [
         (
             cell,
-            ({RATE: at} if rate else {})
+            ({rate.name: at} if rate else {})
             | ({BATCH: size} if batch else {})
             | dict(zip(names, setting, strict=True)),
         )

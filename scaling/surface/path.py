@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scaling.surface.loss_surface import LossSurface
-from scaling.surface.space import RATE, Array
+from scaling.surface.space import Array
 
 _NUM_RATES = 81
 _BEYOND = 0.3
@@ -116,7 +116,7 @@ def best_rates(
         cells: Indices, by rising batch size.
         batch_sizes: Theirs.
     """
-    rate = surface.space.axis(RATE)
+    rate = surface.space.rate
     if rate is None:
         return None
     low, high = rate.ends
@@ -124,7 +124,7 @@ def best_rates(
     grid = np.linspace(low - margin, high + margin, _NUM_RATES)
     recipes = [surface.recipe(cell) for cell in cells]
     places: list[tuple[int, Mapping[str, Any]]] = [
-        (cell, {**recipe, RATE: math.exp(at)})
+        (cell, {**recipe, rate.name: math.exp(at)})
         for cell, recipe in zip(cells, recipes, strict=True)
         for at in grid
     ]

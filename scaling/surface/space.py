@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 RATE = "peak_lr"
+_RATES = (RATE, "base_lr")
+"""Either is the learning rate; a rule carries the second one to the batch size."""
 BATCH = "global_batch_size"
 
 
@@ -40,7 +42,7 @@ class Axis:
         values = self.choice or ()
         if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             return None
-        is_log = self.name in (RATE, BATCH)
+        is_log = self.name in (*_RATES, BATCH)
         return tuple(math.log(v) if is_log else float(sorted(values).index(v)) for v in values)
 
     @property
@@ -67,7 +69,7 @@ class Axis:
 
     def _on_scale(self, value: Any) -> float:
         """A listed value; a rate or batch size may lie between them."""
-        if self.name in (RATE, BATCH):
+        if self.name in (*_RATES, BATCH):
             return math.log(value)
         return (self._scale or ())[(self.choice or ()).index(value)]
 
@@ -137,6 +139,17 @@ class Space:
         """The nuisance hyperparameter of a name; None where it is not searched."""
         return next((axis for axis in self.axes if axis.name == name), None)
 
+    @property
+    def rate(self) -> Axis | None:
+        """The learning rate; None where it is not searched."""
+        return next((axis for axis in self.axes if axis.name in _RATES), None)
+
+    @property
+    def others(self) -> tuple[Axis, ...]:
+        """What is searched beside the learning rate and the batch size."""
+        rate = self.rate
+        return tuple(axis for axis in self.axes if axis is not rate and axis.name != BATCH)
+
     @cached_property
     def _cell_batches(self) -> Axis | None:
         sizes = sorted({cell[BATCH] for cell in self.cells if BATCH in cell})
@@ -154,8 +167,7 @@ class Space:
 
     def coordinates(self, trials: Sequence[tuple[int, Mapping[str, Any]]]) -> Coordinates:
         """Where trials lie, each a cell's index and its nuisance hyperparameters."""
-        rate, batch = self.axis(RATE), self.axis(BATCH)
-        others = [axis for axis in self.axes if axis.name not in (RATE, BATCH)]
+        rate, batch, others = self.rate, self.axis(BATCH), self.others
         ordered = [axis for axis in others if axis.is_ordered]
         unordered = [axis for axis in others if not axis.is_ordered]
         sizes = self._cell_batches
@@ -167,7 +179,9 @@ class Space:
         ]  # fmt: skip
         count = len(trials)
         return Coordinates(
-            rate=np.array([rate.place(p[RATE]) if rate else 0.0 for _, p in trials], dtype=float),
+            rate=np.array(
+                [rate.place(p[rate.name]) if rate else 0.0 for _, p in trials], dtype=float
+            ),
             batch=np.array(at_batch, dtype=float),
             numbers=np.array(
                 [[axis.place(p[axis.name]) for axis in ordered] for _, p in trials], dtype=float

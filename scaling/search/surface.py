@@ -4,7 +4,7 @@ A round follows from the trials of the rounds before it and from nothing else: n
 in which they ended, nor from how many run side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ _MOST_IN_DESIGN = 8
 """Trials of the space-filling design, plus two for each further hyperparameter."""
 _MOST_LOOKED_AT = 48
 """Candidates of a cell that a step considers: those whose loss may be the lowest."""
+_NUM_DRAWS = 64
 _QUANTILES: Array = np.linspace(-1.8, 1.8, 7)
 _WEIGHTS: Array = np.exp(-(_QUANTILES**2) / 2) / np.exp(-(_QUANTILES**2) / 2).sum()
 
@@ -137,9 +138,10 @@ class SurfaceSearch:
 def _steps(
     surface: LossSurface, outcomes: Sequence[Outcome], count: int, left: int
 ) -> list[Proposal]:
-    """The next trials, each the one after which the cells' picks are expected to be best.
+    """The next trials, each in the cell whose regret is expected to be the largest.
 
-    The knowledge gradient for correlated normal beliefs (Frazier, Powell & Dayanik 2009, INFORMS
+    In that cell it is the one after which the picks of all cells are expected to be best:
+    the knowledge gradient for correlated normal beliefs (Frazier, Powell & Dayanik 2009, INFORMS
     Journal on Computing 21), summed over cells. A trial of the same round is taken into account
     by what it will make certain, at the loss that is expected of it.
     """
@@ -147,28 +149,47 @@ def _steps(
     scales = surface.processes[0].scales
     noise = (scales.noise * scales.unit) ** 2
     every = [candidate for cell in surface.candidates for candidate in cell]
-    tried = {(o.cell, tuple(sorted(o.point.items(), key=str))) for o in outcomes}
+    tried = {_key((o.cell, o.point)) for o in outcomes}
     cells = {o.cell for o in outcomes}
     proposals: list[Proposal] = []
     for step in range(count):
         untried = set(range(len(surface.candidates))) - cells
         must = untried if left - step <= len(untried) else set()
         looked_at = _looked_at(surface, mean, covariance)
-        new = [
-            k for k in looked_at.ravel()
-            if (not must or int(surface.cell_of[k]) in must)
-            and (every[k][0], tuple(sorted(every[k][1].items(), key=str))) not in tried
-        ]  # fmt: skip
+        new: list[int] = []
+        for cell in np.argsort(-_regrets(mean, covariance, looked_at), kind="stable"):
+            if not must or int(cell) in must:
+                new = [int(k) for k in looked_at[cell] if _key(every[k]) not in tried]
+            if new:
+                break
         if not new:
             break
         best = new[int(np.argmin(_expected(mean, covariance, looked_at, np.array(new), noise)))]
         cell, point = every[best]
         proposals.append((cell, dict(point)))
-        tried.add((cell, tuple(sorted(point.items(), key=str))))
+        tried.add(_key(every[best]))
         cells.add(cell)
         column = covariance[:, best].copy()
         covariance = covariance - np.outer(column, column) / (column[best] + noise)
     return proposals
+
+
+def _key(candidate: tuple[int, Mapping[str, Any]]) -> tuple[Any, ...]:
+    cell, point = candidate
+    return cell, tuple(sorted(point.items(), key=str))
+
+
+def _regrets(mean: Array, covariance: Array, looked_at: Labels) -> Array:
+    """[cells] how far the loss of each cell's pick is expected to be above its least."""
+    regrets: list[float] = []
+    for places in looked_at:
+        places = np.unique(places)
+        variances, vectors = np.linalg.eigh(covariance[np.ix_(places, places)])
+        noise = np.random.default_rng(0).standard_normal((len(places), _NUM_DRAWS))
+        drawn = mean[places, None] + (vectors * np.sqrt(np.maximum(variances, 0.0))) @ noise
+        pick = int(np.argmin(mean[places]))
+        regrets.append(float((drawn[pick] - drawn.min(axis=0)).mean()))
+    return np.array(regrets)
 
 
 def _looked_at(surface: LossSurface, mean: Array, covariance: Array) -> Labels:

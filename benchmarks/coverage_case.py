@@ -14,7 +14,7 @@ class Reading:
     """An interval of one summary, beside the truth; None where there is not enough data."""
 
     quantity: str
-    interval: Sequence[float] | None
+    interval: Sequence[float | None] | None
     truth: float
 
 

@@ -9,6 +9,7 @@ that is missing ("not enough data") counts as such, not as covering. The last li
 
 import argparse
 import json
+import math
 import statistics
 import zlib
 from collections import defaultdict
@@ -100,10 +101,19 @@ def _line(case: str, quantity: str, found: list[Reading | Flag]) -> Line:
     absent = 1 - len(known) / len(readings)
     if not known:
         return Line(case, quantity, len(readings), absent=absent)
-    covered = sum(low <= truth <= high for (low, high), truth in known) / len(known)
+    covered = sum(
+        (low is None or low <= truth) and (high is None or truth <= high)
+        for (low, high), truth in known
+    ) / len(known)  # fmt: skip
     is_ratio = any(word in quantity for word in ("_lr", "batch", "steps"))
-    widths = [high / low if is_ratio else high - low for (low, high), _ in known]
-    return Line(case, quantity, len(readings), covered, statistics.median(widths), absent)
+    widths = [
+        math.inf if low is None or high is None else high / low if is_ratio else high - low
+        for (low, high), _ in known
+    ]
+    width = statistics.median(widths)
+    return Line(
+        case, quantity, len(readings), covered, width if math.isfinite(width) else None, absent
+    )
 
 
 def _words(line: Line) -> tuple[str, ...]:

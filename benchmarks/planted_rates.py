@@ -13,6 +13,9 @@ from coverage_case import Case, Flag, Reading
 
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.report.foreign_tables.sweep_table import read_table
+from scaling.search.surface import SurfaceSearch
+from scaling.surface.loss_surface import Outcome
+from scaling.surface.space import Axis, Space
 
 BATCHES = (16, 64, 256, 1024)
 SURGE_BATCHES = (8, 32, 128, 512, 2048, 8192)
@@ -21,6 +24,7 @@ PLANTED_GAP = 0.2
 LOWEST_LR, HIGHEST_LR = 5e-5, 1e-1
 MIDDLE_LR = 2e-3
 SHAPES = ("quadratic", "steeper above", "cliff", "diverging")
+STEEP_WITH_CLIFF = "steeper above, cliff"
 NO_COMMON_SHAPE = "no common shape"
 """As real runs often are: losses that level off far below the best rate, and above it a cliff at
 one rate for all batches, so that no cell's basin is another's."""
@@ -42,6 +46,12 @@ class Plan:
         shape: Of the loss against the rate; None takes another one each study.
         noise: Standard deviation of a loss over seeds; None draws one from .002 to .06 a study.
         curvature: Of the loss against log rate, below the optimum; None draws one.
+        stays_from: Batch size from which on the best rate stays; None for a power throughout.
+        noise_above: How fast the noise grows with the loss above the best one, a nat.
+        heavy_tails: Whether noise is Student's t on three degrees, of the same scale.
+        unequal_ranges: Whether each batch size's rates end elsewhere.
+        missing_share: Share of the rates that were not run.
+        num_searched: Trials of all batch sizes that the surface chooses, in place of num_rates.
     """
 
     exponent: float | None = 0.5
@@ -54,9 +64,19 @@ class Plan:
     noise: float | None = None
     curvature: float | None = None
     batches: tuple[int, ...] = BATCHES
+    stays_from: float | None = None
+    noise_above: float = 0.0
+    heavy_tails: bool = False
+    unequal_ranges: bool = False
+    missing_share: float = 0.0
+    num_searched: int | None = None
 
     def best_log_lr(self, batch: int) -> float:
         """Logarithm of the planted best rate."""
+        if self.stays_from is not None:
+            middle = float(np.mean(np.log(self.batches)))
+            rise = (self.exponent or 0.0) * (math.log(min(batch, self.stays_from)) - middle)
+            return math.log(MIDDLE_LR) + rise
         if self.exponent is None:
             return math.log(MIDDLE_LR) - math.log(math.cosh(math.log(batch / NOISE_BATCH) / 2))
         middle = float(np.mean(np.log(self.batches)))
@@ -87,7 +107,10 @@ def planted_sweep(plan: Plan, rng: np.random.Generator, number: int) -> Sweep:
         plan.noise if plan.noise is not None else float(np.exp(rng.uniform(-6.2, -2.8))),
         plan.curvature if plan.curvature is not None else float(rng.uniform(0.05, 0.15)),
     )
-    rows = [row for batch in plan.batches for row in _cell(world, batch, rng)]
+    if plan.num_searched is not None:
+        rows = _searched(world, rng, number)
+    else:
+        rows = [row for batch in plan.batches for row in _cell(world, batch, rng)]
     cells = tuple({"global_batch_size": batch} for batch in plan.batches)
     return Sweep("planted", "Does the interval cover?", tuple(rows), cells)
 
@@ -95,13 +118,15 @@ def planted_sweep(plan: Plan, rng: np.random.Generator, number: int) -> Sweep:
 def _cell(world: _World, batch: int, rng: np.random.Generator) -> list[TrialRow]:
     rows: list[TrialRow] = []
     for place, rate in enumerate(_rates(world, rng)):
+        if rng.random() < world.plan.missing_share:
+            continue
         distance = rate - world.plan.best_log_lr(batch)
         excess, diverged = _excess(world, rate, distance)
         # A setting costs what its distance from the best one, squared, is of the worst one's.
         settings = rng.random(len(world.plan.nuisances))
         excess += float(np.dot(world.plan.nuisances, settings**2))
         for seed in range(world.plan.num_seeds):
-            loss = 2.0 + excess + world.noise * float(rng.standard_normal())
+            loss = 2.0 + excess + _noise(world, excess, rng)
             rows.append(
                 TrialRow(
                     trial_id=f"{batch}-{place}-{seed}",
@@ -121,11 +146,45 @@ def _cell(world: _World, batch: int, rng: np.random.Generator) -> list[TrialRow]
     return rows
 
 
+def _noise(world: _World, excess: float, rng: np.random.Generator) -> float:
+    scale = world.noise + world.plan.noise_above * min(excess, 1.0)
+    if world.plan.heavy_tails:
+        return scale * float(rng.standard_t(3)) / math.sqrt(3)
+    return scale * float(rng.standard_normal())
+
+
+def _searched(world: _World, rng: np.random.Generator, number: int) -> list[TrialRow]:
+    """One run of every recipe that the surface asks for."""
+    plan = world.plan
+    cells = tuple({"global_batch_size": batch} for batch in plan.batches)
+    rates = Axis("peak_lr", low=LOWEST_LR, high=HIGHEST_LR, log=True)
+    search = SurfaceSearch(Space(cells, (rates,)), plan.num_searched or 0, 4, number)
+    outcomes: list[Outcome] = []
+    rows: list[TrialRow] = []
+    while proposals := search.next_round(outcomes):
+        for cell, point in proposals:
+            batch, rate = plan.batches[cell], math.log(point["peak_lr"])
+            excess, diverged = _excess(world, rate, rate - plan.best_log_lr(batch))
+            loss = None if diverged else 2.0 + excess + _noise(world, excess, rng)
+            outcomes.append(Outcome(cell, point, loss))
+            rows.append(
+                TrialRow(
+                    trial_id=f"{len(rows)}", phase="search",
+                    status="diverged" if diverged else "done", cell=cells[cell],
+                    global_batch_size=batch, recipe_key=f"{len(rows)}", peak_lr=point["peak_lr"],
+                    seed=0, objective=loss, validation_loss=loss, choices=point, surface_round=0,
+                )
+            )  # fmt: skip
+    return rows
+
+
 def _rates(world: _World, rng: np.random.Generator) -> list[float]:
     """Logarithms of a cell's rates."""
     count = world.plan.num_rates
     low = math.log(LOWEST_LR) + world.plan.shift
     high = math.log(HIGHEST_LR) + world.plan.shift
+    if world.plan.unequal_ranges:
+        low, high = low + float(rng.uniform(0, 2)), high - float(rng.uniform(0, 1.5))
     shares = {
         "grid": np.arange(count) / (count - 1),
         "random": rng.random(count),
@@ -142,6 +201,9 @@ def _excess(world: _World, rate: float, distance: float) -> tuple[float, bool]:
             return 2 * (1 - math.exp(-bowl)), False
         cliff = world.plan.best_log_lr(max(world.plan.batches)) + 0.3
         return 0.3 * bowl + 3 * max(0.0, rate - cliff) ** 2, False
+    if world.shape == STEEP_WITH_CLIFF:
+        cliff = 3.0 if distance > 1.5 else 0.0
+        return (3 * bowl if distance > 0 else bowl) + cliff, False
     if world.shape == "steeper above":
         return (3 * bowl if distance > 0 else bowl), False
     if world.shape == "cliff" and distance > 1.5:
@@ -193,6 +255,20 @@ def rate_cases() -> list[Case]:
             cases.append(
                 _law_case(f"{NO_COMMON_SHAPE}, {num_rates} rates, {num_seeds} seeds", plan)
             )
+        harder = Plan(0.5, 1, num_rates)
+        for name, plan in (
+            ("steeper above with a cliff", replace(harder, shape=STEEP_WITH_CLIFF)),
+            ("noise that grows above", replace(harder, noise_above=0.2)),
+            ("heavy tails", replace(harder, heavy_tails=True)),
+            ("unequal ranges", replace(harder, unequal_ranges=True)),
+            ("a quarter missing", replace(harder, missing_share=0.25)),
+        ):
+            cases.append(_law_case(f"{name}, {num_rates} rates, 1 seed", plan))
+        turning = Plan(1.0, 1, num_rates, batches=SURGE_BATCHES, stays_from=NOISE_BATCH)
+        cases.append(_law_case(f"rises, then stays, {num_rates} rates, 1 seed", turning))
+        for shape in (*SHAPES, STEEP_WITH_CLIFF, NO_COMMON_SHAPE):
+            plan = Plan(0.5, 1, shape=shape, num_searched=4 * num_rates)
+            cases.append(_law_case(f"surface, {4 * num_rates} trials, {shape}", plan))
         for num_seeds in (3, 5):
             plan = Plan(None, num_seeds, num_rates, batches=SURGE_BATCHES)
             cases.append(_law_case(f"surge, {num_rates} rates, {num_seeds} seeds", plan))
@@ -213,6 +289,11 @@ def _law_case(name: str, plan: Plan, *, table: bool = False) -> Case:
             for cell in summary["cells"]
         ]
         surge = law["surge"]
+        if plan.stays_from is not None:
+            turns = law["turns"]
+            readings.append(Reading("turns at a batch of", turns["interval"], plan.stays_from))
+            readings.append(Flag("turns", (turns["probability"] or 0.0) > 0.5))
+            return readings
         if plan.exponent is None:
             readings.append(
                 Reading("surge noise_batch", surge["noise_batch_interval"], NOISE_BATCH)

@@ -20,7 +20,7 @@ from scaling.analysis.statistics.uncertainty import (
 )
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
-from scaling.surface.loss_surface import CellBest
+from scaling.surface.loss_surface import CellBest, Limit
 
 Source = Literal["confirm", "search"]
 
@@ -122,10 +122,16 @@ def cell_results(sweep: Sweep, reading: SurfaceReading | None = None) -> tuple[C
         curves = [reading.curve(index, rows, curve) for index, (rows, curve) in pairs]
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
     bests = reading.bests if reading is not None else [None] * len(searches)
+    if reading is not None and sweep.is_adaptive:
+        reasons = [_by_regret(sweep.small_regret, best) for best in reading.bests]
     return tuple(
         _cell_result(sweep, cell, curve, undertuned, best)
         for cell, curve, undertuned, best in zip(sweep.cells, curves, reasons, bests, strict=True)
     )
+
+
+def _by_regret(limit: Limit, best: CellBest) -> tuple[Undertuned, ...]:
+    return ("regret_above_limit",) if limit.is_passed(best) else ()
 
 
 def _cell_result(

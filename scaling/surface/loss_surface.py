@@ -65,6 +65,13 @@ class Limit:
     ratio: float | None = None
     value: float | None = None
 
+    def is_passed(self, best: "CellBest") -> bool:
+        """Whether the expected regret of a cell's best recipe is larger."""
+        ratio = best.expected_regret_ratio
+        if self.ratio is not None and ratio is not None and ratio > self.ratio:
+            return True
+        return self.value is not None and best.expected_regret > self.value
+
 
 class LossSurface:
     """One surface through the trials of all cells.

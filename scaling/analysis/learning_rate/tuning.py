@@ -11,10 +11,11 @@ from scaling.analysis.trial_rows import TrialRow
 
 Undertuned = Literal[
     "lowest_rate_best", "highest_rate_best", "falls_towards_lowest", "falls_towards_highest",
-    "best_still_falling",
+    "best_still_falling", "regret_above_limit",
 ]  # fmt: skip
-"""Why a cell needs more search: its best rate or its losses at an end of the rates tried, or the
-best of n trials, which was still falling."""
+"""Why a cell needs more search: its best rate or its losses at an end of the rates tried, the
+best of n trials, which was still falling, or a regret that the surface expects to be larger than
+the search was to leave."""
 _OF_BEST = 0.01
 """Share of the best value that doubling the trials may still gain in a cell that is tuned."""
 _OF_SPREAD = 0.055

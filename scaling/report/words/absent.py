@@ -110,6 +110,8 @@ def undertuned(reason: Undertuned) -> str:
             return "the losses still fall towards the highest rate tried"
         case "best_still_falling":
             return "the best of n trials was still falling"
+        case "regret_above_limit":
+            return "its expected regret is above the search's limit"
     assert_never(reason)
 
 

@@ -1,0 +1,99 @@
+"""What the surface says of real and of planted trials, through the whole analysis."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.report.summary import summarize
+from tests.surface.planted import BATCHES, best_rate, loss
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def planted(rates: dict[int, list[float]], *, is_adaptive: bool = False) -> Findings:
+    rows = [
+        TrialRow(
+            trial_id=f"{batch}-{rate}", phase="search", status="done",
+            cell={"global_batch_size": batch}, global_batch_size=batch,
+            recipe_key=f"{batch} {rate}", peak_lr=rate, seed=0, objective=loss(batch, rate), validation_loss=loss(batch, rate),
+            choices={"peak_lr": rate}, surface_round=0 if is_adaptive else None,
+        )
+        for batch, list_ in rates.items()
+        for rate in list_
+    ]  # fmt: skip
+    cells = tuple({"global_batch_size": batch} for batch in rates)
+    return analyse(Sweep("planted", "?", tuple(rows), cells))
+
+
+def test_the_default_study_s_trials_of_before_the_surface() -> None:
+    """24 real trials of four batch sizes: about a third, and linear scaling is ruled out."""
+    table = pd.read_parquet(DATA / "lr_vs_batch.parquet")
+    rows = [
+        TrialRow(
+            trial_id=row.trial_id, phase="search", status=row.status,
+            cell={"global_batch_size": row.global_batch_size},
+            global_batch_size=row.global_batch_size, recipe_key=row.trial_id, peak_lr=row.peak_lr,
+            seed=0, objective=row.validation_loss, validation_loss=row.validation_loss,
+            choices={"peak_lr": row.peak_lr}, surface_round=0,
+        )
+        for row in table[table.phase == "search"].itertuples()
+    ]  # fmt: skip
+    sizes = sorted({row.global_batch_size for row in rows})
+    cells = tuple({"global_batch_size": size} for size in sizes)
+    law = analyse(Sweep("lr_vs_batch", "?", tuple(rows), cells)).lr_scaling
+    assert law.from_surface
+    assert law.exponent.value == pytest.approx(0.36, abs=0.08)
+    assert law.exponent.interval is not None
+    assert law.exponent.interval[1] < 0.6
+    assert [entry.strength for entry in law.evidence][2] == "strong"
+
+
+def test_cells_with_one_or_two_rates_have_a_best_rate_and_the_study_an_exponent() -> None:
+    found = planted(
+        {16: [3e-4, 1e-3, 3e-3, 1e-2], 64: [1e-3], 256: [1e-3, 4e-3, 2e-2], 1024: [3e-3, 2e-2]}
+    )
+    summary = summarize(found)
+    for cell, batch in zip(summary["cells"], BATCHES, strict=True):
+        low, high = cell["best_peak_lr_interval"] or (None, None)
+        assert low is None or low < best_rate(batch)
+        assert high is None or high > best_rate(batch)
+        assert cell["expected_regret"] > 0
+    low, high = summary["lr_scaling"]["interval"]
+    assert low < 0.5 < high
+    assert [entry["global_batch_size"] for entry in summary["lr_scaling"]["path"]] == list(BATCHES)
+    assert 0 <= summary["lr_scaling"]["turns"]["probability"] <= 1
+
+
+def test_an_edge_cell_has_a_one_sided_interval() -> None:
+    rates = [1e-4 * 1.6**k for k in range(8)]  # up to 2.7e-3; at 1,024 the best rate is 8e-3
+    cell = summarize(planted(dict.fromkeys(BATCHES, rates)))["cells"][3]
+    assert cell["undertuned"]
+    low, high = cell["best_peak_lr_interval"]
+    assert high is None
+    assert low < 8e-3
+
+
+def test_a_fitted_basin_stands_unless_the_surface_chose_the_trials() -> None:
+    rates = [1e-4 * 2.2**k for k in range(9)]
+    designed, searched = (
+        planted(dict.fromkeys(BATCHES, rates), is_adaptive=chosen) for chosen in (False, True)
+    )
+    assert not designed.lr_scaling.from_surface
+    assert searched.lr_scaling.from_surface
+    for found in (designed, searched):
+        for cell, batch in zip(found.cells, BATCHES, strict=True):
+            assert cell.best_peak_lr is not None
+            assert abs(math.log(cell.best_peak_lr / best_rate(batch))) < 0.3
+
+
+def test_a_searched_cell_is_undertuned_where_its_expected_regret_is_above_the_limit() -> None:
+    sparse = planted({b: [1e-4, 1e-1] for b in BATCHES}, is_adaptive=True)
+    dense = planted(
+        {b: [best_rate(b) * 1.3**k for k in range(-6, 7)] for b in BATCHES}, is_adaptive=True
+    )
+    assert all(cell.undertuned == ("regret_above_limit",) for cell in sparse.cells)
+    assert not any(cell.undertuned for cell in dense.cells)

@@ -19,7 +19,8 @@ def planted(rates: dict[int, list[float]], *, is_adaptive: bool = False) -> Find
         TrialRow(
             trial_id=f"{batch}-{rate}", phase="search", status="done",
             cell={"global_batch_size": batch}, global_batch_size=batch,
-            recipe_key=f"{batch} {rate}", peak_lr=rate, seed=0, objective=loss(batch, rate), validation_loss=loss(batch, rate),
+            recipe_key=f"{batch} {rate}", peak_lr=rate, seed=0,
+            objective=loss(batch, rate), validation_loss=loss(batch, rate),
             choices={"peak_lr": rate}, surface_round=0 if is_adaptive else None,
         )
         for batch, list_ in rates.items()

@@ -38,7 +38,8 @@ class CellResult:
         num_censored: Search and confirm trials that ended and never reached the target.
         num_diverged: Trials of all phases in this cell that blew up.
         source: Which phase the losses and times are from.
-        best: A trial with the best recipe found by the search; None if every one was lost.
+        best: A trial with the best recipe, of confirm where that has one (the surface recommends
+            recipes that were not tried), else of the search; None if every one was lost.
         curve: Loss against rate; None when the rate was not searched in this cell.
         held_out: The split that the gap uses.
         undertuned: Why the cell needs more search; empty when it does not.
@@ -148,8 +149,9 @@ def _cell_result(
     if confirm and any(row.test_loss is not None for row in replicates):
         held_out = "test_loss"
     seeds = {row.seed for row in replicates if row.seed is not None}
-    any_row = next(iter(tuned or replicates or search), None)
-    shared = not sweep.is_joint or bool(tuned)
+    best = next(iter(replicates or tuned), None)
+    any_row = best or next(iter(search), None)
+    shared = not sweep.is_joint or best is not None
     losses = {
         "train_loss": loss_estimate(replicates, "train_loss"),
         "validation_loss": loss_estimate(replicates, "validation_loss"),
@@ -176,7 +178,7 @@ def _cell_result(
         num_censored=sum(row.censored for row in search + confirm) if sweep.has_target else 0,
         num_diverged=sweep.count_in(cell, "diverged"),
         source="confirm" if confirm else "search",
-        best=tuned[0] if tuned else None,
+        best=best,
         curve=curve,
         **losses,
         gap=gap,

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scaling.records.measurement import Measurement, TrialResult
+from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
 from scaling.spec.evaluation import Target
 from scaling.spec.study import StudySpec
@@ -115,10 +117,40 @@ def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord |
     return min(finite, key=lambda entry: entry[:2])[2] if finite else None
 
 
-def repeats(replicate: TrialRecord, best: TrialRecord) -> bool:
-    """Whether a trial of the phases after the search is of a search trial's recipe."""
+@dataclass(frozen=True)
+class BestRecipe:
+    """The recipe that a cell's search has come to; the phases after it repeat, carry or branch it.
+
+    Attributes:
+        name: The search trial that has it, or from `surface_recipe_name`; `recipe_of` of those
+            phases' trials.
+        cell: As in `TrialRecord`; so are `choices`.
+        recipe: With the seed of the search.
+    """
+
+    name: str
+    cell: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    recipe: Recipe
+
+    @classmethod
+    def of_trial(cls, record: TrialRecord) -> "BestRecipe":
+        """The recipe of a search trial."""
+        return cls(record.trial_id, record.cell, record.choices, record.recipe)
+
+
+_SURFACE = "surface-"
+
+
+def surface_recipe_name(cell: str, num_trials: int) -> str:
+    """Name of the recipe that the surface recommends for a cell after so many search trials."""
+    return f"{_SURFACE}{cell}-{num_trials:03d}"
+
+
+def repeats(replicate: TrialRecord, best: BestRecipe) -> bool:
+    """Whether a trial of the phases after the search is of a recipe that the search came to."""
     if replicate.recipe_of is not None:
-        return replicate.recipe_of == best.trial_id
+        return replicate.recipe_of == best.name
     # Recorded before `recipe_of` was: all that was searched, or the rate that a rule carried.
     carried = replicate.recipe.origin.base_lr is not None and replicate.phase == "transfer"
     if carried:
@@ -126,35 +158,57 @@ def repeats(replicate: TrialRecord, best: TrialRecord) -> bool:
     return dict(replicate.choices) == dict(best.choices)
 
 
-def left_over(trials: Sequence[TrialRecord], spec: StudySpec) -> list[TrialRecord]:
+def left_over(
+    trials: Sequence[TrialRecord], spec: StudySpec, best: Sequence[BestRecipe] = ()
+) -> list[TrialRecord]:
     """Replicates of a recipe that is no longer the best of its cell, since the study was extended.
 
-    They are no replicates of what the study compares, and are never pooled with those that are.
+    They are no replicates of what the study compares, and are never pooled with those that are. Of
+    the recipes that the surface recommended for a cell the latest is the best. It follows from the
+    records which one that is, once a trial has it.
+
+    Args:
+        trials: Of the study.
+        spec: The study.
+        best: What its cells' searches have come to; only needed for recipes that no trial has yet.
     """
+    latest = _latest_surface_recipes([*(t.recipe_of for t in trials), *(b.name for b in best)])
     searched: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.trial_id):
         if trial.phase == "search" and trial.status != "running":
             searched.setdefault(_key(trial.cell), []).append(trial)
-    best = {key: best_trial(records, spec) for key, records in searched.items()}
+    best_tried = {key: best_trial(records, spec) for key, records in searched.items()}
 
     def source(replicate: TrialRecord) -> TrialRecord | None:
         if replicate.phase == "confirm":
-            return best.get(_key(replicate.cell))
+            return best_tried.get(_key(replicate.cell))
         section = spec.transfer if replicate.phase == "transfer" else spec.branch
         if section is None:
             return None
-        sizes = (
-            (r, r.recipe.hyperparameters.global_batch_size) for r in best.values() if r is not None
-        )
+        known = (r for r in best_tried.values() if r is not None)
+        sizes = ((r, r.recipe.hyperparameters.global_batch_size) for r in known)
         return next((r for r, size in sizes if size == section.base_batch_size), None)
 
-    return [
-        trial
-        for trial in trials
-        if trial.phase != "search"
-        and (found := source(trial)) is not None
-        and not repeats(trial, found)
-    ]
+    def is_left_over(replicate: TrialRecord) -> bool:
+        cell = _searched_cell(replicate.recipe_of)
+        if cell in latest:
+            return replicate.recipe_of != latest[cell]
+        found = source(replicate)
+        return found is not None and not repeats(replicate, BestRecipe.of_trial(found))
+
+    return [trial for trial in trials if trial.phase != "search" and is_left_over(trial)]
+
+
+def _latest_surface_recipes(names: Sequence[str | None]) -> dict[str | None, str]:
+    """By cell, the name of the recipe that the surface recommended after the most trials."""
+    surface = {name for name in names if name is not None and name.startswith(_SURFACE)}
+    by_number = sorted(surface, key=lambda name: (len(name), name))
+    return {_searched_cell(name): name for name in by_number}
+
+
+def _searched_cell(recipe_of: str | None) -> str | None:
+    """The cell's name in that of a search trial or of a recipe that the surface recommends."""
+    return recipe_of and recipe_of.partition("-")[2].rpartition("-")[0]
 
 
 def _key(cell: Mapping[str, object]) -> str:

@@ -39,7 +39,8 @@ class TrialRecord:
         search_round: 0 in the ranges of the study file; 1 or 2 for a search trial beyond them.
         surface_round: In a search by the surface, the round that proposed it, from 0; else None.
         recipe_of: In the phases after the search, the search trial whose recipe this one repeats,
-            carries or branches off; None where that was not recorded.
+            carries or branches off, or the name of the recipe that the surface recommended; None
+            where that was not recorded.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -79,7 +79,9 @@ class RecordedStudy:
         return self.known.get("decided")
 
     def rounds(self) -> Rounds | None:
-        """What a search by the surface has proposed; None before its first round, or without one.
+        """What a search by the surface has proposed, and what it came to.
+
+        None before its first round, or without one.
 
         Raises:
             StateError: If it is not what a study writes, in one line.
@@ -89,10 +91,12 @@ class RecordedStudy:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise self._not_rounds(".".join(map(str, first["loc"])), first["msg"]) from None
-        for trials in rounds.proposed if rounds else ():
-            for trial in trials:
-                if trial.cell not in self.known.get("cell_places", {}):
-                    raise self._not_rounds("proposed", f"there is no cell {trial.cell}")
+        if rounds is not None:
+            proposed = [trial.cell for trials in rounds.proposed for trial in trials]
+            recipes = [recipe.cell for recipe in rounds.end.recipes] if rounds.end else []
+            for where, cell in [("proposed", c) for c in proposed] + [("end", c) for c in recipes]:
+                if cell not in self.known.get("cell_places", {}):
+                    raise self._not_rounds(where, f"there is no cell {cell}")
         return rounds
 
     def _not_rounds(self, where: str, why: str) -> StateError:

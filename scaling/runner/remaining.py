@@ -7,7 +7,7 @@ from statistics import fmean
 
 from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import by_cell
-from scaling.records.outcome import best_trial, left_over
+from scaling.records.outcome import BestRecipe, best_trial, left_over
 from scaling.records.study import beaten_note
 from scaling.records.trial import ENDED, Phase, Status, TrialRecord
 from scaling.search.proposals import next_round
@@ -16,7 +16,13 @@ from scaling.space.cells import cell_name, cells
 from scaling.space.extension import Edge, planned_extension
 from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds, planned_rounds
-from scaling.space.trials import PlannedTrial, planned_replicates, planned_search, with_own_ids
+from scaling.space.trials import (
+    PlannedTrial,
+    planned_point,
+    planned_replicates,
+    planned_search,
+    with_own_ids,
+)
 from scaling.spec.study import StudySpec
 
 AFTER_SEARCH: tuple[Phase, ...] = ("transfer", "confirm", "branch")
@@ -35,8 +41,8 @@ class Stage:
         notes: How far a search by the surface is, or why another goes on beyond the range of the
             study file, a line a cell; trials that the study leaves out.
         rules_refused: What a rule could not carry: (rule, global_batch_size, why).
-        rounds: Of a search by the surface, all that has been proposed, this stage included; to be
-            kept before a trial of it starts.
+        rounds: Of a search by the surface, all that has been proposed, this stage included, and
+            what it came to; to be kept before a trial of it starts.
     """
 
     phases: tuple[Phase, ...]
@@ -64,28 +70,46 @@ def stages(
         facts: Sizes of its data, and of trials' worker groups.
         rounds: What a search by the surface has proposed so far; None for another sampler.
     """
+    how_it_ended: Sequence[str] = ()
     if rounds is None:
-        search = _search(spec, records, facts)
+        yield from _search(spec, records, facts)
     else:
-        search = _search_in_rounds(spec, records, facts, rounds)
-    end_of_search = yield from search
+        how_it_ended, rounds = yield from _search_in_rounds(spec, records, facts, rounds)
     phases: tuple[Phase, ...] = tuple(
         phase for phase in AFTER_SEARCH if getattr(spec, phase) is not None
     )
-    found = (best_trial(by_cell(records, cell), spec) for cell in cells(spec))
-    best = [record for record in found if record is not None]
+    best = _best_recipes(spec, records, facts, rounds)
     replicates, refused = planned_replicates(spec, best, facts)
     replicates += planned_branches(spec, best, facts)
     planned = with_own_ids(replicates, best, records)
-    beaten = beaten_note(left_over(list(records.values()), spec))
-    missing = _missing(planned, records)
-    yield Stage(phases, planned, missing, notes=[*end_of_search, *beaten], rules_refused=refused)
+    notes = [*how_it_ended, *beaten_note(left_over(list(records.values()), spec, best))]
+    yield Stage(phases, planned, _missing(planned, records), notes, refused, rounds)
+
+
+def _best_recipes(
+    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds | None
+) -> list[BestRecipe]:
+    """What each cell's search has come to: what the surface recommends, else the best one tried."""
+    end = rounds and rounds.end
+    recommended = {recipe.cell: recipe for recipe in (end.recipes if end else ())}
+    found: list[BestRecipe] = []
+    for cell in cells(spec):
+        tried = best_trial(by_cell(records, cell), spec)
+        if (known := recommended.get(cell_name(cell))) is not None:
+            recipe = planned_point(spec, cell, 0, known.choices, facts).recipe
+            assert recipe is not None
+            found.append(BestRecipe(known.name, cell, known.choices, recipe))
+        elif tried is not None:
+            found.append(BestRecipe.of_trial(tried))
+    return found
 
 
 def _search_in_rounds(
     spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds
-) -> Generator[Stage, None, Sequence[str]]:
-    """Run what was proposed, then round by round what follows from it; returns why it ended.
+) -> Generator[Stage, None, tuple[Sequence[str], Rounds]]:
+    """Run what was proposed, then round by round what follows from it.
+
+    Returns why it ended, and the rounds with what the search came to.
 
     A trial that failed runs again, and since proposals are kept, no later round becomes another
     one by that.
@@ -97,16 +121,14 @@ def _search_in_rounds(
         following = next_round(spec, rounds.size, planned, records)
         notes = [following.line] if following.line else []
         if not following.proposed:
-            return notes
+            return notes, rounds.ended(following.best, following.num_trials)
         rounds = rounds.followed_by(following.proposed)
         new = planned_rounds(spec, rounds, facts)[-1]
         planned += new
         yield Stage(("search",), new, _missing(new, records), notes, rounds=rounds)
 
 
-def _search(
-    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts
-) -> Generator[Stage, None, Sequence[str]]:
+def _search(spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts) -> Iterator[Stage]:
     """Search every cell, and where that is asked for beyond the ends that were too near."""
     edges: dict[str, tuple[Edge, ...]] = {}
     planned = planned_search(spec, facts)
@@ -125,7 +147,6 @@ def _search(
         planned, notes = _extension(spec, records, facts, edges, search_round)
         if not planned:
             break
-    return ()
 
 
 def _missing(

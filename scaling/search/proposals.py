@@ -1,7 +1,7 @@
 """What a search by the surface tries next, from the trials of its rounds so far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -25,10 +25,15 @@ class NextRound:
     Attributes:
         proposed: The trials of the next round; none where the search is over.
         line: How far the search is, for people; empty before the first trial has ended.
+        num_trials: The trials so far that have not failed.
+        best: The nuisance values that the surface recommends now, by the cell's name. A cell of
+            which no trial has a loss (or reached the target) has none.
     """
 
     proposed: tuple[ProposedTrial, ...]
-    line: str
+    line: str = ""
+    num_trials: int = 0
+    best: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 def surface_search(spec: StudySpec, round_size: int, num_failed: int = 0) -> SurfaceSearch:
@@ -82,11 +87,14 @@ def next_round(
         best = search.best(outcomes) if outcomes else []
     proposed = tuple(ProposedTrial(names[cell], point) for cell, point in following)
     if not best:
-        return NextRound(proposed, "")
+        return NextRound(proposed)
     by_cell = ", ".join(f"{name} {_regret(b)}" for name, b in zip(names, best, strict=True))
     how_far = _how_far(spec, search, best, len(outcomes), is_over=not proposed)
     failed = f", {num_failed} of them failed" if num_failed else ""
-    return NextRound(proposed, f"search {how_far}{failed}; expected regret: {by_cell}")
+    line = f"search {how_far}{failed}; expected regret: {by_cell}"
+    has_loss = {outcome.cell for outcome in outcomes if outcome.value is not None}
+    points = {name: best[cell].point for cell, name in enumerate(names) if cell in has_loss}
+    return NextRound(proposed, line, len(outcomes), points)
 
 
 def _how_far(

@@ -13,8 +13,8 @@ from scaling.arithmetic.batching import BatchRamp
 from scaling.arithmetic.rules import scaled_lr
 from scaling.arithmetic.schedules import Schedule
 from scaling.optimizers.catalog import OPTIMIZERS
+from scaling.records.outcome import BestRecipe
 from scaling.records.recipe import Hyperparameters, Recipe
-from scaling.records.trial import TrialRecord
 from scaling.space.budget import num_steps_of
 from scaling.space.cells import cell_name, hyperparameters
 from scaling.space.layout import Facts
@@ -47,13 +47,13 @@ def require_branches_fit(spec: StudySpec, facts: Facts) -> None:
 
 
 def planned_branches(
-    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts
 ) -> list[PlannedTrial]:
     """The branch phase: the base cell's best recipe from each point at each multiple and seed.
 
     Args:
         spec: The study.
-        best: Each cell's best search trial; none for the base cell makes no branches.
+        best: Each cell's best recipe; none for the base cell makes no branches.
         facts: Sizes of the data, and of trials' worker groups.
 
     Raises:
@@ -90,7 +90,7 @@ def planned_branches(
                     base.choices,
                     recipe,
                     rule=rule,
-                    recipe_of=base.trial_id,
+                    recipe_of=base.name,
                 )
             )
     return planned

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scaling.records.outcome import surface_recipe_name
 from scaling.space.cells import cell_name, cells
 from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
@@ -24,6 +25,28 @@ class ProposedTrial:
 
 
 @dataclass(frozen=True)
+class SurfaceRecipe:
+    """The recipe that the surface recommends for a cell: its name, the cell's, nuisance values."""
+
+    name: str
+    cell: str
+    choices: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchEnd:
+    """What a search came to: the recipes that the phases after it repeat, carry and branch off.
+
+    Attributes:
+        num_trials: Its trials that had not failed. With more of them it is decided anew.
+        recipes: One a cell, but for cells of which no trial has a loss (or reached the target).
+    """
+
+    num_trials: int
+    recipes: tuple[SurfaceRecipe, ...]
+
+
+@dataclass(frozen=True)
 class Rounds:
     """What a search has proposed so far. What was proposed stays, whatever comes to be known.
 
@@ -31,14 +54,35 @@ class Rounds:
         size: Trials of a round; the first one, a design, and the last one may have others. Fixed
             before the first.
         proposed: The rounds in their order, and the trials of each in theirs.
+        end: What the search came to when it was last over; None before.
     """
 
     size: int
     proposed: tuple[tuple[ProposedTrial, ...], ...] = ()
+    end: SearchEnd | None = None
 
     def followed_by(self, proposed: Sequence[ProposedTrial]) -> "Rounds":
         """These rounds and one more."""
         return replace(self, proposed=(*self.proposed, tuple(proposed)))
+
+    def ended(self, points: Mapping[str, Mapping[str, Any]], num_trials: int) -> "Rounds":
+        """These rounds at the end of the search; what it came to after as many trials stays.
+
+        Args:
+            points: The nuisance values that the surface recommends, by the cell's name. Where they
+                are those that it recommended before, the recipe keeps its name.
+            num_trials: Those that it knows.
+        """
+        if self.end is not None and self.end.num_trials == num_trials:
+            return self
+        before = {recipe.cell: recipe for recipe in self.end.recipes} if self.end else {}
+        recipes = [
+            known
+            if (known := before.get(cell)) and dict(known.choices) == dict(point)
+            else SurfaceRecipe(surface_recipe_name(cell, num_trials), cell, point)
+            for cell, point in points.items()
+        ]
+        return replace(self, end=SearchEnd(num_trials, tuple(recipes)))
 
 
 def default_round_size(num_trials: int, num_slots: int) -> int:

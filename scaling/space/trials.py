@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scaling.records.outcome import repeats
+from scaling.records.outcome import BestRecipe, repeats
 from scaling.records.recipe import Recipe
 from scaling.records.trial import Phase, TrialRecord
 from scaling.space.cells import Cell, Choices, cell_name, cells, hyperparameters
@@ -88,38 +88,38 @@ def planned_point(
 
 
 def planned_replicates(
-    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The transfer and confirm phases.
 
     Args:
         spec: The study: rules and numbers of seeds.
-        best: Each cell's best search trial; a cell whose trials all diverged has none.
+        best: Each cell's best recipe; a cell whose trials all diverged has none.
         facts: Sizes of the data, and of trials' worker groups.
 
     Returns:
         The trials, and what a rule could not carry: (rule, global_batch_size, why).
     """
-    confirm = [trial for record in best for trial in _confirm_trials(spec, record, facts)]
+    confirm = [trial for recipe in best for trial in _confirm_trials(spec, recipe, facts)]
     transfer, refused = _transfer_trials(spec, best, facts)
     return transfer + confirm, refused
 
 
-def _confirm_trials(spec: StudySpec, record: TrialRecord, facts: Facts) -> list[PlannedTrial]:
+def _confirm_trials(spec: StudySpec, best: BestRecipe, facts: Facts) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
-    setting = hyperparameters(spec, record.cell, record.choices)
+    setting = hyperparameters(spec, best.cell, best.choices)
     return [
         PlannedTrial(
-            f"confirm-{cell_name(record.cell)}-seed{seed}", "confirm", record.cell, record.choices,
-            resolve(spec, setting, seed=seed, facts=facts), recipe_of=record.trial_id,
+            f"confirm-{cell_name(best.cell)}-seed{seed}", "confirm", best.cell, best.choices,
+            resolve(spec, setting, seed=seed, facts=facts), recipe_of=best.name,
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
 
 
 def _transfer_trials(
-    spec: StudySpec, best: Sequence[TrialRecord], facts: Facts
+    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The base cell's best recipe at every other batch size, by each rule."""
     transfer = spec.transfer
@@ -157,26 +157,27 @@ def _transfer_trials(
                     {"peak_lr": recipe.hyperparameters.peak_lr},
                     recipe,
                     rule=rule,
-                    recipe_of=base.trial_id,
+                    recipe_of=base.name,
                 )
             )
     return planned, refused
 
 
 def with_own_ids(
-    planned: Sequence[PlannedTrial], best: Sequence[TrialRecord], records: Mapping[str, TrialRecord]
+    planned: Sequence[PlannedTrial], best: Sequence[BestRecipe], records: Mapping[str, TrialRecord]
 ) -> list[PlannedTrial]:
     """Replicates under ids that no trial of another recipe has.
 
     In a study that was extended another recipe may be the best one now. What was run of the one
-    before keeps its ids; those of the new one end with the number of its search trial.
+    before keeps its ids; those of the new one end with the number of its search trial, or of the
+    search trials after which the surface recommended it.
 
     Args:
         planned: Replicates of the best recipes.
-        best: Each cell's best search trial.
+        best: Each cell's best recipe.
         records: The trials of the study so far.
     """
-    sources = {record.trial_id: record for record in best}
+    sources = {recipe.name: recipe for recipe in best}
 
     def group(trial: PlannedTrial) -> tuple[object, ...]:
         return trial.phase, cell_name(trial.cell), trial.rule

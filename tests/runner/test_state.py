@@ -9,7 +9,7 @@ import pytest
 
 from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
-from scaling.space.rounds import ProposedTrial, Rounds
+from scaling.space.rounds import ProposedTrial, Rounds, SearchEnd, SurfaceRecipe
 from tests.records.test_ledger import record
 from tests.space.test_space import study
 
@@ -87,6 +87,9 @@ def test_a_study_that_goes_on_extended_keeps_what_changed(tmp_path: Path) -> Non
         require_startable(in_folder(tmp_path, scientific=batches), resume=True, command="run")
 
 
+RECIPE = {"name": "surface-B=1-009", "choices": {}}
+
+
 def by_surface(folder: Path, **search: Any) -> Any:
     return in_folder(folder, search={"num_trials": 12, **search})
 
@@ -95,7 +98,9 @@ def test_the_rounds_of_a_search_are_kept_exactly(tmp_path: Path) -> None:
     state = StudyState.open(by_surface(tmp_path), data_sha256="a")
     assert state.recorded.rounds() is None
     point = {"peak_lr": 0.1 + 0.2, "clip_norm": None, "optimizer": "sgd", "nesterov": True}
-    rounds = Rounds(4, ((ProposedTrial("global_batch_size=16", point),), ()))
+    cell = "global_batch_size=16"
+    end = SearchEnd(9, (SurfaceRecipe(f"surface-{cell}-009", cell, point),))
+    rounds = Rounds(4, ((ProposedTrial(cell, point),), ()), end)
     state.keep_rounds(rounds)
     state.go_on(by_surface(tmp_path, stop=None))
     state.lock.close()
@@ -112,6 +117,10 @@ def test_the_rounds_of_a_search_are_kept_exactly(tmp_path: Path) -> None:
         ([], "rounds: Input should be"),
         ({"size": "x"}, "rounds.size: "),
         ({"size": 4, "proposed": [[{"cell": "B=1", "choices": {}}]]}, "there is no cell B=1"),
+        (
+            {"size": 4, "end": {"num_trials": 9, "recipes": [RECIPE | {"cell": "B=1"}]}},
+            "rounds.end: there is no cell B=1",
+        ),
     ],
 )
 def test_rounds_that_no_study_wrote_are_refused(

@@ -31,12 +31,14 @@ def by_surface(num_trials: int = 12, batches: Sequence[int] = (16, 64), **search
     )
 
 
+def best_rate(batch_size: int) -> float:
+    return 1e-3 * math.sqrt(batch_size)
+
+
 def loss(trial: PlannedTrial) -> float:
-    """Lowest at a rate that grows with the batch."""
     assert trial.recipe is not None
     hparams = trial.recipe.hyperparameters
-    best = 1e-3 * math.sqrt(hparams.global_batch_size)
-    return 1 + 0.1 * math.log(hparams.peak_lr / best) ** 2
+    return 1 + 0.1 * math.log(hparams.peak_lr / best_rate(hparams.global_batch_size)) ** 2
 
 
 def ended(trial: PlannedTrial, status: Status = "done") -> TrialRecord:
@@ -61,8 +63,12 @@ class Study:
         order: int = 0,
         at_most: int = 1000,
         failing: Sequence[str] = (),
+        diverging: Sequence[int] = (),
     ) -> "Study":
-        """Run what is missing in some order, or the first so many trials of it."""
+        """Run what is missing in some order, or the first so many trials of it.
+
+        Trials in `failing` and those of batch sizes in `diverging` come to nothing.
+        """
         for stage in self.stages(spec):
             missing = list(stage.missing)
             random.Random(order).shuffle(missing)
@@ -71,6 +77,8 @@ class Study:
                     return self
                 at_most -= 1
                 status = "failed" if trial.trial_id in failing else "done"
+                if trial.cell["global_batch_size"] in diverging:
+                    status = "diverged"
                 self.records[trial.trial_id] = ended(trial, status)
         return self
 
@@ -141,11 +149,11 @@ def test_a_trial_that_failed_runs_again_after_the_search_too() -> None:
     spec = by_surface()
     name = "search-global_batch_size=16-000"
     cut = Study().run(spec, failing=[name])
-    rounds = cut.rounds
+    proposed = cut.rounds.proposed
     known = {n: record for n, record in cut.records.items() if n != name}
     cut.run(spec)
     assert cut.records[name].status == "done"
-    assert cut.rounds == rounds
+    assert cut.rounds.proposed == proposed
     assert {n: cut.records[n] for n in known} == known
 
 

@@ -17,7 +17,7 @@ from scaling.space.trials import num_trials
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
 from tests.recipes import changed
-from tests.space.test_space import DATA, best_records, study
+from tests.space.test_space import DATA, best_recipes, study
 
 BRANCH = {
     "base_batch_size": 16, "at_examples": [100, 400], "multiples": [1, 2, 8],
@@ -28,7 +28,7 @@ FIXED = {"optimizer": "adamw", "schedule": "cosine"}
 
 def test_all_branches_of_a_point_see_the_same_examples() -> None:
     spec = study(branch=BRANCH, fixed=FIXED)
-    planned = planned_branches(spec, best_records(spec), DATA)
+    planned = planned_branches(spec, best_recipes(spec), DATA)
     assert len(planned) == num_trials(spec)["branch"] == 12
     assert len({trial.trial_id for trial in planned}) == 12
     ends = set()
@@ -59,7 +59,7 @@ def test_all_branches_of_a_point_see_the_same_examples() -> None:
 
 def test_the_rate_is_the_trunks_before_and_by_examples_after() -> None:
     spec = study(branch=BRANCH, fixed=FIXED)
-    first = planned_branches(spec, best_records(spec), DATA)[0].recipe
+    first = planned_branches(spec, best_recipes(spec), DATA)[0].recipe
     assert first is not None
     num_steps = first.hyperparameters.schedule_num_steps
     trunk = changed(first, num_steps=num_steps, branch_from_examples=None)

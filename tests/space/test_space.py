@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scaling.arithmetic.batching import BatchRamp
+from scaling.records.outcome import BestRecipe
 from scaling.records.recipe import Layout
-from scaling.records.trial import TrialRecord
 from scaling.space.budget import num_steps_of
 from scaling.space.cells import cell_places, cell_seed, cells, hyperparameters
 from scaling.space.designs import design
@@ -238,7 +238,7 @@ def test_transfer_moves_more_than_the_rate_where_fixed_says_so() -> None:
         nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
         transfer={"base_batch_size": 16, "rules": ["none", "surge(32)"], "num_seeds": 1},
     )  # fmt: skip
-    best = best_records(spec)
+    best = best_recipes(spec)
     first = best[0].recipe.hyperparameters
     assert (first.weight_decay, first.warmup_steps) == (0.1, 8)
     trials, refused = planned_replicates(spec, best, DATA)
@@ -264,8 +264,9 @@ def test_cell_recipes_win_over_fixed() -> None:
     assert rates == [0.1, 0.3]
 
 
-def best_records(spec: Any) -> list[TrialRecord]:
-    return [trial.record() for trial in planned_search(spec, DATA)[:: spec.search.trials_per_cell]]
+def best_recipes(spec: Any) -> list[BestRecipe]:
+    firsts = planned_search(spec, DATA)[:: spec.search.trials_per_cell]
+    return [BestRecipe.of_trial(trial.record()) for trial in firsts]
 
 
 def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
@@ -275,7 +276,7 @@ def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
         transfer={"base_batch_size": 16, "rules": ["none", "sqrt", "adam_sde"], "num_seeds": 2},
         confirm={"num_seeds": 2},
     )  # fmt: skip
-    best = best_records(spec)
+    best = best_recipes(spec)
     trials, refused = planned_replicates(spec, best, DATA)
     transfer = [trial for trial in trials if trial.phase == "transfer"]
     confirm = [trial for trial in trials if trial.phase == "confirm"]
@@ -300,7 +301,7 @@ def test_transfer_carries_the_base_recipe_with_paired_seeds() -> None:
 
 def test_a_cell_without_any_finite_trial_has_no_replicates() -> None:
     spec = study(confirm={"num_seeds": 2})
-    trials, _ = planned_replicates(spec, best_records(spec)[:1], DATA)
+    trials, _ = planned_replicates(spec, best_recipes(spec)[:1], DATA)
     assert {trial.cell["global_batch_size"] for trial in trials} == {16}
 
 

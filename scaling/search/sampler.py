@@ -166,7 +166,10 @@ class SurfaceSampler(optuna.samplers.BaseSampler):
             return {}
         keys = [tuple(cell[name] for name in self._cells) for cell in search.space.cells]
         sign = _sign(study)
-        bests = [replace(best, value=sign * best.value) for best in search.best(outcomes)]
+        bests = [
+            best if best.value is None else replace(best, value=sign * best.value)
+            for best in search.best(outcomes)
+        ]
         return dict(zip(keys, bests, strict=True))
 
     def _proposals(

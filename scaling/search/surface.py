@@ -145,7 +145,7 @@ def _steps(
     Journal on Computing 21), summed over cells. A trial of the same round is taken into account
     by what it will make certain, at the loss that is expected of it.
     """
-    mean, covariance = surface.posterior
+    mean, covariance = surface.mean, surface.covariance
     scales = surface.processes[0].scales
     noise = (scales.noise * scales.unit) ** 2
     every = [candidate for cell in surface.candidates for candidate in cell]

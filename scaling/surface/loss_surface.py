@@ -18,6 +18,8 @@ _NUM_LEVELS = 4
 """Values of another range that it is looked at."""
 _MOST_SETTINGS = 24
 """Combinations of the other hyperparameters that it is looked at, in each cell."""
+_MOST_CANDIDATES, _FEWEST_CANDIDATES = 3000, 12
+"""Points of all cells together, and of one, at which it is looked at."""
 _NUM_DRAWS = 256
 
 
@@ -44,7 +46,7 @@ class CellBest:
 
     Attributes:
         point: The recipe whose expected loss is the least.
-        value: The loss expected of it, in the objective's unit.
+        value: The loss expected of it, in the objective's unit; None where no trial has one.
         expected_regret: How far that is expected to be above the cell's least loss, same unit.
         expected_regret_ratio: The same over the cell's least loss; None where a loss is not
             positive.
@@ -52,7 +54,7 @@ class CellBest:
     """
 
     point: Mapping[str, Any]
-    value: float
+    value: float | None
     expected_regret: float
     expected_regret_ratio: float | None
     probability: float
@@ -93,7 +95,8 @@ class LossSurface:
         self._outcomes = outcomes
         values = np.array([math.nan if o.value is None else o.value for o in outcomes])
         known = values[np.isfinite(values)]
-        self._is_ratio = bool(len(known)) and bool((known > 0).all())
+        self._has_losses = len(known) > 0
+        self._is_ratio = self._has_losses and bool((known > 0).all())
         self._losses: Array = np.log(values) if self._is_ratio else values
         self._cell: Labels = np.array([o.cell for o in outcomes], dtype=np.intp)
         self.candidates = [_candidates(space, cell, outcomes) for cell in range(len(space.cells))]
@@ -122,15 +125,19 @@ class LossSurface:
         return fit(replace(trials, lowest=least[self._cell]), self._family)
 
     @cached_property
-    def posterior(self) -> tuple[Array, Array]:
-        """Mean and covariance at all candidates; of the logarithm where losses are ratios."""
-        process = self.processes[0]
-        return process.mean(self.places), process.covariance(self.places)
+    def mean(self) -> Array:
+        """Expected loss of all candidates; its logarithm where losses are ratios."""
+        return self.processes[0].mean(self.places)
+
+    @property
+    def covariance(self) -> Array:
+        """Of the losses of all candidates, as `mean` has them."""
+        return self.processes[0].covariance(self.places)
 
     @cached_property
     def best(self) -> list[int]:
         """Of each cell, the index of the candidate with the least mean."""
-        mean, _ = self.posterior
+        mean = self.mean
         return [
             int(np.flatnonzero(self.cell_of == cell)[np.argmin(mean[self.cell_of == cell])])
             for cell in range(len(self.candidates))
@@ -157,18 +164,15 @@ class LossSurface:
 
     def cells(self, limit: Limit) -> list[CellBest]:
         """Each cell's best recipe with its expected regret."""
-        draws, mean = self.draws(self.places), self.posterior[0]
         found: list[CellBest] = []
-        every = [candidate for cell in self.candidates for candidate in cell]
         for cell, best in enumerate(self.best):
-            least = draws[:, self.cell_of == cell].min(axis=1)
+            own = np.flatnonzero(self.cell_of == cell)
+            draws = self.draws(self.places.take(own))
+            picked, least = draws[:, best - own[0]], draws.min(axis=1)
+            ratios, regrets, value = None, picked - least, float(self.mean[best])
             if self._is_ratio:
-                ratios = np.expm1(draws[:, best] - least)
+                ratios, value = np.expm1(regrets), math.exp(value)
                 regrets = ratios * np.exp(least)
-                value = math.exp(mean[best])
-            else:
-                ratios, regrets = None, draws[:, best] - least
-                value = float(mean[best])
             within = [
                 part <= most
                 for part, most in ((ratios, limit.ratio), (regrets, limit.value))
@@ -176,7 +180,9 @@ class LossSurface:
             ]
             found.append(
                 CellBest(
-                    every[best][1], value, float(regrets.mean()),
+                    self.candidates[cell][best - own[0]][1],
+                    value if self._has_losses else None,
+                    float(regrets.mean()),
                     None if ratios is None else float(ratios.mean()),
                     float(np.all(within, axis=0).mean()) if within else 0.0,
                 )
@@ -200,8 +206,10 @@ def _candidates(
 ) -> list[tuple[int, Mapping[str, Any]]]:
     """Points of a cell at which the surface is looked at: rates × settings of the others."""
     rate, batch, others = space.rate, space.axis(BATCH), space.others
-    rates = rate.values(_NUM_RATES) if rate else (None,)
+    most = max(_MOST_CANDIDATES // len(space.cells), _FEWEST_CANDIDATES)
+    rates = rate.values(min(_NUM_RATES, most)) if rate else (None,)
     batches = batch.values(_NUM_LEVELS) if batch else (None,)
+    most_settings = min(max(most // (len(rates) * len(batches)), 1), _MOST_SETTINGS)
     names = [axis.name for axis in others]
     return [
         (
@@ -211,26 +219,27 @@ def _candidates(
             | dict(zip(names, setting, strict=True)),
         )
         for size in batches
-        for setting in _settings(others, cell, outcomes)
+        for setting in _settings(others, cell, outcomes, most_settings)
         for at in rates
     ]
 
 
 def _settings(
-    axes: Sequence[Axis], cell: int, outcomes: Sequence[Outcome]
+    axes: Sequence[Axis], cell: int, outcomes: Sequence[Outcome], most: int
 ) -> list[tuple[Any, ...]]:
     """Combinations of values; where there are too many, evenly spread ones and the best tried."""
     count = math.prod(len(axis.choice) if axis.choice else _NUM_LEVELS for axis in axes)
-    if count <= _MOST_SETTINGS:
+    if count <= most:
         return list(itertools.product(*(axis.values(_NUM_LEVELS) for axis in axes)))
     from scipy.stats import qmc
 
-    points = qmc.Sobol(len(axes), scramble=True, rng=0).random(_MOST_SETTINGS - 8)
+    points = qmc.Sobol(len(axes), scramble=True, rng=0).random(2 ** (most - 1).bit_length())
     spread = [
         tuple(axis.at_share(float(share)) for axis, share in zip(axes, point, strict=True))
         for point in points
     ]
     ended = [o for o in outcomes if o.value is not None]
     ended.sort(key=lambda o: (o.cell != cell, o.value))
-    tried = [tuple(o.point[axis.name] for axis in axes) for o in ended[:8]]
-    return list(dict.fromkeys([*tried, *spread]))
+    tried = [tuple(o.point[axis.name] for axis in axes) for o in ended]
+    best = list(dict.fromkeys(tried))[: (most + 1) // 2]
+    return list(dict.fromkeys([*best, *spread]))[:most]

@@ -11,7 +11,8 @@ import numpy as np
 from scaling.surface.loss_surface import LossSurface
 from scaling.surface.space import Array
 
-_NUM_RATES = 81
+_NUM_RATES, _MOST_PLACES, _MOST_CELLS = 81, 2000, 100
+"""Rates at which each batch's loss is drawn, all of them together, and batches."""
 _BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
 _NUM_DRAWS = 1000
@@ -107,7 +108,7 @@ class BestRates:
 def best_rates(
     surface: LossSurface, cells: Sequence[int], batch_sizes: Sequence[int]
 ) -> BestRates | None:
-    """The best rates of some cells that differ in their batch size alone; None without rates.
+    """The best rates of some cells that differ in their batch size alone.
 
     Other hyperparameters are those of each cell's best recipe.
 
@@ -115,13 +116,17 @@ def best_rates(
         surface: Of all cells.
         cells: Indices, by rising batch size.
         batch_sizes: Theirs.
+
+    Returns:
+        None where no rate was searched, or for more than a hundred batch sizes.
     """
     rate = surface.space.rate
-    if rate is None:
+    if rate is None or len(cells) > _MOST_CELLS:
         return None
     low, high = rate.ends
     margin = _BEYOND * (high - low) / 2
-    grid = np.linspace(low - margin, high + margin, _NUM_RATES)
+    num_rates = min(_NUM_RATES, _MOST_PLACES // len(cells))
+    grid = np.linspace(low - margin, high + margin, num_rates)
     recipes = [surface.recipe(cell) for cell in cells]
     places: list[tuple[int, Mapping[str, Any]]] = [
         (cell, {**recipe, rate.name: math.exp(at)})

@@ -50,7 +50,8 @@ def test_trials_that_diverge_keep_the_best_rate_below() -> None:
     for batch, found in zip(BATCHES, LossSurface(SPACE, cut).cells(Limit()), strict=True):
         assert best_rate(batch) / 4 < found.point["peak_lr"] < best_rate(batch) * 4
     nothing = [replace(o, value=None) for o in outcomes(RATES[:2])]
-    assert len(LossSurface(SPACE, nothing).cells(Limit())) == len(BATCHES)
+    bests = LossSurface(SPACE, nothing).cells(Limit())
+    assert [best.value for best in bests] == [None] * len(BATCHES)
 
 
 def test_a_loss_that_is_not_positive_is_compared_by_differences() -> None:
@@ -142,3 +143,23 @@ def test_an_optimum_beyond_the_rates_tried_has_an_open_interval() -> None:
     assert upper is None
     assert lower is None or lower < 8e-3
     assert math.isclose(path.highest, math.log(max(low)))
+
+
+def test_many_cells_and_hyperparameters_take_no_more_than_memory_has() -> None:
+    """Three hundred batch sizes and four other hyperparameters, two hundred trials."""
+    cells = tuple({"global_batch_size": batch} for batch in range(1, 301))
+    others = tuple(Axis(f"other_{i}", low=0.0, high=1.0) for i in range(4))
+    space = Space(cells, (*SPACE.axes, *others))
+    rng = np.random.default_rng(0)
+    found = [
+        Outcome(
+            cell, {"peak_lr": 10 ** rng.uniform(-4, -1)} | {a.name: rng.random() for a in others},
+            2 + rng.random(),
+        )
+        for cell in rng.integers(300, size=200).tolist()
+    ]  # fmt: skip
+    surface = LossSurface(space, found, family=TO_READ)
+    assert len(surface.places) <= 300 * 12
+    assert len(surface.cells(Limit(ratio=0.01))) == 300
+    assert best_rates(surface, range(300), range(1, 301)) is None
+    assert best_rates(surface, range(60), range(1, 61)) is not None

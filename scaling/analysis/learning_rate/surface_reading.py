@@ -19,6 +19,7 @@ from scaling.surface.space import BATCH, RATE, Axis, Space
 
 _FEWEST_TRIALS = 6
 """Trials with a loss that a surface is fitted to."""
+_MOST_CELLS = 100
 _MOST_TRIALS = 200
 """Of a larger table the lowest losses, evenly over the rates of each cell, count."""
 _MOST_IN_LIST = 6
@@ -81,12 +82,14 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
         searches: The search trials of each of its cells.
 
     Returns:
-        None with fewer than six trials that have a loss, or where nothing was searched.
+        None with fewer than six trials that have a loss, with more than a hundred cells, or where
+        nothing was searched.
     """
     axes = _axes([row for rows in searches for row in rows])
     names = {axis.name for axis in axes}
     outcomes = [o for index, rows in enumerate(searches) for o in _outcomes(index, rows, names)]
-    if not axes or sum(o.value is not None for o in outcomes) < _FEWEST_TRIALS:
+    num_known = sum(o.value is not None for o in outcomes)
+    if not axes or num_known < _FEWEST_TRIALS or len(searches) > _MOST_CELLS:
         return None
     outcomes = _thinned(outcomes, len(searches))
     space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))
@@ -161,7 +164,7 @@ def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:
     for cell in range(num_cells):
         own = [o for o in outcomes if o.cell == cell]
         own.sort(key=lambda o: float(o.point.get(RATE, 0.0)))
-        count = min(max(_MOST_TRIALS // num_cells, 3), len(own))
+        count = min(_MOST_TRIALS // num_cells, len(own))
         ends = [len(own) * group // count for group in range(count + 1)]
         kept += [min(own[a:b], key=_value) for a, b in itertools.pairwise(ends)]
     return kept

@@ -3,9 +3,11 @@
 import html
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import vl_convert
@@ -17,7 +19,9 @@ from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.charts.figures import figures
 from scaling.report.page.setting import setting_of
-from tests.analysis.synthetic import joint_study, spec, study
+from scaling.report.words.answer import answer
+from scaling.report.words.numbers import rate
+from tests.analysis.synthetic import Truth, joint_study, spec, study, trial
 
 FIGURES = {
     "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
@@ -98,6 +102,24 @@ def test_joint_search_shows_parallel_coordinates() -> None:
     made = {f.name: f for f in figures(analyse(sweep_of(joint_study())), {}) if f.spec}
     assert {"parallel_coordinates", "loss_vs_global_batch_size", "loss_vs_base_lr"} <= set(made)
     assert "mark" in made["parallel_coordinates"].svg()
+
+
+def test_a_joint_search_by_the_surface_says_the_recipe_that_was_confirmed() -> None:
+    record = joint_study()
+    searched = [replace(trial, surface_round=0) for trial in record.trials]
+    choices = dict(searched[0].choices) | {"global_batch_size": 64, "base_lr": 0.00777}
+    confirmed = [
+        trial(
+            Truth(), "confirm", 64, 0.00777, number=seed, seed=seed, cell={}, choices=choices,
+            rng=np.random.default_rng(seed),
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    findings = analyse(sweep_of(replace(record, trials=(*searched, *confirmed))))
+    assert findings.cells[0].best is not None
+    assert (findings.cells[0].best.phase, findings.cells[0].global_batch_size) == ("confirm", 64)
+    said = "The joint search of 30 trials recommends a batch of 64 and a peak learning rate of "
+    assert f"{said}{rate(0.00777)}; over 2 new seeds" in answer(findings)
 
 
 def test_bundled_javascript_is_the_version_that_draws_the_files(folder: Path) -> None:

@@ -48,9 +48,13 @@ def _joint(findings: Findings) -> str:
         return "Not enough data: no trial of the joint search ended with a loss."
     best = cell.best
     loss = cell.validation_loss
+    trials = counted(cell.num_trials, "trial")
+    found = f"The best of {trials} in the joint search has"
+    if best.phase == "confirm" and findings.sweep.is_adaptive:  # a recipe that was not tried
+        found = f"The joint search of {trials} recommends"
     text = (
-        f"The best of {counted(cell.num_trials, 'trial')} in the joint search has a batch of "
-        f"{best.global_batch_size:,} and a peak learning rate of {rate(best.peak_lr)}"
+        f"{found} a batch of {best.global_batch_size:,} and a peak learning rate of "
+        f"{rate(best.peak_lr)}"
     )
     if cell.source == "confirm":
         text += (

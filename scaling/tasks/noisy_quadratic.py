@@ -44,9 +44,11 @@ class NoisyQuadraticTask:
     """See `scaling.tasks.task.Task`; an example is one draw of gradient noise for every chain.
 
     The gradient of a micro-batch of m examples is the mean of m draws, N(0, h / m), drawn at
-    once. The training loss has the value of the mean over the chains and the gradient of their
-    sum, so that each chain follows its own gradient. What is recorded of gradients (their norm,
-    |G|² and tr Σ) is of one chain, in the mean square over them.
+    once. So another cut of a batch, into workers, micro-batches or a noise estimate's groups,
+    has other draws of the same distribution, where data have the same gradient. The training
+    loss has the value of the mean over the chains and the gradient of their sum, so that each
+    chain follows its own gradient. What is recorded of gradients (their norm, |G|² and tr Σ) is
+    of one chain, in the mean square over them.
     """
 
     num_train = None

@@ -288,8 +288,7 @@ def test_round_trip_and_resume_over_http(
     state: Path, spec: StudySpec, server: MlflowServer, tmp_path: Path
 ) -> None:
     records = [trial("a", 30), trial("b"), trial("c", 0, status="failed", error="boom")]
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.md").write_text("# Report")
+    write_report_files(tmp_path / "report", {"report.md": "# Report"})
     for up_to_step in (20, 10**9):
         sink = open_sink(spec, server.url, state, ENVIRONMENT)
         track(sink, records, up_to_step=up_to_step)
@@ -300,7 +299,11 @@ def test_round_trip_and_resume_over_http(
     assert list(study.trials) == records
     assert study.spec == spec
     assert study.trial_urls["a"].startswith(f"{server.url}/#/experiments/")
-    assert len(runs(server.url)) == 4
+    found = runs(server.url)
+    assert len(found) == 4
+    [parent] = [run.info.run_id for run in found if "role" in run.data.tags]
+    sent = client(server.url).list_artifacts(parent, "report")
+    assert "report/report.md" in {file.path for file in sent}
 
 
 @pytest.mark.parametrize(

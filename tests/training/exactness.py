@@ -358,6 +358,10 @@ plan. DeepSpeed's stages (zero1 to zero3) have their optimizer's weights in floa
 model's. With LoRA, adapters beside the frozen weights of a model from a folder are trained (and a
 classifier in full); gradient, weights and norm are theirs.
 
+The noisy quadratic has no examples to share out: the noise of a micro-batch's mean is drawn at
+once, so another cut of it draws other noise, of the same distribution, and its runs repeat bit for
+bit only where they are cut alike.
+
 Written by `python -m tests.training.exactness > docs/exactness.md`; held by
 `tests/training/test_exactness.py`."""
 

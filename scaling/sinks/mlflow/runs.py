@@ -197,9 +197,7 @@ class StudyRuns:
         try:
             names = report_files(folder)
         except (ForeignFolderError, OSError) as error:
-            raise RefusedWriteError(
-                f"there is no report at {folder}: {first_line(error)}"
-            ) from None
+            raise RefusedWriteError(f"the report is gone: {first_line(error)}") from None
         for name in names:
             place = PurePosixPath("report", name).parent
             self._client.log_artifact(self.parent_id, str(folder / name), str(place))

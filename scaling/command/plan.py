@@ -70,7 +70,7 @@ def print_plan(
     workers = (
         "one worker each, or more where that ends the study sooner"
         if spec.resources.num_workers == "auto"
-        else f"{spec.resources.num_workers} workers each"
+        else f"{spec.resources.num_workers} worker{'s' * (spec.resources.num_workers > 1)} each"
     )
     at_most = "at most " if may_stop(spec) else ""
     console.print(f"  in all: {at_most}{total} trials on {workers}")

@@ -201,11 +201,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--from-csv", metavar="FILE", help="a table with one row a trial")
     parser.add_argument(
-        "--rename", metavar="THEIRS=OURS", type=_renaming, action="append", default=[],
+        "--rename", metavar="THEIRS=OURS", type=_renaming, nargs="+", action="extend", default=[],
         help="read the table's column THEIRS as OURS",
     )  # fmt: skip
     parser.add_argument(
-        "--where", metavar="COLUMN=VALUE", type=_condition, action="append", default=[],
+        "--where", metavar="COLUMN=VALUE", type=_condition, nargs="+", action="extend", default=[],
         help="only rows with this value",
     )  # fmt: skip
     limits = parser.add_argument_group("limits of the next run")
@@ -216,11 +216,11 @@ def _parser() -> argparse.ArgumentParser:
         "--price-per-worker-hour", type=float, metavar="P", help="what one worker costs an hour"
     )
     parser.add_argument(
-        "--nuisance", metavar="COLUMN", action="append", default=[],
+        "--nuisance", metavar="COLUMN", nargs="+", action="extend", default=[],
         help="a further column that the sweep searched",
     )  # fmt: skip
     parser.add_argument(
-        "--cell", metavar="COLUMN", action="append", default=[],
+        "--cell", metavar="COLUMN", nargs="+", action="extend", default=[],
         help="a further column to compare, beside the batch size",
     )  # fmt: skip
     parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")

@@ -41,7 +41,7 @@ def test_a_grid_of_rates_gives_an_exponent(tmp_path: Path) -> None:
                     loss = 2.4 + 0.05 * math.log(lr / (1e-3 * (batch / 128) ** 0.5)) ** 2
                     writer.writerow([size, lr, batch, 7.0 if step == 9 else loss])
     names = ("bs=global_batch_size", "lr=peak_lr", "smooth loss=validation_loss")
-    renames = [word for name in names for word in ("--rename", name)]
+    renames = ["--rename", *names[:2], "--rename", names[2]]
     arguments = ["--from-csv", "grid.csv", *renames, "--where", "N=2", "--output", "out"]
     done = run(tmp_path, *arguments, module="scaling.report")
     assert done.status == 0, done.stderr

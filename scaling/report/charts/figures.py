@@ -203,10 +203,10 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     builder.add(
         "loss_vs_lr", "Validation loss against learning rate",
         "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
-        "there is one (of the local fit, or between the nearest clear rises where no shape fits); "
-        "ringed where it is the lowest or highest rate tried. At the "
-        "top edge, filled triangles are diverged trials and open ones lie off the scale; a dashed "
-        "line is the lowest rate that diverged in its cell."
+        "there is one (of a fit, or between the nearest clear rises where no shape fits); ringed "
+        "where it is the lowest or highest rate tried. At the top edge, filled triangles are "
+        "diverged trials and open ones lie off the scale; a dashed line is the lowest rate that "
+        "diverged in its cell."
         + captions.of_all(findings, MOST_MARKS),
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
@@ -274,7 +274,8 @@ def _about_search(
     search = [row for row in findings.sweep.rows if row.phase == "search"]
     with_loss = [row for row in search if row.validation_loss is not None]
     names = by_trial.searched_names(findings)
-    absent = "" if len(with_loss) > 1 and names else "fewer than two trials ended with a loss"
+    absent = "" if names else "no hyperparameter but the learning rate is known to vary"
+    absent = absent if len(with_loss) > 1 else "fewer than two trials ended with a loss"
     several = len(findings.cells) > 1
     builder.add(
         "parallel_coordinates", "All trials of the search",

@@ -47,7 +47,7 @@ def law_words(findings: Findings) -> str:
         )
     surge = scaling.surge
     if surge.over_power is None:
-        parts.append(f"A law that turns (surge) was not asked for: {no_surge(surge)}.")
+        parts.append(f"A law that turns (surge) was not fitted: {no_surge(surge)}.")
     elif surge.preferred:
         parts.append(
             f"The surge law fits better, the data being {times(surge.over_power)} times likelier "

@@ -11,17 +11,20 @@ def terms(findings: Findings) -> list[tuple[str, str]]:
 
 CONCEPTS = (
     ("global batch size", "Examples that one optimizer step averages over, all workers together."),
-    ("cell", "One value of what the study compares, usually a batch size; every cell is searched "
-     "with the same number of trials."),
+    ("cell", "One value of what the study compares, usually a batch size. A search has as many "
+     "trials in every cell; one by the surface shares them out as it learns."),
     ("search, transfer, confirm", "Search finds each cell's best recipe; transfer carries the base "
      "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds."),
     ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
      "reached the target. Neither is turned into a number."),
     ("peak_lr", "Learning rate after warmup. The best one is the bottom of a basin in its "
-     "logarithm through the lowest points of the cell, equally lopsided in all cells, or the best "
-     "trial's where that fit has no bottom inside the rates tried."),
+     "logarithm through the lowest points of the cell, equally lopsided in all cells; where no "
+     "such basin has an interval, that of the surface; and the best trial's where neither has a "
+     "bottom inside the rates tried."),
+    ("surface", "One model, a Gaussian process, of the loss over what was searched and the batch, "
+     "through the trials of all cells."),
     ("exponent", "The p of best rate ∝ batch^p, fitted to the losses of all batch sizes whose "
-     "best rate lies inside those tried."),
+     "best rate lies inside those tried, or read from the surface over all batch sizes."),
     ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
      "beyond it."),
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
@@ -69,6 +72,8 @@ CONCEPTS = (
      "batch sizes miss the curve, the larger where they differ. A mean without replicates has "
      "none. Methods and their measured coverage: docs/statistics.md."),
     ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
-     "falling: twice the trials would probably gain more than 1% of the loss."),
+     "falling: twice the trials would probably gain more than 1% of the loss. Where the surface "
+     "chose the trials: it expects the recipe to be worse than the best by more than the limit at "
+     "which the search stops."),
 )  # fmt: skip
 """All but what is measured, which the table of measurements explains."""

@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
+from tests.commands import run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import write_study
 from tests.faults.disturbed import Running
@@ -38,9 +39,12 @@ def trials(folder: Path) -> dict[str, TrialRecord]:
 def measured(folder: Path) -> dict[str, tuple[Any, ...]]:
     """What was tried and what came of it, by id; the search's and what follows from it."""
     return {
-        name: (trial.choices, trial.surface_round, [m.validation_loss for m in trial.measurements])
+        name: (
+            trial.choices, trial.surface_round, trial.recipe_of,
+            [m.validation_loss for m in trial.measurements],
+        )
         for name, trial in trials(folder).items()
-    }
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,27 @@ def test_a_killed_search_goes_on_to_the_same_trials_on_other_slots(
     assert done.status == 0, done.stderr
     assert measured(tmp_path) == measured(whole)
     assert {name: trials(tmp_path)[name] for name in known} == known
+
+
+def test_confirm_runs_what_the_surface_recommends_and_the_report_says_so(whole: Path) -> None:
+    known = json.loads((whole / "runs/faulty/study.json").read_text())["rounds"]["end"]
+    recommended = {recipe["name"]: recipe["choices"] for recipe in known["recipes"]}
+    confirm = [trial for trial in trials(whole).values() if trial.phase == "confirm"]
+    assert {trial.recipe_of: trial.choices for trial in confirm} == recommended
+    assert len(recommended) == 3
+    tried = [dict(trial.choices) for trial in trials(whole).values() if trial.phase == "search"]
+    assert any(choices not in tried for choices in recommended.values())
+    summary = json.loads((whole / "reports/faulty/summary.json").read_text())
+    said = summary["recommendation"]
+    [chosen] = [
+        trial for trial in confirm
+        if trial.cell["global_batch_size"] == said["global_batch_size"]
+    ]  # fmt: skip
+    assert said["peak_lr"] == chosen.choices["peak_lr"]
+    assert f"peak_lr: {said['peak_lr']}" in said["recipe"]
+    again = run(whole, "faulty", "--output", "again", module="scaling.report")
+    assert again.status == 0, again.stderr
+    assert json.loads((whole / "again/summary.json").read_text()) == summary
 
 
 def test_every_cell_is_tried_and_optuna_knows_all_trials(whole: Path) -> None:

@@ -15,7 +15,8 @@ from scaling.training import timing
 from scaling.training.memory import estimate as footprint_module
 from scaling.training.timing import Speed
 
-STUDY = Path(__file__).parents[2] / "studies/lr_vs_batch.yaml"
+STUDY = Path(__file__).parents[1] / "data/lr_vs_batch.yaml"
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 def plan(*changes: str, study: Path = STUDY) -> str:
@@ -40,7 +41,7 @@ def test_plan_has_the_memory_of_every_batch_size() -> None:
 
 
 def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
-    study = STUDY.with_name("part_of_speech.yaml")
+    study = STUDIES / "part_of_speech.yaml"
     text = plan("budget={tokens: 16000}", study=study)
     found = re.search(
         r"an example has ([\d.]+) input tokens, without padding, and 1.0 targets", text
@@ -71,7 +72,7 @@ def test_a_bound_that_is_not_known_is_none() -> None:
 
 
 def test_what_cannot_be_estimated_is_said() -> None:
-    quadratic = STUDY.with_name("noisy_quadratic.yaml")
+    quadratic = STUDIES / "noisy_quadratic.yaml"
     assert "memory: not estimated" in plan(study=quadratic)
 
 
@@ -125,7 +126,7 @@ def test_a_plan_has_a_time_as_it_is() -> None:
 
 def test_a_time_that_cannot_be_known_is_not_guessed() -> None:
     assert "time: not estimated: the workers train on GPUs" in plan("resources.gpus_per_worker=1")
-    quadratic = STUDY.with_name("noisy_quadratic.yaml")
+    quadratic = STUDIES / "noisy_quadratic.yaml"
     assert "time: not estimated" in plan(study=quadratic)
     assert "time: about" not in plan("resources.num_workers=auto")
 

@@ -78,7 +78,7 @@ def test_world_sizes_stay_on_another_cluster() -> None:
 
 
 def test_the_work_of_a_study() -> None:
-    spec = read_study(STUDIES / "lr_vs_batch.yaml", [])
+    spec = read_study(Path(__file__).parents[1] / "data/lr_vs_batch.yaml", [])
     search, after = planned_work(spec, Facts(1500, 7.0))
     assert len(search.trials) == 24
     assert len(after.trials) == 4 * 3 + 3 * 3 * 3

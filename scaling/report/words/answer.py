@@ -180,6 +180,8 @@ def _against(evidence: Sequence[Evidence]) -> str:
     )
     parts = [f"strong evidence against {joined(strong, 'and')}"] if strong else []
     parts += [f"fairly strong evidence against {joined(fairly, 'and')}"] if fairly else []
+    if not parts:
+        return "of 0 (none), ½ (square root) and 1 (linear) there is strong evidence against none"
     parts += [f"none that is strong against {joined(rest, 'or')}"] if rest else []
     return f"of 0 (none), ½ (square root) and 1 (linear) there is {joined(parts, 'and')}"
 

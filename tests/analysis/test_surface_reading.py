@@ -62,6 +62,7 @@ def test_cells_with_one_or_two_rates_have_a_best_rate_and_the_study_an_exponent(
         low, high = cell["best_peak_lr_interval"] or (None, None)
         assert low is None or low < best_rate(batch)
         assert high is None or high > best_rate(batch)
+        assert (low or 0.0) <= cell["best_peak_lr"] <= (high or math.inf)
         assert cell["expected_regret"] > 0
     low, high = summary["lr_scaling"]["interval"]
     assert low < 0.5 < high

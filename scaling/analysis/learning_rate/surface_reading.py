@@ -50,8 +50,8 @@ class SurfaceReading:
 
         Those of a basin that all cells share are better where they exist, unless the surface
         chose the trials: then they cover less often than they say (docs/statistics.md).
-        An end of the interval that lies beyond the rates tried is infinite; if the median does, the
-        optimum is not inside, and the cell is at an edge.
+        An end of the interval that lies beyond the rates of all batch sizes is infinite; if the
+        median does, the optimum is not inside, and the cell is at an edge.
         """
         place = self.places[index]
         is_better = curve is not None and curve.interval is not None and curve.has_common_shape
@@ -63,8 +63,8 @@ class SurfaceReading:
         low, high = self.rates.interval(place)
         interval = (-math.inf if low is None else low, math.inf if high is None else high)
         median = self.rates.rates[place]
-        tried = [rate for rate, _ in curve.points] + list(curve.diverged)
-        edge = "low" if median <= min(tried) else "high" if median >= max(tried) else None
+        lowest, highest = math.exp(self.rates.lowest), math.exp(self.rates.highest)
+        edge = "low" if median <= lowest else "high" if median >= highest else None
         return replace(
             curve,
             optimum=None if edge else median,

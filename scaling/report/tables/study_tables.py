@@ -31,7 +31,7 @@ def cells_table(findings: Findings) -> Table:
 
 
 def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
-    target = cell.target
+    target, best = cell.target, cell.surface_best
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
     words = {
         "cell": cell_name(cell),
@@ -40,6 +40,7 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
         "best peak_lr": _rate_between(cell),
+        "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }
     for name, metric in of_table("cells").items():
         digits = 4 if name.endswith("_loss") else 3

@@ -34,17 +34,23 @@ WIDE: dict[str, Any] = {
 }  # fmt: skip
 
 
+def workload_for(architecture: str) -> Any:
+    return part_of_speech() if architecture == "bert" else pronunciation()
+
+
 @cache
 def data_for(architecture: str) -> Any:
-    return prepare_task(part_of_speech() if architecture == "bert" else pronunciation(), EVALUATION)
+    return prepare_task(workload_for(architecture), EVALUATION)
 
 
 def task_of(architecture: str, sizes: dict[str, Any]) -> Any:
     """A task with a model of these sizes, and its workload."""
     kind = data_for("bert" if architecture == "bert" else "a decoder")
     model = {"architecture": architecture, **sizes}
-    workload = kind.workload.model_validate(kind.workload.model_dump() | {"model": model})
-    return replace(kind, workload=workload), workload
+    usual = workload_for(architecture)
+    workload = usual.model_validate(usual.model_dump() | {"model": model})
+    token_model = replace(kind.token_model, spec=workload.model)
+    return replace(kind, token_model=token_model), workload
 
 
 def real_pass(task: Task, precision: Precision, size: int, *, recomputes: bool = False) -> Any:

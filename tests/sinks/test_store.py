@@ -1,6 +1,8 @@
 """Where the store is, and which of its errors are worth another try."""
 
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from scaling.sinks import TrackingError, resolve_tracking_uri
-from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, store_errors
+from scaling.sinks.mlflow.reachable import require_reachable_store
+from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, open_client, store_errors
 from scaling.spec.study import StudySpec
 from tests.sinks.told import open_sink
 
@@ -68,3 +71,32 @@ def test_default_store_is_in_the_working_directory(
     assert resolve_tracking_uri() == "http://server:5000"
     assert resolve_tracking_uri("sqlite:///x/m.db") == f"sqlite:///{tmp_path}/x/m.db"
     assert resolve_tracking_uri("sqlite:////abs/m.db") == "sqlite:////abs/m.db"
+
+
+def _killed_while_writing(database: Path) -> None:
+    """Leave a transaction half written in the file, as a process that is killed does."""
+    code = (
+        "import os, sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('PRAGMA cache_size = 1')\n"
+        "connection.execute('BEGIN')\n"
+        "connection.execute('CREATE TABLE begun (text)')\n"
+        "connection.executemany('INSERT INTO begun VALUES (?)', [('x' * 5000,)] * 500)\n"
+        "os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(database)], check=False)
+    assert Path(f"{database}-journal").exists()
+
+
+def test_a_store_whose_writer_was_killed_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    open_client(uri).search_experiments()
+    _killed_while_writing(database)
+    require_reachable_store()
+    assert open_client(uri).search_experiments()[0].name == "Default"
+    _killed_while_writing(database)
+    assert open_client(uri).search_experiments()[0].name == "Default"

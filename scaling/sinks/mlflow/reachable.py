@@ -24,7 +24,8 @@ from scaling.sinks.mlflow.store import (
 def require_reachable_store() -> None:
     """Check that MLflow's store answers, or where it is a file, that it can be written.
 
-    Nothing is made or changed: neither the file nor its tables.
+    Nothing is made or changed: neither the file nor its tables. What a killed process had begun
+    to write, SQLite takes back as at any opening.
 
     Raises:
         TrackingError: If it cannot be used.
@@ -55,7 +56,7 @@ def _require_database(database: Path) -> None:
     if not os.access(database, os.W_OK):
         raise TrackingError(f"cannot write {where}: Permission denied")
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
         if DAMAGE_WORDS.search(str(error)):

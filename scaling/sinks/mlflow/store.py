@@ -207,7 +207,8 @@ def _wait_until_settled(database: Path) -> None:
 def _revision(database: Path) -> tuple[str | None, int]:
     """MLflow's revision of a database's tables, and a number that changes with each change."""
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        # Not read-only: what a killed process had begun to write has to be taken back first.
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
             (version,) = connection.execute("PRAGMA schema_version").fetchone()
             names = connection.execute("SELECT name FROM sqlite_master").fetchall()
             if ("alembic_version",) not in names:

@@ -23,9 +23,9 @@ from scaling.analysis.learning_rate.exponent import (
     BestRate,
     LrScaling,
     Turn,
-    by_surface,
     lr_scaling,
 )
+from scaling.analysis.learning_rate.exponent_of_surface import by_surface
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading, read_surface
 from scaling.analysis.next_run.recommendation import Recommendation, recommend

@@ -14,7 +14,7 @@ from scaling.records.outcome import crossing, objective_value
 from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
-from scaling.spec.phases import Limits
+from scaling.spec.phases import USUAL_STOP, Limits
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import Limit
 
@@ -142,7 +142,7 @@ class Sweep:
     baseline: Baseline | None = None
     conditions: Conditions | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
-    small_regret: Limit = Limit(ratio=0.0025)  # noqa: RUF009  # immutable
+    small_regret: Limit = Limit(USUAL_STOP["regret_at_most_ratio"])  # noqa: RUF009  # immutable
 
     @property
     def is_adaptive(self) -> bool:

@@ -11,8 +11,10 @@ import numpy as np
 from scaling.surface.loss_surface import LossSurface
 from scaling.surface.space import Array
 
-_NUM_RATES, _MOST_PLACES, _MOST_CELLS = 81, 2000, 100
-"""Rates at which each batch's loss is drawn, all of them together, and batches."""
+_NUM_RATES, _MOST_PLACES = 81, 2000
+"""Rates at which each batch's loss is drawn, and all of them together."""
+MOST_CELLS = 100
+"""Batch sizes that a path is drawn over."""
 _BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
 _NUM_DRAWS = 1000
@@ -121,7 +123,7 @@ def best_rates(
         None where no rate was searched, or for more than a hundred batch sizes.
     """
     rate = surface.space.rate
-    if rate is None or len(cells) > _MOST_CELLS:
+    if rate is None or len(cells) > MOST_CELLS:
         return None
     low, high = rate.ends
     margin = _BEYOND * (high - low) / 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtr, stdtr  # pyright: ignore -- scipy ships no types
+from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.learning_rate.basins import Array, Basin, Basins
 from scaling.analysis.learning_rate.curves import LrCurve, basins_of
@@ -24,7 +24,6 @@ from scaling.analysis.statistics.uncertainty import (
     holm,
     t_quantile,
 )
-from scaling.surface.path import BestRates
 
 REFERENCE_EXPONENTS = (0.0, 0.5, 1.0)
 """No move, the square root (Malladi et al. 2022), linear (Goyal et al. 2017)."""
@@ -39,8 +38,6 @@ _SURGE_REACH = 64.0
 _PLACES = 33
 _ZOOMS = 5
 _LEVELS = (49, 13, 13, 13)
-_NORMAL_TAIL = 1.6448536269514722
-"""Standard deviations from the middle to an end of a 90% interval of a normal distribution."""
 _BEYOND_CLIFF = 400.0
 """Squares, in units of the noise, for an optimum where trials diverge."""
 
@@ -280,43 +277,6 @@ def lr_scaling(
     )
 
 
-def by_surface(rates: BestRates) -> LrScaling:
-    """The exponent of the drawn paths, as a least-squares line through each has it.
-
-    The evidence takes the exponent's distribution for normal on each side of its median.
-    """
-    sizes = rates.batch_sizes
-    if len(sizes) < 2:
-        return LrScaling(Estimate(count=len(sizes)), sizes)
-    value, (low, high) = rates.exponent
-    logs = np.log(np.array(sizes, dtype=np.float64))
-    level = float(np.mean(np.log(rates.rates)))
-    enough = len(sizes) >= FEWEST_FOR_INTERVAL
-    return LrScaling(
-        Estimate(value, (low, high) if enough else None, len(sizes)),
-        sizes,
-        evidence=_evidence_of_draws(rates) if enough else (),
-        surge=Surge(num_batch_sizes=len(sizes), missing="not_by_surface"),
-        middle=(math.exp(float(logs.mean())), math.exp(level)),
-        from_surface=True,
-    )
-
-
-def _evidence_of_draws(rates: BestRates) -> tuple[Evidence, ...]:
-    value, (low, high) = rates.exponent
-    sides = ((value - low) / _NORMAL_TAIL, (high - value) / _NORMAL_TAIL)
-    if min(sides) <= 0:
-        return ()
-    scores = [(p - value) / sides[p > value] for p in REFERENCE_EXPONENTS]
-    tails = [2 * float(ndtr(-abs(score))) for score in scores]  # pyright: ignore
-    return tuple(
-        Evidence(p, tail, joint, _capped(score**2 / 2))
-        for p, score, tail, joint in zip(
-            REFERENCE_EXPONENTS, scores, tails, holm(tails), strict=True
-        )
-    )
-
-
 def _fit(law: _Law) -> _Fit:
     """The law with the least squares, by narrowing grids."""
     low, high = law.low, law.high
@@ -384,12 +344,12 @@ def _evidence(fit: _Fit, scale: _Scale) -> tuple[Evidence, ...]:
     tails = [2 * float(stdtr(degrees, -math.sqrt(s))) for s in squares]  # pyright: ignore
     together = holm(tails)
     return tuple(
-        Evidence(p, tail, joint, _capped((degrees + 1) / 2 * math.log1p(s / degrees)))
+        Evidence(p, tail, joint, capped((degrees + 1) / 2 * math.log1p(s / degrees)))
         for p, s, tail, joint in zip(REFERENCE_EXPONENTS, squares, tails, together, strict=True)
     )
 
 
-def _capped(log_ratio: float) -> float:
+def capped(log_ratio: float) -> float:
     """A likelihood ratio; beyond a trillion the shape of the tails says nothing any more."""
     return math.exp(min(log_ratio, math.log(1e12)))
 

@@ -14,12 +14,11 @@ from scaling.analysis.learning_rate.curves import LrCurve, curve_of
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.surface.loss_surface import CellBest, LossSurface, Outcome
 from scaling.surface.model import TO_READ, Replicates
-from scaling.surface.path import BestRates, best_rates
+from scaling.surface.path import MOST_CELLS, BestRates, best_rates
 from scaling.surface.space import BATCH, RATE, Axis, Space
 
 _FEWEST_TRIALS = 6
 """Trials with a loss that a surface is fitted to."""
-_MOST_CELLS = 100
 _MOST_TRIALS = 200
 """Of a larger table the lowest losses, evenly over the rates of each cell, count."""
 _MOST_IN_LIST = 6
@@ -89,7 +88,7 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     names = {axis.name for axis in axes}
     outcomes = [o for index, rows in enumerate(searches) for o in _outcomes(index, rows, names)]
     num_known = sum(o.value is not None for o in outcomes)
-    if not axes or num_known < _FEWEST_TRIALS or len(searches) > _MOST_CELLS:
+    if not axes or num_known < _FEWEST_TRIALS or len(searches) > MOST_CELLS:
         return None
     outcomes = _thinned(outcomes, len(searches))
     space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))

@@ -68,10 +68,10 @@ def turn_words(turns: Turn) -> str:
         return ""
     chance = f"{turns.probability:.0%}"
     if turns.at is None or turns.interval is None:
-        return f"Rising and then staying: probability {chance}."
+        return f"The best rate stops rising at some batch size with probability {chance}."
     return (
-        f"With probability {chance} the best rate rises up to some batch size and then stays; "
-        f"if so, up to {number(turns.at)} {between(turns.interval)}."
+        f"The best rate stops rising at some batch size with probability {chance}; if it does, at "
+        f"{number(turns.at)} examples {between(turns.interval)}."
     )
 
 

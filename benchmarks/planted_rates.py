@@ -12,6 +12,7 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.trial import Phase
 from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.search.surface import SurfaceSearch
 from scaling.surface.loss_surface import Outcome
@@ -52,6 +53,9 @@ class Plan:
         unequal_ranges: Whether each batch size's rates end elsewhere.
         missing_share: Share of the rates that were not run.
         num_searched: Trials of all batch sizes that the surface chooses, in place of num_rates.
+        has_replicates: Whether the recipes that a search recommends are then run with three new
+            seeds, and that of the second batch size at every other one by three rules. A seed
+            adds to all its losses as much as noise does.
     """
 
     exponent: float | None = 0.5
@@ -70,6 +74,7 @@ class Plan:
     unequal_ranges: bool = False
     missing_share: float = 0.0
     num_searched: int | None = None
+    has_replicates: bool = False
 
     def best_log_lr(self, batch: int) -> float:
         """Logarithm of the planted best rate."""
@@ -161,20 +166,32 @@ def _searched(world: _World, rng: np.random.Generator, number: int) -> list[Tria
     search = SurfaceSearch(Space(cells, (rates,)), plan.num_searched or 0, 4, number)
     outcomes: list[Outcome] = []
     rows: list[TrialRow] = []
+
+    def run(cell: int, rate: float, phase: Phase, seed: int, shift: float) -> TrialRow:
+        batch, log_rate = plan.batches[cell], math.log(rate)
+        excess, diverged = _excess(world, log_rate, log_rate - plan.best_log_lr(batch))
+        loss = None if diverged else 2.0 + excess + shift + _noise(world, excess, rng)
+        return TrialRow(
+            trial_id=f"{len(rows)}", phase=phase, status="diverged" if diverged else "done",
+            cell=cells[cell], global_batch_size=batch, recipe_key=f"{len(rows)}", peak_lr=rate,
+            seed=seed, rule="none" if phase == "transfer" else None, objective=loss,
+            validation_loss=loss, choices={"peak_lr": rate},
+            surface_round=0 if phase == "search" else None,
+        )  # fmt: skip
+
     while proposals := search.next_round(outcomes):
         for cell, point in proposals:
-            batch, rate = plan.batches[cell], math.log(point["peak_lr"])
-            excess, diverged = _excess(world, rate, rate - plan.best_log_lr(batch))
-            loss = None if diverged else 2.0 + excess + _noise(world, excess, rng)
-            outcomes.append(Outcome(cell, point, loss))
-            rows.append(
-                TrialRow(
-                    trial_id=f"{len(rows)}", phase="search",
-                    status="diverged" if diverged else "done", cell=cells[cell],
-                    global_batch_size=batch, recipe_key=f"{len(rows)}", peak_lr=point["peak_lr"],
-                    seed=0, objective=loss, validation_loss=loss, choices=point, surface_round=0,
-                )
-            )  # fmt: skip
+            rows.append(run(cell, point["peak_lr"], "search", 0, 0.0))
+            outcomes.append(Outcome(cell, point, rows[-1].validation_loss))
+    if plan.has_replicates:
+        recommended = [best.point["peak_lr"] for best in search.best(outcomes)]
+        for seed in (1, 2, 3):
+            shift = world.noise * float(rng.standard_normal())
+            for cell, rate in enumerate(recommended):
+                rows.append(run(cell, rate, "confirm", seed, shift))
+                kappa = plan.batches[cell] / plan.batches[1]
+                for rate in [recommended[1] * kappa**p for p in (0, 0.5, 1) if cell != 1]:
+                    rows.append(run(cell, rate, "transfer", seed, shift))
     return rows
 
 
@@ -268,7 +285,10 @@ def rate_cases() -> list[Case]:
         cases.append(_law_case(f"rises, then stays, {num_rates} rates, 1 seed", turning))
         for shape in (*SHAPES, STEEP_WITH_CLIFF, NO_COMMON_SHAPE):
             plan = Plan(0.5, 1, shape=shape, num_searched=4 * num_rates)
-            cases.append(_law_case(f"surface, {4 * num_rates} trials, {shape}", plan))
+            name = f"surface, {4 * num_rates} trials, {shape}"
+            cases.append(_law_case(name, plan))
+            plan = replace(plan, has_replicates=True)
+            cases.append(_law_case(f"{name}, with replicates", plan))
         for num_seeds in (3, 5):
             plan = Plan(None, num_seeds, num_rates, batches=SURGE_BATCHES)
             cases.append(_law_case(f"surge, {num_rates} rates, {num_seeds} seeds", plan))

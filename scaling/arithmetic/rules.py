@@ -207,7 +207,7 @@ def scale_optimizer(
         global_batch_size=global_batch_size,
         rule=rule,
     )
-    if rule != "adam_sde" or base_batch_size == global_batch_size:
+    if moves_rate_alone(rule) or base_batch_size == global_batch_size:
         return replace(settings, peak_lr=peak_lr)
     kappa = _batch_ratio(base_batch_size=base_batch_size, global_batch_size=global_batch_size)
     return OptimizerSettings(
@@ -216,6 +216,11 @@ def scale_optimizer(
         beta2=_sde_beta("beta2", settings.beta2, kappa),
         eps=settings.eps / math.sqrt(kappa),
     )
+
+
+def moves_rate_alone(rule: str) -> bool:
+    """Whether a rule leaves everything but the learning rate as it is."""
+    return rule != "adam_sde"
 
 
 def lr_exponent(rule: str) -> float:

@@ -32,12 +32,14 @@ class Outcome:
         point: Its nuisance hyperparameters.
         value: The objective, lower is better; None where it diverged or missed the target.
         num_seeds: Runs that `value` is the mean of.
+        seed: Of a single run.
     """
 
     cell: int
     point: Mapping[str, Any]
     value: float | None
     num_seeds: int = 1
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,15 @@ class LossSurface:
             np.arange(len(self.candidates)), [len(c) for c in self.candidates]
         )
 
+    @property
+    def _seeds(self) -> Labels | None:
+        """Which seed each trial has; None where all have the same one or are means over seeds."""
+        seeds = [outcome.seed for outcome in self._outcomes]
+        different = list(dict.fromkeys(seeds))
+        if len(different) < 2:
+            return None
+        return np.array([different.index(seed) for seed in seeds], dtype=np.intp)
+
     @cached_property
     def processes(self) -> list[Process]:
         """Fitted twice: where each cell's least loss lies is known after the first time."""
@@ -117,6 +128,8 @@ class LossSurface:
             least[self._cell],
             np.array([o.num_seeds for o in self._outcomes], dtype=np.float64),
             self._replicates,
+            self._cell,
+            self._seeds,
         )
         mean = fit(trials, self._family)[0].mean(self.places)
         for cell in range(len(least)):

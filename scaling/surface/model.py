@@ -18,11 +18,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular  # pyright: ignore -- scipy ships no types
 
-from scaling.surface.space import Array, Coordinates
+from scaling.surface.space import Array, Coordinates, Labels
 
 _DEPTH_SD: Array = np.array([10.0, 3, 2, 1])
 """Of 1, b, b², b³."""
@@ -80,6 +81,8 @@ class Scales:
         shape: Of what all batches share beside the polynomial, in units.
         local: Of the residual of each batch, in units.
         effect: Of another hyperparameter's effect, in units.
+        seed: Of what a seed adds to all its trials, and once more to those of one cell, over
+            `noise`.
     """
 
     unit: float
@@ -88,6 +91,7 @@ class Scales:
     shape: float = 0.3
     local: float = 0.15
     effect: float = 0.5
+    seed: float = 0.0
 
 
 _FACTORS: dict[str, tuple[float, ...]] = {
@@ -102,6 +106,8 @@ _LOG_SD = {"unit": 1.0, "noise": 1.5, "shape": 1.0, "local": 2.0, "effect": 1.0}
 """Of the lognormal prior of each scale."""
 _OF_REPLICATES = (0.6, 0.8, 1, 1.3, 1.8)
 """Values of the noise that are tried, over the standard deviation of replicates."""
+_OF_SEEDS = (0.0, 0.7, 2.0, 6.0)
+"""Values of what a seed adds that are tried, all as likely."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,8 @@ class Trials:
         lowest: [n] about the least loss of each trial's cell.
         num_seeds: [n] runs that each loss is the mean of.
         replicates: What those say of the noise; None where each is a single run.
+        cells: [n] the cell of each trial.
+        seeds: [n] the seed of each trial; None where all trials have the same ones.
     """
 
     at: Coordinates
@@ -170,6 +178,17 @@ class Trials:
     lowest: Array
     num_seeds: Array
     replicates: Replicates | None = None
+    cells: Labels | None = None
+    seeds: Labels | None = None
+
+    @cached_property
+    def alike(self) -> Array:
+        """[n, n] 1 where two trials have the same seed, 2 where they also have the same cell."""
+        assert self.seeds is not None
+        assert self.cells is not None
+        same_seed = self.seeds[:, None] == self.seeds[None]
+        same_cell = self.cells[:, None] == self.cells[None]
+        return same_seed * (1.0 + same_cell)
 
     @property
     def prior(self) -> Scales:
@@ -186,18 +205,19 @@ def fit(trials: Trials, family: Family) -> list[Process]:
     """The processes whose scales have the highest evidence, the best one first.
 
     Unit, noise and residual depend on each other and are varied together, then path and shape,
-    then unit and noise again; all that came close on the way are kept, so that draws can tell
-    how little the data say of them.
+    then unit and noise again, with the seeds' part; all that came close on the way are kept, so
+    that draws can tell how little the data say of them.
     """
     prior = trials.prior
     effect = ("effect",) if trials.at.numbers.shape[1] + trials.at.labels.shape[1] else ()
     shape = ("shape",) if family.has_shapes else ()
+    seed = ("seed",) if trials.seeds is not None else ()
     tried: dict[Scales, Process] = {}
     covariances: dict[Scales, Array] = {}
 
     def process(scales: Scales) -> Process:
         if scales not in tried:
-            shapes = replace(scales, unit=1.0, noise=0.0)
+            shapes = replace(scales, unit=1.0, noise=0.0, seed=0.0)
             if shapes not in covariances:
                 covariances[shapes] = _covariance(trials.at, trials.at, family, shapes)
             fitted = _with_scales(trials, family, scales, covariances[shapes])
@@ -205,7 +225,7 @@ def fit(trials: Trials, family: Family) -> list[Process]:
         return tried[scales]
 
     best = process(prior)
-    for names in (("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")):
+    for names in (("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise", *seed)):
         lists = [_values(name, family, prior, trials.replicates) for name in names]
         for values in itertools.product(*lists):
             changes = dict(zip(names, values, strict=True))
@@ -223,6 +243,8 @@ def _values(
     """Values of a scale that are tried."""
     if name == "slope":
         return family.slopes
+    if name == "seed":
+        return _OF_SEEDS
     if name == "noise" and replicates is not None:
         return [prior.noise * factor for factor in _OF_REPLICATES]
     return [float(getattr(prior, name)) * factor for factor in _FACTORS[name]]
@@ -242,7 +264,10 @@ def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Arr
     noise = scales.noise**2 / trials.num_seeds + (_CLIFF_NOISE * spread) ** 2
     centre = float(np.median(counted))
     variance = np.where(known, noise, _DIVERGED_SD**2) + _JITTER
-    factor = np.asarray(np.linalg.cholesky(covariance + np.diag(variance)), dtype=np.float64)
+    total = covariance + np.diag(variance)
+    if scales.seed > 0:
+        total += (scales.seed * scales.noise) ** 2 * trials.alike
+    factor = np.asarray(np.linalg.cholesky(total), dtype=np.float64)
     residual = counted - centre - _prior_mean(at, scales)
     whitened = np.asarray(solve_triangular(factor, residual, lower=True))
     likelihood = -0.5 * float(whitened @ whitened) - float(np.log(np.diag(factor)).sum())

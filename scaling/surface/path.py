@@ -15,7 +15,7 @@ _NUM_RATES, _MOST_PLACES = 81, 2000
 """Rates at which each batch's loss is drawn, and all of them together."""
 MOST_CELLS = 100
 """Batch sizes that a path is drawn over."""
-_BEYOND = 0.3
+BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
 _NUM_DRAWS = 1000
 _LEVEL = 0.9
@@ -126,7 +126,7 @@ def best_rates(
     if rate is None or len(cells) > MOST_CELLS:
         return None
     low, high = rate.ends
-    margin = _BEYOND * (high - low) / 2
+    margin = BEYOND * (high - low) / 2
     num_rates = min(_NUM_RATES, _MOST_PLACES // len(cells))
     grid = np.linspace(low - margin, high + margin, num_rates)
     recipes = [surface.recipe(cell) for cell in cells]

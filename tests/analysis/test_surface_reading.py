@@ -30,27 +30,63 @@ def planted(rates: dict[int, list[float]], *, is_adaptive: bool = False) -> Find
     return analyse(Sweep("planted", "?", tuple(rows), cells))
 
 
-def test_the_default_study_s_trials_of_before_the_surface() -> None:
-    """24 real trials of four batch sizes: about a third, and linear scaling is ruled out."""
+def before_the_surface(*phases: str, shift: float = 0.0, rule: str | None = None) -> Findings:
+    """The default study's trials of before the surface, 24 in the search of four batch sizes.
+
+    `shift` is added to the losses of other seeds than the search's; `rule` takes the place of
+    the transfer's.
+    """
     table = pd.read_parquet(DATA / "lr_vs_batch.parquet")
     rows = [
         TrialRow(
-            trial_id=row.trial_id, phase="search", status=row.status,
+            trial_id=row.trial_id, phase=row.phase, status=row.status,
             cell={"global_batch_size": row.global_batch_size},
             global_batch_size=row.global_batch_size, recipe_key=row.trial_id, peak_lr=row.peak_lr,
-            seed=0, objective=row.validation_loss, validation_loss=row.validation_loss,
-            choices={"peak_lr": row.peak_lr}, surface_round=0,
+            seed=row.seed, rule=rule or row.rule if row.phase == "transfer" else None,
+            objective=row.validation_loss,
+            validation_loss=row.validation_loss + shift * (row.phase != "search"),
+            choices={"peak_lr": row.peak_lr}, surface_round=0 if row.phase == "search" else None,
         )
-        for row in table[table.phase == "search"].itertuples()
+        for row in table[table.phase.isin(phases)].itertuples()
     ]  # fmt: skip
     sizes = sorted({row.global_batch_size for row in rows})
     cells = tuple({"global_batch_size": size} for size in sizes)
-    law = analyse(Sweep("lr_vs_batch", "?", tuple(rows), cells)).lr_scaling
+    return analyse(Sweep("lr_vs_batch", "?", tuple(rows), cells))
+
+
+def width(interval: tuple[float, float] | None) -> float:
+    assert interval is not None
+    return interval[1] - interval[0]
+
+
+def test_the_default_study_s_trials_of_before_the_surface() -> None:
+    """24 real trials of four batch sizes: about a third, and linear scaling is ruled out."""
+    law = before_the_surface("search").lr_scaling
     assert law.from_surface
     assert law.exponent.value == pytest.approx(0.36, abs=0.08)
     assert law.exponent.interval is not None
     assert law.exponent.interval[1] < 0.6
     assert [entry.strength for entry in law.evidence][2] == "strong"
+
+
+def test_runs_of_confirm_and_transfer_count_too() -> None:
+    phases = ("search", "confirm", "transfer")
+    search, whole = before_the_surface("search"), before_the_surface(*phases)
+    assert width(whole.lr_scaling.exponent.interval) < 0.7 * width(
+        search.lr_scaling.exponent.interval
+    )
+    moving_more = before_the_surface(*phases, rule="adam_sde")
+    without = before_the_surface("search", "confirm")
+    assert moving_more.lr_scaling.exponent == without.lr_scaling.exponent
+
+
+def test_what_other_seeds_add_to_all_losses_does_not_move_the_best_rates() -> None:
+    phases = ("search", "confirm", "transfer")
+    for one, other in zip(
+        before_the_surface(*phases).cells, before_the_surface(*phases, shift=0.3).cells, strict=True
+    ):
+        assert one.best_peak_lr is not None
+        assert other.best_peak_lr == pytest.approx(one.best_peak_lr, rel=0.3)
 
 
 def test_cells_with_one_or_two_rates_have_a_best_rate_and_the_study_an_exponent() -> None:

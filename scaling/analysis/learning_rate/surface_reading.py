@@ -2,19 +2,20 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
-from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve, curve_of
+from scaling.analysis.statistics.uncertainty import seed_variance
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
+from scaling.arithmetic.rules import moves_rate_alone
 from scaling.surface.loss_surface import CellBest, LossSurface, Outcome
 from scaling.surface.model import TO_READ, Replicates
-from scaling.surface.path import MOST_CELLS, BestRates, best_rates
+from scaling.surface.path import BEYOND, MOST_CELLS, BestRates, best_rates
 from scaling.surface.space import BATCH, RATE, Axis, Space
 
 _FEWEST_TRIALS = 6
@@ -74,25 +75,31 @@ class SurfaceReading:
 
 
 def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> SurfaceReading | None:
-    """Fit the surface to the search trials of all cells.
+    """Fit the surface to the trials of all cells and phases.
+
+    What was searched is read from the search; runs of confirm, and of transfer by a rule that
+    moves the rate alone, lie on the same axes and have other seeds.
 
     Args:
         sweep: The sweep.
         searches: The search trials of each of its cells.
 
     Returns:
-        None with fewer than six trials that have a loss, with more than a hundred cells, or where
-        nothing was searched.
+        None with fewer than six search trials that have a loss, with more than a hundred cells,
+        or where nothing was searched.
     """
     axes = _axes([row for rows in searches for row in rows])
-    names = {axis.name for axis in axes}
-    outcomes = [o for index, rows in enumerate(searches) for o in _outcomes(index, rows, names)]
-    num_known = sum(o.value is not None for o in outcomes)
+    num_known = sum(row.validation_loss is not None for rows in searches for row in rows)
     if not axes or num_known < _FEWEST_TRIALS or len(searches) > MOST_CELLS:
         return None
-    outcomes = _thinned(outcomes, len(searches))
+    runs = [
+        group
+        for index, (cell, rows) in enumerate(zip(sweep.cells, searches, strict=True))
+        for group in _runs(index, [*rows, *_replicates(sweep, cell)], axes)
+    ]
+    outcomes, noise = _outcomes(runs, len(searches))
     space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))
-    surface = LossSurface(space, outcomes, _replicates(sweep, outcomes), TO_READ)
+    surface = LossSurface(space, outcomes, noise, TO_READ)
     order = _by_batch(sweep.cells)
     rates = None
     with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
@@ -113,9 +120,33 @@ def _by_batch(cells: Sequence[Cell]) -> list[int] | None:
     return sorted(range(len(cells)), key=lambda index: cells[index][BATCH])
 
 
+def _replicates(sweep: Sweep, cell: Cell) -> list[TrialRow]:
+    """The runs of a cell after the search that differ from its trials in what was searched."""
+    transfer = sweep.rows_of(cell, "transfer")
+    carried = [row for row in transfer if row.rule is None or moves_rate_alone(row.rule)]
+    return [*sweep.rows_of(cell, "confirm"), *carried]
+
+
 def _point(row: TrialRow) -> dict[str, Any]:
     rate = {} if row.peak_lr is None else {RATE: row.peak_lr}
     return {name: value for name, value in row.choices.items() if name != "base_lr"} | rate
+
+
+def _point_on(row: TrialRow, axes: Sequence[Axis]) -> dict[str, Any] | None:
+    """Where a run lies; None for one beyond the ranges, or with a value that no list has."""
+    known = row.recipe.columns() if row.recipe is not None else {}
+    known |= _point(row)
+    point = {axis.name: known[axis.name] for axis in axes if axis.name in known}
+    on_axes = all(axis.name in point and _is_on(axis, point[axis.name]) for axis in axes)
+    return point if on_axes else None
+
+
+def _is_on(axis: Axis, value: Any) -> bool:
+    if axis.choice is not None:
+        return value in axis.choice
+    if not isinstance(value, int | float) or (axis.log and value <= 0):
+        return False
+    return abs(axis.place(value)) <= 1 + BEYOND
 
 
 def _axes(rows: Sequence[TrialRow]) -> list[Axis]:
@@ -139,20 +170,66 @@ def _axes(rows: Sequence[TrialRow]) -> list[Axis]:
     return axes
 
 
-def _outcomes(index: int, rows: Sequence[TrialRow], names: set[str]) -> list[Outcome]:
-    """One for each recipe that ended: its mean loss over seeds, None where a seed diverged."""
-    found: list[Outcome] = []
-    for recipe in by_recipe(rows):
-        ended = [row for row in recipe if row.status != "failed"]
-        losses = [row.validation_loss for row in ended if row.status == "done"]
-        known = [loss for loss in losses if loss is not None]
-        has_diverged = any(row.status == "diverged" for row in ended)
-        if not ended or (len(known) < len(ended) and not has_diverged):
-            continue
-        point = {name: value for name, value in _point(ended[0]).items() if name in names}
-        value = fmean(known) if len(known) == len(ended) else None
-        found.append(Outcome(index, point, value, len(ended)))
+@dataclass(frozen=True)
+class _Runs:
+    """All runs of one recipe in one cell.
+
+    Attributes:
+        losses: Of each run with its seed; empty where one diverged.
+    """
+
+    cell: int
+    point: Mapping[str, Any]
+    losses: tuple[tuple[int | None, float], ...]
+
+
+def _runs(index: int, rows: Sequence[TrialRow], axes: Sequence[Axis]) -> list[_Runs]:
+    """The runs of each recipe of a cell that ended."""
+    groups: dict[str, tuple[dict[str, Any], list[TrialRow]]] = {}
+    for row in rows:
+        point = _point_on(row, axes)
+        if point is not None and row.status != "failed":
+            groups.setdefault(repr(point), (point, []))[1].append(row)
+    found: list[_Runs] = []
+    for point, runs in groups.values():
+        losses = [(r.seed, r.validation_loss) for r in runs if r.status == "done"]
+        known = tuple((seed, loss) for seed, loss in losses if loss is not None)
+        if any(row.status == "diverged" for row in runs):
+            found.append(_Runs(index, point, ()))
+        elif len(known) == len(runs):
+            found.append(_Runs(index, point, known))
     return found
+
+
+def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Replicates | None]:
+    """Every run by itself, or where there are too many the mean of each recipe's runs.
+
+    Returns:
+        The outcomes, and what runs of one recipe with several seeds say of the noise. Its degrees
+        are 0 where each run is there by itself and shows that once more.
+    """
+    noise = seed_variance(
+        [{s: loss for s, loss in r.losses if s is not None} for r in runs if len(r.losses) > 1]
+    )
+    lowest = min(loss for r in runs for _, loss in r.losses)
+    unit = lowest if lowest > 0 else 1.0  # positive losses are compared by their ratios
+    sd = math.sqrt(noise.variance) / unit if noise is not None else 0.0
+    if sum(max(len(r.losses), 1) for r in runs) <= _MOST_TRIALS:
+        single = [
+            Outcome(r.cell, r.point, loss, seed=seed)
+            for r in runs
+            for seed, loss in r.losses or [(None, None)]
+        ]
+        return single, None
+    means = [
+        Outcome(
+            r.cell, r.point, fmean(loss for _, loss in r.losses) if r.losses else None,
+            max(len(r.losses), 1),
+        )
+        for r in runs
+    ]  # fmt: skip
+    known = Replicates(sd, noise.degrees) if noise is not None and sd > 0 else None
+    return _thinned(means, num_cells), known
 
 
 def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:
@@ -171,13 +248,3 @@ def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:
 
 def _value(outcome: Outcome) -> float:
     return math.inf if outcome.value is None else outcome.value
-
-
-def _replicates(sweep: Sweep, outcomes: Sequence[Outcome]) -> Replicates | None:
-    """The noise of one trial, as the surface has losses: over the loss where all are positive."""
-    noise = sweep.loss_noise
-    values = [o.value for o in outcomes if o.value is not None]
-    if noise is None or noise.variance <= 0:
-        return None
-    scale = min(values) if min(values) > 0 else 1.0
-    return Replicates(math.sqrt(noise.variance) / scale, noise.degrees)

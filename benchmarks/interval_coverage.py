@@ -19,6 +19,7 @@ from itertools import starmap
 from pathlib import Path
 
 import numpy as np
+import planted_bends
 import planted_rates
 import planted_targets
 from coverage_case import Case, Flag, Reading
@@ -53,7 +54,7 @@ class Line:
 
 def all_cases() -> list[Case]:
     """Every case there is."""
-    return [*planted_rates.cases(), *planted_targets.cases()]
+    return [*planted_rates.cases(), *planted_targets.cases(), *planted_bends.cases()]
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """Everything the report says, as numbers: one call from rows to findings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scaling.analysis.cell_results import CellResult, cell_results
-from scaling.analysis.critical_batch.agreement import Agreement, agreements
+from scaling.analysis.critical_batch.agreement import Agreement, Definition, agreements
 from scaling.analysis.critical_batch.branched_training import BranchedTraining, branched_training
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve, noise_curve
 from scaling.analysis.critical_batch.regimes import LocalScaling, Overhead, local_scaling, overhead
@@ -122,6 +123,9 @@ def analyse(sweep: Sweep) -> Findings:
     reached = _reached(sweep, cells, main)
     fit = _tradeoff(cells, reached, one_series)
     noise_scale = _noise_scale(sweep, cells, one_series)
+    noise_curves = tuple(
+        noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
+    )
     branched = branched_training(sweep)
     sizes, steps = _mean_steps(cells, reached) if one_series else ((), ())
     return Findings(
@@ -138,15 +142,13 @@ def analyse(sweep: Sweep) -> Findings:
         overhead=overhead(fit, sizes, steps),
         agreements=agreements(
             {
-                "steps_examples": Estimate(fit.value, fit.interval, fit.num_trials),
-                "noise_scale": noise_scale.estimate,
+                "steps_examples": fit.headline,
+                **_noise_beside(noise_scale, cells, noise_curves),
                 "branched": _branched_estimate(branched),
             }
         ),
         target_curves=curves,
-        noise_curves=tuple(
-            noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
-        ),
+        noise_curves=noise_curves,
         loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
         branched=branched,
@@ -188,6 +190,17 @@ def _power(sweep: Sweep, cells: tuple[CellResult, ...]) -> LrScaling:
         return law
     enough = len(law.batch_sizes) >= FEWEST_FOR_INTERVAL
     return replace(law, missing="too_noisy" if enough else "not_bracketed")
+
+
+def _noise_beside(
+    scale: NoiseScale, cells: Sequence[CellResult], curves: Sequence[NoiseCurve]
+) -> dict[Definition, Estimate]:
+    """The noise scale that a trade-off is comparable with: where the runs reached the target."""
+    for cell, curve in zip(cells, curves, strict=True):
+        same = scale.global_batch_size is not None
+        if same and cell.global_batch_size == scale.global_batch_size and curve.at_target.value:
+            return {"noise_scale_at_target": curve.at_target}
+    return {"noise_scale_at_end": scale.estimate}
 
 
 def _branched_estimate(branched: BranchedTraining) -> Estimate:

@@ -66,14 +66,16 @@ def test_overhead_of_points_by_hand() -> None:
 def test_agreement_in_words() -> None:
     fit = Estimate(300.0, (250.0, 360.0), 12)
     noise = Estimate(100.0, (80.0, 125.0), 3)
-    (pair,) = agreements({"steps_examples": fit, "noise_scale": noise, "branched": Estimate()})
+    (pair,) = agreements(
+        {"steps_examples": fit, "noise_scale_at_end": noise, "branched": Estimate()}
+    )
     assert pair.overlap is False
     assert pair.ratio.value == pytest.approx(3)
     half = math.hypot(math.log(1.2), math.log(1.25))
     assert pair.ratio.interval == pytest.approx((3 * math.exp(-half), 3 * math.exp(half)))
     assert pair.verdict == "differ_apart"
-    (same,) = agreements({"a": noise, "b": noise})
+    (same,) = agreements({"noise_scale_at_target": noise, "noise_scale_at_end": noise})
     assert same.verdict == "not_told_apart"
-    (unknown,) = agreements({"a": noise, "b": Estimate(90.0)})
+    (unknown,) = agreements({"noise_scale_at_end": noise, "branched": Estimate(90.0)})
     assert unknown.overlap is None
     assert unknown.verdict == "unknown"

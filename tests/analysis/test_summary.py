@@ -54,10 +54,14 @@ def checked(record: StudyRecord) -> dict[str, Any]:
                 "applicable",
             }
     critical = summary["critical_batch_size"]
-    fit = {"value", "interval", "min_steps", "min_examples", "target"}
+    fit = {
+        "value", "interval", "min_steps", "min_examples", "target", "alpha", "at_twice_min_steps",
+    }  # fmt: skip
     assert set(critical) >= {"steps_examples", "noise_scale", "branched", "overhead_20"}
     assert set(critical["steps_examples"]) >= fit
-    assert set(critical["branched"]) == {"value", "interval", "is_lower_bound", "tolerance", "at"}
+    assert set(critical["branched"]) == {
+        "value", "interval", "is_lower_bound", "tolerance", "at", "why",
+    }  # fmt: skip
     assert critical["branched"]["value"] is None
     assert critical["branched"]["at"] == []
     assert summary["extended_cells"] == []

@@ -141,5 +141,6 @@ def test_nothing_to_recommend(reason: NothingToRecommend, words: str) -> None:
     ((1.1, 4), False, "2.00 [1.10, 4.00]: they differ; their intervals are apart."),
 ])  # fmt: skip
 def test_agreement(interval: Interval | None, overlap: bool | None, words: str) -> None:
-    pair = Agreement("steps_examples", "noise_scale", Estimate(2.0, interval), overlap)
-    assert agreement_words(pair) == f"Ratio of trade-off fit to gradient noise scale: {words}"
+    pair = Agreement("steps_examples", "noise_scale_at_end", Estimate(2.0, interval), overlap)
+    noise = "gradient noise scale at the end"
+    assert agreement_words(pair) == f"Ratio of trade-off fit to {noise}: {words}"

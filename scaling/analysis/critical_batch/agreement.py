@@ -8,7 +8,8 @@ from typing import Literal
 
 from scaling.analysis.statistics.uncertainty import Estimate, Interval, difference_interval
 
-Definition = Literal["steps_examples", "noise_scale", "branched"]
+Definition = Literal["steps_examples", "noise_scale_at_target", "noise_scale_at_end", "branched"]
+"""A trade-off at a target is compared with the noise scale there, not with that of a later end."""
 Verdict = Literal["unknown", "not_told_apart", "differ_overlapping", "differ_apart"]
 """Without both intervals; with 1 inside of the ratio's interval; else with 1 outside of it, by
 whether the two intervals overlap."""

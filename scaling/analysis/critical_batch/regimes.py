@@ -14,7 +14,7 @@ PERFECT, NONE = 0.9, 0.1
 """The local slope above which scaling is called perfect, and below which there is none left."""
 OVERHEAD = 0.2
 REFERENCE = 256
-"""Of Zhang et al. 2024; where the batch sizes do not span it, the smallest takes its place."""
+"""Of Zhang et al. 2024; where it was not run, the smallest batch size takes its place."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class LocalScaling:
     """How steps fall with the batch around one batch size.
 
     Attributes:
-        slope: −d log steps / d log batch of the fit, B_crit / (B_crit + B): 1 halves the steps
-            with every doubling, 0 leaves them. Bounded on one side at least where the bend is.
+        slope: −d log steps / d log batch: 1 halves the steps with every doubling, 0 leaves them.
+            Of the fit with its exponent free where there are four batch sizes or more and a bend;
+            else B_crit / (B_crit + B), bounded on one side at least where the bend is.
         regime: Named only where the whole interval is on one side of 0.9 and 0.1; None where
             there is no interval at all.
     """
@@ -39,7 +40,7 @@ class Overhead:
 
     Attributes:
         reference_batch_size: Where the examples are counted from.
-        on_fit: 0.2 × critical batch + 1.2 × reference, on the fitted curve.
+        on_fit: 0.2 × critical batch + 1.2 × reference, on the fitted curve with alpha = 1.
         on_curve: Where the measured points themselves cross 20%, between two batch sizes,
             interpolated in logarithms; it has no interval.
     """
@@ -61,6 +62,9 @@ def local_scaling(fit: TradeoffFit, batch_sizes: Sequence[int]) -> tuple[LocalSc
 
 
 def _local(fit: TradeoffFit, size: int) -> LocalScaling:
+    free = fit.free.slope_at(size)
+    if free.interval is not None:
+        return LocalScaling(size, free, _regime(free.interval))
     value = None if fit.value is None else fit.value / (fit.value + size)
     low, high = fit.bounds
     if low is None and high is None:
@@ -93,7 +97,7 @@ def overhead(fit: TradeoffFit, batch_sizes: Sequence[int], steps: Sequence[float
     """
     if len(batch_sizes) < 2:
         return Overhead(None, ABSENT, ABSENT)
-    reference = REFERENCE if batch_sizes[0] <= REFERENCE <= batch_sizes[-1] else batch_sizes[0]
+    reference = REFERENCE if REFERENCE in batch_sizes else batch_sizes[0]
 
     def of(critical: float) -> float:
         return OVERHEAD * critical + (1 + OVERHEAD) * reference

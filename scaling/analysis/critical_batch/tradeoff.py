@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from scaling.analysis.critical_batch.free_exponent import FreeExponent, fit_free_exponent
 from scaling.analysis.statistics.profile import Array, lowest
 from scaling.analysis.statistics.scatter import ErrorVariance, Scatter, scatter_of
-from scaling.analysis.statistics.uncertainty import Interval
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
 _REACH = 1000.0
 """The bend is looked for up to this factor outside of the batch sizes measured."""
@@ -37,11 +38,13 @@ class SeedsIntervals:
 class TradeoffFit:
     """S = min_steps + min_examples / B; None where the data do not determine it.
 
+    Its intervals assume that steps bend just so; `free` does not.
+
     Attributes:
         value: The critical batch size, min_examples / min_steps, in examples: there a run takes
             twice the fewest steps and twice the fewest examples.
         interval: Of the critical batch size. Where replicates show that the points miss the
-            curve by more than seeds explain, it allows for the misfit.
+            curve by more than seeds explain, their scatter counts; another exponent does not.
         min_steps: Steps that even the largest batch needs.
         min_steps_interval: Of min_steps.
         min_examples: Examples that even the smallest batch needs.
@@ -52,6 +55,7 @@ class TradeoffFit:
             may be there without a value, as where no bend is seen.
         of_seeds: Intervals of the curve that fits these batch sizes best, from the seeds alone.
         rms_misfit: Root mean square of log steps over the curve, about a relative error.
+        free: The fit with the exponent of B free.
         misfit_exceeds_seeds: Whether that is more than seeds explain (F test at 10%); None without
             replicates.
         batch_range: The smallest and the largest batch size behind it; None without any.
@@ -71,10 +75,20 @@ class TradeoffFit:
     rms_misfit: float | None = None
     misfit_exceeds_seeds: bool | None = None
     batch_range: tuple[int, int] | None = None
+    free: FreeExponent = FreeExponent()  # noqa: RUF009  # immutable
     missing: NoTradeoff | None = None
 
+    @property
+    def headline(self) -> Estimate:
+        """The critical batch size to name first: with alpha fitted where the data exclude 1."""
+        if self.free.excludes_one:
+            return self.free.at_twice_min_steps
+        return Estimate(self.value, self.interval, self.num_trials)
+
     def steps_at(self, global_batch_size: float) -> float | None:
-        """Steps to the target that the fit expects at a batch size."""
+        """Steps to the target at a batch size, with the exponent fitted if the data exclude 1."""
+        if self.free.excludes_one:
+            return self.free.steps_at(global_batch_size)
         if self.min_steps is None or self.min_examples is None:
             return None
         return self.min_steps + self.min_examples / global_batch_size
@@ -136,6 +150,7 @@ def fit_tradeoff(
         of_seeds=_of_seeds(scatter, bend) if edge is None else SeedsIntervals(),
         rms_misfit=math.sqrt(smallest / len(steps)),
         misfit_exceeds_seeds=error.misfit if error and scatter.degrees > 0 else None,
+        free=fit_free_exponent(scatter, len(steps)),
     )
     if edge is not None:
         return replace(common, missing="bend_above" if edge == "high" else "bend_below")

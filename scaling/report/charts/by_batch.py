@@ -75,7 +75,7 @@ def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
 
 def _fit_curve(findings: Findings, sizes: list[int]) -> Records:
     fit = findings.tradeoff
-    if fit.value is None:
+    if fit.headline.value is None:
         return []
     low, high = math.log(min(sizes)), math.log(max(sizes))
     records: Records = []
@@ -89,18 +89,18 @@ def _fit_curve(findings: Findings, sizes: list[int]) -> Records:
 
 def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
     """A line at the critical batch size and a band over its interval, where they are in view."""
-    fit = findings.tradeoff
-    if fit.value is None or not min(sizes) <= fit.value <= max(sizes):
+    critical = findings.tradeoff.headline
+    if critical.value is None or not min(sizes) <= critical.value <= max(sizes):
         return []
     marks: list[AnyChart] = []
     x = batch_axis("batch", sizes)
-    if fit.interval is not None:
-        low, high = max(fit.interval[0], min(sizes)), min(fit.interval[1], max(sizes))
+    if critical.interval is not None:
+        low, high = max(critical.interval[0], min(sizes)), min(critical.interval[1], max(sizes))
         band = alt.Chart(data([{"batch": low, "end": high}]))
         marks.append(band.mark_rect(opacity=0.14, color=OKABE_ITO[4]).encode(x, alt.X2("end:Q")))
-    text = f"critical batch {number(fit.value)}"
-    line = alt.Chart(data([{"batch": fit.value, "text": text}]))
-    right = math.log(fit.value / min(sizes)) < 0.6 * math.log(max(sizes) / min(sizes))
+    text = f"critical batch {number(critical.value)}"
+    line = alt.Chart(data([{"batch": critical.value, "text": text}]))
+    right = math.log(critical.value / min(sizes)) < 0.6 * math.log(max(sizes) / min(sizes))
     marks += [
         line.mark_rule(strokeDash=[5, 4], color=OKABE_ITO[1]).encode(x),
         line.mark_text(

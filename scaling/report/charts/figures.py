@@ -16,9 +16,9 @@ from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
 from scaling.report.words import captions, remarks
-from scaling.report.words.absent import CELLS_DIFFER, NO_RATES, no_tradeoff
+from scaling.report.words.absent import CELLS_DIFFER, NO_RATES
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import between, counted, number
+from scaling.report.words.numbers import number
 
 _VEGA_LITE = "6.4"
 _PNG_SCALE = 2
@@ -122,11 +122,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     elif len({cell.global_batch_size for cell in reached}) < 2:
         absent = "fewer than two batch sizes always reached the target"
     fit = findings.tradeoff
-    caption = f"No fit: {no_tradeoff(fit)}." if fit.value is None else (
-        f"Grey: fit of S = {number(fit.min_steps)} + {number(fit.min_examples)} / B to "
-        f"{counted(fit.num_trials, 'trial')} at {counted(fit.num_batches, 'batch size')}. Orange: "
-        f"the critical batch size {number(fit.value)} {between(fit.interval)}."
-    )  # fmt: skip
+    caption = captions.tradeoff_caption(fit)
     together = captions.together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
         "steps_to_target", "Steps to target against batch", caption + together,

@@ -3,10 +3,11 @@
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.regimes import OVERHEAD
 from scaling.analysis.critical_batch.targets import ToTarget
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Rows, Table
-from scaling.report.words.absent import no_branches, no_parts, no_tradeoff
+from scaling.report.words.absent import no_branches, no_free_exponent, no_parts, no_tradeoff
 from scaling.report.words.numbers import DASH, between, counted, either, number, with_interval
 from scaling.report.words.remarks import origin, tradeoff_target
 
@@ -23,22 +24,38 @@ def critical_batch_table(findings: Findings) -> Table | None:
     if not findings.one_series:
         return None
     fit, noise = findings.tradeoff, findings.noise_scale
-    of_fit = "min_examples / min_steps of the fit S = min_steps + min_examples / B"
+    of_fit = "min_examples / min_steps of S = min_steps + min_examples / B (McCandlish et al. 2018)"
     of_fit += tradeoff_target(findings)
     of_noise = "not measured"
     if noise.global_batch_size is not None:
-        of_noise = f"tr Σ / |G|² at the last evaluation with a batch of {noise.global_batch_size:,}"
+        of_noise = (
+            f"tr Σ / |G|² at the last evaluation with a batch of {noise.global_batch_size:,} "
+            "(McCandlish et al. 2018)"
+        )
     rows = (
-        (
-            "steps–examples trade-off", number(fit.value), between(fit.interval),
-            f"{of_fit}; {no_tradeoff(fit)}" if fit.missing else of_fit,
-        ),
+        *(_fits(fit, of_fit)[::-1] if fit.free.excludes_one else _fits(fit, of_fit)),
         *_overhead_rows(findings),
-        ("gradient noise scale", *_value_and_interval(noise.estimate), of_noise),
+        ("gradient noise scale at the end", *_value_and_interval(noise.estimate), of_noise),
         *_noise_at_target_rows(findings),
         ("branched training", *_branched(findings.branched)),
     )  # fmt: skip
     return Table(("by", "examples", "90% interval", "definition"), rows)
+
+
+def _fits(fit: TradeoffFit, of_fit: str) -> Rows:
+    """The trade-off with alpha = 1 and with alpha fitted."""
+    free = fit.free
+    of_free = f"where steps are twice their least, with α fitted: {either(free.alpha)}"
+    return (
+        (
+            "steps–examples fit, α = 1", number(fit.value), between(fit.interval),
+            f"{of_fit}; {no_tradeoff(fit)}" if fit.missing else of_fit,
+        ),
+        (
+            "steps–examples fit, α free", *_value_and_interval(free.at_twice_min_steps),
+            no_free_exponent(fit) or of_free + " in S = min_steps (1 + (B_c / B)^α)",
+        ),
+    )  # fmt: skip
 
 
 def _value_and_interval(estimate: Estimate) -> tuple[str, str]:
@@ -56,7 +73,7 @@ def _overhead_rows(findings: Findings) -> Rows:
         (
             f"{OVERHEAD:.0%} overhead, fit",
             *_value_and_interval(overhead.on_fit),
-            f"{more}, on the fitted curve: {OVERHEAD:g} × critical batch + "
+            f"{more}, on the curve with α = 1: {OVERHEAD:g} × critical batch + "
             f"{1 + OVERHEAD:g} × {reference:,} (Zhang et al. 2024)",
         ),
         (
@@ -86,7 +103,8 @@ def _branched(branched: BranchedTraining) -> tuple[str, str, str]:
         "at least " * last.is_bound + number(last.value),
         between(last.interval),
         f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
-        f"window, branched off at {last.examples:,} examples (the last of {points})",
+        f"window, branched off at {last.examples:,} examples (the last of {points}; Merrill et al. "
+        "2025)",
     )
 
 

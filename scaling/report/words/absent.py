@@ -4,12 +4,15 @@ from typing import assert_never
 
 from scaling.analysis.conditions import Conditions, OtherUnit
 from scaling.analysis.critical_batch.branched_training import NoBranches
+from scaling.analysis.critical_batch.free_exponent import FEWEST as FEWEST_FOR_ALPHA
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.loss_parts import NoParts
 from scaling.analysis.learning_rate.exponent import FEWEST_FOR_SURGE, Surge
 from scaling.analysis.learning_rate.tuning import Undertuned
+from scaling.analysis.statistics.uncertainty import Estimate
 
+NO_SEEDS = "no replicates at every batch size"
 CELLS_DIFFER = "cells differ in more than the batch size"
 NO_RATES = "no cell tried three learning rates or more"
 
@@ -31,6 +34,26 @@ def no_tradeoff(fit: TradeoffFit) -> str:
         case "no_interval":
             return "too few or too scattered batch sizes for an interval"
     assert_never(fit.missing)
+
+
+def no_free_exponent(fit: TradeoffFit) -> str:
+    """Why the trade-off's exponent or its interval is missing; empty when neither is."""
+    if fit.missing in ("cells_differ_otherwise", "few_batch_sizes"):
+        return no_tradeoff(fit)
+    smallest, largest = fit.batch_range or (0, 0)
+    match fit.free.missing:
+        case None:
+            return ""
+        case "few_batch_sizes":
+            sizes = f"{fit.num_batches} of at least {FEWEST_FOR_ALPHA} batch sizes"
+            return f"not enough data: {sizes} reached the target"
+        case "bend_above":
+            return f"steps fall as a power of 1/B up to {largest}: the bend lies beyond"
+        case "bend_below":
+            return f"steps do not fall from {smallest} on: the bend lies below"
+        case "no_interval":
+            return "too few batch sizes for an interval"
+    assert_never(fit.free.missing)
 
 
 def no_exponent(findings: Findings) -> str:
@@ -67,6 +90,15 @@ def no_surge(surge: Surge) -> str:
         case "not_by_surface":
             return "the exponent is read from the loss surface"
     assert_never(surge.missing)
+
+
+def no_noise_scale(estimate: Estimate) -> str:
+    """Why the gradient noise scale or its interval is missing; empty when neither is."""
+    if estimate.value is None:
+        return "not measured" if estimate.count == 0 else "|G|² is not above zero"
+    if estimate.interval is None:
+        return "one seed" if estimate.count == 1 else "|G|² is not clearly above zero"
+    return ""
 
 
 def no_branches(missing: NoBranches | None) -> str:

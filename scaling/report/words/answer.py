@@ -9,7 +9,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.numbers import between, counted, joined, number, rate
+from scaling.report.words.numbers import between, counted, either, joined, number, rate
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words
 
@@ -123,16 +123,31 @@ def _critical_batch(findings: Findings) -> str:
         return ""
     if fit.value is None:
         return f"The critical batch size is not determined: {no_tradeoff(fit)}{_bound(fit)}."
-    text = f"The trade-off of steps against examples bends at {number(fit.value)} examples "
-    text += between(fit.interval)
+    text = _headline(fit)
     if not findings.sweep.has_target:
         text += f" (at {number(findings.tradeoff_target)} nats, a target chosen after the fact)"
-    elif fit.misfit_exceeds_seeds:
-        text += " (the points miss the fitted curve by more than their seeds explain)"
     noise = findings.noise_scale.estimate
     if noise.value is not None:
-        text += f"; the gradient noise scale is {number(noise.value)} {between(noise.interval)}"
+        text += f"; the gradient noise scale at the end is {either(noise)}"
     return " ".join([text + ".", *map(agreement_words, findings.agreements)])
+
+
+def _headline(fit: TradeoffFit) -> str:
+    """The critical batch size, by the curve that the data allow."""
+    classical = f"{number(fit.value)} examples {between(fit.interval)}"
+    free = fit.free
+    if free.excludes_one:
+        return (
+            f"Steps are twice their least at a batch of {either(free.at_twice_min_steps)}, with "
+            f"the exponent of the trade-off fitted (α = {either(free.alpha)}). The classical "
+            f"critical batch size, with α = 1, is {classical}, and the data speak against it"
+        )
+    text = f"Critical batch size (steps–examples fit): {classical}"
+    if fit.misfit_exceeds_seeds:
+        text += "; the curve fits poorly, its residuals exceed seed noise"
+    if free.at_twice_min_steps.interval is not None:
+        text += f"; {either(free.at_twice_min_steps)} with the exponent of the trade-off fitted"
+    return text
 
 
 def _bound(fit: TradeoffFit) -> str:

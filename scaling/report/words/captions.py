@@ -1,8 +1,9 @@
 """How to read a figure."""
 
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
-from scaling.report.words.absent import no_exponent
+from scaling.report.words.absent import no_exponent, no_tradeoff
 from scaling.report.words.numbers import between, counted, number, rate
 
 
@@ -68,6 +69,26 @@ def lr_caption(findings: Findings) -> str:
         turn = f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}"
         text += f" Dashed: the surge law, highest at a batch of {turn}; the data prefer it."
     return text
+
+
+def tradeoff_caption(fit: TradeoffFit) -> str:
+    """The fitted curve and its critical batch size, in words."""
+    headline, free = fit.headline, fit.free
+    if headline.value is None:
+        return f"No fit: {no_tradeoff(fit)}."
+    curve = f"S = {number(fit.min_steps)} + {number(fit.min_examples)} / B"
+    critical = "critical batch size"
+    if free.excludes_one:
+        curve = (
+            f"S = {number(free.min_steps)} · (1 + ({number(headline.value)} / B)^"
+            f"{number(free.alpha.value)})"
+        )
+        critical = "batch at which steps are twice their least,"
+    return (
+        f"Grey: fit of {curve} to {counted(fit.num_trials, 'trial')} at "
+        f"{counted(fit.num_batches, 'batch size')}. Orange: the {critical} "
+        f"{number(headline.value)} {between(headline.interval)}."
+    )
 
 
 def branched_caption(branched: BranchedTraining) -> str:

@@ -40,9 +40,11 @@ def rate_bounds(interval: Interval | None) -> str:
 
 
 def between(interval: Interval | None, digits: int = 3) -> str:
-    """An interval in brackets; says so where there is none."""
+    """An interval in brackets; says so where there is none or where it is open above."""
     if interval is None:
         return "no interval"
+    if math.isinf(interval[1]):
+        return f"at least {number(interval[0], digits)}"
     return f"[{number(interval[0], digits)}, {number(interval[1], digits)}]"
 
 

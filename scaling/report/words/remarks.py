@@ -6,18 +6,20 @@ from scaling.analysis.cell_results import label
 from scaling.analysis.critical_batch.agreement import Agreement
 from scaling.analysis.critical_batch.target_curves import Origin
 from scaling.analysis.critical_batch.targets import by_recipe
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
-from scaling.report.words.absent import no_surge, undertuned
+from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
 from scaling.report.words.numbers import between, counted, either, number, rate
 from scaling.report.words.reasons import baseline_words
 
 _DEFINITIONS = {
     "steps_examples": "trade-off fit",
-    "noise_scale": "gradient noise scale",
+    "noise_scale_at_target": "gradient noise scale at the target",
+    "noise_scale_at_end": "gradient noise scale at the end",
     "branched": "branched training",
 }
 _SCATTERED = 3.0
@@ -161,13 +163,7 @@ def critical_notes(findings: Findings) -> list[str]:
     """What must be known to read the critical batch sizes: their disagreement, the fit's limits."""
     fit = findings.tradeoff
     notes = list(map(agreement_words, findings.agreements))
-    if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
-        notes.append(
-            f"The points miss the curve S = min_steps + min_examples / B by {fit.rms_misfit:.1%}, "
-            "more than their seeds explain: steps do not bend just so, or cells are not equally "
-            "well tuned. The interval allows for it. From the seeds alone, for the curve "
-            f"that fits these batch sizes best, it would be {between(fit.of_seeds.critical)}."
-        )
+    notes += _shape_notes(fit)
     if fit.value is not None and picked_on_search(findings):
         notes.append(
             "The steps are each cell's fastest of several search trials, picked and measured on "
@@ -177,6 +173,36 @@ def critical_notes(findings: Findings) -> list[str]:
     if fit.value is not None and fit.num_trials == fit.num_batches:
         notes.append(
             "One run a batch size: the interval is from the scatter around the curve alone."
+        )
+    return notes
+
+
+def _shape_notes(fit: TradeoffFit) -> list[str]:
+    """How the classical curve fits, and what its exponent is when it is fitted."""
+    notes: list[str] = []
+    alpha, twice = fit.free.alpha, fit.free.at_twice_min_steps
+    if fit.free.excludes_one:
+        notes.append(
+            f"The data speak against α = 1 in S = min_steps · (1 + (B_c / B)^α): α is "
+            f"{either(alpha)}. The interval of the classical fit assumes α = 1 and does not hold. "
+            f"With α fitted, steps are twice their least at a batch of {either(twice)}."
+        )
+    elif alpha.interval is not None:
+        notes.append(
+            f"The classical fit assumes α = 1 in S = min_steps · (1 + (B_c / B)^α). Fitted, α is "
+            f"{either(alpha)}, and steps are twice their least at a batch of {either(twice)}."
+        )
+    elif fit.value is not None:
+        notes.append(
+            "The interval of the classical fit assumes that steps bend as min_steps + "
+            f"min_examples / B. That was not tested: {no_free_exponent(fit)}."
+        )
+    if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
+        notes.append(
+            f"The classical curve fits poorly: its residuals, {fit.rms_misfit:.1%}, exceed seed "
+            "noise. Either steps bend otherwise, or cells are not equally well tuned. Its interval "
+            "uses the residuals. From seed noise alone it would be "
+            f"{between(fit.of_seeds.critical)}."
         )
     return notes
 

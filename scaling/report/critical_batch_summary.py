@@ -1,0 +1,164 @@
+"""Critical batch sizes, steps to targets and noise scales, as `summary.json` has them."""
+
+from typing import Any
+
+from scaling.analysis.cell_results import CellResult
+from scaling.analysis.critical_batch.branched_training import BranchedTraining
+from scaling.analysis.critical_batch.noise_along_run import NoiseCurve
+from scaling.analysis.critical_batch.target_curves import TargetCurve
+from scaling.analysis.critical_batch.targets import ToTarget
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
+from scaling.analysis.findings import Findings
+from scaling.analysis.statistics.uncertainty import ABSENT
+from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
+from scaling.report.words.absent import (
+    NO_SEEDS,
+    no_branches,
+    no_free_exponent,
+    no_noise_scale,
+    no_tradeoff,
+)
+
+_MOST_POINTS = 60
+_OF_THE_CURVE: tuple[str, ...] = (
+    "value", "interval", "min_steps", "min_steps_interval", "min_examples",
+    "min_examples_interval", "rms_misfit",
+)  # fmt: skip
+_OF_SEEDS: tuple[str, ...] = (
+    "seeds_interval", "min_steps_seeds_interval", "min_examples_seeds_interval",
+    "misfit_exceeds_seeds",
+)  # fmt: skip
+
+
+def critical_batch_size(findings: Findings) -> dict[str, Any]:
+    """By each definition, and how far they are apart."""
+    noise = findings.noise_scale
+    curve = findings.headline_noise
+    at_target, at_end = (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)
+    return {
+        "steps_examples": {
+            **_steps_examples(findings.tradeoff, findings.tradeoff_target),
+            "regimes": [
+                {
+                    "global_batch_size": local.global_batch_size,
+                    **named("slope", local.slope, interval="interval"),
+                    "regime": local.regime,
+                }
+                for local in findings.regimes
+            ],
+        },
+        "noise_scale": {
+            **with_why(estimated(noise.estimate), no_noise_scale(noise.estimate)),
+            "global_batch_size": noise.global_batch_size,
+            "at_target": estimated(at_target),
+            "at_end": estimated(at_end),
+        },
+        "branched": with_why(
+            _branched(findings.branched),
+            dict.fromkeys(("value", "interval"), no_branches(findings.branched.missing)),
+        ),
+        "overhead_20": attributes(findings.overhead, "reference_batch_size", "on_fit", "on_curve"),
+        "agreement": [
+            {
+                "first": agreement.first,
+                "second": agreement.second,
+                **named("ratio", agreement.ratio, interval="interval"),
+                "intervals_overlap": agreement.overlap,
+            }
+            for agreement in findings.agreements
+        ],
+    }
+
+
+def _steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
+    """The trade-off at one target."""
+    free, reason = fit.free, no_tradeoff(fit)
+    entry = {
+        **attributes(fit, "value", "interval"),
+        "alpha": with_why(estimated(free.alpha), no_free_exponent(fit)),
+        "at_twice_min_steps": with_why(estimated(free.at_twice_min_steps), no_free_exponent(fit)),
+        "bounds": [finite(bound) for bound in fit.bounds],
+        **attributes(
+            fit, "min_steps", "min_steps_interval", "min_examples", "min_examples_interval"
+        ),
+        "target": finite(target),
+        "num_batch_sizes": fit.num_batches,
+        "num_trials": fit.num_trials,
+        "seeds_interval": pair(fit.of_seeds.critical),
+        "min_steps_seeds_interval": pair(fit.of_seeds.min_steps),
+        "min_examples_seeds_interval": pair(fit.of_seeds.min_examples),
+        **attributes(fit, "rms_misfit", "misfit_exceeds_seeds"),
+    }
+    return with_why(
+        entry, dict.fromkeys(_OF_THE_CURVE, reason) | dict.fromkeys(_OF_SEEDS, reason or NO_SEEDS)
+    )
+
+
+def _branched(branched: BranchedTraining) -> dict[str, Any]:
+    """`value` is that of the last point, `at` has them all."""
+    last = branched.last
+    return {
+        "value": last.value if last else None,
+        "interval": pair(last.interval) if last else None,
+        "is_lower_bound": last.is_bound if last else None,
+        "tolerance": branched.tolerance,
+        "at": [
+            {
+                **attributes(
+                    point, "examples", "value", "interval", "surely_inside", "surely_outside"
+                ),
+                "is_lower_bound": point.is_bound,
+                "grad_noise_scale": finite(point.noise_scale.value),
+                "differences": [
+                    {
+                        "global_batch_size": loss.global_batch_size,
+                        **named("difference", loss.difference, interval="interval"),
+                        "num_seeds": loss.difference.count,
+                        "diverged": loss.diverged,
+                    }
+                    for loss in point.losses
+                ],
+            }
+            for point in branched.points
+        ],
+    }
+
+
+def steps_of_cell(target: ToTarget) -> dict[str, Any]:
+    """What is beside a cell's `steps_to_target`: its interval and its bounds."""
+    return {
+        "steps_to_target_interval": pair(target.steps.interval),
+        "steps_to_target_best_tuned": finite(target.best_tuned),
+        "steps_to_target_above": finite(target.above),
+    }
+
+
+def target_curve(curve: TargetCurve, cells: tuple[CellResult, ...]) -> dict[str, Any]:
+    """Steps to one target by cell, and the trade-off at it."""
+    return {
+        "target": finite(curve.target),
+        "origin": curve.origin,
+        "cells": [
+            {
+                "global_batch_size": cell.global_batch_size,
+                "steps_to_target": finite(reached.steps.value),
+                "num_seeds_reached": reached.num_reached,
+                **steps_of_cell(reached),
+            }
+            for cell, reached in zip(cells, curve.cells, strict=True)
+        ],
+        "steps_examples": _steps_examples(curve.fit, curve.target),
+    }
+
+
+def noise_along_run(curve: NoiseCurve) -> dict[str, Any]:
+    """The noise scale of one cell, at 60 places at the most."""
+    every = -(-len(curve.points) // _MOST_POINTS)
+    return {
+        "at_target": estimated(curve.at_target),
+        "at_end": estimated(curve.at_end),
+        "points": [
+            {"step": point.step, "examples": finite(point.examples)} | estimated(point.scale)
+            for point in curve.points[::every]
+        ],
+    }

@@ -72,6 +72,10 @@ class CellResult:
     measured: Mapping[str, Estimate]
     surface_best: CellBest | None
 
+    def tuned_value(self, maximized: str | None) -> Estimate:
+        """What the cell's recipe is tuned for: the loss, or the metric that is maximized."""
+        return self.validation_loss if maximized is None else self.metrics.get(maximized, ABSENT)
+
     @property
     def series(self) -> str:
         """What tells this cell from others with the same batch; empty when nothing does."""

@@ -37,6 +37,7 @@ class TrialRow:
         search_round: Above 0 for a search trial beyond the range of the study file.
         measured: Each measurement of the run as one number, by its name in the record.
         metrics: The task's own metrics at the end.
+        maximized: The metric that a table has in place of a loss; larger is better.
         incidents: What happened to the trial besides training, as in its record.
         error: One line, of a trial that failed.
     """
@@ -74,8 +75,14 @@ class TrialRow:
     surface_round: int | None = None
     measured: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    maximized: float | None = None
     incidents: tuple[Mapping[str, Any], ...] = ()
     error: str | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What a recipe is tuned for; lower is better: the loss, or minus what is maximized."""
+        return self.validation_loss if self.maximized is None else -self.maximized
 
     @property
     def ended(self) -> bool:
@@ -124,6 +131,7 @@ class Sweep:
         conditions: What the losses were measured under; None where that is not known.
         metrics: What is said of each of the task's own metrics.
         small_regret: The regret up to which a cell counts as searched enough.
+        maximized: The metric that stands in place of the validation loss; None for a loss.
     """
 
     name: str
@@ -143,6 +151,7 @@ class Sweep:
     conditions: Conditions | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
     small_regret: Limit = Limit(USUAL_STOP["regret_at_most_ratio"])  # noqa: RUF009  # immutable
+    maximized: str | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -166,7 +175,7 @@ class Sweep:
 
     @cached_property
     def loss_noise(self) -> SeedVariance | None:
-        """Variance of the validation loss over seeds, pooled over recipes that have several.
+        """Variance of `cost` over seeds, pooled over recipes that have several.
 
         None without a recipe that ran with two seeds, or where the search varied more than the
         rate: then losses at one rate differ by much more than seeds.
@@ -177,14 +186,14 @@ class Sweep:
         groups: dict[tuple[object, ...], dict[int, float]] = {}
         cells: dict[int, object] = {}  # of the cells of a large table, which its rows share
         for row in self.rows:
-            if row.seed is None or row.validation_loss is None or not row.peak_lr:
+            if row.seed is None or row.cost is None or not row.peak_lr:
                 continue
             if row.phase in ("search", "confirm") and row.status == "done":
                 cell = cells.get(id(row.cell))
                 if cell is None:
                     cell = cells[id(row.cell)] = tuple(sorted(row.cell.items()))
                 key = (row.phase, cell, row.peak_lr, row.global_batch_size)
-                groups.setdefault(key, {})[row.seed] = row.validation_loss
+                groups.setdefault(key, {})[row.seed] = row.cost
         return seed_variance(list(groups.values()))
 
     @cached_property

@@ -2,7 +2,7 @@
 
 python -m scaling.report NAME [--study-id ID] [--tracking-uri URI] [--output DIR]
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
-    [--nuisance column]… [--cell column]…
+    [--nuisance column]… [--cell column]… [--maximize column]
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
 
 Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
@@ -56,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if [options.name, options.from_csv, options.compare].count(None) != 2:
         parser.error("give the NAME of a study, or --from-csv FILE, or --compare A B")
-    if options.from_csv is None and (options.where or options.nuisance or options.cell):
-        parser.error("--where, --nuisance and --cell belong to --from-csv")
+    for_a_table = (options.where, options.nuisance, options.cell, options.maximize)
+    if options.from_csv is None and any(for_a_table):
+        parser.error("--where, --nuisance, --cell and --maximize belong to --from-csv")
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
     if options.study_id and options.name is None:
@@ -119,7 +120,7 @@ def _from_csv(
     with _rows_kept():
         table = read_table(
             path, rename=options.rename, where=options.where,
-            nuisance=options.nuisance, axes=options.cell,
+            nuisance=options.nuisance, axes=options.cell, maximize=options.maximize,
         )  # fmt: skip
         sweep = _limited(table.sweep, limits)
         output = Path(options.output or Path("reports") / file_name(sweep.name))
@@ -222,6 +223,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cell", metavar="COLUMN", nargs="+", action="extend", default=[],
         help="a further column to compare, beside the batch size",
+    )  # fmt: skip
+    parser.add_argument(
+        "--maximize", metavar="COLUMN",
+        help="a score to make large, as an accuracy, in place of validation_loss",
     )  # fmt: skip
     parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")
     return parser

@@ -108,7 +108,7 @@ def curve_of(rows: Sequence[TrialRow]) -> LrCurve | None:
     """The points of one cell, without an optimum; None where no rate has a loss."""
     envelope: dict[float, tuple[float, int]] = {}
     for recipe in by_recipe(rows):
-        losses = [row.validation_loss for row in recipe if row.status == "done"]
+        losses = [row.cost for row in recipe if row.status == "done"]
         known = [loss for loss in losses if loss is not None]
         rate = recipe[0].peak_lr
         if rate is not None and len(known) == len(recipe):

@@ -89,7 +89,7 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
         or where nothing was searched.
     """
     axes = _axes([row for rows in searches for row in rows])
-    num_known = sum(row.validation_loss is not None for rows in searches for row in rows)
+    num_known = sum(row.cost is not None for rows in searches for row in rows)
     if not axes or num_known < _FEWEST_TRIALS or len(searches) > MOST_CELLS:
         return None
     runs = [
@@ -192,7 +192,7 @@ def _runs(index: int, rows: Sequence[TrialRow], axes: Sequence[Axis]) -> list[_R
             groups.setdefault(repr(point), (point, []))[1].append(row)
     found: list[_Runs] = []
     for point, runs in groups.values():
-        losses = [(r.seed, r.validation_loss) for r in runs if r.status == "done"]
+        losses = [(r.seed, r.cost) for r in runs if r.status == "done"]
         known = tuple((seed, loss) for seed, loss in losses if loss is not None)
         if any(row.status == "diverged" for row in runs):
             found.append(_Runs(index, point, ()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
 from scaling.analysis.cell_results import CellResult
@@ -11,8 +11,8 @@ from scaling.analysis.statistics.uncertainty import mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.spec.phases import Limits
 
-Criterion = Literal["seconds_to_target", "steps_to_target", "validation_loss"]
-"""What cells are compared by; lower is better."""
+Criterion = Literal["seconds_to_target", "steps_to_target", "validation_loss", "maximized"]
+"""What cells are compared by; lower is better, but for a metric that is maximized."""
 Goal = Literal["held_out_loss", "worker_seconds", "seconds"]
 """What is made small among the options within the limits."""
 
@@ -27,24 +27,30 @@ class NothingToRecommend:
         num_workers: As asked for.
     """
 
-    lack: Literal["target", "loss", "workers", "times"]
+    lack: Literal["target", "loss", "metric", "workers", "times"]
     num_workers: int | None = None
 
 
 @dataclass(frozen=True)
 class LowestCell:
-    """The cell with the least of a criterion.
+    """The cell with the best of a criterion.
 
     Attributes:
         ranked: Every cell that has a value, the chosen one first.
         values: Of each.
         unclear: Those that paired differences over seeds do not tell from the chosen one.
+        has_seeds: Whether the chosen one has two seeds or more to pair.
+        metric: What is maximized, by its name.
+        in_nats: Whether a loss is known to be in nats.
     """
 
     criterion: Criterion
     ranked: tuple[CellResult, ...]
     values: tuple[float, ...]
     unclear: tuple[CellResult, ...]
+    has_seeds: bool
+    metric: str | None
+    in_nats: bool
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,16 @@ class Recommendation:
         return self.option.cell.global_batch_size if self.option else None
 
 
-def _of_cell(criterion: Criterion, cell: CellResult) -> float | None:
-    if criterion == "validation_loss":
-        return cell.validation_loss.value
-    target = cell.target
-    return (target.seconds if criterion == "seconds_to_target" else target.steps).value
+def _of_cell(criterion: Criterion, cell: CellResult, metric: str | None) -> float | None:
+    match criterion:
+        case "validation_loss" | "maximized":
+            return cell.tuned_value(metric).value
+        case "seconds_to_target":
+            return cell.target.seconds.value
+        case "steps_to_target":
+            return cell.target.steps.value
+        case _:
+            assert_never(criterion)
 
 
 def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
@@ -128,19 +139,27 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
 def _unlimited(
     sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
 ) -> Recommendation:
-    criteria: tuple[Criterion, ...] = ("validation_loss",)
+    metric = sweep.maximized
+    criteria: tuple[Criterion, ...] = ("validation_loss" if metric is None else "maximized",)
     if sweep.has_target:
         criteria = ("seconds_to_target", "steps_to_target")
+    sign = 1 if metric is None else -1
     for criterion in criteria:
-        valued = [(_of_cell(criterion, cell), cell) for cell in cells]
+        valued = [(_of_cell(criterion, cell, metric), cell) for cell in cells]
         known = [(value, cell) for value, cell in valued if value is not None]
         if known:
-            values, ranked = zip(*sorted(known, key=lambda entry: entry[0]), strict=True)
+            known.sort(key=lambda entry: sign * entry[0])
+            values, ranked = zip(*known, strict=True)
             unclear = tuple(c for c in ranked[1:] if not _worse(criterion, ranked[0], c))
-            reason = LowestCell(criterion, ranked, values, unclear)
+            has_seeds = len({r.seed for r in ranked[0].replicates if r.seed is not None}) > 1
+            in_nats = sweep.loss_name == "validation_loss"
+            reason = LowestCell(
+                criterion, ranked, values, unclear, has_seeds, metric=metric, in_nats=in_nats
+            )
             option = next(option for option in candidates if option.cell is ranked[0])
             return _of_option(sweep, option, reason, candidates, meets_limits=None)
-    return Recommendation(NothingToRecommend("target" if sweep.has_target else "loss"))
+    lack = "target" if sweep.has_target else "loss" if metric is None else "metric"
+    return Recommendation(NothingToRecommend(lack))
 
 
 def _of_option(
@@ -225,12 +244,14 @@ def _overlaps(option: Option, chosen: Option, *, has_target: bool) -> bool:
 
 def _worse(criterion: Criterion, chosen: CellResult, other: CellResult) -> bool:
     """True when the paired difference over seeds is above zero with its whole interval."""
-    ours: dict[int | None, float | None] = {
-        row.seed: getattr(row, criterion) for row in chosen.replicates
+    name = "cost" if criterion == "maximized" else criterion
+    ours: dict[int, float | None] = {
+        row.seed: getattr(row, name) for row in chosen.replicates if row.seed is not None
     }
     differences: list[float] = []
     for row in other.replicates:
-        theirs, mine = getattr(row, criterion), ours.get(row.seed)
+        mine = None if row.seed is None else ours.get(row.seed)
+        theirs = getattr(row, name)
         if theirs is not None and mine is not None:
             differences.append(theirs - mine)
     interval = mean_estimate(differences).interval

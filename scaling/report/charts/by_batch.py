@@ -172,13 +172,15 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
 
 
 def loss_vs_batch(findings: Findings) -> AnyChart:
-    """Validation loss of each cell's best recipe against batch."""
+    """Validation loss of each cell's best recipe against batch, or what is maximized."""
+    metric = findings.sweep.maximized
     records = [
-        _record(cell.global_batch_size, cell.series, cell.validation_loss)
+        _record(cell.global_batch_size, cell.series, cell.tuned_value(metric))
         for cell in findings.cells
-        if cell.validation_loss.value is not None and cell.global_batch_size is not None
+        if cell.tuned_value(metric).value is not None and cell.global_batch_size is not None
     ]
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
-    y = alt.Y("value:Q", title=axis_title("validation_loss"), **value_axis(heights))
+    title = metric or axis_title("validation_loss")
+    y = alt.Y("value:Q", title=title, **value_axis(heights))
     return layers(*_points(records, x, y))

@@ -20,6 +20,7 @@ from scaling.report.charts.style import (
     bars,
     batch_axis,
     data,
+    edge_marks,
     ends,
     layers,
     points,
@@ -28,7 +29,6 @@ from scaling.report.charts.style import (
     series,
     shape,
     tips,
-    top_edge,
     value_axis,
     visible_top,
 )
@@ -42,32 +42,37 @@ _SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 
 
 def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
-    """Validation loss of every search trial against its rate, a colour and a shape a cell."""
+    """Loss of every search trial against its rate, a colour and a shape a cell.
+
+    A table's metric that is maximized stands in place of the loss, with the edge at the bottom.
+    """
+    metric = findings.sweep.maximized
+    sign = 1 if metric is None else -1
     cells = [cell for cell in findings.cells if cell.curve is not None]
     labels = [cell_name(cell) for cell in cells]
     title = "Batch" if findings.one_series else "Cell"
     trials = _trials(findings, cells, urls)
-    losses = [record["loss"] for record in trials if record["loss"] is not None]
-    top = visible_top(losses)
-    kept = [r for r in trials if r["loss"] is not None and r["loss"] <= top]
-    diverged = [r for r in trials if r["loss"] is None]
-    above = [r for r in trials if r["loss"] is not None and r["loss"] > top]
+    costs = [record["cost"] for record in trials if record["cost"] is not None]
+    top = visible_top(costs)
+    kept = [r for r in trials if r["cost"] is not None and r["cost"] <= top]
+    diverged = [r for r in trials if r["cost"] is None]
+    above = [r for r in trials if r["cost"] is not None and r["cost"] > top]
     x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
-    axis = value_axis([loss for loss in losses if loss <= top])
+    axis = value_axis([sign * cost for cost in costs if cost <= top])
     name = findings.sweep.loss_name
-    loss_title = axis_title(name) if name == "validation_loss" else f"{name} (nats)"
+    loss_title = metric or (axis_title(name) if name == "validation_loss" else name)
     y = alt.Y("loss:Q", title=loss_title, **axis)
     hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
-    line = alt.Chart(data(_envelopes(cells, top))).mark_line(opacity=0.6, strokeWidth=1.3)
+    line = alt.Chart(data(_envelopes(cells, top, sign))).mark_line(opacity=0.6, strokeWidth=1.3)
     return layers(
         line.encode(x, y, hue),
         points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         _cliffs(cells, hue),
-        *_best_marks(cells, y, hue),
-        top_edge(diverged, filled=True).encode(x, hue, tooltip=tooltip),
-        top_edge(above, filled=False).encode(x, hue, tooltip=tooltip),
+        *_best_marks(cells, y, hue, sign),
+        edge_marks(diverged, filled=True, at_bottom=sign < 0).encode(x, hue, tooltip=tooltip),
+        edge_marks(above, filled=False, at_bottom=sign < 0).encode(x, hue, tooltip=tooltip),
     )
 
 
@@ -84,9 +89,11 @@ def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
     return rules.encode(alt.X("cliff:Q"), hue, tooltip=tips("cell:N", "cliff:Q"))
 
 
-def _best_marks(cells: Sequence[CellResult], y: alt.Y, hue: alt.Color) -> list[alt.Chart]:
+def _best_marks(
+    cells: Sequence[CellResult], y: alt.Y, hue: alt.Color, sign: int
+) -> list[alt.Chart]:
     """The best rate of each cell, its interval, and a ring where it is at the edge."""
-    best = _optima(cells)
+    best = _optima(cells, sign)
     span = [record for record in best if record["low"] is not None]
     ring = [record for record in best if record["edge"]]
     strokes = alt.Chart(data(best)).mark_point(size=420, strokeWidth=3, shape="stroke", angle=90)
@@ -108,7 +115,7 @@ def _trials(
         [
             row
             for row in findings.sweep.rows_of(cell.cell, "search")
-            if row.peak_lr is not None and (row.validation_loss or row.status == "diverged")
+            if row.peak_lr is not None and (row.cost is not None or row.status == "diverged")
         ]
         for cell in cells
     ]
@@ -117,7 +124,8 @@ def _trials(
             "cell": cell_name(cell),
             "trial": row.trial_id,
             "peak_lr": row.peak_lr,
-            "loss": row.validation_loss,
+            "cost": row.cost,
+            "loss": row.validation_loss if row.maximized is None else row.maximized,
             "status": row.status,
             "url": urls.get(row.trial_id),
         }
@@ -126,7 +134,7 @@ def _trials(
     ]
 
 
-def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
+def _envelopes(cells: Sequence[CellResult], top: float, sign: int) -> Records:
     """Lines through the best recipes of each rate; they end where they leave the axis."""
     records: Records = []
     for cell in cells:
@@ -136,7 +144,8 @@ def _envelopes(cells: Sequence[CellResult], top: float) -> Records:
             inside = [point] if point[1] <= top else []
             if before is not None and (before[1] <= top) != (point[1] <= top):
                 inside.insert(0, _at_height(before, point, top))
-            records += [{"cell": cell_name(cell), "peak_lr": lr, "loss": h} for lr, h in inside]
+            name = cell_name(cell)
+            records += [{"cell": name, "peak_lr": lr, "loss": sign * h} for lr, h in inside]
             if point[1] > top:
                 records.append({"cell": cell_name(cell), "peak_lr": point[0], "loss": None})
             before = point
@@ -151,14 +160,14 @@ def _at_height(
     return start[0] * (end[0] / start[0]) ** share, height
 
 
-def _optima(cells: Sequence[CellResult]) -> Records:
+def _optima(cells: Sequence[CellResult], sign: int) -> Records:
     """Best rate of each cell at the height of its lowest point."""
     records: Records = []
     for cell in cells:
         if cell.curve is None or cell.best_peak_lr is None:
             continue
         low, high = cell.best_peak_lr_bounds or NO_ENDS
-        lowest = min(loss for _, loss in cell.curve.points)
+        lowest = sign * min(loss for _, loss in cell.curve.points)
         edge = cell.curve.edge is not None
         best = cell.curve.best_tried if edge else cell.best_peak_lr
         records.append(

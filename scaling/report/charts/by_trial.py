@@ -20,10 +20,10 @@ from scaling.report.charts.style import (
     count_x,
     dash,
     data,
+    edge_marks,
     layers,
     series,
     tips,
-    top_edge,
     value_axis,
     visible_top,
 )
@@ -135,7 +135,7 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
         *(
-            top_edge(edge, filled=filled).encode(*shared, hue, tooltip=tooltip)
+            edge_marks(edge, filled=filled).encode(*shared, hue, tooltip=tooltip)
             for edge, filled in (
                 ([r for r in records if r["status"] == "diverged"], True),
                 ([r for r in records if r["loss"] is not None and r["loss"] > top], False),

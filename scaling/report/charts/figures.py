@@ -197,10 +197,11 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     curves = [cell for cell in findings.cells if cell.curve is not None]
     absent = "" if curves else NO_RATES
     builder.add(
-        "loss_vs_lr", "Validation loss against learning rate",
+        "loss_vs_lr", f"{captions.tuned_name(findings)} against learning rate",
         "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
         "there is one (of a fit, or between the nearest clear rises where no shape fits); ringed "
-        "where it is the lowest or highest rate tried. At the top edge, filled triangles are "
+        f"where it is the lowest or highest rate tried. At the {captions.worse_edge(findings)} "
+        "edge, filled triangles are "
         "diverged trials and open ones lie off the scale; a dashed line is the lowest rate that "
         "diverged in its cell."
         + captions.of_all(findings, MOST_MARKS),
@@ -232,13 +233,15 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
 def _about_loss(builder: _Builder, findings: Findings) -> None:
     builder.section = "loss"
     sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
-    losses = {c.global_batch_size for c in sized if c.validation_loss.value is not None}
+    name = captions.tuned_name(findings)
+    tuned = [cell.tuned_value(findings.sweep.maximized) for cell in sized]
+    num_known = len({c.global_batch_size for c, t in zip(sized, tuned, strict=True) if t.value})
     builder.add(
-        "loss_vs_batch", "Validation loss of the best recipe against batch",
+        "loss_vs_batch", f"{name} of the best recipe against batch",
         "At the end of the budget; bars are 90% intervals where there are seeds."
-        + captions.together(sum(c.validation_loss.interval is not None for c in sized)),
+        + captions.together(sum(t.interval is not None for t in tuned)),
         lambda: by_batch.loss_vs_batch(findings),
-        "" if len(losses) > 1 else "fewer than two batch sizes have a validation loss",
+        "" if num_known > 1 else f"fewer than two batch sizes have a {name.lower()}",
     )  # fmt: skip
     gaps = {c.global_batch_size for c in sized if c.gap.value is not None}
     held_out = next((c.held_out for c in sized if c.gap.value is not None), "test_loss")

@@ -156,12 +156,12 @@ def rule_at(height: float) -> alt.Chart:
     return line.encode(alt.Y("zero:Q"))
 
 
-def top_edge(records: Records, *, filled: bool) -> alt.Chart:
-    """Trials that have no place on the axis, as triangles above it; to be encoded further."""
+def edge_marks(records: Records, *, filled: bool, at_bottom: bool = False) -> alt.Chart:
+    """Trials that have no place on the axis, as triangles at an end; to be encoded further."""
     marks = alt.Chart(data(records)).mark_point(
-        shape="triangle-up", size=80, filled=filled, opacity=1
+        shape="triangle-down" if at_bottom else "triangle-up", size=80, filled=filled, opacity=1
     )
-    return marks.encode(y=alt.value(6), href=alt.Href("url:N"))
+    return marks.encode(y=alt.value(HEIGHT - 6 if at_bottom else 6), href=alt.Href("url:N"))
 
 
 def above_zero(low: float | None, value: float | None) -> float | None:

@@ -34,7 +34,7 @@ def _thinned_cell(rows: Sequence[TrialRow], share: int) -> list[TrialRow]:
     by_loss = sorted(
         range(len(rows)),
         key=lambda place: (
-            math.inf if (loss := rows[place].validation_loss) is None else loss,
+            math.inf if (cost := rows[place].cost) is None else cost,
             place,
         ),
     )

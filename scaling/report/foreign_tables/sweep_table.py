@@ -1,23 +1,23 @@
-"""A sweep that was run elsewhere, read from a table: CSV, Parquet, W&B's or MLflow's export."""
+"""A sweep that was run elsewhere, read from a table: CSV, Parquet, JSON, a tracker's export."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.metrics import Metric
 from scaling.records.trial import Status
+from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
+from scaling.report.foreign_tables.table_error import TableError
 from scaling.report.foreign_tables.table_line import Dialect, Line
-from scaling.report.foreign_tables.table_names import (
-    COLUMNS,
-    COUNTS,
-    listed,
-    missing_columns,
-    named,
-)
-from scaling.report.foreign_tables.table_text import TableError, TableText, read_text
+from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, status_of
+from scaling.report.foreign_tables.table_numbers import Marks, marks_of
+from scaling.report.foreign_tables.table_seeds import apart_where_mixed, without_stuck
+from scaling.report.foreign_tables.table_source import Asked, KeptRows, Source
+from scaling.report.foreign_tables.table_suggestions import is_rate, option
+from scaling.report.foreign_tables.table_survey import Survey, Surveyor
 from scaling.report.foreign_tables.table_trial import OPTIONAL, Extras, status_in, trial_of
 from scaling.report.page.printable import printable
 from scaling.report.words.numbers import counted
@@ -26,6 +26,8 @@ __all__ = ["COLUMNS", "SweepTable", "TableError", "read_table"]
 
 MOST_CELLS = 1000
 """Cells that are compared."""
+_NUMBERS = (*(name for name in COLUMNS if name not in ("status", "diverged")), MAXIMIZED)
+_CLEARLY_LARGER = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,57 +45,69 @@ def read_table(
     where: Sequence[tuple[str, str]] = (),
     nuisance: Sequence[str] = (),
     axes: Sequence[str] = (),
+    maximize: str | None = None,
 ) -> SweepTable:
     """Read a table of trials.
 
     Columns: `global_batch_size`, and either `peak_lr` and `validation_loss` or
-    `steps_to_target`; the others of `COLUMNS` where present; all else is ignored. Ours may stand
-    behind `params.`, `metrics.`, `config.`, `summary.` or `tags.`. A blank `steps_to_target` is
-    a censored trial; a loss that is NaN or infinite is a diverged one. Runs that had not ended
-    are left out, failed ones count as such, and both are said.
+    `steps_to_target`; the others of `COLUMNS` where present. Ours may stand behind a tracker's
+    prefix, as in `params.` or `config/`. A blank `steps_to_target` is a censored trial; a loss
+    that is NaN or infinite is a diverged one. Runs that had not ended or failed are left out.
+    Of a table with one row an evaluation each run counts with its last one. Other columns that
+    vary are named: settings count as searched, and what is compared, as a model, is refused.
 
     Args:
         path: A file as in `read_text`, with a header.
-        rename: (their column, our column).
+        rename: (their column, our column); theirs may be a product, as in `batch*devices`.
         where: (column, value) that a row must have to count; numbers are compared as numbers.
         nuisance: Further columns that the sweep searched; they are `choices` of each trial.
         axes: Further columns that tell cells apart, beside the batch size.
+        maximize: The column that takes the place of `validation_loss`, and is made large.
 
     Raises:
         TableError: With the column and the row, if the table cannot be used.
     """
-    with read_text(path) as text:
-        names = named(path.name, text.header, rename)
-        _check_columns(path.name, names, text.header)
-        theirs = dict(zip(names, text.header, strict=True))
-        extras = Extras(
-            {c: names[_place(path.name, "--nuisance", c, names, text.header)] for c in nuisance},
-            {c: names[_place(path.name, "--cell", c, names, text.header)] for c in axes},
-        )
-        conditions = [
-            (_place(path.name, "--where", column, names, text.header), value)
-            for column, value in where
-        ]  # fmt: skip
-        dialect = Dialect(path.name, theirs, decimal_comma=text.separator != ",")
-        trials = _Trials(dialect, names, extras)
-        trials.read(_Kept(text, conditions, _parents(path, text.header)))
+    source = Source(path, Asked(rename, where, nuisance, axes, maximize))
+    look = _look(source)
+    names, theirs = source.names, dict(zip(source.names, source.header, strict=True))
+    searched = {c: names[source.place("--nuisance", c)] for c in nuisance}
+    searched |= {c: names[source.header.index(c)] for c in look.survey.searched}
+    extras = Extras(searched, {c: names[source.place("--cell", c)] for c in axes}, maximize)
+    dialect = Dialect(path.name, theirs, look.marks)
+    trials = _Trials(dialect, names, extras)
+    with source.rows() as kept:
+        trials.read(kept, look)
+    if look.survey.problem is not None:
+        raise look.survey.problem
     if not trials.rows:
         raise TableError(f"{path.name}: {trials.nothing_left(where)}")
-    rows, repeated = _apart_where_mixed(trials.rows)
-    written = "".join(f", {column} = {value}" for column, value in where)
+    learned = without_stuck(trials.rows)
+    apart = apart_where_mixed(learned.rows)
+    result = MAXIMIZED if maximize is not None else "validation_loss"
     sweep = Sweep(
         name=printable(path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem),
-        question=printable(
-            f"What does the sweep in {path.name}{written} say about the batch size?"
-        ),
-        rows=tuple(rows),
+        question=printable(_question(path.name, where)),
+        rows=tuple(apart.rows),
         cells=tuple(dict(cell) for cell in sorted(trials.cells, key=_cell_order)),
         has_target="steps_to_target" in names,
         target=trials.target,
-        objective="validation_loss" if "validation_loss" in names else "steps_to_target",
+        objective="validation_loss" if result in names else "steps_to_target",
         loss_name=printable(theirs.get("validation_loss", "validation_loss")),
+        metrics={} if maximize is None else {maximize: _maximized(maximize)},
+        maximized=maximize,
     )
-    return SweepTable(sweep, (*trials.notes(), *repeated, *_meaning(names, dialect)))
+    said = (*look.survey.notes(), *learned.notes, *apart.notes)
+    return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
+
+
+def _question(file: str, where: Sequence[tuple[str, str]]) -> str:
+    written = "".join(f", {column} = {value}" for column, value in where)
+    return f"What does the sweep in {file}{written} say about the batch size?"
+
+
+def _maximized(name: str) -> Metric:
+    help_ = "The table's metric in place of a loss. Higher is better."
+    return Metric(printable(name), help_, direction="maximize")
 
 
 def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
@@ -102,122 +116,144 @@ def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
     return (*((isinstance(value, str), value) for _, value in axes), size)
 
 
-def _check_columns(file: str, names: Sequence[str], header: Sequence[str]) -> None:
-    needed = ["global_batch_size"]
-    if "steps_to_target" not in names:
-        needed += ["peak_lr", "validation_loss"]
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise missing_columns(file, missing, header)
+@dataclass(frozen=True)
+class _Look:
+    """What a first look at all rows says."""
+
+    marks: Marks
+    survey: Survey
+    curves: Curves | None
 
 
-def _place(file: str, option: str, column: str, names: Sequence[str], header: Sequence[str]) -> int:
-    """Where a column is that an option names, by their name or ours."""
-    if column not in header and column not in names:
-        raise TableError(f"{file}: {option}: no column {column!r}; there are {listed(header)}")
-    in_order = header if column in header else names
-    if list(in_order).count(column) > 1:
-        raise TableError(f"{file}: {option}: two columns are called {column!r}")
-    return list(in_order).index(column)
+def _look(source: Source) -> _Look:
+    """How numbers are written, what varies, and whether rows are evaluations."""
+    names, asked = source.names, source.asked
+    numbers = [(name, names.index(name)) for name in _NUMBERS if name in names]
+    with source.rows() as kept:
+        cells_of_numbers = ([(n, cells[place]) for n, place in numbers] for _, cells in kept)
+        marks = marks_of(cells_of_numbers, source.separator)
+    axes = [source.place("--cell", column) for column in asked.axes]
+    taken = {names.index(name) for name in COLUMNS if name in names} - {
+        names.index(name) for name in ("steps", "examples") if name in names
+    }
+    taken |= {place for place, name in enumerate(names) if name == MAXIMIZED}
+    taken |= {place for place, _ in source.conditions} | set(axes)
+    taken |= {source.place("--nuisance", column) for column in asked.nuisance}
+    taken |= {
+        source.header.index(part.strip())
+        for theirs, _ in asked.rename if "*" in theirs
+        for part in theirs.split("*") if part.strip() in source.header
+    }  # fmt: skip
+    surveyor = Surveyor(source.file, source.header, names, taken)
+    finder = CurveFinder(source.header, names, [*axes, *surveyor.places])
+    higher = _HigherRates(source)
+    with source.rows() as kept:
+        for _, cells in kept:
+            finder.add(cells)
+            if _counts(cells, names):
+                surveyor.add(cells, tuple(cells[place] for place in axes))
+                higher.add(cells)
+    curves = finder.curves()
+    higher.check()
+    return _Look(marks, surveyor.survey(without=curves.progress if curves else None), curves)
 
 
-def _parents(path: Path, header: Sequence[str]) -> frozenset[str]:
-    """A study's own run in MLflow is no trial; its trials name it as their parent."""
-    if "run_id" not in header or "tags.mlflow.parentRunId" not in header:
-        return frozenset()
-    parent = header.index("tags.mlflow.parentRunId")
-    with read_text(path) as text:
-        return frozenset(cells[parent] for _, cells in text.body) - {""}
+def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a row's run ended as it should."""
+    if "status" in names and status_of(cells[names.index("status")]) not in (None, "done"):
+        return False
+    return "diverged" not in names or cells[names.index("diverged")].strip().lower() in (
+        "", "0", "0.0", "false", "no",
+    )  # fmt: skip
 
 
-class _Kept:
-    """The rows that meet every condition, without repeated ones and MLflow's parent runs.
+class _HigherRates:
+    """Columns of rates that are above the one taken for the peak, which then may be the last."""
 
-    Read once, one by one; afterwards it is known how many were left out.
-    """
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        options = {column for column, _ in source.asked.where}
+        options |= {*source.asked.nuisance, *source.asked.axes}
+        names = source.names
+        self._peak = names.index("peak_lr") if "peak_lr" in names else None
+        self._larger = {
+            place: [0, 0]
+            for place, name in enumerate(source.header)
+            if is_rate(name) and names[place] == name and name not in options
+            if place != self._peak
+        }  # fmt: skip
 
-    def __init__(
-        self, text: TableText, conditions: Sequence[tuple[int, str]], parents: frozenset[str]
-    ) -> None:
-        self._text, self._conditions, self._parents = text, conditions, parents
-        self.num_met = self.num_parents = self.num_repeated = 0
-
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        seen: set[bytes] = set()
-        run = self._text.header.index("run_id") if self._parents else 0
-        for number, cells in self._text.body:
-            if not all(_equal(cells[place], value) for place, value in self._conditions):
+    def add(self, cells: Sequence[str]) -> None:
+        """One row."""
+        if self._peak is None or not self._larger:
+            return
+        for place, counts in self._larger.items():
+            try:
+                peak, other = float(cells[self._peak]), float(cells[place])
+            except ValueError:
                 continue
-            self.num_met += 1
-            if self._parents and cells[run] in self._parents:
-                self.num_parents += 1
-                continue
-            # of no two rows the same, in less memory than the rows
-            written = "\0".join(cells).encode("utf-8", "surrogatepass")
-            digest = blake2b(written, digest_size=16).digest()
-            if digest in seen:
-                self.num_repeated += 1
-                continue
-            seen.add(digest)
-            yield number, cells
+            counts[0] += other > _CLEARLY_LARGER * peak
+            counts[1] += other < peak
+        return
 
-    def notes(self) -> list[str]:
-        """What was left out."""
-        notes: list[str] = []
-        if self.num_parents:
-            notes.append(f"Left out: {counted(self.num_parents, 'parent run')} of MLflow.")
-        if self.num_repeated:
-            count = counted(self.num_repeated, "row")
-            notes.append(f"Left out: {count} that repeat an earlier one cell by cell.")
-        return notes
-
-
-def _equal(ours: str, theirs: str) -> bool:
-    try:
-        return float(ours) == float(theirs)
-    except ValueError:
-        return ours.strip() == theirs.strip()
+    def check(self) -> None:
+        """Raises TableError where another rate is larger in most rows and smaller in none."""
+        if self._peak is None:
+            return
+        ours = self._source.header[self._peak]
+        for place, (larger, smaller) in self._larger.items():
+            if larger and not smaller:
+                other = self._source.header[place]
+                raise TableError(
+                    f"{self._source.file}: column {ours!r} is never above {other!r} and looks "
+                    "like a schedule's last value; "
+                    f"{option('--rename', f'{other}=peak_lr')} takes the other one for the peak, "
+                    f"and {option('--nuisance', other)} keeps this one"
+                )
 
 
 class _Trials:
     """The trials of a table's rows that ended, and what else the rows say."""
 
     def __init__(self, dialect: Dialect, names: Sequence[str], extras: Extras) -> None:
-        self._dialect, self._extras = dialect, extras
-        self._counts = [name for name in COUNTS if name in names]
-        used = {*COLUMNS, *extras.nuisance.values(), *extras.axes.values()}
+        self._dialect, self._extras, self._names = dialect, extras, names
+        used = {*COLUMNS, MAXIMIZED, *extras.nuisance.values(), *extras.axes.values()}
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
-        self._kept: _Kept | None = None
+        self._num_stopped = 0
+        self._kept: KeptRows | None = None
+        self._curves: tuple[Curves, LastEvaluations] | None = None
         self.rows: list[TrialRow] = []
         self.cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
         self.target: float | None = None
 
-    def read(self, kept: _Kept) -> None:
+    def read(self, kept: KeptRows, look: _Look) -> None:
         """Raises TableError at the first row that cannot be read."""
         self._kept = kept
-        for number, cells in kept:
+        runs: Iterable[tuple[int, list[str], End]]
+        if look.curves is None:
+            runs = ((number, cells, End()) for number, cells in kept)
+        else:
+            last = LastEvaluations(look.curves, look.marks, self._names)
+            self._curves = look.curves, last
+            runs = last.of(kept)
+        for number, cells, end in runs:
             line = Line(self._dialect, number, {name: cells[place] for name, place in self._used})
-            self._note_commas(line)
             self._note_target(line)
             status = status_in(line)
             if status in ("running", "failed"):
                 self._left[status] += 1
             else:
-                self.rows.append(trial_of(line, status, self._extras, self._present, self.cells))
+                row = trial_of(line, status, self._extras, self._present, self.cells, end)
+                self._num_stopped += row.status == "stopped"
+                self.rows.append(row)
             if len(self.cells) > MOST_CELLS:
                 raise TableError(
                     f"{self._dialect.file}: line {number}: the rows before it have "
                     f"{MOST_CELLS:,} cells, the most that are compared; are --cell and the batch "
                     "size the right columns?"
                 )
-
-    def _note_commas(self, line: Line) -> None:
-        if "," not in "".join(line.values.values()):
-            return
-        self._dialect.num_commas += 1
-        self._dialect.num_commas_in_counts += any("," in line.values[n] for n in self._counts)
 
     def _note_target(self, line: Line) -> None:
         """The validation loss to reach, where the table has it; the same in every row."""
@@ -227,13 +263,28 @@ class _Trials:
         self.target = value if value is not None else self.target
 
     def notes(self) -> list[str]:
-        """How many rows were left out."""
+        """How many rows were left out, or made one."""
         words = {"running": "had not ended", "failed": "failed or were killed"}
-        kept = self._kept.notes() if self._kept else []
-        return kept + [
+        notes = self._kept.notes() if self._kept else []
+        notes += [
             f"Left out: {counted(self._left[s], 'row')} of runs that {words[s]}."
             for s in sorted(self._left)
         ]
+        if self._num_stopped:
+            count = counted(self._num_stopped, "run")
+            notes.append(f"{count} stopped before the end: tried, without a final loss.")
+        if self._curves is not None:
+            curves, last = self._curves
+            notes.append(
+                f"The table has one row per evaluation: {curves.num_rows:,} rows of "
+                f"{counted(curves.num_runs, 'run')}. Each run counts with its last one."
+            )
+            if last.num_early:
+                notes.append(
+                    f"{counted(last.num_early, 'run')} ended before others of the same batch, "
+                    "and so without a final loss."
+                )
+        return notes
 
     def nothing_left(self, where: Sequence[tuple[str, str]]) -> str:
         """Why there is no trial."""
@@ -241,30 +292,6 @@ class _Trials:
             conditions = " and ".join(f"{column}={value}" for column, value in where)
             return "no rows left" + (f" where {conditions}" if where else " after the header")
         return f"no rows left of runs that ended; {'; '.join(self.notes())}"
-
-
-def _apart_where_mixed(rows: Sequence[TrialRow]) -> tuple[Sequence[TrialRow], list[str]]:
-    """Rows of a recipe that has a seed twice get a recipe each.
-
-    Such a seed shows that something else differs, which the table's columns that are read do not
-    tell: then no mean over such rows means anything.
-    """
-    seen: set[tuple[str, int]] = set()
-    mixed: set[str] = set()
-    for row in rows:
-        if row.seed is not None:
-            pair = (row.recipe_key, row.seed)
-            if pair in seen:
-                mixed.add(row.recipe_key)
-            seen.add(pair)
-    if not mixed:
-        return rows, []
-    count = counted(sum(row.recipe_key in mixed for row in rows), "row")
-    apart = [replace(r, recipe_key=r.trial_id) if r.recipe_key in mixed else r for r in rows]
-    return apart, [
-        f"{count} have batch, rate and seed in common with another one, so that something else "
-        "differs: each counts as a recipe of its own (--nuisance COLUMN names what was varied)."
-    ]
 
 
 def _meaning(names: Sequence[str], dialect: Dialect) -> list[str]:
@@ -283,8 +310,11 @@ def _meaning(names: Sequence[str], dialect: Dialect) -> list[str]:
         )
     if "status" in names:
         notes.append(f"How a run ended is from the column “{theirs['status']}”.")
-    if dialect.num_commas_in_counts and not dialect.decimal_comma:
-        notes.append("Commas inside of whole numbers are read as marks between thousands.")
-    elif dialect.num_commas and dialect.decimal_comma:
-        notes.append("Commas are read as decimal marks, as the cells are not parted by them.")
+    if dialect.has_decimal_commas:
+        notes.append("Commas in numbers are read as decimal marks.")
+    if dialect.has_thousands:
+        mark = "Points, spaces" if dialect.has_decimal_commas else "Commas, spaces"
+        notes.append(f"{mark} and apostrophes in numbers are read as marks between thousands.")
+    if dialect.has_units:
+        notes.append("Times with a unit are read as seconds.")
     return notes

@@ -1,12 +1,12 @@
 """One row of a table from elsewhere, by our names, and its cells as numbers."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from scaling.report.foreign_tables.table_names import COUNTS
-from scaling.report.foreign_tables.table_text import TableError
+from scaling.report.foreign_tables.table_error import TableError
+from scaling.report.foreign_tables.table_names import MAXIMIZED
+from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError, seconds_in
 from scaling.report.page.printable import printable
 
 _SMALLEST = 1e-30
@@ -18,9 +18,8 @@ _MOST_LETTERS = 100
 """Of a value that is a word: it labels axes and legends."""
 
 _BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
+_TIMES = ("seconds", "seconds_to_target")
 _MOST_KNOWN = 100_000
 """Different numbers that are remembered; a loss is hardly ever met again."""
 
@@ -28,11 +27,10 @@ _MOST_KNOWN = 100_000
 class Dialect:
     """How a table is written, and the numbers in it that were read already."""
 
-    def __init__(self, file: str, theirs: Mapping[str, str], *, decimal_comma: bool) -> None:
-        self.file, self.theirs, self.decimal_comma = file, theirs, decimal_comma
+    def __init__(self, file: str, theirs: Mapping[str, str], marks: Marks) -> None:
+        self.file, self.theirs, self.marks = file, theirs, marks
         self.numbers: dict[tuple[str, str], float | None] = {}
-        self.num_commas_in_counts = 0
-        self.num_commas = 0
+        self.has_thousands = self.has_decimal_commas = self.has_units = False
 
 
 @dataclass(slots=True)
@@ -77,13 +75,8 @@ class Line:
         text = self.text(column)
         if not text:
             return None
-        if "," in text:
-            text = self._without_comma(column, text)
-        try:
-            value = math.nan if "_" in text else float(text)
-        except ValueError as error:
-            raise self.error(column, f"is not a number; it must be {allowed}") from error
-        if "_" in text:
+        value = self._value(column, text)
+        if value is None:
             raise self.error(column, f"is not a number; it must be {allowed}")
         if not math.isfinite(value):
             return None
@@ -93,22 +86,28 @@ class Line:
             raise self.error(column, "is out of all proportion; is the column the right one?")
         return value
 
-    def _without_comma(self, column: str, text: str) -> str:
-        """A comma is the decimal mark between semicolons or tabs, else one between thousands.
-
-        Counts between semicolons may have either, so that 1,024 is refused there; so is a comma
-        in anything but a count between commas.
-        """
-        groups = _THOUSANDS.fullmatch(text) is not None
-        if self.table.decimal_comma and _DECIMAL_COMMA.fullmatch(text):
-            if not (groups and column in COUNTS):
-                return text.replace(",", ".")
-        elif groups and column in COUNTS and not self.table.decimal_comma:
-            return text.replace(",", "")
-        raise self.error(
-            column, "has a comma that may stand between thousands or before decimals; write the "
-            "number with a point, and nothing between thousands",
-        )  # fmt: skip
+    def _value(self, column: str, text: str) -> float | None:
+        """None for what is no number."""
+        table = self.table
+        if column in _TIMES and (seconds := seconds_in(text, table.marks)) is not None:
+            table.has_units = True
+            return seconds
+        try:
+            plain = table.marks.plain(column, text)
+        except UnclearMarkError as unclear:
+            raise self.error(
+                column, f"has a {unclear} that may stand between thousands or before decimals; "
+                "write the number with a point, and nothing between thousands",
+            ) from unclear  # fmt: skip
+        if plain != text:
+            table.has_decimal_commas |= "." in plain and text.rfind(",") > text.rfind(".")
+            table.has_thousands |= len(plain) < len(text)
+        if column == MAXIMIZED:
+            plain = plain.removesuffix("%").rstrip()
+        try:
+            return None if "_" in plain else float(plain)
+        except ValueError:
+            return None
 
     def positive(self, column: str) -> float | None:
         """A number above 0."""
@@ -143,8 +142,8 @@ class Line:
         if not text:
             return None
         try:
-            number = float(text)
-        except ValueError:
+            number = float(self.table.marks.plain(column, text))
+        except ValueError:  # an unclear mark is one too
             number = math.nan
         if not math.isfinite(number):
             if len(text) > _MOST_LETTERS:

@@ -1,11 +1,10 @@
-"""Which of a table's columns are ours, and what to suggest where one is missing."""
+"""Which of a table's columns are ours."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 
 from scaling.records.trial import Status
-from scaling.report.foreign_tables.table_text import TableError
+from scaling.report.foreign_tables.table_error import TableError
 
 COLUMNS = (
     "global_batch_size", "peak_lr", "validation_loss", "train_loss", "test_loss", "steps",
@@ -15,6 +14,9 @@ COLUMNS = (
 )  # fmt: skip
 """What is read of a table; all other columns are left alone."""
 
+MAXIMIZED = "(maximized)"
+"""The column that --maximize names, which takes the place of `validation_loss`."""
+
 COUNTS = frozenset(
     {
         "global_batch_size", "steps", "examples", "steps_to_target", "examples_to_target", "seed",
@@ -23,34 +25,26 @@ COUNTS = frozenset(
 )  # fmt: skip
 """Columns of whole numbers, where a comma in quotes can only stand between thousands."""
 
-_PREFIXES = ("params.", "metrics.", "config.", "summary.", "tags.")
-"""What MLflow's and W&B's exports put before a name."""
+_PREFIXES = (
+    "params.", "metrics.", "config.", "config/", "summary.", "tags.", "params_", "user_attrs_",
+)  # fmt: skip
+"""What the exports of MLflow, W&B, Ray Tune and Optuna put before a name."""
 
-_STATUS_COLUMNS = ("tags.status", "status", "State", "state")
-
-_SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "global_batch_size": (
-        "batch_size", "bs", "batch", "global_batch", "train_batch_size", "total_batch_size",
-        "effective_batch_size", "batchsize",
-    ),
-    "peak_lr": ("lr", "learning_rate", "max_lr", "learningrate", "base_lr", "eta"),
-    "validation_loss": (
-        "val_loss", "valid_loss", "eval_loss", "validation", "dev_loss", "smooth_loss", "loss",
-        "value",
-    ),
-    "steps_to_target": ("steps_to_loss", "steps_to_reach", "num_steps_to_target", "steps"),
-}  # fmt: skip
-"""What others call it; only ever suggested, never taken."""
+_STATUS_COLUMNS = (
+    "status", "state", "run_status", "run_state", "trial_status", "trial_state",
+)  # fmt: skip
 
 _STATUSES: Mapping[str, Status] = {
     "done": "done", "finished": "done", "complete": "done", "completed": "done",
-    "success": "done",
-    "stopped": "stopped", "pruned": "stopped",
-    "diverged": "diverged",
+    "success": "done", "succeeded": "done", "terminated": "done", "ok": "done", "ended": "done",
+    "stopped": "stopped", "pruned": "stopped", "early_stopped": "stopped",
+    "diverged": "diverged", "nan": "diverged",
     "failed": "failed", "fail": "failed", "crashed": "failed", "killed": "failed",
     "preempted": "failed", "error": "failed", "canceled": "failed", "cancelled": "failed",
+    "errored": "failed", "aborted": "failed", "interrupted": "failed", "timeout": "failed",
+    "out_of_memory": "failed", "oom": "failed", "node_fail": "failed",
     "running": "running", "pending": "running", "scheduled": "running", "waiting": "running",
-    "preempting": "running", "queued": "running",
+    "preempting": "running", "queued": "running", "paused": "running", "created": "running",
 }  # fmt: skip
 
 
@@ -68,8 +62,8 @@ def named(file: str, header: Sequence[str], rename: Sequence[tuple[str, str]]) -
     """The header by our names.
 
     First come the renamings, then names that are ours already, then ours behind a prefix of an
-    MLflow or W&B export. `State` of W&B is our `status`, and a `tags.status` is preferred to
-    MLflow's own `status`, which calls a diverged run finished.
+    MLflow, W&B or Ray export. `State` of W&B and `Status` of MLflow are our `status`; a
+    `tags.status` is preferred to them, which call a diverged run finished.
 
     Raises:
         TableError: If a renaming is unknown, or two columns would have one of our names.
@@ -93,12 +87,12 @@ def named(file: str, header: Sequence[str], rename: Sequence[tuple[str, str]]) -
 def _recognise(file: str, header: Sequence[str], names: list[str], ours: str) -> None:
     """Give one of our names to the column that has it behind a prefix."""
     if ours == "status":
-        found = [names.index(name) for name in _STATUS_COLUMNS if name in names][:1]
+        found = _status_column(names)
         names[:] = ["(status)" if name == "status" else name for name in names]
     elif ours in names:
         return
     else:
-        found = [index for index, name in enumerate(names) if _unprefixed(name) == ours]
+        found = [index for index, name in enumerate(names) if unprefixed(name) == ours]
     if len(found) > 1:
         both = listed([header[index] for index in found])
         raise TableError(
@@ -109,39 +103,29 @@ def _recognise(file: str, header: Sequence[str], names: list[str], ours: str) ->
         names[index] = ours
 
 
-def _unprefixed(name: str) -> str:
+def _status_column(names: Sequence[str]) -> list[int]:
+    """Where the column stands that says how a run ended; ours before the tracker's own."""
+    if "tags.status" in names:
+        return [names.index("tags.status")]
+    for status in _STATUS_COLUMNS:
+        for index, name in enumerate(names):
+            if plain(name) == status:
+                return [index]
+    return []
+
+
+def unprefixed(name: str) -> str:
+    """A column's name without what an export put before it."""
     for prefix in _PREFIXES:
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
 
 
-def missing_columns(file: str, missing: Sequence[str], header: Sequence[str]) -> TableError:
-    """The error for columns that a table lacks, with a renaming to try where one looks right."""
-    hints = [hint for ours in missing if (hint := _suggestion(ours, header))]
-    help_ = f"did you mean {' '.join(hints)}?" if hints else "--rename THEIRS=OURS names a column"
-    return TableError(
-        f"{file}: line 1 (header): missing column {listed(missing)}; there are {listed(header)} "
-        f"({help_})"
-    )
-
-
-def _suggestion(ours: str, header: Sequence[str]) -> str:
-    plain = {_plain(name): name for name in reversed(header)}
-    for synonym in _SYNONYMS.get(ours, ()):
-        if synonym in plain:
-            return _option(plain[synonym], ours)
-    close = difflib.get_close_matches(ours, list(plain), n=1, cutoff=0.75)
-    return _option(plain[close[0]], ours) if close else ""
-
-
-def _option(theirs: str, ours: str) -> str:
-    argument = f"{theirs}={ours}"
-    return f'--rename "{argument}"' if re.search(r"[^\w./=-]", argument) else f"--rename {argument}"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", _unprefixed(name).lower()).strip("_")
+def plain(name: str) -> str:
+    """A name in small letters and underscores, without an export's prefix."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", unprefixed(name))
+    return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 
 
 def listed(names: Sequence[str]) -> str:

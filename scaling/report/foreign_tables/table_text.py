@@ -1,4 +1,4 @@
-"""The cells of a table file as text: encodings, separators, comments, CSV or Parquet.
+"""The cells of a table file as text: encodings, separators, comments; CSV, Parquet or JSON.
 
 Rows come one by one, so that a file too large to hold is refused before memory grows with it.
 """
@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from scaling.report.page.printable import printable
+from scaling.report.foreign_tables.table_error import TableError
+from scaling.report.foreign_tables.table_json import records_of
 
 if TYPE_CHECKING:
     from pyarrow import Array
@@ -28,15 +29,9 @@ _MOST_LINES, _MOST_CHARACTERS = 10 * MOST_ROWS, 1 << 20
 """Blank lines are no rows, and one cell has at most 128 KiB, the limit of the csv module."""
 _SEPARATORS = (",", ";", "\t")
 _ROWS_AT_ONCE = 1024
+_ZIP = b"PK\x03\x04"
 
 Body = Iterator[tuple[int, list[str]]]
-
-
-class TableError(ValueError):
-    """The table or what was asked of it is wrong, in one line for the user."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message).replace("\n", "\\n"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class TableText:
         header: The columns' names, without surrounding blanks.
         body: (number of the line in the file, its cells), as many cells as columns; read from
             the file as they are asked for, once, while it is open. Raises TableError.
-        separator: What stands between the cells; a comma for Parquet.
+        separator: What stands between the cells; a comma for Parquet and JSON.
     """
 
     header: list[str]
@@ -57,7 +52,9 @@ class TableText:
 
 @contextmanager
 def read_text(path: Path) -> Iterator[TableText]:
-    """The cells of a CSV (comma, semicolon or tab; plain or gzip) or Parquet file while it is open.
+    """The cells of a table while its file is open: CSV (comma, semicolon or tab), Parquet or JSON.
+
+    Each may be packed with gzip.
 
     UTF-8, or UTF-16 with a byte order mark. The separator is the one that the header has most of.
     Lines before the header that begin with # are comments; `sep=;` above it, as Excel writes it,
@@ -71,8 +68,16 @@ def read_text(path: Path) -> Iterator[TableText]:
     with unpacked:
         with _readable(path):
             start = unpacked.peek(4)[:4]
-            packed = unpacked.read() if start == b"PAR1" else None
-        yield _csv(path, unpacked, start) if packed is None else _parquet(path.name, packed)
+            if start.startswith(_ZIP):
+                raise TableError(
+                    f"{path}: is a workbook or an archive; save the sheet as CSV (UTF-8)"
+                )
+            is_json = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+            whole = unpacked.read() if is_json or start == b"PAR1" else None
+        if whole is None:
+            yield _csv(path, unpacked, start)
+        else:
+            yield _json(path.name, whole) if is_json else _parquet(path.name, whole)
 
 
 def _csv(path: Path, unpacked: io.BufferedReader, start: bytes) -> TableText:
@@ -202,6 +207,14 @@ def _fitted(file: str, header: list[str], number: int, cells: list[str]) -> list
             f"the header has {len(header)}"
         )
     return cells
+
+
+def _json(file: str, content: bytes) -> TableText:
+    """Rows are numbered as if a header were line 1."""
+    header, rows = records_of(file, content)
+    if len(rows) > MOST_ROWS:
+        raise _too_many_rows(file)
+    return TableText(header, iter(enumerate(rows, 2)), ",")
 
 
 def _parquet(file: str, content: bytes) -> TableText:

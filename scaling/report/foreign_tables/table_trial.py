@@ -6,8 +6,9 @@ from typing import Any
 
 from scaling.analysis.trial_rows import TrialRow
 from scaling.records.trial import Status
+from scaling.report.foreign_tables.table_curves import End
 from scaling.report.foreign_tables.table_line import Line
-from scaling.report.foreign_tables.table_names import known_statuses, status_of
+from scaling.report.foreign_tables.table_names import MAXIMIZED, known_statuses, status_of
 
 _NOTHING: Mapping[str, Any] = {}
 _TRUE = ("true", "1", "1.0", "yes")
@@ -16,10 +17,15 @@ _FALSE = ("false", "0", "0.0", "no")
 
 @dataclass(frozen=True)
 class Extras:
-    """Columns asked for by an option: what they are called in the report, and in a line."""
+    """Further columns: what they are called in the report, and in a line.
+
+    Attributes:
+        maximized: The metric in place of the loss, as it was asked for.
+    """
 
     nuisance: Mapping[str, str]
     axes: Mapping[str, str]
+    maximized: str | None = None
 
 
 def status_in(line: Line) -> Status | None:
@@ -45,15 +51,17 @@ def trial_of(
     extras: Extras,
     present: Sequence[tuple[str, Callable[[Line, str], Any]]],
     cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]],
+    end: End,
 ) -> TrialRow:
     """One trial.
 
     Args:
         line: The row.
         status: How it ended, where the table says so.
-        extras: Columns asked for by an option.
+        extras: Further columns.
         present: The optional columns that the table has, and how each is read.
         cells: Those met so far, so that a million rows share a few.
+        end: Of its curve, where the row was made of several.
     """
     size = line.size("global_batch_size")
     if size is None:
@@ -61,9 +69,14 @@ def trial_of(
     rate = line.positive("peak_lr")
     if "peak_lr" in line.values and rate is None:
         raise line.error("peak_lr", "must be a finite number above 0")
-    loss = line.finite("validation_loss")
-    lost = _diverged(line, loss, status)
+    result = "validation_loss" if extras.maximized is None else MAXIMIZED
+    value = line.finite(result)
+    if end.is_early and status in (None, "done"):
+        status = "stopped"
+    lost = _diverged(line, result, value, status)
     measured = {name: read(line, name) for name, read in present}
+    if end.steps is not None:
+        measured["steps"] = end.steps
     steps, reached = measured.get("steps"), measured.get("steps_to_target")
     if measured.get("examples") is None and steps is not None:
         measured["examples"] = steps * size
@@ -83,22 +96,33 @@ def trial_of(
         global_batch_size=size,
         recipe_key=name if measured.get("seed") is None else _recipe(cell, rate, measured, choices),
         peak_lr=rate,
-        objective=loss if "validation_loss" in line.values else reached,
-        validation_loss=loss,
+        objective=reached if result not in line.values else value,
+        validation_loss=value,
         choices=choices,
         measured=_NOTHING,
         metrics=_NOTHING,
         **measured,
     )
-    return _without_losses(row) if lost else row
-
-
-def _without_losses(row: TrialRow) -> TrialRow:
-    """A diverged trial has no final losses and no target."""
+    if lost or row.status == "stopped":
+        row = _without_losses(row, keeps_target=not lost)
+    if extras.maximized is None or row.validation_loss is None:
+        return row
+    score = row.validation_loss
     return replace(
-        row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
-        steps_to_target=None, examples_to_target=None, seconds_to_target=None,
+        row, objective=-score, validation_loss=None, maximized=score,
+        metrics={extras.maximized: score},
     )  # fmt: skip
+
+
+def _without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:
+    """A diverged trial has no final losses and no target; a stopped one has no final losses."""
+    row = replace(
+        row, objective=row.steps_to_target if keeps_target and row.objective is None else None,
+        validation_loss=None, train_loss=None, test_loss=None,
+    )  # fmt: skip
+    if keeps_target:
+        return row
+    return replace(row, steps_to_target=None, examples_to_target=None, seconds_to_target=None)
 
 
 def _choices(line: Line, rate: float | None, extras: Extras) -> Mapping[str, Any]:
@@ -119,17 +143,25 @@ def _recipe(
     return " ".join(map(str, (*cell.values(), *parts, *choices.values())))
 
 
-def _diverged(line: Line, loss: float | None, status: Status | None) -> bool:
+def _diverged(line: Line, result: str, value: float | None, status: Status | None) -> bool:
+    if is_marked_diverged(line) or status == "diverged":
+        return True
+    if result not in line.values or value is not None or status == "stopped":
+        return False
+    if not line.text(result):
+        raise line.error(
+            result, "is blank, and the row is not marked as diverged; mark it in a column "
+            "diverged or status, or leave it out with --where",
+        )  # fmt: skip
+    return True
+
+
+def is_marked_diverged(line: Line) -> bool:
+    """Whether the column `diverged` says so."""
     text = line.text("diverged").lower() if "diverged" in line.values else ""
     if text and text not in _TRUE + _FALSE:
         raise line.error("diverged", "must be true or false")
-    if text in _TRUE or status == "diverged":
-        return True
-    if "validation_loss" not in line.values or loss is not None:
-        return False
-    if not line.text("validation_loss"):
-        raise line.error("validation_loss", "is blank, and the row is not marked as diverged")
-    return True
+    return text in _TRUE
 
 
 OPTIONAL: Mapping[str, Callable[[Line, str], Any]] = {

@@ -103,16 +103,19 @@ def _steps(findings: Findings) -> str:
 
 
 def _losses(findings: Findings) -> str:
-    measured = [cell for cell in findings.cells if cell.validation_loss.value is not None]
+    metric = findings.sweep.maximized
+    measured = [cell for cell in findings.cells if cell.tuned_value(metric).value is not None]
     if not measured:
         return ""
-    best = min(measured, key=lambda cell: cell.validation_loss.value or 0.0)
-    name = findings.sweep.loss_name.replace("_", " ")
-    interval = best.validation_loss.interval
-    bounds = f"{between(interval)} " if interval else ""
+    sign = 1 if metric is None else -1
+    best = min(measured, key=lambda cell: sign * (cell.tuned_value(metric).value or 0.0))
+    lowest = f"lowest {findings.sweep.loss_name.replace('_', ' ')}"
+    found = best.tuned_value(metric)
+    bounds = f"{between(found.interval)} " if found.interval else ""
     return (
-        f"The lowest {name} of {counted(len(measured), 'batch size')} is "
-        f"{number(best.validation_loss.value)} {bounds}at {_batch(best):,} "
+        f"The {lowest if metric is None else f'highest {metric}'} of "
+        f"{counted(len(measured), 'batch size')} is "
+        f"{number(found.value)} {bounds}at {_batch(best):,} "
         f"with a peak learning rate of {rate(best.best.peak_lr if best.best else None)}."
     )
 

@@ -25,6 +25,16 @@ def _seeds(findings: Findings) -> str:
     return f"{min(seeds)} to {max(seeds)} seeds a cell"
 
 
+def tuned_name(findings: Findings) -> str:
+    """What recipes are tuned for, as a title begins with it."""
+    return findings.sweep.maximized or "Validation loss"
+
+
+def worse_edge(findings: Findings) -> str:
+    """The edge of a figure beyond which trials are worse."""
+    return "top" if findings.sweep.maximized is None else "bottom"
+
+
 def together(count: int) -> str:
     """What several intervals of 90% do not promise together."""
     if count < 2:

@@ -105,6 +105,8 @@ def _lacking(reason: NothingToRecommend) -> str:
     match reason.lack:
         case "target":
             return "no cell reached the target with every replicate"
+        case "metric":
+            return "no cell ended with the metric with every replicate"
         case "loss":
             return "no cell ended with a loss with every replicate"
         case "times":
@@ -125,14 +127,19 @@ def _lowest(reason: LowestCell) -> list[str]:
         case "steps_to_target":
             phrase, unit = "fewest steps to the target (times were not measured)", "steps"
         case "validation_loss":
-            phrase, unit = "lowest validation loss at the end of the budget", "nats"
+            phrase = "lowest validation loss at the end of the budget"
+            unit = "nats" if reason.in_nats else ""
+        case "maximized":
+            phrase, unit = f"highest {reason.metric} at the end of the budget", ""
         case _:
             assert_never(reason.criterion)
-    parts = [f"The {phrase}: {number(reason.values[0])} {unit}"]
+    parts = [f"The {phrase}: {number(reason.values[0])} {unit}".rstrip()]
     others = reason.ranked[1:]
     if others:
         parts[0] += f", against {number(reason.values[1])} for the next ({others[0].label})"
-    if len(reason.unclear) == len(others) > 1:
+    if others and not reason.has_seeds:
+        parts.append("No recipe has two seeds, so how much of that is noise is not known")
+    elif len(reason.unclear) == len(others) > 1:
         parts.append("Over paired seeds, the data do not separate it from any other cell")
     elif reason.unclear:
         unclear = joined([cell.label for cell in reason.unclear], "or")

@@ -1,0 +1,172 @@
+"""Tables with one row an evaluation: the rows of a run, made one by its last evaluation."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from scaling.report.foreign_tables.table_names import plain
+from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError
+
+_RUN_COLUMNS = (
+    "run_id",
+    "trial_id",
+    "run",
+    "trial",
+    "run_uuid",
+    "uid",
+    "id",
+    "run_name",
+    "version",
+)
+_STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "steps")
+_OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
+_EARLY = 0.95
+"""A run that ends before this share of the longest of its batch did not run to its budget."""
+
+Rows = Iterable[tuple[int, list[str]]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How a table says which rows are one run, and in which order.
+
+    Attributes:
+        run: Places of the columns that tell runs apart.
+        progress: Place of the column that rises along a run.
+        in_steps: Whether that counts optimizer steps.
+        num_rows: Rows of the table.
+        num_runs: Runs they are of.
+    """
+
+    run: tuple[int, ...]
+    progress: int
+    in_steps: bool
+    num_rows: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a run's curve ends.
+
+    Attributes:
+        steps: Of its last evaluation; None where the table does not count them.
+        is_early: Whether others of its batch went on.
+    """
+
+    steps: float | None = None
+    is_early: bool = False
+
+
+class CurveFinder:
+    """Goes through a table's rows once and says whether they are evaluations of fewer runs.
+
+    They are where most runs have several rows with different progress. A run is told by a column
+    with such a name, and by its batch, rate and seed; without such a column by its settings too,
+    if the column of progress is called as one and no two rows of a run share a value of it.
+    """
+
+    def __init__(
+        self, header: Sequence[str], names: Sequence[str], settings: Iterable[int]
+    ) -> None:
+        """`settings` are the places of further columns in which two runs may differ."""
+        plains = [plain(name) for name in header]
+        by_name = [plains.index(name) for name in _RUN_COLUMNS if name in plains]
+        progress = [
+            plains.index(name) for name in (*_STEP_COLUMNS, *_OTHER_PROGRESS) if name in plains
+        ]
+        progress += [names.index(name) for name in ("steps", "examples") if name in names]
+        self._has_id = bool(by_name)
+        own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
+        self._run = (*own, *(by_name[:1] or settings))
+        allowed = [
+            place for place in progress
+            if self._has_id or plains[place] not in ("steps", "examples", "tokens")
+        ]  # fmt: skip
+        self._progress = allowed[0] if allowed else None
+        self._in_steps = self._progress is not None and (
+            plains[self._progress] in _STEP_COLUMNS or names[self._progress] == "steps"
+        )
+        self._runs: dict[tuple[str, ...], set[str]] = {}
+        self._num_rows = self._num_repeated = 0
+
+    def add(self, cells: Sequence[str]) -> None:
+        """One row."""
+        if self._progress is None:
+            return
+        at = cells[self._progress].strip()
+        if not at:
+            return
+        self._num_rows += 1
+        run = tuple(cells[place] for place in self._run)
+        seen = self._runs.setdefault(run, set())
+        self._num_repeated += at in seen
+        seen.add(at)
+
+    def curves(self) -> Curves | None:
+        """None where every row is a run."""
+        if self._progress is None or not self._runs:
+            return None
+        num_long = sum(len(seen) > 1 for seen in self._runs.values())
+        is_unique = self._has_id or self._num_repeated == 0
+        if 2 * num_long <= len(self._runs) or not is_unique:
+            return None
+        return Curves(self._run, self._progress, self._in_steps, self._num_rows, len(self._runs))
+
+
+class LastEvaluations:
+    """One row a run: of each column what the run had last.
+
+    Attributes:
+        num_early: Runs that ended before the others of their batch.
+    """
+
+    def __init__(self, curves: Curves, marks: Marks, names: Sequence[str]) -> None:
+        """`names` are the columns by our names."""
+        self._curves, self._marks = curves, marks
+        self._loss = names.index("validation_loss") if "validation_loss" in names else None
+        self._batch = names.index("global_batch_size")
+        self.num_early = 0
+
+    def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
+        """(line, cells, how it ended) of each run, in the order of the runs' first rows."""
+        runs: dict[tuple[str, ...], list[tuple[float, int, list[str]]]] = {}
+        for number, cells in rows:
+            key = tuple(cells[place] for place in self._curves.run)
+            runs.setdefault(key, []).append((self._at(cells), number, cells))
+        ends: dict[str, float] = {}
+        last: list[tuple[float, int, list[str]]] = []
+        for evaluations in runs.values():
+            evaluations.sort(key=lambda entry: entry[0])
+            end, number, _ = evaluations[-1]
+            merged = self._merged([cells for _, _, cells in evaluations])
+            last.append((end, number, merged))
+            batch = merged[self._batch]
+            ends[batch] = max(ends.get(batch, -math.inf), end)
+        for end, number, merged in last:
+            is_early = end < _EARLY * ends[merged[self._batch]] and self._is_finite(merged)
+            self.num_early += is_early
+            steps = end if self._curves.in_steps and math.isfinite(end) else None
+            yield number, merged, End(steps, is_early)
+
+    def _merged(self, evaluations: Sequence[Sequence[str]]) -> list[str]:
+        merged = list(evaluations[0])
+        for cells in evaluations[1:]:
+            for place, cell in enumerate(cells):
+                if cell.strip():
+                    merged[place] = cell
+        return merged
+
+    def _at(self, cells: Sequence[str]) -> float:
+        try:
+            return float(self._marks.plain("steps", cells[self._curves.progress].strip()))
+        except (ValueError, UnclearMarkError):
+            return -math.inf
+
+    def _is_finite(self, merged: Sequence[str]) -> bool:
+        if self._loss is None:
+            return True
+        try:
+            return math.isfinite(float(self._marks.plain("", merged[self._loss].strip())))
+        except (ValueError, UnclearMarkError):
+            return True

@@ -1,0 +1,143 @@
+"""How a table writes its numbers: which mark stands before decimals, which between thousands."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from scaling.report.foreign_tables.table_names import COUNTS
+
+Decimal = Literal[".", ","]
+
+LARGE = COUNTS | {"seconds", "seconds_to_target", "examples_to_target"}
+"""Columns whose numbers are often above a thousand."""
+
+_SPACES = re.compile("(?<=\\d)[ \u00a0\u2009\u202f'’](?=\\d{3}(?!\\d))")
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_POINT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
+_COMMA_DECIMAL = re.compile(r"[+-]?(\d*|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?")
+_POINT_DECIMAL = re.compile(r"[+-]?(\d*|[1-9]\d{0,2}(,\d{3})+)\.\d*([eE][+-]?\d+)?")
+_TIME = re.compile(
+    r"(?:(?P<days>\d+) days?,? )?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)"
+)
+_PARTS = re.compile(r"(\d+(?:\.\d*)?)\s*([a-z]+)\.?")
+_SECONDS = {
+    "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0,
+    "m": 60.0, "min": 60.0, "mins": 60.0, "minute": 60.0, "minutes": 60.0,
+    "h": 3600.0, "hr": 3600.0, "hrs": 3600.0, "hour": 3600.0, "hours": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+}  # fmt: skip
+_MOST_ROWS = 2000
+"""Rows that are looked at for how numbers are written."""
+
+
+class UnclearMarkError(ValueError):
+    """A mark may stand between thousands or before decimals; says which one."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the marks in a table's numbers mean.
+
+    Attributes:
+        decimal: The mark before decimals; None where no number decides it.
+        between_commas: Whether the cells are separated by commas, so that one inside of a cell
+            was put in quotes.
+        is_mixed: Whether some numbers have decimals after a point and some after a comma.
+    """
+
+    decimal: Decimal | None = None
+    between_commas: bool = True
+    is_mixed: bool = False
+
+    def plain(self, column: str, text: str) -> str:
+        """A number as `float` reads it.
+
+        A number that can be read in one way only is. 1,024 and 1.024 are read by the table's
+        other numbers. Without those a comma is the decimal mark of a rate or loss between
+        semicolons or tabs, and stands between thousands of a count between commas.
+
+        Raises:
+            UnclearMarkError: Where a mark may mean either.
+        """
+        text = _SPACES.sub("", text) if column in LARGE else text
+        if "," in text:
+            return self._with_comma(column, text)
+        if _POINT_GROUPS.fullmatch(text) and not self._is_decimal_point(column, text):
+            return text.replace(".", "")
+        return text
+
+    def _with_comma(self, column: str, text: str) -> str:
+        if "." in text and _POINT_DECIMAL.fullmatch(text) and self.decimal != ",":
+            return text.replace(",", "")
+        if _COMMA_GROUPS.fullmatch(text):
+            if column in LARGE:
+                if self.decimal == "." or (self.decimal is None and self.between_commas):
+                    return text.replace(",", "")
+                if column not in COUNTS and self.decimal == ",":
+                    return text.replace(",", ".")
+                raise UnclearMarkError("comma")
+            if not (self.decimal == "," or (self.decimal is None and not self.between_commas)):
+                if self.is_mixed and not self.between_commas and text.count(",") == 1:
+                    return text.replace(",", ".")
+                raise UnclearMarkError("comma")
+        is_odd = self.between_commas and (self.is_mixed or self.decimal == ".")
+        if _COMMA_DECIMAL.fullmatch(text) and not is_odd:
+            return text.replace(".", "").replace(",", ".")
+        raise UnclearMarkError("comma")
+
+    def _is_decimal_point(self, column: str, text: str) -> bool:
+        """Whether the point in a number such as 1.024 stands before decimals."""
+        if text.count(".") > 1:
+            return False
+        if self.decimal == ",":
+            if column not in LARGE:
+                raise UnclearMarkError("point")
+            return False
+        if self.decimal is None and not self.between_commas and column in LARGE:
+            raise UnclearMarkError("point")
+        return True
+
+
+def marks_of(rows: Iterable[Iterable[tuple[str, str]]], separator: str) -> Marks:
+    """What the first of a table's rows say.
+
+    Args:
+        rows: (our name, cell) of each number in a row.
+        separator: What stands between the table's cells.
+    """
+    commas = points = False
+    unclear_points = False  # in a rate or a loss, which is hardly ever above a thousand
+    for _, row in zip(range(_MOST_ROWS), rows, strict=False):
+        for column, cell in row:
+            text = _SPACES.sub("", cell.strip())
+            if "," in text:
+                clear = not _COMMA_GROUPS.fullmatch(text)
+                commas |= clear and _COMMA_DECIMAL.fullmatch(text) is not None
+                points |= text.count(",") > 1 or (
+                    "." in text and _POINT_DECIMAL.fullmatch(text) is not None
+                )
+            elif "." in text:
+                clear = not _POINT_GROUPS.fullmatch(text)
+                points |= clear and _POINT_DECIMAL.fullmatch(text) is not None
+                commas |= text.count(".") > 1 and not clear
+                unclear_points |= not clear and column not in LARGE
+    if not commas and unclear_points:
+        points = True
+    is_mixed = commas and points
+    decimal: Decimal | None = None if is_mixed or not (commas or points) else "," if commas else "."
+    return Marks(decimal, separator == ",", is_mixed)
+
+
+def seconds_in(text: str, marks: Marks) -> float | None:
+    """Seconds of a time with its unit, as in 87.5 sec, 1.5min, 1h 2m 3s or 0 days 00:01:27.5."""
+    text = text.strip().lower()
+    if marks.decimal == ",":
+        text = text.replace(",", ".")
+    if clock := _TIME.fullmatch(text):
+        days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return days * 86400 + hours * 3600 + minutes * 60 + seconds
+    parts = _PARTS.findall(text)
+    if not parts or _PARTS.sub("", text).strip(" ,") or any(u not in _SECONDS for _, u in parts):
+        return None
+    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)

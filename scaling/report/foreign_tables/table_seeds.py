@@ -1,0 +1,108 @@
+"""Rows that differ in their seed alone: which of them are no replicates of each other."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scaling.analysis.trial_rows import TrialRow
+from scaling.report.words.numbers import counted, joined, number, rate
+
+_FAR = 20.0
+"""Standard deviations of the other seeds beyond which one is no part of their scatter."""
+_SHARE_OF_ALL = 0.5
+"""Of what lies between the table's best and worst trial, that a stuck seed is away at least."""
+_NEAR_TOP = 0.7
+"""Share of the way from the table's best to its worst from which on nothing was learned."""
+_LEAST_NOISE = 1e-3
+"""Of a loss, between seeds."""
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Separated:
+    """A table's rows, with those apart that are no replicates, and what is said of them."""
+
+    rows: Sequence[TrialRow]
+    notes: tuple[str, ...] = ()
+
+
+def without_stuck(rows: Sequence[TrialRow]) -> Separated:
+    """Seeds that stayed where they began, beside others of their recipe that learned: they failed.
+
+    Such a seed is far from all others of its recipe, which agree with each other, and about as
+    bad as the worst trial of the table. Fewer than half of a recipe's seeds can be stuck, or one
+    of two; where more are, the recipe does not learn.
+    """
+    recipes: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        if row.seed is not None and row.status == "done" and row.cost is not None:
+            recipes.setdefault(row.recipe_key, []).append(row)
+    groups = [sorted(group, key=_cost) for group in recipes.values() if len(group) > 1]
+    if not groups:
+        return Separated(rows)
+    costs = [row.cost for row in rows if row.cost is not None and row.status == "done"]
+    best, worst = min(costs), max(costs)
+    spreads = [statistics.pstdev(map(_cost, g[:-1] if len(g) > 2 else g)) for g in groups]
+    noise = max(statistics.median(spreads), _LEAST_NOISE * abs(best))
+    stuck: dict[str, TrialRow] = {}
+    notes: list[str] = []
+    for group in groups:
+        for count in range(1, max((len(group) - 1) // 2, 1) + 1):
+            kept, left = group[:-count], group[-count:]
+            away = _cost(left[0]) - _cost(kept[-1])
+            spread = max(statistics.pstdev(map(_cost, kept)), noise)
+            is_bad = _cost(left[0]) - best >= _NEAR_TOP * (worst - best)
+            if away > _FAR * spread and away >= _SHARE_OF_ALL * (worst - best) and is_bad:
+                stuck |= {row.trial_id: _failed(row, kept) for row in left}
+                break
+    if not stuck:
+        return Separated(rows)
+    named = [str(row.error) for row in stuck.values()]
+    more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    count = counted(len(stuck), "run")
+    notes.append(f"Set aside as failed: {count}: {'; '.join(named[:_MOST_NAMED])}{more}.")
+    return Separated([stuck.get(row.trial_id, row) for row in rows], tuple(notes))
+
+
+def _cost(row: TrialRow) -> float:
+    assert row.cost is not None
+    return row.cost
+
+
+def _failed(row: TrialRow, others: Sequence[TrialRow]) -> TrialRow:
+    beside = joined([number(abs(_cost(other))) for other in others[:3]], "and")
+    error = (
+        f"{row.trial_id.replace('-', ' ')} ({row.global_batch_size:,} at {rate(row.peak_lr)}, seed "
+        f"{row.seed}) stayed at {number(abs(_cost(row)))} beside {beside} of its recipe's other "
+        "seeds"
+    )
+    return replace(
+        row, status="failed", recipe_key=row.trial_id, error=error, objective=None,
+        validation_loss=None, train_loss=None, test_loss=None, maximized=None, metrics={},
+        steps_to_target=None, examples_to_target=None, seconds_to_target=None,
+    )  # fmt: skip
+
+
+def apart_where_mixed(rows: Sequence[TrialRow]) -> Separated:
+    """Rows of a recipe that has a seed twice get a recipe each.
+
+    Such a seed shows that something else differs, which the table's columns that are read do not
+    tell: then no mean over such rows means anything.
+    """
+    seen: set[tuple[str, int]] = set()
+    mixed: set[str] = set()
+    for row in rows:
+        if row.seed is not None:
+            pair = (row.recipe_key, row.seed)
+            if pair in seen:
+                mixed.add(row.recipe_key)
+            seen.add(pair)
+    if not mixed:
+        return Separated(rows)
+    count = counted(sum(row.recipe_key in mixed for row in rows), "row")
+    apart = [replace(r, recipe_key=r.trial_id) if r.recipe_key in mixed else r for r in rows]
+    note = (
+        f"{count} have batch, rate and seed in common with another one, so that something else "
+        "differs: each counts as a recipe of its own (--nuisance COLUMN names what was varied)."
+    )
+    return Separated(apart, (note,))

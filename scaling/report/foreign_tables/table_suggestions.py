@@ -1,0 +1,190 @@
+"""What others call our columns: only ever suggested, never taken."""
+
+import difflib
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+
+from scaling.report.foreign_tables.table_error import TableError
+from scaling.report.foreign_tables.table_names import listed, plain
+
+_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "global_batch_size": (
+        "global_batch", "total_batch_size", "effective_batch_size", "total_train_batch_size",
+        "train_batch_size", "batch_size", "batchsize", "batch", "bs", "b", "bsz", "mbs",
+        "examples_per_step", "sequences_per_step",
+    ),
+    "peak_lr": (
+        "max_lr", "peak_learning_rate", "max_learning_rate", "learning_rate", "learningrate",
+        "base_lr", "initial_lr", "init_lr", "lr", "eta", "step_size",
+    ),
+    "validation_loss": (
+        "val_loss", "valid_loss", "eval_loss", "dev_loss", "held_out_loss", "heldout_loss",
+        "best_val_loss", "best_valid_loss", "best_eval_loss", "best_validation_loss",
+        "final_val_loss", "final_eval_loss", "final_validation_loss", "final_loss", "best_loss",
+        "smooth_loss", "validation", "loss", "nll", "perplexity", "ppl", "objective", "value",
+    ),
+    "steps_to_target": ("steps_to_loss", "steps_to_reach", "num_steps_to_target", "steps"),
+}  # fmt: skip
+
+_EITHER_WAY = frozenset({"objective", "value", "metric", "objective_value", "final_objective"})
+"""Names that do not say whether less or more is better."""
+
+_SCORES = frozenset(
+    {
+        "acc", "accuracy", "top1", "top5", "auc", "auroc", "auprc", "roc", "f1", "fscore", "bleu",
+        "sacrebleu", "rouge", "rouge1", "rouge2", "rougel", "rougelsum", "meteor", "chrf", "em",
+        "exact", "map", "map50", "ndcg", "mrr", "mcc", "matthews", "r2", "recall", "iou", "miou",
+        "dice", "psnr", "ssim", "reward", "rewards", "return", "returns", "score", "winrate",
+        "correct", "kappa", "spearman", "pearson", "spearmanr", "pearsonr", "bertscore", "comet",
+        "cider", "elo", "mfu", "hits", "pass",
+    }
+)  # fmt: skip
+_LESS_IS_BETTER = frozenset({"loss", "error", "err", "nll", "ppl", "perplexity", "wer", "cer"})
+
+_PER_DEVICE = (
+    "per_device_train_batch_size", "per_device_batch_size", "per_gpu_train_batch_size",
+    "per_gpu_batch_size", "batch_size_per_gpu", "batch_size_per_device", "device_batch_size",
+    "local_batch_size", "micro_batch_size", "microbatch_size", "train_micro_batch_size_per_gpu",
+    "batch_size", "train_batch_size", "batch", "bs",
+)  # fmt: skip
+_ACCUMULATION = (
+    "gradient_accumulation_steps", "grad_accumulation_steps", "accumulate_grad_batches",
+    "grad_accum_steps", "grad_accum", "accumulation_steps", "gradient_accumulation", "accum_steps",
+    "update_freq",
+)  # fmt: skip
+_DEVICES = (
+    "world_size", "num_devices", "n_devices", "devices", "num_gpus", "n_gpus", "n_gpu", "gpus",
+    "num_processes", "num_workers_ddp", "data_parallel_size", "dp_size", "ngpus",
+)  # fmt: skip
+_PROGRESS = frozenset({"epoch", "step", "global_step", "iteration", "training_iteration"})
+
+
+def is_score(name: str) -> bool:
+    """Whether more of what a column is called is better, as for an accuracy."""
+    words = set(plain(name).split("_"))
+    return bool(words & _SCORES) and not words & _LESS_IS_BETTER
+
+
+def is_rate(name: str) -> bool:
+    """Whether a column is called as a learning rate is."""
+    return _leaf(name) in _SYNONYMS["peak_lr"] or _leaf(name) == "peak_lr"
+
+
+def product_of_batch(header: Sequence[str], batch: str | None = None) -> str | None:
+    """The columns whose product is the global batch, where a table has it in parts.
+
+    Args:
+        header: The table's columns.
+        batch: The one that was taken for the batch.
+    """
+    by_name = {_leaf(name): name for name in reversed(header)}
+    parts = [
+        next((by_name[name] for name in names if name in by_name), None)
+        for names in (_PER_DEVICE, _ACCUMULATION, _DEVICES)
+    ]
+    if batch is not None:
+        parts[0] = batch if _leaf(batch) in _PER_DEVICE else None
+    first, accumulation, devices = parts
+    is_per_device = first is not None and "per_" in _leaf(first)
+    if first is None or not (accumulation or (is_per_device and devices)):
+        return None
+    return "*".join(part for part in (first, accumulation, devices) if part)
+
+
+def accumulation_in(product: str, header: Sequence[str]) -> list[str]:
+    """The columns of a product other than the first one."""
+    return [name for name in header if name in product.split("*")[1:]]
+
+
+def missing_columns(
+    file: str, missing: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> TableError:
+    """The error for columns that a table lacks, with a renaming to try where one looks right.
+
+    Args:
+        file: The table's name.
+        missing: Our names.
+        header: The table's columns.
+        rows: Some of its rows, which tell a peak rate from a schedule's last value.
+    """
+    hints = [hint for ours in missing if (hint := _suggestion(ours, header, rows))]
+    help_ = f"did you mean {' '.join(hints)}?" if hints else "--rename THEIRS=OURS names a column"
+    if "validation_loss" in missing and any(_either_way(hint) for hint in hints):
+        value = next(hint for hint in hints if _either_way(hint)).split("=")[0].split(" ", 1)[1]
+        help_ += f" Where a larger value is better: --maximize {value}"
+    leaves = {_leaf(name) for name in header}
+    if {"global_batch_size", "peak_lr"} <= set(missing) and leaves & _PROGRESS:
+        help_ += (
+            "; is this the log of one run? A sweep has one row per run, with its batch size, "
+            "peak learning rate and final loss"
+        )
+    return TableError(
+        f"{file}: line 1 (header): missing column {listed(missing)}; there are {listed(header)} "
+        f"({help_})"
+    )
+
+
+def _suggestion(ours: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if ours == "global_batch_size" and (product := product_of_batch(header)):
+        return option("--rename", f"{product}={ours}")
+    found = _candidates(ours, header)
+    if ours == "peak_lr" and len(found) > 1:
+        found.sort(key=lambda name: -_typical(header.index(name), rows))
+    if found:
+        return option("--rename", f"{found[0]}={ours}")
+    if ours == "validation_loss":
+        scores = [name for name in header if is_score(name)]
+        held_out = [n for n in scores if {"val", "valid", "validation", "eval", "dev", "test"}
+                    & set(plain(n).split("_"))]  # fmt: skip
+        if scores:
+            return option("--maximize", (held_out or scores)[0])
+    plains = {plain(name): name for name in reversed(header)}
+    close = difflib.get_close_matches(ours, list(plains), n=1, cutoff=0.75)
+    return option("--rename", f"{plains[close[0]]}={ours}") if close else ""
+
+
+def _candidates(ours: str, header: Sequence[str]) -> list[str]:
+    """Columns with a name for it, the likeliest first, a setting before what was logged."""
+    found: list[tuple[bool, int, str]] = []
+    synonyms = _SYNONYMS.get(ours, ())
+    for name in header:
+        if ours == "validation_loss" and "train" in plain(name).split("_"):
+            continue
+        for known in (plain(name), _leaf(name)):
+            if known in synonyms:
+                is_logged = ours != "validation_loss" and plain(name).startswith(
+                    ("train_", "metrics_")
+                ) and known != plain(name)  # fmt: skip
+                found.append((is_logged, synonyms.index(known), name))
+                break
+    return [name for *_, name in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _typical(place: int, rows: Sequence[Sequence[str]]) -> float:
+    values: list[float] = []
+    for row in rows:
+        try:
+            values.append(float(row[place]))
+        except (ValueError, IndexError):
+            continue
+    return statistics.median(values) if values else 0.0
+
+
+def _leaf(name: str) -> str:
+    """The last part of a name that an export put together, as in config/train_loop_config/lr."""
+    parts = [part for part in re.split(r"[./]", name) if part.strip()]
+    last = plain(parts[-1]) if parts else ""
+    for prefix in ("params_", "user_attrs_", "hparams_", "hp_", "param_"):
+        last = last.removeprefix(prefix)
+    return last
+
+
+def _either_way(hint: str) -> bool:
+    return any(hint.endswith(f"{name}=validation_loss") for name in _EITHER_WAY)
+
+
+def option(name: str, argument: str) -> str:
+    """An option as a shell takes it."""
+    quoted = re.search(r"[^\w./=-]", argument) is not None
+    return f'{name} "{argument}"' if quoted else f"{name} {argument}"

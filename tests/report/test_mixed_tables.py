@@ -1,0 +1,137 @@
+"""What else varies in a table: named, made a cell, or refused; nothing is averaged over it."""
+
+from pathlib import Path
+
+import pytest
+
+from scaling.analysis.findings import analyse
+from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.foreign_tables.table_columns import Kind, kind_of
+
+HEADER = "global_batch_size,peak_lr,validation_loss"
+TWO_MODELS = [
+    f"{model},{64 * 2**place},{steps}"
+    for model, column in (("a", (1000, 520, 280, 170, 110)), ("b", (3000, 1510, 760, 390, 205)))
+    for place, steps in enumerate(column)
+]
+
+
+def table(folder: Path, *lines: str) -> Path:
+    path = folder / "sweep.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_steps_of_two_models_are_not_pooled(tmp_path: Path) -> None:
+    """Pooled they gave one critical batch of 1,170 [1,062, 1,297]."""
+    path = table(tmp_path, "model,global_batch_size,steps_to_target", *TWO_MODELS)
+    with pytest.raises(TableError, match="differ in column 'model'") as error:
+        read_table(path)
+    for way in ("--where model=a", "--cell model", "--nuisance model"):
+        assert way in str(error.value)
+    values = {
+        model: analyse(read_table(path, where=[("model", model)]).sweep).tradeoff.value
+        for model in "ab"
+    }
+    assert values["a"] is not None
+    assert values["b"] is not None
+    assert values["a"] == pytest.approx(1168, rel=0.05)
+    assert values["b"] > 4 * values["a"]
+    cells = read_table(path, axes=["model"]).sweep.cells
+    assert len(cells) == 10
+
+
+def rows(column: str, *values: object) -> list[str]:
+    """Every value of a further column with every batch and rate."""
+    lines = [f"{HEADER},{column}"]
+    for place, value in enumerate(values):
+        for batch in (32, 64):
+            for step, rate in enumerate((1e-3, 2e-3, 4e-3)):
+                lines.append(f"{batch},{rate},{2 + place + abs(step - 1) / 10},{value}")
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("N", (85, 300)), ("D", (1e9, 2e9)), ("optimizer", ("adamw", "lion")),
+        ("config.optimizer.name", ("adamw", "lion")), ("params.dataset", ("c4", "pile")),
+        ("hidden_size", (256, 512)), ("steps", (1000, 4000)), ("num_epochs", (1, 3)),
+        ("lr_schedule", ("cosine", "constant")), ("variant", ("new", "old")),
+        ("colour", ("red", "blue")), ("params_model", ("s", "m")), ("Experiment", ("x", "y")),
+        ("budget", ("small", "large")), ("seq_len", (512, 1024)),
+    ],
+)  # fmt: skip
+def test_what_is_compared_is_refused_with_two_ways_on(
+    column: str, values: tuple[object, ...], tmp_path: Path
+) -> None:
+    path = table(tmp_path, *rows(column, *values))
+    with pytest.raises(TableError) as error:
+        read_table(path)
+    assert repr(column) in str(error.value)
+    assert f"--where {column}=" in str(error.value)
+    assert f"--cell {column}" in str(error.value)
+    assert len(read_table(path, where=[(column, str(values[0]))]).sweep.rows) == 6
+    assert len(read_table(path, axes=[column]).sweep.cells) == 4
+    searched = read_table(path, nuisance=[column]).sweep
+    assert len({row.recipe_key for row in searched.rows}) == 12
+
+
+def test_a_column_that_goes_with_a_cell_is_no_other_difference(tmp_path: Path) -> None:
+    lines = rows("model", "a", "b")
+    lines = [lines[0] + ",params", *(f"{line},{85 if ',a' in line else 300}" for line in lines[1:])]
+    path = table(tmp_path, *lines)
+    with pytest.raises(TableError, match=r"'model'.*'params'"):
+        read_table(path)
+    assert len(read_table(path, axes=["model"]).sweep.cells) == 4
+
+
+@pytest.mark.parametrize("column", ["weight_decay", "config.beta2", "warmup_ratio", "knob"])
+def test_settings_that_vary_count_as_searched_and_are_named(column: str, tmp_path: Path) -> None:
+    """Also with seeds, which are then no replicates of each other."""
+    lines = rows(column, 0.1, 0.3)
+    seeded = [lines[0] + ",seed", *(f"{line},{seed}" for seed in (0, 1) for line in lines[1:])]
+    found = read_table(table(tmp_path, *seeded))
+    assert len({row.recipe_key for row in found.sweep.rows}) == 12
+    assert any(column in note and "count as searched" in note for note in found.notes)
+    cells = analyse(found.sweep).cells
+    assert [cell.validation_loss.value for cell in cells] == [2.0, 2.0]
+    assert [cell.best.choices[column] for cell in cells if cell.best] == [0.1, 0.1]
+
+
+def test_what_goes_with_the_batch_is_only_named(tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.0,{batch // 32},{64000 // batch}"
+             for batch in (32, 64) for rate in (1e-3, 2e-3)]  # fmt: skip
+    found = read_table(table(tmp_path, HEADER + ",num_gpus,steps", *lines))
+    assert len(found.sweep.rows) == 4
+    assert any("vary with the batch size: num_gpus, steps" in note for note in found.notes)
+
+
+def test_names_times_and_measurements_are_left_alone(tmp_path: Path) -> None:
+    lines = [
+        f"{batch},{rate},2.0,run-{batch}-{rate},{rate * 7},0.{batch},2026-01-0{n},out/{rate}/{n}"
+        for batch in (32, 64)
+        for n, rate in enumerate((1e-3, 2e-3), 1)
+    ]
+    header = HEADER + ",Name,grad_norm,eval_accuracy,Created,model_path"
+    found = read_table(table(tmp_path, header, *lines))
+    assert not any("vary" in note for note in found.notes)
+    assert found.sweep.rows[0].choices == {}
+
+
+def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> None:
+    lines = ["32,0.001,2.0,1000", "32,0.002,1.9,1000", "32,0.004,nan,40", "32,0.008,nan,40"]
+    assert len(read_table(table(tmp_path, HEADER + ",steps", *lines)).sweep.rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("optimizer.beta2", "setting"), ("optimizer.name", "compared"), ("model/size", "compared"),
+        ("train_loss", "passed_over"), ("metrics.model_norm", "passed_over"), ("", "passed_over"),
+        ("world_size", "label"), ("init_seed", "passed_over"), ("max_steps", "budget"),
+        ("config.foo", "setting"), ("foo", "unknown"), ("lr", "label"), ("_step", "passed_over"),
+    ],
+)  # fmt: skip
+def test_kinds_of_columns(name: str, kind: Kind) -> None:
+    assert kind_of(name) == kind

@@ -175,11 +175,14 @@ def _opened(start: "Start", task: "AnyTask | None") -> "StudyState":
         return StudyState.reopen(start.spec)
     from scaling.command.start_checks import start_notes
     from scaling.tasks.content import files_of
+    from scaling.tasks.own.code import code_of
 
     for note in start_notes(start.spec, task):
         print(f"  {note}", flush=True)
-    files = files_of(start.spec.workload)
-    return StudyState.open(start.spec, data_sha256=task.content_hash, files=files)
+    workload = start.spec.workload
+    return StudyState.open(
+        start.spec, data_sha256=task.content_hash, files=files_of(workload), code=code_of(workload)
+    )
 
 
 def _stop(message: str, command: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.spec.evaluation import Evaluation
+from scaling.spec.own_training import Custom
 from scaling.spec.workloads import (
     CausalLm,
     NoisyQuadratic,
@@ -112,6 +113,12 @@ def spelling(num_train: int = 200, **others: Any) -> Seq2Seq:
     data = {"source": "builtin:grapheme_to_phoneme", "num_train": num_train}
     data |= {"num_validation": 60, "num_test": 60}
     return Seq2Seq.model_validate({"task": "seq2seq", "model": TINY_MBART, "data": data, **others})
+
+
+def own_sequences(**options: int) -> Custom:
+    """A convolution and attention of a user's own, over sequences of unequal lengths."""
+    factory = "tests.own.conv_attention:build"
+    return Custom.model_validate({"task": "custom", "factory": factory, "options": options})
 
 
 def rows_of(workload: TextWorkload) -> ReadRows:

@@ -132,7 +132,7 @@ def facts_of(spec: StudySpec, task: AnyTask) -> Facts:
 
 def _print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:
     """One row for each batch size: bytes on each worker, by what takes them."""
-    if isinstance(task, FinishedTask) or spec.workload.model is None:
+    if isinstance(task, FinishedTask) or not spec.workload.has_layers:
         what = f"{spec.workload.task} needs a few megabytes"
         print_line(console, f"memory: not estimated: {what}")
         return
@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
 
 def _not_timed(spec: StudySpec) -> str:
     resources = spec.resources
-    if spec.workload.model is None:
+    if not spec.workload.has_layers:
         return "only a workload with a model is timed"
     if resources.gpus_per_worker > 0:
         return "the workers train on GPUs"

@@ -27,6 +27,7 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.content import files_of
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
+from scaling.tasks.own.code import code_of
 from scaling.tasks.prepare import prepare_task, require_trainable
 from scaling.tasks.task import AnyTask, FinishedTask, TaskData, WritingTask
 from scaling.training.build import require_deepspeed
@@ -74,8 +75,10 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
     """
     task = prepare_task(spec.workload, spec.evaluation)
     if resume:
-        require_same_content(spec, task.content_hash, files_of(spec.workload))
+        workload = spec.workload
+        require_same_content(spec, task.content_hash, files_of(workload), code_of(workload))
     _require_enough_examples(spec, task)
+    _require_tokens(spec, task)
     require_branches_fit(
         spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )
@@ -86,14 +89,16 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
     sets_dropout = any(section.get("dropout") is not None for section in sections)
     require_trainable(
         task, spec.seed, dropout=0.0 if sets_dropout else None,
-        num_parts=spec.resources.num_parts, lora_ranks=lora_ranks(spec),
+        resources=spec.resources, lora_ranks=lora_ranks(spec),
     )  # fmt: skip
     return task
 
 
 def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
     """What a study does otherwise than its file seems to say, a sentence each."""
-    notes = list(task.data_summary.notes) if task.data_summary is not None else []
+    summary = task.data_summary
+    notes = list(summary.notes) if summary is not None else []
+    notes += [f"Exactness is waived: {why}." for why in (summary.waived if summary else ())]
     if "num_examples" in given_fields(spec.evaluation):
         wanted = spec.evaluation.num_examples
         fewer = {split: task.num_evaluated(split) for split in task.splits}
@@ -144,6 +149,17 @@ def _require_enough_examples(spec: StudySpec, task: TaskData) -> None:
                 f"a step of {shown}{more} examples would repeat some of the {there} training "
                 f"examples (allowed: at most {there})",
             )
+
+
+def _require_tokens(spec: StudySpec, task: TaskData) -> None:
+    """Check that examples have tokens, where something is counted in them."""
+    early = spec.search.early_stopping
+    for path, value in (
+        ("budget.tokens", spec.budget.tokens),
+        ("search.early_stopping.first_rung_tokens", early and early.first_rung_tokens),
+    ):
+        if value is not None and task.tokens_per_example is None:
+            raise DataError(path, "examples have no tokens; give scaling.CustomTask its length")
 
 
 def _sizes_by_path(spec: StudySpec, task: TaskData) -> Iterator[tuple[str, list[int]]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise_by_example
 
@@ -69,7 +70,7 @@ class NormLayers:
         return self._sums if self._fits and self._sums is not None else np.zeros(0)
 
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self._wanted and output.requires_grad:
+        if self._wanted and inputs and output.requires_grad:
             value = inputs[0].detach()
             output.register_hook(lambda gradient: self._record(layer, value, gradient))
 
@@ -95,7 +96,19 @@ def _is_norm_layer(module: nn.Module) -> bool:
         and own.keys() <= {"weight", "bias"}
         and all(parameter.ndim == 1 and parameter.requires_grad for parameter in own.values())
         and not any(True for _ in module.buffers())  # a batch norm mixes examples
+        and not isinstance(module, nn.GroupNorm | _NormBase)  # their scale is of channels
+        and _is_of_last_axis(module, own["weight"])
     )
+
+
+@torch.no_grad()
+def _is_of_last_axis(module: nn.Module, weight: Tensor) -> bool:
+    """Whether a module takes vectors along its last axis, of as many numbers as it has weights."""
+    try:
+        made = module(torch.arange(2 * len(weight)).to(weight).view(2, -1))
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    return isinstance(made, Tensor) and made.shape == (2, len(weight))
 
 
 @torch.no_grad()

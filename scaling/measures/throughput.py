@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from scaling.tasks.batch import on_device
 from scaling.tasks.task import Indices, Task
 
 # Dense peaks in TFLOP/s by precision, of the data sheet that stands above each; from Ampere on half
@@ -59,7 +60,7 @@ def flops_per_example(task: Task, model: nn.Module, indices: Indices) -> float |
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
-    batch = {name: tensor.to(device) for name, tensor in task.collate(indices, 0).items()}
+    batch = on_device(task.collate(indices, 0), device)
     devices = [device] if device.type == "cuda" else []
     # The fused kernels of a CPU are unknown to the counter; their plain form is counted.
     with (

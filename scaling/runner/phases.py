@@ -275,7 +275,7 @@ class _Executor:
     def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
         return WorkerPool(
             self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
-            content=self._run.state.recorded.content,
+            content=self._run.state.recorded.content, code=self._run.state.recorded.code,
         )  # fmt: skip
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
@@ -296,6 +296,7 @@ class _Executor:
             "storage": str(self._ray_folder / "trainers"),
             "checkpoints": self._checkpoints,
             "content": self._run.state.recorded.content,
+            "code": self._run.state.recorded.code,
             "working_folder": str(Path.cwd()),
         }
 

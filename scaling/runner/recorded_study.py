@@ -19,7 +19,7 @@ from scaling.space.cells import cell_places
 from scaling.space.rounds import Rounds
 from scaling.spec.changes import Change, RecordedSpecError, changes, recorded_spec
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import DATA, what_changed
+from scaling.tasks.content import DATA, code_difference, what_changed
 
 _FORMAT = 3
 """Of a study.json: from 3 on, it says which fields were not at their default; from 2 on, `tokens`
@@ -56,12 +56,19 @@ class RecordedStudy:
 
     @classmethod
     def new(
-        cls, folder: Path, spec: StudySpec, *, study_id: str, content: Mapping[str, str]
+        cls,
+        folder: Path,
+        spec: StudySpec,
+        *,
+        study_id: str,
+        content: Mapping[str, str],
+        code: Mapping[str, str],
     ) -> "RecordedStudy":
         """Of a study that starts."""
         files = {name: digest for name, digest in content.items() if name != DATA}
         known = {"study_id": study_id, **_said(spec), "cell_places": cell_places(spec, {})}
-        return cls(folder, known | {"data_sha256": content[DATA], "files": files})
+        known |= {"data_sha256": content[DATA], "files": files}
+        return cls(folder, known | ({"code": dict(code)} if code else {}))
 
     @property
     def study_id(self) -> str:
@@ -72,6 +79,11 @@ class RecordedStudy:
     def content(self) -> dict[str, str]:
         """What the study was started on (see `scaling.tasks.content`)."""
         return {DATA: self.known["data_sha256"], **self.known.get("files", {})}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The text of each Python file of the user's own that the study was started with."""
+        return self.known.get("code", {})
 
     @property
     def decided(self) -> dict[str, Any] | None:
@@ -178,13 +190,18 @@ class RecordedStudy:
         except ValueError as error:
             raise StateError(str(error)) from error
 
-    def require_same_content(self, now: Mapping[str, str]) -> None:
-        """Check that the study has the data, models and tokenizers that it was started with.
+    def require_same_content(self, now: Mapping[str, str], code: Mapping[str, str]) -> None:
+        """Check that the study has the data, models, tokenizers and code it was started with.
 
         Raises:
-            StateError: If it has not.
+            StateError: If it has not; changed code is shown line by line.
         """
         known, shown = self.content, os.path.relpath(self.folder)
+        if difference := code_difference(self.code, code):
+            raise StateError(
+                f"the code of the study in {shown} has changed since it was started; put back what "
+                f"was there, or give the study another name:\n{difference}"
+            )
         if known[DATA] != now[DATA]:
             raise StateError(
                 f"the data of the study in {shown} have changed since it was started (SHA-256 "

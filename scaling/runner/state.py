@@ -62,7 +62,12 @@ class StudyState:
 
     @classmethod
     def open(
-        cls, spec: StudySpec, *, data_sha256: str, files: Mapping[str, str] | None = None
+        cls,
+        spec: StudySpec,
+        *,
+        data_sha256: str,
+        files: Mapping[str, str] | None = None,
+        code: Mapping[str, str] | None = None,
     ) -> "StudyState":
         """Open a study's state folder, or create it.
 
@@ -70,6 +75,7 @@ class StudyState:
             spec: The study.
             data_sha256: Content hash of its data.
             files: SHA-256 of each file of the trained models and tokenizers that it reads.
+            code: The text of each Python file of the user's own that it imports.
 
         Raises:
             StateError: If it cannot be written or holds other files, another process runs the
@@ -89,13 +95,15 @@ class StudyState:
         try:
             recorded = RecordedStudy.read(folder)
             if recorded is not None:
-                recorded.require_same_content(content)
+                recorded.require_same_content(content, code or {})
                 recorded.records()
                 recorded.changes(spec)
                 recorded.rounds()
                 return cls(recorded, False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            recorded = RecordedStudy.new(folder, spec, study_id=study_id, content=content)
+            recorded = RecordedStudy.new(
+                folder, spec, study_id=study_id, content=content, code=code or {}
+            )
             recorded.write()
             return cls(recorded, True, lock, spec.storage_url, made)
         except StateError:
@@ -112,7 +120,7 @@ class StudyState:
         if recorded is None:
             raise StateError(f"there is no study in {os.path.relpath(_folder(spec))}")
         content = recorded.content
-        state = cls.open(spec, data_sha256=content.pop(DATA), files=content)
+        state = cls.open(spec, data_sha256=content.pop(DATA), files=content, code=recorded.code)
         state.go_on(spec)
         return state
 
@@ -279,15 +287,17 @@ def require_usable_storage(spec: StudySpec) -> None:
         _locked(folder / "lock", os.path.relpath(folder)).close()
 
 
-def require_same_content(spec: StudySpec, data_sha256: str, files: Mapping[str, str]) -> None:
-    """Check that a study that goes on has the data, models and tokenizers it was started with.
+def require_same_content(
+    spec: StudySpec, data_sha256: str, files: Mapping[str, str], code: Mapping[str, str]
+) -> None:
+    """Check that a study that goes on has the data, models and code it was started with.
 
     Raises:
         StateError: If it has not.
     """
     recorded = RecordedStudy.read(_folder(spec))
     if recorded is not None:
-        recorded.require_same_content({DATA: data_sha256, **files})
+        recorded.require_same_content({DATA: data_sha256, **files}, code)
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:

@@ -94,7 +94,7 @@ def read_known(content: bytes) -> dict[str, Any]:
     for key, kind in (("study_id", str), ("spec", dict), ("data_sha256", str)):
         if not isinstance(known.get(key), kind):
             raise ValueError(f"is not a study's: {key} is missing")
-    for key in ("files", "decided", "given", "cell_places"):
+    for key in ("files", "code", "decided", "given", "cell_places"):
         if not isinstance(known.get(key, {}), dict):
             raise ValueError(f"is not a study's: {key} is not a mapping")
     if not all(type(place) is int for place in known.get("cell_places", {}).values()):

@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from scaling.runner.jobs import Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
-from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config
+from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, spec_of
 from scaling.spec.study import StudySpec
 from scaling.tasks.prepare import prepare_task
 from scaling.training.parallel.workers import Workers, use_threads
@@ -50,7 +50,7 @@ def train_alone(config: dict[str, Any]) -> None:
 def run_alone(config: dict[str, Any]) -> None:
     """What each rank of the trial's worker group runs."""
     enter_folder(config["working_folder"])
-    spec = StudySpec.model_validate_json(config["spec"])
+    spec = spec_of(config)
     job: Job = config["job"]
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())

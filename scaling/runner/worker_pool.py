@@ -35,6 +35,7 @@ from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, what_changed
+from scaling.tasks.own.code import with_code
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask
 from scaling.training.memory.out_of_memory import is_out_of_memory
@@ -57,6 +58,7 @@ class WorkerPool:
         storage: Folder for what Ray Train writes.
         checkpoints: Folder or URL with a folder of checkpoints for each trial.
         content: What the study trains on, which its workers must see too; empty takes anything.
+        code: The text of each Python file of the user's own, for machines that have it not.
     """
 
     def __init__(
@@ -67,12 +69,13 @@ class WorkerPool:
         storage: Path,
         checkpoints: str,
         content: Mapping[str, str],
+        code: Mapping[str, str],
     ) -> None:
         self._spec = spec
         self._sizes = tuple(sizes)
         self._storage = storage
         self._checkpoints = checkpoints
-        self._content = dict(content)
+        self._content, self._code = dict(content), dict(code)
         self._is_closing = False
         self.broker_name = f"broker-{uuid.uuid4().hex[:12]}"
         actor: Any = ray.remote(Broker)
@@ -209,6 +212,7 @@ class WorkerPool:
                 "working_folder": str(Path.cwd()),
                 "checkpoints": self._checkpoints,
                 "content": self._content,
+                "code": self._code,
             },
             scaling_config=scaling_config(resources, size),
             torch_config=torch_config(resources),
@@ -239,12 +243,19 @@ def enter_folder(folder: str) -> None:
         os.chdir(folder)
 
 
+def spec_of(config: Mapping[str, Any]) -> StudySpec:
+    """The study, whose own code is where this machine has it."""
+    spec = StudySpec.model_validate_json(config["spec"])
+    workload = with_code(spec.workload, config["code"])
+    return spec.model_copy(update={"workload": workload})
+
+
 def serve_jobs(config: dict[str, Any]) -> None:
     """What each rank of a worker group runs, for as long as the study lasts."""
     enter_folder(config["working_folder"])
     broker = ray.get_actor(config["broker"])
     ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
-    spec = StudySpec.model_validate_json(config["spec"])
+    spec = spec_of(config)
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     use_threads(max(1, int(spec.resources.cpus_per_worker)))

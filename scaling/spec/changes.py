@@ -152,6 +152,8 @@ RULES: Final[Mapping[str, Rule]] = {
     # By content: the study's data are compared by their hash.
     "workload.data.files": _free,
     "workload.file": _free,
+    "workload.folder": _free,
+    "workload.exactness": _free,  # it says what is accepted, not how is trained
     "scientific": _gains_cells,
     "nuisance": _SPACE,
     "fixed": _TRIALS,

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from scaling.spec.checks.study import check_study
 from scaling.spec.issues import MAX_ISSUES, NO_VALUE, Issue, StudyFileError, dotted
+from scaling.spec.own_training import with_study_folder
 from scaling.spec.schema import SCHEMA_PATH, listed, locate, schema_text, spec_schema
 from scaling.spec.structural_errors import paths_meant, structural_issues
 from scaling.spec.study import StudySpec
@@ -61,7 +62,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
             _override(study, override)
         except StudyFileError as error:
             issues.extend(error.issues)
-    return _validated(study, issues)
+    return _validated(with_study_folder(study, path.parent), issues)
 
 
 def study_from_mapping(raw: Mapping[str, Any]) -> StudySpec:

@@ -268,6 +268,7 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
         "question_answering": "qa question-answering squad",
         "seq2seq": "translation summarization text2text text2text-generation",
         "noisy_quadratic": "nqm",
+        "custom": "own user my_task pytorch torch module",
     },
 }
 """By field: our values, and what they are called elsewhere."""

@@ -11,6 +11,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.data import LabelledData, Names, TextData
+from scaling.spec.family import Family, TextFamily
 from scaling.spec.fields import (
     LocalPath,
     NonNegativeFloat,
@@ -23,35 +24,7 @@ from scaling.spec.fields import (
 from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.issues import Issue, did_you_mean
 from scaling.spec.models import ModelSpec
-
-
-class Family(Section):
-    """What the checks ask of every family, and what most of them answer."""
-
-    builtin_sources: ClassVar[tuple[str, ...]] = ()
-    """Names of the built-in data that it can read."""
-    unfit_files: ClassVar[Mapping[str, str]] = {}
-    """Kinds of files that cannot hold its rows, and why."""
-    is_ensemble: ClassVar[bool] = False
-    """Whether a trial trains independent models at once, which nothing may couple."""
-    writes_text: ClassVar[bool] = False
-    """Whether texts are put together from tokens."""
-    no_label_smoothing: ClassVar[str | None] = None
-    """Why labels cannot be smoothed; None where they can."""
-
-    @property
-    def looked_up_by(self) -> Collection[str] | None:
-        """Hyperparameters by which trials are found in a table; None where they are trained."""
-        return None
-
-    def too_large(self) -> Iterator[Issue]:
-        """Sizes that take more memory than a worker has."""
-        yield from ()
-
-    def issues(self) -> Iterator[Issue]:
-        """What the family's own fields contradict each other in."""
-        yield from ()
-
+from scaling.spec.own_training import Custom
 
 # --- text classification ------------------------------------------------------------------------
 
@@ -68,7 +41,7 @@ class TextClassificationData(LabelledData):
     """Names of the classes 0, 1, …, where label_column has their numbers."""
 
 
-class TextClassification(Family):
+class TextClassification(TextFamily):
     """Predict one class for a text; the loss is in nats per example."""
 
     task: Literal["text_classification"]
@@ -95,7 +68,7 @@ class TokenClassificationData(LabelledData):
     """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
 
 
-class TokenClassification(Family):
+class TokenClassification(TextFamily):
     """Predict the tag of each word of a text; the loss is in nats per labelled word."""
 
     task: Literal["token_classification"]
@@ -120,7 +93,7 @@ class QuestionAnsweringData(TextData):
     """Column with a mapping of text and answer_start, lists both, as in SQuAD."""
 
 
-class QuestionAnswering(Family):
+class QuestionAnswering(TextFamily):
     """Find the span of a context that answers a question; the loss is in nats per window."""
 
     task: Literal["question_answering"]
@@ -174,7 +147,7 @@ class Seq2SeqData(TextData):
     """Column with the text that is written."""
 
 
-class Seq2Seq(Family):
+class Seq2Seq(TextFamily):
     """Write a target text from a source text; the loss is in nats per target token."""
 
     task: Literal["seq2seq"]
@@ -218,7 +191,7 @@ class CausalLmData(TextData):
         return self.prompt_column is not None or self.source == "builtin:grapheme_to_phoneme"
 
 
-class CausalLm(Family):
+class CausalLm(TextFamily):
     """Predict each next token; the loss is in nats per token that counts."""
 
     task: Literal["causal_lm"]
@@ -323,7 +296,7 @@ class RunTable(Family):
 
 
 TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
-Workload = Annotated[TextWorkload | NoisyQuadratic | RunTable, Field(discriminator="task")]
+Workload = Annotated[TextWorkload | Custom | NoisyQuadratic | RunTable, Field(discriminator="task")]
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     get_args(section.model_fields["task"].annotation)[0]: section

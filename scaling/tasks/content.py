@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from difflib import unified_diff
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +59,28 @@ def what_changed(known: Mapping[str, str], now: Mapping[str, str]) -> str | None
         elif known[name] != now[name]:
             return f"{name} has changed ({known[name][:12]}, now {now[name][:12]})"
     return None
+
+
+_MAX_DIFFERENCES = 40
+
+
+def code_difference(known: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is not as it was in files of the user's own, as a unified diff; empty where all is.
+
+    Args:
+        known: The text of each file when a study started, by path.
+        now: Their text now.
+    """
+    lines = [
+        line.rstrip("\n")
+        for name in sorted(known.keys() | now.keys())
+        for line in unified_diff(
+            known.get(name, "").splitlines(), now.get(name, "").splitlines(),
+            f"{name} (as the study was started)", f"{name} (now)", n=1, lineterm="",
+        )
+    ]  # fmt: skip
+    more = len(lines) - _MAX_DIFFERENCES
+    return "\n".join(lines[:_MAX_DIFFERENCES] + [f"… and {more} lines more"] * (more > 0))
 
 
 def _files(folder: Path) -> list[Path]:

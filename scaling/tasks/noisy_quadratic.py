@@ -52,6 +52,7 @@ class NoisyQuadraticTask:
     """
 
     num_train = None
+    targets_known_ahead = True
     targets_per_example = 1.0
     tokens_per_example = None
     baseline = None

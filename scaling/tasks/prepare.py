@@ -8,9 +8,12 @@ from importlib import import_module
 from typing import Any
 
 from scaling.spec.evaluation import Evaluation
+from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
+from scaling.tasks.own.certificate import require_certificate, require_layout
+from scaling.tasks.own.module_task import ModuleTask
 from scaling.tasks.task import AnyTask, Task
 
 
@@ -30,7 +33,7 @@ def require_trainable(
     seed: int,
     *,
     dropout: float | None = None,
-    num_parts: int = 1,
+    resources: Resources = Resources(),  # noqa: B008  # immutable
     lora_ranks: Mapping[str, int] | None = None,
 ) -> None:
     """Build the model once, try it on a few training examples, and let it write where it will.
@@ -39,16 +42,20 @@ def require_trainable(
         task: With its data.
         seed: Of the weights.
         dropout: One that the study sets, if any.
-        num_parts: Workers that its matrices are to be cut among.
+        resources: How it is to be trained.
         lora_ranks: Ranks that the study gives its adapters, by the dotted paths that say so; None
             for the model's own.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
             that it has no embeddings for, say; if it reads what it has to predict, or padding; or
-            if its matrices cannot be cut.
+            if its matrices cannot be cut. Of a module of the user's own: see `certificate`.
     """
+    if isinstance(task, ModuleTask):
+        require_certificate(task, seed)
+        require_layout(task, resources)
+        return
     model = task.new_model(seed, dropout=dropout, lora_rank=1)
-    if num_parts > 1:
-        matrices_to_cut(model, num_parts)
+    if resources.num_parts > 1:
+        matrices_to_cut(model, resources.num_parts)
     require_model(task, model, seed, lora_ranks)

@@ -19,6 +19,9 @@ from scaling.tasks.data.tokens import Tokenizer
 
 Indices = NDArray[np.int64]
 Batch = Mapping[str, Tensor]
+AnyBatch = Any
+"""Tensors in mappings, lists and tuples, or an object that can be moved: see `scaling.tasks.batch`.
+The families of this package have a `Batch`."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,13 @@ class Task(TaskData, Protocol):
         """A model with the weights that this seed starts from; None keeps what is its own."""
         ...
 
+    @property
+    def targets_known_ahead(self) -> bool:
+        """Whether an example's targets are known before its loss has been computed."""
+        ...
+
     def num_targets(self, indices: Indices) -> int:
-        """Targets in these training examples."""
+        """Targets in these training examples, whose loss was computed where that tells them."""
         ...
 
     def num_tokens(self, indices: Indices) -> int:
@@ -180,11 +188,13 @@ class Task(TaskData, Protocol):
         """[B] tokens of each of these training examples; 0 where it costs nothing of its own."""
         ...
 
-    def collate(self, indices: Indices, seed: int) -> Batch:
+    def collate(self, indices: Indices, seed: int) -> AnyBatch:
         """The training examples of these numbers as tensors; `seed` is the trial's."""
         ...
 
-    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss_sum(
+        self, model: nn.Module, batch: AnyBatch, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Training loss summed over the batch's targets, in nats; shape []."""
         ...
 
@@ -221,6 +231,15 @@ class Written:
 
     greedy: str
     beam: str | None
+
+
+@runtime_checkable
+class ScoringTask(Task, Protocol):
+    """A task with metrics that need the model, at every evaluation."""
+
+    def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Metrics on the whole validation subset; the model is in eval mode."""
+        ...
 
 
 @runtime_checkable

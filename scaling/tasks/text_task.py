@@ -133,6 +133,7 @@ class TextTask:
     writing: Writing | None = None
     splits: tuple[Split, ...] = SPLITS
     num_models: int = 1
+    targets_known_ahead: bool = True
 
     @cached_property
     def _sizes(self) -> Mapping[Split, Sizes]:

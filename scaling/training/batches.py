@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scaling.tasks.task import Batch, Task
+from scaling.tasks.batch import on_device, pinned
+from scaling.tasks.task import AnyBatch, Task
 
 Indices = NDArray[np.int64]
 
@@ -16,7 +17,7 @@ Indices = NDArray[np.int64]
 @dataclass(frozen=True)
 class _Expected:
     part: Indices
-    batch: Future[Batch]
+    batch: Future[AnyBatch]
 
 
 class Batches:
@@ -43,28 +44,28 @@ class Batches:
         """Whether `expect` is of use."""
         return self._collator is not None
 
-    def of(self, parts: Sequence[Indices]) -> Iterator[Batch]:
+    def of(self, parts: Sequence[Indices]) -> Iterator[AnyBatch]:
         """The batch of each part, on the device."""
         for number, part in enumerate(parts, start=1):
             batch = self._taken(part)
             if number < len(parts):
                 self.expect(parts[number])
-            yield {name: t.to(self._device, non_blocking=True) for name, t in batch.items()}
+            yield on_device(batch, self._device)
 
     def expect(self, part: Indices) -> None:
         """Begin with the batch that will be asked for next."""
         if self._collator is not None:
             self._expected = _Expected(part, self._collator.submit(self._collated, part))
 
-    def _taken(self, part: Indices) -> Batch:
+    def _taken(self, part: Indices) -> AnyBatch:
         expected, self._expected = self._expected, None
         if expected is not None and np.array_equal(expected.part, part):
             return expected.batch.result()
         return self._collated(part)
 
-    def _collated(self, part: Indices) -> Batch:
+    def _collated(self, part: Indices) -> AnyBatch:
         batch = self._task.collate(part, self._seed)
         if self._device.type != "cuda":
             return batch
         # Only from pinned memory does a copy to the GPU run beside the computing.
-        return {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return pinned(batch)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from scaling.tasks.model.layers import transformer_blocks
+from scaling.tasks.model.layers import recomputing_part, transformer_blocks
 
 
 def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> None:
@@ -22,16 +22,17 @@ def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> Non
             block.compile(dynamic=True)
 
 
-def _recompute_activations(model: Any) -> None:
+def _recompute_activations(model: nn.Module) -> None:
     """Keep a block's input alone and compute the rest again in backward.
 
     Source: Chen et al. 2016 (arXiv:1604.06174).
     """
-    if not getattr(model, "supports_gradient_checkpointing", False):
+    part: Any = recomputing_part(model)
+    if part is None:
         raise ValueError(f"{type(model).__name__} cannot recompute activations")
-    model.config.use_cache = False
+    part.config.use_cache = False
     options = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    if hasattr(part, "activation_checkpointing_enable"):
+        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:  # the older name
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)

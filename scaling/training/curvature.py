@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
 from scaling.spec.evaluation import Sharpness
+from scaling.tasks.batch import on_device
 from scaling.tasks.task import Indices, Task
 from scaling.training.parallel.workers import Workers
 
@@ -44,17 +45,21 @@ def measure_curvature(
     parts = [own[i : i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
 
     def loss_of(part: Indices) -> Tensor:
-        batch = task.collate(part, START_SEED)
-        batch = {name: tensor.to(workers.device) for name, tensor in batch.items()}
-        return task.loss_sum(model, batch)
+        return task.loss_sum(model, on_device(task.collate(part, START_SEED), workers.device))
+
+    model.eval()
+    if not task.targets_known_ahead:
+        with torch.no_grad():
+            for part in parts:
+                loss_of(part)
+    [num_targets] = workers.sum(float(task.num_targets(own)))
 
     surface = LossSurface(
         [p for p in model.parameters() if p.requires_grad],
         [lambda part=part: loss_of(part) for part in parts],
-        task.num_targets(indices),
+        int(num_targets),
         workers.sum_tensor,
     )
-    model.eval()
     weights = surface.weights()
     generator = torch.Generator().manual_seed(START_SEED)
     start = torch.randn(len(weights), generator=generator).to(weights)

@@ -12,7 +12,7 @@ from torch import nn
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.resources import Precision
 from scaling.tasks.data.rows import Split
-from scaling.tasks.task import ExampleLosses, Task, WritingTask, Written
+from scaling.tasks.task import ExampleLosses, ScoringTask, Task, WritingTask, Written
 from scaling.training.parallel.workers import Workers
 
 
@@ -77,6 +77,35 @@ def evaluate(
             losses[split] = _together(own, workers)
     model.train()
     return losses
+
+
+def scored_metrics(
+    task: Task, model: nn.Module, workers: Workers, *, precision: Precision
+) -> dict[str, float]:
+    """Metrics that need the model, computed by the first worker; the same on all.
+
+    The model has all its weights on every worker, as in `evaluate`.
+
+    Raises:
+        RuntimeError: On every worker, if computing them failed on the first.
+    """
+    if not isinstance(task, ScoringTask):
+        return {}
+    found: dict[str, float] = {}
+    error: Exception | None = None
+    if workers.rank == 0:
+        model.eval()
+        try:
+            with torch.inference_mode(), precision_context(precision, workers.device):
+                found = task.score(model, workers.device)
+        except Exception as raised:  # noqa: BLE001  # the others wait to be told of it
+            error = raised
+        model.train()
+    failure = f"metrics failed: {error!r}" if error is not None else ""
+    (found, failure), *_ = workers.gather([found, failure])
+    if failure:
+        raise RuntimeError(failure) from error
+    return found
 
 
 def written_metrics(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import noise_of_sums
 from scaling.records.recipe import Recipe
-from scaling.tasks.task import Batch, Task
+from scaling.tasks.task import AnyBatch, Task
 from scaling.training.batches import Batches
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
@@ -47,7 +47,8 @@ class GradientOfBatch:
     """Computes the mean gradient per target of a global batch into `.grad`.
 
     The loss is a sum over targets divided by their number in the whole global batch, so neither
-    padding nor the split into workers × micro-batches changes it.
+    padding nor the split into workers × micro-batches changes it. Where only the loss tells how
+    many targets there are, it is divided by the number of examples first.
 
     Attributes:
         parameters: What is trained, as this worker holds it; their `.grad` is the result.
@@ -78,23 +79,28 @@ class GradientOfBatch:
             next_indices: The global batch after this one, where its first micro-batch is to be
                 collated while this one is still being computed with.
         """
-        num_targets = self.task.num_targets(indices)
+        known = self.task.targets_known_ahead
+        divisor = self.task.num_targets(indices) if known else len(indices)
         measure_noise = measure_noise and len(indices) > 1
         if measure_noise:
             self.norm_layers.start()
         if not measure_noise:
-            loss_sum, norms = self._accumulate(self._own_parts(indices), num_targets), []
+            own = self._own_parts(indices)
+            loss_sum, norms = self._accumulate(own, divisor), []
         elif (local_norm := self.parallel.local_norm) is not None:
-            [parts] = self._random_groups(indices)
-            loss_sum, norms = self._synchronized(parts, num_targets, local_norm)
+            [own] = self._random_groups(indices)
+            loss_sum, norms = self._synchronized(own, divisor, local_norm)
         else:
-            loss_sum, norms = self._group_by_group(self._random_groups(indices), num_targets)
+            groups = self._random_groups(indices)
+            own = [part for parts in groups for part in parts]
+            loss_sum, norms = self._group_by_group(groups, divisor)
+        num_targets = divisor if known else self._counted(own)
         if next_indices is not None:
             self.batches.expect(self._own_parts(next_indices)[0])
-        self._unscale()
+        self._scale(divisor / num_targets / self.loss_scale.value)
         grad_norm = self._grad_norm()
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
-        norm_layer_noise = self._norm_layer_noise(len(indices), num_targets)
+        norm_layer_noise = self._norm_layer_noise(len(indices), num_targets, divisor)
         return StepGradient(loss_sum, num_targets, grad_norm, noise, norm_layer_noise)
 
     def _own_parts(self, indices: Indices) -> list[Indices]:
@@ -134,17 +140,17 @@ class GradientOfBatch:
             return needed
         return cheapest_num_parts(lengths, at_least=needed)
 
-    def _accumulate(self, parts: Sequence[Indices], num_targets: int) -> torch.Tensor:
+    def _accumulate(self, parts: Sequence[Indices], divisor: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
         with self.parallel.reduction(num_parts=len(parts)):
             for number, batch in enumerate(self.batches.of(parts), start=1):
                 with self.parallel.no_sync() if number < len(parts) else nullcontext():
-                    total += self._backward(batch, num_targets)
+                    total += self._backward(batch, divisor)
                 self._end_part(parts[number - 1])
         return total
 
-    def _backward(self, batch: Batch, num_targets: int) -> torch.Tensor:
+    def _backward(self, batch: AnyBatch, divisor: int) -> torch.Tensor:
         with precision_context(self.recipe.layout.precision, self.workers.device):
             loss_sum = self.task.loss_sum(
                 self.parallel.wrapped,
@@ -152,7 +158,7 @@ class GradientOfBatch:
                 label_smoothing=self.recipe.hyperparameters.label_smoothing,
             )
         # Workers' gradients are averaged; × world_size makes that a sum.
-        scale = self.loss_scale.value * self.workers.world_size / num_targets
+        scale = self.loss_scale.value * self.workers.world_size / divisor
         (loss_sum * scale).backward()
         return loss_sum.detach()
 
@@ -162,13 +168,20 @@ class GradientOfBatch:
             one_by_one = [self.task.num_targets(part[i : i + 1]) for i in range(len(part))]
             self.norm_layers.end_part(np.array(one_by_one))
 
-    def _unscale(self) -> None:
-        """Divide the gradients by the loss scale, before anything looks at them."""
-        if self.loss_scale.value != 1:
-            for gradient in self._gradients():
-                gradient.mul_(1 / self.loss_scale.value)
+    def _counted(self, own: Sequence[Indices]) -> int:
+        """Targets in the global batch, of which this worker has computed these parts."""
+        [total] = self.workers.sum(float(sum(map(self.task.num_targets, own))))
+        return max(1, int(total))
 
-    def _norm_layer_noise(self, num_examples: int, num_targets: int) -> NoiseEstimate | None:
+    def _scale(self, factor: float) -> None:
+        """Make the gradients what they are without the loss scale, per target of the batch."""
+        if factor != 1:
+            for gradient in self._gradients():
+                gradient.mul_(factor)
+
+    def _norm_layer_noise(
+        self, num_examples: int, num_targets: int, divisor: int
+    ) -> NoiseEstimate | None:
         """The estimate from all workers' examples; None where nothing was recorded."""
         if not self.norm_layers.is_recording:
             return None
@@ -179,24 +192,26 @@ class GradientOfBatch:
             np.sum(per_worker, axis=0),
             num_examples=num_examples,
             num_targets=num_targets,
-            gradient_scale=self.loss_scale.value * self.workers.world_size,
+            gradient_scale=self.loss_scale.value
+            * self.workers.world_size
+            * (num_targets / divisor),
             num_train=self.task.num_train,
         )
 
     def _synchronized(
-        self, parts: Sequence[Indices], num_targets: int, norm: LocalNorm
+        self, parts: Sequence[Indices], divisor: int, norm: LocalNorm
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
         """Several workers, and each one's norm² and targets."""
         norm.start()
-        loss_sum = self._accumulate(parts, num_targets)
+        loss_sum = self._accumulate(parts, divisor)
         own_targets = sum(self.task.num_targets(part) for part in parts)
-        scale = num_targets / (self.workers.world_size * max(own_targets, 1))
+        scale = divisor / (self.workers.world_size * max(own_targets, 1))
         scale /= self.loss_scale.value
         own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
         return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather_array(own)]
 
     def _group_by_group(
-        self, groups: Sequence[Sequence[Indices]], num_targets: int
+        self, groups: Sequence[Sequence[Indices]], divisor: int
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
         """One worker; each group's own gradient is measured before it is added to the whole."""
         total = torch.zeros((), device=self.workers.device)
@@ -205,9 +220,9 @@ class GradientOfBatch:
         for parts in groups:
             for parameter in self.parameters:
                 parameter.grad = None
-            total += self._accumulate(parts, num_targets)
+            total += self._accumulate(parts, divisor)
             own_targets = sum(self.task.num_targets(part) for part in parts)
-            scale = num_targets / max(own_targets, 1) / self.loss_scale.value
+            scale = divisor / max(own_targets, 1) / self.loss_scale.value
             norms.append(((self._grad_norm() * scale) ** 2, own_targets))
             own = self._gradients()
             if whole:

@@ -14,7 +14,7 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses
 from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
-from scaling.training.evaluation import evaluate, written_metrics
+from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
 from scaling.training.progress import Progress
 
 
@@ -28,7 +28,7 @@ class Measuring:
     def __init__(self, setup: Setup, evaluation: Evaluation, progress: Progress) -> None:
         self._setup, self._evaluation, self._progress = setup, evaluation, progress
         self.losses: Mapping[Split, ExampleLosses] = {}
-        self._written: dict[str, float] = {}
+        self._by_model: dict[str, float] = {}
         self._curvature: Curvature | None = None
 
     def measure(self, *, is_last: bool) -> Measurement:
@@ -61,9 +61,10 @@ class Measuring:
         with averaged, parallel.whole_weights():
             workers = parallel.data_workers
             self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
+            self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
             if not is_last:
                 return
-            self._written = written_metrics(task, setup.model, workers, precision=precision)
+            self._by_model |= written_metrics(task, setup.model, workers, precision=precision)
             if spec is not None and not self.has_diverged():
                 self._curvature = measure_curvature(
                     task, parallel.plain_model(self._new_model), spec, setup.workers,
@@ -89,7 +90,7 @@ class Measuring:
             values |= {f"{split}_loss": losses.loss, f"{split}_loss_stderr": losses.stderr}
         if self._curvature is not None:
             values |= asdict(self._curvature)
-        metrics = task.metrics(self.losses["validation"]) | self._written
+        metrics = task.metrics(self.losses["validation"]) | self._by_model
         return Measurement(
             step=progress.step,
             examples=progress.examples,

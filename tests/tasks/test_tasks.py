@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from scaling.spec.evaluation import Evaluation
+from scaling.spec.resources import Resources
 from scaling.spec.workloads import CausalLm, TextClassification
 from scaling.tasks.data.ragged import Ragged, by_length
 from scaling.tasks.errors import DataError
@@ -305,11 +306,12 @@ def test_noisy_quadratic_noise_has_variance_h_over_m() -> None:
 
 def test_tp_cuts_by_the_architectures_plan_or_says_why_not() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
+    tp = Resources(strategy="tp", num_workers=2)
     cuts = matrices_to_cut(task.new_model(0), 2)
     assert cuts["model.layers.0.self_attn.q_proj"] == "colwise"
     assert cuts["model.layers.0.mlp.down_proj"] == "rowwise"
     assert not [name for name in cuts if "embed" in name or "head" in name]
     with pytest.raises(DataError, match=r"resources\.num_workers: .*num_attention_heads \(2\)"):
-        require_trainable(task, 0, num_parts=3)
+        require_trainable(task, 0, resources=Resources(strategy="tp", num_workers=3))
     with pytest.raises(DataError, match=r"resources\.strategy: .*transformers has none of bert"):
-        require_trainable(prepare_task(part_of_speech(), EVALUATION), 0, num_parts=2)
+        require_trainable(prepare_task(part_of_speech(), EVALUATION), 0, resources=tp)

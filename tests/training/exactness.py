@@ -29,6 +29,7 @@ from scaling.training.parallel.workers import Workers
 from tests.pairwise import covering
 from tests.recipes import (
     EVALUATION,
+    own_sequences,
     part_of_speech,
     pronunciation,
     python_questions,
@@ -66,6 +67,7 @@ def families(folder: str) -> dict[str, Workload]:
         "token_classification": tagging(),
         "question_answering": python_questions(),
         "seq2seq": spelling(),
+        "custom": own_sequences(),
         "causal_lm, LoRA": adapted("causal_lm", f"{folder}/causal_lm"),
         "text_classification, LoRA": adapted("text_classification", f"{folder}/classification"),
     }

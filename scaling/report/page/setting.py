@@ -34,7 +34,8 @@ def setting_of(study: StudyRecord) -> Setting:
     given = study.spec.model_dump(mode="json", exclude_unset=True)
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
     unfinished = sum(trial.status == "running" for trial in study.trials)
-    notes = study.notes
+    waived: list[str] = study.environment.get("exactness_waived", [])
+    notes = study.notes + tuple(f"Exactness is waived: {reason}." for reason in waived)
     if unfinished:
         notes += (f"Left out: {counted(unfinished, 'trial')} that had not ended.",)
     urls = {

@@ -1,11 +1,12 @@
 """What a trial runs on, and what that leaves out."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
-from scaling.spec.resources import ZERO_STAGES
+from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.spec.study import StudySpec
 
 
@@ -27,7 +28,7 @@ def zero_issues(spec: StudySpec) -> Iterator[Issue]:
     resources = spec.resources
     if resources.strategy not in ZERO_STAGES:
         return
-    if spec.workload.model is None:
+    if not spec.workload.has_layers:
         message = f"{spec.workload.task} is not cut among workers"
         yield Issue("resources.strategy", message, resources.strategy, "ddp")
     yield from elementwise_issues(
@@ -56,7 +57,9 @@ def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
     if resources.strategy != "tp":
         return
     if workload.model is None:
-        yield Issue("resources.strategy", f"{workload.task} has no matrices to cut", "tp", "ddp")
+        message = f"{workload.task} has no plan of the matrices to cut"
+        others = [name for name in get_args(Strategy) if workload.has_layers and name != "tp"]
+        yield Issue("resources.strategy", message, "tp", ", ".join(others or ["ddp"]))
         return
     if resources.num_workers == "auto":
         yield Issue(

@@ -24,7 +24,7 @@ def ensemble_issues(spec: StudySpec) -> Iterator[Issue]:
 def model_issues(spec: StudySpec) -> Iterator[Issue]:
     """What needs a model of layers."""
     task, resources = spec.workload.task, spec.resources
-    if spec.workload.model is not None:
+    if spec.workload.has_layers:
         return
     if resources.precision != "fp32":
         yield Issue("resources.precision", f"of {task}", resources.precision, "fp32")
@@ -36,7 +36,7 @@ def model_issues(spec: StudySpec) -> Iterator[Issue]:
 def example_issues(spec: StudySpec) -> Iterator[Issue]:
     """What needs training examples, and those of tokens."""
     task = spec.workload.task
-    if spec.workload.data is not None:
+    if spec.workload.has_examples:
         return
     if (sharpness := spec.evaluation.sharpness) is not None:
         message = f"is of training examples, and {task} has none"
@@ -90,7 +90,7 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
         if all(value is None for value in place.values):
             continue
         if workload.model is None:
-            yield place.issue(f"{workload.task} has no dropout", "null")
+            yield place.issue(f"{workload.task} has no dropout that a study sets", "null")
         elif workload.model.pretrained is not None:
             yield place.issue("is set in a model from scratch, not a pretrained one", "null")
         else:

@@ -33,7 +33,9 @@ class DataSummary:
 
     Attributes:
         notes: English sentences, as in "3 labels had blanks around them, which were removed."
+        waived: Sentences on why results depend on more than the recipe, which the study accepts.
     """
 
     splits: tuple[SplitSummary, ...]
     notes: tuple[str, ...]
+    waived: tuple[str, ...] = ()

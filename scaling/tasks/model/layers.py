@@ -15,6 +15,15 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for block in model.modules() if isinstance(block, GradientCheckpointingLayer)]
 
 
+def recomputing_part(model: nn.Module) -> nn.Module | None:
+    """The part of a model that can recompute its blocks' activations, as transformers' models can.
+
+    None where there is no such part.
+    """
+    parts = (m for m in model.modules() if getattr(m, "supports_gradient_checkpointing", False))
+    return next(parts, None)
+
+
 Cut = Literal["colwise", "rowwise"]
 
 

@@ -83,7 +83,7 @@ def require_model(
         model.eval()
         if isinstance(task, WritingTask) and task.num_written:
             task.write(model, slice(0, 1), torch.device("cpu"))
-        _widen(model, seed)
+        widen(model, seed)
         _require_order(logits, batches, tokens, name, path)
         if _padding_leak(logits, batches):
             raise DataError(
@@ -243,7 +243,7 @@ def _is_leak(leak: float, moved: float, logits: Tensor) -> bool:
     return leak > max(ROUNDING * size, MAX_LEAK_RATIO * moved)
 
 
-def _widen(model: nn.Module, seed: int) -> None:
+def widen(model: nn.Module, seed: int) -> None:
     """Enlarge weights that start small or at zero, and would hide what depends on them.
 
     Matrices get the deviation with which outputs are as large as inputs, and constants next to

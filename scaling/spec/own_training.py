@@ -1,0 +1,77 @@
+"""Training of the user's own: a module, its data, its loss and its metrics, from a Python file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from scaling.spec.family import Family
+from scaling.spec.fields import LocalPath
+
+
+def _require_import_path(path: str) -> str:
+    module, colon, name = path.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise PydanticCustomError("import_path", "must be package.module:name, as in my_task:build")
+    return path
+
+
+ImportPath = Annotated[str, AfterValidator(_require_import_path)]
+"""A function or class, as in my_package.my_task:build."""
+
+Scalar = bool | int | float | str | None
+Options = Mapping[str, Scalar | tuple[Scalar, ...] | Mapping[str, Scalar]]
+"""Arguments by name: numbers, texts, truth values, lists and mappings of them."""
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).absolute())
+
+
+class OwnCode(Family):
+    """A family that trains what a Python file of the user's own defines."""
+
+    folder: Annotated[LocalPath, AfterValidator(_absolute)] | None = None
+    """Folder in which modules are looked for before the environment; that of the study file where
+    left out."""
+    exactness: Literal["required", "waived"] = "required"
+    """required: the loss of an example may not depend on the examples beside it, or on chance in
+    evaluation mode; waived: it may, and the report says so."""
+
+    model: ClassVar[None] = None
+    data: ClassVar[None] = None
+    has_layers: ClassVar = True
+    has_examples: ClassVar = True
+
+
+class Custom(OwnCode):
+    """Train a module of your own; the loss is the sum over targets that its factory gives."""
+
+    task: Literal["custom"]
+    factory: ImportPath
+    """A function that returns a scaling.CustomTask, as in my_task:build for my_task.py."""
+    options: Options = {}  # noqa: RUF012  # pydantic copies it
+    """Arguments of the factory, by name."""
+
+    no_label_smoothing: ClassVar = "custom has a loss of its own"
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The factory."""
+        return (self.factory,)
+
+
+def with_study_folder(study: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """A study, as read from a file in a folder, whose own code is looked for there first.
+
+    It is unchanged where it names a folder itself, or its task has no code of its own.
+    """
+    workload: Any = study.get("workload")
+    if not isinstance(workload, dict) or workload.get("task") not in _TASKS:  # pyright: ignore[reportUnknownMemberType]
+        return study
+    return {**study, "workload": {"folder": str(folder.absolute()), **workload}}
+
+
+_TASKS = ("custom",)

@@ -1,0 +1,327 @@
+"""A module of the user's own as a task."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.data import default_collate
+
+from scaling.records.metrics import Metric
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.own_training import OwnCode
+from scaling.tasks.batch import on_device
+from scaling.tasks.data.overview import DataSummary
+from scaling.tasks.data.ragged import by_length
+from scaling.tasks.data.rows import Split
+from scaling.tasks.errors import DataError
+from scaling.tasks.own.calling import own_code
+from scaling.tasks.own.code import code_of, code_sha256
+from scaling.tasks.own.contract import CustomTask, Examples
+from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
+from scaling.tasks.task import ExampleLosses, Indices, at_least_float32
+
+NUM_SAMPLED = 64
+"""Training examples whose targets are counted for the mean."""
+NUM_MEASURED = 1000
+"""Training examples whose lengths are taken for the mean."""
+EVALUATED_AT_ONCE = 128
+SUBSET_SEED = 0
+
+
+class LossModule(nn.Module):
+    """A module whose forward pass is a user's loss, so that a strategy sees all of it as one."""
+
+    def __init__(self, module: nn.Module, losses: Any) -> None:
+        super().__init__()
+        self.module = module
+        self._losses = losses
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Losses and numbers of targets of a batch's examples, [N] each."""
+        return self._losses(self.module, batch)
+
+
+class ModuleTask:
+    """See `scaling.tasks.task.Task` and `ScoringTask`.
+
+    Args:
+        own: What the user brings.
+        path: The field of the study file that names it.
+        num_examples: Most examples of a split's fixed subset, which is drawn once.
+        code_sha256: Of the user's Python files.
+        accepts_inexact: Whether a loss is trained on all the same that depends on how a batch is
+            cut.
+    """
+
+    targets_known_ahead = False
+    num_models = 1
+    baseline = None
+    num_dropped = 0
+    token_model = None
+
+    def __init__(
+        self,
+        own: CustomTask,
+        *,
+        path: str,
+        num_examples: int,
+        code_sha256: str,
+        accepts_inexact: bool = False,
+    ) -> None:
+        self.own, self.path, self.accepts_inexact = own, path, accepts_inexact
+        self.splits: tuple[Split, ...] = tuple(own.splits)
+        self._num_examples = num_examples
+        self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
+        self._counts = np.full(len(own.train), np.nan)
+        self._uncounted: list[tuple[Indices, Tensor]] = []
+        self._lengths: NDArray[np.int64] = np.full(len(own.train), -1)
+        digest = sha256(code_sha256.encode())
+        for examples in own.splits.values():
+            digest.update(digest_of_split(examples))
+        self.content_hash = digest.hexdigest()
+        self.waived: tuple[str, ...] = ()
+
+    # --- data -----------------------------------------------------------------------------------
+
+    @property
+    def num_train(self) -> int:
+        """Training examples."""
+        return len(self.own.train)
+
+    @cached_property
+    def targets_per_example(self) -> float:
+        """Mean number of targets of training examples spread over all of them."""
+        numbers = np.array(spread(self.num_train, at_most=NUM_SAMPLED))
+        model = self.new_model(0).eval()
+        with torch.inference_mode(), fixed_chance(0):
+            _, counts = model(self.collate(numbers, 0)["batch"])
+        return float(counts.double().mean())
+
+    @cached_property
+    def tokens_per_example(self) -> float | None:
+        """Mean length of training examples; None where they have none."""
+        if self.own.length is None:
+            return None
+        return float(self.lengths(np.array(spread(self.num_train, at_most=NUM_MEASURED))).mean())
+
+    @property
+    def data_summary(self) -> DataSummary:
+        """What is to be known of examples whose form is the user's own."""
+        changing = [split for split, changes in self._changes.items() if changes]
+        notes = [
+            f"Examples of {split} are changed at random as they are read: "
+            + (
+                "the cut of a batch into micro-batches decides how."
+                if split == "train"
+                else "they are evaluated as they come out with one seed each."
+            )
+            for split in changing
+        ]
+        return DataSummary((), tuple(notes), self.waived)
+
+    def num_tokens(self, indices: Indices) -> int:
+        """Sum of these training examples' lengths; 0 where they have none."""
+        return 0 if self.own.length is None else int(self.lengths(indices).sum())
+
+    def lengths(self, indices: Indices) -> Indices:
+        """[B] length of each of these training examples; 1 where they have none."""
+        if self.own.length is None:
+            return np.ones_like(indices)
+        unknown = np.unique(indices[self._lengths[indices] < 0])
+        for number, example in zip(unknown, read(self.own.train, unknown), strict=True):
+            self._lengths[number] = self.own.length(example)
+        return self._lengths[indices]
+
+    def _collated(self, split: Split, numbers: Sequence[int] | Indices, *, fixed: bool) -> Any:
+        collate = self.own.collate or default_collate
+        return collate(read(self.own.splits[split], numbers, fixed=fixed and self._changes[split]))
+
+    def collate(self, indices: Indices, seed: int) -> Any:  # noqa: ARG002  # the data are fixed
+        """These training examples as a batch, with their numbers."""
+        return {"numbers": indices, "batch": self._collated("train", indices, fixed=False)}
+
+    def collated_alike(self, numbers: Indices) -> Any:
+        """These training examples as a batch, the same each time, without their numbers."""
+        return self._collated("train", numbers, fixed=True)
+
+    # --- model and loss -------------------------------------------------------------------------
+
+    def new_model(
+        self,
+        seed: int,
+        *,
+        dropout: float | None = None,  # noqa: ARG002
+        lora_rank: int | None = None,  # noqa: ARG002
+    ) -> nn.Module:
+        """The user's module with the weights that this seed starts from, and its loss."""
+        with fixed_chance(seed):
+            module = self.own.model(seed)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"model(seed) returned a {type(module).__name__}, not an nn.Module")
+        return LossModule(module, self.own.losses).train()
+
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: Any,
+        *,
+        label_smoothing: float = 0.0,  # noqa: ARG002  # the loss is the user's
+    ) -> Tensor:
+        """Training loss summed over the batch's targets; shape []."""
+        losses, counts = model(batch["batch"])
+        num_examples = len(batch["numbers"])
+        if losses.shape != (num_examples,) or counts.shape != (num_examples,):
+            raise ValueError(
+                f"losses returned shapes {list(losses.shape)} and {list(counts.shape)} for "
+                f"{num_examples} examples; each must be [{num_examples}]"
+            )
+        if not isinstance(counts, FakeTensor):
+            self._uncounted.append((batch["numbers"], counts.detach()))
+            if len(self._uncounted) > EVALUATED_AT_ONCE:
+                self._count()
+        return at_least_float32(losses).sum()
+
+    def num_targets(self, indices: Indices) -> int:
+        """Targets in these training examples, whose loss this process has computed."""
+        self._count()
+        return int(self._counts[indices].sum())
+
+    def _count(self) -> None:
+        for numbers, counts in self._uncounted:
+            self._counts[numbers] = counts.double().cpu().numpy()
+        self._uncounted.clear()
+
+    # --- evaluation -----------------------------------------------------------------------------
+
+    def baseline_losses(self) -> dict[Split, ExampleLosses]:
+        """None: what could be guessed is not known."""
+        return {}
+
+    def num_evaluated(self, split: Split) -> int:
+        """Examples in a split's fixed subset."""
+        return min(len(self.own.splits[split]), self._num_examples)
+
+    def _subset(self, split: Split) -> Indices:
+        """Numbers of a split's fixed subset."""
+        return _drawn(len(self.own.splits[split]), self._num_examples)
+
+    def example_losses(
+        self, model: nn.Module, split: Split, part: slice, device: torch.device
+    ) -> ExampleLosses:
+        """Losses of single examples of the fixed subset."""
+        numbers = self._subset(split)[part]
+        losses, counts = np.zeros(len(numbers)), np.zeros(len(numbers))
+        for group in by_length(self._evaluated_lengths(split, numbers), EVALUATED_AT_ONCE):
+            batch = self._collated(split, numbers[group], fixed=True)
+            found = model(on_device(batch, device))
+            losses[group], counts[group] = (values.double().cpu().numpy() for values in found)
+        return ExampleLosses(losses, counts, np.zeros(len(numbers)))
+
+    def _evaluated_lengths(self, split: Split, numbers: Indices) -> Indices:
+        """Lengths by which examples are put together."""
+        if self.own.length is None:
+            return np.ones_like(numbers)
+        if split == "train":
+            return self.lengths(numbers)
+        examples: Examples = self.own.splits[split]
+        return np.array([self.own.length(example) for example in read(examples, numbers)])
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """The user's metrics, by their names and directions."""
+        help = "A metric of the study's own, on the validation examples."
+        return {
+            name: Metric(name.replace("_", " "), help, direction=direction)
+            for name, direction in (self.own.directions or {}).items()
+        }
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
+        """None that losses alone give; see `score`."""
+        return {}
+
+    def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """The user's metrics on the validation subset; the model is in eval mode."""
+        return self.score_of(model, self._subset("validation"), device)
+
+    def score_of(
+        self, model: nn.Module, numbers: Indices, device: torch.device
+    ) -> dict[str, float]:
+        """The user's metrics on some validation examples.
+
+        Raises:
+            ValueError: If there is no number for one of the names in `directions`.
+        """
+        if self.own.metrics is None:
+            return {}
+        assert isinstance(model, LossModule)
+        found = self.own.metrics(model.module, _Batches(self, numbers, device))
+        return {name: _number_of(found, name) for name in self.own.directions or {}}
+
+
+@cache
+def _drawn(count: int, at_most: int) -> Indices:
+    """All numbers below `count`, or so many of them, drawn once and in order."""
+    if count <= at_most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(SUBSET_SEED).permutation(count)[:at_most])
+
+
+class _Batches:
+    """The validation examples of some numbers as collated batches, each time it is gone through."""
+
+    def __init__(self, task: ModuleTask, numbers: Indices, device: torch.device) -> None:
+        starts = range(0, len(numbers), EVALUATED_AT_ONCE)
+        self._parts = [numbers[start : start + EVALUATED_AT_ONCE] for start in starts]
+        self._task, self._device = task, device
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self._parts:
+            yield on_device(self._task._collated("validation", part, fixed=True), self._device)
+
+
+def _number_of(found: Any, name: str) -> float:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"metrics returned a {type(found).__name__}, not a mapping of names")
+    if name not in found:
+        given = ", ".join(map(str, found)) or "none"
+        raise ValueError(f"metrics returned no {name}, which directions declares (got: {given})")
+    try:
+        return float(found[name])
+    except (TypeError, ValueError):
+        raise ValueError(f"metrics: {name} is {found[name]!r}, not a number") from None
+
+
+def module_task(
+    own: CustomTask, workload: OwnCode, evaluation: Evaluation, path: str
+) -> ModuleTask:
+    """The task of what a user brings, by a section of the study file.
+
+    Args:
+        own: Whose fields are of the kinds that they must be.
+        workload: The section.
+        evaluation: On how many examples.
+        path: The section's field that names the code.
+
+    Raises:
+        DataError: If a split is empty, or examples cannot be read.
+    """
+    for split, examples in own.splits.items():
+        with own_code(path, f"len of {split}"):
+            count = len(examples)
+        if count == 0:
+            raise DataError(path, f"{split} has no examples")
+    with own_code(path, "reading examples"):
+        return ModuleTask(
+            own, path=path, num_examples=evaluation.num_examples,
+            code_sha256=code_sha256(code_of(workload)),
+            accepts_inexact=workload.exactness == "waived",
+        )  # fmt: skip

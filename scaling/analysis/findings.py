@@ -27,7 +27,7 @@ from scaling.analysis.learning_rate.exponent import (
     lr_scaling,
 )
 from scaling.analysis.learning_rate.exponent_of_surface import by_surface
-from scaling.analysis.learning_rate.rule_regret import Regret, regrets
+from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve, regrets
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading, read_surface
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
@@ -57,6 +57,9 @@ class Findings:
         tradeoff: At the study's target; in a study without one, at the lowest loss that every
             cell reached, which was chosen after the fact.
         tradeoff_target: The loss of it; None where it is not known.
+        regrets: Of each rule from the transfer's base batch size, as it was run.
+        rule_curves: Of each rule between all pairs of batch sizes, by the surface.
+        rate_band: The surface's best rates between the batch sizes.
         regimes: What a larger batch still buys, at each batch size of the trade-off.
         overhead: Where 20% more examples are spent than at a reference batch.
         agreements: The critical batch sizes of different definitions, by pairs.
@@ -74,6 +77,8 @@ class Findings:
     tradeoff: TradeoffFit
     noise_scale: NoiseScale
     regrets: tuple[Regret, ...]
+    rule_curves: tuple[RuleCurve, ...]
+    rate_band: tuple[BestRate, ...]
     matched_gaps: tuple[MatchedGap, ...]
     tradeoff_target: float | None
     regimes: tuple[LocalScaling, ...]
@@ -136,6 +141,8 @@ def analyse(sweep: Sweep) -> Findings:
         tradeoff=fit,
         noise_scale=noise_scale,
         regrets=regrets(sweep),
+        rule_curves=reading.rules if reading and one_series else (),
+        rate_band=reading.band if reading and one_series else (),
         matched_gaps=matched_gaps(cells, sweep.base_batch_size),
         tradeoff_target=sweep.target if sweep.has_target or main is None else main.target,
         regimes=local_scaling(fit, sizes),

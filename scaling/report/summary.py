@@ -10,6 +10,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.matched_gap import MatchedGap
 from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
+from scaling.analysis.learning_rate.rule_regret import RuleCurve
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate
@@ -71,6 +72,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
                 ]
                 for rule in sweep.rules
             },
+            "regret_by_surface": {curve.rule: _rule_curve(curve) for curve in findings.rule_curves},
         },
         "critical_batch_size": critical_batch_size(findings),
         "extended_cells": [
@@ -101,6 +103,15 @@ def summarize(findings: Findings) -> dict[str, Any]:
             }
             for relation in findings.gap_relations
         },
+    }
+
+
+def _rule_curve(curve: RuleCurve) -> dict[str, Any]:
+    """A rule between all pairs of batch sizes."""
+    names = ("base_batch_size", "global_batch_size", "regret", "interval", "is_lower_bound")
+    return {
+        **named("mean", curve.mean, interval="mean_interval"),
+        "pairs": [attributes(regret, *names) for regret in curve.regrets],
     }
 
 

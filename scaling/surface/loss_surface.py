@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,8 @@ _MOST_SETTINGS = 24
 _MOST_CANDIDATES, _FEWEST_CANDIDATES = 3000, 12
 """Points of all cells together, and of one, at which it is looked at."""
 _NUM_DRAWS = 256
+_MOST_LOG_LOSS = 100.0
+"""Beyond this a drawn loss says no more than that the run is lost."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,14 @@ class LossSurface:
             return None
         return np.array([different.index(seed) for seed in seeds], dtype=np.intp)
 
-    @cached_property
+    @property
     def processes(self) -> list[Process]:
-        """Fitted twice: where each cell's least loss lies is known after the first time."""
+        """Those with the highest evidence, the best one first."""
+        return self._fitted[0]
+
+    @cached_property
+    def _fitted(self) -> tuple[list[Process], Array]:
+        """The processes, and each cell's least loss, which is known after a first fit."""
         losses = self._losses
         finite = losses[np.isfinite(losses)]
         least = np.full(len(self.candidates), finite.min() if len(finite) else 0.0)
@@ -135,7 +142,7 @@ class LossSurface:
         for cell in range(len(least)):
             seen = losses[(self._cell == cell) & np.isfinite(losses)]
             least[cell] = min([float(mean[self.cell_of == cell].min()), *seen])
-        return fit(replace(trials, lowest=least[self._cell]), self._family)
+        return fit(replace(trials, lowest=least[self._cell]), self._family), least
 
     @cached_property
     def mean(self) -> Array:
@@ -163,17 +170,31 @@ class LossSurface:
 
     def draws(self, places: Coordinates, num_draws: int = _NUM_DRAWS) -> Array:
         """[num_draws, len(places)] surfaces, of the processes in proportion to their evidence."""
+        return np.concatenate([drawn for _, drawn in self._drawn(places, num_draws)])
+
+    def loss_draws(self, places: Coordinates, cells: Labels, num_draws: int) -> Array:
+        """[num_draws, len(places)] losses in the objective's unit, high ones in full.
+
+        Args:
+            places: Where.
+            cells: [len(places)] the cell of each place.
+            num_draws: How many surfaces.
+        """
+        lowest = self._fitted[1][cells]
+        drawn = [p.in_full(draws, lowest) for p, draws in self._drawn(places, num_draws)]
+        losses = np.concatenate(drawn)
+        return np.exp(np.minimum(losses, _MOST_LOG_LOSS)) if self._is_ratio else losses
+
+    def _drawn(self, places: Coordinates, num_draws: int) -> Iterator[tuple[Process, Array]]:
         rng = np.random.default_rng(0)
         evidence = np.array([process.evidence for process in self.processes])
         weights = np.exp(evidence - evidence.max())
         counts = rng.multinomial(num_draws, weights / weights.sum())
-        drawn: list[Array] = []
         for process, count in zip(self.processes, counts, strict=True):
             if count:
                 root = _root(process.covariance(places))
                 noise = rng.standard_normal((len(places), count))
-                drawn.append((process.mean(places)[:, None] + root @ noise).T)
-        return np.concatenate(drawn)
+                yield process, (process.mean(places)[:, None] + root @ noise).T
 
     def cells(self, limit: Limit) -> list[CellBest]:
         """Each cell's best recipe with its expected regret."""

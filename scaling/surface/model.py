@@ -42,6 +42,7 @@ _JITTER = 1e-9
 _NEGLIGIBLE = 5.0
 """Nats of evidence below the best scales at which others no longer count."""
 _MOST_PROCESSES = 6
+_MOST_LOG_EXCESS = 50.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,17 @@ class Process:
         prior = _covariance(at, at, self.family, self.scales)
         return (prior - solved.T @ solved) * self.scales.unit**2
 
+    def in_full(self, losses: Array, lowest: Array) -> Array:
+        """Losses of this process with their whole excess; see `Scales.unit`.
+
+        Args:
+            losses: [..., n] as the process has them.
+            lowest: [n] about the least loss of each one's cell.
+        """
+        excess = (losses - lowest) / self.scales.unit
+        tall = np.exp(np.clip(excess - 1, 0.0, _MOST_LOG_EXCESS))
+        return lowest + self.scales.unit * np.where(excess > 1, tall, excess)
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -192,26 +204,26 @@ class Trials:
 
     @property
     def prior(self) -> Scales:
-        """The prior medians of the scales."""
+        """The prior medians of the scales, and a value of the seeds' part to start from."""
+        seed = 0.0 if self.seeds is None else _OF_SEEDS[2]
         excess = self.losses - self.lowest
         above = excess[np.isfinite(excess) & (excess > 0)]
         unit = float(np.median(above)) if len(above) else 1.0
         if self.replicates is None:
-            return Scales(unit)
-        return Scales(unit, noise=self.replicates.sd / unit)
+            return Scales(unit, seed=seed)
+        return Scales(unit, noise=self.replicates.sd / unit, seed=seed)
 
 
 def fit(trials: Trials, family: Family) -> list[Process]:
     """The processes whose scales have the highest evidence, the best one first.
 
     Unit, noise and residual depend on each other and are varied together, then path and shape,
-    then unit and noise again, with the seeds' part; all that came close on the way are kept, so
-    that draws can tell how little the data say of them.
+    then unit and noise again; with several seeds their part too, and then all once more. All that
+    came close on the way are kept, so that draws can tell how little the data say of them.
     """
     prior = trials.prior
     effect = ("effect",) if trials.at.numbers.shape[1] + trials.at.labels.shape[1] else ()
     shape = ("shape",) if family.has_shapes else ()
-    seed = ("seed",) if trials.seeds is not None else ()
     tried: dict[Scales, Process] = {}
     covariances: dict[Scales, Array] = {}
 
@@ -224,8 +236,11 @@ def fit(trials: Trials, family: Family) -> list[Process]:
             tried[scales] = fitted
         return tried[scales]
 
+    groups = [("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")]
+    if trials.seeds is not None:
+        groups = [*groups[:2], ("unit", "noise", "seed"), *groups[:2]]
     best = process(prior)
-    for names in (("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise", *seed)):
+    for names in groups:
         lists = [_values(name, family, prior, trials.replicates) for name in names]
         for values in itertools.product(*lists):
             changes = dict(zip(names, values, strict=True))

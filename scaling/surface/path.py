@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -110,14 +110,13 @@ class BestRates:
 def best_rates(
     surface: LossSurface, cells: Sequence[int], batch_sizes: Sequence[int]
 ) -> BestRates | None:
-    """The best rates of some cells that differ in their batch size alone.
-
-    Other hyperparameters are those of each cell's best recipe.
+    """The best rates at some batch sizes, of cells that differ in that alone.
 
     Args:
         surface: Of all cells.
-        cells: Indices, by rising batch size.
-        batch_sizes: Theirs.
+        cells: For each batch size the index of the cell whose best recipe has the other
+            hyperparameters: its own, or that of the nearest batch size that was tried.
+        batch_sizes: Rising; they need not have been tried.
 
     Returns:
         None where no rate was searched, or for more than a hundred batch sizes.
@@ -135,7 +134,9 @@ def best_rates(
         for cell, recipe in zip(cells, recipes, strict=True)
         for at in grid
     ]
-    drawn = surface.draws(surface.space.coordinates(places), _NUM_DRAWS)
+    at = [surface.space.batch_place(size) for size in batch_sizes]
+    coordinates = replace(surface.space.coordinates(places), batch=np.repeat(at, num_rates))
+    drawn = surface.draws(coordinates, _NUM_DRAWS)
     lowest = _lowest_places(drawn.reshape(-1, len(cells), len(grid)), grid)
     return BestRates(tuple(batch_sizes), lowest, low, high)
 

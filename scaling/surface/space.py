@@ -165,15 +165,18 @@ class Space:
         order = list(dict.fromkeys(keys))
         return tuple(order.index(key) for key in keys)
 
+    def batch_place(self, size: float) -> float:
+        """Of a batch size, tried or not: its place over those of the cells."""
+        return self._cell_batches.place(size) if self._cell_batches else 0.0
+
     def coordinates(self, trials: Sequence[tuple[int, Mapping[str, Any]]]) -> Coordinates:
         """Where trials lie, each a cell's index and its nuisance hyperparameters."""
         rate, batch, others = self.rate, self.axis(BATCH), self.others
         ordered = [axis for axis in others if axis.is_ordered]
         unordered = [axis for axis in others if not axis.is_ordered]
-        sizes = self._cell_batches
         at_batch = [
             batch.place(point[BATCH]) if batch
-            else sizes.place(self.cells[cell][BATCH]) if sizes and BATCH in self.cells[cell]
+            else self.batch_place(self.cells[cell][BATCH]) if BATCH in self.cells[cell]
             else 0.0
             for cell, point in trials
         ]  # fmt: skip

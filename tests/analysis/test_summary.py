@@ -42,7 +42,7 @@ def checked(record: StudyRecord) -> dict[str, Any]:
         assert isinstance(cell["undertuned"], bool)
     assert set(summary["lr_scaling"]) == {
         "exponent", "interval", "has_common_shape", "is_shape_checked",
-        "evidence", "surge", "regret", "path", "turns",
+        "evidence", "surge", "regret", "path", "turns", "regret_by_surface",
     }  # fmt: skip
     for entries in summary["lr_scaling"]["regret"].values():
         for entry in entries:

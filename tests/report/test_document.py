@@ -28,7 +28,7 @@ FIGURES = {
     "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves", "time_vs_examples",
     "steps_by_target", "noise_scale_curve", "gap_vs_grad_noise_scale",
     "gap_vs_sharpness", "gap_vs_hessian_top_eigenvalue",
-    "learning_curves_by_step", "parallel_coordinates",
+    "learning_curves_by_step", "parallel_coordinates", "rules_between_batches",
 }  # fmt: skip
 
 
@@ -94,6 +94,7 @@ def test_a_search_alone_has_no_regret_figure() -> None:
     record = study(transfer=None, confirm=None, num_seeds=0)
     made = {figure.name: figure for figure in figures(analyse(sweep_of(record)), {})}
     assert made["regret_vs_batch"].absent
+    assert made["rules_between_batches"].spec is not None
     assert made["generalization_gap"].spec is not None
     assert "no replicate seeds" in made["generalization_gap"].subtitle
 

@@ -205,7 +205,7 @@ SAME = [(32, 0.001, 2.0), (64, 0.002, 1.5)]
         (f"{HEADER}\r\n32,1e-3,2.0\r\n64,2E-3,1.5\r\n\r\n".encode(), "crlf.csv"),
         (f"{HEADER.replace(',', ';')};;\n32;0,001;2,0;;\n64;0,002;1,5;;\n".encode(), "excel.csv"),
         (f"{HEADER}\n32,0.001,2.0\n64,0.002,1.5".replace(",", "\t").encode("utf-16"), "wide.csv"),
-        (gzip.compress(f"{HEADER}\n32,.001,2\n64,.002,1.5\n".encode()), "small.csv.gz"),
+        (gzip.compress(f"{HEADER}\n32,.001,2\n64,.002,1.5\n".encode(), mtime=0), "small.csv.gz"),
         (f"# by hand\n{HEADER}\n32,0.001,2.0\n32,0.001,2.0\n64,0.002,1.5\n".encode(), "twice.csv"),
         (f"sep=;\n{HEADER.replace(',', ';')}\n32;0.001;2\n64;0.002;1.5\n".encode(), "sep.csv"),
     ],

@@ -1,11 +1,13 @@
 """The surface finds planted optima, says how sure it is, and takes cliffs as what they are."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from scaling.surface.carried import CarriedRecipes
 from scaling.surface.loss_surface import Limit, LossSurface, Outcome
 from scaling.surface.model import TO_READ, TO_SEARCH, Family, Replicates
 from scaling.surface.path import best_rates
@@ -163,3 +165,59 @@ def test_many_cells_and_hyperparameters_take_no_more_than_memory_has() -> None:
     assert len(surface.cells(Limit(ratio=0.01))) == 300
     assert best_rates(surface, range(300), range(1, 301)) is None
     assert best_rates(surface, range(60), range(1, 61)) is not None
+
+
+@pytest.mark.parametrize(("exponent", "is_right"), [(0.5, True), (0.0, False), (0.25, False)])
+def test_carrying_a_rate_costs_what_the_planted_loss_says(exponent: float, is_right: bool) -> None:
+    recipes = CarriedRecipes(
+        LossSurface(SPACE, outcomes(RATES, noise=0.002), family=TO_READ), range(4)
+    )
+    for base, other in itertools.permutations(range(4), 2):
+        ratio = (BATCHES[other] / BATCHES[base]) ** exponent
+        truth = loss(BATCHES[other], best_rate(BATCHES[base]) * ratio) - 2
+        draws, outside = recipes.regrets(base, other, math.log(ratio))
+        low, high = np.quantile(draws, (0.01, 0.99))
+        assert low - 0.01 <= truth <= high + 0.01
+        assert (truth < 1e-9) == is_right
+        assert outside == 0
+
+
+def test_a_rule_that_leaves_the_rates_tried_has_a_lower_bound() -> None:
+    recipes = CarriedRecipes(LossSurface(SPACE, outcomes(RATES), family=TO_READ), range(4))
+    ratio = 1024 / 16 * 10  # from 1e-3, beyond 1e-1
+    draws, outside = recipes.regrets(0, 3, math.log(ratio))
+    assert outside == 1
+    at_the_end = loss(1024, 1e-1) - 2
+    assert np.median(draws) == pytest.approx(at_the_end, rel=0.1)
+    assert at_the_end < loss(1024, 1e-3 * ratio) - 2
+
+
+def test_a_rate_between_the_batch_sizes_tried_is_read_from_the_path() -> None:
+    surface = LossSurface(SPACE, outcomes(RATES, noise=0.002), family=TO_READ)
+    found = best_rates(surface, [1, 1, 2], [64, 128, 256])
+    assert found is not None
+    for place, batch in enumerate((64, 128, 256)):
+        low, high = found.interval(place)
+        assert low is not None
+        assert high is not None
+        assert low < best_rate(batch) < high
+        assert high / low < 3
+
+
+def test_a_seed_may_add_to_all_its_losses() -> None:
+    """Of some trials, in no order, all losses are 0.1 higher."""
+    every = outcomes(RATES, noise=0.01)
+    other = np.random.default_rng(3).integers(2, size=len(every)).tolist()
+    seeds = [
+        replace(o, seed=seed, value=(o.value or 0) + 0.1 * seed)
+        for o, seed in zip(every, other, strict=True)
+    ]
+    surface = LossSurface(SPACE, seeds, family=TO_READ)
+    assert surface.processes[0].scales.seed > 0
+    unsaid = LossSurface(SPACE, [replace(o, seed=0) for o in seeds], family=TO_READ)
+    said, blind = (
+        sum(loss(b, found.cells(Limit())[cell].point["peak_lr"]) for cell, b in enumerate(BATCHES))
+        for found in (surface, unsaid)
+    )
+    assert said - 2 * len(BATCHES) < 0.05
+    assert said < blind

@@ -1,10 +1,26 @@
 """What it costs to carry a recipe by a rule instead of tuning it at the new batch size."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scaling.analysis.statistics.uncertainty import Interval, mean_estimate
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.analysis.statistics.uncertainty import (
+    LEVEL,
+    Estimate,
+    Interval,
+    mean_estimate,
+)
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.arithmetic.rules import moves_rate_alone, scaled_lr
+from scaling.surface.carried import CarriedRecipes
+
+USUAL_RULES = ("none", "sqrt", "linear")
+"""What a sweep without rules of its own is asked about."""
+_MOSTLY_INSIDE = 0.1
+"""Share of the draws beyond the rates tried from which on a regret is a lower bound."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +88,80 @@ def _paired(carried: Sequence[TrialRow], tuned: Sequence[TrialRow], split: str) 
         if ours is not None and theirs is not None:
             differences.append(ours - theirs)
     return differences
+
+
+@dataclass(frozen=True)
+class CarriedRegret:
+    """The regret of a rule from one batch size to another, read from the surface.
+
+    Attributes:
+        regret: Median over drawn surfaces, in the loss's unit; the rate that is carried is the
+            best one of each drawn surface.
+        is_lower_bound: True when the rule leaves the rates tried, and the regret is that at the
+            last one.
+    """
+
+    base_batch_size: int
+    global_batch_size: int
+    regret: float
+    interval: Interval
+    is_lower_bound: bool
+
+
+@dataclass(frozen=True)
+class RuleCurve:
+    """A rule from every tuned batch size to every other one.
+
+    Attributes:
+        mean: Of the regrets of all pairs.
+        regrets: One a pair, by rising base and then batch.
+    """
+
+    rule: str
+    mean: Estimate
+    regrets: tuple[CarriedRegret, ...]
+
+    @property
+    def worst(self) -> CarriedRegret:
+        """The pair that costs the most."""
+        return max(self.regrets, key=lambda regret: regret.regret)
+
+
+def rule_curves(
+    recipes: CarriedRecipes, batch_sizes: Sequence[int], rules: Sequence[str]
+) -> tuple[RuleCurve, ...]:
+    """The rules that move the rate alone; the usual ones where there are none.
+
+    Args:
+        recipes: Draws of the loss.
+        batch_sizes: Those of its cells, rising.
+        rules: Names.
+    """
+    return tuple(
+        _curve(recipes, batch_sizes, rule)
+        for rule in rules or USUAL_RULES
+        if moves_rate_alone(rule)
+    )
+
+
+def _curve(recipes: CarriedRecipes, batch_sizes: Sequence[int], rule: str) -> RuleCurve:
+    regrets: list[CarriedRegret] = []
+    total: NDArray[np.float64] | float = 0.0
+    for base, here in enumerate(batch_sizes):
+        for other, there in enumerate(batch_sizes):
+            if base == other:
+                continue
+            ratio = scaled_lr(1.0, base_batch_size=here, global_batch_size=there, rule=rule)
+            draws, outside = recipes.regrets(base, other, math.log(ratio))
+            value = _median(draws)
+            assert value.value is not None
+            assert value.interval is not None
+            is_bound = outside > _MOSTLY_INSIDE
+            regrets.append(CarriedRegret(here, there, value.value, value.interval, is_bound))
+            total = total + draws
+    return RuleCurve(rule, _median(np.asarray(total) / len(regrets)), tuple(regrets))
+
+
+def _median(draws: NDArray[np.float64]) -> Estimate:
+    low, middle, high = np.quantile(draws, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return Estimate(float(middle), (float(low), float(high)))

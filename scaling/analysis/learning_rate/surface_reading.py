@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
 from scaling.analysis.learning_rate.curves import LrCurve, curve_of
+from scaling.analysis.learning_rate.exponent import BestRate
+from scaling.analysis.learning_rate.rule_regret import RuleCurve, rule_curves
 from scaling.analysis.statistics.uncertainty import seed_variance
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.arithmetic.rules import moves_rate_alone
+from scaling.surface.carried import CarriedRecipes, is_feasible
 from scaling.surface.loss_surface import CellBest, LossSurface, Outcome
 from scaling.surface.model import TO_READ, Replicates
 from scaling.surface.path import BEYOND, MOST_CELLS, BestRates, best_rates
@@ -24,6 +28,8 @@ _MOST_TRIALS = 200
 """Of a larger table the lowest losses, evenly over the rates of each cell, count."""
 _MOST_IN_LIST = 6
 """Different numbers up to which a hyperparameter was chosen from a list, and not from a range."""
+_NUM_IN_BAND = 17
+"""Batch sizes at which the path of best rates is drawn."""
 _WIDE = 20.0
 """Ratio of its ends from which on a range is taken as logarithmic."""
 
@@ -38,12 +44,18 @@ class SurfaceReading:
             than those, or no rate was searched.
         places: Index of each cell in `rates`; None for one that is not there.
         is_adaptive: Whether the surface chose the trials.
+        band: The best rates with their intervals at the batch sizes and between them; empty
+            where `rates` is None.
+        rules: What each rule costs from every batch size to every other one; empty where `rates`
+            is None, or for too many cells.
     """
 
     bests: tuple[CellBest, ...]
     rates: BestRates | None
     places: tuple[int | None, ...]
     is_adaptive: bool
+    band: tuple[BestRate, ...]
+    rules: tuple[RuleCurve, ...]
 
     def curve(self, index: int, rows: Sequence[TrialRow], curve: LrCurve | None) -> LrCurve | None:
         """A cell's curve, with the best rate and interval of the surface where it has no better.
@@ -101,16 +113,39 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))
     surface = LossSurface(space, outcomes, noise, TO_READ)
     order = _by_batch(sweep.cells)
-    rates = None
+    rates, band, rules = None, (), ()
     with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
         bests = tuple(surface.cells(sweep.small_regret))
         if order is not None:
-            rates = best_rates(surface, order, [sweep.cells[index][BATCH] for index in order])
+            sizes = [sweep.cells[index][BATCH] for index in order]
+            rates = best_rates(surface, order, sizes)
+            band = _band(surface, order, sizes)
+            if rates is not None and is_feasible(surface, order):
+                rules = rule_curves(CarriedRecipes(surface, order), sizes, sweep.rules)
     places = tuple(
         order.index(index) if order is not None and rates is not None else None
         for index in range(len(sweep.cells))
     )
-    return SurfaceReading(bests, rates, places, sweep.is_adaptive)
+    return SurfaceReading(bests, rates, places, sweep.is_adaptive, band, rules)
+
+
+def _band(surface: LossSurface, cells: Sequence[int], sizes: Sequence[int]) -> tuple[BestRate, ...]:
+    """The best rates at evenly spread batch sizes, other hyperparameters as at the nearest."""
+    if len(sizes) < 2:
+        return ()
+    between = np.unique(np.geomspace(sizes[0], sizes[-1], _NUM_IN_BAND).round().astype(int))
+    nearest = [
+        cells[min(range(len(sizes)), key=lambda i: abs(math.log(sizes[i] / size)))]
+        for size in between
+    ]
+    rates = best_rates(surface, nearest, [int(size) for size in between])
+    if rates is None:
+        return ()
+    ends = [rates.interval(place) for place in range(len(between))]
+    return tuple(
+        BestRate(int(size), rate, (low or math.exp(rates.lowest), high or math.exp(rates.highest)))
+        for size, rate, (low, high) in zip(between, rates.rates, ends, strict=True)
+    )
 
 
 def _by_batch(cells: Sequence[Cell]) -> list[int] | None:
@@ -134,8 +169,10 @@ def _point(row: TrialRow) -> dict[str, Any]:
 
 def _point_on(row: TrialRow, axes: Sequence[Axis]) -> dict[str, Any] | None:
     """Where a run lies; None for one beyond the ranges, or with a value that no list has."""
-    known = row.recipe.columns() if row.recipe is not None else {}
-    known |= _point(row)
+    point = _point(row)
+    if row.phase == "search":  # the axes are made of these
+        return {axis.name: point[axis.name] for axis in axes}
+    known = (row.recipe.columns() if row.recipe is not None else {}) | point
     point = {axis.name: known[axis.name] for axis in axes if axis.name in known}
     on_axes = all(axis.name in point and _is_on(axis, point[axis.name]) for axis in axes)
     return point if on_axes else None
@@ -185,11 +222,12 @@ class _Runs:
 
 def _runs(index: int, rows: Sequence[TrialRow], axes: Sequence[Axis]) -> list[_Runs]:
     """The runs of each recipe of a cell that ended."""
-    groups: dict[str, tuple[dict[str, Any], list[TrialRow]]] = {}
+    groups: dict[object, tuple[dict[str, Any], list[TrialRow]]] = {}
     for row in rows:
         point = _point_on(row, axes)
         if point is not None and row.status != "failed":
-            groups.setdefault(repr(point), (point, []))[1].append(row)
+            key = row.recipe_key if row.phase == "search" else tuple(point.values())
+            groups.setdefault(key, (point, []))[1].append(row)
     found: list[_Runs] = []
     for point, runs in groups.values():
         losses = [(r.seed, r.cost) for r in runs if r.status == "done"]

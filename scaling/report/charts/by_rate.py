@@ -9,8 +9,7 @@ import altair as alt
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
-from scaling.analysis.learning_rate.exponent import Surge
-from scaling.analysis.learning_rate.rule_regret import Regret
+from scaling.analysis.learning_rate.exponent import BestRate, Surge
 from scaling.report.charts.style import (
     MUTED,
     NO_ENDS,
@@ -25,7 +24,6 @@ from scaling.report.charts.style import (
     layers,
     points,
     rate_axis,
-    rule_at,
     series,
     shape,
     tips,
@@ -34,10 +32,9 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import lower_envelope, thinned_trials
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import between, cell_name, number
+from scaling.report.words.numbers import cell_name
 
 _MOST_POINTS = 40
-_CROSS = "M-1,-1L1,1M1,-1L-1,1"
 _SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 
 
@@ -199,6 +196,7 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
     y = alt.Y("best:Q", title="Best peak learning rate", **rate_axis([low * 1.25, high / 1.25]))
     used = [record for record in records if record["batch"] in findings.lr_scaling.batch_sizes]
     return layers(
+        _band(findings.rate_band, x),
         *(_references(findings, used, (low, high), x, y) if len(used) > 1 else ()),
         bars(records, x, color=OKABE_ITO[0]),
         points(records, 90).encode(
@@ -209,6 +207,29 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
             tooltip=tips("batch:Q", "best:Q", "low:Q", "high:Q", "kind:N"),
         ),
     )  # fmt: skip
+
+
+def _band(path: Sequence[BestRate], x: alt.X) -> AnyChart | None:
+    """The surface's best rate between the batch sizes, and its interval."""
+    if not path:
+        return None
+    records: Records = [
+        {
+            "batch": at.global_batch_size,
+            "rate": at.peak_lr,
+            "under": at.interval[0],
+            "over": at.interval[1],
+        }
+        for at in path
+        if at.interval is not None
+    ]
+    chart = alt.Chart(data(records))
+    return layers(
+        chart.mark_area(color=MUTED, opacity=0.18, clip=True).encode(
+            x, alt.Y("under:Q"), alt.Y2("over:Q")
+        ),
+        chart.mark_line(color=MUTED, strokeWidth=1.4, clip=True).encode(x, alt.Y("rate:Q")),
+    )
 
 
 def _references(
@@ -292,48 +313,3 @@ def _bow_tie(
         records.append({"batch": math.exp(b), "under": min(clipped), "over": max(clipped)})
     area = alt.Chart(data(records)).mark_area(color=OKABE_ITO[1], opacity=0.15)
     return area.encode(alt.Y("under:Q"), alt.Y2("over:Q"))
-
-
-def regret_vs_batch(findings: Findings) -> AnyChart:
-    """Regret of each rule, side by side at each batch; diverged ones at the top edge."""
-    rules = list(findings.sweep.rules)
-    records = [
-        _regret_record(regret, rules)
-        for regret in findings.regrets
-        if regret.diverged or regret.regret is not None
-    ]
-    sizes = sorted({record["size"] for record in records})
-    x = batch_axis("batch", sizes, 1.5)
-    y = alt.Y(
-        "regret:Q",
-        title="Regret against tuning there (nats)",
-        **value_axis([0.0, *ends(records, "regret", "low", "high")]),
-    )
-    hue, mark = series("rule", rules, "Rule")
-    tooltip = tips("rule:N", "size:Q", "text:N")
-    kept = [record for record in records if record["regret"] is not None]
-    lost = [record for record in records if record["diverged"]]
-    return layers(
-        rule_at(0),
-        bars(kept, x, hue),
-        points(kept, 90).encode(x, y, hue, mark, tooltip=tooltip) if kept else None,
-        alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
-            x, hue, y=alt.value(7), tooltip=tooltip
-        ) if lost else None,
-    )  # fmt: skip
-
-
-def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
-    place = rules.index(regret.rule)
-    low, high = regret.interval or NO_ENDS
-    text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
-    return {
-        "rule": regret.rule,
-        "size": regret.global_batch_size,
-        "batch": regret.global_batch_size * 1.12 ** (place - (len(rules) - 1) / 2),
-        "regret": regret.regret,
-        "low": low,
-        "high": high,
-        "diverged": regret.diverged,
-        "text": text,
-    }

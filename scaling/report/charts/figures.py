@@ -11,7 +11,7 @@ from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
 from scaling.files.names import file_name
-from scaling.report.charts import by_batch, by_rate, by_target, by_time, by_trial
+from scaling.report.charts import by_batch, by_rate, by_rule, by_target, by_time, by_trial
 from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
@@ -214,8 +214,17 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         absent = "fewer than two batch sizes have a best rate"
     builder.add(
         "best_lr_vs_batch", "Best learning rate against batch",
-        f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1.",
+        f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1."
+        + captions.band_caption(findings),
         lambda: by_rate.best_lr_vs_batch(findings), absent,
+    )  # fmt: skip
+    builder.add(
+        "rules_between_batches", "Regret of each rule between all batch sizes",
+        "By the loss surface: the rate tuned at one batch size is carried to another one, up "
+        "(right) or down (left). A point is a pair of batch sizes. Open points are lower bounds, "
+        "where the rule leaves the rates tried; open triangles lie off the scale.",
+        lambda: by_rule.rules_between_batches(findings),
+        "" if findings.rule_curves else "there is no loss surface over batch sizes",
     )  # fmt: skip
     shown = [r for r in findings.regrets if r.diverged or r.regret is not None]
     absent = "" if shown else "no rule was carried to another batch size"
@@ -226,7 +235,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
         f"top edge: diverged. {captions.not_applicable(findings)}"
         + captions.together(sum(r.interval is not None for r in shown)),
-        lambda: by_rate.regret_vs_batch(findings), absent,
+        lambda: by_rule.regret_vs_batch(findings), absent,
     )  # fmt: skip
 
 

@@ -209,6 +209,11 @@ def count_axis(values: Sequence[float], pad: float = 1.25) -> dict[str, Any]:
     return _log_axis(values, "~s", pad)
 
 
+def ratio_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Axis and scale of a ratio, over decades."""
+    return _log_axis(values, "~g", 1.3)
+
+
 def count_x(name: str, values: Sequence[float], pad: float = 1.25) -> alt.X:
     """A measurement in steps or examples along the lower edge."""
     return alt.X(f"{name}:Q", title=axis_title(name), **count_axis(values, pad))

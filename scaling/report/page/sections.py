@@ -48,7 +48,17 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 study_tables.evidence_table(findings), "Exponent of the best learning rate",
                 remarks.law_words(findings),
             ),
-            _titled(study_tables.regret_table(findings), "Regret of each rule"),
+            _titled(
+                study_tables.rule_curves_table(findings), "Rules between all batch sizes",
+                "Read from the loss surface. The tuned rate of each batch size is carried to every "
+                "other one; regret is the loss there above the tuned recipe's. The rate that is "
+                "carried is the best one of each drawn surface. Where a rule leaves the rates "
+                "tried, its regret is a lower bound.",
+            ),
+            _titled(
+                study_tables.regret_table(findings), "Regret of each rule, as run",
+                "From the base batch size alone, paired by seed.",
+            ),
         ),
         _section(
             "target", "Steps and examples to the target", "", drawn,

@@ -16,6 +16,7 @@ from scaling.report.words.numbers import (
     number,
     rate,
     rate_bounds,
+    rule_name,
     with_interval,
 )
 from scaling.report.words.remarks import evidence_words, times
@@ -121,6 +122,27 @@ def regret_table(findings: Findings) -> Table | None:
     )
     columns = ("rule", "global_batch_size", "regret (nats)", "90% interval", "seeds", "on")
     return Table(columns, rows)
+
+
+def rule_curves_table(findings: Findings) -> Table | None:
+    """One row a rule, by the surface; None without one."""
+    if not findings.rule_curves:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for curve in findings.rule_curves:
+        worst, bounds = curve.worst, sum(regret.is_lower_bound for regret in curve.regrets)
+        least = "at least " * worst.is_lower_bound
+        rows.append(
+            (
+                rule_name(curve.rule),
+                ("at least " * (bounds > 0)) + with_interval(curve.mean, 2),
+                f"{least}{number(worst.regret, 2)}\n{between(worst.interval, 2)}",
+                f"{worst.base_batch_size:,} to {worst.global_batch_size:,}",
+                f"{bounds} of {len(curve.regrets)}",
+            )
+        )
+    columns = ("rule", "mean regret (nats)", "worst (nats)", "worst from", "beyond rates tried")
+    return Table(columns, tuple(rows))
 
 
 def joint_table(findings: Findings) -> Table | None:

@@ -7,9 +7,17 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, LrScaling
-from scaling.analysis.learning_rate.rule_regret import Regret
+from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.numbers import between, counted, either, joined, number, rate
+from scaling.report.words.numbers import (
+    between,
+    counted,
+    either,
+    joined,
+    number,
+    rate,
+    rule_name,
+)
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words
 
@@ -218,16 +226,32 @@ def _surge(scaling: LrScaling) -> str:
 
 def _rules(findings: Findings) -> str:
     """Which rules cost something, diverged or cannot be told from tuning."""
-    if not findings.regrets:
-        return ""
+    between_all = [_over_all_pairs(curve) for curve in findings.rule_curves]
+    curved = {curve.rule for curve in findings.rule_curves}
     phrases = [
         phrase
         for rule in findings.sweep.rules
-        if (phrase := _rule([r for r in findings.regrets if r.rule == rule]))
+        if rule not in curved and (phrase := _rule([r for r in findings.regrets if r.rule == rule]))
     ]
-    if not phrases:
+    sentences: list[str] = []
+    if between_all:
+        sentences.append(
+            "Carrying a tuned rate to another batch size costs, on average over all pairs of batch "
+            f"sizes: {'; '.join(between_all)}."
+        )
+    if phrases:
+        costs = "; ".join(phrases)
+        sentences.append(f"Instead of tuning at each batch, carrying the recipe costs: {costs}.")
+    if not sentences and findings.regrets:
         return "Not enough data to say what a rule costs."
-    return f"Instead of tuning at each batch, carrying the recipe costs: {'; '.join(phrases)}."
+    return " ".join(sentences)
+
+
+def _over_all_pairs(curve: RuleCurve) -> str:
+    """What one rule costs between the batch sizes, and where it diverged."""
+    least = "at least " * any(regret.is_lower_bound for regret in curve.regrets)
+    mean = f"{number(curve.mean.value, 2)} {between(curve.mean.interval, 2)} nats"
+    return f"{rule_name(curve.rule)} {least}{mean}"
 
 
 def _rule(rows: Sequence[Regret]) -> str:

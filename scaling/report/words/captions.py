@@ -101,6 +101,13 @@ def tradeoff_caption(fit: TradeoffFit) -> str:
     )
 
 
+def band_caption(findings: Findings) -> str:
+    """What the band in the figure of best rates is; empty without one."""
+    if not findings.rate_band:
+        return ""
+    return " Grey band: the loss surface's best rate with its 90% interval."
+
+
 def branched_caption(branched: BranchedTraining) -> str:
     """How to read the figure."""
     bounds = [p for p in branched.points if p.is_bound]

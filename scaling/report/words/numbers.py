@@ -72,6 +72,12 @@ def cell_name(cell: CellResult) -> str:
     return f"{cell.global_batch_size:,}" if only_batch else cell.label
 
 
+def rule_name(rule: str) -> str:
+    """A rule of the learning rate in words."""
+    known = {"none": "a fixed rate", "sqrt": "square-root scaling", "linear": "linear scaling"}
+    return known.get(rule, rule)
+
+
 def counted(count: int, noun: str) -> str:
     """A count and its noun: 1 seed, 3 seeds."""
     if count == 1:

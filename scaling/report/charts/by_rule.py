@@ -1,0 +1,119 @@
+"""Figures of what it costs to carry a recipe by a rule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from scaling.analysis.findings import Findings
+from scaling.analysis.learning_rate.rule_regret import Regret
+from scaling.report.charts.style import (
+    NO_ENDS,
+    AnyChart,
+    Records,
+    bars,
+    batch_axis,
+    data,
+    edge_marks,
+    ends,
+    layers,
+    points,
+    ratio_axis,
+    rule_at,
+    series,
+    tips,
+    value_axis,
+    visible_top,
+)
+from scaling.report.words.numbers import between, number, rule_name
+
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
+
+
+def rules_between_batches(findings: Findings) -> AnyChart:
+    """Regret against the factor between two batch sizes, a point a pair, a colour a rule."""
+    curves = findings.rule_curves
+    names = [rule_name(curve.rule) for curve in curves]
+    records: Records = [
+        {
+            "rule": rule_name(curve.rule),
+            "factor": r.global_batch_size / r.base_batch_size * 1.06 ** (place - 1),
+            "regret": r.regret, "low": max(r.interval[0], 0.0), "high": r.interval[1],
+            "pair": f"{r.base_batch_size:,} to {r.global_batch_size:,}",
+            "text": f"{'at least ' * r.is_lower_bound}{number(r.regret)} {between(r.interval)}",
+            "kind": "lower bound" if r.is_lower_bound else "inside the rates tried",
+        }
+        for place, curve in enumerate(curves)
+        for r in curve.regrets
+    ]  # fmt: skip
+    top = visible_top([record["regret"] for record in records])
+    factors = [record["factor"] for record in records]
+    x = alt.X(
+        "factor:Q",
+        title="Batch carried to, over the batch tuned at",
+        **ratio_axis(factors),
+    )
+    y = alt.Y("regret:Q", title="Regret (nats)", **value_axis([0.0, top]))
+    hue, mark = series("rule", names, "Rule")
+    tooltip = tips("rule:N", "pair:N", "text:N", "kind:N")
+    inside = [record for record in records if record["regret"] <= top]
+    above = [record for record in records if record["regret"] > top]
+    known = [
+        record | {"high": min(record["high"], top)}
+        for record in inside
+        if record["kind"] != "lower bound"
+    ]
+    bounds = [record for record in inside if record["kind"] == "lower bound"]
+    hollow = alt.Chart(data(bounds)).mark_point(filled=False, size=60, strokeWidth=1.6)
+    return layers(
+        rule_at(0),
+        bars(known, x, hue),
+        points(known, 60).encode(x, y, hue, mark, tooltip=tooltip),
+        hollow.encode(x, y, hue, mark, tooltip=tooltip),
+        edge_marks(above, filled=False).encode(x, hue, tooltip=tooltip),
+    )
+
+
+def regret_vs_batch(findings: Findings) -> AnyChart:
+    """Regret of each rule, side by side at each batch; diverged ones at the top edge."""
+    rules = list(findings.sweep.rules)
+    records = [
+        _regret_record(regret, rules)
+        for regret in findings.regrets
+        if regret.diverged or regret.regret is not None
+    ]
+    sizes = sorted({record["size"] for record in records})
+    x = batch_axis("batch", sizes, 1.5)
+    y = alt.Y(
+        "regret:Q",
+        title="Regret against tuning there (nats)",
+        **value_axis([0.0, *ends(records, "regret", "low", "high")]),
+    )
+    hue, mark = series("rule", rules, "Rule")
+    tooltip = tips("rule:N", "size:Q", "text:N")
+    kept = [record for record in records if record["regret"] is not None]
+    lost = [record for record in records if record["diverged"]]
+    return layers(
+        rule_at(0),
+        bars(kept, x, hue),
+        points(kept, 90).encode(x, y, hue, mark, tooltip=tooltip) if kept else None,
+        alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
+            x, hue, y=alt.value(7), tooltip=tooltip
+        ) if lost else None,
+    )  # fmt: skip
+
+
+def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
+    place = rules.index(regret.rule)
+    low, high = regret.interval or NO_ENDS
+    text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
+    return {
+        "rule": regret.rule,
+        "size": regret.global_batch_size,
+        "batch": regret.global_batch_size * 1.12 ** (place - (len(rules) - 1) / 2),
+        "regret": regret.regret,
+        "low": low,
+        "high": high,
+        "diverged": regret.diverged,
+        "text": text,
+    }

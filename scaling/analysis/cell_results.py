@@ -118,10 +118,12 @@ def cell_results(sweep: Sweep, reading: SurfaceReading | None = None) -> tuple[C
     A best rate and its interval are those of the basin that all cells share, where one fits and
     has an interval; else those of the surface, and always where the surface chose the trials.
     """
-    searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
+    searches = [sweep.steady_search(cell) for cell in sweep.cells]
     curves: list[LrCurve | None] = [None] * len(searches)
     if not sweep.is_joint:
         curves = lr_curves(searches, sweep.loss_noise)
+        if 2 * sum(curve is not None for curve in curves) < len(curves):
+            curves = [None] * len(searches)  # sampled batch sizes: few have a basin, by chance
     if reading is not None:
         pairs = enumerate(zip(searches, curves, strict=True))
         curves = [reading.curve(index, rows, curve) for index, (rows, curve) in pairs]

@@ -117,7 +117,7 @@ class Findings:
 
 def analyse(sweep: Sweep) -> Findings:
     """All findings of a sweep; what the data do not allow is absent, never guessed."""
-    searches = [sweep.rows_of(cell, "search") for cell in sweep.cells]
+    searches = [sweep.steady_search(cell) for cell in sweep.cells]
     reading = None if sweep.is_joint else read_surface(sweep, searches)
     cells = cell_results(sweep, reading)
     one_series = not sweep.is_joint and all(

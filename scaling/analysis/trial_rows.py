@@ -1,13 +1,17 @@
 """Trials as the analysis sees them: one flat row each, from a study or from a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.analysis.measured import of_run
-from scaling.analysis.statistics.uncertainty import SeedVariance, seed_variance
+from scaling.analysis.statistics.uncertainty import (
+    SeedVariance,
+    excess_variances,
+    seed_variance,
+)
 from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric, from_plain, undescribed
 from scaling.records.outcome import crossing, objective_value
@@ -19,6 +23,9 @@ from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import Limit
 
 Cell = Mapping[str, Any]
+
+_UNSTABLE = 100.0
+"""Times the variance of most recipes from which on a recipe's seeds have nothing in common."""
 
 
 @dataclass(frozen=True, slots=True)  # tables have up to a million
@@ -172,6 +179,39 @@ class Sweep:
         """Rows of one cell that ended so, of all phases."""
         found = (phases for known, phases in self._by_cell if known == cell)
         return sum(row.status == status for phases in found for r in phases.values() for row in r)
+
+    def steady_search(self, cell: Cell) -> tuple[TrialRow, ...]:
+        """The search rows of one cell as best rates are read from them.
+
+        A recipe that is unstable in some of its seeds has no loss of its own: its rows count as
+        diverged there.
+        """
+        unstable = self._unstable
+        return tuple(
+            replace(row, status="diverged", validation_loss=None, maximized=None, objective=None)
+            if row.trial_id in unstable
+            else row
+            for row in self.rows_of(cell, "search")
+        )
+
+    @cached_property
+    def _unstable(self) -> frozenset[str]:
+        """Trials of recipes whose seeds differ many times more than those of most recipes do."""
+        recipes: dict[tuple[int, str], dict[int, tuple[str, float]]] = {}
+        for row in self.rows:
+            if row.phase == "search" and row.status == "done" and row.seed is not None:
+                if row.cost is not None:
+                    key = (row.global_batch_size, row.recipe_key)
+                    recipes.setdefault(key, {})[row.seed] = (row.trial_id, row.cost)
+        groups = [group for group in recipes.values() if len(group) > 1]
+        costs = [{seed: cost for seed, (_, cost) in group.items()} for group in groups]
+        excesses = excess_variances(costs)
+        return frozenset(
+            trial
+            for group, excess in zip(groups, excesses, strict=True)
+            if excess > _UNSTABLE
+            for trial, _ in group.values()
+        )
 
     @cached_property
     def loss_noise(self) -> SeedVariance | None:

@@ -225,7 +225,7 @@ def _runs(index: int, rows: Sequence[TrialRow], axes: Sequence[Axis]) -> list[_R
     groups: dict[object, tuple[dict[str, Any], list[TrialRow]]] = {}
     for row in rows:
         point = _point_on(row, axes)
-        if point is not None and row.status != "failed":
+        if point is not None and row.status in ("done", "diverged"):
             key = row.recipe_key if row.phase == "search" else tuple(point.values())
             groups.setdefault(key, (point, []))[1].append(row)
     found: list[_Runs] = []

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from scipy.special import fdtrc, stdtrit  # pyright: ignore -- scipy ships no types
+from scipy.special import chdtri, fdtrc, stdtrit  # pyright: ignore -- scipy ships no types
 
 _UNSTABLE = 1e-3
 """Chance below which a recipe's seeds are not taken to differ as those of others do."""
@@ -131,27 +131,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _alike(groups: Sequence[Mapping[int, float]]) -> list[Mapping[int, float]]:
-    """The groups without those whose variance is too large to be that of the others.
+def excess_variances(groups: Sequence[Mapping[int, float]]) -> list[float]:
+    """By how much each group's variance is above that of most; 0 where it may be the same.
 
-    The largest variance is tested against all the others', and left out while it is not theirs;
-    more than half of the groups are never left out.
+    Each group has two values or more. What most have is the median variance, which several unstable groups do not move, over that of
+    chi squared with as many degrees of freedom; half of the groups stand behind it.
 
-    Source: Cochran 1941 (Annals of Eugenics 11), with Bonferroni's correction.
+    Source: the median as a start that outliers do not mask, Rousseeuw & Leroy 1987, Robust
+        regression and outlier detection, sec. 1.2; the ratio's tail with Bonferroni's correction.
     """
-    kept = sorted(groups, key=lambda group: variance(group.values()))
-    squares = [variance(group.values()) * (len(group) - 1) for group in kept]
-    degrees = [len(group) - 1 for group in kept]
-    fewest = max(len(kept) // 2 + 1, 2)
-    while len(kept) > fewest:
-        others = sum(squares[:-1]) / sum(degrees[:-1])
-        last = squares[-1] / degrees[-1]
-        ratio = last / others if others > 0 else math.inf if last > 0 else 0.0
-        chance = float(fdtrc(degrees[-1], sum(degrees[:-1]), ratio))  # pyright: ignore -- no types
-        if chance * len(kept) >= _UNSTABLE:
-            break
-        kept, squares, degrees = kept[:-1], squares[:-1], degrees[:-1]
-    return kept
+    if len(groups) < 2:
+        return [0.0] * len(groups)
+    ordered = sorted(groups, key=lambda group: variance(group.values()))
+    middle = ordered[(len(ordered) - 1) // 2]
+    own = len(middle) - 1
+    typical = variance(middle.values()) * own / float(chdtri(own, 0.5))  # pyright: ignore -- no types
+    behind = sum(len(group) - 1 for group in ordered[: (len(ordered) + 1) // 2])
+
+    def excess(group: Mapping[int, float]) -> float:
+        degrees, found = len(group) - 1, variance(group.values())
+        ratio = found / typical if typical > 0 else math.inf if found > 0 else 0.0
+        chance = float(fdtrc(degrees, behind, ratio))  # pyright: ignore -- no types
+        return ratio if chance * len(groups) < _UNSTABLE else 0.0
+
+    return [excess(group) for group in groups]
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ def seed_variance(groups: Sequence[Mapping[int, float]]) -> SeedVariance | None:
     Args:
         groups: For each recipe its value by seed.
     """
-    several = _alike([group for group in groups if len(group) > 1])
+    several = [group for group in groups if len(group) > 1]
+    several = [g for g, excess in zip(several, excess_variances(several), strict=True) if not excess]
     degrees = sum(len(group) - 1 for group in several)
     if degrees == 0:
         return None

@@ -203,7 +203,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         f"where it is the lowest or highest rate tried. At the {captions.worse_edge(findings)} "
         "edge, filled triangles are "
         "diverged trials and open ones lie off the scale; a dashed line is the lowest rate that "
-        "diverged in its cell."
+        "diverged in its cell, or was unstable over its seeds."
         + captions.of_all(findings, MOST_MARKS),
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip

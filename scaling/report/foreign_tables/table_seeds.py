@@ -9,10 +9,11 @@ from scaling.report.words.numbers import counted, joined, number, rate
 
 _FAR = 20.0
 """Standard deviations of the other seeds beyond which one is no part of their scatter."""
-_SHARE_OF_ALL = 0.5
-"""Of what lies between the table's best and worst trial, that a stuck seed is away at least."""
-_NEAR_TOP = 0.7
-"""Share of the way from the table's best to its worst from which on nothing was learned."""
+_ALIKE = 4.0
+"""Standard deviations that the other seeds of its recipe may differ by; more is unstable."""
+_LEARNED, _NEAR_TOP = 0.25, 0.7
+"""Shares of the way from the table's best to its worst up to which something was learned, and
+from which on nothing was."""
 _LEAST_NOISE = 1e-3
 """Of a loss, between seeds."""
 _MOST_NAMED = 5
@@ -50,9 +51,10 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
         for count in range(1, max((len(group) - 1) // 2, 1) + 1):
             kept, left = group[:-count], group[-count:]
             away = _cost(left[0]) - _cost(kept[-1])
-            spread = max(statistics.pstdev(map(_cost, kept)), noise)
+            agree = statistics.pstdev(map(_cost, kept)) <= _ALIKE * noise
+            learned = _cost(kept[-1]) - best <= _LEARNED * (worst - best)
             is_bad = _cost(left[0]) - best >= _NEAR_TOP * (worst - best)
-            if away > _FAR * spread and away >= _SHARE_OF_ALL * (worst - best) and is_bad:
+            if agree and learned and is_bad and away > _FAR * noise:
                 stuck |= {row.trial_id: _failed(row, kept) for row in left}
                 break
     if not stuck:

@@ -199,10 +199,11 @@ class Sweep:
         """Trials of recipes whose seeds differ many times more than those of most recipes do."""
         recipes: dict[tuple[int, str], dict[int, tuple[str, float]]] = {}
         for row in self.rows:
-            if row.phase == "search" and row.status == "done" and row.seed is not None:
-                if row.cost is not None:
-                    key = (row.global_batch_size, row.recipe_key)
-                    recipes.setdefault(key, {})[row.seed] = (row.trial_id, row.cost)
+            if row.phase != "search" or row.status != "done":
+                continue
+            if row.seed is not None and row.cost is not None:
+                key = (row.global_batch_size, row.recipe_key)
+                recipes.setdefault(key, {})[row.seed] = (row.trial_id, row.cost)
         groups = [group for group in recipes.values() if len(group) > 1]
         costs = [{seed: cost for seed, (_, cost) in group.items()} for group in groups]
         excesses = excess_variances(costs)

@@ -74,10 +74,9 @@ def _edge_reason(curve: LrCurve) -> Undertuned:
 
 
 def _rate_settles_it(search: Sequence[TrialRow], curve: LrCurve | None) -> bool:
-    """True when it is known that only the rate was searched, and its optimum has an interval."""
+    """True when only the rate was searched, and its optimum has an interval."""
     names = {name for row in search for name in row.choices}
-    only_rate = bool(names) and names <= {"peak_lr", "base_lr"}
-    return only_rate and curve is not None and curve.interval is not None
+    return names <= {"peak_lr", "base_lr"} and curve is not None and curve.interval is not None
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def excess_variances(groups: Sequence[Mapping[int, float]]) -> list[float]:
     """By how much each group's variance is above that of most; 0 where it may be the same.
 
-    Each group has two values or more. What most have is the median variance, which several unstable groups do not move, over that of
-    chi squared with as many degrees of freedom; half of the groups stand behind it.
+    Each group has two values or more. What most have is the median variance, which several
+    unstable groups do not move, over that of chi squared with as many degrees of freedom; half of
+    the groups stand behind it.
 
     Source: the median as a start that outliers do not mask, Rousseeuw & Leroy 1987, Robust
         regression and outlier detection, sec. 1.2; the ratio's tail with Bonferroni's correction.
@@ -185,7 +186,8 @@ def seed_variance(groups: Sequence[Mapping[int, float]]) -> SeedVariance | None:
         groups: For each recipe its value by seed.
     """
     several = [group for group in groups if len(group) > 1]
-    several = [g for g, excess in zip(several, excess_variances(several), strict=True) if not excess]
+    excesses = excess_variances(several)
+    several = [group for group, excess in zip(several, excesses, strict=True) if not excess]
     degrees = sum(len(group) - 1 for group in several)
     if degrees == 0:
         return None

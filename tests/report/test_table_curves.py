@@ -1,0 +1,81 @@
+"""Tables with one row an evaluation: each run counts once, with its last one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scaling.report.foreign_tables.sweep_table import SweepTable, TableError, read_table
+
+RATES = (1e-3, 2e-3, 4e-3)
+
+
+def read(folder: Path, *lines: str) -> SweepTable:
+    path = folder / "log.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return read_table(path)
+
+
+def logged(ends: Sequence[int] = (100, 100, 100)) -> list[str]:
+    """Three runs, logged every 50 steps, the losses of training and evaluation in turns."""
+    return [
+        f"r{place},32,{rate},{step}," + (",3.5" if step % 50 else f"{4 - step / 100},")
+        for place, (rate, end) in enumerate(zip(RATES, ends, strict=True))
+        for step in range(25, end + 1, 25)
+    ]
+
+
+HEADER = "run_id,global_batch_size,peak_lr,step,validation_loss,train_loss"
+
+
+def test_the_last_evaluation_counts(tmp_path: Path) -> None:
+    found = read(tmp_path, HEADER, *logged())
+    assert [(row.validation_loss, row.train_loss, row.steps) for row in found.sweep.rows] == [
+        (3.0, 3.5, 100.0)
+    ] * 3
+    assert "12 rows of 3 runs" in " ".join(found.notes)
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
+    lines = logged()
+    found = read(tmp_path, HEADER, *lines[::2], *lines[1::2][::-1])
+    assert [row.validation_loss for row in found.sweep.rows] == [3.0] * 3
+
+
+def test_without_an_identifier_runs_are_told_by_their_recipe(tmp_path: Path) -> None:
+    lines = [line.split(",", 1)[1] for line in logged() if not line.endswith("3.5")]
+    found = read(tmp_path, HEADER.split(",", 1)[1], *lines)
+    assert [row.validation_loss for row in found.sweep.rows] == [3.0] * 3
+
+
+def test_a_run_that_ended_early_has_no_final_loss(tmp_path: Path) -> None:
+    found = read(tmp_path, HEADER, *logged((100, 50, 100)))
+    assert [row.status for row in found.sweep.rows] == ["done", "stopped", "done"]
+    assert found.sweep.rows[1].validation_loss is None
+    assert any("1 run ended before others" in note for note in found.notes)
+
+
+def test_a_run_that_diverged_did(tmp_path: Path) -> None:
+    lines = [line for line in logged((100, 50, 100)) if line.startswith(("r0", "r2"))]
+    found = read(tmp_path, HEADER, *lines, "r1,32,0.002,25,3.9,", "r1,32,0.002,50,nan,")
+    assert [row.status for row in found.sweep.rows] == ["done", "done", "diverged"]
+
+
+def test_runs_with_one_row_each_are_no_curves(tmp_path: Path) -> None:
+    """Steps differ with the batch; trial numbers begin anew in each."""
+    lines = [
+        f"{trial},{batch},{rate},{6400 // batch},2.0,1.9"
+        for batch in (32, 64)
+        for trial, rate in enumerate(RATES)
+    ]
+    found = read(
+        tmp_path, "trial,global_batch_size,peak_lr,step,validation_loss,train_loss", *lines
+    )
+    assert len(found.sweep.rows) == 6
+    assert not any("per evaluation" in note for note in found.notes)
+
+
+def test_steps_without_an_identifier_are_budgets(tmp_path: Path) -> None:
+    lines = [f"32,{rate},{steps},2.0" for rate in RATES for steps in (100, 200)]
+    with pytest.raises(TableError, match="--where steps=100"):
+        read(tmp_path, "global_batch_size,peak_lr,steps,validation_loss", *lines)

@@ -1,0 +1,137 @@
+"""Seeds in tables: unstable at one rate, stuck at the initial loss, or none."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.statistics.uncertainty import excess_variances, seed_variance
+from scaling.report.foreign_tables.sweep_table import SweepTable, read_table
+from scaling.report.summary import summarize
+
+BATCHES = (32, 64, 128, 256)
+RATES = tuple(1e-4 * 2**step for step in range(9))
+NOISE = 0.004
+Loss = Callable[[int, float, int, float], float]
+
+
+def read(folder: Path, twist: Loss, num_seeds: int = 3, *, seeds: bool = True) -> SweepTable:
+    """Every batch × rate × seed, the planted loss changed by `twist`."""
+    rng = random.Random(3)
+    lines = ["global_batch_size,peak_lr,validation_loss" + ",seed" * seeds]
+    for batch in BATCHES:
+        for rate in RATES:
+            for seed in range(num_seeds):
+                loss = 2 + 0.05 * math.log(rate / best(batch)) ** 2 + rng.gauss(0, NOISE)
+                line = f"{batch},{rate},{twist(batch, rate, seed, loss)}"
+                lines.append(line + f",{seed}" * seeds)
+    path = folder / "sweep.csv"
+    path.write_text("\n".join(lines))
+    return read_table(path)
+
+
+def best(batch: int) -> float:
+    return 0.002 * math.sqrt(batch / 64)
+
+
+def assert_sharp(findings: Findings) -> None:
+    """Every best rate has an interval of less than a factor of 1.5 with the truth in it."""
+    for cell in findings.cells:
+        low, high = cell.best_peak_lr_bounds or (0.0, math.inf)
+        assert low < best(cell.global_batch_size or 0) * 1.05
+        assert high > best(cell.global_batch_size or 0) / 1.05
+        assert high / low < 1.5
+
+
+@pytest.mark.parametrize("losses", [(3.1, 5.6, 8.9), (2.0, 2.1, 6.0), (0, 9.0, 0)])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_rate_that_is_unstable_in_some_seeds_leaves_the_intervals_as_they_are(
+    losses: tuple[float, ...], factor: int, tmp_path: Path
+) -> None:
+    """In every cell, a step or two above the best rate: noise is local."""
+
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        near = min(RATES, key=lambda one: abs(math.log(one / best(batch))))
+        return losses[seed] or loss if rate == near * factor else loss
+
+    findings = analyse(read(tmp_path, twist).sweep)
+    assert_sharp(findings)
+    low, high = findings.lr_scaling.exponent.interval or (0.0, 1.0)
+    assert 0.4 < low < 0.51
+    assert 0.49 < high < 0.6
+    assert findings.sweep.loss_noise is not None
+    assert math.sqrt(findings.sweep.loss_noise.variance) == pytest.approx(NOISE, rel=0.3)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_a_seed_at_its_initial_loss_is_named_and_set_aside(num_seeds: int, tmp_path: Path) -> None:
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        return 10.8 if (batch, rate, seed) == (128, RATES[5], 1) else loss
+
+    table = read(tmp_path, twist, num_seeds)
+    (note,) = (note for note in table.notes if "Set aside" in note)
+    for words in ("1 run", "128 at 0.0032, seed 1", "10.8", "its recipe's other seeds"):
+        assert words in note
+    summary = summarize(analyse(table.sweep))
+    assert summary["num_failed"] == 1
+    assert summary["incidents"][0]["kind"] == "failed"
+    (cell,) = (c for c in summary["cells"] if c["global_batch_size"] == 128)
+    assert cell["validation_loss"] == pytest.approx(2.0, abs=0.02)
+    assert_sharp(analyse(table.sweep))
+
+
+def test_a_rate_that_does_not_learn_is_no_stuck_seed(tmp_path: Path) -> None:
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        del batch
+        return 10.8 if rate == RATES[0] and seed < 2 else loss
+
+    table = read(tmp_path, twist)
+    assert not [note for note in table.notes if "Set aside" in note]
+
+
+def test_without_seeds_nothing_is_said_of_paired_ones(tmp_path: Path) -> None:
+    def plain(batch: int, rate: float, seed: int, loss: float) -> float:
+        del batch, rate, seed
+        return loss
+
+    table = read(tmp_path, plain, 1, seeds=False)
+    reason = summarize(analyse(table.sweep))["recommendation"]["reason"]
+    assert "paired seeds" not in reason
+    assert "No recipe has two seeds" in reason
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("num_rates", [5, 9])
+def test_a_clean_table_is_not_undertuned_and_one_at_its_edge_is(
+    num_rates: int, num_seeds: int, tmp_path: Path
+) -> None:
+    rng = random.Random(num_rates)
+    lines = ["global_batch_size,peak_lr,validation_loss,seed"]
+    for batch, centre in ((32, 0.002), (128, 0.003), (512, 0.05)):
+        for step in range(num_rates):
+            rate = 0.002 * 3 ** (step - (num_rates - 1) / 2)
+            for seed in range(num_seeds):
+                loss = 2 + 0.05 * math.log(rate / centre) ** 2 + rng.gauss(0, 0.002)
+                lines.append(f"{batch},{rate},{loss},{seed}")
+    if num_rates == 9:
+        lines = [line for line in lines if not line.startswith("512") or "0.1" not in line]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    clean, other, edge = analyse(read_table(path).sweep).cells
+    assert clean.undertuned == other.undertuned == ()
+    if num_rates == 5:
+        assert edge.undertuned
+
+
+def test_variances_of_most_groups() -> None:
+    groups = [{0: 1.0, 1: 1.0 + gap} for gap in (0.01, 0.02, 0.015, 0.012, 0.018)]
+    wild = [{0: 1.0, 1: 4.0}, {0: 2.0, 1: 9.0}]
+    assert [excess > 0 for excess in excess_variances(groups + wild)] == [False] * 5 + [True] * 2
+    with_wild, without = seed_variance(groups + wild), seed_variance(groups)
+    assert with_wild == without
+    assert excess_variances([{0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0}]) == [0.0, 0.0]
+    assert json.dumps(excess_variances(groups[:1])) == "[0.0]"

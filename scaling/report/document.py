@@ -99,12 +99,19 @@ def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str
         ("warmup_steps", whole(trial.warmup_steps)),
         ("clip_norm", number(trial.clip_norm)),
         ("workers", whole(option.num_workers)),
-        ("expected steps", with_interval(option.steps, apart=" ")),
+        ("steps", number(option.steps.value)),
+        ("steps to the target", with_interval(option.mean_steps, apart=" ")),
+        ("chance of the target", _share(option.chance_of_target)),
         ("expected seconds", with_interval(option.seconds, apart=" ")),
         ("expected cost", with_interval(option.cost, apart=" ")),
         ("expected loss", with_interval(option.loss, apart=" ")),
     ]
-    return [(name, word) for name, word in words if name != "expected cost" or word != DASH]
+    optional = ("expected cost", "steps to the target", "chance of the target")
+    return [(name, word) for name, word in words if name not in optional or word != DASH]
+
+
+def _share(value: float | None) -> str:
+    return DASH if value is None else f"{value:.0%}"
 
 
 def _without_addresses(spec: object) -> Any:

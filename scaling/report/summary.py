@@ -21,10 +21,10 @@ from scaling.report.critical_batch_summary import (
     steps_of_cell,
     target_curve,
 )
-from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair
+from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
 from scaling.report.words.absent import no_surge
 from scaling.report.words.answer import answer
-from scaling.report.words.reasons import reason_words
+from scaling.report.words.reasons import reason_words, why_not_expected
 from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.report.words.remarks import evidence_words
 
@@ -192,7 +192,7 @@ def _law(scaling: LrScaling) -> dict[str, Any]:
 
 def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
     trial, option = recommendation.trial, recommendation.option
-    return {
+    entry = {
         "global_batch_size": recommendation.global_batch_size,
         **{n: as_plain(getattr(trial, n, None)) for n in ("peak_lr", "warmup_steps", "clip_norm")},
         **_expected(option),
@@ -205,20 +205,27 @@ def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
             for o in recommendation.front
         ],
     }
+    return with_why(entry, why_not_expected(recommendation))
 
 
 def _expected(option: Option | None) -> dict[str, Any]:
-    """What a run takes; intervals are of the mean over seeds."""
-    steps, examples, seconds, cost, loss = (
-        (option.steps, option.examples, option.seconds, option.cost, option.loss)
+    """One run of so many steps: what it takes and comes to, with predictive intervals."""
+    steps, mean, examples, seconds, idle, cost, loss = (
+        (
+            option.steps, option.mean_steps, option.examples, option.seconds, option.idle_seconds,
+            option.cost, option.loss,
+        )
         if option
-        else (ABSENT,) * 5
-    )
+        else (ABSENT,) * 7
+    )  # fmt: skip
     return {
         "num_workers": option.num_workers if option else None,
         **named("expected_steps", steps),
+        "chance_of_target": option.chance_of_target if option else None,
+        **named("mean_steps_to_target", mean),
         "expected_examples": finite(examples.value),
         **named("expected_seconds", seconds),
+        **named("mean_idle_seconds", idle),
         **named("expected_cost", cost),
         **named("expected_loss", loss),
     }

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from scaling.analysis.findings import Findings, analyse
-from scaling.analysis.next_run.goodput import pareto_front
+from scaling.analysis.next_run.goodput import Option, pareto_front
 from scaling.analysis.next_run.recommendation import NothingToRecommend, Recommendation
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
@@ -43,7 +43,7 @@ def test_without_limits_the_soonest_on_the_workers_measured() -> None:
     found = recommended()
     assert chosen(found) == (256, 1)
     assert found.option is not None
-    assert found.option.seconds.value == pytest.approx(1.11, rel=0.02)
+    assert found.option.idle_seconds.value == pytest.approx(1.11, rel=0.02)
     assert found.meets_limits is None
 
 
@@ -55,7 +55,7 @@ def test_on_more_workers_a_step_takes_what_it_took_with_as_many_examples_a_worke
     assert all(option.carried_over for option in by_batch.values())
     expected = {64: 102.5 * 0.010625, 256: 55.625 * 0.0125, 1024: 43.9 * 0.02}
     for batch, seconds in expected.items():
-        assert by_batch[batch].seconds.value == pytest.approx(seconds, rel=0.03)
+        assert by_batch[batch].idle_seconds.value == pytest.approx(seconds, rel=0.03)
     assert chosen(found) == (256, 4)
     assert "at best" in reason_words(found.reason)
 
@@ -91,15 +91,26 @@ def test_what_nothing_can_meet_is_said_with_the_nearest() -> None:
     assert said.startswith("Nothing that was measured is expected to meet 0.0100 seconds")
 
 
+def _option_of(record: StudyRecord, batch: int | None, deadline: float) -> Option:
+    found = recommended(record, num_workers=1, deadline_seconds=deadline)
+    return next(o for o in found.candidates if o.cell.global_batch_size == batch)
+
+
 def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
     record = study(Truth(noise=0.01), num_seeds=5)
     middle = recommended(record).option
     assert middle is not None
-    assert middle.seconds.value is not None
-    at_the_mean = recommended(record, num_workers=1, deadline_seconds=middle.seconds.value)
-    assert at_the_mean.option is not None
-    assert at_the_mean.option.chance == pytest.approx(0.5, abs=1e-6)
-    later = recommended(record, num_workers=1, deadline_seconds=1.5 * middle.seconds.value)
+    ends, steps = middle.seconds.value, middle.steps.value
+    assert ends is not None
+    assert steps is not None
+    assert middle.mean_steps.value is not None
+    mean = ends * middle.mean_steps.value / steps
+    # The steps are enough for nine runs of ten or more, as they are whole.
+    for deadline, low, high in ((mean, 0.44, 0.56), (ends, 0.89, 0.99)):
+        option = _option_of(record, middle.cell.global_batch_size, deadline)
+        assert option.chance is not None
+        assert low < option.chance < high
+    later = recommended(record, num_workers=1, deadline_seconds=1.5 * ends)
     assert later.option is not None
     assert later.option.chance is not None
     assert 0.5 < later.option.chance <= 1

@@ -4,18 +4,29 @@ Time to the target is statistical efficiency (steps to target) over throughput (
 as in goodput, Qiao et al. 2021 (Pollux, OSDI, eq. 1 and 6). Both factors were measured; only where
 another number of workers is asked for than the study used is the throughput carried over, from
 the batch size that was measured with as many examples a worker.
+
+Steps, examples, seconds and loss of an option are of one and the same run: so many steps of its
+recipe. Intervals are predictive, for one more run and not for a mean.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median, stdev
+from statistics import fmean
 
-import numpy as np
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+from scaling.analysis.next_run.one_more_run import (
+    CHANCE,
+    StepsOfRun,
+    loss_after,
+    one_more,
+    steps_of_run,
+    steps_spread,
+)
+from scaling.analysis.next_run.throughput import Pace, Paces, grows, world_size
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, SeedVariance
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.spec.phases import Limits
@@ -25,20 +36,27 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Option:
-    """A cell's recipe on some workers; None and no value are what the data do not allow.
+    """A run of a cell's recipe on some workers; None and no value are what the data do not allow.
 
     Attributes:
         num_workers: Data-parallel workers; None where the study does not say.
         carried_over: The study ran this batch on other workers, so seconds are at best: what more
             workers must exchange is not counted.
-        steps: To the target, else of the run.
-        examples: Likewise.
-        seconds: Of training, likewise.
+        steps: Of the run. To a target as many as reach it with `chance_of_target`; the interval
+            is of the steps at which one more run reaches it.
+        examples: Of so many steps.
+        seconds: Of so many steps of training, at the usual pace; the interval shows contention.
         cost: Of all workers for those seconds, in the currency of the price.
-        loss: Held-out, at the end; of a run that a limit cuts short, validation_loss there.
-        chance: That one more run meets the limits, by the spread over seeds; None without limits
-            or where a single seed shows no spread.
+        loss: After so many steps: to a target validation_loss, else held-out at the end.
+        mean_steps: Mean of the steps to the target, with the interval of the mean.
+        idle_seconds: Mean time to the target, or of the run, on an idle machine, with the interval
+            of the mean: what batches are compared by.
+        chance_of_target: That one more run reaches the target within `steps`; None without a
+            target, or where no replicates show the spread.
+        chance: That one more run meets the limits, by the spread over seeds and of the times a
+            step; None without limits or where a single seed shows no spread.
         cut_short: The limits end the run before its budget.
+        pace: Seconds a step of the trials behind it; None where none was timed.
     """
 
     cell: CellResult
@@ -49,8 +67,12 @@ class Option:
     seconds: Estimate = ABSENT
     cost: Estimate = ABSENT
     loss: Estimate = ABSENT
+    mean_steps: Estimate = ABSENT
+    idle_seconds: Estimate = ABSENT
+    chance_of_target: float | None = None
     chance: float | None = None
     cut_short: bool = False
+    pace: Pace | None = None
 
 
 def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
@@ -59,14 +81,18 @@ def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
     With a deadline or a ceiling and no number of workers, also on other powers of two of them
     wherever a batch was measured with as many examples a worker.
     """
-    times = _StepTimes.of(sweep.rows)
-    has_target, limits = sweep.has_target, sweep.limits
+    paces, limits = Paces.of(sweep), sweep.limits
+    spread = steps_spread([cell.target.trials for cell in cells]) if sweep.has_target else None
     made: list[Option] = []
     for cell in cells:
         for num_workers in _worker_counts(cell, limits):
-            option = _option(cell, num_workers, times, limits, has_target=has_target)
+            option = _placed(cell, num_workers, paces)
+            if option is not None and sweep.has_target:
+                option = _to_target(option, spread, max_seconds(limits, num_workers))
+            elif option is not None:
+                option = _whole_run(option, max_seconds(limits, num_workers))
             if option is not None:
-                made.append(option)
+                made.append(replace(option, cost=_cost(option, limits)))
     return tuple(made)
 
 
@@ -90,34 +116,6 @@ def max_seconds(limits: Limits, num_workers: int | None) -> float | None:
     return min(bounds, default=None)
 
 
-@dataclass(frozen=True)
-class _StepTimes:
-    """Seconds a step by examples a worker, rising."""
-
-    shares: tuple[float, ...]
-    seconds: tuple[float, ...]
-
-    @classmethod
-    def of(cls, rows: Sequence[TrialRow]) -> "_StepTimes":
-        by_share: dict[float, list[float]] = {}
-        for row in rows:
-            world_size, step = _world_size(row), _seconds_per_step(row)
-            # Workers under tp share every example, so other numbers of them do not follow.
-            layout = row.recipe.layout if row.recipe is not None else None
-            shares_batch = layout is not None and layout.data_parallel_size == layout.world_size
-            if world_size and shares_batch and step is not None and not _grows(row):
-                by_share.setdefault(row.global_batch_size / world_size, []).append(step)
-        shares = tuple(sorted(by_share))
-        return cls(shares, tuple(median(by_share[share]) for share in shares))
-
-    def at(self, share: float) -> float | None:
-        """Interpolated in logarithms; None outside of what was measured."""
-        if not self.shares or not self.shares[0] <= share <= self.shares[-1]:
-            return None
-        logs = np.interp(math.log(share), np.log(self.shares), np.log(self.seconds))
-        return math.exp(float(logs))
-
-
 def _worker_counts(cell: CellResult, limits: Limits) -> tuple[int | None, ...]:
     if limits.num_workers is not None:
         return (limits.num_workers,)
@@ -129,130 +127,150 @@ def _worker_counts(cell: CellResult, limits: Limits) -> tuple[int | None, ...]:
     return tuple(sorted({measured, *powers}))
 
 
-def _option(
-    cell: CellResult,
-    num_workers: int | None,
-    times: _StepTimes,
-    limits: Limits,
-    *,
-    has_target: bool,
-) -> Option | None:
+def _placed(cell: CellResult, num_workers: int | None, paces: Paces) -> Option | None:
     """None where this batch cannot be spread over so many workers, or nobody measured it so."""
-    measured = _measured_workers(cell)
-    carried_over = num_workers != measured
-    factor = 1.0
-    if carried_over:
-        batch = cell.global_batch_size
-        if num_workers is None or measured is None or batch is None or batch % num_workers:
-            return None
-        there, here = times.at(batch / num_workers), times.at(batch / measured)
-        if there is None or here is None or any(_grows(row) for row in cell.replicates):
-            return None
-        factor = there / here
-    bound = max_seconds(limits, num_workers)
-    option = Option(cell, num_workers, carried_over)
-    takes = _to_target if has_target else _whole_run
-    option = takes(option, factor, bound)
-    price = limits.price_per_worker_hour
-    hourly = None if price is None else price * (num_workers or 1)
-    return replace(option, cost=_scaled(option.seconds, hourly and hourly / SECONDS_PER_HOUR))
+    measured, row = _measured_workers(cell), _a_run(cell)
+    pace = None if row is None else paces.like(row)
+    if num_workers == measured:
+        return Option(cell, num_workers, carried_over=False, pace=pace)
+    batch = cell.global_batch_size
+    if num_workers is None or measured is None or batch is None or batch % num_workers:
+        return None
+    there, here = paces.at(batch / num_workers), paces.at(batch / measured)
+    if there is None or here is None or any(map(grows, cell.replicates)):
+        return None
+    scaled = None if pace is None else pace.times(there / here)
+    return Option(cell, num_workers, carried_over=True, pace=scaled)
 
 
-def _to_target(option: Option, factor: float, bound: float | None) -> Option:
+def _to_target(option: Option, spread: SeedVariance | None, bound: float | None) -> Option:
     target = option.cell.target
-    seconds = [r.seconds_to_target * factor for r in target.trials if r.seconds_to_target]
-    complete = target.steps.value is not None and len(seconds) == len(target.trials)
+    run = steps_of_run(target, spread)
+    if run is None or target.steps.value is None:
+        return option
+    num_steps, examples = float(run.steps), target.examples.value
+    pace = option.pace
     return replace(
         option,
-        steps=target.steps,
-        examples=target.examples,
-        seconds=mean_estimate(seconds) if complete else ABSENT,
-        loss=_held_out(option.cell),
-        chance=_chance(seconds, bound) if complete else None,
+        steps=Estimate(num_steps, run.one_more, target.steps.count),
+        examples=ABSENT
+        if examples is None
+        else Estimate(examples / target.steps.value * num_steps, None, target.examples.count),
+        seconds=ABSENT if pace is None else scaled(pace.usual, num_steps),
+        mean_steps=run.mean,
+        idle_seconds=ABSENT if pace is None else _product(run.mean, pace.idle),
+        loss=loss_after(run.steps, target.trials),
+        chance_of_target=CHANCE if run.one_more else None,
+        chance=None if bound is None or pace is None else _chance_to_target(run, pace, bound),
     )
 
 
-def _whole_run(option: Option, factor: float, bound: float | None) -> Option:
+def _chance_to_target(run: StepsOfRun, pace: Pace, bound: float) -> float | None:
+    """That one more run reaches the target by then: by Student's t, over all paces measured."""
+    if run.spread is None or run.mean.value is None:
+        return None
+    distances = [math.log(bound / seconds / run.mean.value) for seconds in pace.seconds]
+    if run.spread == 0:
+        return fmean(float(distance >= 0) for distance in distances)
+    return fmean(
+        float(stdtr(run.degrees, distance / run.spread))  # pyright: ignore -- scipy ships no types
+        for distance in distances
+    )
+
+
+def _whole_run(option: Option, bound: float | None) -> Option:
     """The run to its budget, or as far as the limits let it come."""
-    rows = [row for row in option.cell.replicates if row.validation_loss is not None]
-    seconds = [row.seconds * factor for row in rows if row.seconds is not None]
-    ends = Option(
-        option.cell,
-        option.num_workers,
-        option.carried_over,
-        steps=option.cell.steps,
-        examples=mean_estimate([row.examples for row in rows if row.examples is not None]),
-        seconds=mean_estimate(seconds) if len(seconds) == len(rows) else ABSENT,
-        loss=_held_out(option.cell),
-        chance=_chance(seconds, bound) if len(seconds) == len(rows) else None,
+    cell, pace = option.cell, option.pace
+    rows = [row for row in cell.replicates if row.validation_loss is not None]
+    num_steps = cell.steps.value
+    whole = replace(
+        option,
+        steps=cell.steps,
+        examples=mean_of([row.examples for row in rows]),
+        seconds=ABSENT if pace is None or num_steps is None else scaled(pace.usual, num_steps),
+        idle_seconds=ABSENT if pace is None or num_steps is None else scaled(pace.idle, num_steps),
+        loss=_held_out(cell, rows),
     )
-    fits = ends.seconds.value is None or bound is None or ends.seconds.value <= bound
-    if fits or bound is None:
-        return ends
-    reached = [_last_before(row, bound / factor) for row in rows]
+    if bound is None or pace is None or num_steps is None:
+        return whole
+    if (whole.seconds.value or 0.0) <= bound:
+        within = [seconds * num_steps <= bound for seconds in pace.seconds]
+        return replace(whole, chance=fmean(within) if len(within) > 1 else None)
+    usual = pace.usual.value or math.inf
+    reached = [_last_before(row, bound / usual) for row in rows]
     points = [point for point in reached if point is not None]
     if not points or len(points) < len(rows):
-        return ends
+        return whole
+    steps = min(point.step for point in points)
     return replace(
-        ends,
-        steps=mean_estimate([point.step for point in points]),
-        examples=mean_estimate([point.examples for point in points]),
-        seconds=mean_estimate([point.seconds * factor for point in points]),
-        loss=mean_estimate([point.validation_loss or 0.0 for point in points]),
-        chance=None,
+        whole,
+        steps=Estimate(float(steps), None, len(points)),
+        examples=mean_of([float(point.examples) for point in points]),
+        seconds=scaled(pace.usual, steps),
+        idle_seconds=scaled(pace.idle, steps),
+        loss=loss_after(steps, rows),
         cut_short=True,
     )
 
 
-def _last_before(row: TrialRow, seconds: float) -> Measurement | None:
+def _last_before(row: TrialRow, steps: float) -> Measurement | None:
     """The last evaluation by then, of a run that would have been the same had it ended there."""
     if row.recipe is None or row.recipe.hyperparameters.schedule != "constant":
         return None
-    points = [
-        m
-        for m in row.measurements
-        if m.validation_loss is not None and m.seconds <= seconds and m.step > 0
-    ]
+    points = [m for m in row.measurements if m.validation_loss is not None and 0 < m.step <= steps]
     return points[-1] if points else None
 
 
-def _chance(seconds: Sequence[float], bound: float | None) -> float | None:
-    """That one more run takes no longer than `bound`: Student's t, predictive over seeds."""
-    if bound is None or len(seconds) < 2:
-        return None
-    spread = stdev(seconds) * math.sqrt(1 + 1 / len(seconds))
-    distance = bound - fmean(seconds)
-    if spread == 0:
-        return float(distance >= 0)
-    return float(stdtr(len(seconds) - 1, distance / spread))  # pyright: ignore -- scipy ships no types
+def _held_out(cell: CellResult, rows: Sequence[TrialRow]) -> Estimate:
+    """Of one more run, on the split that the cell's losses are reported on."""
+    on_test = cell.test_loss.value is not None
+    values = [row.test_loss if on_test else row.validation_loss for row in rows]
+    errors = [row.test_loss_stderr if on_test else row.validation_loss_stderr for row in rows]
+    return one_more(values, errors)
 
 
-def _held_out(cell: CellResult) -> Estimate:
-    return cell.test_loss if cell.test_loss.value is not None else cell.validation_loss
+def mean_of(values: Sequence[float | None]) -> Estimate:
+    """The mean, without an interval; no value where one is missing."""
+    known = [value for value in values if value is not None]
+    return (
+        Estimate(fmean(known), None, len(known)) if known and len(known) == len(values) else ABSENT
+    )
 
 
-def _scaled(estimate: Estimate, factor: float | None) -> Estimate:
-    if estimate.value is None or factor is None:
+def _cost(option: Option, limits: Limits) -> Estimate:
+    if limits.price_per_worker_hour is None or option.seconds.value is None:
+        return ABSENT
+    hourly = limits.price_per_worker_hour * (option.num_workers or 1)
+    return scaled(option.seconds, hourly / SECONDS_PER_HOUR)
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """A value and its interval times a factor."""
+    if estimate.value is None:
         return ABSENT
     ends = estimate.interval
     interval = (ends[0] * factor, ends[1] * factor) if ends else None
     return Estimate(estimate.value * factor, interval, estimate.count)
 
 
+def _product(a: Estimate, b: Estimate) -> Estimate:
+    """Of two independent positive estimates; their intervals join in logarithms (MOVER)."""
+    if not a.value or not b.value:
+        return ABSENT
+    value, interval = a.value * b.value, None
+    if a.interval is not None and b.interval is not None and min(a.interval[0], b.interval[0]) > 0:
+        below = math.hypot(math.log(a.value / a.interval[0]), math.log(b.value / b.interval[0]))
+        above = math.hypot(math.log(a.interval[1] / a.value), math.log(b.interval[1] / b.value))
+        interval = (value * math.exp(-below), value * math.exp(above))
+    return Estimate(value, interval, a.count)
+
+
 def _measured_workers(cell: CellResult) -> int | None:
+    row = _a_run(cell)
+    return None if row is None else world_size(row)
+
+
+def _a_run(cell: CellResult) -> TrialRow | None:
+    """One that says how the cell's recipe ran."""
     rows = cell.replicates or ((cell.best,) if cell.best else ())
-    return next((size for row in rows if (size := _world_size(row)) is not None), None)
-
-
-def _world_size(row: TrialRow) -> int | None:
-    return row.recipe.layout.world_size if row.recipe else None
-
-
-def _grows(row: TrialRow) -> bool:
-    return row.recipe is not None and bool(row.recipe.hyperparameters.batch_ramp_at_examples)
-
-
-def _seconds_per_step(row: TrialRow) -> float | None:
-    if row.status != "done" or not row.seconds or not row.steps:
-        return None
-    return row.seconds / row.steps
+    return next((row for row in rows if world_size(row) is not None), next(iter(rows), None))

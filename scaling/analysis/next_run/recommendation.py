@@ -1,13 +1,20 @@
 """What to run next, from what was measured and nothing else."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.next_run.goodput import Option, max_seconds, options, pareto_front
-from scaling.analysis.statistics.uncertainty import mean_estimate
+from scaling.analysis.next_run.goodput import (
+    Option,
+    max_seconds,
+    options,
+    pareto_front,
+    scaled,
+)
+from scaling.analysis.statistics.uncertainty import Estimate, difference_interval, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.spec.phases import Limits
 
@@ -33,22 +40,24 @@ class NothingToRecommend:
 
 @dataclass(frozen=True)
 class LowestCell:
-    """The cell with the best of a criterion.
+    """The cell with the least of a criterion, or of those that tie the smallest batch.
 
     Attributes:
-        ranked: Every cell that has a value, the chosen one first.
-        values: Of each.
-        unclear: Those that paired differences over seeds do not tell from the chosen one.
-        has_seeds: Whether the chosen one has two seeds or more to pair.
+        chosen: The recommended run.
+        ranked: Every cell that has a value, the lowest first.
+        values: Of each, as they were compared.
+        tied: Those that the intervals do not tell from the lowest one, without `chosen`.
+        is_known: Whether intervals show which cells tie; without any the lowest value decides.
         metric: What is maximized, by its name.
         in_nats: Whether a loss is known to be in nats.
     """
 
     criterion: Criterion
+    chosen: Option
     ranked: tuple[CellResult, ...]
-    values: tuple[float, ...]
-    unclear: tuple[CellResult, ...]
-    has_seeds: bool
+    values: tuple[Estimate, ...]
+    tied: tuple[CellResult, ...]
+    is_known: bool
     metric: str | None
     in_nats: bool
 
@@ -59,14 +68,14 @@ class BestWithinLimits:
 
     Attributes:
         has_target: Whether it runs to the target or to the end of the budget.
-        overlapping: Other cells whose interval overlaps with its own.
+        tied: Other cells that the intervals do not tell from the best one.
     """
 
     goal: Goal
     chosen: Option
     limits: Limits
     has_target: bool
-    overlapping: tuple[CellResult, ...]
+    tied: tuple[CellResult, ...]
 
 
 @dataclass(frozen=True)
@@ -106,18 +115,6 @@ class Recommendation:
         return self.option.cell.global_batch_size if self.option else None
 
 
-def _of_cell(criterion: Criterion, cell: CellResult, metric: str | None) -> float | None:
-    match criterion:
-        case "validation_loss" | "maximized":
-            return cell.tuned_value(metric).value
-        case "seconds_to_target":
-            return cell.target.seconds.value
-        case "steps_to_target":
-            return cell.target.steps.value
-        case _:
-            assert_never(criterion)
-
-
 def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     """The best cell within the study's limits on the next run.
 
@@ -125,6 +122,10 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     least expected time to the target, else the lowest validation loss. With a deadline, the one
     that takes the fewest worker-seconds and still meets it; with only a ceiling on cost or a
     number of workers, the soonest; without a target, the lowest loss within the limits.
+
+    Times are compared at the pace of an idle machine. Of options whose times the intervals do not
+    tell from the least, the one with the fewest workers and the smallest batch is taken: that
+    order no noise moves, and a smaller batch takes no more examples.
     """
     candidates = options(sweep, cells)
     if unlearnt := nothing_learnt(sweep, cells):
@@ -143,23 +144,71 @@ def _unlimited(
     criteria: tuple[Criterion, ...] = ("validation_loss" if metric is None else "maximized",)
     if sweep.has_target:
         criteria = ("seconds_to_target", "steps_to_target")
-    sign = 1 if metric is None else -1
+    own = [o for o in candidates if any(o.cell is cell for cell in cells) and not o.carried_over]
     for criterion in criteria:
-        valued = [(_of_cell(criterion, cell, metric), cell) for cell in cells]
-        known = [(value, cell) for value, cell in valued if value is not None]
+        values = [(o, _compared(criterion, o, metric)) for o in own]
+        known = [(o, value) for o, value in values if value.value is not None]
         if known:
-            known.sort(key=lambda entry: sign * entry[0])
-            values, ranked = zip(*known, strict=True)
-            unclear = tuple(c for c in ranked[1:] if not _worse(criterion, ranked[0], c))
-            has_seeds = len({r.seed for r in ranked[0].replicates if r.seed is not None}) > 1
-            in_nats = sweep.loss_name == "validation_loss"
-            reason = LowestCell(
-                criterion, ranked, values, unclear, has_seeds, metric=metric, in_nats=in_nats
-            )
-            option = next(option for option in candidates if option.cell is ranked[0])
-            return _of_option(sweep, option, reason, candidates, meets_limits=None)
+            sign = -1 if criterion == "maximized" else 1
+            known.sort(key=lambda pair: sign * (pair[1].value or 0.0))
+            reason = _best_cell(sweep, criterion, *map(list, zip(*known, strict=True)))
+            return _of_option(sweep, reason.chosen, reason, candidates, meets_limits=None)
     lack = "target" if sweep.has_target else "loss" if metric is None else "metric"
     return Recommendation(NothingToRecommend(lack))
+
+
+def _best_cell(
+    sweep: Sweep, criterion: Criterion, ranked: list[Option], values: list[Estimate]
+) -> LowestCell:
+    if criterion == "validation_loss" or criterion == "maximized":
+        chosen = ranked[0]
+        tied = [o for o in ranked[1:] if not _is_surely_worse(criterion, chosen.cell, o.cell)]
+        is_known = len({r.seed for r in chosen.cell.replicates if r.seed is not None}) > 1
+    else:
+        chosen, tied = _settled(ranked, values)
+        is_known = all(value.interval is not None for value in values)
+    cells, others = (tuple(option.cell for option in group) for group in (ranked, tied))
+    return LowestCell(
+        criterion, chosen, cells, tuple(values), others, is_known,
+        metric=sweep.maximized, in_nats=sweep.loss_name == "validation_loss",
+    )  # fmt: skip
+
+
+def _compared(criterion: Criterion, option: Option, metric: str | None) -> Estimate:
+    """What cells are compared by."""
+    match criterion:
+        case "validation_loss" | "maximized":
+            return option.cell.tuned_value(metric)
+        case "seconds_to_target":
+            return option.idle_seconds
+        case "steps_to_target":
+            return option.mean_steps
+    assert_never(criterion)
+
+
+def _settled(ranked: Sequence[Option], values: Sequence[Estimate]) -> tuple[Option, list[Option]]:
+    """Of what ties with the first, the fewest workers and the smallest batch; and the others."""
+    tied = [
+        option
+        for option, value in zip(ranked, values, strict=True)
+        if option is ranked[0] or _ties(values[0], value)
+    ]
+    chosen = min(tied, key=lambda o: (o.num_workers or 1, o.cell.global_batch_size or 0))
+    return chosen, [option for option in tied if option is not chosen]
+
+
+def _ties(a: Estimate, b: Estimate) -> bool:
+    """Whether the interval of their ratio holds 1; False where one has no interval."""
+    if a.interval is None or b.interval is None or not a.value or not b.value:
+        return False
+    (low, high), value = b.interval, b.value
+    if min(a.interval[0], low) <= 0:
+        return True
+    ends = difference_interval(
+        math.log(a.value), (math.log(a.interval[0]), math.log(a.interval[1])),
+        math.log(value), (math.log(low), math.log(high)),
+    )  # fmt: skip
+    return ends[0] <= 0
 
 
 def _of_option(
@@ -195,15 +244,14 @@ def _limited(
         nearest = min(usable, key=_seconds)
         reason = NoneWithinLimits(nearest, limits)
         return _of_option(sweep, nearest, reason, candidates, meets_limits=False)
-    goal, key = _goal(limits, has_target=has_target)
-    ranked = sorted(meeting, key=key)
-    chosen = ranked[0]
-    overlapping = {
-        id(option.cell): option.cell
-        for option in ranked[1:]
-        if option.cell is not chosen.cell and _overlaps(option, chosen, has_target=has_target)
-    }
-    reason = BestWithinLimits(goal, chosen, limits, has_target, tuple(overlapping.values()))
+    goal = _goal(limits, has_target=has_target)
+    ranked = sorted(meeting, key=lambda option: _made_small(goal, option).value or 0.0)
+    values = [_made_small(goal, option) for option in ranked]
+    chosen, tied = _settled(ranked, values) if has_target else (ranked[0], [])
+    if not has_target:
+        tied = [o for o, v in zip(ranked, values, strict=True) if _ties(values[0], v)]
+    others = {id(o.cell): o.cell for o in tied if o.cell is not chosen.cell}
+    reason = BestWithinLimits(goal, chosen, limits, has_target, tuple(others.values()))
     return _of_option(sweep, chosen, reason, candidates, meets_limits=True)
 
 
@@ -221,13 +269,22 @@ def _meets(option: Option, limits: Limits) -> bool:
     return bound is None or _seconds(option) <= bound
 
 
-def _goal(limits: Limits, *, has_target: bool) -> tuple[Goal, Callable[[Option], float]]:
+def _goal(limits: Limits, *, has_target: bool) -> Goal:
     """What is made small among what meets the limits."""
     if not has_target:
-        return "held_out_loss", lambda option: option.loss.value or 0.0
-    if limits.deadline_seconds is not None:
-        return "worker_seconds", lambda option: _seconds(option) * (option.num_workers or 1)
-    return "seconds", _seconds
+        return "held_out_loss"
+    return "worker_seconds" if limits.deadline_seconds is not None else "seconds"
+
+
+def _made_small(goal: Goal, option: Option) -> Estimate:
+    match goal:
+        case "held_out_loss":
+            return option.loss
+        case "worker_seconds":
+            return scaled(option.idle_seconds, float(option.num_workers or 1))
+        case "seconds":
+            return option.idle_seconds
+    assert_never(goal)
 
 
 def _seconds(option: Option) -> float:
@@ -235,16 +292,9 @@ def _seconds(option: Option) -> float:
     return option.seconds.value
 
 
-def _overlaps(option: Option, chosen: Option, *, has_target: bool) -> bool:
-    a, b = (o.seconds if has_target else o.loss for o in (option, chosen))
-    if a.interval is None or b.interval is None:
-        return True
-    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
-
-
-def _worse(criterion: Criterion, chosen: CellResult, other: CellResult) -> bool:
+def _is_surely_worse(criterion: Criterion, chosen: CellResult, other: CellResult) -> bool:
     """True when the paired difference over seeds is above zero with its whole interval."""
-    name = "cost" if criterion == "maximized" else criterion
+    name = "cost" if criterion == "maximized" else "validation_loss"
     ours: dict[int, float | None] = {
         row.seed: getattr(row, name) for row in chosen.replicates if row.seed is not None
     }

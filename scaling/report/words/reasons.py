@@ -14,11 +14,20 @@ from scaling.analysis.next_run.recommendation import (
     NoneWithinLimits,
     NothingToRecommend,
     Reason,
+    Recommendation,
 )
 from scaling.analysis.trial_rows import Baseline
 from scaling.report.words.absent import undertuned
 from scaling.report.words.numbers import counted, joined, number, with_interval
 from scaling.spec.phases import Limits
+
+_NOT_RECOMMENDED = (
+    "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
+    "expected_steps_interval", "expected_examples", "expected_seconds", "expected_seconds_interval",
+    "expected_cost", "expected_loss", "expected_loss_interval", "recipe",
+)  # fmt: skip
+_BUSY = 1.25
+"""Usual over idle time of a step, from which on a reader is told."""
 
 
 def reason_words(reason: Reason) -> str:
@@ -38,9 +47,46 @@ def reason_words(reason: Reason) -> str:
                 f"Nothing that was measured is expected to meet {_limit_words(limits)}. The "
                 f"soonest takes {with_interval(nearest.seconds, apart=' ')} seconds"
                 f"{_on_workers(nearest)} at {nearest.cell.label}, where {bound} are allowed",
+                *_expected_run(nearest),
                 *_caveats(nearest),
             ])  # fmt: skip
     assert_never(reason)
+
+
+def why_not_expected(recommendation: Recommendation) -> dict[str, str]:
+    """Why fields of the recommendation are null, by field; empty for what is not asked for."""
+    option, trial = recommendation.option, recommendation.trial
+    if option is None or trial is None:
+        why = reason_words(recommendation.reason)
+        return dict.fromkeys(_NOT_RECOMMENDED, why)
+    no_seeds = "no replicates show how far one more run may be from these"
+    to_target = option.mean_steps.value is not None
+    why = {
+        "meets_limits": "the study sets no limits",
+        "chance_within_limits": no_seeds
+        if recommendation.meets_limits is not None
+        else "no limits",
+        "expected_cost": "no price is set",
+        "expected_cost_interval": "no price is set",
+        "expected_steps_interval": no_seeds if to_target else "the budget sets the steps",
+        "chance_of_target": no_seeds if to_target else "the study has no target",
+        "mean_steps_to_target": "the study has no target",
+        "mean_steps_to_target_interval": no_seeds if to_target else "the study has no target",
+        "expected_loss": "the replicates were not evaluated around so many steps",
+        "expected_loss_interval": no_seeds,
+        "recipe": "a table does not hold the whole recipe",
+        "num_workers": "a table does not say on how many workers",
+        "peak_lr": "not known",
+        "warmup_steps": "a table does not say",
+        "clip_norm": "gradients are not clipped" if trial.recipe else "a table does not say",
+    }
+    if option.loss.value is None:
+        why["expected_loss_interval"] = why["expected_loss"]
+    timed = "no time was measured" if option.pace is None else "one trial was timed"
+    return why | dict.fromkeys(
+        ("expected_seconds", "expected_seconds_interval", "mean_idle_seconds",
+         "mean_idle_seconds_interval"), timed,
+    )  # fmt: skip
 
 
 def nothing_learnt_words(found: NothingLearnt) -> str:
@@ -123,7 +169,7 @@ def _lacking(reason: NothingToRecommend) -> str:
 def _lowest(reason: LowestCell) -> list[str]:
     match reason.criterion:
         case "seconds_to_target":
-            phrase, unit = "least training time to the target", "seconds"
+            phrase, unit = "least training time to the target, on an idle machine", "seconds"
         case "steps_to_target":
             phrase, unit = "fewest steps to the target (times were not measured)", "steps"
         case "validation_loss":
@@ -133,18 +179,47 @@ def _lowest(reason: LowestCell) -> list[str]:
             phrase, unit = f"highest {reason.metric} at the end of the budget", ""
         case _:
             assert_never(reason.criterion)
-    parts = [f"The {phrase}: {number(reason.values[0])} {unit}".rstrip()]
-    others = reason.ranked[1:]
-    if others:
-        parts[0] += f", against {number(reason.values[1])} for the next ({others[0].label})"
-    if others and not reason.has_seeds:
-        parts.append("No recipe has two seeds, so how much of that is noise is not known")
-    elif len(reason.unclear) == len(others) > 1:
-        parts.append("Over paired seeds, the data do not separate it from any other cell")
-    elif reason.unclear:
-        unclear = joined([cell.label for cell in reason.unclear], "or")
-        parts.append(f"Over paired seeds, the data do not separate it from {unclear}")
-    return parts + _caveats_of_cell(reason.ranked[0])
+    place = reason.ranked.index(reason.chosen.cell)
+    value = with_interval(reason.values[place], apart=" ")
+    parts = [f"The {phrase}: {value} {unit}".rstrip()]
+    tied = {id(cell) for cell in reason.tied}
+    apart = [
+        (cell, value)
+        for cell, value in zip(reason.ranked, reason.values, strict=True)
+        if cell is not reason.chosen.cell and id(cell) not in tied
+    ]
+    if apart:
+        cell, other = apart[0]
+        parts[0] += f", against {number(other.value)} for the next ({cell.label})"
+    parts += _ties(reason)
+    return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
+
+
+def _ties(reason: LowestCell) -> list[str]:
+    """What the chosen cell is not told from, and by what it was chosen then."""
+    if not reason.is_known:
+        unknown = "No recipe has two seeds, so how much of that is noise is not known"
+        return [unknown] if reason.ranked[1:] else []
+    if not reason.tied:
+        return []
+    place = {id(cell): value for cell, value in zip(reason.ranked, reason.values, strict=True)}
+    others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
+    if reason.criterion in ("validation_loss", "maximized"):
+        return [f"Over paired seeds, the data do not separate it from {others}"]
+    return [f"The data do not separate it from {others}; of these the smallest batch is taken"]
+
+
+def _expected_run(option: Option) -> list[str]:
+    """Of how many steps a run to the target is, and how surely it reaches it."""
+    if not option.mean_steps.value or option.steps.value is None:
+        return []
+    mean, steps = with_interval(option.mean_steps, apart=" "), number(option.steps.value)
+    if option.chance_of_target is None:
+        return [f"Runs took {mean} steps; no replicates show how far one more run may be from that"]
+    return [
+        f"Runs took {mean} steps on average; in {steps} steps one more run reaches the target with "
+        f"a chance of {option.chance_of_target:.0%}"
+    ]
 
 
 def _within(reason: BestWithinLimits) -> list[str]:
@@ -157,10 +232,11 @@ def _within(reason: BestWithinLimits) -> list[str]:
         loss = with_interval(chosen.loss, apart=" ")
         parts = [f"The {goal} within {_limit_words(limits)}: {loss} nats after {took}"]
     parts += _sureness(chosen, limits)
-    if reason.overlapping:
-        others = joined([cell.label for cell in reason.overlapping], "and")
-        parts.append(f"Its interval overlaps with that of {others}")
-    return parts + _caveats(chosen)
+    if reason.tied:
+        others = joined([cell.label for cell in reason.tied], "or")
+        rule = "; of those that tie, the fewest workers and the smallest batch are taken"
+        parts.append(f"The data do not separate it from {others}{rule * reason.has_target}")
+    return parts + _expected_run(chosen) + _caveats(chosen)
 
 
 def _goal_words(goal: Goal) -> str:
@@ -183,8 +259,11 @@ def _sureness(option: Option, limits: Limits) -> list[str]:
         ]
     if option.chance is None:
         return ["How surely one more run meets it is not known from a single seed"]
-    count = counted(option.seconds.count, "seed")
-    return [f"One more run meets it with a chance of {option.chance:.2f}, by the spread of {count}"]
+    count = counted(option.seconds.count, "timed trial")
+    return [
+        f"One more run meets it with a chance of {option.chance:.2f}, by the spread over seeds and "
+        f"the times of {count}"
+    ]
 
 
 def _caveats(option: Option) -> list[str]:
@@ -192,7 +271,13 @@ def _caveats(option: Option) -> list[str]:
         "Seconds are carried over from a batch with as many examples a worker, so they are at "
         "best: what more workers have to exchange was not measured"
     )
-    return [carried_over] * option.carried_over + _caveats_of_cell(option.cell)
+    parts = [carried_over] * option.carried_over
+    if option.pace is not None and option.pace.contention > _BUSY:
+        parts.append(
+            f"The machine was busy: a step usually took {number(option.pace.contention, 2)} times "
+            "as long as on an idle one, which the interval of the expected seconds shows"
+        )
+    return parts + _caveats_of_cell(option.cell)
 
 
 def _caveats_of_cell(cell: CellResult) -> list[str]:

@@ -20,12 +20,7 @@ def recommended_yaml(recommendation: Recommendation) -> str | None:
     option, trial = recommendation.option, recommendation.trial
     if option is None or trial is None:
         return None
-    steps = option.steps
-    return recipe_yaml(
-        trial.recipe,
-        steps=steps.interval[1] if steps.interval else steps.value,
-        num_workers=option.num_workers,
-    )
+    return recipe_yaml(trial.recipe, steps=option.steps.value, num_workers=option.num_workers)
 
 
 def recipe_yaml(

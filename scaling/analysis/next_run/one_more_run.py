@@ -1,0 +1,141 @@
+"""One more run of a recipe: for how many steps, and what loss it ends with.
+
+Predictive intervals: a mean's error and the scatter of a single run together, by Student's t.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, variance
+
+from scipy.special import stdtrit  # pyright: ignore -- scipy ships no types
+
+from scaling.analysis.critical_batch.targets import ToTarget
+from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
+    Estimate,
+    Interval,
+    SeedVariance,
+    root_mean_square,
+    seed_variance,
+    t_quantile,
+)
+from scaling.analysis.trial_rows import TrialRow
+
+CHANCE = 0.9
+"""That one more run reaches the target in the steps that are recommended."""
+_OWN_SEEDS = 10
+"""From as many on a cell's own scatter counts, and not that of all cells together."""
+
+
+@dataclass(frozen=True)
+class StepsOfRun:
+    """How many steps a run to the target gets.
+
+    Attributes:
+        steps: Enough for one more run with `CHANCE`; without a spread, the mean of those seen.
+        mean: Geometric mean of the steps to target, with the interval of the mean.
+        one_more: 90% interval of the steps at which one more run reaches the target.
+        spread: Predictive standard deviation of log steps.
+        degrees: Of freedom behind it.
+    """
+
+    steps: int
+    mean: Estimate
+    one_more: Interval | None
+    spread: float | None
+    degrees: float
+
+
+def steps_spread(cells: Sequence[Sequence[TrialRow]]) -> SeedVariance | None:
+    """Variance of log steps to target over seeds, of all cells together.
+
+    Args:
+        cells: The replicates of each cell's recipe; a cell where one never reached the target
+            says nothing.
+    """
+    groups: list[dict[int, float]] = []
+    for rows in cells:
+        steps = {
+            place if row.seed is None else row.seed: math.log(row.steps_to_target)
+            for place, row in enumerate(rows)
+            if row.steps_to_target
+        }
+        if len(steps) == len(rows):
+            groups.append(steps)
+    return seed_variance(groups)
+
+
+def steps_of_run(target: ToTarget, spread: SeedVariance | None) -> StepsOfRun | None:
+    """Steps that reach the target with a chance of 90%; None where a replicate never did.
+
+    Args:
+        target: What the recipe's replicates took.
+        spread: Of all cells, for one with fewer than ten seeds.
+    """
+    logs = [math.log(row.steps_to_target) for row in target.trials if row.steps_to_target]
+    if not logs or target.steps.value is None:
+        return None
+    count, centre = len(logs), fmean(logs)
+    if count >= _OWN_SEEDS:
+        spread = SeedVariance(variance(logs), count - 1)
+    if spread is None:
+        mean = Estimate(math.exp(centre), None, count)
+        return StepsOfRun(math.ceil(target.steps.value), mean, None, None, 1.0)
+    own = math.sqrt(spread.variance / count)
+    single = math.sqrt(spread.variance * (1 + 1 / count))
+    t_two, t_one = t_quantile(spread.degrees), float(stdtrit(spread.degrees, CHANCE))  # pyright: ignore -- untyped
+    steps = math.ceil(math.exp(centre + t_one * single) - 1e-9)
+    return StepsOfRun(
+        steps,
+        Estimate(math.exp(centre), _around(centre, t_two * own), count),
+        _around(centre, t_two * single),
+        single,
+        spread.degrees,
+    )
+
+
+def _around(centre: float, half: float) -> Interval:
+    return math.exp(centre - half), math.exp(centre + half)
+
+
+def loss_after(steps: int, rows: Sequence[TrialRow]) -> Estimate:
+    """validation_loss of one more run after so many steps, between evaluations by steps.
+
+    Returns:
+        No value where a replicate was not evaluated before and after.
+    """
+    losses = [_between(row, steps) for row in rows]
+    return one_more(losses, [row.validation_loss_stderr for row in rows])
+
+
+def one_more(values: Sequence[float | None], stderrs: Sequence[float | None]) -> Estimate:
+    """The mean over replicates, with a 90% interval for one more run.
+
+    Args:
+        values: Of each replicate; no value where one is missing.
+        stderrs: Of evaluating on a sample that all replicates share.
+    """
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return ABSENT
+    if len(known) == 1:
+        return Estimate(known[0], None, 1)
+    shared = root_mean_square([error for error in stderrs if error is not None]) or 0.0
+    over_seeds = variance(known) * (1 + 1 / len(known))
+    half = math.hypot(t_quantile(len(known) - 1) * math.sqrt(over_seeds), t_quantile(1e6) * shared)
+    mean = fmean(known)
+    return Estimate(mean, (mean - half, mean + half), len(known))
+
+
+def _between(row: TrialRow, steps: int) -> float | None:
+    points = [(m.step, m.validation_loss) for m in row.measurements]
+    known = [(step, loss) for step, loss in points if loss is not None]
+    for step, loss in known:
+        if step == steps:
+            return loss
+    for (before, first), (after, second) in pairwise(known):
+        if before < steps < after:
+            return first + (steps - before) / (after - before) * (second - first)
+    return None

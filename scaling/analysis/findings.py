@@ -25,6 +25,7 @@ from scaling.analysis.learning_rate.exponent import (
     LrScaling,
     Turn,
     lr_scaling,
+    why_no_interval,
 )
 from scaling.analysis.learning_rate.exponent_of_surface import by_surface
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve, regrets
@@ -173,7 +174,7 @@ def _lr_scaling(
     law = _power(sweep, cells)
     rates = reading.rates if reading else None
     if rates is not None and (sweep.is_adaptive or law.exponent.interval is None):
-        law = by_surface(rates)
+        law = _bounded(by_surface(rates), cells)
     path = tuple(
         BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)
         for cell in cells
@@ -181,6 +182,22 @@ def _lr_scaling(
     )
     turns = Turn(*rates.turn) if rates is not None else Turn()
     return replace(law, path=path, turns=turns)
+
+
+def _bounded(law: LrScaling, cells: tuple[CellResult, ...]) -> LrScaling:
+    """The law of the surface, without a claim where its best rates lie beyond those tried.
+
+    Best rates that are cut off at an end of the rates tried would all be the same, whatever they
+    are: an interval needs as many inside as any other.
+    """
+    bounded = [cell for cell in cells if cell.best_peak_lr_bounds is not None]
+    if law.exponent.interval is not None and len(bounded) >= FEWEST_FOR_INTERVAL:
+        return law
+    missing = why_no_interval(law, [cell.curve for cell in cells if cell.curve])
+    exponent = replace(law.exponent, interval=None)
+    if missing == "best_at_edge":
+        exponent = replace(exponent, value=None)
+    return replace(law, exponent=exponent, evidence=(), missing=missing)
 
 
 def _power(sweep: Sweep, cells: tuple[CellResult, ...]) -> LrScaling:
@@ -195,8 +212,7 @@ def _power(sweep: Sweep, cells: tuple[CellResult, ...]) -> LrScaling:
     )
     if law.exponent.interval is not None:
         return law
-    enough = len(law.batch_sizes) >= FEWEST_FOR_INTERVAL
-    return replace(law, missing="too_noisy" if enough else "not_bracketed")
+    return replace(law, missing=why_no_interval(law, [c.curve for c in cells if c.curve]))
 
 
 def _noise_beside(

@@ -22,7 +22,7 @@ from scaling.report.critical_batch_summary import (
     target_curve,
 )
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
-from scaling.report.words.absent import no_surge
+from scaling.report.words.absent import absent_of_cell, no_exponent, no_surge
 from scaling.report.words.answer import answer
 from scaling.report.words.reasons import reason_words, why_not_expected
 from scaling.report.words.recipe_yaml import recommended_yaml
@@ -56,7 +56,9 @@ def summarize(findings: Findings) -> dict[str, Any]:
         ],
         "cells": [_cell(sweep, cell) for cell in findings.cells],
         "lr_scaling": {
-            **named("exponent", scaling.exponent, interval="interval"),
+            **with_why(
+                named("exponent", scaling.exponent, interval="interval"), no_exponent(findings)
+            ),
             **_law(scaling),
             "path": [
                 attributes(b, "global_batch_size", "peak_lr", "interval") for b in scaling.path
@@ -143,7 +145,7 @@ def _name(cell: CellResult) -> dict[str, Any]:
 
 
 def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
-    return _name(cell) | {
+    values = {
         **attributes(cell, "num_trials", "num_seeds", "num_censored"),
         **attributes(cell, "best_peak_lr", "best_peak_lr_interval"),
         "validation_loss": finite(cell.validation_loss.value),
@@ -161,6 +163,7 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "metrics": _estimates(cell.metrics),
         "measured": _estimates(cell.measured),
     }
+    return with_why(_name(cell) | values, absent_of_cell(sweep, cell))
 
 
 def _estimates(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def checked(record: StudyRecord) -> dict[str, Any]:
     for cell in summary["cells"]:
         assert set(cell) >= CELL
         assert isinstance(cell["undertuned"], bool)
-    assert set(summary["lr_scaling"]) == {
+    assert set(summary["lr_scaling"]) - {"why"} == {
         "exponent", "interval", "has_common_shape", "is_shape_checked",
         "evidence", "surge", "regret", "path", "turns", "regret_by_surface",
     }  # fmt: skip

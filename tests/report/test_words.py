@@ -40,13 +40,19 @@ def test_no_tradeoff(missing: NoTradeoff | None, words: str) -> None:
     assert absent.no_tradeoff(TradeoffFit(batch_range=(8, 64), missing=missing)) == words
 
 
+INSIDE = "0 of 0 batch sizes have an interval of their best rate inside those tried"
+
+
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
     ("cells_differ_otherwise", "cells differ in more than the batch size"),
     ("no_rates_searched", "no cell tried three learning rates or more"),
-    ("not_bracketed", "2 of 0 batch sizes have their best rate inside those tried"),
-    ("too_noisy", "2 of 0 batch sizes have their best rate inside those tried, and their trials "
-     "are too few or too noisy for an interval"),
+    ("few_points", f"not enough points: {INSIDE}; the exponent's needs 3, with more rates each "
+     "than a basin has parameters"),
+    ("best_at_edge", f"best at an edge: {INSIDE}; the exponent's needs 3"),
+    ("law_does_not_fit", "the law does not fit: best rates scatter about a power of the batch by "
+     "more than noise explains"),
+    ("too_noisy", f"too noisy: {INSIDE}"),
 ])  # fmt: skip
 def test_no_exponent(missing: NoExponent | None, words: str) -> None:
     law = LrScaling(ABSENT, (8, 64), missing)

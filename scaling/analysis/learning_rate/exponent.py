@@ -46,9 +46,16 @@ Strength = Literal["strong", "fairly_strong", "not_strong"]
 NoSurge = Literal["few_batch_sizes", "turn_outside", "not_by_surface"]
 """Fewer than FEWEST_FOR_SURGE batch sizes, a turn that is not among those tried, or an exponent
 that is read from the surface, whose `turns` says the like."""
-NoExponent = Literal["cells_differ_otherwise", "no_rates_searched", "not_bracketed", "too_noisy"]
+NoExponent = Literal[
+    "cells_differ_otherwise", "no_rates_searched", "few_points", "best_at_edge",
+    "law_does_not_fit", "too_noisy",
+]  # fmt: skip
 """Cells that differ in more than the batch size; fewer than three rates in every cell; too few
-cells with their best rate inside the rates tried; trials too few or too noisy for an interval."""
+batch sizes or rates; too few cells with their best rate inside the rates tried; best rates that
+scatter about a power, or basins about a shape, by more than noise; losses too noisy to bound it."""
+_FEWEST_RATES = 3
+_MUCH_SCATTER = 2.0
+"""Times the noise's variance from which on a law counts as not fitting."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,23 @@ class LrScaling:
     from_surface: bool = False
     path: tuple[BestRate, ...] = ()
     turns: Turn = Turn()
+
+
+def why_no_interval(law: LrScaling, curves: Sequence[LrCurve]) -> NoExponent:
+    """What keeps a law from having an interval.
+
+    Args:
+        law: Without one.
+        curves: Of every cell with a rate, also those that it is not fitted to.
+    """
+    if len(curves) < FEWEST_FOR_INTERVAL or max(len(c.rates_tried) for c in curves) < _FEWEST_RATES:
+        return "few_points"
+    if len(curves) - sum(curve.edge is not None for curve in curves) < FEWEST_FOR_INTERVAL:
+        return "best_at_edge"
+    if not all(curve.has_common_shape for curve in curves) or (law.scatter or 0.0) > _MUCH_SCATTER:
+        return "law_does_not_fit"
+    has_spare = law.from_surface or law.scatter is not None
+    return "too_noisy" if has_spare else "few_points"
 
 
 @dataclass(frozen=True)

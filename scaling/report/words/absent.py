@@ -2,18 +2,26 @@
 
 from typing import assert_never
 
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.conditions import Conditions, OtherUnit
 from scaling.analysis.critical_batch.branched_training import NoBranches
 from scaling.analysis.critical_batch.free_exponent import FEWEST as FEWEST_FOR_ALPHA
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.loss_parts import NoParts
-from scaling.analysis.learning_rate.exponent import FEWEST_FOR_SURGE, Surge
+from scaling.analysis.learning_rate.exponent import (
+    FEWEST_FOR_INTERVAL,
+    FEWEST_FOR_SURGE,
+    Surge,
+)
 from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.analysis.trial_rows import Sweep
 
 NO_SEEDS = "no replicates at every batch size"
 CELLS_DIFFER = "cells differ in more than the batch size"
+_PARAMETERS = 3
+"""Of a basin: where it is, how deep, how wide."""
 NO_RATES = "no cell tried three learning rates or more"
 
 
@@ -59,8 +67,9 @@ def no_free_exponent(fit: TradeoffFit) -> str:
 def no_exponent(findings: Findings) -> str:
     """Why the exponent of the best rate or its interval is missing; empty when neither is."""
     scaling = findings.lr_scaling
+    num_inside = sum(cell.best_peak_lr_bounds is not None for cell in findings.cells)
     inside = (
-        f"{len(scaling.batch_sizes)} of {len(findings.cells)} batch sizes have their best rate "
+        f"{num_inside} of {len(findings.cells)} batch sizes have an interval of their best rate "
         "inside those tried"
     )
     match scaling.missing:
@@ -70,11 +79,75 @@ def no_exponent(findings: Findings) -> str:
             return CELLS_DIFFER
         case "no_rates_searched":
             return NO_RATES
-        case "not_bracketed":
-            return inside
+        case "few_points":
+            return (
+                f"not enough points: {inside}; the exponent's needs {FEWEST_FOR_INTERVAL}, with "
+                "more rates each than a basin has parameters"
+            )
+        case "best_at_edge":
+            return f"best at an edge: {inside}; the exponent's needs {FEWEST_FOR_INTERVAL}"
+        case "law_does_not_fit":
+            return (
+                "the law does not fit: best rates scatter about a power of the batch by more than "
+                "noise explains"
+            )
         case "too_noisy":
-            return f"{inside}, and their trials are too few or too noisy for an interval"
+            return f"too noisy: {inside}"
     assert_never(scaling.missing)
+
+
+def no_best_rate(cell: CellResult) -> str:
+    """Why a cell's best rate or its interval is missing."""
+    curve = cell.curve
+    if curve is None:
+        return "not enough points: fewer than three learning rates ended with a result"
+    if curve.edge is not None:
+        end = "lowest" if curve.edge == "low" else "highest"
+        return f"best at an edge: the best rate may lie beyond the {end} one tried"
+    if not curve.has_common_shape:
+        return (
+            "the law does not fit: no shape of the basin fits all cells, and no clear rise bounds "
+            "the best rate on both sides"
+        )
+    if not curve.is_bracketed or len(curve.points) <= _PARAMETERS:
+        return "not enough points: too few rates near the best one for an interval"
+    return "too noisy: the losses do not bound the best rate on both sides"
+
+
+def absent_of_cell(sweep: Sweep, cell: CellResult) -> dict[str, str]:
+    """Why numbers of a cell are missing, by their keys in summary.json."""
+    at_end = "no replicate of the best recipe ended with one"
+    loss, steps = at_end, "not every replicate reached the target"
+    if sweep.maximized is not None:
+        loss = f"{sweep.maximized} is maximized in place of a loss"
+    elif sweep.objective == "steps_to_target":
+        loss = "no losses were given"
+    if not sweep.has_target:
+        steps = "there is no target"
+    gap = "a training and a held-out loss of the same runs are needed"
+    seeds = "it needs two seeds or more"
+    rate_words = no_best_rate(cell)
+    return {
+        "global_batch_size": "no trial ended with a result",
+        "best_peak_lr": rate_words,
+        "best_peak_lr_interval": rate_words,
+        "validation_loss": loss,
+        "train_loss": loss if sweep.maximized is not None else "not measured",
+        "test_loss": loss
+        if sweep.maximized is not None
+        else "there is no confirm phase, or no test",
+        "generalization_gap": gap,
+        "generalization_gap_interval": gap if cell.gap.value is None else seeds,
+        "steps_to_target": steps,
+        "examples_to_target": steps,
+        "seconds_to_target": "no times were measured" if cell.target.steps.value else steps,
+        "grad_noise_scale": "not measured",
+        "expected_regret": "there is no loss surface: fewer than six trials, or no rates",
+        "beats_baseline": "no baseline was measured",
+        "steps_to_target_interval": steps if cell.target.steps.value is None else seeds,
+        "steps_to_target_best_tuned": steps,
+        "steps_to_target_above": "the target was reached" if sweep.has_target else steps,
+    }
 
 
 def no_surge(surge: Surge) -> str:

@@ -59,8 +59,11 @@ def describe(task: TaskData) -> dict[str, Any]:
         "num_rows_dropped_as_duplicates": task.num_dropped,
         "metrics": to_plain(task.described_metrics),
     }
-    if task.data_summary is not None and task.data_summary.waived:
-        described["exactness_waived"] = list(task.data_summary.waived)
+    summary = task.data_summary
+    if summary is not None and summary.waived:
+        described["exactness_waived"] = list(summary.waived)
+    if summary is not None and summary.in_report:
+        described["training_notes"] = list(summary.in_report)
     if task.num_train is not None:
         described["num_train"] = task.num_train
     described |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}

@@ -138,6 +138,9 @@ def _print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console
         return
     heaviest = _heaviest(spec)
     found = study_footprint(task, spec.workload, spec.resources, lora_rank=heaviest.lora_rank)
+    if found is None:
+        print_line(console, "memory: not estimated: the loss reads values of tensors")
+        return
     table = Table("MiB a worker", box=None, pad_edge=False)
     headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
     for heading in headings:

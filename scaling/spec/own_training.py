@@ -1,6 +1,6 @@
 """Training of the user's own: a module, its data, its loss and its metrics, from a Python file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,7 +8,8 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.family import Family
-from scaling.spec.fields import LocalPath
+from scaling.spec.fields import LocalPath, Section
+from scaling.spec.issues import Issue
 
 
 def _require_import_path(path: str) -> str:
@@ -63,6 +64,47 @@ class Custom(OwnCode):
         return (self.factory,)
 
 
+class CountedTargets(Section):
+    """The targets that a loss is a mean over."""
+
+    targets: ImportPath
+    """A function that is called with a batch and returns its number of targets."""
+
+
+class Lightning(OwnCode):
+    """Train a LightningModule; the loss is what its training_step returns."""
+
+    task: Literal["lightning"]
+    module: ImportPath
+    """A LightningModule's class, as in my_module:Net."""
+    module_options: Options = {}  # noqa: RUF012  # pydantic copies it
+    """Arguments of the module, by name."""
+    datamodule: ImportPath | None = None
+    """A LightningDataModule's class; where left out, the module's own dataloaders serve."""
+    datamodule_options: Options = {}  # noqa: RUF012
+    """Arguments of the datamodule, by name."""
+    loss_is_mean_over: Literal["examples"] | CountedTargets = "examples"
+    """What the loss of a batch is the mean over: its examples, or targets that a function counts,
+    as in {targets: "my_module:count_tokens"}."""
+    directions: Mapping[str, Literal["maximize", "minimize"]] = {}
+    """maximize or minimize for metrics that validation_step logs."""
+
+    no_label_smoothing: ClassVar = "lightning has a loss of its own"
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The module, the datamodule and the count."""
+        counts = self.loss_is_mean_over
+        named = (self.module, self.datamodule, None if counts == "examples" else counts.targets)
+        return tuple(name for name in named if name is not None)
+
+    def issues(self) -> Iterator[Issue]:
+        """Options are of something."""
+        if self.datamodule is None and self.datamodule_options:
+            message = "has no effect without workload.datamodule"
+            yield Issue("workload.datamodule_options", message, dict(self.datamodule_options))
+
+
 def with_study_folder(study: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """A study, as read from a file in a folder, whose own code is looked for there first.
 
@@ -74,4 +116,4 @@ def with_study_folder(study: Mapping[str, Any], folder: Path) -> Mapping[str, An
     return {**study, "workload": {"folder": str(folder.absolute()), **workload}}
 
 
-_TASKS = ("custom",)
+_TASKS = ("custom", "lightning")

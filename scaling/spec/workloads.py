@@ -24,7 +24,7 @@ from scaling.spec.fields import (
 from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.issues import Issue, did_you_mean
 from scaling.spec.models import ModelSpec
-from scaling.spec.own_training import Custom
+from scaling.spec.own_training import Custom, Lightning
 
 # --- text classification ------------------------------------------------------------------------
 
@@ -296,7 +296,9 @@ class RunTable(Family):
 
 
 TextWorkload = TextClassification | TokenClassification | QuestionAnswering | CausalLm | Seq2Seq
-Workload = Annotated[TextWorkload | Custom | NoisyQuadratic | RunTable, Field(discriminator="task")]
+Workload = Annotated[
+    TextWorkload | Custom | Lightning | NoisyQuadratic | RunTable, Field(discriminator="task")
+]
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     get_args(section.model_fields["task"].annotation)[0]: section

@@ -72,6 +72,19 @@ def test_a_module_of_ones_own_leads_to_a_report(tmp_path: Path) -> None:
     assert "waived" not in report
 
 
+def test_a_lightning_module_leads_to_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")  # of the extra lightning
+    work = followed("A LightningModule", tmp_path)
+    summary = json.loads((work / "reports/net/summary.json").read_text())
+    assert summary["num_failed"] == 0
+    for cell in summary["cells"]:
+        assert cell["validation_loss"] < 0.69  # log 2 is chance
+        assert cell["metrics"]["accuracy"]["value"] > 0.5
+    top = (work / "reports/net/report.md").read_text().partition("## Recommendation")[0]
+    assert "taken as a mean over its examples" in top
+    assert "configure_optimizers is not used" in top.replace("\\", "")
+
+
 def test_a_study_goes_on_with_the_same_code_alone_and_says_what_it_waives(tmp_path: Path) -> None:
     write_files(section_of("A module of your own"), tmp_path)
     own = tmp_path / "my_task.py"

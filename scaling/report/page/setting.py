@@ -35,7 +35,8 @@ def setting_of(study: StudyRecord) -> Setting:
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
     unfinished = sum(trial.status == "running" for trial in study.trials)
     waived: list[str] = study.environment.get("exactness_waived", [])
-    notes = study.notes + tuple(f"Exactness is waived: {reason}." for reason in waived)
+    notes = (*study.notes, *study.environment.get("training_notes", ()))
+    notes += tuple(f"Exactness is waived: {reason}." for reason in waived)
     if unfinished:
         notes += (f"Left out: {counted(unfinished, 'trial')} that had not ended.",)
     urls = {

@@ -34,8 +34,10 @@ class DataSummary:
     Attributes:
         notes: English sentences, as in "3 labels had blanks around them, which were removed."
         waived: Sentences on why results depend on more than the recipe, which the study accepts.
+        in_report: Notes that the report has at its top too.
     """
 
     splits: tuple[SplitSummary, ...]
     notes: tuple[str, ...]
     waived: tuple[str, ...] = ()
+    in_report: tuple[str, ...] = ()

@@ -155,7 +155,8 @@ def _require_losses(task: ModuleTask, model: LossModule, numbers: Indices) -> No
     if not bool(torch.isfinite(losses).all()):
         raise DataError(path, f"the loss is {float(losses.detach().sum())} before the first step")
     counted = counts.double()
-    if bool((counted < 0).any()) or not torch.equal(counted, counted.round()):
+    whole = counted.sum() if task.by_mean else counted
+    if bool((counted < 0).any()) or not torch.allclose(whole, whole.round()):
         raise DataError(path, "losses returned counts that are not whole numbers from 0 on")
     if float(counted.sum()) == 0:
         raise DataError(path, f"losses counts no targets in {count} examples")
@@ -208,6 +209,12 @@ _NEIGHBOURS = "the loss of an example depends on the examples beside it"
 _ORDER = "the loss of an example depends on its place in the batch"
 
 
+_NOT_SUCH_A_MEAN = (
+    "the loss of a batch is not the mean of its parts' losses, weighted by what it is said to be "
+    "a mean over"
+)
+
+
 def _dependence(losses: "_Losses", numbers: Indices) -> str | None:
     """How the losses of a batch differ from those of its halves, or in another order."""
     if len(numbers) < 2:
@@ -215,6 +222,10 @@ def _dependence(losses: "_Losses", numbers: Indices) -> str | None:
     whole = losses(numbers, 0)
     half = len(numbers) // 2
     parts = [numbers[:half], numbers[half:]]
+    if losses.task.by_mean:
+        cuts = (parts, np.split(numbers, len(numbers)))  # halves, then single examples
+        are_sums = (not _differ(whole, sum(losses(p, 0) for p in cut)) for cut in cuts)  # pyright: ignore[reportArgumentType]
+        return None if all(are_sums) else _NOT_SUCH_A_MEAN
     halves = torch.cat([losses(part, 0) for part in parts])
     if _differ(whole, halves):
         scaled = torch.cat([losses(part, 0) * len(part) / len(numbers) for part in parts])
@@ -232,7 +243,9 @@ class _Losses:
     def __call__(self, numbers: Indices, seed: int) -> Tensor:
         batch = self.task.collated_alike(numbers)
         with fixed_chance(seed):
-            return self.model(batch)[0].double()
+            losses = self.model(batch)[0].double()
+        # Of a mean over the batch only the sum is known, and is compared.
+        return losses.sum()[None] if self.task.by_mean else losses
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
@@ -281,6 +294,11 @@ def _culprit(model: LossModule) -> str:
 def _remedy(model: LossModule, found: str) -> str:
     if _batch_norms(model):
         return "take GroupNorm or LayerNorm in place of batch norm"
+    if found == _NOT_SUCH_A_MEAN:
+        return (
+            "name what it is a mean over (workload.loss_is_mean_over), and take nothing from the "
+            "batch beside the example"
+        )
     if found == _MEAN:
         return "return each example's own summed loss (reduction='none')"
     if found == _NEIGHBOURS:

@@ -66,8 +66,15 @@ class Code:
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The text of the module's file, and of those of its own that it imports, by path."""
+        """The text of the module's file, and of those of its own that it imports, by path.
+
+        Of an installed package it is the module's file alone: the rest has a version.
+        """
         found: dict[str, str] = {}
+        if self.root.name in ("site-packages", "dist-packages"):
+            for file in _files_of(self.root, *self.module.split(".")):
+                found[file.relative_to(self.root).as_posix()] = file.read_text("utf-8", "replace")
+            return found
         wanted = [self.module]
         known = set(wanted)
         while wanted:

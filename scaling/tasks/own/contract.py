@@ -74,15 +74,24 @@ def require_contract(made: object, path: str) -> CustomTask:
     """
     if not isinstance(made, CustomTask):
         raise DataError(path, f"returned {_kind(made)}; allowed: a scaling.CustomTask")
-    for name, examples in made.splits.items():
-        if (problem := _problem_of(examples)) is not None:
-            raise DataError(path, f"{name} {problem}")
+    require_examples(made.splits, path)
     for name in ("model", "losses", "collate", "metrics", "length"):
         given = getattr(made, name)
         if not callable(given) and not (given is None and name not in ("model", "losses")):
             raise DataError(path, f"{name} is {_kind(given)}; allowed: a function")
     _require_directions(made, path)
     return made
+
+
+def require_examples(splits: Mapping[str, Any], path: str) -> None:
+    """Check that the examples of each split can be read by number.
+
+    Raises:
+        DataError: If those of one cannot.
+    """
+    for name, examples in splits.items():
+        if (problem := _problem_of(examples)) is not None:
+            raise DataError(path, f"{name} {problem}")
 
 
 def _problem_of(examples: Any) -> str | None:

@@ -1,6 +1,6 @@
 """A module of the user's own as a task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.data import default_collate
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Direction, Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import OwnCode
 from scaling.tasks.batch import on_device
@@ -32,6 +32,7 @@ NUM_MEASURED = 1000
 """Training examples whose lengths are taken for the mean."""
 EVALUATED_AT_ONCE = 128
 SUBSET_SEED = 0
+Collate = Callable[[list[Any]], Any]
 
 
 class LossModule(nn.Module):
@@ -57,6 +58,11 @@ class ModuleTask:
         code_sha256: Of the user's Python files.
         accepts_inexact: Whether a loss is trained on all the same that depends on how a batch is
             cut.
+        collates: Of splits that have another collation than the user's one.
+        directions: Of the metrics, where some have none; the user's own where left out.
+        by_mean: Whether the losses of a batch's examples are its mean, so that they are evaluated
+            one by one.
+        notes: What the report says of how it is trained.
     """
 
     targets_known_ahead = False
@@ -73,8 +79,16 @@ class ModuleTask:
         num_examples: int,
         code_sha256: str,
         accepts_inexact: bool = False,
+        collates: Mapping[Split, Collate] | None = None,
+        directions: Mapping[str, Direction | None] | None = None,
+        by_mean: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.own, self.path, self.accepts_inexact = own, path, accepts_inexact
+        self.by_mean, self._notes = by_mean, notes
+        self._collates = dict(collates or {})
+        self._directions: Mapping[str, Direction | None]
+        self._directions = (own.directions or {}) if directions is None else directions
         self.splits: tuple[Split, ...] = tuple(own.splits)
         self._num_examples = num_examples
         self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
@@ -123,7 +137,7 @@ class ModuleTask:
             )
             for split in changing
         ]
-        return DataSummary((), tuple(notes), self.waived)
+        return DataSummary((), (*self._notes, *notes), self.waived, self._notes)
 
     def num_tokens(self, indices: Indices) -> int:
         """Sum of these training examples' lengths; 0 where they have none."""
@@ -139,7 +153,7 @@ class ModuleTask:
         return self._lengths[indices]
 
     def _collated(self, split: Split, numbers: Sequence[int] | Indices, *, fixed: bool) -> Any:
-        collate = self.own.collate or default_collate
+        collate = self._collates.get(split) or self.own.collate or default_collate
         return collate(read(self.own.splits[split], numbers, fixed=fixed and self._changes[split]))
 
     def collate(self, indices: Indices, seed: int) -> Any:  # noqa: ARG002  # the data are fixed
@@ -190,7 +204,7 @@ class ModuleTask:
     def num_targets(self, indices: Indices) -> int:
         """Targets in these training examples, whose loss this process has computed."""
         self._count()
-        return int(self._counts[indices].sum())
+        return round(float(self._counts[indices].sum()))
 
     def _count(self) -> None:
         for numbers, counts in self._uncounted:
@@ -217,7 +231,8 @@ class ModuleTask:
         """Losses of single examples of the fixed subset."""
         numbers = self._subset(split)[part]
         losses, counts = np.zeros(len(numbers)), np.zeros(len(numbers))
-        for group in by_length(self._evaluated_lengths(split, numbers), EVALUATED_AT_ONCE):
+        at_once = 1 if self.by_mean else EVALUATED_AT_ONCE
+        for group in by_length(self._evaluated_lengths(split, numbers), at_once):
             batch = self._collated(split, numbers[group], fixed=True)
             found = model(on_device(batch, device))
             losses[group], counts[group] = (values.double().cpu().numpy() for values in found)
@@ -238,7 +253,7 @@ class ModuleTask:
         help = "A metric of the study's own, on the validation examples."
         return {
             name: Metric(name.replace("_", " "), help, direction=direction)
-            for name, direction in (self.own.directions or {}).items()
+            for name, direction in self._directions.items()
         }
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
@@ -261,7 +276,7 @@ class ModuleTask:
             return {}
         assert isinstance(model, LossModule)
         found = self.own.metrics(model.module, _Batches(self, numbers, device))
-        return {name: _number_of(found, name) for name in self.own.directions or {}}
+        return {name: _number_of(found, name) for name in self._directions}
 
 
 @cache
@@ -301,7 +316,7 @@ def _number_of(found: Any, name: str) -> float:
 
 
 def module_task(
-    own: CustomTask, workload: OwnCode, evaluation: Evaluation, path: str
+    own: CustomTask, workload: OwnCode, evaluation: Evaluation, path: str, **how: Any
 ) -> ModuleTask:
     """The task of what a user brings, by a section of the study file.
 
@@ -310,6 +325,7 @@ def module_task(
         workload: The section.
         evaluation: On how many examples.
         path: The section's field that names the code.
+        how: Further arguments of `ModuleTask`.
 
     Raises:
         DataError: If a split is empty, or examples cannot be read.
@@ -323,5 +339,5 @@ def module_task(
         return ModuleTask(
             own, path=path, num_examples=evaluation.num_examples,
             code_sha256=code_sha256(code_of(workload)),
-            accepts_inexact=workload.exactness == "waived",
+            accepts_inexact=workload.exactness == "waived", **how,
         )  # fmt: skip

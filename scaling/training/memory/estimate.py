@@ -27,10 +27,17 @@ MAX_MICRO_BATCH_SIZE = 2**31 - 1
 
 def study_footprint(
     task: Task, workload: Workload, resources: Resources, *, lora_rank: int | None = None
-) -> Footprint:
-    """A study's model, at the longest of its training examples; None for the adapters' own rank.
+) -> Footprint | None:
+    """A study's model, at the longest of its training examples.
 
-    Under tp it is one worker's part of it.
+    Args:
+        task: With its data.
+        workload: Which model it is.
+        resources: Under tp it is one worker's part of the model.
+        lora_rank: Of the adapters; their own where left out.
+
+    Returns:
+        None where code of the user's own reads values, which tensors without contents have not.
     """
     longest = longest_example(task)
     # A trained model is read from its files; one from scratch need not exist at all.
@@ -51,7 +58,12 @@ def study_footprint(
         return task.loss_sum(model, batches[size])
 
     cpu = torch.device("cpu")
-    return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+    try:
+        return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+    except Exception:  # whatever the user's code makes of such tensors
+        if workload.own_code:
+            return None
+        raise
 
 
 def _cut_shapes(model: nn.Module, num_workers: int) -> None:
@@ -112,8 +124,11 @@ def study_micro_batch_size(task: AnyTask, workload: Workload, resources: Resourc
     if memory_bytes is None:
         return None
     num_workers = resources.num_workers
+    found = study_footprint(task, workload, resources)
+    if found is None:
+        return None
     return largest_micro_batch_size(
-        study_footprint(task, workload, resources), resources, memory_bytes=memory_bytes,
+        found, resources, memory_bytes=memory_bytes,
         world_size=1 if num_workers == "auto" else num_workers,
     )  # fmt: skip
 

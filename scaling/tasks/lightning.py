@@ -1,0 +1,168 @@
+"""A LightningModule, its dataloaders' examples, and the loss of its training_step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+
+from scaling.records.measurement import Measurement
+from scaling.records.metrics import Direction
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.own_training import Lightning
+from scaling.tasks.data.rows import Split
+from scaling.tasks.errors import DataError
+from scaling.tasks.extras import require_extra
+from scaling.tasks.own.calling import arguments, own_code
+from scaling.tasks.own.code import imported
+from scaling.tasks.own.contract import CustomTask, require_examples
+from scaling.tasks.own.lightning_module import (
+    Losses,
+    WrappedBatch,
+    is_kind,
+    overrides,
+    require_plain,
+    validation_metrics,
+)
+from scaling.tasks.own.module_task import ModuleTask, module_task
+from scaling.tasks.own.reading import fixed_chance, read
+
+_LOADERS: Mapping[Split, str] = {
+    "train": "train_dataloader", "validation": "val_dataloader", "test": "test_dataloader",
+}  # fmt: skip
+_PLAIN_SAMPLERS = {"RandomSampler", "SequentialSampler"}
+NUM_TRIED = 2
+"""Validation examples by which the names are found that are logged."""
+
+
+def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
+    """Build the module and take the examples of its dataloaders; raises DataError."""
+    if find_spec("pytorch_lightning") is None:
+        require_extra("lightning", package="lightning", path="workload.task")
+    path = "workload.module"
+    made = imported(workload.module, workload, path)
+    options = arguments(made, workload.module_options, "workload.module_options", workload.module)
+
+    def build(_seed: int) -> nn.Module:
+        module: Any = made(**options)
+        if not is_kind(module, "LightningModule"):
+            raise DataError(path, f"{workload.module} is no LightningModule")
+        if overrides(module, "setup"):
+            module.setup("fit")
+        if overrides(module, "configure_model"):
+            module.configure_model()
+        return module
+
+    with own_code(path, workload.module), fixed_chance(0):
+        module = build(0)
+    require_plain(module, path)
+    source, source_path = _source(workload, module)
+    loaders = _loaders(source, source_path)
+    count = None
+    if workload.loss_is_mean_over != "examples":
+        named = workload.loss_is_mean_over.targets
+        count = imported(named, workload, "workload.loss_is_mean_over.targets")
+    collates = {split: _wrapping(loader.collate_fn) for split, loader in loaders.items()}
+    examples = {split: loader.dataset for split, loader in loaders.items()}
+    require_examples(examples, source_path)
+    directions = _directions(workload, module, examples, collates)
+    own = CustomTask(
+        train=examples["train"], validation=examples["validation"], test=examples.get("test"),
+        model=build, losses=Losses(count), collate=collates["train"],
+        metrics=validation_metrics if directions else None,
+    )  # fmt: skip
+    return module_task(
+        own, workload, evaluation, path, collates=collates, directions=directions, by_mean=True,
+        notes=_notes(workload, module),
+    )  # fmt: skip
+
+
+def _source(workload: Lightning, module: Any) -> tuple[Any, str]:
+    """Where the dataloaders are, ready to be asked for, and the field that names it."""
+    path, source = "workload.module", module
+    if workload.datamodule is not None:
+        path, name = "workload.datamodule", workload.datamodule
+        made = imported(name, workload, path)
+        options = arguments(made, workload.datamodule_options, f"{path}_options", name)
+        with own_code(path, name), fixed_chance(0):
+            source = made(**options)
+        if not is_kind(source, "LightningDataModule"):
+            raise DataError(path, f"{name} is no LightningDataModule")
+    with own_code(path, "prepare_data"), fixed_chance(0):
+        source.prepare_data()
+        if source is not module:
+            source.setup("fit")
+    return source, path
+
+
+def _loaders(source: Any, path: str) -> dict[Split, Any]:
+    """The dataloader of each split that there is."""
+    loaders: dict[Split, Any] = {}
+    for seed, (split, name) in enumerate(_LOADERS.items()):
+        if not overrides(source, name):
+            continue
+        with own_code(path, name), fixed_chance(seed):  # data may be drawn here
+            if split == "test" and is_kind(source, "LightningDataModule"):
+                source.setup("test")
+            made = getattr(source, name)()
+        if isinstance(made, list | tuple) and len(made) == 1:
+            [made] = made
+        if made is None or made == []:
+            continue
+        if not is_kind(made, "DataLoader"):
+            raise DataError(path, f"{name} returned a {type(made).__name__}; allowed: a DataLoader")
+        sampler = type(getattr(made, "sampler", None)).__name__
+        # A stream has a sampler of its own, and is refused with the other examples.
+        if split == "train" and not sampler.startswith("_") and sampler not in _PLAIN_SAMPLERS:
+            raise DataError(
+                path, f"{name} has a {sampler}, which would be ignored: examples are drawn by the "
+                "study; allowed: no sampler",
+            )  # fmt: skip
+        loaders[split] = made
+    for split in ("train", "validation"):
+        if split not in loaders:
+            what = type(source).__name__
+            raise DataError(path, f"{what} has no {_LOADERS[split]}, and {split} is needed")
+    return loaders
+
+
+def _wrapping(collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], WrappedBatch]:
+    return lambda examples: WrappedBatch(collate(examples), len(examples))
+
+
+def _directions(
+    workload: Lightning,
+    module: Any,
+    examples: Mapping[Split, Any],
+    collates: Mapping[Split, Callable[[list[Any]], WrappedBatch]],
+) -> dict[str, Direction | None]:
+    """What validation_step logs, found by a call of it, and which way each should go.
+
+    Raises:
+        DataError: If it cannot be called, or a direction is of what it does not log.
+    """
+    with own_code("workload.module", "validation_step"), fixed_chance(0):
+        count = min(NUM_TRIED, len(examples["validation"]))
+        batch = collates["validation"](read(examples["validation"], range(count), fixed=True))
+        names = list(validation_metrics(module.eval(), [batch]))
+    reserved = {field.name for field in fields(Measurement)}
+    found: dict[str, Direction | None] = {
+        name: workload.directions.get(name) for name in names if name not in reserved
+    }  # what is measured already keeps its name
+    for name in workload.directions:
+        if name not in found:
+            allowed = ", ".join(found) or "none"
+            message = f"validation_step logs no such metric (allowed: {allowed})"
+            raise DataError(f"workload.directions.{name}", message)
+    return found
+
+
+def _notes(workload: Lightning, module: Any) -> tuple[str, ...]:
+    """What a reader must know of how a LightningModule is trained here."""
+    over = workload.loss_is_mean_over
+    what = "its examples" if over == "examples" else f"the targets that {over.targets} counts"
+    notes = [f"The loss that training_step returns is taken as a mean over {what}."]
+    if overrides(module, "configure_optimizers"):
+        notes.append("configure_optimizers is not used: the study file sets the optimizer.")
+    return tuple(notes)

@@ -4,11 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from scaling.api import Result, Study, load
+    from scaling.command.run import RefusedError, StoppedError
+    from scaling.spec.issues import StudyFileError
     from scaling.tasks.own.contract import CustomTask
 
-__all__ = ["CustomTask"]
+__all__ = [
+    "CustomTask",
+    "RefusedError",
+    "Result",
+    "StoppedError",
+    "Study",
+    "StudyFileError",
+    "load",
+]
 
-_PLACES: Final = {"CustomTask": "scaling.tasks.own.contract"}
+_PLACES: Final = {
+    "CustomTask": "scaling.tasks.own.contract",
+    "RefusedError": "scaling.command.run",
+    "Result": "scaling.api",
+    "StoppedError": "scaling.command.run",
+    "Study": "scaling.api",
+    "StudyFileError": "scaling.spec.issues",
+    "load": "scaling.api",
+}
 """Where each name is; imported when it is asked for, so that `import scaling` loads nothing."""
 
 

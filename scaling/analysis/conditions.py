@@ -61,7 +61,7 @@ def conditions_of(study: StudyRecord) -> Conditions:
         targets_per_example=known.get("targets_per_example"),
         num_train=known.get("num_train"),
         num_evaluated=evaluated,
-        budget=given_fields(study.spec.budget),
+        budget={n: v for n, v in given_fields(study.spec.budget).items() if v is not None},
     )
 
 

@@ -30,7 +30,7 @@ class Start:
 
     Attributes:
         spec: The study.
-        command: The command line, without --resume, for messages.
+        command: The command line, without --resume, or the call from Python; for messages.
         output: Folder of the report.
         resume: Whether it goes on with what its storage holds.
         address: Of a Ray cluster, where one is given.

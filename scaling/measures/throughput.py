@@ -112,3 +112,8 @@ def _seconds_of_product(matrix: Tensor) -> float:
     started = time.perf_counter()
     torch.mm(matrix, matrix)
     return time.perf_counter() - started
+
+
+def gpu_names() -> list[str]:
+    """The names of the GPUs that torch can use on this machine."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]

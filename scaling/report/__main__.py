@@ -36,6 +36,7 @@ from scaling.report.summary import summarize
 from scaling.report.words.numbers import between, counted, number
 from scaling.spec.phases import Limits
 
+_PROGRAM = "python -m scaling.report"
 _NEXT_RUN = (
     "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
     "expected_examples", "expected_seconds", "expected_cost", "expected_loss",
@@ -46,13 +47,17 @@ class LimitsError(ValueError):
     """The limits asked for make no sense, in one line for the user."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int:
     """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; those of this process where left out.
+        program: The program's name, for messages.
 
     Returns:
         0, or 2 when the study or the table cannot be read or the report cannot be written.
     """
-    parser = _parser()
+    parser = _parser(program)
     options = parser.parse_args(arguments)
     if [options.name, options.from_csv, options.compare].count(None) != 2:
         parser.error("give the NAME of a study, or --from-csv FILE, or --compare A B")
@@ -184,9 +189,9 @@ def _from_mlflow(
     return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scaling.report",
+        prog=program,
         description="Rebuild a study's report from MLflow, or analyse a sweep run elsewhere.",
     )
     parser.add_argument("name", nargs="?", help="the study, as named in its file")

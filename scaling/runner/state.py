@@ -201,6 +201,11 @@ class StudyState:
                     folder.rmdir()
 
 
+def resuming(command: str) -> str:
+    """The command line, or the call from Python, that goes on with what one started."""
+    return f"{command[:-1]}resume=True)" if command.endswith("()") else f"{command} --resume"
+
+
 def require_startable(
     spec: StudySpec, *, resume: bool, command: str, only_looks: bool = False
 ) -> None:
@@ -211,7 +216,7 @@ def require_startable(
     Args:
         spec: The study.
         resume: Go on with what its folder holds.
-        command: The command line that started the study, for the message.
+        command: The command line, or the call from Python, that starts it; for the message.
         only_looks: Nothing is written in any case.
 
     Raises:
@@ -309,7 +314,7 @@ def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
         if is_at(url) and not resume:
             raise StateError(
                 f"a study already exists at {url}; nothing was touched.\n"
-                f"  to go on with it, or to write its report again:  {command} --resume\n"
+                f"  to go on with it, or to write its report again:  {resuming(command)}\n"
                 "  to start afresh (its MLflow runs are kept):      give the study another name "
                 "or storage"
             )
@@ -344,7 +349,7 @@ def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
     return (
         f"study {spec.name} already exists in {shown}, with {num_ended} ended trials; "
         "nothing was touched.\n"
-        f"  to go on with it, or to write its report again:  {command} --resume\n"
+        f"  to go on with it, or to write its report again:  {resuming(command)}\n"
         "  to start afresh (its MLflow runs are kept):      give the study another name or "
         f"storage, or: {removal(folder)} && {command}"
     )

@@ -16,7 +16,7 @@ from scaling.report.tables.trials_parquet import OWN
 from scaling.report.words.differences import budget_words
 from scaling.spec.study import StudySpec
 
-_TABLES = (".csv", ".tsv", ".gz", ".parquet")
+TABLES = (".csv", ".tsv", ".gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
     """
     path = Path(name)
     if path.is_dir() and (path / "trials.parquet").exists():
-        return _from_folder(path)
-    if path.suffix.lower() in _TABLES or path.is_file():
+        sweep = sweep_of_report(path)
+        return Side(sweep.name, analyse(sweep))
+    if path.suffix.lower() in TABLES or path.is_file():
         sweep = read_table(path, rename=rename).sweep
         return Side(sweep.name, analyse(sweep))
     from scaling.sinks import TrackingError, load_study
@@ -61,8 +62,12 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
     return Side(name, analyse(sweep_of(study)), study.spec, study.environment)
 
 
-def _from_folder(folder: Path) -> Side:
-    """A report's own trials; runs, curves and the study's file are not in the folder."""
+def sweep_of_report(folder: Path) -> Sweep:
+    """A report's own trials; runs, curves and the study's file are not in the folder.
+
+    Raises:
+        TableError: If it is not the folder of a report.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,10 +93,9 @@ def _from_folder(folder: Path) -> Side:
         raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
     cells = tuple(dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows))
     reached = any(row.steps_to_target is not None for row in rows)
-    sweep = Sweep(
+    return Sweep(
         name, question, rows, cells, has_target=reached, target=target, conditions=conditions
     )
-    return Side(name, analyse(sweep))
 
 
 def _require_words(name: Any, question: Any, target: Any) -> None:

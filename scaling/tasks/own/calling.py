@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import scaling
 from scaling.spec.issues import did_you_mean
 from scaling.tasks.errors import DataError
 
-_PACKAGE = str(Path(scaling.__file__).parent)
+_PACKAGE = str(Path(__file__).parents[2])
 
 
 @contextmanager

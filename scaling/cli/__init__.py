@@ -1,0 +1,1 @@
+"""The command `scaling`, and its sub-commands."""

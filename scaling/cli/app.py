@@ -1,0 +1,171 @@
+"""The command `scaling`: run|plan|resume|report|compare|status|doctor|ui.
+
+What a sub-command needs is imported when it is called, so that help is there at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="scaling",
+    help="How far can the batch of a Transformer grow, and what does it cost?",
+    epilog="A study is one YAML file. Look first: scaling plan lr_vs_batch. Then: scaling run "
+    "lr_vs_batch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+_STUDY = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A study file, or the name of one that comes with the package.",
+        autocompletion=lambda incomplete: _studies(incomplete),
+    ),
+]  # fmt: skip
+_SET = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file; repeatable."),
+]
+_ADDRESS = Annotated[
+    str | None, typer.Option(help="A Ray cluster; this machine alone where left out.")
+]
+_OUTPUT = Annotated[str | None, typer.Option(metavar="DIR", help="Report folder [reports/NAME].")]
+_URI = Annotated[
+    str | None, typer.Option(help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db].")
+]
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(epilog="Example: scaling run studies/lr_vs_batch.yaml --set seed=1")
+def run(
+    study: _STUDY,
+    changes: _SET = None,
+    address: _ADDRESS = None,
+    output: _OUTPUT = None,
+    resume: Annotated[bool, typer.Option(help="Go on where an earlier run ended.")] = False,
+) -> None:
+    """Run a study to its report."""
+    _study(study, changes, address, output, ["--resume"] * resume)
+
+
+@app.command(epilog="Example: scaling plan lr_vs_batch")
+def plan(
+    study: _STUDY,
+    changes: _SET = None,
+    address: _ADDRESS = None,
+    output: _OUTPUT = None,
+    resume: Annotated[bool, typer.Option(help="Of an interrupted study: what is left.")] = False,
+) -> None:
+    """Print what a study would do, and start nothing."""
+    _study(study, changes, address, output, ["--plan", *["--resume"] * resume])
+
+
+@app.command(epilog="Example: scaling resume studies/lr_vs_batch.yaml --set confirm.num_seeds=5")
+def resume(
+    study: _STUDY, changes: _SET = None, address: _ADDRESS = None, output: _OUTPUT = None
+) -> None:
+    """Go on with a study that was interrupted, or extend one that has ended."""
+    _study(study, changes, address, output, ["--resume"])
+
+
+@app.command(
+    context_settings=_FORWARDED, add_help_option=False,
+    epilog="Examples: scaling report lr_vs_batch; scaling report --from-csv sweep.csv",
+)  # fmt: skip
+def report(context: typer.Context) -> None:
+    """Write a study's report from MLflow, or that of a table of runs from elsewhere."""
+    from scaling.report.__main__ import main
+
+    _end(main(context.args, program="scaling report"))
+
+
+@app.command(epilog="Example: scaling compare lr_vs_batch reports/another")
+def compare(
+    a: Annotated[str, typer.Argument(help="A study's name, a report's folder or a table.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    output: _OUTPUT = None,
+    tracking_uri: _URI = None,
+) -> None:
+    """Compare two studies, and write a page about what sets them apart."""
+    from scaling.report.__main__ import main
+
+    words = ["--compare", a, b]
+    words += ["--output", output] if output else []
+    words += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    _end(main(words, program="scaling report"))
+
+
+@app.command(epilog="Example: scaling status runs")
+def status(
+    folder: Annotated[Path, typer.Argument(help="Where studies keep their state.")] = Path("runs"),
+) -> None:
+    """Say where every study in a folder stands."""
+    from scaling.cli.status import print_status
+
+    _end(print_status(folder))
+
+
+@app.command(epilog="Example: scaling doctor")
+def doctor() -> None:
+    """Say what this machine can do, what is missing, and the line that mends it."""
+    from scaling.cli.doctor import print_findings
+
+    _end(print_findings())
+
+
+@app.command(epilog="Example: scaling ui --port 5001")
+def ui(
+    tracking_uri: _URI = None,
+    port: Annotated[int, typer.Option(help="Of the server, on this machine alone.")] = 5000,
+) -> None:
+    """Open MLflow on the store that studies are recorded in."""
+    import subprocess
+    import sys
+
+    from scaling.files.shown_url import mlflow_uri_words
+    from scaling.sinks import resolve_tracking_uri
+
+    uri = resolve_tracking_uri(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"MLflow is a server already; open {mlflow_uri_words(uri)}")
+        return
+    typer.echo(f"MLflow on {mlflow_uri_words(uri)}: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    words = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words]))
+
+
+def _study(
+    study: str,
+    changes: list[str] | None,
+    address: str | None,
+    output: str | None,
+    more: list[str],
+) -> None:
+    from scaling.cli.shipped import study_file
+    from scaling.study import main
+
+    words = [study_file(study), *more]
+    for change in changes or ():
+        words += ["--set", change]
+    words += ["--address", address] if address else []
+    words += ["--output", output] if output else []
+    _end(main(words, program=("scaling", "run")))
+
+
+def _studies(incomplete: str) -> list[str]:
+    """What STUDY may be, for the shell's completion: files here, and those of the package."""
+    from scaling.cli.shipped import shipped_studies
+
+    here = [str(path) for path in Path().glob(f"{incomplete}*") if path.suffix in (".yaml", "")]
+    return here + [name for name in shipped_studies() if name.startswith(incomplete)]
+
+
+def _end(status: int) -> None:
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

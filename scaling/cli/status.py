@@ -1,0 +1,72 @@
+"""Where every study in a folder stands."""
+
+import fcntl
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scaling.records.ledger import read_records
+from scaling.records.load import read_environment
+from scaling.runner.recorded_study import RecordedStudy
+from scaling.runner.state import StateError
+from scaling.space.trials import num_trials
+
+
+def print_status(folder: Path) -> int:
+    """Print one line a study; nothing is written, and a study that runs is not disturbed.
+
+    Args:
+        folder: Where studies keep their state; a folder in it, or it itself, is a study's.
+
+    Returns:
+        The exit status: 2 where there is no study.
+    """
+    console = Console(width=None if Console().is_terminal else 110)
+    table = Table("study", "stands", "trials", "of at most", "failed", "question", box=None)
+    for place in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
+        try:
+            recorded = RecordedStudy.read(place)
+            row = _row(recorded) if recorded is not None else None
+        except (StateError, ValueError, OSError) as error:
+            row = (place.name, "cannot be read", "", "", "", str(error))
+        if row is not None:
+            table.add_row(*row)
+    if not table.row_count:
+        console.print(f"{folder}: no study keeps its state here", markup=False, highlight=False)
+        return 2
+    console.print(table)
+    return 0
+
+
+def _row(recorded: RecordedStudy) -> tuple[str, ...]:
+    records = read_records(recorded.folder / "trials.jsonl")
+    states = Counter(trial.status for trial in records.values())
+    spec = recorded.spec()
+    return (
+        recorded.folder.name,
+        _stands(recorded.folder),
+        str(len(records)),
+        str(sum(num_trials(spec).values())),
+        str(states["failed"]),
+        spec.question,
+    )
+
+
+def _stands(folder: Path) -> str:
+    if _is_locked(folder / "lock"):
+        return "runs"
+    return "ended" if "ended" in read_environment(folder) else "interrupted; resume it"
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of a study's state."""
+    try:
+        with path.open("r+", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

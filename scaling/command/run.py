@@ -1,0 +1,237 @@
+"""A study from its checks to its report: what a command line and the Python API both do.
+
+Nothing heavy is loaded before it is needed, so that a refusal takes a second.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from scaling.command.start import REFUSALS, Start, has_ended, require_places
+from scaling.files.shown_url import without_credentials
+from scaling.records.study import StudyRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scaling.runner.state import StudyState
+    from scaling.sinks import Sink
+    from scaling.tasks.task import AnyTask
+
+
+class RefusedError(Exception):
+    """A study does not start; the text says why, to the user."""
+
+
+class StoppedError(Exception):
+    """A study ended before its time; the text says why, and how it goes on."""
+
+
+def prepared(start: Start) -> "AnyTask | None":
+    """Check a study's places, machine, data and model; nothing is started.
+
+    Returns:
+        The task that its trials train or look up; None where all of them have ended.
+
+    Raises:
+        RefusedError: If the study cannot start as it is asked to.
+    """
+    # Libraries that would draw their own progress bars over ours.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        require_places(start)
+        if has_ended(start) and not start.is_plan:
+            return None
+        from scaling.command.start_checks import require_machine, require_task
+        from scaling.tasks.hub import use_cache_where_unreachable
+
+        use_cache_where_unreachable(start.spec.workload)
+        require_machine(start)
+        if not start.is_plan:
+            print(f"study {start.spec.name}: {start.spec.question}", flush=True)
+        return require_task(start.spec, resume=start.resume)
+    except REFUSALS as error:
+        raise RefusedError(without_credentials(str(error))) from error
+
+
+def print_plan(start: Start, task: "AnyTask | None", console: "Console | None" = None) -> None:
+    """Print what a study would do, or what is left of one that goes on.
+
+    Args:
+        start: How it is asked to start, as a plan.
+        task: From `prepared`.
+        console: Where to; standard output where left out.
+    """
+    from scaling.command import plan, resume_plan
+    from scaling.runner.state import looked_at
+
+    assert task is not None
+    with looked_at(start.spec) as recorded:
+        if recorded is None:
+            plan.print_plan(start.spec, console, start=start, task=task)
+        else:
+            resume_plan.print_resume_plan(start.spec, recorded, task, console)
+
+
+def run(start: Start, task: "AnyTask | None") -> tuple[StudyRecord, dict[str, Any]]:
+    """Run a study from where it is to its report.
+
+    Args:
+        start: How it is asked to start.
+        task: From `prepared`; None where all of its trials have ended.
+
+    Returns:
+        The study with its trials, of which some may have failed, and the report's summary.
+
+    Raises:
+        RefusedError: If it does not start.
+        StoppedError: If it ended before its time, or MLflow has not taken everything.
+    """
+    from scaling.runner.own_ray import prepare_environment
+    from scaling.runner.state import StateError
+
+    try:
+        state = _opened(start, task)
+    except StateError as error:
+        raise RefusedError(without_credentials(str(error))) from error
+    prepare_environment(start.address)
+    with closing(state.lock):
+        return _run_opened(start, task, state)
+
+
+def _run_opened(
+    start: Start, task: "AnyTask | None", state: "StudyState"
+) -> tuple[StudyRecord, dict[str, Any]]:
+    from scaling.files.own import ForeignFolderError
+    from scaling.runner.preflight import ClusterError, StartError
+    from scaling.sinks import TrackingError
+
+    try:
+        with state.mirrored():
+            study, summary, unsent = _train_and_report(start, task, state)
+    except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
+        has_begun = state.has_begun
+        with suppress(OSError):  # where the reason is the storage itself
+            state.discard_if_new()
+        message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
+        is_refused = isinstance(error, StartError | TrackingError) or not has_begun
+        if is_refused:
+            raise RefusedError(without_credentials(message)) from error
+        raise _stopped(message, start.command) from error
+    if unsent:
+        raise _stopped("\n".join([*unsent, "not everything is in MLflow yet"]), start.command)
+    return study, summary
+
+
+def _opened(start: Start, task: "AnyTask | None") -> "StudyState":
+    from scaling.runner.state import StudyState
+
+    if task is None:
+        print(f"study {start.spec.name}: {start.spec.question}\nall of its trials have ended")
+        return StudyState.reopen(start.spec)
+    from scaling.command.start_checks import start_notes
+    from scaling.tasks.content import files_of
+    from scaling.tasks.own.code import code_of
+
+    for note in start_notes(start.spec, task):
+        print(f"  {note}", flush=True)
+    workload = start.spec.workload
+    return StudyState.open(
+        start.spec, data_sha256=task.content_hash, files=files_of(workload), code=code_of(workload)
+    )
+
+
+def _stopped(message: str, command: str) -> StoppedError:
+    from scaling.runner.state import resuming
+
+    message = without_credentials(message)
+    return StoppedError(f"{message}\nwhat has ended is kept. To go on: {resuming(command)}")
+
+
+def _unwritable(error: OSError, state: "StudyState") -> str:
+    """One line for a disk that is full, a folder that may not be written, and the like."""
+    where = error.filename or os.path.relpath(state.folder)
+    what = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EACCES: "give yourself the right to write there",
+        errno.EPERM: "give yourself the right to write there",
+        errno.EROFS: "mount it for writing, or choose another storage",
+    }.get(error.errno or 0, "choose another storage, or mend this one")
+    return f"storage: cannot write {where}: {error.strerror or error}; {what}"
+
+
+def _train_and_report(
+    start: Start, task: "AnyTask | None", state: "StudyState"
+) -> tuple[StudyRecord, dict[str, Any], list[str]]:
+    """Everything from the first trial to the report, which is made of the study's own records.
+
+    Returns:
+        The study, its summary, and why a place that is told of it has not taken everything.
+    """
+    from scaling.records.ledger import read_records
+    from scaling.records.load import load_folder, read_environment, write_environment
+    from scaling.report.document import write_report
+    from scaling.runner.preflight import ClusterError, StartError
+    from scaling.sinks import StudyStart, open_sinks, study_ended
+
+    spec, folder = start.spec, state.folder
+    environment = read_environment(folder)
+    if task is not None:
+        from scaling.command.environment import describe
+
+        environment = describe(task) | {"started": environment.get("started", _now())}
+        write_environment(folder, environment)
+    ended = list(read_records(folder / "trials.jsonl").values())
+    mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
+    try:
+        if task is not None:
+            environment |= {**_train(start, task, state, sinks), "ended": _now()}
+            environment["num_trials_ended"] = len(read_records(folder / "trials.jsonl"))
+            write_environment(folder, environment)
+        study = load_folder(folder, spec, mlflow.trial_urls())
+        summary = write_report(study, start.output)
+    except BaseException as error:
+        # Told as far as it came, whatever the reason; the reason goes on to the caller.
+        is_refused = isinstance(error, StartError | ClusterError | OSError)
+        if is_refused and state.is_new and not state.has_begun:
+            problems = study_ended(sinks, "refused")
+        else:
+            is_asked = isinstance(error, KeyboardInterrupt)
+            problems = study_ended(sinks, "interrupted" if is_asked else "failed")
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        raise
+    unsent = study_ended(sinks, "done", summary["answer"], start.output, study.environment)
+    return study, summary, unsent
+
+
+def _train(
+    start: Start, task: "AnyTask", state: "StudyState", sinks: "Sequence[Sink]"
+) -> dict[str, Any]:
+    """Run the trials that have not ended; returns what belongs into the study's environment."""
+    from rich.console import Console
+
+    from scaling.command.plan import facts_of
+    from scaling.command.progress import ProgressView
+    from scaling.runner.cluster import connect, disconnect
+    from scaling.runner.phases import StudyRun
+
+    log_file = state.folder / "ray.log"
+    print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
+    with ExitStack() as stack:
+        stack.callback(disconnect)
+        connect(start.address, log_file)
+        view = stack.enter_context(ProgressView(start.spec, Console()))
+        run = StudyRun(start.spec, facts_of(start.spec, task), state, sinks, view)
+        return {"rules_refused": run.run()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

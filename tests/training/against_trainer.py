@@ -1,0 +1,155 @@
+"""The same steps by Hugging Face's Trainer and by our loop."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from scaling.records.recipe import Recipe
+from scaling.spec.evaluation import Evaluation
+from scaling.spec.workloads import Workload
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.text_task import TextTask
+from scaling.training.data_order import DataOrder
+from scaling.training.loop import train
+from scaling.training.parallel.workers import Workers
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+
+NUM_STEPS = 3
+GLOBAL_BATCH_SIZE = 8
+WORKLOADS: Mapping[str, Workload] = {
+    "text_classification": part_of_speech(), "causal_lm": pronunciation(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the global batch is cut."""
+
+    world_size: int
+    accumulation: int
+
+    @property
+    def micro_batch_size(self) -> int:
+        return GLOBAL_BATCH_SIZE // self.world_size // self.accumulation
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe(
+            GLOBAL_BATCH_SIZE, 3e-3, NUM_STEPS, world_size=self.world_size, weight_decay=0.0,
+            micro_batch_size=self.micro_batch_size, clip_norm=1.0, beta2=0.999, eps=1e-8,
+        )  # fmt: skip
+
+
+CUTS = [Cut(world_size, accumulation) for world_size in (1, 2) for accumulation in (1, 2)]
+
+
+def both(workers: Workers, name: str, cut: Cut, folder: str) -> tuple[list[float], list[float]]:
+    """The losses of the steps by our loop and by the Trainer; called by all workers."""
+    task = prepare_task(WORKLOADS[name], EVALUATION)
+    assert isinstance(task, TextTask)
+    return ours(task, cut, workers), theirs(task, cut, workers, folder)
+
+
+def ours(task: TextTask, cut: Cut, workers: Workers) -> list[float]:
+    found: list[float] = []
+
+    def report(measurement: Any, *, at_rung: bool) -> Any:
+        if measurement.step_loss is not None:
+            found.append(measurement.step_loss)
+        return "continue"
+
+    train(task, cut.recipe, Evaluation(every_steps=1, num_examples=4), workers, report)
+    return found
+
+
+def theirs(task: TextTask, cut: Cut, workers: Workers, folder: str) -> list[float]:
+    """By transformers.Trainer, with its own loss, collation padded as a user's would be."""
+    from transformers import Trainer, TrainingArguments
+
+    how = cut.recipe
+    order = DataOrder(how.seed, task.num_train).indices(0, NUM_STEPS * GLOBAL_BATCH_SIZE)
+    examples = [example_of(task, int(number)) for number in order]
+    losses: list[float] = []
+
+    class InOrder(Trainer):
+        def get_train_dataloader(self) -> Any:
+            loader = DataLoader(examples, batch_size=cut.micro_batch_size, collate_fn=padded)  # type: ignore[arg-type]
+            return self.accelerator.prepare(loader)
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+            loss = super().training_step(*args, **kwargs)
+            losses.append(float(loss))
+            return loss
+
+    if workers.world_size > 1:
+        os.environ.update(
+            RANK=str(workers.rank), LOCAL_RANK=str(workers.rank),
+            WORLD_SIZE=str(workers.world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT="29500",
+        )  # fmt: skip
+    arguments = TrainingArguments(
+        folder, max_steps=NUM_STEPS, per_device_train_batch_size=cut.micro_batch_size,
+        gradient_accumulation_steps=cut.accumulation, learning_rate=how.hyperparameters.peak_lr,
+        lr_scheduler_type="constant", optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0,
+        use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, seed=1,
+        remove_unused_columns=False, logging_strategy="no",
+    )  # fmt: skip
+    trainer = InOrder(
+        task.new_model(how.seed), arguments, train_dataset=examples,  # type: ignore[arg-type]
+        compute_loss_func=class_loss if task.num_labels else None,
+    )  # fmt: skip
+    trainer.train()
+    each = np.array(losses).reshape(NUM_STEPS, cut.accumulation).sum(1)
+    together = workers.sum(*each.tolist())  # a step's loss is the mean over the workers
+    return [loss / workers.world_size for loss in together]
+
+
+def class_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any) -> Tensor:
+    """What a user gives a Trainer whose batches are accumulated.
+
+    Its own loss of a class is the mean of each micro-batch, which 5.24 adds up over them.
+    """
+    total = torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
+    return total / num_items_in_batch
+
+
+def example_of(task: TextTask, number: int) -> dict[str, list[int] | int]:
+    """An example as a user of transformers has it."""
+    examples: Any = task.objective.examples["train"]
+    start, length = examples.tokens.starts[number], examples.tokens.lengths[number]
+    ids = examples.tokens.flat[start : start + length].tolist()
+    if hasattr(examples, "labels"):
+        return {"input_ids": ids, "labels": int(examples.labels[number])}
+    prompt = int(examples.prompt_lengths[number])
+    return {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
+
+
+def padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def together(rows: list[list[int]], fill: int) -> Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+    ids = [example["input_ids"] for example in examples]
+    labels = [example["labels"] for example in examples]
+    return {
+        "input_ids": together(ids, 0),
+        "attention_mask": together([[1] * len(row) for row in ids], 0),
+        "labels": torch.tensor(labels) if isinstance(labels[0], int) else together(labels, -100),
+    }
+
+
+def all_on(workers: Workers, folder: str) -> list[tuple[str, Cut, list[float], list[float]]]:
+    """Every workload at every cut of so many workers."""
+    return list(_all_on(workers, folder))
+
+
+def _all_on(workers: Workers, folder: str) -> Iterator[tuple[str, Cut, list[float], list[float]]]:
+    for name in WORKLOADS:
+        for cut in CUTS:
+            if cut.world_size == workers.world_size:
+                yield (name, cut, *both(workers, name, cut, folder))

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from scaling.analysis.critical_batch.target_recipe import to_target_of
 from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
-from scaling.analysis.learning_rate.surface_reading import SurfaceReading
+from scaling.analysis.learning_rate.surface_reading import FittedSurface, SurfaceReading
 from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
 from scaling.analysis.measured import of_seeds
 from scaling.analysis.statistics.uncertainty import (
@@ -112,11 +113,18 @@ def label(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def cell_results(sweep: Sweep, reading: SurfaceReading | None = None) -> tuple[CellResult, ...]:
+def cell_results(
+    sweep: Sweep, reading: SurfaceReading | None = None, steps: FittedSurface | None = None
+) -> tuple[CellResult, ...]:
     """Every cell of a sweep, in its order.
 
     A best rate and its interval are those of the basin that all cells share, where one fits and
     has an interval; else those of the surface, and always where the surface chose the trials.
+
+    Args:
+        sweep: The sweep.
+        reading: Of the surface of losses, by which best rates and regrets are read.
+        steps: The surface of steps to the target, by which the recipe for the target is picked.
     """
     searches = [sweep.steady_search(cell) for cell in sweep.cells]
     curves: list[LrCurve | None] = [None] * len(searches)
@@ -132,8 +140,8 @@ def cell_results(sweep: Sweep, reading: SurfaceReading | None = None) -> tuple[C
     if reading is not None and sweep.is_adaptive:
         reasons = [_by_regret(sweep.small_regret, best) for best in reading.bests]
     return tuple(
-        _cell_result(sweep, cell, curve, undertuned, best)
-        for cell, curve, undertuned, best in zip(sweep.cells, curves, reasons, bests, strict=True)
+        _cell_result(sweep, place, curve, undertuned, best, steps)
+        for place, (curve, undertuned, best) in enumerate(zip(curves, reasons, bests, strict=True))
     )
 
 
@@ -143,11 +151,13 @@ def _by_regret(limit: Limit, best: CellBest) -> tuple[Undertuned, ...]:
 
 def _cell_result(
     sweep: Sweep,
-    cell: Cell,
+    place: int,
     curve: LrCurve | None,
     undertuned: tuple[Undertuned, ...],
     surface_best: CellBest | None,
+    steps: FittedSurface | None,
 ) -> CellResult:
+    cell = sweep.cells[place]
     search, confirm = sweep.rows_of(cell, "search"), sweep.rows_of(cell, "confirm")
     tuned = best_recipe(search)
     replicates = tuple(row for row in (confirm or tuned) if row.ended)
@@ -166,7 +176,8 @@ def _cell_result(
     gap, noise_scale = gap_estimate(replicates, held_out), _noise_scale(replicates)
     target = ToTarget()
     if sweep.has_target:
-        target = to_target(confirm, tuned if sweep.is_joint else search)
+        joint = sweep.is_joint
+        target = to_target(confirm, tuned) if joint else to_target_of(sweep, place, steps)
     own = {
         "generalization_gap": gap,
         "steps_to_target": target.steps,

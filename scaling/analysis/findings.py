@@ -14,6 +14,7 @@ from scaling.analysis.critical_batch.target_curves import (
     target_curves,
     tradeoff_of,
 )
+from scaling.analysis.critical_batch.target_recipe import surface_of_steps
 from scaling.analysis.critical_batch.targets import ToTarget
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
@@ -120,7 +121,7 @@ def analyse(sweep: Sweep) -> Findings:
     """All findings of a sweep; what the data do not allow is absent, never guessed."""
     searches = [sweep.steady_search(cell) for cell in sweep.cells]
     reading = None if sweep.is_joint else read_surface(sweep, searches)
-    cells = cell_results(sweep, reading)
+    cells = cell_results(sweep, reading, surface_of_steps(sweep))
     one_series = not sweep.is_joint and all(
         cell.series == "" and cell.global_batch_size is not None for cell in cells
     )

@@ -152,6 +152,8 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "train_loss": finite(cell.train_loss.value),
         "test_loss": finite(cell.test_loss.value),
         **named("generalization_gap", cell.gap),
+        "recipe_peak_lr": finite(cell.best.peak_lr) if cell.best else None,
+        "best_peak_lr_for_target": finite(cell.target.peak_lr),
         "steps_to_target": finite(cell.target.steps.value),
         "examples_to_target": finite(cell.target.examples.value),
         "seconds_to_target": finite(cell.target.seconds.value),

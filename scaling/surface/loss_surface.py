@@ -168,6 +168,11 @@ class LossSurface:
         every = [candidate for candidates in self.candidates for candidate in candidates]
         return every[self.best[cell]][1]
 
+    def expected(self, cell: int, point: Mapping[str, Any]) -> float:
+        """The loss expected with some nuisance hyperparameters in a cell."""
+        mean = float(self.processes[0].mean(self.space.coordinates([(cell, point)]))[0])
+        return math.exp(mean) if self._is_ratio else mean
+
     def draws(self, places: Coordinates, num_draws: int = _NUM_DRAWS) -> Array:
         """[num_draws, len(places)] surfaces, of the processes in proportion to their evidence."""
         return np.concatenate([drawn for _, drawn in self._drawn(places, num_draws)])

@@ -1,7 +1,7 @@
 """Steps, examples and seconds to the target, and which trials they are taken from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -36,6 +36,11 @@ class ToTarget:
     best_tuned: float | None = None
     above: float | None = None
 
+    @property
+    def peak_lr(self) -> float | None:
+        """The learning rate of the recipe whose steps these are; None where none reached it."""
+        return self.trials[0].peak_lr if self.steps.value is not None else None
+
 
 def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarget:
     """Mean over the confirm replicates; without any, the search's fastest recipe.
@@ -49,13 +54,17 @@ def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarg
     if not rows or len(reached) < len(rows):
         above = _mean_above(rows) if confirm else _fastest_above(rows)
         return ToTarget(num_reached=len(reached), trials=rows, best_tuned=best, above=above)
+    return replace(of_recipe(rows), best_tuned=best)
+
+
+def of_recipe(rows: Sequence[TrialRow]) -> ToTarget:
+    """What replicates that all reached the target took."""
     return ToTarget(
-        steps=_mean(reached, "steps_to_target"),
-        examples=_mean(reached, "examples_to_target"),
-        seconds=_mean(reached, "seconds_to_target"),
-        num_reached=len(reached),
-        trials=rows,
-        best_tuned=best,
+        steps=_mean(rows, "steps_to_target"),
+        examples=_mean(rows, "examples_to_target"),
+        seconds=_mean(rows, "seconds_to_target"),
+        num_reached=len(rows),
+        trials=tuple(rows),
     )
 
 

@@ -86,7 +86,33 @@ class SurfaceReading:
         )
 
 
-def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> SurfaceReading | None:
+@dataclass(frozen=True)
+class FittedSurface:
+    """A surface through the trials of all cells and phases.
+
+    Attributes:
+        surface: The surface.
+        axes: What was searched.
+    """
+
+    surface: LossSurface
+    axes: tuple[Axis, ...]
+
+    def recipe(self, row: TrialRow) -> str | None:
+        """Equal for runs of one recipe in a cell; None for one that is not on the axes."""
+        point = _point_on(row, self.axes)
+        return None if point is None else repr(point)
+
+    def expected(self, cell: int, row: TrialRow) -> float | None:
+        """The value expected of a run's recipe in a cell; None for one that is not on the axes."""
+        point = _point_on(row, self.axes)
+        if point is None:
+            return None
+        with threadpool_limits(1):
+            return self.surface.expected(cell, point)
+
+
+def fitted_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> FittedSurface | None:
     """Fit the surface to the trials of all cells and phases.
 
     What was searched is read from the search; runs of confirm, and of transfer by a rule that
@@ -111,7 +137,19 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     ]
     outcomes, noise = _outcomes(runs, len(searches))
     space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))
-    surface = LossSurface(space, outcomes, noise, TO_READ)
+    return FittedSurface(LossSurface(space, outcomes, noise, TO_READ), tuple(axes))
+
+
+def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> SurfaceReading | None:
+    """What the surface says of best rates, of regrets and of rules; arguments as `fitted_surface`.
+
+    Returns:
+        None where there is no surface.
+    """
+    fitted = fitted_surface(sweep, searches)
+    if fitted is None:
+        return None
+    surface = fitted.surface
     order = _by_batch(sweep.cells)
     rates, band, rules = None, (), ()
     with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end

@@ -221,7 +221,7 @@ def _of_option(
 ) -> Recommendation:
     cell = option.cell
     trial = cell.replicates[0] if cell.source == "confirm" else cell.best
-    if trial is None or (sweep.has_target and cell.source == "search"):
+    if sweep.has_target:
         trial = next(iter(cell.target.trials), trial)
     return Recommendation(reason, option, trial, meets_limits, candidates, pareto_front(candidates))
 

@@ -41,6 +41,8 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
         "best peak_lr": _rate_between(cell),
+        "peak_lr of the losses": rate(cell.best.peak_lr if cell.best else None),
+        "peak_lr of the steps to target": rate(target.peak_lr),
         "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }
     for name, metric in of_table("cells").items():

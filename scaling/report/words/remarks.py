@@ -13,7 +13,7 @@ from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_c
 from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
-from scaling.report.words.numbers import between, counted, either, number, rate
+from scaling.report.words.numbers import between, counted, either, joined, number, rate
 from scaling.report.words.reasons import baseline_words
 
 _DEFINITIONS = {
@@ -22,6 +22,8 @@ _DEFINITIONS = {
     "noise_scale_at_end": "gradient noise scale at the end",
     "branched": "branched training",
 }
+_MORE_EXAMPLES = 1.2
+"""Examples over the fewest of any cell, from which on a reader is told."""
 _SCATTERED = 3.0
 """Variance of the optima over what the noise explains, from which on a reader is told."""
 
@@ -114,7 +116,24 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
                 "the target, so it has no mean steps to target."
             )
+    lines += _unequal_examples(findings)
     return lines + list(map(extension_words, extended_cells(findings.sweep)))
+
+
+def _unequal_examples(findings: Findings) -> list[str]:
+    """Which cells' runs saw more examples than the fewest, since a budget has a least of steps."""
+    seen = [
+        (cell, max(examples))
+        for cell in findings.cells
+        if (examples := [r.examples for r in cell.replicates if r.examples and r.status == "done"])
+    ]
+    fewest = min((examples for _, examples in seen), default=0.0)
+    more = [(cell, count) for cell, count in seen if count > _MORE_EXAMPLES * fewest]
+    return [
+        f"{cell.label}: its runs saw {number(count)} examples, those with the fewest "
+        f"{number(fewest)}. Its loss and its gap are not at equal examples."
+        for cell, count in more
+    ]
 
 
 def sources(findings: Findings) -> str:
@@ -124,10 +143,11 @@ def sources(findings: Findings) -> str:
 
 def _phases(findings: Findings) -> str:
     if any(cell.source == "confirm" for cell in findings.cells):
-        return (
-            "Losses, gaps, steps and seconds are means over the confirm replicates of each cell's "
-            "best recipe, with seeds that the search never saw."
+        text = (
+            "Losses and gaps are means over the confirm replicates of each cell's recipe for the "
+            "loss, with seeds that the search never saw."
         )
+        return text + _target_sources(findings)
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     text = "There is no confirm phase: losses are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
@@ -135,8 +155,27 @@ def _phases(findings: Findings) -> str:
         return text + ". Each cell has one recipe, so none was picked."
     text += ", so picking and measuring share their data and the numbers are somewhat too good."
     if findings.sweep.has_target:
-        text += " Steps to target are those of "
-        text += "that recipe." if findings.sweep.is_joint else "the cell's fastest search trial."
+        text += " Steps to target are those of that recipe." * findings.sweep.is_joint
+    return text + _target_sources(findings)
+
+
+def _target_sources(findings: Findings) -> str:
+    """Which recipes the steps to the target are of."""
+    if not findings.sweep.has_target or findings.sweep.is_joint:
+        return ""
+    others = [
+        cell.label
+        for cell in findings.cells
+        if cell.target.peak_lr is not None
+        and cell.best is not None
+        and cell.target.peak_lr != cell.best.peak_lr
+    ]
+    text = (
+        " Steps, examples and seconds to the target are of each cell's recipe for the target, the "
+        "one expected to take the fewest steps, from the trials of all phases."
+    )
+    if others:
+        text += f" It is another than the recipe for the loss at {joined(others, 'and')}."
     return text
 
 

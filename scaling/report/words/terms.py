@@ -21,6 +21,10 @@ CONCEPTS = (
      "logarithm through the lowest points of the cell, equally lopsided in all cells; where no "
      "such basin has an interval, that of the surface; and the best trial's where neither has a "
      "bottom inside the rates tried."),
+    ("recipe for the loss, recipe for the target", "The recipe with the lowest loss at the end, "
+     "whose losses and gap are shown, and the one that takes the fewest steps to the target, whose "
+     "steps, examples and seconds are shown. Their rates differ: a higher one is often sooner at a "
+     "target on the way and worse at the end."),
     ("surface", "One model, a Gaussian process, of the loss over what was searched and the batch, "
      "through the trials of all cells."),
     ("exponent", "The p of best rate ∝ batch^p, fitted to the losses of all batch sizes whose "

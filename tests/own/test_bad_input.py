@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from scaling.command.start_checks import require_task
 from scaling.spec.evaluation import Evaluation
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import study_from_mapping
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
 from tests.own.writing import custom, prepared, refused, section
@@ -212,6 +215,63 @@ def test_options_reach_the_factory_as_yaml_has_them(tmp_path: Path) -> None:
         return task()
     """
     prepared(custom(tmp_path, source, options={"sizes": [1, 2], "rates": {"a": 0.5}, "flag": True}))
+
+
+STUDY: dict[str, Any] = {
+    "name": "own", "question": "What is refused before any code is run?",
+    "workload": {"task": "custom", "factory": "my_task:build"},
+    "fixed": {"global_batch_size": 4, "peak_lr": 0.001}, "budget": {"steps": 1},
+    "evaluation": {"every_steps": 1}, "search": {"trials_per_cell": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"resources": {"strategy": "tp", "num_workers": 2}},
+            r"resources\.strategy: custom has no plan of the matrices to cut .*: ddp, fsdp, z",
+        ),
+        (
+            {"fixed": {**STUDY["fixed"], "dropout": 0.1}},
+            r"fixed\.dropout: custom has no dropout that a study sets",
+        ),
+        (
+            {"fixed": {**STUDY["fixed"], "label_smoothing": 0.1}},
+            r"fixed\.label_smoothing: custom has a loss of its own",
+        ),
+        (
+            {"workload": {"task": "custom", "factory": "my_task.py"}},
+            r"workload\.factory: must be package\.module:name, as in my_task:build",
+        ),
+        (
+            {"workload": {**STUDY["workload"], "model": {}}},
+            r"workload\.model: is for task .*, not custom",
+        ),
+        (
+            {"workload": {"task": "lightning", "module": "a:B", "datamodule_options": {"n": 1}}},
+            r"workload\.datamodule_options: has no effect without workload\.datamodule",
+        ),
+    ],
+)
+def test_a_study_file_says_only_what_a_module_of_ones_own_can_do(
+    changes: dict[str, Any], match: str
+) -> None:
+    assert study_from_mapping(STUDY).workload.task == "custom"
+    with pytest.raises(StudyFileError, match=match) as raised:
+        study_from_mapping(STUDY | changes)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_tokens_are_counted_where_examples_have_a_length(tmp_path: Path) -> None:
+    custom(tmp_path)
+    workload = {**STUDY["workload"], "folder": str(tmp_path)}
+    spec = study_from_mapping(STUDY | {"workload": workload, "budget": {"tokens": 100}})
+    with pytest.raises(DataError, match=r"budget\.tokens: examples have no tokens; give"):
+        require_task(spec)
+    custom(tmp_path, "def build(): return task(length=lambda example: len(example[0]))")
+    task = require_task(spec)
+    assert task.tokens_per_example == 4.0
 
 
 def test_what_needs_blocks_or_every_weight_is_refused_by_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from scaling.report.charts.figures import figures
 from scaling.report.summary import summarize
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import critical_batch_table
+from scaling.report.words.remarks import branched_words
 from tests.analysis import synthetic
 from tests.recipes import changed
 
@@ -137,3 +138,13 @@ def test_a_study_without_branches_has_no_value_and_no_figure() -> None:
     findings = analyse(sweep_of(synthetic.study()))
     assert summarize(findings)["critical_batch_size"]["branched"]["value"] is None
     assert all(f.name != "branched_critical_batch" for f in figures(findings, {}))
+
+
+def test_a_lower_end_that_is_the_base_batch_is_not_called_measured() -> None:
+    """Every larger batch blew up: the base batch is within by definition, so only a bound."""
+    early, _ = branched(branch_records(0.002, diverged=(2, 4, 8, 16))).points
+    base = early.losses[0].global_batch_size // 2
+    assert (early.value, early.interval) == (base, (base, 2 * base))
+    assert branched_words(early) == (f"{base}", f"at most {2 * base}")
+    usual, _ = branched(branch_records(0.002)).points
+    assert branched_words(usual) == ("128", "[128, 256]")

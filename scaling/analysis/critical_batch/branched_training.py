@@ -47,6 +47,8 @@ class BranchPoint:
         surely_outside: The smallest batch whose interval is not; None where none is.
         losses: Of the larger batches, rising.
         noise_scale: The gradient noise scale on the way there, in examples.
+        is_upper_bound: No larger batch is surely within: the interval's lower end is the base
+            batch, which is so by definition and measures nothing.
     """
 
     examples: int
@@ -56,6 +58,7 @@ class BranchPoint:
     surely_outside: int | None
     losses: tuple[BranchLoss, ...]
     noise_scale: Estimate = ABSENT
+    is_upper_bound: bool = False
 
     @property
     def interval(self) -> Interval | None:
@@ -138,6 +141,7 @@ def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoin
         surely_inside=surely_inside,
         surely_outside=min((size for size in outside if size > surely_inside), default=None),
         losses=losses,
+        is_upper_bound=surely_inside == base,
         noise_scale=_noise_scale(start, [row for row in rows if _multiple(row) == 1]),
     )
 

@@ -9,7 +9,7 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Rows, Table
 from scaling.report.words.absent import no_branches, no_free_exponent, no_parts, no_tradeoff
 from scaling.report.words.numbers import DASH, between, counted, either, number, with_interval
-from scaling.report.words.remarks import origin, tradeoff_target
+from scaling.report.words.remarks import branched_words, origin, tradeoff_target
 
 
 def steps_words(target: ToTarget) -> str:
@@ -100,8 +100,7 @@ def _branched(branched: BranchedTraining) -> tuple[str, str, str]:
         return DASH, between(None), no_branches(branched.missing)
     points = counted(len(branched.points), "point")
     return (
-        "at least " * last.is_bound + number(last.value),
-        between(last.interval),
+        *branched_words(last),
         f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
         f"window, branched off at {last.examples:,} examples (the last of {points}; Merrill et al. "
         "2025)",

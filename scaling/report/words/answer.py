@@ -19,7 +19,7 @@ from scaling.report.words.numbers import (
     rule_name,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
-from scaling.report.words.remarks import agreement_words
+from scaling.report.words.remarks import agreement_words, branched_words
 
 _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
@@ -175,8 +175,7 @@ def _branched(findings: Findings) -> str:
     if not points:
         return ""
     words = [
-        f"{'at least ' * point.is_bound}{number(point.value)} {between(point.interval)} after "
-        f"{point.examples:,} examples"
+        f"{' '.join(branched_words(point))} after {point.examples:,} examples"
         for point in (points if len(points) < 3 else (points[0], points[-1]))
     ]
     return f"By branched training the critical batch size is {joined(words, 'and')}."

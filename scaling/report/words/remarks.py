@@ -4,6 +4,7 @@ from typing import assert_never
 
 from scaling.analysis.cell_results import label
 from scaling.analysis.critical_batch.agreement import Agreement
+from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.critical_batch.target_curves import Origin
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
@@ -303,6 +304,14 @@ def correlation_words(relation: GapRelation) -> str:
     if relation.correlation.value is None:
         return f"not enough data {over} for a rank correlation (from eight cells on)."
     return f"rank correlation {either(relation.correlation)} {over}."
+
+
+def branched_words(point: BranchPoint) -> tuple[str, str]:
+    """The value and the interval of one point; "at most" where the base batch is its lower end."""
+    value = "at least " * point.is_bound + number(point.value)
+    if point.interval is not None and point.is_upper_bound:
+        return value, f"at most {number(point.interval[1])}"
+    return value, between(point.interval)
 
 
 def agreement_words(agreement: Agreement) -> str:

@@ -1,10 +1,10 @@
-"""The command `scaling`: run|plan|resume|report|compare|status|doctor|ui.
+"""The command `scaling`: init|run|plan|resume|report|compare|status|doctor|ui.
 
 What a sub-command needs is imported when it is called, so that help is there at once.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -36,6 +36,48 @@ _URI = Annotated[
     str | None, typer.Option(help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db].")
 ]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(epilog="Example: scaling init --data reviews.csv")
+def init(
+    data: Annotated[
+        Path, typer.Option(metavar="FILE", help="csv, tsv, json, jsonl, parquet, txt.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="A task family, where it is not to be guessed.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A pretrained model; a small one from scratch if left out.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The study file [DATA.yaml].")
+    ] = None,
+) -> None:
+    """Look at a table of data, and write a study file that runs on it."""
+    from scaling.cli.draft import TASKS, NoDraftError, drafted, require_runs, study_name, study_text
+    from scaling.tasks.errors import DataError
+
+    name = study_name(data)
+    file = output or Path(f"{name}.yaml")
+    try:
+        if task is not None and task not in TASKS:
+            raise NoDraftError(f"--task: {task!r} is none of {', '.join(TASKS)}")
+        if file.exists():
+            raise NoDraftError(f"{file} exists already; name another file with --output")
+        draft = drafted(data, task)
+        text = study_text(draft, data, name, str(file), model)
+        unproven = file.with_name(f".{file.name}.draft")
+        try:
+            unproven.write_text(text, encoding="utf-8")
+            require_runs(unproven)
+            unproven.rename(file)
+        finally:
+            unproven.unlink(missing_ok=True)
+    except (NoDraftError, DataError, OSError) as error:
+        typer.echo(str(error).splitlines()[0], err=True)
+        _end(2)
+    typer.echo(f"{file}: {draft.task}. {' '.join(draft.why)}")
+    typer.echo(f"look first: scaling plan {file}\nthen:       scaling run {file}")
 
 
 @app.command(epilog="Example: scaling run studies/lr_vs_batch.yaml --set seed=1")
@@ -162,7 +204,7 @@ def _studies(incomplete: str) -> list[str]:
     return here + [name for name in shipped_studies() if name.startswith(incomplete)]
 
 
-def _end(status: int) -> None:
+def _end(status: int) -> NoReturn:
     raise typer.Exit(status)
 
 

@@ -1,0 +1,210 @@
+"""`scaling init` on tables of many kinds: a study that starts, or one line that says why not."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scaling.command.start_checks import require_task
+from scaling.spec.read import read_study
+from tests.cli.test_app import called
+
+WORDS = ["how", "far", "can", "the", "batch", "grow", "and", "what", "does", "it", "cost"]
+RANDOM = random.Random(0)
+Make = Callable[[Path], Path]
+
+
+def sentence(count: int = 8) -> str:
+    return " ".join(RANDOM.choice(WORDS) for _ in range(count))
+
+
+def table(name: str, **columns: Callable[[int], object]) -> Make:
+    """A file of 200 rows; a column is a function of the row's number."""
+
+    def make(folder: Path) -> Path:
+        rows = [{column: value(n) for column, value in columns.items()} for n in range(200)]
+        return written(folder / name, rows)
+
+    return make
+
+
+def written(path: Path, rows: list[dict[str, object]]) -> Path:
+    frame = pd.DataFrame(rows)
+    match path.name.removesuffix(".gz").rsplit(".", 1)[1]:
+        case "csv":
+            frame.to_csv(path, index=False, sep=";" if "semicolon" in path.name else ",")
+        case "tsv":
+            frame.to_csv(path, index=False, sep="\t")
+        case "parquet":
+            frame.to_parquet(path)
+        case "json":
+            path.write_text(json.dumps(rows), encoding="utf-8")
+        case _:
+            lines = "\n".join(map(json.dumps, rows))
+            path.write_text(lines, encoding="utf-8")
+    return path
+
+
+def text(name: str, content: str) -> Make:
+    def make(folder: Path) -> Path:
+        (folder / name).write_text(content, encoding="utf-8")
+        return folder / name
+
+    return make
+
+
+def context(n: int) -> str:
+    return f"{sentence()} number {n} {sentence()}"
+
+
+def answers(n: int) -> dict[str, object]:
+    here = f"{sentence()} number {n}"
+    return {"text": [f"number {n}"], "answer_start": [here.index("number")], "in": here}
+
+
+def reader(folder: Path) -> Path:
+    rows: list[dict[str, object]] = []
+    for n in range(200):
+        found = answers(n)
+        rows.append({"question": f"which number is row {n}?", "context": found.pop("in"),
+                     "answers": found})  # fmt: skip
+    return written(folder / "squad.jsonl", rows)
+
+
+RUNS: dict[str, tuple[Make, str]] = {
+    "classes as words": (
+        table(
+            "reviews.csv", review=lambda n: sentence(), sentiment=lambda n: ("good", "bad")[n % 2]
+        ),
+        "text_classification",
+    ),
+    "classes as numbers": (
+        table("numbers.csv", text=lambda n: sentence(), label=lambda n: n % 3),
+        "text_classification",
+    ),
+    "a column beside": (
+        table(
+            "beside.csv",
+            id=lambda n: n,
+            title=lambda n: sentence(3),
+            body=lambda n: sentence(20),
+            topic=lambda n: f"topic {n % 4}",
+        ),
+        "text_classification",
+    ),
+    "semicolons": (
+        table("semicolon.csv", text=lambda n: sentence(), lang=lambda n: ("de", "en")[n % 2]),
+        "text_classification",
+    ),
+    "tabs": (
+        table("tabs.tsv", text=lambda n: sentence(), y=lambda n: ("yes", "no")[n % 2]),
+        "text_classification",
+    ),
+    "parquet": (
+        table("kept.parquet", text=lambda n: sentence(), label=lambda n: ("a", "b")[n % 2]),
+        "text_classification",
+    ),
+    "json": (
+        table("one.json", text=lambda n: sentence(), label=lambda n: ("a", "b")[n % 2]),
+        "text_classification",
+    ),
+    "one column of texts": (table("texts.csv", text=lambda n: sentence(20)), "causal_lm"),
+    "lines of a text file": (
+        text("book.txt", "\n".join(sentence(20) for _ in range(200))),
+        "causal_lm",
+    ),
+    "prompts and answers": (
+        table("chat.jsonl", prompt=lambda n: f"say {n} {sentence()}", answer=lambda n: sentence(4)),
+        "causal_lm",
+    ),
+    "two texts": (
+        table("pairs.csv", en=lambda n: f"{sentence()} {n}", de=lambda n: f"{sentence()} {n}"),
+        "seq2seq",
+    ),
+    "words and tags": (
+        table("tags.jsonl", tokens=lambda n: sentence().split(), tags=lambda n: ["X", "O"] * 4),
+        "token_classification",
+    ),
+    "questions": (reader, "question_answering"),
+    "a name with blanks": (
+        table("My data (v2).csv", text=lambda n: sentence(), label=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+}
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "one row": (text("one.csv", "text,label\nhello,a\n"), "--data has 1 row; a study needs"),
+    "no header": (
+        text("bare.csv", "\n".join(f"{sentence()},{n % 2}" for n in range(200))),
+        "put a line of names before it",
+    ),
+    "one class": (
+        table("same.csv", text=lambda n: sentence(), label=lambda n: "only"),
+        "column 'label' has one class, 'only'",
+    ),
+    "a number to predict": (
+        table("scores.csv", text=lambda n: sentence(), label=lambda n: n / 7),
+        "column 'label' has numbers and not classes",
+    ),
+    "numbers alone": (
+        table("numeric.csv", x=lambda n: n, y=lambda n: n * 0.5), "no column has texts",
+    ),
+    "CoNLL": (
+        text("ner.txt", "\n".join("EU B-ORG\nrejects O\n" for _ in range(100))),
+        "looks like CoNLL",
+    ),
+    "chat messages": (
+        table("talk.jsonl", messages=lambda n: [{"role": "user", "content": sentence()}]),
+        "has chat messages, which are not read",
+    ),
+    "nothing": (text("none.csv", ""), "none.csv"),
+    "no such file": (lambda folder: folder / "absent.csv", "there is no such file"),
+    "not a table": (text("page.html", "<html></html>"), "page.html"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, task = RUNS[kind]
+    data = make(tmp_path)
+    status, out, err = called("init", "--data", str(data))
+    assert (status, err) == (0, "")
+    (file,) = tmp_path.glob("*.yaml")
+    assert file.stem == re.sub(r"\W+", "_", data.stem).strip("_")
+    assert out.startswith(f"{file.name}: {task}.")
+    spec = read_study(file)
+    assert spec.workload.task == task
+    assert spec.search.sampler == "surface"
+    require_task(spec)
+    status, _, err = called("init", "--data", str(data))
+    assert status == 2
+    assert "exists already" in err
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_one_line_says_why_not(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, words = REFUSED[kind]
+    status, out, err = called("init", "--data", str(make(tmp_path)))
+    assert (status, out) == (2, "")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_a_family_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = RUNS["classes as words"][0](tmp_path)
+    status, out, _ = called("init", "--data", str(data), "--task", "causal_lm")
+    assert status == 0
+    assert "causal_lm" in out
+    status, _, err = called(
+        "init", "--data", str(data), "--task", "regression", "--output", "b.yaml"
+    )
+    assert status == 2
+    assert "'regression' is none of" in err

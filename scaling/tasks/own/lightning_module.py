@@ -137,7 +137,8 @@ class Losses:
         counted = num_examples if self._count is None else float(self._count(batch.batch))
         each = counted / num_examples
         counts = torch.full((num_examples,), each, dtype=torch.float64, device=loss.device)
-        return (loss * each).expand(num_examples), counts
+        # A copy, since fsdp takes no views.
+        return (loss * each).repeat(num_examples), counts
 
 
 # --- what is logged -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from scaling.report.foreign_tables.table_error import TableError
-from scaling.report.foreign_tables.table_names import MAXIMIZED, listed, named
+from scaling.report.foreign_tables.table_names import MAXIMIZED, listed, named, plain, status_of
 from scaling.report.foreign_tables.table_suggestions import (
     accumulation_in,
     is_score,
@@ -54,6 +54,7 @@ class Source:
             self.header, self.separator = text.header, text.separator
             self.names = self._named(text)
         self.conditions = [(self.place("--where", c), value) for c, value in asked.where]
+        self._pass_over_status()
         self.parents = self._parents()
         self._check_batch()
         self._check_direction()
@@ -101,6 +102,21 @@ class Source:
         parent = header.index("tags.mlflow.parentRunId")
         with self._text() as text:
             return frozenset(cells[parent] for _, cells in text.body) - {""}
+
+    def _pass_over_status(self) -> None:
+        """A column of states that are no run's is not read, nor one that --where goes by."""
+        if "status" not in self.names:
+            return
+        place = self.names.index("status")
+        asked = any(place == column for column, _ in self.conditions)
+        with self._text() as text:
+            some = [
+                cells[place] for _, (_, cells) in zip(range(_LOOKED_AT), text.body, strict=False)
+            ]
+        words = [word for word in some if word.strip()]
+        is_other = plain(self.header[place]).endswith("state") and words
+        if asked or (is_other and not any(map(status_of, words))):
+            self.names[place] = "(status)"
 
     def _check_direction(self) -> None:
         """A score that was renamed to a loss would recommend the worst run."""

@@ -22,7 +22,9 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "val_loss", "valid_loss", "eval_loss", "dev_loss", "held_out_loss", "heldout_loss",
         "best_val_loss", "best_valid_loss", "best_eval_loss", "best_validation_loss",
         "final_val_loss", "final_eval_loss", "final_validation_loss", "final_loss", "best_loss",
-        "smooth_loss", "validation", "loss", "nll", "perplexity", "ppl", "objective", "value",
+        "smooth_loss", "validation", "loss", "nll", "val_nll", "eval_nll", "val_ppl", "valid_ppl",
+        "eval_ppl", "val_perplexity", "eval_perplexity", "perplexity", "ppl", "val_bpb",
+        "val_error", "valid_error", "eval_error", "error_rate", "objective", "value",
     ),
     "steps_to_target": ("steps_to_loss", "steps_to_reach", "num_steps_to_target", "steps"),
 }  # fmt: skip
@@ -41,6 +43,8 @@ _SCORES = frozenset(
     }
 )  # fmt: skip
 _LESS_IS_BETTER = frozenset({"loss", "error", "err", "nll", "ppl", "perplexity", "wer", "cer"})
+
+_HELD_OUT = frozenset({"val", "valid", "validation", "eval", "dev", "test", "heldout"})
 
 _PER_DEVICE = (
     "per_device_train_batch_size", "per_device_batch_size", "per_gpu_train_batch_size",
@@ -113,6 +117,8 @@ def missing_columns(
     if "validation_loss" in missing and any(_either_way(hint) for hint in hints):
         value = next(hint for hint in hints if _either_way(hint)).split("=")[0].split(" ", 1)[1]
         help_ += f" Where a larger value is better: --maximize {value}"
+    if len(header) == 1:
+        help_ = "the cells of a table are separated by commas, semicolons or tabs"
     leaves = {_leaf(name) for name in header}
     if {"global_batch_size", "peak_lr"} <= set(missing) and leaves & _PROGRESS:
         help_ += (
@@ -135,8 +141,7 @@ def _suggestion(ours: str, header: Sequence[str], rows: Sequence[Sequence[str]])
         return option("--rename", f"{found[0]}={ours}")
     if ours == "validation_loss":
         scores = [name for name in header if is_score(name)]
-        held_out = [n for n in scores if {"val", "valid", "validation", "eval", "dev", "test"}
-                    & set(plain(n).split("_"))]  # fmt: skip
+        held_out = [name for name in scores if _HELD_OUT & set(plain(name).split("_"))]
         if scores:
             return option("--maximize", (held_out or scores)[0])
     plains = {plain(name): name for name in reversed(header)}
@@ -158,6 +163,10 @@ def _candidates(ours: str, header: Sequence[str]) -> list[str]:
                 ) and known != plain(name)  # fmt: skip
                 found.append((is_logged, synonyms.index(known), name))
                 break
+        else:
+            words = set(plain(name).split("_"))
+            if ours == "validation_loss" and "loss" in words and words & _HELD_OUT:
+                found.append((True, len(synonyms), name))
     return [name for *_, name in sorted(found, key=lambda entry: entry[:2])]
 
 

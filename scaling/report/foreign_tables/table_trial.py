@@ -41,7 +41,10 @@ def status_in(line: Line) -> Status | None:
         return None
     status = status_of(text)
     if status is None:
-        raise line.error("status", f"is no status; known: {known_statuses()}")
+        raise line.error(
+            "status", "is no status; --where COLUMN=VALUE reads the rows that have one value of "
+            f"it; known: {known_statuses()}",
+        )  # fmt: skip
     return status
 
 

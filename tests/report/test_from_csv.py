@@ -1,6 +1,8 @@
 """Tables from elsewhere: what is read, and what is said about a bad one."""
 
 import gzip
+import math
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -259,3 +261,35 @@ def test_a_further_axis_makes_cells(tmp_path: Path) -> None:
         {"global_batch_size": 32, "optimizer": "lamb"},
         {"global_batch_size": 32, "optimizer": "sgd"},
     )
+
+
+@pytest.mark.parametrize("num_trials", [64, 240])
+def test_sampled_batch_sizes_are_read_by_the_surface(num_trials: int, tmp_path: Path) -> None:
+    """Hardly a batch size has two trials; each has a best rate, and together an exponent."""
+    rng = random.Random(1)
+    lines = [HEADER]
+    for _ in range(num_trials):
+        batch, rate = round(2 ** rng.uniform(5, 10)), 1e-4 * 2 ** rng.uniform(0, 8)
+        best = 0.002 * math.sqrt(batch / 64)
+        lines.append(
+            f"{batch},{rate},{2 + 0.05 * math.log(rate / best) ** 2 + rng.gauss(0, 0.004)}"
+        )
+    findings = analyse(read_table(table(tmp_path, *lines)).sweep)
+    interval = findings.lr_scaling.exponent.interval
+    assert interval is not None
+    assert interval[0] < 0.5 < interval[1]
+    assert 0.3 < (findings.lr_scaling.exponent.value or 0.0) < 0.7
+    rates = [(cell.global_batch_size or 0, cell.best_peak_lr or 0.0) for cell in findings.cells]
+    assert len(rates) > num_trials / 2
+    off = [abs(math.log(rate / (0.002 * math.sqrt(batch / 64)))) for batch, rate in rates]
+    assert sorted(off)[len(off) // 2] < math.log(1.3)
+    assert not any(cell.undertuned for cell in findings.cells)
+
+
+def test_a_column_of_other_states_is_no_status(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER + ",state", "32,0.001,2.0,CA", "32,0.002,2.2,NY")
+    assert [row.status for row in read_table(path).sweep.rows] == ["done", "done"]
+    bad = table(tmp_path, HEADER + ",status", "32,0.001,2.0,lost", "32,0.002,2.2,found")
+    with pytest.raises(TableError, match="'lost' is no status; --where COLUMN=VALUE"):
+        read_table(bad)
+    assert len(read_table(bad, where=[("status", "found")]).sweep.rows) == 1

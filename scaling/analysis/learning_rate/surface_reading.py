@@ -30,6 +30,8 @@ _MOST_IN_LIST = 6
 """Different numbers up to which a hyperparameter was chosen from a list, and not from a range."""
 _NUM_IN_BAND = 17
 """Batch sizes at which the path of best rates is drawn."""
+_MOST_STEPS = 64
+"""Batch sizes that the surface tells apart where more were sampled than it takes."""
 _WIDE = 20.0
 """Ratio of its ends from which on a range is taken as logarithmic."""
 
@@ -93,10 +95,14 @@ class FittedSurface:
     Attributes:
         surface: The surface.
         axes: What was searched.
+        cells: Those of the surface.
+        member: Which of them each cell of the sweep is.
     """
 
     surface: LossSurface
     axes: tuple[Axis, ...]
+    cells: Sequence[Cell]
+    member: Sequence[int]
 
     def recipe(self, row: TrialRow) -> str | None:
         """Equal for runs of one recipe in a cell; None for one that is not on the axes."""
@@ -109,7 +115,7 @@ class FittedSurface:
         if point is None:
             return None
         with threadpool_limits(1):
-            return self.surface.expected(cell, point)
+            return self.surface.expected(self.member[cell], point)
 
 
 def fitted_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> FittedSurface | None:
@@ -123,21 +129,25 @@ def fitted_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Fitt
         searches: The search trials of each of its cells.
 
     Returns:
-        None with fewer than six search trials that have a loss, with more than a hundred cells,
-        or where nothing was searched.
+        None with fewer than six search trials that have a loss, with more than a hundred cells
+        that differ in more than the batch size, or where nothing was searched.
     """
     axes = _axes([row for rows in searches for row in rows])
     num_known = sum(row.cost is not None for rows in searches for row in rows)
-    if not axes or num_known < _FEWEST_TRIALS or len(searches) > MOST_CELLS:
+    cells, member = _few_cells(sweep.cells)
+    if not axes or num_known < _FEWEST_TRIALS or len(cells) > MOST_CELLS:
         return None
     runs = [
         group
-        for index, (cell, rows) in enumerate(zip(sweep.cells, searches, strict=True))
+        for index, cell, rows in zip(member, sweep.cells, searches, strict=True)
         for group in _runs(index, [*rows, *_replicates(sweep, cell)], axes)
     ]
-    outcomes, noise = _outcomes(runs, len(searches))
-    space = Space(tuple(dict(cell) for cell in sweep.cells), tuple(axes))
-    return FittedSurface(LossSurface(space, outcomes, noise, TO_READ), tuple(axes))
+    if not any(group.losses for group in runs):
+        return None
+    outcomes, noise = _outcomes(runs, len(cells))
+    space = Space(tuple(dict(cell) for cell in cells), tuple(axes))
+    surface = LossSurface(space, outcomes, noise, TO_READ)
+    return FittedSurface(surface, tuple(axes), cells, member)
 
 
 def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> SurfaceReading | None:
@@ -149,22 +159,43 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     fitted = fitted_surface(sweep, searches)
     if fitted is None:
         return None
-    surface = fitted.surface
-    order = _by_batch(sweep.cells)
+    surface, cells, member = fitted.surface, fitted.cells, fitted.member
+    order = _by_batch(cells)
     rates, band, rules = None, (), ()
     with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
         bests = tuple(surface.cells(sweep.small_regret))
         if order is not None:
-            sizes = [sweep.cells[index][BATCH] for index in order]
+            sizes = [cells[index][BATCH] for index in order]
             rates = best_rates(surface, order, sizes)
             band = _band(surface, order, sizes)
             if rates is not None and is_feasible(surface, order):
                 rules = rule_curves(CarriedRecipes(surface, order), sizes, sweep.rules)
     places = tuple(
-        order.index(index) if order is not None and rates is not None else None
-        for index in range(len(sweep.cells))
+        order.index(index) if order is not None and rates is not None else None for index in member
     )
+    bests = tuple(bests[index] for index in member)
     return SurfaceReading(bests, rates, places, sweep.is_adaptive, band, rules)
+
+
+def _few_cells(cells: Sequence[Cell]) -> tuple[Sequence[Cell], list[int]]:
+    """The cells of the surface, and which of them each cell of the sweep is.
+
+    Of more batch sizes than a surface takes (they were sampled), those within equal steps of
+    log batch are one, at the middle one of them: steps of 3% over a factor of 8.
+    """
+    order = _by_batch(cells)
+    if order is None or len(cells) <= MOST_CELLS:
+        return cells, list(range(len(cells)))
+    low, high = cells[order[0]][BATCH], cells[order[-1]][BATCH]
+    width = math.log(high / low) / _MOST_STEPS * (1 + 1e-9)
+    steps: dict[int, list[int]] = {}
+    for index in order:
+        steps.setdefault(int(math.log(cells[index][BATCH] / low) / width), []).append(index)
+    member = [0] * len(cells)
+    for place, indices in enumerate(steps.values()):
+        for index in indices:
+            member[index] = place
+    return [cells[indices[len(indices) // 2]] for indices in steps.values()], member
 
 
 def _band(surface: LossSurface, cells: Sequence[int], sizes: Sequence[int]) -> tuple[BestRate, ...]:

@@ -51,10 +51,13 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
         for count in range(1, max((len(group) - 1) // 2, 1) + 1):
             kept, left = group[:-count], group[-count:]
             away = _cost(left[0]) - _cost(kept[-1])
-            agree = statistics.pstdev(map(_cost, kept)) <= _ALIKE * noise
             learned = _cost(kept[-1]) - best <= _LEARNED * (worst - best)
             is_bad = _cost(left[0]) - best >= _NEAR_TOP * (worst - best)
-            if agree and learned and is_bad and away > _FAR * noise:
+            if not is_bad:
+                break  # the others of this recipe are better still
+            if not (learned and away > _FAR * noise):
+                continue
+            if statistics.pstdev(map(_cost, kept)) <= _ALIKE * noise:
                 stuck |= {row.trial_id: _failed(row, kept) for row in left}
                 break
     if not stuck:

@@ -146,3 +146,18 @@ def test_the_pace_of_an_idle_machine_by_hand() -> None:
     assert pace.idle.interval == (1.0, 3.0)
     assert pace.usual.value == 5.5
     assert Pace((2.0,)).idle.interval is None
+
+
+def test_steps_counted_in_fifties_are_no_certainty() -> None:
+    """Every 50 steps an evaluation: the seeds of three batch sizes in five reach it at the same."""
+    rows = [
+        _row("confirm", batch, seed, steps + 50 * seed * (batch in (128, 512)), 0.01)
+        for batch, steps in {32: 1050, 64: 600, 128: 350, 256: 250, 512: 200}.items()
+        for seed in range(3)
+    ]
+    cells = tuple({"global_batch_size": batch} for batch in (32, 64, 128, 256, 512))
+    found = recommended(Sweep("coarse", "?", tuple(rows), cells, has_target=True, target=1.4))
+    assert found.option is not None
+    low, high = found.option.mean_steps.interval or (0.0, 0.0)
+    assert 1.05 < high / low < 2
+    assert (found.option.steps.value or 0) > 1.1 * (found.option.mean_steps.value or 0)

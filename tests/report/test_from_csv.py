@@ -12,6 +12,7 @@ import pytest
 from scaling.analysis.findings import analyse
 from scaling.report.__main__ import main
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.summary import summarize
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
 
@@ -293,3 +294,18 @@ def test_a_column_of_other_states_is_no_status(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="'lost' is no status; --where COLUMN=VALUE"):
         read_table(bad)
     assert len(read_table(bad, where=[("status", "found")]).sweep.rows) == 1
+
+
+def test_of_a_large_table_a_batch_without_an_ended_trial_has_no_best_rate(tmp_path: Path) -> None:
+    lines = ["global_batch_size,peak_lr,validation_loss,status"]
+    for batch in (32, 64, 128):
+        for place in range(80):
+            rate = 10 ** (-4 + 2.5 * place / 79)
+            away = math.log(rate / 0.002) ** 2
+            lines.append(f"{batch},{rate},{2 + 0.05 * away},COMPLETE")
+    lines += [f"512,{rate},,PRUNED" for rate in (0.001, 0.002, 0.003)]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    *tried, pruned = summarize(analyse(read_table(path).sweep))["cells"]
+    assert all(cell["best_peak_lr"] == pytest.approx(0.002, rel=0.1) for cell in tried)
+    assert pruned["validation_loss"] is None

@@ -135,3 +135,31 @@ def test_variances_of_most_groups() -> None:
     assert with_wild == without
     assert excess_variances([{0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0}]) == [0.0, 0.0]
     assert json.dumps(excess_variances(groups[:1])) == "[0.0]"
+
+
+def test_losses_rounded_so_far_that_most_seeds_agree_leave_no_rate_unstable(tmp_path: Path) -> None:
+    """In the middle two seeds differ by the last decimal; elsewhere they are the same."""
+    lines = ["global_batch_size,peak_lr,validation_loss,seed"]
+    for batch in BATCHES:
+        for rate in (0.0005, 0.001, 0.002, 0.004, 0.008):
+            away = math.log(rate / best(batch))
+            for seed in (0, 1):
+                differs = 0.01 * seed if abs(away) < 0.4 else 0.0
+                lines.append(f"{batch},{rate},{2 + 0.05 * away**2 + differs:.2f},{seed}")
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    for cell in analyse(read_table(path).sweep).cells:
+        assert cell.curve is not None
+        assert cell.curve.diverged == ()
+
+
+def test_rounding_is_the_least_that_seeds_vary_by() -> None:
+    same = [{0: 2.0, 1: 2.0}, {0: 2.1, 1: 2.1}, {0: 2.3, 1: 2.3}]
+    assert excess_variances([*same, {0: 2.4, 1: 2.5}]) == [0.0] * 4
+    assert excess_variances([*same, {0: 2.4, 1: 9.0}])[3] > 100
+    found = seed_variance([*same, {0: 2.4, 1: 9.0}])
+    assert found is not None
+    assert found.variance == pytest.approx(0.1**2 / 12)
+    alike = seed_variance(same)
+    assert alike is not None
+    assert alike.variance == 0

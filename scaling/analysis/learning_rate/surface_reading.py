@@ -346,6 +346,8 @@ def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:
     kept: list[Outcome] = []
     for cell in range(num_cells):
         own = [o for o in outcomes if o.cell == cell]
+        if not own:
+            continue  # none of its trials ended
         own.sort(key=lambda o: float(o.point.get(RATE, 0.0)))
         count = min(_MOST_TRIALS // num_cells, len(own))
         ends = [len(own) * group // count for group in range(count + 1)]

@@ -78,8 +78,8 @@ def steps_of_run(target: ToTarget, spread: SeedVariance | None) -> StepsOfRun | 
     if not logs or target.steps.value is None:
         return None
     count, centre = len(logs), fmean(logs)
-    if count >= _OWN_SEEDS:
-        spread = SeedVariance(variance(logs), count - 1)
+    if count >= _OWN_SEEDS and (own_variance := variance(logs)) > 0:
+        spread = SeedVariance(own_variance, count - 1)
     if spread is None:
         mean = Estimate(math.exp(centre), None, count)
         return StepsOfRun(math.ceil(target.steps.value), mean, None, None, 1.0)

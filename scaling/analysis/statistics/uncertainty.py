@@ -7,6 +7,7 @@ Seeds are few, so means get Student's t: a percentile bootstrap over 2, 3, 5 or 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, variance
 
 from scipy.special import chdtri, fdtrc, stdtrit  # pyright: ignore -- scipy ships no types
@@ -136,7 +137,8 @@ def excess_variances(groups: Sequence[Mapping[int, float]]) -> list[float]:
 
     Each group has two values or more. What most have is the median variance, which several
     unstable groups do not move, over that of chi squared with as many degrees of freedom; half of
-    the groups stand behind it.
+    the groups stand behind it. It is at least what rounding leaves (`_rounding_variance`): seeds
+    that most groups round to one number are no reason to call those unstable that they do not.
 
     Source: the median as a start that outliers do not mask, Rousseeuw & Leroy 1987, Robust
         regression and outlier detection, sec. 1.2; the ratio's tail with Bonferroni's correction.
@@ -146,16 +148,33 @@ def excess_variances(groups: Sequence[Mapping[int, float]]) -> list[float]:
     ordered = sorted(groups, key=lambda group: variance(group.values()))
     middle = ordered[(len(ordered) - 1) // 2]
     own = len(middle) - 1
-    typical = variance(middle.values()) * own / float(chdtri(own, 0.5))  # pyright: ignore -- no types
+    spread = variance(middle.values()) * own / float(chdtri(own, 0.5))  # pyright: ignore -- no types
+    typical = max(spread, _rounding_variance(groups))
+    if typical == 0:
+        return [0.0] * len(groups)
     behind = sum(len(group) - 1 for group in ordered[: (len(ordered) + 1) // 2])
 
     def excess(group: Mapping[int, float]) -> float:
         degrees, found = len(group) - 1, variance(group.values())
-        ratio = found / typical if typical > 0 else math.inf if found > 0 else 0.0
+        ratio = found / typical
         chance = float(fdtrc(degrees, behind, ratio))  # pyright: ignore -- no types
         return ratio if chance * len(groups) < _UNSTABLE else 0.0
 
     return [excess(group) for group in groups]
+
+
+def _rounding_variance(groups: Sequence[Mapping[int, float]]) -> float:
+    """Variance that rounding adds, and hides: a twelfth of the square of the values' resolution.
+
+    The resolution is the least gap between two different values of all groups. It is 0 where no
+    group differs in itself: then the values are the same because nothing moves them.
+
+    Source: Sheppard 1898, the variance of a uniform error.
+    """
+    if all(len(set(group.values())) < 2 for group in groups):
+        return 0.0
+    values = sorted({value for group in groups for value in group.values()})
+    return min(high - low for low, high in pairwise(values)) ** 2 / 12
 
 
 @dataclass(frozen=True)
@@ -182,16 +201,20 @@ def seed_variance(groups: Sequence[Mapping[int, float]]) -> SeedVariance | None:
     estimated from the means over groups, the degrees of freedom are divided by
     1 + (C - 1) rho^2 (Satterthwaite 1946, with the covariance of sample variances, 2 cov^2 / df).
 
+    The variance is at least that of rounding, so that it is 0 only where the seeds of no group
+    differ.
+
     Args:
         groups: For each recipe its value by seed.
     """
     several = [group for group in groups if len(group) > 1]
+    least = _rounding_variance(several)
     excesses = excess_variances(several)
     several = [group for group, excess in zip(several, excesses, strict=True) if not excess]
     degrees = sum(len(group) - 1 for group in several)
     if degrees == 0:
         return None
-    pooled = sum((len(g) - 1) * variance(g.values()) for g in several) / degrees
+    pooled = max(sum((len(g) - 1) * variance(g.values()) for g in several) / degrees, least)
     shared = set(several[0]).intersection(*several)
     count = len(several)
     if count < 2 or len(shared) < 2 or pooled == 0:

@@ -55,16 +55,16 @@ def _row(recorded: RecordedStudy) -> tuple[str, ...]:
 
 
 def _stands(folder: Path) -> str:
-    if _is_locked(folder / "lock"):
+    if is_locked(folder / "lock"):
         return "runs"
     return "ended" if "ended" in read_environment(folder) else "interrupted; resume it"
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether another process holds the lock of a study's state."""
     try:
-        with path.open("r+", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open(encoding="utf-8") as lock:  # shared: others that look are not in the way
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -163,7 +163,7 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "beats_baseline": beats_baseline(sweep, cell),
         **steps_of_cell(cell.target),
         "metrics": _estimates(cell.metrics),
-        "measured": _estimates(cell.measured),
+        "measured": _estimates({n: e for n, e in cell.measured.items() if e.value is not None}),
     }
     return with_why(_name(cell) | values, absent_of_cell(sweep, cell))
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -329,12 +330,15 @@ def _folder(spec: StudySpec) -> Path:
     return Path(spec.storage_path).absolute()
 
 
-def _locked(path: Path, shown: str) -> TextIO:
+def _locked(path: Path, shown: str, *, tries: int = 2) -> TextIO:
     lock = os.fdopen(no_follow(str(path), os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
+        if tries > 1:  # `scaling status` holds a shared lock for a moment
+            time.sleep(0.1)
+            return _locked(path, shown, tries=tries - 1)
         raise StateError(f"the study in {shown} is being run by another process") from None
     if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
         lock.close()  # the other was refused just now, and has removed its lock

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+import scaling
 from scaling.command.start_checks import require_task
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
 from scaling.tasks.errors import DataError
+from scaling.tasks.own.calling import own_code
 from scaling.tasks.prepare import prepare_task
 from tests.own.writing import custom, prepared, refused, section
 
@@ -120,6 +122,16 @@ RETURNED = {
         "def build(): return task(validation=[(x * torch.nan, y) for x, y in points(9)])",
         "the loss of validation is nan at the start",
     ),
+    "a metric that is NaN": (
+        "def build(): return task(metrics=lambda m, b: {'hits': float('nan')},"
+        " directions={'hits': 'maximize'})",
+        "the metric hits is nan at the start; it must be finite",
+    ),
+    "a metric that is infinite": (
+        "def build(): return task(metrics=lambda m, b: {'hits': torch.tensor(float('inf'))},"
+        " directions={'hits': 'minimize'})",
+        "the metric hits is inf at the start; it must be finite",
+    ),
 }  # fmt: skip
 
 
@@ -127,6 +139,29 @@ RETURNED = {
 def test_a_factory_that_returns_what_cannot_be_trained(tmp_path: Path, case: str) -> None:
     source, match = RETURNED[case]
     refused(custom(tmp_path, source), match or "model.seed. raised TypeError")
+
+
+def test_a_metric_that_a_few_examples_alone_leave_undefined_is_accepted(tmp_path: Path) -> None:
+    prepared(
+        custom(
+            tmp_path,
+            """
+            def metrics(model, batches):
+                count = sum(len(y) for _, y in batches)
+                return {"hits": 1.0 if count > 8 else float("nan")}
+            def build(): return task(metrics=metrics, directions={"hits": "maximize"})
+            """,
+        )
+    )
+
+
+def test_a_traceback_keeps_files_beside_the_package_whose_names_begin_alike() -> None:
+    beside = compile("1 / 0", f"{Path(scaling.__file__).parent}_mine/metrics.py", "exec")
+    with pytest.raises(DataError, match=r"\(metrics\.py, line 1\)") as raised, own_code("a", "b"):
+        exec(beside, {})
+    log = Path(str(raised.value).rpartition("traceback in ")[2])
+    assert "scaling_mine/metrics.py" in log.read_text(encoding="utf-8")
+    log.unlink()
 
 
 def test_what_is_raised_is_said_by_its_last_line_with_the_traceback_kept(tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_a_machine_without_the_folder_gets_the_files(tmp_path: Path) -> None:
     assert found.content_hash == task.content_hash
 
 
+def test_a_machine_with_another_module_of_that_name_gets_the_files(tmp_path: Path) -> None:
+    source = "from sizes import COUNT\ndef build(): return task(train=points(COUNT))"
+    workload = custom(tmp_path, source)
+    (tmp_path / "sizes.py").write_text("COUNT = 7", encoding="utf-8")
+    files = code_of(workload)
+    (tmp_path / "sizes.py").write_text("COUNT = 9", encoding="utf-8")
+    assert prepare_task(with_code(workload, files), EVALUATION).num_train == 7
+
+
 def test_a_difference_names_lines_of_each_file() -> None:
     before = {"a.py": "x = 1\ny = 2\n", "gone.py": "z\n"}
     now = {"a.py": "x = 1\ny = 3\n", "new.py": "w\n"}

@@ -96,7 +96,7 @@ def test_metrics_of_the_task_are_pooled_over_confirm_seeds(findings: Findings) -
     assert table.remarks == ("Higher is better: accuracy.", "Lower is better: perplexity.")
 
 
-def test_summary_has_every_measurement_with_its_interval(findings: Findings) -> None:
+def test_summary_has_what_was_measured_with_its_interval(findings: Findings) -> None:
     summary = summarize(findings)
     json.dumps(summary, allow_nan=False)
     assert summary["metrics"]["accuracy"] == {
@@ -110,7 +110,8 @@ def test_summary_has_every_measurement_with_its_interval(findings: Findings) -> 
         assert cell["measured"]["tokens_per_second"]["value"] == pytest.approx(2000.0)
         assert cell["measured"]["model_flop_utilization"]["value"] == pytest.approx(0.382)
         assert cell["measured"]["peak_memory_bytes"] == {"value": 102 * 2**30, "interval": None}
-        assert cell["measured"]["examples_per_second"] == {"value": None, "interval": None}
+        assert "examples_per_second" not in cell["measured"]
+        assert all(one["value"] is not None for one in cell["measured"].values())
         assert cell["measured"]["validation_loss"]["value"] == cell["validation_loss"]
 
 

@@ -1,12 +1,15 @@
 """A study's state folder: one study, one process, the same data."""
 
+import fcntl
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scaling.cli.status import is_locked
 from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StateError, StudyState, require_startable
 from scaling.space.rounds import ProposedTrial, Rounds, SearchEnd, SurfaceRecipe
@@ -265,6 +268,22 @@ def test_a_study_whose_trial_has_started_is_not_discarded(tmp_path: Path) -> Non
     assert (state.folder / "checkpoints" / "a").exists()
     state.lock.close()
     require_startable(spec, resume=True, command="run")
+
+
+def test_a_look_at_the_lock_keeps_no_study_away(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    StudyState.open(spec, data_sha256="a").lock.close()
+    path = tmp_path / "state" / "lock"
+    assert not is_locked(path)
+    with path.open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert not is_locked(path)  # another one looks
+        ends = threading.Timer(0.03, fcntl.flock, (look, fcntl.LOCK_UN))
+        ends.start()
+        state = StudyState.open(spec, data_sha256="a")
+        ends.join()
+    assert is_locked(path)
+    state.lock.close()
 
 
 def test_a_lock_alone_keeps_no_study_away(tmp_path: Path) -> None:

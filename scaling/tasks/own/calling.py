@@ -1,6 +1,7 @@
 """Calling code of the user's own: what it raises is said in one line, its traceback kept."""
 
 import inspect
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from scaling.spec.issues import did_you_mean
 from scaling.tasks.errors import DataError
 
-_PACKAGE = str(Path(__file__).parents[2])
+_PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
 
 
 @contextmanager

@@ -176,7 +176,14 @@ def _require_heldout(task: ModuleTask, model: nn.Module) -> None:
                 raise DataError(task.path, f"the loss of {split} is {found.loss} at the start")
         few = np.arange(min(NUM_TRIED, task.num_evaluated("validation")))
         with own_code(task.path, "metrics"):
-            task.score_of(model, few, _CPU)
+            values = task.score_of(model, few, _CPU)
+            if not all(map(np.isfinite, values.values())):  # a few may be of one class alone
+                values = task.score(model, _CPU)
+        for name, value in values.items():
+            if not np.isfinite(value):
+                raise DataError(
+                    task.path, f"the metric {name} is {value} at the start; it must be finite"
+                )
 
 
 # --- what depends on more than the example --------------------------------------------------------

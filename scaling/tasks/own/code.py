@@ -161,13 +161,13 @@ def code_sha256(files: Mapping[str, str]) -> str:
 
 
 def with_code(workload: Any, files: Mapping[str, str]) -> Any:
-    """A workload whose code this machine has: as it is, or from files written here for it.
+    """A workload whose code is that of these files: as it is, or from copies written here for it.
 
     Args:
         workload: Of any family.
         files: The text of each file, by path, as `code_of` gave them where the study started.
     """
-    if not files or all(_is_here(name, workload.folder) for name in workload.own_code):
+    if not files or _code_here(workload) == files:
         return workload
     folder = Path(tempfile.mkdtemp(prefix="scaling-code-"))
     for name, text in files.items():
@@ -176,11 +176,12 @@ def with_code(workload: Any, files: Mapping[str, str]) -> Any:
     return workload.model_copy(update={"folder": str(folder)})
 
 
-def _is_here(name: str, folder: str | None) -> bool:
+def _code_here(workload: Any) -> dict[str, str] | None:
+    """What this machine has under the names of a workload's modules; None if one is missing."""
     try:
-        return bool(Code.find(name.partition(":")[0], folder, "").files)
+        return code_of(workload)
     except DataError:
-        return False
+        return None
 
 
 def _files_of(root: Path, *parts: str) -> list[Path]:

@@ -22,7 +22,9 @@ _MAX_DEPTH = 20
 def fixed_chance(seed: int) -> Iterator[None]:
     """Random numbers of Python, numpy and torch start from a seed inside, and go on after it."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # what user code draws from
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # Another GPU, or one not used yet, would be given a context of several hundred MB by this.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)

@@ -128,7 +128,7 @@ def analyse(sweep: Sweep) -> Findings:
     curves = target_curves(sweep, cells) if one_series else ()
     main = main_curve(curves)
     reached = _reached(sweep, cells, main)
-    fit = _tradeoff(cells, reached, one_series)
+    fit = _tradeoff(sweep, cells, reached, one_series)
     noise_scale = _noise_scale(sweep, cells, one_series)
     noise_curves = tuple(
         noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
@@ -245,11 +245,24 @@ def _reached(
 
 
 def _tradeoff(
-    cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...], one_series: bool
+    sweep: Sweep, cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...], one_series: bool
 ) -> TradeoffFit:
     if not one_series:
         return TradeoffFit(missing="cells_differ_otherwise")
-    return tradeoff_of([cell.global_batch_size for cell in cells], reached)
+    fit = tradeoff_of([cell.global_batch_size for cell in cells], reached)
+    return replace(fit, free=replace(fit.free, is_tuned=_is_tuned(sweep)))
+
+
+def _is_tuned(sweep: Sweep) -> bool:
+    """Whether half of the batch sizes or more tried several recipes, or rates are not known."""
+    searched = [row for row in sweep.rows if row.phase == "search"]
+    if any(row.peak_lr is None for row in searched):
+        return True  # the steps alone, as tuned elsewhere
+    recipes: dict[int, set[tuple[object, ...]]] = {}
+    for row in searched:
+        recipe = (row.peak_lr, *sorted(map(str, row.choices.items())))
+        recipes.setdefault(row.global_batch_size, set()).add(recipe)
+    return 2 * sum(len(found) > 1 for found in recipes.values()) >= len(recipes)
 
 
 def _mean_steps(

@@ -63,3 +63,21 @@ def test_the_reason_names_the_end_that_is_short() -> None:
     assert first.undertuned[0] in ("lowest_rate_best", "falls_towards_lowest")
     assert first.curve is not None
     assert first.curve.optimum is None
+
+
+def test_steps_alone_do_not_say_that_rates_are_too_few() -> None:
+    """Of four rates, twice apart each, the best of more is always lower."""
+    rows = tuple(
+        TrialRow(
+            trial_id=f"{batch}-{rate}", phase="search", status="done",
+            cell={"global_batch_size": batch}, global_batch_size=batch,
+            recipe_key=f"{batch}-{rate}", peak_lr=rate,
+            objective=(steps := 1000 / batch * (1 + math.log(rate / 3e-3) ** 2)),
+            steps_to_target=steps,
+        )
+        for batch in BATCHES
+        for rate in (1e-3, 2e-3, 4e-3, 8e-3)
+    )  # fmt: skip
+    cells = tuple({"global_batch_size": b} for b in BATCHES)
+    found = Sweep("s", "q", rows, cells, has_target=True, objective="steps_to_target")
+    assert not any(cell.undertuned for cell in cell_results(found))

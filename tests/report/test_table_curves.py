@@ -79,3 +79,28 @@ def test_steps_without_an_identifier_are_budgets(tmp_path: Path) -> None:
     lines = [f"32,{rate},{steps},2.0" for rate in RATES for steps in (100, 200)]
     with pytest.raises(TableError, match="--where steps=100"):
         read(tmp_path, "global_batch_size,peak_lr,steps,validation_loss", *lines)
+
+
+def test_a_run_that_goes_on_without_a_loss_diverged(tmp_path: Path) -> None:
+    """As a table of pandas has it, where a loss that is no number is blank."""
+    lines = [
+        f"r{place},{batch},{rate},{step},{'' if rate == 0.004 and step > 100 else loss}"
+        for place, (batch, rate) in enumerate((b, r) for b in (32, 64) for r in RATES)
+        for step, loss in ((100, 2.2), (200, 2.1), (300, 2.0))
+    ]
+    found = read(tmp_path, "run_id,global_batch_size,peak_lr,step,validation_loss", *lines)
+    assert [row.status for row in found.sweep.rows] == ["done", "done", "diverged"] * 2
+    assert found.sweep.rows[2].validation_loss is None
+    assert any("2 runs went on without a loss" in note for note in found.notes)
+
+
+def test_rarer_evaluations_of_another_batch_are_no_divergence(tmp_path: Path) -> None:
+    """Every thousand steps of one batch, every hundred of the other; both log in between."""
+    lines = [
+        f"{run},{batch},{rate},{step},{2.5 if step % every == 0 else ''}"
+        for batch, every, end in ((32, 1000, 1900), (512, 100, 1500))
+        for run, rate in ((f"{batch}a", 0.001), (f"{batch}b", 0.002))
+        for step in range(50, end + 1, 50)
+    ]
+    found = read(tmp_path, "run_id,global_batch_size,peak_lr,step,validation_loss", *lines)
+    assert [row.status for row in found.sweep.rows] == ["done"] * 4

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,40 @@ def test_a_law_without_an_interval(
     curves = [LrCurve(**(rates | curve)) for _ in range(4)]
     law = LrScaling(ABSENT, (32, 64, 128, 256), scatter=scatter)
     assert why_no_interval(law, curves) == reason
+
+
+def test_one_sided_intervals_of_the_surface_are_an_edge() -> None:
+    """However many rates a cell of sampled batch sizes has: one is enough for the surface."""
+    high = [
+        LrCurve(((rate, 2.0),), interval=(3e-3, math.inf), from_surface=True)
+        for rate in (1e-4, 1e-3, 2e-3, 4e-3, 1e-2)
+    ]
+    law = LrScaling(ABSENT, (32, 64, 128, 256), from_surface=True)
+    assert why_no_interval(law, high) == "best_at_edge"
+    wide = [replace(curve, interval=(2e-4, math.inf)) for curve in high]
+    assert why_no_interval(law, wide) == "too_noisy"
+
+
+def test_long_lists_of_batch_sizes_are_cut(tmp_path: Path) -> None:
+    sizes = range(32, 52)
+    lines = ["global_batch_size,steps_to_target"]
+    lines += [f"{size},{'' if size > 40 else 5000 // size}" for size in sizes]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    answer = summarize(analyse(read_table(path).sweep))["answer"]
+    assert "(not always reached at 41, 42, 43, 44, 45 and 6 more)" in answer
+
+
+@pytest.mark.parametrize("num_rates", [1, 2])
+def test_steps_at_one_rate_each_do_not_speak_against_the_classical_curve(
+    num_rates: int, tmp_path: Path
+) -> None:
+    lines = ["global_batch_size,peak_lr,validation_loss,steps_to_target"]
+    for batch in (16, 32, 64, 128, 256, 512):
+        for place in range(num_rates):
+            steps = round((1 + place) * 1000 * (1 + (200 / batch) ** 0.6))
+            lines.append(f"{batch},{0.001 * (1 + place)},2.{place},{steps}")
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    answer = summarize(analyse(read_table(path).sweep))["answer"]
+    assert ("the data speak against it" in answer) == (num_rates > 1)

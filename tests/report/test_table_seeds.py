@@ -163,3 +163,44 @@ def test_rounding_is_the_least_that_seeds_vary_by() -> None:
     alike = seed_variance(same)
     assert alike is not None
     assert alike.variance == 0
+
+
+def test_a_rate_stuck_in_half_its_seeds_at_every_batch_diverged(tmp_path: Path) -> None:
+    """The other seed of it has the lowest loss of all, and is not recommended."""
+
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        del batch
+        return (10.8 if seed else 1.9) if rate == RATES[7] else loss
+
+    table = read(tmp_path, twist, 2)
+    (note,) = (note for note in table.notes if "stuck at one rate" in note)
+    assert "diverged" in note
+    assert "4 runs" in note
+    summary = summarize(analyse(table.sweep))
+    assert summary["num_failed"] == 0
+    assert summary["recommendation"]["peak_lr"] < RATES[7]
+    for cell in summary["cells"]:
+        assert cell["recipe_peak_lr"] != RATES[7]
+    assert summary["num_diverged"] == 4
+
+
+def test_the_other_of_two_seeds_is_no_result_by_itself(tmp_path: Path) -> None:
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        return (10.8 if seed else 1.9) if (batch, rate) == (128, RATES[7]) else loss
+
+    summary = summarize(analyse(read(tmp_path, twist, 2).sweep))
+    assert summary["num_failed"] == 1
+    (cell,) = (c for c in summary["cells"] if c["global_batch_size"] == 128)
+    assert cell["recipe_peak_lr"] != RATES[7]
+
+
+def test_at_the_one_rate_of_a_table_stuck_seeds_failed(tmp_path: Path) -> None:
+    lines = ["global_batch_size,peak_lr,validation_loss,seed"]
+    for batch in BATCHES:
+        stuck = {32: 0, 128: 1}.get(batch)
+        lines += [f"{batch},0.001,{10.8 if s == stuck else 2 + s / 500},{s}" for s in range(4)]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    summary = summarize(analyse(read_table(path).sweep))
+    assert summary["num_failed"] == 2
+    assert all(cell["validation_loss"] < 2.1 for cell in summary["cells"])

@@ -38,6 +38,8 @@ class FreeExponent:
         min_steps: Steps that even the largest batch needs.
         allowed: For exponents across alpha's interval, the exponent and the logarithms of the
             least and the largest bend that the data allow with it.
+        is_tuned: Whether most batch sizes tried more than one recipe. Steps of a rate that
+            was not tuned bend as that rate happens to suit them, which no exponent speaks of.
         missing: Why there is no value or no interval; None when nothing is missing.
     """
 
@@ -45,13 +47,14 @@ class FreeExponent:
     at_twice_min_steps: Estimate = ABSENT
     min_steps: float | None = None
     allowed: tuple[tuple[float, float, float], ...] = ()
+    is_tuned: bool = True
     missing: NoFreeExponent | None = "few_batch_sizes"
 
     @property
     def excludes_one(self) -> bool:
-        """Whether the data speak against alpha = 1: its 90% interval does not hold it."""
+        """Whether tuned steps speak against alpha = 1: its 90% interval does not hold it."""
         interval = self.alpha.interval
-        return interval is not None and not interval[0] <= 1 <= interval[1]
+        return self.is_tuned and interval is not None and not interval[0] <= 1 <= interval[1]
 
     def steps_at(self, global_batch_size: float) -> float | None:
         """Steps to the target that the fit expects at a batch size."""

@@ -74,9 +74,15 @@ def _edge_reason(curve: LrCurve) -> Undertuned:
 
 
 def _rate_settles_it(search: Sequence[TrialRow], curve: LrCurve | None) -> bool:
-    """True when only the rate was searched, and its optimum has an interval."""
-    names = {name for row in search for name in row.choices}
-    return names <= {"peak_lr", "base_lr"} and curve is not None and curve.interval is not None
+    """True when only the rate was searched, and its optimum has an interval or there is no loss.
+
+    Of steps to a target alone there is no curve to settle anything, and the best of a few rates
+    that are wide apart always falls.
+    """
+    if {name for row in search for name in row.choices} - {"peak_lr", "base_lr"}:
+        return False
+    has_interval = curve is not None and curve.interval is not None
+    return has_interval or all(row.cost is None for row in search)
 
 
 @dataclass(frozen=True)

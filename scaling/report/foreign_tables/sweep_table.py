@@ -284,6 +284,11 @@ class _Trials:
                     f"{counted(last.num_early, 'run')} ended before others of the same batch, "
                     "and so without a final loss."
                 )
+            if last.num_lost:
+                notes.append(
+                    f"{counted(last.num_lost, 'run')} went on without a loss where others have "
+                    "one, and so diverged."
+                )
         return notes
 
     def nothing_left(self, where: Sequence[tuple[str, str]]) -> str:

@@ -1,10 +1,12 @@
 """Tables with one row an evaluation: the rows of a run, made one by its last evaluation."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from scaling.report.foreign_tables.table_names import plain
+from scaling.report.foreign_tables.table_names import MAXIMIZED, plain
 from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError
 
 _RUN_COLUMNS = (
@@ -52,10 +54,12 @@ class End:
     Attributes:
         steps: Of its last evaluation; None where the table does not count them.
         is_early: Whether others of its batch went on.
+        is_lost: Whether it went on itself, without a loss where others had one: it diverged.
     """
 
     steps: float | None = None
     is_early: bool = False
+    is_lost: bool = False
 
 
 class CurveFinder:
@@ -119,14 +123,16 @@ class LastEvaluations:
 
     Attributes:
         num_early: Runs that ended before the others of their batch.
+        num_lost: Runs that went on without a loss.
     """
 
     def __init__(self, curves: Curves, marks: Marks, names: Sequence[str]) -> None:
         """`names` are the columns by our names."""
         self._curves, self._marks = curves, marks
-        self._loss = names.index("validation_loss") if "validation_loss" in names else None
+        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
+        self._loss = names.index(result) if result in names else None
         self._batch = names.index("global_batch_size")
-        self.num_early = 0
+        self.num_early = self.num_lost = 0
 
     def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
         """(line, cells, how it ended) of each run, in the order of the runs' first rows."""
@@ -135,19 +141,26 @@ class LastEvaluations:
             key = tuple(cells[place] for place in self._curves.run)
             runs.setdefault(key, []).append((self._at(cells), number, cells))
         ends: dict[str, float] = {}
-        last: list[tuple[float, int, list[str]]] = []
+        last: list[tuple[float, int, list[str], list[float]]] = []
         for evaluations in runs.values():
             evaluations.sort(key=lambda entry: entry[0])
+            evaluated = [at for at, _, cells in evaluations if self._has_loss(cells)]
             end, number, _ = evaluations[-1]
             merged = self._merged([cells for _, _, cells in evaluations])
-            last.append((end, number, merged))
+            last.append((end, number, merged, evaluated))
             batch = merged[self._batch]
             ends[batch] = max(ends.get(batch, -math.inf), end)
-        for end, number, merged in last:
+        all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
+        for end, number, merged, evaluated in last:
+            is_lost = _is_lost(end, evaluated, all_evaluated)
             is_early = end < _EARLY * ends[merged[self._batch]] and self._is_finite(merged)
-            self.num_early += is_early
+            self.num_lost += is_lost
+            self.num_early += is_early and not is_lost
             steps = end if self._curves.in_steps and math.isfinite(end) else None
-            yield number, merged, End(steps, is_early)
+            yield number, merged, End(steps, is_early, is_lost)
+
+    def _has_loss(self, cells: Sequence[str]) -> bool:
+        return self._loss is not None and bool(cells[self._loss].strip())
 
     def _merged(self, evaluations: Sequence[Sequence[str]]) -> list[str]:
         merged = list(evaluations[0])
@@ -170,3 +183,21 @@ class LastEvaluations:
             return math.isfinite(float(self._marks.plain("", merged[self._loss].strip())))
         except (ValueError, UnclearMarkError):
             return True
+
+
+def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:
+    """Whether a run went on for an evaluation's time or more without a loss, where others had one.
+
+    A tracker leaves a loss blank that is not a number, so the last one it has says nothing of
+    how the run ended.
+
+    Args:
+        end: Progress of the run's last row.
+        evaluated: Progress at its losses, rising.
+        all_evaluated: The same of all runs.
+    """
+    if not evaluated or not math.isfinite(evaluated[-1]):
+        return False
+    usual = max(later - earlier for earlier, later in pairwise([0.0, *evaluated]))
+    others = bisect_right(all_evaluated, end) - bisect_right(all_evaluated, evaluated[-1] / _EARLY)
+    return end - evaluated[-1] >= usual and others > 0

@@ -1,6 +1,7 @@
 """Rows that differ in their seed alone: which of them are no replicates of each other."""
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,7 +33,9 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
 
     Such a seed is far from all others of its recipe, which agree with each other, and about as
     bad as the worst trial of the table. Fewer than half of a recipe's seeds can be stuck, or one
-    of two; where more are, the recipe does not learn.
+    of two; where more are, the recipe does not learn. Of one that is stuck in one of two the other
+    is no result by itself. Where seeds are stuck at one rate at several batch sizes, among other
+    rates, it is the rate that does not learn: they diverged.
     """
     recipes: dict[str, list[TrialRow]] = {}
     for row in rows:
@@ -45,7 +48,7 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
     best, worst = min(costs), max(costs)
     spreads = [statistics.pstdev(map(_cost, g[:-1] if len(g) > 2 else g)) for g in groups]
     noise = max(statistics.median(spreads), _LEAST_NOISE * abs(best))
-    stuck: dict[str, TrialRow] = {}
+    stuck: dict[str, tuple[TrialRow, Sequence[TrialRow]]] = {}
     notes: list[str] = []
     for group in groups:
         for count in range(1, max((len(group) - 1) // 2, 1) + 1):
@@ -58,15 +61,28 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
             if not (learned and away > _FAR * noise):
                 continue
             if statistics.pstdev(map(_cost, kept)) <= _ALIKE * noise:
-                stuck |= {row.trial_id: _failed(row, kept) for row in left}
+                stuck |= {row.trial_id: (row, kept) for row in left}
                 break
     if not stuck:
         return Separated(rows)
-    named = [str(row.error) for row in stuck.values()]
-    more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    count = counted(len(stuck), "run")
-    notes.append(f"Set aside as failed: {count}: {'; '.join(named[:_MOST_NAMED])}{more}.")
-    return Separated([stuck.get(row.trial_id, row) for row in rows], tuple(notes))
+    rates = {row.peak_lr for row in rows}
+    batches = {(row.peak_lr, row.global_batch_size) for row, _ in stuck.values()}
+    at_rate = Counter(rate for rate, _ in batches) if len(rates) > 1 else Counter[float | None]()
+    found: dict[str, TrialRow] = {}
+    said: dict[str, list[str]] = {}
+    for name, (row, kept) in stuck.items():
+        diverged = at_rate[row.peak_lr] > 1
+        error = _stayed(row, kept)
+        key = row.recipe_key if diverged or (len(kept) == 1 and len(rates) > 1) else name
+        lost = replace(row, status="diverged" if diverged else "failed", recipe_key=key)
+        found[name] = _without_results(replace(lost, error=None if diverged else error))
+        start = "Counted as diverged, stuck at one rate at several batch sizes"
+        said.setdefault(start if diverged else "Set aside as failed", []).append(error)
+    for start, named in said.items():
+        more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        count = counted(len(named), "run")
+        notes.append(f"{start}: {count}: {'; '.join(named[:_MOST_NAMED])}{more}.")
+    return Separated([found.get(row.trial_id, row) for row in rows], tuple(notes))
 
 
 def _cost(row: TrialRow) -> float:
@@ -74,16 +90,19 @@ def _cost(row: TrialRow) -> float:
     return row.cost
 
 
-def _failed(row: TrialRow, others: Sequence[TrialRow]) -> TrialRow:
+def _stayed(row: TrialRow, others: Sequence[TrialRow]) -> str:
     beside = joined([number(abs(_cost(other))) for other in others[:3]], "and")
-    error = (
+    return (
         f"{row.trial_id.replace('-', ' ')} ({row.global_batch_size:,} at {rate(row.peak_lr)}, seed "
         f"{row.seed}) stayed at {number(abs(_cost(row)))} beside {beside} of its recipe's other "
         "seeds"
     )
+
+
+def _without_results(row: TrialRow) -> TrialRow:
     return replace(
-        row, status="failed", recipe_key=row.trial_id, error=error, objective=None,
-        validation_loss=None, train_loss=None, test_loss=None, maximized=None, metrics={},
+        row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
+        maximized=None, metrics={},
         steps_to_target=None, examples_to_target=None, seconds_to_target=None,
     )  # fmt: skip
 

@@ -74,7 +74,9 @@ def trial_of(
         raise line.error("peak_lr", "must be a finite number above 0")
     result = "validation_loss" if extras.maximized is None else MAXIMIZED
     value = line.finite(result)
-    if end.is_early and status in (None, "done"):
+    if end.is_lost and status in (None, "done", "stopped"):
+        status = "diverged"
+    elif end.is_early and status in (None, "done"):
         status = "stopped"
     lost = _diverged(line, result, value, status)
     measured = {name: read(line, name) for name, read in present}

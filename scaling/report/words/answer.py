@@ -13,6 +13,7 @@ from scaling.report.words.numbers import (
     between,
     counted,
     either,
+    first_few,
     joined,
     number,
     rate,
@@ -105,7 +106,7 @@ def _steps(findings: Findings) -> str:
     )
     missing = [cell for cell in findings.cells if cell.target.steps.value is None]
     if missing:
-        sizes = ", ".join(f"{_batch(cell):,}" for cell in missing)
+        sizes = joined([f"{_batch(cell):,}" for cell in missing], "and")
         text += f" (not always reached at {sizes})"
     return text + "."
 
@@ -269,7 +270,7 @@ def _rule(rows: Sequence[Regret]) -> str:
         words.append("an amount without an interval")
     lost = [f"{r.global_batch_size:,}" for r in rows if r.diverged]
     if lost:
-        words.append(f"divergence at {', '.join(lost)}")
+        words.append(f"divergence at {', '.join(first_few(lost))}")
     return f"{rows[0].rule} {' and '.join(words)}" if words else ""
 
 
@@ -305,7 +306,7 @@ def _flags(findings: Findings) -> str:
         return ""
     if len(flagged) == len(findings.cells) and len(flagged) > 1:
         return "Every cell may be undertuned, so these comparisons may change with more search."
-    return f"Possibly undertuned, so read with care: {'; '.join(flagged)}."
+    return f"Possibly undertuned, so read with care: {'; '.join(first_few(flagged))}."
 
 
 def _batch(cell: CellResult) -> int:

@@ -4,7 +4,7 @@ from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.numbers import between, counted, number, rate
+from scaling.report.words.numbers import between, counted, first_few, number, rate
 
 
 def behind(findings: Findings) -> str:
@@ -68,11 +68,12 @@ def lr_caption(findings: Findings) -> str:
     if exponent.value is None:
         return f"No exponent: {no_exponent(findings)}."
     found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
-    rates = ", ".join(
+    by_size = [
         f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
         for cell in findings.cells
         if cell.curve
-    )
+    ]
+    rates = ", ".join(first_few(by_size))
     text = f"{found} over {len(findings.lr_scaling.batch_sizes)} batch sizes. Best rates {rates}."
     surge = findings.lr_scaling.surge
     if surge.preferred:

@@ -8,6 +8,7 @@ from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
 DASH = "–"
 """Stands for what was not measured."""
+_MOST_NAMED = 5
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -85,8 +86,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}s"
 
 
+def first_few(words: Sequence[str]) -> Sequence[str]:
+    """All of them, or of more than six the first five and how many more there are."""
+    if len(words) <= _MOST_NAMED + 1:
+        return words
+    return [*words[:_MOST_NAMED], f"{len(words) - _MOST_NAMED:,} more"]
+
+
 def joined(words: Sequence[str], conjunction: str) -> str:
-    """A list in words: a, b and c."""
+    """A list in words: a, b and c; a long one as in `first_few`."""
+    words = first_few(words)
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"

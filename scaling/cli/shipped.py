@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-_CHECKOUT = Path(__file__).parents[2] / "studies"
+_PLACE = Path(__file__).parents[2]
+"""The checkout, or the folder that the package is installed in."""
 
 
 def shipped_studies() -> Mapping[str, Path]:
     """By name: those of this checkout, or those that the wheel has installed."""
-    found = (
-        sorted(_CHECKOUT.glob("*.yaml")) if (_CHECKOUT.parent / "pyproject.toml").exists() else []
-    )
-    return {path.stem: path for path in found or _installed()}
+    is_checkout = (_PLACE / "pyproject.toml").exists()
+    found = [*_PLACE.glob("studies/*.yaml")] if is_checkout else _installed()
+    return {path.stem: path for path in sorted(found)}
 
 
 def _installed() -> list[Path]:
@@ -20,8 +20,10 @@ def _installed() -> list[Path]:
         package = distribution("scaling")
     except PackageNotFoundError:
         return []
-    files = [file for file in package.files or () if file.match("share/scaling/studies/*.yaml")]
-    return sorted(Path(str(package.locate_file(file))).resolve() for file in files)
+    listed = [file for file in package.files or () if file.match("share/scaling/studies/*.yaml")]
+    places = [Path(str(package.locate_file(file))).resolve() for file in listed]
+    beside = _PLACE.glob("share/scaling/studies/*.yaml")  # as pip install --target has it
+    return [place for place in places if place.exists()] or list(beside)
 
 
 def study_file(study: str) -> str:

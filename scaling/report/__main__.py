@@ -1,6 +1,7 @@
 """Rebuild the report of a study from MLflow, or make one of a table from elsewhere.
 
 python -m scaling.report NAME [--study-id ID] [--tracking-uri URI] [--output DIR]
+python -m scaling.report NAME --as yaml|torch|hf|lightning
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
     [--nuisance column]… [--cell column]… [--maximize column]
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -27,6 +28,7 @@ from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import credential_problem, without_credentials
 from scaling.process import exit_with, lasting_output
+from scaling.records.study import StudyRecord
 from scaling.report.document import write_sweep_report
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.importance import importance_of
@@ -34,6 +36,7 @@ from scaling.report.page.printable import printable
 from scaling.report.page.setting import Setting, setting_of
 from scaling.report.summary import summarize
 from scaling.report.words.numbers import between, counted, number
+from scaling.report.words.recipe_code import Form, NoCodeError, recommended_code
 from scaling.spec.phases import Limits
 
 _PROGRAM = "python -m scaling.report"
@@ -45,6 +48,10 @@ _NEXT_RUN = (
 
 class LimitsError(ValueError):
     """The limits asked for make no sense, in one line for the user."""
+
+
+_ERRORS = (TableError, LimitsError, NoCodeError, LookupError, ForeignFolderError, OSError)
+"""What is said to the user in one line."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int:
@@ -66,6 +73,8 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
         parser.error("--where, --nuisance, --cell and --maximize belong to --from-csv")
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
+    if options.form and (options.name is None or options.output):
+        parser.error("--as belongs to the NAME of a study, and writes no report")
     if options.study_id and options.name is None:
         parser.error("--study-id belongs to the NAME of a study")
     given = {name: getattr(options, name) for name in Limits.model_fields}
@@ -78,8 +87,19 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
         elif options.from_csv:
             output, summary = _from_csv(options, limits)
         else:
+            if options.form:
+                sweep = _limited(sweep_of(_loaded(options)), limits)
+                print(recommended_code(analyse(sweep).recommendation, options.form), end="")
+                return 0
             output, summary = _from_mlflow(options, limits)
-    except (TableError, LimitsError, LookupError, ForeignFolderError, OSError) as error:
+    except (
+        TableError,
+        LimitsError,
+        NoCodeError,
+        LookupError,
+        ForeignFolderError,
+        OSError,
+    ) as error:
         if isinstance(error, KeyError | IndexError):
             raise  # no answer to the user but a mistake here
         print(f"error: {without_credentials(str(error))}", file=sys.stderr)
@@ -165,17 +185,28 @@ def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     )
 
 
+def _loaded(options: argparse.Namespace) -> StudyRecord:
+    """The study of a name, from MLflow.
+
+    Raises:
+        LookupError: If there is none, or the store cannot be read.
+    """
+    from scaling.sinks import TrackingError, load_study
+
+    try:
+        return load_study(options.name, options.tracking_uri, study_id=options.study_id)
+    except TrackingError as error:
+        raise LookupError(str(error)) from error
+
+
 def _from_mlflow(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path | None, dict[str, Any]]:
     """The folder is None where a question about limits left the report as it was."""
-    from scaling.sinks import TrackingError, load_study, namesakes
+    from scaling.sinks import namesakes
 
-    try:
-        study = load_study(options.name, options.tracking_uri, study_id=options.study_id)
-        known = namesakes(options.name, options.tracking_uri)
-    except TrackingError as error:
-        raise LookupError(str(error)) from error
+    study = _loaded(options)
+    known = namesakes(options.name, options.tracking_uri)
     if len(known) > 1:
         chosen = options.study_id or f"{known[0].study_id}, which was started last"
         print(f"MLflow has {len(known)} studies named {options.name}; this is {chosen}.")
@@ -234,6 +265,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="a score to make large, as an accuracy, in place of validation_loss",
     )  # fmt: skip
     parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")
+    parser.add_argument(
+        "--as", dest="form", choices=get_args(Form),
+        help="print the recommended recipe for this use, ready to paste, and nothing else",
+    )  # fmt: skip
     return parser
 
 

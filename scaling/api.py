@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -125,10 +126,13 @@ class Result:
     Attributes:
         sweep: The trials as the analysis sees them.
         record: The study with its measurements; None where it is from a table or a report.
+        written: Of a report's folder, its `summary.json`; a report's trials have no curves, so
+            figures along the runs are of a study's own folder or of MLflow.
     """
 
     sweep: Sweep
     record: StudyRecord | None = None
+    written: Mapping[str, Any] | None = None
 
     @classmethod
     def of_study(cls, record: StudyRecord) -> Result:
@@ -142,7 +146,7 @@ class Result:
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """What `summary.json` holds."""
-        return summarize(self._findings)
+        return self.written if self.written is not None else summarize(self._findings)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -268,7 +272,8 @@ def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
             return Result.of_study(load_folder(folder, recorded.spec()))
     if path.is_dir():
         if (path / "trials.parquet").exists():
-            return Result(sweep_of_report(path))
+            sweep = sweep_of_report(path)
+            return Result(sweep, written=json.loads((path / "summary.json").read_bytes()))
         raise LookupError(f"{path}: holds neither a study's state nor a report")
     if path.suffix.lower() in TABLES or path.is_file():
         return Result(read_table(path).sweep)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.analysis.measured import of_run
@@ -159,6 +159,12 @@ class Sweep:
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
     small_regret: Limit = Limit(USUAL_STOP["regret_at_most_ratio"])  # noqa: RUF009  # immutable
     maximized: str | None = None
+
+    @property
+    def cost_unit(self) -> Literal["nats", ""]:
+        """What regrets are counted in: nats, or nothing that is known of a table's own column."""
+        is_loss = self.maximized is None and self.loss_name == "validation_loss"
+        return "nats" if is_loss else ""
 
     @property
     def is_adaptive(self) -> bool:

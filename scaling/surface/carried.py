@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling.surface.loss_surface import LossSurface
+from scaling.surface.path import lowest_places
 from scaling.surface.space import Array, Labels
 
 _NUM_RATES, _FEWEST_RATES = 61, 15
@@ -20,7 +21,9 @@ class CarriedRecipes:
 
     Each cell's best recipe is carried to every other cell: its rate as a rule has it, everything
     else as it is. The rate that is carried is the best one of the drawn surface, so its
-    uncertainty is in the regret.
+    uncertainty is in the regret. What it is compared with is the recipe that the surface
+    recommends there, in the same draw: the lowest loss of each draw would be below both, and no
+    interval would hold a right rule's regret of zero.
     """
 
     def __init__(self, surface: LossSurface, cells: Sequence[int]) -> None:
@@ -50,9 +53,10 @@ class CarriedRecipes:
         drawn = surface.loss_draws(surface.space.coordinates(places), owner, _NUM_DRAWS)
         shape = (len(drawn), len(cells), len(self._settings), len(self.log_rates))
         self._losses = drawn.reshape(shape)
+        self._recommended = [math.log(surface.recipe(cell)[rate.name]) for cell in cells]
 
     def regrets(self, base: int, other: int, log_ratio: float) -> tuple[Array, float]:
-        """What carrying costs: the loss less that of the recipe tuned at the other cell.
+        """What carrying costs: the loss less that of the recipe recommended at the other cell.
 
         Args:
             base: Place of the cell whose recipe is carried, in the cells given.
@@ -65,14 +69,21 @@ class CarriedRecipes:
         """
         grid, own = self.log_rates, self._setting_of
         tuned = self._losses[:, base, own[base]]
-        carried = grid[tuned.argmin(axis=1)] + log_ratio
-        place = (np.clip(carried, grid[0], grid[-1]) - grid[0]) / (grid[1] - grid[0])
-        below = np.minimum(place.astype(np.intp), len(grid) - 2)
-        share, pick = place - below, np.arange(len(place))
-        curves = self._losses[:, other, own[base]]
-        loss = (1 - share) * curves[pick, below] + share * curves[pick, below + 1]
-        least = self._losses[:, other].min(axis=(1, 2))
-        return loss - least, float(((carried < grid[0]) | (carried > grid[-1])).mean())
+        carried = lowest_places(tuned[:, None], grid)[:, 0] + log_ratio
+        loss = _at(self._losses[:, other, own[base]], grid, np.clip(carried, grid[0], grid[-1]))
+        there = np.full(len(loss), self._recommended[other])
+        regrets = loss - _at(self._losses[:, other, own[other]], grid, there)
+        return regrets, float(((carried < grid[0]) | (carried > grid[-1])).mean())
+
+
+def _at(curves: Array, grid: Array, places: Array) -> Array:
+    """[draws] each curve at its place, by a parabola through the three nearest points."""
+    step = grid[1] - grid[0]
+    nearest = np.clip(np.round((places - grid[0]) / step).astype(np.intp), 1, len(grid) - 2)
+    pick = np.arange(len(curves))
+    before, at, after = (curves[pick, nearest + shift] for shift in (-1, 0, 1))
+    share = (places - grid[nearest]) / step
+    return at + share * (after - before) / 2 + share**2 * (before - 2 * at + after) / 2
 
 
 def is_feasible(surface: LossSurface, cells: Sequence[int]) -> bool:

@@ -137,11 +137,11 @@ def best_rates(
     at = [surface.space.batch_place(size) for size in batch_sizes]
     coordinates = replace(surface.space.coordinates(places), batch=np.repeat(at, num_rates))
     drawn = surface.draws(coordinates, _NUM_DRAWS)
-    lowest = _lowest_places(drawn.reshape(-1, len(cells), len(grid)), grid)
+    lowest = lowest_places(drawn.reshape(-1, len(cells), len(grid)), grid)
     return BestRates(tuple(batch_sizes), lowest, low, high)
 
 
-def _lowest_places(losses: Array, grid: Array) -> Array:
+def lowest_places(losses: Array, grid: Array) -> Array:
     """[draws, cells] where each curve is lowest, by a parabola through three points."""
     place = losses.argmin(axis=2)
     inner = np.clip(place, 1, len(grid) - 2)

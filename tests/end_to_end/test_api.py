@@ -81,6 +81,7 @@ def test_a_study_is_loaded_from_wherever_it_is(
     report = scaling.load(report_of(finished))
     assert list(report.trials.trial_id) == list(by_name.trials.trial_id)
     assert report.curves.empty
+    assert report.summary == written
     monkeypatch.chdir(finished.folder.parent)
     from_mlflow = scaling.load("pronunciation", tracking_uri=uri_of(finished))
     assert list(from_mlflow.trials.validation_loss) == list(by_name.trials.validation_loss)

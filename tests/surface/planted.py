@@ -26,10 +26,10 @@ def loss(batch: int, rate: float, exponent: float = 0.5, stays_from: float = mat
 
 def outcomes(
     rates: Sequence[float], exponent: float = 0.5, stays_from: float = math.inf,
-    space: Space = SPACE, noise: float = 0.0,
+    space: Space = SPACE, noise: float = 0.0, seed: int = 0,
 ) -> list[Outcome]:  # fmt: skip
     """Every rate at every batch size of a space."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     found: list[Outcome] = []
     for cell, setting in enumerate(space.cells):
         for rate in rates:

@@ -10,8 +10,8 @@ from scaling.analysis.critical_batch.targets import ToTarget, of_recipe, to_targ
 from scaling.analysis.learning_rate.surface_reading import FittedSurface, fitted_surface
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 
-_AS_GOOD = 1.05
-"""Expected steps over the fewest up to which a recipe with seeds of its own is taken instead."""
+_AS_GOOD = 0.05
+"""Share above the fewest expected steps up to which a recipe with seeds of its own is taken."""
 
 
 def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
@@ -63,7 +63,7 @@ def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToT
     if not ranked:
         return usual
     least = min(expected for expected, _, _ in ranked)
-    good = [entry for entry in ranked if entry[0] <= least * _AS_GOOD]
+    good = [entry for entry in ranked if entry[0] <= least + abs(least) * _AS_GOOD]
     replicated = [entry for entry in good if entry[1]]
     chosen = min(replicated or good, key=lambda entry: entry[0])[2]
     return replace(of_recipe(chosen), best_tuned=usual.best_tuned)

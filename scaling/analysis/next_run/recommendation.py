@@ -49,7 +49,7 @@ class LowestCell:
         tied: Those that the intervals do not tell from the lowest one, without `chosen`.
         is_known: Whether intervals show which cells tie; without any the lowest value decides.
         metric: What is maximized, by its name.
-        in_nats: Whether a loss is known to be in nats.
+        unit: Of a loss, where it is known.
     """
 
     criterion: Criterion
@@ -59,7 +59,7 @@ class LowestCell:
     tied: tuple[CellResult, ...]
     is_known: bool
     metric: str | None
-    in_nats: bool
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _best_cell(
     cells, others = (tuple(option.cell for option in group) for group in (ranked, tied))
     return LowestCell(
         criterion, chosen, cells, tuple(values), others, is_known,
-        metric=sweep.maximized, in_nats=sweep.loss_name == "validation_loss",
+        metric=sweep.maximized, unit=sweep.cost_unit,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from scaling.report.charts.style import (
     value_axis,
     visible_top,
 )
-from scaling.report.words.numbers import between, number, rule_name
+from scaling.report.words.numbers import between, number, rule_name, titled
 
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
 
@@ -53,7 +53,9 @@ def rules_between_batches(findings: Findings) -> AnyChart:
         title="Batch carried to, over the batch tuned at",
         **ratio_axis(factors),
     )
-    y = alt.Y("regret:Q", title="Regret (nats)", **value_axis([0.0, top]))
+    y = alt.Y(
+        "regret:Q", title=titled("Regret", findings.sweep.cost_unit), **value_axis([0.0, top])
+    )
     hue, mark = series("rule", names, "Rule")
     tooltip = tips("rule:N", "pair:N", "text:N", "kind:N")
     inside = [record for record in records if record["regret"] <= top]
@@ -86,7 +88,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
     x = batch_axis("batch", sizes, 1.5)
     y = alt.Y(
         "regret:Q",
-        title="Regret against tuning there (nats)",
+        title=titled("Regret against tuning there", findings.sweep.cost_unit),
         **value_axis([0.0, *ends(records, "regret", "low", "high")]),
     )
     hue, mark = series("rule", rules, "Rule")

@@ -107,11 +107,12 @@ def _require_words(name: Any, question: Any, target: Any) -> None:
 
 
 def _row(record: Mapping[str, Any]) -> TrialRow:
-    own = {name: record[name] for name in OWN}
+    own = {name: record[name] for name in OWN if name != "recipe_key"}
     cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
+    key = record.get("recipe_key") or record["trial_id"]  # reports of before have no keys
     if not all(is_shallow(value, 1) for value in (cell, choices)):
         raise ValueError("a cell or choice is no value")
-    return TrialRow(**own, cell=cell, choices=choices, recipe_key=record["trial_id"])
+    return TrialRow(**own, cell=cell, choices=choices, recipe_key=key)
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ from scaling.report.words.numbers import (
     rate,
     rate_bounds,
     rule_name,
+    titled,
     with_interval,
 )
 from scaling.report.words.remarks import evidence_words, times
@@ -122,7 +123,8 @@ def regret_table(findings: Findings) -> Table | None:
         )
         for regret in findings.regrets
     )
-    columns = ("rule", "global_batch_size", "regret (nats)", "90% interval", "seeds", "on")
+    regret = titled("regret", findings.sweep.cost_unit)
+    columns = ("rule", "global_batch_size", regret, "90% interval", "seeds", "on")
     return Table(columns, rows)
 
 
@@ -143,7 +145,8 @@ def rule_curves_table(findings: Findings) -> Table | None:
                 f"{bounds} of {len(curve.regrets)}",
             )
         )
-    columns = ("rule", "mean regret (nats)", "worst (nats)", "worst from", "beyond rates tried")
+    mean, worst = (titled(name, findings.sweep.cost_unit) for name in ("mean regret", "worst"))
+    columns = ("rule", mean, worst, "worst from", "beyond rates tried")
     return Table(columns, tuple(rows))
 
 

@@ -18,6 +18,7 @@ from scaling.report.words.numbers import (
     number,
     rate,
     rule_name,
+    with_unit,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words, branched_words
@@ -226,7 +227,8 @@ def _surge(scaling: LrScaling) -> str:
 
 def _rules(findings: Findings) -> str:
     """Which rules cost something, diverged or cannot be told from tuning."""
-    between_all = [_over_all_pairs(curve) for curve in findings.rule_curves]
+    unit = findings.sweep.cost_unit
+    between_all = [_over_all_pairs(curve, unit) for curve in findings.rule_curves]
     curved = {curve.rule for curve in findings.rule_curves}
     phrases = [
         phrase
@@ -247,10 +249,10 @@ def _rules(findings: Findings) -> str:
     return " ".join(sentences)
 
 
-def _over_all_pairs(curve: RuleCurve) -> str:
+def _over_all_pairs(curve: RuleCurve, unit: str) -> str:
     """What one rule costs between the batch sizes, and where it diverged."""
     least = "at least " * any(regret.is_lower_bound for regret in curve.regrets)
-    mean = f"{number(curve.mean.value, 2)} {between(curve.mean.interval, 2)} nats"
+    mean = with_unit(f"{number(curve.mean.value, 2)} {between(curve.mean.interval, 2)}", unit)
     return f"{rule_name(curve.rule)} {least}{mean}"
 
 

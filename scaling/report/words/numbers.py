@@ -73,6 +73,16 @@ def cell_name(cell: CellResult) -> str:
     return f"{cell.global_batch_size:,}" if only_batch else cell.label
 
 
+def with_unit(words: str, unit: str) -> str:
+    """A number with its unit, which may not be known."""
+    return f"{words} {unit}".rstrip()
+
+
+def titled(name: str, unit: str) -> str:
+    """The title of an axis or a column, with its unit where that is known."""
+    return f"{name} ({unit})" if unit else name
+
+
 def rule_name(rule: str) -> str:
     """A rule of the learning rate in words."""
     known = {"none": "a fixed rate", "sqrt": "square-root scaling", "linear": "linear scaling"}

@@ -174,7 +174,7 @@ def _lowest(reason: LowestCell) -> list[str]:
             phrase, unit = "fewest steps to the target (times were not measured)", "steps"
         case "validation_loss":
             phrase = "lowest validation loss at the end of the budget"
-            unit = "nats" if reason.in_nats else ""
+            unit = reason.unit
         case "maximized":
             phrase, unit = f"highest {reason.metric} at the end of the budget", ""
         case _:

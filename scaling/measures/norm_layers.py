@@ -46,7 +46,7 @@ class NormLayers:
         """Whether parts are being recorded."""
         return self._wanted
 
-    def end_part(self, num_targets: NDArray[np.int64]) -> None:
+    def end_part(self, num_targets: NDArray[np.float64]) -> None:
         """Take in the part whose backward pass has just ended; its examples' targets, [b]."""
         recorded = [self._by_example.pop(layer, None) for layer in self.layers]
         fitting = [g for g in recorded if g is not None and len(g) == len(num_targets)]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.records.metrics import Metric
@@ -85,6 +86,13 @@ class NoisyQuadraticTask:
     def num_targets(self, indices: Indices) -> int:
         """One for each example."""
         return len(indices)
+
+    def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
+        """[B] ones."""
+        return np.ones(len(indices))
+
+    def begin_batch(self) -> None:
+        """Nothing: targets are known ahead."""
 
     def num_tokens(self, indices: Indices) -> int:  # noqa: ARG002
         """None: an example is noise."""

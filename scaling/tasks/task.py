@@ -176,8 +176,20 @@ class Task(TaskData, Protocol):
         """Whether an example's targets are known before its loss has been computed."""
         ...
 
+    def begin_batch(self) -> None:
+        """Forget the targets that the losses of the global batch before told, if any."""
+        ...
+
     def num_targets(self, indices: Indices) -> int:
-        """Targets in these training examples, whose loss was computed where that tells them."""
+        """Targets in these training examples.
+
+        Where they are not known ahead, the examples are a micro-batch of this global batch whose
+        loss was computed.
+        """
+        ...
+
+    def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
+        """[B] targets of each of these training examples; see `num_targets`."""
         ...
 
     def num_tokens(self, indices: Indices) -> int:

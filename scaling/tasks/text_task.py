@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -167,6 +168,13 @@ class TextTask:
     def num_targets(self, indices: Indices) -> int:
         """Targets in these training examples."""
         return int(self._sizes["train"].num_targets[indices].sum())
+
+    def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
+        """[B] targets of each of these training examples."""
+        return self._sizes["train"].num_targets[indices].astype(np.float64)
+
+    def begin_batch(self) -> None:
+        """Nothing: targets are known ahead."""
 
     def num_tokens(self, indices: Indices) -> int:
         """Tokens of these training examples that the model reads, padding not counted."""

@@ -52,7 +52,7 @@ def measure_curvature(
         with torch.no_grad():
             for part in parts:
                 loss_of(part)
-    [num_targets] = workers.sum(float(task.num_targets(own)))
+    [num_targets] = workers.sum(float(sum(map(task.num_targets, parts))))
 
     surface = LossSurface(
         [p for p in model.parameters() if p.requires_grad],

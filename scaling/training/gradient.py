@@ -79,6 +79,7 @@ class GradientOfBatch:
             next_indices: The global batch after this one, where its first micro-batch is to be
                 collated while this one is still being computed with.
         """
+        self.task.begin_batch()
         known = self.task.targets_known_ahead
         divisor = self.task.num_targets(indices) if known else len(indices)
         measure_noise = measure_noise and len(indices) > 1
@@ -165,8 +166,7 @@ class GradientOfBatch:
     def _end_part(self, part: Indices) -> None:
         """Tell whoever records single examples which ones the last backward pass was of."""
         if self.norm_layers.is_recording:
-            one_by_one = [self.task.num_targets(part[i : i + 1]) for i in range(len(part))]
-            self.norm_layers.end_part(np.array(one_by_one))
+            self.norm_layers.end_part(self.task.targets_of_each(part))
 
     def _counted(self, own: Sequence[Indices]) -> int:
         """Targets in the global batch, of which this worker has computed these parts."""

@@ -82,6 +82,9 @@ class _SquareTask:
     num_train, targets_known_ahead = 4, True
     y = torch.tensor([1.0, 1.0, 1.0, 5.0], dtype=torch.float64)
 
+    def begin_batch(self) -> None:
+        pass
+
     def num_targets(self, indices: Any) -> int:
         return len(indices)
 

@@ -92,7 +92,7 @@ class ModuleTask:
         self.splits: tuple[Split, ...] = tuple(own.splits)
         self._num_examples = num_examples
         self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
-        self._counts = np.full(len(own.train), np.nan)
+        self._counts: dict[bytes, NDArray[np.float64]] = {}  # by the numbers in a micro-batch
         self._uncounted: list[tuple[Indices, Tensor]] = []
         self._lengths: NDArray[np.int64] = np.full(len(own.train), -1)
         digest = sha256(code_sha256.encode())
@@ -201,14 +201,26 @@ class ModuleTask:
                 self._count()
         return at_least_float32(losses).sum()
 
+    def begin_batch(self) -> None:
+        """Forget the counts of micro-batches of the global batch before."""
+        self._uncounted.clear()
+        self._counts.clear()
+
     def num_targets(self, indices: Indices) -> int:
-        """Targets in these training examples, whose loss this process has computed."""
+        """Targets in a micro-batch whose loss this process has computed."""
+        return round(float(self.targets_of_each(indices).sum()))
+
+    def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
+        """[B] targets of each example of such a micro-batch.
+
+        An example may be in two of them, and has another share of a mean's targets in each.
+        """
         self._count()
-        return round(float(self._counts[indices].sum()))
+        return self._counts[indices.tobytes()]
 
     def _count(self) -> None:
         for numbers, counts in self._uncounted:
-            self._counts[numbers] = counts.double().cpu().numpy()
+            self._counts[numbers.tobytes()] = counts.double().cpu().numpy()
         self._uncounted.clear()
 
     # --- evaluation -----------------------------------------------------------------------------

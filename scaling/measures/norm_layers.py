@@ -105,7 +105,10 @@ def _is_norm_layer(module: nn.Module) -> bool:
 def _is_of_last_axis(module: nn.Module, weight: Tensor) -> bool:
     """Whether a module takes vectors along its last axis, of as many numbers as it has weights."""
     try:
-        made = module(torch.arange(2 * len(weight)).to(weight).view(2, -1))
+        plain = _unscaled(module)  # the weights themselves may be cut among workers
+        made = plain(
+            torch.arange(2 * len(weight), dtype=weight.dtype, device=weight.device).view(2, -1)
+        )
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
     return isinstance(made, Tensor) and made.shape == (2, len(weight))

@@ -54,7 +54,10 @@ def test_code_is_what_the_factory_imports_of_its_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_code_of_the_environment_is_its_own_package(tmp_path: Path) -> None:
+def test_code_of_the_environment_is_its_own_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     workload = section(tmp_path, factory="tests.own.conv_attention:build")
     files = code_of(workload)
     assert {"tests/__init__.py", "tests/own/__init__.py", "tests/own/conv_attention.py"} == set(

@@ -76,17 +76,21 @@ class Paces:
 
     @classmethod
     def of(cls, sweep: Sweep) -> "Paces":
-        """From all trials whose batch stayed the same, search, transfer, confirm and branches."""
+        """From all trials: search, transfer, confirm and branches.
+
+        Where the batch grows, the mean step of the whole run is the pace of its cell alone.
+        """
         by_cell: dict[tuple[object, ...], list[float]] = {}
         by_share: dict[float, list[float]] = {}
         for row in sweep.rows:
             step = _seconds_per_step(row)
-            if step is None or grows(row):
+            if step is None:
                 continue
             by_cell.setdefault(_key(row), []).append(step)
             # Workers under tp share every example, so other numbers of them do not follow.
             layout = row.recipe.layout if row.recipe is not None else None
-            if layout is not None and layout.data_parallel_size == layout.world_size:
+            shares_batch = layout is not None and layout.data_parallel_size == layout.world_size
+            if layout is not None and shares_batch and not grows(row):
                 share = row.global_batch_size / layout.world_size
                 by_share.setdefault(share, []).append(step)
         idle = {share: Pace(tuple(sorted(steps))).idle.value for share, steps in by_share.items()}

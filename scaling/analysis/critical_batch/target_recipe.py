@@ -35,7 +35,7 @@ def _with_steps(row: TrialRow) -> TrialRow:
     status = row.status
     if row.ended:
         status = "diverged" if row.steps_to_target is None else "done"
-    return replace(row, validation_loss=row.steps_to_target, status=status)
+    return replace(row, validation_loss=row.steps_to_target, maximized=None, status=status)
 
 
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from scaling.analysis.findings import analyse
 from scaling.report.__main__ import main
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.foreign_tables.table_suggestions import is_score
+from scaling.report.summary import summarize
 
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 
@@ -90,3 +92,18 @@ def test_maximize_belongs_to_tables(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["study", "--maximize", "accuracy"])
     assert "--maximize belong to --from-csv" in capsys.readouterr().err
+
+
+def test_steps_to_the_target_stay_beside_a_score(tmp_path: Path) -> None:
+    """The fewest steps are at the best rate: the surface of steps makes them small."""
+    lines = ["global_batch_size,peak_lr,accuracy,steps_to_target"]
+    for batch in (32, 64, 128, 256):
+        for rate in RATES:
+            away = math.log(rate / 1e-3) ** 2
+            steps = round(100 * (1 + 200 / batch) * (1 + 0.2 * away))
+            lines.append(f"{batch},{rate},{0.9 - 0.02 * away},{steps}")
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(lines))
+    cells = summarize(analyse(read_table(path, maximize="accuracy").sweep))["cells"]
+    assert [cell["steps_to_target"] for cell in cells] == [725, 412, 256, 178]
+    assert [cell["best_peak_lr_for_target"] for cell in cells] == [1e-3] * 4

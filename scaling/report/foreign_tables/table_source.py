@@ -20,7 +20,6 @@ from scaling.report.foreign_tables.table_text import TableText, read_text
 from scaling.report.words.numbers import counted
 
 _LOSSES = ("validation_loss", "train_loss", "test_loss", "target")
-_TO_TARGET = ("steps_to_target", "examples_to_target", "seconds_to_target")
 _LOOKED_AT = 200
 """Rows that help with a suggestion."""
 
@@ -68,8 +67,7 @@ class Source:
         names = named(self.file, self.header, self.asked.rename)
         if self.asked.maximize is not None:
             place = _place(self.file, "--maximize", self.asked.maximize, names, self.header)
-            passed = {*_LOSSES, *_TO_TARGET}
-            names = [f"({name})" if name in passed else name for name in names]
+            names = [f"({name})" if name in _LOSSES else name for name in names]
             names[place] = MAXIMIZED
         needed = ["global_batch_size"]
         if "steps_to_target" not in names:

@@ -158,3 +158,14 @@ def test_one_seed_gives_no_interval() -> None:
 def test_a_study_that_was_cut_short(count: int) -> None:
     record = study()
     checked(replace(record, trials=record.trials[:count]))
+
+
+@pytest.mark.parametrize("share", [1, 2, 10])
+def test_a_model_that_is_at_the_target_before_its_first_step(share: int) -> None:
+    sweep = sweep_of(study())
+    there = {"steps_to_target": 0.0, "examples_to_target": 0.0, "seconds_to_target": 0.0}
+    rows = tuple(
+        replace(row, **there) if place % share == 0 else row for place, row in enumerate(sweep.rows)
+    )
+    summary = summarize(analyse(replace(sweep, rows=rows)))
+    assert json.loads(json.dumps(summary, allow_nan=False))["answer"]

@@ -102,9 +102,13 @@ def _steps(findings: Findings) -> str:
     assert most is not None
     text = (
         f"From a batch of {_batch(first):,} to one of {_batch(last):,}, steps to {goal} go "
-        f"from {number(most)} to {number(fewest)}, {number(most / fewest, 2)} times fewer for "
-        f"{number(_batch(last) / _batch(first), 2)} times the examples a step"
+        f"from {number(most)} to {number(fewest)}"
     )
+    if fewest > 0:  # a pretrained model may be at the target before its first step
+        text += (
+            f", {number(most / fewest, 2)} times fewer for "
+            f"{number(_batch(last) / _batch(first), 2)} times the examples a step"
+        )
     missing = [cell for cell in findings.cells if cell.target.steps.value is None]
     if missing:
         sizes = joined([f"{_batch(cell):,}" for cell in missing], "and")

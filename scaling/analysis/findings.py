@@ -26,11 +26,11 @@ from scaling.analysis.learning_rate.exponent import (
     LrScaling,
     Turn,
     lr_scaling,
-    why_no_interval,
 )
 from scaling.analysis.learning_rate.exponent_of_surface import by_surface
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve, regrets
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading, read_surface
+from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.analysis.trial_rows import Sweep

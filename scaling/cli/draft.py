@@ -76,6 +76,8 @@ def drafted(data: Path, task: str | None = None) -> Draft:
         _refuse_conll(data)
     table = file_table(str(data), path="--data", columns=() if is_text else _header(data))
     records = list(islice(table.records, _MOST_LOOKED_AT))
+    if is_text and task not in (None, "causal_lm"):
+        raise _unfit(task, "causal_lm")
     if is_text:
         lines = [record["text"] for record in records if record["text"].strip()]
         _require_rows(len(lines))
@@ -85,8 +87,17 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     _require_rows(len(records))
     columns = {name: [record.get(name) for record in records] for name in _names(records)}
     found = _of_columns(columns, task)
+    if task not in (None, found.task):
+        raise _unfit(task, found.task)
     texts = [str(value) for value in columns[next(iter(found.columns.values()))]]
     return Draft(found.task, found.columns, found.why, len(records), _size(texts))
+
+
+def _unfit(task: str | None, found: str) -> NoDraftError:
+    return NoDraftError(
+        f"--task {task}: the data have no columns for it; they look like {found} "
+        "(leave --task out, or write the study file by hand)"
+    )
 
 
 def _size(texts: Sequence[str]) -> float:

@@ -169,3 +169,14 @@ def test_a_model_that_is_at_the_target_before_its_first_step(share: int) -> None
     )
     summary = summarize(analyse(replace(sweep, rows=rows)))
     assert json.loads(json.dumps(summary, allow_nan=False))["answer"]
+
+
+def test_a_rule_that_diverged_as_it_was_run_is_said_so() -> None:
+    findings = analyse(sweep_of(study()))
+    lost = [r for r in findings.regrets if r.diverged]
+    assert {r.rule for r in lost} == {"linear"}
+    assert any(curve.rule == "linear" for curve in findings.rule_curves)
+    places = (
+        f"it diverged at {lost[0].global_batch_size:,}, from {findings.sweep.base_batch_size:,}"
+    )
+    assert places in summarize(findings)["answer"]

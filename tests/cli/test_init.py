@@ -203,6 +203,11 @@ def test_a_family_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     status, out, _ = called("init", "--data", str(data), "--task", "causal_lm")
     assert status == 0
     assert "causal_lm" in out
+    named = ["--task", "token_classification", "--output", "c.yaml"]
+    status, _, err = called("init", "--data", str(data), *named)
+    assert status == 2
+    assert "they look like text_classification" in err
+    assert not Path("c.yaml").exists()
     status, _, err = called(
         "init", "--data", str(data), "--task", "regression", "--output", "b.yaml"
     )

@@ -231,8 +231,7 @@ def _surge(scaling: LrScaling) -> str:
 
 def _rules(findings: Findings) -> str:
     """Which rules cost something, diverged or cannot be told from tuning."""
-    unit = findings.sweep.cost_unit
-    between_all = [_over_all_pairs(curve, unit) for curve in findings.rule_curves]
+    between_all = [_over_all_pairs(findings, curve) for curve in findings.rule_curves]
     curved = {curve.rule for curve in findings.rule_curves}
     phrases = [
         phrase
@@ -253,11 +252,20 @@ def _rules(findings: Findings) -> str:
     return " ".join(sentences)
 
 
-def _over_all_pairs(curve: RuleCurve, unit: str) -> str:
-    """What one rule costs between the batch sizes, and where it diverged."""
+def _over_all_pairs(findings: Findings, curve: RuleCurve) -> str:
+    """What one rule costs between the batch sizes, and where it diverged as it was run."""
+    unit = findings.sweep.cost_unit
     least = "at least " * any(regret.is_lower_bound for regret in curve.regrets)
     mean = with_unit(f"{number(curve.mean.value, 2)} {between(curve.mean.interval, 2)}", unit)
-    return f"{rule_name(curve.rule)} {least}{mean}"
+    return f"{rule_name(curve.rule)} {least}{mean}{_divergence(findings, curve.rule)}"
+
+
+def _divergence(findings: Findings, rule: str) -> str:
+    lost = [r for r in findings.regrets if r.rule == rule and r.diverged]
+    if not lost:
+        return ""
+    sizes = joined([f"{r.global_batch_size:,}" for r in lost], "and")
+    return f", and it diverged at {sizes}, from {findings.sweep.base_batch_size:,}"
 
 
 def _rule(rows: Sequence[Regret]) -> str:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from scaling.spec.fields import LocalPath, PositiveInt, Section, Text, Whole, require_distinct
 
-DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll", ".conllu")
 """Kinds of local files that can be read; all but parquet also with .gz behind."""
 
 
@@ -46,7 +46,9 @@ FileNames = Annotated[
 
 
 class Files(Section):
-    """Local files by split: csv (, ; or tabs), tsv, json (lines), parquet or txt; also with .gz.
+    """Local files by split: csv (, ; or tabs), tsv, json (lines), parquet, txt, conll or conllu.
+
+    All but parquet also with .gz. A txt of words with tags has columns, as conll does.
 
     A path is taken as it stands. Of a list of files, the rows follow each other.
     """

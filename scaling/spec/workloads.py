@@ -5,9 +5,9 @@ A family is its section here and the module of its name in `scaling.tasks`.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
-from typing import Annotated, ClassVar, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.data import LabelledData, Names, TextData
@@ -25,6 +25,11 @@ from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.issues import Issue, did_you_mean
 from scaling.spec.models import ModelSpec
 from scaling.spec.own_training import Custom, Lightning
+
+_NO_LISTS: Final[Mapping[str, str]] = dict.fromkeys((".csv", ".tsv"), "cannot hold lists")
+_TAGGED_WORDS: Final[Mapping[str, str]] = dict.fromkeys(
+    (".conll", ".conllu"), "has words with tags, which task token_classification reads"
+)
 
 # --- text classification ------------------------------------------------------------------------
 
@@ -49,21 +54,29 @@ class TextClassification(TextFamily):
     data: TextClassificationData
 
     builtin_sources: ClassVar = ("part_of_speech",)
-    unfit_files: ClassVar = {".txt": "has no labels"}
+    unfit_files: ClassVar = {".txt": "has no labels", **_TAGGED_WORDS}
 
 
 # --- token classification -----------------------------------------------------------------------
 
-_NO_LISTS: Final[Mapping[str, str]] = dict.fromkeys((".csv", ".tsv", ".txt"), "cannot hold lists")
+
+def _numbered(column: Any) -> Any:
+    return str(column) if isinstance(column, int) and not isinstance(column, bool) else column
+
+
+ColumnName = Annotated[str, BeforeValidator(_numbered)]
+"""A column by its name, or by its number in files whose columns have none."""
 
 
 class TokenClassificationData(LabelledData):
     """Texts as lists of words with a tag each."""
 
-    tokens_column: str = "tokens"
-    """Column with the list of words."""
-    tags_column: str = "tags"
-    """Column with the list of the words' tags."""
+    tokens_column: ColumnName = "tokens"
+    """Column with the list of words. Of conll, conllu and txt files, whose lines are a word each
+    and whose sentences a blank line ends, the number of a column; the first one (in conllu the
+    second) where left out."""
+    tags_column: ColumnName = "tags"
+    """Column with the list of the words' tags; of those files the last one where left out."""
     tag_names: Names | None = None
     """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
 
@@ -90,7 +103,8 @@ class QuestionAnsweringData(TextData):
     question_column: str = "question"
     """Column with the question."""
     answers_column: str = "answers"
-    """Column with a mapping of text and answer_start, lists both, as in SQuAD."""
+    """Column with a mapping of text and answer_start, lists both, or a list of mappings with both.
+    SQuAD's own JSON (data, paragraphs, qas), of version 1 and 2, is read as it is."""
 
 
 class QuestionAnswering(TextFamily):
@@ -105,7 +119,7 @@ class QuestionAnswering(TextFamily):
     """Most tokens of a predicted answer."""
 
     builtin_sources: ClassVar = ("python_questions",)
-    unfit_files: ClassVar = _NO_LISTS
+    unfit_files: ClassVar = {**_NO_LISTS, ".txt": "cannot hold lists", **_TAGGED_WORDS}
     no_label_smoothing: ClassVar = "of question_answering would reward places in the padding"
 
     def issues(self) -> Iterator[Issue]:
@@ -157,7 +171,7 @@ class Seq2Seq(TextFamily):
     """null: the model is not asked to write."""
 
     builtin_sources: ClassVar = ("grapheme_to_phoneme",)
-    unfit_files: ClassVar = {".txt": "has no targets"}
+    unfit_files: ClassVar = {".txt": "has no targets", **_TAGGED_WORDS}
     writes_text: ClassVar = True
 
 
@@ -203,6 +217,7 @@ class CausalLm(TextFamily):
     """Also write answers to the prompts after the last step; null: no."""
 
     builtin_sources: ClassVar = ("grapheme_to_phoneme", "python_topics")
+    unfit_files: ClassVar = _TAGGED_WORDS
     writes_text: ClassVar = True
 
     def issues(self) -> Iterator[Issue]:

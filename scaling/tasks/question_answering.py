@@ -26,25 +26,72 @@ ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set w
 NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
 
 
-def row_format(workload: QuestionAnswering) -> RowFormat:  # noqa: ARG001  # one for all
+def row_format(workload: QuestionAnswering) -> RowFormat:
     """A question, the text that is searched, and where its answers are."""
-    return RowFormat(_row)
+    asked = workload.data.question_column
+    return RowFormat(_row, records_of=lambda record: _questions(record, asked))
+
+
+def _questions(record: Mapping[str, Any], question_column: str) -> Iterator[Mapping[str, Any]]:
+    """The questions of a file, an article or a paragraph of SQuAD's own JSON, a record each.
+
+    Any other record is a question already. One of version 2 that is impossible has no answer.
+
+    Source: Rajpurkar et al. 2016 (arXiv:1606.05250), 2018 (arXiv:1806.03822), the files of both.
+    """
+    if question_column in record:
+        yield record
+        return
+    for inner in ("data", "paragraphs"):
+        if isinstance(parts := record.get(inner), list):
+            for number, part in enumerate(parts):
+                yield from _questions(_mapping(part, f"{inner}[{number}]"), question_column)
+            return
+    if not isinstance(asked := record.get("qas"), list):
+        yield record
+        return
+    for number, given in enumerate(asked):
+        place = f"qas[{number}]"
+        question = _mapping(given, place)
+        answers = question.get("answers")
+        if question.get("is_impossible") is True:
+            if answers:
+                raise UnfitRowError(
+                    "answers_column", f"has {place}, which has answers and is_impossible: true"
+                )
+            answers = []
+        yield {"context": record.get("context"), **question, "answers": answers}
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UnfitRowError(
+            "answers_column", f"has {type(value).__name__} at {place}; allowed: a mapping, as in "
+            "SQuAD's JSON",
+        )  # fmt: skip
+    return value
+
+
+def _answers(cell: Any) -> list[tuple[Any, Any]]:
+    """Place and text of each answer: a mapping of two lists, or a list of mappings, as in SQuAD."""
+    match cell:
+        case {"text": [*texts], "answer_start": [*starts]} if len(texts) == len(starts):
+            return list(zip(starts, texts, strict=True))
+        case [*answers] if all(
+            isinstance(answer, dict) and {"text", "answer_start"} <= answer.keys()
+            for answer in answers
+        ):
+            return [(answer["answer_start"], answer["text"]) for answer in answers]
+    raise UnfitRowError(
+        "answers_column", "needs a mapping of text and answer_start, lists of equal length, or a "
+        "list of mappings with both",
+    )  # fmt: skip
 
 
 def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
     """A question with its answers where they say they are."""
-    answers = values["answers_column"]
     context = cells.text("context_column", values["context_column"])
-    texts, starts = (
-        (answers.get("text"), answers.get("answer_start"))
-        if isinstance(answers, dict)
-        else (None, None)
-    )
-    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        raise UnfitRowError(
-            "answers_column", "needs a mapping of text and answer_start, lists of equal length"
-        )
-    found = tuple(zip(starts, texts, strict=True))
+    found = tuple(_answers(values["answers_column"]))
     for start, text in found:
         if not isinstance(text, str) or not text or type(start) is not int or start < 0:
             raise UnfitRowError(

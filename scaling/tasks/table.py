@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 MAX_ROWS = 1_000_000
 _FILE = "workload.file"
-_KINDS = tuple(suffix for suffix in DATA_SUFFIXES if suffix != ".txt")
+_KINDS = tuple(suffix for suffix in DATA_SUFFIXES if suffix not in (".txt", ".conll", ".conllu"))
 
 
 @dataclass(frozen=True)

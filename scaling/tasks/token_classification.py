@@ -13,6 +13,7 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
+from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split, tagged
 from scaling.tasks.data.splits import read_splits
@@ -45,7 +46,7 @@ def row_format(workload: TokenClassification) -> RowFormat:
     labels = Labels(
         "tags_column", "tag_names", data.tag_names, data.missing_labels, data.rare_classes
     )
-    return RowFormat(_row, labels, is_blank=_is_blank)
+    return RowFormat(_row, labels, is_blank=_is_blank, text_records=sentences)
 
 
 def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:

@@ -86,6 +86,9 @@ class Labels:
     rare: RareClasses
 
 
+TextRecords = Callable[[str, Iterator[str]], Iterator[Mapping[str, Any]]]
+
+
 @dataclass(frozen=True)
 class RowFormat:
     """How a family makes a row of a table's cells.
@@ -95,12 +98,17 @@ class RowFormat:
         labels: Its classes; None where it has none.
         is_blank: Whether cells are there and say nothing; such rows are left out.
         joins_lines: Whether the lines of a text file are one document.
+        records_of: The records inside one that holds several, as SQuAD's JSON does.
+        text_records: The records of a text file, by its name and its lines; each line is one, with
+            its text, where left out.
     """
 
     row: Callable[["CellReader", Mapping[str, Any]], Row]
     labels: Labels | None = None
     is_blank: Callable[[Mapping[str, Any]], bool] = lambda _: False
     joins_lines: bool = False
+    records_of: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] | None = None
+    text_records: TextRecords | None = None
 
 
 class UnfitRowError(ValueError):
@@ -158,7 +166,7 @@ def read_table(
     if table.columns:
         _require_columns(columns, table, table.columns)
     if table.is_text and row_format.joins_lines:
-        lines = [record["text"] for record in _counted(table, most_rows)]
+        lines = [record["text"] for record in _counted(table, row_format, most_rows)]
         return TableRows(table.name, _book(lines), {})
     reader = CellReader.of(columns, row_format.labels, table)
     missing: dict[str, list[int]] = {name: [] for name in columns}
@@ -166,7 +174,7 @@ def read_table(
     found: set[str] = set()
     known: dict[str, None] = {}
     num_blank = num_characters = 0
-    for number, record in enumerate(_counted(table, most_rows), start=1):
+    for number, record in enumerate(_counted(table, row_format, most_rows), start=1):
         if not isinstance(record, Mapping):
             kind = type(record).__name__
             raise DataError(
@@ -199,11 +207,25 @@ def read_table(
     return TableRows(table.name, rows, missing, reader.num_stripped, num_blank)
 
 
-def _counted(table: Table, most_rows: int) -> Iterator[Mapping[str, Any]]:
-    for number, record in enumerate(table.records, start=1):
+def _counted(table: Table, row_format: RowFormat, most_rows: int) -> Iterator[Mapping[str, Any]]:
+    for number, record in enumerate(_records(table, row_format), start=1):
         if number > most_rows:
             raise DataError("workload.data", f"{table.name} {_TOO_MUCH}")
         yield record
+
+
+def _records(table: Table, row_format: RowFormat) -> Iterator[Mapping[str, Any]]:
+    """Those of a table, and in place of one that holds several those inside it."""
+    for number, record in enumerate(table.records, start=1):
+        if row_format.records_of is None or not isinstance(record, Mapping):
+            yield record
+            continue
+        try:
+            yield from row_format.records_of(record)
+        except UnfitRowError as error:
+            raise DataError(
+                f"workload.data.{error.field}", f"row {number} of {table.name} {error.message}"
+            ) from None
 
 
 def _size(row: Row) -> int:

@@ -1,5 +1,7 @@
 """Local files as tables: comma- or tab-separated, JSON (lines), parquet and text, also in gzip.
 
+What a text file's lines are is its family's to say: see `RowFormat.text_records`.
+
 Cells are read as the text that stands in the file: no type is guessed, no word means nothing.
 """
 
@@ -18,7 +20,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from scaling.spec.checks.data import file_suffix, is_gzip, named_files
 from scaling.spec.data import Files
 from scaling.spec.issues import first_line
-from scaling.tasks.data.columns import Table, class_names, column_names
+from scaling.tasks.data.columns import Table, TextRecords, class_names, column_names
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 
@@ -53,7 +55,13 @@ class _Content:
 
 
 def file_tables(
-    files: Files, split: Split, *, columns: Sequence[str], encoding: str | None, bytes_left: int
+    files: Files,
+    split: Split,
+    *,
+    columns: Sequence[str],
+    encoding: str | None,
+    bytes_left: int,
+    text_records: TextRecords | None = None,
 ) -> tuple[list[Table], int, tuple[str, ...]]:
     """The tables of a split's files, the bytes they have unpacked, and what to say of them.
 
@@ -63,6 +71,7 @@ def file_tables(
         columns: What has to be among a table's columns; by them its delimiter is known.
         encoding: Of text files; None where each says it or is UTF-8.
         bytes_left: Bytes that the files may have.
+        text_records: See `RowFormat`.
 
     Raises:
         DataError: If a file cannot be read, here or when its records are.
@@ -77,7 +86,9 @@ def file_tables(
     num_bytes = 0
     for name in names:
         title = f"the {split} data" if len(names) == 1 else f"the {split} data in {name}"
-        table, size, said = _table(name, title, path, encoding, columns, bytes_left - num_bytes)
+        table, size, said = _table(
+            name, title, path, encoding, columns, bytes_left - num_bytes, text_records
+        )
         notes += said
         num_bytes += size
         if num_bytes > bytes_left:
@@ -101,14 +112,20 @@ def file_table(name: str, *, path: str, columns: Sequence[str]) -> Table:
 
 
 def _table(
-    name: str, title: str, path: str, encoding: str | None, columns: Sequence[str], bytes_left: int
+    name: str,
+    title: str,
+    path: str,
+    encoding: str | None,
+    columns: Sequence[str],
+    bytes_left: int,
+    text_records: TextRecords | None = None,
 ) -> tuple[Table, int, tuple[str, ...]]:
     """A file's table, its bytes, unpacked, and what to say of it."""
     try:
         if file_suffix(name) == ".parquet":
             return *_parquet_table(name, title, path), ()
         content = _content(name, encoding, path, bytes_left)
-        table = _text_table(name, title, path, content, columns)
+        table = _text_table(name, title, path, content, columns, text_records)
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
@@ -194,7 +211,12 @@ def _open_text(name: str, content: _Content, *, newline: str | None) -> TextIO:
 
 
 def _text_table(
-    name: str, title: str, path: str, content: _Content, columns: Sequence[str]
+    name: str,
+    title: str,
+    path: str,
+    content: _Content,
+    columns: Sequence[str],
+    text_records: TextRecords | None,
 ) -> Table:
     match file_suffix(name):
         case ".csv" | ".tsv" as suffix:
@@ -206,6 +228,9 @@ def _text_table(
                     )
             records = _delimited(name, content, delimiter)
             return Table(title, _said(records, path, name), header)
+        case ".txt" | ".conll" | ".conllu" if text_records is not None:
+            records = text_records(name, _lines(name, content))
+            return Table(title, _said(records, path, name))
         case ".txt":
             lines = ({"text": line} for line in _lines(name, content))
             return Table(title, _said(lines, path, name), ("text",), is_text=True)

@@ -49,7 +49,7 @@ def read_rows(data: TextData, row_format: RowFormat) -> ReadRows:
     rows: dict[Split, list[Row]] = {}
     notes: list[str] = []
     num_stripped, rows_left, characters_left = 0, MAX_ROWS, MAX_CHARACTERS
-    for split, tables in _tables(data, notes):
+    for split, tables in _tables(data, row_format, notes):
         parts: list[TableRows] = []
         for table in tables:
             part = read_table(
@@ -123,7 +123,9 @@ def _numbered(numbers: Sequence[int]) -> str:
     return f"rows {shown} and {len(numbers) - _SHOWN_ROWS:,} more"
 
 
-def _tables(data: TextData, notes: list[str]) -> Iterator[tuple[Split, Sequence[Table]]]:
+def _tables(
+    data: TextData, row_format: RowFormat, notes: list[str]
+) -> Iterator[tuple[Split, Sequence[Table]]]:
     """The tables of each split; adds to `notes`."""
     columns = list(data.columns.values())
     if data.files is None:
@@ -134,8 +136,9 @@ def _tables(data: TextData, notes: list[str]) -> Iterator[tuple[Split, Sequence[
         if getattr(data.files, split) is None:
             continue
         tables, num_bytes, said = file_tables(
-            data.files, split, columns=columns, encoding=data.encoding, bytes_left=bytes_left
-        )
+            data.files, split, columns=columns, encoding=data.encoding, bytes_left=bytes_left,
+            text_records=row_format.text_records,
+        )  # fmt: skip
         bytes_left -= num_bytes
         notes += said
         yield split, tables

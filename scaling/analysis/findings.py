@@ -7,7 +7,8 @@ from scaling.analysis.cell_results import CellResult, cell_results
 from scaling.analysis.critical_batch.agreement import Agreement, Definition, agreements
 from scaling.analysis.critical_batch.branched_training import BranchedTraining, branched_training
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve, noise_curve
-from scaling.analysis.critical_batch.regimes import LocalScaling, Overhead, local_scaling, overhead
+from scaling.analysis.critical_batch.overhead import Overhead, overhead
+from scaling.analysis.critical_batch.regimes import LocalScaling, local_scaling
 from scaling.analysis.critical_batch.target_curves import (
     TargetCurve,
     main_curve,
@@ -34,6 +35,7 @@ from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.analysis.trial_rows import Sweep
+from scaling.surface.path import BestRates
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,16 @@ def _lr_scaling(
         for cell in cells
         if cell.global_batch_size is not None
     )
-    turns = Turn(*rates.turn) if rates is not None else Turn()
-    return replace(law, path=path, turns=turns)
+    return replace(law, path=path, turns=_turn(rates))
+
+
+def _turn(rates: BestRates | None) -> Turn:
+    if rates is None:
+        return Turn()
+    if rates.turn is None:
+        return Turn(missing="few_batch_sizes")
+    at, interval, probability = rates.turn
+    return Turn(at, interval, probability, missing="hardly_any" if at is None else None)
 
 
 def _bounded(law: LrScaling, cells: tuple[CellResult, ...]) -> LrScaling:

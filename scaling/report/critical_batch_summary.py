@@ -3,7 +3,7 @@
 from typing import Any
 
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.critical_batch.branched_training import BranchedTraining
+from scaling.analysis.critical_batch.branched_training import BranchedTraining, BranchPoint
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve
 from scaling.analysis.critical_batch.target_curves import TargetCurve
 from scaling.analysis.critical_batch.targets import ToTarget
@@ -11,13 +11,9 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
-from scaling.report.words.absent import (
-    NO_SEEDS,
-    no_branches,
-    no_free_exponent,
-    no_noise_scale,
-    no_tradeoff,
-)
+from scaling.report.words import why_null
+from scaling.report.words.absent import NO_SEEDS, no_branches, no_free_exponent, no_tradeoff
+from scaling.report.words.why_null import Why
 
 _MOST_POINTS = 60
 _OF_THE_CURVE: tuple[str, ...] = (
@@ -34,43 +30,69 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
     """By each definition, and how far they are apart."""
     noise = findings.noise_scale
     curve = findings.headline_noise
-    at_target, at_end = (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)
     return {
         "steps_examples": {
-            **_steps_examples(findings.tradeoff, findings.tradeoff_target),
+            **_steps_examples(
+                findings.tradeoff, findings.tradeoff_target, why_null.of_target(findings)
+            ),
             "regimes": [
-                {
-                    "global_batch_size": local.global_batch_size,
-                    **named("slope", local.slope, interval="interval"),
-                    "regime": local.regime,
-                }
+                with_why(
+                    {
+                        "global_batch_size": local.global_batch_size,
+                        **named("slope", local.slope, interval="interval"),
+                        "regime": local.regime,
+                    },
+                    why_null.of_regime(findings),
+                )
                 for local in findings.regimes
             ],
         },
         "noise_scale": {
-            **with_why(estimated(noise.estimate), no_noise_scale(noise.estimate)),
-            "global_batch_size": noise.global_batch_size,
-            "at_target": estimated(at_target),
-            "at_end": estimated(at_end),
+            **with_why(
+                estimated(noise.estimate) | {"global_batch_size": noise.global_batch_size},
+                why_null.of_noise_scale(findings),
+            ),
+            **_at_places(curve, has_target=findings.sweep.has_target),
         },
-        "branched": with_why(
-            _branched(findings.branched),
-            dict.fromkeys(("value", "interval"), no_branches(findings.branched.missing)),
-        ),
-        "overhead_20": attributes(findings.overhead, "reference_batch_size", "on_fit", "on_curve"),
+        "branched": _branched(findings.branched),
+        "overhead_20": _overhead(findings),
         "agreement": [
-            {
-                "first": agreement.first,
-                "second": agreement.second,
-                **named("ratio", agreement.ratio, interval="interval"),
-                "intervals_overlap": agreement.overlap,
-            }
+            with_why(
+                {
+                    "first": agreement.first,
+                    "second": agreement.second,
+                    **named("ratio", agreement.ratio, interval="interval"),
+                    "intervals_overlap": agreement.overlap,
+                },
+                why_null.OF_AGREEMENT,
+            )
             for agreement in findings.agreements
         ],
     }
 
 
-def _steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
+def _overhead(findings: Findings) -> dict[str, Any]:
+    found = findings.overhead
+    of_all, on_fit, on_curve = why_null.of_overhead(findings)
+    entry = {
+        "reference_batch_size": found.reference_batch_size,
+        "on_fit": with_why(estimated(found.on_fit), on_fit),
+        "on_curve": with_why(estimated(found.on_curve), on_curve),
+    }
+    return with_why(entry, of_all)
+
+
+def _at_places(curve: NoiseCurve | None, *, has_target: bool) -> dict[str, Any]:
+    """The noise scale of a cell where it reached the target and at the end."""
+    at_target, at_end = (curve.at_target, curve.at_end) if curve else (ABSENT, ABSENT)
+    why = why_null.of_noise_at_target(curve, has_target=has_target)
+    return {
+        "at_target": with_why(estimated(at_target), why),
+        "at_end": with_why(estimated(at_end), why_null.of_noise(at_end)),
+    }
+
+
+def _steps_examples(fit: TradeoffFit, target: float | None, no_target: Why) -> dict[str, Any]:
     """The trade-off at one target."""
     free, reason = fit.free, no_tradeoff(fit)
     entry = {
@@ -90,38 +112,46 @@ def _steps_examples(fit: TradeoffFit, target: float | None) -> dict[str, Any]:
         **attributes(fit, "rms_misfit", "misfit_exceeds_seeds"),
     }
     return with_why(
-        entry, dict.fromkeys(_OF_THE_CURVE, reason) | dict.fromkeys(_OF_SEEDS, reason or NO_SEEDS)
+        entry,
+        dict.fromkeys(_OF_THE_CURVE, reason)
+        | dict.fromkeys(_OF_SEEDS, reason or NO_SEEDS)
+        | dict(no_target),
     )
 
 
 def _branched(branched: BranchedTraining) -> dict[str, Any]:
     """`value` is that of the last point, `at` has them all."""
     last = branched.last
-    return {
+    entry = {
         "value": last.value if last else None,
         "interval": pair(last.interval) if last else None,
         "is_lower_bound": last.is_bound if last else None,
         "tolerance": branched.tolerance,
-        "at": [
-            {
-                **attributes(
-                    point, "examples", "value", "interval", "surely_inside", "surely_outside"
-                ),
-                "is_lower_bound": point.is_bound,
-                "grad_noise_scale": finite(point.noise_scale.value),
-                "differences": [
-                    {
-                        "global_batch_size": loss.global_batch_size,
-                        **named("difference", loss.difference, interval="interval"),
-                        "num_seeds": loss.difference.count,
-                        "diverged": loss.diverged,
-                    }
-                    for loss in point.losses
-                ],
-            }
-            for point in branched.points
+        "at": [_branch_point(point) for point in branched.points],
+    }
+    missing = no_branches(branched.missing)
+    return with_why(entry, missing or (why_null.of_branch_point(last) if last else {}))
+
+
+def _branch_point(point: BranchPoint) -> dict[str, Any]:
+    entry = {
+        **attributes(point, "examples", "value", "interval", "surely_inside", "surely_outside"),
+        "is_lower_bound": point.is_bound,
+        "grad_noise_scale": finite(point.noise_scale.value),
+        "differences": [
+            with_why(
+                {
+                    "global_batch_size": loss.global_batch_size,
+                    **named("difference", loss.difference, interval="interval"),
+                    "num_seeds": loss.difference.count,
+                    "diverged": loss.diverged,
+                },
+                why_null.of_branch_loss(loss),
+            )
+            for loss in point.losses
         ],
     }
+    return with_why(entry, why_null.of_branch_point(point))
 
 
 def steps_of_cell(target: ToTarget) -> dict[str, Any]:
@@ -139,26 +169,31 @@ def target_curve(curve: TargetCurve, cells: tuple[CellResult, ...]) -> dict[str,
         "target": finite(curve.target),
         "origin": curve.origin,
         "cells": [
-            {
-                "global_batch_size": cell.global_batch_size,
-                "steps_to_target": finite(reached.steps.value),
-                "num_seeds_reached": reached.num_reached,
-                **steps_of_cell(reached),
-            }
+            with_why(
+                {
+                    "global_batch_size": cell.global_batch_size,
+                    "steps_to_target": finite(reached.steps.value),
+                    "num_seeds_reached": reached.num_reached,
+                    **steps_of_cell(reached),
+                },
+                why_null.of_steps(reached),
+            )
             for cell, reached in zip(cells, curve.cells, strict=True)
         ],
-        "steps_examples": _steps_examples(curve.fit, curve.target),
+        "steps_examples": _steps_examples(curve.fit, curve.target, {}),
     }
 
 
-def noise_along_run(curve: NoiseCurve) -> dict[str, Any]:
+def noise_along_run(curve: NoiseCurve, *, has_target: bool) -> dict[str, Any]:
     """The noise scale of one cell, at 60 places at the most."""
     every = -(-len(curve.points) // _MOST_POINTS)
     return {
-        "at_target": estimated(curve.at_target),
-        "at_end": estimated(curve.at_end),
+        **_at_places(curve, has_target=has_target),
         "points": [
-            {"step": point.step, "examples": finite(point.examples)} | estimated(point.scale)
+            with_why(
+                {"step": point.step, "examples": finite(point.examples)} | estimated(point.scale),
+                why_null.of_noise(point.scale),
+            )
             for point in curve.points[::every]
         ],
     }

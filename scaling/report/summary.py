@@ -7,12 +7,12 @@ from typing import Any
 from scaling.analysis.baseline import beats_baseline
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.generalization.loss_parts import LossParts
 from scaling.analysis.generalization.matched_gap import MatchedGap
 from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
-from scaling.analysis.learning_rate.rule_regret import RuleCurve
+from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
 from scaling.analysis.next_run.goodput import Option
-from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate
 from scaling.analysis.trial_rows import Baseline, Sweep, incidents_of
 from scaling.report.critical_batch_summary import (
@@ -22,9 +22,10 @@ from scaling.report.critical_batch_summary import (
     target_curve,
 )
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
-from scaling.report.words.absent import absent_of_cell, no_exponent, no_surge
+from scaling.report.words import why_null
+from scaling.report.words.absent import no_exponent, no_surge, no_turn
 from scaling.report.words.answer import answer
-from scaling.report.words.reasons import reason_words, why_not_expected
+from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.report.words.remarks import evidence_words
 
@@ -35,7 +36,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
     NaN and infinity never appear: a quantity that is not finite is null.
     """
     sweep, scaling = findings.sweep, findings.lr_scaling
-    return {
+    summary = {
         "study": sweep.name,
         "question": sweep.question,
         "answer": answer(findings),
@@ -44,13 +45,15 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "num_failed": findings.count("failed"),
         "interval_level": LEVEL,
         "baselines": _baselines(sweep.baseline),
-        "conditions": sweep.conditions.plain() if sweep.conditions else None,
+        "conditions": with_why(sweep.conditions.plain(), why_null.OF_CONDITIONS)
+        if sweep.conditions
+        else None,
         "metrics": {
-            name: attributes(metric, "label", "unit", "direction")
+            name: with_why(attributes(metric, "label", "unit", "direction"), why_null.OF_METRIC)
             for name, metric in sweep.metrics.items()
         },
         "incidents": [
-            {"trial_id": row.trial_id, **incident}
+            with_why({"trial_id": row.trial_id, **incident}, why_null.OF_INCIDENT)
             for row in sweep.rows
             for incident in incidents_of(row)
         ],
@@ -60,18 +63,13 @@ def summarize(findings: Findings) -> dict[str, Any]:
                 named("exponent", scaling.exponent, interval="interval"), no_exponent(findings)
             ),
             **_law(scaling),
-            "path": [
-                attributes(b, "global_batch_size", "peak_lr", "interval") for b in scaling.path
-            ],
-            "turns": attributes(scaling.turns, "at", "interval", "probability"),
+            "path": _path(findings),
+            "turns": with_why(
+                attributes(scaling.turns, "at", "interval", "probability"),
+                no_turn(scaling.turns.missing),
+            ),
             "regret": {
-                rule: [
-                    attributes(
-                        regret, "global_batch_size", "regret", "interval", "diverged", "applicable"
-                    )
-                    for regret in findings.regrets
-                    if regret.rule == rule
-                ]
+                rule: [_regret(regret) for regret in findings.regrets if regret.rule == rule]
                 for rule in sweep.rules
             },
             "regret_by_surface": {curve.rule: _rule_curve(curve) for curve in findings.rule_curves},
@@ -81,31 +79,60 @@ def summarize(findings: Findings) -> dict[str, Any]:
             asdict(extended) | {"peak_lr_beyond": pair(extended.peak_lr_beyond)}
             for extended in extended_cells(sweep)
         ],
-        "recommendation": _recommendation(findings.recommendation),
+        "recommendation": _recommendation(findings),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)
             for matched in findings.matched_gaps
         },
         "target_curves": [target_curve(curve, findings.cells) for curve in findings.target_curves],
         "noise_scale_curves": [
-            {"global_batch_size": cell.global_batch_size} | noise_along_run(curve)
+            {"global_batch_size": cell.global_batch_size}
+            | noise_along_run(curve, has_target=sweep.has_target)
             for cell, curve in zip(findings.cells, findings.noise_curves, strict=True)
             if curve.points
         ],
-        "loss_parts": [
-            attributes(parts, "global_batch_size", "reference_batch_size", "num_steps")
-            | {"num_seeds": parts.total.count}
-            | attributes(parts, "total", "at_equal_steps", "fewer_updates")
-            for parts in findings.loss_parts
-        ],
+        "loss_parts": [_parts(parts) for parts in findings.loss_parts],
         "gap_relations": {
-            relation.against: {
-                **named("rank_correlation", relation.correlation, interval="interval"),
-                "num_cells": len(relation.points),
-            }
+            relation.against: with_why(
+                {
+                    **named("rank_correlation", relation.correlation, interval="interval"),
+                    "num_cells": len(relation.points),
+                },
+                why_null.of_relation(relation),
+            )
             for relation in findings.gap_relations
         },
     }
+    return with_why(summary, {"conditions": why_null.NO_CONDITIONS})
+
+
+def _path(findings: Findings) -> list[dict[str, Any]]:
+    """The best rate of each batch size."""
+    cells = {cell.global_batch_size: cell for cell in findings.cells}
+    return [
+        with_why(
+            attributes(best, "global_batch_size", "peak_lr", "interval"),
+            why_null.of_path(cells[best.global_batch_size]),
+        )
+        for best in findings.lr_scaling.path
+    ]
+
+
+def _regret(regret: Regret) -> dict[str, Any]:
+    names = ("global_batch_size", "regret", "interval", "diverged", "applicable")
+    return with_why(attributes(regret, *names), why_null.of_regret(regret))
+
+
+def _parts(parts: LossParts) -> dict[str, Any]:
+    entry = {
+        **attributes(parts, "global_batch_size", "reference_batch_size", "num_steps"),
+        "num_seeds": parts.total.count,
+        **{
+            name: with_why(as_plain(getattr(parts, name)), why_null.of_part(parts))
+            for name in ("total", "at_equal_steps", "fewer_updates")
+        },
+    }
+    return with_why(entry, why_null.of_parts(parts))
 
 
 def _rule_curve(curve: RuleCurve) -> dict[str, Any]:
@@ -120,22 +147,30 @@ def _rule_curve(curve: RuleCurve) -> dict[str, Any]:
 def _baselines(baseline: Baseline | None) -> dict[str, Any]:
     """What guessing by frequencies gives; null where it was not measured."""
     values = asdict(baseline) if baseline else dict.fromkeys(f.name for f in fields(Baseline))
-    return {name: v if isinstance(v, str) else finite(v) for name, v in values.items()}
+    entry = {name: v if isinstance(v, str) else finite(v) for name, v in values.items()}
+    return with_why(entry, why_null.of_baseline(baseline))
 
 
 def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
     """`at` is in the unit of what is matched; one entry a cell, in the order of `cells`."""
-    return {
-        "at": finite(matched.at),
-        "reference_batch_size": matched.reference_batch_size,
-        "cells": [
+    entries = [
+        with_why(
             _name(cell)
             | named("generalization_gap", gap)
             | {"num_seeds": gap.count}
-            | named("difference", difference)
-            for cell, gap, difference in zip(cells, matched.gaps, matched.differences, strict=True)
-        ],
+            | named("difference", difference),
+            why_null.of_matched_cell(matched, place),
+        )
+        for place, (cell, gap, difference) in enumerate(
+            zip(cells, matched.gaps, matched.differences, strict=True)
+        )
+    ]
+    entry = {
+        "at": finite(matched.at),
+        "reference_batch_size": matched.reference_batch_size,
+        "cells": entries,
     }
+    return with_why(entry, why_null.of_matched(matched))
 
 
 def _name(cell: CellResult) -> dict[str, Any]:
@@ -165,11 +200,14 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "metrics": _estimates(cell.metrics),
         "measured": _estimates({n: e for n, e in cell.measured.items() if e.value is not None}),
     }
-    return with_why(_name(cell) | values, absent_of_cell(sweep, cell))
+    return with_why(_name(cell) | values, why_null.of_cell(sweep, cell))
 
 
 def _estimates(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: estimated(estimate) for name, estimate in estimates.items()}
+    return {
+        name: with_why(estimated(estimate), why_null.of_estimate(estimate))
+        for name, estimate in estimates.items()
+    }
 
 
 def _law(scaling: LrScaling) -> dict[str, Any]:
@@ -185,17 +223,21 @@ def _law(scaling: LrScaling) -> dict[str, Any]:
             }
             for entry in scaling.evidence
         ],
-        "surge": {
-            **named("noise_batch", surge.noise_batch),
-            "peak_lr": finite(surge.peak_lr),
-            "likelihood_ratio_over_power": finite(surge.over_power),
-            "preferred": surge.preferred,
-            "note": no_surge(surge),
-        },
+        "surge": with_why(
+            {
+                **named("noise_batch", surge.noise_batch),
+                "peak_lr": finite(surge.peak_lr),
+                "likelihood_ratio_over_power": finite(surge.over_power),
+                "preferred": surge.preferred,
+                "note": no_surge(surge),
+            },
+            why_null.of_surge(surge),
+        ),
     }
 
 
-def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
+def _recommendation(findings: Findings) -> dict[str, Any]:
+    recommendation = findings.recommendation
     trial, option = recommendation.trial, recommendation.option
     entry = {
         "global_batch_size": recommendation.global_batch_size,
@@ -206,11 +248,14 @@ def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
         "reason": reason_words(recommendation.reason),
         "recipe": recommended_yaml(recommendation),
         "pareto_front": [
-            {"global_batch_size": o.cell.global_batch_size} | _expected(o)
+            with_why(
+                {"global_batch_size": o.cell.global_batch_size} | _expected(o),
+                why_null.of_option(findings.sweep, o),
+            )
             for o in recommendation.front
         ],
     }
-    return with_why(entry, why_not_expected(recommendation))
+    return with_why(entry, why_null.of_recommendation(findings))
 
 
 def _expected(option: Option | None) -> dict[str, Any]:

@@ -71,18 +71,18 @@ class BestRates:
         return float(np.median(self.exponents)), (float(low), float(high))
 
     @cached_property
-    def turn(self) -> tuple[float | None, Interval | None, float]:
+    def turn(self) -> tuple[float | None, Interval | None, float] | None:
         """The batch size up to which the best rate rises and from which on it stays.
 
         Each drawn path is fitted by two straight pieces that meet at one of the batch sizes.
 
         Returns:
-            Its median and interval over the drawn paths that turn, and the share of them. Without
-            at least four batch sizes no path can be seen to turn.
+            Its median and interval over the drawn paths that turn, and the share of them. None
+            without at least four batch sizes: then no path can be seen to turn.
         """
         inner = range(1, len(self.batch_sizes) - 1)
         if len(inner) < 2:
-            return None, None, 0.0
+            return None
         fits = [self._two_pieces(place) for place in inner]
         best = np.argmin([squares for squares, _, _ in fits], axis=0)
         pick = np.arange(len(best))

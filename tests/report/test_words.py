@@ -63,6 +63,8 @@ def test_no_exponent(missing: NoExponent | None, words: str) -> None:
     (None, ""),
     ("few_batch_sizes", "not enough data: 4 of at least 5 batch sizes"),
     ("turn_outside", "the turn is not among the batch sizes tried"),
+    ("no_power", "no power of the batch was fitted either"),
+    ("not_by_surface", "the exponent is read from the loss surface"),
 ])  # fmt: skip
 def test_no_surge(missing: NoSurge | None, words: str) -> None:
     assert absent.no_surge(Surge(num_batch_sizes=4, missing=missing)) == words

@@ -36,6 +36,7 @@ class MatchedGap:
         differences: By cell, its gap − that of the reference batch, paired by seed; absent for
             the reference itself and where no seed is in both.
         reference_batch_size: The base batch, or the smallest; None where nothing is matched.
+        reference: Index of its cell.
     """
 
     matched: Matched
@@ -43,6 +44,7 @@ class MatchedGap:
     gaps: tuple[Estimate, ...]
     differences: tuple[Estimate, ...] = ()
     reference_batch_size: int | None = None
+    reference: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _matched(
     differences = tuple(
         ABSENT if own is base else _difference(matched, at, own, base) for own in cells
     )
-    return MatchedGap(matched, at, gaps, differences, size)
+    return MatchedGap(matched, at, gaps, differences, size, place)
 
 
 def _gap(matched: Matched, at: float, runs: Runs) -> Estimate:

@@ -43,9 +43,11 @@ _BEYOND_CLIFF = 400.0
 
 
 Strength = Literal["strong", "fairly_strong", "not_strong"]
-NoSurge = Literal["few_batch_sizes", "turn_outside", "not_by_surface"]
-"""Fewer than FEWEST_FOR_SURGE batch sizes, a turn that is not among those tried, or an exponent
-that is read from the surface, whose `turns` says the like."""
+NoSurge = Literal["no_power", "few_batch_sizes", "turn_outside", "not_by_surface"]
+"""No power to set it against; fewer than FEWEST_FOR_SURGE batch sizes; a turn that is not among
+those tried; an exponent that is read from the surface, whose `turns` says the like."""
+NoTurn = Literal["no_surface", "few_batch_sizes", "hardly_any"]
+"""No surface through the best rates; fewer than four batch sizes; hardly any drawn path turns."""
 NoExponent = Literal[
     "cells_differ_otherwise", "no_rates_searched", "few_points", "best_at_edge",
     "law_does_not_fit", "too_noisy",
@@ -99,7 +101,7 @@ class Surge:
     over_power: float | None = None
     preferred: bool = False
     num_batch_sizes: int = 0
-    missing: NoSurge | None = None
+    missing: NoSurge | None = "no_power"
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,13 @@ class Turn:
         at: That batch size; None where hardly any drawn path turns.
         interval: Of it, over the drawn paths that turn.
         probability: Share of them; None where the surface does not tell.
+        missing: Why something is missing; None when nothing is.
     """
 
     at: float | None = None
     interval: Interval | None = None
     probability: float | None = None
+    missing: NoTurn | None = "no_surface"
 
 
 @dataclass(frozen=True)

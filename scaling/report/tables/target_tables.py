@@ -1,13 +1,19 @@
 """The tables on steps to targets, critical batch sizes and what a large batch costs."""
 
 from scaling.analysis.critical_batch.branched_training import BranchedTraining
-from scaling.analysis.critical_batch.regimes import OVERHEAD
+from scaling.analysis.critical_batch.overhead import OVERHEAD
 from scaling.analysis.critical_batch.targets import ToTarget
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Rows, Table
-from scaling.report.words.absent import no_branches, no_free_exponent, no_parts, no_tradeoff
+from scaling.report.words.absent import (
+    no_branches,
+    no_free_exponent,
+    no_overhead,
+    no_parts,
+    no_tradeoff,
+)
 from scaling.report.words.numbers import DASH, between, counted, either, number, with_interval
 from scaling.report.words.remarks import branched_words, origin, tradeoff_target
 
@@ -66,15 +72,16 @@ def _overhead_rows(findings: Findings) -> Rows:
     """The 20% overhead by its two definitions; nothing where neither has a value."""
     overhead = findings.overhead
     reference = overhead.reference_batch_size
-    if reference is None or overhead.on_fit.value is None:
+    if reference is None or (overhead.on_fit.value, overhead.on_curve.value) == (None, None):
         return ()
+    no_fit = no_free_exponent(findings.tradeoff)
     more = f"{OVERHEAD:.0%} more examples than at B = {reference:,}"
     return (
         (
             f"{OVERHEAD:.0%} overhead, fit",
             *_value_and_interval(overhead.on_fit),
-            f"{more}, on the curve with α = 1: {OVERHEAD:g} × critical batch + "
-            f"{1 + OVERHEAD:g} × {reference:,} (Zhang et al. 2024)",
+            no_overhead(overhead.fit_missing, overhead.largest_batch_size, no_fit)
+            or f"{more}, on the curve with α fitted (Zhang et al. 2024)",
         ),
         (
             f"{OVERHEAD:.0%} overhead, points",

@@ -6,17 +6,18 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.conditions import Conditions, OtherUnit
 from scaling.analysis.critical_batch.branched_training import NoBranches
 from scaling.analysis.critical_batch.free_exponent import FEWEST as FEWEST_FOR_ALPHA
+from scaling.analysis.critical_batch.overhead import NoOverhead
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.loss_parts import NoParts
 from scaling.analysis.learning_rate.exponent import (
     FEWEST_FOR_INTERVAL,
     FEWEST_FOR_SURGE,
+    NoTurn,
     Surge,
 )
 from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.analysis.trial_rows import Sweep
 
 NO_SEEDS = "no replicates at every batch size"
 CELLS_DIFFER = "cells differ in more than the batch size"
@@ -114,47 +115,13 @@ def no_best_rate(cell: CellResult) -> str:
     return "too noisy: the losses do not bound the best rate on both sides"
 
 
-def absent_of_cell(sweep: Sweep, cell: CellResult) -> dict[str, str]:
-    """Why numbers of a cell are missing, by their keys in summary.json."""
-    at_end = "no replicate of the best recipe ended with one"
-    loss, steps = at_end, "not every replicate reached the target"
-    if sweep.maximized is not None:
-        loss = f"{sweep.maximized} is maximized in place of a loss"
-    elif sweep.objective == "steps_to_target":
-        loss = "no losses were given"
-    if not sweep.has_target:
-        steps = "there is no target"
-    gap = "a training and a held-out loss of the same runs are needed"
-    seeds = "it needs two seeds or more"
-    rate_words = no_best_rate(cell)
-    return {
-        "global_batch_size": "no trial ended with a result",
-        "best_peak_lr": rate_words,
-        "best_peak_lr_interval": rate_words,
-        "validation_loss": loss,
-        "train_loss": loss if sweep.maximized is not None else "not measured",
-        "test_loss": loss
-        if sweep.maximized is not None
-        else "there is no confirm phase, or no test",
-        "generalization_gap": gap,
-        "generalization_gap_interval": gap if cell.gap.value is None else seeds,
-        "steps_to_target": steps,
-        "examples_to_target": steps,
-        "seconds_to_target": "no times were measured" if cell.target.steps.value else steps,
-        "grad_noise_scale": "not measured",
-        "expected_regret": "there is no loss surface: fewer than six trials, or no rates",
-        "beats_baseline": "no baseline was measured",
-        "steps_to_target_interval": steps if cell.target.steps.value is None else seeds,
-        "steps_to_target_best_tuned": steps,
-        "steps_to_target_above": "the target was reached" if sweep.has_target else steps,
-    }
-
-
 def no_surge(surge: Surge) -> str:
     """Why the law that turns or a part of it is missing; empty when nothing is."""
     match surge.missing:
         case None:
             return ""
+        case "no_power":
+            return "no power of the batch was fitted either"
         case "few_batch_sizes":
             sizes = f"{surge.num_batch_sizes} of at least {FEWEST_FOR_SURGE} batch sizes"
             return f"not enough data: {sizes}"
@@ -163,6 +130,36 @@ def no_surge(surge: Surge) -> str:
         case "not_by_surface":
             return "the exponent is read from the loss surface"
     assert_never(surge.missing)
+
+
+def no_turn(missing: NoTurn | None) -> str:
+    """Why the batch size at which the best rate stops rising is missing; empty when it is not."""
+    match missing:
+        case None:
+            return ""
+        case "no_surface":
+            return "there is no loss surface over the batch sizes"
+        case "few_batch_sizes":
+            return "not enough data: a turn needs four batch sizes"
+        case "hardly_any":
+            return "hardly any path of best rates that the data allow turns"
+    assert_never(missing)
+
+
+def no_overhead(missing: NoOverhead | None, largest: int | None, no_fit: str) -> str:
+    """Why the batch of 20% overhead or its interval is missing; empty when neither is."""
+    match missing:
+        case None:
+            return ""
+        case "few_batch_sizes":
+            return "fewer than two batch sizes reached the target"
+        case "no_fit":
+            return no_fit
+        case "beyond_largest":
+            return f"it lies beyond {largest:,}, the largest batch that reached the target"
+        case "no_interval":
+            return no_fit or "it may lie beyond the batch sizes that reached the target"
+    assert_never(missing)
 
 
 def no_noise_scale(estimate: Estimate) -> str:

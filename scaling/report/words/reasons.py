@@ -14,18 +14,12 @@ from scaling.analysis.next_run.recommendation import (
     NoneWithinLimits,
     NothingToRecommend,
     Reason,
-    Recommendation,
 )
 from scaling.analysis.trial_rows import Baseline
 from scaling.report.words.absent import undertuned
 from scaling.report.words.numbers import counted, joined, number, with_interval
 from scaling.spec.phases import Limits
 
-_NOT_RECOMMENDED = (
-    "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
-    "expected_steps_interval", "expected_examples", "expected_seconds", "expected_seconds_interval",
-    "expected_cost", "expected_loss", "expected_loss_interval", "recipe",
-)  # fmt: skip
 _BUSY = 1.25
 """Usual over idle time of a step, from which on a reader is told."""
 
@@ -51,42 +45,6 @@ def reason_words(reason: Reason) -> str:
                 *_caveats(nearest),
             ])  # fmt: skip
     assert_never(reason)
-
-
-def why_not_expected(recommendation: Recommendation) -> dict[str, str]:
-    """Why fields of the recommendation are null, by field; empty for what is not asked for."""
-    option, trial = recommendation.option, recommendation.trial
-    if option is None or trial is None:
-        why = reason_words(recommendation.reason)
-        return dict.fromkeys(_NOT_RECOMMENDED, why)
-    no_seeds = "no replicates show how far one more run may be from these"
-    to_target = option.mean_steps.value is not None
-    why = {
-        "meets_limits": "the study sets no limits",
-        "chance_within_limits": no_seeds
-        if recommendation.meets_limits is not None
-        else "no limits",
-        "expected_cost": "no price is set",
-        "expected_cost_interval": "no price is set",
-        "expected_steps_interval": no_seeds if to_target else "the budget sets the steps",
-        "chance_of_target": no_seeds if to_target else "the study has no target",
-        "mean_steps_to_target": "the study has no target",
-        "mean_steps_to_target_interval": no_seeds if to_target else "the study has no target",
-        "expected_loss": "the replicates were not evaluated around so many steps",
-        "expected_loss_interval": no_seeds,
-        "recipe": "a table does not hold the whole recipe",
-        "num_workers": "a table does not say on how many workers",
-        "peak_lr": "not known",
-        "warmup_steps": "a table does not say",
-        "clip_norm": "gradients are not clipped" if trial.recipe else "a table does not say",
-    }
-    if option.loss.value is None:
-        why["expected_loss_interval"] = why["expected_loss"]
-    timed = "no time was measured" if option.pace is None else "one trial was timed"
-    return why | dict.fromkeys(
-        ("expected_seconds", "expected_seconds_interval", "mean_idle_seconds",
-         "mean_idle_seconds_interval"), timed,
-    )  # fmt: skip
 
 
 def nothing_learnt_words(found: NothingLearnt) -> str:

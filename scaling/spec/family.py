@@ -24,7 +24,12 @@ class Family(Section):
     writes_text: ClassVar[bool] = False
     """Whether texts are put together from tokens."""
     no_label_smoothing: ClassVar[str | None] = None
-    """Why labels cannot be smoothed; None where they can."""
+    """Why the labels of no study of this family can be smoothed; None where some can."""
+
+    @property
+    def why_no_label_smoothing(self) -> str | None:
+        """Why labels cannot be smoothed; None where they can."""
+        return self.no_label_smoothing
 
     @property
     def own_code(self) -> tuple[str, ...]:

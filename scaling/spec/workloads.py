@@ -20,6 +20,7 @@ from scaling.spec.fields import (
     Section,
     Text,
     Whole,
+    given_fields,
 )
 from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.issues import Issue, did_you_mean
@@ -34,27 +35,82 @@ _TAGGED_WORDS: Final[Mapping[str, str]] = dict.fromkeys(
 # --- text classification ------------------------------------------------------------------------
 
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
 class TextClassificationData(LabelledData):
-    """Texts with a class each."""
+    """Texts, or pairs of texts, with a class, several or a number each."""
 
     text_column: str = "text"
     """Column with the input text. A column that is a mapping is gone into by a dot, here as for
     every column: translation.en."""
+    text_pair_column: str | None = None
+    """Column with a second text that is read after the first, as a hypothesis after its premise."""
     label_column: str = "label"
-    """Column with the class."""
+    """Column with the class, the number, or the list of a text's classes."""
     label_names: Names | None = None
     """Names of the classes 0, 1, …, where label_column has their numbers."""
+    label_separator: Text | None = None
+    """What stands between the classes in a text of label_column, as in "|"; none of them in an
+    empty one. Of multi_label_classification."""
+    label_columns: Names | None = None
+    """A column with 0 or 1 for each class, in place of label_column. Of
+    multi_label_classification."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """With those of the classes where each has its own."""
+        named = super().columns
+        if self.label_columns is not None:
+            del named["label_column"]
+            named |= {f"label_columns.{n}": name for n, name in enumerate(self.label_columns)}
+        return named
 
 
 class TextClassification(TextFamily):
-    """Predict one class for a text; the loss is in nats per example."""
+    """Predict of a text one class, several classes or a number.
+
+    The loss is in nats per example, of several classes summed over all there are (each by a
+    sigmoid); of a number it is the squared error.
+    """
 
     task: Literal["text_classification"]
     model: ModelSpec
     data: TextClassificationData
+    problem_type: ProblemType = "single_label_classification"
+    """single_label_classification: one class; multi_label_classification: any number of classes;
+    regression: a number."""
 
     builtin_sources: ClassVar = ("part_of_speech",)
     unfit_files: ClassVar = {".txt": "has no labels", **_TAGGED_WORDS}
+
+    @property
+    def why_no_label_smoothing(self) -> str | None:
+        """A number has no classes to smooth."""
+        return "regression has no classes" if self.problem_type == "regression" else None
+
+    def issues(self) -> Iterator[Issue]:
+        """Fields of several classes, or of classes, are given where there are some."""
+        data, kind = self.data, self.problem_type
+        given = given_fields(data)
+        if kind != "single_label_classification" and data.builtin_name is not None:
+            message = "the built-in data have one class a text"
+            yield Issue("workload.problem_type", message, kind, "single_label_classification")
+        if kind != "multi_label_classification":
+            for name in ("label_separator", "label_columns"):
+                if (value := given.get(name)) is not None:
+                    message = "belongs to problem_type multi_label_classification"
+                    yield Issue(f"workload.data.{name}", message, value)
+        elif data.label_columns is not None:
+            for name in ("label_column", "label_names", "label_separator"):
+                if (value := given.get(name)) is not None:
+                    message = "has no effect beside label_columns, which name the classes"
+                    yield Issue(f"workload.data.{name}", message, value)
+        if kind == "regression":
+            for name in ("label_names", "rare_classes"):
+                if (value := given.get(name)) is not None:
+                    message = "has no effect in regression, whose label is a number"
+                    yield Issue(f"workload.data.{name}", message, value)
 
 
 # --- token classification -----------------------------------------------------------------------

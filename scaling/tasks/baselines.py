@@ -20,7 +20,8 @@ def describe_baseline(task: TaskData) -> dict[str, Any]:
 
     Returns:
         `baseline`, what it guesses by, and its numbers on the same examples that trials are
-        evaluated on, their names beginning with `baseline_`. Empty where a task has none.
+        evaluated on, their names beginning with `baseline_`. Empty where a task has none; the
+        accuracy is None where nothing is right or wrong.
     """
     losses = task.baseline_losses()
     if task.baseline is None or not losses:
@@ -29,7 +30,8 @@ def describe_baseline(task: TaskData) -> dict[str, Any]:
     for split, of_split in losses.items():
         described[f"baseline_{split}_loss"] = of_split.loss
         described[f"baseline_{split}_loss_stderr"] = of_split.stderr
-    return described | {"baseline_accuracy": losses["validation"].accuracy}
+    accuracy = losses["validation"].accuracy
+    return described | {"baseline_accuracy": accuracy if np.isfinite(accuracy) else None}
 
 
 def frequency_losses(

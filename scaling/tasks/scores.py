@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, assert_never
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scaling.records.metrics import Metric
 
 PERPLEXITY = Metric(
@@ -50,6 +53,73 @@ def macro_f1(labels: Sequence[int], predicted: Sequence[int]) -> float:
 
     with _few_examples():
         return float(f1_score(labels, predicted, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]  # its stubs want a string
+
+
+MULTI_LABEL_METRICS: Mapping[str, Metric] = {
+    "exact_match": share("exact match", "Share of texts of which all classes are right."),
+    "micro_f1": share(
+        "micro-F1", "F1 over all texts and classes together: 2 × hits over marks of the labels and "
+        "of the predictions.",
+    ),
+    "macro_f1": share("macro-F1", "Mean of F1 over the classes; 0 for one that nothing has."),
+}  # fmt: skip
+"""Of texts with any number of classes."""
+
+
+def multi_label_f1(labels: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, float]:
+    """F1 over all classes together, and its mean over them; 0 where nothing is marked.
+
+    Args:
+        labels: [N, C] which classes each text has.
+        predicted: [N, C] those predicted.
+    """
+    hits = (labels & predicted).sum(0)
+    marks = labels.sum(0) + predicted.sum(0)
+    each = 2 * hits / np.maximum(marks, 1)
+    return {
+        "micro_f1": float(2 * hits.sum() / max(marks.sum(), 1)),
+        "macro_f1": float(each.mean()),
+    }
+
+
+REGRESSION_METRICS: Mapping[str, Metric] = {
+    "rmse": Metric(
+        "RMSE", "Root of the mean squared error, in the label's own unit.", direction="minimize"
+    ),
+    "pearson": Metric(
+        "Pearson correlation", "Linear correlation of labels and predictions, −1 … 1; 0 where one "
+        "of them is constant.",
+        direction="maximize",
+    ),
+    "spearman": Metric(
+        "Spearman correlation", "Correlation of the ranks of labels and predictions, −1 … 1; 0 "
+        "where one of them is constant.",
+        direction="maximize",
+    ),
+}  # fmt: skip
+"""Of `regression_scores`."""
+
+
+def regression_scores(
+    labels: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> dict[str, float]:
+    """Root mean squared error and correlations; [N] labels and predictions.
+
+    Source: Spearman's is Pearson's of the ranks, ties having their mean rank.
+    """
+    from scipy.stats import rankdata
+
+    return {
+        "rmse": float(np.sqrt(np.square(labels - predicted).mean())),
+        "pearson": _correlation(labels, predicted),
+        "spearman": _correlation(rankdata(labels), rankdata(predicted)),
+    }
+
+
+def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _mcc(labels: Sequence[int], predicted: Sequence[int]) -> float:

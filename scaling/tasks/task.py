@@ -31,7 +31,7 @@ class ExampleLosses:
     Attributes:
         loss_sums: [N] nats, summed over an example's targets.
         num_targets: [N] targets of each example.
-        num_correct: [N] targets whose most likely value is the right one.
+        num_correct: [N] targets whose most likely value is the right one; NaN in regression.
         predictions: [N] what the model says of each example, in the form that the task's own
             metrics read, tuples and plain values, since workers exchange them as JSON; empty where
             they need no more than the numbers above.

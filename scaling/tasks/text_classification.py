@@ -1,27 +1,37 @@
-"""Text classification: one class for a text."""
+"""Text classification: one class of a text or of a pair, any number of classes, or a number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
-from scaling.tasks.data.columns import CellReader, Labels, RowFormat
+from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.scores import CLASS_METRICS, class_scores, share
+from scaling.tasks.scores import (
+    CLASS_METRICS,
+    MULTI_LABEL_METRICS,
+    REGRESSION_METRICS,
+    class_scores,
+    multi_label_f1,
+    regression_scores,
+    share,
+)
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
+    Objective,
     Sizes,
     TextTask,
     label_frequency_losses,
@@ -32,25 +42,71 @@ from scaling.tasks.text_task import (
 
 
 def row_format(workload: TextClassification) -> RowFormat:
-    """A text and its class."""
+    """A text or a pair, and its class, classes or number."""
     data = workload.data
+    columns = tuple(name for name in data.columns if name.startswith("label_"))
     labels = Labels(
-        "label_column", "label_names", data.label_names, data.missing_labels, data.rare_classes
+        columns, "label_names", data.label_names, data.missing_labels, data.rare_classes,
+        may_be_blank=data.label_separator is not None,
+    )  # fmt: skip
+
+    def row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+        text = cells.text("text_column", values["text_column"])
+        pair = None
+        if data.text_pair_column is not None:
+            pair = cells.text("text_pair_column", values["text_pair_column"])
+        match workload.problem_type:
+            case "single_label_classification":
+                label = cells.label("label_column", values["label_column"])
+                return Row(text=text, pair=pair, label=label)
+            case "multi_label_classification":
+                return Row(text=text, pair=pair, tags=_classes(cells, values, data.label_separator))
+            case "regression":
+                number = cells.number("label_column", values["label_column"])
+                return Row(text=text, pair=pair, number=number)
+            case _:
+                assert_never(workload.problem_type)
+
+    return RowFormat(row, labels)
+
+
+def _classes(
+    cells: CellReader, values: Mapping[str, Any], separator: str | None
+) -> tuple[str, ...]:
+    """The classes of a text: those whose column says so, those of a list, or of a cut-up cell."""
+    if "label_column" not in values:
+        marked = {n: value for n, value in values.items() if n.startswith("label_columns.")}
+        there = (cells.columns[n] for n, value in marked.items() if cells.is_true(n, value))
+        return tuple(sorted(there))
+    cell = values["label_column"]
+    if isinstance(cell, str) and separator is not None:
+        cell = [part for part in cell.split(separator) if part.strip()]
+    if not isinstance(cell, list):
+        raise UnfitRowError(
+            "label_column", f"has {type(cell).__name__} in column "
+            f"{cells.columns['label_column']!r}; allowed: a list of classes, or text with "
+            "label_separator",
+        )  # fmt: skip
+    named = (
+        cells.label("label_column", label, f" place {n} of") for n, label in enumerate(cell, 1)
     )
-    return RowFormat(_row, labels)
-
-
-def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
-    label = cells.label("label_column", values["label_column"])
-    return Row(text=cells.text("text_column", values["text_column"]), label=label)
+    return tuple(sorted(set(named)))
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Token sequences of one split and their classes, [N]."""
+    """Token sequences of one split and what is predicted of them.
+
+    Attributes:
+        labels: [N] classes, [N, C] 1 for each class that a text has and 0 for the others, or [N]
+            numbers.
+        types: As long as `tokens`, which text of a pair a token is of; None where the model is not
+            told.
+    """
 
     tokens: Ragged
-    labels: IntArray
+    labels: NDArray[Any]
+    types: Ragged | None = None
 
     @property
     def sizes(self) -> Sizes:
@@ -59,37 +115,120 @@ class LabelledTexts:
         return Sizes(lengths, np.ones_like(lengths), num_read=lengths, predicted=lengths)
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
-        """`input_ids` [B, L], `attention_mask` [B, L] and `labels` [B]."""
-        labels_b = torch.from_numpy(self.labels[indices])
-        return read_tokens(self.tokens, indices, pad) | {"labels": labels_b}
+        """`input_ids` [B, L], `attention_mask` [B, L], and `labels` [B] or `targets` [B] or [B, C].
+
+        And `token_type_ids` [B, L] of pairs, for some models.
+        """
+        name = "labels" if self.labels.dtype == np.int64 else "targets"
+        batch = read_tokens(self.tokens, indices, pad)
+        batch[name] = torch.from_numpy(self.labels[indices])
+        if self.types is not None:
+            batch["token_type_ids"] = torch.from_numpy(self.types.padded(indices, 0)[0])
+        return batch
 
 
 def prepare(workload: TextClassification, evaluation: Evaluation) -> TextTask:
     """Read, split and encode; raises DataError."""
     data = workload.data
     split = read_splits(data, row_format(workload))
-    if len({row.label for row in split.rows["train"]}) < 2:
-        raise DataError("workload.data.label_column", "the training data have only one class")
-    classes = tuple(sorted({str(row.label) for rows in split.rows.values() for row in rows}))
-    tokenizer = tokenizer_for(workload.model, data, split.rows["train"])
-    numbers = {name: number for number, name in enumerate(classes)}
+    train = split.rows["train"]
+    classes = _all_classes(workload, split.rows)
+    tokenizer = tokenizer_for(workload.model, data, train)
     texts: dict[Split, LabelledTexts] = {}
     num_truncated: dict[Split, int] = {}
     for name, rows in split.rows.items():
+        found = [tokenizer.classifier_ids(row, data.max_length) for row in rows]
+        types = [of_tokens for _, of_tokens in found if of_tokens is not None]
         texts[name] = LabelledTexts(
-            Ragged.of([tokenizer.classifier_ids(row, data.max_length) for row in rows]),
-            np.array([numbers[str(row.label)] for row in rows], dtype=np.int64),
-        )
+            Ragged.of([ids for ids, _ in found]), _labels(workload, rows, classes),
+            Ragged.of(types) if types else None,
+        )  # fmt: skip
         num_truncated[name] = sum(
-            length == data.max_length and len(tokenizer.classifier_ids(row, None)) > length
+            length == data.max_length and len(tokenizer.classifier_ids(row, None)[0]) > length
             for row, length in zip(rows, texts[name].tokens.lengths, strict=True)
         )
+    objective, baseline = _objective(workload, classes, texts)
     return TextTask(
-        TokenModel(workload.model, data, tokenizer), "sequence_classification",
-        ClassObjective(classes, texts), split.content_hash, split.num_dropped,
-        summary_of(split, texts, num_truncated), baseline="class frequencies",
-        num_examples=evaluation.num_examples, evaluated_at_once=250, num_labels=len(classes),
+        TokenModel(workload.model, data, tokenizer), "sequence_classification", objective,
+        split.content_hash, split.num_dropped, summary_of(split, texts, num_truncated),
+        baseline=baseline, num_examples=evaluation.num_examples, evaluated_at_once=250,
+        num_labels=len(classes) or 1,
     )  # fmt: skip
+
+
+def _all_classes(
+    workload: TextClassification, rows: Mapping[Split, Sequence[Row]]
+) -> tuple[str, ...]:
+    """All classes, sorted or as their columns are; none in regression.
+
+    Raises:
+        DataError: If the training data leave nothing to learn.
+    """
+    data, train = workload.data, rows["train"]
+    match workload.problem_type:
+        case "single_label_classification":
+            if len({row.label for row in train}) < 2:
+                raise DataError(
+                    "workload.data.label_column", "the training data have only one class"
+                )
+            return tuple(sorted({str(row.label) for split in rows.values() for row in split}))
+        case "multi_label_classification":
+            if len({row.tags for row in train}) < 2:
+                field = "label_column" if data.label_columns is None else "label_columns"
+                raise DataError(
+                    f"workload.data.{field}", "all training texts have the same classes"
+                )
+            found = {name for split in rows.values() for row in split for name in row.tags}
+            return data.label_columns or tuple(sorted(found))
+        case "regression":
+            if len({row.number for row in train}) < 2:
+                raise DataError(
+                    "workload.data.label_column", "all training texts have the same number"
+                )
+            return ()
+        case _:
+            assert_never(workload.problem_type)
+
+
+def _labels(
+    workload: TextClassification, rows: Sequence[Row], classes: Sequence[str]
+) -> NDArray[Any]:
+    """See `LabelledTexts.labels`."""
+    match workload.problem_type:
+        case "single_label_classification":
+            numbers = {name: number for number, name in enumerate(classes)}
+            return np.array([numbers[str(row.label)] for row in rows], dtype=np.int64)
+        case "multi_label_classification":
+            marks = [[name in row.tags for name in classes] for row in rows]
+            return np.array(marks, dtype=np.float32)
+        case "regression":
+            return np.array([row.number for row in rows], dtype=np.float32)
+        case _:
+            assert_never(workload.problem_type)
+
+
+def _objective(
+    workload: TextClassification, classes: tuple[str, ...], texts: Mapping[Split, LabelledTexts]
+) -> tuple[Objective, str]:
+    """What is predicted, and what its baseline guesses by."""
+    match workload.problem_type:
+        case "single_label_classification":
+            return ClassObjective(classes, texts), "class frequencies"
+        case "multi_label_classification":
+            return ClassesObjective(texts), "frequency of each class"
+        case "regression":
+            return NumberObjective(texts), "mean label"
+        case _:
+            assert_never(workload.problem_type)
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """[B, C]."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return logits_of(model, batch, [name for name in names if name in batch])
+
+
+# --- one class ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -102,10 +241,7 @@ class ClassObjective:
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over texts, in nats."""
         return functional.cross_entropy(
-            logits_of(model, batch),
-            batch["labels"],
-            reduction="sum",
-            label_smoothing=label_smoothing,
+            _logits(model, batch), batch["labels"], reduction="sum", label_smoothing=label_smoothing
         )
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
@@ -114,7 +250,7 @@ class ClassObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single texts; predictions are each one's class."""
-        logits_bc = logits_of(model, batch)
+        logits_bc = _logits(model, batch)
         loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
         classes_b = logits_bc.argmax(-1)
         return BatchLosses(loss_b, classes_b == batch["labels"], classes_b.tolist())
@@ -130,3 +266,132 @@ class ClassObjective:
         predicted = validation.predictions
         labels = self.examples["validation"].labels[: len(predicted)].tolist()
         return {"accuracy": validation.accuracy, **class_scores(labels, predicted)}
+
+
+# --- any number of classes ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClassesObjective:
+    """Each class of a text by a sigmoid of its own; see `scaling.tasks.text_task.Objective`.
+
+    Targets are texts: the loss of one is the sum over all classes, the negative log-likelihood of
+    its set of classes where each is independent of the others given the text.
+    """
+
+    examples: Mapping[Split, LabelledTexts]
+
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
+        """Binary cross entropy summed over classes and texts, in nats.
+
+        Smoothing takes from each class as from one of two, to the other one.
+        """
+        targets_bc = batch["targets"] * (1 - label_smoothing) + label_smoothing / 2
+        return _binary_losses(_logits(model, batch), targets_bc).sum()
+
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
+        """Losses of guessing each class by its frequency in the training split.
+
+        Each is counted once more as there and once as not (Laplace's rule of succession).
+        """
+        train = self.examples["train"].labels[: counts["train"]].astype(np.float64)
+        shares_c = (train.sum(0) + 1) / (len(train) + 2)
+        return {
+            split: _of_shares(self.examples[split].labels[:count] > 0.5, shares_c)
+            for split, count in counts.items()
+            if split != "train"
+        }
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of single texts; predictions are 1 for each class above one half."""
+        logits_bc, targets_bc = _logits(model, batch), batch["targets"]
+        loss_b = _binary_losses(logits_bc, targets_bc).sum(1)
+        marks_bc = logits_bc > 0
+        is_right_b = (marks_bc == (targets_bc > 0.5)).all(1)
+        return BatchLosses(loss_b, is_right_b, [tuple(row) for row in marks_bc.int().tolist()])
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Exact match, micro-F1 and macro-F1."""
+        return MULTI_LABEL_METRICS
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Exact match, micro-F1 and macro-F1."""
+        predicted = np.array(validation.predictions, dtype=bool)
+        labels = self.examples["validation"].labels[: len(predicted)] > 0.5
+        return {"exact_match": validation.accuracy, **multi_label_f1(labels, predicted)}
+
+
+def _binary_losses(logits_bc: Tensor, targets_bc: Tensor) -> Tensor:
+    """[B, C] nats."""
+    return functional.binary_cross_entropy_with_logits(
+        logits_bc, targets_bc.to(logits_bc.dtype), reduction="none"
+    )
+
+
+def _of_shares(labels: NDArray[np.bool_], shares_c: NDArray[np.float64]) -> ExampleLosses:
+    """Losses of predicting each class with its share."""
+    nats = -np.where(labels, np.log(shares_c), np.log1p(-shares_c)).sum(1)
+    hits = (labels == (shares_c > 0.5)).all(1)
+    return ExampleLosses(nats, np.ones(len(labels)), hits.astype(np.float64))
+
+
+# --- a number -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NumberObjective:
+    """A number for a text; see `scaling.tasks.text_task.Objective`. Targets are texts.
+
+    The loss is the squared error, in the square of the label's unit.
+    """
+
+    examples: Mapping[Split, LabelledTexts]
+
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        label_smoothing: float,  # noqa: ARG002  # refused: a number has no classes
+    ) -> Tensor:
+        """Squared error summed over texts."""
+        return _squared_errors(_logits(model, batch), batch).sum()
+
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
+        """Losses of guessing the mean label of the training split."""
+        mean = self.examples["train"].labels[: counts["train"]].astype(np.float64).mean()
+        return {
+            split: _numbers(
+                np.square(self.examples[split].labels[:count].astype(np.float64) - mean)
+            )
+            for split, count in counts.items()
+            if split != "train"
+        }
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """Losses of single texts; predictions are each one's number."""
+        logits_b1 = _logits(model, batch)
+        loss_b = _squared_errors(logits_b1, batch)
+        return BatchLosses(loss_b, torch.full_like(loss_b, torch.nan), logits_b1[:, 0].tolist())
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """Root mean squared error, Pearson's and Spearman's correlation."""
+        return REGRESSION_METRICS
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """Root mean squared error, Pearson's and Spearman's correlation."""
+        predicted = np.array(validation.predictions, dtype=np.float64)
+        labels = self.examples["validation"].labels[: len(predicted)].astype(np.float64)
+        return regression_scores(labels, predicted)
+
+
+def _squared_errors(logits_b1: Tensor, batch: Batch) -> Tensor:
+    """[B]."""
+    return (logits_b1[:, 0] - batch["targets"].to(logits_b1.dtype)).square()
+
+
+def _numbers(losses: NDArray[np.float64]) -> ExampleLosses:
+    """Losses of single numbers, of which none is right or wrong."""
+    return ExampleLosses(losses, np.ones(len(losses)), np.full(len(losses), np.nan))

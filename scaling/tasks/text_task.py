@@ -67,7 +67,7 @@ class BatchLosses:
 
     Attributes:
         loss_sums: [B] nats, summed over an example's targets.
-        num_correct: [B] targets whose most likely value is the right one.
+        num_correct: [B] targets whose most likely value is the right one; NaN in regression.
         predictions: [B] what the metrics read beside; empty where that is nothing.
     """
 

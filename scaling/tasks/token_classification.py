@@ -44,7 +44,7 @@ def row_format(workload: TokenClassification) -> RowFormat:
     """A sentence's words and their tags."""
     data = workload.data
     labels = Labels(
-        "tags_column", "tag_names", data.tag_names, data.missing_labels, data.rare_classes
+        ("tags_column",), "tag_names", data.tag_names, data.missing_labels, data.rare_classes
     )
     return RowFormat(_row, labels, is_blank=_is_blank, text_records=sentences)
 

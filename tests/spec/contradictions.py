@@ -135,6 +135,8 @@ TOGETHER: list[Case] = [
     (LM, {"workload.data.source": "builtin:mnist"}, "workload.data.source", "data"),
     (LM, {"workload.data.source": "builtin:part_of_speech"}, "workload.data.source", "data"),
     (LM, {"workload.data.source": "builtin:part_of_speech_treebank"}, "workload.data.source", "data"),
+    (JOINT, {"workload.problem_type": "regression", "workload.data": {"source": "builtin:part_of_speech"}}, "workload.problem_type", "data"),
+    (JOINT, {"workload.data.label_separator": "|"}, "workload.data.label_separator", "data"),
     (LM, {"workload.data.subset": "x"}, "workload.data.subset", "data"),
     (LM, {"workload.data.text_column": "x"}, "workload.data.text_column", "data"),
     (LM, {"workload.task": "seq2seq", "workload.data": {"files": {"train": "text.txt"}}}, TRAIN, "data"),

@@ -100,7 +100,7 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places_of(spec, "label_smoothing"):
         if place.values == (0.0,):
             continue
-        if (reason := workload.no_label_smoothing) is not None:
+        if (reason := workload.why_no_label_smoothing) is not None:
             yield place.issue(reason, "0.0")
 
 

@@ -72,18 +72,20 @@ class Labels:
     """The classes of a family's rows, or of their words.
 
     Attributes:
-        column: Field of `data` that names their column.
+        columns: Fields of `data` that name their columns, one in most cases.
         names_field: Field of `data` that names the classes 0, 1, …
         names: What that field says.
         missing: What is done with rows that lack one.
         rare: What is done with classes of too few texts.
+        may_be_blank: Whether a blank cell says that there is none, and lacks nothing.
     """
 
-    column: str
+    columns: tuple[str, ...]
     names_field: str
     names: tuple[str, ...] | None
     missing: Policy
     rare: RareClasses
+    may_be_blank: bool = False
 
 
 TextRecords = Callable[[str, Iterator[str]], Iterator[Mapping[str, Any]]]
@@ -229,7 +231,7 @@ def _records(table: Table, row_format: RowFormat) -> Iterator[Mapping[str, Any]]
 
 
 def _size(row: Row) -> int:
-    return len(row.text) + len(row.prompt or "")
+    return sum(map(len, row.texts))
 
 
 def _require_columns(columns: Mapping[str, str], table: Table, known: tuple[str, ...]) -> None:
@@ -276,6 +278,8 @@ _UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # characters without a w
 
 # --- cells ---------------------------------------------------------------------------------------
 
+_TRUTHS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
 
 @dataclass
 class CellReader:
@@ -289,17 +293,17 @@ class CellReader:
     @classmethod
     def of(cls, columns: Mapping[str, str], labels: Labels | None, table: Table) -> "CellReader":
         """The reader of a table; the study file's names of classes come before the table's own."""
-        names = labels and (labels.names or table.class_names.get(columns[labels.column]))
+        names = labels and (labels.names or table.class_names.get(columns[labels.columns[0]]))
         return cls(columns, labels, names)
 
     def is_missing(self, field: str, value: Any) -> bool:
         """Whether a cell is empty; of numbered classes, −1 is none, as on the Hugging Face hub."""
-        is_label = self.labels is not None and field == self.labels.column
-        if is_label and self.names is not None and value in (-1, "-1"):
+        labels = self.labels if self.labels and field in self.labels.columns else None
+        if labels is not None and self.names is not None and value in (-1, "-1"):
             return True
         # Also no cell, null, a blank text, and NaN, which is how pandas says null.
         if isinstance(value, str):
-            return not value.strip()
+            return not value.strip() and not (labels is not None and labels.may_be_blank)
         return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
 
     def text(self, field: str, value: Any, place: str = "") -> str:
@@ -347,6 +351,37 @@ class CellReader:
         name = unicodedata.normalize("NFC", text).strip().strip(_UNSEEN).strip()
         self.num_stripped += text != name
         return name
+
+    def number(self, field: str, value: Any) -> float:
+        """A number, or the text of one.
+
+        Raises:
+            UnfitRowError: If it is none, or is infinite.
+        """
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            shown = f"{value!r}" if isinstance(value, str | float | bool) else type(value).__name__
+            raise UnfitRowError(
+                field, f"has {shown} in column {self.columns[field]!r}; allowed: a finite number"
+            )
+        return number
+
+    def is_true(self, field: str, value: Any) -> bool:
+        """A truth value: true or false, 1 or 0, or the text of one.
+
+        Raises:
+            UnfitRowError: If it is none.
+        """
+        text = str(value).strip().lower() if isinstance(value, bool | int | float | str) else ""
+        if text not in _TRUTHS:
+            shown = f"{value!r}" if text else type(value).__name__
+            raise UnfitRowError(
+                field, f"has {shown} in column {self.columns[field]!r}; allowed: 0 or 1"
+            )
+        return _TRUTHS[text]
 
     def _numbered(self, field: str, value: Any, names: tuple[str, ...], place: str) -> str:
         number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value

@@ -87,7 +87,7 @@ def _left_out(
         found = [(part.name, part.missing[field]) for part in parts if part.missing[field]]
         if not found:
             continue
-        if labels is not None and field == labels.column:
+        if labels is not None and field in labels.columns:
             policy, rule, what = "missing_labels", labels.missing, "no label"
         else:
             policy, rule, what = "missing_texts", data.missing_texts, "no text"

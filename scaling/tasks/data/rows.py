@@ -14,12 +14,16 @@ class Row:
     Attributes:
         text: What is read (text_classification, token_classification), generated (causal_lm,
             seq2seq) or searched for an answer (question_answering).
-        label: The class of text_classification; None for the others.
+        label: The class of text_classification; None for the others, and where a text has several
+            classes or a number.
+        number: What regression predicts of a text; None for the others.
+        pair: A second text that is read after `text` (text_classification); None for none.
         prompt: Text before `text` whose tokens do not count in the loss; the source of seq2seq;
             the question of question_answering; None where there is none.
         text_units: The tokens of `text` where the source defines them (phones, or the words of
             token_classification); None leaves them to the tokenizer.
-        tags: One for each of `text_units` (token_classification).
+        tags: One for each of `text_units` (token_classification), or the classes of a text that may
+            have several (text_classification), sorted.
         answers: Where each right answer starts in `text`, in characters, and what it is; none
             for a question that the text does not answer.
         group: What rows must share to be on one side of a split, beside equal texts.
@@ -35,13 +39,22 @@ class Row:
     answers: tuple[tuple[int, str], ...] = ()
     group: str | None = None
     ends_document: bool = True
+    number: float | None = None
+    pair: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row."""
+        return tuple(text for text in (self.text, self.prompt, self.pair) if text is not None)
 
     @property
     def key(self) -> str:
         """What must not be on two sides of a split: the input, case and outer blanks aside."""
         if self.group is not None:
             return self.group.strip().lower()
-        return (self.prompt if self.prompt is not None else self.text).strip().lower()
+        text = self.prompt if self.prompt is not None else self.text
+        both = text if self.pair is None else f"{text.strip()}\0{self.pair}"
+        return both.strip().lower()
 
 
 def tagged(words: Sequence[str], tags: Sequence[str]) -> Row:

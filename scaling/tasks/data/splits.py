@@ -46,6 +46,8 @@ class SplitRows:
                 digest.update(repr((split, row.prompt, row.text, row.label)).encode())
                 if row.tags or row.answers:
                     digest.update(repr((row.tags, row.answers)).encode())
+                if row.pair is not None or row.number is not None:
+                    digest.update(repr((row.pair, row.number)).encode())
         return digest.hexdigest()
 
 
@@ -119,7 +121,7 @@ def _by_content(rows: Sequence[Row]) -> list[Row]:
         rows,
         key=lambda row: (
             hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "", row.prompt or "",
-            row.tags, row.answers,
+            row.tags, row.answers, row.pair or "", row.number or 0.0,
         ),
     )  # fmt: skip
 

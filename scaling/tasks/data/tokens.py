@@ -34,7 +34,7 @@ class UnitTokenizer:
         units: set[str] = set()
         has_units = False
         for row in rows:
-            units.update(_units(row), row.prompt or ())
+            units.update(_units(row), row.prompt or (), row.pair or ())
             has_units = has_units or row.text_units is not None
         names = (PAD, END, SEPARATOR, UNKNOWN, *sorted(units))
         return cls({name: index for index, name in enumerate(names)}, " " if has_units else "")
@@ -66,9 +66,22 @@ class UnitTokenizer:
         """Ids of the prompt's characters and a separator; empty without a prompt."""
         return [] if row.prompt is None else [*self._encode(row.prompt), self.ids[SEPARATOR]]
 
-    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """A separator (the position that a classifier reads), then the text's ids."""
-        return [self.ids[SEPARATOR], *self.text_ids(row)][:max_length]
+    def classifier_ids(
+        self, row: Row, max_length: int | None
+    ) -> tuple[list[int], list[int] | None]:
+        """A separator (the position that a classifier reads), then the text's ids.
+
+        Before those of a second text is another one; of two, the longer one is cut first. There are
+        no types.
+        """
+        separator = self.ids[SEPARATOR]
+        text = self.text_ids(row)
+        if row.pair is None:
+            return [separator, *text][:max_length], None
+        pair = self._encode(row.pair)
+        room = max((max_length or len(text) + len(pair) + 2) - 2, 0)
+        num_text = min(len(text), max(room - len(pair), (room + 1) // 2))
+        return [separator, *text[:num_text], separator, *pair[: room - num_text]], None
 
     def text_bytes(self, row: Row) -> list[int]:
         """UTF-8 bytes of each unit, and of the joint before all but the first."""
@@ -184,9 +197,20 @@ class TrainedTokenizer:
         ends = [end for _, end in encoding["offset_mapping"]]
         return encoding["input_ids"], sum(end <= len(before) for end in ends) if before else 0
 
-    def classifier_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """The text with the model's own special tokens."""
-        return self._whole_or_cut(max_length, text=row.text)
+    def classifier_ids(
+        self, row: Row, max_length: int | None
+    ) -> tuple[list[int], list[int] | None]:
+        """The text, or both, with the model's own special tokens; of two, the longer is cut first.
+
+        And, of two, which of them a token is of; None where the model is not told.
+        """
+        if row.pair is None:
+            return self._whole_or_cut(max_length, text=row.text), None
+        found = self.tokenizer(
+            row.text, row.pair, max_length=max_length,
+            truncation=False if max_length is None else "longest_first",
+        )  # fmt: skip
+        return found["input_ids"], found.get("token_type_ids")
 
     def text_bytes(self, row: Row) -> list[int]:
         """UTF-8 bytes from the end of the token before; a split character counts at its first.
@@ -312,7 +336,7 @@ def learnt_subwords(rows: Sequence[Row], vocab_size: int) -> TrainedTokenizer:
         vocab_size=vocab_size, special_tokens=names, show_progress=False
     )  # fmt: skip
     # A text or a question that many rows share counts once.
-    texts = sorted({text for row in rows for text in (row.text, row.prompt) if text})
+    texts = sorted({text for row in rows for text in row.texts if text})
     backend.train_from_iterator(texts, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {SEPARATOR}",

@@ -232,7 +232,7 @@ class Seq2Seq(TextFamily):
 
 
 class CausalLmData(TextData):
-    """Texts, or prompts and their answers."""
+    """Texts, prompts and their answers, or chats."""
 
     text_column: str = "text"
     """Column with the text."""
@@ -240,18 +240,26 @@ class CausalLmData(TextData):
     """Column with a prompt whose tokens do not count in the loss, in place of text_column."""
     answer_column: str | None = None
     """Column with the text to generate after the prompt."""
+    messages_column: str | None = None
+    """Column with a chat, a list of mappings with role and content, in place of text_column. The
+    loss counts what the assistant says alone. The tokenizer's chat template joins the messages;
+    where it has none, each is a line, as in user: Hello, and an end follows the assistant's."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "CausalLmData":
         if (self.prompt_column is None) != (self.answer_column is None):
             raise PydanticCustomError("columns", "give prompt_column and answer_column together")
+        if self.prompt_column is not None and self.messages_column is not None:
+            raise PydanticCustomError(
+                "columns", "give messages_column, or prompt_column and answer_column"
+            )
         return self
 
     @property
     def columns(self) -> dict[str, str]:
-        """Those of prompts and answers where they are given, else that of texts."""
+        """Those of chats, or of prompts and answers, where they are given, else that of texts."""
         named = super().columns
-        if self.prompt_column is not None:
+        if self.prompt_column is not None or self.messages_column is not None:
             del named["text_column"]
         return named
 
@@ -277,9 +285,11 @@ class CausalLm(TextFamily):
     writes_text: ClassVar = True
 
     def issues(self) -> Iterator[Issue]:
-        """Packed texts have no prompts, and answers are written to prompts."""
-        if self.packing and self.data.has_prompts:
-            message = "a prompt and its answer stay an example of their own"
+        """Packed texts have no prompts or turns, and answers are written to prompts."""
+        if self.packing and (self.data.has_prompts or self.data.messages_column is not None):
+            is_chat = self.data.messages_column is not None
+            what = "a chat stays" if is_chat else "a prompt and its answer stay"
+            message = f"{what} an example of {'its' if is_chat else 'their'} own"
             yield Issue("workload.packing", message, self.packing, "false")
         if self.generation is not None and not self.data.has_prompts:
             yield Issue("workload.generation", "needs data with prompts: give prompt_column")

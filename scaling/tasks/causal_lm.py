@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from scaling.records.metrics import Metric
 from scaling.spec.evaluation import Evaluation
-from scaling.spec.workloads import CausalLm
+from scaling.spec.workloads import CausalLm, CausalLmData
 from scaling.tasks.baselines import IGNORED
+from scaling.tasks.data.chat import FIELD, chat_row
 from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -34,11 +35,13 @@ from scaling.tasks.writing import Writing
 
 
 def row_format(workload: CausalLm) -> RowFormat:
-    """A text, or an answer and its prompt."""
+    """A text, an answer and its prompt, or a chat."""
     return RowFormat(_row, is_blank=_is_blank, joins_lines=workload.packing)
 
 
 def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
+    if FIELD in values:
+        return chat_row(cells, values[FIELD])
     if "prompt_column" in values:
         prompt = cells.text("prompt_column", values["prompt_column"])
         return Row(text=cells.text("answer_column", values["answer_column"]), prompt=prompt)
@@ -60,20 +63,24 @@ class Sequences:
         num_bytes: [N] UTF-8 bytes of text that the predicted tokens stand for; an end has none.
         positions: As long as `tokens`, the place of each in its own document, where a sequence
             holds several; None where it holds one.
+        counts: As long as `tokens`, 1 where one is predicted, of chats; None where all are but
+            those of a prompt.
     """
 
     tokens: Ragged
     prompt_lengths: IntArray
     num_bytes: IntArray
     positions: Ragged | None = None
+    counts: Ragged | None = None
 
     @property
     def sizes(self) -> Sizes:
         """All tokens but the last, which is only predicted, are read; a prompt's do not count."""
         lengths = self.tokens.lengths
-        return Sizes(
-            lengths, lengths - self.prompt_lengths, num_read=lengths - 1, predicted=lengths
-        )
+        num_targets = lengths - self.prompt_lengths
+        if self.counts is not None:
+            num_targets = np.add.reduceat(self.counts.flat, self.counts.starts)
+        return Sizes(lengths, num_targets, num_read=lengths - 1, predicted=lengths)
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids` [B, L−1] and `labels` [B, L−1], the next token or IGNORED.
@@ -84,6 +91,8 @@ class Sequences:
         """
         values_bl, real_bl = self.tokens.padded(indices, pad)
         predicted = np.arange(values_bl.shape[1]) >= self.prompt_lengths[indices][:, None]
+        if self.counts is not None:
+            predicted = self.counts.padded(indices, 0)[0] > 0
         labels_bl = np.where(real_bl & predicted, values_bl, IGNORED)
         batch = {
             "input_ids": torch.from_numpy(np.ascontiguousarray(values_bl[:, :-1])),
@@ -105,6 +114,14 @@ def prepare(workload: CausalLm, evaluation: Evaluation) -> TextTask:
     num_truncated: dict[Split, int] = {}
     notes: list[str] = []
     for name, rows in split.rows.items():
+        if rows[0].turns:
+            sequences[name], num_truncated[name] = _encode_chats(name, rows, tokenizer, data)
+            if num_left_out := len(rows) - len(sequences[name].tokens.lengths):
+                notes.append(
+                    f"{num_left_out} chats of the {name} data have no word of the assistant within "
+                    f"max_length {data.max_length}; their rows are left out."
+                )
+            continue
         sequences[name] = _encode(name, rows, tokenizer, workload)
         num_truncated[name] = 0
         if rows[0].prompt is None:
@@ -236,6 +253,36 @@ def _encode(
         np.array([num_bytes for _, _, num_bytes in windows], dtype=np.int64),
         _positions(tokens, tokenizer.end_id) if workload.packing else None,
     )
+
+
+def _encode_chats(
+    split: Split, rows: Sequence[Row], tokenizer: Tokenizer, data: CausalLmData
+) -> tuple[Sequences, int]:
+    """Chats, cut at `max_length`, and how many are; those left without a word to predict are out.
+
+    The first token is never predicted, since nothing is read before it.
+    """
+    chats = [tokenizer.chat(row) for row in rows]
+    ends = [_end(chat.counts[: data.max_length]) for chat in chats]
+    kept = [(chat, end) for chat, end in zip(chats, ends, strict=True) if end]
+    if not kept:
+        raise DataError(
+            "workload.data.max_length",
+            f"no {split} chat has a word of the assistant within max_length {data.max_length}",
+        )
+    num_bytes = [sum(chat.num_bytes[:end]) for chat, end in kept]
+    counts = Ragged.of([[0, *chat.counts[1:end]] for chat, end in kept])
+    tokens = Ragged.of([chat.ids[:end] for chat, end in kept])
+    num_truncated = sum(len(chat.ids) > data.max_length for chat in chats)
+    return Sequences(
+        tokens, np.ones(len(kept), dtype=np.int64), np.array(num_bytes, dtype=np.int64),
+        counts=counts,
+    ), num_truncated  # fmt: skip
+
+
+def _end(counts: Sequence[int]) -> int:
+    """Tokens up to the last one that is predicted; 0 where none is, behind the first."""
+    return max((place + 1 for place, counted in enumerate(counts) if counted and place), default=0)
 
 
 def _positions(tokens: Ragged, end: int) -> Ragged:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Split = str
+Turn = tuple[str, str]
+"""The role of a message of a chat, and what it says."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -17,6 +19,7 @@ class Row:
         label: The class of text_classification; None for the others, and where a text has several
             classes or a number.
         number: What regression predicts of a text; None for the others.
+        turns: A chat, of which `text` is a plain form (causal_lm); none for the others.
         pair: A second text that is read after `text` (text_classification); None for none.
         prompt: Text before `text` whose tokens do not count in the loss; the source of seq2seq;
             the question of question_answering; None where there is none.
@@ -41,6 +44,7 @@ class Row:
     ends_document: bool = True
     number: float | None = None
     pair: str | None = None
+    turns: tuple[Turn, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:

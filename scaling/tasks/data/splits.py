@@ -48,6 +48,8 @@ class SplitRows:
                     digest.update(repr((row.tags, row.answers)).encode())
                 if row.pair is not None or row.number is not None:
                     digest.update(repr((row.pair, row.number)).encode())
+                if row.turns:
+                    digest.update(repr(row.turns).encode())
         return digest.hexdigest()
 
 

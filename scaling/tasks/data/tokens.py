@@ -7,6 +7,7 @@ from typing import Any
 
 from scaling.spec.data import TextData
 from scaling.spec.models import ModelSpec
+from scaling.tasks.data.chat import ChatTokens, default_parts, default_text, templated_text
 from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
@@ -87,6 +88,19 @@ class UnitTokenizer:
         """UTF-8 bytes of each unit, and of the joint before all but the first."""
         sizes = [len((self.joint + unit).encode()) for unit in _units(row)]
         return [sizes[0] - len(self.joint.encode()), *sizes[1:]] if sizes else []
+
+    def chat(self, row: Row) -> ChatTokens:
+        """Ids of a chat's characters, with an end behind each text of the assistant."""
+        ids: list[int] = []
+        counts: list[int] = []
+        num_bytes: list[int] = []
+        for part, is_counted in default_parts(row.turns):
+            added = [*self._encode(part), *[self.end_id] * is_counted]
+            ids += added
+            counts += [int(is_counted)] * len(added)
+            sizes = [len(character.encode()) for character in part] if is_counted else []
+            num_bytes += [*sizes, *[0] * (len(added) - len(sizes))]
+        return ChatTokens(ids, counts, num_bytes)
 
     def source_ids(self, row: Row, max_length: int | None) -> list[int]:
         """Ids of the prompt's characters and a separator."""
@@ -229,6 +243,35 @@ class TrainedTokenizer:
             ends[-1] = len(row.text)  # blanks behind the last token are text too
         return [len(row.text[start:end].encode()) for start, end in pairwise(ends)]
 
+    def chat(self, row: Row) -> ChatTokens:
+        """Ids of a chat by the tokenizer's template, or by ours where it has none.
+
+        A token that holds a part of what the assistant has to write is the assistant's.
+
+        Raises:
+            DataError: If the tokenizer does not say which characters a token is, or its template
+                cannot be used.
+        """
+        require_fast(self)
+        if self.tokenizer.chat_template is None:
+            end = self.tokenizer.convert_ids_to_tokens(self.end_id)
+            text, spans = default_text(row.turns, end)
+        else:
+            text, spans = templated_text(self.tokenizer, row.turns)
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids: list[int] = encoding["input_ids"]
+        specials = set(self.tokenizer.all_special_ids)
+        counts: list[int] = []
+        num_bytes: list[int] = []
+        end_before = 0
+        for token, (start, end) in zip(ids, encoding["offset_mapping"], strict=True):
+            is_counted = any(start < last and first < end for first, last in spans)
+            counts.append(int(is_counted))
+            is_text = is_counted and token not in specials
+            num_bytes.append(len(text[end_before:end].encode()) if is_text else 0)
+            end_before = max(end, end_before)
+        return ChatTokens(ids, counts, num_bytes)
+
     def word_sizes(self, words: Sequence[str]) -> list[int]:
         """Sub-tokens of each word of a text."""
         encoding = self.tokenizer(list(words), is_split_into_words=True, add_special_tokens=False)
@@ -292,13 +335,22 @@ def aligned_tokenizer_for(
     named = _named_tokenizer(model, data, **({"add_prefix_space": True} if reads_words else {}))
     if named is None:
         return learnt_subwords(train, data.vocab_size if data.tokenizer == "subwords" else 0)
-    if not named.tokenizer.is_fast:
+    require_fast(named)
+    return named
+
+
+def require_fast(tokenizer: TrainedTokenizer) -> None:
+    """Check that a tokenizer says which characters a token is.
+
+    Raises:
+        DataError: If it does not.
+    """
+    if not tokenizer.tokenizer.is_fast:
         raise DataError(
             "workload.data.tokenizer",
-            f"{type(named.tokenizer).__name__} does not say which characters a token is; name one "
-            "that has a tokenizer.json",
+            f"{type(tokenizer.tokenizer).__name__} does not say which characters a token is; name "
+            "one that has a tokenizer.json",
         )
-    return named
 
 
 def _named_tokenizer(model: ModelSpec, data: TextData, **options: bool) -> TrainedTokenizer | None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.hooks import RemovableHandle
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise_by_example
 
@@ -33,13 +34,22 @@ class NormLayers:
         self._sums: NDArray[np.float64] | None = None
         self._fits = True
         self._unscaled = {layer: _unscaled(layer) for layer in self.layers}
-        for layer in self.layers:
-            layer.register_forward_hook(self._after_forward)
+        self._hooks: list[RemovableHandle] = []
 
     def start(self) -> None:
-        """Record the backward passes that follow."""
+        """Record the backward passes that follow.
+
+        Layers have hooks until `stop` alone, since a compiler would cut its graph at each of them.
+        """
+        self._remove_hooks()
         self._wanted, self._fits = bool(self.layers), True
         self._by_example, self._sums = {}, None
+        self._hooks = [layer.register_forward_hook(self._after_forward) for layer in self.layers]
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     @property
     def is_recording(self) -> bool:
@@ -67,6 +77,7 @@ class NormLayers:
         """
         self._wanted = False
         self._by_example = {}
+        self._remove_hooks()
         return self._sums if self._fits and self._sums is not None else np.zeros(0)
 
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -4,16 +4,24 @@ Source: Chowdhery et al. 2022 (arXiv:2204.02311) sec. 4.1: the FLOPs that the mo
 over the device's peak. What is computed again, to save memory, does not count.
 """
 
+import re
 import time
+from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils.flop_counter import FlopCounterMode
 
 from scaling.tasks.batch import on_device
-from scaling.tasks.task import Indices, Task
+from scaling.tasks.task import AnyBatch, Indices, Task
 
 # Dense peaks in TFLOP/s by precision, of the data sheet that stands above each; from Ampere on half
 # of what it says with sparsity. fp32 is that of the ordinary cores, tf32 of the tensor cores.
@@ -26,6 +34,8 @@ PEAK_TFLOPS = {
     "A100": {"bf16": 312.0, "fp16": 312.0, "tf32": 156.0, "fp32": 19.5},
     # NVIDIA A10 data sheet (2021)
     "A10": {"bf16": 125.0, "fp16": 125.0, "tf32": 62.5, "fp32": 31.2},
+    # AWS, Amazon EC2 G5 instances (2021); NVIDIA A10G has half of an A10's tensor cores
+    "A10G": {"bf16": 70.0, "fp16": 70.0, "tf32": 35.0, "fp32": 31.5},
     # NVIDIA L4 data sheet (2023)
     "L4": {"bf16": 121.0, "fp16": 121.0, "tf32": 60.0, "fp32": 30.3},
     # NVIDIA L40S data sheet (2023)
@@ -36,6 +46,10 @@ PEAK_TFLOPS = {
     "H100": {"bf16": 989.0, "fp16": 989.0, "tf32": 494.0, "fp32": 67.0},
     # NVIDIA H200 data sheet (2024), SXM
     "H200": {"bf16": 989.0, "fp16": 989.0, "tf32": 494.0, "fp32": 67.0},
+    # NVIDIA DGX B200 data sheet (2024), an eighth of the system
+    "B200": {"bf16": 2250.0, "fp16": 2250.0, "tf32": 1125.0, "fp32": 75.0},
+    # AMD Instinct MI300X data sheet (2023)
+    "MI300X": {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4},
 }
 
 MATRIX_SIZE = 512  # of the product that measures a CPU; its three matrices fit into the caches
@@ -50,6 +64,9 @@ def flops_per_example(task: Task, model: nn.Module, indices: Indices) -> float |
     decoder it is near 6 × weights in matrices × positions, plus attention's 12 × layers ×
     positions² × width.
 
+    The pass runs on tensors without contents, so that it takes neither memory nor time of the
+    device; where a model reads contents, it runs for real.
+
     Args:
         task: Where the examples are from.
         model: On its device; gradients and random numbers are left as they were.
@@ -58,19 +75,31 @@ def flops_per_example(task: Task, model: nn.Module, indices: Indices) -> float |
     Returns:
         None where no matrix product is met.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    device = parameters[0].device
+    device = next(p.device for p in model.parameters() if p.requires_grad)
     batch = on_device(task.collate(indices, 0), device)
     devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode, _without_contents(model, mode):
+                flops = _flops_of_pass(task, model, batch)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            flops = _flops_of_pass(task, model, batch)
+    return flops / len(indices) or None
+
+
+def _without_contents(model: nn.Module, mode: FakeTensorMode) -> AbstractContextManager[object]:
+    """The model has tensors without contents in the place of its own, inside the context."""
+    held = (*model.named_parameters(), *model.named_buffers())
+    return _reparametrize_module(model, {name: mode.from_tensor(value) for name, value in held})
+
+
+def _flops_of_pass(task: Task, model: nn.Module, batch: AnyBatch) -> int:
     # The fused kernels of a CPU are unknown to the counter; their plain form is counted.
-    with (
-        torch.random.fork_rng(devices),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = task.loss_sum(model, batch)
-        torch.autograd.grad(loss, parameters, allow_unused=True)
-    return counter.get_total_flops() / len(indices) or None
+        trained = [p for p in model.parameters() if p.requires_grad]
+        torch.autograd.grad(loss, trained, allow_unused=True)
+    return counter.get_total_flops()
 
 
 def peak_flops_per_second(device: torch.device, precision: str) -> float | None:
@@ -92,12 +121,18 @@ def peak_flops_per_second(device: torch.device, precision: str) -> float | None:
 
 
 def sheet_peak(device_name: str, precision: str) -> float | None:
-    """The peak that a GPU's data sheet gives, in FLOPs a second; None where it is not known."""
-    words = device_name.replace("-", " ").split()
+    """The peak that a GPU's data sheet gives, in FLOPs a second; None where it is not known.
+
+    A slice of a GPU, as in "NVIDIA A100-SXM4-40GB MIG 3g.20gb", has so many sevenths of it.
+    """
+    whole, _, slice_ = device_name.partition(" MIG ")
+    sevenths = re.match(r"(\d)g\.", slice_)
+    words = whole.replace("-", " ").split()
     for name, peaks in PEAK_TFLOPS.items():
         if all(word in words for word in name.split()):
+            share = int(sevenths[1]) / 7 if sevenths else 1.0
             peak = peaks.get(precision)
-            return None if peak is None else peak * 1e12
+            return None if peak is None else share * peak * 1e12
     return None
 
 

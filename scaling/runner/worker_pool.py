@@ -326,13 +326,14 @@ class _Server:
             ):
                 return
             error = self._run(assignment)
-            release_memory(self.workers.device)
             verdict = ray.get(
                 self.broker.leave.remote(self.slot, self.incarnation, trial_id, rank, error)
             )
             if verdict == "dirty" or (error and _breaks_device(error)):
                 cause = f": {error.traceback}" if error else ""
                 raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
+            # After the broker has the error: on a broken device this raises another one.
+            release_memory(self.workers.device)
 
     def _refuses(self, workers: Workers) -> bool:
         """Whether these workers see something else than the study; then the pool is closed."""

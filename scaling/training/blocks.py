@@ -1,7 +1,9 @@
 """What is done to each Transformer block of a model before it is trained."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from scaling.tasks.model.layers import recomputing_part, transformer_blocks
@@ -20,6 +22,18 @@ def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> Non
         # Lengths differ from batch to batch.
         for block in transformer_blocks(model) or [model]:
             block.compile(dynamic=True)
+
+
+def without_compiling(compiles: bool) -> AbstractContextManager[object]:
+    """Blocks that are compiled run as they are written, inside the context.
+
+    Hooks that measure a layer would cut their graphs, and a compiled backward pass has no
+    derivative of its own.
+
+    Args:
+        compiles: Whether any are compiled; else nothing of the compiler is loaded.
+    """
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
 def _recompute_activations(model: nn.Module) -> None:

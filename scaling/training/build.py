@@ -1,7 +1,7 @@
 """What a run trains with, built from its recipe: model, strategy, optimizer, gradient, average."""
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ from scaling.training.parallel.zero import Zero
 from scaling.training.weight_average import WeightAverage
 
 NUM_COUNTED_EXAMPLES = 8  # on which a trial's floating-point operations are counted
+
+_counted: dict[Any, float | None] = {}
+"""Operations of an example by data, number of examples, and the weights' shapes, in which most of
+the trials that a process serves do not differ."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,12 @@ def _flops_per_example(
     task: Task, model: nn.Module, micro_batch_size: int, workers: Workers
 ) -> float | None:
     few = np.arange(min(NUM_COUNTED_EXAMPLES, micro_batch_size))
+    shapes = tuple((tuple(p.shape), p.requires_grad) for p in model.parameters())
+    key = task.content_hash, len(few), type(model), shapes
     try:
-        return flops_per_example(task, model, few)
+        if key not in _counted:
+            _counted[key] = flops_per_example(task, model, few)
+        return _counted[key]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -14,6 +14,7 @@ from scaling.measures.norm_layers import noise_of_sums
 from scaling.records.recipe import Recipe
 from scaling.tasks.task import AnyBatch, Task
 from scaling.training.batches import Batches
+from scaling.training.blocks import without_compiling
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
@@ -84,17 +85,11 @@ class GradientOfBatch:
         divisor = self.task.num_targets(indices) if known else len(indices)
         measure_noise = measure_noise and len(indices) > 1
         if measure_noise:
-            self.norm_layers.start()
-        if not measure_noise:
+            with without_compiling(self.recipe.layout.compile):
+                own, loss_sum, norms = self._measured(indices, divisor)
+        else:
             own = self._own_parts(indices)
             loss_sum, norms = self._accumulate(own, divisor), []
-        elif (local_norm := self.parallel.local_norm) is not None:
-            [own] = self._random_groups(indices)
-            loss_sum, norms = self._synchronized(own, divisor, local_norm)
-        else:
-            groups = self._random_groups(indices)
-            own = [part for parts in groups for part in parts]
-            loss_sum, norms = self._group_by_group(groups, divisor)
         num_targets = divisor if known else self._counted(own)
         if next_indices is not None:
             self.batches.expect(self._own_parts(next_indices)[0])
@@ -103,6 +98,17 @@ class GradientOfBatch:
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         norm_layer_noise = self._norm_layer_noise(len(indices), num_targets, divisor)
         return StepGradient(loss_sum, num_targets, grad_norm, noise, norm_layer_noise)
+
+    def _measured(
+        self, indices: Indices, divisor: int
+    ) -> tuple[list[Indices], torch.Tensor, list[tuple[float, int]]]:
+        """The parts of a step that measures noise, its loss sum, and the norms of its groups."""
+        self.norm_layers.start()
+        groups = self._random_groups(indices)
+        own = [part for parts in groups for part in parts]
+        if (local_norm := self.parallel.local_norm) is not None:
+            return own, *self._synchronized(own, divisor, local_norm)
+        return own, *self._group_by_group(groups, divisor)
 
     def _own_parts(self, indices: Indices) -> list[Indices]:
         """This worker's micro-batches of a global batch that is cut by length."""

@@ -12,6 +12,7 @@ from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses
+from scaling.training.blocks import without_compiling
 from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
@@ -66,10 +67,11 @@ class Measuring:
                 return
             self._by_model |= written_metrics(task, setup.model, workers, precision=precision)
             if spec is not None and not self.has_diverged():
-                self._curvature = measure_curvature(
-                    task, parallel.plain_model(self._new_model), spec, setup.workers,
-                    micro_batch_size=setup.gradient.micro_batch_size,
-                )  # fmt: skip
+                with without_compiling(setup.recipe.layout.compile):
+                    self._curvature = measure_curvature(
+                        task, parallel.plain_model(self._new_model), spec, setup.workers,
+                        micro_batch_size=setup.gradient.micro_batch_size,
+                    )  # fmt: skip
 
     def _new_model(self) -> torch.nn.Module:
         return new_model(self._setup.task, self._setup.recipe, self._setup.workers.device)

@@ -1,11 +1,12 @@
 """FLOPs against counts by hand, and the peak that they are compared with."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second, sheet_peak
 from scaling.records.measurement import Measurement
@@ -33,6 +34,22 @@ def test_two_linear_layers() -> None:
     task: Any = _Task()
     assert flops_per_example(task, model, np.arange(4)) == 112 + 112 + 42
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_counting_computes_nothing_unless_the_model_reads_contents() -> None:
+    class Reads(nn.Linear):
+        reads = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            fakes.append(isinstance(self.weight, FakeTensor))
+            return super().forward(x) * (2.0 if self.reads and x.sum().item() > 0 else 1.0)
+
+    task, fakes, layer = cast("Any", _Task()), list[bool](), Reads(5, 7, bias=False)
+    assert flops_per_example(task, layer, np.arange(4)) == 2 * 2 * 5 * 7
+    assert fakes == [True]
+    layer.reads = True
+    assert flops_per_example(task, layer, np.arange(4)) == 2 * 2 * 5 * 7
+    assert fakes == [True, True, False]
 
 
 def test_a_decoder_is_near_six_flops_a_weight_and_position() -> None:
@@ -64,11 +81,16 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
         ("Tesla V100-SXM2-16GB", "fp32", 15.7),
         ("Tesla V100-SXM2-16GB", "bf16", None),
         ("NVIDIA A100X of tomorrow", "bf16", None),
-        ("AMD Instinct MI300X", "bf16", None),
+        ("AMD Instinct MI300X", "bf16", 1307.4),
+        ("AMD Instinct MI400", "bf16", None),
+        ("NVIDIA A10G", "bf16", 70.0),
+        ("NVIDIA B200", "tf32", 1125.0),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "bf16", 312.0 * 3 / 7),
     ],
 )
 def test_sheet_peaks(name: str, precision: str, tflops: float | None) -> None:
-    assert sheet_peak(name, precision) == (None if tflops is None else tflops * 1e12)
+    expected = None if tflops is None else pytest.approx(tflops * 1e12)
+    assert sheet_peak(name, precision) == expected
 
 
 def test_a_cpu_is_measured_once() -> None:

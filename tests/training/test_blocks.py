@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scaling.spec.evaluation import Sharpness
 from scaling.tasks.prepare import prepare_task
 from scaling.training.batches import Batches
 from scaling.training.blocks import prepare_blocks
@@ -60,6 +61,22 @@ def test_a_model_that_cannot_recompute_is_refused() -> None:
 def test_compiled_blocks_give_the_same_run() -> None:
     expected = losses(pronunciation())
     assert losses(pronunciation(), compile=True) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about its own code
+def test_measuring_cuts_no_compiled_graph_and_curvature_is_measured() -> None:
+    """Step 0 measures noise by hooks, the end curvature: both run as the code is written."""
+    task, counters = prepare_task(pronunciation(), EVALUATION), torch._dynamo.utils.counters
+    with_sharpness = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=16)})
+    torch._dynamo.reset()
+    counters.clear()
+    how = changed(HOW, compile=True)
+    _, measurements = run(task, how, Supervision(), evaluation=with_sharpness)
+    assert measurements[-1].norm_layer_noise_scale is not None
+    assert measurements[-1].hessian_top_eigenvalue is not None
+    assert sum(counters["graph_break"].values()) == 0
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
 
 
 @pytest.mark.parametrize("looks_ahead", [False, True])

@@ -1,0 +1,136 @@
+"""What runs of several sizes say of a size that was not run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize  # pyright: ignore -- scipy ships no types
+
+from scaling.surface.ladder.fit import Valley, fit_valley
+from scaling.surface.ladder.runs import Runs
+from scaling.surface.ladder.valley import height
+from scaling.surface.ladder.way import Way, bottoms_at, slopes_at
+from scaling.surface.space import Array
+
+_NUM_DRAWS = 1000
+_NUM_SHOWN = 400
+"""Draws over which a regret is averaged."""
+_TAILS = (0.05, 0.95)
+_HIGHEST = 100.0
+"""Percent up to which a drawn height counts in a mean."""
+_AROUND, _NUM_AROUND = 6.0, 121
+"""Octaves of rate about the bottom in which a batch's best rate is looked for, and how many."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RateOfBatch:
+    """The best rate at one batch size."""
+
+    batch: float
+    rate: float
+    interval: Interval
+
+
+class Prediction:
+    """The bottom at one size.
+
+    Attributes:
+        scales: [axes] the size.
+        batch: The batch to run, in the unit of the runs.
+        rate: The rate to run with it. Both together have the least expected regret, which lies
+            off the median where the walls are not equally steep.
+        draws: [draws, 2] log2 of the best rate and of the best batch.
+    """
+
+    def __init__(self, valley: Valley, scales: Array, draws: Array, walls: Array) -> None:
+        self.scales = scales
+        self.draws = draws
+        self._walls = walls
+        self._scale = np.log2(scales) - valley.middle
+        few = draws[:_NUM_SHOWN]
+        self._start = np.median(few, axis=0)
+        found: Any = minimize(
+            lambda at: self._mean_height(float(at[0]), float(at[1])), self._start,
+            method="Nelder-Mead", options={"xatol": 5e-3, "fatol": 1e-5},
+        )  # fmt: skip
+        self.rate, self.batch = (float(2**place) for place in found.x)
+
+    @property
+    def rate_interval(self) -> Interval:
+        """Of the best rate."""
+        return _interval(2 ** self.draws[:, 0])
+
+    @property
+    def batch_interval(self) -> Interval:
+        """Of the best batch."""
+        return _interval(2 ** self.draws[:, 1])
+
+    def expected_regret(self, rate: float, batch: float) -> float:
+        """The loss at a recipe over the best one, minus 1, as the fit expects it."""
+        return float(np.expm1(self._mean_height(np.log2(rate), np.log2(batch)) / 100))
+
+    def path(self, batches: Sequence[float]) -> list[RateOfBatch]:
+        """The best rate at each of some batch sizes."""
+        few, walls = self.draws[:_NUM_SHOWN], self._walls[:, None]
+        around = np.linspace(-_AROUND, _AROUND, _NUM_AROUND)
+        scale = np.broadcast_to(self._scale, (len(few), 1, len(self._scale)))
+        found: list[RateOfBatch] = []
+        for batch in batches:
+            above = np.log2(batch) - few[:, 1:]
+            heights = height(walls, around[None], above, scale)
+            rates = 2 ** (few[:, 0] + around[heights.argmin(axis=1)])
+            found.append(RateOfBatch(batch, float(np.median(rates)), _interval(rates)))
+        return found
+
+    def _mean_height(self, rate: float, batch: float) -> float:
+        few = self.draws[:_NUM_SHOWN]
+        scale = np.broadcast_to(self._scale, (len(few), len(self._scale)))
+        heights = height(self._walls, rate - few[:, 0], batch - few[:, 1], scale)
+        return float(np.minimum(heights, _HIGHEST).mean())
+
+
+class Ladder:
+    """One surface over log rate × log batch × size."""
+
+    def __init__(self, runs: Runs) -> None:
+        """The fit.
+
+        Args:
+            runs: At least two sizes, each with at least one loss.
+        """
+        self.runs = runs
+        self.valley = fit_valley(runs)
+        self.way = Way(self.valley.bottoms)
+
+    @cached_property
+    def _walls(self) -> Array:
+        """[draws, parameters] draws of the walls."""
+        values, vectors = np.linalg.eigh(self.valley.walls_covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        noise = np.random.default_rng(1).standard_normal((_NUM_SHOWN, len(root)))
+        return self.valley.walls + noise @ root.T
+
+    def predict(self, scales: Array) -> Prediction:
+        """The bottom at one size.
+
+        Args:
+            scales: [axes] its positive numbers, in the order of those of the runs.
+        """
+        targets = bottoms_at((np.log2(scales) - self.valley.middle)[None])
+        draws = self.way.draws(targets, _NUM_DRAWS, np.random.default_rng(0))[:, 0]
+        shuffled = np.random.default_rng(2).permutation(draws)
+        return Prediction(self.valley, scales, shuffled, self._walls)
+
+    def exponents(self, scales: Array) -> Array:
+        """[draws, axes, 2] local exponents of the best rate and of the best batch at a size."""
+        targets = slopes_at(np.log2(scales) - self.valley.middle)
+        return self.way.draws(targets, _NUM_DRAWS, np.random.default_rng(0))
+
+
+def _interval(values: Array) -> Interval:
+    low, high = np.quantile(values, _TAILS)
+    return float(low), float(high)

@@ -51,7 +51,11 @@ def cases() -> list[Case]:
     made = [
         Case(f"{form}, {sizes} sizes, {axes} axes", sizes, axes, bend=bend, walls=walls)
         for (form, bend, walls), sizes, axes in product(
-            (("straight", 0.0, "alike"), ("bent", 0.15, "alike"), ("changing walls", 0.0, "change")),
+            (
+                ("straight", 0.0, "alike"),
+                ("bent", 0.15, "alike"),
+                ("changing walls", 0.0, "change"),
+            ),
             (4, 8),
             (1, 2),
         )
@@ -115,8 +119,10 @@ def planted(case: Case, rng: np.random.Generator) -> tuple[Runs, Array, Array]:
         parts.append((2**x, 2**b, loss, np.full(len(x), size)))
     rates, batches, losses, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
     scales = 2 ** (logs + 20)
-    return Runs(rates, batches, losses, sizes, scales), 2 ** (target + 20), np.array(
-        [rate[-1], batch[-1]]
+    return (
+        Runs(rates, batches, losses, sizes, scales),
+        2 ** (target + 20),
+        np.array([rate[-1], batch[-1]]),
     )
 
 

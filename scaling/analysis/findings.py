@@ -21,6 +21,8 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
+from scaling.analysis.ladder.reading import LadderReading, read_ladder
+from scaling.analysis.ladder.runs import runs_of
 from scaling.analysis.learning_rate.exponent import (
     FEWEST_FOR_INTERVAL,
     BestRate,
@@ -71,7 +73,8 @@ class Findings:
         noise_curves: The noise scale along the runs, in the order of the cells.
         loss_parts: What of a larger batch's loss is due to fewer updates.
         gap_relations: The gap against sharpness and noise scale.
-        recommendation: What to run next.
+        recommendation: What to run next, of what was run.
+        ladder: What runs of several sizes say; None where all have one size.
     """
 
     sweep: Sweep
@@ -94,6 +97,7 @@ class Findings:
     gap_relations: tuple[GapRelation, ...]
     branched: BranchedTraining
     recommendation: Recommendation
+    ladder: LadderReading | None
 
     @property
     def num_search(self) -> int:
@@ -164,7 +168,13 @@ def analyse(sweep: Sweep) -> Findings:
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
         branched=branched,
         recommendation=recommend(sweep, cells),
+        ladder=_ladder(sweep),
     )
+
+
+def _ladder(sweep: Sweep) -> LadderReading | None:
+    question = sweep.ladder
+    return None if question is None else read_ladder(runs_of(sweep, question.scale), question)
 
 
 def _lr_scaling(

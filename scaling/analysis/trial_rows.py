@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Literal, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
+from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.measured import of_run
 from scaling.analysis.statistics.uncertainty import (
     SeedVariance,
@@ -139,6 +140,7 @@ class Sweep:
         metrics: What is said of each of the task's own metrics.
         small_regret: The regret up to which a cell counts as searched enough.
         maximized: The metric that stands in place of the validation loss; None for a loss.
+        ladder: What is asked of runs of several sizes; None where all have one size.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Sweep:
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
     small_regret: Limit = Limit(USUAL_STOP["regret_at_most_ratio"])  # noqa: RUF009  # immutable
     maximized: str | None = None
+    ladder: LadderQuestion | None = None
 
     @property
     def cost_unit(self) -> Literal["nats", ""]:

@@ -4,6 +4,7 @@ python -m scaling.report NAME [--study-id ID] [--tracking-uri URI] [--output DIR
 python -m scaling.report NAME --as yaml|torch|hf|lightning
 python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
     [--nuisance column]… [--cell column]… [--maximize column]
+    [--scale column]… [--predict name=value,…]… [--tokens-per-example K]
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
 
 Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
@@ -32,6 +33,7 @@ from scaling.records.study import StudyRecord
 from scaling.report.document import write_sweep_report
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.importance import importance_of
+from scaling.report.ladder_options import ladder_question, with_ladder
 from scaling.report.page.printable import printable
 from scaling.report.page.setting import Setting, setting_of
 from scaling.report.summary import summarize
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     for_a_table = (options.where, options.nuisance, options.cell, options.maximize)
     if options.from_csv is None and any(for_a_table):
         parser.error("--where, --nuisance, --cell and --maximize belong to --from-csv")
+    if options.from_csv is None and (options.scale or options.predict):
+        parser.error("--scale and --predict belong to --from-csv")
     if options.name is not None and options.rename:
         parser.error("--rename belongs to --from-csv and --compare")
     if options.form and (options.name is None or options.output):
@@ -142,12 +146,14 @@ def _from_csv(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
     path = Path(options.from_csv)
+    question = ladder_question(options.scale, options.predict, options.tokens_per_example)
     with _rows_kept():
         table = read_table(
             path, rename=options.rename, where=options.where,
-            nuisance=options.nuisance, axes=options.cell, maximize=options.maximize,
+            nuisance=options.nuisance, axes=options.cell, scale=options.scale,
+            maximize=options.maximize,
         )  # fmt: skip
-        sweep = _limited(table.sweep, limits)
+        sweep = _limited(with_ladder(table.sweep, question, path.name), limits)
         output = Path(options.output or Path("reports") / file_name(sweep.name))
         notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
         notes += [f"Only rows with {column} = {value}." for column, value in options.where]
@@ -264,6 +270,21 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--maximize", metavar="COLUMN",
         help="a score to make large, as an accuracy, in place of validation_loss",
     )  # fmt: skip
+    ladder = parser.add_argument_group("runs of several sizes")
+    ladder.add_argument(
+        "--scale", metavar="COLUMN", nargs="+", action="extend", default=[],
+        help="one or two columns that are the size of a run, as parameters and tokens",
+    )  # fmt: skip
+    ladder.add_argument(
+        "--predict",
+        metavar="NAME=VALUE,…",
+        action="append",
+        default=[],
+        help="a size to predict the batch and the rate for, as N=1.07e9,D=2.0e10; repeatable",
+    )
+    ladder.add_argument(
+        "--tokens-per-example", metavar="K", help="tokens in one unit of the batch column"
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")
     parser.add_argument(
         "--as", dest="form", choices=get_args(Form),

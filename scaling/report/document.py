@@ -21,6 +21,7 @@ from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
 from scaling.report.tables.trials_parquet import trials_parquet
 from scaling.report.words import remarks
+from scaling.report.words.ladder import predicted_facts
 from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
 from scaling.report.words.terms import terms
 
@@ -82,7 +83,9 @@ def _view(
         "trials_data": script_json(_trials_data(trials)),
         "flags": remarks.flags(findings),
         "sources": remarks.sources(findings),
-        "recommendation": _recommendation_words(recommendation),
+        "recommendation": predicted_facts(findings.ladder)
+        if findings.ladder
+        else _recommendation_words(recommendation),
         "recipe": summary["recommendation"]["recipe"],
         "setting": setting,
         "terms": terms(findings),

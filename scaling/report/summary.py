@@ -21,6 +21,7 @@ from scaling.report.critical_batch_summary import (
     steps_of_cell,
     target_curve,
 )
+from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
 from scaling.report.words.absent import no_exponent, no_surge, no_turn
@@ -79,7 +80,9 @@ def summarize(findings: Findings) -> dict[str, Any]:
             asdict(extended) | {"peak_lr_beyond": pair(extended.peak_lr_beyond)}
             for extended in extended_cells(sweep)
         ],
-        "recommendation": _recommendation(findings),
+        "recommendation": predicted_recommendation(findings.ladder)
+        if findings.ladder
+        else _recommendation(findings),
         "matched_gaps": {
             f"matched_{matched.matched}": _matched(matched, findings.cells)
             for matched in findings.matched_gaps
@@ -103,6 +106,8 @@ def summarize(findings: Findings) -> dict[str, Any]:
             for relation in findings.gap_relations
         },
     }
+    if findings.ladder is not None:
+        summary["ladder"] = ladder_summary(findings.ladder)
     return with_why(summary, {"conditions": why_null.NO_CONDITIONS})
 
 

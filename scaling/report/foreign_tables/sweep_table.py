@@ -45,6 +45,7 @@ def read_table(
     where: Sequence[tuple[str, str]] = (),
     nuisance: Sequence[str] = (),
     axes: Sequence[str] = (),
+    scale: Sequence[str] = (),
     maximize: str | None = None,
 ) -> SweepTable:
     """Read a table of trials.
@@ -62,17 +63,20 @@ def read_table(
         where: (column, value) that a row must have to count; numbers are compared as numbers.
         nuisance: Further columns that the sweep searched; they are `choices` of each trial.
         axes: Further columns that tell cells apart, beside the batch size.
+        scale: Further ones that are the numbers of a size; they are above 0.
         maximize: The column that takes the place of `validation_loss`, and is made large.
 
     Raises:
         TableError: With the column and the row, if the table cannot be used.
     """
-    source = Source(path, Asked(rename, where, nuisance, axes, maximize))
+    source = Source(path, Asked(rename, where, nuisance, axes, scale, maximize))
     look = _look(source)
     names, theirs = source.names, dict(zip(source.names, source.header, strict=True))
     searched = {c: names[source.place("--nuisance", c)] for c in nuisance}
     searched |= {c: names[source.header.index(c)] for c in look.survey.searched}
-    extras = Extras(searched, {c: names[source.place("--cell", c)] for c in axes}, maximize)
+    apart_by = {c: names[source.place("--cell", c)] for c in axes}
+    sizes = {c: names[source.place("--scale", c)] for c in scale}
+    extras = Extras(searched, apart_by, sizes, maximize)
     dialect = Dialect(path.name, theirs, look.marks)
     trials = _Trials(dialect, names, extras)
     with source.rows() as kept:
@@ -133,6 +137,7 @@ def _look(source: Source) -> _Look:
         cells_of_numbers = ([(n, cells[place]) for n, place in numbers] for _, cells in kept)
         marks = marks_of(cells_of_numbers, source.separator)
     axes = [source.place("--cell", column) for column in asked.axes]
+    axes += [source.place("--scale", column) for column in asked.scale]
     taken = {names.index(name) for name in COLUMNS if name in names} - {
         names.index(name) for name in ("steps", "examples") if name in names
     }
@@ -173,7 +178,7 @@ class _HigherRates:
     def __init__(self, source: Source) -> None:
         self._source = source
         options = {column for column, _ in source.asked.where}
-        options |= {*source.asked.nuisance, *source.asked.axes}
+        options |= {*source.asked.nuisance, *source.asked.axes, *source.asked.scale}
         names = source.names
         self._peak = names.index("peak_lr") if "peak_lr" in names else None
         self._larger = {
@@ -218,6 +223,7 @@ class _Trials:
     def __init__(self, dialect: Dialect, names: Sequence[str], extras: Extras) -> None:
         self._dialect, self._extras, self._names = dialect, extras, names
         used = {*COLUMNS, MAXIMIZED, *extras.nuisance.values(), *extras.axes.values()}
+        used |= set(extras.scale.values())
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()

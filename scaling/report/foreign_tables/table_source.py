@@ -34,6 +34,7 @@ class Asked:
     where: Sequence[tuple[str, str]] = ()
     nuisance: Sequence[str] = ()
     axes: Sequence[str] = ()
+    scale: Sequence[str] = ()
     maximize: str | None = None
 
 
@@ -132,7 +133,7 @@ class Source:
         if product is None:
             return
         options = {column for column, _ in self.asked.where}
-        options |= {*self.asked.nuisance, *self.asked.axes}
+        options |= {*self.asked.nuisance, *self.asked.axes, *self.asked.scale}
         others = [n for n in accumulation_in(product, self.header) if n not in options]
         places = [self.header.index(name) for name in others]
         with self._text() as text:

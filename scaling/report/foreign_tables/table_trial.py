@@ -20,11 +20,13 @@ class Extras:
     """Further columns: what they are called in the report, and in a line.
 
     Attributes:
+        scale: Those that are the numbers of a size.
         maximized: The metric in place of the loss, as it was asked for.
     """
 
     nuisance: Mapping[str, str]
     axes: Mapping[str, str]
+    scale: Mapping[str, str]
     maximized: str | None = None
 
 
@@ -90,6 +92,7 @@ def trial_of(
     elif measured.get("examples_to_target") is None:
         measured["examples_to_target"] = reached * size
     axes = {name: line.value(column) for name, column in extras.axes.items()}
+    axes |= {name: _scale(line, column) for name, column in extras.scale.items()}
     cell = {"global_batch_size": size, **axes}
     choices = _choices(line, rate, extras)
     name = f"line-{line.number}"
@@ -117,6 +120,14 @@ def trial_of(
         row, objective=-score, validation_loss=None, maximized=score,
         metrics={extras.maximized: score},
     )  # fmt: skip
+
+
+def _scale(line: Line, column: str) -> float:
+    """A number of a size; a whole one where it is that."""
+    value = line.positive(column)
+    if value is None:
+        raise line.error(column, "must be a finite number above 0, as it is the size of a run")
+    return int(value) if value.is_integer() and value < 2**63 else value
 
 
 def _without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:

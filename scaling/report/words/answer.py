@@ -9,6 +9,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
 from scaling.report.words.absent import no_exponent, no_tradeoff
+from scaling.report.words.ladder import ladder_answer
 from scaling.report.words.numbers import (
     between,
     counted,
@@ -28,6 +29,8 @@ _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
 def answer(findings: Findings) -> str:
     """The study's question, answered from the numbers in a few sentences."""
+    if findings.ladder is not None:
+        return ladder_answer(findings.ladder)
     if findings.sweep.is_joint:
         sentences = [_joint(findings)]
     elif not findings.one_series:

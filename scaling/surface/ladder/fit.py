@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares  # pyright: ignore -- scipy ships no types
 
 from scaling.surface.ladder.runs import Runs
@@ -31,10 +32,12 @@ from scaling.surface.ladder.way import (
 )
 from scaling.surface.space import Array
 
+Flags = NDArray[np.bool_]
+
 MOST_RUNS = 400
 """Of each size those with the lowest losses."""
-LOOSE = (Form(is_bent=True, walk=0.1, scatter=0.1), Form(is_bent=True, walk=0.15, scatter=0.15))
-_UNIT_QUANTILE = 0.6
+_LOOSE = (Form(is_bent=True, walk=0.1, scatter=0.1), Form(is_bent=True, walk=0.15, scatter=0.15))
+_UNIT_QUANTILE = 0.5
 """The unit is this quantile of the heights of all runs, diverged ones the highest."""
 _FEWEST_SCATTERS = 8.0
 """A unit is at least so many times the scatter near the bottom."""
@@ -63,7 +66,7 @@ class Valley:
         middle: [axes] log2 of a size's numbers in the ladder's middle.
         unit: Percent up to which a height counts in full.
         scatter: Standard deviation of a run near the bottom, in percent.
-        floors: [sizes] log2... of the loss at each bottom, 100 · ln.
+        floors: [sizes] 100 · ln of the loss at each bottom.
         walls: [5 + 2 · axes] see `height`.
         walls_covariance: Of these.
         bottoms: What the runs say of each size's bottom.
@@ -81,7 +84,7 @@ class Valley:
 class _Problem:
     """Residuals of a parameter vector: bottoms' log rates and log batches, floors, walls."""
 
-    def __init__(self, runs: Runs, forms: tuple[Form, Form]) -> None:
+    def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.u, self.v = np.log2(runs.rate), np.log2(runs.batch)
         self.level = 100 * np.log(runs.loss)
@@ -99,7 +102,7 @@ class _Problem:
         self.scatter, self.growth = _SCATTER * self.unit, _GROWTH
         self.middles = (float(self.u.mean()), float(self.v.mean()))
         sizes = bottoms_at(self.scale)
-        pairs = list(zip(OUTPUTS, forms, self.middles, strict=True))
+        pairs = list(zip(OUTPUTS, _LOOSE, self.middles, strict=True))
         self.way = np.concatenate([prior_mean(sizes, output, mid) for output, _, mid in pairs])
         self.precision = np.zeros((2 * self.count, 2 * self.count))
         for place, (output, form, _) in enumerate(pairs):
@@ -107,6 +110,7 @@ class _Problem:
             self.precision[own, own] = np.linalg.inv(sizes_covariance(sizes, output, form))
         self._root = np.linalg.cholesky(self.precision).T
         self.start()
+        self.sd = self._sd(squashed(np.where(np.isfinite(known), known, self.unit), self.unit))
 
     def start(self) -> None:
         self.walls_mean = prior_walls(self.unit, self.scale.shape[1])
@@ -127,23 +131,23 @@ class _Problem:
         u, v = self.u - found[:count][size], self.v - found[count : 2 * count][size]
         return squashed(height(found[3 * count :], u, v, self.scale[size]), self.unit)
 
-    def seen(self, found: Array) -> tuple[Array, Array]:
+    def seen(self, found: Array) -> tuple[Array, Flags]:
         """[n] heights of the runs themselves, and which of them are far above the bottom."""
         floors = self.lowest + found[2 * self.count : 3 * self.count]
         raw = self.level - floors[self.runs.size]
         is_far = ~(raw <= _FAR * self.unit)
         return squashed(np.where(is_far, _FAR * self.unit, raw), self.unit), is_far
 
-    def sd(self, seen: Array) -> Array:
-        """[n] standard deviation of each run, in percent."""
-        return np.hypot(self.scatter, self.growth * np.maximum(seen - _HALF * self.unit, 0.0))
+    def _sd(self, heights: Array) -> Array:
+        """[n] standard deviation of runs at some heights, in percent."""
+        return np.hypot(self.scatter, self.growth * np.maximum(heights - _HALF * self.unit, 0.0))
 
     def residuals(self, found: Array) -> Array:
         """Of the runs, then of the priors."""
         modelled = self.heights(found)
         seen, is_far = self.seen(found)
         below = np.maximum(seen - modelled, 0.0) / (_FAR_SD * self.unit)
-        own = np.where(is_far, below, (seen - modelled) / self.sd(seen))
+        own = np.where(is_far, below, (seen - modelled) / self.sd)
         count = self.count
         return np.concatenate(
             [
@@ -155,10 +159,15 @@ class _Problem:
         )
 
     def update(self, found: Array, leverage: Array) -> None:
-        """Scatter and growth from the residuals."""
+        """Scatter and growth from the residuals, and with them each run's standard deviation.
+
+        Heights are those of the valley: a run's own height has its scatter in it, and weights that
+        depend on it would pull the valley to the runs that came out low.
+        """
         seen, is_far = self.seen(found)
-        left = seen - self.heights(found)
-        above = np.maximum(seen - _HALF * self.unit, 0.0)
+        modelled = self.heights(found)
+        left = seen - modelled
+        above = np.maximum(modelled - _HALF * self.unit, 0.0)
         near, tall = ~is_far & (above == 0), ~is_far & (above > 0)
         scatter = _robust_scale(left[near], leverage[near])
         if scatter is not None:
@@ -170,6 +179,7 @@ class _Problem:
         if self.unit < _FEWEST_SCATTERS * self.scatter:
             self.unit = _FEWEST_SCATTERS * self.scatter
             self.start()
+        self.sd = self._sd(self.heights(found))
 
 
 def _huber(residuals: Array) -> Array:
@@ -188,13 +198,13 @@ def _robust_scale(residuals: Array, leverage: Array) -> float | None:
     return float(np.sqrt((clipped**2).sum() / spare))
 
 
-def fit_valley(runs: Runs, forms: tuple[Form, Form] = LOOSE) -> Valley:
+def fit_valley(runs: Runs) -> Valley:
     """The valley through the runs of all sizes.
 
     Args:
         runs: Each size has at least one run with a loss.
     """
-    problem = _Problem(runs.lowest(MOST_RUNS), forms)
+    problem = _Problem(runs.lowest(MOST_RUNS))
     found, slopes = problem.first, np.zeros((0, 0))
     hessian = np.zeros((0, 0))
     for _ in range(_ROUNDS):
@@ -216,7 +226,7 @@ def fit_valley(runs: Runs, forms: tuple[Form, Form] = LOOSE) -> Valley:
         scatter=problem.scatter,
         floors=problem.lowest + found[2 * count : 3 * count],
         walls=found[walls],
-        walls_covariance=np.linalg.inv(hessian)[walls, walls],
+        walls_covariance=np.asarray(np.linalg.inv(hessian)[walls, walls], dtype=np.float64),
         bottoms=Bottoms(
             scale=problem.scale,
             precision=(precision + precision.T) / 2,

@@ -25,6 +25,7 @@ _AT_ONE_OCTAVE = 0.08
 POWER_SD = 0.15
 """Of a width, for each number of a size."""
 _WIDEST = 40.0
+_REACH = 2.0
 
 
 def prior_walls(unit: float, num_axes: int) -> Array:
@@ -51,9 +52,9 @@ def height(walls: Array, u: Array, v: Array, scale: Array) -> Array:
     c = np.exp(np.clip(log_c, -_WIDEST, _WIDEST))
     tilt, skew_rate, skew_batch = (walls[..., place] for place in (2, 3, 4))
     return (
-        a * u**2 * np.exp(skew_rate * np.tanh(u))
+        a * u**2 * np.exp(skew_rate * _REACH * np.tanh(u / _REACH))
         + 2 * np.tanh(tilt) * np.sqrt(a * c) * u * v
-        + c * v**2 * np.exp(skew_batch * np.tanh(v))
+        + c * v**2 * np.exp(skew_batch * _REACH * np.tanh(v / _REACH))
     )
 
 

@@ -18,7 +18,6 @@ Brownian fields over several axes: Lévy 1948. Constants are priors, given in do
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +29,7 @@ _INTERCEPT_SD = 4.0
 """Octaves about the middle of what was tried."""
 _BEND_SD = 0.012
 """Octaves for each squared octave of compute: over ten octaves an exponent changes by 0.24."""
-_LOG_SD = 1.0
+_LOG_SD = 1.2
 """Of the lognormal priors of walk and scatter."""
 _NEGLIGIBLE, _MOST_MEMBERS = 7.0, 80
 """Nats below the best member at which others no longer count, and how many count at most."""
@@ -53,8 +52,8 @@ class Output:
     scatter: float
 
 
-RATE = Output(slope=0.0, slope_sd=0.6, walk=0.06, scatter=0.06)
-BATCH = Output(slope=0.2, slope_sd=0.5, walk=0.09, scatter=0.09)
+RATE = Output(slope=0.0, slope_sd=0.6, walk=0.03, scatter=0.03)
+BATCH = Output(slope=0.2, slope_sd=0.5, walk=0.04, scatter=0.04)
 OUTPUTS = (RATE, BATCH)
 
 
@@ -73,8 +72,8 @@ class Form:
     scatter: float
 
 
-WALKS = (0.01, 0.03, 0.06, 0.12, 0.25)
-SCATTERS = (0.01, 0.04, 0.1, 0.2, 0.4)
+WALKS = (0.004, 0.015, 0.04, 0.1, 0.25)
+SCATTERS = (0.004, 0.02, 0.06, 0.15, 0.35)
 FORMS = tuple(itertools.starmap(Form, itertools.product((False, True), WALKS, SCATTERS)))
 
 
@@ -250,11 +249,6 @@ class Way:
             )
         mean = self._prior_mean(targets) + weights @ member.mean
         return mean, own + weights @ member.covariance @ weights.T
-
-
-def most_likely(members: Sequence[Member]) -> tuple[Form, Form]:
-    """The forms of the best member."""
-    return members[0].forms
 
 
 def _log_prior(output: Output, form: Form) -> float:

@@ -1,0 +1,76 @@
+"""What a size's own runs say of a recipe there, whatever was predicted for it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scaling.analysis.ladder.runs import LadderRun
+from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.surface.loss_surface import LossSurface, Outcome
+from scaling.surface.model import TO_READ
+from scaling.surface.space import BATCH, RATE, Array, Axis, Space
+
+_MOST_RUNS = 150
+_NUM_RATES, _NUM_BATCHES = 25, 15
+_NUM_DRAWS = 400
+_TAILS = (0.05, 0.95)
+
+
+class OwnSurface:
+    """The loss surface through the runs of one size: its least loss, and the regret of recipes.
+
+    Attributes:
+        best: Rate and batch of its least expected loss.
+        loss: The least expected loss.
+    """
+
+    def __init__(self, runs: Sequence[LadderRun]) -> None:
+        """The surface; some of the runs have a loss."""
+        lost = np.inf
+        ordered = sorted(runs, key=lambda run: lost if run.loss is None else run.loss)
+        kept = ordered[:_MOST_RUNS]
+        self._rates = [run.peak_lr for run in kept]
+        self._batches = sorted({run.global_batch_size for run in kept})
+        rate = Axis(RATE, low=min(self._rates), high=max(self._rates), log=True)
+        space = Space(tuple({BATCH: size} for size in self._batches), (rate,))
+        outcomes = [
+            Outcome(
+                self._batches.index(run.global_batch_size), {RATE: run.peak_lr}, run.loss,
+                seed=run.seed,
+            )
+            for run in kept
+        ]  # fmt: skip
+        self._surface = LossSurface(space, outcomes, family=TO_READ)
+        rates = np.geomspace(min(self._rates), max(self._rates), _NUM_RATES)
+        batches = np.geomspace(self._batches[0], self._batches[-1], _NUM_BATCHES)
+        recipes = [(float(rate), float(batch)) for rate in rates for batch in batches]
+        means = np.log(self._drawn(recipes)).mean(axis=0)
+        self.best = recipes[int(means.argmin())]
+        self.loss = float(np.exp(means.min()))
+
+    def regret(self, rate: float, batch: float) -> Estimate:
+        """The loss at a recipe over the least one, minus 1.
+
+        A recipe outside what was tried at this size counts as the nearest one inside. Drawn
+        surfaces are compared with the recipe that is best on average: the least loss of each draw
+        would be below both. No regret is below 0.
+        """
+        inside = (
+            float(np.clip(rate, min(self._rates), max(self._rates))),
+            float(np.clip(batch, self._batches[0], self._batches[-1])),
+        )
+        drawn = np.log(self._drawn([inside, self.best]))
+        ratios = np.maximum(np.expm1(drawn[:, 0] - drawn[:, 1]), 0.0)
+        value = max(float(np.expm1(np.mean(drawn[:, 0] - drawn[:, 1]))), 0.0)
+        low, high = np.quantile(ratios, _TAILS)
+        return Estimate(value, (min(float(low), value), max(float(high), value)))
+
+    def _drawn(self, recipes: Sequence[tuple[float, float]]) -> Array:
+        """[draws, n] losses at recipes of rate and batch."""
+        space = self._surface.space
+        at = space.coordinates([(0, {RATE: rate}) for rate, _ in recipes])
+        logs = np.log(np.array([batch for _, batch in recipes]))
+        nearest = np.abs(logs[:, None] - np.log(np.array(self._batches))).argmin(axis=1)
+        batch = np.array([space.batch_place(size) for _, size in recipes])
+        return self._surface.loss_draws(replace(at, batch=batch), nearest, _NUM_DRAWS)

@@ -1,0 +1,163 @@
+"""All that runs of several sizes say: exponents, predictions, and the back-test."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
+
+from scaling.analysis.ladder.back_test import LeftOut, back_test
+from scaling.analysis.ladder.loss_law import ExpectedLoss, expected_losses
+from scaling.analysis.ladder.question import LadderQuestion
+from scaling.analysis.ladder.runs import LadderRun, as_arrays
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.surface.ladder.ladder import Ladder, Prediction, RateOfBatch
+from scaling.surface.space import Array
+
+_FORCED = 3
+"""Doublings of the predicted batch, up and down, that the path has rates for."""
+_TAILS = (0.05, 0.95)
+_NUM_IN_BAND = 9
+
+
+@dataclass(frozen=True)
+class PredictedSize:
+    """What to run at one size.
+
+    Attributes:
+        batch: In the unit of the runs, a whole number.
+        rate: The best one for that batch.
+        compute_factor: The product of its numbers over the largest such product in the fit.
+        path: The best rate at powers of two around the batch.
+    """
+
+    scale: tuple[float, ...]
+    batch: int
+    batch_interval: Interval
+    rate: float
+    rate_interval: Interval
+    expected_regret: float
+    compute_factor: float
+    path: tuple[RateOfBatch, ...]
+    loss: ExpectedLoss
+
+    @property
+    def is_interpolated(self) -> bool:
+        """Whether it takes no more compute than the largest size that was run."""
+        return self.compute_factor <= 1
+
+
+@dataclass(frozen=True)
+class FittedSize:
+    """What the fit says of a size that was run.
+
+    Attributes:
+        loss: The least one, by the fit.
+    """
+
+    scale: tuple[float, ...]
+    batch: float
+    batch_interval: Interval
+    rate: float
+    rate_interval: Interval
+    loss: float
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class LadderReading:
+    """What runs of several sizes say.
+
+    Attributes:
+        question: What was asked.
+        sizes: Those that were run, by rising compute.
+        exponents: Of the best rate and of the best batch in each number of a size, at the largest.
+        predictions: In the order asked.
+        back_test: The largest sizes, each left out; empty with fewer than four.
+        band: The fit between the sizes and up to the largest one asked for, along the straight
+            line from the smallest size to the largest.
+    """
+
+    question: LadderQuestion
+    sizes: tuple[FittedSize, ...]
+    exponents: Mapping[str, tuple[Estimate, Estimate]]
+    predictions: tuple[PredictedSize, ...]
+    back_test: tuple[LeftOut, ...]
+
+    @property
+    def largest(self) -> tuple[float, ...]:
+        """The size with the most compute in the fit."""
+        return self.sizes[-1].scale
+
+
+def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderReading:
+    """The reading.
+
+    Args:
+        runs: That `problem_of` has nothing against.
+        question: What is asked of them.
+    """
+    with threadpool_limits(1):
+        arrays = as_arrays(runs)
+        ladder = Ladder(arrays)
+        floors = np.exp(ladder.valley.floors / 100)
+        wanted = [tuple(size[name] for name in question.scale) for size in question.predict]
+        losses = expected_losses(arrays.scales, floors, wanted) if wanted else []
+        largest = float(arrays.compute.max())
+        return LadderReading(
+            question=question,
+            sizes=tuple(
+                _fitted_size(ladder.predict(scale), float(floors[n]), int((arrays.size == n).sum()))
+                for n, scale in enumerate(arrays.scales)
+            ),
+            exponents=_exponents(ladder, question),
+            predictions=tuple(
+                _predicted(ladder.predict(np.array(size)), loss, largest)
+                for size, loss in zip(wanted, losses, strict=True)
+            ),
+            back_test=back_test(runs, question),
+        )
+
+
+def _exponents(ladder: Ladder, question: LadderQuestion) -> dict[str, tuple[Estimate, Estimate]]:
+    largest = ladder.runs.scales[int(ladder.runs.compute.argmax())]
+    draws = ladder.exponents(largest)
+    return {
+        name: (_estimate(draws[:, axis, 0]), _estimate(draws[:, axis, 1]))
+        for axis, name in enumerate(question.scale)
+    }
+
+
+def _estimate(draws: Array) -> Estimate:
+    low, middle, high = np.quantile(draws, (_TAILS[0], 0.5, _TAILS[1]))
+    return Estimate(float(middle), (float(low), float(high)))
+
+
+def _fitted_size(found: Prediction, loss: float, num_runs: int) -> FittedSize:
+    return FittedSize(
+        scale=tuple(found.scales.tolist()),
+        batch=found.batch,
+        batch_interval=found.batch_interval,
+        rate=found.rate,
+        rate_interval=found.rate_interval,
+        loss=loss,
+        num_runs=num_runs,
+    )
+
+
+def _predicted(found: Prediction, loss: ExpectedLoss, largest: float) -> PredictedSize:
+    batch = max(round(found.batch), 1)
+    middle = round(math.log2(batch))
+    powers = range(max(middle - _FORCED, 0), middle + _FORCED + 1)
+    return PredictedSize(
+        scale=tuple(found.scales.tolist()),
+        batch=batch,
+        batch_interval=found.batch_interval,
+        rate=found.rate,
+        rate_interval=found.rate_interval,
+        expected_regret=found.expected_regret(found.rate, batch),
+        compute_factor=float(found.scales.prod()) / largest,
+        path=tuple(found.path([2**power for power in powers])),
+        loss=loss,
+    )

@@ -1,0 +1,104 @@
+"""The `ladder` block of `summary.json`."""
+
+from typing import Any
+
+from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.ladder.question import LadderQuestion
+from scaling.analysis.ladder.reading import LadderReading, PredictedSize
+from scaling.report.plain import estimated, finite, named, pair, with_why
+from scaling.report.words.ladder import (
+    no_back_test,
+    no_formulas,
+    no_loss,
+    recommendation_reason,
+    why_not_predicted,
+)
+
+
+def ladder_summary(reading: LadderReading) -> dict[str, Any]:
+    """Exponents at the largest size, predictions in the order asked, and the back-test."""
+    question = reading.question
+    entry = {
+        "scale": list(question.scale),
+        "largest": _size(question, reading.largest),
+        "exponents": {
+            field: {name: estimated(pairs[place]) for name, pairs in reading.exponents.items()}
+            for place, field in enumerate(("peak_lr", "global_batch_size"))
+        },
+        "predictions": [_predicted(question, size) for size in reading.predictions],
+        "back_test": [_left_out(question, size) for size in reading.back_test],
+    }
+    return entry if reading.back_test else entry | {"no_back_test": no_back_test(reading)}
+
+
+def _size(question: LadderQuestion, scale: tuple[float, ...]) -> dict[str, float]:
+    return dict(zip(question.scale, scale, strict=True))
+
+
+def _predicted(question: LadderQuestion, size: PredictedSize) -> dict[str, Any]:
+    entry = {
+        "scale": _size(question, size.scale),
+        "global_batch_size": size.batch,
+        "global_batch_size_interval": pair(size.batch_interval),
+        "peak_lr": size.rate,
+        "peak_lr_interval": pair(size.rate_interval),
+        "expected_regret_ratio": finite(size.expected_regret),
+        "compute_factor": finite(size.compute_factor),
+        "is_interpolated": size.is_interpolated,
+        "path": [
+            {
+                "global_batch_size": round(point.batch),
+                "peak_lr": point.rate,
+                "interval": pair(point.interval),
+            }
+            for point in size.path
+        ],
+        **named("loss", size.loss.estimate),
+    }
+    return with_why(entry, dict.fromkeys(("loss", "loss_interval"), no_loss(size.loss)))
+
+
+def _left_out(question: LadderQuestion, size: LeftOut) -> dict[str, Any]:
+    published = size.regret_formulas
+    entry = {
+        "scale": _size(question, size.scale),
+        "predicted": {"global_batch_size": size.batch, "peak_lr": size.rate},
+        "global_batch_size_interval": pair(size.batch_interval),
+        "peak_lr_interval": pair(size.rate_interval),
+        "own": {"global_batch_size": size.own_batch, "peak_lr": size.own_rate},
+        **named("regret_ratio", size.regret),
+        **named("regret_ratio_copied", size.regret_copied),
+        "regret_ratio_formulas": {name: finite(e.value) for name, e in published.items()},
+        "regret_ratio_formulas_interval": {name: pair(e.interval) for name, e in published.items()},
+        "inside": size.is_inside,
+    }
+    return entry if published else entry | {"no_formulas": no_formulas(question)}
+
+
+def predicted_recommendation(reading: LadderReading) -> dict[str, Any]:
+    """The first prediction, as the summary's recommendation."""
+    first = reading.predictions[0] if reading.predictions else None
+    loss = first.loss.estimate if first else None
+    entry = {
+        "global_batch_size": first.batch if first else None,
+        "global_batch_size_interval": pair(first.batch_interval) if first else None,
+        "peak_lr": first.rate if first else None,
+        "peak_lr_interval": pair(first.rate_interval) if first else None,
+        "warmup_steps": None,
+        "clip_norm": None,
+        "num_workers": None,
+        "expected_steps": None,
+        "expected_steps_interval": None,
+        "expected_examples": None,
+        "expected_seconds": None,
+        "expected_seconds_interval": None,
+        "expected_cost": None,
+        "expected_cost_interval": None,
+        "expected_loss": finite(loss.value) if loss else None,
+        "expected_loss_interval": pair(loss.interval) if loss else None,
+        "meets_limits": None,
+        "reason": recommendation_reason(reading),
+        "recipe": None,
+        "pareto_front": [],
+    }
+    return with_why(entry, why_not_predicted(reading))

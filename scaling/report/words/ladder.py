@@ -1,0 +1,255 @@
+"""What runs of several sizes say, in sentences."""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from scaling.analysis.ladder.back_test import FEWEST_LEFT, LeftOut
+from scaling.analysis.ladder.loss_law import FEWEST_SIZES, ExpectedLoss
+from scaling.analysis.ladder.question import LadderQuestion
+from scaling.analysis.ladder.reading import LadderReading, PredictedSize
+from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
+from scaling.analysis.statistics.uncertainty import Interval
+from scaling.report.words.numbers import counted, joined, number, rate
+
+FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
+
+
+def problem_words(problem: Problem, question: LadderQuestion) -> str:
+    """Why runs cannot be fitted, in one line."""
+    columns = " and ".join(question.scale)
+    match problem.kind:
+        case "one_size":
+            return (
+                f"--scale {' '.join(question.scale)}: {counted(problem.count, 'size')}, "
+                "and a ladder needs at least two"
+            )
+        case "same_scale":
+            return f"--scale {problem.name}: every run has the same {problem.name}; leave it out"
+        case "few_runs":
+            return (
+                f"{counted(problem.count, 'run')} with a loss, and a ladder needs at least "
+                f"{FEWEST_RUNS}"
+            )
+        case "few_of_size":
+            size = size_words(question, problem.scale)
+            return (
+                f"the size {size} has {counted(problem.count, 'run')} with a loss, and each size "
+                f"needs at least {FEWEST_OF_SIZE}; --where leaves it out"
+            )
+        case "one_batch":
+            return f"every run has the same batch size; --scale {columns} needs at least two"
+        case "one_rate":
+            return f"every run has the same learning rate; --scale {columns} needs at least two"
+        case "not_positive":
+            return "--scale needs losses above 0, since sizes are compared by ratios of the loss"
+        case "maximized":
+            return f"--scale needs a loss; --maximize {problem.name} cannot take its place"
+    assert_never(problem.kind)
+
+
+def size_words(question: LadderQuestion, scale: Sequence[float]) -> str:
+    """A size in words: N 1.07e9, D 2e10."""
+    pairs = zip(question.scale, scale, strict=True)
+    return ", ".join(f"{name} {_amount(value)}" for name, value in pairs)
+
+
+def _amount(value: float) -> str:
+    """A number of a size: 12,000 or 1.07e9."""
+    if 1e-3 <= value < 1e6:
+        return number(value)
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}" if power else f"{float(f'{value:.2e}'):.2e}"
+
+
+def percent(value: float | None) -> str:
+    """A regret as a share of the loss: 0.023%."""
+    return "–" if value is None else f"{100 * value:.2g}%"
+
+
+def percents(interval: Interval | None) -> str:
+    """Its interval."""
+    return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
+
+
+def ladder_answer(reading: LadderReading) -> str:
+    """What to run, how far that is from the runs, and how well such predictions did."""
+    sentences = [
+        *_warning(reading),
+        *(prediction_words(reading.question, s) for s in reading.predictions[:3]),
+    ]
+    sentences += [*_back_test(reading), *_exponents(reading)]
+    return " ".join(sentences)
+
+
+def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
+    """One prediction in a few sentences."""
+    text = (
+        f"At {size_words(question, size.scale)}, run a batch of {size.batch:,} "
+        f"{_bounds(size.batch_interval)} with a peak learning rate of {rate(size.rate)} "
+        f"{_rate_bounds(size.rate_interval)}. The expected regret is "
+        f"{percent(size.expected_regret)} of the loss. {_how_far(size)}"
+    )
+    loss = size.loss.estimate
+    if loss.value is not None and loss.interval is not None:
+        low, high = loss.interval
+        text += f" The expected loss is {loss.value:.3f} [{low:.3f}, {high:.3f}]."
+    return text
+
+
+def _how_far(size: PredictedSize) -> str:
+    factor = number(size.compute_factor, 2)
+    if size.is_interpolated:
+        return "This size takes no more compute than the largest run: it is an interpolation."
+    return f"It has {factor} times the compute of the largest run."
+
+
+def _warning(reading: LadderReading) -> list[str]:
+    """That copying would have done as well; empty where the prediction was better."""
+    tested = reading.back_test
+    if not tested or _mean(tested, copied=False) < _mean(tested, copied=True):
+        return []
+    return [
+        "In the back-test the predictions were no better than the recipe copied from the next "
+        f"smaller size: mean regret {percent(_mean(tested, copied=False))} against "
+        f"{percent(_mean(tested, copied=True))}."
+    ]
+
+
+def _back_test(reading: LadderReading) -> list[str]:
+    tested = reading.back_test
+    if not tested:
+        return [f"There is no back-test: {no_back_test(reading)}."]
+    count = counted(len(tested), "largest size") if len(tested) > 1 else "The largest size was"
+    start = f"{count}, each" if len(tested) > 1 else count
+    text = (
+        f"{'The ' if len(tested) > 1 else ''}{start} predicted from smaller ones: the mean regret "
+        f"is {percent(_mean(tested, copied=False))} of the loss, and "
+        f"{percent(_mean(tested, copied=True))} for the recipe of the next smaller size"
+    )
+    names = [name for name in FORMULAS if all(name in size.regret_formulas for size in tested)]
+    if names:
+        means = [
+            f"{percent(sum(s.regret_formulas[n].value or 0.0 for s in tested) / len(tested))} "
+            f"for {FORMULAS[n]}"
+            for n in names
+        ]
+        text += f". Published formulas: {joined(means, 'and')}"
+    return [text + "."]
+
+
+def _mean(tested: Sequence[LeftOut], *, copied: bool) -> float:
+    values = [(size.regret_copied if copied else size.regret).value or 0.0 for size in tested]
+    return sum(values) / len(values)
+
+
+def _exponents(reading: LadderReading) -> list[str]:
+    words: list[str] = []
+    for place, what in enumerate(("rate", "batch")):
+        powers = [
+            f"{name}^{pairs[place].value:.2f} {_power_bounds(pairs[place].interval)}"
+            for name, pairs in reading.exponents.items()
+        ]
+        words.append(f"the best {what} moves as {' '.join(powers)}")
+    return [f"At the largest size {joined(words, 'and')}."]
+
+
+def _power_bounds(interval: Interval | None) -> str:
+    return "" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def _bounds(interval: Interval) -> str:
+    return f"[{number(interval[0])}, {number(interval[1])}]"
+
+
+def _rate_bounds(interval: Interval) -> str:
+    return f"[{rate(interval[0])}, {rate(interval[1])}]"
+
+
+def recommendation_reason(reading: LadderReading) -> str:
+    """Why this recipe, or why none."""
+    question = reading.question
+    if not reading.predictions:
+        example = ",".join(f"{name}=VALUE" for name in question.scale)
+        return f"No size was asked for; --predict {example} says what to run at one."
+    return prediction_words(question, reading.predictions[0])
+
+
+def why_not_predicted(reading: LadderReading) -> dict[str, str]:
+    """Why fields of the recommendation are null, by field."""
+    if not reading.predictions:
+        why = recommendation_reason(reading)
+        names = (
+            "global_batch_size", "global_batch_size_interval", "peak_lr", "peak_lr_interval",
+            "expected_loss", "expected_loss_interval",
+        )  # fmt: skip
+        found = dict.fromkeys(names, why)
+    else:
+        why = no_loss(reading.predictions[0].loss)
+        found = dict.fromkeys(("expected_loss", "expected_loss_interval"), why)
+    not_run = "no run of this size was measured"
+    unsaid = dict.fromkeys(("warmup_steps", "clip_norm"), "a table does not say")
+    names = (
+        "num_workers", "expected_steps", "expected_steps_interval", "expected_examples",
+        "expected_seconds", "expected_seconds_interval", "expected_cost",
+        "expected_cost_interval",
+    )  # fmt: skip
+    rest = {"meets_limits": not_run, "recipe": "a table does not hold the whole recipe"}
+    return found | unsaid | dict.fromkeys(names, not_run) | rest
+
+
+def no_loss(loss: ExpectedLoss) -> str:
+    """Why no loss is expected; empty where one is."""
+    match loss.missing:
+        case None:
+            return ""
+        case "one_scale":
+            return "L = E + A N^-α + B D^-β needs two columns of size"
+        case "few_sizes":
+            return (
+                f"L = E + A N^-α + B D^-β needs {FEWEST_SIZES} sizes, and there are "
+                f"{loss.num_sizes}"
+            )
+        case "same_in_one":
+            return "L = E + A N^-α + B D^-β needs three values in each column of size"
+        case "not_identified":
+            return "the losses do not identify L = E + A N^-α + B D^-β at this size"
+    assert_never(loss.missing)
+
+
+def no_back_test(reading: LadderReading) -> str:
+    """Why there is no back-test; empty where there is one."""
+    if reading.back_test:
+        return ""
+    return (
+        f"{counted(len(reading.sizes), 'size')} leave fewer than {FEWEST_LEFT} of less compute "
+        "to predict the largest from"
+    )
+
+
+def no_formulas(question: LadderQuestion) -> str:
+    """Why no published formula applies."""
+    if question.tokens_per_example is None:
+        return "--tokens-per-example says how many tokens one unit of the batch is"
+    return "published formulas need parameters and tokens, as --scale N D"
+
+
+def predicted_facts(reading: LadderReading) -> list[tuple[str, str]]:
+    """The first prediction, for the first screen."""
+    if not reading.predictions:
+        return []
+    first = reading.predictions[0]
+    words = [
+        (name, _amount(value))
+        for name, value in zip(reading.question.scale, first.scale, strict=True)
+    ]
+    words += [
+        ("global_batch_size", f"{first.batch:,} {_bounds(first.batch_interval)}"),
+        ("peak_lr", f"{rate(first.rate)} {_rate_bounds(first.rate_interval)}"),
+        ("expected regret", percent(first.expected_regret)),
+        ("compute of the largest run", f"× {number(first.compute_factor, 2)}"),
+    ]
+    loss = first.loss.estimate
+    if loss.value is not None and loss.interval is not None:
+        low, high = loss.interval
+        words.append(("expected loss", f"{loss.value:.3f} [{low:.3f}, {high:.3f}]"))
+    return words

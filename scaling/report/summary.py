@@ -15,6 +15,8 @@ from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate
 from scaling.analysis.trial_rows import Baseline, Sweep, incidents_of
+from scaling.records.measurement import MEASURED
+from scaling.records.metrics import Metric
 from scaling.report.critical_batch_summary import (
     critical_batch_size,
     noise_along_run,
@@ -26,6 +28,7 @@ from scaling.report.plain import as_plain, attributes, estimated, finite, named,
 from scaling.report.words import why_null
 from scaling.report.words.absent import no_exponent, no_surge, no_turn
 from scaling.report.words.answer import answer
+from scaling.report.words.headline import headline
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.report.words.remarks import evidence_words
@@ -40,6 +43,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
     summary = {
         "study": sweep.name,
         "question": sweep.question,
+        "headline": headline(findings),
         "answer": answer(findings),
         "num_trials": len(sweep.rows),
         "num_diverged": findings.count("diverged"),
@@ -202,15 +206,17 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
         "expected_regret": finite(cell.surface_best.expected_regret) if cell.surface_best else None,
         "beats_baseline": beats_baseline(sweep, cell),
         **steps_of_cell(cell.target),
-        "metrics": _estimates(cell.metrics),
-        "measured": _estimates({n: e for n, e in cell.measured.items() if e.value is not None}),
+        "metrics": _estimates(cell.metrics, sweep.metrics),
+        "measured": _estimates(
+            {n: e for n, e in cell.measured.items() if e.value is not None}, MEASURED
+        ),
     }
     return with_why(_name(cell) | values, why_null.of_cell(sweep, cell))
 
 
-def _estimates(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+def _estimates(estimates: Mapping[str, Estimate], metrics: Mapping[str, Metric]) -> dict[str, Any]:
     return {
-        name: with_why(estimated(estimate), why_null.of_estimate(estimate))
+        name: with_why(estimated(estimate), why_null.of_measured(estimate, metrics.get(name)))
         for name, estimate in estimates.items()
     }
 

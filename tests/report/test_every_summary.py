@@ -2,13 +2,23 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scaling.analysis.contrasts import compare
+from scaling.analysis.findings import analyse
+from scaling.analysis.trial_rows import sweep_of
+from scaling.records.study import StudyRecord
+from scaling.report.comparison.two_studies import summary_of as summary_of_two
 from scaling.report.summary import summarize
-from tests.report.kinds import KINDS
+from scaling.report.words.headline import headline
+from tests.analysis.synthetic import Truth, spec, study
+from tests.report.kinds import KINDS, grid
 
 _OF_THE_STUDY = "cell"
 """A cell's values are the study file's: null is one of them there, and nothing is missing."""
@@ -58,6 +68,80 @@ def reasons_of_nothing(value: Any, path: str = "") -> Iterator[str]:
 def test_every_null_says_why(kind: str, summary_of: Callable[[str], dict[str, Any]]) -> None:
     summary = summary_of(kind)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert list(without_why(summary)) == []
+    assert list(reasons_of_nothing(summary)) == []
+
+
+def sentences(headline: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) ", headline)
+
+
+def assert_short(headline: str) -> None:
+    found = sentences(headline)
+    assert 3 <= len(found) <= 8
+    assert max(len(sentence.split()) for sentence in found) <= 30
+    assert len(set(found)) == len(found)
+    assert all(s[0].isupper() or s[0].isdigit() for s in found)
+    assert all(s[-1] == "." and "–." not in s and "None" not in s for s in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_headline_is_three_to_eight_short_sentences(
+    kind: str, summary_of: Callable[[str], dict[str, Any]]
+) -> None:
+    assert_short(summary_of(kind)["headline"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("whole study", "moves as the batch to the power 0.50 [0.48, 0.51]; the data rule out a "
+         "constant rate and linear scaling."),
+        ("whole study", "Recommended: a batch of 256 at a peak learning rate of 0.008."),
+        ("whole study", "87 trials ended, of which 6 diverged."),
+        ("no target", "at a target chosen after the fact."),
+        ("target never reached", "no batch size always reached a validation loss of 0.0100."),
+        ("nothing", "No recipe is recommended. 0 trials ended."),
+        ("joint search", "it does not compare tuned batch sizes."),
+        ("two clip norms", "Recommended: global_batch_size"),
+        ("baseline not beaten", "No trial beats always guessing the class frequencies"),
+        ("deadline that nothing meets", "Nearest to the limits: a batch of"),
+        ("score", "The highest accuracy is 0.781, at a batch of 64."),
+        ("table of steps without a bend", "The critical batch size is not determined: steps fall"),
+        ("branched", "By branched training the critical batch size is 512"),
+        ("searched by the surface", "Every cell may be undertuned"),
+    ],
+)  # fmt: skip
+def test_the_headline_says(
+    kind: str, says: str, summary_of: Callable[[str], dict[str, Any]]
+) -> None:
+    assert says in summary_of(kind)["headline"]
+
+
+@pytest.mark.parametrize("name", ["a. b " * 20, "one two " * 20, "x. Y"])
+def test_what_a_user_named_does_not_lengthen_the_headline(name: str, tmp_path: Path) -> None:
+    findings = grid(tmp_path, f",{name}", ",0.{0}1", maximize=name)
+    assert_short(headline(findings))
+    long = replace(findings.cells[0], cell={"global_batch_size": 32, "model": name})
+    others = replace(findings, one_series=False, cells=(long, *findings.cells[1:]))
+    assert_short(headline(others))
+
+
+A_AND_B = {
+    "one gap is larger": (study(), study(Truth(gap=0.3), name="other")),
+    "the same": (study(), study(name="other")),
+    "one seed each": (study(num_seeds=1), study(num_seeds=1, name="other")),
+    "no cell in common": (study(), StudyRecord(spec(name="nothing"), ())),
+    "another target": (study(), study(target=None, name="other")),
+}
+
+
+@pytest.mark.parametrize("kind", A_AND_B)
+@pytest.mark.parametrize("name", ["b", "b. c " * 20])
+def test_two_studies_have_a_headline_and_reasons(kind: str, name: str) -> None:
+    a, b = (analyse(sweep_of(record)) for record in A_AND_B[kind])
+    summary = summary_of_two(compare(a, b), ("a", name), [])
+    assert_short(summary["headline"])
     assert list(without_why(summary)) == []
     assert list(reasons_of_nothing(summary)) == []
 

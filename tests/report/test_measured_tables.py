@@ -109,7 +109,11 @@ def test_summary_has_what_was_measured_with_its_interval(findings: Findings) -> 
         assert low < 0.6 < high
         assert cell["measured"]["tokens_per_second"]["value"] == pytest.approx(2000.0)
         assert cell["measured"]["model_flop_utilization"]["value"] == pytest.approx(0.382)
-        assert cell["measured"]["peak_memory_bytes"] == {"value": 102 * 2**30, "interval": None}
+        assert cell["measured"]["peak_memory_bytes"] == {
+            "value": 102 * 2**30,
+            "interval": None,
+            "why": {"interval": "it is the largest of all seeds, not their mean"},
+        }
         assert "examples_per_second" not in cell["measured"]
         assert all(one["value"] is not None for one in cell["measured"].values())
         assert cell["measured"]["validation_loss"]["value"] == cell["validation_loss"]

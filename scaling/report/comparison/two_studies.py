@@ -13,9 +13,12 @@ from scaling.files.own import require_report_folder, write_report_files
 from scaling.report.comparison.contrast_charts import compare_figures
 from scaling.report.comparison.sides import differing_fields, read_side
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
+from scaling.report.plain import with_why
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
+from scaling.report.words import why_null
 from scaling.report.words.differences import comparability_notes, comparison_answer
+from scaling.report.words.headline import comparison_headline
 from scaling.report.words.numbers import between, number
 from scaling.report.words.terms import terms
 
@@ -96,8 +99,8 @@ def summary_of(
 ) -> dict[str, Any]:
     """The comparison as plain data.
 
-    Keys: `studies` (names of `a` and `b`), `answer`, `interval_level`, `comparable` (`losses`,
-    `targets`: in the same unit, to the same loss; `same_data`: seeds may pair), `notes`,
+    Keys: `studies` (names of `a` and `b`), `headline`, `answer`, `interval_level`, `comparable`
+    (`losses`, `targets`: in the same unit, to the same loss; `same_data`: seeds may pair), `notes`,
     `num_intervals`, `num_apart` (that leave out zero difference), `expected_apart_by_chance`,
     `num_apart_holm` (that also stand with Holm's correction), `contrasts` (one a shared cell
     and measure, those of the whole study last, as the fields of `analysis.contrasts.Contrast`),
@@ -106,6 +109,7 @@ def summary_of(
     setup = comparison.setup
     return {
         "studies": {"a": names[0], "b": names[1]},
+        "headline": comparison_headline(comparison, names),
         "answer": comparison_answer(comparison, names),
         "interval_level": LEVEL,
         "comparable": {
@@ -125,7 +129,8 @@ def summary_of(
 
 def _plain(contrast: Contrast) -> dict[str, Any]:
     interval = list(contrast.interval) if contrast.interval else None
-    return asdict(contrast) | {"interval": interval, "apart": contrast.apart}
+    entry = asdict(contrast) | {"interval": interval, "apart": contrast.apart}
+    return with_why(entry, why_null.of_contrast(contrast))
 
 
 def _contrasts_table(comparison: Comparison) -> Table | None:

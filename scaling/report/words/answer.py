@@ -24,6 +24,7 @@ from scaling.report.words.numbers import (
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words, branched_words
 
+JOINT_CAVEAT = "A joint search finds a recipe; it does not compare tuned batch sizes."
 _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 
 
@@ -49,7 +50,7 @@ def answer(findings: Findings) -> str:
         nothing_learnt_words(unlearnt) if unlearnt else "",
         *sentences,
         not_learnt_words(findings),
-        _flags(findings),
+        undertuned_cells(findings),
     ]
     text = " ".join(sentence for sentence in dict.fromkeys(sentences) if sentence)
     return text or "Not enough data: no trial ended with a loss or reached a target."
@@ -76,7 +77,7 @@ def _joint(findings: Findings) -> str:
         )
     else:
         text += f", with a validation loss of {number(loss.value)} in the trial that was picked"
-    return text + ". A joint search finds a recipe; it does not compare tuned batch sizes."
+    return f"{text}. {JOINT_CAVEAT}"
 
 
 def _best_cell(findings: Findings) -> str:
@@ -317,7 +318,8 @@ def _overlap(first: CellResult, last: CellResult) -> bool:
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
-def _flags(findings: Findings) -> str:
+def undertuned_cells(findings: Findings) -> str:
+    """Which cells need more search, in one sentence; empty where none does."""
     flagged = [cell.label for cell in findings.cells if cell.undertuned]
     if not flagged:
         return ""

@@ -19,12 +19,7 @@ def comparison_answer(comparison: Comparison, names: tuple[str, str]) -> str:
     sentences = [
         f"{counted(len(comparison.shared), 'shared cell')}; A is {names[0]}, B is {names[1]}."
     ]
-    for measure, words in (
-        *((name, ALL[name].label) for name in _COMPARED), ("best_peak_lr", "best rate"),
-    ):  # fmt: skip
-        found = [c for c in comparison.contrasts if c.measure == measure and c.interval]
-        if found:
-            sentences.append(_direction(words, found))
+    sentences += [direction(words, found) for words, found in compared_measures(comparison)]
     for contrast in comparison.contrasts:
         if contrast.global_batch_size is None and not contrast.cell and contrast.interval:
             name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
@@ -43,7 +38,18 @@ def comparison_answer(comparison: Comparison, names: tuple[str, str]) -> str:
     return " ".join(sentences)
 
 
-def _direction(words: str, found: Sequence[Contrast]) -> str:
+def compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]]]:
+    """What is set side by side, in words, with its contrasts that have an interval."""
+    measures = [(name, ALL[name].label) for name in _COMPARED] + [("best_peak_lr", "best rate")]
+    found = [
+        (words, [c for c in comparison.contrasts if c.measure == measure and c.interval])
+        for measure, words in measures
+    ]
+    return [(words, contrasts) for words, contrasts in found if contrasts]
+
+
+def direction(words: str, found: Sequence[Contrast]) -> str:
+    """At which cells B has less of something than A, and at which more, in one sentence."""
     below = [c for c in found if c.apart and c.value < (0 if c.kind == "difference" else 1)]
     above = [c for c in found if c.apart and c not in below]
     groups = (("lower", below), ("higher", above))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from scaling.analysis.cell_results import CellResult
+from scaling.analysis.contrasts import Contrast
 from scaling.analysis.critical_batch.branched_training import BranchLoss, BranchPoint
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve
 from scaling.analysis.critical_batch.targets import ToTarget
@@ -15,6 +16,7 @@ from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import Baseline, Sweep
+from scaling.records.metrics import Metric
 from scaling.report.words.absent import (
     CELLS_DIFFER,
     no_best_rate,
@@ -52,10 +54,12 @@ _ONE_SEED = "one seed: an interval needs two"
 _IN_PLACE = "{} is maximized in place of a loss"
 
 
-def of_estimate(estimate: Estimate, missing: str = NOT_MEASURED) -> Why:
-    """Of `value` and `interval`; `missing` is why there is no value."""
+def of_measured(estimate: Estimate, metric: Metric | None) -> Why:
+    """Of one measurement over the replicates of a cell."""
     if estimate.value is None:
-        return {"value": missing, "interval": missing}
+        return dict.fromkeys(("value", "interval"), NOT_MEASURED)
+    if metric is not None and metric.over_seeds == "max":
+        return {"interval": "it is the largest of all seeds, not their mean"}
     return {"interval": _ONE_SEED if estimate.count <= 1 else NO_INTERVAL}
 
 
@@ -259,6 +263,17 @@ def of_relation(relation: GapRelation) -> Why:
     if count >= ENOUGH_CELLS:
         words = "one of the two is the same in all cells"
     return {"rank_correlation": words, "interval": words}
+
+
+def of_contrast(contrast: Contrast) -> Why:
+    """Of one number of two studies."""
+    words = "one seed, or no interval, in one of the two"
+    is_whole = not contrast.cell
+    return {
+        "global_batch_size": "it is of the whole study" if is_whole else "the cell has none",
+        "interval": words,
+        "p_value": words,
+    }
 
 
 def of_recommendation(findings: Findings) -> Why | str:

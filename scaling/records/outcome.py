@@ -9,6 +9,7 @@ from scaling.records.measurement import Measurement, TrialResult
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
 from scaling.spec.evaluation import Target
+from scaling.spec.phases import Objective
 from scaling.spec.study import StudySpec
 
 
@@ -82,8 +83,12 @@ def _log_share(before: float | None, after: float, at_most: float) -> float:
 CENSORED = 1e12  # above every number of steps or examples that a trial can take
 
 
-def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
+def objective_value(
+    record: TrialRecord, spec: StudySpec, objective: Objective | None = None
+) -> float | None:
     """What the search minimizes, as one number; None for a trial with no finite outcome.
+
+    `objective` takes the place of the search's own.
 
     For `steps_to_target` and `examples_to_target` a trial that reached the target is worth the
     steps or examples it took. A censored one is worth CENSORED × (1 + final loss / target), more
@@ -93,16 +98,18 @@ def objective_value(record: TrialRecord, spec: StudySpec) -> float | None:
     final = record.final
     if record.status in ("diverged", "failed") or final is None or final.validation_loss is None:
         return None
-    if spec.search.objective == "validation_loss" or spec.target is None:
+    objective = objective or spec.search.objective
+    if objective == "validation_loss" or spec.target is None:
         return final.validation_loss
     reached = crossing(record.measurements, spec.target)
-    by_steps = spec.search.objective == "steps_to_target"
     if reached is not None:
-        return reached.steps if by_steps else reached.examples
+        return reached.steps if objective == "steps_to_target" else reached.examples
     return CENSORED * (1 + final.validation_loss / spec.target.at_most)
 
 
-def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
+def best_trial(
+    records: Sequence[TrialRecord], spec: StudySpec, objective: Objective | None = None
+) -> TrialRecord | None:
     """The record with the lowest `objective_value`; of equals the first; None if none has one.
 
     A trial that was stopped early was measured at less than the budget, so it is the best only
@@ -110,11 +117,18 @@ def best_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord |
     """
     if any(record.status == "done" for record in records):
         records = [record for record in records if record.status != "stopped"]
-    valued = [(objective_value(record, spec), record) for record in records]
+    valued = [(objective_value(record, spec, objective), record) for record in records]
     finite = [
         (value, index, record) for index, (value, record) in enumerate(valued) if value is not None
     ]
     return min(finite, key=lambda entry: entry[:2])[2] if finite else None
+
+
+def fastest_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
+    """The record that reached the target in the fewest steps; None where none reached it."""
+    best = best_trial(records, spec, "steps_to_target")
+    value = None if best is None else objective_value(best, spec, "steps_to_target")
+    return best if spec.target is not None and value is not None and value < CENSORED else None
 
 
 @dataclass(frozen=True)
@@ -139,12 +153,12 @@ class BestRecipe:
         return cls(record.trial_id, record.cell, record.choices, record.recipe)
 
 
-_SURFACE = "surface-"
+_SURFACE, _SURFACE_OF_STEPS = "surface-", "target-"
 
 
-def surface_recipe_name(cell: str, num_trials: int) -> str:
+def surface_recipe_name(cell: str, num_trials: int, *, for_target: bool = False) -> str:
     """Name of the recipe that the surface recommends for a cell after so many search trials."""
-    return f"{_SURFACE}{cell}-{num_trials:03d}"
+    return f"{_SURFACE_OF_STEPS if for_target else _SURFACE}{cell}-{num_trials:03d}"
 
 
 def repeats(replicate: TrialRecord, best: BestRecipe) -> bool:
@@ -172,16 +186,20 @@ def left_over(
         spec: The study.
         best: What its cells' searches have come to; only needed for recipes that no trial has yet.
     """
-    latest = _latest_surface_recipes([*(t.recipe_of for t in trials), *(b.name for b in best)])
+    names = [*(t.recipe_of for t in trials), *(b.name for b in best)]
+    latest = {of: _latest_surface_recipes(names, of) for of in (_SURFACE, _SURFACE_OF_STEPS)}
     searched: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.trial_id):
         if trial.phase == "search" and trial.status != "running":
             searched.setdefault(_key(trial.cell), []).append(trial)
     best_tried = {key: best_trial(records, spec) for key, records in searched.items()}
+    fastest = {key: fastest_trial(records, spec) for key, records in searched.items()}
 
     def source(replicate: TrialRecord) -> TrialRecord | None:
         if replicate.phase == "confirm":
             return best_tried.get(_key(replicate.cell))
+        if replicate.phase == "confirm_target":
+            return fastest.get(_key(replicate.cell))
         section = spec.transfer if replicate.phase == "transfer" else spec.branch
         if section is None:
             return None
@@ -191,17 +209,19 @@ def left_over(
 
     def is_left_over(replicate: TrialRecord) -> bool:
         cell = _searched_cell(replicate.recipe_of)
-        if cell in latest:
-            return replicate.recipe_of != latest[cell]
+        is_of_steps = replicate.phase == "confirm_target"
+        of_cells = latest[_SURFACE_OF_STEPS if is_of_steps else _SURFACE]
+        if cell in of_cells:
+            return replicate.recipe_of != of_cells[cell]
         found = source(replicate)
         return found is not None and not repeats(replicate, BestRecipe.of_trial(found))
 
     return [trial for trial in trials if trial.phase != "search" and is_left_over(trial)]
 
 
-def _latest_surface_recipes(names: Sequence[str | None]) -> dict[str | None, str]:
-    """By cell, the name of the recipe that the surface recommended after the most trials."""
-    surface = {name for name in names if name is not None and name.startswith(_SURFACE)}
+def _latest_surface_recipes(names: Sequence[str | None], start: str) -> dict[str | None, str]:
+    """By cell, the name of the recipe that a surface recommended after the most trials."""
+    surface = {name for name in names if name is not None and name.startswith(start)}
     by_number = sorted(surface, key=lambda name: (len(name), name))
     return {_searched_cell(name): name for name in by_number}
 

@@ -11,7 +11,8 @@ from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe, in_parts
 
-Phase = Literal["search", "transfer", "confirm", "branch"]
+Phase = Literal["search", "transfer", "confirm", "confirm_target", "branch"]
+"""`confirm` repeats each cell's recipe for the loss, `confirm_target` that for the target."""
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
 ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
 

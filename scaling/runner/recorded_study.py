@@ -105,7 +105,8 @@ class RecordedStudy:
             raise self._not_rounds(".".join(map(str, first["loc"])), first["msg"]) from None
         if rounds is not None:
             proposed = [trial.cell for trials in rounds.proposed for trial in trials]
-            recipes = [recipe.cell for recipe in rounds.end.recipes] if rounds.end else []
+            end = rounds.end
+            recipes = [r.cell for r in (*end.recipes, *end.for_target)] if end else []
             for where, cell in [("proposed", c) for c in proposed] + [("end", c) for c in recipes]:
                 if cell not in self.known.get("cell_places", {}):
                     raise self._not_rounds(where, f"there is no cell {cell}")

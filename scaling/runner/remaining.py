@@ -7,7 +7,7 @@ from statistics import fmean
 
 from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import by_cell
-from scaling.records.outcome import BestRecipe, best_trial, left_over
+from scaling.records.outcome import BestRecipe, best_trial, fastest_trial, left_over
 from scaling.records.study import beaten_note
 from scaling.records.trial import ENDED, Phase, Status, TrialRecord
 from scaling.search.proposals import next_round
@@ -15,9 +15,10 @@ from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
 from scaling.space.extension import Edge, planned_extension
 from scaling.space.layout import Facts
-from scaling.space.rounds import Rounds, planned_rounds
+from scaling.space.rounds import Rounds, SurfaceRecipe, planned_rounds
 from scaling.space.trials import (
     PlannedTrial,
+    num_trials,
     planned_point,
     planned_replicates,
     planned_search,
@@ -25,7 +26,6 @@ from scaling.space.trials import (
 )
 from scaling.spec.study import StudySpec
 
-AFTER_SEARCH: tuple[Phase, ...] = ("transfer", "confirm", "branch")
 _SOUND_ENDS: tuple[Status, ...] = ("done", "stopped", "diverged")
 LATER_ROUNDS = "later rounds, any cell"
 
@@ -75,32 +75,73 @@ def stages(
         yield from _search(spec, records, facts)
     else:
         how_it_ended, rounds = yield from _search_in_rounds(spec, records, facts, rounds)
-    phases: tuple[Phase, ...] = tuple(
-        phase for phase in AFTER_SEARCH if getattr(spec, phase) is not None
-    )
     best = _best_recipes(spec, records, facts, rounds)
-    replicates, refused = planned_replicates(spec, best, facts)
+    for_target = _recipes_for_target(spec, records, facts, rounds, best)
+    replicates, refused = planned_replicates(spec, best, facts, for_target)
     replicates += planned_branches(spec, best, facts)
-    planned = with_own_ids(replicates, best, records)
-    notes = [*how_it_ended, *beaten_note(left_over(list(records.values()), spec, best))]
-    yield Stage(phases, planned, _missing(planned, records), notes, refused, rounds)
+    planned = with_own_ids(replicates, [*best, *for_target], records)
+    left = left_over(list(records.values()), spec, [*best, *for_target])
+    notes = [*how_it_ended, *beaten_note(left)]
+    yield Stage(after_search(spec), planned, _missing(planned, records), notes, refused, rounds)
+
+
+def after_search(spec: StudySpec) -> tuple[Phase, ...]:
+    """The phases of a study that follow its search."""
+    counts = num_trials(spec)
+    order: tuple[Phase, ...] = ("transfer", "confirm", "confirm_target", "branch")
+    return tuple(phase for phase in order if phase in counts)
 
 
 def _best_recipes(
     spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds | None
 ) -> list[BestRecipe]:
     """What each cell's search has come to: what the surface recommends, else the best one tried."""
-    end = rounds and rounds.end
-    recommended = {recipe.cell: recipe for recipe in (end.recipes if end else ())}
+    recipes = rounds.end.recipes if rounds and rounds.end else ()
+    tried = [best_trial(by_cell(records, cell), spec) for cell in cells(spec)]
+    return _of_cells(spec, facts, recipes, tried)
+
+
+def _recipes_for_target(
+    spec: StudySpec,
+    records: Mapping[str, TrialRecord],
+    facts: Facts,
+    rounds: Rounds | None,
+    best: Sequence[BestRecipe],
+) -> list[BestRecipe]:
+    """Each cell's recipe for the target, where it is confirmed and another than that for the loss.
+
+    A cell of which no search trial reached the target has none.
+    """
+    if spec.confirm is None or not spec.confirm.recipe_for_target:
+        return []
+    recipes = rounds.end.for_target if rounds and rounds.end else ()
+    tried = [fastest_trial(by_cell(records, cell), spec) for cell in cells(spec)]
+    if rounds is not None:
+        tried = [None] * len(tried)
+    for_loss = {cell_name(recipe.cell): dict(recipe.choices) for recipe in best}
+    return [
+        recipe
+        for recipe in _of_cells(spec, facts, recipes, tried)
+        if dict(recipe.choices) != for_loss.get(cell_name(recipe.cell))
+    ]
+
+
+def _of_cells(
+    spec: StudySpec,
+    facts: Facts,
+    recipes: Sequence[SurfaceRecipe],
+    tried: Sequence[TrialRecord | None],
+) -> list[BestRecipe]:
+    """By cell, what a surface recommends, else the trial that was tried; nothing without either."""
+    recommended = {recipe.cell: recipe for recipe in recipes}
     found: list[BestRecipe] = []
-    for cell in cells(spec):
-        tried = best_trial(by_cell(records, cell), spec)
+    for cell, trial in zip(cells(spec), tried, strict=True):
         if (known := recommended.get(cell_name(cell))) is not None:
             recipe = planned_point(spec, cell, 0, known.choices, facts).recipe
             assert recipe is not None
             found.append(BestRecipe(known.name, cell, known.choices, recipe))
-        elif tried is not None:
-            found.append(BestRecipe.of_trial(tried))
+        elif trial is not None:
+            found.append(BestRecipe.of_trial(trial))
     return found
 
 
@@ -121,7 +162,9 @@ def _search_in_rounds(
         following = next_round(spec, rounds.size, planned, records)
         notes = [following.line] if following.line else []
         if not following.proposed:
-            return notes, rounds.ended(following.best, following.num_trials)
+            return notes, rounds.ended(
+                following.best, following.num_trials, following.best_for_target
+            )
         rounds = rounds.followed_by(following.proposed)
         new = planned_rounds(spec, rounds, facts)[-1]
         planned += new
@@ -298,7 +341,12 @@ def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
                 name = cell_name({"global_batch_size": batch})
                 counts["transfer", name] = len(transfer.rules) * transfer.num_seeds
     if confirm is not None:
-        counts |= {("confirm", cell_name(cell)): confirm.num_seeds for cell in cells(spec)}
+        phases: tuple[Phase, ...] = ("confirm", "confirm_target")
+        counts |= {
+            (phase, cell_name(cell)): confirm.num_seeds
+            for phase in phases[: 1 + confirm.recipe_for_target]
+            for cell in cells(spec)
+        }
     if branch is not None:
         name = cell_name({"global_batch_size": branch.base_batch_size})
         count = len(branch.starts) * len(branch.multiples) * branch.num_seeds

@@ -28,12 +28,14 @@ class NextRound:
         num_trials: The trials so far that have not failed.
         best: The nuisance values that the surface recommends now, by the cell's name. A cell of
             which no trial has a loss (or reached the target) has none.
+        best_for_target: The same by the surface of steps to the target, where that is asked for.
     """
 
     proposed: tuple[ProposedTrial, ...]
     line: str = ""
     num_trials: int = 0
     best: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    best_for_target: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def surface_search(spec: StudySpec, round_size: int, num_failed: int = 0) -> SurfaceSearch:
@@ -92,9 +94,39 @@ def next_round(
     how_far = _how_far(spec, search, best, len(outcomes), is_over=not proposed)
     failed = f", {num_failed} of them failed" if num_failed else ""
     line = f"search {how_far}{failed}; expected regret: {by_cell}"
-    has_loss = {outcome.cell for outcome in outcomes if outcome.value is not None}
-    points = {name: best[cell].point for cell, name in enumerate(names) if cell in has_loss}
-    return NextRound(proposed, line, len(outcomes), points)
+    points = _points(names, best, outcomes)
+    for_target = None
+    if not proposed and spec.confirm is not None and spec.confirm.recipe_for_target:
+        known = [records[t.trial_id] for t in planned if t.trial_id in records]
+        for_target = _fastest(spec, search, [r for r in known if r.status != "failed"])
+    return NextRound(proposed, line, len(outcomes), points, for_target)
+
+
+def _points(
+    names: Sequence[str], best: Sequence[CellBest], outcomes: Sequence[Outcome]
+) -> dict[str, Mapping[str, Any]]:
+    """The recipes of the cells of which a trial has a value."""
+    has_value = {outcome.cell for outcome in outcomes if outcome.value is not None}
+    return {name: best[cell].point for cell, name in enumerate(names) if cell in has_value}
+
+
+def _fastest(
+    spec: StudySpec, search: SurfaceSearch, records: Sequence[TrialRecord]
+) -> dict[str, Mapping[str, Any]]:
+    """The recipes that the surface of steps to the target recommends."""
+    names = [cell_name(cell) for cell in cells(spec)]
+    outcomes = [
+        Outcome(names.index(cell_name(r.cell)), r.choices, _steps_to_target(r, spec))
+        for r in records
+    ]
+    with threadpool_limits(1):
+        return _points(names, search.best(outcomes), outcomes)
+
+
+def _steps_to_target(record: TrialRecord, spec: StudySpec) -> float | None:
+    """None of a trial that diverged or missed the target."""
+    value = objective_value(record, spec, "steps_to_target")
+    return None if value is None or value >= CENSORED else value
 
 
 def _how_far(

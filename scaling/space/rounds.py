@@ -40,10 +40,13 @@ class SearchEnd:
     Attributes:
         num_trials: Its trials that had not failed. With more of them it is decided anew.
         recipes: One a cell, but for cells of which no trial has a loss (or reached the target).
+        for_target: Those that the surface of steps to the target recommends, where they are
+            confirmed too; of cells of which a trial reached it.
     """
 
     num_trials: int
     recipes: tuple[SurfaceRecipe, ...]
+    for_target: tuple[SurfaceRecipe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,24 +68,47 @@ class Rounds:
         """These rounds and one more."""
         return replace(self, proposed=(*self.proposed, tuple(proposed)))
 
-    def ended(self, points: Mapping[str, Mapping[str, Any]], num_trials: int) -> "Rounds":
+    def ended(
+        self,
+        points: Mapping[str, Mapping[str, Any]],
+        num_trials: int,
+        for_target: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> "Rounds":
         """These rounds at the end of the search; what it came to after as many trials stays.
 
         Args:
             points: The nuisance values that the surface recommends, by the cell's name. Where they
                 are those that it recommended before, the recipe keeps its name.
             num_trials: Those that it knows.
+            for_target: As `points`, for the target; None where it is not asked for.
         """
-        if self.end is not None and self.end.num_trials == num_trials:
-            return self
-        before = {recipe.cell: recipe for recipe in self.end.recipes} if self.end else {}
-        recipes = [
-            known
-            if (known := before.get(cell)) and dict(known.choices) == dict(point)
-            else SurfaceRecipe(surface_recipe_name(cell, num_trials), cell, point)
-            for cell, point in points.items()
-        ]
-        return replace(self, end=SearchEnd(num_trials, tuple(recipes)))
+        end = self.end or SearchEnd(0, ())
+        recipes, steps = end.recipes, end.for_target
+        is_new = end.num_trials != num_trials
+        if is_new:
+            recipes = _named(points, num_trials, recipes)
+        if for_target is not None and (is_new or not steps):
+            steps = _named(for_target, num_trials, steps, for_target=True)
+        return replace(self, end=SearchEnd(num_trials, recipes, steps))
+
+
+def _named(
+    points: Mapping[str, Mapping[str, Any]],
+    num_trials: int,
+    before: Sequence[SurfaceRecipe],
+    *,
+    for_target: bool = False,
+) -> tuple[SurfaceRecipe, ...]:
+    """Recipes by their points; one that is as it was before keeps its name."""
+    known = {recipe.cell: recipe for recipe in before}
+    return tuple(
+        same
+        if (same := known.get(cell)) and dict(same.choices) == dict(point)
+        else SurfaceRecipe(
+            surface_recipe_name(cell, num_trials, for_target=for_target), cell, point
+        )
+        for cell, point in points.items()
+    )
 
 
 def default_round_size(num_trials: int, num_slots: int) -> int:

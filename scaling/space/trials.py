@@ -88,7 +88,10 @@ def planned_point(
 
 
 def planned_replicates(
-    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts
+    spec: StudySpec,
+    best: Sequence[BestRecipe],
+    facts: Facts,
+    for_target: Sequence[BestRecipe] = (),
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The transfer and confirm phases.
 
@@ -96,22 +99,28 @@ def planned_replicates(
         spec: The study: rules and numbers of seeds.
         best: Each cell's best recipe; a cell whose trials all diverged has none.
         facts: Sizes of the data, and of trials' worker groups.
+        for_target: Each cell's recipe for the target, where that is confirmed too and another.
 
     Returns:
         The trials, and what a rule could not carry: (rule, global_batch_size, why).
     """
-    confirm = [trial for recipe in best for trial in _confirm_trials(spec, recipe, facts)]
+    confirm = [trial for r in best for trial in _confirm_trials(spec, r, facts, "confirm")]
+    confirm += [
+        trial for r in for_target for trial in _confirm_trials(spec, r, facts, "confirm_target")
+    ]
     transfer, refused = _transfer_trials(spec, best, facts)
     return transfer + confirm, refused
 
 
-def _confirm_trials(spec: StudySpec, best: BestRecipe, facts: Facts) -> list[PlannedTrial]:
+def _confirm_trials(
+    spec: StudySpec, best: BestRecipe, facts: Facts, phase: Phase
+) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
     setting = hyperparameters(spec, best.cell, best.choices)
     return [
         PlannedTrial(
-            f"confirm-{cell_name(best.cell)}-seed{seed}", "confirm", best.cell, best.choices,
+            f"{phase}-{cell_name(best.cell)}-seed{seed}", phase, best.cell, best.choices,
             resolve(spec, setting, seed=seed, facts=facts), recipe_of=best.name,
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
@@ -203,6 +212,8 @@ def num_trials(spec: StudySpec) -> dict[Phase, int]:
         counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
     if spec.confirm is not None:
         counts["confirm"] = num_cells(spec) * spec.confirm.num_seeds
+        if spec.confirm.recipe_for_target:
+            counts["confirm_target"] = counts["confirm"]
     if spec.branch is not None:
         branch = spec.branch
         counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds

@@ -77,6 +77,10 @@ def _is_added(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     return "" if change.was is None else "what was run stays in the study"
 
 
+def _turned_on(change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    return "" if change.now else "what was run stays in the study"
+
+
 def _gains_values(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     if change.was is None or change.now is None:
         return "other axes make other cells"
@@ -185,6 +189,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "transfer.num_seeds": _grows,
     "confirm": _is_added,
     "confirm.num_seeds": _grows,
+    "confirm.recipe_for_target": _turned_on,
     "branch": _is_added,
     "branch.base_batch_size": _BRANCHES,
     "branch.at_examples": _gains_values,

@@ -219,6 +219,9 @@ class Confirm(Section):
     """Repeat each cell's best recipe with seeds that the search never saw."""
 
     num_seeds: PositiveInt = 3
+    recipe_for_target: bool = False
+    """Repeat also the recipe that the search expects to reach the target in the fewest steps, with
+    as many seeds, in each cell where it is another one than that for the loss."""
 
 
 class Branch(Section):

@@ -12,6 +12,8 @@ from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 
 _AS_GOOD = 0.05
 """Share above the fewest expected steps up to which a recipe with seeds of its own is taken."""
+_PREFERENCE = {"confirm_target": 0, "search": 2}
+"""Of recipes that are as good; the phases that are not named come between."""
 
 
 def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
@@ -41,38 +43,39 @@ def _with_steps(row: TrialRow) -> TrialRow:
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:
     """What the recipe of one cell took that the surface of steps expects to be the fastest.
 
-    The trials of every phase that lie on the axes compete. Those after the search have seeds that
-    chose nothing, so of recipes that are as good within 5% one of theirs is taken.
+    The trials of every phase that lie on the axes compete. Of recipes that are as good within 5%
+    the one that was confirmed for the target is taken: the search alone chose it, and its seeds
+    are new. Else it is another one after the search, whose seeds chose nothing.
 
     Args:
         sweep: The sweep.
         place: Index of the cell.
-        surface: Of steps to the target; without one the confirmed recipe counts, or the search's
-            fastest.
+        surface: Of steps to the target; without one the recipe counts that was confirmed for the
+            target, or for the loss, or the search's fastest.
     """
     cell = sweep.cells[place]
     confirm, search = sweep.rows_of(cell, "confirm"), sweep.rows_of(cell, "search")
-    usual = to_target(confirm, search)
+    confirmed = sweep.rows_of(cell, "confirm_target")
+    usual = to_target(confirmed or confirm, search)
     if surface is None:
         return usual
-    ranked: list[tuple[float, bool, list[TrialRow]]] = []
+    ranked: list[tuple[float, int, list[TrialRow]]] = []
     for rows in _recipes(sweep, cell, surface):
         expected = surface.expected(place, rows[0])
         if expected is not None and all(row.steps_to_target is not None for row in rows):
-            ranked.append((expected, rows[0].phase != "search", rows))
+            ranked.append((expected, _PREFERENCE.get(rows[0].phase, 1), rows))
     if not ranked:
         return usual
     least = min(expected for expected, _, _ in ranked)
     good = [entry for entry in ranked if entry[0] <= least + abs(least) * _AS_GOOD]
-    replicated = [entry for entry in good if entry[1]]
-    chosen = min(replicated or good, key=lambda entry: entry[0])[2]
+    chosen = min(good, key=lambda entry: (entry[1], entry[0]))[2]
     return replace(of_recipe(chosen), best_tuned=usual.best_tuned)
 
 
 def _recipes(sweep: Sweep, cell: Cell, surface: FittedSurface) -> list[list[TrialRow]]:
     """The ended runs of each recipe of a cell, one a seed; those of the search apart."""
     groups: dict[tuple[str, bool], dict[object, TrialRow]] = {}
-    for phase in ("search", "confirm", "transfer"):
+    for phase in ("search", "confirm_target", "confirm", "transfer"):
         for row in sweep.rows_of(cell, phase):
             recipe = surface.recipe(row)
             if recipe is not None and row.ended:

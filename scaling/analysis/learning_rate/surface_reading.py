@@ -228,7 +228,8 @@ def _replicates(sweep: Sweep, cell: Cell) -> list[TrialRow]:
     """The runs of a cell after the search that differ from its trials in what was searched."""
     transfer = sweep.rows_of(cell, "transfer")
     carried = [row for row in transfer if row.rule is None or moves_rate_alone(row.rule)]
-    return [*sweep.rows_of(cell, "confirm"), *carried]
+    confirmed = (*sweep.rows_of(cell, "confirm"), *sweep.rows_of(cell, "confirm_target"))
+    return [*confirmed, *carried]
 
 
 def _point(row: TrialRow) -> dict[str, Any]:

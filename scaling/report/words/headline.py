@@ -279,15 +279,13 @@ def _recommendations(findings: Findings) -> Iterator[str]:
     size, trial = found.global_batch_size, found.trial
     assert trial is not None
     text = "Recommended" if found.meets_limits is not False else "Nearest to the limits"
-    with_rate = (
-        "" if trial.peak_lr is None else f" with a peak learning rate of {rate(trial.peak_lr)}"
-    )
+    at = "" if trial.peak_lr is None else f" at a peak learning rate of {rate(trial.peak_lr)}"
     if findings.one_series or findings.sweep.is_joint:
-        yield f"{text} is a batch of {size:,}{with_rate}."
+        yield f"{text}: a batch of {size:,}{at}."
     else:
         assert found.option is not None
-        yield f"{text} is {found.option.cell.label}{with_rate}."
-        yield f"{text} is a run{with_rate}."
+        yield f"{text}: {found.option.cell.label}{at}."
+        yield f"{text}: a run{at or ' of one cell'}."
 
 
 def _counts(findings: Findings) -> str:

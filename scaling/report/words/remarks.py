@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from scaling.analysis.cell_results import label
+from scaling.analysis.cell_results import CellResult, label
 from scaling.analysis.critical_batch.agreement import Agreement
 from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.critical_batch.target_curves import Origin
@@ -175,9 +175,16 @@ def _target_sources(findings: Findings) -> str:
         " Steps, examples and seconds to the target are of each cell's recipe for the target, the "
         "one expected to take the fewest steps, from the trials of all phases."
     )
+    confirmed = [c.label for c in findings.cells if _is_confirmed_for_target(c)]
+    if confirmed:
+        text += f" With seeds of its own it was confirmed at {joined(confirmed, 'and')}."
     if others:
         text += f" It is another than the recipe for the loss at {joined(others, 'and')}."
     return text
+
+
+def _is_confirmed_for_target(cell: CellResult) -> bool:
+    return any(row.phase == "confirm_target" for row in cell.target.trials)
 
 
 def noise_places(findings: Findings) -> str:

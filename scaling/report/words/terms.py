@@ -14,7 +14,8 @@ CONCEPTS = (
     ("cell", "One value of what the study compares, usually a batch size. A search has as many "
      "trials in every cell; one by the surface shares them out as it learns."),
     ("search, transfer, confirm", "Search finds each cell's best recipe; transfer carries the base "
-     "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds."),
+     "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds, "
+     "confirm_target those for the target."),
     ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
      "reached the target. Neither is turned into a number."),
     ("peak_lr", "Learning rate after warmup. The best one is the bottom of a basin in its "

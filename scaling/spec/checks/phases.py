@@ -19,6 +19,22 @@ def objective_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("target", f"is required by search.objective {objective}: give at_most")
 
 
+def confirm_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A recipe for the target needs a target, and a search that goes by something else."""
+    if spec.confirm is None or not spec.confirm.recipe_for_target:
+        return
+    path = "confirm.recipe_for_target"
+    if spec.target is None:
+        yield Issue("target", f"is required by {path}: give at_most")
+    if spec.search.objective != "validation_loss":
+        yield Issue(
+            path, f"the recipe by search.objective {spec.search.objective} is that for the target",
+            True, "false",
+        )  # fmt: skip
+    if "global_batch_size" in spec.nuisance.distributions():
+        yield Issue(path, "needs cells of one batch size; here it is searched", True, "false")
+
+
 def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
     """Rules carry a tuned peak_lr from one cell of a batch-size axis to the others."""
     if spec.transfer is None:

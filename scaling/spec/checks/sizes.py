@@ -38,7 +38,8 @@ def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     if (transfer := spec.transfer) is not None:
         by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
     if spec.confirm is not None:
-        by_field["confirm.num_seeds"] = cells * spec.confirm.num_seeds
+        recipes = 1 + spec.confirm.recipe_for_target
+        by_field["confirm.num_seeds"] = cells * recipes * spec.confirm.num_seeds
     if (branch := spec.branch) is not None:
         num_branches = len(branch.at_examples) * len(branch.multiples)
         by_field["branch.num_seeds"] = num_branches * branch.num_seeds

@@ -9,6 +9,7 @@ from scaling.spec.checks.data import credential_issues, data_issues, storage_iss
 from scaling.spec.checks.optimizer import clipping_issues, effect_issues, nesterov_issues
 from scaling.spec.checks.phases import (
     branch_issues,
+    confirm_issues,
     early_stopping_issues,
     extension_issues,
     objective_issues,
@@ -143,6 +144,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     surface_issues: frozenset({"scientific", "nuisance", "search"}),
     early_stopping_issues: frozenset({*RECIPE_SECTIONS, "search", "budget", "resources"}),
     resource_issues: frozenset({"resources"}),
+    confirm_issues: frozenset({"confirm", "target", "search", "nuisance"}),
     transfer_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
     branch_issues: frozenset({*RECIPE_SECTIONS, "branch", "budget"}),
     extension_issues: frozenset({"nuisance", "search"}),

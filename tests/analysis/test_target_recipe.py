@@ -71,6 +71,32 @@ def test_without_seeds_near_it_the_search_s_own_trial_counts() -> None:
         assert cell["steps_to_target_interval"] is None
 
 
+def test_the_recipe_that_was_confirmed_for_the_target_comes_first() -> None:
+    """Transfer runs that are as fast on their own seeds do not take its place."""
+    sweep = planted(with_transfer=True)
+    rng = np.random.default_rng(7)
+    confirmed = [
+        row("confirm_target", batch, 0.95 * FOR_TARGET, seed, 0.03 * rng.standard_normal())
+        for batch in BATCHES
+        for seed in (1, 2, 3)
+    ]
+    found = analyse(replace(sweep, rows=(*sweep.rows, *confirmed)))
+    for cell in found.cells:
+        assert cell.target.peak_lr == pytest.approx(0.95 * FOR_TARGET)
+        assert {r.phase for r in cell.target.trials} == {"confirm_target"}
+        assert cell.target.steps.count == 3
+        assert {r.peak_lr for r in cell.replicates} == {FOR_LOSS}
+    assert "With seeds of its own it was confirmed at global_batch_size 16" in sources(found)
+
+
+def test_a_recipe_for_the_target_that_is_clearly_slower_than_another_is_not_taken() -> None:
+    sweep = planted(with_transfer=True)
+    slow = [row("confirm_target", b, 8 * FOR_TARGET, s, 0.0) for b in BATCHES for s in (1, 2, 3)]
+    found = analyse(replace(sweep, rows=(*sweep.rows, *slow)))
+    for cell in found.cells:
+        assert cell.target.peak_lr == pytest.approx(1.1 * FOR_TARGET)
+
+
 def test_the_default_study_s_trials() -> None:
     """At B = 8 its transfer runs took 433 to 451 steps, the confirmed recipe 505."""
     summary = summarize(analyse(default_study()))

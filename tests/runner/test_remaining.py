@@ -10,6 +10,8 @@ from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import stages
 from scaling.space.layout import Facts
+from scaling.space.trials import num_trials
+from scaling.spec.phases import Confirm
 from scaling.spec.study import StudySpec
 from tests.space.test_space import study
 
@@ -108,3 +110,70 @@ def test_replicates_recorded_without_their_search_trial_are_known_by_their_recip
     assert "transfer-global_batch_size=64-none-seed1-of-003" in ran
     assert "confirm-global_batch_size=16-seed1-of-003" in ran
     assert "confirm-global_batch_size=64-seed1" not in ran
+
+
+def both(trials_per_cell: int = 4) -> StudySpec:
+    """A study that confirms the recipe for the loss and that for the target."""
+    return study(
+        nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+        search={"trials_per_cell": trials_per_cell},
+        target={"at_most": 0.9},
+        confirm={"num_seeds": 2, "recipe_for_target": True},
+    )
+
+
+FASTEST = {"search-global_batch_size=16-002": 40, "search-global_batch_size=64-001": 40}
+"""Step at which a trial is first evaluated at the target; none for the others of 64."""
+
+
+def run_to_target(spec: StudySpec, records: dict[str, TrialRecord]) -> list[str]:
+    """Losses as `LOSSES`; at 16 every trial reaches the target, at 64 the one with the lowest."""
+    ran: list[str] = []
+    for stage in stages(spec, records, FACTS):
+        for trial in stage.missing:
+            step = FASTEST.get(trial.trial_id, 80 if trial.cell["global_batch_size"] == 16 else 999)
+            reached = [(step, 0.9)] if step < 200 else []
+            last = (200, LOSSES.get(trial.trial_id, 0.8) if reached else 1.0)
+            record = replace(
+                trial.record(), status="done",
+                measurements=tuple(
+                    Measurement(s, s * 16, None, 1.0, validation_loss=loss)
+                    for s, loss in [(0, 2.0), *reached, last]
+                ),
+            )  # fmt: skip
+            records[trial.trial_id] = TrialRecord.from_json(record.to_json())
+            ran.append(trial.trial_id)
+    return ran
+
+
+def test_the_recipe_for_the_target_is_confirmed_where_it_is_another() -> None:
+    records: dict[str, TrialRecord] = {}
+    spec = both()
+    run_to_target(spec, records)
+    for_target = {n: r for n, r in records.items() if r.phase == "confirm_target"}
+    # At 64 the trial with the lowest loss is the only one that reaches the target: run once.
+    assert sorted(for_target) == [f"confirm_target-global_batch_size=16-seed{s}" for s in (1, 2)]
+    assert {r.recipe_of for r in for_target.values()} == {"search-global_batch_size=16-002"}
+    for_loss = [r for r in records.values() if r.phase == "confirm"]
+    assert len(for_loss) == 4
+    assert {r.recipe.seed for r in for_target.values()} == {r.recipe.seed for r in for_loss}
+    assert num_trials(spec) == {"search": 8, "confirm": 4, "confirm_target": 4}
+    assert run_to_target(spec, records) == []
+    assert left_over(list(records.values()), spec) == []
+
+
+def test_a_study_that_ended_confirms_the_recipe_for_the_target_when_it_goes_on() -> None:
+    records: dict[str, TrialRecord] = {}
+    once = both().model_copy(update={"confirm": Confirm(num_seeds=2)})
+    run_to_target(once, records)
+    assert not any(r.phase == "confirm_target" for r in records.values())
+    before = dict(records)
+    ran = run_to_target(both(), records)
+    assert sorted(ran) == [f"confirm_target-global_batch_size=16-seed{s}" for s in (1, 2)]
+    assert {n: records[n] for n in before} == before
+
+
+def test_where_no_trial_reached_the_target_nothing_is_confirmed_for_it() -> None:
+    records: dict[str, TrialRecord] = {}
+    run(both(), records, LOSSES | {f"search-global_batch_size={b}-001": 0.95 for b in (16, 64)})
+    assert not any(r.phase == "confirm_target" for r in records.values())

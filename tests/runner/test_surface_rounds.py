@@ -5,21 +5,27 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scaling.records.measurement import Measurement
+from scaling.records.outcome import left_over
 from scaling.records.trial import Status, TrialRecord
+from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import remaining, stages
 from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds
 from scaling.space.trials import PlannedTrial
+from scaling.spec.evaluation import Target
+from scaling.spec.phases import Confirm
 from scaling.spec.study import StudySpec
 from tests.space.test_space import study
 
 FACTS = Facts(num_train=None, tokens_per_example=None)
 Records = dict[str, TrialRecord]
+PLACES = {f"global_batch_size={batch}": n for n, batch in enumerate((16, 64))}
 
 
 def by_surface(num_trials: int = 12, batches: Sequence[int] = (16, 64), **search: Any) -> StudySpec:
@@ -213,3 +219,48 @@ def test_how_far_a_search_is_is_one_line_a_round(done: Study) -> None:
         "search over: all of its 12 trials have run",
     ]
     assert all("global_batch_size=16 " in line for line in done.notes)
+
+
+def test_the_surface_of_steps_has_a_recipe_for_the_target_which_is_kept() -> None:
+    """The loss is lowest at the best rate, the target is reached soonest at four times that."""
+
+    def to_target(trial: PlannedTrial) -> TrialRecord:
+        assert trial.recipe is not None
+        hparams = trial.recipe.hyperparameters
+        away = math.log(hparams.peak_lr / (4 * best_rate(hparams.global_batch_size)))
+        step = round(200 * math.exp(0.1 * away**2))
+        ends = [(0, 3.0), (step, 1.5), (2000, loss(trial))]
+        measured = tuple(
+            Measurement(s, s * 16, None, 1.0, validation_loss=value) for s, value in ends
+        )
+        record = replace(trial.record(), status="done", measurements=measured)
+        return TrialRecord.from_json(record.to_json())
+
+    spec = by_surface(16).model_copy(
+        update={
+            "target": Target(at_most=1.5),
+            "confirm": Confirm(num_seeds=1, recipe_for_target=True),
+        }
+    )
+    found = Study()
+    for stage in found.stages(spec):
+        for trial in stage.missing:
+            found.records[trial.trial_id] = to_target(trial)
+    assert found.rounds.end is not None
+    assert [r.cell for r in found.rounds.end.for_target] == [
+        r.cell for r in found.rounds.end.recipes
+    ]
+    for batch in (16, 64):
+        rates = {
+            phase: found.records[f"{phase}-global_batch_size={batch}-seed1"].recipe.hyperparameters
+            for phase in ("confirm", "confirm_target")
+        }
+        assert rates["confirm"].peak_lr == pytest.approx(best_rate(batch), rel=0.5)
+        assert rates["confirm_target"].peak_lr == pytest.approx(4 * best_rate(batch), rel=0.5)
+    again = RecordedStudy.with_rounds(RecordedStudy(Path(), {"cell_places": PLACES}), found.rounds)
+    assert again.rounds() == found.rounds
+    ids = set(found.records)
+    for stage in found.stages(spec):
+        assert not stage.missing
+    assert set(found.records) == ids
+    assert left_over(list(found.records.values()), spec) == []

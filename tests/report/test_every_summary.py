@@ -14,6 +14,7 @@ from scaling.analysis.contrasts import compare
 from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
+from scaling.report.charts.figures import figures
 from scaling.report.comparison.two_studies import summary_of as summary_of_two
 from scaling.report.summary import summarize
 from scaling.report.words.headline import headline
@@ -144,6 +145,12 @@ def test_two_studies_have_a_headline_and_reasons(kind: str, name: str) -> None:
     assert_short(summary["headline"])
     assert list(without_why(summary)) == []
     assert list(reasons_of_nothing(summary)) == []
+
+
+@pytest.mark.parametrize("which", ["at", "half at"])
+def test_a_model_that_starts_at_the_target_has_its_figures(which: str, tmp_path: Path) -> None:
+    findings = KINDS[f"{which} the target before the first step"](tmp_path)
+    assert any(figure.spec is not None for figure in figures(findings, {}))
 
 
 def test_a_null_without_its_reason_is_seen() -> None:

@@ -51,10 +51,11 @@ def to_target(findings: Findings, measure: Literal["steps", "examples"], title: 
 
 
 def _records(findings: Findings, measure: str) -> list[dict[str, Any]]:
+    """The cells that took steps; one that was at the target before is not on a logarithmic axis."""
     records: list[dict[str, Any]] = []
     for cell in findings.cells:
         estimate: Estimate = getattr(cell.target, measure)
-        if estimate.value is not None and cell.global_batch_size is not None:
+        if estimate.value and cell.global_batch_size is not None:
             records.append(_record(cell.global_batch_size, cell.series, estimate))
     return records
 

@@ -114,7 +114,7 @@ class _Builder:
 
 def _about_target(builder: _Builder, findings: Findings) -> None:
     builder.section = "target"
-    reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
+    reached = [cell for cell in findings.cells if cell.target.steps.value]
     reached = [cell for cell in reached if cell.global_batch_size is not None]
     absent = ""
     if not findings.sweep.has_target:

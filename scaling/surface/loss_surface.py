@@ -111,12 +111,18 @@ class LossSurface:
 
     @property
     def _seeds(self) -> Labels | None:
-        """Which seed each trial has; None where all have the same one or are means over seeds."""
-        seeds = [outcome.seed for outcome in self._outcomes]
-        different = list(dict.fromkeys(seeds))
+        """Which seed each trial has; None where all have the same one or are means over seeds.
+
+        A lost trial has no loss that a seed could add to, so it is alike no other one.
+        """
+        different = list(dict.fromkeys(o.seed for o in self._outcomes if o.value is not None))
         if len(different) < 2:
             return None
-        return np.array([different.index(seed) for seed in seeds], dtype=np.intp)
+        labels = [
+            len(different) + place if outcome.value is None else different.index(outcome.seed)
+            for place, outcome in enumerate(self._outcomes)
+        ]
+        return np.array(labels, dtype=np.intp)
 
     @property
     def processes(self) -> list[Process]:

@@ -56,6 +56,22 @@ def test_trials_that_diverge_keep_the_best_rate_below() -> None:
     assert [best.value for best in bests] == [None] * len(BATCHES)
 
 
+def test_a_lost_trial_is_no_seed_of_its_own() -> None:
+    """It has no loss that a seed could add to, whatever seed it ran with."""
+    known = [replace(o, seed=0) for o in outcomes(RATES[:-1], noise=0.002)]
+    lost = [Outcome(cell, {"peak_lr": RATES[-1]}, None) for cell in range(len(BATCHES))]
+    without = LossSurface(SPACE, [*known, *lost], family=TO_READ)
+    named = LossSurface(SPACE, [*known, *(replace(o, seed=0) for o in lost)], family=TO_READ)
+    assert without.processes[0].scales.seed == 0
+    assert np.array_equal(without.mean, named.mean)
+    others = [replace(o, seed=1, value=(o.value or 0) + 0.05) for o in known[::3]]
+    unseeded = LossSurface(SPACE, [*known, *others, *lost], family=TO_READ)
+    seeded = LossSurface(
+        SPACE, [*known, *others, *(replace(o, seed=5) for o in lost)], family=TO_READ
+    )
+    assert np.array_equal(unseeded.mean, seeded.mean)
+
+
 def test_a_loss_that_is_not_positive_is_compared_by_differences() -> None:
     lowered = [replace(o, value=(o.value or 0) - 2.5) for o in outcomes(RATES)]
     for batch, found in zip(BATCHES, LossSurface(SPACE, lowered).cells(Limit()), strict=True):

@@ -148,7 +148,8 @@ def _lowest(reason: LowestCell) -> list[str]:
     ]
     if apart:
         cell, other = apart[0]
-        parts[0] += f", against {number(other.value)} for the next ({cell.label})"
+        which = "the next that the data separate from it" if reason.tied else "the next"
+        parts[0] += f", against {number(other.value)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
 

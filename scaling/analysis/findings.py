@@ -288,11 +288,11 @@ def _is_tuned(sweep: Sweep) -> bool:
 def _mean_steps(
     cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...]
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """By rising batch size, of the cells that always reached the target."""
+    """By rising batch size, of the cells behind the trade-off."""
     points = sorted(
         (cell.global_batch_size, target.steps.value)
         for cell, target in zip(cells, reached, strict=True)
-        if cell.global_batch_size is not None and target.steps.value
+        if cell.global_batch_size is not None and target.steps.value and target.first_gap is None
     )
     return tuple(size for size, _ in points), tuple(steps for _, steps in points)
 

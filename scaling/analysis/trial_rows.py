@@ -38,6 +38,7 @@ class TrialRow:
         objective: What the search minimizes; orders trials and is never a result.
         steps: Optimizer steps of the whole run.
         steps_to_target: Steps until the target was first reached; None when it never was.
+        first_gap: Of a trial that reached it before its second evaluation, the steps of the two.
         grad_sq_norm: Last estimate of |G|².
         grad_covariance_trace: Last estimate of tr Σ, for one example.
         choices: The nuisance values that the search drew.
@@ -74,6 +75,7 @@ class TrialRow:
     steps_to_target: float | None = None
     examples_to_target: float | None = None
     seconds_to_target: float | None = None
+    first_gap: tuple[float, float] | None = None
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -327,6 +329,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
+        first_gap=reached.first_gap if reached else None,
         grad_sq_norm=noise.grad_sq_norm if noise else None,
         grad_covariance_trace=noise.grad_covariance_trace if noise else None,
         choices=dict(trial.choices),

@@ -15,11 +15,17 @@ from scaling.spec.study import StudySpec
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where a run first reaches a target: steps, examples and training seconds, interpolated."""
+    """Where a run first reaches a target: steps, examples and training seconds, interpolated.
+
+    Attributes:
+        first_gap: The steps of the first two evaluations, where the target lies between them: how
+            the loss fell from its start is not known there. None where it lies later.
+    """
 
     steps: float
     examples: float
     seconds: float
+    first_gap: tuple[float, float] | None = None
 
 
 def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | None:
@@ -34,6 +40,7 @@ def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | 
         None when no evaluation reaches the target (the trial is censored).
     """
     before: Measurement | None = None
+    num_before = 0
     for now in measurements:
         loss = now.validation_loss
         if loss is None:
@@ -45,8 +52,9 @@ def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | 
                 steps=start.step + share * (now.step - start.step),
                 examples=start.examples + share * (now.examples - start.examples),
                 seconds=start.seconds + share * (now.seconds - start.seconds),
+                first_gap=(start.step, now.step) if num_before == 1 else None,
             )
-        before = now
+        before, num_before = now, num_before + 1
     return None
 
 

@@ -43,12 +43,16 @@ class TargetCurve:
 
 
 def tradeoff_of(batch_sizes: Sequence[int | None], reached: Sequence[ToTarget]) -> TradeoffFit:
-    """The trade-off over the cells that always reached the target, each replicate a point."""
+    """The trade-off over the cells that always reached the target, each replicate a point.
+
+    A cell that reached it before its second evaluation is left out: its steps may be any up to
+    there, which no scatter over seeds shows.
+    """
     sizes: list[int] = []
     steps: list[float] = []
     seeds: list[int | None] = []
     for size, cell in zip(batch_sizes, reached, strict=True):
-        if size is None or not cell.steps.value:
+        if size is None or not cell.steps.value or cell.first_gap is not None:
             continue
         for row in cell.trials:
             if row.steps_to_target:
@@ -162,4 +166,5 @@ def _counted(row: TrialRow, target: Target) -> TrialRow:
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
+        first_gap=reached.first_gap if reached else None,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval, mean_estimate
 from scaling.analysis.trial_rows import TrialRow
 
 Measure = Literal["steps_to_target", "examples_to_target", "seconds_to_target"]
@@ -35,6 +35,12 @@ class ToTarget:
     trials: tuple[TrialRow, ...] = ()
     best_tuned: float | None = None
     above: float | None = None
+
+    @property
+    def first_gap(self) -> Interval | None:
+        """Steps between which the target lies, where a replicate reached it in its first gap."""
+        gaps = [row.first_gap for row in self.trials if row.first_gap is not None]
+        return (min(low for low, _ in gaps), max(high for _, high in gaps)) if gaps else None
 
     @property
     def peak_lr(self) -> float | None:
@@ -104,9 +110,29 @@ def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
 
 
 def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:
-    """No value unless every row has one: a mean over some would flatter the cell."""
+    """No value unless every row has one: a mean over some would flatter the cell.
+
+    Where a row reached the target before its second evaluation, the interval is as wide as that
+    gap: how the loss fell within it is not known.
+    """
     values: list[float] = [v for row in rows if (v := getattr(row, measure)) is not None]
-    return mean_estimate(values) if len(values) == len(rows) else ABSENT
+    if len(values) < len(rows):
+        return ABSENT
+    estimate = mean_estimate(values)
+    if estimate.interval is None or all(row.first_gap is None for row in rows):
+        return estimate
+    ends = [_in_gap(row, value) for row, value in zip(rows, values, strict=True)]
+    low, high = (fmean(side) for side in zip(*ends, strict=True))
+    widened = min(estimate.interval[0], low), max(estimate.interval[1], high)
+    return replace(estimate, interval=widened)
+
+
+def _in_gap(row: TrialRow, value: float) -> Interval:
+    """Between which a row's value lies, as far as its evaluations tell."""
+    if row.first_gap is None or not row.steps_to_target:
+        return value, value
+    low, high = row.first_gap
+    return value * low / row.steps_to_target, value * high / row.steps_to_target
 
 
 def _mean_above(rows: Sequence[TrialRow]) -> float | None:

@@ -12,7 +12,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
 from scaling.report.words.numbers import between, counted, either, joined, number, rate
 from scaling.report.words.reasons import baseline_words
@@ -112,6 +112,8 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost; its means are "
                 "over the others."
             )
+        if cell.target.first_gap is not None:
+            lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
             lines.append(
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
@@ -119,6 +121,14 @@ def flags(findings: Findings) -> list[str]:
             )
     lines += _unequal_examples(findings)
     return lines + list(map(extension_words, extended_cells(findings.sweep)))
+
+
+def _first_gap_words(name: str, gap: Interval) -> str:
+    return (
+        f"{name}: it reached the target between its first two evaluations, at steps "
+        f"{number(gap[0])} and {number(gap[1])}. Its steps to target are no better known, so the "
+        "trade-off leaves it out; evaluate more often at first (evaluation.growth_ratio)."
+    )
 
 
 def _unequal_examples(findings: Findings) -> list[str]:

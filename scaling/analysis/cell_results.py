@@ -21,6 +21,7 @@ from scaling.analysis.statistics.uncertainty import (
 )
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
+from scaling.records.objective import Objective
 from scaling.surface.loss_surface import CellBest, Limit
 
 Source = Literal["confirm", "search"]
@@ -73,9 +74,11 @@ class CellResult:
     measured: Mapping[str, Estimate]
     surface_best: CellBest | None
 
-    def tuned_value(self, maximized: str | None) -> Estimate:
-        """What the cell's recipe is tuned for: the loss, or the metric that is maximized."""
-        return self.validation_loss if maximized is None else self.metrics.get(maximized, ABSENT)
+    def value_of(self, objective: Objective) -> Estimate:
+        """The loss, or a metric, at the end of the cell's recipe."""
+        if objective.is_loss:
+            return self.validation_loss
+        return self.metrics.get(objective.name, ABSENT)
 
     @property
     def series(self) -> str:

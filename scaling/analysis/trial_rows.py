@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from scaling.analysis.conditions import Conditions, conditions_of
 from scaling.analysis.ladder.question import LadderQuestion
@@ -14,12 +14,18 @@ from scaling.analysis.statistics.uncertainty import (
     seed_variance,
 )
 from scaling.records.measurement import Measurement
-from scaling.records.metrics import Metric, from_plain, undescribed
+from scaling.records.metrics import Metric, undescribed
+from scaling.records.objective import (
+    VALIDATION_LOSS,
+    Objective,
+    objective_of,
+    objective_of_target,
+)
 from scaling.records.outcome import crossing, objective_value
 from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
-from scaling.spec.phases import USUAL_STOP, Limits
+from scaling.spec.phases import TO_TARGET, USUAL_STOP, Limits
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import Limit
 
@@ -46,7 +52,7 @@ class TrialRow:
         search_round: Above 0 for a search trial beyond the range of the study file.
         measured: Each measurement of the run as one number, by its name in the record.
         metrics: The task's own metrics at the end.
-        maximized: The metric that a table has in place of a loss; larger is better.
+        tuned_for: What recipes are compared by.
         incidents: What happened to the trial besides training, as in its record.
         error: One line, of a trial that failed.
     """
@@ -85,14 +91,21 @@ class TrialRow:
     surface_round: int | None = None
     measured: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    maximized: float | None = None
+    tuned_for: Objective = VALIDATION_LOSS
     incidents: tuple[Mapping[str, Any], ...] = ()
     error: str | None = None
 
     @property
+    def tuned_value(self) -> float | None:
+        """What recipes are compared by, at the end of the run."""
+        loss, objective = self.validation_loss, self.tuned_for
+        return loss if objective.is_loss else self.metrics.get(objective.name)
+
+    @property
     def cost(self) -> float | None:
-        """What a recipe is tuned for; lower is better: the loss, or minus what is maximized."""
-        return self.validation_loss if self.maximized is None else -self.maximized
+        """The same with lower ones better: minus what is maximized."""
+        value = self.tuned_value
+        return None if value is None else self.tuned_for.oriented(value)
 
     @property
     def ended(self) -> bool:
@@ -130,18 +143,18 @@ class Sweep:
     Attributes:
         cells: The scientific values compared; one empty mapping for a joint search.
         has_target: True when steps to a target were counted.
-        target: The validation loss to reach; None when there is none or it is not known.
+        target: What to reach of `target_metric`; None when there is none or it is not known.
         rules: The rules of the transfer phase.
         base_batch_size: Examples per step at which the transferred recipe was tuned.
         refused: (rule, global_batch_size) at which a rule defines no recipe.
-        loss_name: What the validation loss is called where it came from.
+        tuned_for: What recipes are compared by at the end of their runs: the loss, or a metric.
+        target_metric: What the target is a value of.
         limits: What the next run may take.
         branch_tolerance: Nats by which a branch may end above its base; None without branches.
         baseline: The least that a trial has to beat; None where it was not measured.
         conditions: What the losses were measured under; None where that is not known.
         metrics: What is said of each of the task's own metrics.
         small_regret: The regret up to which a cell counts as searched enough.
-        maximized: The metric that stands in place of the validation loss; None for a loss.
         ladder: What is asked of runs of several sizes; None where all have one size.
     """
 
@@ -155,21 +168,15 @@ class Sweep:
     rules: tuple[str, ...] = ()
     base_batch_size: int | None = None
     refused: frozenset[tuple[str, int]] = frozenset()
-    loss_name: str = "validation_loss"
+    tuned_for: Objective = VALIDATION_LOSS
+    target_metric: Objective = VALIDATION_LOSS
     limits: Limits = Limits()  # noqa: RUF009  # immutable
     branch_tolerance: float | None = None
     baseline: Baseline | None = None
     conditions: Conditions | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
     small_regret: Limit = Limit(USUAL_STOP["regret_at_most_ratio"])  # noqa: RUF009  # immutable
-    maximized: str | None = None
     ladder: LadderQuestion | None = None
-
-    @property
-    def cost_unit(self) -> Literal["nats", ""]:
-        """What regrets are counted in: nats, or nothing that is known of a table's own column."""
-        is_loss = self.maximized is None and self.loss_name == "validation_loss"
-        return "nats" if is_loss else ""
 
     @property
     def is_adaptive(self) -> bool:
@@ -199,7 +206,7 @@ class Sweep:
         """
         unstable = self._unstable
         return tuple(
-            replace(row, status="diverged", validation_loss=None, maximized=None, objective=None)
+            replace(row, status="diverged", validation_loss=None, metrics={}, objective=None)
             if row.trial_id in unstable
             else row
             for row in self.rows_of(cell, "search")
@@ -266,16 +273,18 @@ class Sweep:
 
 def sweep_of(study: StudyRecord) -> Sweep:
     """The rows of a recorded study; trials that are still running are left out."""
-    spec = study.spec
+    spec, metrics = study.spec, study.metrics
     ended = [trial for trial in study.trials if trial.status != "running"]
     return Sweep(
         name=spec.name,
         question=spec.question,
-        rows=tuple(row_of(trial, spec) for trial in ended),
+        rows=tuple(row_of(trial, spec, metrics) for trial in ended),
         cells=_cells(spec, ended),
         has_target=spec.target is not None,
-        target=spec.target.at_most if spec.target else None,
+        target=spec.target.value if spec.target else None,
+        target_metric=objective_of_target(spec.target, metrics) if spec.target else VALIDATION_LOSS,
         objective=spec.search.objective,
+        tuned_for=objective_of(spec, metrics),
         rules=spec.transfer.rules if spec.transfer else (),
         base_batch_size=spec.transfer.base_batch_size if spec.transfer else None,
         refused=_refused(study.environment),
@@ -283,20 +292,20 @@ def sweep_of(study: StudyRecord) -> Sweep:
         branch_tolerance=spec.branch.tolerance if spec.branch else None,
         baseline=_baseline(study.environment),
         conditions=conditions_of(study),
-        metrics=_described_metrics(study.environment, ended),
+        metrics=_described_metrics(metrics, ended),
         small_regret=_small_regret(spec),
     )
 
 
 def _small_regret(spec: StudySpec) -> Limit:
-    """Of validation_loss; one that is a number of steps says nothing of it."""
+    """Of the loss or metric at the end; one that is a number of steps says nothing of it."""
     stop = spec.search.stop
-    if stop is None or spec.search.objective != "validation_loss":
+    if stop is None or spec.search.objective in TO_TARGET:
         return Sweep.small_regret
     return Limit(stop.regret_at_most_ratio, stop.regret_at_most)
 
 
-def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
+def row_of(trial: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -> TrialRow:
     """One trial as a row; a diverged or failed trial has no final losses and no target."""
     final = trial.final
     lost = trial.status in ("diverged", "failed")
@@ -316,7 +325,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         rule=trial.rule,
         warmup_steps=hparams.warmup_steps,
         clip_norm=hparams.clip_norm,
-        objective=objective_value(trial, spec),
+        objective=objective_value(trial, spec, metrics),
         validation_loss=last.validation_loss if last else None,
         validation_loss_stderr=last.validation_loss_stderr if last else None,
         train_loss=last.train_loss if last else None,
@@ -339,6 +348,7 @@ def row_of(trial: TrialRecord, spec: StudySpec) -> TrialRow:
         surface_round=trial.surface_round,
         measured=of_run(trial.measurements),
         metrics=last.metrics if last else {},
+        tuned_for=objective_of(spec, metrics),
         incidents=trial.incidents,
         error=trial.error,
     )
@@ -376,10 +386,9 @@ def _baseline(environment: Mapping[str, Any]) -> Baseline | None:
 
 
 def _described_metrics(
-    environment: Mapping[str, Any], trials: Sequence[TrialRecord]
+    described: Mapping[str, Metric], trials: Sequence[TrialRecord]
 ) -> dict[str, Metric]:
     """By the task; of one that it said nothing of, only the name is known."""
-    described = from_plain(environment.get("metrics"))
     measured = dict.fromkeys(
         name for trial in trials if trial.final is not None for name in trial.final.metrics
     )

@@ -127,7 +127,10 @@ def print_line(console: Console, line: str) -> None:
 def facts_of(spec: StudySpec, task: AnyTask) -> Facts:
     """What a plan needs to know beside the study file."""
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
-    return Facts(task.num_train, task.tokens_per_example, largest_micro_batch_size=bound)
+    return Facts(
+        task.num_train, task.tokens_per_example, largest_micro_batch_size=bound,
+        metrics=task.described_metrics,
+    )  # fmt: skip
 
 
 def _print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:

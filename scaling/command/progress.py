@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.records.measurement import Measurement
+from scaling.records.metrics import Metric
+from scaling.records.objective import objective_of
 from scaling.records.outcome import objective_value
 from scaling.records.trial import Phase, TrialRecord
 from scaling.space.cells import cell_name
@@ -42,8 +44,9 @@ class _State:
 class ProgressView:
     """An observer of a study that prints; a context manager."""
 
-    def __init__(self, spec: StudySpec, console: Console) -> None:
-        self._spec = spec
+    def __init__(self, spec: StudySpec, console: Console, metrics: Mapping[str, Metric]) -> None:
+        self._spec, self._metrics = spec, metrics
+        self._objective = objective_of(spec, metrics)
         self._console = console
         self._state = _State()
         self._live = (
@@ -107,8 +110,8 @@ class ProgressView:
         cell.num_running -= 1
         cell.num_ended += 1
         cell.num_diverged += record.status == "diverged"
-        value = objective_value(record, self._spec)
-        best = objective_value(cell.best, self._spec) if cell.best else None
+        value = objective_value(record, self._spec, self._metrics)
+        best = objective_value(cell.best, self._spec, self._metrics) if cell.best else None
         if value is not None and (best is None or value < best):
             cell.best = record
         self._say(self._line(record))
@@ -117,7 +120,9 @@ class ProgressView:
         ended = sum(cell.num_ended for cell in self._state.cells.values())
         planned = sum(cell.num_planned for cell in self._state.cells.values())
         final = record.final
-        loss = f"validation_loss {final.validation_loss:.4g}" if final else "no evaluation"
+        known = self._value(record)
+        missing = f"no {self._objective.name}" if final else "no evaluation"
+        loss = f"{self._objective.name} {known}" if known else missing
         error = f": {record.error}" if record.error else ""
         kinds = Counter(str(incident["kind"]) for incident in record.incidents)
         incidents = "".join(f", {kind} {n}×" if n > 1 else f", {kind}" for kind, n in kinds.items())
@@ -127,6 +132,11 @@ class ProgressView:
             f"{record.wall_seconds or 0:.1f} s{incidents}; "
             f"{self._time_left()}"
         )
+
+    def _value(self, record: TrialRecord) -> str:
+        """What recipes are compared by, at the end of a trial; empty where it was not measured."""
+        value = None if record.final is None else self._objective.value_of(record.final)
+        return "" if value is None else f"{value:.4g}"
 
     def _time_left(self) -> str:
         state = self._state
@@ -145,16 +155,22 @@ class ProgressView:
     def _render(self) -> Group:
         state = self._state
         table = Table(box=None, pad_edge=False)
-        for heading in ("cell", "ended", "running", "diverged", "best validation_loss", "peak_lr"):
+        for heading in (
+            "cell",
+            "ended",
+            "running",
+            "diverged",
+            f"best {self._objective.name}",
+            "peak_lr",
+        ):
             table.add_column(heading, justify="left" if heading == "cell" else "right")
         for name, cell in state.cells.items():
-            final = cell.best.final if cell.best else None
             table.add_row(
                 name,
                 f"{cell.num_ended}/{cell.num_planned}",
                 str(cell.num_running),
                 str(cell.num_diverged),
-                f"{final.validation_loss:.4g}" if final else "",
+                self._value(cell.best) if cell.best else "",
                 f"{cell.best.recipe.hyperparameters.peak_lr:.3g}" if cell.best else "",
             )
         share = state.work_ended / state.work_planned if state.work_planned else 0.0

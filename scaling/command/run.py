@@ -228,7 +228,7 @@ def _train(
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)
-        view = stack.enter_context(ProgressView(start.spec, Console()))
+        view = stack.enter_context(ProgressView(start.spec, Console(), task.described_metrics))
         run = StudyRun(start.spec, facts_of(start.spec, task), state, sinks, view)
         return {"rules_refused": run.run()}
 

@@ -5,11 +5,12 @@ Nothing here starts anything or leaves anything behind.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
 from scaling.command.start import Start
+from scaling.records.metrics import Metric
 from scaling.runner.preflight import (
     StartError,
     num_workers_on,
@@ -22,7 +23,9 @@ from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts
 from scaling.spec.checks.workload import lora_ranks
+from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import files_of
 from scaling.tasks.data.sources import require_source
@@ -77,6 +80,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
     if resume:
         workload = spec.workload
         require_same_content(spec, task.content_hash, files_of(workload), code_of(workload))
+    _require_metrics(spec, task)
     _require_enough_examples(spec, task)
     _require_tokens(spec, task)
     require_branches_fit(
@@ -132,6 +136,48 @@ def _require_address(address: str) -> None:
             f"--address: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
             "local"
         )
+
+
+def _require_metrics(spec: StudySpec, task: TaskData) -> None:
+    """Check that the objective and the target are of metrics that the task measures, that way."""
+    known, search = task.described_metrics, spec.search
+    objective, target = search.objective, spec.target
+    if objective != LOSS and objective not in TO_TARGET:
+        metric = _metric(known, objective, "search.objective", ", ".join((LOSS, *TO_TARGET)))
+        if metric.is_last_only and search.early_stopping is not None:
+            raise DataError(
+                "search.early_stopping", f"compares trials along their runs, and {objective} is "
+                "measured once, after the last step; leave early_stopping out",
+            )  # fmt: skip
+    if target is None or target.metric == LOSS:
+        return
+    metric = _metric(known, target.metric, "target.metric", LOSS)
+    if metric.is_last_only:
+        along = (n for n, m in known.items() if m.direction is not None and not m.is_last_only)
+        raise DataError(
+            "target.metric", f"{target.metric} is measured once, after the last step, so that no "
+            f"steps to it can be counted (allowed: {', '.join((LOSS, *along))})",
+        )  # fmt: skip
+    given, side = ("at_most", "at_least") if target.at_least is None else ("at_least", "at_most")
+    if (metric.direction == "minimize") != (given == "at_most"):
+        raise DataError(
+            f"target.{given}", f"{target.metric} is one to {metric.direction} (got: "
+            f"{target.value:g}); allowed: {side}",
+        )  # fmt: skip
+
+
+def _metric(known: Mapping[str, Metric], name: str, path: str, others: str) -> Metric:
+    """What is said of a metric of the task that says which way it should go."""
+    metric = known.get(name)
+    if metric is None:
+        names = ", ".join(n for n, m in known.items() if m.direction is not None)
+        allowed = f"{others}, {names}" if names else others
+        raise DataError(path, f"the task has no metric {name!r} (allowed: {allowed})")
+    if metric.direction is None:
+        raise DataError(
+            path, f"{name} has no direction; say maximize or minimize of it in workload.directions"
+        )
+    return metric
 
 
 def _require_enough_examples(spec: StudySpec, task: TaskData) -> None:

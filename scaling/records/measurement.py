@@ -193,8 +193,9 @@ class TrialResult:
         unit="nats", direction="minimize", table="cells",
     )] = None  # fmt: skip
     steps_to_target: Annotated[float | None, Metric(
-        "steps to target", "Optimizer steps until the validation loss is first at or under the "
-        "target, interpolated in log loss between evaluations; examples are steps × batch. A mean "
+        "steps to target", "Optimizer steps until the loss, or the target's metric, first reaches "
+        "the target, interpolated between evaluations (of a loss in its logarithm); examples are "
+        "steps × batch. A mean "
         "over the confirm replicates; beside it those of the fastest recipe of the search, biased "
         "low (selected and measured on the same trials). “> n”: a run went n steps without "
         "reaching it.",

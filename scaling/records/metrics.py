@@ -34,6 +34,7 @@ class Metric:
         over_run: How the values along a run become one.
         over_seeds: How the seeds of a recipe become one; a mean gets an interval.
         is_count: Whether it is a whole number.
+        is_last_only: Whether it is measured once, after the last step, and not along the run.
         by_examples: Whether MLflow gets it a second time, by examples seen.
         table: The table of the report that has it as a column, one row a cell; None for what only
             MLflow and trials.parquet have.
@@ -46,6 +47,7 @@ class Metric:
     over_run: OverRun = "last"
     over_seeds: OverSeeds = "mean"
     is_count: bool = False
+    is_last_only: bool = False
     by_examples: bool = False
     table: Table | None = None
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling.records.measurement import Measurement, TrialResult
+from scaling.records.metrics import Metric
+from scaling.records.objective import objective_of, objective_of_target
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
 from scaling.spec.evaluation import Target
-from scaling.spec.phases import Objective
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
 
 
@@ -29,24 +31,26 @@ class Crossing:
 
 
 def crossing(measurements: Sequence[Measurement], target: Target) -> Crossing | None:
-    """First point at which the validation loss is at or under the target.
+    """First point at which the target's metric is as good as the target.
 
     Between the evaluation before and the one that reaches it, steps are interpolated linearly
-    in the logarithm of the loss (in the loss itself where it is not above zero). A loss that
-    rises again afterwards changes nothing; measurements without a loss are passed over; where
-    the first evaluation is there already, it counts, as an upper bound.
+    in the logarithm of the loss (in the value itself of what is maximized, or not above zero). A
+    metric that gets worse again afterwards changes nothing; measurements without it are passed
+    over; where the first evaluation is there already, it counts, as an upper bound.
 
     Returns:
         None when no evaluation reaches the target (the trial is censored).
     """
+    objective = objective_of_target(target, {})
+    enough = objective.oriented(target.value)
     before: Measurement | None = None
     num_before = 0
     for now in measurements:
-        loss = now.validation_loss
-        if loss is None:
+        cost = objective.cost_of(now)
+        if cost is None:
             continue
-        if loss <= target.at_most:
-            share = _log_share(before.validation_loss if before else None, loss, target.at_most)
+        if cost <= enough:
+            share = _log_share(objective.cost_of(before) if before else None, cost, enough)
             start = before or now
             return Crossing(
                 steps=start.step + share * (now.step - start.step),
@@ -80,7 +84,7 @@ def _generalization_gap(record: TrialRecord) -> float | None:
 
 
 def _log_share(before: float | None, after: float, at_most: float) -> float:
-    """How far between two losses, in log loss, the target lies; 1 when it is at the later one."""
+    """How far between two costs, in log cost, the target lies; 1 when it is at the later one."""
     if before is None or before <= after:
         return 1.0
     if after <= 0:
@@ -92,51 +96,85 @@ CENSORED = 1e12  # above every number of steps or examples that a trial can take
 
 
 def objective_value(
-    record: TrialRecord, spec: StudySpec, objective: Objective | None = None
+    record: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]
 ) -> float | None:
     """What the search minimizes, as one number; None for a trial with no finite outcome.
 
-    `objective` takes the place of the search's own.
+    A metric that is maximized counts negative. Of `steps_to_target` and `examples_to_target` it is
+    `value_to_target`. This number only orders trials; it is never reported as a result.
 
-    For `steps_to_target` and `examples_to_target` a trial that reached the target is worth the
-    steps or examples it took. A censored one is worth CENSORED × (1 + final loss / target), more
-    than any that reached it, and of two censored trials the one with the lower final loss is
-    better. This number only orders trials; it is never reported as a result.
+    Args:
+        record: The trial.
+        spec: The study.
+        metrics: What the task says of its metrics.
+    """
+    if spec.target is not None and spec.search.objective in TO_TARGET:
+        return value_to_target(record, spec.target, by=spec.search.objective)
+    final = record.final
+    if record.status in ("diverged", "failed") or final is None:
+        return None
+    return objective_of(spec, metrics).cost_of(final)
+
+
+def value_to_target(
+    record: TrialRecord, target: Target, *, by: str = "steps_to_target"
+) -> float | None:
+    """How soon a trial reached a target, as a number that orders trials.
+
+    One that reached it is worth the steps or examples it took. A censored one is worth
+    CENSORED × (1 + final loss / target), more than any that reached it, and of two censored trials
+    the one with the better final loss, or metric, is better.
+
+    Args:
+        record: The trial.
+        target: What there is to reach.
+        by: steps_to_target or examples_to_target.
+
+    Returns:
+        None for a trial that was lost, or has no final value.
     """
     final = record.final
-    if record.status in ("diverged", "failed") or final is None or final.validation_loss is None:
+    if record.status in ("diverged", "failed") or final is None:
         return None
-    objective = objective or spec.search.objective
-    if objective == "validation_loss" or spec.target is None:
-        return final.validation_loss
-    reached = crossing(record.measurements, spec.target)
+    objective = objective_of_target(target, {})
+    cost = objective.cost_of(final)
+    if cost is None:
+        return None
+    reached = crossing(record.measurements, target)
     if reached is not None:
-        return reached.steps if objective == "steps_to_target" else reached.examples
-    return CENSORED * (1 + final.validation_loss / spec.target.at_most)
+        return reached.steps if by == "steps_to_target" else reached.examples
+    missing = cost - objective.oriented(target.value)
+    return CENSORED * (2 + missing / (abs(target.value) or 1.0))
 
 
 def best_trial(
-    records: Sequence[TrialRecord], spec: StudySpec, objective: Objective | None = None
+    records: Sequence[TrialRecord], spec: StudySpec, metrics: Mapping[str, Metric]
 ) -> TrialRecord | None:
     """The record with the lowest `objective_value`; of equals the first; None if none has one.
 
     A trial that was stopped early was measured at less than the budget, so it is the best only
     where none ran to its end.
     """
-    if any(record.status == "done" for record in records):
-        records = [record for record in records if record.status != "stopped"]
-    valued = [(objective_value(record, spec, objective), record) for record in records]
-    finite = [
-        (value, index, record) for index, (value, record) in enumerate(valued) if value is not None
-    ]
-    return min(finite, key=lambda entry: entry[:2])[2] if finite else None
+    return _lowest(records, [objective_value(record, spec, metrics) for record in records])
 
 
 def fastest_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecord | None:
     """The record that reached the target in the fewest steps; None where none reached it."""
-    best = best_trial(records, spec, "steps_to_target")
-    value = None if best is None else objective_value(best, spec, "steps_to_target")
-    return best if spec.target is not None and value is not None and value < CENSORED else None
+    if spec.target is None:
+        return None
+    values = [value_to_target(record, spec.target) for record in records]
+    reached = [value if value is not None and value < CENSORED else None for value in values]
+    return _lowest(records, reached)
+
+
+def _lowest(records: Sequence[TrialRecord], values: Sequence[float | None]) -> TrialRecord | None:
+    ran = any(record.status == "done" for record in records)
+    finite = [
+        (value, place)
+        for place, (record, value) in enumerate(zip(records, values, strict=True))
+        if value is not None and not (ran and record.status == "stopped")
+    ]
+    return records[min(finite)[1]] if finite else None
 
 
 @dataclass(frozen=True)
@@ -181,7 +219,10 @@ def repeats(replicate: TrialRecord, best: BestRecipe) -> bool:
 
 
 def left_over(
-    trials: Sequence[TrialRecord], spec: StudySpec, best: Sequence[BestRecipe] = ()
+    trials: Sequence[TrialRecord],
+    spec: StudySpec,
+    metrics: Mapping[str, Metric],
+    best: Sequence[BestRecipe] = (),
 ) -> list[TrialRecord]:
     """Replicates of a recipe that is no longer the best of its cell, since the study was extended.
 
@@ -192,6 +233,7 @@ def left_over(
     Args:
         trials: Of the study.
         spec: The study.
+        metrics: What the task says of its metrics.
         best: What its cells' searches have come to; only needed for recipes that no trial has yet.
     """
     names = [*(t.recipe_of for t in trials), *(b.name for b in best)]
@@ -200,7 +242,7 @@ def left_over(
     for trial in sorted(trials, key=lambda trial: trial.trial_id):
         if trial.phase == "search" and trial.status != "running":
             searched.setdefault(_key(trial.cell), []).append(trial)
-    best_tried = {key: best_trial(records, spec) for key, records in searched.items()}
+    best_tried = {key: best_trial(records, spec, metrics) for key, records in searched.items()}
     fastest = {key: fastest_trial(records, spec) for key, records in searched.items()}
 
     def source(replicate: TrialRecord) -> TrialRecord | None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from scaling.records.metrics import Metric, from_plain
 from scaling.records.outcome import left_over
 from scaling.records.trial import TrialRecord
 from scaling.spec.study import StudySpec
@@ -26,6 +28,11 @@ class StudyRecord:
     trial_urls: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What the task said of its metrics; empty where that is not known."""
+        return from_plain(self.environment.get("metrics"))
+
 
 def of_best_recipes(study: StudyRecord) -> StudyRecord:
     """The study without the replicates of recipes that are no longer the best of their cell.
@@ -33,7 +40,7 @@ def of_best_recipes(study: StudyRecord) -> StudyRecord:
     A study that is extended by search trials may come to another best recipe; what was repeated of
     the one before is named in a note, and never pooled with what is repeated of the new one.
     """
-    left = left_over(study.trials, study.spec)
+    left = left_over(study.trials, study.spec, study.metrics)
     trials = tuple(trial for trial in study.trials if trial not in left)
     return replace(study, trials=trials, notes=(*study.notes, *beaten_note(left)))
 

@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune import TuneError
 
 from scaling.records.ledger import Ledger, Observer
+from scaling.records.objective import objective_of
 from scaling.records.trial import Phase
 from scaling.runner.cluster import num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
@@ -204,7 +205,7 @@ class _Executor:
         early_stopping = self._run.spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
             self._ledger, self._run.state.folder, self._checkpoints, early_stopping,
-            self._cancel, self._require_alive,
+            objective_of(spec, self._run.facts.metrics), self._cancel, self._require_alive,
         )  # fmt: skip
         tuner = tune.Tuner(
             tune.with_resources(

@@ -80,7 +80,7 @@ def stages(
     replicates, refused = planned_replicates(spec, best, facts, for_target)
     replicates += planned_branches(spec, best, facts)
     planned = with_own_ids(replicates, [*best, *for_target], records)
-    left = left_over(list(records.values()), spec, [*best, *for_target])
+    left = left_over(list(records.values()), spec, facts.metrics, [*best, *for_target])
     notes = [*how_it_ended, *beaten_note(left)]
     yield Stage(after_search(spec), planned, _missing(planned, records), notes, refused, rounds)
 
@@ -97,7 +97,7 @@ def _best_recipes(
 ) -> list[BestRecipe]:
     """What each cell's search has come to: what the surface recommends, else the best one tried."""
     recipes = rounds.end.recipes if rounds and rounds.end else ()
-    tried = [best_trial(by_cell(records, cell), spec) for cell in cells(spec)]
+    tried = [best_trial(by_cell(records, cell), spec, facts.metrics) for cell in cells(spec)]
     return _of_cells(spec, facts, recipes, tried)
 
 
@@ -159,7 +159,7 @@ def _search_in_rounds(
     if planned:
         yield Stage(("search",), planned, _missing(planned, records), rounds=rounds)
     while True:
-        following = next_round(spec, rounds.size, planned, records)
+        following = next_round(spec, rounds.size, planned, records, facts.metrics)
         notes = [following.line] if following.line else []
         if not following.proposed:
             return notes, rounds.ended(
@@ -221,7 +221,7 @@ def _extension(
         name = cell_name(cell)
         before = edges.get(name, ())
         so_far = [r for r in by_cell(records, cell) if r.search_round <= search_round]
-        edge = rate_edge(so_far, spec)
+        edge = rate_edge(so_far, spec, facts.metrics)
         if edge is None or len(before) < search_round:
             continue
         edges[name] = (*before, edge)
@@ -302,7 +302,7 @@ def remaining(
         to_run["search", LATER_ROUNDS] = num_later
         work[LATER_ROUNDS] = fmean(work.values())
     if not is_decided:
-        current = Counter(_groups_of_best_recipes(records, spec))
+        current = Counter(_groups_of_best_recipes(records, spec, facts))
         for group, count in _after_search(spec).items():
             ended[group] = min(current[group], count)
             to_run[group] = count - ended[group]
@@ -323,9 +323,10 @@ def remaining(
 
 
 def _groups_of_best_recipes(
-    records: Mapping[str, TrialRecord], spec: StudySpec
+    records: Mapping[str, TrialRecord], spec: StudySpec, facts: Facts
 ) -> Iterator[tuple[Phase, str]]:
-    beaten = {trial.trial_id for trial in left_over(list(records.values()), spec)}
+    left = left_over(list(records.values()), spec, facts.metrics)
+    beaten = {trial.trial_id for trial in left}
     for trial_id, record in records.items():
         if trial_id not in beaten and record.status in _SOUND_ENDS:
             yield record.phase, cell_name(record.cell)

@@ -17,6 +17,7 @@ from scaling.files.names import file_name
 from scaling.files.own import write_whole
 from scaling.records.ledger import Ledger
 from scaling.records.measurement import Measurement
+from scaling.records.objective import Objective
 from scaling.records.trial import Status, TrialRecord
 from scaling.runner.jobs import Event
 from scaling.runner.preflight import ClusterError
@@ -42,6 +43,7 @@ class LedgerScheduler(FIFOScheduler):
         storage: Folder of the study's state.
         checkpoints: Folder or URL of the trials' checkpoints; those of an ended trial go.
         early_stopping: None lets every trial end by itself.
+        objective: What trials are compared by at rungs.
         cancel: Frees the workers of a trial that Tune has given up.
         require_alive: Raises ClusterError where no worker is left that could run a trial.
     """
@@ -52,6 +54,7 @@ class LedgerScheduler(FIFOScheduler):
         storage: Path,
         checkpoints: str,
         early_stopping: EarlyStopping | None,
+        objective: Objective,
         cancel: Callable[[str], None],
         require_alive: Callable[[], None],
     ) -> None:
@@ -60,6 +63,7 @@ class LedgerScheduler(FIFOScheduler):
         self._storage = storage
         self._checkpoints = checkpoints
         self._early_stopping = early_stopping
+        self._objective = objective
         self._cancel = cancel
         self._require_alive = require_alive
         self._outcomes: dict[str, Event] = {}
@@ -135,7 +139,7 @@ class LedgerScheduler(FIFOScheduler):
             and other.trial_id != record.trial_id
             and dict(other.cell) == dict(record.cell)
         ]
-        return goes_on(self._early_stopping, record.measurements, others)
+        return goes_on(self._early_stopping, self._objective, record.measurements, others)
 
     def _keep_example_losses(self, trial_id: str, losses: dict[str, Any]) -> None:
         """Per-example losses of the last evaluation, as Parquet: split, loss_sum, num_targets."""

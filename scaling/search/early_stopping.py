@@ -9,16 +9,20 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from scaling.records.measurement import Measurement
+from scaling.records.objective import Objective
 from scaling.spec.phases import Asha, EarlyStopping
 
 Curve = Sequence[Measurement]
 
 
-def goes_on(rule: EarlyStopping, curve: Curve, others: Iterable[Curve]) -> bool:
+def goes_on(
+    rule: EarlyStopping, objective: Objective, curve: Curve, others: Iterable[Curve]
+) -> bool:
     """Whether a trial goes on from the rung that its last measurement reached.
 
     Args:
-        rule: Where the rungs are and what is compared.
+        rule: Where the rungs are and how trials are compared.
+        objective: What is compared.
         curve: The trial's measurements, the last one at the rung.
         others: Those of the cell's other trials, running and ended, that count as far as they
             have reached the rung too.
@@ -27,13 +31,16 @@ def goes_on(rule: EarlyStopping, curve: Curve, others: Iterable[Curve]) -> bool:
         True also where nothing can be compared yet.
     """
     rung = _rung(rule, curve[-1])
-    reached = [up_to for other in others if (up_to := _up_to(rule, other, rung)) is not None]
+    reached = [
+        up_to for other in others if (up_to := _up_to(rule, objective, other, rung)) is not None
+    ]
     if isinstance(rule, Asha):
-        return _among_best([_last_loss(c) for c in reached], _last_loss(curve), rule)
+        own = _last_cost(objective, curve)
+        return _among_best([_last_cost(objective, c) for c in reached], own, rule)
     if len(reached) < rule.min_trials:
         return True
-    means = [statistics.fmean(losses) for c in reached if (losses := _losses(c))]
-    return min(_losses(curve), default=math.inf) <= statistics.median(means)
+    means = [statistics.fmean(costs) for c in reached if (costs := _costs(objective, c))]
+    return min(_costs(objective, curve), default=math.inf) <= statistics.median(means)
 
 
 def _among_best(others: Sequence[float], own: float, rule: Asha) -> bool:
@@ -46,19 +53,21 @@ def _rung(rule: EarlyStopping, measurement: Measurement) -> int:
     return rule.rungs_passed(examples=measurement.examples, tokens=measurement.tokens)
 
 
-def _up_to(rule: EarlyStopping, curve: Curve, rung: int) -> Curve | None:
+def _up_to(rule: EarlyStopping, objective: Objective, curve: Curve, rung: int) -> Curve | None:
     """A curve up to its first evaluation at a rung; None where it has not come so far."""
     for number, measurement in enumerate(curve, start=1):
-        if measurement.validation_loss is not None and _rung(rule, measurement) >= rung:
+        is_known = objective.value_of(measurement) is not None
+        if is_known and _rung(rule, measurement) >= rung:
             return curve[:number]
     return None
 
 
-def _losses(curve: Curve) -> list[float]:
-    """Validation losses after the first step."""
-    return [m.validation_loss for m in curve if m.step > 0 and m.validation_loss is not None]
+def _costs(objective: Objective, curve: Curve) -> list[float]:
+    """What is compared, after the first step."""
+    costs = [objective.cost_of(m) for m in curve if m.step > 0]
+    return [cost for cost in costs if cost is not None]
 
 
-def _last_loss(curve: Curve) -> float:
-    loss = curve[-1].validation_loss
-    return math.inf if loss is None else loss
+def _last_cost(objective: Objective, curve: Curve) -> float:
+    cost = objective.cost_of(curve[-1])
+    return math.inf if cost is None else cost

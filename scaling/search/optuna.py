@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from scaling.records.ledger import cut_unfinished_line
+from scaling.records.objective import objective_of
 from scaling.records.outcome import objective_value
 from scaling.records.trial import TrialRecord
 from scaling.search.distributions import optuna_distributions
@@ -71,13 +72,14 @@ class CellSearches:
         if asked is None:
             return
         study, trial = asked
+        objective = objective_of(self._spec, self._facts.metrics)
         for measurement in record.measurements:
-            if measurement.validation_loss is not None:
-                trial.report(measurement.validation_loss, measurement.step)
+            if (cost := objective.cost_of(measurement)) is not None:
+                trial.report(cost, measurement.step)
         self._tell(study, trial.number, record)
 
     def _tell(self, study: optuna.Study, number: int, record: TrialRecord) -> None:
-        value = objective_value(record, self._spec)
+        value = objective_value(record, self._spec, self._facts.metrics)
         match record.status:
             case "done" if value is not None:
                 study.tell(number, value)

@@ -6,12 +6,15 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from scaling.records.outcome import CENSORED, objective_value
+from scaling.records.metrics import Metric
+from scaling.records.outcome import CENSORED, objective_value, value_to_target
 from scaling.records.trial import TrialRecord
 from scaling.search.surface import Stop, SurfaceSearch
 from scaling.space.cells import cell_name, cells
 from scaling.space.rounds import ProposedTrial
 from scaling.space.trials import PlannedTrial
+from scaling.spec.evaluation import LOSS
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.sections import Choice, Distribution
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import CellBest, Outcome
@@ -66,6 +69,7 @@ def next_round(
     round_size: int,
     planned: Sequence[PlannedTrial],
     records: Mapping[str, TrialRecord],
+    metrics: Mapping[str, Metric],
 ) -> NextRound:
     """Ask the surface for the next round.
 
@@ -74,10 +78,11 @@ def next_round(
         round_size: Trials of a round after the first.
         planned: The trials of all rounds so far, in their order; each has ended.
         records: How they ended.
+        metrics: What the task says of its metrics.
     """
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
-        Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec))
+        Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec, metrics))
         for trial in planned
         if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
     ]
@@ -125,7 +130,8 @@ def _fastest(
 
 def _steps_to_target(record: TrialRecord, spec: StudySpec) -> float | None:
     """None of a trial that diverged or missed the target."""
-    value = objective_value(record, spec, "steps_to_target")
+    assert spec.target is not None
+    value = value_to_target(record, spec.target)
     return None if value is None or value >= CENSORED else value
 
 
@@ -152,8 +158,9 @@ def limit_words(spec: StudySpec) -> str:
     if stop.regret_at_most_ratio is not None:
         limit = f"{100 * stop.regret_at_most_ratio:g}%"
     else:
-        units = {"steps_to_target": " steps", "examples_to_target": " examples"}
-        limit = f"{stop.regret_at_most:g}{units.get(spec.search.objective, ' nats')}"
+        objective = spec.search.objective
+        units = {LOSS: " nats", "steps_to_target": " steps", "examples_to_target": " examples"}
+        limit = f"{stop.regret_at_most:g}{units.get(objective, f' of {objective}')}"
     return f"the regret of every cell is at most {limit} with probability {stop.with_probability:g}"
 
 
@@ -162,10 +169,10 @@ def _regret(best: CellBest) -> str:
     return f"{best.expected_regret:.2g}" if ratio is None else f"{100 * ratio:.2g}%"
 
 
-def _value(record: TrialRecord, spec: StudySpec) -> float | None:
+def _value(record: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -> float | None:
     """The objective of a trial; None where it diverged, or did not reach the target."""
-    value = objective_value(record, spec)
-    by_target = spec.search.objective != "validation_loss"
+    value = objective_value(record, spec, metrics)
+    by_target = spec.search.objective in TO_TARGET
     return None if value is None or (by_target and value >= CENSORED) else value
 
 

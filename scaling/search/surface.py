@@ -31,8 +31,8 @@ class Stop:
     """When a search has found enough.
 
     Attributes:
-        regret_at_most_ratio: Regret of a recipe over its cell's least loss; never small enough
-            where a loss is not positive.
+        regret_at_most_ratio: Regret of a recipe over its cell's least loss, or best value of what
+            is maximized; never small enough where losses are on both sides of zero.
         regret_at_most: Regret in the objective's unit.
         with_probability: How likely each cell's regret must be as small.
     """

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scaling.arithmetic.batching import BatchSplit, split_batch
+from scaling.records.metrics import Metric
 from scaling.spec.study import StudySpec
 
 
@@ -20,6 +21,7 @@ class Facts:
         largest_micro_batch_size: What fits a worker, where `resources.micro_batch_size` is auto;
             None for no bound.
         cell_places: Of a study that was extended: see `scaling.space.cells.cell_seed`.
+        metrics: What the task says of its metrics, as which way each should go.
     """
 
     num_train: int | None
@@ -27,6 +29,7 @@ class Facts:
     world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
     largest_micro_batch_size: int | None = None
     cell_places: Mapping[str, int] = field(default_factory=dict[str, int])
+    metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
 
 
 def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:

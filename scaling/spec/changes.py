@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.fields import Section
 from scaling.spec.issues import dotted, shown
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.schema import locate
 from scaling.spec.sections import CellRecipe
 from scaling.spec.study import StudySpec
@@ -133,7 +134,7 @@ def _gains_multiples(change: Change, before: StudySpec, now: StudySpec) -> str:
 
 
 def _target(_change: Change, before: StudySpec, now: StudySpec) -> str:
-    by_target = {before.search.objective, now.search.objective} != {"validation_loss"}
+    by_target = {before.search.objective, now.search.objective} & {*TO_TARGET}
     return "the search went by it (search.objective)" if by_target else ""
 
 
@@ -174,6 +175,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "target": _target,
     "target.metric": _target,
     "target.at_most": _target,
+    "target.at_least": _target,
     "search.objective": _SEARCH,
     "search.sampler": _SEARCH,
     "search.num_trials": _grows,

@@ -1,13 +1,15 @@
 """How much a trial trains, and how it is measured."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from scaling.spec.fields import PositiveFloat, PositiveInt, Section
+from scaling.spec.fields import Finite, MetricName, PositiveFloat, PositiveInt, Section
 
 BudgetMeasure = Literal["steps", "examples", "tokens", "epochs", "seconds"]
+LOSS: Final = "validation_loss"
+"""The metric that every task has: the loss of the validation examples, in nats per target."""
 _BUDGET_MEASURES: tuple[BudgetMeasure, ...] = get_args(BudgetMeasure)
 
 
@@ -86,6 +88,31 @@ class Evaluation(Section):
 class Target(Section):
     """What steps, examples and seconds to target are counted to."""
 
-    metric: Literal["validation_loss"] = "validation_loss"
-    at_most: PositiveFloat
-    """Nats per target (token or example)."""
+    metric: MetricName = LOSS
+    """validation_loss, or a metric of the task that is measured along a run."""
+    at_most: Finite | None = None
+    """Of what should be low: of the loss in nats per target (token or example), else in the
+    metric's unit. Give this or at_least."""
+    at_least: Finite | None = None
+    """Of what should be high, as an accuracy of 0.9."""
+
+    @property
+    def value(self) -> float:
+        """The value to reach."""
+        value = self.at_most if self.at_least is None else self.at_least
+        assert value is not None
+        return value
+
+    @model_validator(mode="after")
+    def _one_side(self) -> "Target":
+        if (self.at_most is None) == (self.at_least is None):
+            raise PydanticCustomError(
+                "target_side",
+                "give exactly one of at_most (for a metric that should be low) and at_least (for "
+                "one that should be high)",
+            )
+        if self.metric == LOSS and (self.at_most is None or self.at_most <= 0):
+            raise PydanticCustomError(
+                "target_side", "validation_loss takes at_most, a number above 0 in nats per target"
+            )
+        return self

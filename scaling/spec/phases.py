@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import (
     BatchSize,
+    MetricName,
     PositiveFloat,
     PositiveInt,
     Rising,
@@ -19,8 +21,9 @@ from scaling.spec.fields import (
 )
 from scaling.spec.hyperparameters import LrRule
 
-Objective = Literal["validation_loss", "steps_to_target", "examples_to_target"]
-
+ToTarget = Literal["steps_to_target", "examples_to_target"]
+TO_TARGET: Final[tuple[ToTarget, ...]] = get_args(ToTarget)
+"""Objectives that count how soon a run reaches the study's target."""
 
 DesignName = Literal["qmc", "random", "grid"]
 """Samplers whose points are known before the first trial."""
@@ -33,7 +36,8 @@ class Asha(Section):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), inside each cell.
 
     Rungs are at the first one × reduction_factor^k. A trial goes on from a rung while its
-    validation loss is among the best 1 / reduction_factor of those that reached it so far.
+    validation loss, or the metric of search.objective, is among the best 1 / reduction_factor of
+    those that reached it so far.
     """
 
     rule: Literal["asha"]
@@ -64,9 +68,9 @@ class Asha(Section):
 class MedianStopping(Section):
     """The median rule (Golovin et al. 2017, Google Vizier, sec. 3.2.1), inside each cell.
 
-    Rungs are at the multiples of the first one. A trial goes on while its lowest validation loss
-    is no worse than the median, over the cell's other trials that reached the rung, of their mean
-    validation loss up to it.
+    Rungs are at the multiples of the first one. A trial goes on while its lowest validation loss,
+    or best metric of search.objective, is no worse than the median, over the cell's other trials
+    that reached the rung, of their mean up to it.
     """
 
     rule: Literal["median"]
@@ -112,7 +116,8 @@ class Stop(Section):
     regret_at_most_ratio: PositiveFloat | None = None
     """Largest regret over the lowest value, as in 0.0025; give this or regret_at_most."""
     regret_at_most: PositiveFloat | None = None
-    """Largest regret, in the unit of the objective: nats per target, steps or examples."""
+    """Largest regret, in the unit of the objective: nats per target, steps, examples, or that of
+    the task's metric, as 0.005 of an accuracy."""
     with_probability: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.9
     """How sure the surface must be of it, in each cell."""
 
@@ -131,8 +136,9 @@ USUAL_STOP: Final[Mapping[str, float]] = {"regret_at_most_ratio": 0.0025}
 class Search(Section):
     """How the nuisance hyperparameters are searched inside each cell."""
 
-    objective: Objective = "validation_loss"
-    """What makes a recipe best: the loss at the end of the budget, or reaching the target soon."""
+    objective: MetricName = LOSS
+    """What makes a recipe best: validation_loss or a metric of the task, at the end of the budget,
+    or reaching the target soon, by steps_to_target or examples_to_target."""
     sampler: SamplerName = "surface"
     """surface: one model of the loss over all cells says what to try next; qmc: scrambled Sobol
     points; tpe: Optuna's tree-structured Parzen estimator. With trials_per_cell alone it is qmc."""

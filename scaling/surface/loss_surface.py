@@ -21,6 +21,7 @@ _MOST_SETTINGS = 24
 _MOST_CANDIDATES, _FEWEST_CANDIDATES = 3000, 12
 """Points of all cells together, and of one, at which it is looked at."""
 _NUM_DRAWS = 256
+_SMALL = 1e-12
 _MOST_LOG_LOSS = 100.0
 """Beyond this a drawn loss says no more than that the run is lost."""
 
@@ -52,8 +53,8 @@ class CellBest:
         point: The recipe whose expected loss is the least.
         value: The loss expected of it, in the objective's unit; None where no trial has one.
         expected_regret: How far that is expected to be above the cell's least loss, same unit.
-        expected_regret_ratio: The same over the cell's least loss; None where a loss is not
-            positive.
+        expected_regret_ratio: The same over the cell's least loss, or over its best value of
+            what is maximized; None where losses are neither all above nor all below zero.
         probability: That the regret is within the limit asked for.
     """
 
@@ -82,7 +83,8 @@ class Limit:
 class LossSurface:
     """One surface through the trials of all cells.
 
-    Losses that are all positive are compared by their ratios, others by their differences.
+    Losses that are all positive are compared by their ratios, others by their differences: what
+    is maximized counts negative, and its regret may be taken over its best value.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class LossSurface:
         known = values[np.isfinite(values)]
         self._has_losses = len(known) > 0
         self._is_ratio = self._has_losses and bool((known > 0).all())
+        self._is_maximized = self._has_losses and bool((known < 0).all())
         self._losses: Array = np.log(values) if self._is_ratio else values
         self._cell: Labels = np.array([o.cell for o in outcomes], dtype=np.intp)
         self.candidates = [_candidates(space, cell, outcomes) for cell in range(len(space.cells))]
@@ -218,6 +221,8 @@ class LossSurface:
             if self._is_ratio:
                 ratios, value = np.expm1(regrets), math.exp(value)
                 regrets = ratios * np.exp(least)
+            elif self._is_maximized:
+                ratios = regrets / np.maximum(-least, _SMALL)
             within = [
                 part <= most
                 for part, most in ((ratios, limit.ratio), (regrets, limit.value))

@@ -95,7 +95,7 @@ class Writing:
         ways = ("greedy", "beam") if self.generation.num_beams > 1 else ("greedy",)
         scores = PRONUNCIATION_METRICS if self.has_phones else TEXT_METRICS
         return {
-            f"{way}_{name}": replace(metric, label=f"{metric.label} ({way})")
+            f"{way}_{name}": replace(metric, label=f"{metric.label} ({way})", is_last_only=True)
             for way in ways
             for name, metric in scores.items()
         }

@@ -119,6 +119,20 @@ REFUSED: dict[str, tuple[list[str], str]] = {
          "window_examples: 128}"],
         "branch.at_examples: 800 with a window of 128 examples passes the end",
     ),
+    "an objective that the task does not measure": (
+        ["search.objective=exact_match"],
+        "search.objective: the task has no metric 'exact_match' (allowed: validation_loss, "
+        "steps_to_target, examples_to_target, accuracy, macro_f1, mcc)",
+    ),
+    "a target that the task does not measure": (
+        ["target={metric: test_loss, at_most: 0.5}"],
+        "target.metric: the task has no metric 'test_loss' (allowed: validation_loss, accuracy, "
+        "macro_f1, mcc)",
+    ),
+    "a target on the other side": (
+        ["target={metric: accuracy, at_most: 0.5}"],
+        "target.at_most: accuracy is one to maximize (got: 0.5); allowed: at_least",
+    ),
     "more trials than any study has": (
         ["search.trials_per_cell=1000000000"],
         "search.trials_per_cell: makes 2,000,000,000 of the study's 2,000,000,000 trials",

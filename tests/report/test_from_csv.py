@@ -68,7 +68,7 @@ def test_rename_and_where(tmp_path: Path) -> None:
         where=[("N", "8.0")],
     ).sweep
     assert [row.global_batch_size for row in sweep.rows] == [64]
-    assert sweep.loss_name == "smooth loss"
+    assert sweep.tuned_for.label == "smooth loss"
 
 
 def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_replicates_of_another_best_recipe_have_other_ids_and_are_never_mixed() 
     assert run(spec, records, BETTER) == []
     *_, last = stages(spec, records, FACTS)
     kept = of_best_recipes(StudyRecord(spec, tuple(records.values())))
-    left = {record.trial_id for record in left_over(list(records.values()), spec)}
+    left = {record.trial_id for record in left_over(list(records.values()), spec, {})}
     assert left == {n for n in before if not n.startswith("confirm-global_batch_size=64")}
     assert {trial.trial_id for trial in kept.trials} == records.keys() - left
     [note] = kept.notes
@@ -159,7 +159,7 @@ def test_the_recipe_for_the_target_is_confirmed_where_it_is_another() -> None:
     assert {r.recipe.seed for r in for_target.values()} == {r.recipe.seed for r in for_loss}
     assert num_trials(spec) == {"search": 8, "confirm": 4, "confirm_target": 4}
     assert run_to_target(spec, records) == []
-    assert left_over(list(records.values()), spec) == []
+    assert left_over(list(records.values()), spec, {}) == []
 
 
 def test_a_study_that_ended_confirms_the_recipe_for_the_target_when_it_goes_on() -> None:

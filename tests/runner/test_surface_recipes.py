@@ -75,7 +75,7 @@ def test_every_phase_has_the_rate_that_the_surface_recommends(done: Study) -> No
     assert {t.recipe_of for t in carried} == {base_name}
     assert {t.recipe.origin.base_lr for t in carried if t.phase == "transfer"} == {base["peak_lr"]}
     assert rates(done.records, "branch") == {base["peak_lr"]}
-    assert left_over(list(done.records.values()), with_rules()) == []
+    assert left_over(list(done.records.values()), with_rules(), {}) == []
 
 
 def test_what_is_recommended_is_decided_once_and_kept(done: Study) -> None:
@@ -107,7 +107,7 @@ def test_it_is_decided_anew_where_the_search_goes_on() -> None:
     assert {name for name, _ in now.values()} == {f"surface-{SMALL}-012", f"surface-{LARGE}-012"}
     assert {name: longer.records[name] for name in known} == known
     assert f"confirm-{SMALL}-seed1-of-012" in longer.records
-    left = left_over(list(longer.records.values()), spec)
+    left = left_over(list(longer.records.values()), spec, {})
     assert {trial.trial_id for trial in left} == known.keys()
     assert any(line.startswith(f"Left out: {len(known)} trials of") for line in longer.notes)
     # From the trials' records alone, as they are in MLflow.
@@ -150,4 +150,4 @@ def test_replicates_of_tried_recipes_are_left_over_where_the_surface_recommends_
         done.records[f"confirm-{SMALL}-seed1"], recipe_of=tried, trial_id=f"confirm-{SMALL}-seed3"
     )
     for records in ([old, *done.records.values()], [*done.records.values(), old]):
-        assert left_over(records, spec) == [old]
+        assert left_over(records, spec, {}) == [old]

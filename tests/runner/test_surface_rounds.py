@@ -263,4 +263,4 @@ def test_the_surface_of_steps_has_a_recipe_for_the_target_which_is_kept() -> Non
     for stage in found.stages(spec):
         assert not stage.missing
     assert set(found.records) == ids
-    assert left_over(list(found.records.values()), spec) == []
+    assert left_over(list(found.records.values()), spec, {}) == []

@@ -3,6 +3,7 @@
 import pytest
 
 from scaling.records.measurement import Measurement
+from scaling.records.objective import VALIDATION_LOSS
 from scaling.search.early_stopping import goes_on
 from scaling.spec.phases import Asha, MedianStopping
 
@@ -47,20 +48,22 @@ def test_rungs_in_tokens() -> None:
 def test_asha_keeps_the_best_of_those_that_reached_the_rung(
     own: float, others: list[float], expected: bool
 ) -> None:
-    assert goes_on(ASHA, curve(own), [curve(other) for other in others]) is expected
+    assert (
+        goes_on(ASHA, VALIDATION_LOSS, curve(own), [curve(other) for other in others]) is expected
+    )
 
 
 def test_asha_compares_at_the_rung_and_not_later() -> None:
     # The other was worse at the rung although it is better now.
-    assert goes_on(ASHA, curve(2.0), [curve(3.0, 0.5, 0.1)])
+    assert goes_on(ASHA, VALIDATION_LOSS, curve(2.0), [curve(3.0, 0.5, 0.1)])
     # It has not reached the second rung, at 300 examples.
-    assert goes_on(ASHA, curve(2.0, 2.0, 2.0), [curve(1.0, 1.0)])
+    assert goes_on(ASHA, VALIDATION_LOSS, curve(2.0, 2.0, 2.0), [curve(1.0, 1.0)])
     # An evaluation after the rung counts for it where there is none on it.
-    assert not goes_on(ASHA, curve(2.0), [curve(1.0, every=130)])
+    assert not goes_on(ASHA, VALIDATION_LOSS, curve(2.0), [curve(1.0, every=130)])
 
 
 def test_a_loss_that_is_not_a_number_is_the_worst() -> None:
-    assert not goes_on(ASHA, curve(None), [curve(9.0)])
+    assert not goes_on(ASHA, VALIDATION_LOSS, curve(None), [curve(9.0)])
 
 
 @pytest.mark.parametrize(
@@ -77,4 +80,7 @@ def test_a_loss_that_is_not_a_number_is_the_worst() -> None:
 def test_the_median_rule(
     own: tuple[float, ...], others: list[tuple[float, ...]], expected: bool
 ) -> None:
-    assert goes_on(MEDIAN, curve(*own), [curve(*other) for other in others]) is expected
+    assert (
+        goes_on(MEDIAN, VALIDATION_LOSS, curve(*own), [curve(*other) for other in others])
+        is expected
+    )

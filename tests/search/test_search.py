@@ -117,10 +117,10 @@ def test_censored_trials_rank_after_all_that_reached_the_target(objective: str) 
         return replace(trial.record(), status="done", measurements=points)
 
     outcomes = [(2.0, 0.5, 3.0), (2.0, 2.0, 0.9), (2.0, 2.0, 1.1), (2.0, 2.0, 1.9)]
-    values = [objective_value(run(*losses), spec) or 0.0 for losses in outcomes]
+    values = [objective_value(run(*losses), spec, {}) or 0.0 for losses in outcomes]
     assert values == sorted(values)
     assert len(set(values)) == 4
-    assert objective_value(replace(run(2.0), status="diverged"), spec) is None
+    assert objective_value(replace(run(2.0), status="diverged"), spec, {}) is None
 
 
 def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:

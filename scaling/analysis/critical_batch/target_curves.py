@@ -12,6 +12,7 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.targets import ToTarget, to_target
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.objective import Objective
 from scaling.records.outcome import crossing
 from scaling.spec.evaluation import Target
 
@@ -29,9 +30,10 @@ class TargetCurve:
     """Steps to one target.
 
     Attributes:
-        target: Validation loss in nats per target token or example.
-        origin: Whose target it is: the study's, the lowest loss that so many cells reached
-            (chosen after the fact), or one on the way there.
+        target: Of the study's target metric: without another one, validation loss in nats per
+            target token or example.
+        origin: Whose target it is: the study's, the lowest loss (or best metric) that so many
+            cells reached (chosen after the fact), or one on the way there.
         cells: What each cell took, in the order of the cells.
         fit: The trade-off at this target.
     """
@@ -79,11 +81,13 @@ def target_curves(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[TargetCurv
     if sweep.has_target and sweep.target is not None:
         own = tuple(cell.target for cell in cells)
         curves.append(TargetCurve(sweep.target, "the study's", own, tradeoff_of(sizes, own)))
-    for level, origin in _levels(sweep, cells):
-        if all(abs(level - curve.target) > _SAME * curve.target for curve in curves):
+    objective = sweep.target_metric
+    for cost, origin in _levels(sweep, cells):
+        level = objective.oriented(cost)
+        if all(abs(level - curve.target) > _SAME * abs(curve.target) for curve in curves):
             reached = tuple(_at(level, sweep, cell) for cell in cells)
             curves.append(TargetCurve(level, origin, reached, tradeoff_of(sizes, reached)))
-    return tuple(sorted(curves, key=lambda curve: -curve.target))
+    return tuple(sorted(curves, key=lambda curve: -objective.oriented(curve.target)))
 
 
 def main_curve(curves: Sequence[TargetCurve]) -> TargetCurve | None:
@@ -96,11 +100,13 @@ def main_curve(curves: Sequence[TargetCurve]) -> TargetCurve | None:
 
 
 def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Origin]]:
+    """Further targets, as costs."""
+    objective = sweep.target_metric
     runs = [_runs(sweep, cell) for cell in cells]
     if len(cells) < 2 or not all(_allows_targets(rows) for rows in runs):
         return []
     lowest = sorted(
-        _lowest(rows, confirmed=bool(sweep.rows_of(cell.cell, "confirm")))
+        _lowest(objective, rows, confirmed=bool(sweep.rows_of(cell.cell, "confirm")))
         for rows, cell in zip(runs, cells, strict=True)
     )
     every, most, half = (lowest[math.ceil(share * len(lowest)) - 1] for share in (1.0, 0.75, 0.5))
@@ -109,11 +115,14 @@ def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Orig
         (most, "three quarters of the cells'"),
         (half, "half of the cells'"),
     ]
-    start = min(_first(rows) for rows in runs)
-    if 0 < every < start < math.inf:
+    start = min(_first(objective, rows) for rows in runs)
+    if every < start < math.inf:
         for share in (1 / 3, 2 / 3):
-            named.append((every * math.exp(share * math.log(start / every)), "earlier"))
-    return [(_rounded_up(level), origin) for level, origin in named if 0 < level < math.inf]
+            between = every + share * (start - every)
+            if every > 0:
+                between = every * math.exp(share * math.log(start / every))
+            named.append((between, "earlier"))
+    return [(_rounded_up(cost), origin) for cost, origin in named if cost and cost < math.inf]
 
 
 def _runs(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
@@ -127,32 +136,36 @@ def _allows_targets(rows: Sequence[TrialRow]) -> bool:
     )
 
 
-def _losses(row: TrialRow) -> list[float]:
-    return [m.validation_loss for m in row.measurements if m.validation_loss is not None]
+def _costs(objective: Objective, row: TrialRow) -> list[float]:
+    return [cost for m in row.measurements if (cost := objective.cost_of(m)) is not None]
 
 
-def _lowest(rows: Sequence[TrialRow], *, confirmed: bool) -> float:
-    """The lowest loss that every replicate, or that the best search trial, reached."""
+def _lowest(objective: Objective, rows: Sequence[TrialRow], *, confirmed: bool) -> float:
+    """The lowest cost that every replicate, or that the best search trial, reached."""
     reached = [
-        min(_losses(row), default=math.inf) if row.status in ("done", "stopped") else math.inf
+        min(_costs(objective, row), default=math.inf)
+        if row.status in ("done", "stopped")
+        else math.inf
         for row in rows
         if row.status != "failed"
     ]
     return (max if confirmed else min)(reached, default=math.inf)
 
 
-def _first(rows: Sequence[TrialRow]) -> float:
-    return min((losses[0] for row in rows if (losses := _losses(row))), default=math.inf)
+def _first(objective: Objective, rows: Sequence[TrialRow]) -> float:
+    firsts = (costs[0] for row in rows if (costs := _costs(objective, row)))
+    return min(firsts, default=math.inf)
 
 
-def _rounded_up(level: float) -> float:
+def _rounded_up(cost: float) -> float:
     """To three digits, so that the target shown is the target used."""
-    unit = 10.0 ** (math.floor(math.log10(level)) - 2)
-    return float(f"{math.ceil(level / unit) * unit:.10g}")
+    unit = 10.0 ** (math.floor(math.log10(abs(cost))) - 2)
+    return float(f"{math.ceil(cost / unit) * unit:.10g}")
 
 
 def _at(level: float, sweep: Sweep, cell: CellResult) -> ToTarget:
-    target = Target(at_most=level)
+    name, is_low = sweep.target_metric.name, sweep.target_metric.direction == "minimize"
+    target = Target(metric=name, **{"at_most" if is_low else "at_least": level})
     confirm = [_counted(row, target) for row in sweep.rows_of(cell.cell, "confirm")]
     search = [_counted(row, target) for row in sweep.rows_of(cell.cell, "search")]
     return to_target(confirm, search)

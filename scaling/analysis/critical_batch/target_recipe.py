@@ -9,6 +9,7 @@ from dataclasses import replace
 from scaling.analysis.critical_batch.targets import ToTarget, of_recipe, to_target
 from scaling.analysis.learning_rate.surface_reading import FittedSurface, fitted_surface
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
+from scaling.records.objective import VALIDATION_LOSS
 
 _AS_GOOD = 0.05
 """Share above the fewest expected steps up to which a recipe with seeds of its own is taken."""
@@ -28,7 +29,7 @@ def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
     if not sweep.has_target or sweep.is_joint:
         return None
     rows = tuple(_with_steps(row) for row in sweep.rows)
-    by_steps = replace(sweep, rows=rows, metrics={}, rules=())
+    by_steps = replace(sweep, rows=rows, tuned_for=VALIDATION_LOSS, metrics={}, rules=())
     return fitted_surface(by_steps, [by_steps.rows_of(cell, "search") for cell in sweep.cells])
 
 
@@ -37,7 +38,9 @@ def _with_steps(row: TrialRow) -> TrialRow:
     status = row.status
     if row.ended:
         status = "diverged" if row.steps_to_target is None else "done"
-    return replace(row, validation_loss=row.steps_to_target, maximized=None, status=status)
+    return replace(
+        row, validation_loss=row.steps_to_target, tuned_for=VALIDATION_LOSS, status=status
+    )
 
 
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:

@@ -1,10 +1,11 @@
 """Cells whose rates were searched beyond the range of the study file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scaling.analysis.learning_rate.curves import Edge, lr_curve
 from scaling.analysis.trial_rows import Cell, Sweep, row_of
+from scaling.records.metrics import Metric
 from scaling.records.trial import TrialRecord
 from scaling.spec.study import StudySpec
 
@@ -28,9 +29,11 @@ class ExtendedCell:
     peak_lr_beyond: tuple[float, float] | None
 
 
-def rate_edge(records: Sequence[TrialRecord], spec: StudySpec) -> Edge | None:
+def rate_edge(
+    records: Sequence[TrialRecord], spec: StudySpec, metrics: Mapping[str, Metric]
+) -> Edge | None:
     """The end of the rates tried that a cell's best one is at; None where it lies inside."""
-    curve = lr_curve([row_of(record, spec) for record in records])
+    curve = lr_curve([row_of(record, spec, metrics) for record in records])
     return curve.edge if curve is not None else None
 
 

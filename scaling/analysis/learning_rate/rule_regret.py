@@ -1,8 +1,9 @@
 """What it costs to carry a recipe by a rule instead of tuning it at the new batch size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,15 @@ class Regret:
     """One rule at one batch size against the recipe tuned there.
 
     Attributes:
-        regret: Mean over seeds of the loss by the rule minus the loss tuned, in nats; None when
-            a seed diverged or nothing can be paired.
+        regret: Mean over seeds of the loss by the rule minus the loss tuned, in nats, or of how
+            much worse the study's metric is; None when a seed diverged or nothing can be paired.
         interval: From the paired differences. The evaluation sample is the same on both sides
             and cancels for the most part, so it is not added.
         num_seeds: Seeds that are paired.
         diverged: True when a trial of the rule diverged.
         applicable: False when the rule defines no recipe at this batch size.
-        split: Which loss was compared: test_loss, or validation_loss when there is no test.
+        split: What was compared: test_loss, or validation_loss when there is no test, or the
+            metric that recipes are tuned for.
     """
 
     rule: str
@@ -67,23 +69,28 @@ def _regret(sweep: Sweep, rule: str, batch: int) -> Regret:
         return Regret(rule, batch, applicable=(rule, batch) not in sweep.refused)
     if any(row.status == "diverged" for row in carried):
         return Regret(rule, batch, diverged=True)
-    split = "test_loss"
-    differences = _paired(carried, tuned, split)
-    if not differences:
-        split = "validation_loss"
-        differences = _paired(carried, tuned, split)
+    if sweep.tuned_for.is_loss:
+        compared = [(split, attrgetter(split)) for split in ("test_loss", "validation_loss")]
+    else:
+        compared = [(sweep.tuned_for.name, attrgetter("cost"))]
+    paired = [(split, _paired(carried, tuned, loss_of)) for split, loss_of in compared]
+    split, differences = next((pair for pair in paired if pair[1]), paired[-1])
     estimate = mean_estimate(differences)
     return Regret(
         rule, batch, estimate.value, estimate.interval, num_seeds=estimate.count, split=split
     )
 
 
-def _paired(carried: Sequence[TrialRow], tuned: Sequence[TrialRow], split: str) -> list[float]:
+def _paired(
+    carried: Sequence[TrialRow],
+    tuned: Sequence[TrialRow],
+    loss_of: Callable[[TrialRow], float | None],
+) -> list[float]:
     """Loss by the rule minus loss tuned, for each seed that has both."""
-    losses: dict[int | None, float | None] = {row.seed: getattr(row, split) for row in tuned}
+    losses = {row.seed: loss_of(row) for row in tuned}
     differences: list[float] = []
     for row in carried:
-        ours: float | None = getattr(row, split)
+        ours = loss_of(row)
         theirs = losses.get(row.seed)
         if ours is not None and theirs is not None:
             differences.append(ours - theirs)

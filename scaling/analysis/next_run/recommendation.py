@@ -16,10 +16,12 @@ from scaling.analysis.next_run.goodput import (
 )
 from scaling.analysis.statistics.uncertainty import Estimate, difference_interval, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.metrics import Direction
+from scaling.records.objective import Objective, oriented
 from scaling.spec.phases import Limits
 
-Criterion = Literal["seconds_to_target", "steps_to_target", "validation_loss", "maximized"]
-"""What cells are compared by; lower is better, but for a metric that is maximized."""
+Criterion = Literal["seconds_to_target", "steps_to_target", "objective"]
+"""What cells are compared by: how soon they reach the target, or the loss or metric at the end."""
 Goal = Literal["held_out_loss", "worker_seconds", "seconds"]
 """What is made small among the options within the limits."""
 
@@ -48,8 +50,7 @@ class LowestCell:
         values: Of each, as they were compared.
         tied: Those that the intervals do not tell from the lowest one, without `chosen`.
         is_known: Whether intervals show which cells tie; without any the lowest value decides.
-        metric: What is maximized, by its name.
-        unit: Of a loss, where it is known.
+        objective: The loss or metric that recipes are tuned for.
     """
 
     criterion: Criterion
@@ -58,8 +59,7 @@ class LowestCell:
     values: tuple[Estimate, ...]
     tied: tuple[CellResult, ...]
     is_known: bool
-    metric: str | None
-    unit: str
+    objective: Objective
 
 
 @dataclass(frozen=True)
@@ -140,45 +140,42 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
 def _unlimited(
     sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
 ) -> Recommendation:
-    metric = sweep.maximized
-    criteria: tuple[Criterion, ...] = ("validation_loss" if metric is None else "maximized",)
+    objective = sweep.tuned_for
+    criteria: tuple[Criterion, ...] = ("objective",)
     if sweep.has_target:
         criteria = ("seconds_to_target", "steps_to_target")
     own = [o for o in candidates if any(o.cell is cell for cell in cells) and not o.carried_over]
     for criterion in criteria:
-        values = [(o, _compared(criterion, o, metric)) for o in own]
+        values = [(o, _compared(criterion, o, objective)) for o in own]
         known = [(o, value) for o, value in values if value.value is not None]
         if known:
-            sign = -1 if criterion == "maximized" else 1
-            known.sort(key=lambda pair: sign * (pair[1].value or 0.0))
+            direction: Direction = objective.direction if criterion == "objective" else "minimize"
+            known.sort(key=lambda pair: oriented(pair[1].value or 0.0, direction))
             reason = _best_cell(sweep, criterion, *map(list, zip(*known, strict=True)))
             return _of_option(sweep, reason.chosen, reason, candidates, meets_limits=None)
-    lack = "target" if sweep.has_target else "loss" if metric is None else "metric"
+    lack = "target" if sweep.has_target else "loss" if objective.is_loss else "metric"
     return Recommendation(NothingToRecommend(lack))
 
 
 def _best_cell(
     sweep: Sweep, criterion: Criterion, ranked: list[Option], values: list[Estimate]
 ) -> LowestCell:
-    if criterion == "validation_loss" or criterion == "maximized":
+    if criterion == "objective":
         chosen = ranked[0]
-        tied = [o for o in ranked[1:] if not _is_surely_worse(criterion, chosen.cell, o.cell)]
+        tied = [o for o in ranked[1:] if not _is_surely_worse(chosen.cell, o.cell)]
         is_known = len({r.seed for r in chosen.cell.replicates if r.seed is not None}) > 1
     else:
         chosen, tied = _settled(ranked, values)
         is_known = all(value.interval is not None for value in values)
     cells, others = (tuple(option.cell for option in group) for group in (ranked, tied))
-    return LowestCell(
-        criterion, chosen, cells, tuple(values), others, is_known,
-        metric=sweep.maximized, unit=sweep.cost_unit,
-    )  # fmt: skip
+    return LowestCell(criterion, chosen, cells, tuple(values), others, is_known, sweep.tuned_for)
 
 
-def _compared(criterion: Criterion, option: Option, metric: str | None) -> Estimate:
+def _compared(criterion: Criterion, option: Option, objective: Objective) -> Estimate:
     """What cells are compared by."""
     match criterion:
-        case "validation_loss" | "maximized":
-            return option.cell.tuned_value(metric)
+        case "objective":
+            return option.cell.value_of(objective)
         case "seconds_to_target":
             return option.idle_seconds
         case "steps_to_target":
@@ -292,16 +289,15 @@ def _seconds(option: Option) -> float:
     return option.seconds.value
 
 
-def _is_surely_worse(criterion: Criterion, chosen: CellResult, other: CellResult) -> bool:
+def _is_surely_worse(chosen: CellResult, other: CellResult) -> bool:
     """True when the paired difference over seeds is above zero with its whole interval."""
-    name = "cost" if criterion == "maximized" else "validation_loss"
     ours: dict[int, float | None] = {
-        row.seed: getattr(row, name) for row in chosen.replicates if row.seed is not None
+        row.seed: row.cost for row in chosen.replicates if row.seed is not None
     }
     differences: list[float] = []
     for row in other.replicates:
         mine = None if row.seed is None else ours.get(row.seed)
-        theirs = getattr(row, name)
+        theirs = row.cost
         if theirs is not None and mine is not None:
             differences.append(theirs - mine)
     interval = mean_estimate(differences).interval

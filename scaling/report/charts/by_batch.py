@@ -26,7 +26,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
-from scaling.report.words.measurements import axis_title
+from scaling.report.words.measurements import axis_title, objective_title
 from scaling.report.words.numbers import number
 
 _CURVE_POINTS = 80
@@ -173,15 +173,14 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
 
 
 def loss_vs_batch(findings: Findings) -> AnyChart:
-    """Validation loss of each cell's best recipe against batch, or what is maximized."""
-    metric = findings.sweep.maximized
+    """Of each cell's best recipe, the validation loss, or the metric it is tuned for, by batch."""
+    objective = findings.sweep.tuned_for
     records = [
-        _record(cell.global_batch_size, cell.series, cell.tuned_value(metric))
+        _record(cell.global_batch_size, cell.series, cell.value_of(objective))
         for cell in findings.cells
-        if cell.tuned_value(metric).value is not None and cell.global_batch_size is not None
+        if cell.value_of(objective).value is not None and cell.global_batch_size is not None
     ]
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
-    title = metric or axis_title("validation_loss")
-    y = alt.Y("value:Q", title=title, **value_axis(heights))
+    y = alt.Y("value:Q", title=objective_title(objective), **value_axis(heights))
     return layers(*_points(records, x, y))

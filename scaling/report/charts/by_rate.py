@@ -31,7 +31,7 @@ from scaling.report.charts.style import (
     visible_top,
 )
 from scaling.report.charts.thinning import lower_envelope, thinned_trials
-from scaling.report.words.measurements import axis_title
+from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name
 
 _MOST_POINTS = 40
@@ -41,10 +41,11 @@ _SLOPES = ((0.0, "0 (none)"), (0.5, "½ (sqrt)"), (1.0, "1 (linear)"))
 def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     """Loss of every search trial against its rate, a colour and a shape a cell.
 
-    A table's metric that is maximized stands in place of the loss, with the edge at the bottom.
+    A metric that recipes are tuned for stands in place of the loss; of one that is maximized the
+    edge is at the bottom.
     """
-    metric = findings.sweep.maximized
-    sign = 1 if metric is None else -1
+    objective = findings.sweep.tuned_for
+    sign = 1 if objective.direction == "minimize" else -1
     cells = [cell for cell in findings.cells if cell.curve is not None]
     labels = [cell_name(cell) for cell in cells]
     title = "Batch" if findings.one_series else "Cell"
@@ -56,9 +57,7 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     above = [r for r in trials if r["cost"] is not None and r["cost"] > top]
     x = alt.X("peak_lr:Q", title="Peak learning rate", **rate_axis([r["peak_lr"] for r in trials]))
     axis = value_axis([sign * cost for cost in costs if cost <= top])
-    name = findings.sweep.loss_name
-    loss_title = metric or (axis_title(name) if name == "validation_loss" else name)
-    y = alt.Y("loss:Q", title=loss_title, **axis)
+    y = alt.Y("loss:Q", title=objective_title(objective), **axis)
     hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
     points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
@@ -122,7 +121,7 @@ def _trials(
             "trial": row.trial_id,
             "peak_lr": row.peak_lr,
             "cost": row.cost,
-            "loss": row.validation_loss if row.maximized is None else row.maximized,
+            "loss": row.tuned_value,
             "status": row.status,
             "url": urls.get(row.trial_id),
         }

@@ -54,7 +54,9 @@ def rules_between_batches(findings: Findings) -> AnyChart:
         **ratio_axis(factors),
     )
     y = alt.Y(
-        "regret:Q", title=titled("Regret", findings.sweep.cost_unit), **value_axis([0.0, top])
+        "regret:Q",
+        title=titled("Regret", findings.sweep.tuned_for.regret_unit),
+        **value_axis([0.0, top]),
     )
     hue, mark = series("rule", names, "Rule")
     tooltip = tips("rule:N", "pair:N", "text:N", "kind:N")
@@ -88,7 +90,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
     x = batch_axis("batch", sizes, 1.5)
     y = alt.Y(
         "regret:Q",
-        title=titled("Regret against tuning there", findings.sweep.cost_unit),
+        title=titled("Regret against tuning there", findings.sweep.tuned_for.regret_unit),
         **value_axis([0.0, *ends(records, "regret", "low", "high")]),
     )
     hue, mark = series("rule", rules, "Rule")

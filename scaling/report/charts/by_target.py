@@ -25,7 +25,7 @@ from scaling.report.charts.style import (
     value_axis,
 )
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import cell_name, number
+from scaling.report.words.numbers import cell_name, number, titled
 
 
 def steps_by_target(findings: Findings) -> AnyChart:
@@ -48,7 +48,9 @@ def steps_by_target(findings: Findings) -> AnyChart:
     x = batch_axis("batch", [record["batch"] for record in records])
     heights = ends(records, "steps", "low", "high")
     y = alt.Y("steps:Q", title=axis_title("steps_to_target"), **count_axis(heights))
-    hue, mark = series("target", labels, "Target (nats)")
+    metric = findings.sweep.target_metric
+    title = titled("Target", metric.unit_shown if metric.is_loss else metric.label)
+    hue, mark = series("target", labels, title)
     own = [record for record in records if record["own"]]
     return layers(
         alt.Chart(data(records)).mark_line(strokeWidth=1.2).encode(x, y, hue),

@@ -243,7 +243,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
     builder.section = "loss"
     sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
     name = captions.tuned_name(findings)
-    tuned = [cell.tuned_value(findings.sweep.maximized) for cell in sized]
+    tuned = [cell.value_of(findings.sweep.tuned_for) for cell in sized]
     num_known = len({c.global_batch_size for c, t in zip(sized, tuned, strict=True) if t.value})
     builder.add(
         "loss_vs_batch", f"{name} of the best recipe against batch",

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Metric
+from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
 from scaling.report.foreign_tables.table_error import TableError
@@ -76,7 +77,8 @@ def read_table(
     searched |= {c: names[source.header.index(c)] for c in look.survey.searched}
     apart_by = {c: names[source.place("--cell", c)] for c in axes}
     sizes = {c: names[source.place("--scale", c)] for c in scale}
-    extras = Extras(searched, apart_by, sizes, maximize)
+    tuned_for = _tuned_for(theirs.get("validation_loss"), maximize)
+    extras = Extras(searched, apart_by, sizes, tuned_for)
     dialect = Dialect(path.name, theirs, look.marks)
     trials = _Trials(dialect, names, extras)
     with source.rows() as kept:
@@ -96,9 +98,8 @@ def read_table(
         has_target="steps_to_target" in names,
         target=trials.target,
         objective="validation_loss" if result in names else "steps_to_target",
-        loss_name=printable(theirs.get("validation_loss", "validation_loss")),
+        tuned_for=tuned_for,
         metrics={} if maximize is None else {maximize: _maximized(maximize)},
-        maximized=maximize,
     )
     said = (*look.survey.notes(), *learned.notes, *apart.notes)
     return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
@@ -107,6 +108,15 @@ def read_table(
 def _question(file: str, where: Sequence[tuple[str, str]]) -> str:
     written = "".join(f", {column} = {value}" for column, value in where)
     return f"What does the sweep in {file}{written} say about the batch size?"
+
+
+def _tuned_for(loss: str | None, maximize: str | None) -> Objective:
+    """What the table's recipes are compared by; the unit of its own columns is not known."""
+    if maximize is not None:
+        return Objective(maximize, "maximize", "", printable(maximize))
+    if loss is None or loss == VALIDATION_LOSS.name:
+        return VALIDATION_LOSS
+    return replace(VALIDATION_LOSS, unit="", label=printable(loss).replace("_", " "))
 
 
 def _maximized(name: str) -> Metric:

@@ -102,7 +102,7 @@ def _stayed(row: TrialRow, others: Sequence[TrialRow]) -> str:
 def _without_results(row: TrialRow) -> TrialRow:
     return replace(
         row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
-        maximized=None, metrics={},
+        metrics={},
         steps_to_target=None, examples_to_target=None, seconds_to_target=None,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scaling.analysis.trial_rows import TrialRow
+from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_curves import End
 from scaling.report.foreign_tables.table_line import Line
@@ -21,13 +22,13 @@ class Extras:
 
     Attributes:
         scale: Those that are the numbers of a size.
-        maximized: The metric in place of the loss, as it was asked for.
+        tuned_for: What recipes are compared by: the loss, or the column of --maximize.
     """
 
     nuisance: Mapping[str, str]
     axes: Mapping[str, str]
     scale: Mapping[str, str]
-    maximized: str | None = None
+    tuned_for: Objective = VALIDATION_LOSS
 
 
 def status_in(line: Line) -> Status | None:
@@ -74,7 +75,7 @@ def trial_of(
     rate = line.positive("peak_lr")
     if "peak_lr" in line.values and rate is None:
         raise line.error("peak_lr", "must be a finite number above 0")
-    result = "validation_loss" if extras.maximized is None else MAXIMIZED
+    result = "validation_loss" if extras.tuned_for.is_loss else MAXIMIZED
     value = line.finite(result)
     if end.is_lost and status in (None, "done", "stopped"):
         status = "diverged"
@@ -109,16 +110,17 @@ def trial_of(
         choices=choices,
         measured=_NOTHING,
         metrics=_NOTHING,
+        tuned_for=extras.tuned_for,
         **measured,
     )
     if lost or row.status == "stopped":
         row = _without_losses(row, keeps_target=not lost)
-    if extras.maximized is None or row.validation_loss is None:
+    if extras.tuned_for.is_loss or row.validation_loss is None:
         return row
     score = row.validation_loss
     return replace(
-        row, objective=-score, validation_loss=None, maximized=score,
-        metrics={extras.maximized: score},
+        row, objective=extras.tuned_for.oriented(score), validation_loss=None,
+        metrics={extras.tuned_for.name: score},
     )  # fmt: skip
 
 

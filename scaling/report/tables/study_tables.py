@@ -123,7 +123,7 @@ def regret_table(findings: Findings) -> Table | None:
         )
         for regret in findings.regrets
     )
-    regret = titled("regret", findings.sweep.cost_unit)
+    regret = titled("regret", findings.sweep.tuned_for.regret_unit)
     columns = ("rule", "global_batch_size", regret, "90% interval", "seeds", "on")
     return Table(columns, rows)
 
@@ -145,7 +145,9 @@ def rule_curves_table(findings: Findings) -> Table | None:
                 f"{bounds} of {len(curve.regrets)}",
             )
         )
-    mean, worst = (titled(name, findings.sweep.cost_unit) for name in ("mean regret", "worst"))
+    mean, worst = (
+        titled(name, findings.sweep.tuned_for.regret_unit) for name in ("mean regret", "worst")
+    )
     columns = ("rule", mean, worst, "worst from", "beyond rates tried")
     return Table(columns, tuple(rows))
 

@@ -7,18 +7,21 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, LrScaling
-from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
+from scaling.analysis.learning_rate.rule_regret import RuleCurve
 from scaling.report.words.absent import no_exponent, no_tradeoff
 from scaling.report.words.ladder import ladder_answer
 from scaling.report.words.numbers import (
     between,
     counted,
     either,
+    extreme,
     first_few,
     joined,
     number,
     rate,
     rule_name,
+    target_words,
+    with_article,
     with_unit,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
@@ -61,7 +64,8 @@ def _joint(findings: Findings) -> str:
     if cell.best is None:
         return "Not enough data: no trial of the joint search ended with a loss."
     best = cell.best
-    loss = cell.validation_loss
+    objective = findings.sweep.tuned_for
+    found_value = cell.value_of(objective)
     trials = counted(cell.num_trials, "trial")
     found = f"The best of {trials} in the joint search has"
     if best.phase == "confirm" and findings.sweep.is_adaptive:  # a recipe that was not tried
@@ -72,11 +76,12 @@ def _joint(findings: Findings) -> str:
     )
     if cell.source == "confirm":
         text += (
-            f"; over {counted(loss.count, 'new seed')} its validation loss is "
-            f"{number(loss.value)} {between(loss.interval)}"
+            f"; over {counted(found_value.count, 'new seed')} its {objective.label} is "
+            f"{either(found_value)}"
         )
     else:
-        text += f", with a validation loss of {number(loss.value)} in the trial that was picked"
+        known = number(found_value.value)
+        text += f", with {with_article(objective.label)} of {known} in the trial that was picked"
     return f"{text}. {JOINT_CAVEAT}"
 
 
@@ -96,7 +101,7 @@ def _steps(findings: Findings) -> str:
     reached.sort(key=_batch)
     goal = "the target"
     if findings.sweep.target is not None:
-        goal = f"a validation loss of {number(findings.sweep.target)}"
+        goal = target_words(findings.sweep.target_metric, findings.sweep.target)
     if len(reached) < 2:
         count = counted(len(reached), "batch size")
         return f"Not enough data on steps: {count} always reached {goal}."
@@ -121,17 +126,15 @@ def _steps(findings: Findings) -> str:
 
 
 def _losses(findings: Findings) -> str:
-    metric = findings.sweep.maximized
-    measured = [cell for cell in findings.cells if cell.tuned_value(metric).value is not None]
+    objective = findings.sweep.tuned_for
+    measured = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
     if not measured:
         return ""
-    sign = 1 if metric is None else -1
-    best = min(measured, key=lambda cell: sign * (cell.tuned_value(metric).value or 0.0))
-    lowest = f"lowest {findings.sweep.loss_name.replace('_', ' ')}"
-    found = best.tuned_value(metric)
+    best = min(measured, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
+    found = best.value_of(objective)
     bounds = f"{between(found.interval)} " if found.interval else ""
     return (
-        f"The {lowest if metric is None else f'highest {metric}'} of "
+        f"The {extreme(objective)} of "
         f"{counted(len(measured), 'batch size')} is "
         f"{number(found.value)} {bounds}at {_batch(best):,} "
         f"with a peak learning rate of {rate(best.best.peak_lr if best.best else None)}."
@@ -146,7 +149,8 @@ def _critical_batch(findings: Findings) -> str:
         return f"The critical batch size is not determined: {no_tradeoff(fit)}{_bound(fit)}."
     text = _headline(fit)
     if not findings.sweep.has_target:
-        text += f" (at {number(findings.tradeoff_target)} nats, a target chosen after the fact)"
+        at = with_unit(number(findings.tradeoff_target), findings.sweep.target_metric.unit_shown)
+        text += f" (at {at}, a target chosen after the fact)"
     noise = findings.noise_scale.estimate
     if noise.value is not None:
         text += f"; the gradient noise scale at the end is {either(noise)}"
@@ -240,7 +244,7 @@ def _rules(findings: Findings) -> str:
     phrases = [
         phrase
         for rule in findings.sweep.rules
-        if rule not in curved and (phrase := _rule([r for r in findings.regrets if r.rule == rule]))
+        if rule not in curved and (phrase := _rule(findings, rule))
     ]
     sentences: list[str] = []
     if between_all:
@@ -258,7 +262,7 @@ def _rules(findings: Findings) -> str:
 
 def _over_all_pairs(findings: Findings, curve: RuleCurve) -> str:
     """What one rule costs between the batch sizes, and where it diverged as it was run."""
-    unit = findings.sweep.cost_unit
+    unit = findings.sweep.tuned_for.regret_unit
     least = "at least " * any(regret.is_lower_bound for regret in curve.regrets)
     mean = with_unit(f"{number(curve.mean.value, 2)} {between(curve.mean.interval, 2)}", unit)
     return f"{rule_name(curve.rule)} {least}{mean}{_divergence(findings, curve.rule)}"
@@ -272,15 +276,19 @@ def _divergence(findings: Findings, rule: str) -> str:
     return f", and it diverged at {sizes}, from {findings.sweep.base_batch_size:,}"
 
 
-def _rule(rows: Sequence[Regret]) -> str:
+def _rule(findings: Findings, rule: str) -> str:
     """What one rule costs at its worst; empty where nothing was measured."""
+    rows = [regret for regret in findings.regrets if regret.rule == rule]
     measured = [r for r in rows if r.regret is not None]
     worst = max(measured, key=lambda r: r.regret or 0.0, default=None)
     words: list[str] = []
     if worst is not None and any(r.interval and r.interval[0] > 0 for r in measured):
         words.append(
-            f"at most {number(worst.regret)} {between(worst.interval)} nats "
-            f"(at {worst.global_batch_size:,})"
+            with_unit(
+                f"at most {number(worst.regret)} {between(worst.interval)}",
+                findings.sweep.tuned_for.regret_unit,
+            )
+            + f" (at {worst.global_batch_size:,})"
         )
     elif any(r.interval for r in measured):
         words.append("nothing that the intervals tell from zero")
@@ -289,7 +297,7 @@ def _rule(rows: Sequence[Regret]) -> str:
     lost = [f"{r.global_batch_size:,}" for r in rows if r.diverged]
     if lost:
         words.append(f"divergence at {', '.join(first_few(lost))}")
-    return f"{rows[0].rule} {' and '.join(words)}" if words else ""
+    return f"{rule} {' and '.join(words)}" if words else ""
 
 
 def _gap(findings: Findings) -> str:

@@ -27,12 +27,13 @@ def _seeds(findings: Findings) -> str:
 
 def tuned_name(findings: Findings) -> str:
     """What recipes are tuned for, as a title begins with it."""
-    return findings.sweep.maximized or "Validation loss"
+    label = findings.sweep.tuned_for.label
+    return label[:1].upper() + label[1:]
 
 
 def worse_edge(findings: Findings) -> str:
     """The edge of a figure beyond which trials are worse."""
-    return "top" if findings.sweep.maximized is None else "bottom"
+    return "top" if findings.sweep.tuned_for.direction == "minimize" else "bottom"
 
 
 def together(count: int) -> str:

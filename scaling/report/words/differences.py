@@ -87,7 +87,7 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
     if one is not None and other is not None and one.budget != other.budget:
         budgets = " and ".join(map(budget_words, (one.budget, other.budget)))
         notes.append(f"The budgets of a trial are {budgets}: each loss is at the end of its own.")
-    loss_names = {ours.loss_name, theirs.loss_name}
+    loss_names = {s.tuned_for.label for s in (ours, theirs) if s.tuned_for.is_loss}
     if len(loss_names) > 1:
         notes.append(f"The losses have different names: {' and '.join(sorted(loss_names))}.")
     if ours.has_target and theirs.has_target and not setup.targets:

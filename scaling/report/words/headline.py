@@ -15,11 +15,14 @@ from scaling.report.words.differences import compared_measures, direction
 from scaling.report.words.numbers import (
     between,
     counted,
+    extreme,
     joined,
     number,
     rate,
     rule_name,
+    target_words,
     with_interval,
+    with_unit,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words
 from scaling.report.words.remarks import branched_words
@@ -95,8 +98,8 @@ def _shortest(*sentences: str) -> str:
 
 
 def _goal(findings: Findings) -> str:
-    target = findings.sweep.target
-    return "the target" if target is None else f"a validation loss of {number(target)}"
+    sweep = findings.sweep
+    return "the target" if sweep.target is None else target_words(sweep.target_metric, sweep.target)
 
 
 def _at_target(findings: Findings) -> str:
@@ -126,20 +129,17 @@ def _with_interval(estimate: Estimate, digits: int = 3) -> str:
 
 def _best_result(findings: Findings) -> str:
     """The best value of what the cells were tuned for, and at which batch."""
-    metric = findings.sweep.maximized
-    known = [cell for cell in findings.cells if cell.tuned_value(metric).value is not None]
+    objective = findings.sweep.tuned_for
+    known = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
     if not known:
         return "Not enough data: no trial ended with a result."
-    sign = 1 if metric is None else -1
-    best = min(known, key=lambda cell: sign * (cell.tuned_value(metric).value or 0.0))
-    found = best.tuned_value(metric)
-    value = _with_interval(found)
-    name = f"lowest {findings.sweep.loss_name}" if metric is None else f"highest {metric}"
+    best = min(known, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
+    value = _with_interval(best.value_of(objective))
     place = f"at a batch of {best.global_batch_size:,}"
     if not findings.one_series:
         place = f"at {best.label}"
     return _shortest(
-        f"The {name.replace('_', ' ') if metric is None else name} is {value}, {place}.",
+        f"The {extreme(objective)} is {value}, {place}.",
         f"The best result is {value}, {place}.",
         f"The best result is {value}.",
     )
@@ -208,7 +208,7 @@ def _ruled_out(evidence: Sequence[Evidence], strength: Strength) -> str:
 
 def _rules(findings: Findings) -> str:
     """What carrying a rate costs by each rule, or where it cost the most."""
-    unit = findings.sweep.cost_unit
+    unit = findings.sweep.tuned_for.regret_unit
     costs = [
         f"{rule_name(curve.rule)} {'at least ' * _is_bound(curve)}{_with_interval(curve.mean, 2)}"
         for curve in findings.rule_curves
@@ -219,7 +219,8 @@ def _rules(findings: Findings) -> str:
     if worst is not None and findings.sweep.base_batch_size is not None:
         run = (
             f"The largest regret of a rule as it was run is {number(worst.regret)} "
-            f"{between(worst.interval)} nats: {rule_name(worst.rule)} from "
+            + with_unit(between(worst.interval), unit)
+            + f": {rule_name(worst.rule)} from "
             f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
         )
     if not costs:

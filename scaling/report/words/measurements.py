@@ -7,6 +7,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.measurement import MEASURED, RESULTS
 from scaling.records.metrics import Metric, OverSeeds, Table, Unit
+from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.report.words.numbers import with_interval
 
 ALL: Final[Mapping[str, Metric]] = MEASURED | RESULTS
@@ -40,6 +41,13 @@ def axis_title(name: str) -> str:
     """The title of a measurement's axis, as in `Validation loss (nats)`."""
     words = heading(ALL[name])
     return words[0].upper() + words[1:]
+
+
+def objective_title(objective: Objective) -> str:
+    """The title of its axis, as in `Validation loss (nats)`, `Accuracy`, `smooth loss`."""
+    if objective == VALIDATION_LOSS:
+        return axis_title(objective.name)
+    return objective.label
 
 
 def in_its_unit(metric: Metric, estimate: Estimate, digits: int = 3) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.records.objective import Objective
 
 DASH = "–"
 """Stands for what was not measured."""
@@ -23,6 +24,22 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:,.0f}"
     magnitude = math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{max(digits - 1 - magnitude, 0)}f}"
+
+
+def extreme(objective: Objective) -> str:
+    """What recipes are compared by at its best: lowest validation loss, highest accuracy."""
+    return f"{'lowest' if objective.direction == 'minimize' else 'highest'} {objective.label}"
+
+
+def target_words(objective: Objective, target: float) -> str:
+    """What there is to reach: a validation loss of 0.7, an accuracy of 0.9."""
+    return f"{with_article(objective.label)} of {number(target)}"
+
+
+def with_article(noun: str) -> str:
+    """A noun with a or an, by its first letter: an accuracy, a chrF, an F1."""
+    is_vowel = noun[:1].lower() in "aeio" or noun[:2] in ("F1", "MC")
+    return f"{'an' if is_vowel else 'a'} {noun}"
 
 
 def rate(value: float | None) -> str:

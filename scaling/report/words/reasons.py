@@ -17,7 +17,7 @@ from scaling.analysis.next_run.recommendation import (
 )
 from scaling.analysis.trial_rows import Baseline
 from scaling.report.words.absent import undertuned
-from scaling.report.words.numbers import counted, joined, number, with_interval
+from scaling.report.words.numbers import counted, extreme, joined, number, with_interval
 from scaling.spec.phases import Limits
 
 _BUSY = 1.25
@@ -130,11 +130,9 @@ def _lowest(reason: LowestCell) -> list[str]:
             phrase, unit = "least training time to the target, on an idle machine", "seconds"
         case "steps_to_target":
             phrase, unit = "fewest steps to the target (times were not measured)", "steps"
-        case "validation_loss":
-            phrase = "lowest validation loss at the end of the budget"
-            unit = reason.unit
-        case "maximized":
-            phrase, unit = f"highest {reason.metric} at the end of the budget", ""
+        case "objective":
+            phrase = f"{extreme(reason.objective)} at the end of the budget"
+            unit = reason.objective.unit_shown
         case _:
             assert_never(reason.criterion)
     place = reason.ranked.index(reason.chosen.cell)
@@ -163,7 +161,7 @@ def _ties(reason: LowestCell) -> list[str]:
         return []
     place = {id(cell): value for cell, value in zip(reason.ranked, reason.values, strict=True)}
     others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
-    if reason.criterion in ("validation_loss", "maximized"):
+    if reason.criterion == "objective":
         return [f"Over paired seeds, the data do not separate it from {others}"]
     return [f"The data do not separate it from {others}; of these the smallest batch is taken"]
 

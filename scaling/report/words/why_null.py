@@ -79,8 +79,8 @@ def of_baseline(baseline: Baseline | None) -> Why | str:
 def of_cell(sweep: Sweep, cell: CellResult) -> Why:
     """Of a cell's numbers."""
     loss, no_loss = "no replicate of the best recipe ended with one", False
-    if sweep.maximized is not None:
-        loss, no_loss = _IN_PLACE.format(sweep.maximized), True
+    if not _has_losses(sweep):
+        loss, no_loss = _IN_PLACE.format(sweep.tuned_for.name), True
     elif sweep.objective == "steps_to_target" and all(r.recipe is None for r in sweep.rows):
         loss, no_loss = "no losses were given", True
     gap = "a training and a held-out loss of the same runs are needed"
@@ -100,6 +100,12 @@ def of_cell(sweep: Sweep, cell: CellResult) -> Why:
         "beats_baseline": "no baseline was measured",
         **of_steps(cell.target, has_target=sweep.has_target),
     }
+
+
+def _has_losses(sweep: Sweep) -> bool:
+    """Whether losses stand beside a metric that recipes are tuned for."""
+    is_loss = sweep.tuned_for.is_loss
+    return is_loss or any(row.validation_loss is not None for row in sweep.rows)
 
 
 def of_steps(target: ToTarget, *, has_target: bool = True) -> Why:
@@ -302,8 +308,8 @@ def of_option(sweep: Sweep, option: Option) -> Why:
     to_target = NO_TARGET if option.mean_steps.value is None else spread
     steps = spread if sweep.has_target else "the budget sets the steps"
     loss = "the replicates were not evaluated around so many steps"
-    if sweep.maximized is not None:
-        loss = _IN_PLACE.format(sweep.maximized)
+    if not _has_losses(sweep):
+        loss = _IN_PLACE.format(sweep.tuned_for.name)
     elif not sweep.has_target:
         loss = "not every replicate ended with one"
     timed = "no time was measured" if option.pace is None else "one trial was timed"

@@ -8,6 +8,7 @@ from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
 from scaling.spec.checks.places import given_value, places_of, possible_values
 from scaling.spec.checks.sizes import MAX_SURFACE_TRIALS, num_cells
 from scaling.spec.issues import Issue
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
@@ -15,8 +16,10 @@ from scaling.spec.study import StudySpec
 def objective_issues(spec: StudySpec) -> Iterator[Issue]:
     """Steps or examples to a target need a target."""
     objective = spec.search.objective
-    if objective != "validation_loss" and spec.target is None:
-        yield Issue("target", f"is required by search.objective {objective}: give at_most")
+    if objective in TO_TARGET and spec.target is None:
+        yield Issue(
+            "target", f"is required by search.objective {objective}: give at_most or at_least"
+        )
 
 
 def confirm_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -25,8 +28,8 @@ def confirm_issues(spec: StudySpec) -> Iterator[Issue]:
         return
     path = "confirm.recipe_for_target"
     if spec.target is None:
-        yield Issue("target", f"is required by {path}: give at_most")
-    if spec.search.objective != "validation_loss":
+        yield Issue("target", f"is required by {path}: give at_most or at_least")
+    if spec.search.objective in TO_TARGET:
         yield Issue(
             path, f"the recipe by search.objective {spec.search.objective} is that for the target",
             True, "false",

@@ -38,11 +38,23 @@ def beats_baseline(sweep: Sweep, cell: CellResult) -> bool | None:
 
     That is by more than the error of both losses at 90%, since each is of a sample of the
     validation split; the error is taken as if the samples were two, so it is on the large side.
+    Where recipes are tuned for an accuracy it is whether their mean is above that of the likeliest
+    guess.
 
     Returns:
-        None where there is no baseline or no loss.
+        None where there is no baseline or no loss, or recipes are tuned for another metric.
     """
+    if not sweep.tuned_for.is_loss:
+        return _is_more_accurate(sweep, cell)
     return _is_below(sweep.baseline, [r for r in cell.replicates if r.validation_loss is not None])
+
+
+def _is_more_accurate(sweep: Sweep, cell: CellResult) -> bool | None:
+    accuracy = cell.value_of(sweep.tuned_for).value
+    guess = None if sweep.baseline is None else sweep.baseline.accuracy
+    if accuracy is None or guess is None or sweep.tuned_for.name not in _ACCURACIES:
+        return None
+    return accuracy > guess
 
 
 def learnt_cells(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[CellResult, ...]:

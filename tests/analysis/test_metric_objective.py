@@ -14,7 +14,9 @@ from scaling.records.outcome import crossing, objective_value
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
 from scaling.report.summary import summarize
+from scaling.report.words.remarks import flags
 from scaling.spec.evaluation import Target
+from scaling.spec.phases import Limits
 from tests.analysis.synthetic import BATCHES, Truth, study
 
 ACCURACY = {"accuracy": Metric("accuracy", "?", unit="fraction", direction="maximize")}
@@ -124,3 +126,41 @@ def test_orienting_twice_gives_the_value_back() -> None:
     assert oriented(oriented(0.3, "maximize"), "maximize") == 0.3
     assert oriented(0.3, "maximize") < oriented(0.2, "maximize")
     assert oriented(0.3, "minimize") == 0.3
+
+
+def test_within_limits_the_highest_accuracy_decides() -> None:
+    known = planted()
+    limits = Limits(deadline_seconds=1e6)
+    sections = {"target": None, "transfer": None, "recommendation": limits}
+    summary = summarize(
+        analyse(sweep_of(replace(known, spec=known.spec.model_copy(update=sections))))
+    )
+    assert summary["recommendation"]["global_batch_size"] == 256
+    assert "The highest accuracy within" in summary["recommendation"]["reason"]
+    assert "nats" not in summary["recommendation"]["reason"]
+
+
+def test_what_a_rule_costs_is_counted_in_the_accuracy() -> None:
+    summary = summarize(analyse(sweep_of(planted())))
+    # The transferred rates lie around the loss's best ones: sqrt has those, as the confirm runs.
+    regret = {r["global_batch_size"]: r for r in summary["lr_scaling"]["regret"]["sqrt"]}
+    assert regret[256]["regret"] == pytest.approx(0, abs=0.01)
+    none = {r["global_batch_size"]: r for r in summary["lr_scaling"]["regret"]["none"]}
+    nearer, best = math.log(TRUTH.optimum(64) / TRUTH.optimum(1024)), math.log(FURTHER)
+    expected = 0.01 * ((best - nearer) ** 2 - best**2)  # at 1024 its rate is a quarter of the best
+    assert none[1024]["regret"] == pytest.approx(expected, abs=0.01)
+    assert "nats" not in rules_of(summary["answer"])
+
+
+def rules_of(answer: str) -> str:
+    return next(part for part in answer.split(". ") if part.startswith("Carrying"))
+
+
+def test_trials_without_the_metric_are_named_in_one_line() -> None:
+    known = planted()
+    first, *others = known.trials
+    lost = replace(first, measurements=tuple(replace(m, metrics={}) for m in first.measurements))
+    findings = analyse(sweep_of(replace(known, trials=(lost, *others))))
+    [line] = [line for line in flags(findings) if "without accuracy" in line]
+    assert line.startswith("1 trial of ")
+    assert first.trial_id in line

@@ -29,6 +29,7 @@ from scaling.analysis.next_run.throughput import Pace, Paces, grows, world_size
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, SeedVariance
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
+from scaling.records.objective import Objective
 from scaling.spec.phases import Limits
 
 SECONDS_PER_HOUR = 3600.0
@@ -48,6 +49,8 @@ class Option:
         seconds: Of so many steps of training, at the usual pace; the interval shows contention.
         cost: Of all workers for those seconds, in the currency of the price.
         loss: After so many steps: to a target validation_loss, else held-out at the end.
+        metric: What recipes are tuned for in place of the loss, after so many steps of a run to
+            its budget; no value where they are tuned for the loss.
         mean_steps: Mean of the steps to the target, with the interval of the mean.
         idle_seconds: Mean time to the target, or of the run, on an idle machine, with the interval
             of the mean: what batches are compared by.
@@ -67,6 +70,7 @@ class Option:
     seconds: Estimate = ABSENT
     cost: Estimate = ABSENT
     loss: Estimate = ABSENT
+    metric: Estimate = ABSENT
     mean_steps: Estimate = ABSENT
     idle_seconds: Estimate = ABSENT
     chance_of_target: float | None = None
@@ -90,7 +94,7 @@ def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
             if option is not None and sweep.has_target:
                 option = _to_target(option, spread, max_seconds(limits, num_workers))
             elif option is not None:
-                option = _whole_run(option, max_seconds(limits, num_workers))
+                option = _whole_run(option, max_seconds(limits, num_workers), sweep.tuned_for)
             if option is not None:
                 made.append(replace(option, cost=_cost(option, limits)))
     return tuple(made)
@@ -178,7 +182,7 @@ def _chance_to_target(run: StepsOfRun, pace: Pace, bound: float) -> float | None
     )
 
 
-def _whole_run(option: Option, bound: float | None) -> Option:
+def _whole_run(option: Option, bound: float | None, objective: Objective) -> Option:
     """The run to its budget, or as far as the limits let it come."""
     cell, pace = option.cell, option.pace
     rows = [row for row in cell.replicates if row.validation_loss is not None]
@@ -190,6 +194,9 @@ def _whole_run(option: Option, bound: float | None) -> Option:
         seconds=ABSENT if pace is None or num_steps is None else scaled(pace.usual, num_steps),
         idle_seconds=ABSENT if pace is None or num_steps is None else scaled(pace.idle, num_steps),
         loss=_held_out(cell, rows),
+        metric=ABSENT
+        if objective.is_loss
+        else one_more([row.tuned_value for row in cell.replicates], ()),
     )
     if bound is None or pace is None or num_steps is None:
         return whole
@@ -209,6 +216,7 @@ def _whole_run(option: Option, bound: float | None) -> Option:
         seconds=scaled(pace.usual, steps),
         idle_seconds=scaled(pace.idle, steps),
         loss=loss_after(steps, rows),
+        metric=ABSENT if objective.is_loss else loss_after(steps, rows, objective),
         cut_short=True,
     )
 

@@ -22,6 +22,7 @@ from scaling.analysis.statistics.uncertainty import (
     t_quantile,
 )
 from scaling.analysis.trial_rows import TrialRow
+from scaling.records.objective import VALIDATION_LOSS, Objective
 
 CHANCE = 0.9
 """That one more run reaches the target in the steps that are recommended."""
@@ -100,14 +101,17 @@ def _around(centre: float, half: float) -> Interval:
     return math.exp(centre - half), math.exp(centre + half)
 
 
-def loss_after(steps: int, rows: Sequence[TrialRow]) -> Estimate:
-    """validation_loss of one more run after so many steps, between evaluations by steps.
+def loss_after(
+    steps: int, rows: Sequence[TrialRow], objective: Objective = VALIDATION_LOSS
+) -> Estimate:
+    """The loss, or a metric, of one more run after so many steps, between evaluations by steps.
 
     Returns:
         No value where a replicate was not evaluated before and after.
     """
-    losses = [_between(row, steps) for row in rows]
-    return one_more(losses, [row.validation_loss_stderr for row in rows])
+    values = [_between(row, steps, objective) for row in rows]
+    stderrs = [row.validation_loss_stderr if objective.is_loss else None for row in rows]
+    return one_more(values, stderrs)
 
 
 def one_more(values: Sequence[float | None], stderrs: Sequence[float | None]) -> Estimate:
@@ -129,8 +133,8 @@ def one_more(values: Sequence[float | None], stderrs: Sequence[float | None]) ->
     return Estimate(mean, (mean - half, mean + half), len(known))
 
 
-def _between(row: TrialRow, steps: int) -> float | None:
-    points = [(m.step, m.validation_loss) for m in row.measurements]
+def _between(row: TrialRow, steps: int, objective: Objective) -> float | None:
+    points = [(m.step, objective.value_of(m)) for m in row.measurements]
     known = [(step, loss) for step, loss in points if loss is not None]
     for step, loss in known:
         if step == steps:

@@ -22,8 +22,9 @@ from scaling.spec.phases import Limits
 
 Criterion = Literal["seconds_to_target", "steps_to_target", "objective"]
 """What cells are compared by: how soon they reach the target, or the loss or metric at the end."""
-Goal = Literal["held_out_loss", "worker_seconds", "seconds"]
-"""What is made small among the options within the limits."""
+Goal = Literal["held_out_loss", "metric", "worker_seconds", "seconds"]
+"""What decides among the options within the limits: the metric that recipes are tuned for is made
+as good as it can be, everything else small."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class BestWithinLimits:
 
     Attributes:
         has_target: Whether it runs to the target or to the end of the budget.
+        objective: The loss or metric that recipes are tuned for.
         tied: Other cells that the intervals do not tell from the best one.
     """
 
@@ -75,6 +77,7 @@ class BestWithinLimits:
     chosen: Option
     limits: Limits
     has_target: bool
+    objective: Objective
     tied: tuple[CellResult, ...]
 
 
@@ -208,6 +211,14 @@ def _ties(a: Estimate, b: Estimate) -> bool:
     return ends[0] <= 0
 
 
+def _touch(a: Estimate, b: Estimate) -> bool:
+    """Whether the interval of their difference holds 0; False where one has no interval."""
+    if a.value is None or b.value is None or a.interval is None or b.interval is None:
+        return False
+    low, high = difference_interval(a.value, a.interval, b.value, b.interval)
+    return low <= 0 <= high
+
+
 def _of_option(
     sweep: Sweep,
     option: Option,
@@ -226,13 +237,14 @@ def _of_option(
 def _limited(
     sweep: Sweep, cells: Sequence[CellResult], candidates: tuple[Option, ...]
 ) -> Recommendation:
-    limits, has_target = sweep.limits, sweep.has_target
+    limits, has_target, objective = sweep.limits, sweep.has_target, sweep.tuned_for
+    goal = _goal(sweep)
     usable = [
         option
         for option in candidates
         if any(option.cell is cell for cell in cells)
         and option.seconds.value is not None
-        and (has_target or option.loss.value is not None)
+        and _decides(goal, option).value is not None
     ]
     if not usable:
         return Recommendation(_lacking(sweep, cells), candidates=candidates)
@@ -241,14 +253,15 @@ def _limited(
         nearest = min(usable, key=_seconds)
         reason = NoneWithinLimits(nearest, limits)
         return _of_option(sweep, nearest, reason, candidates, meets_limits=False)
-    goal = _goal(limits, has_target=has_target)
-    ranked = sorted(meeting, key=lambda option: _made_small(goal, option).value or 0.0)
-    values = [_made_small(goal, option) for option in ranked]
+    direction: Direction = objective.direction if goal == "metric" else "minimize"
+    meeting.sort(key=lambda option: oriented(_decides(goal, option).value or 0.0, direction))
+    ranked, values = meeting, [_decides(goal, option) for option in meeting]
     chosen, tied = _settled(ranked, values) if has_target else (ranked[0], [])
     if not has_target:
-        tied = [o for o, v in zip(ranked, values, strict=True) if _ties(values[0], v)]
+        ties = _touch if goal == "metric" else _ties
+        tied = [o for o, v in zip(ranked, values, strict=True) if ties(values[0], v)]
     others = {id(o.cell): o.cell for o in tied if o.cell is not chosen.cell}
-    reason = BestWithinLimits(goal, chosen, limits, has_target, tuple(others.values()))
+    reason = BestWithinLimits(goal, chosen, limits, has_target, objective, tuple(others.values()))
     return _of_option(sweep, chosen, reason, candidates, meets_limits=True)
 
 
@@ -266,17 +279,19 @@ def _meets(option: Option, limits: Limits) -> bool:
     return bound is None or _seconds(option) <= bound
 
 
-def _goal(limits: Limits, *, has_target: bool) -> Goal:
-    """What is made small among what meets the limits."""
-    if not has_target:
-        return "held_out_loss"
-    return "worker_seconds" if limits.deadline_seconds is not None else "seconds"
+def _goal(sweep: Sweep) -> Goal:
+    """What decides among what meets the limits."""
+    if not sweep.has_target:
+        return "held_out_loss" if sweep.tuned_for.is_loss else "metric"
+    return "worker_seconds" if sweep.limits.deadline_seconds is not None else "seconds"
 
 
-def _made_small(goal: Goal, option: Option) -> Estimate:
+def _decides(goal: Goal, option: Option) -> Estimate:
     match goal:
         case "held_out_loss":
             return option.loss
+        case "metric":
+            return option.metric
         case "worker_seconds":
             return scaled(option.idle_seconds, float(option.num_workers or 1))
         case "seconds":

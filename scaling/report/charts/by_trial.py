@@ -9,6 +9,7 @@ import altair as alt
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.trial_rows import TrialRow
+from scaling.records.objective import Objective
 from scaling.report.charts.style import (
     MUTED,
     OKABE_ITO,
@@ -29,7 +30,7 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
 from scaling.report.importance import Importance
-from scaling.report.words.measurements import axis_title
+from scaling.report.words.measurements import axis_title, objective_title
 from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
@@ -37,13 +38,15 @@ Along = Literal["step", "examples"]
 
 
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
-    """Validation loss along the runs that each cell's numbers are from."""
-    cells = [cell for cell in findings.cells if _curves(cell, urls, along)]
+    """The loss, or the study's metric, along the runs that each cell's numbers are from."""
+    sweep = findings.sweep
+    shown = sweep.target_metric if sweep.has_target else sweep.tuned_for
+    cells = [cell for cell in findings.cells if _curves(shown, cell, urls, along)]
     labels = [cell_name(cell) for cell in cells]
-    records = [record for cell in cells for record in _curves(cell, urls, along)]
+    records = [record for cell in cells for record in _curves(shown, cell, urls, along)]
     losses = [record["loss"] for record in records]
     x = count_x(along, [record[along] for record in records], 1.05)
-    y = alt.Y("loss:Q", title=axis_title("validation_loss"), **value_axis(losses))
+    y = alt.Y("loss:Q", title=objective_title(shown), **value_axis(losses))
     title = "Batch" if findings.one_series else "Cell"
     lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
     target = findings.sweep.target
@@ -71,13 +74,14 @@ def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
     )
 
 
-def _curves(cell: CellResult, urls: Mapping[str, str], along: Along) -> Records:
+def _curves(shown: Objective, cell: CellResult, urls: Mapping[str, str], along: Along) -> Records:
     records: Records = []
     for row in cell.replicates:
         points = [
-            {along: getattr(m, along), "loss": m.validation_loss}
+            {along: getattr(m, along), "loss": value}
             for m in row.measurements
-            if m.validation_loss is not None and m.examples > 0 and m.validation_loss > 0
+            if (value := shown.value_of(m)) is not None and m.examples > 0
+            if value > 0 or not shown.is_loss
         ]
         common = {
             "cell": cell_name(cell),

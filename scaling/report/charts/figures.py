@@ -311,7 +311,7 @@ def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, s
     builder.section = "curves"
     runs = [row for cell in findings.cells for row in cell.replicates]
     evaluated = [row for row in runs if any(m.examples > 0 for m in row.measurements)]
-    absent = "" if evaluated else "no losses along the runs"
+    absent = "" if evaluated else "nothing was measured along the runs"
     caption = "The trials that each cell's numbers are from; one line a seed."
     builder.add(
         "learning_curves", "Learning curves by examples", caption,

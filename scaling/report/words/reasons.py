@@ -16,6 +16,7 @@ from scaling.analysis.next_run.recommendation import (
     Reason,
 )
 from scaling.analysis.trial_rows import Baseline
+from scaling.records.objective import Objective
 from scaling.report.words.absent import undertuned
 from scaling.report.words.numbers import counted, extreme, joined, number, with_interval
 from scaling.spec.phases import Limits
@@ -182,12 +183,14 @@ def _expected_run(option: Option) -> list[str]:
 def _within(reason: BestWithinLimits) -> list[str]:
     chosen, limits = reason.chosen, reason.limits
     took = f"{with_interval(chosen.seconds, apart=' ')} seconds{_on_workers(chosen)}"
-    goal = _goal_words(reason.goal)
+    goal = _goal_words(reason.goal, reason.objective)
     if reason.has_target:
         parts = [f"The {goal} to the target within {_limit_words(limits)}: {took}"]
     else:
-        loss = with_interval(chosen.loss, apart=" ")
-        parts = [f"The {goal} within {_limit_words(limits)}: {loss} nats after {took}"]
+        value = with_interval(chosen.metric, apart=" ")
+        if reason.goal == "held_out_loss":
+            value = f"{with_interval(chosen.loss, apart=' ')} nats"
+        parts = [f"The {goal} within {_limit_words(limits)}: {value} after {took}"]
     parts += _sureness(chosen, limits)
     if reason.tied:
         others = joined([cell.label for cell in reason.tied], "or")
@@ -196,10 +199,12 @@ def _within(reason: BestWithinLimits) -> list[str]:
     return parts + _expected_run(chosen) + _caveats(chosen)
 
 
-def _goal_words(goal: Goal) -> str:
+def _goal_words(goal: Goal, objective: Objective) -> str:
     match goal:
         case "held_out_loss":
             return "lowest held-out loss"
+        case "metric":
+            return extreme(objective)
         case "worker_seconds":
             return "fewest worker-seconds"
         case "seconds":

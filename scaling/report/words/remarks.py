@@ -13,6 +13,7 @@ from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
+from scaling.analysis.trial_rows import Sweep
 from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
 from scaling.report.words.numbers import between, counted, either, joined, number, rate
 from scaling.report.words.reasons import baseline_words
@@ -119,6 +120,7 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
                 "the target, so it has no mean steps to target."
             )
+    lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings)
     return lines + list(map(extension_words, extended_cells(findings.sweep)))
 
@@ -129,6 +131,22 @@ def _first_gap_words(name: str, gap: Interval) -> str:
         f"{number(gap[0])} and {number(gap[1])}. Its steps to target are no better known, so the "
         "trade-off leaves it out; evaluate more often at first (evaluation.growth_ratio)."
     )
+
+
+def _without_metric(sweep: Sweep) -> list[str]:
+    """Which trials ended without the metric that recipes are tuned for, or the target's."""
+    ended = [row for row in sweep.rows if row.status == "done" and row.measurements]
+    lines: list[str] = []
+    targeted = [sweep.target_metric] if sweep.has_target else []
+    for objective in dict.fromkeys([sweep.tuned_for, *targeted]):
+        names = [r.trial_id for r in ended if objective.value_of(r.measurements[-1]) is None]
+        if names and not objective.is_loss:
+            lines.append(
+                f"{counted(len(names), 'trial')} of {len(ended):,} ended without {objective.name}, "
+                f"so nothing is read from {'it' if len(names) == 1 else 'them'}: "
+                f"{joined(names, 'and')}."
+            )
+    return lines
 
 
 def _unequal_examples(findings: Findings) -> list[str]:
@@ -155,8 +173,8 @@ def sources(findings: Findings) -> str:
 def _phases(findings: Findings) -> str:
     if any(cell.source == "confirm" for cell in findings.cells):
         text = (
-            "Losses and gaps are means over the confirm replicates of each cell's recipe for the "
-            "loss, with seeds that the search never saw."
+            f"Losses and gaps are means over the confirm replicates of each cell's recipe for the "
+            f"{_short(findings.sweep)}, with seeds that the search never saw."
         )
         return text + _target_sources(findings)
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
@@ -168,6 +186,11 @@ def _phases(findings: Findings) -> str:
     if findings.sweep.has_target:
         text += " Steps to target are those of that recipe." * findings.sweep.is_joint
     return text + _target_sources(findings)
+
+
+def _short(sweep: Sweep) -> str:
+    """What recipes are tuned for, as in: the recipe for the loss."""
+    return "loss" if sweep.tuned_for.is_loss else sweep.tuned_for.label
 
 
 def _target_sources(findings: Findings) -> str:
@@ -189,7 +212,8 @@ def _target_sources(findings: Findings) -> str:
     if confirmed:
         text += f" With seeds of its own it was confirmed at {joined(confirmed, 'and')}."
     if others:
-        text += f" It is another than the recipe for the loss at {joined(others, 'and')}."
+        known = _short(findings.sweep)
+        text += f" It is another than the recipe for the {known} at {joined(others, 'and')}."
     return text
 
 

@@ -134,7 +134,9 @@ def setup_of(a: Sweep, b: Sweep) -> Setup:
     known = (ours, theirs) if ours is not None and theirs is not None else None
     return Setup(
         other_unit=other_unit(*known) if known else None,
-        targets=a.target is None or b.target is None or a.target == b.target,
+        targets=a.target is None
+        or b.target is None
+        or (a.target, a.target_metric.name) == (b.target, b.target_metric.name),
         same_data=known is not None and same_data(*known),
     )
 

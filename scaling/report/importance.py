@@ -12,6 +12,7 @@ from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, t_q
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.study import StudyRecord
 from scaling.search.distributions import optuna_distributions
+from scaling.spec.phases import TO_TARGET
 
 MIN_TRIALS = 10
 """Finished search trials that a cell needs."""
@@ -60,7 +61,7 @@ def importance_of(study: StudyRecord, sweep: Sweep) -> Importance:
     if len(distributions) < 2:
         return _absent("fewer than two hyperparameters were searched")
     finished = [_finished(sweep.rows_of(cell, "search"), distributions) for cell in sweep.cells]
-    by_rank = sweep.objective != "validation_loss"
+    by_rank = sweep.objective in TO_TARGET
     finished = [_ranked(rows) for rows in finished] if by_rank else finished
     enough = {place: rows for place, rows in enumerate(finished) if len(rows) >= MIN_TRIALS}
     with _quiet():

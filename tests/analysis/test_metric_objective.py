@@ -1,5 +1,6 @@
 """A study that is tuned for a metric: planted so that its best rates are not those of the loss."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from scaling.records.objective import oriented
 from scaling.records.outcome import crossing, objective_value
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
+from scaling.report.charts.figures import figures
 from scaling.report.summary import summarize
 from scaling.report.words.remarks import flags
 from scaling.spec.evaluation import Target
@@ -164,3 +166,13 @@ def test_trials_without_the_metric_are_named_in_one_line() -> None:
     [line] = [line for line in flags(findings) if "without accuracy" in line]
     assert line.startswith("1 trial of ")
     assert first.trial_id in line
+
+
+def test_figures_show_the_accuracy_with_the_worse_edge_at_the_bottom() -> None:
+    known = planted()
+    drawn = {figure.name: figure for figure in figures(analyse(sweep_of(known)), {}, None)}
+    assert drawn["loss_vs_batch"].title.startswith("Accuracy")
+    for name in ("loss_vs_lr", "learning_curves", "parallel_coordinates"):
+        spec = drawn[name].spec
+        assert spec is not None, drawn[name].absent
+        assert "nats" not in json.dumps(spec)

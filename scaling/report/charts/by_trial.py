@@ -30,7 +30,7 @@ from scaling.report.charts.style import (
 )
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
 from scaling.report.importance import Importance
-from scaling.report.words.measurements import axis_title, objective_title
+from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
@@ -101,22 +101,24 @@ def searched_names(findings: Findings) -> list[str]:
 
 
 def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> AnyChart:
-    """Validation loss of the search's trials against one hyperparameter, a series a cell.
+    """Loss, or what recipes are tuned for, of the search's trials against one hyperparameter.
 
-    The best trial of each cell is ringed. Diverged trials, and those above the axis, are triangles
-    at the top edge.
+    A series a cell, with its best trial ringed. Diverged trials, and those beyond the axis, are
+    triangles at the worse edge.
     """
+    objective = findings.sweep.tuned_for
+    at_bottom = objective.direction == "maximize"
     labels, rows = _drawn(findings, MOST_MARKS)
     rows = [(label, row) for label, row in rows if name in row.choices]
     values = [row.choices[name] for _, row in rows]
     numeric = all(_is_number(value) for value in values)
     best = _best_trials(findings)
-    losses = [row.validation_loss for _, row in rows if row.validation_loss is not None]
-    top = visible_top(losses)
+    top = visible_top([row.cost for _, row in rows if row.cost is not None])
     records: Records = [
         {
             "value": value if numeric else str(value),
-            "loss": row.validation_loss,
+            "loss": row.tuned_value,
+            "cost": row.cost,
             "cell": label,
             "trial": row.trial_id,
             "status": row.status,
@@ -124,11 +126,11 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         }
         for (label, row), value in zip(rows, values, strict=True)
     ]
-    inside = [r for r in records if r["loss"] is not None and r["loss"] <= top]
+    inside = [r for r in records if r["cost"] is not None and r["cost"] <= top]
     x = _numeric_axis(name, values) if numeric else _named_axis(name, values, labels)
     shared: list[Any] = [x] if numeric else [x, alt.XOffset("cell:N", sort=labels)]
     axis = value_axis([r["loss"] for r in inside])
-    y = alt.Y("loss:Q", title=axis_title("validation_loss"), **axis)
+    y = alt.Y("loss:Q", title=objective_title(objective), **axis)
     title = "Batch" if findings.one_series else "Cell"
     hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")
@@ -139,10 +141,12 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
         *(
-            edge_marks(edge, filled=filled).encode(*shared, hue, tooltip=tooltip)
+            edge_marks(edge, filled=filled, at_bottom=at_bottom).encode(
+                *shared, hue, tooltip=tooltip
+            )
             for edge, filled in (
                 ([r for r in records if r["status"] == "diverged"], True),
-                ([r for r in records if r["loss"] is not None and r["loss"] > top], False),
+                ([r for r in records if r["cost"] is not None and r["cost"] > top], False),
             )
             if edge
         ),
@@ -168,7 +172,7 @@ def _named_axis(name: str, values: Sequence[Any], labels: Sequence[str]) -> alt.
 
 
 def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
-    """Search trials as lines through their hyperparameters to their loss.
+    """Search trials as lines through their hyperparameters to their loss, or their metric.
 
     Lines are coloured by cell (a click on the legend leaves only that cell), or by the loss where
     there is one cell. The best trial of each cell is a thick line.
@@ -178,13 +182,13 @@ def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChar
     rows = [
         (label, row)
         for label, row in rows
-        if row.validation_loss is not None and all(name in row.choices for name in names)
+        if row.cost is not None and all(name in row.choices for name in names)
     ]
-    rows.sort(key=lambda pair: -(pair[1].validation_loss or 0.0))
+    rows.sort(key=lambda pair: -(pair[1].cost or 0.0))
     best = _best_trials(findings)
     records: Records = []
     ends: Records = []
-    for name in (*names, "validation_loss"):
+    for name in (*names, findings.sweep.tuned_for.name):
         values = [_value(row, name) for _, row in rows]
         heights, low, high = _heights(values)
         ends += [
@@ -197,7 +201,7 @@ def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChar
                 "height": height,
                 "cell": label,
                 "trial": row.trial_id,
-                "loss": row.validation_loss,
+                "loss": row.tuned_value,
                 "text": number(value) if _is_number(value) else str(value),
                 "url": urls.get(row.trial_id),
             }
@@ -216,7 +220,9 @@ def _parallel(
     title = "Batch" if findings.one_series else "Cell"
     chosen = alt.selection_point(name="chosen_cell", fields=["cell"], bind="legend")
     several = len(labels) > 1
-    by_loss = alt.Color("loss:Q", scale=alt.Scale(scheme="viridis", reverse=True), legend=None)
+    is_reverse = findings.sweep.tuned_for.direction == "minimize"
+    scale = alt.Scale(scheme="viridis", reverse=is_reverse)
+    by_loss = alt.Color("loss:Q", scale=scale, legend=None)
     hue: Any = colour("cell", labels, title) if several else by_loss
     marks = [hue, dash("cell", labels, title)] if several else [hue]
     tooltip = tips("cell:N", "trial:N", "name:N", "text:N", "loss:Q")
@@ -242,7 +248,7 @@ def _parallel(
 
 
 def _value(row: TrialRow, name: str) -> Any:
-    return row.validation_loss if name == "validation_loss" else row.choices.get(name)
+    return row.tuned_value if name == row.tuned_for.name else row.choices.get(name)
 
 
 def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
@@ -262,7 +268,7 @@ def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, Tr
     """The cells' names, and each trial drawn with its cell's."""
     searched = [findings.sweep.rows_of(cell.cell, "search") for cell in findings.cells]
     known = [
-        [row for row in rows if row.validation_loss is not None or row.status == "diverged"]
+        [row for row in rows if row.cost is not None or row.status == "diverged"]
         for rows in searched
     ]
     labels = [cell_name(cell) for cell in findings.cells]
@@ -271,11 +277,11 @@ def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, Tr
 
 
 def _best_trials(findings: Findings) -> set[str]:
-    """The trial of each cell's search with the lowest loss at its end."""
+    """The trial of each cell's search with the lowest loss, or best metric, at its end."""
     best: set[str] = set()
     for cell in findings.cells:
         rows = findings.sweep.rows_of(cell.cell, "search")
-        ended = [(row.validation_loss, row.trial_id) for row in rows if row.validation_loss]
+        ended = [(row.cost, row.trial_id) for row in rows if row.cost is not None]
         best |= {min(ended)[1]} if ended else set()
     return best
 

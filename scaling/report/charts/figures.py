@@ -280,7 +280,7 @@ def _about_search(
             "" if importance.shares else importance.note,
         )  # fmt: skip
     search = [row for row in findings.sweep.rows if row.phase == "search"]
-    with_loss = [row for row in search if row.validation_loss is not None]
+    with_loss = [row for row in search if row.cost is not None]
     names = by_trial.searched_names(findings)
     absent = "" if names else "no hyperparameter but the learning rate is known to vary"
     absent = absent if len(with_loss) > 1 else "fewer than two trials ended with a loss"
@@ -298,9 +298,10 @@ def _about_search(
                                       for figure in builder.made) else set()  # fmt: skip
     for name in (name for name in names if name not in shown_before):
         builder.add(
-            f"loss_vs_{name}", f"Validation loss against {name}",
+            f"loss_vs_{name}", f"{captions.tuned_name(findings)} against {name}",
             "All other hyperparameters vary as well, so this is a view and not a comparison. "
-            f"Ringed: the best trial{' of each cell' if several else ''}. At the top edge, filled "
+            f"Ringed: the best trial{' of each cell' if several else ''}. At the "
+            f"{captions.worse_edge(findings)} edge, filled "
             "triangles are diverged trials and open ones lie off the scale."
             + captions.of_all(findings, MOST_MARKS),
             lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,

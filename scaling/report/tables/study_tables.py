@@ -13,6 +13,7 @@ from scaling.report.words.numbers import (
     DASH,
     between,
     cell_name,
+    extreme,
     number,
     rate,
     rate_bounds,
@@ -160,15 +161,18 @@ def joint_table(findings: Findings) -> Table | None:
     rows: list[tuple[str, ...]] = []
     for size in sorted({row.global_batch_size for row in search}):
         ours = [row for row in search if row.global_batch_size == size]
-        with_loss = [row for row in ours if row.validation_loss is not None]
-        best = min(with_loss, key=lambda row: row.validation_loss or 0.0, default=None)
+        known = [row for row in ours if row.cost is not None]
+        best = min(known, key=lambda row: row.cost or 0.0, default=None)
         found = (
-            (number(best.validation_loss, 4), rate(best.peak_lr), best.trial_id)
+            (number(best.tuned_value, 4), rate(best.peak_lr), best.trial_id)
             if best
             else (DASH, DASH, DASH)
         )
         rows.append((f"{size:,}", f"{len(ours)}", *found))
-    lowest = heading(ALL["best_validation_loss"])
+    objective = findings.sweep.tuned_for
+    lowest = extreme(objective)
+    if objective.is_loss:
+        lowest = heading(ALL["best_validation_loss"])
     columns = ("global_batch_size", "trials", lowest, "peak_lr", "trial")
     return Table(columns, tuple(rows))
 

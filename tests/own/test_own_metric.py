@@ -1,0 +1,43 @@
+"""A metric of the user's own as what recipes are tuned for."""
+
+from typing import Any
+
+import pytest
+
+from scaling.command.plan import facts_of
+from scaling.command.start_checks import require_task
+from scaling.records.objective import objective_of
+from scaling.spec.study import StudySpec
+from scaling.tasks.errors import DataError
+
+STUDY: dict[str, Any] = {
+    "name": "own_metric",
+    "question": "Is it tuned for a metric of one's own?",
+    "workload": {
+        "task": "custom", "factory": "tests.own.conv_attention:build", "options": {"num_train": 64},
+    },
+    "scientific": {"global_batch_size": [4, 8]},
+    "nuisance": {"peak_lr": {"log_uniform": [1e-4, 1e-2]}},
+    "budget": {"steps": 10},
+    "evaluation": {"every_steps": 5},
+}  # fmt: skip
+
+
+def started(objective: str, target: dict[str, Any] | None = None) -> tuple[StudySpec, Any]:
+    search = {"trials_per_cell": 2, "objective": objective}
+    spec = StudySpec.model_validate(STUDY | {"search": search, "target": target})
+    return spec, require_task(spec)
+
+
+def test_the_direction_is_the_factorys() -> None:
+    spec, task = started("accuracy", {"metric": "accuracy", "at_least": 0.5})
+    objective = objective_of(spec, facts_of(spec, task).metrics)
+    assert (objective.name, objective.direction) == ("accuracy", "maximize")
+    assert objective.oriented(0.9) < objective.oriented(0.8)
+
+
+def test_another_metric_and_the_other_side_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"search.objective: .*'f1' \(allowed: .*accuracy\)"):
+        started("f1")
+    with pytest.raises(DataError, match=r"target.at_most: accuracy is one to maximize"):
+        started("accuracy", {"metric": "accuracy", "at_most": 0.5})

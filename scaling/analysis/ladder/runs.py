@@ -72,8 +72,8 @@ def runs_of(sweep: Sweep, scale: Sequence[str]) -> list[LadderRun]:
 
 def problem_of(sweep: Sweep, scale: Sequence[str]) -> Problem | None:
     """Why a sweep cannot be fitted as a ladder; None where it can."""
-    if sweep.maximized is not None:
-        return Problem("maximized", name=sweep.maximized)
+    if not sweep.tuned_for.is_loss:
+        return Problem("maximized", name=sweep.tuned_for.name)
     runs = runs_of(sweep, scale)
     sizes = sizes_of(runs)
     if len(sizes) < 2:

@@ -21,7 +21,8 @@ class OwnSurface:
     """The loss surface through the runs of one size: its least loss, and the regret of recipes.
 
     Attributes:
-        best: Rate and batch of its least expected loss.
+        best: The medians of rate and batch where drawn surfaces are lowest: near a flat bottom
+            the least of one surface may lie anywhere.
         loss: The least expected loss.
     """
 
@@ -45,9 +46,13 @@ class OwnSurface:
         rates = np.geomspace(min(self._rates), max(self._rates), _NUM_RATES)
         batches = np.geomspace(self._batches[0], self._batches[-1], _NUM_BATCHES)
         recipes = [(float(rate), float(batch)) for rate in rates for batch in batches]
-        means = np.log(self._drawn(recipes)).mean(axis=0)
-        self.best = recipes[int(means.argmin())]
+        drawn = np.log(self._drawn(recipes))
+        means = drawn.mean(axis=0)
+        self._lowest = recipes[int(means.argmin())]
         self.loss = float(np.exp(means.min()))
+        bottoms = np.log(np.array(recipes))[drawn.argmin(axis=1)]
+        rate, batch = np.exp(np.median(bottoms, axis=0))
+        self.best = float(rate), float(batch)
 
     def regret(self, rate: float, batch: float) -> Estimate:
         """The loss at a recipe over the least one, minus 1.
@@ -60,7 +65,7 @@ class OwnSurface:
             float(np.clip(rate, min(self._rates), max(self._rates))),
             float(np.clip(batch, self._batches[0], self._batches[-1])),
         )
-        drawn = np.log(self._drawn([inside, self.best]))
+        drawn = np.log(self._drawn([inside, self._lowest]))
         ratios = np.maximum(np.expm1(drawn[:, 0] - drawn[:, 1]), 0.0)
         value = max(float(np.expm1(np.mean(drawn[:, 0] - drawn[:, 1]))), 0.0)
         low, high = np.quantile(ratios, _TAILS)

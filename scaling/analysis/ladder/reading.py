@@ -18,7 +18,7 @@ from scaling.surface.space import Array
 _FORCED = 3
 """Doublings of the predicted batch, up and down, that the path has rates for."""
 _TAILS = (0.05, 0.95)
-_NUM_IN_BAND = 9
+_NUM_IN_BAND = 17
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ class FittedSize:
 
 
 @dataclass(frozen=True)
+class BandPoint:
+    """The intervals of the best rate and batch at one size, run or not."""
+
+    scale: tuple[float, ...]
+    rate_interval: Interval
+    batch_interval: Interval
+
+
+@dataclass(frozen=True)
 class LadderReading:
     """What runs of several sizes say.
 
@@ -76,7 +85,7 @@ class LadderReading:
         predictions: In the order asked.
         back_test: The largest sizes, each left out; empty with fewer than four.
         band: The fit between the sizes and up to the largest one asked for, along the straight
-            line from the smallest size to the largest.
+            line (of logarithms) from the smallest size to the largest.
     """
 
     question: LadderQuestion
@@ -84,6 +93,7 @@ class LadderReading:
     exponents: Mapping[str, tuple[Estimate, Estimate]]
     predictions: tuple[PredictedSize, ...]
     back_test: tuple[LeftOut, ...]
+    band: tuple[BandPoint, ...]
 
     @property
     def largest(self) -> tuple[float, ...]:
@@ -117,7 +127,18 @@ def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderRe
                 for size, loss in zip(wanted, losses, strict=True)
             ),
             back_test=back_test(runs, question),
+            band=_band(ladder, wanted),
         )
+
+
+def _band(ladder: Ladder, wanted: Sequence[tuple[float, ...]]) -> tuple[BandPoint, ...]:
+    every = np.array([*ladder.runs.scales.tolist(), *wanted])
+    order = every.prod(axis=1)
+    ends = every[order.argmin()], every[order.argmax()]
+    found = [ladder.predict(scale) for scale in np.geomspace(*ends, _NUM_IN_BAND)]
+    return tuple(
+        BandPoint(tuple(f.scales.tolist()), f.rate_interval, f.batch_interval) for f in found
+    )
 
 
 def _exponents(ladder: Ladder, question: LadderQuestion) -> dict[str, tuple[Estimate, Estimate]]:

@@ -10,12 +10,22 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from scaling.analysis.findings import Findings
+from scaling.analysis.ladder.reading import LadderReading
 from scaling.files.names import file_name
-from scaling.report.charts import by_batch, by_rate, by_rule, by_target, by_time, by_trial
+from scaling.report.charts import (
+    by_batch,
+    by_rate,
+    by_rule,
+    by_target,
+    by_time,
+    by_trial,
+    ladder,
+)
 from scaling.report.charts.style import AnyChart, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
 from scaling.report.words import captions, remarks
+from scaling.report.words import ladder as ladder_words
 from scaling.report.words.absent import CELLS_DIFFER, NO_RATES
 from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import number
@@ -68,7 +78,9 @@ def figures(
         importance: Of the nuisance hyperparameters; None where the search space is not known.
     """
     builder = _Builder(findings)
-    if not findings.sweep.is_joint:
+    if findings.ladder is not None:
+        _about_ladder(builder, findings, findings.ladder)
+    elif not findings.sweep.is_joint:
         _about_lr(builder, findings, urls)
         _about_target(builder, findings)
         _about_targets_and_noise(builder, findings)
@@ -79,6 +91,24 @@ def figures(
     _about_search(builder, findings, urls, importance)
     _learning_curves(builder, findings, urls)
     return builder.made
+
+
+def _about_ladder(builder: "_Builder", findings: Findings, reading: LadderReading) -> None:
+    builder.section = "ladder"
+    for field, name in (("rate", "peak learning rate"), ("batch", "batch size")):
+        builder.add(
+            f"best_{field}_vs_compute", f"Best {name} against compute", ladder_words.WAY_CAPTION,
+            lambda field=field, name=name: ladder.against_compute(
+                reading, field, f"Best {name}"
+            ),
+            "",
+        )  # fmt: skip
+    for field, name in (("rate", "learning rate"), ("batch", "batch size")):
+        builder.add(
+            f"loss_vs_{field}_by_size", f"Loss of every size against {name}",
+            ladder_words.VALLEY_CAPTION,
+            lambda field=field: ladder.valleys(findings, field), "",
+        )  # fmt: skip
 
 
 class _Builder:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from scaling.analysis.findings import Findings
 from scaling.report.charts.figures import Figure
-from scaling.report.tables import measured_tables, study_tables, target_tables
+from scaling.report.tables import ladder_tables, measured_tables, study_tables, target_tables
 from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
@@ -42,6 +42,16 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
     """
     joint = findings.sweep.is_joint
     made = [
+        _section(
+            "ladder", "Predictions from runs of several sizes", "", drawn,
+            _titled(ladder_tables.predictions_table(findings), "Sizes asked for"),
+            _titled(ladder_tables.path_table(findings), "Best rate at the batch you can run"),
+            _titled(
+                ladder_tables.back_test_table(findings), "Back-test",
+                ladder_tables.BACK_TEST_NOTE,
+            ),
+            _titled(ladder_tables.exponents_table(findings), "Exponents at the largest size"),
+        ),
         _section(
             "learning_rate", "How the learning rate moves with the batch", "", drawn,
             _titled(

@@ -13,6 +13,18 @@ from scaling.report.words.numbers import counted, joined, number, rate
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
+WAY_CAPTION = (
+    "A point is a size. Bars are 90% intervals of the best value. The band is the fit on the "
+    "straight line from the smallest size to the largest; other sizes may lie off it. Each size "
+    "that was left out is predicted from those of less compute, and stands beside its own best "
+    "value."
+)
+VALLEY_CAPTION = (
+    "A point is a run: its loss above its size's least, against its distance from that size's "
+    "best. All other settings vary as well. Open triangles at the top edge lie off the scale or "
+    "diverged."
+)
+
 
 def problem_words(problem: Problem, question: LadderQuestion) -> str:
     """Why runs cannot be fitted, in one line."""

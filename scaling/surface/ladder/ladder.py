@@ -40,9 +40,6 @@ class Prediction:
 
     Attributes:
         scales: [axes] the size.
-        batch: The batch to run, in the unit of the runs.
-        rate: The rate to run with it. Both together have the least expected regret, which lies
-            off the median where the walls are not equally steep.
         draws: [draws, 2] log2 of the best rate and of the best batch.
     """
 
@@ -51,13 +48,29 @@ class Prediction:
         self.draws = draws
         self._walls = walls
         self._scale = np.log2(scales) - valley.middle
-        few = draws[:_NUM_SHOWN]
-        self._start = np.median(few, axis=0)
+
+    @cached_property
+    def _recipe(self) -> tuple[float, float]:
+        """Rate and batch together have the least expected regret.
+
+        That lies off the median where the walls are not equally steep.
+        """
         found: Any = minimize(
-            lambda at: self._mean_height(float(at[0]), float(at[1])), self._start,
+            lambda at: self._mean_height(float(at[0]), float(at[1])),
+            np.median(self.draws[:_NUM_SHOWN], axis=0),
             method="Nelder-Mead", options={"xatol": 5e-3, "fatol": 1e-5},
         )  # fmt: skip
-        self.rate, self.batch = (float(2**place) for place in found.x)
+        return float(2 ** found.x[0]), float(2 ** found.x[1])
+
+    @property
+    def rate(self) -> float:
+        """The rate to run."""
+        return self._recipe[0]
+
+    @property
+    def batch(self) -> float:
+        """The batch to run, in the unit of the runs."""
+        return self._recipe[1]
 
     @property
     def rate_interval(self) -> Interval:

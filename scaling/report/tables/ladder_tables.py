@@ -1,0 +1,117 @@
+"""The tables of runs of several sizes: predictions, the back-test, exponents."""
+
+from scaling.analysis.findings import Findings
+from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.report.tables.table import Table
+from scaling.report.words.ladder import FORMULAS, percent, percents, size_words
+from scaling.report.words.numbers import DASH, number, rate
+
+BACK_TEST_NOTE = (
+    "Each size was left out and predicted from those of less compute. Regret is the loss at a "
+    "recipe above the least loss of that size, as a share of it, read from the surface through "
+    "that size's own runs. A recipe outside what was tried there counts as the nearest one inside."
+)
+
+
+def predictions_table(findings: Findings) -> Table | None:
+    """What to run at each size asked for; None where none was."""
+    reading = findings.ladder
+    if reading is None or not reading.predictions:
+        return None
+    rows = [
+        {
+            "size": size_words(reading.question, size.scale),
+            "global_batch_size": f"{size.batch:,} {_ends(size.batch_interval)}",
+            "peak_lr": f"{rate(size.rate)} {_rate_ends(size.rate_interval)}",
+            "expected regret": percent(size.expected_regret),
+            "compute of the largest run": f"× {number(size.compute_factor, 2)}",
+            "expected loss": _loss(size.loss.estimate),
+        }
+        for size in reading.predictions
+    ]
+    return Table.of_words(rows)
+
+
+def path_table(findings: Findings) -> Table | None:
+    """The best rate at powers of two around each predicted batch."""
+    reading = findings.ladder
+    if reading is None or not reading.predictions:
+        return None
+    rows = tuple(
+        (
+            size_words(reading.question, size.scale),
+            f"{point.batch:,.0f}",
+            f"{rate(point.rate)} {_rate_ends(point.interval)}",
+        )
+        for size in reading.predictions
+        for point in size.path
+    )
+    return Table(("size", "global_batch_size", "best peak_lr"), rows)
+
+
+def back_test_table(findings: Findings) -> Table | None:
+    """The largest sizes, each predicted from smaller ones; None where there is no back-test."""
+    reading = findings.ladder
+    if reading is None or not reading.back_test:
+        return None
+    rows = [
+        {
+            "size": size_words(reading.question, size.scale),
+            "predicted batch": f"{number(size.batch)} {_ends(size.batch_interval)}",
+            "own": number(size.own_batch),
+            "predicted peak_lr": f"{rate(size.rate)} {_rate_ends(size.rate_interval)}",
+            "own peak_lr": rate(size.own_rate),
+            "regret": _regret(size.regret),
+            "regret, copied": _regret(size.regret_copied),
+            **_formulas(size),
+        }
+        for size in reading.back_test
+    ]
+    return Table.of_words(rows)
+
+
+def _formulas(size: LeftOut) -> dict[str, str]:
+    absent = Estimate()
+    return {
+        f"regret, {words}": _regret(size.regret_formulas.get(name, absent))
+        for name, words in FORMULAS.items()
+    }
+
+
+def exponents_table(findings: Findings) -> Table | None:
+    """How the best rate and batch move with each number of a size."""
+    reading = findings.ladder
+    if reading is None:
+        return None
+    rows = tuple(
+        (name, _power(of_rate), _power(of_batch))
+        for name, (of_rate, of_batch) in reading.exponents.items()
+    )
+    return Table(("with", "best peak_lr", "best batch"), rows)
+
+
+def _power(exponent: Estimate) -> str:
+    if exponent.value is None or exponent.interval is None:
+        return DASH
+    return f"{exponent.value:.2f} [{exponent.interval[0]:.2f}, {exponent.interval[1]:.2f}]"
+
+
+def _regret(regret: Estimate) -> str:
+    if regret.value is None:
+        return DASH
+    return f"{percent(regret.value)} {percents(regret.interval)}"
+
+
+def _loss(loss: Estimate) -> str:
+    if loss.value is None or loss.interval is None:
+        return DASH
+    return f"{loss.value:.3f} [{loss.interval[0]:.3f}, {loss.interval[1]:.3f}]"
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"[{number(interval[0])}, {number(interval[1])}]"
+
+
+def _rate_ends(interval: tuple[float, float]) -> str:
+    return f"[{rate(interval[0])}, {rate(interval[1])}]"

@@ -42,9 +42,9 @@ _UNIT_QUANTILE = 0.5
 _FEWEST_SCATTERS = 8.0
 """A unit is at least so many times the scatter near the bottom."""
 _FAR = 4.0
-"""Units from which on a run counts as being at least so high, and no more."""
-_FAR_SD = 0.5
-"""Of such a run, in units."""
+"""Units from which on, like one that diverged, a run only says that the valley is high there."""
+_FAR_LEAST, _FAR_SD = 1.0, 1.0
+"""How high at least, and how loosely, in units: a cliff near the bottom is no wall of it."""
 _FLOOR_SD = 1.0
 """Of a size's floor about the median of its lowest runs, in units."""
 _LOWEST = 5
@@ -136,7 +136,7 @@ class _Problem:
         floors = self.lowest + found[2 * self.count : 3 * self.count]
         raw = self.level - floors[self.runs.size]
         is_far = ~(raw <= _FAR * self.unit)
-        return squashed(np.where(is_far, _FAR * self.unit, raw), self.unit), is_far
+        return squashed(np.where(is_far, _FAR_LEAST * self.unit, raw), self.unit), is_far
 
     def _sd(self, heights: Array) -> Array:
         """[n] standard deviation of runs at some heights, in percent."""

@@ -58,7 +58,7 @@ class Prediction:
         found: Any = minimize(
             lambda at: self._mean_height(float(at[0]), float(at[1])),
             np.median(self.draws[:_NUM_SHOWN], axis=0),
-            method="Nelder-Mead", options={"xatol": 5e-3, "fatol": 1e-5},
+            method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-7},
         )  # fmt: skip
         return float(2 ** found.x[0]), float(2 ** found.x[1])
 

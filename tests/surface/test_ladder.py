@@ -1,0 +1,91 @@
+"""The surface over sizes: planted ladders whose bottoms are known."""
+
+import numpy as np
+import pytest
+
+from benchmarks.ladder_coverage import cases, covered
+from scaling.surface.ladder.ladder import Ladder
+from scaling.surface.ladder.runs import Runs
+from scaling.surface.ladder.valley import height, prior_walls, squashed
+
+
+def planted(bend: float = 0.0, seed: int = 0, noise: float = 0.1) -> Runs:
+    """Five sizes with one number each, a grid of 36 runs at each."""
+    rng = np.random.default_rng(seed)
+    octaves = np.arange(5.0)
+    rate, batch = -9 - 0.3 * octaves + bend * octaves**2, 6 + 0.4 * octaves
+    grid = np.arange(-3.0, 3.0)
+    u, v = (part.ravel() for part in np.meshgrid(grid, grid))
+    size = np.repeat(np.arange(5), len(u))
+    x, b = np.tile(u, 5) + np.round(rate)[size], np.tile(v, 5) + np.round(batch)[size]
+    high = 0.3 * (x - rate[size]) ** 2 + 0.2 * (b - batch[size]) ** 2
+    loss = (3 - 0.2 * octaves)[size] * np.exp((high + rng.normal(0, noise, len(x))) / 100)
+    return Runs(2**x, 2**b, loss, size, 2.0 ** (octaves[:, None] + 20))
+
+
+def test_the_bottom_of_a_size_that_was_not_run() -> None:
+    found = Ladder(planted()).predict(np.array([2.0**27]))
+    truth = -9 - 0.3 * 7, 6 + 0.4 * 7
+    assert np.log2([found.rate, found.batch]) == pytest.approx(truth, abs=0.25)
+    low, high = np.log2(found.rate_interval)
+    assert low < truth[0] < high
+    low, high = np.log2(found.batch_interval)
+    assert low < truth[1] < high
+
+
+def test_intervals_grow_with_the_distance() -> None:
+    ladder = Ladder(planted())
+    widths = [
+        np.ptp(np.log2(ladder.predict(np.array([2.0**at])).rate_interval)) for at in (22, 26, 30)
+    ]
+    assert widths[0] < widths[1] < widths[2]
+
+
+def test_exponents_are_local_slopes() -> None:
+    straight = Ladder(planted()).exponents(np.array([2.0**24]))
+    assert np.median(straight[:, 0], axis=0) == pytest.approx([-0.3, 0.4], abs=0.05)
+    bent = Ladder(planted(bend=0.03)).exponents(np.array([2.0**24]))
+    assert np.median(bent[:, 0, 0]) > np.median(straight[:, 0, 0]) + 0.05
+
+
+def test_runs_that_diverged_and_one_outlier_move_little() -> None:
+    runs = planted()
+    loss = runs.loss.copy()
+    loss[runs.rate > 3 * np.median(runs.rate)] = np.nan
+    loss[50] *= 0.8
+    changed = Ladder(Runs(runs.rate, runs.batch, loss, runs.size, runs.scales))
+    found = changed.predict(np.array([2.0**25]))
+    assert np.log2(found.rate) == pytest.approx(-9 - 0.3 * 5, abs=0.4)
+    assert np.log2(found.batch) == pytest.approx(6 + 0.4 * 5, abs=0.4)
+
+
+def test_units_do_not_matter() -> None:
+    runs = planted()
+    scaled = Runs(runs.rate, runs.batch * 2048, runs.loss * 7, runs.size, runs.scales * 1e3)
+    one = Ladder(runs).predict(np.array([2.0**26]))
+    other = Ladder(scaled).predict(np.array([2.0**26 * 1e3]))
+    assert other.rate == pytest.approx(one.rate, rel=0.01)
+    assert other.batch == pytest.approx(one.batch * 2048, rel=0.01)
+
+
+def test_the_path_is_lowest_at_the_bottom_and_follows_the_tilt() -> None:
+    found = Ladder(planted()).predict(np.array([2.0**25]))
+    points = found.path([found.batch / 8, found.batch, found.batch * 8])
+    assert points[1].rate == pytest.approx(found.rate, rel=0.15)
+    regrets = [found.expected_regret(point.rate, point.batch) for point in points]
+    assert regrets[1] < min(regrets[0], regrets[2])
+
+
+def test_heights() -> None:
+    walls = prior_walls(1.0, 1)
+    assert height(walls, np.zeros(3), np.zeros(3), np.zeros((3, 1))).tolist() == [0, 0, 0]
+    up, down = (height(walls, np.array([u]), np.zeros(1), np.zeros((1, 1)))[0] for u in (1, -1))
+    assert up > down > 0  # a rate too high costs more
+    assert squashed(np.array([0.5, 1.0, np.e]), 1.0) == pytest.approx([0.5, 1.0, 2.0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [case.name for case in cases() if case.walls != "other"][::3])
+def test_intervals_cover_planted_bottoms(name: str) -> None:
+    inside = np.array([covered(name, number)[0] for number in range(20)])
+    assert inside.mean() >= 0.8

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling.analysis.ladder.back_test import left_out_sizes
+from scaling.analysis.ladder.back_test import left_out_sizes, preferred_scale
 from scaling.analysis.ladder.formulas import deepseek, formulas, minicpm_batch, step_law
 from scaling.analysis.ladder.loss_law import expected_losses
 from scaling.analysis.ladder.own_surface import OwnSurface
@@ -72,6 +72,26 @@ def test_why_no_loss_is_expected() -> None:
     assert missing([[float(n)] for n in range(1, 8)]) == "one_scale"
     assert missing([[float(n), float(n * n)] for n in range(1, 5)]) == "few_sizes"
     assert missing([[float(n), float(n % 2 + 1)] for n in range(1, 8)]) == "same_in_one"
+
+
+def test_the_count_that_predicts_better_is_preferred() -> None:
+    rng = np.random.default_rng(0)
+
+    def runs(counts: list[float]) -> list[LadderRun]:
+        return [
+            LadderRun(
+                (count,), batch, rate,
+                3 * count**-0.05 * math.exp(0.003 * (u**2 + v**2) + rng.normal(0, 1e-4)),
+            )
+            for count, best in zip(counts, (2e-2, 1e-2, 5e-3, 2.5e-3), strict=True)
+            for batch in (16, 32, 64, 128, 256)
+            for rate in (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+            for u, v in [(math.log2(rate / best), math.log2(batch / 64))]
+        ]  # fmt: skip
+
+    even, uneven = [1e6, 4e6, 1.6e7, 6.4e7], [1e6, 1.2e6, 1.3e6, 1e9]
+    assert preferred_scale({("n",): runs(even), ("m",): runs(uneven)}) == ("n",)
+    assert preferred_scale({("m",): runs(uneven), ("n",): runs(even)}) == ("n",)
 
 
 def table() -> list[LadderRun]:

@@ -97,3 +97,24 @@ def _left_out(
         regret_copied=own.regret(copied.peak_lr, copied.global_batch_size),
         regret_formulas=published,
     )
+
+
+def preferred_scale(
+    runs: Mapping[tuple[str, ...], Sequence[LadderRun]], tokens_per_example: float | None = None
+) -> tuple[str, ...]:
+    """Which numbers a size is best counted by, as parameters with or without embeddings.
+
+    Args:
+        runs: The same runs by each candidate's names, with its numbers as their scale.
+        tokens_per_example: See `LadderQuestion`.
+
+    Returns:
+        The names with the least mean regret in the back-test, the first ones where it cannot tell.
+    """
+
+    def mean_regret(names: tuple[str, ...]) -> float:
+        tested = back_test(runs[names], LadderQuestion(names, (), tokens_per_example))
+        regrets = [size.regret.value or 0.0 for size in tested]
+        return sum(regrets) / len(regrets) if regrets else 0.0
+
+    return min(runs, key=mean_regret)

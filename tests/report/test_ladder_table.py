@@ -45,6 +45,11 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> dict:
          "--tokens-per-example", "1000", "--output", str(folder / "report")]
     )  # fmt: skip
     assert status == 0
+    figures = {path.stem for path in (folder / "report" / "figures").glob("*.svg")}
+    assert {"best_rate_vs_compute", "best_batch_vs_compute", "loss_vs_rate_by_size"} <= figures
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "## Predictions from runs of several sizes" in text
+    assert "### Back-test" in text
     return json.loads((folder / "report" / "summary.json").read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,61 @@
+"""What is said of runs of several sizes."""
+
+from dataclasses import replace
+
+from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.ladder.loss_law import ExpectedLoss
+from scaling.analysis.ladder.question import LadderQuestion
+from scaling.analysis.ladder.reading import FittedSize, LadderReading, PredictedSize
+from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.report.words.ladder import ladder_answer, recommendation_reason, size_words
+
+QUESTION = LadderQuestion(("N", "D"))
+FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5, 40)
+SIZE = PredictedSize(
+    (1e9, 2e10), 256, (200.0, 330.0), 5e-4, (4e-4, 6e-4), 2e-4, 100.0, (),
+    ExpectedLoss(Estimate(2.1, (2.05, 2.2))),
+)  # fmt: skip
+TESTED = LeftOut(
+    (1e8, 2e9), 60.0, (50.0, 70.0), 1e-3, (8e-4, 1.2e-3), 62.0, 1.1e-3,
+    Estimate(3e-4, (0.0, 9e-4)), Estimate(2e-3, (1e-3, 3e-3)), {},
+)  # fmt: skip
+
+
+def reading(*tested: LeftOut, predictions: tuple[PredictedSize, ...] = (SIZE,)) -> LadderReading:
+    exponents = {name: (Estimate(-0.4, (-0.5, -0.3)), Estimate(0.3, (0.2, 0.4))) for name in "ND"}
+    return LadderReading(QUESTION, (FITTED,), exponents, predictions, tested, ())
+
+
+def test_the_answer_begins_with_what_to_run() -> None:
+    words = ladder_answer(reading(TESTED))
+    assert words.startswith(
+        "At N 1e9, D 2e10, run a batch of 256 [200, 330] with a peak learning rate of 0.0005 "
+        "[0.0004, 0.0006]. The expected regret is 0.02% of the loss. It has 100 times the compute "
+        "of the largest run. The expected loss is 2.100 [2.050, 2.200]."
+    )
+    assert "the mean regret is 0.03% of the loss, and 0.2% for the recipe" in words
+    assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
+
+
+def test_that_copying_did_as_well_is_said_first() -> None:
+    worse = replace(TESTED, regret=TESTED.regret_copied, regret_copied=TESTED.regret)
+    words = ladder_answer(reading(worse))
+    assert words.startswith(
+        "In the back-test the predictions were no better than the recipe copied from the next "
+        "smaller size: mean regret 0.2% against 0.03%."
+    )
+
+
+def test_an_interpolation_is_said_to_be_one() -> None:
+    inside = replace(SIZE, compute_factor=0.5)
+    assert "it is an interpolation" in ladder_answer(reading(TESTED, predictions=(inside,)))
+
+
+def test_without_a_size_the_option_is_named() -> None:
+    words = recommendation_reason(reading(TESTED, predictions=()))
+    assert words == "No size was asked for; --predict N=VALUE,D=VALUE says what to run at one."
+
+
+def test_sizes() -> None:
+    assert size_words(QUESTION, (429260800, 8e9)) == "N 4.29e8, D 8e9"
+    assert size_words(QUESTION, (12000, 0.5)) == "N 12,000, D 0.500"

@@ -79,6 +79,7 @@ def sweep_of_report(folder: Path) -> Sweep:
         target = summary["critical_batch_size"]["steps_examples"]["target"]
         _require_words(name, question, target)
         known = summary.get("conditions")
+        known = {n: value for n, value in (known or {}).items() if n != "why"}
         conditions = Conditions(**known) if known else None
         if conditions is not None:
             budget_words(conditions.budget)  # of numbers, or it is not ours

@@ -73,12 +73,12 @@ def pronunciation(num_train: int = 200, **others: Any) -> CausalLm:
     )
 
 
-def part_of_speech(num_train: int = 200) -> TextClassification:
+def part_of_speech(num_train: int = 200, **others: Any) -> TextClassification:
     """Part of speech from characters with a tiny encoder."""
     data = {"source": "builtin:part_of_speech", "num_train": num_train}
     data |= {"num_validation": 60, "num_test": 60}
     return TextClassification.model_validate(
-        {"task": "text_classification", "model": TINY_BERT, "data": data}
+        {"task": "text_classification", "model": TINY_BERT, "data": data, **others}
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from scaling.spec.family import Family
+from scaling.spec.family import Family, TextFamily
 from scaling.spec.fields import LocalPath, Section
 from scaling.spec.issues import Issue
 
@@ -105,15 +105,64 @@ class Lightning(OwnCode):
             yield Issue("workload.datamodule_options", message, dict(self.datamodule_options))
 
 
+class TrainerFunctions(TextFamily):
+    """A family that takes a loss and metrics as Hugging Face's Trainer does, in place of ours."""
+
+    compute_loss_func: ImportPath | None = None
+    """A function that is called with outputs, labels and num_items_in_batch and returns a batch's
+    loss, as of the Trainer: the sum over targets divided by num_items_in_batch."""
+    compute_metrics: ImportPath | None = None
+    """A function that is called with an EvalPrediction of the validation examples and returns a
+    mapping of metrics, as of the Trainer."""
+    directions: Mapping[str, Literal["maximize", "minimize"]] = {}
+    """maximize or minimize for each metric of compute_metrics."""
+    folder: Annotated[LocalPath, AfterValidator(_absolute)] | None = None
+    """Folder in which their modules are looked for before the environment; that of the study file
+    where left out."""
+    exactness: Literal["required", "waived"] = "required"
+    """required: the loss of compute_loss_func is tried, and must be the sum of its parts' losses;
+    waived: it need not be, and the report says so."""
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The loss and the metrics."""
+        named = (self.compute_loss_func, self.compute_metrics)
+        return tuple(name for name in named if name is not None)
+
+    @property
+    def why_no_label_smoothing(self) -> str | None:
+        """A loss of the user's own smooths labels itself."""
+        own = self.compute_loss_func
+        return self.no_label_smoothing if own is None else "compute_loss_func is a loss of its own"
+
+    def issues(self) -> Iterator[Issue]:
+        """Metrics have directions, and the other fields belong to a function."""
+        if self.compute_metrics is not None and not self.directions:
+            message = "compute_metrics needs the name of each metric, with maximize or minimize"
+            yield Issue("workload.directions", message)
+        elif self.compute_metrics is None and self.directions:
+            message = "has no effect without workload.compute_metrics"
+            yield Issue("workload.directions", message, dict(self.directions))
+        if self.compute_loss_func is None and self.exactness == "waived":
+            message = "has no effect without workload.compute_loss_func"
+            yield Issue("workload.exactness", message, self.exactness, "required")
+
+
 def with_study_folder(study: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """A study, as read from a file in a folder, whose own code is looked for there first.
 
     It is unchanged where it names a folder itself, or its task has no code of its own.
     """
     workload: Any = study.get("workload")
-    if not isinstance(workload, dict) or workload.get("task") not in _TASKS:  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(workload, dict) or not _has_own_code(workload):  # pyright: ignore[reportUnknownArgumentType]
         return study
     return {**study, "workload": {"folder": str(folder.absolute()), **workload}}
 
 
 _TASKS = ("custom", "lightning")
+_FUNCTIONS = ("compute_loss_func", "compute_metrics")
+
+
+def _has_own_code(workload: Mapping[str, Any]) -> bool:
+    named = any(workload.get(name) is not None for name in _FUNCTIONS)
+    return named or workload.get("task") in _TASKS

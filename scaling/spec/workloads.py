@@ -25,7 +25,7 @@ from scaling.spec.fields import (
 from scaling.spec.hyperparameters import Given, Origin
 from scaling.spec.issues import Issue, did_you_mean
 from scaling.spec.models import ModelSpec
-from scaling.spec.own_training import Custom, Lightning
+from scaling.spec.own_training import Custom, Lightning, TrainerFunctions
 
 _NO_LISTS: Final[Mapping[str, str]] = dict.fromkeys((".csv", ".tsv"), "cannot hold lists")
 _TAGGED_WORDS: Final[Mapping[str, str]] = dict.fromkeys(
@@ -67,7 +67,7 @@ class TextClassificationData(LabelledData):
         return named
 
 
-class TextClassification(TextFamily):
+class TextClassification(TrainerFunctions):
     """Predict of a text one class, several classes or a number.
 
     The loss is in nats per example, of several classes summed over all there are (each by a
@@ -87,10 +87,12 @@ class TextClassification(TextFamily):
     @property
     def why_no_label_smoothing(self) -> str | None:
         """A number has no classes to smooth."""
-        return "regression has no classes" if self.problem_type == "regression" else None
+        is_number = self.problem_type == "regression"
+        return "regression has no classes" if is_number else super().why_no_label_smoothing
 
     def issues(self) -> Iterator[Issue]:
         """Fields of several classes, or of classes, are given where there are some."""
+        yield from super().issues()
         data, kind = self.data, self.problem_type
         given = given_fields(data)
         if kind != "single_label_classification" and data.builtin_name is not None:
@@ -137,7 +139,7 @@ class TokenClassificationData(LabelledData):
     """Names of the tags 0, 1, …, where tags_column has their numbers, as in [O, B-PER, I-PER]."""
 
 
-class TokenClassification(TextFamily):
+class TokenClassification(TrainerFunctions):
     """Predict the tag of each word of a text; the loss is in nats per labelled word."""
 
     task: Literal["token_classification"]
@@ -217,7 +219,7 @@ class Seq2SeqData(TextData):
     """Column with the text that is written."""
 
 
-class Seq2Seq(TextFamily):
+class Seq2Seq(TrainerFunctions):
     """Write a target text from a source text; the loss is in nats per target token."""
 
     task: Literal["seq2seq"]
@@ -269,7 +271,7 @@ class CausalLmData(TextData):
         return self.prompt_column is not None or self.source == "builtin:grapheme_to_phoneme"
 
 
-class CausalLm(TextFamily):
+class CausalLm(TrainerFunctions):
     """Predict each next token; the loss is in nats per token that counts."""
 
     task: Literal["causal_lm"]
@@ -286,6 +288,7 @@ class CausalLm(TextFamily):
 
     def issues(self) -> Iterator[Issue]:
         """Packed texts have no prompts or turns, and answers are written to prompts."""
+        yield from super().issues()
         if self.packing and (self.data.has_prompts or self.data.messages_column is not None):
             is_chat = self.data.messages_column is not None
             what = "a chat stays" if is_chat else "a prompt and its answer stay"

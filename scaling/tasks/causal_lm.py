@@ -25,6 +25,7 @@ from scaling.tasks.scores import PERPLEXITY, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
+    Forward,
     Sizes,
     TextTask,
     label_frequency_losses,
@@ -32,6 +33,8 @@ from scaling.tasks.text_task import (
     token_losses,
 )
 from scaling.tasks.writing import Writing
+
+FORWARD = Forward(("input_ids", "position_ids"), {"use_cache": False}, predicts_next=True)
 
 
 def row_format(workload: CausalLm) -> RowFormat:
@@ -226,8 +229,7 @@ class NextTokenObjective:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     """[B, L−1, V]."""
-    names = ("input_ids", "position_ids")
-    return model(**{name: batch[name] for name in names if name in batch}, use_cache=False).logits
+    return FORWARD(model, batch).logits
 
 
 Window = tuple[list[int], int, int]

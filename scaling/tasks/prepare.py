@@ -8,13 +8,20 @@ from importlib import import_module
 from typing import Any
 
 from scaling.spec.evaluation import Evaluation
+from scaling.spec.own_training import TrainerFunctions
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
 from scaling.tasks.own.certificate import require_certificate, require_layout
 from scaling.tasks.own.module_task import ModuleTask
+from scaling.tasks.own.trainer_functions import (
+    TrainerTask,
+    require_functions,
+    with_trainer_functions,
+)
 from scaling.tasks.task import AnyTask, Task
+from scaling.tasks.text_task import TextTask
 
 
 def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:
@@ -23,9 +30,13 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    prepare: Callable[[Any, Evaluation], AnyTask]
-    prepare = import_module(f"scaling.tasks.{workload.task}").prepare
-    return prepare(workload, evaluation)
+    family = import_module(f"scaling.tasks.{workload.task}")
+    prepare: Callable[[Any, Evaluation], AnyTask] = family.prepare
+    task = prepare(workload, evaluation)
+    if isinstance(workload, TrainerFunctions) and workload.own_code:
+        assert isinstance(task, TextTask)
+        return with_trainer_functions(task, workload, family.FORWARD)
+    return task
 
 
 def require_trainable(
@@ -58,4 +69,8 @@ def require_trainable(
     model = task.new_model(seed, dropout=dropout, lora_rank=1)
     if resources.num_parts > 1:
         matrices_to_cut(model, resources.num_parts)
-    require_model(task, model, seed, lora_ranks)
+    if isinstance(task, TrainerTask):
+        require_model(task.without_functions(), model, seed, lora_ranks)
+        require_functions(task, seed)
+    else:
+        require_model(task, model, seed, lora_ranks)

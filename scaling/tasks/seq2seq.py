@@ -21,18 +21,20 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.scores import PERPLEXITY, share
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
+    Forward,
     Sizes,
     TextTask,
     label_frequency_losses,
-    logits_of,
     read_tokens,
     summary_of,
     token_losses,
 )
 from scaling.tasks.writing import Writing
+
+FORWARD = Forward(("input_ids", "attention_mask", "decoder_input_ids"), {"use_cache": False})
 
 
 def row_format(workload: Seq2Seq) -> RowFormat:  # noqa: ARG001  # one for all
@@ -156,8 +158,8 @@ class TargetObjective:
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    names = ("input_ids", "attention_mask", "decoder_input_ids")
-    return logits_of(model, batch, names, use_cache=False)
+    """[B, T, V]."""
+    return at_least_float32(FORWARD(model, batch).logits)
 
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:

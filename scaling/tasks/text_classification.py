@@ -28,17 +28,19 @@ from scaling.tasks.scores import (
     regression_scores,
     share,
 )
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
+    Forward,
     Objective,
     Sizes,
     TextTask,
     label_frequency_losses,
-    logits_of,
     read_tokens,
     summary_of,
 )
+
+FORWARD = Forward()
 
 
 def row_format(workload: TextClassification) -> RowFormat:
@@ -224,8 +226,7 @@ def _objective(
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     """[B, C]."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return logits_of(model, batch, [name for name in names if name in batch])
+    return at_least_float32(FORWARD(model, batch).logits)
 
 
 # --- one class ------------------------------------------------------------------------------------

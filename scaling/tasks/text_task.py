@@ -5,7 +5,7 @@ A family adds its objective: what is predicted of an example, the loss of that, 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Split
 from scaling.tasks.data.splits import SplitRows
 from scaling.tasks.model.architectures import Head, build_model
-from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
 from scaling.tasks.writing import Writing
 
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
@@ -74,6 +74,25 @@ class BatchLosses:
     loss_sums: Tensor
     num_correct: Tensor
     predictions: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a family's model is called.
+
+    Attributes:
+        reads: Entries of a batch that the model reads, where they are there.
+        options: Of the call.
+        predicts_next: Whether a label is the next token's, and not that of its own place.
+    """
+
+    reads: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
+    options: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    predicts_next: bool = False
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model returns for a batch, with `logits`."""
+        return model(**{name: batch[name] for name in self.reads if name in batch}, **self.options)
 
 
 class Objective(Protocol):
@@ -294,16 +313,6 @@ def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor
         "input_ids": torch.from_numpy(values_bl),
         "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
     }
-
-
-def logits_of(
-    model: nn.Module,
-    batch: Batch,
-    names: Sequence[str] = ("input_ids", "attention_mask"),
-    **options: bool,
-) -> Tensor:
-    """Logits in at least float32, from the entries of a batch of these names."""
-    return at_least_float32(model(**{name: batch[name] for name in names}, **options).logits)
 
 
 def token_losses(logits_blv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:

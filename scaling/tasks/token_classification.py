@@ -27,17 +27,19 @@ from scaling.tasks.scores import (
     macro_f1,
     share,
 )
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
+    Forward,
     Sizes,
     TextTask,
     label_frequency_losses,
-    logits_of,
     read_tokens,
     summary_of,
     token_losses,
 )
+
+FORWARD = Forward()
 
 
 def row_format(workload: TokenClassification) -> RowFormat:
@@ -135,7 +137,7 @@ class TagObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
-        return token_losses(logits_of(model, batch), batch, label_smoothing=label_smoothing).sum()
+        return token_losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every tag by its frequency in the training split."""
@@ -143,7 +145,7 @@ class TagObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single examples; predictions are each one's tags."""
-        logits_blc = logits_of(model, batch)
+        logits_blc = _logits(model, batch)
         predicted_bl = logits_blc.argmax(-1)
         counted_bl = batch["labels"] != IGNORED
         hits_bl = (predicted_bl == batch["labels"]) & counted_bl
@@ -180,6 +182,11 @@ class TagObjective:
 
     def _named(self, sentences: Sequence[Sequence[int]]) -> list[list[str]]:
         return [[self.tags[number] for number in sentence] for sentence in sentences]
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """[B, L, C]."""
+    return at_least_float32(FORWARD(model, batch).logits)
 
 
 def _encode(

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Workload
+from scaling.tasks.own.trainer_functions import TrainerTask
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.text_task import TextTask
 from scaling.training.data_order import DataOrder
@@ -22,8 +23,11 @@ from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 
 NUM_STEPS = 3
 GLOBAL_BATCH_SIZE = 8
+HERE = "tests.training.against_trainer"
 WORKLOADS: Mapping[str, Workload] = {
     "text_classification": part_of_speech(), "causal_lm": pronunciation(),
+    "text_classification, own loss": part_of_speech(compute_loss_func=f"{HERE}:doubtful_loss"),
+    "causal_lm, own loss": pronunciation(compute_loss_func=f"{HERE}:focal_loss"),
 }  # fmt: skip
 
 
@@ -101,12 +105,34 @@ def theirs(task: TextTask, cut: Cut, workers: Workers, folder: str) -> list[floa
     )  # fmt: skip
     trainer = InOrder(
         task.new_model(how.seed), arguments, train_dataset=examples,  # type: ignore[arg-type]
-        compute_loss_func=class_loss if task.num_labels else None,
+        compute_loss_func=loss_func_of(task),
     )  # fmt: skip
     trainer.train()
     each = np.array(losses).reshape(NUM_STEPS, cut.accumulation).sum(1)
     together = workers.sum(*each.tolist())  # a step's loss is the mean over the workers
     return [loss / workers.world_size for loss in together]
+
+
+def loss_func_of(task: TextTask) -> Any:
+    """What the Trainer is given: the study's own function, ours as a user writes it, or nothing."""
+    if isinstance(task, TrainerTask):
+        return task.own.compute_loss
+    return class_loss if task.num_labels else None
+
+
+def doubtful_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any) -> Tensor:
+    """Cross entropy with smoothed labels and a penalty on large logits."""
+    cross_entropy = torch.nn.functional.cross_entropy(
+        outputs.logits, labels, label_smoothing=0.1, reduction="sum"
+    )
+    return (cross_entropy + 1e-2 * outputs.logits.square().sum()) / num_items_in_batch
+
+
+def focal_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any) -> Tensor:
+    """Of next tokens, the labels being those of the tokens themselves (Lin et al. 2017)."""
+    logits, following = outputs["logits"][:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    nats = torch.nn.functional.cross_entropy(logits, following, ignore_index=-100, reduction="none")
+    return ((1 - torch.exp(-nats)) ** 2 * nats).sum() / num_items_in_batch
 
 
 def class_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any) -> Tensor:

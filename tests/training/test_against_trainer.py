@@ -19,7 +19,7 @@ def test_the_losses_are_the_trainers(tmp_path: Path, world_size: int) -> None:
         found = all_on(Workers(), str(tmp_path))
     else:
         found = on_workers(all_on, str(tmp_path))
-    assert len(found) == 4
+    assert len(found) == 8
     for name, cut, ours, theirs in found:
         assert len(ours) == len(theirs) == NUM_STEPS
         assert len(set(ours)) == NUM_STEPS  # the weights move

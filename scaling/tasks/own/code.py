@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.spec.issues import did_you_mean
-from scaling.spec.own_training import OwnCode
+from scaling.spec.own_training import OwnCode, TrainerFunctions
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.calling import own_code
 
@@ -118,7 +118,7 @@ class Code:
             return importlib.import_module(self.module)
 
 
-def imported(name: str, workload: OwnCode, path: str) -> Any:
+def imported(name: str, workload: OwnCode | TrainerFunctions, path: str) -> Any:
     """A function or class of the user's own, `package.module:name`.
 
     Raises:

@@ -123,16 +123,26 @@ def _require_directions(made: CustomTask, path: str) -> None:
         raise DataError(
             path, "metrics needs directions: the name of each, with maximize or minimize"
         )
-    reserved = {field.name for field in fields(Measurement)}
+    require_metric_names(directions, path)
     for name, direction in directions.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            raise DataError(path, f"directions: {name!r} is not a name of letters, digits and _")
-        if name in reserved:
-            raise DataError(path, f"directions: {name} is measured already; take another name")
         if direction not in get_args(Direction):
             raise DataError(
                 path, f"directions.{name} is {direction!r}; allowed: {_either(get_args(Direction))}"
             )
+
+
+def require_metric_names(names: Iterable[object], path: str) -> None:
+    """Check that metrics of the user's own can be recorded under their names.
+
+    Raises:
+        DataError: If one is no name, or is that of another measurement.
+    """
+    reserved = {field.name for field in fields(Measurement)}
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise DataError(path, f"directions: {name!r} is not a name of letters, digits and _")
+        if name in reserved:
+            raise DataError(path, f"directions: {name} is measured already; take another name")
 
 
 def _either(names: Sequence[str]) -> str:

@@ -1,0 +1,356 @@
+"""A loss and metrics of the user's own for a text family, as Hugging Face's Trainer takes them.
+
+Source: transformers.Trainer, its arguments compute_loss_func and compute_metrics.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scaling.records.metrics import Direction, Metric
+from scaling.spec.own_training import TrainerFunctions
+from scaling.tasks.baselines import IGNORED
+from scaling.tasks.data.ragged import IntArray
+from scaling.tasks.data.rows import Split
+from scaling.tasks.errors import DataError
+from scaling.tasks.model.requirements import widen
+from scaling.tasks.own.calling import own_code
+from scaling.tasks.own.code import code_of, code_sha256, imported
+from scaling.tasks.own.contract import require_metric_names
+from scaling.tasks.task import Batch, ExampleLosses, at_least_float32
+from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
+
+LOSS, METRICS = "workload.compute_loss_func", "workload.compute_metrics"
+NUM_TRIED = 8
+"""Examples of the batch that is compared with its parts."""
+TOLERANCE = 1e-3
+"""Difference of losses over their size, above what rounding makes of another cut."""
+MAX_PREDICTIONS = 2**29
+"""Numbers that compute_metrics is given at once; as float32 they take 2 GiB."""
+_OF_LOSS = ("perplexity", "bits_per_byte")
+"""Our metrics that say of a loss in nats what it means."""
+_CPU = torch.device("cpu")
+
+Value = TypeVar("Value")
+ComputeLoss = Callable[[Any, Tensor, Tensor], Tensor]
+ComputeMetrics = Callable[[Any], Mapping[str, float]]
+
+
+class TrainerTask(TextTask):
+    """A text task with functions of the user's own; see `scaling.tasks.task.ScoringTask`."""
+
+    @property
+    def own(self) -> "OwnObjective":
+        """The objective with the functions."""
+        assert isinstance(self.objective, OwnObjective)
+        return self.objective
+
+    def without_functions(self) -> TextTask:
+        """The family's own task."""
+        known: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        known["objective"] = self.own.ours
+        return TextTask(**known)
+
+    def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """The user's metrics on the validation subset; the model is in eval mode."""
+        return self.score_of(model, self.num_evaluated("validation"), device)
+
+    def score_of(self, model: nn.Module, count: int, device: torch.device) -> dict[str, float]:
+        """The user's metrics on the first examples of the validation subset.
+
+        Raises:
+            ValueError: If there is no number for one of the names in `directions`.
+        """
+        own = self.own
+        if own.compute_metrics is None:
+            return {}
+        from transformers import EvalPrediction
+
+        predictions: list[NDArray[Any]] = []
+        labels: list[NDArray[Any]] = []
+        for start in range(0, count, self.evaluated_at_once):
+            numbers = np.arange(start, min(start + self.evaluated_at_once, count))
+            batch = self._batch("validation", numbers)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            outputs, labels_b = own.given(model, batch)
+            predictions.append(at_least_float32(outputs.logits).cpu().numpy())
+            labels.append(labels_b.cpu().numpy())
+        found = own.compute_metrics(EvalPrediction(_joined(predictions), _joined(labels)))
+        return {name: _number(found, name) for name in own.directions}
+
+
+def with_trainer_functions(
+    task: TextTask, workload: TrainerFunctions, forward: Forward
+) -> TrainerTask:
+    """A text task whose loss or metrics are the user's.
+
+    Args:
+        task: As the family has it.
+        workload: Its section, which names a function at least.
+        forward: How the family's model is called.
+
+    Raises:
+        DataError: If a function cannot be imported, or a metric not be recorded under its name.
+    """
+    require_metric_names(workload.directions, "workload.directions")
+    loss, metrics = (
+        None if name is None else imported(name, workload, path)
+        for name, path in ((workload.compute_loss_func, LOSS), (workload.compute_metrics, METRICS))
+    )
+    objective = OwnObjective(task.objective, forward, loss, metrics, workload.directions)
+    digest = sha256((task.content_hash + code_sha256(code_of(workload))).encode()).hexdigest()
+    notes: tuple[str, ...] = ()
+    waived: tuple[str, ...] = ()
+    if loss is not None:
+        notes = (f"The loss is compute_loss_func, {workload.compute_loss_func}.",)
+    if loss is not None and workload.exactness == "waived":
+        waived = (
+            "compute_loss_func was not tried: micro-batches and workers may change its gradient",
+        )
+    summary = replace(
+        task.data_summary, notes=task.data_summary.notes + notes, waived=waived, in_report=notes
+    )
+    known: dict[str, Any] = {field.name: getattr(task, field.name) for field in fields(task)}
+    known |= {
+        "objective": objective,
+        "content_hash": digest,
+        "data_summary": summary,
+    }
+    return TrainerTask(**known)
+
+
+@dataclass(frozen=True)
+class OwnObjective:
+    """An objective with a loss or metrics of the user's own in place of its own.
+
+    Attributes:
+        ours: The family's.
+        forward: How its model is called.
+        compute_loss: See `scaling.spec.own_training.TrainerFunctions`; None for the family's.
+        compute_metrics: Likewise.
+        directions: Of each metric that it returns.
+    """
+
+    ours: Objective
+    forward: Forward
+    compute_loss: ComputeLoss | None
+    compute_metrics: ComputeMetrics | None
+    directions: Mapping[str, Direction]
+
+    @property
+    def examples(self) -> Mapping[Split, Examples]:
+        """By split."""
+        return self.ours.examples
+
+    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
+        """Losses of the family's guess; none where the loss is the user's."""
+        return self.ours.baseline_losses(counts) if self.compute_loss is None else {}
+
+    def given(self, model: nn.Module, batch: Batch) -> tuple[Any, Tensor]:
+        """Outputs and labels of a batch as the Trainer has them.
+
+        Where a label is the next token's, the Trainer's labels are those of the tokens themselves,
+        one more: the last place, whose logits no label is compared with, has zeros.
+        """
+        return self._as_given(self.forward(model, batch), batch)
+
+    def _as_given(self, outputs: Any, batch: Batch) -> tuple[Any, Tensor]:
+        labels = batch["labels"] if "labels" in batch else batch["targets"]
+        if not self.forward.predicts_next:
+            return outputs, labels
+        logits = nn.functional.pad(outputs.logits, (0, 0, 0, 1))
+        return type(outputs)(logits=logits), nn.functional.pad(labels, (1, 0), value=IGNORED)
+
+    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
+        """The user's loss times the number of targets that it is divided by."""
+        if self.compute_loss is None:
+            return self.ours.loss_sum(model, batch, label_smoothing=label_smoothing)
+        return self._summed(*self.given(model, batch))
+
+    def _summed(self, outputs: Any, labels: Tensor) -> Tensor:
+        assert self.compute_loss is not None
+        count = _num_items(labels)
+        return at_least_float32(self.compute_loss(outputs, labels, count)) * count
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
+        """The user's losses of single examples, and what the family's metrics read."""
+        made: list[Any] = []
+
+        def recorded(**inputs: Any) -> Any:
+            made.append(model(**inputs))
+            return made[-1]
+
+        ours = self.ours.evaluate(recorded, batch)  # pyright: ignore[reportArgumentType]  # it is called alone
+        if self.compute_loss is None:
+            return ours
+        outputs, labels = self._as_given(made[0], batch)
+        losses = [
+            self._summed(type(outputs)(logits=outputs.logits[n : n + 1]), labels[n : n + 1])
+            for n in range(len(labels))
+        ]
+        return replace(ours, loss_sums=torch.stack(losses))
+
+    @property
+    def described_metrics(self) -> Mapping[str, Metric]:
+        """The user's, or those of the family's that do not take the loss for nats."""
+        if self.compute_metrics is None:
+            return self._kept(self.ours.described_metrics)
+        help = "A metric of the study's own compute_metrics, on the validation examples."
+        return {
+            name: Metric(name.replace("_", " "), help, direction=direction)
+            for name, direction in self.directions.items()
+        }
+
+    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
+        """The family's, where compute_metrics does not replace them; see `TrainerTask.score`."""
+        return {} if self.compute_metrics else dict(self._kept(self.ours.metrics(validation)))
+
+    def _kept(self, metrics: Mapping[str, Value]) -> dict[str, Value]:
+        left_out = _OF_LOSS if self.compute_loss is not None else ()
+        return {name: value for name, value in metrics.items() if name not in left_out}
+
+
+def _num_items(labels: Tensor) -> Tensor:
+    """Targets among labels: those that are not IGNORED; of numbers and marks of classes, texts."""
+    if labels.is_floating_point():
+        return torch.tensor(len(labels), device=labels.device)
+    return (labels != IGNORED).sum().clamp(min=1)
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Batches one after another, padded on the right to the longest with IGNORED."""
+    shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+    padded: list[NDArray[Any]] = []
+    for part in parts:
+        missing = [(0, int(size)) for size in shape - np.array(part.shape[1:], dtype=int)]
+        padded.append(np.pad(part, [(0, 0), *missing], constant_values=IGNORED))
+    return np.concatenate(padded)
+
+
+def _number(found: Any, name: str) -> float:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"compute_metrics returned a {type(found).__name__}, not a mapping")
+    if name not in found:
+        given = ", ".join(map(str, found)) or "none"
+        raise ValueError(f"compute_metrics returned no {name} (got: {given})")
+    try:
+        return float(found[name])
+    except (TypeError, ValueError):
+        raise ValueError(f"compute_metrics: {name} is {found[name]!r}, not a number") from None
+
+
+# --- the certificate ------------------------------------------------------------------------------
+
+
+def require_functions(task: TrainerTask, seed: int) -> None:
+    """Check functions of the user's own on a few real examples.
+
+    The loss of a batch, times its number of targets, must be the sum of its parts' losses, the same
+    in any order and each time, or micro-batches and workers would change the gradient.
+
+    Raises:
+        DataError: If a function raises, returns something else, or a loss is no such sum and the
+            study file does not waive it.
+    """
+    model = task.new_model(seed)
+    own = task.own
+    if own.compute_loss is not None:
+        numbers = _tried(task)
+        with own_code(LOSS, "compute_loss_func"):
+            made: Any = own.compute_loss(*own.given(model, task.collate(numbers, seed)), _one())
+        _require_loss(made)
+        with torch.no_grad():
+            widen(model, seed)
+        model.eval()
+        if not task.data_summary.waived:
+            with own_code(LOSS, "compute_loss_func"), torch.no_grad():
+                for finding in _findings(task, model, numbers, seed):
+                    raise DataError(LOSS, finding)
+    if own.compute_metrics is not None:
+        _require_metrics(task, model.eval())
+
+
+def _one() -> Tensor:
+    return torch.tensor(1)
+
+
+def _tried(task: TrainerTask) -> IntArray:
+    """Numbers of a few training examples of all lengths."""
+    first = np.arange(min(task.num_train, 8 * NUM_TRIED))
+    by_length = np.argsort(task.lengths(first), kind="stable")
+    places = np.linspace(0, len(first) - 1, min(len(first), NUM_TRIED)).astype(int)
+    return np.sort(first[by_length[places]])
+
+
+def _require_loss(made: Any) -> None:
+    if not isinstance(made, Tensor) or made.numel() != 1:
+        kind = f"a tensor of shape {list(made.shape)}" if isinstance(made, Tensor) else repr(made)
+        raise DataError(LOSS, f"returned {kind}; allowed: a tensor of one number, the batch's loss")
+    if not made.requires_grad:
+        raise DataError(LOSS, "returned a loss that depends on no weight that is trained")
+    if not bool(torch.isfinite(made)):
+        raise DataError(LOSS, f"the loss is {float(made.detach())} before the first step")
+
+
+_REMEDY = (
+    "so micro-batches and workers change the gradient; return the sum over targets "
+    "(reduction='sum') divided by num_items_in_batch, or accept that with "
+    "workload.exactness: waived"
+)
+
+
+def _findings(task: TrainerTask, model: nn.Module, numbers: IntArray, seed: int) -> Iterator[str]:
+    """What a loss depends on beside the example and the weights, a sentence each."""
+
+    def loss(part: IntArray) -> float:
+        return float(task.loss_sum(model, task.collate(part, seed)))
+
+    whole = loss(numbers)
+    if _differ(whole, loss(numbers)):
+        yield "the loss of the same batch differs from call to call in evaluation mode; " + _REMEDY
+    elif _differ(whole, loss(numbers[::-1].copy())):
+        yield "the loss depends on the order of the examples in a batch, " + _REMEDY
+    else:
+        for cut in (np.array_split(numbers, 2), np.split(numbers, len(numbers))):
+            if _differ(whole, sum(map(loss, cut))):
+                yield (
+                    "the loss of a batch, times num_items_in_batch, is not the sum of its parts' "
+                    f"losses, {_REMEDY}"
+                )
+                return
+
+
+def _differ(one: float, other: float) -> bool:
+    return abs(one - other) > TOLERANCE * max(abs(one), abs(other), 1e-12)
+
+
+def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
+    count = task.num_evaluated("validation")
+    with torch.inference_mode():
+        longest = task._batch("validation", _longest(task))
+        each = task.own.given(model, longest)[0].logits.numel()
+        if each * count > MAX_PREDICTIONS:
+            raise DataError(
+                METRICS, f"the logits of {count:,} validation examples are {each * count:,} "
+                f"numbers; allowed: {MAX_PREDICTIONS:,}; lower evaluation.num_examples to "
+                f"{max(MAX_PREDICTIONS // each, 1):,}",
+            )  # fmt: skip
+        with own_code(METRICS, "compute_metrics"):
+            values = task.score_of(model, min(NUM_TRIED, count), _CPU)
+            if not all(map(np.isfinite, values.values())):  # a few may be of one class alone
+                values = task.score(model, _CPU)
+    for name, value in values.items():
+        if not np.isfinite(value):
+            raise DataError(METRICS, f"{name} is {value} at the start; it must be finite")
+
+
+def _longest(task: TrainerTask) -> IntArray:
+    """The number of the longest validation example, alone."""
+    lengths = task.own.examples["validation"].sizes.lengths[: task.num_evaluated("validation")]
+    return np.array([int(lengths.argmax())])

@@ -4,15 +4,19 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from scaling.files.names import file_name
+from scaling.spec.checks.data import file_suffix
+from scaling.tasks.data.columns import UnfitRowError
+from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.file_tables import file_table
+from scaling.tasks.data.squad import squad_questions
 from scaling.tasks.errors import DataError
 
 _MOST_LOOKED_AT = 5000
@@ -20,6 +24,10 @@ _FEWEST_ROWS = 40
 """Rows from which three splits have a few each."""
 _MOST_CLASSES = 50
 _LABEL = re.compile(r"label|class|category|target|sentiment|intent|topic|tag|lang", re.IGNORECASE)
+_PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
+    ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
+)  # fmt: skip
 _TEXT_WORDS = ("question", "context", "answers")
 _CONLL_LINES = 0.9
 """Share of a text file's lines that are blank or have the same few columns, of CoNLL's."""
@@ -40,6 +48,7 @@ class Draft:
         task: One of the families.
         columns: Fields of `workload.data` that name columns.
         why: What it was taken for that by, as comments of the study file.
+        problem_type: Of text_classification, where it is not the default.
         num_rows: Of the training file; of a large one those that were looked at.
         num_characters: Of a typical text.
     """
@@ -49,6 +58,7 @@ class Draft:
     why: tuple[str, ...]
     num_rows: int
     num_characters: float
+    problem_type: str | None = None
 
 
 def study_name(data: Path) -> str:
@@ -71,11 +81,11 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     """
     if not data.is_file():
         raise NoDraftError(f"--data: {data}: there is no such file")
+    if _is_conll(data):
+        return _of_conll(data, task)
     is_text = data.name.lower().removesuffix(".gz").endswith(".txt")
-    if is_text:
-        _refuse_conll(data)
     table = file_table(str(data), path="--data", columns=() if is_text else _header(data))
-    records = list(islice(table.records, _MOST_LOOKED_AT))
+    records = list(islice(_records(table.records), _MOST_LOOKED_AT))
     if is_text and task not in (None, "causal_lm"):
         raise _unfit(task, "causal_lm")
     if is_text:
@@ -90,7 +100,16 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     if task not in (None, found.task):
         raise _unfit(task, found.task)
     texts = [str(value) for value in columns[next(iter(found.columns.values()))]]
-    return Draft(found.task, found.columns, found.why, len(records), _size(texts))
+    return replace(found, num_rows=len(records), num_characters=_size(texts))
+
+
+def _records(records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Records, and of SQuAD's own JSON the questions inside."""
+    try:
+        for record in records:
+            yield from squad_questions(record, "question")
+    except UnfitRowError as error:
+        raise NoDraftError(f"--data: {error.message}") from None
 
 
 def _unfit(task: str | None, found: str) -> NoDraftError:
@@ -132,7 +151,13 @@ def _header(data: Path) -> tuple[str, ...]:
     return names
 
 
-def _refuse_conll(data: Path) -> None:
+def _is_conll(data: Path) -> bool:
+    """Whether the lines of a text file are words in columns, and blank between sentences."""
+    suffix = file_suffix(data.name)
+    if suffix in (".conll", ".conllu"):
+        return True
+    if suffix != ".txt" or data.name.lower().endswith(".gz"):
+        return False
     with data.open(encoding="utf-8", errors="replace") as file:
         lines = [line.split() for line in islice(file, 200)]
     widths = Counter(len(parts) for parts in lines if parts)
@@ -140,30 +165,47 @@ def _refuse_conll(data: Path) -> None:
         raise NoDraftError(f"--data: {data.name} is empty")
     width, count = widths.most_common(1)[0]
     blank = sum(not parts for parts in lines)
-    if 2 <= width <= 10 and blank and count + blank >= _CONLL_LINES * len(lines):
-        raise NoDraftError(
-            f"--data: {data.name} looks like CoNLL, one word a line; write one sentence a line as "
-            'JSON instead: {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}'
-        )
+    return 2 <= width <= 10 and blank > 0 and count + blank >= _CONLL_LINES * len(lines)
+
+
+def _of_conll(data: Path, task: str | None) -> Draft:
+    if task not in (None, "token_classification"):
+        raise _unfit(task, "token_classification")
+    table = file_table(str(data), path="--data", columns=(), text_records=sentences)
+    found = [" ".join(record["tokens"]) for record in islice(table.records, _MOST_LOOKED_AT)]
+    _require_rows(len(found))
+    why = "A line is a word, whose tag is its last column (tags_column names another)."
+    return Draft("token_classification", {}, (why,), len(found), _size(found))
 
 
 def _of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
     """Which family, and which columns it reads."""
     lists = [name for name, values in columns.items() if _share(values, list) > 0.9]
-    if any(_share(columns[name], list) and isinstance(_first(columns[name])[0], dict)
-           for name in lists if _first(columns[name])):  # fmt: skip
-        raise NoDraftError(
-            f"--data: column {lists[0]!r} has chat messages, which are not read; write the last "
-            "question and its answer as two columns, prompt and answer"
-        )
     lower = {name.lower(): name for name in columns}
     if all(word in lower for word in _TEXT_WORDS) and task in (None, "question_answering"):
         named = {f"{word}_column": lower[word] for word in ("context", "question", "answers")}
         return _draft("question_answering", named, "Columns context, question and answers.")
+    of_mappings = [name for name in lists if isinstance(next(iter(_first(columns[name])), 0), dict)]
+    if of_mappings:
+        name = of_mappings[0]
+        if not {"role", "content"} <= _first(columns[name])[0].keys():
+            raise NoDraftError(
+                f"--data: column {name!r} has lists of mappings, which are read as "
+                "chats, with role and content, or as answers, with text and answer_start"
+            )
+        why = f"Column {name} has chats; the loss counts what the assistant says."
+        return _draft("causal_lm", {"messages_column": name}, why)
     if len(lists) == 2 and task in (None, "token_classification"):
         tokens, tags = sorted(lists, key=lambda name: -len(_distinct(columns[name])))
         named = {"tokens_column": tokens, "tags_column": tags}
         return _draft("token_classification", named, "Two columns of lists: words and their tags.")
+    texts = [name for name in columns if _is_text(columns[name])]
+    if len(lists) == 1 and texts and task in (None, "text_classification"):
+        text = max(texts, key=lambda name: _size([str(value) for value in columns[name]]))
+        named = {"text_column": text, "label_column": lists[0]}
+        why = f"{lists[0]} lists classes, {len(_distinct(columns[lists[0]]))} in all."
+        several = _draft("text_classification", named, why)
+        return replace(several, problem_type="multi_label_classification")
     return _of_texts(columns, lower, task)
 
 
@@ -189,12 +231,18 @@ def _of_texts(
             return _draft("causal_lm", named, f"The loss counts {lower[target]} alone.")
     label = None if task in ("seq2seq", "causal_lm") else _label(columns, texts[0])
     if label is not None:
-        others = [name for name in texts if name not in (texts[0], label)]
-        why = [
-            f"{label} has {len(_distinct(columns[label]))} classes; {texts[0]} is the longest text."
-        ]
-        why += [f"Not read: {', '.join(others)}."] if others else []
-        return _draft("text_classification", {"text_column": texts[0], "label_column": label}, *why)
+        first, second = _pair(lower) or (texts[0], None)
+        named = {"text_column": first, "label_column": label}
+        named |= {} if second is None else {"text_pair_column": second}
+        is_number = _is_score(_distinct(columns[label]))
+        what = f"{label} has numbers" if is_number else (
+            f"{label} has {len(_distinct(columns[label]))} classes"
+        )  # fmt: skip
+        which = f"{first} is the longest text" if second is None else f"{first} and {second} a pair"
+        others = [name for name in texts if name not in (first, second, label)]
+        why = [f"{what}; {which}."] + ([f"Not read: {', '.join(others)}."] if others else [])
+        found = _draft("text_classification", named, *why)
+        return replace(found, problem_type="regression") if is_number else found
     if task == "text_classification":
         raise NoDraftError(
             f"--task text_classification: no column has classes, 2 to {_MOST_CLASSES} values that "
@@ -212,22 +260,18 @@ def _draft(task: str, columns: Mapping[str, str], *why: str) -> Draft:
 
 
 def _label(columns: Mapping[str, Sequence[Any]], text: str) -> str | None:
-    """The column of classes; None where there is none.
+    """The column of classes, or of numbers with fractions; None where there is none.
 
     Raises:
-        NoDraftError: If the column that is named like one has a single class, or numbers that are
-            no classes.
+        NoDraftError: If the column that is named like one has a single class.
     """
     named = [name for name in columns if name != text and _LABEL.search(name)]
     for name in named:
         distinct = _distinct(columns[name])
         if len(distinct) == 1:
             raise NoDraftError(f"--data: column {name!r} has one class, {next(iter(distinct))!r}")
-        if all(map(_is_number, distinct)) and not all(map(_is_whole, distinct)):
-            raise NoDraftError(
-                f"--data: column {name!r} has numbers and not classes, as "
-                f"{', '.join(sorted(distinct)[:3])}; write a task of your own (task: custom)"
-            )
+        if _is_score(distinct):
+            return name
     others = [name for name in columns if name not in (text, *named)]
     for name in (*named, *reversed(others)):
         distinct = _distinct(columns[name])
@@ -235,6 +279,19 @@ def _label(columns: Mapping[str, Sequence[Any]], text: str) -> str | None:
         if 2 <= len(distinct) <= min(_MOST_CLASSES, num_rows // 5):
             return name
     return None
+
+
+def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:
+    """Two columns that are named as the two texts of a pair."""
+    for first, second in _PAIRS:
+        if first in lower and second in lower:
+            return lower[first], lower[second]
+    return None
+
+
+def _is_score(distinct: set[str]) -> bool:
+    """Whether values are numbers of which some have a fraction."""
+    return all(map(_is_number, distinct)) and not all(map(_is_whole, distinct))
 
 
 def _is_text(values: Sequence[Any]) -> bool:
@@ -289,7 +346,7 @@ seed: 0
 workload:
   task: {task}
   model:{model}
-{stride}  data:
+{problem}{stride}  data:
     files: {{train: {data}}} # validation and test are set aside from it
 {columns}    tokenizer: {tokenizer}
     max_length: {max_length} # tokens an example
@@ -324,15 +381,17 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
     low, high = ("1.0e-5", "5.0e-4") if model else ("3.0e-4", "3.0e-2")
     lines = "".join(f"    {field}: {_quoted(column)}\n" for field, column in draft.columns.items())
     is_question = draft.task == "question_answering"
+    is_chat = "messages_column" in draft.columns
     is_short = draft.num_characters < 48
     by_characters = is_short or draft.task == "causal_lm"
     return _TEMPLATE.format(
         why=" ".join(draft.why), file=file, name=name, question=_QUESTION, task=draft.task,
         model=f" {{pretrained: {_quoted(model)}}}" if model else "\n" + _from_scratch(draft.task),
+        problem=f"  problem_type: {draft.problem_type}\n" if draft.problem_type else "",
         stride="  stride: 24 # tokens that two windows of a long context share\n" * is_question,
         data=_quoted(os.path.relpath(data)), columns=lines,
         tokenizer=_quoted(model) if model else "characters" if by_characters else "subwords",
-        max_length=96 if is_question else 48 if is_short else 64,
+        max_length=96 if is_question else 256 if is_chat else 48 if is_short else 64,
         batches=batches, base=batches[len(batches) // 2 - 1 if len(batches) > 2 else 0],
         low=low, high=high, examples=examples, min_steps=30 if model else 50,
         every=max(examples // 4, 1), num_trials=6 * len(batches),

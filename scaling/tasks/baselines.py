@@ -21,7 +21,7 @@ def describe_baseline(task: TaskData) -> dict[str, Any]:
     Returns:
         `baseline`, what it guesses by, and its numbers on the same examples that trials are
         evaluated on, their names beginning with `baseline_`. Empty where a task has none; the
-        accuracy is None where nothing is right or wrong.
+        accuracy is left out where nothing is right or wrong.
     """
     losses = task.baseline_losses()
     if task.baseline is None or not losses:
@@ -31,7 +31,7 @@ def describe_baseline(task: TaskData) -> dict[str, Any]:
         described[f"baseline_{split}_loss"] = of_split.loss
         described[f"baseline_{split}_loss_stderr"] = of_split.stderr
     accuracy = losses["validation"].accuracy
-    return described | {"baseline_accuracy": accuracy if np.isfinite(accuracy) else None}
+    return described | ({"baseline_accuracy": accuracy} if np.isfinite(accuracy) else {})
 
 
 def frequency_losses(

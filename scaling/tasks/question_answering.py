@@ -17,6 +17,7 @@ from scaling.tasks.data.columns import CellReader, RowFormat, UnfitRowError
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
+from scaling.tasks.data.squad import squad_questions
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
@@ -29,47 +30,7 @@ NO_SPAN = 0  # the position, a special token's, that windows without the answer 
 def row_format(workload: QuestionAnswering) -> RowFormat:
     """A question, the text that is searched, and where its answers are."""
     asked = workload.data.question_column
-    return RowFormat(_row, records_of=lambda record: _questions(record, asked))
-
-
-def _questions(record: Mapping[str, Any], question_column: str) -> Iterator[Mapping[str, Any]]:
-    """The questions of a file, an article or a paragraph of SQuAD's own JSON, a record each.
-
-    Any other record is a question already. One of version 2 that is impossible has no answer.
-
-    Source: Rajpurkar et al. 2016 (arXiv:1606.05250), 2018 (arXiv:1806.03822), the files of both.
-    """
-    if question_column in record:
-        yield record
-        return
-    for inner in ("data", "paragraphs"):
-        if isinstance(parts := record.get(inner), list):
-            for number, part in enumerate(parts):
-                yield from _questions(_mapping(part, f"{inner}[{number}]"), question_column)
-            return
-    if not isinstance(asked := record.get("qas"), list):
-        yield record
-        return
-    for number, given in enumerate(asked):
-        place = f"qas[{number}]"
-        question = _mapping(given, place)
-        answers = question.get("answers")
-        if question.get("is_impossible") is True:
-            if answers:
-                raise UnfitRowError(
-                    "answers_column", f"has {place}, which has answers and is_impossible: true"
-                )
-            answers = []
-        yield {"context": record.get("context"), **question, "answers": answers}
-
-
-def _mapping(value: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UnfitRowError(
-            "answers_column", f"has {type(value).__name__} at {place}; allowed: a mapping, as in "
-            "SQuAD's JSON",
-        )  # fmt: skip
-    return value
+    return RowFormat(_row, records_of=lambda record: squad_questions(record, asked))
 
 
 def _answers(cell: Any) -> list[tuple[Any, Any]]:

@@ -1,7 +1,7 @@
 """Text classification: one class of a text or of a pair, any number of classes, or a number."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -41,6 +41,10 @@ from scaling.tasks.text_task import (
 )
 
 FORWARD = Forward()
+_UNIT = (
+    "Losses are squared errors, in the square of the label's unit; where the report names nats, "
+    "read that unit."
+)
 
 
 def row_format(workload: TextClassification) -> RowFormat:
@@ -150,9 +154,12 @@ def prepare(workload: TextClassification, evaluation: Evaluation) -> TextTask:
             for row, length in zip(rows, texts[name].tokens.lengths, strict=True)
         )
     objective, baseline = _objective(workload, classes, texts)
+    summary = summary_of(split, texts, num_truncated)
+    if workload.problem_type == "regression":
+        summary = replace(summary, in_report=(_UNIT,))
     return TextTask(
         TokenModel(workload.model, data, tokenizer), "sequence_classification", objective,
-        split.content_hash, split.num_dropped, summary_of(split, texts, num_truncated),
+        split.content_hash, split.num_dropped, summary,
         baseline=baseline, num_examples=evaluation.num_examples, evaluated_at_once=250,
         num_labels=len(classes) or 1,
     )  # fmt: skip

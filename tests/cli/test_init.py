@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +76,21 @@ def reader(folder: Path) -> Path:
     return written(folder / "squad.jsonl", rows)
 
 
+def squad(folder: Path) -> Path:
+    paragraphs = [
+        {"context": f"{n} is a number", "qas": [
+            {"question": f"is it {n}?", "answers": [{"text": str(n), "answer_start": 0}]},
+            {"question": f"why {n}?", "answers": [], "is_impossible": True},
+        ]}
+        for n in range(200)
+    ]  # fmt: skip
+    path = folder / "squad.json"
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"paragraphs": paragraphs}]}), "utf-8")
+    return path
+
+
+CONLL = "\n".join(f"EU NNP B-ORG\nrejects{n} VBZ O\n" for n in range(200))
+
 RUNS: dict[str, tuple[Make, str]] = {
     "classes as words": (
         table(
@@ -130,6 +146,36 @@ RUNS: dict[str, tuple[Make, str]] = {
         "token_classification",
     ),
     "questions": (reader, "question_answering"),
+    "SQuAD's own JSON": (squad, "question_answering"),
+    "CoNLL": (text("ner.txt", CONLL), "token_classification"),
+    "CoNLL by its name": (text("ner.conll", CONLL), "token_classification"),
+    "chats": (
+        table(
+            "talk.jsonl",
+            messages=lambda n: [
+                {"role": "user", "content": f"say {n}"},
+                {"role": "assistant", "content": str(n)},
+            ],
+        ),
+        "causal_lm",
+    ),
+    "pairs": (
+        table(
+            "nli.csv",
+            premise=lambda n: sentence(),
+            hypothesis=lambda n: f"{sentence(4)} {n}",
+            label=lambda n: ("yes", "no", "maybe")[n % 3],
+        ),
+        "text_classification",
+    ),
+    "several classes": (
+        table("emotions.jsonl", text=lambda n: sentence(), labels=lambda n: ["a", "b"][: n % 3]),
+        "text_classification",
+    ),
+    "a number to predict": (
+        table("scores.csv", text=lambda n: sentence(), label=lambda n: n / 7),
+        "text_classification",
+    ),
     "a name with blanks": (
         table("My data (v2).csv", text=lambda n: sentence(), label=lambda n: "ab"[n % 2]),
         "text_classification",
@@ -146,20 +192,12 @@ REFUSED: dict[str, tuple[Make, str]] = {
         table("same.csv", text=lambda n: sentence(), label=lambda n: "only"),
         "column 'label' has one class, 'only'",
     ),
-    "a number to predict": (
-        table("scores.csv", text=lambda n: sentence(), label=lambda n: n / 7),
-        "column 'label' has numbers and not classes",
-    ),
     "numbers alone": (
         table("numeric.csv", x=lambda n: n, y=lambda n: n * 0.5), "no column has texts",
     ),
-    "CoNLL": (
-        text("ner.txt", "\n".join("EU B-ORG\nrejects O\n" for _ in range(100))),
-        "looks like CoNLL",
-    ),
     "chat messages": (
         table("talk.jsonl", messages=lambda n: [{"role": "user", "content": sentence()}]),
-        "has chat messages, which are not read",
+        "has no message with role assistant",
     ),
     "nothing": (text("none.csv", ""), "none.csv"),
     "no such file": (lambda folder: folder / "absent.csv", "there is no such file"),
@@ -184,6 +222,26 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
     status, _, err = called("init", "--data", str(data))
     assert status == 2
     assert "exists already" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("pairs", {"data.text_pair_column": "hypothesis", "data.text_column": "premise"}),
+        ("several classes", {"problem_type": "multi_label_classification"}),
+        ("a number to predict", {"problem_type": "regression"}),
+        ("chats", {"data.messages_column": "messages"}),
+    ],
+)
+def test_what_the_data_are_is_in_the_file(
+    kind: str, fields: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called("init", "--data", str(RUNS[kind][0](tmp_path)))[0] == 0
+    (file,) = tmp_path.glob("*.yaml")
+    workload = read_study(file).workload
+    for field, value in fields.items():
+        assert attrgetter(field)(workload) == value
 
 
 @pytest.mark.parametrize("kind", REFUSED)

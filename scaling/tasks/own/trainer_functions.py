@@ -113,9 +113,11 @@ def with_trainer_functions(
         waived = (
             "compute_loss_func was not tried: micro-batches and workers may change its gradient",
         )
+    known_summary = task.data_summary
     summary = replace(
-        task.data_summary, notes=task.data_summary.notes + notes, waived=waived, in_report=notes
-    )
+        known_summary, notes=known_summary.notes + notes, waived=waived,
+        in_report=known_summary.in_report + notes,
+    )  # fmt: skip
     known: dict[str, Any] = {field.name: getattr(task, field.name) for field in fields(task)}
     known |= {
         "objective": objective,

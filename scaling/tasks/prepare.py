@@ -15,13 +15,13 @@ from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
 from scaling.tasks.own.certificate import require_certificate, require_layout
 from scaling.tasks.own.module_task import ModuleTask
-from scaling.tasks.own.trainer_functions import (
+from scaling.tasks.task import AnyTask, Task
+from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainer_functions import (
     TrainerTask,
     require_functions,
     with_trainer_functions,
 )
-from scaling.tasks.task import AnyTask, Task
-from scaling.tasks.text_task import TextTask
 
 
 def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:

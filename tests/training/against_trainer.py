@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Workload
-from scaling.tasks.own.trainer_functions import TrainerTask
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainer_functions import TrainerTask
 from scaling.training.data_order import DataOrder
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers

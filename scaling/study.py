@@ -66,11 +66,11 @@ def _main(options: argparse.Namespace, program: Sequence[str]) -> int:
     command = _command(options, program)
     start = Start(spec, command, output, options.resume, options.address, options.plan)
     try:
-        task = prepared(start)
+        tasks = prepared(start)
         if options.plan:
-            print_plan(start, task)
+            print_plan(start, tasks)
             return DONE
-        study, summary = run(start, task)
+        study, summary = run(start, tasks)
     except RefusedError as error:
         return _ended(REFUSED, str(error))
     except StoppedError as error:

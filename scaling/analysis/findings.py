@@ -21,8 +21,9 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
+from scaling.analysis.ladder.check import LadderCheck, check_of
 from scaling.analysis.ladder.reading import LadderReading, read_ladder
-from scaling.analysis.ladder.runs import runs_of
+from scaling.analysis.ladder.runs import problem_of, runs_of
 from scaling.analysis.learning_rate.exponent import (
     FEWEST_FOR_INTERVAL,
     BestRate,
@@ -74,7 +75,9 @@ class Findings:
         loss_parts: What of a larger batch's loss is due to fewer updates.
         gap_relations: The gap against sharpness and noise scale.
         recommendation: What to run next, of what was run.
-        ladder: What runs of several sizes say; None where all have one size.
+        ladder: What runs of several sizes say, by the count of a size that predicts better; None
+            where all have one size, or the runs are too few.
+        check: What training a ladder's last size at its prediction, and around it, came to.
     """
 
     sweep: Sweep
@@ -98,6 +101,7 @@ class Findings:
     branched: BranchedTraining
     recommendation: Recommendation
     ladder: LadderReading | None
+    check: LadderCheck | None
 
     @property
     def num_search(self) -> int:
@@ -169,12 +173,19 @@ def analyse(sweep: Sweep) -> Findings:
         branched=branched,
         recommendation=recommend(sweep, cells),
         ladder=_ladder(sweep),
+        check=check_of(sweep),
     )
 
 
 def _ladder(sweep: Sweep) -> LadderReading | None:
     question = sweep.ladder
-    return None if question is None else read_ladder(runs_of(sweep, question.scale), question)
+    if question is None or problem_of(sweep, question.scale) is not None:
+        return None
+    readings = [
+        read_ladder(runs_of(sweep, scale), replace(question, scale=scale))
+        for scale in (question.scale, *question.other_scales)
+    ]
+    return min(readings, key=lambda reading: reading.mean_regret)
 
 
 def _lr_scaling(

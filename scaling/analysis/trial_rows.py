@@ -23,6 +23,7 @@ from scaling.records.objective import (
 )
 from scaling.records.outcome import crossing, objective_value
 from scaling.records.recipe import Recipe
+from scaling.records.scale import NUM_PARAMETERS, WITHOUT_EMBEDDINGS, scale_names
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, Status, TrialRecord
 from scaling.spec.phases import TO_TARGET, USUAL_STOP, Limits
@@ -294,6 +295,22 @@ def sweep_of(study: StudyRecord) -> Sweep:
         conditions=conditions_of(study),
         metrics=_described_metrics(metrics, ended),
         small_regret=_small_regret(spec),
+        ladder=_ladder(study, ended) if spec.ladder is not None else None,
+    )
+
+
+def _ladder(study: StudyRecord, trials: Sequence[TrialRecord]) -> LadderQuestion:
+    """What a study's ladder asks, of the numbers that its sizes differ in."""
+    scales = [trial.scale for trial in trials]
+    names = scale_names(scales)
+    other = tuple(WITHOUT_EMBEDDINGS if name == NUM_PARAMETERS else name for name in names)
+    has_other = other != names and all(WITHOUT_EMBEDDINGS in scale for scale in scales)
+    return LadderQuestion(
+        scale=names,
+        predict=tuple(study.environment.get("predicted_scales") or ()),
+        tokens_per_example=study.environment.get("tokens_per_example"),
+        other_scales=(other,) if has_other else (),
+        is_study=True,
     )
 
 
@@ -317,7 +334,7 @@ def row_of(trial: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -
         trial_id=trial.trial_id,
         phase=trial.phase,
         status=trial.status,
-        cell=dict(trial.cell),
+        cell=_sized_cell(trial),
         global_batch_size=hparams.global_batch_size,
         recipe_key=trial.trial_id,
         peak_lr=hparams.peak_lr,
@@ -367,14 +384,23 @@ def _cells(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Cell, ...]:
         return ({},)
     seen: list[Cell] = []
     for trial in trials:
-        if dict(trial.cell) not in seen:
-            seen.append(dict(trial.cell))
+        if (cell := _sized_cell(trial)) not in seen:
+            seen.append(cell)
     places = {name: [repr(value) for value in values] for name, values in axes.items()}
 
     def place(cell: Cell) -> list[int]:
         return [places[name].index(repr(cell[name])) for name in axes if name in cell]
 
+    if spec.ladder is not None:  # a check's batch sizes are in no list
+        return tuple(sorted(seen, key=lambda cell: list(cell.values())))
     return tuple(sorted(seen, key=place))
+
+
+def _sized_cell(trial: TrialRecord) -> Cell:
+    """The cell of a trial; in a ladder its batch size, and what makes its size large."""
+    if not trial.scale:
+        return dict(trial.cell)
+    return {**trial.scale, "global_batch_size": trial.cell["global_batch_size"]}
 
 
 def _baseline(environment: Mapping[str, Any]) -> Baseline | None:

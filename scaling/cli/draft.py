@@ -416,11 +416,11 @@ def require_runs(path: Path) -> None:
     Raises:
         NoDraftError: If it would be refused, in one line.
     """
-    from scaling.command.start_checks import require_task
+    from scaling.command.start_checks import require_tasks
     from scaling.spec.issues import StudyFileError
     from scaling.spec.read import read_study
 
     try:
-        require_task(read_study(path))
+        require_tasks(read_study(path))
     except (StudyFileError, DataError) as error:
         raise NoDraftError(f"--data: {str(error).splitlines()[0]}") from error

@@ -4,11 +4,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scaling.records.metrics import to_plain
 from scaling.tasks.baselines import describe_baseline
+from scaling.tasks.content import data_hash
 from scaling.tasks.task import TaskData
 
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow", "numpy", "scaling")
@@ -49,11 +51,15 @@ def _commit() -> str | None:
     return described.stdout.strip()
 
 
-def describe(task: TaskData) -> dict[str, Any]:
-    """What is said of a study beside its trials: its environment, its data and its metrics."""
+def describe(tasks: Sequence[TaskData]) -> dict[str, Any]:
+    """What is said of a study beside its trials: its environment, its data and its metrics.
+
+    Of a ladder, what is said of data is of its first size.
+    """
+    task = tasks[0]
     described: dict[str, Any] = {
         **describe_environment(),
-        "data_sha256": task.content_hash,
+        "data_sha256": data_hash(task.content_hash for task in tasks),
         "targets_per_example": task.targets_per_example,
         "tokens_per_example": task.tokens_per_example,
         "num_rows_dropped_as_duplicates": task.num_dropped,

@@ -2,15 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scaling.command.ladder_plan import print_sizes
 from scaling.command.start import Start
-from scaling.command.start_checks import describe_place, require_task, start_notes
+from scaling.command.start_checks import describe_place, require_tasks, start_notes
 from scaling.optimizers.catalog import num_moments
 from scaling.search.proposals import limit_words, surface_search
 from scaling.space.budget import batch_ramp_of, num_steps_of
@@ -26,6 +28,7 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.data.overview import SplitSummary
 from scaling.tasks.task import AnyTask, FinishedTask, TaskData
 from scaling.training import timing
+from scaling.training.memory.count import scale_of
 from scaling.training.memory.estimate import (
     study_footprint,
     study_micro_batch_size,
@@ -43,7 +46,7 @@ def print_plan(
     console: Console | None = None,
     *,
     start: Start | None = None,
-    task: AnyTask | None = None,
+    tasks: Sequence[AnyTask] | None = None,
 ) -> None:
     """Print the plan of a study: trials, batches, data, memory and time.
 
@@ -51,17 +54,18 @@ def print_plan(
         spec: The study.
         console: Where to; standard output where left out.
         start: How it is asked to start, for what a plan cannot know.
-        task: The study's, from `require_task`; read here where left out.
+        tasks: The study's, from `require_tasks`; read here where left out.
 
     Raises:
-        DataError, BranchError: As `require_task`.
+        DataError, BranchError: As `require_tasks`.
     """
     console = console or Console(width=None if Console().is_terminal else 110)
-    task = task or require_task(spec)
+    tasks = tasks or require_tasks(spec)
+    task = tasks[0]
     print_line(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
         how = f"{count} trials"
-        if phase == "search" and spec.search.num_trials is not None:
+        if phase == "search" and spec.search.is_joint:
             how = f"{'at most ' if may_stop(spec) else ''}{how} {_rounds(spec)}"
         print_line(console, f"  {phase}: {how}")
     if more := most_extension_trials(spec):
@@ -74,8 +78,11 @@ def print_plan(
     )
     at_most = "at most " if may_stop(spec) else ""
     console.print(f"  in all: {at_most}{total} trials on {workers}")
-    facts = facts_of(spec, task)
-    _print_batches(spec, facts, console)
+    facts = facts_of(spec, tasks)
+    if spec.ladder is None:
+        _print_batches(spec, facts, console)
+    else:
+        print_sizes(spec, facts, tasks, console)
     print_data(task, console)
     if task.tokens_per_example is not None:
         print_line(
@@ -85,35 +92,44 @@ def print_plan(
         )
     for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
         print_line(console, f"  {note}")
-    _print_memory(spec, facts, task, console)
-    _print_time(spec, facts, task, console)
+    # Of a ladder the largest size takes the most memory; its times stand with the sizes.
+    largest = spec.sizes[-1] if spec.sizes else spec
+    _print_memory(largest, facts.sizes[-1] if facts.sizes else facts, tasks[-1], console)
+    if spec.ladder is None:
+        _print_time(spec, facts, task, console)
+    where = "at every size" if spec.ladder else "in every cell"
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
     print_line(
-        console, f"searched in every cell: {searched} ({spec.search.sampler}, {_how_many(spec)})"
+        console,
+        f"searched {where}: {searched} ({spec.search.sampler}, {_how_many(spec)})",
     )
 
 
 def may_stop(spec: StudySpec) -> bool:
     """Whether the search may end before all of its trials have run."""
-    return spec.search.num_trials is not None and spec.search.stop is not None
+    return spec.search.is_joint and spec.search.stop is not None
 
 
 def round_size_of(spec: StudySpec) -> int:
     """Trials of a round of a search by the surface, where it starts on this machine."""
     search = spec.search
-    return search.round_size or default_round_size(search.num_trials or 0, trials_at_once(spec))
+    return search.round_size or default_round_size(search.most_trials, trials_at_once(spec))
 
 
 def _how_many(spec: StudySpec) -> str:
     search = spec.search
-    if search.num_trials is None:
+    if not search.is_joint:
         return f"{search.trials_per_cell} trials a cell"
-    return f"{'at most ' if search.stop else ''}{search.num_trials} trials over all cells"
+    if search.budget_flops is not None:
+        return f"trials of {search.budget_flops:.3g} floating-point operations in all"
+    return f"{'at most ' if search.stop else ''}{search.most_trials} trials over all cells"
 
 
 def _rounds(spec: StudySpec) -> str:
     """How a search by the surface goes, and when it stops."""
     size = round_size_of(spec)
+    if spec.ladder is not None:
+        return f"over all sizes, in rounds of {size} after a first design"
     first = surface_search(spec, size).num_in_design
     stop = f"; stops once {limit}" if (limit := limit_words(spec)) else ""
     return f"over all cells, {first} at first and then in rounds of {size}{stop}"
@@ -124,11 +140,20 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False)
 
 
-def facts_of(spec: StudySpec, task: AnyTask) -> Facts:
+def facts_of(spec: StudySpec, tasks: Sequence[AnyTask]) -> Facts:
     """What a plan needs to know beside the study file."""
+    sizes = tuple(
+        _facts_of_one(size, task, scale_of(size, task))
+        for size, task in zip(spec.sizes, tasks, strict=False)
+    )
+    predicted = tuple(map(scale_of, spec.predicted_sizes))
+    return replace(_facts_of_one(spec, tasks[0], {}), sizes=sizes, predicted=predicted)
+
+
+def _facts_of_one(spec: StudySpec, task: AnyTask, scale: Mapping[str, float]) -> Facts:
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(
-        task.num_train, task.tokens_per_example, largest_micro_batch_size=bound,
+        task.num_train, task.tokens_per_example, largest_micro_batch_size=bound, scale=scale,
         metrics=task.described_metrics,
     )  # fmt: skip
 

@@ -144,7 +144,7 @@ class ProgressView:
             return "time left: not known yet"
         per_work = (time.monotonic() - state.started_at) / state.work_ended
         seconds = max(0.0, state.work_planned - state.work_ended) * per_work
-        is_round = state.phases == "search" and self._spec.search.num_trials is not None
+        is_round = state.phases == "search" and self._spec.search.is_joint
         part = "round" if is_round else "phase"
         return f"about {seconds / 60:.1f} min left in this {part}"
 

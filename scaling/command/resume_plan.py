@@ -1,5 +1,6 @@
 """What a study that goes on has still to run; nothing is started, and nothing written."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -14,14 +15,17 @@ from scaling.tasks.task import AnyTask
 
 
 def print_resume_plan(
-    spec: StudySpec, recorded: RecordedStudy, task: AnyTask, console: Console | None = None
+    spec: StudySpec,
+    recorded: RecordedStudy,
+    tasks: Sequence[AnyTask],
+    console: Console | None = None,
 ) -> None:
     """Print what is left of a study that has begun: its trials by phase and cell, and their time.
 
     Args:
         spec: The study file that it goes on with.
         recorded: What its state says.
-        task: The study's.
+        tasks: The study's, as from `require_tasks`.
         console: Where to; standard output where left out.
 
     Raises:
@@ -33,12 +37,12 @@ def print_resume_plan(
         print_line(console, f"  changed: {change}")
     world_sizes = (recorded.decided or {}).get("world_sizes", {})
     facts = replace(
-        facts_of(spec, task),
+        facts_of(spec, tasks),
         world_sizes={int(batch): size for batch, size in world_sizes.items()},
         cell_places=recorded.cell_places(spec),
     )
     rounds = recorded.rounds()
-    if rounds is None and spec.search.num_trials is not None:
+    if rounds is None and spec.search.is_joint:
         rounds = Rounds(round_size_of(spec))
     left = remaining(spec, recorded.records(), facts, rounds)
     at_most = "at most " if left.may_stop else ""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from scaling.runner.state import StudyState
     from scaling.sinks import Sink
+    from scaling.space.layout import Facts
     from scaling.tasks.task import AnyTask
 
 
@@ -31,11 +32,12 @@ class StoppedError(Exception):
     """A study ended before its time; the text says why, and how it goes on."""
 
 
-def prepared(start: Start) -> "AnyTask | None":
+def prepared(start: Start) -> "tuple[AnyTask, ...] | None":
     """Check a study's places, machine, data and model; nothing is started.
 
     Returns:
-        The task that its trials train or look up; None where all of them have ended.
+        The task that its trials train or look up, of a ladder one a size; None where all trials
+        have ended.
 
     Raises:
         RefusedError: If the study cannot start as it is asked to.
@@ -48,43 +50,45 @@ def prepared(start: Start) -> "AnyTask | None":
         require_places(start)
         if has_ended(start) and not start.is_plan:
             return None
-        from scaling.command.start_checks import require_machine, require_task
+        from scaling.command.start_checks import require_machine, require_tasks
         from scaling.tasks.hub import use_cache_where_unreachable
 
         use_cache_where_unreachable(start.spec.workload)
         require_machine(start)
         if not start.is_plan:
             print(f"study {start.spec.name}: {start.spec.question}", flush=True)
-        return require_task(start.spec, resume=start.resume)
+        return require_tasks(start.spec, resume=start.resume)
     except REFUSALS as error:
         raise RefusedError(without_credentials(str(error))) from error
 
 
-def print_plan(start: Start, task: "AnyTask | None", console: "Console | None" = None) -> None:
+def print_plan(
+    start: Start, tasks: "tuple[AnyTask, ...] | None", console: "Console | None" = None
+) -> None:
     """Print what a study would do, or what is left of one that goes on.
 
     Args:
         start: How it is asked to start, as a plan.
-        task: From `prepared`.
+        tasks: From `prepared`.
         console: Where to; standard output where left out.
     """
     from scaling.command import plan, resume_plan
     from scaling.runner.state import looked_at
 
-    assert task is not None
+    assert tasks is not None
     with looked_at(start.spec) as recorded:
         if recorded is None:
-            plan.print_plan(start.spec, console, start=start, task=task)
+            plan.print_plan(start.spec, console, start=start, tasks=tasks)
         else:
-            resume_plan.print_resume_plan(start.spec, recorded, task, console)
+            resume_plan.print_resume_plan(start.spec, recorded, tasks, console)
 
 
-def run(start: Start, task: "AnyTask | None") -> tuple[StudyRecord, dict[str, Any]]:
+def run(start: Start, tasks: "tuple[AnyTask, ...] | None") -> tuple[StudyRecord, dict[str, Any]]:
     """Run a study from where it is to its report.
 
     Args:
         start: How it is asked to start.
-        task: From `prepared`; None where all of its trials have ended.
+        tasks: From `prepared`; None where all of its trials have ended.
 
     Returns:
         The study with its trials, of which some may have failed, and the report's summary.
@@ -97,16 +101,16 @@ def run(start: Start, task: "AnyTask | None") -> tuple[StudyRecord, dict[str, An
     from scaling.runner.state import StateError
 
     try:
-        state = _opened(start, task)
+        state = _opened(start, tasks)
     except StateError as error:
         raise RefusedError(without_credentials(str(error))) from error
     prepare_environment(start.address)
     with closing(state.lock):
-        return _run_opened(start, task, state)
+        return _run_opened(start, tasks, state)
 
 
 def _run_opened(
-    start: Start, task: "AnyTask | None", state: "StudyState"
+    start: Start, tasks: "tuple[AnyTask, ...] | None", state: "StudyState"
 ) -> tuple[StudyRecord, dict[str, Any]]:
     from scaling.files.own import ForeignFolderError
     from scaling.runner.preflight import ClusterError, StartError
@@ -114,7 +118,7 @@ def _run_opened(
 
     try:
         with state.mirrored():
-            study, summary, unsent = _train_and_report(start, task, state)
+            study, summary, unsent = _train_and_report(start, tasks, state)
     except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
@@ -129,21 +133,24 @@ def _run_opened(
     return study, summary
 
 
-def _opened(start: Start, task: "AnyTask | None") -> "StudyState":
+def _opened(start: Start, tasks: "tuple[AnyTask, ...] | None") -> "StudyState":
     from scaling.runner.state import StudyState
 
-    if task is None:
+    if tasks is None:
         print(f"study {start.spec.name}: {start.spec.question}\nall of its trials have ended")
         return StudyState.reopen(start.spec)
     from scaling.command.start_checks import start_notes
-    from scaling.tasks.content import files_of
+    from scaling.tasks.content import data_hash, files_of
     from scaling.tasks.own.code import code_of
 
-    for note in start_notes(start.spec, task):
+    for note in start_notes(start.spec, tasks[0]):
         print(f"  {note}", flush=True)
     workload = start.spec.workload
     return StudyState.open(
-        start.spec, data_sha256=task.content_hash, files=files_of(workload), code=code_of(workload)
+        start.spec,
+        data_sha256=data_hash(task.content_hash for task in tasks),
+        files=files_of(workload),
+        code=code_of(workload),
     )
 
 
@@ -168,7 +175,7 @@ def _unwritable(error: OSError, state: "StudyState") -> str:
 
 
 def _train_and_report(
-    start: Start, task: "AnyTask | None", state: "StudyState"
+    start: Start, tasks: "tuple[AnyTask, ...] | None", state: "StudyState"
 ) -> tuple[StudyRecord, dict[str, Any], list[str]]:
     """Everything from the first trial to the report, which is made of the study's own records.
 
@@ -183,16 +190,21 @@ def _train_and_report(
 
     spec, folder = start.spec, state.folder
     environment = read_environment(folder)
-    if task is not None:
+    facts: Facts | None = None
+    if tasks is not None:
         from scaling.command.environment import describe
+        from scaling.command.plan import facts_of
 
-        environment = describe(task) | {"started": environment.get("started", _now())}
+        facts = facts_of(spec, tasks)
+        environment = describe(tasks) | {"started": environment.get("started", _now())}
+        if facts.predicted:
+            environment["predicted_scales"] = [dict(scale) for scale in facts.predicted]
         write_environment(folder, environment)
     ended = list(read_records(folder / "trials.jsonl").values())
     mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
     try:
-        if task is not None:
-            environment |= {**_train(start, task, state, sinks), "ended": _now()}
+        if facts is not None:
+            environment |= {**_train(start, facts, state, sinks), "ended": _now()}
             environment["num_trials_ended"] = len(read_records(folder / "trials.jsonl"))
             write_environment(folder, environment)
         study = load_folder(folder, spec, mlflow.trial_urls())
@@ -213,12 +225,11 @@ def _train_and_report(
 
 
 def _train(
-    start: Start, task: "AnyTask", state: "StudyState", sinks: "Sequence[Sink]"
+    start: Start, facts: "Facts", state: "StudyState", sinks: "Sequence[Sink]"
 ) -> dict[str, Any]:
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
 
-    from scaling.command.plan import facts_of
     from scaling.command.progress import ProgressView
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
@@ -228,8 +239,8 @@ def _train(
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)
-        view = stack.enter_context(ProgressView(start.spec, Console(), task.described_metrics))
-        run = StudyRun(start.spec, facts_of(start.spec, task), state, sinks, view)
+        view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics))
+        run = StudyRun(start.spec, facts, state, sinks, view)
         return {"rules_refused": run.run()}
 
 

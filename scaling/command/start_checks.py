@@ -5,12 +5,14 @@ Nothing here starts anything or leaves anything behind.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from scaling.command.start import Start
 from scaling.records.metrics import Metric
+from scaling.records.scale import scale_names
 from scaling.runner.preflight import (
     StartError,
     num_workers_on,
@@ -21,19 +23,21 @@ from scaling.runner.state import require_same_content
 from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
+from scaling.space.ladder import MIN_STEPS, flops_of, size_cells
 from scaling.space.layout import Facts
 from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import files_of
+from scaling.tasks.content import data_hash, files_of
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.code import code_of
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_tasks, require_trainable
 from scaling.tasks.task import AnyTask, FinishedTask, TaskData, WritingTask
 from scaling.training.build import require_deepspeed
+from scaling.training.memory.count import scale_of
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
 
 _ADDRESS = re.compile(r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}(/\S*)?")
@@ -61,25 +65,77 @@ def require_machine(start: Start) -> None:
             num_workers_on([here], spec.resources)
 
 
-def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
-    """Read and encode the data, and try the model on them.
+def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ...]:
+    """Read and encode the data, and try the model on them; at every size of a ladder.
 
     Args:
         spec: The study.
         resume: Whether it goes on with what its storage holds.
 
     Returns:
-        The task that the trials train or look up.
+        The task that the trials train or look up; of a ladder, that of each size.
 
     Raises:
         DataError: If data or model cannot be had, do not go together, or do not fit the study.
         BranchError: If a branch would pass the end of the run that it leaves.
         StateError: If the data are not those that the study was started with.
     """
-    task = prepare_task(spec.workload, spec.evaluation)
+    tasks = prepare_tasks(spec)
     if resume:
         workload = spec.workload
-        require_same_content(spec, task.content_hash, files_of(workload), code_of(workload))
+        require_same_content(
+            spec,
+            data_hash(task.content_hash for task in tasks),
+            files_of(workload),
+            code_of(workload),
+        )
+    for number, (size, task) in enumerate(zip(spec.sizes or (spec,), tasks, strict=True)):
+        try:
+            _require_fit(size, task)
+        except DataError as error:
+            if not spec.sizes:
+                raise
+            message = str(error).removeprefix(f"{error.path}: ")
+            raise DataError(f"ladder.sizes.{number}.{error.path}", message) from error
+    if spec.ladder is not None:
+        _require_ladder(spec, tasks)
+    return tasks
+
+
+def _require_ladder(spec: StudySpec, tasks: Sequence[AnyTask]) -> None:
+    """Check that sizes differ, that each has a batch with steps enough, and that one can pay."""
+    sizes = tuple(
+        Facts(task.num_train, task.tokens_per_example, scale=scale_of(size, task))
+        for size, task in zip(spec.sizes, tasks, strict=True)
+    )
+    scales = [size.scale for size in sizes]
+    if not scale_names(scales):
+        raise DataError("ladder.sizes", "differ neither in parameters nor in tokens or examples")
+    for number, scale in enumerate(scales):
+        for name, value in scale.items():
+            if value <= 0:
+                raise DataError(
+                    f"ladder.sizes.{number}", f"{name} is {value:g}; it must be above 0"
+                )
+    by_size = size_cells(spec, replace(Facts(None, None), sizes=sizes))
+    for number, cells_of_size in enumerate(by_size):
+        if not cells_of_size:
+            raise DataError(
+                f"ladder.sizes.{number}",
+                f"no batch size leaves a run {MIN_STEPS} steps; raise its budget, or list smaller "
+                "batches",
+            )
+    budget = spec.search.budget_flops
+    least = sum(flops_of(scales[n]) for n in spec.ladder.searched) if spec.ladder else 0.0
+    if budget is not None and budget < least:
+        raise DataError(
+            "search.budget_flops",
+            f"one trial of each size takes {least:.3g} operations (got {budget:.3g})",
+        )
+
+
+def _require_fit(spec: StudySpec, task: AnyTask) -> None:
+    """Check that a task can be trained as its study says; raises as `require_tasks`."""
     _require_metrics(spec, task)
     _require_enough_examples(spec, task)
     _require_tokens(spec, task)
@@ -87,7 +143,7 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
         spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )
     if isinstance(task, FinishedTask):
-        return task
+        return
     require_model_fits(task, spec.workload)
     sections = map(given_fields, (spec.fixed, spec.scientific, spec.nuisance))
     sets_dropout = any(section.get("dropout") is not None for section in sections)
@@ -95,7 +151,6 @@ def require_task(spec: StudySpec, *, resume: bool = False) -> AnyTask:
         task, spec.seed, dropout=0.0 if sets_dropout else None,
         resources=spec.resources, lora_ranks=lora_ranks(spec),
     )  # fmt: skip
-    return task
 
 
 def start_notes(spec: StudySpec, task: TaskData) -> list[str]:

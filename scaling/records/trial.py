@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -11,8 +11,9 @@ from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe, in_parts
 
-Phase = Literal["search", "transfer", "confirm", "confirm_target", "branch"]
-"""`confirm` repeats each cell's recipe for the loss, `confirm_target` that for the target."""
+Phase = Literal["search", "transfer", "confirm", "confirm_target", "branch", "check"]
+"""`confirm` repeats each cell's recipe for the loss, `confirm_target` that for the target; `check`
+trains a ladder's last size at its prediction and around it."""
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
 ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
 
@@ -42,6 +43,8 @@ class TrialRecord:
         recipe_of: In the phases after the search, the search trial whose recipe this one repeats,
             carries or branches off, or the name of the recipe that the surface recommended; None
             where that was not recorded.
+        scale: In a ladder, what makes the trial's size large, as in {"num_parameters": 1e6,
+            "num_tokens": 2e7}; empty elsewhere.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -60,6 +63,7 @@ class TrialRecord:
     search_round: int = 0
     recipe_of: str | None = None
     surface_round: int | None = None
+    scale: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def final(self) -> Measurement | None:

@@ -3,20 +3,23 @@
 from typing import Any
 
 from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.ladder.check import LadderCheck
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.report.plain import estimated, finite, named, pair, with_why
 from scaling.report.words.ladder import (
+    NO_CHECK,
     no_back_test,
     no_formulas,
     no_loss,
     recommendation_reason,
+    why_not_checked,
     why_not_predicted,
 )
 
 
-def ladder_summary(reading: LadderReading) -> dict[str, Any]:
-    """Exponents at the largest size, predictions in the order asked, and the back-test."""
+def ladder_summary(reading: LadderReading, check: LadderCheck | None) -> dict[str, Any]:
+    """Exponents at the largest size, predictions in the order asked, the back-test and a check."""
     question = reading.question
     entry = {
         "scale": list(question.scale),
@@ -27,8 +30,30 @@ def ladder_summary(reading: LadderReading) -> dict[str, Any]:
         },
         "predictions": [_predicted(question, size) for size in reading.predictions],
         "back_test": [_left_out(question, size) for size in reading.back_test],
+        "check": None if check is None else _check(check),
     }
+    entry = with_why(entry, {"check": NO_CHECK})
     return entry if reading.back_test else entry | {"no_back_test": no_back_test(reading)}
+
+
+def _check(check: LadderCheck) -> dict[str, Any]:
+    """The recipes that were trained at the size kept out of the search, the prediction first."""
+    recipes = [
+        with_why(
+            {
+                "global_batch_size": recipe.global_batch_size,
+                "peak_lr": recipe.peak_lr,
+                "is_prediction": recipe.is_prediction,
+                "num_seeds": recipe.num_seeds,
+                "num_diverged": recipe.num_diverged,
+                **named("validation_loss", recipe.loss),
+                **named("excess", recipe.excess),
+            },
+            why_not_checked(recipe),
+        )
+        for recipe in check.recipes
+    ]
+    return {"scale": dict(check.scale), "recipes": recipes}
 
 
 def _size(question: LadderQuestion, scale: tuple[float, ...]) -> dict[str, float]:

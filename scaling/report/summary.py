@@ -9,6 +9,7 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.loss_parts import LossParts
 from scaling.analysis.generalization.matched_gap import MatchedGap
+from scaling.analysis.ladder.runs import problem_of
 from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
@@ -29,6 +30,7 @@ from scaling.report.words import why_null
 from scaling.report.words.absent import no_exponent, no_surge, no_turn
 from scaling.report.words.answer import answer
 from scaling.report.words.headline import headline
+from scaling.report.words.ladder import problem_words
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.report.words.remarks import evidence_words
@@ -110,9 +112,12 @@ def summarize(findings: Findings) -> dict[str, Any]:
             for relation in findings.gap_relations
         },
     }
-    if findings.ladder is not None:
-        summary["ladder"] = ladder_summary(findings.ladder)
-    return with_why(summary, {"conditions": why_null.NO_CONDITIONS})
+    why = {"conditions": why_null.NO_CONDITIONS}
+    if (question := sweep.ladder) is not None:
+        reading, problem = findings.ladder, problem_of(sweep, question.scale)
+        summary["ladder"] = reading and ladder_summary(reading, findings.check)
+        why["ladder"] = problem_words(problem, question) if problem else ""
+    return with_why(summary, why)
 
 
 def _path(findings: Findings) -> list[dict[str, Any]]:

@@ -17,12 +17,14 @@ class Job:
     Attributes:
         keep_example_losses: Send the losses of single evaluated examples with the last event.
         may_stop_early: Ask at each rung whether to go on.
+        size: Which size of the ladder is trained; 0 without one.
     """
 
     trial_id: str
     recipe: Recipe
     keep_example_losses: bool = False
     may_stop_early: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True)

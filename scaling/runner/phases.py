@@ -161,9 +161,9 @@ class _Executor:
         None with another sampler.
         """
         search, state = self._run.spec.search, self._run.state
-        if search.num_trials is not None and state.recorded.rounds() is None:
+        if search.is_joint and state.recorded.rounds() is None:
             num_slots = len(self._group_sizes())
-            size = search.round_size or default_round_size(search.num_trials, num_slots)
+            size = search.round_size or default_round_size(search.most_trials, num_slots)
             state.keep_rounds(Rounds(size))
             if size < num_slots:
                 self._run.view.note(
@@ -288,6 +288,7 @@ class _Executor:
             record.recipe,
             keep_example_losses=record.phase == "confirm",
             may_stop_early=is_search and self._run.spec.search.early_stopping is not None,
+            size=self._run.spec.size_of(record.cell) if self._run.spec.sizes else 0,
         )
         config = {"record": record.to_json(), "job": job}
         if self._pool is not None:

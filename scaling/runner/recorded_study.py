@@ -16,7 +16,7 @@ from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
 from scaling.runner.state_folder import MAX_STUDY_BYTES, STUDY, StateError, read_known
 from scaling.space.cells import cell_places
-from scaling.space.rounds import Rounds
+from scaling.space.rounds import PREDICTED, Rounds
 from scaling.spec.changes import Change, RecordedSpecError, changes, recorded_spec
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA, code_difference, what_changed
@@ -108,7 +108,7 @@ class RecordedStudy:
             end = rounds.end
             recipes = [r.cell for r in (*end.recipes, *end.for_target)] if end else []
             for where, cell in [("proposed", c) for c in proposed] + [("end", c) for c in recipes]:
-                if cell not in self.known.get("cell_places", {}):
+                if cell != PREDICTED and cell not in self.known.get("cell_places", {}):
                     raise self._not_rounds(where, f"there is no cell {cell}")
         return rounds
 

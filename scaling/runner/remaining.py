@@ -14,6 +14,7 @@ from scaling.search.proposals import next_round
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
 from scaling.space.extension import Edge, planned_extension
+from scaling.space.ladder import planned_check
 from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds, SurfaceRecipe, planned_rounds
 from scaling.space.trials import (
@@ -80,6 +81,8 @@ def stages(
     replicates, refused = planned_replicates(spec, best, facts, for_target)
     replicates += planned_branches(spec, best, facts)
     planned = with_own_ids(replicates, [*best, *for_target], records)
+    if "check" in after_search(spec) and rounds is not None and rounds.prediction is not None:
+        planned += planned_check(spec, rounds.prediction, facts)
     left = left_over(list(records.values()), spec, facts.metrics, [*best, *for_target])
     notes = [*how_it_ended, *beaten_note(left)]
     yield Stage(after_search(spec), planned, _missing(planned, records), notes, refused, rounds)
@@ -88,7 +91,7 @@ def stages(
 def after_search(spec: StudySpec) -> tuple[Phase, ...]:
     """The phases of a study that follow its search."""
     counts = num_trials(spec)
-    order: tuple[Phase, ...] = ("transfer", "confirm", "confirm_target", "branch")
+    order: tuple[Phase, ...] = ("transfer", "confirm", "confirm_target", "branch", "check")
     return tuple(phase for phase in order if phase in counts)
 
 
@@ -140,7 +143,7 @@ def _of_cells(
             recipe = planned_point(spec, cell, 0, known.choices, facts).recipe
             assert recipe is not None
             found.append(BestRecipe(known.name, cell, known.choices, recipe))
-        elif trial is not None:
+        elif trial is not None and spec.ladder is None:
             found.append(BestRecipe.of_trial(trial))
     return found
 
@@ -159,7 +162,7 @@ def _search_in_rounds(
     if planned:
         yield Stage(("search",), planned, _missing(planned, records), rounds=rounds)
     while True:
-        following = next_round(spec, rounds.size, planned, records, facts.metrics)
+        following = next_round(spec, rounds.size, planned, records, facts)
         notes = [following.line] if following.line else []
         if not following.proposed:
             return notes, rounds.ended(
@@ -298,7 +301,7 @@ def remaining(
             is_decided = False
             break
     if not is_decided and rounds is not None:
-        num_later = max(0, (spec.search.num_trials or 0) - ended.total() - to_run.total())
+        num_later = max(0, spec.search.most_trials - ended.total() - to_run.total())
         to_run["search", LATER_ROUNDS] = num_later
         work[LATER_ROUNDS] = fmean(work.values())
     if not is_decided:
@@ -341,6 +344,8 @@ def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
             if batch != transfer.base_batch_size:
                 name = cell_name({"global_batch_size": batch})
                 counts["transfer", name] = len(transfer.rules) * transfer.num_seeds
+    if spec.ladder is not None:
+        return {}
     if confirm is not None:
         phases: tuple[Phase, ...] = ("confirm", "confirm_target")
         counts |= {

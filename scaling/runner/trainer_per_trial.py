@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from scaling.runner.jobs import Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.trial import Event, checkpoints_of, run_trial
-from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, spec_of
+from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, specs_of
 from scaling.spec.study import StudySpec
 from scaling.tasks.prepare import prepare_task
 from scaling.training.parallel.workers import Workers, use_threads
@@ -50,23 +50,27 @@ def train_alone(config: dict[str, Any]) -> None:
 def run_alone(config: dict[str, Any]) -> None:
     """What each rank of the trial's worker group runs."""
     enter_folder(config["working_folder"])
-    spec = spec_of(config)
-    job: Job = config["job"]
+    specs, job = specs_of(config), _job_of(config)
+    spec = specs[job.size]
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     use_threads(max(1, int(spec.resources.cpus_per_worker)))
     channel = _Channel()
-    task = prepare_task(spec.workload, spec.evaluation)
-    reason = refusal_of(spec, task, config["content"], workers)
+    tasks = [prepare_task(size.workload, size.evaluation) for size in specs]
+    reason = refusal_of(specs[0], tasks, config["content"], workers)
     if reason is not None:
         channel.send({"kind": "refused", "reason": reason})
         return
     channel.send({"kind": "started"})
     run_trial(
-        task, spec, job, workers, channel,
+        tasks[job.size], spec, job, workers, channel,
         checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
         micro_batch_size=job.recipe.layout.micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip
+
+
+def _job_of(config: dict[str, Any]) -> Job:
+    return config["job"]
 
 
 class _Channel:

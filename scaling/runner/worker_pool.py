@@ -34,7 +34,7 @@ from scaling.runner.process_group import torch_config
 from scaling.runner.trial import checkpoints_of, run_trial
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import content_of, what_changed
+from scaling.tasks.content import content_of, data_hash, what_changed
 from scaling.tasks.own.code import with_code
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask
@@ -243,11 +243,13 @@ def enter_folder(folder: str) -> None:
         os.chdir(folder)
 
 
-def spec_of(config: Mapping[str, Any]) -> StudySpec:
-    """The study, whose own code is where this machine has it."""
+def specs_of(config: Mapping[str, Any]) -> tuple[StudySpec, ...]:
+    """The study, or each size of its ladder, with own code where this machine has it."""
     spec = StudySpec.model_validate_json(config["spec"])
-    workload = with_code(spec.workload, config["code"])
-    return spec.model_copy(update={"workload": workload})
+    return tuple(
+        size.model_copy(update={"workload": with_code(size.workload, config["code"])})
+        for size in spec.sizes or (spec,)
+    )
 
 
 def serve_jobs(config: dict[str, Any]) -> None:
@@ -255,19 +257,19 @@ def serve_jobs(config: dict[str, Any]) -> None:
     enter_folder(config["working_folder"])
     broker = ray.get_actor(config["broker"])
     ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
-    spec = spec_of(config)
+    specs = specs_of(config)
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    use_threads(max(1, int(spec.resources.cpus_per_worker)))
-    task = prepare_task(spec.workload, spec.evaluation)
+    use_threads(max(1, int(specs[0].resources.cpus_per_worker)))
+    tasks = tuple(prepare_task(spec.workload, spec.evaluation) for spec in specs)
     server = _Server(
-        config["slot"], broker, spec, task, workers, config["checkpoints"], config["content"]
+        config["slot"], broker, specs, tasks, workers, config["checkpoints"], config["content"]
     )
     server.serve()
 
 
 def refusal_of(
-    spec: StudySpec, task: AnyTask, known: Mapping[str, str], workers: Workers
+    spec: StudySpec, tasks: Sequence[AnyTask], known: Mapping[str, str], workers: Workers
 ) -> str | None:
     """Why these workers must not train: what they see is not what the study was started on.
 
@@ -275,7 +277,9 @@ def refusal_of(
     """
     if not known:
         return None
-    changed = what_changed(known, content_of(spec.workload, task.content_hash))
+    changed = what_changed(
+        known, content_of(spec.workload, data_hash(task.content_hash for task in tasks))
+    )
     reason = next(filter(None, workers.gather(changed)), None)
     if reason is None:
         return None
@@ -292,14 +296,14 @@ class _Server:
         self,
         slot: str,
         broker: Any,
-        spec: StudySpec,
-        task: AnyTask,
+        specs: Sequence[StudySpec],
+        tasks: Sequence[AnyTask],
         workers: Workers,
         checkpoints: str,
         content: Mapping[str, str],
     ) -> None:
-        self.slot, self.broker, self.spec = slot, broker, spec
-        self.task, self.workers, self.checkpoints = task, workers, checkpoints
+        self.slot, self.broker, self.specs = slot, broker, specs
+        self.tasks, self.workers, self.checkpoints = tasks, workers, checkpoints
         self.content = content
         self.incarnation = workers.agree(uuid.uuid4().hex)
         self._groups = {workers.world_size: workers}
@@ -337,7 +341,7 @@ class _Server:
 
     def _refuses(self, workers: Workers) -> bool:
         """Whether these workers see something else than the study; then the pool is closed."""
-        reason = refusal_of(self.spec, self.task, self.content, workers)
+        reason = refusal_of(self.specs[0], self.tasks, self.content, workers)
         if reason is not None:
             ray.get(self.broker.refuse.remote(reason))
         return reason is not None
@@ -348,7 +352,8 @@ class _Server:
         channel = _Channel(self.broker, assignment, is_first=self.workers.rank == 0)
         try:
             run_trial(
-                self.task, self.spec, job, self._group_of(job.recipe.layout.world_size), channel,
+                self.tasks[job.size], self.specs[job.size], job,
+                self._group_of(job.recipe.layout.world_size), channel,
                 checkpoints=checkpoints_of(self.checkpoints, job.trial_id),
                 micro_batch_size=assignment.micro_batch_size,
             )  # fmt: skip

@@ -8,17 +8,21 @@ from threadpoolctl import threadpool_limits
 
 from scaling.records.metrics import Metric
 from scaling.records.outcome import CENSORED, objective_value, value_to_target
+from scaling.records.scale import scale_names
 from scaling.records.trial import TrialRecord
+from scaling.search.ladder import LadderSearch, Size, SizedOutcome
 from scaling.search.surface import Stop, SurfaceSearch
 from scaling.space.cells import cell_name, cells
-from scaling.space.rounds import ProposedTrial
+from scaling.space.ladder import flops_of, size_cells
+from scaling.space.layout import Facts
+from scaling.space.rounds import PREDICTED, ProposedTrial
 from scaling.space.trials import PlannedTrial
 from scaling.spec.evaluation import LOSS
 from scaling.spec.phases import TO_TARGET
 from scaling.spec.sections import Choice, Distribution
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import CellBest, Outcome
-from scaling.surface.space import Axis, Space
+from scaling.surface.space import BATCH, Axis, Space
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,11 @@ def surface_search(spec: StudySpec, round_size: int, num_failed: int = 0) -> Sur
             run and count towards num_trials; so a study whose trials all fail comes to an end.
     """
     search = spec.search
-    assert search.num_trials is not None
     stop = search.stop
     axes = tuple(_axis(name, drawn) for name, drawn in spec.nuisance.distributions().items())
     return SurfaceSearch(
         Space(cells(spec), axes),
-        num_trials=search.num_trials - num_failed,
+        num_trials=search.most_trials - num_failed,
         round_size=round_size,
         seed=spec.seed,
         stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
@@ -69,7 +72,7 @@ def next_round(
     round_size: int,
     planned: Sequence[PlannedTrial],
     records: Mapping[str, TrialRecord],
-    metrics: Mapping[str, Metric],
+    facts: Facts,
 ) -> NextRound:
     """Ask the surface for the next round.
 
@@ -78,8 +81,11 @@ def next_round(
         round_size: Trials of a round after the first.
         planned: The trials of all rounds so far, in their order; each has ended.
         records: How they ended.
-        metrics: What the task says of its metrics.
+        facts: Sizes of the data, and what the task says of its metrics.
     """
+    if spec.ladder is not None:
+        return _next_ladder_round(spec, round_size, planned, records, facts)
+    metrics = facts.metrics
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
         Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec, metrics))
@@ -119,6 +125,7 @@ def _fastest(
     spec: StudySpec, search: SurfaceSearch, records: Sequence[TrialRecord]
 ) -> dict[str, Mapping[str, Any]]:
     """The recipes that the surface of steps to the target recommends."""
+    metrics = facts.metrics
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
         Outcome(names.index(cell_name(r.cell)), r.choices, _steps_to_target(r, spec))
@@ -135,11 +142,98 @@ def _steps_to_target(record: TrialRecord, spec: StudySpec) -> float | None:
     return None if value is None or value >= CENSORED else value
 
 
+def ladder_search(
+    spec: StudySpec, round_size: int, facts: Facts, num_failed: int = 0
+) -> LadderSearch:
+    """The search over sizes that a study file describes; arguments as `surface_search`."""
+    assert spec.ladder is not None
+    searched, search = spec.ladder.searched, spec.search
+    scales = [size.scale for size in facts.sizes]
+    names = scale_names(scales)
+    by_size = size_cells(spec, facts)
+    sizes = tuple(
+        Size(
+            tuple(scales[n][name] for name in names),
+            tuple(sorted(cell[BATCH] for cell in by_size[n])),
+            flops_of(scales[n]),
+        )
+        for n in searched
+    )
+    checked = [scales[n] for n in range(len(scales)) if n not in searched]
+    asked = [*facts.predicted, *checked] or scales[-1:]
+    rates = spec.nuisance.distributions()["peak_lr"]
+    assert isinstance(rates, Distribution)
+    assert rates.log_uniform is not None
+    stop = search.stop
+    return LadderSearch(
+        sizes,
+        tuple(tuple(scale[name] for name in names) for scale in asked),
+        rates.log_uniform,
+        num_trials=search.most_trials - num_failed,
+        round_size=round_size,
+        seed=spec.seed,
+        budget_flops=search.budget_flops,
+        stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
+    )
+
+
+def _next_ladder_round(
+    spec: StudySpec,
+    round_size: int,
+    planned: Sequence[PlannedTrial],
+    records: Mapping[str, TrialRecord],
+    facts: Facts,
+) -> NextRound:
+    assert spec.ladder is not None
+    ended = [
+        record
+        for trial in planned
+        if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
+    ]
+    outcomes = [
+        SizedOutcome(
+            spec.size_of(record.cell), record.cell[BATCH], record.choices["peak_lr"],
+            objective_value(record, spec, facts.metrics),
+        )
+        for record in ended
+    ]  # fmt: skip
+    num_failed = len(planned) - len(outcomes)
+    search = ladder_search(spec, round_size, facts, num_failed)
+    with threadpool_limits(1):
+        following = search.next_round(outcomes)
+        knows_all = {o.size for o in outcomes if o.loss is not None} == set(spec.ladder.searched)
+        belief = search.belief(outcomes) if knows_all else None
+        best = search.best(outcomes, len(search.sizes) - 1) if knows_all else None
+    labels = spec.size_labels
+    proposed = tuple(
+        ProposedTrial(cell_name({**labels[n], BATCH: batch}), {"peak_lr": rate})
+        for n, batch, rate in following
+    )
+    if belief is None or best is None:
+        return NextRound(proposed, num_trials=len(outcomes))
+    batch, rate = best
+    largest = cell_name({**labels[spec.ladder.searched[-1]], BATCH: batch})
+    points: dict[str, Mapping[str, Any]] = {largest: {"peak_lr": rate}}
+    if spec.ladder.check is not None:
+        # The checked size is the last one asked for.
+        log_rate, log_batch = belief.bottoms[-1].tolist()
+        num_workers = spec.resources.num_workers
+        assert num_workers != "auto"
+        unit = 2 * num_workers // spec.resources.num_parts
+        size = unit * max(1, round(2**log_batch / unit))
+        points[PREDICTED] = {BATCH: size, "peak_lr": float(2**log_rate)}
+    count = f"{len(outcomes) + num_failed} of at most {spec.search.most_trials} trials have ended"
+    is_over = f"over after {len(outcomes) + num_failed} trials"
+    regret = 100 * belief.expected_regret_ratio
+    line = f"search {count if proposed else is_over}; expected regret where asked: {regret:.2g}%"
+    return NextRound(proposed, line, len(outcomes), points)
+
+
 def _how_far(
     spec: StudySpec, search: SurfaceSearch, best: Sequence[CellBest], num_ended: int, *,
     is_over: bool,
 ) -> str:  # fmt: skip
-    num_trials = spec.search.num_trials or 0
+    num_trials = spec.search.most_trials
     spent = num_ended + num_trials - search.num_trials
     if not is_over:
         return f"{spent} of at most {num_trials} trials have ended"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from scaling.arithmetic.batching import BatchSplit, split_batch
 from scaling.records.metrics import Metric
@@ -22,6 +23,10 @@ class Facts:
             None for no bound.
         cell_places: Of a study that was extended: see `scaling.space.cells.cell_seed`.
         metrics: What the task says of its metrics, as which way each should go.
+        scale: What makes a size of a ladder large, as in {"num_parameters": 1e6, "num_tokens":
+            2e7}.
+        sizes: The facts of each size of a ladder, in the order of the file.
+        predicted: The scale of each size that a ladder is asked to predict.
     """
 
     num_train: int | None
@@ -30,6 +35,13 @@ class Facts:
     largest_micro_batch_size: int | None = None
     cell_places: Mapping[str, int] = field(default_factory=dict[str, int])
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
+    scale: Mapping[str, float] = field(default_factory=dict[str, float])
+    sizes: tuple["Facts", ...] = ()
+    predicted: tuple[Mapping[str, float], ...] = ()
+
+    def at(self, spec: StudySpec, cell: Mapping[str, Any]) -> "Facts":
+        """Those of the size that a cell of a ladder belongs to; these without a ladder."""
+        return self.sizes[spec.size_of(cell)] if self.sizes else self
 
 
 def world_size_of(spec: StudySpec, global_batch_size: int, facts: Facts) -> int:

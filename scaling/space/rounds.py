@@ -11,6 +11,7 @@ from typing import Any
 
 from scaling.records.outcome import surface_recipe_name
 from scaling.space.cells import cell_name, cells
+from scaling.space.ladder import Prediction
 from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
 from scaling.spec.study import StudySpec
@@ -31,6 +32,10 @@ class SurfaceRecipe:
     name: str
     cell: str
     choices: Mapping[str, Any]
+
+
+PREDICTED = "predicted"
+"""In the place of a cell's name: what the last size of a ladder is checked at."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ class Rounds:
     size: int
     proposed: tuple[tuple[ProposedTrial, ...], ...] = ()
     end: SearchEnd | None = None
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """What the last size of a ladder is checked at; None before the end, or without a check."""
+        recipes = self.end.recipes if self.end else ()
+        found = next((recipe for recipe in recipes if recipe.cell == PREDICTED), None)
+        return None if found is None else Prediction(**found.choices)
 
     def followed_by(self, proposed: Sequence[ProposedTrial]) -> "Rounds":
         """These rounds and one more."""

@@ -13,6 +13,7 @@ from scaling.space.designs import design
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve, transferred
 from scaling.spec.checks.sizes import num_cells
+from scaling.spec.ladder import NUM_CHECKED
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
@@ -24,7 +25,7 @@ class PlannedTrial:
     """A trial before it runs; `recipe` is None where the search decides it when it starts.
 
     `extended` are the distributions that have been extended beyond those of the study file,
-    `recipe_of` and `surface_round` are as in `TrialRecord`.
+    `recipe_of`, `surface_round` and `scale` are as in `TrialRecord`.
     """
 
     trial_id: str
@@ -37,6 +38,7 @@ class PlannedTrial:
     surface_round: int | None = None
     extended: Mapping[str, Distribution[Any]] = field(default_factory=dict[str, Distribution[Any]])
     recipe_of: str | None = None
+    scale: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def expected_work(self) -> float:
@@ -55,7 +57,7 @@ class PlannedTrial:
         return TrialRecord(
             self.trial_id, self.phase, self.cell, self.choices, self.recipe, rule=self.rule,
             search_round=self.search_round, recipe_of=self.recipe_of,
-            surface_round=self.surface_round,
+            surface_round=self.surface_round, scale=self.scale,
         )  # fmt: skip
 
 
@@ -81,10 +83,16 @@ def planned_point(
     """A cell's search trial with a number, from 0; without choices an adaptive sampler decides."""
     recipe = None
     if choices is not None:
-        setting = hyperparameters(spec, cell, choices)
-        recipe = resolve(spec, setting, seed=spec.seed, facts=facts)
+        recipe = recipe_of(spec, cell, choices, facts, seed=spec.seed)
     trial_id = f"search-{cell_name(cell)}-{number:03d}"
-    return PlannedTrial(trial_id, "search", cell, choices or {}, recipe)
+    scale = facts.at(spec, cell).scale
+    return PlannedTrial(trial_id, "search", cell, choices or {}, recipe, scale=scale)
+
+
+def recipe_of(spec: StudySpec, cell: Cell, choices: Choices, facts: Facts, *, seed: int) -> Recipe:
+    """The recipe of a trial of a cell, at the cell's size; raises as `resolve`."""
+    setting = hyperparameters(spec, cell, choices)
+    return resolve(spec.at(cell), setting, seed=seed, facts=facts.at(spec, cell))
 
 
 def planned_replicates(
@@ -117,11 +125,11 @@ def _confirm_trials(
 ) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
-    setting = hyperparameters(spec, best.cell, best.choices)
     return [
         PlannedTrial(
             f"{phase}-{cell_name(best.cell)}-seed{seed}", phase, best.cell, best.choices,
-            resolve(spec, setting, seed=seed, facts=facts), recipe_of=best.name,
+            recipe_of(spec, best.cell, best.choices, facts, seed=seed), recipe_of=best.name,
+            scale=facts.at(spec, best.cell).scale,
         )
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
@@ -211,9 +219,11 @@ def num_trials(spec: StudySpec) -> dict[Phase, int]:
         transfer = spec.transfer
         counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
     if spec.confirm is not None:
-        counts["confirm"] = num_cells(spec) * spec.confirm.num_seeds
+        counts["confirm"] = (1 if spec.ladder else num_cells(spec)) * spec.confirm.num_seeds
         if spec.confirm.recipe_for_target:
             counts["confirm_target"] = counts["confirm"]
+    if spec.ladder is not None and spec.ladder.check is not None:
+        counts["check"] = NUM_CHECKED * spec.ladder.check.num_seeds
     if spec.branch is not None:
         branch = spec.branch
         counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds

@@ -163,6 +163,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "nuisance": _SPACE,
     "fixed": _TRIALS,
     "cell_recipes": _gains_recipes,
+    "ladder": _never("the trials that were run are of other sizes"),
     "budget": _never("the trials that were run have another length"),
     "evaluation.every_examples": _MEASURED,
     "evaluation.every_steps": _MEASURED,
@@ -179,6 +180,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "search.objective": _SEARCH,
     "search.sampler": _SEARCH,
     "search.num_trials": _grows,
+    "search.budget_flops": _grows,
     "search.trials_per_cell": _more_trials,
     "search.stop": _ends_search,
     "search.round_size": _never("the rounds of a search keep the size that they began with"),
@@ -221,8 +223,8 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 """By path. A section that is refused as a whole, or whose fields are all alike, has one rule."""
 
-WHOLE: Final = ("workload", "workload.data.files", "scientific", "nuisance", "fixed", "budget",
-                "search.early_stopping", "search.stop")  # fmt: skip
+WHOLE: Final = ("ladder", "workload", "workload.data.files", "scientific", "nuisance", "fixed",
+                "budget", "search.early_stopping", "search.stop")  # fmt: skip
 """The sections whose rule is that of every field in them, those to come included."""
 _UNKNOWN: Final = _never("this version does not know whether trials depend on it")
 

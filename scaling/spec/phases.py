@@ -24,6 +24,8 @@ from scaling.spec.hyperparameters import LrRule
 ToTarget = Literal["steps_to_target", "examples_to_target"]
 TO_TARGET: Final[tuple[ToTarget, ...]] = get_args(ToTarget)
 """Objectives that count how soon a run reaches the study's target."""
+MAX_SURFACE_TRIALS: Final = 1_000
+"""In a search by the surface; what a round takes grows with their cube."""
 
 DesignName = Literal["qmc", "random", "grid"]
 """Samplers whose points are known before the first trial."""
@@ -133,6 +135,9 @@ class Stop(Section):
 USUAL_STOP: Final[Mapping[str, float]] = {"regret_at_most_ratio": 0.0025}
 
 
+_JOINT_COUNTS: Final = frozenset({"num_trials", "budget_flops"})
+
+
 class Search(Section):
     """How the nuisance hyperparameters are searched inside each cell."""
 
@@ -144,6 +149,9 @@ class Search(Section):
     points; tpe: Optuna's tree-structured Parzen estimator. With trials_per_cell alone it is qmc."""
     num_trials: PositiveInt | None = None
     """Trials of all cells together, at most; for sampler surface."""
+    budget_flops: PositiveFloat | None = None
+    """Floating-point operations of all trials together, at most, 6 for each parameter and token;
+    for a ladder, in place of num_trials."""
     trials_per_cell: PositiveInt | None = None
     """Trials of each cell, the same for every cell; for the other samplers."""
     stop: Stop | None = None
@@ -168,20 +176,25 @@ class Search(Section):
         if not isinstance(given, dict):
             return given
         fields = cast("dict[str, Any]", given)
-        is_by_cell = "trials_per_cell" in fields and "num_trials" not in fields
+        is_by_cell = "trials_per_cell" in fields and not fields.keys() & _JOINT_COUNTS
         fields = {"sampler": "qmc" if is_by_cell else "surface", **fields}
         return {"stop": USUAL_STOP, **fields} if fields["sampler"] == "surface" else fields
 
     @model_validator(mode="after")
     def _counted_once(self) -> "Search":
         is_joint = self.sampler == "surface"
-        if (self.num_trials is None) == (self.trials_per_cell is None):
+        if self.budget_flops is not None and self.num_trials is not None:
+            raise PydanticCustomError(
+                "trial_count", "give exactly one of num_trials and budget_flops"
+            )
+        is_counted_jointly = self.num_trials is not None or self.budget_flops is not None
+        if is_counted_jointly == (self.trials_per_cell is not None):
             raise PydanticCustomError(
                 "trial_count",
                 "give exactly one of num_trials (of all cells together, with sampler surface) and "
                 "trials_per_cell (with any other sampler)",
             )
-        if is_joint == (self.num_trials is None):
+        if is_joint != is_counted_jointly:
             right, wrong = (
                 ("num_trials", "trials_per_cell") if is_joint else ("trials_per_cell", "num_trials")
             )
@@ -192,9 +205,19 @@ class Search(Section):
             )
         return self
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether one surface over all cells says what to try, and trials are counted together."""
+        return self.sampler == "surface"
+
+    @property
+    def most_trials(self) -> int:
+        """Trials of a search by the surface, at most."""
+        return self.num_trials or MAX_SURFACE_TRIALS
+
     def num_trials_of(self, num_cells: int) -> int:
         """Trials of the search in all cells; of the surface, at most."""
-        return self.num_trials or num_cells * self.per_cell
+        return self.most_trials if self.is_joint else num_cells * self.per_cell
 
     @property
     def per_cell(self) -> int:

@@ -5,8 +5,8 @@ Imports neither torch nor Ray, so that a bad file is refused in a second.
 
 # pyright: strict
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from scaling.spec.checks.study import check_study
-from scaling.spec.issues import MAX_ISSUES, NO_VALUE, Issue, StudyFileError, dotted
+from scaling.spec.issues import MAX_ISSUES, Issue, StudyFileError, dotted
 from scaling.spec.own_training import with_study_folder
+from scaling.spec.patches import set_field
 from scaling.spec.schema import SCHEMA_PATH, listed, locate, schema_text, spec_schema
 from scaling.spec.structural_errors import paths_meant, structural_issues
 from scaling.spec.study import StudySpec
@@ -83,10 +84,34 @@ def _validated(raw: Mapping[str, Any], issues: list[Issue]) -> StudySpec:
         issues = issues + list(islice(structural_issues(errors), MAX_ISSUES + 1))
         broken = _broken_sections(errors)
         spec = StudySpec.model_validate(_with_stand_ins(raw, broken))
+    if spec.ladder is not None or "ladder" in broken:
+        # Sizes are made of the other sections, and checks look at all sizes.
+        issues += [] if broken else _size_issues(spec, StudySpec.model_validate)
+        if issues:
+            raise StudyFileError(issues)
     issues = issues + check_study(spec, broken=broken)
+    issues += [] if issues else _size_issues(spec, study_from_mapping)
     if issues:
         raise StudyFileError(issues)
     return spec
+
+
+def _size_issues(spec: StudySpec, read: Callable[[dict[str, Any]], StudySpec]) -> list[Issue]:
+    """What is wrong with the study at single sizes of its ladder, as far as `read` looks."""
+    if spec.ladder is None:
+        return []
+    patches = {f"ladder.sizes.{n}": patch for n, patch in enumerate(spec.ladder.sizes)}
+    patches |= {f"ladder.predict.{n}": patch for n, patch in enumerate(spec.ladder.predict)}
+    issues: list[Issue] = []
+    for path, patch in patches.items():
+        try:
+            read(spec.patched(patch))
+        except ValidationError as error:
+            found = structural_issues(error.errors(include_url=False))
+            issues += [replace(issue, path=f"{path}.{issue.path}") for issue in found]
+        except StudyFileError as error:
+            issues += [replace(issue, path=f"{path}.{issue.path}") for issue in error.issues]
+    return issues
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -130,44 +155,7 @@ def _override(study: dict[str, Any], override: str) -> None:
     if not separator or not all(keys) or len(keys) > MAX_DEPTH:
         raise StudyFileError([Issue(dotted([override]), "must be dotted.key=value, as in seed=1")])
     value = parse_yaml(text, source=f"{path.strip()}={text}")
-    holder: Any = study
-    for depth, key in enumerate(keys[:-1]):
-        child = _child(holder, keys[:depth], key)
-        if child is None:
-            child = dict[str, Any]()
-            _set(holder, keys[:depth], key, child)
-        holder = child
-    _set(holder, keys[:-1], keys[-1], value)
-
-
-def _child(holder: object, path: Sequence[str], key: str) -> Any:
-    if isinstance(holder, dict):
-        return cast("dict[str, Any]", holder).get(key)
-    entries = _entries(holder, path, key)
-    return entries[_index(entries, path, key)]
-
-
-def _set(holder: object, path: Sequence[str], key: str, value: Any) -> None:
-    if isinstance(holder, dict):
-        cast("dict[str, Any]", holder)[key] = value
-    else:
-        entries = _entries(holder, path, key)
-        entries[_index(entries, path, key)] = value
-
-
-def _entries(holder: object, path: Sequence[str], key: str) -> list[Any]:
-    """The list that a key of an override indexes."""
-    if isinstance(holder, list):
-        return cast("list[Any]", holder)
-    message = f"has no {key} to set, since it is neither a section nor a list"
-    raise StudyFileError([Issue(dotted(path), message, holder)])
-
-
-def _index(entries: list[Any], path: Sequence[str], key: str) -> int:
-    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(entries):
-        return int(key)
-    allowed = f"0 … {len(entries) - 1}" if entries else "nothing, since the list is empty"
-    raise StudyFileError([Issue(dotted([*path, key]), "is not in the list", NO_VALUE, allowed)])
+    set_field(study, keys, value)
 
 
 # --- broken sections ----------------------------------------------------------------------------

@@ -178,6 +178,8 @@ def allowed(node: Schema) -> str:
             return _allowed_list(node)
         case {"type": "object", "properties": properties}:
             return f"a mapping with keys {listed(list(properties))}"
+        case {"type": "object", "additionalProperties": True}:
+            return "a mapping of dotted fields to values"
         case {"type": "object"}:
             return f"a mapping from {allowed(node.get('propertyNames', {}))} to " + allowed(
                 node["additionalProperties"]
@@ -199,8 +201,9 @@ def allowed(node: Schema) -> str:
 def _allowed_list(node: Schema) -> str:
     if "prefixItems" in node:
         return f"[{', '.join(map(allowed, node['prefixItems']))}]"
-    most = f"at most {node['maxItems']} of " if "maxItems" in node else ""
-    return f"a list of {most}{allowed(node['items'])}"
+    least = f"at least {node['minItems']} of " if node.get("minItems", 1) > 1 else ""
+    most = f"at most {node['maxItems']} of " if "maxItems" in node and not least else ""
+    return f"a list of {least}{most}{allowed(node['items'])}"
 
 
 def _bounds(node: Schema) -> str:

@@ -1,12 +1,23 @@
 """What a study asks: the typed, frozen form of one YAML file."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from scaling.spec.evaluation import Budget, Evaluation, Target
 from scaling.spec.fields import LocalPath, Name, Section, Whole, given_fields, items_of
-from scaling.spec.phases import Branch, Confirm, Limits, Search, Transfer
+from scaling.spec.ladder import Ladder, Patch
+from scaling.spec.patches import leaves_of, set_field
+from scaling.spec.phases import (
+    MAX_SURFACE_TRIALS,
+    Branch,
+    Confirm,
+    Limits,
+    Search,
+    Transfer,
+)
 from scaling.spec.resources import Checkpoints, Resources
 from scaling.spec.sections import CellRecipe, Fixed, Nuisance, Scientific
 from scaling.spec.workloads import Workload
@@ -22,6 +33,7 @@ class StudySpec(Section):
     scientific: Scientific = Scientific()
     nuisance: Nuisance = Nuisance()
     fixed: Fixed = Fixed()
+    ladder: Ladder | None = None
     cell_recipes: tuple[CellRecipe, ...] = ()
     budget: Budget
     evaluation: Evaluation
@@ -59,8 +71,51 @@ class StudySpec(Section):
         """The scientific hyperparameters and their values, in the order of the schema."""
         return {name: values for name, values in items_of(self.scientific) if values is not None}
 
+    @cached_property
+    def sizes(self) -> tuple["StudySpec", ...]:
+        """The study at each size of its ladder, in the order of the file; none without one."""
+        patches = self.ladder.sizes if self.ladder else ()
+        return tuple(StudySpec.model_validate(self.patched(patch)) for patch in patches)
+
+    @cached_property
+    def predicted_sizes(self) -> tuple["StudySpec", ...]:
+        """The study at each size that its ladder is asked to predict."""
+        patches = self.ladder.predict if self.ladder else ()
+        return tuple(StudySpec.model_validate(self.patched(patch)) for patch in patches)
+
+    def patched(self, patch: Patch) -> dict[str, Any]:
+        """What a file would say of the study at one size: an ordinary one, of as many trials.
+
+        Raises:
+            StudyFileError: If a path leads through something that is not a section or a list.
+        """
+        study: dict[str, Any] = self.model_dump(mode="json", exclude_unset=True)
+        del study["ladder"]
+        study["search"] = {"num_trials": MAX_SURFACE_TRIALS}
+        for path, value in patch.items():
+            set_field(study, path.split("."), value)
+        return study
+
+    def at(self, cell: Mapping[str, Any]) -> "StudySpec":
+        """The study at the size that a cell belongs to; this one where it has no ladder."""
+        return self.sizes[self.size_of(cell)] if self.sizes else self
+
+    def size_of(self, cell: Mapping[str, Any]) -> int:
+        """Which size of the ladder a cell belongs to, by its place in the file."""
+        return next(n for n, label in enumerate(self.size_labels) if label.items() <= cell.items())
+
+    @cached_property
+    def size_labels(self) -> tuple[dict[str, Any], ...]:
+        """What a cell says of its size: its fields but for the batch sizes that it compares."""
+        return tuple(
+            dict(leaves_of(patch, but_for="scientific"))
+            for patch in (self.ladder.sizes if self.ladder else ())
+        )
+
     def batch_sizes(self) -> tuple[int, ...]:
         """Every global batch size that a trial of this study may have, rising."""
+        if self.sizes:
+            return tuple(sorted({batch for size in self.sizes for batch in size.batch_sizes()}))
         name = "global_batch_size"
         sizes: set[int] = {*self.scientific_values().get(name, ())}
         if name in (drawn := self.nuisance.distributions()):

@@ -1,7 +1,7 @@
 """What a study trains on, by content: its data, and the files of trained models and tokenizers."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import unified_diff
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,14 @@ from scaling.tasks.extras import pretrained_folder
 DATA = "the data"
 # What transformers reads of a model's folder; a README may change.
 _READ = {".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".tiktoken", ".txt"}
+
+
+def data_hash(hashes: Iterable[str]) -> str:
+    """Content hash of a study's data, from those of its task, or of all sizes of its ladder."""
+    hashes = list(dict.fromkeys(hashes))
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def content_of(workload: Workload, data_sha256: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import TrainerFunctions
 from scaling.spec.resources import Resources
+from scaling.spec.study import StudySpec
 from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
@@ -37,6 +38,11 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:
         assert isinstance(task, TextTask)
         return with_trainer_functions(task, workload, family.FORWARD)
     return task
+
+
+def prepare_tasks(spec: StudySpec) -> tuple[AnyTask, ...]:
+    """The task of a study, or of each size of its ladder; raises as `prepare_task`."""
+    return tuple(prepare_task(size.workload, size.evaluation) for size in spec.sizes or (spec,))
 
 
 def require_trainable(

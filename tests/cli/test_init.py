@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scaling.command.start_checks import require_task
+from scaling.command.start_checks import require_tasks
 from scaling.spec.read import read_study
 from tests.cli.test_app import called
 
@@ -218,7 +218,7 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
     spec = read_study(file)
     assert spec.workload.task == task
     assert spec.search.sampler == "surface"
-    require_task(spec)
+    require_tasks(spec)
     status, _, err = called("init", "--data", str(data))
     assert status == 2
     assert "exists already" in err

@@ -32,7 +32,7 @@ STUDY = "\n".join(
 def plan(spec: Any, recorded: RecordedStudy) -> list[str]:
     out = StringIO()
     task = prepare_task(spec.workload, spec.evaluation)
-    print_resume_plan(spec, recorded, task, Console(file=out, width=200))
+    print_resume_plan(spec, recorded, [task], Console(file=out, width=200))
     return out.getvalue().splitlines()
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from scaling.command.plan import print_plan
-from scaling.command.start_checks import require_task, start_notes
+from scaling.command.start_checks import require_tasks, start_notes
 from scaling.spec.read import read_study
 from scaling.study import main
 
@@ -240,7 +240,7 @@ def test_a_plan_of_a_study_that_exists(folder: Path, capsys: pytest.CaptureFixtu
     from scaling.runner.state import StudyState
 
     spec = read_study(folder / "study.yaml")
-    task = require_task(spec)
+    (task,) = require_tasks(spec)
     StudyState.open(spec, data_sha256=task.content_hash).lock.close()
     plan, run = both(capsys, folder, [])
     assert plan == run
@@ -297,7 +297,7 @@ def test_more_evaluated_examples_than_there_are_is_said(
     study = Path("study.yaml")
     changes = ["evaluation.num_examples=100", "evaluation.sharpness={num_examples: 1000}"]
     spec = read_study(study, changes)
-    notes = start_notes(spec, require_task(spec))
+    notes = start_notes(spec, require_tasks(spec)[0])
     assert notes[-3:] == [
         "validation is evaluated on all 40 examples (evaluation.num_examples: 100).",
         "test is evaluated on all 40 examples (evaluation.num_examples: 100).",
@@ -305,7 +305,7 @@ def test_more_evaluated_examples_than_there_are_is_said(
         "(evaluation.sharpness.num_examples: 1,000).",
     ]
     spec = read_study(study, ["evaluation.num_examples=40"])
-    assert not [note for note in start_notes(spec, require_task(spec)) if "evaluated" in note]
+    assert not [note for note in start_notes(spec, require_tasks(spec)[0]) if "evaluated" in note]
     print_plan(read_study(study, changes))
     assert notes[-1] in " ".join(capsys.readouterr().out.split())
 

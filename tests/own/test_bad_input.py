@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scaling
-from scaling.command.start_checks import require_task
+from scaling.command.start_checks import require_tasks
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
@@ -303,9 +303,9 @@ def test_tokens_are_counted_where_examples_have_a_length(tmp_path: Path) -> None
     workload = {**STUDY["workload"], "folder": str(tmp_path)}
     spec = study_from_mapping(STUDY | {"workload": workload, "budget": {"tokens": 100}})
     with pytest.raises(DataError, match=r"budget\.tokens: examples have no tokens; give"):
-        require_task(spec)
+        require_tasks(spec)
     custom(tmp_path, "def build(): return task(length=lambda example: len(example[0]))")
-    task = require_task(spec)
+    (task,) = require_tasks(spec)
     assert task.tokens_per_example == 4.0
 
 

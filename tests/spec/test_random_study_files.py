@@ -1,5 +1,6 @@
 """Study files with errors at random: each is refused with lines that name a field, or is read."""
 
+import contextlib
 import copy
 import math
 import random
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from scaling.spec.issues import StudyFileError, dotted
+from scaling.spec.patches import set_field
 from scaling.spec.read import read_study, spec_schema, study_from_mapping
 from scaling.spec.study import StudySpec
 from scaling.spec.synonyms import SYNONYMS
@@ -75,6 +77,9 @@ def drawn(node: dict[str, Any], rng: random.Random, name: str = "") -> Any:
                 if properties.keys() >= group:
                     keys = [*(key for key in keys if key not in group), rng.choice(sorted(group))]
             return {key: drawn(without_null(properties[key]), rng, key) for key in keys}
+        case {"type": "object", "additionalProperties": True}:
+            paths = ["budget.examples", "workload.task", "seed", "fixed.optimizer.x", "ladder", ""]
+            return {rng.choice(paths): rng.choice([1, 0, -3, "x", None, [], {}]) for _ in range(2)}
         case {"type": "object"}:
             keys = node.get("propertyNames", {}).get("enum", ["global_batch_size", "x"])
             return {key: drawn(node["additionalProperties"], rng) for key in keys[:2]}
@@ -168,6 +173,13 @@ def break_somewhere(raw: dict[str, Any], rng: random.Random) -> None:
 
 def is_known(path: str, raw: Any) -> bool:
     """Whether a dotted path is in the schema, or is a key of the file that the schema has not."""
+    if of_size := re.match(r"ladder\.(sizes|predict)\.(\d+)\.(.+)", path):
+        kind, number, rest = of_size.groups()
+        sized = copy.deepcopy({name: value for name, value in raw.items() if name != "ladder"})
+        for keys, value in raw["ladder"][kind][int(number)].items():
+            with contextlib.suppress(StudyFileError):
+                set_field(sized, keys.split("."), value)
+        return is_known(rest, sized)
     parts = re.findall(r'"(?:[^"\\]|\\.)*(?:"|…$)|[^.]+', path)
     nodes, values = [SCHEMA], [raw]
     for number, part in enumerate(parts):

@@ -43,5 +43,5 @@ def test_every_metric_is_described_and_no_other(workload: Any) -> None:
 
 def test_a_study_records_what_its_task_says_of_them() -> None:
     task = prepare_task(recipes.part_of_speech(), recipes.EVALUATION)
-    recorded = json.loads(json.dumps(describe(task)))["metrics"]
+    recorded = json.loads(json.dumps(describe([task])))["metrics"]
     assert from_plain(recorded) == task.described_metrics

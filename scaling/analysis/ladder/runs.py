@@ -12,7 +12,7 @@ from scaling.surface.ladder.runs import Runs
 
 FEWEST_RUNS, FEWEST_OF_SIZE = 12, 3
 """Runs with a loss of all sizes together, and of each."""
-_FITTED = ("search", "confirm")
+_FITTED = ("search", "confirm", "check")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.ladder.back_test import FEWEST_LEFT, LeftOut
+from scaling.analysis.ladder.check import CheckedRecipe, LadderCheck
 from scaling.analysis.ladder.loss_law import FEWEST_SIZES, ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
-from scaling.analysis.statistics.uncertainty import Interval
-from scaling.report.words.numbers import counted, joined, number, rate
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.report.words.numbers import counted, either, joined, number, rate
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
@@ -26,15 +27,55 @@ VALLEY_CAPTION = (
 )
 
 
+NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
+
+
+def why_not_checked(recipe: CheckedRecipe) -> dict[str, str]:
+    """Why numbers of a recipe of a check are null, by field."""
+    if recipe.num_diverged:
+        why = "a seed diverged"
+        return dict.fromkeys(
+            ("validation_loss", "validation_loss_interval", "excess", "excess_interval"), why
+        )
+    if recipe.is_prediction:
+        itself = dict.fromkeys(("excess", "excess_interval"), "it is the prediction itself")
+        return itself | {"validation_loss_interval": "one seed"}
+    return dict.fromkeys(("validation_loss_interval", "excess_interval"), "one seed") | {
+        "excess": "no seed of the prediction ended with a loss"
+    }
+
+
+def check_words(check: LadderCheck) -> str:
+    """Whether the prediction was the bottom, in a sentence or two."""
+    prediction, *around = check.recipes
+    if prediction.loss.value is None:
+        return "The check is not over: the prediction itself has no loss."
+    start = (
+        f"Trained at the prediction (batch {prediction.global_batch_size:,}, rate "
+        f"{rate(prediction.peak_lr)}), the size kept out of the search reaches "
+        f"{either(prediction.loss)} nats."
+    )
+    if check.lower:
+        lower = check.lower[0]
+        low, high = lower.excess.interval or (0.0, 0.0)
+        by = Estimate(-(lower.excess.value or 0.0), (-high, -low))
+        return (
+            f"{start} It is not the bottom: batch {lower.global_batch_size:,} at rate "
+            f"{rate(lower.peak_lr)} is lower, by {either(by)} nats."
+        )
+    least = min((r.excess.value for r in around if r.excess.value is not None), default=None)
+    if least is None or least >= 0:
+        return f"{start} None of the recipes at twice and half its rate and batch is lower."
+    return f"{start} No recipe at twice or half its rate or batch is lower beyond the noise."
+
+
 def problem_words(problem: Problem, question: LadderQuestion) -> str:
     """Why runs cannot be fitted, in one line."""
     columns = " and ".join(question.scale)
+    scale = "" if question.is_study else f"--scale {' '.join(question.scale)}: "
     match problem.kind:
         case "one_size":
-            return (
-                f"--scale {' '.join(question.scale)}: {counted(problem.count, 'size')}, "
-                "and a ladder needs at least two"
-            )
+            return f"{scale}{counted(problem.count, 'size')}, and a ladder needs at least two"
         case "same_scale":
             return f"--scale {problem.name}: every run has the same {problem.name}; leave it out"
         case "few_runs":
@@ -44,16 +85,17 @@ def problem_words(problem: Problem, question: LadderQuestion) -> str:
             )
         case "few_of_size":
             size = size_words(question, problem.scale)
+            way_out = "" if question.is_study else "; --where leaves it out"
             return (
                 f"the size {size} has {counted(problem.count, 'run')} with a loss, and each size "
-                f"needs at least {FEWEST_OF_SIZE}; --where leaves it out"
+                f"needs at least {FEWEST_OF_SIZE}{way_out}"
             )
         case "one_batch":
-            return f"every run has the same batch size; --scale {columns} needs at least two"
+            return f"every run has the same batch size; a ladder over {columns} needs two"
         case "one_rate":
-            return f"every run has the same learning rate; --scale {columns} needs at least two"
+            return f"every run has the same learning rate; a ladder over {columns} needs two"
         case "not_positive":
-            return "--scale needs losses above 0, since sizes are compared by ratios of the loss"
+            return "a ladder needs losses above 0: sizes are compared by ratios of the loss"
         case "maximized":
             return f"--scale needs a loss; --maximize {problem.name} cannot take its place"
     assert_never(problem.kind)
@@ -83,13 +125,14 @@ def percents(interval: Interval | None) -> str:
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def ladder_answer(reading: LadderReading) -> str:
+def ladder_answer(reading: LadderReading, check: LadderCheck | None) -> str:
     """What to run, how far that is from the runs, and how well such predictions did."""
     sentences = [
         *_warning(reading),
         *(prediction_words(reading.question, s) for s in reading.predictions[:3]),
     ]
-    sentences += [*_back_test(reading), *_exponents(reading)]
+    sentences += [*_back_test(reading), *([check_words(check)] if check else [])]
+    sentences += _exponents(reading)
     return " ".join(sentences)
 
 
@@ -180,6 +223,8 @@ def _rate_bounds(interval: Interval) -> str:
 def recommendation_reason(reading: LadderReading) -> str:
     """Why this recipe, or why none."""
     question = reading.question
+    if not reading.predictions and question.is_study:
+        return "No size was asked for: ladder.predict of the study file names none."
     if not reading.predictions:
         example = ",".join(f"{name}=VALUE" for name in question.scale)
         return f"No size was asked for; --predict {example} says what to run at one."
@@ -199,14 +244,16 @@ def why_not_predicted(reading: LadderReading) -> dict[str, str]:
         why = no_loss(reading.predictions[0].loss)
         found = dict.fromkeys(("expected_loss", "expected_loss_interval"), why)
     not_run = "no run of this size was measured"
-    unsaid = dict.fromkeys(("warmup_steps", "clip_norm"), "a table does not say")
+    is_study = reading.question.is_study
+    unsaid = "as the study file fixes it at every size" if is_study else "a table does not say"
+    recipe = "see the study file" if is_study else "a table does not hold the whole recipe"
     names = (
         "num_workers", "expected_steps", "expected_steps_interval", "expected_examples",
         "expected_seconds", "expected_seconds_interval", "expected_cost",
         "expected_cost_interval",
     )  # fmt: skip
-    rest = {"meets_limits": not_run, "recipe": "a table does not hold the whole recipe"}
-    return found | unsaid | dict.fromkeys(names, not_run) | rest
+    rest = {"meets_limits": not_run, "recipe": recipe, "warmup_steps": unsaid, "clip_norm": unsaid}
+    return found | dict.fromkeys(names, not_run) | rest
 
 
 def no_loss(loss: ExpectedLoss) -> str:
@@ -240,9 +287,11 @@ def no_back_test(reading: LadderReading) -> str:
 
 def no_formulas(question: LadderQuestion) -> str:
     """Why no published formula applies."""
+    if question.tokens_per_example is None and question.is_study:
+        return "examples of this task have no tokens"
     if question.tokens_per_example is None:
         return "--tokens-per-example says how many tokens one unit of the batch is"
-    return "published formulas need parameters and tokens, as --scale N D"
+    return "published formulas need parameters and tokens"
 
 
 def predicted_facts(reading: LadderReading) -> list[tuple[str, str]]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
 from scaling.spec.checks.places import given_value, places_of, possible_values
-from scaling.spec.checks.sizes import MAX_SURFACE_TRIALS, num_cells
+from scaling.spec.checks.sizes import num_cells
 from scaling.spec.issues import Issue
-from scaling.spec.phases import TO_TARGET
+from scaling.spec.phases import MAX_SURFACE_TRIALS, TO_TARGET
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
@@ -174,9 +174,13 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
             "search.sampler", "there is no nuisance hyperparameter to search: give "
             "trials_per_cell: 1 instead of num_trials", "surface",
         )  # fmt: skip
-    path, count, cells = "search.num_trials", search.num_trials or 0, num_cells(spec)
+    if search.budget_flops is not None and spec.ladder is None:
+        yield Issue("search.budget_flops", "is for a ladder: give num_trials", search.budget_flops)
+    path, count = "search.num_trials", search.most_trials
+    cells = num_cells(spec) if spec.ladder is None else len(spec.ladder.searched)
     if count < cells:
-        yield Issue(path, f"each of the {cells} cells needs a trial", count, f"at least {cells}")
+        what = "sizes" if spec.ladder else "cells"
+        yield Issue(path, f"each of the {cells} {what} needs a trial", count, f"at least {cells}")
     if count > MAX_SURFACE_TRIALS:
         most = f"at most {MAX_SURFACE_TRIALS:,}"
         yield Issue(path, "a surface over so many trials is slow", count, most)

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from scaling.spec.issues import NO_VALUE, Issue
+from scaling.spec.ladder import NUM_CHECKED
 from scaling.spec.study import StudySpec
 
 MAX_CELLS: Final = 10_000
 """More cells than any study could run."""
 MAX_TRIALS: Final = 100_000
 """In all phases together; each is a run in MLflow and a row of the report."""
-MAX_SURFACE_TRIALS: Final = 1_000
-"""In a search by the surface; what a round takes grows with their cube."""
 
 
 def cell_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -25,7 +24,9 @@ def cell_issues(spec: StudySpec) -> Iterator[Issue]:
 
 
 def num_cells(spec: StudySpec) -> int:
-    """Combinations of the scientific values."""
+    """Combinations of the scientific values, at every size of a ladder."""
+    if spec.sizes:
+        return sum(map(num_cells, spec.sizes))
     return math.prod(len(values) for values in spec.scientific_values().values())
 
 
@@ -33,13 +34,15 @@ def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     """More trials than a study has, in the field of the phase that has the most."""
     cells = num_cells(spec)
     search = spec.search
-    counted = "trials_per_cell" if search.num_trials is None else "num_trials"
+    counted = "num_trials" if search.is_joint else "trials_per_cell"
     by_field = {f"search.{counted}": search.num_trials_of(cells)}
     if (transfer := spec.transfer) is not None:
         by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
     if spec.confirm is not None:
-        recipes = 1 + spec.confirm.recipe_for_target
-        by_field["confirm.num_seeds"] = cells * recipes * spec.confirm.num_seeds
+        recipes = (1 if spec.sizes else cells) * (1 + spec.confirm.recipe_for_target)
+        by_field["confirm.num_seeds"] = recipes * spec.confirm.num_seeds
+    if (ladder := spec.ladder) is not None and ladder.check is not None:
+        by_field["ladder.check"] = NUM_CHECKED * ladder.check.num_seeds
     if (branch := spec.branch) is not None:
         num_branches = len(branch.at_examples) * len(branch.multiples)
         by_field["branch.num_seeds"] = num_branches * branch.num_seeds

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from scaling.spec.checks.batch import batch_ramp_issues, batch_size_issues, ramp_count_issues
 from scaling.spec.checks.data import credential_issues, data_issues, storage_issues
+from scaling.spec.checks.ladder import ladder_issues
 from scaling.spec.checks.optimizer import clipping_issues, effect_issues, nesterov_issues
 from scaling.spec.checks.phases import (
     branch_issues,
@@ -148,6 +149,10 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     transfer_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
     branch_issues: frozenset({*RECIPE_SECTIONS, "branch", "budget"}),
     extension_issues: frozenset({"nuisance", "search"}),
+    ladder_issues: frozenset(
+        {*RECIPE_SECTIONS, "workload", "ladder", "budget", "search", "transfer", "branch"}
+        | {"target", "resources"}
+    ),
     ensemble_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     model_issues: frozenset({"workload", "resources"}),
     example_issues: frozenset({"workload", "budget", "evaluation", "search"}),

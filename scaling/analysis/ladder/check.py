@@ -1,0 +1,92 @@
+"""Whether a prediction is the bottom: the size trained at it, and around it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate
+from scaling.analysis.trial_rows import Sweep, TrialRow
+
+
+@dataclass(frozen=True)
+class CheckedRecipe:
+    """One recipe of a check.
+
+    Attributes:
+        is_prediction: Whether it is the prediction itself.
+        loss: At the end, over seeds; no value where a seed diverged.
+        excess: Its loss less the prediction's, over seeds that both have.
+        num_seeds: That ended, those that diverged included.
+        num_diverged: Seeds that diverged.
+    """
+
+    global_batch_size: int
+    peak_lr: float
+    is_prediction: bool
+    loss: Estimate
+    excess: Estimate
+    num_seeds: int
+    num_diverged: int
+
+
+@dataclass(frozen=True)
+class LadderCheck:
+    """The recipes of a check, the prediction first.
+
+    Attributes:
+        scale: The size that was kept out of the search.
+    """
+
+    scale: Mapping[str, float]
+    recipes: tuple[CheckedRecipe, ...]
+
+    @property
+    def lower(self) -> tuple[CheckedRecipe, ...]:
+        """Recipes that are lower than the prediction beyond their interval."""
+        return tuple(
+            recipe
+            for recipe in self.recipes
+            if recipe.excess.interval is not None and recipe.excess.interval[1] < 0
+        )
+
+
+def check_of(sweep: Sweep) -> LadderCheck | None:
+    """What the check came to; None where none has been run."""
+    rows = [row for row in sweep.rows if row.phase == "check" and row.peak_lr]
+    if not rows:
+        return None
+    groups: dict[tuple[int, float], list[TrialRow]] = {}
+    for row in rows:
+        groups.setdefault((row.global_batch_size, row.peak_lr or 0.0), []).append(row)
+    # Around the prediction are twice and half of each, so that it is the median of both.
+    middle = int(median(batch for batch, _ in groups)), median(rate for _, rate in groups)
+    keys = sorted(groups, key=lambda key: (key != middle, key))
+    at_prediction = _losses(groups.get(middle, []))
+    scale = {n: v for n, v in rows[0].cell.items() if n != "global_batch_size"}
+    return LadderCheck(
+        scale, tuple(_recipe(key, groups[key], at_prediction, key == middle) for key in keys)
+    )
+
+
+def _recipe(
+    key: tuple[int, float],
+    rows: Sequence[TrialRow],
+    at_prediction: Mapping[int | None, float],
+    is_prediction: bool,
+) -> CheckedRecipe:
+    losses = _losses(rows)
+    diverged = sum(row.status == "diverged" for row in rows)
+    both = [losses[seed] - at_prediction[seed] for seed in losses if seed in at_prediction]
+    return CheckedRecipe(
+        *key,
+        is_prediction=is_prediction,
+        loss=mean_estimate(list(losses.values())) if not diverged else Estimate(),
+        excess=mean_estimate(both) if both and not is_prediction else Estimate(),
+        num_seeds=len(losses) + diverged,
+        num_diverged=diverged,
+    )
+
+
+def _losses(rows: Sequence[TrialRow]) -> dict[int | None, float]:
+    """By seed, of those that ended with one."""
+    return {row.seed: row.validation_loss for row in rows if row.validation_loss is not None}

@@ -1,0 +1,392 @@
+"""What a search over the sizes of a ladder tries next, round after round; pure functions.
+
+The sizes share one valley (`scaling.surface.ladder`) whose bottom moves with the size. A trial is
+worth what it makes certain of the bottom at the sizes that are asked for, over what it costs: a
+c-optimal design, one trial after the other (Chaloner & Verdinelli 1995, Statistical Science 10).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from scaling.search.surface import Stop
+from scaling.surface.ladder.fit import Valley, fit_valley
+from scaling.surface.ladder.runs import Runs
+from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
+from scaling.surface.ladder.way import (
+    OUTPUTS,
+    Form,
+    Way,
+    bottoms_at,
+    sizes_covariance,
+)
+from scaling.surface.space import Array
+
+_NUM_RATES = 33
+_DESIGN_PER_SIZE = 4
+_COST_POWER = 1 / 3
+"""Where trials are counted, one of a size that costs eight times as much must tell twice as much.
+Where operations are counted, eight times."""
+_GROWTH = 0.5
+"""Scatter of a run for each percent above half a unit over the bottom."""
+_HIGHEST = 1.5
+"""Units above the bottom from which on a trial tells nothing."""
+_NUM_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size that is searched.
+
+    Attributes:
+        scale: Its numbers: parameters, tokens.
+        batches: Batch sizes that it can be trained with, rising.
+        flops: Of one run.
+    """
+
+    scale: tuple[float, ...]
+    batches: tuple[int, ...]
+    flops: float
+
+
+@dataclass(frozen=True)
+class SizedOutcome:
+    """How a trial of a size ended; `loss` is None where it diverged."""
+
+    size: int
+    global_batch_size: int
+    peak_lr: float
+    loss: float | None
+
+
+SizedProposal = tuple[int, int, float]
+"""A size by its place, a batch size and a rate."""
+
+
+@dataclass(frozen=True)
+class LadderBelief:
+    """What the trials so far say.
+
+    Attributes:
+        regrets: [draws, asked] percent of the loss by which recipes at the expected bottom are
+            above the least one, at each size that is asked for.
+        bottoms: [sizes + asked, 2] expected log2 of the best rate and of the best batch.
+    """
+
+    regrets: Array
+    bottoms: Array
+
+    @property
+    def expected_regret_ratio(self) -> float:
+        """The largest expected regret over the loss, of the sizes that are asked for."""
+        return float(self.regrets.mean(axis=0).max()) / 100
+
+    def probability(self, stop: Stop, loss: float) -> float:
+        """How likely the regret at every size that is asked for is small enough."""
+        ratio = stop.regret_at_most_ratio
+        limit = 100 * (ratio if ratio is not None else (stop.regret_at_most or 0.0) / loss)
+        return float((self.regrets <= limit).all(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class LadderSearch:
+    """A search of all sizes together.
+
+    Attributes:
+        sizes: Those that are searched, smallest first.
+        asked: The numbers of the sizes that are to be predicted.
+        rates: Lowest and highest learning rate.
+        num_trials: At most so many; at least one a size.
+        round_size: Trials of every round but the first, which is a space-filling design.
+        seed: Of the design.
+        budget_flops: Operations of all trials together at most; None where only trials count.
+        stop: When to end before; None for never.
+    """
+
+    sizes: tuple[Size, ...]
+    asked: tuple[tuple[float, ...], ...]
+    rates: tuple[float, float]
+    num_trials: int
+    round_size: int
+    seed: int
+    budget_flops: float | None = None
+    stop: Stop | None = None
+
+    def next_round(self, outcomes: Sequence[SizedOutcome]) -> list[SizedProposal]:
+        """The trials of the next round; none of them where the search is over.
+
+        Args:
+            outcomes: Those of all earlier rounds.
+        """
+        if not outcomes:
+            return self._design()
+        if self.is_over(outcomes):
+            return []
+        count = min(self.round_size, self.num_trials - len(outcomes))
+        return self._steps(outcomes, count)
+
+    def is_over(self, outcomes: Sequence[SizedOutcome]) -> bool:
+        """Whether the budget is spent, or the regret at the sizes asked for is small enough."""
+        if len(outcomes) >= self.num_trials or not self._affordable(self._left(outcomes)):
+            return True
+        known = [o.loss for o in outcomes if o.loss is not None and o.size == len(self.sizes) - 1]
+        if self.stop is None or not known or self._unknown(outcomes):
+            return False
+        chance = self.belief(outcomes).probability(self.stop, min(known))
+        return chance >= self.stop.with_probability
+
+    def runs(self, outcomes: Sequence[SizedOutcome]) -> Runs:
+        """The outcomes as what a valley is fitted to."""
+        losses = [math.nan if o.loss is None else o.loss for o in outcomes]
+        return Runs(
+            rate=np.array([o.peak_lr for o in outcomes]),
+            batch=np.array([float(o.global_batch_size) for o in outcomes]),
+            loss=np.array(losses),
+            size=np.array([o.size for o in outcomes], dtype=np.intp),
+            scales=np.array([size.scale for size in self.sizes]),
+        )
+
+    def belief(self, outcomes: Sequence[SizedOutcome]) -> LadderBelief:
+        """What the trials say of the sizes asked for; each size searched has a loss."""
+        design = _Design.of(self.runs(outcomes), np.array(self.asked))
+        return LadderBelief(design.regrets(), design.bottoms)
+
+    def best(self, outcomes: Sequence[SizedOutcome], size: int) -> tuple[int, float]:
+        """The batch, of those it can be trained with, and the rate that a size should use."""
+        design = _Design.of(self.runs(outcomes), np.array(self.asked))
+        batch = min(
+            self.sizes[size].batches, key=lambda b: abs(math.log2(b) - design.bottoms[size, 1])
+        )
+        low, high = self.rates
+        return batch, min(max(design.rate(size, math.log2(batch)), low), high)
+
+    def _left(self, outcomes: Sequence[SizedOutcome]) -> float:
+        """Operations that may still be spent."""
+        if self.budget_flops is None:
+            return math.inf
+        return self.budget_flops - sum(self.sizes[o.size].flops for o in outcomes)
+
+    def _affordable(self, flops: float) -> list[int]:
+        return [n for n, size in enumerate(self.sizes) if size.flops <= flops]
+
+    def _unknown(self, outcomes: Sequence[SizedOutcome]) -> list[int]:
+        """Sizes without a loss."""
+        known = {o.size for o in outcomes if o.loss is not None}
+        return [n for n in range(len(self.sizes)) if n not in known]
+
+    def _design(self) -> list[SizedProposal]:
+        """Some trials of each size, more of those that cost less; quasi-random over the rest."""
+        counts = [1] * len(self.sizes)
+        wanted = [_DESIGN_PER_SIZE] * len(self.sizes)
+        spent = sum(size.flops for size in self.sizes)
+        half = math.inf if self.budget_flops is None else self.budget_flops / 2
+        order = np.argsort([size.flops for size in self.sizes], kind="stable")
+        for more in range(1, max(wanted)):
+            for n in order:
+                flops = self.sizes[n].flops
+                has_room = sum(counts) < self.num_trials and spent + flops <= half
+                if counts[n] == more and more < wanted[n] and has_room:
+                    counts[n], spent = counts[n] + 1, spent + flops
+        total = sum(counts)
+        net = qmc.Sobol(2, scramble=True, rng=self.seed).random(2 ** max(total - 1, 1).bit_length())
+        low, high = map(math.log, self.rates)
+        proposals: list[SizedProposal] = []
+        for n in range(len(self.sizes)):
+            batches = self.sizes[n].batches
+            for _ in range(counts[n]):
+                share, at = net[len(proposals)]
+                rate = math.exp(low + (0.1 + 0.8 * share) * (high - low))
+                proposals.append((n, batches[int(at * len(batches))], rate))
+        return proposals
+
+    def _steps(self, outcomes: Sequence[SizedOutcome], count: int) -> list[SizedProposal]:
+        """The next trials, each the one that tells most for what it costs, given those before."""
+        left, proposals = self._left(outcomes), list[SizedProposal]()
+        for n in self._unknown(outcomes)[:count]:  # all diverged: the rate was too high
+            tried = [o for o in outcomes if o.size == n]
+            lowest = min(tried, key=lambda o: o.peak_lr)
+            rate = max(lowest.peak_lr / 4, self.rates[0])
+            proposals.append((n, lowest.global_batch_size, rate))
+        if proposals:
+            known = [o for o in outcomes if o.loss is not None]
+            is_new = [p for p in proposals if p not in {_key(o) for o in outcomes}]
+            if is_new or len({o.size for o in known}) < 2:
+                return is_new
+        design = _Design.of(self.runs(outcomes), np.array(self.asked))
+        rates = np.geomspace(*self.rates, _NUM_RATES)
+        every = [
+            (n, batch, float(rate))
+            for n, size in enumerate(self.sizes)
+            for batch in size.batches
+            for rate in rates
+        ]
+        flops = np.array([self.sizes[n].flops for n, *_ in every])
+        cost = (flops / flops.min()) ** (1.0 if self.budget_flops is not None else _COST_POWER)
+        tried = {_key(o) for o in outcomes}
+        rows, sd = design.rows(every)
+        proposals = []
+        for _ in range(count):
+            worth = design.worth(rows, sd) / cost
+            worth[flops > left] = -1.0
+            worth[[n for n, one in enumerate(every) if one in tried]] = -1.0
+            best = int(np.argmax(worth))
+            if worth[best] < 0:
+                break
+            proposals.append(every[best])
+            tried.add(every[best])
+            left -= flops[best]
+            design = design.after(rows[best], float(sd[best]))
+        return proposals
+
+
+def _key(outcome: SizedOutcome) -> SizedProposal:
+    return outcome.size, outcome.global_batch_size, outcome.peak_lr
+
+
+@dataclass(frozen=True)
+class _Design:
+    """The valley about its fit, linear in the bottoms, floors and walls.
+
+    The parameters are log2 rates of the bottoms of all sizes, searched and asked for, their log2
+    batches, the floors of those searched, and the walls.
+
+    Attributes:
+        valley: Fitted to the runs.
+        scale: [sizes + asked, axes] octaves above the ladder's middle.
+        bottoms: [sizes + asked, 2] expected log2 of the best rate and batch.
+        covariance: Of the parameters.
+    """
+
+    valley: Valley
+    scale: Array
+    bottoms: Array
+    covariance: Array
+
+    @classmethod
+    def of(cls, runs: Runs, asked: Array) -> "_Design":
+        """From the runs so far; sizes without a loss have none in the fit, but for their way."""
+        known = sorted(set(runs.size[np.isfinite(runs.loss)].tolist()))
+        fitted = runs.take(known)
+        valley = fit_valley(fitted)
+        scales = np.concatenate([runs.scales, asked.reshape(-1, runs.scales.shape[1])])
+        scale = np.log2(scales) - valley.middle
+        way = Way(valley.bottoms)
+        bottoms = way.expected(bottoms_at(scale))
+        forms = way.members[0].forms
+        num_searched = len(runs.scales)
+        blocks = [_block(scale, output, form) for output, form in zip(OUTPUTS, forms, strict=True)]
+        walls_sd = np.concatenate([SHAPE_SD, np.full(len(valley.walls) - NUM_SHAPE, POWER_SD)])
+        prior = _diagonal_blocks(
+            [*blocks, valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)]
+        )
+        design = cls(valley, scale, bottoms, prior)
+        at = [
+            (int(n), float(b), float(lr))
+            for n, b, lr in zip(fitted_sizes(fitted, known), fitted.batch, fitted.rate, strict=True)
+        ]
+        rows, sd = design.rows(at)
+        precision = np.linalg.inv(prior) + (rows / sd[:, None] ** 2).T @ rows
+        inverse = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+        return cls(valley, scale, bottoms, inverse)
+
+    def rows(self, points: Sequence[tuple[int, float, float]]) -> tuple[Array, Array]:
+        """[n, parameters] how each run's loss depends on them, and [n] its scatter, in percent."""
+        count, walls = len(self.scale), self.valley.walls
+        size = np.array([n for n, *_ in points], dtype=np.intp)
+        u = np.log2([lr for *_, lr in points]) - self.bottoms[size, 0]
+        v = np.log2([b for _, b, _ in points]) - self.bottoms[size, 1]
+        scale = self.scale[size]
+        num_floors = len(self.covariance) - 2 * count - len(walls)
+        rows = np.zeros((len(points), len(self.covariance)))
+        here, step = np.arange(len(points)), 1e-4
+
+        def slope(of_walls: Array, of_u: float, of_v: float) -> Array:
+            up = height(walls + step * of_walls, u + step * of_u, v + step * of_v, scale)
+            down = height(walls - step * of_walls, u - step * of_u, v - step * of_v, scale)
+            return (up - down) / (2 * step)
+
+        still = np.zeros(len(walls))
+        rows[here, size] = -slope(still, 1.0, 0.0)
+        rows[here, count + size] = -slope(still, 0.0, 1.0)
+        rows[here, 2 * count + np.minimum(size, num_floors - 1)] = 1.0
+        for k in range(len(walls)):
+            rows[:, 2 * count + num_floors + k] = slope(np.eye(len(walls))[k], 0.0, 0.0)
+        unit = self.valley.unit
+        above = height(walls, u, v, scale)
+        sd = np.hypot(self.valley.scatter, _GROWTH * np.maximum(above - unit / 2, 0.0))
+        return rows, np.where(above > _HIGHEST * unit, 1e6, sd)
+
+    def worth(self, rows: Array, sd: Array) -> Array:
+        """[n] percent by which each run is expected to lower the regret at the sizes asked for."""
+        moved = rows @ self.covariance
+        spread = sd**2 + (moved * rows).sum(axis=1)
+        return (
+            np.sum(
+                [
+                    np.einsum("ni,ij,nj->n", moved[:, own], curve, moved[:, own])
+                    for own, curve in self._asked()
+                ],
+                axis=0,
+            )
+            / spread
+        )
+
+    def after(self, row: Array, sd: float) -> "_Design":
+        """What is known after one more run, whatever its loss."""
+        moved = self.covariance @ row
+        covariance = self.covariance - np.outer(moved, moved) / (sd**2 + row @ moved)
+        return _Design(self.valley, self.scale, self.bottoms, covariance)
+
+    def regrets(self) -> Array:
+        """[draws, asked] of a recipe at the expected bottom, in percent of the loss."""
+        rng = np.random.default_rng(0)
+        columns: list[Array] = []
+        for own, curve in self._asked():
+            values, vectors = np.linalg.eigh(self.covariance[np.ix_(own, own)])
+            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            off = rng.standard_normal((_NUM_DRAWS, 2)) @ root.T
+            columns.append(np.einsum("ni,ij,nj->n", off, curve, off))
+        return np.stack(columns, axis=1)
+
+    def rate(self, size: int, log_batch: float) -> float:
+        """The rate that is best at a batch size, log2."""
+        u = np.linspace(-4, 4, 801)
+        v = np.full_like(u, log_batch - self.bottoms[size, 1])
+        scale = np.broadcast_to(self.scale[size], (len(u), self.scale.shape[1]))
+        lowest = int(np.argmin(height(self.valley.walls, u, v, scale)))
+        return float(2 ** (self.bottoms[size, 0] + u[lowest]))
+
+    def _asked(self) -> list[tuple[list[int], Array]]:
+        """Of each size asked for, which parameters its bottom is, and the valley's curvature."""
+        count, walls = len(self.scale), self.valley.walls
+        num_searched = len(self.covariance) - 2 * count - len(walls)
+        found: list[tuple[list[int], Array]] = []
+        for n in range(num_searched, count):
+            a, c = (
+                float(height(walls, np.array(u), np.array(v), self.scale[n])) / 1e-4
+                for u, v in ((1e-2, 0.0), (0.0, 1e-2))
+            )
+            tilt = math.tanh(walls[2]) * math.sqrt(a * c)
+            found.append(([n, count + n], np.array([[a, tilt], [tilt, c]])))
+        return found
+
+
+def fitted_sizes(fitted: Runs, known: Sequence[int]) -> Array:
+    """[n] the places, among all sizes, of the runs of those that are known."""
+    return np.array(known)[fitted.size]
+
+
+def _block(scale: Array, output: object, form: Form) -> Array:
+    return sizes_covariance(bottoms_at(scale), output, form)  # pyright: ignore[reportArgumentType]
+
+
+def _diagonal_blocks(blocks: Sequence[Array]) -> Array:
+    total = sum(len(block) for block in blocks)
+    whole, at = np.zeros((total, total)), 0
+    for block in blocks:
+        whole[at : at + len(block), at : at + len(block)] = block
+        at += len(block)
+    return whole

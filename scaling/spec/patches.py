@@ -1,0 +1,65 @@
+"""Setting single fields of a study by dotted paths, as `--set` and the sizes of a ladder do."""
+
+# pyright: strict
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from scaling.spec.issues import NO_VALUE, Issue, StudyFileError, dotted
+
+
+def set_field(study: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set one field of a study in place; sections that are missing are made.
+
+    Raises:
+        StudyFileError: If the path leads through something that is not a section or a list.
+    """
+    holder: Any = study
+    for depth, key in enumerate(keys[:-1]):
+        child = _child(holder, keys[:depth], key)
+        if child is None:
+            child = dict[str, Any]()
+            _set(holder, keys[:depth], key, child)
+        holder = child
+    _set(holder, keys[:-1], keys[-1], value)
+
+
+def leaves_of(patch: Mapping[str, Any], *, but_for: str) -> Iterator[tuple[str, Any]]:
+    """The fields of a patch and their values, sections opened, but for those of one section."""
+    for path, value in patch.items():
+        if isinstance(value, dict) and value:
+            inner = cast("dict[str, Any]", value)
+            yield from leaves_of({f"{path}.{k}": v for k, v in inner.items()}, but_for=but_for)
+        elif path.partition(".")[0] != but_for:
+            yield path, value
+
+
+def _child(holder: object, path: Sequence[str], key: str) -> Any:
+    if isinstance(holder, dict):
+        return cast("dict[str, Any]", holder).get(key)
+    entries = _entries(holder, path, key)
+    return entries[_index(entries, path, key)]
+
+
+def _set(holder: object, path: Sequence[str], key: str, value: Any) -> None:
+    if isinstance(holder, dict):
+        cast("dict[str, Any]", holder)[key] = value
+    else:
+        entries = _entries(holder, path, key)
+        entries[_index(entries, path, key)] = value
+
+
+def _entries(holder: object, path: Sequence[str], key: str) -> list[Any]:
+    """The list that a key indexes."""
+    if isinstance(holder, list):
+        return cast("list[Any]", holder)
+    message = f"has no {key} to set, since it is neither a section nor a list"
+    raise StudyFileError([Issue(dotted(path), message, holder)])
+
+
+def _index(entries: list[Any], path: Sequence[str], key: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(entries):
+        return int(key)
+    allowed = f"0 … {len(entries) - 1}" if entries else "nothing, since the list is empty"
+    raise StudyFileError([Issue(dotted([*path, key]), "is not in the list", NO_VALUE, allowed)])

@@ -21,6 +21,7 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
+from scaling.analysis.ladder.back_test import preferred_scale
 from scaling.analysis.ladder.check import LadderCheck, check_of
 from scaling.analysis.ladder.reading import LadderReading, read_ladder
 from scaling.analysis.ladder.runs import problem_of, runs_of
@@ -181,11 +182,10 @@ def _ladder(sweep: Sweep) -> LadderReading | None:
     question = sweep.ladder
     if question is None or problem_of(sweep, question.scale) is not None:
         return None
-    readings = [
-        read_ladder(runs_of(sweep, scale), replace(question, scale=scale))
-        for scale in (question.scale, *question.other_scales)
-    ]
-    return min(readings, key=lambda reading: reading.mean_regret)
+    runs = {names: runs_of(sweep, names) for names in (question.scale, *question.other_scales)}
+    if len(runs) > 1:
+        question = replace(question, scale=preferred_scale(runs, question.tokens_per_example))
+    return read_ladder(runs[question.scale], question)
 
 
 def _lr_scaling(

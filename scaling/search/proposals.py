@@ -125,7 +125,6 @@ def _fastest(
     spec: StudySpec, search: SurfaceSearch, records: Sequence[TrialRecord]
 ) -> dict[str, Mapping[str, Any]]:
     """The recipes that the surface of steps to the target recommends."""
-    metrics = facts.metrics
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
         Outcome(names.index(cell_name(r.cell)), r.choices, _steps_to_target(r, spec))

@@ -69,4 +69,4 @@ def test_memory_that_ran_out_is_known_by_what_its_libraries_say(text: str, ran_o
 
 
 def _of_one_task() -> tuple[Any, Any]:
-    return SimpleNamespace(), SimpleNamespace()
+    return [SimpleNamespace()], [SimpleNamespace()]

@@ -96,12 +96,6 @@ class LadderReading:
     band: tuple[BandPoint, ...]
 
     @property
-    def mean_regret(self) -> float:
-        """Over the sizes that were left out, over the loss; 0 without a back-test."""
-        regrets = [left_out.regret.value or 0.0 for left_out in self.back_test]
-        return sum(regrets) / max(len(regrets), 1)
-
-    @property
     def largest(self) -> tuple[float, ...]:
         """The size with the most compute in the fit."""
         return self.sizes[-1].scale

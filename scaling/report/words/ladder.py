@@ -125,7 +125,7 @@ def percents(interval: Interval | None) -> str:
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def ladder_answer(reading: LadderReading, check: LadderCheck | None) -> str:
+def ladder_answer(reading: LadderReading, check: LadderCheck | None = None) -> str:
     """What to run, how far that is from the runs, and how well such predictions did."""
     sentences = [
         *_warning(reading),

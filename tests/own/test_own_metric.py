@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scaling.command.plan import facts_of
-from scaling.command.start_checks import require_task
+from scaling.command.start_checks import require_tasks
 from scaling.records.objective import objective_of
 from scaling.spec.study import StudySpec
 from scaling.tasks.errors import DataError
@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
 def started(objective: str, target: dict[str, Any] | None = None) -> tuple[StudySpec, Any]:
     search = {"trials_per_cell": 2, "objective": objective}
     spec = StudySpec.model_validate(STUDY | {"search": search, "target": target})
-    return spec, require_task(spec)
+    return spec, require_tasks(spec)
 
 
 def test_the_direction_is_the_factorys() -> None:

@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
 def started(objective: str, target: dict[str, Any] | None = None) -> tuple[StudySpec, Any]:
     search = {"trials_per_cell": 2, "objective": objective}
     spec = StudySpec.model_validate(STUDY | {"search": search, "target": target})
-    return spec, require_tasks(spec)
+    return spec, require_tasks(spec)[0]
 
 
 def test_the_direction_is_the_factorys() -> None:

@@ -345,7 +345,9 @@ def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
                 name = cell_name({"global_batch_size": batch})
                 counts["transfer", name] = len(transfer.rules) * transfer.num_seeds
     if spec.ladder is not None:
-        return {}
+        all_sizes = num_trials(spec)
+        where = {"confirm": "the largest size searched", "check": "the last size"}
+        return {(p, where[p]): all_sizes[p] for p in after_search(spec) if p in where}
     if confirm is not None:
         phases: tuple[Phase, ...] = ("confirm", "confirm_target")
         counts |= {

@@ -95,6 +95,14 @@ def test_what_is_left_counts_every_phase(done: Any) -> None:
     assert left.num_ended == 26
 
 
+def test_while_the_search_goes_on_what_follows_is_counted_by_what_it_trains() -> None:
+    records, rounds = run(at_most=9)
+    left = remaining(SPEC, records, FACTS, rounds)
+    later = {(g.phase, g.cell): g.num_to_run for g in left.groups if g.phase != "search"}
+    assert later == {("confirm", "the largest size searched"): 2, ("check", "the last size"): 10}
+    assert left.num_to_run == 26 - 9
+
+
 def test_a_batch_that_leaves_a_run_too_few_steps_is_no_cell() -> None:
     """1000 examples are 16 steps of 64."""
     batches = [[cell["global_batch_size"] for cell in size] for size in size_cells(SPEC, FACTS)]

@@ -47,7 +47,7 @@ def _text(value: object) -> str:
 
 
 def params(record: TrialRecord, spec: StudySpec) -> dict[str, str]:
-    """Cell, choices and seed, and the hyperparameters that the study sets or that are not usual."""
+    """Cell, its scale, choices and seed; hyperparameters that the study sets or are not usual."""
     sections = (spec.scientific, spec.nuisance, spec.fixed, *(r.fixed for r in spec.cell_recipes))
     named = {name for section in sections for name in given_fields(section)}
     hyperparameters = record.recipe.hyperparameters
@@ -56,7 +56,7 @@ def params(record: TrialRecord, spec: StudySpec) -> dict[str, str]:
         for f in fields(hyperparameters)
         if (value := getattr(hyperparameters, f.name)) != f.default or f.name in named
     }
-    values = {**record.cell, **record.choices, "seed": record.recipe.seed, **values}
+    values = {**record.scale, **record.cell, **record.choices, "seed": record.recipe.seed, **values}
     return {name: _text(value) for name, value in values.items()}
 
 

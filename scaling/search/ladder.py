@@ -18,7 +18,6 @@ from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
 from scaling.surface.ladder.way import (
     OUTPUTS,
-    Form,
     Way,
     bottoms_at,
     sizes_covariance,
@@ -204,17 +203,9 @@ class LadderSearch:
 
     def _steps(self, outcomes: Sequence[SizedOutcome], count: int) -> list[SizedProposal]:
         """The next trials, each the one that tells most for what it costs, given those before."""
-        left, proposals = self._left(outcomes), list[SizedProposal]()
-        for n in self._unknown(outcomes)[:count]:  # all diverged: the rate was too high
-            tried = [o for o in outcomes if o.size == n]
-            lowest = min(tried, key=lambda o: o.peak_lr)
-            rate = max(lowest.peak_lr / 4, self.rates[0])
-            proposals.append((n, lowest.global_batch_size, rate))
-        if proposals:
-            known = [o for o in outcomes if o.loss is not None]
-            is_new = [p for p in proposals if p not in {_key(o) for o in outcomes}]
-            if is_new or len({o.size for o in known}) < 2:
-                return is_new
+        if lower := self._lower(outcomes)[:count]:
+            return lower
+        left = self._left(outcomes)
         design = _Design.of(self.runs(outcomes), np.array(self.asked))
         rates = np.geomspace(*self.rates, _NUM_RATES)
         every = [
@@ -227,7 +218,7 @@ class LadderSearch:
         cost = (flops / flops.min()) ** (1.0 if self.budget_flops is not None else _COST_POWER)
         tried = {_key(o) for o in outcomes}
         rows, sd = design.rows(every)
-        proposals = []
+        proposals: list[SizedProposal] = []
         for _ in range(count):
             worth = design.worth(rows, sd) / cost
             worth[flops > left] = -1.0
@@ -240,6 +231,18 @@ class LadderSearch:
             left -= flops[best]
             design = design.after(rows[best], float(sd[best]))
         return proposals
+
+    def _lower(self, outcomes: Sequence[SizedOutcome]) -> list[SizedProposal]:
+        """A quarter of the lowest rate tried, at each size whose runs all diverged."""
+        lowest = [
+            min((o for o in outcomes if o.size == n), key=lambda o: o.peak_lr)
+            for n in self._unknown(outcomes)
+        ]
+        proposals = [
+            (o.size, o.global_batch_size, max(o.peak_lr / 4, self.rates[0])) for o in lowest
+        ]
+        tried = {_key(o) for o in outcomes}
+        return [proposal for proposal in proposals if proposal not in tried]
 
 
 def _key(outcome: SizedOutcome) -> SizedProposal:
@@ -277,7 +280,10 @@ class _Design:
         bottoms = way.expected(bottoms_at(scale))
         forms = way.members[0].forms
         num_searched = len(runs.scales)
-        blocks = [_block(scale, output, form) for output, form in zip(OUTPUTS, forms, strict=True)]
+        blocks = [
+            sizes_covariance(bottoms_at(scale), output, form)
+            for output, form in zip(OUTPUTS, forms, strict=True)
+        ]
         walls_sd = np.concatenate([SHAPE_SD, np.full(len(valley.walls) - NUM_SHAPE, POWER_SD)])
         prior = _diagonal_blocks(
             [*blocks, valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)]
@@ -285,7 +291,9 @@ class _Design:
         design = cls(valley, scale, bottoms, prior)
         at = [
             (int(n), float(b), float(lr))
-            for n, b, lr in zip(fitted_sizes(fitted, known), fitted.batch, fitted.rate, strict=True)
+            for n, b, lr in zip(
+                np.array(known)[fitted.size], fitted.batch, fitted.rate, strict=True
+            )
         ]
         rows, sd = design.rows(at)
         precision = np.linalg.inv(prior) + (rows / sd[:, None] ** 2).T @ rows
@@ -372,15 +380,6 @@ class _Design:
             tilt = math.tanh(walls[2]) * math.sqrt(a * c)
             found.append(([n, count + n], np.array([[a, tilt], [tilt, c]])))
         return found
-
-
-def fitted_sizes(fitted: Runs, known: Sequence[int]) -> Array:
-    """[n] the places, among all sizes, of the runs of those that are known."""
-    return np.array(known)[fitted.size]
-
-
-def _block(scale: Array, output: object, form: Form) -> Array:
-    return sizes_covariance(bottoms_at(scale), output, form)  # pyright: ignore[reportArgumentType]
 
 
 def _diagonal_blocks(blocks: Sequence[Array]) -> Array:

@@ -205,6 +205,8 @@ class LadderSearch:
         """The next trials, each the one that tells most for what it costs, given those before."""
         if lower := self._lower(outcomes)[:count]:
             return lower
+        if all(outcome.loss is None for outcome in outcomes):
+            return []
         left = self._left(outcomes)
         design = _Design.of(self.runs(outcomes), np.array(self.asked))
         rates = np.geomspace(*self.rates, _NUM_RATES)
@@ -241,8 +243,9 @@ class LadderSearch:
         proposals = [
             (o.size, o.global_batch_size, max(o.peak_lr / 4, self.rates[0])) for o in lowest
         ]
-        tried = {_key(o) for o in outcomes}
-        return [proposal for proposal in proposals if proposal not in tried]
+        tried, left = {_key(o) for o in outcomes}, self._left(outcomes)
+        new = [proposal for proposal in proposals if proposal not in tried]
+        return new if sum(self.sizes[n].flops for n, *_ in new) <= left else []
 
 
 def _key(outcome: SizedOutcome) -> SizedProposal:
@@ -289,11 +292,10 @@ class _Design:
             [*blocks, valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)]
         )
         design = cls(valley, scale, bottoms, prior)
+        places = np.array(known)[fitted.size]
         at = [
-            (int(n), float(b), float(lr))
-            for n, b, lr in zip(
-                np.array(known)[fitted.size], fitted.batch, fitted.rate, strict=True
-            )
+            (int(n), float(batch), float(rate))
+            for n, batch, rate in zip(places, fitted.batch, fitted.rate, strict=True)
         ]
         rows, sd = design.rows(at)
         precision = np.linalg.inv(prior) + (rows / sd[:, None] ** 2).T @ rows

@@ -95,6 +95,15 @@ def test_it_stops_once_the_regret_where_it_is_asked_is_small_enough() -> None:
     assert len(run(strict)) == SEARCH.num_trials
 
 
+def test_a_search_whose_runs_all_diverge_ends() -> None:
+    search = replace(SEARCH, num_trials=200)
+    outcomes: list[SizedOutcome] = []
+    while proposals := search.next_round(outcomes):
+        outcomes += [SizedOutcome(n, batch, rate, None) for n, batch, rate in proposals]
+    assert min(outcome.peak_lr for outcome in outcomes) == 1e-4
+    assert len(outcomes) < 60
+
+
 def test_a_size_whose_runs_all_diverge_is_tried_at_lower_rates() -> None:
     outcomes = [
         SizedOutcome(n, 64, rate, None if n == 2 else loss(SIZES[n].scale, 64, rate))

@@ -400,7 +400,8 @@ def _sized_cell(trial: TrialRecord) -> Cell:
     """The cell of a trial; in a ladder its batch size, and what makes its size large."""
     if not trial.scale:
         return dict(trial.cell)
-    return {**trial.scale, "global_batch_size": trial.cell["global_batch_size"]}
+    scale = {n: int(v) if v.is_integer() else v for n, v in trial.scale.items()}
+    return {**scale, "global_batch_size": trial.cell["global_batch_size"]}
 
 
 def _baseline(environment: Mapping[str, Any]) -> Baseline | None:

@@ -50,6 +50,11 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 ladder_tables.back_test_table(findings), "Back-test",
                 ladder_tables.BACK_TEST_NOTE,
             ),
+            _titled(
+                ladder_tables.check_table(findings), "The size kept out of the search",
+                "Trained at its prediction, and at twice and half its rate and its batch; "
+                "differences are paired by seed.",
+            ),
             _titled(ladder_tables.exponents_table(findings), "Exponents at the largest size"),
         ),
         _section(

@@ -5,7 +5,7 @@ from scaling.analysis.ladder.back_test import LeftOut
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Table
 from scaling.report.words.ladder import FORMULAS, percent, percents, size_words
-from scaling.report.words.numbers import DASH, number, rate
+from scaling.report.words.numbers import DASH, counted, number, rate, with_interval
 
 BACK_TEST_NOTE = (
     "Each size was left out and predicted from those of less compute. Regret is the loss at a "
@@ -77,6 +77,25 @@ def _formulas(size: LeftOut) -> dict[str, str]:
         f"regret, {words}": _regret(size.regret_formulas.get(name, absent))
         for name, words in FORMULAS.items()
     }
+
+
+def check_table(findings: Findings) -> Table | None:
+    """The size kept out of the search, at its prediction and around it; None without a check."""
+    if findings.check is None:
+        return None
+    rows = [
+        {
+            "recipe": "predicted" if recipe.is_prediction else "beside it",
+            "global_batch_size": f"{recipe.global_batch_size:,}",
+            "peak_lr": rate(recipe.peak_lr),
+            "validation_loss": with_interval(recipe.loss),
+            "above the predicted": with_interval(recipe.excess),
+            "seeds": counted(recipe.num_seeds, "seed")
+            + (f", {recipe.num_diverged} diverged" if recipe.num_diverged else ""),
+        }
+        for recipe in findings.check.recipes
+    ]
+    return Table.of_words(rows)
 
 
 def exponents_table(findings: Findings) -> Table | None:

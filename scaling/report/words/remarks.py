@@ -107,7 +107,8 @@ def flags(findings: Findings) -> list[str]:
     for cell in findings.cells:
         confirm = findings.sweep.rows_of(cell.cell, "confirm")
         lost = sum(row.status in ("diverged", "failed") for row in confirm)
-        lines += [f"{cell.label}: {undertuned(reason)}." for reason in cell.undertuned]
+        if findings.sweep.ladder is None:  # a ladder searches for the way of the bottom, not cells
+            lines += [f"{cell.label}: {undertuned(reason)}." for reason in cell.undertuned]
         if lost:
             lines.append(
                 f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost; its means are "
@@ -121,7 +122,7 @@ def flags(findings: Findings) -> list[str]:
                 "the target, so it has no mean steps to target."
             )
     lines += _without_metric(findings.sweep)
-    lines += _unequal_examples(findings)
+    lines += _unequal_examples(findings) if findings.sweep.ladder is None else []
     return lines + list(map(extension_words, extended_cells(findings.sweep)))
 
 

@@ -37,6 +37,11 @@ class Family(Section):
         return ()
 
     @property
+    def numbers_of_size(self) -> Mapping[str, float]:
+        """What makes its runs large, where the section itself says so."""
+        return {}
+
+    @property
     def looked_up_by(self) -> Collection[str] | None:
         """Hyperparameters by which trials are found in a table; None where they are trained."""
         return None

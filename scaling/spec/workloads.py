@@ -366,6 +366,12 @@ class RunTable(Family):
     data: ClassVar[None] = None
 
     @property
+    def numbers_of_size(self) -> Mapping[str, float]:
+        """The numbers by which rows are chosen."""
+        chosen = self.where.items()
+        return {name: float(value) for name, value in chosen if not isinstance(value, str)}
+
+    @property
     def looked_up_by(self) -> Collection[str]:
         """Those that have a column."""
         return self.columns.keys()

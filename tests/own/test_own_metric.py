@@ -1,5 +1,6 @@
 """A metric of the user's own as what recipes are tuned for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,21 +24,26 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def started(objective: str, target: dict[str, Any] | None = None) -> tuple[StudySpec, Any]:
+def started(
+    folder: Path, objective: str, target: dict[str, Any] | None = None
+) -> tuple[StudySpec, Any]:
     search = {"trials_per_cell": 2, "objective": objective}
-    spec = StudySpec.model_validate(STUDY | {"search": search, "target": target})
-    return spec, require_tasks(spec)[0]
+    workload = STUDY["workload"] | {"folder": str(folder)}
+    spec = StudySpec.model_validate(
+        STUDY | {"search": search, "target": target, "workload": workload}
+    )
+    return spec, require_tasks(spec)
 
 
-def test_the_direction_is_the_factorys() -> None:
-    spec, task = started("accuracy", {"metric": "accuracy", "at_least": 0.5})
-    objective = objective_of(spec, facts_of(spec, task).metrics)
+def test_the_direction_is_the_factorys(tmp_path: Path) -> None:
+    spec, tasks = started(tmp_path, "accuracy", {"metric": "accuracy", "at_least": 0.5})
+    objective = objective_of(spec, facts_of(spec, tasks).metrics)
     assert (objective.name, objective.direction) == ("accuracy", "maximize")
     assert objective.oriented(0.9) < objective.oriented(0.8)
 
 
-def test_another_metric_and_the_other_side_are_refused_by_name() -> None:
+def test_another_metric_and_the_other_side_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"search.objective: .*'f1' \(allowed: .*accuracy\)"):
-        started("f1")
+        started(tmp_path, "f1")
     with pytest.raises(DataError, match=r"target.at_most: accuracy is one to maximize"):
-        started("accuracy", {"metric": "accuracy", "at_most": 0.5})
+        started(tmp_path, "accuracy", {"metric": "accuracy", "at_most": 0.5})

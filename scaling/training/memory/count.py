@@ -5,7 +5,6 @@ from torch import nn
 
 from scaling.records.scale import NUM_EXAMPLES, NUM_PARAMETERS, NUM_TOKENS, WITHOUT_EMBEDDINGS
 from scaling.spec.study import StudySpec
-from scaling.spec.workloads import RunTable
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask, FinishedTask
 
@@ -13,15 +12,15 @@ from scaling.tasks.task import AnyTask, FinishedTask
 def scale_of(spec: StudySpec, task: AnyTask | None = None) -> dict[str, float]:
     """What makes a study's runs large: parameters counted both ways, and tokens of the budget.
 
-    Examples take the place of tokens where a task has none. Of a table, the numbers in `where`.
+    Examples take the place of tokens where a task has none. Of finished runs, the numbers by which
+    they are chosen.
 
     Args:
         spec: The study at one size.
         task: Its task; prepared where left out.
     """
-    if isinstance(spec.workload, RunTable):
-        where = spec.workload.where.items()
-        return {name: float(v) for name, v in where if isinstance(v, int | float)}
+    if spec.workload.looked_up_by is not None:
+        return dict(spec.workload.numbers_of_size)
     task = task or prepare_task(spec.workload, spec.evaluation)
     assert not isinstance(task, FinishedTask)
     if spec.workload.model is not None and spec.workload.model.pretrained is None:

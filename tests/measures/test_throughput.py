@@ -38,6 +38,7 @@ def test_two_linear_layers() -> None:
 
 def test_counting_computes_nothing_unless_the_model_reads_contents() -> None:
     class Reads(nn.Linear):
+        __module__ = "transformers.made_up"
         reads = False
 
         def forward(self, x: Tensor) -> Tensor:
@@ -50,6 +51,9 @@ def test_counting_computes_nothing_unless_the_model_reads_contents() -> None:
     layer.reads = True
     assert flops_per_example(task, layer, np.arange(4)) == 2 * 2 * 5 * 7
     assert fakes == [True, True, False]
+    Reads.__module__ = "of_the_user"  # it may keep what it was given
+    assert flops_per_example(task, layer, np.arange(4)) == 2 * 2 * 5 * 7
+    assert fakes == [True, True, False, False]
 
 
 def test_a_decoder_is_near_six_flops_a_weight_and_position() -> None:

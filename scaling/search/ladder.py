@@ -13,12 +13,12 @@ import numpy as np
 from scipy.stats import qmc
 
 from scaling.search.surface import Stop
-from scaling.surface.ladder.fit import Valley, fit_valley
+from scaling.surface.ladder.fit import Valley
+from scaling.surface.ladder.ladder import Ladder
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
 from scaling.surface.ladder.way import (
     OUTPUTS,
-    Way,
     bottoms_at,
     sizes_covariance,
 )
@@ -72,11 +72,17 @@ class LadderBelief:
     Attributes:
         regrets: [draws, asked] percent of the loss by which recipes at the expected bottom are
             above the least one, at each size that is asked for.
-        bottoms: [sizes + asked, 2] expected log2 of the best rate and of the best batch.
+        ladder: The fit, as the report reads it.
     """
 
     regrets: Array
-    bottoms: Array
+    ladder: Ladder
+
+    def recipe(self, scale: Sequence[float], batches: Sequence[int]) -> tuple[int, float]:
+        """The batch, of some that are possible, and the rate that a size should use."""
+        predicted = self.ladder.predict(np.array(scale))
+        batch = min(batches, key=lambda size: abs(math.log2(size / predicted.batch)))
+        return batch, predicted.path([batch])[0].rate
 
     @property
     def expected_regret_ratio(self) -> float:
@@ -120,10 +126,10 @@ class LadderSearch:
         Args:
             outcomes: Those of all earlier rounds.
         """
-        if not outcomes:
-            return self._design()
         if self.is_over(outcomes):
             return []
+        if not outcomes:
+            return self._design()
         count = min(self.round_size, self.num_trials - len(outcomes))
         return self._steps(outcomes, count)
 
@@ -151,16 +157,7 @@ class LadderSearch:
     def belief(self, outcomes: Sequence[SizedOutcome]) -> LadderBelief:
         """What the trials say of the sizes asked for; each size searched has a loss."""
         design = _Design.of(self.runs(outcomes), np.array(self.asked))
-        return LadderBelief(design.regrets(), design.bottoms)
-
-    def best(self, outcomes: Sequence[SizedOutcome], size: int) -> tuple[int, float]:
-        """The batch, of those it can be trained with, and the rate that a size should use."""
-        design = _Design.of(self.runs(outcomes), np.array(self.asked))
-        batch = min(
-            self.sizes[size].batches, key=lambda b: abs(math.log2(b) - design.bottoms[size, 1])
-        )
-        low, high = self.rates
-        return batch, min(max(design.rate(size, math.log2(batch)), low), high)
+        return LadderBelief(design.regrets(), design.ladder)
 
     def _left(self, outcomes: Sequence[SizedOutcome]) -> float:
         """Operations that may still be spent."""
@@ -179,15 +176,14 @@ class LadderSearch:
     def _design(self) -> list[SizedProposal]:
         """Some trials of each size, more of those that cost less; quasi-random over the rest."""
         counts = [1] * len(self.sizes)
-        wanted = [_DESIGN_PER_SIZE] * len(self.sizes)
         spent = sum(size.flops for size in self.sizes)
         half = math.inf if self.budget_flops is None else self.budget_flops / 2
         order = np.argsort([size.flops for size in self.sizes], kind="stable")
-        for more in range(1, max(wanted)):
+        for more in range(1, _DESIGN_PER_SIZE):
             for n in order:
                 flops = self.sizes[n].flops
                 has_room = sum(counts) < self.num_trials and spent + flops <= half
-                if counts[n] == more and more < wanted[n] and has_room:
+                if counts[n] == more and has_room:
                     counts[n], spent = counts[n] + 1, spent + flops
         total = sum(counts)
         net = qmc.Sobol(2, scramble=True, rng=self.seed).random(2 ** max(total - 1, 1).bit_length())
@@ -199,7 +195,7 @@ class LadderSearch:
                 share, at = net[len(proposals)]
                 rate = math.exp(low + (0.1 + 0.8 * share) * (high - low))
                 proposals.append((n, batches[int(at * len(batches))], rate))
-        return proposals
+        return proposals[: self.num_trials]
 
     def _steps(self, outcomes: Sequence[SizedOutcome], count: int) -> list[SizedProposal]:
         """The next trials, each the one that tells most for what it costs, given those before."""
@@ -260,26 +256,31 @@ class _Design:
     batches, the floors of those searched, and the walls.
 
     Attributes:
-        valley: Fitted to the runs.
+        ladder: Fitted to the runs.
         scale: [sizes + asked, axes] octaves above the ladder's middle.
         bottoms: [sizes + asked, 2] expected log2 of the best rate and batch.
         covariance: Of the parameters.
     """
 
-    valley: Valley
+    ladder: Ladder
     scale: Array
     bottoms: Array
     covariance: Array
+
+    @property
+    def valley(self) -> Valley:
+        """Fitted to the runs."""
+        return self.ladder.valley
 
     @classmethod
     def of(cls, runs: Runs, asked: Array) -> "_Design":
         """From the runs so far; sizes without a loss have none in the fit, but for their way."""
         known = sorted(set(runs.size[np.isfinite(runs.loss)].tolist()))
         fitted = runs.take(known)
-        valley = fit_valley(fitted)
+        ladder = Ladder(fitted)
+        valley, way = ladder.valley, ladder.way
         scales = np.concatenate([runs.scales, asked.reshape(-1, runs.scales.shape[1])])
         scale = np.log2(scales) - valley.middle
-        way = Way(valley.bottoms)
         bottoms = way.expected(bottoms_at(scale))
         forms = way.members[0].forms
         num_searched = len(runs.scales)
@@ -291,7 +292,7 @@ class _Design:
         prior = _diagonal_blocks(
             [*blocks, valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)]
         )
-        design = cls(valley, scale, bottoms, prior)
+        design = cls(ladder, scale, bottoms, prior)
         places = np.array(known)[fitted.size]
         at = [
             (int(n), float(batch), float(rate))
@@ -300,7 +301,7 @@ class _Design:
         rows, sd = design.rows(at)
         precision = np.linalg.inv(prior) + (rows / sd[:, None] ** 2).T @ rows
         inverse = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-        return cls(valley, scale, bottoms, inverse)
+        return cls(ladder, scale, bottoms, inverse)
 
     def rows(self, points: Sequence[tuple[int, float, float]]) -> tuple[Array, Array]:
         """[n, parameters] how each run's loss depends on them, and [n] its scatter, in percent."""
@@ -348,7 +349,7 @@ class _Design:
         """What is known after one more run, whatever its loss."""
         moved = self.covariance @ row
         covariance = self.covariance - np.outer(moved, moved) / (sd**2 + row @ moved)
-        return _Design(self.valley, self.scale, self.bottoms, covariance)
+        return _Design(self.ladder, self.scale, self.bottoms, covariance)
 
     def regrets(self) -> Array:
         """[draws, asked] of a recipe at the expected bottom, in percent of the loss."""
@@ -360,14 +361,6 @@ class _Design:
             off = rng.standard_normal((_NUM_DRAWS, 2)) @ root.T
             columns.append(np.einsum("ni,ij,nj->n", off, curve, off))
         return np.stack(columns, axis=1)
-
-    def rate(self, size: int, log_batch: float) -> float:
-        """The rate that is best at a batch size, log2."""
-        u = np.linspace(-4, 4, 801)
-        v = np.full_like(u, log_batch - self.bottoms[size, 1])
-        scale = np.broadcast_to(self.scale[size], (len(u), self.scale.shape[1]))
-        lowest = int(np.argmin(height(self.valley.walls, u, v, scale)))
-        return float(2 ** (self.bottoms[size, 0] + u[lowest]))
 
     def _asked(self) -> list[tuple[list[int], Array]]:
         """Of each size asked for, which parameters its bottom is, and the valley's curvature."""

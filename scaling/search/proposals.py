@@ -10,7 +10,7 @@ from scaling.records.metrics import Metric
 from scaling.records.outcome import CENSORED, objective_value, value_to_target
 from scaling.records.scale import scale_names
 from scaling.records.trial import TrialRecord
-from scaling.search.ladder import LadderSearch, Size, SizedOutcome
+from scaling.search.ladder import LadderBelief, LadderSearch, Size, SizedOutcome
 from scaling.search.surface import Stop, SurfaceSearch
 from scaling.space.cells import cell_name, cells
 from scaling.space.ladder import flops_of, size_cells
@@ -23,6 +23,9 @@ from scaling.spec.sections import Choice, Distribution
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import CellBest, Outcome
 from scaling.surface.space import BATCH, Axis, Space
+
+_MOST_SHARES = 100_000
+"""Twice the examples of a worker in a step of a checked prediction, at most."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ def next_round(
     names = [cell_name(cell) for cell in cells(spec)]
     outcomes = [
         Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec, metrics))
-        for trial in planned
-        if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
+        for record in _known(planned, records)
     ]
     num_failed = len(planned) - len(outcomes)
     search = surface_search(spec, round_size, num_failed)
@@ -108,9 +110,16 @@ def next_round(
     points = _points(names, best, outcomes)
     for_target = None
     if not proposed and spec.confirm is not None and spec.confirm.recipe_for_target:
-        known = [records[t.trial_id] for t in planned if t.trial_id in records]
-        for_target = _fastest(spec, search, [r for r in known if r.status != "failed"])
+        for_target = _fastest(spec, search, _known(planned, records))
     return NextRound(proposed, line, len(outcomes), points, for_target)
+
+
+def _known(
+    planned: Sequence[PlannedTrial], records: Mapping[str, TrialRecord]
+) -> list[TrialRecord]:
+    """Those of the planned trials that have ended, and not by an error."""
+    found = (records.get(trial.trial_id) for trial in planned)
+    return [record for record in found if record is not None and record.status != "failed"]
 
 
 def _points(
@@ -142,9 +151,17 @@ def _steps_to_target(record: TrialRecord, spec: StudySpec) -> float | None:
 
 
 def ladder_search(
-    spec: StudySpec, round_size: int, facts: Facts, num_failed: int = 0
+    spec: StudySpec, round_size: int, facts: Facts, failed: Sequence[PlannedTrial] = ()
 ) -> LadderSearch:
-    """The search over sizes that a study file describes; arguments as `surface_search`."""
+    """The search over sizes that a study file describes.
+
+    Args:
+        spec: The study.
+        round_size: Trials of a round after the first.
+        facts: Of its sizes.
+        failed: Trials that raised an error. Nothing is known by them, but they were run, and count
+            towards num_trials and budget_flops.
+    """
     assert spec.ladder is not None
     searched, search = spec.ladder.searched, spec.search
     scales = [size.scale for size in facts.sizes]
@@ -163,15 +180,15 @@ def ladder_search(
     rates = spec.nuisance.distributions()["peak_lr"]
     assert isinstance(rates, Distribution)
     assert rates.log_uniform is not None
-    stop = search.stop
+    stop, budget = search.stop, search.budget_flops
     return LadderSearch(
         sizes,
         tuple(tuple(scale[name] for name in names) for scale in asked),
         rates.log_uniform,
-        num_trials=search.most_trials - num_failed,
+        num_trials=search.most_trials - len(failed),
         round_size=round_size,
         seed=spec.seed,
-        budget_flops=search.budget_flops,
+        budget_flops=budget and budget - sum(flops_of(trial.scale) for trial in failed),
         stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
     )
 
@@ -184,11 +201,7 @@ def _next_ladder_round(
     facts: Facts,
 ) -> NextRound:
     assert spec.ladder is not None
-    ended = [
-        record
-        for trial in planned
-        if (record := records.get(trial.trial_id)) is not None and record.status != "failed"
-    ]
+    ended = _known(planned, records)
     outcomes = [
         SizedOutcome(
             spec.size_of(record.cell), record.cell[BATCH], record.choices["peak_lr"],
@@ -196,36 +209,46 @@ def _next_ladder_round(
         )
         for record in ended
     ]  # fmt: skip
-    num_failed = len(planned) - len(outcomes)
-    search = ladder_search(spec, round_size, facts, num_failed)
+    known = {record.trial_id for record in ended}
+    failed = [trial for trial in planned if trial.trial_id not in known]
+    search = ladder_search(spec, round_size, facts, failed)
     with threadpool_limits(1):
         following = search.next_round(outcomes)
         knows_all = {o.size for o in outcomes if o.loss is not None} == set(spec.ladder.searched)
         belief = search.belief(outcomes) if knows_all else None
-        best = search.best(outcomes, len(search.sizes) - 1) if knows_all else None
+        points = _ladder_recipes(spec, search, belief) if belief else {}
     labels = spec.size_labels
     proposed = tuple(
         ProposedTrial(cell_name({**labels[n], BATCH: batch}), {"peak_lr": rate})
         for n, batch, rate in following
     )
-    if belief is None or best is None:
+    if belief is None:
         return NextRound(proposed, num_trials=len(outcomes))
-    batch, rate = best
-    largest = cell_name({**labels[spec.ladder.searched[-1]], BATCH: batch})
-    points: dict[str, Mapping[str, Any]] = {largest: {"peak_lr": rate}}
-    if spec.ladder.check is not None:
-        # The checked size is the last one asked for.
-        log_rate, log_batch = belief.bottoms[-1].tolist()
-        num_workers = spec.resources.num_workers
-        assert num_workers != "auto"
-        unit = 2 * num_workers // spec.resources.num_parts
-        size = unit * max(1, round(2**log_batch / unit))
-        points[PREDICTED] = {BATCH: size, "peak_lr": float(2**log_rate)}
-    count = f"{len(outcomes) + num_failed} of at most {spec.search.most_trials} trials have ended"
-    is_over = f"over after {len(outcomes) + num_failed} trials"
+    count = f"{len(planned)} of at most {spec.search.most_trials} trials have ended"
+    is_over = f"over after {len(planned)} trials"
     regret = 100 * belief.expected_regret_ratio
     line = f"search {count if proposed else is_over}; expected regret where asked: {regret:.2g}%"
     return NextRound(proposed, line, len(outcomes), points)
+
+
+def _ladder_recipes(
+    spec: StudySpec, search: LadderSearch, belief: LadderBelief
+) -> dict[str, Mapping[str, Any]]:
+    """What the largest size searched, and the one that is checked, should use."""
+    assert spec.ladder is not None
+    largest = search.sizes[-1]
+    batch, rate = belief.recipe(largest.scale, largest.batches)
+    cell = cell_name({**spec.size_labels[spec.ladder.searched[-1]], BATCH: batch})
+    points: dict[str, Mapping[str, Any]] = {cell: {"peak_lr": rate}}
+    if spec.ladder.check is not None:
+        num_workers = spec.resources.num_workers
+        assert num_workers != "auto"
+        # Half of it must be shared by the workers too. The checked size is the last one asked for.
+        unit = 2 * num_workers // spec.resources.num_parts
+        possible = [unit * count for count in range(1, _MOST_SHARES)]
+        batch, rate = belief.recipe(search.asked[-1], possible)
+        points[PREDICTED] = {BATCH: batch, "peak_lr": rate}
+    return points
 
 
 def _how_far(

@@ -47,14 +47,14 @@ def flops_of(scale: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedRecipe:
     """A batch size and a rate for a size."""
 
     global_batch_size: int
     peak_lr: float
 
 
-def planned_check(spec: StudySpec, predicted: Prediction, facts: Facts) -> list[PlannedTrial]:
+def planned_check(spec: StudySpec, predicted: PredictedRecipe, facts: Facts) -> list[PlannedTrial]:
     """The last size at a prediction, and at twice and half its rate and its batch.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scaling.records.outcome import surface_recipe_name
 from scaling.space.cells import cell_name, cells
-from scaling.space.ladder import Prediction
+from scaling.space.ladder import PredictedRecipe
 from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
 from scaling.spec.study import StudySpec
@@ -70,11 +70,11 @@ class Rounds:
     end: SearchEnd | None = None
 
     @property
-    def prediction(self) -> Prediction | None:
+    def prediction(self) -> PredictedRecipe | None:
         """What the last size of a ladder is checked at; None before the end, or without a check."""
         recipes = self.end.recipes if self.end else ()
         found = next((recipe for recipe in recipes if recipe.cell == PREDICTED), None)
-        return None if found is None else Prediction(**found.choices)
+        return None if found is None else PredictedRecipe(**found.choices)
 
     def followed_by(self, proposed: Sequence[ProposedTrial]) -> "Rounds":
         """These rounds and one more."""

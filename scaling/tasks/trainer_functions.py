@@ -20,7 +20,7 @@ from scaling.tasks.data.ragged import IntArray
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import widen
-from scaling.tasks.own.calling import own_code
+from scaling.tasks.own.calling import declared_numbers, own_code
 from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.contract import require_metric_names
 from scaling.tasks.task import Batch, ExampleLosses, at_least_float32
@@ -82,7 +82,7 @@ class TrainerTask(TextTask):
             predictions.append(at_least_float32(outputs.logits).cpu().numpy())
             labels.append(labels_b.cpu().numpy())
         found = own.compute_metrics(EvalPrediction(_joined(predictions), _joined(labels)))
-        return {name: _number(found, name) for name in own.directions}
+        return declared_numbers(found, own.directions, "compute_metrics")
 
 
 def with_trainer_functions(
@@ -233,18 +233,6 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
         missing = [(0, int(size)) for size in shape - np.array(part.shape[1:], dtype=int)]
         padded.append(np.pad(part, [(0, 0), *missing], constant_values=IGNORED))
     return np.concatenate(padded)
-
-
-def _number(found: Any, name: str) -> float:
-    if not isinstance(found, Mapping):
-        raise ValueError(f"compute_metrics returned a {type(found).__name__}, not a mapping")
-    if name not in found:
-        given = ", ".join(map(str, found)) or "none"
-        raise ValueError(f"compute_metrics returned no {name} (got: {given})")
-    try:
-        return float(found[name])
-    except (TypeError, ValueError):
-        raise ValueError(f"compute_metrics: {name} is {found[name]!r}, not a number") from None
 
 
 # --- the certificate ------------------------------------------------------------------------------

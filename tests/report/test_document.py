@@ -3,11 +3,9 @@
 import html
 import json
 import re
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import vl_convert
@@ -21,7 +19,8 @@ from scaling.report.charts.figures import figures
 from scaling.report.page.setting import setting_of
 from scaling.report.words.answer import answer
 from scaling.report.words.numbers import rate
-from tests.analysis.synthetic import Truth, joint_study, spec, study, trial
+from tests.analysis.synthetic import joint_study, spec, study
+from tests.report.kinds import joint_by_the_surface
 
 FIGURES = {
     "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
@@ -106,17 +105,7 @@ def test_joint_search_shows_parallel_coordinates() -> None:
 
 
 def test_a_joint_search_by_the_surface_says_the_recipe_that_was_confirmed() -> None:
-    record = joint_study()
-    searched = [replace(trial, surface_round=0) for trial in record.trials]
-    choices = dict(searched[0].choices) | {"global_batch_size": 64, "base_lr": 0.00777}
-    confirmed = [
-        trial(
-            Truth(), "confirm", 64, 0.00777, number=seed, seed=seed, cell={}, choices=choices,
-            rng=np.random.default_rng(seed),
-        )
-        for seed in (1, 2)
-    ]  # fmt: skip
-    findings = analyse(sweep_of(replace(record, trials=(*searched, *confirmed))))
+    findings = joint_by_the_surface()
     assert findings.cells[0].best is not None
     assert (findings.cells[0].best.phase, findings.cells[0].global_batch_size) == ("confirm", 64)
     said = "The joint search of 30 trials recommends a batch of 64 and a peak learning rate of "

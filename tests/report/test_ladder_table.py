@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_the_recommendation_is_the_first_prediction(summary: dict) -> None:
     assert summary["lr_scaling"]["why"]["exponent"]
     assert summary["critical_batch_size"]["steps_examples"]["why"]["value"]
     assert {"N", "D", "global_batch_size"} == set(summary["cells"][0]["cell"])
+
+
+def test_the_headline_says_the_prediction_and_no_run_that_was_made(summary: dict) -> None:
+    headline = summary["headline"]
+    first = summary["ladder"]["predictions"][0]
+    assert f"run a batch of {first['global_batch_size']:,} [" in headline
+    assert "Recommended" not in headline
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", headline)
+    assert 3 <= len(sentences) <= 8
+    assert all(len(sentence.split()) <= 30 for sentence in sentences)
+    tested = len(summary["ladder"]["back_test"])
+    assert any(s.startswith(f"With each of the {tested} largest sizes") for s in sentences)
 
 
 def test_every_null_says_why(summary: dict) -> None:

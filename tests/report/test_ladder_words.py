@@ -33,7 +33,7 @@ def test_the_answer_begins_with_what_to_run() -> None:
         "[0.0004, 0.0006]. The expected regret is 0.02% of the loss. It has 100 times the compute "
         "of the largest run. The expected loss is 2.100 [2.050, 2.200]."
     )
-    assert "the mean regret is 0.03% of the loss, and 0.2% for the recipe" in words
+    assert "the mean regret is 0.03% of the loss; by the recipe" in words
     assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
 
 

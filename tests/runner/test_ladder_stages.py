@@ -95,6 +95,16 @@ def test_what_is_left_counts_every_phase(done: Any) -> None:
     assert left.num_ended == 26
 
 
+def test_a_study_whose_trials_all_fail_comes_to_an_end() -> None:
+    records: dict[str, TrialRecord] = {}
+    rounds = Rounds(4)
+    for stage in stages(SPEC, records, FACTS, rounds):
+        rounds = stage.rounds or rounds
+        records |= {t.trial_id: replace(ended(t), status="failed") for t in stage.missing}
+    assert len(records) == 14
+    assert rounds.prediction is None
+
+
 def test_while_the_search_goes_on_what_follows_is_counted_by_what_it_trains() -> None:
     records, rounds = run(at_most=9)
     left = remaining(SPEC, records, FACTS, rounds)

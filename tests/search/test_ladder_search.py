@@ -48,7 +48,7 @@ def found() -> list[SizedOutcome]:
 
 def test_small_runs_tell_where_the_bottom_of_the_large_one_is(found: list[SizedOutcome]) -> None:
     belief = SEARCH.belief(found)
-    rate, batch = 2 ** belief.bottoms[-1]
+    batch, rate = belief.recipe(ASKED[0], range(1, 4096))
     best_rate, best_batch = bottom(*ASKED[0])
     at_prediction, least = loss(ASKED[0], batch, rate), loss(ASKED[0], best_batch, best_rate)
     assert at_prediction is not None
@@ -76,7 +76,7 @@ def test_a_size_that_is_dear_gets_fewer_trials_where_operations_are_counted() ->
 
 
 def test_the_best_recipe_of_a_size_is_near_its_bottom(found: list[SizedOutcome]) -> None:
-    batch, rate = SEARCH.best(found, 2)
+    batch, rate = SEARCH.belief(found).recipe(SIZES[2].scale, SIZES[2].batches)
     best = min(
         value
         for b in SIZES[2].batches
@@ -93,6 +93,11 @@ def test_it_stops_once_the_regret_where_it_is_asked_is_small_enough() -> None:
     assert len(run(patient)) < SEARCH.num_trials
     strict = replace(SEARCH, stop=Stop(regret_at_most_ratio=1e-7))
     assert len(run(strict)) == SEARCH.num_trials
+
+
+def test_a_search_whose_trials_were_all_spent_has_no_design() -> None:
+    assert replace(SEARCH, num_trials=0).next_round([]) == []
+    assert len(replace(SEARCH, num_trials=2).next_round([])) == 2
 
 
 def test_a_search_whose_runs_all_diverge_ends() -> None:

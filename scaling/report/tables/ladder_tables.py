@@ -4,7 +4,16 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.ladder.back_test import LeftOut
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Table
-from scaling.report.words.ladder import FORMULAS, percent, percents, size_words
+from scaling.report.words.ladder import (
+    FORMULAS,
+    bounds,
+    loss_words,
+    percent,
+    percents,
+    power_words,
+    rate_bounds,
+    size_words,
+)
 from scaling.report.words.numbers import DASH, counted, number, rate, with_interval
 
 BACK_TEST_NOTE = (
@@ -22,11 +31,11 @@ def predictions_table(findings: Findings) -> Table | None:
     rows = [
         {
             "size": size_words(reading.question, size.scale),
-            "global_batch_size": f"{size.batch:,} {_ends(size.batch_interval)}",
-            "peak_lr": f"{rate(size.rate)} {_rate_ends(size.rate_interval)}",
+            "global_batch_size": f"{size.batch:,} {bounds(size.batch_interval)}",
+            "peak_lr": f"{rate(size.rate)} {rate_bounds(size.rate_interval)}",
             "expected regret": percent(size.expected_regret),
             "compute of the largest run": f"× {number(size.compute_factor, 2)}",
-            "expected loss": _loss(size.loss.estimate),
+            "expected loss": loss_words(size.loss),
         }
         for size in reading.predictions
     ]
@@ -42,7 +51,7 @@ def path_table(findings: Findings) -> Table | None:
         (
             size_words(reading.question, size.scale),
             f"{point.batch:,.0f}",
-            f"{rate(point.rate)} {_rate_ends(point.interval)}",
+            f"{rate(point.rate)} {rate_bounds(point.interval)}",
         )
         for size in reading.predictions
         for point in size.path
@@ -58,9 +67,9 @@ def back_test_table(findings: Findings) -> Table | None:
     rows = [
         {
             "size": size_words(reading.question, size.scale),
-            "predicted batch": f"{number(size.batch)} {_ends(size.batch_interval)}",
+            "predicted batch": f"{number(size.batch)} {bounds(size.batch_interval)}",
             "own": number(size.own_batch),
-            "predicted peak_lr": f"{rate(size.rate)} {_rate_ends(size.rate_interval)}",
+            "predicted peak_lr": f"{rate(size.rate)} {rate_bounds(size.rate_interval)}",
             "own peak_lr": rate(size.own_rate),
             "regret": _regret(size.regret),
             "regret, copied": _regret(size.regret_copied),
@@ -104,33 +113,13 @@ def exponents_table(findings: Findings) -> Table | None:
     if reading is None:
         return None
     rows = tuple(
-        (name, _power(of_rate), _power(of_batch))
+        (name, power_words(of_rate), power_words(of_batch))
         for name, (of_rate, of_batch) in reading.exponents.items()
     )
     return Table(("with", "best peak_lr", "best batch"), rows)
-
-
-def _power(exponent: Estimate) -> str:
-    if exponent.value is None or exponent.interval is None:
-        return DASH
-    return f"{exponent.value:.2f} [{exponent.interval[0]:.2f}, {exponent.interval[1]:.2f}]"
 
 
 def _regret(regret: Estimate) -> str:
     if regret.value is None:
         return DASH
     return f"{percent(regret.value)} {percents(regret.interval)}"
-
-
-def _loss(loss: Estimate) -> str:
-    if loss.value is None or loss.interval is None:
-        return DASH
-    return f"{loss.value:.3f} [{loss.interval[0]:.3f}, {loss.interval[1]:.3f}]"
-
-
-def _ends(interval: tuple[float, float]) -> str:
-    return f"[{number(interval[0])}, {number(interval[1])}]"
-
-
-def _rate_ends(interval: tuple[float, float]) -> str:
-    return f"[{rate(interval[0])}, {rate(interval[1])}]"

@@ -12,6 +12,7 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_exponent, no_tradeoff
 from scaling.report.words.answer import JOINT_CAVEAT, undertuned_cells
 from scaling.report.words.differences import compared_measures, direction
+from scaling.report.words.ladder import exponent_words, ladder_headline
 from scaling.report.words.numbers import (
     between,
     counted,
@@ -33,6 +34,13 @@ _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear s
 
 def headline(findings: Findings) -> str:
     """The main findings of a study; whatever was measured, three sentences or more."""
+    if findings.ladder is not None:
+        said = ladder_headline(findings.ladder, findings.check)
+        return _joined(
+            [*map(_shortest, said), _shortest(exponent_words(findings.ladder))],
+            [],
+            [_counts(findings)],
+        )
     if findings.sweep.is_joint:
         main, further = [_joint(findings), JOINT_CAVEAT], []
     elif not findings.one_series:

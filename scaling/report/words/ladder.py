@@ -10,7 +10,7 @@ from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
-from scaling.report.words.numbers import counted, either, joined, number, rate
+from scaling.report.words.numbers import DASH, counted, either, joined, number, rate
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
@@ -132,7 +132,7 @@ def ladder_answer(reading: LadderReading, check: LadderCheck | None = None) -> s
         *(prediction_words(reading.question, s) for s in reading.predictions[:3]),
     ]
     sentences += [*_back_test(reading), *([check_words(check)] if check else [])]
-    sentences += _exponents(reading)
+    sentences.append(exponent_words(reading))
     return " ".join(sentences)
 
 
@@ -140,14 +140,12 @@ def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
     """One prediction in a few sentences."""
     text = (
         f"At {size_words(question, size.scale)}, run a batch of {size.batch:,} "
-        f"{_bounds(size.batch_interval)} with a peak learning rate of {rate(size.rate)} "
-        f"{_rate_bounds(size.rate_interval)}. The expected regret is "
+        f"{bounds(size.batch_interval)} with a peak learning rate of {rate(size.rate)} "
+        f"{rate_bounds(size.rate_interval)}. The expected regret is "
         f"{percent(size.expected_regret)} of the loss. {_how_far(size)}"
     )
-    loss = size.loss.estimate
-    if loss.value is not None and loss.interval is not None:
-        low, high = loss.interval
-        text += f" The expected loss is {loss.value:.3f} [{low:.3f}, {high:.3f}]."
+    if (loss := loss_words(size.loss)) != DASH:
+        text += f" The expected loss is {loss}."
     return text
 
 
@@ -174,22 +172,45 @@ def _back_test(reading: LadderReading) -> list[str]:
     tested = reading.back_test
     if not tested:
         return [f"There is no back-test: {no_back_test(reading)}."]
-    count = counted(len(tested), "largest size") if len(tested) > 1 else "The largest size was"
-    start = f"{count}, each" if len(tested) > 1 else count
-    text = (
-        f"{'The ' if len(tested) > 1 else ''}{start} predicted from smaller ones: the mean regret "
-        f"is {percent(_mean(tested, copied=False))} of the loss, and "
-        f"{percent(_mean(tested, copied=True))} for the recipe of the next smaller size"
+    return [_mean_regret(tested), *_by_formulas(tested)]
+
+
+def _mean_regret(tested: Sequence[LeftOut]) -> str:
+    which = "the largest size" if len(tested) == 1 else f"each of the {len(tested)} largest sizes"
+    return (
+        f"With {which} predicted from smaller ones, the mean regret is "
+        f"{percent(_mean(tested, copied=False))} of the loss; by the recipe of the next smaller "
+        f"size it is {percent(_mean(tested, copied=True))}."
     )
+
+
+def _by_formulas(tested: Sequence[LeftOut]) -> list[str]:
     names = [name for name in FORMULAS if all(name in size.regret_formulas for size in tested)]
-    if names:
-        means = [
-            f"{percent(sum(s.regret_formulas[n].value or 0.0 for s in tested) / len(tested))} "
-            f"for {FORMULAS[n]}"
-            for n in names
+    means = [
+        f"{percent(sum(s.regret_formulas[n].value or 0.0 for s in tested) / len(tested))} "
+        f"for {FORMULAS[n]}"
+        for n in names
+    ]
+    return [f"By published formulas it is {joined(means, 'and')}."] if means else []
+
+
+def ladder_headline(reading: LadderReading, check: LadderCheck | None) -> list[str]:
+    """What to run, how sure that is, and whether a check agrees, a short sentence each."""
+    sentences = [*_warning(reading)]
+    if reading.predictions:
+        first = reading.predictions[0]
+        sentences += [
+            f"At {size_words(reading.question, first.scale)}, run a batch of {first.batch:,} "
+            f"{bounds(first.batch_interval)} at a peak learning rate of {rate(first.rate)} "
+            f"{rate_bounds(first.rate_interval)}.",
+            f"Its expected regret is {percent(first.expected_regret)} of the loss.",
+            _how_far(first),
         ]
-        text += f". Published formulas: {joined(means, 'and')}"
-    return [text + "."]
+    sentences.append(_back_test(reading)[0])
+    if check is not None:
+        not_bottom = "not the lowest" if check.lower else "as low as any other, within the noise"
+        sentences.append(f"In the check, the prediction is {not_bottom}.")
+    return sentences
 
 
 def _mean(tested: Sequence[LeftOut], *, copied: bool) -> float:
@@ -197,26 +218,39 @@ def _mean(tested: Sequence[LeftOut], *, copied: bool) -> float:
     return sum(values) / len(values)
 
 
-def _exponents(reading: LadderReading) -> list[str]:
+def exponent_words(reading: LadderReading) -> str:
+    """How the best rate and batch move with each number of a size, at the largest size."""
     words: list[str] = []
     for place, what in enumerate(("rate", "batch")):
         powers = [
-            f"{name}^{pairs[place].value:.2f} {_power_bounds(pairs[place].interval)}"
-            for name, pairs in reading.exponents.items()
+            f"{name}^{power_words(pairs[place])}" for name, pairs in reading.exponents.items()
         ]
         words.append(f"the best {what} moves as {' '.join(powers)}")
-    return [f"At the largest size {joined(words, 'and')}."]
+    return f"At the largest size {joined(words, 'and')}."
 
 
-def _power_bounds(interval: Interval | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+def power_words(exponent: Estimate) -> str:
+    """An exponent and its interval: 0.31 [0.24, 0.38]."""
+    if exponent.value is None or exponent.interval is None:
+        return DASH
+    return f"{exponent.value:.2f} [{exponent.interval[0]:.2f}, {exponent.interval[1]:.2f}]"
 
 
-def _bounds(interval: Interval) -> str:
+def loss_words(loss: ExpectedLoss) -> str:
+    """The loss to be expected and its interval; a dash where there is none."""
+    found = loss.estimate
+    if found.value is None or found.interval is None:
+        return DASH
+    return f"{found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+
+
+def bounds(interval: Interval) -> str:
+    """The ends of an interval of batch sizes."""
     return f"[{number(interval[0])}, {number(interval[1])}]"
 
 
-def _rate_bounds(interval: Interval) -> str:
+def rate_bounds(interval: Interval) -> str:
+    """The ends of an interval of rates."""
     return f"[{rate(interval[0])}, {rate(interval[1])}]"
 
 
@@ -304,13 +338,11 @@ def predicted_facts(reading: LadderReading) -> list[tuple[str, str]]:
         for name, value in zip(reading.question.scale, first.scale, strict=True)
     ]
     words += [
-        ("global_batch_size", f"{first.batch:,} {_bounds(first.batch_interval)}"),
-        ("peak_lr", f"{rate(first.rate)} {_rate_bounds(first.rate_interval)}"),
+        ("global_batch_size", f"{first.batch:,} {bounds(first.batch_interval)}"),
+        ("peak_lr", f"{rate(first.rate)} {rate_bounds(first.rate_interval)}"),
         ("expected regret", percent(first.expected_regret)),
         ("compute of the largest run", f"× {number(first.compute_factor, 2)}"),
     ]
-    loss = first.loss.estimate
-    if loss.value is not None and loss.interval is not None:
-        low, high = loss.interval
-        words.append(("expected loss", f"{loss.value:.3f} [{low:.3f}, {high:.3f}]"))
+    if (loss := loss_words(first.loss)) != DASH:
+        words.append(("expected loss", loss))
     return words

@@ -20,7 +20,7 @@ from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.ragged import by_length
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
-from scaling.tasks.own.calling import own_code
+from scaling.tasks.own.calling import declared_numbers, own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
@@ -288,7 +288,7 @@ class ModuleTask:
             return {}
         assert isinstance(model, LossModule)
         found = self.own.metrics(model.module, _Batches(self, numbers, device))
-        return {name: _number_of(found, name) for name in self._directions}
+        return declared_numbers(found, self._directions, "metrics")
 
 
 @cache
@@ -313,18 +313,6 @@ class _Batches:
     def __iter__(self) -> Iterator[Any]:
         for part in self._parts:
             yield on_device(self._task._collated("validation", part, fixed=True), self._device)
-
-
-def _number_of(found: Any, name: str) -> float:
-    if not isinstance(found, Mapping):
-        raise ValueError(f"metrics returned a {type(found).__name__}, not a mapping of names")
-    if name not in found:
-        given = ", ".join(map(str, found)) or "none"
-        raise ValueError(f"metrics returned no {name}, which directions declares (got: {given})")
-    try:
-        return float(found[name])
-    except (TypeError, ValueError):
-        raise ValueError(f"metrics: {name} is {found[name]!r}, not a number") from None
 
 
 def module_task(

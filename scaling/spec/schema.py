@@ -168,6 +168,8 @@ def allowed(node: Schema) -> str:
     """What a node of the schema allows, in words."""
     node = _resolved(node)
     match node:
+        case {"discriminator": {"propertyName": name, "mapping": kinds}}:
+            return f"a mapping whose {name} is one of {', '.join(kinds)}"
         case {"anyOf": members} | {"oneOf": members}:
             return " or ".join(dict.fromkeys(map(allowed, members)))
         case {"const": value}:

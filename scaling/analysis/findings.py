@@ -22,6 +22,7 @@ from scaling.analysis.generalization.gap_relations import GapRelation, gap_relat
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
 from scaling.analysis.generalization.matched_gap import MatchedGap, matched_gaps
 from scaling.analysis.ladder.back_test import preferred_scale
+from scaling.analysis.ladder.carried import CarriedRecipe, carried_recipes
 from scaling.analysis.ladder.check import LadderCheck, check_of
 from scaling.analysis.ladder.reading import LadderReading, read_ladder
 from scaling.analysis.ladder.runs import problem_of, runs_of
@@ -78,6 +79,7 @@ class Findings:
         recommendation: What to run next, of what was run.
         ladder: What runs of several sizes say, by the count of a size that predicts better; None
             where all have one size, or the runs are too few.
+        carried: The whole recipe of each of the ladder's predictions, by rules; empty for a table.
         check: What training a ladder's last size at its prediction, and around it, came to.
     """
 
@@ -102,6 +104,7 @@ class Findings:
     branched: BranchedTraining
     recommendation: Recommendation
     ladder: LadderReading | None
+    carried: tuple[CarriedRecipe, ...]
     check: LadderCheck | None
 
     @property
@@ -146,6 +149,7 @@ def analyse(sweep: Sweep) -> Findings:
     )
     branched = branched_training(sweep)
     sizes, steps = _mean_steps(cells, reached) if one_series else ((), ())
+    ladder = _ladder(sweep)
     return Findings(
         sweep=sweep,
         cells=cells,
@@ -173,7 +177,8 @@ def analyse(sweep: Sweep) -> Findings:
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
         branched=branched,
         recommendation=recommend(sweep, cells),
-        ladder=_ladder(sweep),
+        ladder=ladder,
+        carried=carried_recipes(sweep, ladder.question, ladder.predictions) if ladder else (),
         check=check_of(sweep),
     )
 

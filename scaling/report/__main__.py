@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
         else:
             if options.form:
                 sweep = _limited(sweep_of(_loaded(options)), limits)
-                print(recommended_code(analyse(sweep).recommendation, options.form), end="")
+                print(recommended_code(analyse(sweep), options.form), end="")
                 return 0
             output, summary = _from_mlflow(options, limits)
     except (

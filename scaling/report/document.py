@@ -83,7 +83,7 @@ def _view(
         "trials_data": script_json(_trials_data(trials)),
         "flags": remarks.flags(findings),
         "sources": remarks.sources(findings),
-        "recommendation": predicted_facts(findings.ladder)
+        "recommendation": predicted_facts(findings.ladder, findings.carried)
         if findings.ladder
         else _recommendation_words(recommendation),
         "recipe": summary["recommendation"]["recipe"],

@@ -1,12 +1,15 @@
 """The `ladder` block of `summary.json`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.ladder.carried import CarriedRecipe
 from scaling.analysis.ladder.check import LadderCheck
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.report.plain import estimated, finite, named, pair, with_why
+from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING
 from scaling.report.words.ladder import (
     NO_CHECK,
     no_back_test,
@@ -16,9 +19,12 @@ from scaling.report.words.ladder import (
     why_not_checked,
     why_not_predicted,
 )
+from scaling.report.words.recipe_yaml import recipe_yaml
 
 
-def ladder_summary(reading: LadderReading, check: LadderCheck | None) -> dict[str, Any]:
+def ladder_summary(
+    reading: LadderReading, check: LadderCheck | None, carried: Sequence[CarriedRecipe]
+) -> dict[str, Any]:
     """Exponents at the largest size, predictions in the order asked, the back-test and a check."""
     question = reading.question
     entry = {
@@ -28,7 +34,10 @@ def ladder_summary(reading: LadderReading, check: LadderCheck | None) -> dict[st
             field: {name: estimated(pairs[place]) for name, pairs in reading.exponents.items()}
             for place, field in enumerate(("peak_lr", "global_batch_size"))
         },
-        "predictions": [_predicted(question, size) for size in reading.predictions],
+        "predictions": [
+            _predicted(question, size, carried[place] if carried else None)
+            for place, size in enumerate(reading.predictions)
+        ],
         "back_test": [_left_out(question, size) for size in reading.back_test],
         "check": None if check is None else _check(check),
     }
@@ -60,7 +69,9 @@ def _size(question: LadderQuestion, scale: tuple[float, ...]) -> dict[str, float
     return dict(zip(question.scale, scale, strict=True))
 
 
-def _predicted(question: LadderQuestion, size: PredictedSize) -> dict[str, Any]:
+def _predicted(
+    question: LadderQuestion, size: PredictedSize, carried: CarriedRecipe | None
+) -> dict[str, Any]:
     entry = {
         "scale": _size(question, size.scale),
         "global_batch_size": size.batch,
@@ -79,8 +90,24 @@ def _predicted(question: LadderQuestion, size: PredictedSize) -> dict[str, Any]:
             for point in size.path
         ],
         **named("loss", size.loss.estimate),
+        "carried": _carried(carried) if carried else None,
     }
-    return with_why(entry, dict.fromkeys(("loss", "loss_interval"), no_loss(size.loss)))
+    why = dict.fromkeys(("loss", "loss_interval"), no_loss(size.loss))
+    return with_why(entry, why | {"carried": NO_CARRIED})
+
+
+def _carried(carried: CarriedRecipe) -> dict[str, Any]:
+    """What rules carry from the best run of the largest size."""
+    given = carried.recipe.hyperparameters
+    entry = {
+        "steps": given.num_steps,
+        "examples": finite(carried.examples),
+        "warmup_steps": given.warmup_steps,
+        "clip_norm": given.clip_norm,
+        "weight_decay": given.weight_decay,
+        "beta2": given.beta2,
+    }
+    return with_why(entry, {"clip_norm": NO_CLIPPING})
 
 
 def _left_out(question: LadderQuestion, size: LeftOut) -> dict[str, Any]:
@@ -100,8 +127,12 @@ def _left_out(question: LadderQuestion, size: LeftOut) -> dict[str, Any]:
     return entry if published else entry | {"no_formulas": no_formulas(question)}
 
 
-def predicted_recommendation(reading: LadderReading) -> dict[str, Any]:
+def predicted_recommendation(
+    reading: LadderReading, carried: Sequence[CarriedRecipe]
+) -> dict[str, Any]:
     """The first prediction, as the summary's recommendation."""
+    recipe = carried[0].recipe if carried else None
+    given = recipe.hyperparameters if recipe else None
     first = reading.predictions[0] if reading.predictions else None
     loss = first.loss.estimate if first else None
     entry = {
@@ -109,12 +140,12 @@ def predicted_recommendation(reading: LadderReading) -> dict[str, Any]:
         "global_batch_size_interval": pair(first.batch_interval) if first else None,
         "peak_lr": first.rate if first else None,
         "peak_lr_interval": pair(first.rate_interval) if first else None,
-        "warmup_steps": None,
-        "clip_norm": None,
+        "warmup_steps": given.warmup_steps if given else None,
+        "clip_norm": given.clip_norm if given else None,
         "num_workers": None,
-        "expected_steps": None,
+        "expected_steps": given.num_steps if given else None,
         "expected_steps_interval": None,
-        "expected_examples": None,
+        "expected_examples": finite(carried[0].examples) if carried else None,
         "expected_seconds": None,
         "expected_seconds_interval": None,
         "expected_cost": None,
@@ -123,7 +154,7 @@ def predicted_recommendation(reading: LadderReading) -> dict[str, Any]:
         "expected_loss_interval": pair(loss.interval) if loss else None,
         "meets_limits": None,
         "reason": recommendation_reason(reading),
-        "recipe": None,
+        "recipe": recipe_yaml(recipe, steps=given.num_steps if given else None, num_workers=None),
         "pareto_front": [],
     }
-    return with_why(entry, why_not_predicted(reading))
+    return with_why(entry, why_not_predicted(reading, is_carried=given is not None))

@@ -86,7 +86,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
             asdict(extended) | {"peak_lr_beyond": pair(extended.peak_lr_beyond)}
             for extended in extended_cells(sweep)
         ],
-        "recommendation": predicted_recommendation(findings.ladder)
+        "recommendation": predicted_recommendation(findings.ladder, findings.carried)
         if findings.ladder
         else _recommendation(findings),
         "matched_gaps": {
@@ -115,7 +115,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
     why = {"conditions": why_null.NO_CONDITIONS}
     if (question := sweep.ladder) is not None:
         reading, problem = findings.ladder, problem_of(sweep, question.scale)
-        summary["ladder"] = reading and ladder_summary(reading, findings.check)
+        summary["ladder"] = reading and ladder_summary(reading, findings.check, findings.carried)
         why["ladder"] = problem_words(problem, question) if problem else ""
     return with_why(summary, why)
 

@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 from scaling.analysis.ladder.back_test import LeftOut
+from scaling.analysis.ladder.carried import carried
 from scaling.analysis.ladder.loss_law import ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import FittedSize, LadderReading, PredictedSize
 from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.records.recipe import Hyperparameters, Layout, Recipe
+from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
 from scaling.report.words.ladder import ladder_answer, recommendation_reason, size_words
 
 QUESTION = LadderQuestion(("N", "D"))
@@ -35,6 +38,32 @@ def test_the_answer_begins_with_what_to_run() -> None:
     )
     assert "the mean regret is 0.03% of the loss; by the recipe" in words
     assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
+
+
+def test_the_rest_of_the_recipe_is_said_to_be_carried_by_rules() -> None:
+    run = Recipe(
+        0,
+        Hyperparameters(
+            optimizer="adamw", global_batch_size=64, peak_lr=1e-3, num_steps=1000, warmup_steps=50,
+            weight_decay=0.1, beta2=0.95, clip_norm=1.0,
+        ),
+        Layout(micro_batch_size=64),
+    )  # fmt: skip
+    whole = carried(run, 64_000, 256_000, SIZE.batch, SIZE.rate)
+    words = ladder_answer(reading(TESTED), None, [whole])
+    assert (
+        "Warmup keeps its share of the run, 50 of 1,000 steps, and the clip norm stays 1.00. "
+        "Weight decay becomes 0.200 (was 0.100): the same timescale in epochs (Wang & Aitchison "
+        "2024). beta2 becomes 0.814506 (was 0.95): the same half-life in tokens"
+    ) in words
+    [prediction] = ladder_summary(reading(TESTED), None, [whole])["predictions"]
+    assert prediction["carried"]["steps"] == 1000
+    recommended = predicted_recommendation(reading(TESTED), [whole])
+    assert (recommended["warmup_steps"], recommended["expected_steps"]) == (50, 1000)
+    assert "global_batch_size: 256" in recommended["recipe"]
+    unknown = predicted_recommendation(reading(TESTED), ())
+    assert unknown["recipe"] is None
+    assert unknown["why"]["recipe"] == "a table does not hold the whole recipe"
 
 
 def test_that_copying_did_as_well_is_said_first() -> None:

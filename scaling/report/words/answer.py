@@ -34,7 +34,7 @@ _REFERENCE_EXPONENTS = {0.0: "0", 0.5: "½", 1.0: "1"}
 def answer(findings: Findings) -> str:
     """The study's question, answered from the numbers in a few sentences."""
     if findings.ladder is not None:
-        return ladder_answer(findings.ladder, findings.check)
+        return ladder_answer(findings.ladder, findings.check, findings.carried)
     if findings.sweep.is_joint:
         sentences = [_joint(findings)]
     elif not findings.one_series:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.ladder.back_test import FEWEST_LEFT, LeftOut
+from scaling.analysis.ladder.carried import CarriedRecipe
 from scaling.analysis.ladder.check import CheckedRecipe, LadderCheck
 from scaling.analysis.ladder.loss_law import FEWEST_SIZES, ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts, carried_words
 from scaling.report.words.numbers import DASH, counted, either, joined, number, rate
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
@@ -125,11 +127,16 @@ def percents(interval: Interval | None) -> str:
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def ladder_answer(reading: LadderReading, check: LadderCheck | None = None) -> str:
+def ladder_answer(
+    reading: LadderReading,
+    check: LadderCheck | None = None,
+    carried: Sequence[CarriedRecipe] = (),
+) -> str:
     """What to run, how far that is from the runs, and how well such predictions did."""
     sentences = [
         *_warning(reading),
         *(prediction_words(reading.question, s) for s in reading.predictions[:3]),
+        *carried_words(carried[:1]),
     ]
     sentences += [*_back_test(reading), *([check_words(check)] if check else [])]
     sentences.append(exponent_words(reading))
@@ -265,7 +272,7 @@ def recommendation_reason(reading: LadderReading) -> str:
     return prediction_words(question, reading.predictions[0])
 
 
-def why_not_predicted(reading: LadderReading) -> dict[str, str]:
+def why_not_predicted(reading: LadderReading, *, is_carried: bool) -> dict[str, str]:
     """Why fields of the recommendation are null, by field."""
     if not reading.predictions:
         why = recommendation_reason(reading)
@@ -278,16 +285,16 @@ def why_not_predicted(reading: LadderReading) -> dict[str, str]:
         why = no_loss(reading.predictions[0].loss)
         found = dict.fromkeys(("expected_loss", "expected_loss_interval"), why)
     not_run = "no run of this size was measured"
-    is_study = reading.question.is_study
-    unsaid = "as the study file fixes it at every size" if is_study else "a table does not say"
-    recipe = "see the study file" if is_study else "a table does not hold the whole recipe"
     names = (
         "num_workers", "expected_steps", "expected_steps_interval", "expected_examples",
         "expected_seconds", "expected_seconds_interval", "expected_cost",
         "expected_cost_interval",
     )  # fmt: skip
-    rest = {"meets_limits": not_run, "recipe": recipe, "warmup_steps": unsaid, "clip_norm": unsaid}
-    return found | dict.fromkeys(names, not_run) | rest
+    found |= dict.fromkeys(names, not_run) | {"meets_limits": not_run}
+    if is_carried:
+        return found | {"clip_norm": NO_CLIPPING}
+    unsaid = ("recipe", "warmup_steps", "clip_norm", "expected_steps", "expected_examples")
+    return found | dict.fromkeys(unsaid, NO_CARRIED if reading.predictions else why)
 
 
 def no_loss(loss: ExpectedLoss) -> str:
@@ -328,7 +335,9 @@ def no_formulas(question: LadderQuestion) -> str:
     return "published formulas need parameters and tokens"
 
 
-def predicted_facts(reading: LadderReading) -> list[tuple[str, str]]:
+def predicted_facts(
+    reading: LadderReading, carried: Sequence[CarriedRecipe]
+) -> list[tuple[str, str]]:
     """The first prediction, for the first screen."""
     if not reading.predictions:
         return []
@@ -345,4 +354,4 @@ def predicted_facts(reading: LadderReading) -> list[tuple[str, str]]:
     ]
     if (loss := loss_words(first.loss)) != DASH:
         words.append(("expected loss", loss))
-    return words
+    return words + carried_facts(carried)

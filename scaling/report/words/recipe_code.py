@@ -3,9 +3,9 @@
 import math
 from typing import Literal, assert_never
 
-from scaling.analysis.next_run.recommendation import Recommendation
+from scaling.analysis.findings import Findings
 from scaling.records.recipe import Hyperparameters, Recipe
-from scaling.report.words.recipe_yaml import recommended_yaml
+from scaling.report.words.recipe_yaml import recipe_yaml
 
 Form = Literal["yaml", "torch", "hf", "lightning"]
 """A study's sections; plain torch; Hugging Face's Trainer; Lightning's."""
@@ -95,22 +95,31 @@ class NoCodeError(ValueError):
     """The recipe cannot be written in this form; says why in one line."""
 
 
-def recommended_code(recommendation: Recommendation, form: Form) -> str:
-    """The recommended recipe, ready to paste.
+def recommended_code(findings: Findings, form: Form) -> str:
+    """The recommended recipe, ready to paste; of a ladder, its first prediction's.
 
     Raises:
         NoCodeError: If nothing is recommended, the recipe is not known, as of a table from
             elsewhere, or it has a part that the form has no words for.
     """
-    yaml = recommended_yaml(recommendation)
-    trial, option = recommendation.trial, recommendation.option
-    if yaml is None or trial is None or trial.recipe is None or option is None:
+    recipe, steps, num_workers = _recommended(findings)
+    yaml = recipe_yaml(recipe, steps=steps, num_workers=num_workers)
+    if yaml is None or recipe is None or steps is None:
         raise NoCodeError("--as: there is no recommended recipe whose every value is known")
     if form == "yaml":
         return yaml
-    assert option.steps.value is not None
-    num_steps = max(1, math.ceil(option.steps.value))
-    return recipe_code(trial.recipe, form, num_steps, option.num_workers or 1)
+    return recipe_code(recipe, form, max(1, math.ceil(steps)), num_workers or 1)
+
+
+def _recommended(findings: Findings) -> tuple[Recipe | None, float | None, int | None]:
+    """The recipe, its steps and its workers, each None where it is not known."""
+    if findings.ladder is not None:
+        recipe = findings.carried[0].recipe if findings.carried else None
+        return recipe, recipe and recipe.hyperparameters.num_steps, None
+    trial, option = findings.recommendation.trial, findings.recommendation.option
+    if trial is None or option is None:
+        return None, None, None
+    return trial.recipe, option.steps.value, option.num_workers
 
 
 def recipe_code(

@@ -25,6 +25,7 @@ from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.ladder import MIN_STEPS, flops_of, size_cells
 from scaling.space.layout import Facts
+from scaling.spec.checks.places import possible_values
 from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
@@ -150,6 +151,7 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     require_trainable(
         task, spec.seed, dropout=0.0 if sets_dropout else None,
         resources=spec.resources, lora_ranks=lora_ranks(spec),
+        optimizers=possible_values(spec, "optimizer"),
     )  # fmt: skip
 
 

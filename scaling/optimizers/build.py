@@ -32,7 +32,8 @@ def build_optimizer(model: nn.Module, hyperparameters: OptimizerChoice) -> torch
     """The optimizer for a model's trained weights, by the file that has its name.
 
     Raises:
-        ValueError: If the model has no weight that the optimizer is for.
+        ValueError: If the model has no weight that the optimizer is for, or configures none that
+            can be used.
     """
     name = hyperparameters.optimizer
     read = {known: getattr(hyperparameters, known) for known in OPTIMIZERS[name].reads}
@@ -42,6 +43,6 @@ def build_optimizer(model: nn.Module, hyperparameters: OptimizerChoice) -> torch
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use this learning rate for the next step."""
+    """Use this learning rate for the next step, in groups with a ratio that times this one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_ratio", 1.0)

@@ -24,6 +24,7 @@ class OptimizerFacts:
         is_elementwise: Whether each entry of a weight moves by its own gradient alone, wherever
             the tensor is cut.
         derivations: The rules that hold for it.
+        reads_weight_decay: Whether it reads that too.
         usual_lr_rule: How its rate grows with the batch where a study does not say: linear where
             a step is as long as its gradient, sqrt where it is not.
         other_names: What other tools call it, in lower case.
@@ -35,6 +36,7 @@ class OptimizerFacts:
     derivations: frozenset[Derivation]
     usual_lr_rule: Literal["linear", "sqrt"] = "sqrt"
     moments_need_momentum: bool = False
+    reads_weight_decay: bool = True
     other_names: tuple[str, ...] = ()
 
 
@@ -94,6 +96,16 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = {
         num_moments=2,
         is_elementwise=False,
         derivations=frozenset({"token_half_life", "timescale"}),
+    ),
+    # What a LightningModule configures. Nothing is known of it before it is built: its memory is
+    # taken to be that of two moments, and no rule is derived for it.
+    "module": OptimizerFacts(
+        reads={},
+        num_moments=2,
+        is_elementwise=False,
+        derivations=frozenset(),
+        reads_weight_decay=False,
+        other_names=("configure_optimizers", "own"),
     ),
 }
 

@@ -23,6 +23,8 @@ class Family(Section):
     """Whether a trial trains independent models at once, which nothing may couple."""
     writes_text: ClassVar[bool] = False
     """Whether texts are put together from tokens."""
+    configures_optimizer: ClassVar[bool] = False
+    """Whether its module may bring an optimizer of its own."""
     no_label_smoothing: ClassVar[str | None] = None
     """Why the labels of no study of this family can be smoothed; None where some can."""
 

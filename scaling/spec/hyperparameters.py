@@ -134,7 +134,8 @@ class Given:
         "Learning rate at the end of linear, cosine or wsd decay, over peak_lr.", needs=_DECAYS,
     )] = 0.0  # fmt: skip
     optimizer: Annotated[Optimizer, Entry(
-        "muon: of hidden matrices; embeddings, the head and vectors go by AdamW at the same rate.",
+        "muon: of hidden matrices; embeddings, the head and vectors go by AdamW at the same rate. "
+        "module: the one that a LightningModule configures, its rate set here.",
         drawn="choice",
     )] = "adamw"  # fmt: skip
     weight_decay: Annotated[NonNegativeFloat, Entry(

@@ -89,6 +89,7 @@ class Lightning(OwnCode):
     directions: Mapping[str, Literal["maximize", "minimize"]] = {}
     """maximize or minimize for metrics that validation_step logs."""
 
+    configures_optimizer: ClassVar = True
     no_label_smoothing: ClassVar = "lightning has a loss of its own"
 
     @property

@@ -32,6 +32,7 @@ _LOADERS: Mapping[Split, str] = {
     "train": "train_dataloader", "validation": "val_dataloader", "test": "test_dataloader",
 }  # fmt: skip
 _PLAIN_SAMPLERS = {"RandomSampler", "SequentialSampler"}
+NOT_USED = "configure_optimizers is not used: the study file sets the optimizer."
 NUM_TRIED = 2
 """Validation examples by which the names are found that are logged."""
 
@@ -74,7 +75,8 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     )  # fmt: skip
     return module_task(
         own, workload, evaluation, path, collates=collates, directions=directions, by_mean=True,
-        notes=_notes(workload, module),
+        notes=(_loss_note(workload),),
+        optimizer_note=NOT_USED if overrides(module, "configure_optimizers") else "",
     )  # fmt: skip
 
 
@@ -158,11 +160,8 @@ def _directions(
     return found
 
 
-def _notes(workload: Lightning, module: Any) -> tuple[str, ...]:
-    """What a reader must know of how a LightningModule is trained here."""
+def _loss_note(workload: Lightning) -> str:
+    """What a reader must know of the loss of a LightningModule."""
     over = workload.loss_is_mean_over
     what = "its examples" if over == "examples" else f"the targets that {over.targets} counts"
-    notes = [f"The loss that training_step returns is taken as a mean over {what}."]
-    if overrides(module, "configure_optimizers"):
-        notes.append("configure_optimizers is not used: the study file sets the optimizer.")
-    return tuple(notes)
+    return f"The loss that training_step returns is taken as a mean over {what}."

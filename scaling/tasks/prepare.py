@@ -3,7 +3,7 @@
 A family is its section in `scaling.spec.workloads` and the module of its name here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +15,7 @@ from scaling.spec.workloads import Workload
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.model.requirements import require_model
 from scaling.tasks.own.certificate import require_certificate, require_layout
+from scaling.tasks.own.configured_optimizer import require_own_optimizer
 from scaling.tasks.own.module_task import ModuleTask
 from scaling.tasks.task import AnyTask, Task
 from scaling.tasks.text_task import TextTask
@@ -52,6 +53,7 @@ def require_trainable(
     dropout: float | None = None,
     resources: Resources = Resources(),  # noqa: B008  # immutable
     lora_ranks: Mapping[str, int] | None = None,
+    optimizers: Collection[str] = (),
 ) -> None:
     """Build the model once, try it on a few training examples, and let it write where it will.
 
@@ -62,6 +64,7 @@ def require_trainable(
         resources: How it is to be trained.
         lora_ranks: Ranks that the study gives its adapters, by the dotted paths that say so; None
             for the model's own.
+        optimizers: Names of those that trials may have.
 
     Raises:
         DataError: If the model cannot be built, or not read these data: a vocabulary or a length
@@ -71,6 +74,8 @@ def require_trainable(
     if isinstance(task, ModuleTask):
         require_certificate(task, seed)
         require_layout(task, resources)
+        if "module" in optimizers:
+            require_own_optimizer(task, seed, is_only_one=len(optimizers) == 1)
         return
     model = task.new_model(seed, dropout=dropout, lora_rank=1)
     if resources.num_parts > 1:

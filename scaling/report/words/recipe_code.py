@@ -168,6 +168,10 @@ def recipe_code(
 
 
 def _require_words(given: Hyperparameters) -> None:
+    if given.optimizer == "module":
+        raise NoCodeError(
+            "--as: the optimizer is what the module's configure_optimizers returns; take --as yaml"
+        )
     if given.optimizer not in _TORCH_OPTIMIZERS:
         raise NoCodeError(f"--as: torch has no {given.optimizer} as we train it; take --as yaml")
     if given.schedule not in _SCHEDULES:

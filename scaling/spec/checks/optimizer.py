@@ -14,11 +14,15 @@ NEEDS: Final = {
         name: ("optimizer", optimizers_that_read(name))
         for name in sorted({name for facts in OPTIMIZERS.values() for name in facts.reads})
     },
+    "weight_decay": (
+        "optimizer",
+        frozenset(name for name, f in OPTIMIZERS.items() if f.reads_weight_decay),
+    ),
     **{row.name: row.entry.needs for row in TABLE if row.entry.needs is not None},
 }
 """Hyperparameters without effect unless another one has one of these values."""
 
-_HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,)}
+_HARMLESS: Final = {"min_lr_ratio": (0.0,), "nesterov": (False,), "weight_decay": (0.0,)}
 """Values that say what is so anyway."""
 
 

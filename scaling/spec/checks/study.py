@@ -46,6 +46,7 @@ from scaling.spec.checks.workload import (
     example_issues,
     look_up_issues,
     model_issues,
+    own_optimizer_issues,
     regularizer_issues,
 )
 from scaling.spec.issues import Issue, shown
@@ -158,6 +159,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     example_issues: frozenset({"workload", "budget", "evaluation", "search"}),
     look_up_issues: frozenset({*RECIPE_SECTIONS, "workload", "branch", "search", "budget"}),
     regularizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
+    own_optimizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     adapter_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
     zero_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),
     tensor_parallel_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),

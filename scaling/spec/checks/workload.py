@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from scaling.optimizers.catalog import OPTIMIZERS
 from scaling.spec.checks.optimizer import elementwise_issues
-from scaling.spec.checks.places import places_of
+from scaling.spec.checks.places import places_of, places_with
 from scaling.spec.issues import Issue
 from scaling.spec.sections import Fixed
 from scaling.spec.study import StudySpec
@@ -102,6 +103,16 @@ def regularizer_issues(spec: StudySpec) -> Iterator[Issue]:
             continue
         if (reason := workload.why_no_label_smoothing) is not None:
             yield place.issue(reason, "0.0")
+
+
+def own_optimizer_issues(spec: StudySpec) -> Iterator[Issue]:
+    """Only a LightningModule configures an optimizer."""
+    if spec.workload.configures_optimizer:
+        return
+    for place in places_with(spec, "optimizer", "module"):
+        others = ", ".join(name for name in OPTIMIZERS if name != "module")
+        message = f"is of task: lightning, and a module of {spec.workload.task} configures none"
+        yield Issue(place.path, message, "module", others)
 
 
 def adapter_issues(spec: StudySpec) -> Iterator[Issue]:

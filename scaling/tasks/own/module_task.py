@@ -47,6 +47,11 @@ class LossModule(nn.Module):
         """Losses and numbers of targets of a batch's examples, [N] each."""
         return self._losses(self.module, batch)
 
+    def configure_optimizers(self) -> Any:
+        """What the module configures itself; a LightningModule has such a method."""
+        module: Any = self.module
+        return module.configure_optimizers()
+
 
 class ModuleTask:
     """See `scaling.tasks.task.Task` and `ScoringTask`.
@@ -63,6 +68,7 @@ class ModuleTask:
         by_mean: Whether the losses of a batch's examples are its mean, so that they are evaluated
             one by one.
         notes: What the report says of how it is trained.
+        optimizer_note: What it says of the module's own optimizer; empty where there is none.
     """
 
     targets_known_ahead = False
@@ -83,9 +89,10 @@ class ModuleTask:
         directions: Mapping[str, Direction | None] | None = None,
         by_mean: bool = False,
         notes: tuple[str, ...] = (),
+        optimizer_note: str = "",
     ) -> None:
         self.own, self.path, self.accepts_inexact = own, path, accepts_inexact
-        self.by_mean, self._notes = by_mean, notes
+        self.by_mean, self._notes, self.optimizer_note = by_mean, notes, optimizer_note
         self._collates = dict(collates or {})
         self._directions: Mapping[str, Direction | None]
         self._directions = (own.directions or {}) if directions is None else directions
@@ -137,7 +144,8 @@ class ModuleTask:
             )
             for split in changing
         ]
-        return DataSummary((), (*self._notes, *notes), self.waived, self._notes)
+        own = self._notes + ((self.optimizer_note,) if self.optimizer_note else ())
+        return DataSummary((), (*own, *notes), self.waived, own)
 
     def num_tokens(self, indices: Indices) -> int:
         """Sum of these training examples' lengths; 0 where they have none."""

@@ -6,6 +6,7 @@ run under: the tensor knows.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
@@ -65,6 +66,10 @@ def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     The moments take no memory: each is a single 0 in the shape of the moment.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
+    first = {  # of an optimizer that has moments from the start
+        weight: {name: deepcopy(value) for name, value in of_weight.items()}
+        for weight, of_weight in optimizer.state.items()
+    }
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
@@ -75,6 +80,7 @@ def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         group["lr"] = rate
     state = own_part(optimizer.state_dict())
     optimizer.state.clear()
+    optimizer.state.update(first)
     moments = {
         number: {
             name: torch.zeros((), dtype=value.dtype).expand(value.shape)

@@ -81,6 +81,7 @@ def _predicted(
         "expected_regret_ratio": finite(size.expected_regret),
         "compute_factor": finite(size.compute_factor),
         "is_interpolated": size.is_interpolated,
+        "is_least_batch": size.is_least_batch,
         "path": [
             {
                 "global_batch_size": round(point.batch),

@@ -14,7 +14,7 @@ from scipy.stats import qmc
 
 from scaling.search.surface import Stop
 from scaling.surface.ladder.fit import Valley
-from scaling.surface.ladder.ladder import Ladder
+from scaling.surface.ladder.ladder import HIGHEST, Ladder
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
 from scaling.surface.ladder.way import (
@@ -156,8 +156,12 @@ class LadderSearch:
 
     def belief(self, outcomes: Sequence[SizedOutcome]) -> LadderBelief:
         """What the trials say of the sizes asked for; each size searched has a loss."""
-        design = _Design.of(self.runs(outcomes), np.array(self.asked))
+        design = self._fitted(outcomes)
         return LadderBelief(design.regrets(), design.ladder)
+
+    def _fitted(self, outcomes: Sequence[SizedOutcome]) -> "_Design":
+        least = min(batch for size in self.sizes for batch in size.batches)
+        return _Design.of(self.runs(outcomes), np.array(self.asked), least)
 
     def _left(self, outcomes: Sequence[SizedOutcome]) -> float:
         """Operations that may still be spent."""
@@ -204,7 +208,7 @@ class LadderSearch:
         if all(outcome.loss is None for outcome in outcomes):
             return []
         left = self._left(outcomes)
-        design = _Design.of(self.runs(outcomes), np.array(self.asked))
+        design = self._fitted(outcomes)
         rates = np.geomspace(*self.rates, _NUM_RATES)
         every = [
             (n, batch, float(rate))
@@ -273,11 +277,11 @@ class _Design:
         return self.ladder.valley
 
     @classmethod
-    def of(cls, runs: Runs, asked: Array) -> "_Design":
+    def of(cls, runs: Runs, asked: Array, least_batch: float) -> "_Design":
         """From the runs so far; sizes without a loss have none in the fit, but for their way."""
         known = sorted(set(runs.size[np.isfinite(runs.loss)].tolist()))
         fitted = runs.take(known)
-        ladder = Ladder(fitted)
+        ladder = Ladder(fitted, least_batch)
         valley, way = ladder.valley, ladder.way
         scales = np.concatenate([runs.scales, asked.reshape(-1, runs.scales.shape[1])])
         scale = np.log2(scales) - valley.middle
@@ -359,11 +363,14 @@ class _Design:
             values, vectors = np.linalg.eigh(self.covariance[np.ix_(own, own)])
             root = vectors * np.sqrt(np.maximum(values, 0.0))
             off = rng.standard_normal((_NUM_DRAWS, 2)) @ root.T
-            columns.append(np.einsum("ni,ij,nj->n", off, curve, off))
+            columns.append(np.minimum(np.einsum("ni,ij,nj->n", off, curve, off), HIGHEST))
         return np.stack(columns, axis=1)
 
     def _asked(self) -> list[tuple[list[int], Array]]:
-        """Of each size asked for, which parameters its bottom is, and the valley's curvature."""
+        """Of each size asked for, which parameters its bottom is, and the valley's curvature.
+
+        Where the bottom lies at batches below the least one, only the best rate at that one counts.
+        """
         count, walls = len(self.scale), self.valley.walls
         num_searched = len(self.covariance) - 2 * count - len(walls)
         found: list[tuple[list[int], Array]] = []
@@ -373,6 +380,8 @@ class _Design:
                 for u, v in ((1e-2, 0.0), (0.0, 1e-2))
             )
             tilt = math.tanh(walls[2]) * math.sqrt(a * c)
+            if self.bottoms[n, 1] < math.log2(self.ladder.least_batch):
+                c = tilt**2 / a
             found.append(([n, count + n], np.array([[a, tilt], [tilt, c]])))
         return found
 

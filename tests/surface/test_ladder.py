@@ -89,3 +89,23 @@ def test_heights() -> None:
 def test_intervals_cover_planted_bottoms(name: str) -> None:
     inside = np.array([covered(name, number)[0] for number in range(20)])
     assert inside.mean() >= 0.8
+
+
+def test_no_batch_below_those_that_ran_is_predicted() -> None:
+    """The bottoms lie one octave and more below the smallest batch."""
+    runs = planted()
+    octaves = np.arange(5.0)[runs.size]
+    kept = np.log2(runs.batch) - (6 + 0.4 * octaves) >= 0.5
+    least = float(runs.batch[kept].min())
+    above = Ladder(
+        Runs(runs.rate[kept], runs.batch[kept], runs.loss[kept], runs.size[kept], runs.scales)
+    )
+    small = above.predict(np.array([2.0**18]))  # its bottom is at 2^5.2
+    assert small.batch == pytest.approx(least)
+    assert small.is_least
+    assert min(small.batch_interval) == pytest.approx(least)
+    assert np.log2(small.rate) == pytest.approx(-9 + 0.3 * 2, abs=0.4)
+    assert small.expected_regret(small.rate, small.batch) < 0.01
+    assert small.expected_regret(small.rate * 4, small.batch) > 0.005
+    large = above.predict(np.array([2.0**30]))  # and of this one at 2^10
+    assert not large.is_least

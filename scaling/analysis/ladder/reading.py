@@ -30,6 +30,7 @@ class PredictedSize:
         rate: The best one for that batch.
         compute_factor: The product of its numbers over the largest such product in the fit.
         path: The best rate at powers of two around the batch.
+        is_least_batch: Whether the batch is the smallest one that ran.
     """
 
     scale: tuple[float, ...]
@@ -41,6 +42,7 @@ class PredictedSize:
     compute_factor: float
     path: tuple[RateOfBatch, ...]
     loss: ExpectedLoss
+    is_least_batch: bool = False
 
     @property
     def is_interpolated(self) -> bool:
@@ -181,4 +183,5 @@ def _predicted(found: Prediction, loss: ExpectedLoss, largest: float) -> Predict
         compute_factor=float(found.scales.prod()) / largest,
         path=tuple(found.path([2**power for power in powers])),
         loss=loss,
+        is_least_batch=found.is_least,
     )

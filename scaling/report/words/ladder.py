@@ -29,6 +29,7 @@ VALLEY_CAPTION = (
 )
 
 
+LEAST_BATCH = "That is the smallest batch that ran; smaller ones may reach a lower loss."
 NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
 
 
@@ -151,6 +152,8 @@ def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
         f"{rate_bounds(size.rate_interval)}. The expected regret is "
         f"{percent(size.expected_regret)} of the loss. {_how_far(size)}"
     )
+    if size.is_least_batch:
+        text += f" {LEAST_BATCH}"
     if (loss := loss_words(size.loss)) != DASH:
         text += f" The expected loss is {loss}."
     return text
@@ -212,6 +215,7 @@ def ladder_headline(reading: LadderReading, check: LadderCheck | None) -> list[s
             f"{rate_bounds(first.rate_interval)}.",
             f"Its expected regret is {percent(first.expected_regret)} of the loss.",
             _how_far(first),
+            *([LEAST_BATCH] if first.is_least_batch else []),
         ]
     sentences.append(_back_test(reading)[0])
     if check is not None:

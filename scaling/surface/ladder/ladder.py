@@ -18,8 +18,10 @@ _NUM_DRAWS = 1000
 _NUM_SHOWN = 400
 """Draws over which a regret is averaged."""
 _TAILS = (0.05, 0.95)
-_HIGHEST = 100.0
+HIGHEST = 100.0
 """Percent up to which a drawn height counts in a mean."""
+_SAME = 1e-3
+"""Octaves between two batches that are one."""
 _AROUND, _NUM_AROUND = 6.0, 121
 """Octaves of rate about the bottom in which a batch's best rate is looked for, and how many."""
 
@@ -36,18 +38,48 @@ class RateOfBatch:
 
 
 class Prediction:
-    """The bottom at one size.
+    """The bottom at one size, among batches that are not below those that were run.
+
+    Where smaller batches are ever better, as at a fixed number of tokens they often are, the
+    valley's own bottom lies at batches that no run has seen and may not exist. The best recipe is
+    then the best one at the smallest batch that ran.
 
     Attributes:
         scales: [axes] the size.
         draws: [draws, 2] log2 of the best rate and of the best batch.
     """
 
-    def __init__(self, valley: Valley, scales: Array, draws: Array, walls: Array) -> None:
+    def __init__(
+        self, valley: Valley, scales: Array, draws: Array, walls: Array, least_batch: float
+    ) -> None:
         self.scales = scales
-        self.draws = draws
         self._walls = walls
         self._scale = np.log2(scales) - valley.middle
+        self._least = float(np.log2(least_batch))
+        self._bottoms = draws[:_NUM_SHOWN]
+        self.draws, lowest = self._allowed(draws)
+        self._lowest = lowest[:_NUM_SHOWN]
+
+    def _allowed(self, draws: Array) -> tuple[Array, Array]:
+        """Each draw's best recipe at batches that are allowed, and its height over the bottom."""
+        below = draws[:, 1] < self._least
+        best, lowest = draws.copy(), np.zeros(len(draws))
+        if not below.any():
+            return best, lowest
+        around = np.linspace(-_AROUND, _AROUND, _NUM_AROUND)
+        walls = np.resize(self._walls, (len(draws), self._walls.shape[1]))[below][:, None]
+        above = self._least - draws[below][:, 1:]
+        scale = np.broadcast_to(self._scale, (len(above), 1, len(self._scale)))
+        heights = height(walls, around[None], above, scale)
+        best[below, 0] += around[heights.argmin(axis=1)]
+        best[below, 1] = self._least
+        lowest[below] = heights.min(axis=1)
+        return best, lowest
+
+    @property
+    def is_least(self) -> bool:
+        """Whether the batch to run is the smallest one that ran."""
+        return bool(np.log2(self.batch) <= self._least + _SAME)
 
     @cached_property
     def _recipe(self) -> tuple[float, float]:
@@ -56,11 +88,11 @@ class Prediction:
         That lies off the median where the walls are not equally steep.
         """
         found: Any = minimize(
-            lambda at: self._mean_height(float(at[0]), float(at[1])),
+            lambda at: self._mean_height(float(at[0]), max(float(at[1]), self._least)),
             np.median(self.draws[:_NUM_SHOWN], axis=0),
             method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-7},
         )  # fmt: skip
-        return float(2 ** found.x[0]), float(2 ** found.x[1])
+        return float(2 ** found.x[0]), float(2 ** max(found.x[1], self._least))
 
     @property
     def rate(self) -> float:
@@ -88,7 +120,7 @@ class Prediction:
 
     def path(self, batches: Sequence[float]) -> list[RateOfBatch]:
         """The best rate at each of some batch sizes."""
-        few, walls = self.draws[:_NUM_SHOWN], self._walls[:, None]
+        few, walls = self._bottoms, self._walls[:, None]
         around = np.linspace(-_AROUND, _AROUND, _NUM_AROUND)
         scale = np.broadcast_to(self._scale, (len(few), 1, len(self._scale)))
         found: list[RateOfBatch] = []
@@ -100,22 +132,24 @@ class Prediction:
         return found
 
     def _mean_height(self, rate: float, batch: float) -> float:
-        few = self.draws[:_NUM_SHOWN]
+        few = self._bottoms
         scale = np.broadcast_to(self._scale, (len(few), len(self._scale)))
         heights = height(self._walls, rate - few[:, 0], batch - few[:, 1], scale)
-        return float(np.minimum(heights, _HIGHEST).mean())
+        return float(np.clip(heights - self._lowest, 0.0, HIGHEST).mean())
 
 
 class Ladder:
     """One surface over log rate × log batch × size."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, least_batch: float | None = None) -> None:
         """The fit.
 
         Args:
             runs: At least two sizes, each with at least one loss.
+            least_batch: No smaller one is predicted; that of the runs where left out.
         """
         self.runs = runs
+        self.least_batch = float(runs.batch.min()) if least_batch is None else least_batch
         self.valley = fit_valley(runs)
         self.way = Way(self.valley.bottoms)
 
@@ -136,7 +170,7 @@ class Ladder:
         targets = bottoms_at((np.log2(scales) - self.valley.middle)[None])
         draws = self.way.draws(targets, _NUM_DRAWS, np.random.default_rng(0))[:, 0]
         shuffled = np.random.default_rng(2).permutation(draws)
-        return Prediction(self.valley, scales, shuffled, self._walls)
+        return Prediction(self.valley, scales, shuffled, self._walls, self.least_batch)
 
     def exponents(self, scales: Array) -> Array:
         """[draws, axes, 2] local exponents of the best rate and of the best batch at a size."""

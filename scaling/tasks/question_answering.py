@@ -94,7 +94,7 @@ class Windows:
         return Sizes(lengths, np.ones_like(lengths), lengths, lengths, groups=self.questions)
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and, for some models, `token_type_ids` [B, L].
+        """`input_ids` and, where they are of use, `attention_mask` and `token_type_ids` [B, L].
 
         And `spans` [B, 2], and `in_context` [B, L].
         """
@@ -255,6 +255,8 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     names = ("input_ids", "attention_mask", "token_type_ids")
     output = model(**{name: batch[name] for name in names if name in batch})
     logits_b2l = at_least_float32(torch.stack([output.start_logits, output.end_logits], 1))
+    if "attention_mask" not in batch:
+        return logits_b2l
     return logits_b2l.masked_fill(batch["attention_mask"][:, None] == 0, -torch.inf)
 
 

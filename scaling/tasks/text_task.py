@@ -5,6 +5,7 @@ A family adds its objective: what is predicted of an example, the loss of that, 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Split
 from scaling.tasks.data.splits import SplitRows
 from scaling.tasks.model.architectures import Head, build_model
+from scaling.tasks.model.layers import one_document_each
 from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
 from scaling.tasks.writing import Writing
 
@@ -92,7 +94,10 @@ class Forward:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Any:
         """What the model returns for a batch, with `logits`."""
-        return model(**{name: batch[name] for name in self.reads if name in batch}, **self.options)
+        read = {name: batch[name] for name in self.reads if name in batch}
+        apart = "position_ids" in read  # packed documents
+        with nullcontext() if apart else one_document_each():
+            return model(**read, **self.options)
 
 
 class Objective(Protocol):
@@ -307,12 +312,15 @@ def summary_of(
 
 
 def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` [B, L]."""
+    """`input_ids` and, where there is padding, `attention_mask` [B, L].
+
+    Models read a mask's values back from the device to learn that it masks nothing.
+    """
     values_bl, real_bl = tokens.padded(indices, pad)
-    return {
-        "input_ids": torch.from_numpy(values_bl),
-        "attention_mask": torch.from_numpy(real_bl.astype(np.int64)),
-    }
+    batch = {"input_ids": torch.from_numpy(values_bl)}
+    if not real_bl.all():
+        batch["attention_mask"] = torch.from_numpy(real_bl.astype(np.int64))
+    return batch
 
 
 def token_losses(logits_blv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:

@@ -89,7 +89,7 @@ class TaggedTexts:
         return Sizes(lengths, num_targets, num_read=lengths, predicted=lengths)
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and `labels`, all [B, L]."""
+        """`input_ids`, `labels` and, with padding, `attention_mask`, all [B, L]."""
         labels_bl = torch.from_numpy(self.labels.padded(indices, IGNORED)[0])
         return read_tokens(self.tokens, indices, pad) | {"labels": labels_bl}
 

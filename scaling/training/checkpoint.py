@@ -11,7 +11,7 @@ import struct
 import uuid
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import torch
@@ -61,9 +61,7 @@ class CheckpointStore:
         Raises:
             OSError: If it cannot be written; what was there before stays.
         """
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self._write(_name(step, rank), buffer.getbuffer())
+        self._write(_name(step, rank), state)
         if rank > 0:
             return
         # A later step's was passed over, or the run would not be here again.
@@ -106,7 +104,7 @@ class CheckpointStore:
         names = [_NAME.fullmatch(path.rsplit("/", 1)[-1]) for path in paths]
         return [(int(name[1]), int(name[2] or 0)) for name in names if name is not None]
 
-    def _write(self, name: str, content: memoryview) -> None:
+    def _write(self, name: str, state: State) -> None:
         if isinstance(self._fs, LocalFileSystem) and Path(self._folder).is_symlink():
             raise OSError(errno.ELOOP, "is a symbolic link", self._folder)
         self._fs.makedirs(self._folder, exist_ok=True)
@@ -114,12 +112,13 @@ class CheckpointStore:
         try:
             if isinstance(self._fs, LocalFileSystem):
                 with Path(partial).open("wb") as file:
-                    file.write(content)
+                    _save(state, file)
                     file.flush()
                     os.fsync(file.fileno())
                 Path(partial).replace(path)
             else:
-                self._fs.pipe_file(partial, bytes(content))
+                with self._fs.open(partial, "wb") as file:
+                    _save(state, file)
                 self._fs.mv(partial, path)
         except Exception as error:  # each file system has errors of its own
             with contextlib.suppress(Exception):
@@ -127,6 +126,38 @@ class CheckpointStore:
             if isinstance(error, OSError):
                 raise
             raise OSError(None, first_line(error), path) from error
+
+
+class _Sink:
+    """Writes to a file until that fails, and then to nowhere.
+
+    torch's writer, a C++ object, ends the process where a write raises.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def write(self, content: Any) -> int:
+        """Take all of it."""
+        size = memoryview(content).nbytes
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except Exception as error:  # noqa: BLE001  # raised by `_save`
+                self.error = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed by who opened it."""
+
+
+def _save(state: State, file: BinaryIO) -> None:
+    """Write a state without a copy of it in memory."""
+    sink = _Sink(file)
+    torch.save(state, sink)  # pyright: ignore[reportArgumentType]  # it has what torch calls
+    if sink.error is not None:
+        raise sink.error
 
 
 def shared_steps(store: CheckpointStore, workers: Workers) -> list[int]:

@@ -76,7 +76,11 @@ def train(
     """
     setup = set_up(task, recipe, workers)
     try:
-        return _Run(setup, evaluation, report, supervision).to_its_end()
+        run = _Run(setup, evaluation, report, supervision)
+        try:
+            return run.to_its_end()
+        finally:
+            run.snapshots.close()
     finally:
         setup.parallel.close()
 
@@ -131,7 +135,12 @@ class _Run:
                 if directive != "continue" and not self.is_over:
                     return self.end_by(directive)
             if checks.is_due(self.progress.step) and not self.is_over:
-                check = checks.check(self.progress.step)
+                check = checks.check(
+                    self.progress.step,
+                    may_save=not self.snapshots.is_busy,
+                    saving_seconds=self.snapshots.cost_seconds,
+                )
+                self.snapshots.go_on()
                 if check.saves:
                     self.snapshots.save()
                 if check.directive != "continue":
@@ -238,5 +247,6 @@ class _Run:
         """The end that a directive asks for; a run to go on later is saved first."""
         if directive == "pause":
             self.snapshots.save()
+            self.snapshots.finish()
             return self.outcome("paused")
         return self.outcome("stopped")

@@ -1,6 +1,7 @@
 """A run's state, on its way into checkpoints and back."""
 
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
-from scaling.spec.issues import first_line
 from scaling.training.build import Setup
 from scaling.training.checkpoint import CheckpointStore, newest, shared_steps
 from scaling.training.checkpoint_check import State
 from scaling.training.evaluation import Cadence
 from scaling.training.parallel.sharding import own_part
 from scaling.training.progress import Progress
+from scaling.training.saving import Writer, copied
 from scaling.training.supervision import Incidents
 
 
@@ -43,42 +44,102 @@ class Snapshots:
     ) -> None:
         self._setup, self._progress, self._cadence = setup, progress, cadence
         self._incidents, self._store = incidents, store
+        self._in_parts = setup.parallel.saves_in_parts
+        self._writer = None if store is None else Writer(store, setup.workers.rank)
+        self._waiting: tuple[int, State] | None = None  # the first worker's, for the others
+        self._is_under_way = False  # the same on all workers
+        self._blocked_seconds = 0.0
 
     def save(self) -> None:
-        """Write a checkpoint, where the run has a place for it.
+        """Begin to write a checkpoint, where the run has a place for it; called by all workers.
 
-        One that cannot be written is an incident and not an end: the run itself is unharmed.
+        Training waits for a copy of its state alone. One that cannot be written is an incident
+        and not an end: the run itself is unharmed.
         """
-        store, workers = self._store, self._setup.workers
-        if store is None:
+        workers, writer = self._setup.workers, self._writer
+        if writer is None:
             return
+        self.finish()
+        started = time.perf_counter()
         per_worker = workers.gather_array(self._progress.own_numbers(workers.device))
         together = workers.agree(uuid.uuid4().hex)
-        rank, in_parts = workers.rank, self._setup.parallel.saves_in_parts
-        if rank > 0 and not in_parts:
-            return
-        state = self._state(self._setup.parallel.weights.state(), per_worker, together)
-        failure = None
-        if in_parts:
+        if workers.rank == 0 or self._in_parts:
+            state = self._state(self._setup.parallel.weights.state(), per_worker, together)
+            state, step = copied(state), self._progress.step
             # Weights that are cut among the workers never come together; the first writes last.
-            own = self._failure_of_saving(store, state) if rank else None
-            failure = next(filter(None, workers.gather(own)), None)
-        if rank == 0:
-            failure = failure or self._failure_of_saving(store, state)
-            if failure is not None:
-                self._incidents.add_new({"kind": "checkpoint_failed", "cause": failure})
+            if workers.rank == 0 and self._in_parts:
+                self._waiting = step, state
+            else:
+                writer.start(step, state)
+        self._is_under_way = True
+        self._blocked_seconds = time.perf_counter() - started
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last checkpoint is not written yet, as far as the first worker knows."""
+        writer = self._writer
+        return self._waiting is not None or (writer is not None and writer.is_busy)
+
+    @property
+    def cost_seconds(self) -> float:
+        """What the last checkpoint took from training: its wait, and its thread's computing."""
+        thread = self._writer.processor_seconds if self._writer is not None else 0.0
+        return self._blocked_seconds + thread
+
+    def go_on(self) -> None:
+        """Let the first worker write once the others have; called by all, between two steps."""
+        if not (self._is_under_way and self._in_parts):
+            return
+        workers, writer = self._setup.workers, self._writer
+        [num_busy] = workers.sum(float(writer is not None and writer.is_busy))
+        if self._is_waiting() and not num_busy:
+            self._write_the_first()
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is written; called by all workers."""
+        if not self._is_under_way:
+            return
+        if self._in_parts and self._is_waiting():
+            self._write_the_first()
+        self._is_under_way = False
+        self._note(self._writer.finish() if self._writer is not None else None)
+
+    def close(self) -> None:
+        """Wait for this worker's own part, wherever the others are."""
+        if self._writer is not None:
+            self._note(self._writer.finish())
+            self._writer.close()
+
+    def _is_waiting(self) -> bool:
+        """Whether the first worker has its part still to write; the same on all."""
+        return bool(self._setup.workers.from_first(float(self._waiting is not None)))
+
+    def _write_the_first(self) -> None:
+        """The first worker begins with its part, where all others' are written."""
+        workers, writer = self._setup.workers, self._writer
+        assert writer is not None
+        failures = workers.gather(writer.finish() if workers.rank else None)
+        waiting, self._waiting = self._waiting, None
+        failure = next(filter(None, failures), None)
+        if waiting is not None and failure is None:
+            writer.start(*waiting)
+        self._note(failure)
+
+    def _note(self, failure: str | None) -> None:
+        if failure is not None and self._setup.workers.rank == 0:
+            self._incidents.add_new({"kind": "checkpoint_failed", "cause": failure})
 
     def restore_newest(self) -> bool:
         """Take up the newest whole checkpoint of this recipe; False where there is none.
 
         Newer ones are passed over, each with an incident.
         """
-        store, workers, parallel = self._store, self._setup.workers, self._setup.parallel
+        store, workers = self._store, self._setup.workers
         if store is None or not shared_steps(store, workers):
             return False
         passed_over: list[dict[str, Any]] = []
         state = newest(
-            store, workers, in_parts=parallel.saves_in_parts,
+            store, workers, in_parts=self._in_parts,
             like=self._state_before_first_step(), passed_over=passed_over,
         )  # fmt: skip
         if state is not None:
@@ -90,13 +151,6 @@ class Snapshots:
             return False
         self._incidents.add({"kind": "resumed", "step": self._progress.step})
         return True
-
-    def _failure_of_saving(self, store: CheckpointStore, state: State) -> str | None:
-        try:
-            store.save(self._progress.step, state, self._setup.workers.rank)
-        except OSError as error:
-            return error.strerror or first_line(error)
-        return None
 
     def _state(
         self, weights: State, per_worker: Sequence[NDArray[np.float64]], together: str

@@ -16,6 +16,8 @@ Directive = Literal["continue", "stop", "pause"]
 _CODES: tuple[Directive, ...] = ("continue", "stop", "pause")
 CHECK_SECONDS = 0.5
 MAX_STEPS_BETWEEN_CHECKS = 1000
+LEAST_OVER_SAVING = 50
+"""Seconds from one checkpoint to the next over those that one takes: saving is at most 2%."""
 
 
 class Report(Protocol):
@@ -92,15 +94,24 @@ class Checks:
         """Whether to check after this step; the same on all workers."""
         return step >= self._next_step
 
-    def check(self, step: int) -> Check:
-        """Ask the first worker; a check that says to save counts as saved."""
+    def check(self, step: int, *, may_save: bool, saving_seconds: float) -> Check:
+        """Ask the first worker; a check that says to save counts as saved.
+
+        Args:
+            step: Steps taken.
+            may_save: Whether no checkpoint is being written.
+            saving_seconds: What the last one took from training; the next is no sooner than
+                LEAST_OVER_SAVING times that.
+        """
         now = time.monotonic()
         step_seconds = (now - self._checked_at) / max(1, step - self._last_step)
         wait = int(CHECK_SECONDS / max(step_seconds, 1e-9))
         num_steps = min(MAX_STEPS_BETWEEN_CHECKS, max(1, wait))
         supervision = self._supervision
         saves = supervision.checkpoints is not None and (
-            now - self._saved_at >= supervision.checkpoint_seconds
+            may_save
+            and now - self._saved_at
+            >= max(supervision.checkpoint_seconds, LEAST_OVER_SAVING * saving_seconds)
         )
         code, saves, num_steps = self._workers.all_from_first(
             float(_CODES.index(supervision.directive())), float(saves), float(num_steps)

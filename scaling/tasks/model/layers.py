@@ -1,6 +1,8 @@
 """The repeated layers of a model, and how its matrices are cut among workers."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import nn
@@ -22,6 +24,24 @@ def recomputing_part(model: nn.Module) -> nn.Module | None:
     """
     parts = (m for m in model.modules() if getattr(m, "supports_gradient_checkpointing", False))
     return next(parts, None)
+
+
+@contextmanager
+def one_document_each() -> Iterator[None]:
+    """In forwards inside the context no example holds several documents, and nobody looks.
+
+    Each forward of a decoder in transformers reads back from the device whether positions start
+    again within an example, for which the host waits until the GPU has come so far.
+    """
+    from transformers import masking_utils
+
+    masks: Any = masking_utils
+    before = masks.find_packed_sequence_indices
+    masks.find_packed_sequence_indices = lambda _: None
+    try:
+        yield
+    finally:
+        masks.find_packed_sequence_indices = before
 
 
 Cut = Literal["colwise", "rowwise"]

@@ -20,12 +20,18 @@ T = TypeVar("T")
 
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
-    """Norm of all entries of some tensors together, on all workers that hold parts of them."""
-    norms: list[float] = []
-    for kind in by_kind(tensors):
-        norm = nn.utils.get_total_norm(kind, norm_type)
-        norms.append(float(whole(norm)))
-    return max(norms, default=0.0) if norm_type == math.inf else math.hypot(*norms)
+    """Norm of all entries of some tensors together, on all workers that hold parts of them.
+
+    The one place of a step where the host waits for the device.
+    """
+    kinds = by_kind(tensors)
+    if not kinds:
+        return 0.0
+    norms = [whole(nn.utils.get_total_norm(kind, norm_type)) for kind in kinds]
+    if len(norms) == 1:
+        return float(norms[0])
+    values: list[float] = torch.stack(norms).tolist()
+    return max(values) if norm_type == math.inf else math.hypot(*values)
 
 
 def own_part(value: T) -> T:

@@ -55,7 +55,7 @@ def conditions_of(study: StudyRecord) -> Conditions:
     }
     return Conditions(
         task=workload["task"],
-        source=_source(workload),
+        source=data.origin if (data := study.spec.workload.data) else None,
         data_sha256=known.get("data_sha256"),
         tokenizer=_tokenizer(workload),
         targets_per_example=known.get("targets_per_example"),
@@ -63,12 +63,6 @@ def conditions_of(study: StudyRecord) -> Conditions:
         num_evaluated=evaluated,
         budget={n: v for n, v in given_fields(study.spec.budget).items() if v is not None},
     )
-
-
-def _source(workload: Mapping[str, Any]) -> str | None:
-    data: Mapping[str, Any] = workload.get("data") or {}
-    name: str | None = data.get("source") or (str(data["files"]) if data.get("files") else None)
-    return f"{name} {data['subset']}" if name and data.get("subset") else name
 
 
 def _tokenizer(workload: Mapping[str, Any]) -> str | None:

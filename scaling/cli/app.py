@@ -159,21 +159,36 @@ def doctor() -> None:
 
 @app.command(epilog="Example: scaling ui --port 5001")
 def ui(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]…", help="Studies to link to; all where left out."),
+    ] = None,
     tracking_uri: _URI = None,
     port: Annotated[int, typer.Option(help="Of the server, on this machine alone.")] = 5000,
 ) -> None:
-    """Open MLflow on the store that studies are recorded in."""
+    """Start MLflow on the store of the studies, and print links that compare trials and studies."""
     import subprocess
     import sys
 
-    from scaling.files.shown_url import mlflow_uri_words
-    from scaling.sinks import resolve_tracking_uri
+    from scaling.files.shown_url import mlflow_uri_words, shown_url
+    from scaling.sinks import TrackingError, resolve_tracking_uri
+    from scaling.sinks.mlflow.store import is_server
+    from scaling.sinks.mlflow.views import comparison_links
 
     uri = resolve_tracking_uri(tracking_uri)
-    if uri.startswith(("http://", "https://")):
-        typer.echo(f"MLflow is a server already; open {mlflow_uri_words(uri)}")
+    is_running = is_server(uri)
+    server = shown_url(uri).rstrip("/") if is_running else f"http://127.0.0.1:{port}"
+    try:
+        links = comparison_links(studies or (), uri, server)
+    except (LookupError, TrackingError) as error:
+        typer.echo(f"error: {error}", err=True)
+        _end(2)
+    for link in links:
+        typer.echo(f"{link.label}\n  {link.url}")
+    if is_running:
+        typer.echo(f"MLflow is running already at {mlflow_uri_words(uri)}.")
         return
-    typer.echo(f"MLflow on {mlflow_uri_words(uri)}: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    typer.echo(f"MLflow on {mlflow_uri_words(uri)}: {server} (Ctrl-C ends it)")
     words = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words]))
 

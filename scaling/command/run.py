@@ -185,6 +185,7 @@ def _train_and_report(
     from scaling.records.ledger import read_records
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
+    from scaling.report.study_numbers import study_numbers
     from scaling.runner.preflight import ClusterError, StartError
     from scaling.sinks import StudyStart, open_sinks, study_ended
 
@@ -220,7 +221,9 @@ def _train_and_report(
         for problem in problems:
             print(problem, file=sys.stderr)
         raise
-    unsent = study_ended(sinks, "done", summary["answer"], start.output, study.environment)
+    unsent = study_ended(
+        sinks, "done", summary["answer"], start.output, study.environment, study_numbers(summary)
+    )
     return study, summary, unsent
 
 

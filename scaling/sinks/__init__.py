@@ -12,6 +12,7 @@ This is the only package that imports mlflow (2-4 s, so inside the functions tha
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scaling.records.trial import TrialRecord
@@ -68,6 +69,7 @@ def study_ended(
     answer: str = "",
     report_dir: Path | None = None,
     environment: Mapping[str, Any] | None = None,
+    numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> list[str]:
     """Tell every place that a study ended (see `Sink.study_ended`).
 
@@ -77,7 +79,7 @@ def study_ended(
     problems: list[str] = []
     for sink in sinks:
         try:
-            sink.study_ended(status, answer, report_dir, environment)
+            sink.study_ended(status, answer, report_dir, environment, numbers)
         except (TrackingError, OSError) as error:
             problems.append(str(error))
     return problems

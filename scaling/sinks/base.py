@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from scaling.records.ledger import Observer
@@ -51,6 +52,7 @@ class Sink(Observer, Protocol):
         answer: str = "",
         report_dir: Path | None = None,
         environment: Mapping[str, Any] | None = None,
+        numbers: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """The study ended; nothing is told after it.
 
@@ -59,6 +61,7 @@ class Sink(Observer, Protocol):
             answer: The report's first paragraph.
             report_dir: Folder of the report, where there is one.
             environment: Replaces the one given at the start.
+            numbers: What the study found, by name, with `_low` and `_high` for 90% intervals.
 
         Raises:
             UnsentError: If the place has not taken everything.

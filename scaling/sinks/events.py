@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class StudyEnded:
-    """How the study ended, and the folder of its report."""
+    """How the study ended, the folder of its report, and the study's numbers by name."""
 
     at_ms: int
     answer: str
     report_dir: Path | None
     status: StudyStatus
     environment: Mapping[str, Any] | None
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 Event = TrialStarted | TrialMeasured | TrialEnded | StudyEnded
@@ -95,7 +96,10 @@ def _event(raw: Mapping[str, Any]) -> Event:
             return TrialEnded(at_ms, _record(raw["trial"]))
         case "study_ended":
             folder = None if raw["report_dir"] is None else Path(raw["report_dir"])
-            return StudyEnded(at_ms, raw["answer"], folder, raw["status"], raw["environment"])
+            numbers = raw.get("numbers", {})
+            return StudyEnded(
+                at_ms, raw["answer"], folder, raw["status"], raw["environment"], numbers
+            )
         case unknown:
             raise ValueError(f"unknown event {unknown!r}")
 

@@ -120,6 +120,12 @@ class TextData(Section):
         return self
 
     @property
+    def origin(self) -> str:
+        """Where the texts come from, in a line: the source and its subset, or the files."""
+        name = self.source or str(self.files and self.files.model_dump(mode="json"))
+        return f"{name} {self.subset}" if self.subset else name
+
+    @property
     def builtin_name(self) -> str | None:
         """Name of the built-in source; None for files and hubs."""
         kind, _, name = (self.source or "").partition(":")

@@ -1,6 +1,7 @@
 """One study's runs in one store, written synchronously and safe to write again."""
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from scaling.records.trial import TrialRecord
 from scaling.sinks.base import StudyStart
 from scaling.sinks.events import StudyEnded
 from scaling.sinks.mlflow import trial_run
+from scaling.sinks.mlflow.dataset import dataset_input
 from scaling.sinks.mlflow.relocation import ARTIFACTS
 from scaling.sinks.mlflow.store import (
     DatabaseFile,
@@ -71,6 +73,7 @@ class StudyRuns:
         self._spec = study.spec
         self._file = DatabaseFile.of(uri)
         self._experiment_id = _experiment_id(client, uri, study.spec.name)
+        self._dataset = dataset_input(study.spec, study.environment)
         self._begun: dict[str, tuple[int, TrialRecord]] = {}  # trials that have not ended
         self._run_ids: dict[str, str] = {}
         self._seconds: dict[str, dict[int, float]] = {}  # by trial and step, of what is there
@@ -82,8 +85,14 @@ class StudyRuns:
         """Write the spec, the environment and the question to the parent."""
         self._client.log_text(run_id, spec_to_yaml(self._spec), SPEC_FILE)
         self._client.log_text(run_id, environment_json(study.environment), ENVIRONMENT_FILE)
+        self._log_dataset(run_id)
         tags = {"status": "running", "folder": str(study.folder.absolute())}
         self._set_tags(run_id, {**tags, "mlflow.note.content": self._note(None)})
+
+    def _log_dataset(self, run_id: str) -> None:
+        """MLflow keeps an input that is there already once."""
+        if self._dataset is not None:
+            self._client.log_inputs(run_id, [self._dataset])
 
     def urls(self) -> dict[str, str]:
         """Where each trial's run can be read, by trial_id, of those that are known here."""
@@ -122,6 +131,7 @@ class StudyRuns:
             Param(name, value) for name, value in trial_run.params(record, self._spec).items()
         ]
         self._client.log_batch(run_id, params=params, synchronous=True)
+        self._log_dataset(run_id)
 
     def measure(self, trial_id: str, points: Sequence[Point]) -> None:
         """Log the measurements whose steps are not there yet, in as few calls as allowed.
@@ -173,7 +183,7 @@ class StudyRuns:
         self._begun.pop(trial_id, None)
 
     def finish(self, end: StudyEnded) -> None:
-        """Write the answer and the report to the parent and leave no run marked as running.
+        """Write answer, numbers and report to the parent; leave no run marked as running.
 
         Raises:
             RefusedWriteError: If the report is gone.
@@ -187,10 +197,28 @@ class StudyRuns:
             )
         if end.report_dir is not None:
             self._send_report(end.report_dir)
+        if end.status == "done":
+            self._log_numbers(end)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")
         self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
+
+    def _log_numbers(self, end: StudyEnded) -> None:
+        """Log the study's numbers that the parent does not have yet, or has otherwise.
+
+        MLflow deletes no metric: one that is not determined any longer becomes NaN.
+        """
+        from mlflow.entities import Metric
+
+        known = self._client.get_run(self.parent_id).data.metrics
+        gone = {name: math.nan for name, value in known.items() if not math.isnan(value)}
+        metrics = [
+            Metric(name, value, end.at_ms, 0)
+            for name, value in {**gone, **end.numbers}.items()
+            if known.get(name) != value
+        ]
+        self._client.log_batch(self.parent_id, metrics=metrics, synchronous=True)
 
     def _send_report(self, folder: Path) -> None:
         """Write a report's own files to the parent; what a user keeps beside them stays here."""
@@ -339,13 +367,14 @@ _Dumper.add_representer(str, _text)
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
+    kind = {"mlflow.experimentKind": "custom_model_development"}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         # Beside a sqlite database, whatever the working directory; a server chooses its own.
         database = sqlite_path(uri)
         location = None if database is None else (database.parent / ARTIFACTS / name).as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags=kind)
         except MlflowException as error:
             experiment = client.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
@@ -354,6 +383,9 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     if experiment.lifecycle_stage != "active":
         client.restore_experiment(experiment.experiment_id)
         _LOG.warning("the MLflow experiment %r had been deleted, and is restored", name)
+    for key, value in kind.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     return experiment.experiment_id
 
 

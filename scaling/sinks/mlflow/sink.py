@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scaling.files.shown_url import shown_url
@@ -112,11 +113,12 @@ class MlflowSink:
         answer: str = "",
         report_dir: Path | None = None,
         environment: Mapping[str, Any] | None = None,
+        numbers: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Record how the study ended, and wait until MLflow has everything.
 
-        The files of the report become the parent's artifacts under `report`. A study that was
-        refused leaves no run.
+        The files of the report become the parent's artifacts under `report`, the numbers its
+        metrics. A study that was refused leaves no run.
 
         Raises:
             UnsentError: If something was refused, or waits in the spool after two minutes (ten
@@ -126,7 +128,7 @@ class MlflowSink:
         if status == "refused":
             return self._discard()
         folder = None if report_dir is None else report_dir.absolute()
-        end = StudyEnded(self._now_ms(), answer, folder, status, environment)
+        end = StudyEnded(self._now_ms(), answer, folder, status, environment, dict(numbers))
         self._append(end, durable=True)
         try:
             self.close(_INTERRUPTED_SECONDS if status == "interrupted" else _CLOSE_SECONDS)

@@ -9,6 +9,7 @@ from scaling.records.measurement import MEASURED, RESULTS, Measurement
 from scaling.records.outcome import trial_result
 from scaling.records.trial import TrialRecord
 from scaling.spec.fields import given_fields
+from scaling.spec.hyperparameters import Given
 from scaling.spec.study import StudySpec
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 BY_EXAMPLES = "by_examples/"
 
 _MAX_TAG_LENGTH = 8000
+_GIVEN = frozenset(f.name for f in fields(Given))
 
 
 def cell_label(cell: Mapping[str, Any]) -> str:
@@ -47,22 +49,32 @@ def _text(value: object) -> str:
 
 
 def params(record: TrialRecord, spec: StudySpec) -> dict[str, str]:
-    """Cell, its scale, choices and seed; hyperparameters that the study sets or are not usual."""
+    """Cell, its scale, choices and seed; hyperparameters that the study sets or are not usual.
+
+    What is off is left out, and what follows from the budget is a tag: MLflow's comparison opens
+    on the params that differ.
+    """
     sections = (spec.scientific, spec.nuisance, spec.fixed, *(r.fixed for r in spec.cell_recipes))
     named = {name for section in sections for name in given_fields(section)}
     hyperparameters = record.recipe.hyperparameters
     values = {
         f.name: value
         for f in fields(hyperparameters)
+        if f.name in _GIVEN
         if (value := getattr(hyperparameters, f.name)) != f.default or f.name in named
     }
     values = {**record.scale, **record.cell, **record.choices, "seed": record.recipe.seed, **values}
-    return {name: _text(value) for name, value in values.items()}
+    return {name: _text(value) for name, value in values.items() if value is not None}
 
 
 def tags(record: TrialRecord) -> dict[str, str]:
-    """What MLflow's views filter by: layout, origin, and the record without its measurements."""
-    beside = {**asdict(record.recipe.layout), **asdict(record.recipe.origin)}
+    """What MLflow's views filter by: layout, origin, length, the record without measurements."""
+    hyperparameters = record.recipe.hyperparameters
+    beside = {**asdict(record.recipe.layout), **asdict(record.recipe.origin)} | {
+        f.name: value
+        for f in fields(hyperparameters)
+        if f.name not in _GIVEN and (value := getattr(hyperparameters, f.name)) != f.default
+    }
     written = {name: _text(value) for name, value in beside.items() if value is not None} | {
         "cell": cell_label(record.cell),
         "phase": record.phase,

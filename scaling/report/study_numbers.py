@@ -1,0 +1,49 @@
+"""A study's own numbers, by the names under which MLflow compares studies."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OF_CELLS = ("best_peak_lr", "generalization_gap")
+_MOST_CHARACTERS = 200  # MLflow allows a name 250
+_NO_NAME = re.compile(r"[^\w.\- :]+")
+
+
+def study_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a summary that compare studies; what is null there is left out.
+
+    `critical_batch_size` (examples, of the steps–examples fit with α = 1) and `lr_exponent`;
+    `best_peak_lr/64` and `generalization_gap/64` (nats) for the cell with a batch of 64. Each has
+    its 90% interval beside it as `_low` and `_high`. A cell that is more than a batch size has
+    its other values in the name, as in `best_peak_lr/64/optimizer adamw`.
+    """
+    fit, law = summary["critical_batch_size"]["steps_examples"], summary["lr_scaling"]
+    found = {
+        **_number("critical_batch_size", fit["value"], fit["interval"]),
+        **_number("lr_exponent", law["exponent"], law["interval"]),
+    }
+    for cell in summary["cells"]:
+        suffix = "/".join(_cell_names(cell))[:_MOST_CHARACTERS]
+        for name in _OF_CELLS if suffix else ():
+            found |= _number(f"{name}/{suffix}", cell[name], cell[f"{name}_interval"])
+    return found
+
+
+def _cell_names(cell: Mapping[str, Any]) -> Iterator[str]:
+    if cell["global_batch_size"] is not None:
+        yield str(cell["global_batch_size"])
+    for name, value in cell.get("cell", {}).items():
+        if name != "global_batch_size":
+            yield _NO_NAME.sub("_", f"{name} {_text(value)}")  # what MLflow allows in a name
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def _number(
+    name: str, value: float | None, interval: list[float | None] | None
+) -> dict[str, float]:
+    low, high = interval or (None, None)
+    values = {name: value, f"{name}_low": low, f"{name}_high": high}
+    return {key: float(number) for key, number in values.items() if number is not None}

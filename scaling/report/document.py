@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.records.study import StudyRecord
-from scaling.report.charts.figures import Figure, figures
+from scaling.report.charts.figures import FIRST, Figure, figures
 from scaling.report.importance import Importance, importance_of
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.page.sections import sections
@@ -21,9 +21,13 @@ from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
 from scaling.report.tables.trials_parquet import trials_parquet
 from scaling.report.words import remarks
+from scaling.report.words.carried import carried_words
+from scaling.report.words.headline import TOPICS, Line, first_screen
 from scaling.report.words.ladder import predicted_facts
 from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
 from scaling.report.words.terms import terms
+
+_ALWAYS_THERE = {"recommendation": "the recommended run", "cells": "cells", "trials": "trials"}
 
 
 def write_report(study: StudyRecord, output: Path) -> dict[str, Any]:
@@ -74,9 +78,13 @@ def _view(
     recommendation = findings.recommendation
     shown = [figure for figure in drawn if figure.spec is not None]
     trials = study_tables.trials_table(findings, setting.urls or {})
+    parts = sections(findings, drawn, setting.urls or {})
     return {
         "summary": summary,
-        "sections": sections(findings, drawn, setting.urls or {}),
+        "first_screen": _by_question(first_screen(findings)),
+        "beside": next((figure for figure in shown if figure.section == FIRST), None),
+        "evidence": _ALWAYS_THERE | {part.name: part.title.lower() for part in parts},
+        "sections": parts,
         "specs": {figure.name: script_json(_without_addresses(figure.spec)) for figure in shown},
         "cells": study_tables.cells_table(findings),
         "trials": trials,
@@ -86,10 +94,17 @@ def _view(
         "recommendation": predicted_facts(findings.ladder, findings.carried)
         if findings.ladder
         else _recommendation_words(recommendation),
+        "carried": carried_words(findings.carried),
         "recipe": summary["recommendation"]["recipe"],
         "setting": setting,
         "terms": terms(findings),
     }
+
+
+def _by_question(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """The first screen's sentences under the questions that they answer."""
+    grouped = [(TOPICS[topic], [ln for ln in lines if ln.topic == topic]) for topic in TOPICS]
+    return [(question, found) for question, found in grouped if found]
 
 
 def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str]]:

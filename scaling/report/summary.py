@@ -28,7 +28,6 @@ from scaling.report.ladder_summary import ladder_summary, predicted_recommendati
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
 from scaling.report.words.absent import no_exponent, no_surge, no_turn
-from scaling.report.words.answer import answer
 from scaling.report.words.headline import headline
 from scaling.report.words.ladder import problem_words
 from scaling.report.words.reasons import reason_words
@@ -41,12 +40,12 @@ def summarize(findings: Findings) -> dict[str, Any]:
 
     NaN and infinity never appear: a quantity that is not finite is null.
     """
-    sweep, scaling = findings.sweep, findings.lr_scaling
+    sweep, scaling, said = findings.sweep, findings.lr_scaling, headline(findings)
     summary = {
         "study": sweep.name,
         "question": sweep.question,
-        "headline": headline(findings),
-        "answer": answer(findings),
+        "headline": said,
+        "answer": said,
         "num_trials": len(sweep.rows),
         "num_diverged": findings.count("diverged"),
         "num_failed": findings.count("failed"),

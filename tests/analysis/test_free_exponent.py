@@ -119,9 +119,9 @@ def test_the_summary_leads_with_the_fitted_exponent_where_the_data_exclude_one()
     assert fit["interval"][1] < 200 or fit["interval"][0] > 200
     assert fit["alpha"]["interval"][1] < 1
     assert "Steps are twice their least at a batch of" in summary["answer"]
-    assert "the data speak against it" in summary["answer"]
+    assert "the data speak against the classical curve with α = 1" in summary["answer"]
     classical = summary_of(1.0, BATCHES)["answer"]
-    assert "Critical batch size (steps–examples fit): " in classical
+    assert "The critical batch size (steps–examples fit) is " in classical
     assert "speak against" not in classical
 
 

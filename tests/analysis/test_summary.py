@@ -10,6 +10,7 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.summary import summarize
+from scaling.report.words.remarks import flags
 from tests.analysis.synthetic import joint_study, spec, study
 
 TOP = {
@@ -176,7 +177,8 @@ def test_a_rule_that_diverged_as_it_was_run_is_said_so() -> None:
     lost = [r for r in findings.regrets if r.diverged]
     assert {r.rule for r in lost} == {"linear"}
     assert any(curve.rule == "linear" for curve in findings.rule_curves)
-    places = (
-        f"it diverged at {lost[0].global_batch_size:,}, from {findings.sweep.base_batch_size:,}"
+    places = " and ".join(f"{regret.global_batch_size:,}" for regret in lost)
+    base = findings.sweep.base_batch_size
+    assert f"The recipe carried from {base} by the rule linear diverged at {places}." in (
+        flags(findings)
     )
-    assert places in summarize(findings)["answer"]

@@ -16,8 +16,9 @@ from scaling.files.own import write_report_files
 from scaling.records.study import StudyRecord
 from scaling.report import write_report
 from scaling.report.charts.figures import figures
+from scaling.report.page.markdown import escaped
 from scaling.report.page.setting import setting_of
-from scaling.report.words.answer import answer
+from scaling.report.words.headline import first_screen, headline
 from scaling.report.words.numbers import rate
 from tests.analysis.synthetic import joint_study, spec, study
 from tests.report.kinds import joint_by_the_surface
@@ -27,7 +28,7 @@ FIGURES = {
     "regret_vs_batch", "loss_vs_batch", "generalization_gap", "learning_curves", "time_vs_examples",
     "steps_by_target", "noise_scale_curve", "gap_vs_grad_noise_scale",
     "gap_vs_sharpness", "gap_vs_hessian_top_eigenvalue",
-    "learning_curves_by_step", "parallel_coordinates", "rules_between_batches",
+    "loss_and_time", "learning_curves_by_step", "parallel_coordinates", "rules_between_batches",
 }  # fmt: skip
 
 
@@ -63,7 +64,10 @@ def test_trials_table_has_a_row_a_trial(folder: Path) -> None:
 def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["answer"] in html.unescape(re.sub(r"<[^>]+>", "", page))
+    shown = html.unescape(re.sub(r"<[^>]+>", "", page))
+    said = [line.text for line in first_screen(analyse(sweep_of(study())))]
+    assert all(shown.count(sentence) == 1 for sentence in said)
+    assert " ".join(said) == summary["headline"] == summary["answer"]
     assert "0123abc" in page
     links = json.loads(page.split('id="trials-data">')[1].split("</script>")[0])["links"]
     addresses = [links["start"] + end for end in links["ends"]]
@@ -74,7 +78,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     assert not re.search(r"@import|url\(", own)
     assert page.count("seeds a cell") >= len(FIGURES)
     text = (folder / "report.md").read_text()
-    assert summary["answer"] in text
+    assert all(escaped(sentence) in text for sentence in said)
     assert all(f"figures/{name}.png" in text for name in FIGURES)
 
 
@@ -108,8 +112,9 @@ def test_a_joint_search_by_the_surface_says_the_recipe_that_was_confirmed() -> N
     findings = joint_by_the_surface()
     assert findings.cells[0].best is not None
     assert (findings.cells[0].best.phase, findings.cells[0].global_batch_size) == ("confirm", 64)
-    said = "The joint search of 30 trials recommends a batch of 64 and a peak learning rate of "
-    assert f"{said}{rate(0.00777)}; over 2 new seeds" in answer(findings)
+    said = headline(findings)
+    assert "The joint search of 30 trials recommends a batch of 64; over 2 new seeds" in said
+    assert f"Run a batch of 64 at a peak learning rate of {rate(0.00777)}" in said
 
 
 def test_bundled_javascript_is_the_version_that_draws_the_files(folder: Path) -> None:

@@ -10,7 +10,8 @@ from scaling.analysis.ladder.reading import FittedSize, LadderReading, Predicted
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
-from scaling.report.words.ladder import ladder_answer, recommendation_reason, size_words
+from scaling.report.words.carried import carried_words
+from scaling.report.words.ladder import ladder_headline, recommendation_reason, size_words
 
 QUESTION = LadderQuestion(("N", "D"))
 FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5, 40)
@@ -29,12 +30,16 @@ def reading(*tested: LeftOut, predictions: tuple[PredictedSize, ...] = (SIZE,)) 
     return LadderReading(QUESTION, (FITTED,), exponents, predictions, tested, ())
 
 
+def said(found: LadderReading) -> str:
+    return " ".join(text for _, text in ladder_headline(found, None))
+
+
 def test_the_answer_begins_with_what_to_run() -> None:
-    words = ladder_answer(reading(TESTED))
+    words = said(reading(TESTED))
     assert words.startswith(
-        "At N 1e9, D 2e10, run a batch of 256 [200, 330] with a peak learning rate of 0.0005 "
-        "[0.0004, 0.0006]. The expected regret is 0.02% of the loss. It has 100 times the compute "
-        "of the largest run. The expected loss is 2.100 [2.050, 2.200]."
+        "At N 1e9, D 2e10, run a batch of 256 [200, 330] at a peak learning rate of 0.0005 "
+        "[0.0004, 0.0006]. Its expected regret is 0.02% of the loss. It has 100 times the compute "
+        "of the largest run."
     )
     assert "the mean regret is 0.03% of the loss; by the recipe" in words
     assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
@@ -50,7 +55,7 @@ def test_the_rest_of_the_recipe_is_said_to_be_carried_by_rules() -> None:
         Layout(micro_batch_size=64),
     )  # fmt: skip
     whole = carried(run, 64_000, 256_000, SIZE.batch, SIZE.rate)
-    words = ladder_answer(reading(TESTED), None, [whole])
+    words = " ".join(carried_words([whole]))
     assert (
         "Warmup keeps its share of the run, 50 of 1,000 steps, and the clip norm stays 1.00. "
         "Weight decay becomes 0.200 (was 0.100): the same timescale in epochs (Wang & Aitchison "
@@ -68,7 +73,7 @@ def test_the_rest_of_the_recipe_is_said_to_be_carried_by_rules() -> None:
 
 def test_that_copying_did_as_well_is_said_first() -> None:
     worse = replace(TESTED, regret=TESTED.regret_copied, regret_copied=TESTED.regret)
-    words = ladder_answer(reading(worse))
+    words = said(reading(worse))
     assert words.startswith(
         "In the back-test the predictions were no better than the recipe copied from the next "
         "smaller size: mean regret 0.2% against 0.03%."
@@ -77,7 +82,7 @@ def test_that_copying_did_as_well_is_said_first() -> None:
 
 def test_an_interpolation_is_said_to_be_one() -> None:
     inside = replace(SIZE, compute_factor=0.5)
-    assert "it is an interpolation" in ladder_answer(reading(TESTED, predictions=(inside,)))
+    assert "it is an interpolation" in said(reading(TESTED, predictions=(inside,)))
 
 
 def test_without_a_size_the_option_is_named() -> None:

@@ -135,6 +135,7 @@ def test_a_page_draws_all_its_figures_and_asks_for_nothing(
     page.on("request", lambda request: asked.append(request.url))
     address = page_of(kind).as_uri()
     page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     page.wait_for_selector("html[data-drawn]", timeout=120_000)
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [address]
@@ -168,7 +169,7 @@ def test_trials_are_sorted_as_numbers_filtered_and_turned_by_keyboard(
     page_of: Callable[[str], Path], browser: Any
 ):
     page = browser.new_page()
-    page.goto(page_of("study").as_uri())
+    page.goto(page_of("study").as_uri() + "#trials")
     status = page.locator("#trials [role=status]")
     assert status.inner_text() == "1–50 of 87"
     heading = page.locator("#trials thead button").nth(7)
@@ -192,7 +193,7 @@ def test_trials_are_sorted_as_numbers_filtered_and_turned_by_keyboard(
 
 def test_a_point_names_its_trial_and_leads_to_its_run(page_of: Callable[[str], Path], browser: Any):
     page = browser.new_page()
-    page.goto(page_of("study").as_uri())
+    page.goto(page_of("study").as_uri() + "#trials")
     page.wait_for_selector("html[data-drawn]", timeout=60_000)
     point = page.locator("#loss_vs_lr .mark-symbol.layer_1_marks path").first
     item = "element => [element.__data__.datum.trial, element.__data__.href]"

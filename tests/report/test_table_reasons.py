@@ -71,7 +71,7 @@ def test_the_exponent_says_why_it_is_null(
     assert scaling["interval"] is None
     if options.get("num_rates") != 1:
         assert scaling["why"]["interval"].startswith(reason)
-        assert reason in found["answer"]
+        assert "Not enough data" in found["headline"]
     if of_cell is not None:
         whys = [cell["why"]["best_peak_lr_interval"] for cell in found["cells"]]
         assert all(why.startswith(of_cell) for why in whys)
@@ -140,4 +140,4 @@ def test_steps_at_one_rate_each_do_not_speak_against_the_classical_curve(
     path = tmp_path / "sweep.csv"
     path.write_text("\n".join(lines))
     answer = summarize(analyse(read_table(path).sweep))["answer"]
-    assert ("the data speak against it" in answer) == (num_rates > 1)
+    assert ("the data speak against the classical" in answer) == (num_rates > 1)

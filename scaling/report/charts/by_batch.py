@@ -174,13 +174,68 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
 
 def loss_vs_batch(findings: Findings) -> AnyChart:
     """Of each cell's best recipe, the validation loss, or the metric it is tuned for, by batch."""
+    records = _tuned(findings)
+    heights = ends(records, "value", "low", "high")
+    x = batch_axis("batch", [record["batch"] for record in records])
+    y = alt.Y("value:Q", title=objective_title(findings.sweep.tuned_for), **value_axis(heights))
+    return layers(*_points(records, x, y))
+
+
+def loss_and_time(findings: Findings) -> AnyChart:
+    """The first screen's figure: of each cell's run, loss on the left axis, time on the right."""
+    losses = _tuned(findings)
+    times, title = _times(findings)
+    x = batch_axis("batch", [record["batch"] for record in losses])
+    left = alt.Axis(titleColor=OKABE_ITO[0], tickCount=6)
+    heights = value_axis(ends(losses, "value", "low", "high")) | {"axis": left}
     objective = findings.sweep.tuned_for
-    records = [
+    shown = [_both(losses, x, {"title": objective_title(objective), **heights}, OKABE_ITO[0])]
+    if times:
+        right = count_axis(ends(times, "value", "low", "high"))
+        right["axis"].orient, right["axis"].grid = "right", False
+        right["axis"].titleColor, right["axis"].format = OKABE_ITO[1], "~g"
+        shown.append(_both(times, x, {"title": title, **right}, OKABE_ITO[1]))
+    return layers(*shown).resolve_scale(y="independent")
+
+
+def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChart:
+    """Points with their intervals, joined by a line where they are one series."""
+    y = alt.Y("value:Q", **axis)
+    mark = "circle" if hue == OKABE_ITO[0] else "square"
+    marks = points(records, 70).encode(
+        x, y, color=alt.value(hue), shape=alt.value(mark),
+        tooltip=tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q"),
+    )  # fmt: skip
+    spans = [record for record in records if record["low"] is not None]
+    intervals = alt.Chart(data(spans)).mark_rule(color=hue, strokeWidth=2)
+    line = alt.Chart(data(records)).mark_line(color=hue, opacity=0.45).encode(x, y)
+    return layers(
+        line if len(labels_of(records, "series")) == 1 else None,
+        intervals.encode(x, alt.Y("low:Q", **axis), alt.Y2("high:Q")) if spans else None,
+        marks,
+    )
+
+
+def _tuned(findings: Findings) -> Records:
+    """Of each cell's recipe, what it is tuned for."""
+    objective = findings.sweep.tuned_for
+    return [
         _record(cell.global_batch_size, cell.series, cell.value_of(objective))
         for cell in findings.cells
         if cell.value_of(objective).value is not None and cell.global_batch_size is not None
     ]
-    heights = ends(records, "value", "low", "high")
-    x = batch_axis("batch", [record["batch"] for record in records])
-    y = alt.Y("value:Q", title=objective_title(objective), **value_axis(heights))
-    return layers(*_points(records, x, y))
+
+
+def _times(findings: Findings) -> tuple[Records, str]:
+    """Seconds of a run of each cell, or its steps to the target where nothing was timed."""
+    workers = findings.recommendation.option
+    seconds = [
+        _record(option.cell.global_batch_size, option.cell.series, option.seconds)
+        for option in findings.recommendation.candidates
+        if option.seconds.value and option.cell.global_batch_size is not None
+        and (workers is None or option.num_workers == workers.num_workers)
+    ]  # fmt: skip
+    if seconds:
+        goal = "to the target" if findings.sweep.has_target else "of a run"
+        return seconds, f"Seconds {goal}"
+    return _records(findings, "steps"), axis_title("steps_to_target")

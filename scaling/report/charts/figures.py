@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import vl_convert
@@ -30,6 +30,8 @@ from scaling.report.words.absent import CELLS_DIFFER, NO_RATES
 from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import number
 
+FIRST = "answer"
+"""Section of the one figure beside the first screen's sentences."""
 _VEGA_LITE = "6.4"
 _PNG_SCALE = 2
 _LONGEST_NAME = 80
@@ -78,9 +80,14 @@ def figures(
         importance: Of the nuisance hyperparameters; None where the search space is not known.
     """
     builder = _Builder(findings)
+    beside = "loss_and_time"
     if findings.ladder is not None:
+        beside = "best_batch_vs_compute"
         _about_ladder(builder, findings, findings.ladder)
-    elif not findings.sweep.is_joint:
+    elif findings.sweep.is_joint:
+        beside = "loss_vs_global_batch_size"
+    else:
+        _overview(builder, findings)
         _about_lr(builder, findings, urls)
         _about_target(builder, findings)
         _about_targets_and_noise(builder, findings)
@@ -90,7 +97,21 @@ def figures(
         _about_gap_relations(builder, findings)
     _about_search(builder, findings, urls, importance)
     _learning_curves(builder, findings, urls)
-    return builder.made
+    return [replace(f, section=FIRST) if f.name == beside else f for f in builder.made]
+
+
+def _overview(builder: "_Builder", findings: Findings) -> None:
+    """Loss and time of each cell's run, for the first screen."""
+    objective = findings.sweep.tuned_for
+    sizes = {c.global_batch_size for c in findings.cells if c.value_of(objective).value is not None}
+    goal = "the target" if findings.sweep.has_target else "the end of the budget"
+    builder.add(
+        "loss_and_time", f"{captions.tuned_name(findings)} and time against batch",
+        f"Blue, left axis: {objective.label} at the end of the budget. Orange, right axis: time "
+        f"(or steps, where nothing was timed) to {goal}. Bars are 90% intervals.",
+        lambda: by_batch.loss_and_time(findings),
+        "" if len(sizes - {None}) > 1 else "fewer than two batch sizes have a result",
+    )  # fmt: skip
 
 
 def _about_ladder(builder: "_Builder", findings: Findings, reading: LadderReading) -> None:

@@ -55,20 +55,45 @@
   }
 
   const waiting = Array.from(document.querySelectorAll("[data-figure]"));
+  const folded = (place) => place.closest("details:not([open])") !== null;
   const drawn = [];
   function drawNext() {
-    const place = waiting.shift();
-    if (!place) return;
+    const index = waiting.findIndex((place) => !folded(place));
+    if (index < 0) return false;
+    const [place] = waiting.splice(index, 1);
     const spec = fitted(parsed("spec-" + place.dataset.figure), place);
     drawn.push(vegaEmbed(place, spec, EMBEDDING));
+    return true;
   }
-  // One at a time, so that the page answers meanwhile.
+  // One at a time, so that the page answers meanwhile; what is folded has no width to draw in.
   function drawAll() {
-    drawNext();
-    if (waiting.length) window.setTimeout(drawAll, 0);
+    if (drawNext()) window.setTimeout(drawAll, 0);
     else Promise.all(drawn).then(() => document.documentElement.setAttribute("data-drawn", ""));
   }
-  window.addEventListener("beforeprint", () => { while (waiting.length) drawNext(); });
+  const parts = Array.from(document.querySelectorAll("details"));
+  parts.forEach((part) => part.addEventListener("toggle", () => {
+    if (!waiting.some((place) => part.open && part.contains(place))) return;
+    document.documentElement.removeAttribute("data-drawn");
+    window.setTimeout(drawAll, 0);
+  }));
+  window.addEventListener("beforeprint", () => {
+    parts.forEach((part) => { part.open = true; });
+    while (drawNext());
+  });
+  // A link leads into a part that is folded: it opens.
+  function openTarget() {
+    const name = decodeURIComponent(window.location.hash.slice(1));
+    const target = name && document.getElementById(name);
+    if (!target) return;
+    const inner = target.querySelector(":scope > details");
+    if (inner) inner.open = true;
+    for (let part = target.closest("details"); part; part = part.parentElement.closest("details")) {
+      part.open = true;
+    }
+    target.scrollIntoView();
+  }
+  window.addEventListener("hashchange", openTarget);
+  openTarget();
 
   // Tables. A cell sorts by its first number, or as text; what was not measured comes last.
   const NUMBER = /^[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?/i;

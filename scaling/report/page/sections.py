@@ -10,6 +10,7 @@ from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
 
+_START_HERE = frozenset({"ladder", "learning_rate", "target", "loss"})
 _OVER_SEEDS = "Means over seeds; brackets are 90% intervals over seeds alone."
 
 
@@ -22,6 +23,7 @@ class Section:
         note: What a reader must know before its figures; may be empty.
         tables: After the figures, each with a title of its own.
         absent: Figures that the data do not allow, with their reason.
+        is_open: Whether a reader starts here; the rest is for who doubts a number.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Section:
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
     absent: tuple[Figure, ...]
+    is_open: bool
 
 
 def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str]) -> list[Section]:
@@ -139,6 +142,7 @@ def _section(
         figures=tuple(figure for figure in ours if figure.spec is not None),
         tables=tuple(table for table in tables if table is not None),
         absent=tuple(figure for figure in ours if figure.spec is None),
+        is_open=name in _START_HERE,
     )
 
 

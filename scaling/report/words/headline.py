@@ -1,6 +1,8 @@
-"""The headline: what a study or a comparison found, in three to eight short sentences."""
+"""The first screen: what a study or a comparison found, in short sentences that stand alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
@@ -8,13 +10,15 @@ from scaling.analysis.contrasts import Comparison
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, Strength
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
+from scaling.analysis.next_run.goodput import Option
+from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.answer import JOINT_CAVEAT, undertuned_cells
 from scaling.report.words.differences import compared_measures, direction
 from scaling.report.words.ladder import exponent_words, ladder_headline
 from scaling.report.words.numbers import (
     between,
+    cell_name,
     counted,
     extreme,
     joined,
@@ -25,41 +29,57 @@ from scaling.report.words.numbers import (
     with_interval,
     with_unit,
 )
-from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words
+from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, why_none
 from scaling.report.words.remarks import branched_words
+from scaling.report.words.unknown import unknown
 
 MOST_SENTENCES, MOST_WORDS = 8, 30
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
 
+Topic = Literal["run", "batch", "rate", "cost", "unknown"]
+TOPICS: Final[dict[Topic, str]] = {
+    "run": "What to run",
+    "batch": "How far the batch can grow",
+    "rate": "How the rate must move",
+    "cost": "What a large batch costs",
+    "unknown": "What is not known",
+}
+"""The questions of the first screen, in its order."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sentence of the first screen.
+
+    Attributes:
+        topic: The question that it answers.
+        text: The sentence, with its number and interval.
+        evidence: The section of the page that shows where it comes from.
+        rank: Which sentences stay where there are more than eight, the lowest first.
+    """
+
+    topic: Topic
+    text: str
+    evidence: str
+    rank: int
+
+
+def first_screen(findings: Findings) -> list[Line]:
+    """Three to eight sentences of at most 30 words, by topic."""
+    if findings.ladder is not None:
+        found = list(_ladder(findings))
+    else:
+        found = [*_run(findings), *_of_kind(findings), *_not_known(findings)]
+    found.append(Line("unknown", _counts(findings), "trials", 0))
+    once = {line.text: line for line in reversed(found) if line.text}
+    kept = sorted(once.values(), key=lambda line: line.rank)[:MOST_SENTENCES]
+    order = [line for line in found if line in kept]
+    return sorted(dict.fromkeys(order), key=lambda line: [*TOPICS].index(line.topic))
+
 
 def headline(findings: Findings) -> str:
-    """The main findings of a study; whatever was measured, three sentences or more."""
-    if findings.ladder is not None:
-        said = ladder_headline(findings.ladder, findings.check)
-        return _joined(
-            [*map(_shortest, said), _shortest(exponent_words(findings.ladder))],
-            [],
-            [_counts(findings)],
-        )
-    if findings.sweep.is_joint:
-        main, further = [_joint(findings), JOINT_CAVEAT], []
-    elif not findings.one_series:
-        main, further = [_best_result(findings)], []
-    else:
-        main = [_at_target(findings), _critical_batch(findings), _best_rate(findings)]
-        further = [_rules(findings), _gap(findings), _branched(findings), _diverged_rules(findings)]
-    unlearnt = nothing_learnt(findings.sweep, findings.cells)
-    main = [
-        _shortest(nothing_learnt_words(unlearnt)) if unlearnt else "",
-        *main,
-        _shortest(not_learnt_words(findings)),
-    ]
-    end = [
-        _recommended(findings),
-        _shortest(undertuned_cells(findings), "Some cells may be undertuned, so read with care."),
-        _counts(findings),
-    ]
-    return _joined(main, further, end)
+    """The sentences of the first screen, one after the other."""
+    return " ".join(line.text for line in first_screen(findings))
 
 
 def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
@@ -86,15 +106,8 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
         f"alone {number(comparison.expected_by_chance, 2)} would.",
         f"After Holm's correction {holm} of them remain.",
     ]
-    return _joined(main, further, end)
-
-
-def _joined(main: Sequence[str], further: Sequence[str], end: Sequence[str]) -> str:
-    """`main` and `end`, each sentence once, and of `further` as many as there is room for."""
-    fixed = [s for s in dict.fromkeys((*main, *end)) if s]
-    room = MOST_SENTENCES - len(fixed)
-    chosen = [s for s in dict.fromkeys(further) if s and s not in fixed][: max(room, 0)]
-    return " ".join([s for s in dict.fromkeys((*main, *chosen, *end)) if s][:MOST_SENTENCES])
+    room = max(MOST_SENTENCES - len(main) - len(end), 0)
+    return " ".join([*main, *[s for s in dict.fromkeys(further) if s][:room], *end])
 
 
 def _shortest(*sentences: str) -> str:
@@ -103,6 +116,115 @@ def _shortest(*sentences: str) -> str:
     What a user named may be long, and hold a full stop of its own.
     """
     return next((s for s in sentences if len(s.split()) <= MOST_WORDS and ". " not in s), "")
+
+
+def _ladder(findings: Findings) -> Iterator[Line]:
+    assert findings.ladder is not None
+    for topic, text in ladder_headline(findings.ladder, findings.check):
+        yield Line(topic, _shortest(text), "ladder", 1)
+    yield Line("rate", _shortest(exponent_words(findings.ladder)), "ladder", 1)
+
+
+def _of_kind(findings: Findings) -> Iterator[Line]:
+    """What was measured of the batch, of the rate and of what a large batch costs."""
+    if findings.sweep.is_joint:
+        yield Line("batch", _joint(findings), "search", 1)
+        return
+    if not findings.one_series:
+        yield Line("cost", _best_result(findings), "cells", 1)
+        return
+    yield Line("batch", _at_target(findings), "target", 3)
+    yield Line("batch", _critical_batch(findings), "target", 1)
+    yield Line("batch", _branched(findings), "target", 2)
+    yield Line("rate", _best_rate(findings), "learning_rate", 1)
+    yield Line("rate", _rules(findings), "learning_rate", 6)
+    yield from _cost(findings)
+
+
+def _not_known(findings: Findings) -> Iterator[Line]:
+    yield Line("unknown", _shortest(not_learnt_words(findings)), "cells", 1)
+    yield Line("unknown", _shortest(*unknown(findings)), "cells", 1)
+
+
+# --- what to run ----------------------------------------------------------------------------------
+
+
+def _run(findings: Findings) -> Iterator[Line]:
+    """The recipe, what to expect of it, and what ties with it."""
+    unlearnt = nothing_learnt(findings.sweep, findings.cells)
+    if unlearnt:
+        text = _shortest(nothing_learnt_words(unlearnt), "No trial beats always guessing.")
+        yield Line("run", text, "cells", 0)
+    found = findings.recommendation
+    if found.option is None or found.trial is None:
+        why = why_none(found.reason)
+        yield Line(
+            "run",
+            _shortest(f"No recipe is recommended: {why}.", "No recipe is recommended."),
+            "cells",
+            0,
+        )
+        return
+    yield Line("run", _shortest(*_recommendations(findings)), "recommendation", 0)
+    yield Line("run", _shortest(*_expected(findings, found.option)), "recommendation", 2)
+    yield Line("run", _shortest(*_tie(findings)), "recommendation", 2)
+
+
+def _recommendations(findings: Findings) -> Iterator[str]:
+    """The recipe in several ways, the longest first."""
+    found = findings.recommendation
+    size, trial = found.global_batch_size, found.trial
+    assert trial is not None
+    text = "Run" if found.meets_limits is not False else "Nearest to the limits:"
+    at = "" if trial.peak_lr is None else f" at a peak learning rate of {rate(trial.peak_lr)}"
+    further = []
+    if trial.warmup_steps is not None:
+        further.append(f"{counted(trial.warmup_steps, 'warmup step')}")
+    if trial.clip_norm is not None:
+        further.append(f"gradients clipped at {trial.clip_norm:g}")
+    rest = f", with {joined(further, 'and')}" if further else ""
+    if findings.one_series or findings.sweep.is_joint:
+        yield f"{text} a batch of {size:,}{at}{rest}."
+    else:
+        assert found.option is not None
+        yield f"{text} {found.option.cell.label}{at}{rest}."
+        yield f"{text} {found.option.cell.label}{at}."
+        yield f"{text} one cell's recipe{at}."
+
+
+def _expected(findings: Findings, option: Option) -> Iterator[str]:
+    """Steps, time and loss of one more run."""
+    words = []
+    if option.steps.value is not None:
+        words.append(f"{number(option.steps.value)} steps")
+    if option.seconds.value is not None:
+        words.append(f"{_with_interval(option.seconds)} seconds")
+    if option.loss.value is not None:
+        words.append(f"a loss of {_with_interval(option.loss)} nats")
+    elif option.metric.value is not None:
+        label = findings.sweep.tuned_for.label
+        words.append(f"a value of {_with_interval(option.metric)} for {label}")
+    if words:
+        yield f"Expect {joined(words, 'and')}."
+        yield f"Expect {joined(words[:2], 'and')}."
+
+
+def _tie(findings: Findings) -> Iterator[str]:
+    """Which batches the data do not separate from the recommended one, and how it was chosen."""
+    reason, chosen = findings.recommendation.reason, findings.recommendation.option
+    if not isinstance(reason, LowestCell | BestWithinLimits) or not reason.tied or chosen is None:
+        return
+    is_sized = findings.one_series
+    cells = sorted(reason.tied, key=_batch)
+    names = joined([cell_name(cell) if is_sized else cell.label for cell in cells], "and")
+    what = ("a batch of " if len(cells) == 1 else "batches of ") if is_sized else ""
+    by_size = findings.sweep.has_target
+    rule = "of those that tie, the smallest batch is taken" if by_size else "the best is taken"
+    yield f"The data do not separate it from {what}{names}; {rule}."
+    yield f"The data do not separate it from {counted(len(cells), 'other cell')}; {rule}."
+
+
+# --- how far the batch can grow -------------------------------------------------------------------
 
 
 def _goal(findings: Findings) -> str:
@@ -115,20 +237,25 @@ def _at_target(findings: Findings) -> str:
     if not findings.sweep.has_target:
         return _best_result(findings)
     reached = [cell for cell in findings.cells if cell.target.steps.value is not None]
-    reached.sort(key=lambda cell: cell.global_batch_size or 0)
+    reached.sort(key=_batch)
     goal = _goal(findings)
     if len(reached) < 2:
         sizes = "1 batch size" if reached else "no batch size"
         return f"Not enough data on steps: {sizes} always reached {goal}."
     first, last = reached[0], reached[-1]
-    return _shortest(
-        f"Reaching {goal} takes {_steps(first)} steps at a batch of {first.global_batch_size:,} "
-        f"and {_steps(last)} at {last.global_batch_size:,}."
-    )
+    text = f"Reaching {goal} takes {_steps(first)} steps at a batch of {_batch(first):,} and "
+    text += f"{_steps(last)} at {_batch(last):,}"
+    missing = [f"{_batch(cell):,}" for cell in findings.cells if cell.target.steps.value is None]
+    less = f" (not always reached at {joined(missing, 'and')})" if missing else ""
+    return _shortest(f"{text}{less}.", f"{text}.")
 
 
 def _steps(cell: CellResult) -> str:
     return _with_interval(cell.target.steps)
+
+
+def _batch(cell: CellResult) -> int:
+    return cell.global_batch_size or 0
 
 
 def _with_interval(estimate: Estimate, digits: int = 3) -> str:
@@ -143,7 +270,7 @@ def _best_result(findings: Findings) -> str:
         return "Not enough data: no trial ended with a result."
     best = min(known, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
     value = _with_interval(best.value_of(objective))
-    place = f"at a batch of {best.global_batch_size:,}"
+    place = f"at a batch of {_batch(best):,}"
     if not findings.one_series:
         place = f"at {best.label}"
     return _shortest(
@@ -158,12 +285,20 @@ def _joint(findings: Findings) -> str:
     best = cell.best
     if best is None:
         return "Not enough data: no trial of the joint search ended with a loss."
-    return (
-        f"The best of {counted(cell.num_trials, 'trial')} in the joint search has a batch of "
-        f"{best.global_batch_size:,} and a peak learning rate of {rate(best.peak_lr)}."
-        if best.phase == "search"
-        else f"The joint search of {counted(cell.num_trials, 'trial')} recommends a batch of "
-        f"{best.global_batch_size:,} and a peak learning rate of {rate(best.peak_lr)}."
+    value = cell.value_of(findings.sweep.tuned_for)
+    label = findings.sweep.tuned_for.label
+    trials = counted(cell.num_trials, "trial")
+    if best.phase == "search":
+        return _shortest(
+            f"The best of {trials} in the joint search has a {label} of {_with_interval(value)} "
+            f"at a batch of {best.global_batch_size:,}.",
+            f"The best of {trials} in the joint search has a batch of {best.global_batch_size:,}.",
+        )
+    seeds = counted(value.count, "new seed")
+    return _shortest(
+        f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}; over "
+        f"{seeds} its {label} is {_with_interval(value)}.",
+        f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}.",
     )
 
 
@@ -173,9 +308,10 @@ def _critical_batch(findings: Findings) -> str:
     if not findings.sweep.has_target and fit.value is None:
         return ""
     if fit.value is None:
+        bound = _bound(fit.bounds)
         return _shortest(
-            f"The critical batch size is not determined: {no_tradeoff(fit)}.",
-            "The critical batch size is not determined.",
+            f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
+            f"The critical batch size is not determined{bound}.",
         )
     after = "" if findings.sweep.has_target else ", at a target chosen after the fact"
     if fit.free.excludes_one:
@@ -187,6 +323,28 @@ def _critical_batch(findings: Findings) -> str:
     return f"The critical batch size (steps–examples fit) is {value} examples{after}."
 
 
+def _bound(bounds: tuple[float | None, float | None]) -> str:
+    """The side on which the data do bound the critical batch; empty where they do on neither."""
+    low, high = bounds
+    if low is not None and high is None:
+        return f" (above {number(low)} examples)"
+    return f" (below {number(high)} examples)" if high is not None and low is None else ""
+
+
+def _branched(findings: Findings) -> str:
+    """The critical batch size along the run, from its first point to its last."""
+    points = [point for point in findings.branched.points if point.value is not None]
+    words = [
+        f"{' '.join(branched_words(point))} after {point.examples:,} examples"
+        for point in (points if len(points) < 3 else (points[0], points[-1]))
+    ]
+    start = "By branched training the critical batch size is"
+    return _shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
+
+
+# --- how the rate must move -----------------------------------------------------------------------
+
+
 def _best_rate(findings: Findings) -> str:
     """How the best rate moves with the batch, and what that rules out."""
     law = findings.lr_scaling
@@ -194,7 +352,7 @@ def _best_rate(findings: Findings) -> str:
         return ""
     if law.exponent.value is None or law.exponent.interval is None:
         return _shortest(
-            f"How the best rate moves with the batch is not determined: {no_exponent(findings)}.",
+            f"Not enough data on how the best rate moves with the batch: {no_exponent(findings)}.",
             "Not enough data to say how the best rate moves with the batch.",
         )
     value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in (
@@ -241,60 +399,39 @@ def _is_bound(curve: RuleCurve) -> bool:
     return any(regret.is_lower_bound for regret in curve.regrets)
 
 
-def _diverged_rules(findings: Findings) -> str:
-    lost = {r.rule: None for r in findings.regrets if r.diverged}
-    if not lost:
-        return ""
-    names = joined([rule_name(rule) for rule in lost], "and")
-    return _shortest(
-        f"Some transfer runs diverged: those of {names}.", "Some transfer runs diverged."
-    )
+# --- what a large batch costs ---------------------------------------------------------------------
 
 
-def _gap(findings: Findings) -> str:
-    bounded = [cell for cell in findings.cells if cell.gap.interval is not None]
-    bounded.sort(key=lambda cell: cell.global_batch_size or 0)
-    if not bounded:
-        return ""
-    ends = bounded if len(bounded) == 1 else [bounded[0], bounded[-1]]
-    words = [
-        f"{_with_interval(cell.gap)} nats at a batch of {cell.global_batch_size:,}" for cell in ends
-    ]
-    return f"The generalization gap is {joined(words, 'and')}."
+def _cost(findings: Findings) -> Iterator[Line]:
+    """Loss and gap at the smallest and the largest batch: in one sentence where it is short."""
+    objective = findings.sweep.tuned_for
+    losses = [(cell, cell.value_of(objective)) for cell in findings.cells]
+    loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
+    gap = _at_ends([(cell, cell.gap) for cell in findings.cells if cell.gap.interval is not None])
+    label = "loss" if objective.is_loss else objective.label
+    words = f"the {label} goes from {with_unit(loss[1], objective.unit_shown)}" if loss else ""
+    further = f"the generalization gap from {gap[1]}" if gap else ""
+    both = f"From {gap[0]} {words}, {further}." if loss and gap and loss[0] == gap[0] else ""
+    if both and _shortest(both):
+        yield Line("cost", both, "loss", 2)
+        return
+    if loss:
+        yield Line("cost", _shortest(f"From {loss[0]} {words}."), "loss", 2)
+    if gap:
+        text = f"From {gap[0]} the generalization gap goes from {gap[1]} nats."
+        yield Line("cost", _shortest(text), "loss", 4)
 
 
-def _branched(findings: Findings) -> str:
-    last = findings.branched.last
-    if last is None:
-        return ""
-    value, interval = branched_words(last)
+def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] | None:
+    """From which batch to which, and the values there; None without two of them."""
+    known = sorted(values, key=lambda pair: _batch(pair[0]))
+    if len(known) < 2:
+        return None
+    (first, a), (last, b) = known[0], known[-1]
     return (
-        f"By branched training the critical batch size is {value} ({interval}) after "
-        f"{last.examples:,} examples."
+        f"a batch of {_batch(first):,} to {_batch(last):,}",
+        f"{_with_interval(a)} to {_with_interval(b)}",
     )
-
-
-def _recommended(findings: Findings) -> str:
-    """The recipe to run next."""
-    found = findings.recommendation
-    if found.option is None or found.trial is None:
-        return "No recipe is recommended."
-    return _shortest(*_recommendations(findings))
-
-
-def _recommendations(findings: Findings) -> Iterator[str]:
-    """The recommendation in several ways, the longest first."""
-    found = findings.recommendation
-    size, trial = found.global_batch_size, found.trial
-    assert trial is not None
-    text = "Recommended" if found.meets_limits is not False else "Nearest to the limits"
-    at = "" if trial.peak_lr is None else f" at a peak learning rate of {rate(trial.peak_lr)}"
-    if findings.one_series or findings.sweep.is_joint:
-        yield f"{text}: a batch of {size:,}{at}."
-    else:
-        assert found.option is not None
-        yield f"{text}: {found.option.cell.label}{at}."
-        yield f"{text}: a run{at or ' of one cell'}."
 
 
 def _counts(findings: Findings) -> str:

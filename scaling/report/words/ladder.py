@@ -1,7 +1,7 @@
 """What runs of several sizes say, in sentences."""
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from typing import Literal, assert_never
 
 from scaling.analysis.ladder.back_test import FEWEST_LEFT, LeftOut
 from scaling.analysis.ladder.carried import CarriedRecipe
@@ -11,10 +11,12 @@ from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
-from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts, carried_words
+from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts
 from scaling.report.words.numbers import DASH, counted, either, joined, number, rate
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
+
+LadderTopic = Literal["run", "batch", "cost", "unknown"]
 
 WAY_CAPTION = (
     "A point is a size. Bars are 90% intervals of the best value. The band is the fit on the "
@@ -128,22 +130,6 @@ def percents(interval: Interval | None) -> str:
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def ladder_answer(
-    reading: LadderReading,
-    check: LadderCheck | None = None,
-    carried: Sequence[CarriedRecipe] = (),
-) -> str:
-    """What to run, how far that is from the runs, and how well such predictions did."""
-    sentences = [
-        *_warning(reading),
-        *(prediction_words(reading.question, s) for s in reading.predictions[:3]),
-        *carried_words(carried[:1]),
-    ]
-    sentences += [*_back_test(reading), *([check_words(check)] if check else [])]
-    sentences.append(exponent_words(reading))
-    return " ".join(sentences)
-
-
 def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
     """One prediction in a few sentences."""
     text = (
@@ -178,13 +164,6 @@ def _warning(reading: LadderReading) -> list[str]:
     ]
 
 
-def _back_test(reading: LadderReading) -> list[str]:
-    tested = reading.back_test
-    if not tested:
-        return [f"There is no back-test: {no_back_test(reading)}."]
-    return [_mean_regret(tested), *_by_formulas(tested)]
-
-
 def _mean_regret(tested: Sequence[LeftOut]) -> str:
     which = "the largest size" if len(tested) == 1 else f"each of the {len(tested)} largest sizes"
     return (
@@ -194,34 +173,37 @@ def _mean_regret(tested: Sequence[LeftOut]) -> str:
     )
 
 
-def _by_formulas(tested: Sequence[LeftOut]) -> list[str]:
-    names = [name for name in FORMULAS if all(name in size.regret_formulas for size in tested)]
-    means = [
-        f"{percent(sum(s.regret_formulas[n].value or 0.0 for s in tested) / len(tested))} "
-        f"for {FORMULAS[n]}"
-        for n in names
-    ]
-    return [f"By published formulas it is {joined(means, 'and')}."] if means else []
-
-
-def ladder_headline(reading: LadderReading, check: LadderCheck | None) -> list[str]:
+def ladder_headline(
+    reading: LadderReading, check: LadderCheck | None
+) -> Iterator[tuple[LadderTopic, str]]:
     """What to run, how sure that is, and whether a check agrees, a short sentence each."""
-    sentences = [*_warning(reading)]
+    for warning in _warning(reading):
+        yield "unknown", warning
     if reading.predictions:
         first = reading.predictions[0]
-        sentences += [
-            f"At {size_words(reading.question, first.scale)}, run a batch of {first.batch:,} "
-            f"{bounds(first.batch_interval)} at a peak learning rate of {rate(first.rate)} "
-            f"{rate_bounds(first.rate_interval)}.",
-            f"Its expected regret is {percent(first.expected_regret)} of the loss.",
-            _how_far(first),
-            *([LEAST_BATCH] if first.is_least_batch else []),
-        ]
-    sentences.append(_back_test(reading)[0])
+        yield (
+            "run",
+            (
+                f"At {size_words(reading.question, first.scale)}, run a batch of {first.batch:,} "
+                f"{bounds(first.batch_interval)} at a peak learning rate of {rate(first.rate)} "
+                f"{rate_bounds(first.rate_interval)}."
+            ),
+        )
+        yield "run", f"Its expected regret is {percent(first.expected_regret)} of the loss."
+        yield "run", _how_far(first)
+        if first.is_least_batch:
+            yield "batch", LEAST_BATCH
+    else:
+        yield "run", recommendation_reason(reading)
+    if reading.back_test:
+        yield "cost", _mean_regret(reading.back_test)
+    else:
+        yield "unknown", f"There is no back-test: {no_back_test(reading)}."
     if check is not None:
         not_bottom = "not the lowest" if check.lower else "as low as any other, within the noise"
-        sentences.append(f"In the check, the prediction is {not_bottom}.")
-    return sentences
+        yield "unknown", f"In the check, the prediction is {not_bottom}."
+    else:
+        yield "unknown", "No run at the predicted size was compared: train it to check."
 
 
 def _mean(tested: Sequence[LeftOut], *, copied: bool) -> float:

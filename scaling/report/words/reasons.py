@@ -48,6 +48,18 @@ def reason_words(reason: Reason) -> str:
     assert_never(reason)
 
 
+def why_none(reason: Reason) -> str:
+    """Why nothing is recommended, as a clause."""
+    match reason:
+        case NothingToRecommend():
+            return _lacking(reason)
+        case NothingLearnt():
+            return "no cell's recipe beats the baseline"
+        case LowestCell() | BestWithinLimits() | NoneWithinLimits():
+            return "no trial has its recipe"
+    assert_never(reason)
+
+
 def nothing_learnt_words(found: NothingLearnt) -> str:
     """That no cell with a loss beats the baseline, in one sentence."""
     baseline, lowest = found.baseline, number(found.lowest_loss)

@@ -121,6 +121,7 @@ def flags(findings: Findings) -> list[str]:
                 f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
                 "the target, so it has no mean steps to target."
             )
+    lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings) if findings.sweep.ladder is None else []
     return lines + list(map(extension_words, extended_cells(findings.sweep)))
@@ -132,6 +133,18 @@ def _first_gap_words(name: str, gap: Interval) -> str:
         f"{number(gap[0])} and {number(gap[1])}. Its steps to target are no better known, so the "
         "trade-off leaves it out; evaluate more often at first (evaluation.growth_ratio)."
     )
+
+
+def _diverged_rules(findings: Findings) -> list[str]:
+    """Which rules diverged as they were run, and at which batch sizes."""
+    lines: list[str] = []
+    for rule in findings.sweep.rules:
+        sizes = [r.global_batch_size for r in findings.regrets if r.rule == rule and r.diverged]
+        if sizes:
+            at = joined([f"{size:,}" for size in sizes], "and")
+            base = findings.sweep.base_batch_size or 0
+            lines.append(f"The recipe carried from {base:,} by the rule {rule} diverged at {at}.")
+    return lines
 
 
 def _without_metric(sweep: Sweep) -> list[str]:

@@ -1,0 +1,69 @@
+"""What a study leaves open, and what to run to know it."""
+
+from collections.abc import Iterator
+
+from scaling.analysis.findings import Findings
+from scaling.report.words.numbers import first_few
+
+JOINT_CAVEAT = "A joint search finds a recipe; it does not compare tuned batch sizes."
+
+
+def unknown(findings: Findings) -> Iterator[str]:
+    """What matters most of what is not known, in several ways, the longest first."""
+    sweep, fit = findings.sweep, findings.tradeoff
+    if sweep.is_joint:
+        yield JOINT_CAVEAT
+        return
+    if not any(cell.best for cell in findings.cells):
+        yield "Nothing is known yet: no trial ended with a result; lower rates diverge less."
+        return
+    if any(cell.undertuned for cell in findings.cells):
+        yield from _undertuned(findings)
+        return
+    if not any(cell.num_seeds > 1 for cell in findings.cells):
+        yield (
+            "How much of a difference is noise is not known: repeat each cell's recipe with "
+            "three seeds or more."
+        )
+        return
+    if not findings.one_series:
+        yield (
+            "How the rate moves with the batch is not known: compare cells that differ in the "
+            "batch alone."
+        )
+        return
+    if not sweep.has_target:
+        yield (
+            "How many steps a larger batch saves is not known without a target: set one that "
+            "every batch size reaches."
+        )
+        return
+    if fit.value is None:
+        where = {"bend_above": "larger batch sizes", "bend_below": "smaller batch sizes"}
+        more = where.get(fit.missing or "", "more batch sizes that reach the target")
+        yield f"How far the batch can grow is not known: run {more}."
+        return
+    if findings.lr_scaling.exponent.interval is None and any(c.curve for c in findings.cells):
+        yield (
+            "How the rate moves is not known: search rates on both sides of the best one at three "
+            "batch sizes or more."
+        )
+        return
+    yield (
+        "Other models, data and budgets were not measured: repeat the study there, or predict "
+        "larger sizes with a ladder."
+    )
+
+
+def _undertuned(findings: Findings) -> Iterator[str]:
+    """Which cells need more search, and which search."""
+    flagged = [cell for cell in findings.cells if cell.undertuned]
+    reasons = {reason for cell in flagged for reason in cell.undertuned}
+    is_edge = bool(reasons & {"lowest_rate_best", "highest_rate_best"})
+    more = "a wider range of rates" if is_edge else "more search trials"
+    if len(flagged) == len(findings.cells) and len(flagged) > 1:
+        yield f"Every cell may be undertuned; {more} may change these comparisons."
+        return
+    names = "; ".join(first_few([cell.label for cell in flagged]))
+    yield f"Possibly undertuned, so read with care: {names}; {more} would tell."
+    yield f"Some cells may be undertuned, so read with care; {more} would tell."

@@ -68,7 +68,7 @@ def _num_steps(size: StudySpec, facts: Facts, batch: int) -> int | None:
 
 def _seconds(size: StudySpec, facts: Facts, task: AnyTask, batch: int) -> str:
     """Of a run at a batch size, from a few steps timed here; empty where nothing is trained."""
-    if isinstance(task, FinishedTask) or size.resources.gpus_per_worker > 0:
+    if isinstance(task, FinishedTask) or size.resources.num_gpus > 0:
         return ""
     scientific = size.scientific.model_copy(update={BATCH: (batch,)})
     one = size.model_copy(update={"scientific": scientific})

@@ -30,6 +30,7 @@ from scaling.tasks.task import AnyTask, FinishedTask, TaskData
 from scaling.training import timing
 from scaling.training.memory.count import scale_of
 from scaling.training.memory.estimate import (
+    num_gpus_here,
     study_footprint,
     study_micro_batch_size,
     trial_memory,
@@ -61,6 +62,8 @@ def print_plan(
     """
     console = console or Console(width=None if Console().is_terminal else 110)
     tasks = tasks or require_tasks(spec)
+    gpus = num_gpus_here()
+    spec = spec.with_gpus(gpus) if start is None else start.with_gpus(gpus)
     task = tasks[0]
     print_line(console, f"study {spec.name}: {spec.question}")
     for phase, count in num_trials(spec).items():
@@ -77,7 +80,7 @@ def print_plan(
         else f"{spec.resources.num_workers} worker{'s' * (spec.resources.num_workers > 1)} each"
     )
     at_most = "at most " if may_stop(spec) else ""
-    console.print(f"  in all: {at_most}{total} trials on {workers}")
+    print_line(console, f"  in all: {at_most}{total} trials on {workers}, {_gpus(spec)}")
     facts = facts_of(spec, tasks)
     if spec.ladder is None:
         _print_batches(spec, facts, console)
@@ -103,6 +106,14 @@ def print_plan(
         console,
         f"searched {where}: {searched} ({spec.search.sampler}, {_how_many(spec)})",
     )
+
+
+def _gpus(spec: StudySpec) -> str:
+    """What its workers have of GPUs."""
+    gpus = spec.resources.gpus_per_worker
+    if gpus == "auto":
+        return "with a GPU a worker if the cluster has any"
+    return f"with {gpus:g} GPU{'s' * (gpus > 1)} a worker" if gpus else "without GPUs"
 
 
 def may_stop(spec: StudySpec) -> bool:
@@ -230,7 +241,9 @@ def _not_timed(spec: StudySpec) -> str:
     resources = spec.resources
     if not spec.workload.has_layers:
         return "only a workload with a model is timed"
-    if resources.gpus_per_worker > 0:
+    if resources.gpus_per_worker == "auto":
+        return "whether the workers train on GPUs is known when the study joins the cluster"
+    if resources.num_gpus > 0:
         return "the workers train on GPUs"
     if resources.num_workers == "auto":
         return "the workers of a trial are decided when the study runs"

@@ -195,8 +195,9 @@ def _train_and_report(
     if tasks is not None:
         from scaling.command.environment import describe
         from scaling.command.plan import facts_of
+        from scaling.training.memory.estimate import num_gpus_here
 
-        facts = facts_of(spec, tasks)
+        facts = facts_of(start.with_gpus(num_gpus_here()), tasks)
         environment = describe(tasks) | {"started": environment.get("started", _now())}
         if facts.predicted:
             environment["predicted_scales"] = [dict(scale) for scale in facts.predicted]
@@ -244,7 +245,7 @@ def _train(
         connect(start.address, log_file)
         view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics))
         run = StudyRun(start.spec, facts, state, sinks, view)
-        return {"rules_refused": run.run()}
+        return run.run()
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from scaling.files.access import why_not_writable
 from scaling.files.own import ForeignFolderError, require_report_folder
 from scaling.records.load import read_environment
-from scaling.runner.preflight import StartError
+from scaling.runner.preflight import StartError, starts_here
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.state import StateError, require_startable, require_usable_storage
 from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
@@ -43,6 +43,14 @@ class Start:
     resume: bool = False
     address: str | None = None
     is_plan: bool = False
+
+    def with_gpus(self, num_gpus_here: int) -> StudySpec:
+        """The study on this machine's GPUs; as it is where it joins a cluster, which may have some.
+
+        Args:
+            num_gpus_here: GPUs that this process sees.
+        """
+        return self.spec.with_gpus(num_gpus_here) if starts_here(self.address) else self.spec
 
 
 def require_places(start: Start) -> None:

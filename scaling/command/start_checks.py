@@ -63,7 +63,7 @@ def require_machine(start: Start) -> None:
         require_startable_machine()
         if not start.resume:  # perhaps less is left than one would need a larger machine for
             here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_here()}
-            num_workers_on([here], spec.resources)
+            num_workers_on([here], start.with_gpus(num_gpus_here()).resources)
 
 
 def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ...]:

@@ -6,11 +6,12 @@ jobs every rank waits here, never inside a collective.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaling.arithmetic.batching import next_smaller
+from scaling.runner.fitting import FittingMicroBatches
 from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError, Verdict
 from scaling.spec.issues import last_line
 
@@ -51,12 +52,16 @@ class _Running:
 
 @dataclass
 class _Slot:
+    """A worker group; its first process group, of all ranks, has the number 0."""
+
     world_size: int
     incarnation: str
     ready: set[int] = field(default_factory=set[int])
-    device: str = ""
+    device: Any = None
     running: _Running | None = None
     number: int = 0
+    group: int = 0
+    group_size: int = 0  # 0 where no rank may use the group any more
 
 
 class Broker:
@@ -70,11 +75,13 @@ class Broker:
         self._closed = False
         self._refusal: str | None = None
         self._placement_groups: dict[str, Any] = {}
+        self._fitting = FittingMicroBatches()
+        self._num_remedied: Counter[str] = Counter()
 
     # --- asked by the ranks of a worker group
 
     async def hello(
-        self, slot: str, incarnation: str, rank: int, world_size: int, device: str
+        self, slot: str, incarnation: str, rank: int, world_size: int, device: Any
     ) -> None:
         """A rank of a (re)started group is ready for jobs.
 
@@ -85,10 +92,12 @@ class Broker:
         if known is None or known.incarnation != incarnation:
             number = known.number if known else 0
             running = known.running if known else None
-            known = _Slot(world_size, incarnation, device=device, number=number)
+            known = _Slot(
+                world_size, incarnation, device=device, number=number, group_size=world_size
+            )  # fmt: skip
             self._slots[slot] = known
-            if running is not None:
-                self._serve_after_loss(known, running)
+            if running is not None and self._is_served_after_loss(slot, running):
+                self._serve(known, running)
         known.ready.add(rank)
         self._hand_out()
         await self._notify()
@@ -105,51 +114,55 @@ class Broker:
             running.events.append({"kind": "refused", "reason": self._refusal})
         await self._notify()
 
-    def _serve_after_loss(self, slot: _Slot, running: _Running) -> None:
+    def _is_served_again(self, running: _Running) -> bool:
+        """Prepare the next attempt after all ranks have left, or were lost; else end the job."""
+        if running.cancelled:
+            error = running.errors[0].traceback if running.errors else WORKERS_DIED
+            self._end(running, "failed", error=error)
+            return False
         # The first to leave knows the cause; the others only see their peer gone.
-        if running.errors:
-            self._serve_after_error(slot, running)
-        else:
-            self._serve_once_more(slot, running, WORKERS_DIED)
+        error = running.errors[0] if running.errors else RankError(WORKERS_DIED)
+        if not self._is_made_smaller(running, error) and self._is_final(running, error):
+            return False
+        running.attempt += 1
+        running.left = {}
+        return True
 
-    def _serve_after_error(self, slot: _Slot, running: _Running) -> None:
-        error = running.errors[0]
-        if self._serve_smaller(slot, running):
-            return
-        if error.out_of_memory:
-            self._end(running, "failed", error=error.traceback)
-        else:
-            self._serve_once_more(slot, running, error.traceback)
-
-    def _serve_once_more(self, slot: _Slot, running: _Running, error: str) -> None:
-        """The same again, from the checkpoint; it fails for good after MAX_ATTEMPTS."""
-        running.num_losses += 1
-        if running.cancelled or running.num_losses >= MAX_ATTEMPTS:
-            times = f" {running.num_losses} times" if error == WORKERS_DIED else ""
-            self._end(running, "failed", error=error + times)
-            return
-        incident = {"kind": "restarted", "attempt": running.attempt + 1, "cause": last_line(error)}
-        running.events.append({"kind": "incident", "incident": incident})
-        self._serve_again(slot, running)
-
-    def _serve_smaller(self, slot: _Slot, running: _Running) -> bool:
-        """After memory ran out: again with a smaller micro-batch; False where that is no help."""
-        recipe = running.job.recipe
-        share = recipe.hyperparameters.global_batch_size // recipe.layout.data_parallel_size
-        smaller = next_smaller(running.micro_batch_size, share=share)
-        if not running.errors[0].out_of_memory or smaller is None or running.cancelled:
+    def _is_made_smaller(self, running: _Running, error: RankError) -> bool:
+        """After memory ran out, give the next attempt a smaller micro-batch; False if no help."""
+        smaller = error.too_large and self._fitting.smaller(running.job, error.too_large)
+        if not smaller:
             return False
         running.micro_batch_size = smaller
         incident = {"kind": "out_of_memory", "micro_batch_size": smaller}
         running.events.append({"kind": "incident", "incident": incident})
-        self._serve_again(slot, running)
         return True
 
-    def _serve_again(self, slot: _Slot, running: _Running) -> None:
-        running.attempt += 1
-        running.left = {}
+    def _is_final(self, running: _Running, error: RankError) -> bool:
+        """End a job whose memory cannot suffice, or that was lost MAX_ATTEMPTS times."""
+        running.num_losses += 1
+        if error.out_of_memory or running.num_losses >= MAX_ATTEMPTS:
+            times = f" {running.num_losses} times" if error.traceback == WORKERS_DIED else ""
+            self._end(running, "failed", error=error.traceback + times)
+            return True
+        cause = last_line(error.traceback)
+        incident = {"kind": "restarted", "attempt": running.attempt + 1, "cause": cause}
+        running.events.append({"kind": "incident", "incident": incident})
+        return False
+
+    def _is_served_after_loss(self, slot: str, running: _Running) -> bool:
+        """The same after the group of a slot was lost; counts losses that were remedied."""
+        before = running.micro_batch_size
+        is_served = self._is_served_again(running)
+        self._num_remedied[slot] += running.micro_batch_size < before
+        return is_served
+
+    def _serve(self, slot: _Slot, running: _Running) -> None:
         slot.running = running
         slot.number += 1
+        world_size = running.job.recipe.layout.world_size
+        if world_size not in (1, slot.group_size):
+            slot.group, slot.group_size = slot.number, world_size
 
     async def next_job(
         self, slot: str, incarnation: str, rank: int, after: int
@@ -178,7 +191,9 @@ class Broker:
         running = state.running
         if self._closed or self._is_replaced(slot, incarnation) or running is None:
             return None
-        return Assignment(running.job, running.attempt, state.number, running.micro_batch_size)
+        return Assignment(
+            running.job, running.attempt, state.number, running.micro_batch_size, state.group
+        )
 
     async def report(
         self, trial_id: str, attempt: int, event: Event, wait: bool = False
@@ -195,6 +210,8 @@ class Broker:
         if running is None or running.ended or running.attempt != attempt:
             return "stop"
         running.events.append(event)
+        if event["kind"] == "incident" and event["incident"]["kind"] == "out_of_memory":
+            self._fitting.remember(running.job, event["incident"]["micro_batch_size"])
         number = len(running.events)
         await self._notify()
         if wait:
@@ -253,7 +270,10 @@ class Broker:
         """All ranks left a job."""
         slot.running = None
         if running.errors:
-            self._serve_after_error(slot, running)
+            if running.job.recipe.layout.world_size > 1:
+                slot.group_size = 0
+            if self._is_served_again(running):
+                self._serve(slot, running)
         elif not running.ended:
             self._end(running, "ended", error=None)
         self._hand_out()
@@ -292,9 +312,10 @@ class Broker:
             # Of equals the first.
             running = max(fitting, key=lambda r: r.job.recipe.layout.world_size)
             self._waiting.remove(running)
+            if running.attempt == 1:
+                running.micro_batch_size = self._fitting.first(running.job)
             running.events.append({"kind": "started"})
-            slot.running = running
-            slot.number += 1
+            self._serve(slot, running)
 
     async def next_events(self, trial_id: str, after: int, timeout: float) -> list[Event] | None:
         """The events after the first `after`; waits up to `timeout` seconds for one.
@@ -325,10 +346,18 @@ class Broker:
 
     # --- asked by the driver
 
-    async def devices(self) -> list[str]:
+    async def devices(self) -> list[Any]:
         """What each group that is ready computes on, one entry a group."""
         slots = self._slots.values()
         return [slot.device for slot in slots if len(slot.ready) == slot.world_size]
+
+    async def num_started(self) -> int:
+        """Groups that run, ready or not."""
+        return len(self._placement_groups)
+
+    async def num_remedied(self, slot: str) -> int:
+        """Losses of a slot's group that made the next attempt another one: memory that ran out."""
+        return self._num_remedied[slot]
 
     async def refusal(self) -> str | None:
         """Why a rank cannot train for this study."""
@@ -351,6 +380,9 @@ class Broker:
         if running is not None and not running.ended:
             if running.cancelled:
                 self._end(running, "failed", error=CONTROLLER_DIED)
+            elif running.errors:
+                if self._is_served_after_loss(slot, running):
+                    self._waiting.insert(0, running)
             else:
                 running.attempt += 1
                 running.left = {}

@@ -33,6 +33,8 @@ _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+# torch's names for how it takes a GPU's memory; what the user says stays.
+_ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
 # Tune writes a CSV and a TensorBoard file a trial, and handles Ctrl-C on its own; we do both.
 _DRIVER_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -163,6 +165,9 @@ def connect(address: str | None, log_file: Path) -> None:
         StartError: If there is no cluster at the address, or none starts here in time.
     """
     global _connection
+    if not _ALLOCATOR & os.environ.keys():
+        # Batches of many lengths leave gaps between segments of fixed size.
+        _WORKER_ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _keep_secrets_out_of_runtime_environments()
     _log_to_file(log_file)
@@ -267,10 +272,19 @@ def num_workers_that_fit(resources: Resources) -> int:
     Raises:
         StartError: If that is not enough for one trial.
     """
+    return num_workers_on(_nodes(), resources)
+
+
+def num_gpus_of_cluster() -> float:
+    """GPUs of all its nodes."""
+    return sum(node.get("GPU", 0.0) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
     nodes: list[dict[str, Any]] = ray.nodes()
-    return num_workers_on([node["Resources"] for node in nodes if node["Alive"]], resources)
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def worker_resources(resources: Resources) -> dict[str, float]:
     """What one worker reserves in Ray."""
-    return {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}

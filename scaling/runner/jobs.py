@@ -26,15 +26,26 @@ class Job:
     may_stop_early: bool = False
     size: int = 0
 
+    @property
+    def memory_key(self) -> tuple[int, int | None, int]:
+        """What the memory of an example depends on: model, adapters, and workers of a trial."""
+        return self.size, self.recipe.hyperparameters.lora_rank, self.recipe.layout.world_size
+
 
 @dataclass(frozen=True)
 class Assignment:
-    """A job as a rank gets it; `attempt` counts the times that it was given out."""
+    """A job as a rank gets it; `attempt` counts the times that it was given out.
+
+    Attributes:
+        group: Number of the process group that its ranks are in: another one after each error,
+            and where the ranks of a job are not those of the one before.
+    """
 
     job: Job
     attempt: int
     number: int
     micro_batch_size: int
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,9 +55,11 @@ class RankError:
     Attributes:
         traceback: Of the exception.
         out_of_memory: Whether memory ran out.
+        too_large: The micro-batch that memory ran out with; None where a smaller one is no help.
         followed: Whether it only found that another rank had left.
     """
 
     traceback: str
     out_of_memory: bool = False
+    too_large: int | None = None
     followed: bool = False

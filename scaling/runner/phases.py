@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune import TuneError
 
+from scaling.measures.device import Device
 from scaling.records.ledger import Ledger, Observer
 from scaling.records.objective import objective_of
 from scaling.records.trial import Phase
-from scaling.runner.cluster import num_workers_that_fit
+from scaling.runner.cluster import num_gpus_of_cluster, num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.jobs import Job
 from scaling.runner.preflight import StartError
@@ -76,11 +77,12 @@ class StudyRun:
     observers: Sequence[Observer]
     view: PhaseObserver
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> dict[str, Any]:
         """Run what is not done yet.
 
         Returns:
-            The rules that define no recipe at a batch size, with the reason, for the report.
+            What belongs into the study's environment: the rules that define no recipe at a batch
+            size, with the reason, and the GPUs that were trained on.
 
         Raises:
             StartError: If the cluster cannot run one trial.
@@ -102,7 +104,8 @@ class StudyRun:
                 executor.run(phases, missing, searches if phases == ("search",) else None)
         self.state.go_on(spec)
         refused = done[-1].rules_refused
-        return [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
+        rules = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
+        return {"rules_refused": rules, **_described_gpus(executor.devices)}
 
     def _missing(
         self, alike: Iterator[Stage], done: list[Stage]
@@ -121,6 +124,15 @@ class StudyRun:
                 yield missing
 
 
+def _described_gpus(devices: Sequence[Device]) -> dict[str, str]:
+    """Name and versions of the worker groups' GPUs; where they differ, each once."""
+    names = dict.fromkeys(name for device in devices for name in device.facts)
+    return {
+        name: ", ".join(dict.fromkeys(d.facts[name] for d in devices if name in d.facts))
+        for name in names
+    }
+
+
 class _Executor:
     """Runs planned trials through Tune, on a pool that starts when the first one is needed."""
 
@@ -132,6 +144,8 @@ class _Executor:
         self._checkpoints = run.state.checkpoints
         self._pool: WorkerPool | None = None
         self._sizes: tuple[int, ...] = ()
+        self._spec = run.spec.with_gpus(num_gpus_of_cluster())
+        self.devices: list[Device] = []
 
     def __enter__(self) -> "_Executor":
         return self
@@ -174,7 +188,7 @@ class _Executor:
 
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""
-        spec, max_slots = self._run.spec, self._run.spec.resources.max_slots
+        spec, max_slots = self._spec, self._spec.resources.max_slots
         num_workers = num_workers_that_fit(spec.resources)
         simple = side_by_side(num_workers, max_slots)
         work = planned_work(spec, self._run.facts)
@@ -253,10 +267,14 @@ class _Executor:
         self._sizes = self._group_sizes()
         if self._run.spec.resources.executor == "pool":
             self._pool = self._new_pool(self._sizes).__enter__()
-            self._run.view.workers_ready(self._sizes, self._pool.wait_until_ready())
+            gpus = self._spec.resources.num_gpus
+            if gpus and self._run.spec.resources.gpus_per_worker == "auto":
+                self._run.view.note("each worker has a GPU (resources.gpus_per_worker: auto)")
+            self.devices = self._pool.wait_until_ready(self._run.view.note)
+            self._run.view.workers_ready(self._sizes, [device.name for device in self.devices])
 
     def _group_sizes(self) -> tuple[int, ...]:
-        spec = self._run.spec
+        spec = self._spec
         resources = spec.resources
         num_workers = num_workers_that_fit(resources)
         if resources.num_workers != "auto":
@@ -275,7 +293,7 @@ class _Executor:
 
     def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
         return WorkerPool(
-            self._run.spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
+            self._spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
             content=self._run.state.recorded.content, code=self._run.state.recorded.code,
         )  # fmt: skip
 
@@ -294,7 +312,7 @@ class _Executor:
         if self._pool is not None:
             return config | {"broker": self._pool.broker_name}
         return config | {
-            "spec": self._run.spec.model_dump_json(exclude_unset=True),
+            "spec": self._spec.model_dump_json(exclude_unset=True),
             "storage": str(self._ray_folder / "trainers"),
             "checkpoints": self._checkpoints,
             "content": self._run.state.recorded.content,

@@ -86,7 +86,7 @@ def num_workers_on(nodes: Sequence[Mapping[str, float]], resources: Resources) -
         cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         raise StartError(
             f"resources: one trial needs {needed} workers of {resources.cpus_per_worker:g} CPUs "
-            f"and {resources.gpus_per_worker:g} GPUs; available: {cpus:g} CPUs and {gpus:g} GPUs "
+            f"and {resources.num_gpus:g} GPUs; available: {cpus:g} CPUs and {gpus:g} GPUs "
             f"on {len(nodes)} machine{'s' * (len(nodes) != 1)}; "
             "lower num_workers, cpus_per_worker or gpus_per_worker"
         )
@@ -99,7 +99,7 @@ def workers_on(node: Mapping[str, float], resources: Resources) -> int:
     A worker with a share of a GPU has it on one GPU: two workers of 0.6 do not fit on 1.2.
     """
     limits = [_times(node.get("CPU", 0), resources.cpus_per_worker)]
-    gpus, num_gpus = resources.gpus_per_worker, int(node.get("GPU", 0))
+    gpus, num_gpus = resources.num_gpus, int(node.get("GPU", 0))
     if 0 < gpus < 1:
         limits.append(num_gpus * _times(1, gpus))
     elif gpus:

@@ -8,16 +8,16 @@ from typing import Any
 
 import ray.train
 from ray import tune
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scaling.runner.jobs import Job
 from scaling.runner.process_group import torch_config
-from scaling.runner.trial import Event, checkpoints_of, run_trial
-from scaling.runner.worker_pool import enter_folder, refusal_of, scaling_config, specs_of
+from scaling.runner.serving import enter_folder, refusal_of, specs_of, workers_of
+from scaling.runner.trial import Event, bounded_micro_batch_size, checkpoints_of, run_trial
+from scaling.runner.worker_pool import scaling_config
 from scaling.spec.study import StudySpec
 from scaling.tasks.prepare import prepare_task
-from scaling.training.parallel.workers import Workers, use_threads
 from scaling.training.supervision import Directive
 
 MAX_GROUP_RESTARTS = 2  # a lost group goes on from the checkpoint
@@ -52,9 +52,7 @@ def run_alone(config: dict[str, Any]) -> None:
     enter_folder(config["working_folder"])
     specs, job = specs_of(config), _job_of(config)
     spec = specs[job.size]
-    context = ray.train.get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    use_threads(max(1, int(spec.resources.cpus_per_worker)))
+    workers = workers_of(spec.resources)
     channel = _Channel()
     tasks = [prepare_task(size.workload, size.evaluation) for size in specs]
     reason = refusal_of(specs[0], tasks, config["content"], workers)
@@ -62,10 +60,13 @@ def run_alone(config: dict[str, Any]) -> None:
         channel.send({"kind": "refused", "reason": reason})
         return
     channel.send({"kind": "started"})
+    micro_batch_size = bounded_micro_batch_size(
+        tasks[job.size], spec, job, workers, at_most=job.recipe.layout.micro_batch_size
+    )
     run_trial(
         tasks[job.size], spec, job, workers, channel,
         checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
-        micro_batch_size=job.recipe.layout.micro_batch_size, send_interval_seconds=0.0,
+        micro_batch_size=micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip
 
 

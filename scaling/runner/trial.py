@@ -12,6 +12,7 @@ from scaling.tasks.task import AnyTask, FinishedTask
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.finished import look_up
 from scaling.training.loop import train
+from scaling.training.memory.estimate import fitting_micro_batch_size
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
 
@@ -112,6 +113,17 @@ def run_trial(
             "status": outcome.status,
             "example_losses": example_losses if job.keep_example_losses else {},
         }
+    )
+
+
+def bounded_micro_batch_size(
+    task: AnyTask, spec: StudySpec, job: Job, workers: Workers, *, at_most: int
+) -> int:
+    """A trial's micro-batch, within the memory of its workers' devices; called by all of them."""
+    if isinstance(task, FinishedTask):
+        return at_most
+    return fitting_micro_batch_size(
+        task, spec.workload, spec.resources, job.recipe, workers, at_most=at_most
     )
 
 

@@ -6,46 +6,35 @@ fraction of a second (docs/decisions has the measurements).
 """
 
 import contextlib
-import os
 import threading
 import time
-import traceback
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchTrainer, get_device
-from ray.util.placement_group import (
-    PlacementGroup,
-    get_current_placement_group,
-    remove_placement_group,
-)
+from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from scaling.measures.device import Device
 from scaling.runner.broker import Broker
 from scaling.runner.cluster import Patience, worker_resources
-from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError
-from scaling.runner.own_ray import restore_umask
+from scaling.runner.jobs import Event, Job
 from scaling.runner.preflight import ClusterError, StartError
 from scaling.runner.process_group import torch_config
-from scaling.runner.trial import checkpoints_of, run_trial
+from scaling.runner.serving import serve_jobs
+from scaling.runner.trial import checkpoints_of
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import content_of, data_hash, what_changed
-from scaling.tasks.own.code import with_code
-from scaling.tasks.prepare import prepare_task
-from scaling.tasks.task import AnyTask
-from scaling.training.memory.out_of_memory import is_out_of_memory
-from scaling.training.parallel.shared_memory import WorkerGoneError
-from scaling.training.parallel.workers import Workers, exempt_loaded, release_memory, use_threads
 
 START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0
+NOTE_SECONDS = 15.0  # from one line to the next, while workers prepare
 BROKER_SECONDS = 10.0
-MAX_GROUP_RESTARTS = 10
+MAX_GROUP_RESTARTS = 10  # memory that ran out and was remedied aside
 RESTART_SECONDS = 1.0
 
 
@@ -107,25 +96,38 @@ class WorkerPool:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._broker)
 
-    def wait_until_ready(self) -> list[str]:
+    def wait_until_ready(self, note: Callable[[str], None] = lambda _: None) -> list[Device]:
         """Wait for every group; returns what each computes on.
 
+        Reading and encoding the data may take as long as it takes, once all groups have started.
+
+        Args:
+            note: Is given a line every NOTE_SECONDS while groups prepare their data.
+
         Raises:
-            StartError: If not all groups are ready after START_TIMEOUT_SECONDS.
+            StartError: If not all groups have started after START_TIMEOUT_SECONDS.
             ClusterError: If a group ends.
         """
         is_late = Patience(START_TIMEOUT_SECONDS)
-        while not is_late.is_over:
+        began = noted = time.monotonic()
+        num_groups, num_started = len(self._sizes), 0
+        while num_started == num_groups or not is_late.is_over:
             self.check()
             # The broker may have no process yet, and one that was killed is started again.
             with contextlib.suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
-                devices: list[str] = ray.get(self._broker.devices.remote(), timeout=1.0)
-                if len(devices) == len(self._sizes):
+                devices: list[Device] = ray.get(self._broker.devices.remote(), timeout=1.0)
+                if len(devices) == num_groups:
                     return devices
+                num_started = ray.get(self._broker.num_started.remote(), timeout=1.0)
+                if num_started == num_groups and time.monotonic() - noted >= NOTE_SECONDS:
+                    noted = time.monotonic()
+                    seconds = f"{noted - began:.0f} s so far"
+                    ready = f"{len(devices)} of {num_groups} worker groups are ready"
+                    note(f"the workers read and encode the data: {ready}, {seconds}")
             time.sleep(0.1)
         self._threads.clear()  # they wait for what does not come
         raise StartError(
-            f"not all worker groups were ready after {START_TIMEOUT_SECONDS:.0f} seconds; "
+            f"not all worker groups had started after {START_TIMEOUT_SECONDS:.0f} seconds; "
             "is the cluster busy with other jobs?"
         )
 
@@ -171,28 +173,39 @@ class WorkerPool:
         """Keep a group running until the pool is closed.
 
         Ray Train starts a group anew whose workers die. Where its controller dies, with all that
-        it had started, another one begins.
+        it had started, another one begins; so too where Ray Train has counted losses that the
+        broker remedied, since memory had run out and the next attempt takes less.
         """
         error: BaseException = RuntimeError("its workers left the pool")
-        for number in range(MAX_GROUP_RESTARTS + 1):
+        number = num_lost = num_failed = 0
+        max_failures = MAX_GROUP_RESTARTS
+        while num_lost <= MAX_GROUP_RESTARTS and max_failures >= 0:
+            trainer = self._trainer(slot, size, number, max_failures)
+            number += 1
             try:
-                self._trainer(slot, size, number).fit()
+                trainer.fit()
+                num_lost += 1
                 reason: str | None = ray.get(self._broker.refusal.remote())
                 if reason is not None and not self._is_closing:
                     error = ClusterError(reason)
                     break
             except ray.exceptions.RayError as lost:
-                error = lost
+                error, num_lost = lost, num_lost + 1
+            except ray.train.TrainingFailedError as failed:
+                error, num_failed = failed, num_failed + max_failures + 1
             except Exception as ended:  # noqa: BLE001  # any end of a group must reach the driver
                 error = ended
                 break
             if self._is_closing:
                 return
+            max_failures = MAX_GROUP_RESTARTS - num_failed
             with contextlib.suppress(ray.exceptions.RayError):
                 # Ray Train frees this with an actor of its own, which may be dead or slow.
                 kept: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
                 if kept is not None:
                     remove_placement_group(kept)
+                num_remedied: int = ray.get(self._broker.num_remedied.remote(slot))
+                max_failures += num_remedied
             time.sleep(RESTART_SECONDS)
         if self._is_closing:
             return
@@ -200,8 +213,8 @@ class WorkerPool:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._broker.slot_ended.remote(slot, str(error)))
 
-    def _trainer(self, slot: str, size: int, number: int) -> TorchTrainer:
-        """A slot's worker group, the first or one after it."""
+    def _trainer(self, slot: str, size: int, number: int, max_failures: int) -> TorchTrainer:
+        """A slot's worker group, the first or one after it, and so many restarts of it."""
         resources = self._spec.resources
         return TorchTrainer(
             serve_jobs,
@@ -219,7 +232,7 @@ class WorkerPool:
             run_config=ray.train.RunConfig(
                 name=f"{self.broker_name}-{slot}-{number}",
                 storage_path=str(self._storage),
-                failure_config=ray.train.FailureConfig(max_failures=MAX_GROUP_RESTARTS),
+                failure_config=ray.train.FailureConfig(max_failures=max_failures),
             ),
         )
 
@@ -228,190 +241,6 @@ def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingC
     """A worker group of so many workers."""
     return ray.train.ScalingConfig(
         num_workers=num_workers,
-        use_gpu=resources.gpus_per_worker > 0,
+        use_gpu=resources.num_gpus > 0,
         resources_per_worker=worker_resources(resources),
     )
-
-
-def enter_folder(folder: str) -> None:
-    """Work in the driver's folder, where this node has it, so that relative paths hold.
-
-    Files written there are the user's, as the driver's are.
-    """
-    restore_umask()
-    if Path(folder).is_dir():
-        os.chdir(folder)
-
-
-def specs_of(config: Mapping[str, Any]) -> tuple[StudySpec, ...]:
-    """The study, or each size of its ladder, with own code where this machine has it."""
-    spec = StudySpec.model_validate_json(config["spec"])
-    return tuple(
-        size.model_copy(update={"workload": with_code(size.workload, config["code"])})
-        for size in spec.sizes or (spec,)
-    )
-
-
-def serve_jobs(config: dict[str, Any]) -> None:
-    """What each rank of a worker group runs, for as long as the study lasts."""
-    enter_folder(config["working_folder"])
-    broker = ray.get_actor(config["broker"])
-    ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
-    specs = specs_of(config)
-    context = ray.train.get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    use_threads(max(1, int(specs[0].resources.cpus_per_worker)))
-    tasks = tuple(prepare_task(spec.workload, spec.evaluation) for spec in specs)
-    server = _Server(
-        config["slot"], broker, specs, tasks, workers, config["checkpoints"], config["content"]
-    )
-    server.serve()
-
-
-def refusal_of(
-    spec: StudySpec, tasks: Sequence[AnyTask], known: Mapping[str, str], workers: Workers
-) -> str | None:
-    """Why these workers must not train: what they see is not what the study was started on.
-
-    Called by all of them; the same on all. The files of trained models are read for each trial.
-    """
-    if not known:
-        return None
-    changed = what_changed(
-        known, content_of(spec.workload, data_hash(task.content_hash for task in tasks))
-    )
-    reason = next(filter(None, workers.gather(changed)), None)
-    if reason is None:
-        return None
-    return (
-        f"{reason} since the study was started, and nothing was trained on it; put back what was "
-        "there, or give the study another name"
-    )
-
-
-class _Server:
-    """One rank's side of the broker."""
-
-    def __init__(
-        self,
-        slot: str,
-        broker: Any,
-        specs: Sequence[StudySpec],
-        tasks: Sequence[AnyTask],
-        workers: Workers,
-        checkpoints: str,
-        content: Mapping[str, str],
-    ) -> None:
-        self.slot, self.broker, self.specs = slot, broker, specs
-        self.tasks, self.workers, self.checkpoints = tasks, workers, checkpoints
-        self.content = content
-        self.incarnation = workers.agree(uuid.uuid4().hex)
-        self._groups = {workers.world_size: workers}
-
-    def serve(self) -> None:
-        rank, world_size = self.workers.rank, self.workers.world_size
-        if self._refuses(self.workers):
-            return
-        device = str(self.workers.device)
-        ray.get(self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device))
-        number = 0
-        exempt_loaded()
-        while True:
-            assignment: Assignment | None = ray.get(
-                self.broker.next_job.remote(self.slot, self.incarnation, rank, number)
-            )
-            if assignment is None:
-                return
-            number = assignment.number
-            trial_id = assignment.job.trial_id
-            reads_files = len(self.content) > 1  # anew for each trial; the data are in memory
-            if reads_files and self._refuses(
-                self._group_of(assignment.job.recipe.layout.world_size)
-            ):
-                return
-            error = self._run(assignment)
-            verdict = ray.get(
-                self.broker.leave.remote(self.slot, self.incarnation, trial_id, rank, error)
-            )
-            if verdict == "dirty" or (error and _breaks_device(error)):
-                cause = f": {error.traceback}" if error else ""
-                raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
-            # After the broker has the error: on a broken device this raises another one.
-            release_memory(self.workers.device)
-
-    def _refuses(self, workers: Workers) -> bool:
-        """Whether these workers see something else than the study; then the pool is closed."""
-        reason = refusal_of(self.specs[0], self.tasks, self.content, workers)
-        if reason is not None:
-            ray.get(self.broker.refuse.remote(reason))
-        return reason is not None
-
-    def _run(self, assignment: Assignment) -> RankError | None:
-        """Run a job; returns an error, since a trial's error must not end the group."""
-        job = assignment.job
-        channel = _Channel(self.broker, assignment, is_first=self.workers.rank == 0)
-        try:
-            run_trial(
-                self.tasks[job.size], self.specs[job.size], job,
-                self._group_of(job.recipe.layout.world_size), channel,
-                checkpoints=checkpoints_of(self.checkpoints, job.trial_id),
-                micro_batch_size=assignment.micro_batch_size,
-            )  # fmt: skip
-            channel.wait()
-        except Exception as error:  # noqa: BLE001  # reported with its traceback as the trial's end
-            return RankError(
-                traceback.format_exc(),
-                out_of_memory=is_out_of_memory(error),
-                followed=isinstance(error, WorkerGoneError),
-            )
-        return None
-
-    def _group_of(self, world_size: int) -> Workers:
-        """The first so many workers of this slot, this one among them; made once."""
-        if world_size not in self._groups:
-            self._groups[world_size] = self.workers.first(world_size)
-        return self._groups[world_size]
-
-
-def _breaks_device(error: RankError) -> bool:
-    """Whether later trials in this process would fail too: a CUDA or NCCL error stays."""
-    signs = ("CUDA error", "NCCL error")
-    return not error.out_of_memory and any(sign in error.traceback for sign in signs)
-
-
-class _Channel:
-    """One job's line to the broker; see `scaling.runner.trial.Channel`."""
-
-    def __init__(self, broker: Any, assignment: Assignment, *, is_first: bool) -> None:
-        self._broker, self._is_first = broker, is_first
-        self._trial_id, self._attempt = assignment.job.trial_id, assignment.attempt
-        self._last: Any = None
-        self._directive: Directive = "continue"
-        # One call for the whole job, which returns when there is something to obey.
-        self._interruption: Any = (
-            broker.interrupted.remote(self._trial_id, self._attempt) if is_first else None
-        )
-
-    def send(self, event: Event, *, wait: bool = False) -> Directive:
-        """Send an event; without `wait` it is on its way when this returns."""
-        if self._is_first:
-            self.wait()  # an asynchronous actor takes two calls in either order
-            self._last = self._broker.report.remote(self._trial_id, self._attempt, event, wait)
-            if wait:
-                self._directive = ray.get(self._last)
-        return self.directive()
-
-    def directive(self) -> Directive:
-        """What the broker wants of the job."""
-        if (
-            self._is_first
-            and self._directive == "continue"
-            and ray.wait([self._interruption], timeout=0)[0]
-        ):
-            self._directive = ray.get(self._interruption)
-        return self._directive
-
-    def wait(self) -> None:
-        """Return when the broker has every event."""
-        if self._last is not None:
-            ray.get(self._last)

@@ -209,6 +209,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "resources.num_workers": _resource,
     "resources.cpus_per_worker": _resource,
     "resources.gpus_per_worker": _resource,
+    "resources.network_interface": _resource,
     "resources.micro_batch_size": _resource,
     "resources.strategy": _resource,
     "resources.precision": _never("the losses would be rounded otherwise"),

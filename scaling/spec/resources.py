@@ -26,12 +26,17 @@ class Resources(Section):
     """Workers a trial, data-parallel but under strategy tp; auto: one, or more where that ends the
     study sooner."""
     cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: NonNegativeFloat = 0.0
+    gpus_per_worker: NonNegativeFloat | Literal["auto"] = "auto"
+    """GPUs of a worker; a fraction shares one, its memory too. auto: one where the cluster has any
+    GPU and the workload is a model's training, else none."""
+    network_interface: str | None = None
+    """Network interface by which workers of several machines reach each other, as in eth0; that of
+    the address by which Ray knows a machine where left out."""
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Most examples per worker per forward, as long as the batch's longest (of shorter ones there
     may be more); the rest is gradient accumulation. auto: as many as are estimated to fit into a
-    worker's memory (and fewer where memory runs out all the same). A CPU takes smaller parts where
-    that is faster."""
+    worker's memory (and fewer where memory runs out all the same); so too on a GPU where left out.
+    A CPU takes smaller parts where that is faster."""
     strategy: Strategy = "ddp"
     """ddp: every worker holds the whole model; fsdp: weights, gradients and optimizer state are cut
     among the workers, for a model that does not fit into one; zero1, zero2, zero3: DeepSpeed cuts
@@ -50,6 +55,34 @@ class Resources(Section):
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None
     """At most this many trials at once; as many as fit where left out."""
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of a worker; 0 while it is open whether it has one."""
+        return 0.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether several workers have one GPU together."""
+        return 0 < self.num_gpus < 1
+
+    @property
+    def backend(self) -> str:
+        """torch.distributed's: NCCL needs a whole GPU for each rank, and gloo does the rest."""
+        if not self.num_gpus:
+            return "gloo"
+        return f"cpu:gloo,cuda:{'gloo' if self.shares_gpus else 'nccl'}"
+
+    def with_gpus(self, num_gpus: float, *, trains: bool) -> "Resources":
+        """The same with `gpus_per_worker: auto` decided.
+
+        Args:
+            num_gpus: Of the cluster.
+            trains: Whether the workload is a model's training.
+        """
+        if self.gpus_per_worker != "auto":
+            return self
+        return self.model_copy(update={"gpus_per_worker": float(trains and num_gpus > 0)})
 
     @property
     def num_parts(self) -> int:

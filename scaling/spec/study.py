@@ -96,6 +96,15 @@ class StudySpec(Section):
             set_field(study, path.split("."), value)
         return study
 
+    def with_gpus(self, num_gpus: float) -> "StudySpec":
+        """The study, and each size of a ladder, on a cluster of so many GPUs."""
+        resources = self.resources.with_gpus(num_gpus, trains=self.workload.has_layers)
+        if resources is self.resources:
+            return self
+        given = self.model_dump(mode="json", exclude_unset=True)
+        given["resources"] = resources.model_dump(mode="json", exclude_unset=True)
+        return StudySpec.model_validate(given)
+
     def at(self, cell: Mapping[str, Any]) -> "StudySpec":
         """The study at the size that a cell belongs to; this one where it has no ladder."""
         return self.sizes[self.size_of(cell)] if self.sizes else self

@@ -114,7 +114,7 @@ def parallelize(model: nn.Module, recipe: Recipe, workers: Workers) -> Parallel:
     Raises:
         DataError: Under tp, if the model has no plan of what to cut, or its sizes do not divide.
         ValueError: If the recipe asks for muon and the model has no hidden matrix, or for ZeRO
-            with fp16 or on some of torch.distributed's workers alone.
+            with fp16.
     """
 
     def new_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -175,5 +175,6 @@ def _flops_per_example(
 
 def _peak_flops_per_second(recipe: Recipe, workers: Workers) -> float | None:
     own = peak_flops_per_second(workers.device, recipe.layout.precision)
-    total, num_known = workers.sum(own or 0.0, float(own is not None))
+    share = workers.device_share  # so that a device that several have counts once
+    total, num_known = workers.sum((own or 0.0) * share, float(own is not None))
     return total if num_known == workers.world_size else None

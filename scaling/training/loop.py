@@ -23,7 +23,7 @@ from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
 from scaling.training.gradient import Indices, StepGradient
 from scaling.training.measuring import Measuring
-from scaling.training.memory.out_of_memory import is_out_of_memory
+from scaling.training.memory.out_of_memory import fixed_memory, is_out_of_memory
 from scaling.training.noise_cadence import measures_noise_at
 from scaling.training.parallel.workers import Workers, release_memory
 from scaling.training.progress import Progress, SinceMeasured
@@ -71,10 +71,11 @@ def train(
         How the run ended. A gradient that is not finite (with fp16, many in a row), or a
         validation loss that is not finite or exceeds the first one
         `evaluation.divergence_ratio`-fold, ends it as `diverged`; that is a result and not an
-        error. Running out of memory is one only for several workers, or for a micro-batch of
-        one example: else the micro-batch is halved.
+        error. Running out of memory is one only for several workers, for a micro-batch of one
+        example, or outside the forward and backward passes: else the micro-batch is halved.
     """
-    setup = set_up(task, recipe, workers)
+    with fixed_memory("building the model and its optimizer"):
+        setup = set_up(task, recipe, workers)
     try:
         run = _Run(setup, evaluation, report, supervision)
         try:
@@ -187,7 +188,8 @@ class _Run:
         hparams = self.recipe.hyperparameters
         progress.lr = lr_of_step(hparams, step=progress.step, examples=progress.examples)
         set_lr(weights.optimizer, progress.lr)
-        weights.optimizer.step()
+        with fixed_memory("updating the weights"):
+            weights.optimizer.step()
         if setup.average is not None:
             setup.average.update(num_examples)
         setup.gradient.loss_scale.update(is_finite=True)

@@ -16,6 +16,7 @@ from scaling.training.blocks import without_compiling
 from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
+from scaling.training.memory.out_of_memory import fixed_memory
 from scaling.training.progress import Progress
 
 
@@ -61,11 +62,15 @@ class Measuring:
         averaged = setup.average.in_place() if setup.average is not None else nullcontext()
         with averaged, parallel.whole_weights():
             workers = parallel.data_workers
-            self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
-            self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
+            with fixed_memory("evaluating"):
+                self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
+                self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
+                if is_last:
+                    self._by_model |= written_metrics(
+                        task, setup.model, workers, precision=precision
+                    )
             if not is_last:
                 return
-            self._by_model |= written_metrics(task, setup.model, workers, precision=precision)
             if spec is not None and not self.has_diverged():
                 with without_compiling(setup.recipe.layout.compile):
                     self._curvature = measure_curvature(

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from scaling.command.plan import print_plan
+from scaling.command.start import Start
 from scaling.space.layout import Facts, split_of
 from scaling.spec.read import read_study
 from scaling.training import timing
@@ -19,9 +21,10 @@ STUDY = Path(__file__).parents[1] / "data/lr_vs_batch.yaml"
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
-def plan(*changes: str, study: Path = STUDY) -> str:
-    out = StringIO()
-    print_plan(read_study(study, list(changes)), Console(file=out, width=120))
+def plan(*changes: str, study: Path = STUDY, address: str | None = None) -> str:
+    out, spec = StringIO(), read_study(study, list(changes))
+    start = Start(spec, "", Path("reports"), address=address, is_plan=True)
+    print_plan(spec, Console(file=out, width=120), start=start)
     return out.getvalue()
 
 
@@ -122,6 +125,17 @@ def test_the_time_of_branches_is_that_of_their_own_runs() -> None:
 
 def test_a_plan_has_a_time_as_it_is() -> None:
     assert minutes(plan(*FEW)) > 0
+
+
+def test_a_plan_says_whether_workers_have_gpus() -> None:
+    here = "with 1 GPU a worker" if torch.cuda.is_available() else "without GPUs"
+    assert f"workers each, {here}" in plan("resources.num_workers=2")
+    assert "workers each, with 0.5 GPU a worker" in plan(
+        "resources.num_workers=2", "resources.gpus_per_worker=0.5"
+    )
+    text = plan("resources.num_workers=2", address="10.0.0.1:6379")
+    assert "workers each, with a GPU a worker if the cluster has any" in text
+    assert "time: not estimated: whether the workers train on GPUs" in text
 
 
 def test_a_time_that_cannot_be_known_is_not_guessed() -> None:

@@ -150,7 +150,8 @@ def started(
 def with_fault(folder: Path, **fault: Any) -> dict[str, str]:
     """Environment variables that let a fault happen in the workers."""
     described = json.dumps(fault | {"folder": str(folder)})
-    return {"FAULT": described, "PYTHONPATH": str(INJECTION)}
+    path = os.pathsep.join(filter(None, (str(INJECTION), os.environ.get("PYTHONPATH"))))
+    return {"FAULT": described, "PYTHONPATH": path}
 
 
 def records(folder: Path) -> list[TrialRecord]:

@@ -168,6 +168,33 @@ def test_memory_runs_out(tmp_path: Path) -> None:
     } == {(4, 1), (512, 1)}
 
 
+def test_memory_runs_out_on_one_rank_while_another_waits(tmp_path: Path) -> None:
+    changes = {
+        "scientific": {"global_batch_size": [32]},
+        "budget": {"steps": 20},
+        "evaluation": {"every_steps": 10, "num_examples": 50},
+        "confirm": None,
+    }
+    fault = with_fault(tmp_path, kind="memory", ranks=[1], fits=8)
+    study = started(tmp_path, changes=changes, **fault)
+    assert study.end() == 0, study.output
+    assert len(records(tmp_path)) == 3
+    assert incidents(tmp_path) == {"out_of_memory": 1}
+    # Each rank once: the later trials began with what had fitted, and the loss was no failure.
+    marks = sorted(path.name.split("-")[1] for path in tmp_path.glob("fault-*"))
+    assert marks == ["0", "1"]
+
+
+def test_workers_prepare_their_data_for_longer_than_they_may_start(tmp_path: Path) -> None:
+    changes = {"budget": {"steps": 4}, "evaluation": {"every_steps": 2}, "confirm": None}
+    # A busy machine stretches the limit, threefold at most.
+    study = started(
+        tmp_path, changes=changes, **with_fault(tmp_path, kind="slow", seconds=100, limit=30)
+    )
+    assert study.end() == 0, study.output
+    assert "the workers read and encode the data: 0 of 1 worker groups are ready" in study.output
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""

@@ -15,7 +15,9 @@ from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
+from scaling.training.memory import estimate
 from scaling.training.memory.estimate import (
+    fitting_micro_batch_size,
     largest_micro_batch_size,
     longest_example,
     study_footprint,
@@ -174,6 +176,29 @@ def test_memory_of_a_worker() -> None:
     assert one >= half > 2**20
     if not torch.cuda.is_available():
         assert worker_memory_bytes(Resources(gpus_per_worker=1)) is None
+
+
+@pytest.mark.parametrize("wanted", ["auto", None, 4])
+def test_a_worker_s_micro_batch_is_bounded_by_its_own_memory(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any
+) -> None:
+    task, workload = task_of("llama", NARROW)
+    resources = Resources(micro_batch_size=wanted)
+    found = study_footprint(task, workload, resources)
+    assert found is not None
+    memory_bytes = int(found.memory(20, optimizer="adamw", averages_weights=True).total / 0.8) + 8
+    monkeypatch.setattr(estimate, "worker_memory_bytes", lambda *_: memory_bytes)
+
+    def micro_batch_size(device: str, at_most: int) -> int:
+        return fitting_micro_batch_size(
+            task, workload, resources, recipe(48, 1e-3, 1), Workers(device=torch.device(device)),
+            at_most=at_most,
+        )  # fmt: skip
+
+    # 16 is the largest share of 48 examples that has no more than 20.
+    assert micro_batch_size("cpu", 48) == (16 if wanted == "auto" else 48)
+    assert micro_batch_size("cuda", 48) == (48 if wanted == 4 else 16)
+    assert micro_batch_size("cuda", 12) == 12
 
 
 def test_a_model_with_real_weights_has_the_same_footprint() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.recipes import recipe
 
 ERROR = RankError("Traceback\nValueError: no")
 NO_MEMORY = RankError("Traceback\nRuntimeError: can't allocate memory", out_of_memory=True)
+MICRO_BATCH_OF_2 = replace(NO_MEMORY, too_large=2)
 
 
 def job(name: str = "job", world_size: int = 2, batch: int = 4) -> Job:
@@ -124,7 +126,7 @@ def test_trials_of_different_sizes_share_the_groups() -> None:
 def test_the_cause_is_the_error_that_others_followed_from() -> None:
     async def story() -> None:
         followed = RankError("Traceback\nWorkerGoneError: left", followed=True)
-        for cause, first in ((ERROR, followed), (NO_MEMORY, ERROR)):
+        for cause, first in ((ERROR, followed), (MICRO_BATCH_OF_2, ERROR)):
             broker = Broker()
             await group(broker)
             await broker.submit(job())
@@ -184,13 +186,15 @@ def test_memory_running_out_on_all_ranks_is_tried_again_with_half_the_micro_batc
         await group(broker)
         await broker.submit(job(batch=4))
         assert (await given(broker)).micro_batch_size == 2
-        assert await leave(broker, "job", NO_MEMORY, NO_MEMORY) == ["clean", "clean"]
+        left = await leave(broker, "job", MICRO_BATCH_OF_2, MICRO_BATCH_OF_2)
+        assert left == ["clean", "clean"]
         again = await given(broker, after=1)
         assert (again.attempt, again.micro_batch_size) == (2, 1)
         incident = {"kind": "out_of_memory", "micro_batch_size": 1}
         assert (await events(broker))[-1] == {"kind": "incident", "incident": incident}
         # One example cannot be cut.
-        await leave(broker, "job", NO_MEMORY, NO_MEMORY)
+        one = replace(NO_MEMORY, too_large=1)
+        await leave(broker, "job", one, one)
         assert (await kinds(broker))[-1] == "failed"
 
     run(story())
@@ -206,11 +210,114 @@ def test_memory_running_out_on_one_rank_is_tried_again_by_the_next_group(
         await group(broker)
         await broker.submit(job(batch=6))
         # The other rank saw its peer leave the collective: an effect and not the cause.
-        assert await leave(broker, "job", ERROR, NO_MEMORY) == ["clean", "clean"]
+        no_memory = replace(NO_MEMORY, too_large=3)
+        assert await leave(broker, "job", ERROR, no_memory) == ["clean", "clean"]
         assert (await given(broker, after=1)).micro_batch_size == 1  # half of 3 divides nothing
         assert await broker.leave("s", "a", "job", 0, None) == "dirty"
         await group(broker, "b")
         assert (await given(broker, "b")).micro_batch_size == 1
+
+    run(story())
+
+
+def test_what_fitted_is_where_later_trials_begin() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job("first", batch=32))
+        assert (await given(broker)).micro_batch_size == 16
+        # The worker had bounded it by its own memory, to no avail.
+        await leave(broker, "first", ERROR, replace(NO_MEMORY, too_large=8))
+        assert (await given(broker, after=1)).micro_batch_size == 4
+        await leave(broker, "first", None, None)
+        begins = {24: 4, 6: 3, 2: 1}  # of 12, 3 and 1 examples a worker
+        for number, (batch, micro_batch_size) in enumerate(begins.items()):
+            await broker.submit(job(f"job{batch}", batch=batch))
+            assignment = await given(broker, after=2 + number)
+            assert assignment.micro_batch_size == micro_batch_size
+            await leave(broker, f"job{batch}", None, None)
+        # One worker holds other parts of a batch, and adapters make another model.
+        await broker.submit(job("alone", 1, batch=32))
+        assert (await given(broker, after=5)).micro_batch_size == 32
+        # What a worker found by itself counts too.
+        incident = {"kind": "out_of_memory", "step": 3, "micro_batch_size": 8}
+        await broker.report("alone", 1, {"kind": "incident", "incident": incident})
+        await leave(broker, "alone", None)
+        await broker.submit(job("alone too", 1, batch=32))
+        assert (await given(broker, after=6)).micro_batch_size == 8
+
+    run(story())
+
+
+def test_memory_that_a_smaller_micro_batch_takes_too_ends_the_trial_at_once() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job(batch=32))
+        await leave(broker, "job", ERROR, NO_MEMORY)
+        assert (await events(broker))[1:] == [{"kind": "failed", "error": NO_MEMORY.traceback}]
+
+    run(story())
+
+
+def test_losses_that_were_remedied_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(broker_module), "EXIT_TIMEOUT_SECONDS", 0.05)
+    no_memory = replace(NO_MEMORY, too_large=16)
+
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job(batch=32))
+        assert await leave(broker, "job", no_memory) == ["dirty"]
+        await group(broker, "b")
+        assert await broker.num_remedied("s") == 1
+        assert (await given(broker, "b")).micro_batch_size == 8
+        assert await leave(broker, "job", ERROR, incarnation="b") == ["dirty"]
+        await group(broker, "c")
+        assert await broker.num_remedied("s") == 1
+        # The last loss that Ray Train allows: the group that comes then takes the job from here.
+        assert await leave(broker, "job", replace(no_memory, too_large=8), incarnation="c") == [
+            "dirty"
+        ]
+        await broker.group_lost("s")
+        assert await broker.num_remedied("s") == 2
+        await group(broker, "d")
+        assert (await given(broker, "d")).micro_batch_size == 4
+
+    run(story())
+
+
+def test_after_an_error_the_ranks_meet_in_another_process_group() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker, size=4)
+        groups: list[int] = []
+
+        async def run_one(name: str, world_size: int, *, fails: bool = False) -> None:
+            await broker.submit(job(name, world_size, batch=8))
+            assignments = [
+                await given(broker, rank=rank, after=len(groups)) for rank in range(world_size)
+            ]
+            assert len({assignment.group for assignment in assignments}) == 1
+            groups.append(assignments[0].group)
+            errors = [replace(ERROR, traceback=f"of {rank}") for rank in range(world_size)]
+            await leave(broker, name, *(errors if fails else [None] * world_size))
+
+        await run_one("first", 4)
+        await run_one("alone", 1)
+        await run_one("again", 4)
+        assert groups == [0, 0, 0]
+        await run_one("fails", 4, fails=True)
+        await broker.cancel("fails")
+        await leave(broker, "fails", *[None] * 4)
+        groups.append(0)  # its second attempt
+        await run_one("after it", 4)
+        assert groups[-1] > 0
+        # Of half the ranks, and of all again: who was idle must not be in an older group.
+        await run_one("half", 2)
+        await run_one("half again", 2)
+        await run_one("whole", 4)
+        assert groups[-4] < groups[-3] == groups[-2] < groups[-1]
 
     run(story())
 

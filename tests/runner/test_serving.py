@@ -1,5 +1,6 @@
 """A worker whose device broke has told the broker why before anything else can fail."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,14 @@ import pytest
 import ray
 import torch
 
-from scaling.runner import worker_pool
+from scaling.runner import serving
 from scaling.runner.jobs import Assignment, Job, RankError
-from scaling.training.memory.out_of_memory import is_out_of_memory
+from scaling.spec.resources import Resources
+from scaling.training.memory.out_of_memory import (
+    FixedMemoryError,
+    fixed_memory,
+    is_out_of_memory,
+)
 from scaling.training.parallel.workers import Workers
 from tests.recipes import recipe
 
@@ -43,10 +49,10 @@ def test_a_broken_device_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError("CUDA error: while emptying the cache")
 
     monkeypatch.setattr(ray, "get", lambda answer: answer)
-    monkeypatch.setattr(worker_pool, "run_trial", train)
-    monkeypatch.setattr(worker_pool, "release_memory", release)
+    monkeypatch.setattr(serving, "run_trial", train)
+    monkeypatch.setattr(serving, "release_memory", release)
     broker = Broker()
-    server = worker_pool._Server("slot0", broker, *_of_one_task(), Workers(), "checkpoints", {})
+    server = serving._Server("slot0", broker, *_of_one_task(), Workers(), "checkpoints", {})
     with pytest.raises(RuntimeError, match=r"(?s)lost its group in trial.*side assert") as raised:
         server.serve()
     assert "emptying the cache" not in str(raised.value)
@@ -68,5 +74,31 @@ def test_memory_that_ran_out_is_known_by_what_its_libraries_say(text: str, ran_o
     assert is_out_of_memory(RuntimeError(text)) == ran_out
 
 
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_only_a_forward_or_backward_pass_asks_for_a_smaller_micro_batch(
+    monkeypatch: pytest.MonkeyPatch, is_fixed: bool
+) -> None:
+    def train(*_args: Any, **_kwargs: Any) -> None:
+        with fixed_memory("updating the weights") if is_fixed else nullcontext():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nFree: 1")
+
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(serving, "run_trial", train)
+    broker = Broker()
+    serving._Server("slot0", broker, *_of_one_task(), Workers(), "checkpoints", {}).serve()
+    [error] = broker.left
+    assert error is not None
+    assert error.out_of_memory
+    assert error.too_large == (None if is_fixed else 4)
+    said = "memory ran out while updating the weights, which a smaller micro-batch would not change"
+    assert (said in error.traceback) == is_fixed
+
+
+def test_memory_in_a_named_part_keeps_every_other_error() -> None:
+    with pytest.raises(RuntimeError, match="no such thing") as raised, fixed_memory("evaluating"):
+        raise RuntimeError("no such thing")
+    assert not isinstance(raised.value, FixedMemoryError)
+
+
 def _of_one_task() -> tuple[Any, Any]:
-    return [SimpleNamespace()], [SimpleNamespace()]
+    return [SimpleNamespace(workload=None, resources=Resources())], [SimpleNamespace()]

@@ -125,6 +125,8 @@ TOGETHER: list[Case] = [
     (LM, {"resources.strategy": "zero2", "resources.num_workers": "auto"}, "resources.num_workers", "zero"),
     (LM, {"resources.strategy": "zero3", "resources.precision": "fp16"}, "resources.precision", "zero"),
     (LM, {"resources.strategy": "zero3", "resources.compile": True}, "resources.compile", "zero"),
+    (LM, {"resources.strategy": "fsdp", "resources.gpus_per_worker": 0.5, "resources.num_workers": 2}, "resources.gpus_per_worker", "resource"),
+    (LM, {"resources.strategy": "zero1", "resources.gpus_per_worker": 0.25, "resources.num_workers": 4}, "resources.gpus_per_worker", "resource"),
     (QUADRATIC, {"resources.strategy": "zero2"}, "resources.strategy", "zero"),
     (LM, {"resources.strategy": "tp", "resources.num_workers": "auto"}, "resources.num_workers", "tensor_parallel"),
     (LM, {"resources.strategy": "tp", "resources.compile": True}, "resources.compile", "tensor_parallel"),

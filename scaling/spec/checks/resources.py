@@ -6,16 +6,23 @@ from typing import get_args
 from scaling.spec.checks.optimizer import elementwise_issues
 from scaling.spec.checks.places import places_of
 from scaling.spec.issues import Issue
-from scaling.spec.resources import ZERO_STAGES, Strategy
+from scaling.spec.resources import CUTTING_ALL_WEIGHTS, ZERO_STAGES, Strategy
 from scaling.spec.study import StudySpec
 
 
 def resource_issues(spec: StudySpec) -> Iterator[Issue]:
     """Whole GPUs above one, and an executor that can measure."""
     resources = spec.resources
-    gpus = resources.gpus_per_worker
+    gpus = resources.num_gpus
     if gpus > 1 and gpus != int(gpus):
         yield Issue("resources.gpus_per_worker", "above 1 must be whole", gpus)
+    cuts = resources.strategy in (*CUTTING_ALL_WEIGHTS, *ZERO_STAGES)
+    if resources.shares_gpus and cuts and resources.num_workers != 1:
+        yield Issue(
+            "resources.gpus_per_worker",
+            f"must be whole under strategy {resources.strategy}, whose workers exchange weights by "
+            "NCCL: it needs a GPU for each", gpus,
+        )  # fmt: skip
     if resources.num_workers == "auto" and resources.executor != "pool":
         yield Issue(
             "resources.executor", "cannot measure what num_workers: auto needs",

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scaling.arithmetic.batching import BatchSplit
+from scaling.arithmetic.batching import BatchSplit, split_batch
+from scaling.records.recipe import Recipe
 from scaling.spec.hyperparameters import Given
 from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
@@ -19,6 +20,7 @@ from scaling.tasks.task import AnyTask, FinishedTask, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.footprint import Footprint, Memory, footprint
+from scaling.training.parallel.workers import Workers
 
 # Estimates are within 15% of what is measured; the rest of the memory is left to the process.
 USABLE_RATIO = 0.8
@@ -115,8 +117,8 @@ def longest_example(task: Task) -> int:
 def study_micro_batch_size(task: AnyTask, workload: Workload, resources: Resources) -> int | None:
     """What `resources.micro_batch_size: auto` comes to; None for no bound, or where it is not auto.
 
-    Where the driver does not see the workers' GPUs there is no bound either: the first trial
-    halves its micro-batch until it fits.
+    Where the driver does not see the workers' GPUs there is no bound either: each worker asks
+    `fitting_micro_batch_size` of its own.
     """
     if resources.micro_batch_size != "auto" or isinstance(task, FinishedTask):
         return None
@@ -153,16 +155,76 @@ def trial_memory(found: Footprint, resources: Resources, given: Given, split: Ba
     )
 
 
-def worker_memory_bytes(resources: Resources) -> int | None:
+_footprints: dict[tuple[str, str, int | None], Footprint | None] = {}
+"""By data, workload and rank of the adapters, of the trials that this process serves."""
+
+
+def fitting_micro_batch_size(
+    task: Task,
+    workload: Workload,
+    resources: Resources,
+    recipe: Recipe,
+    workers: Workers,
+    *,
+    at_most: int,
+) -> int:
+    """The largest micro-batch that is estimated to fit the memory of every worker of a trial.
+
+    A number in the study file is not made smaller, nor is a CPU's share of a batch without one.
+
+    Args:
+        task: With its data.
+        workload: Which model it is.
+        resources: The study's.
+        recipe: Of the trial.
+        workers: All of them call this; the result is the same on all.
+        at_most: Examples per worker per forward that are asked for.
+    """
+    wanted = resources.micro_batch_size
+    if wanted != "auto" and (wanted is not None or workers.device.type == "cpu"):
+        return at_most
+    memory_bytes = worker_memory_bytes(resources, workers.device)
+    lora_rank = recipe.hyperparameters.lora_rank
+    key = task.content_hash, workload.model_dump_json(), lora_rank
+    if key not in _footprints:
+        try:
+            _footprints[key] = study_footprint(task, workload, resources, lora_rank=lora_rank)
+        except Exception:  # a model that tensors without contents do not suit
+            if wanted == "auto":
+                raise
+            _footprints[key] = None
+    found = _footprints[key]
+    fits = None
+    if found is not None and memory_bytes is not None:
+        fits = largest_micro_batch_size(
+            found, resources, memory_bytes=memory_bytes, world_size=workers.world_size
+        )
+    return split_batch(
+        recipe.hyperparameters.global_batch_size,
+        world_size=recipe.layout.data_parallel_size,
+        micro_batch_size=min(workers.gather(at_most if fits is None else min(fits, at_most))),
+    ).micro_batch_size
+
+
+def worker_memory_bytes(
+    resources: Resources,
+    device: torch.device = torch.device("cuda", 0),  # noqa: B008  # immutable
+) -> int | None:
     """Memory that one worker has: of its GPU, or its share of this machine's.
 
+    Args:
+        resources: The study's.
+        device: The worker's GPU, where it has one.
+
     Returns:
-        None where workers have GPUs and this machine shows none.
+        None where workers have GPUs and this machine shows none, or it is open whether they have.
     """
+    if resources.gpus_per_worker == "auto":
+        return None
     if resources.gpus_per_worker:
         if not torch.cuda.is_available():
             return None
-        whole = torch.cuda.get_device_properties(0).total_memory
+        whole = torch.cuda.get_device_properties(device).total_memory
         return int(whole * min(1.0, resources.gpus_per_worker))
     num_workers = max(1, math.floor((os.cpu_count() or 1) / resources.cpus_per_worker))
     return _machine_bytes() // num_workers

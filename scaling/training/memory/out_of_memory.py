@@ -1,4 +1,7 @@
-"""Recognizing that memory ran out."""
+"""Recognizing that memory ran out, and where a smaller micro-batch would not have helped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,3 +25,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+class FixedMemoryError(MemoryError):
+    """Memory ran out where what is taken does not depend on the micro-batch."""
+
+
+@contextmanager
+def fixed_memory(doing: str) -> Iterator[None]:
+    """Name what is done in the block, where memory runs out in it.
+
+    Args:
+        doing: As in `building the model`.
+
+    Raises:
+        FixedMemoryError: If memory runs out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FixedMemoryError(
+            f"memory ran out while {doing}, which a smaller micro-batch would not change: "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error

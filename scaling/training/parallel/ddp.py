@@ -17,6 +17,8 @@ from scaling.training.parallel.shared_memory import SharedSum, shared_sum
 from scaling.training.parallel.weights import TorchWeights
 from scaling.training.parallel.workers import Workers
 
+_EVERYONE: Any = None  # the default process group
+
 
 @dataclass(frozen=True)
 class _Averaging:
@@ -24,7 +26,6 @@ class _Averaging:
 
     local_norm: LocalNorm
     shared: SharedSum | None
-    group: Any
 
 
 def _average(
@@ -36,7 +37,7 @@ def _average(
     if averaging.local_norm.wanted:
         averaging.local_norm.add(bucket.gradients())
     if shared is None:
-        return allreduce_hook(averaging.group, bucket)
+        return allreduce_hook(_EVERYONE, bucket)
     averaged: torch.futures.Future[Tensor] = torch.futures.Future()
     averaged.set_result(shared.sum(bucket.buffer().div_(shared.world_size)))
     return averaged
@@ -57,14 +58,11 @@ class DataParallel:
             self.wrapped = DistributedDataParallel(
                 model,
                 device_ids=[workers.device] if on_gpu else None,
-                process_group=workers.group,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
         self._shared = None if on_gpu else shared_sum(workers)
-        self.wrapped.register_comm_hook(
-            _Averaging(self.local_norm, self._shared, workers.group), _average
-        )
+        self.wrapped.register_comm_hook(_Averaging(self.local_norm, self._shared), _average)
         self.weights = TorchWeights(model, new_optimizer(model))
 
     def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:

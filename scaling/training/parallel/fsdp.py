@@ -33,7 +33,7 @@ class FullySharded:
     def __init__(self, model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> None:
         self.data_workers = workers
         self.local_norm = LocalNorm()
-        group: Any = workers.group or dist.group.WORLD
+        group: Any = dist.group.WORLD
         mesh = DeviceMesh.from_group(group, workers.device.type)
         for block in transformer_blocks(model):
             fully_shard(block, mesh=mesh, reshard_after_forward=True)

@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaling.training.parallel.workers import Workers
+from scaling.training.parallel.workers import TIMEOUT_SECONDS, Workers
 
 PIECE_BYTES = 2**21  # a longer tensor is summed piece by piece
-TIMEOUT_SECONDS = 1800.0  # as torch.distributed's
 _MEMORY_FOLDER = Path("/dev/shm")
 
 

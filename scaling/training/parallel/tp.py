@@ -29,7 +29,7 @@ def cut_matrices(model: nn.Module, workers: Workers) -> None:
     Raises:
         DataError: If the model has no plan, or its sizes do not divide.
     """
-    group: Any = workers.group or dist.group.WORLD
+    group: Any = dist.group.WORLD
     mesh = DeviceMesh.from_group(group, workers.device.type)
     for name, cut in matrices_to_cut(model, workers.world_size).items():
         style = ColwiseParallel() if cut == "colwise" else RowwiseParallel()

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import threading
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,39 +17,50 @@ import torch.distributed.nn.functional
 from numpy.typing import NDArray
 from torch import Tensor
 
+# torch has no other names for these.
+from torch.distributed.distributed_c10d import (
+    PrefixStore,
+    _abort_process_group,  # pyright: ignore[reportPrivateUsage]
+    _get_default_store,  # pyright: ignore[reportPrivateUsage]
+)
+
+LEAVE_SECONDS = 5.0  # ranks that wait in a collective for one that is gone never leave
+TIMEOUT_SECONDS = 1800.0
+"""How long one worker waits for another: metrics on the first one alone can take long."""
+_TIMEOUT = timedelta(seconds=TIMEOUT_SECONDS)
+
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those that train one trial.
+    """This process among those that train one trial, which are the default process group.
 
     Attributes:
         rank: 0 … world_size − 1.
         device: Where this worker computes.
-        group: Process group of exactly these workers; None for the default group (or for one
-            worker without any).
+        device_share: How much of it is this worker's.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
-    group: Any = None
+    device_share: float = 1.0
 
     def alone(self) -> "Workers":
         """This worker as one that has a trial to itself."""
-        return replace(self, rank=0, world_size=1, group=None)
+        return replace(self, rank=0, world_size=1)
 
     def sum(self, *values: float) -> list[float]:
         """Element-wise sum of these numbers over the workers."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.group)
+        dist.all_reduce(tensor)
         return tensor.tolist()
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over the workers, in place."""
         if self.world_size > 1:
-            dist.all_reduce(tensor, group=self.group)
+            dist.all_reduce(tensor)
         return tensor
 
     def from_first(self, value: float) -> float:
@@ -75,23 +88,15 @@ class Workers:
             return [values]
         own = torch.from_numpy(values.copy())
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(own)]), group=self.group)
+        dist.all_gather(sizes, torch.tensor([len(own)]))
         longest = max(int(size) for size in sizes)
         parts = [own.new_zeros(longest) for _ in sizes]
-        dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]), self.group)
+        dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]))
         return [part[: int(size)].numpy() for part, size in zip(parts, sizes, strict=True)]
 
     def agree(self, text: str) -> str:
         """The first worker's text."""
         return self.gather(text if self.rank == 0 else "")[0]
-
-    def first(self, world_size: int) -> "Workers":
-        """The first so many of these workers as a group of their own; called by its members."""
-        if world_size == 1:
-            return replace(self, world_size=1)
-        ranks = list(range(world_size))
-        group = dist.new_group(ranks, use_local_synchronization=True)
-        return replace(self, world_size=world_size, group=group)
 
     def part(self, num_items: int, *, rank: int | None = None) -> slice:
         """A worker's share of `num_items` items; the shares differ by one item at most.
@@ -107,7 +112,9 @@ class Workers:
 
 def join_group(backend: str, address: str, *, rank: int, world_size: int) -> None:
     """Make this process one of a default process group, which meets at an address."""
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
+    dist.init_process_group(
+        backend, init_method=address, rank=rank, world_size=world_size, timeout=_TIMEOUT
+    )
 
 
 def leave_group() -> None:
@@ -116,9 +123,75 @@ def leave_group() -> None:
         dist.destroy_process_group()
 
 
+class StuckGroupError(RuntimeError):
+    """A process cannot leave its process group, and must end itself to do so."""
+
+
+class Meeting:
+    """Makes one default process group after another, of processes that have one when it is made.
+
+    A group that was left by an error may hold collectives that would pair with the next trial's,
+    so that each attempt after an error has a group of its own.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = 0
+        if dist.is_initialized():
+            self._backend = str(dist.get_backend_config())
+            self._store = _get_default_store()
+
+    def join(self, number: int, workers: Workers) -> None:
+        """Be in the group of a number: 0 is the one that there was at first.
+
+        Args:
+            number: Agreed on by those that join; each group has another one.
+            workers: This process among exactly those.
+
+        Raises:
+            StuckGroupError: If this process cannot leave the group that it is in.
+        """
+        if number == self._number:
+            return
+        if not self.leave(aborts=False):
+            raise StuckGroupError("this worker still waits in a collective of another trial")
+        dist.init_process_group(
+            self._backend, store=PrefixStore(f"group-{number}", self._store),
+            rank=workers.rank, world_size=workers.world_size, timeout=_TIMEOUT,
+        )  # fmt: skip
+        self._number = number
+
+    def leave(self, *, aborts: bool) -> bool:
+        """Leave the group at once; the others of it find their collectives broken.
+
+        Args:
+            aborts: End what NCCL still waits for on this process's GPU.
+
+        Returns:
+            Whether it was left within LEAVE_SECONDS. Gloo waits for a collective that has begun,
+            and two that do not match may wait for each other.
+        """
+        self._number = None
+        gc.collect()  # what holds a collective holds its connections
+        leaving = threading.Thread(target=self._leave, args=(aborts,), daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS)
+        return not leaving.is_alive()
+
+    def _leave(self, aborts: bool) -> None:
+        if aborts and dist.is_initialized() and "nccl" in self._backend:
+            _abort_process_group()
+        leave_group()
+
+
 def use_threads(num_threads: int) -> None:
     """Compute on this many threads of this process."""
     torch.set_num_threads(num_threads)
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Take no more than a share of a GPU's memory, which others have the rest of."""
+    if device.type == "cuda" and share < 1:
+        torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def release_memory(device: torch.device) -> None:

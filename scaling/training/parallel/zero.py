@@ -49,15 +49,15 @@ class Zero:
         Args:
             model: On this worker's device, the same on all workers; weights in float32.
             new_optimizer: Its step must be entry by entry.
-            workers: All of them call this; at least two, and all that torch.distributed has.
+            workers: All of them call this; at least two.
             stage: 1, 2 or 3.
             precision: fp32 or bf16; DeepSpeed scales fp16's loss by itself.
 
         Raises:
-            ValueError: If the workers are not all of torch.distributed's, or the precision is fp16.
+            ValueError: If the precision is fp16.
         """
-        if workers.group is not None or precision == "fp16":
-            raise ValueError("ZeRO needs all workers of torch.distributed and fp32 or bf16")
+        if precision == "fp16":
+            raise ValueError("ZeRO needs fp32 or bf16")
         deepspeed = _deepspeed(workers.device)
         self._deepspeed, self._model, self._stage = deepspeed, model, stage
         self.data_workers, self.local_norm = workers, LocalNorm()

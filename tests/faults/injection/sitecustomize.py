@@ -1,8 +1,11 @@
 """Faults inside the workers of a study under test; Python imports this at its start.
 
-The folder is put on PYTHONPATH, and the environment variable FAULT holds JSON: `kind` (raise or
-nan), `ranks`, `global_batch_size`, `step`, and `folder`, where each rank leaves a mark so that
-the fault happens once. Nothing of this is part of the package.
+The folder is put on PYTHONPATH, and the environment variable FAULT holds JSON: `kind` (raise, nan,
+memory or slow), `ranks`, `global_batch_size`, `step`, and `folder`, where each rank leaves a mark
+so that the fault happens once. Of kind memory, these ranks run out of it with a micro-batch above
+`fits`, each time, and the others wait for them as in a kernel of NCCL's; the pool has no restart.
+Of kind slow, workers prepare their data for `seconds`, longer than the `limit` of their start.
+Nothing of this is part of the package.
 """
 
 import contextlib
@@ -11,9 +14,11 @@ import importlib.machinery
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
-TARGET = "scaling.training.loop"
+LOOP, POOL = "scaling.training.loop", "scaling.runner.worker_pool"
+SERVING = "scaling.runner.serving"
 
 
 def happens(fault: dict, run: object) -> bool:
@@ -31,12 +36,38 @@ def happens(fault: dict, run: object) -> bool:
     return False
 
 
+def run_out(fault: dict, run: object) -> None:
+    """What a rank does whose micro-batch is too large for one of them; it leaves a mark."""
+    if run.setup.gradient.micro_batch_size <= fault["fits"]:
+        return
+    rank = run.workers.rank
+    Path(fault["folder"], f"fault-{rank}-{time.time_ns()}").touch()
+    if rank in fault["ranks"]:
+        raise MemoryError("injected")
+    time.sleep(3600)
+
+
 def install(module: object, fault: dict) -> None:
     """Let the loop's gradient fail where the fault says."""
+    if module.__name__ == POOL:
+        if fault["kind"] == "memory":
+            module.MAX_GROUP_RESTARTS = 0
+        elif fault["kind"] == "slow":
+            module.START_TIMEOUT_SECONDS, module.NOTE_SECONDS = fault["limit"], 5.0
+        return
+    if module.__name__ == SERVING:
+        if fault["kind"] == "slow":
+            prepare = module.prepare_task
+            module.prepare_task = lambda *args: (time.sleep(fault["seconds"]), prepare(*args))[1]
+        return
+    if fault["kind"] == "slow":
+        return
     gradient = module._Run.gradient_that_fits
 
     def faulty(run: object, indices: object) -> object:
-        if happens(fault, run):
+        if fault["kind"] == "memory":
+            run_out(fault, run)
+        elif happens(fault, run):
             if fault["kind"] == "raise":
                 raise RuntimeError("injected fault")
             parameter = next(run.setup.model.parameters())
@@ -50,7 +81,7 @@ class Finder(importlib.abc.MetaPathFinder):
     """Finds the loop as ever, and patches it once it is loaded."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> object:
-        if name != TARGET:
+        if name not in (LOOP, POOL, SERVING):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         load = spec.loader.exec_module

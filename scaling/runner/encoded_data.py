@@ -1,0 +1,41 @@
+"""Data that the driver has read and encoded, for the workers: in each node's memory once.
+
+Reading and encoding takes minutes for some hundred thousand texts, and each worker would do it
+anew and keep its own copy. Ray's object store maps the arrays into every process of a node.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from scaling.spec.study import StudySpec
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.task import AnyTask
+from scaling.tasks.text_task import TextTask
+
+
+def shared_tasks(spec: StudySpec, tasks: Sequence[AnyTask]) -> tuple[Any, ...]:
+    """What workers get of a study's tasks, of a ladder one a size.
+
+    Returns:
+        A reference, or None for what each worker prepares by itself: code of the user's own, which
+        only its file can make, and tasks that take no time.
+    """
+    is_ours = not spec.workload.own_code
+    return tuple(
+        ray.put(task) if is_ours and isinstance(task, TextTask) else None for task in tasks
+    )
+
+
+def received_tasks(specs: Sequence[StudySpec], references: Sequence[Any]) -> tuple[AnyTask, ...]:
+    """The tasks of a study, or of each size of its ladder, on a worker.
+
+    Args:
+        specs: With code of the user's own where this machine has it.
+        references: From `shared_tasks`.
+    """
+    return tuple(
+        prepare_task(spec.workload, spec.evaluation) if reference is None else ray.get(reference)
+        for spec, reference in zip(specs, references, strict=True)
+    )

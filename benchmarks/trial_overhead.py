@@ -122,18 +122,25 @@ def _pool(num_trials: int) -> list[float]:
     from ray import tune
 
     from scaling.runner.cluster import connect, disconnect
+    from scaling.runner.encoded_data import shared_tasks
     from scaling.runner.worker_pool import WorkerPool
     from scaling.spec.study import StudySpec
     from scaling.tasks.prepare import prepare_task
 
     spec = StudySpec.model_validate(STUDY)
-    prepare_task(spec.workload, spec.evaluation)
+    task = prepare_task(spec.workload, spec.evaluation)
     connect(None, Path("ray.log").absolute())
     try:
         checkpoints = str(Path("checkpoints").absolute())
         storage = Path("train").absolute()
         with WorkerPool(
-            spec, sizes=(NUM_WORKERS,), storage=storage, checkpoints=checkpoints, content={}
+            spec,
+            sizes=(NUM_WORKERS,),
+            storage=storage,
+            checkpoints=checkpoints,
+            tasks=shared_tasks(spec, [task]),
+            content={},
+            code={},
         ) as pool:
             pool.wait_until_ready()
             configs = [

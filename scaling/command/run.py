@@ -205,8 +205,8 @@ def _train_and_report(
     ended = list(read_records(folder / "trials.jsonl").values())
     mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
     try:
-        if facts is not None:
-            environment |= {**_train(start, facts, state, sinks), "ended": _now()}
+        if facts is not None and tasks is not None:
+            environment |= {**_train(start, facts, tasks, state, sinks), "ended": _now()}
             environment["num_trials_ended"] = len(read_records(folder / "trials.jsonl"))
             write_environment(folder, environment)
         study = load_folder(folder, spec, mlflow.trial_urls())
@@ -229,7 +229,11 @@ def _train_and_report(
 
 
 def _train(
-    start: Start, facts: "Facts", state: "StudyState", sinks: "Sequence[Sink]"
+    start: Start,
+    facts: "Facts",
+    tasks: "tuple[AnyTask, ...]",
+    state: "StudyState",
+    sinks: "Sequence[Sink]",
 ) -> dict[str, Any]:
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
@@ -244,7 +248,7 @@ def _train(
         stack.callback(disconnect)
         connect(start.address, log_file)
         view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics))
-        run = StudyRun(start.spec, facts, state, sinks, view)
+        run = StudyRun(start.spec, facts, tasks, state, sinks, view)
         return run.run()
 
 

@@ -15,6 +15,7 @@ from scaling.records.objective import objective_of
 from scaling.records.trial import Phase
 from scaling.runner.cluster import num_gpus_of_cluster, num_workers_that_fit
 from scaling.runner.cluster_watch import ClusterWatch
+from scaling.runner.encoded_data import shared_tasks
 from scaling.runner.jobs import Job
 from scaling.runner.preflight import StartError
 from scaling.runner.probe import measured_speeds
@@ -40,6 +41,7 @@ from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds, default_round_size
 from scaling.space.trials import PlannedTrial
 from scaling.spec.study import StudySpec
+from scaling.tasks.task import AnyTask
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
 # those that the worker groups take whole.
@@ -66,6 +68,7 @@ class StudyRun:
     Attributes:
         spec: The study.
         facts: Sizes of its data.
+        tasks: Its data, of a ladder one task a size.
         state: Its opened folder.
         observers: Told of every trial.
         view: Told of every trial and phase.
@@ -73,6 +76,7 @@ class StudyRun:
 
     spec: StudySpec
     facts: Facts
+    tasks: Sequence[AnyTask]
     state: StudyState
     observers: Sequence[Observer]
     view: PhaseObserver
@@ -146,6 +150,7 @@ class _Executor:
         self._sizes: tuple[int, ...] = ()
         self._spec = run.spec.with_gpus(num_gpus_of_cluster())
         self.devices: list[Device] = []
+        self._tasks = shared_tasks(run.spec, run.tasks)
 
     def __enter__(self) -> "_Executor":
         return self
@@ -294,7 +299,8 @@ class _Executor:
     def _new_pool(self, sizes: Sequence[int]) -> WorkerPool:
         return WorkerPool(
             self._spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
-            content=self._run.state.recorded.content, code=self._run.state.recorded.code,
+            tasks=self._tasks, content=self._run.state.recorded.content,
+            code=self._run.state.recorded.code,
         )  # fmt: skip
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
@@ -315,6 +321,7 @@ class _Executor:
             "spec": self._spec.model_dump_json(exclude_unset=True),
             "storage": str(self._ray_folder / "trainers"),
             "checkpoints": self._checkpoints,
+            "tasks": self._tasks,
             "content": self._run.state.recorded.content,
             "code": self._run.state.recorded.code,
             "working_folder": str(Path.cwd()),

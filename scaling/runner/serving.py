@@ -14,6 +14,7 @@ from ray.train.torch import get_device
 from ray.util.placement_group import get_current_placement_group
 
 from scaling.measures.device import describe_device
+from scaling.runner.encoded_data import received_tasks
 from scaling.runner.jobs import Assignment, Directive, Event, RankError
 from scaling.runner.own_ray import restore_umask
 from scaling.runner.trial import bounded_micro_batch_size, checkpoints_of, run_trial
@@ -21,7 +22,6 @@ from scaling.spec.resources import ZERO_STAGES, Resources
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import content_of, data_hash, what_changed
 from scaling.tasks.own.code import with_code
-from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask
 from scaling.training.memory.out_of_memory import FixedMemoryError, is_out_of_memory
 from scaling.training.parallel.shared_memory import WorkerGoneError
@@ -72,7 +72,7 @@ def serve_jobs(config: dict[str, Any]) -> None:
     ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
     specs = specs_of(config)
     workers = workers_of(specs[0].resources)
-    tasks = tuple(prepare_task(spec.workload, spec.evaluation) for spec in specs)
+    tasks = received_tasks(specs, config["tasks"])
     server = _Server(
         config["slot"], broker, specs, tasks, workers, config["checkpoints"], config["content"]
     )

@@ -11,13 +11,13 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from scaling.runner.encoded_data import received_tasks
 from scaling.runner.jobs import Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.serving import enter_folder, refusal_of, specs_of, workers_of
 from scaling.runner.trial import Event, bounded_micro_batch_size, checkpoints_of, run_trial
 from scaling.runner.worker_pool import scaling_config
 from scaling.spec.study import StudySpec
-from scaling.tasks.prepare import prepare_task
 from scaling.training.supervision import Directive
 
 MAX_GROUP_RESTARTS = 2  # a lost group goes on from the checkpoint
@@ -54,7 +54,7 @@ def run_alone(config: dict[str, Any]) -> None:
     spec = specs[job.size]
     workers = workers_of(spec.resources)
     channel = _Channel()
-    tasks = [prepare_task(size.workload, size.evaluation) for size in specs]
+    tasks = received_tasks(specs, config["tasks"])
     reason = refusal_of(specs[0], tasks, config["content"], workers)
     if reason is not None:
         channel.send({"kind": "refused", "reason": reason})

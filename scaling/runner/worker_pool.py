@@ -46,6 +46,7 @@ class WorkerPool:
         sizes: Workers of each group (slot).
         storage: Folder for what Ray Train writes.
         checkpoints: Folder or URL with a folder of checkpoints for each trial.
+        tasks: The study's data, from `shared_tasks`.
         content: What the study trains on, which its workers must see too; empty takes anything.
         code: The text of each Python file of the user's own, for machines that have it not.
     """
@@ -57,6 +58,7 @@ class WorkerPool:
         sizes: Sequence[int],
         storage: Path,
         checkpoints: str,
+        tasks: Sequence[Any],
         content: Mapping[str, str],
         code: Mapping[str, str],
     ) -> None:
@@ -64,6 +66,7 @@ class WorkerPool:
         self._sizes = tuple(sizes)
         self._storage = storage
         self._checkpoints = checkpoints
+        self._tasks = tuple(tasks)
         self._content, self._code = dict(content), dict(code)
         self._is_closing = False
         self.broker_name = f"broker-{uuid.uuid4().hex[:12]}"
@@ -224,6 +227,7 @@ class WorkerPool:
                 "spec": self._spec.model_dump_json(exclude_unset=True),
                 "working_folder": str(Path.cwd()),
                 "checkpoints": self._checkpoints,
+                "tasks": self._tasks,
                 "content": self._content,
                 "code": self._code,
             },

@@ -57,8 +57,8 @@ def install(module: object, fault: dict) -> None:
         return
     if module.__name__ == SERVING:
         if fault["kind"] == "slow":
-            prepare = module.prepare_task
-            module.prepare_task = lambda *args: (time.sleep(fault["seconds"]), prepare(*args))[1]
+            receive = module.received_tasks
+            module.received_tasks = lambda *args: (time.sleep(fault["seconds"]), receive(*args))[1]
         return
     if fault["kind"] == "slow":
         return

@@ -31,7 +31,7 @@ class NormLayers:
         self.layers = [module for module in model.modules() if _is_norm_layer(module)]
         self._wanted = False
         self._by_example: dict[nn.Module, Tensor] = {}  # [b, d] of the part in hand
-        self._sums: NDArray[np.float64] | None = None
+        self._sums: Tensor | None = None
         self._fits = True
         self._unscaled = {layer: _unscaled(layer) for layer in self.layers}
         self._hooks: list[RemovableHandle] = []
@@ -63,9 +63,10 @@ class NormLayers:
         if len(fitting) < len(recorded):
             self._fits = False  # a layer's rows are not the examples, or it was not used
             return
-        gradients_bd = torch.cat(fitting, 1).double().cpu().numpy()
-        squares = [(gradients_bd**2).sum(), (num_targets**2).sum()]
-        sums = np.concatenate([squares, gradients_bd.sum(0), num_targets @ gradients_bd])
+        gradients_bd = torch.cat(fitting, 1).double()
+        targets_b = torch.from_numpy(num_targets).to(gradients_bd.device, non_blocking=True)
+        squares = torch.stack([gradients_bd.square().sum(), targets_b.square().sum()])
+        sums = torch.cat([squares, gradients_bd.sum(0), targets_b @ gradients_bd])
         self._sums = sums if self._sums is None else self._sums + sums
 
     def stop(self) -> NDArray[np.float64]:
@@ -78,7 +79,9 @@ class NormLayers:
         self._wanted = False
         self._by_example = {}
         self._remove_hooks()
-        return self._sums if self._fits and self._sums is not None else np.zeros(0)
+        if not self._fits or self._sums is None:
+            return np.zeros(0)
+        return self._sums.cpu().numpy()  # read once, however many parts there were
 
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._wanted and inputs and output.requires_grad:

@@ -8,10 +8,11 @@ from torch import nn
 from scaling.optimizers.tensors import (
     Parameters,
     decay_groups,
-    norm,
+    in_chunks,
+    kernels,
+    norms,
     trained_weights,
     trust_ratio,
-    with_gradients,
 )
 
 
@@ -42,19 +43,32 @@ class Lamb(torch.optim.Optimizer):
         del closure
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
-            for weight, gradient in with_gradients(group):
-                state = self.state[weight]
-                if not state:
-                    state["step"] = torch.tensor(0.0)
-                    state["exp_avg"] = torch.zeros_like(weight)
-                    state["exp_avg_sq"] = torch.zeros_like(weight)
-                state["step"] += 1
-                count = int(state["step"])
-                mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
-                square = state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
-                root = (square / (1 - beta2**count)).sqrt_().add_(group["eps"])
-                update = (mean / (1 - beta1**count)).div_(root)
-                update.add_(weight, alpha=group["weight_decay"])
-                if weight.ndim >= 2:
-                    update.mul_(trust_ratio(norm(weight), norm(update)))
-                weight.add_(update, alpha=-group["lr"])
+            for weights, gradients in in_chunks(group):
+                states = [self._state_of(weight) for weight in weights]
+                for state in states:
+                    state["step"] += 1
+                counts = [state["step"] for state in states]
+                means = [state["exp_avg"] for state in states]
+                squares = [state["exp_avg_sq"] for state in states]
+                kernels._foreach_lerp_(means, gradients, 1 - beta1)
+                kernels._foreach_lerp_(
+                    squares, kernels._foreach_mul(gradients, gradients), 1 - beta2
+                )
+                roots = kernels._foreach_div(squares, [1 - beta2**count for count in counts])
+                kernels._foreach_sqrt_(roots)
+                kernels._foreach_add_(roots, group["eps"])
+                updates = kernels._foreach_div(means, [1 - beta1**count for count in counts])
+                kernels._foreach_div_(updates, roots)
+                kernels._foreach_add_(updates, weights, alpha=group["weight_decay"])
+                if weights[0].ndim >= 2:  # a group has matrices or vectors: see `decay_groups`
+                    ratios = trust_ratio(norms(weights), norms(updates))
+                    kernels._foreach_mul_(updates, list(ratios.unbind()))
+                kernels._foreach_add_(weights, updates, alpha=-group["lr"])
+
+    def _state_of(self, weight: nn.Parameter) -> dict[str, Any]:
+        state = self.state[weight]
+        if not state:
+            state["step"] = 0
+            state["exp_avg"] = torch.zeros_like(weight)
+            state["exp_avg_sq"] = torch.zeros_like(weight)
+        return state

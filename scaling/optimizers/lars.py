@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from scaling.optimizers.tensors import (
     Parameters,
     decay_groups,
-    norm,
+    in_chunks,
+    kernels,
+    norms,
     trained_weights,
     trust_ratio,
-    with_gradients,
 )
 
 LARS_TRUST_COEFFICIENT = 0.001
@@ -42,18 +43,19 @@ class Lars(torch.optim.Optimizer):
         del closure
         for group in self.param_groups:
             decay = group["weight_decay"]
-            for weight, gradient in with_gradients(group):
-                update = gradient.add(weight, alpha=decay)
-                if weight.ndim >= 2:
-                    norms = norm(weight), norm(gradient)
-                    update.mul_(local_rate(*norms, weight_decay=decay))
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
+            for weights, gradients in in_chunks(group):
+                updates = kernels._foreach_add(gradients, weights, alpha=decay)
+                if weights[0].ndim >= 2:  # a group has matrices or vectors: see `decay_groups`
+                    rates = local_rate(norms(weights), norms(gradients), weight_decay=decay)
+                    kernels._foreach_mul_(updates, list(rates.unbind()))
+                for weight in weights:
+                    if not self.state[weight]:
+                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
                 # The rate is inside the momentum, as in the paper.
-                velocity = state["momentum_buffer"]
-                velocity.mul_(group["momentum"]).add_(update, alpha=group["lr"])
-                weight.sub_(velocity)
+                velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
+                kernels._foreach_mul_(velocities, group["momentum"])
+                kernels._foreach_add_(velocities, updates, alpha=group["lr"])
+                kernels._foreach_sub_(weights, velocities)
 
 
 def local_rate(weight_norm: Tensor, gradient_norm: Tensor, *, weight_decay: float) -> Tensor:

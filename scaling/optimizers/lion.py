@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.optimizers.tensors import Parameters, decay_groups, trained_weights, with_gradients
+from scaling.optimizers.tensors import Parameters, decay_groups, in_chunks, kernels, trained_weights
 
 
 def build(
@@ -30,12 +30,13 @@ class Lion(torch.optim.Optimizer):
         del closure
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
-            for weight, gradient in with_gradients(group):
-                state = self.state[weight]
-                if not state:
-                    state["exp_avg"] = torch.zeros_like(weight)
-                mean = state["exp_avg"]
-                update = mean.lerp(gradient, 1 - beta1).sign_()
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update, alpha=-group["lr"])
-                mean.lerp_(gradient, 1 - beta2)
+            for weights, gradients in in_chunks(group):
+                for weight in weights:
+                    if not self.state[weight]:
+                        self.state[weight]["exp_avg"] = torch.zeros_like(weight)
+                means = [self.state[weight]["exp_avg"] for weight in weights]
+                updates = kernels._foreach_lerp(means, gradients, 1 - beta1)
+                kernels._foreach_sign_(updates)
+                kernels._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                kernels._foreach_add_(weights, updates, alpha=-group["lr"])
+                kernels._foreach_lerp_(means, gradients, 1 - beta2)

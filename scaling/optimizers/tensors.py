@@ -3,7 +3,7 @@
 Where workers hold whole tensors nothing is exchanged beyond the gradient itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 T = TypeVar("T")
+kernels: Any = torch
+"""Torch, whose kernels for lists of tensors, `_foreach_…`, have no public types."""
+MAX_AT_ONCE = 2**24  # numbers in the weights of a chunk
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
@@ -46,14 +49,40 @@ def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> lis
     ]
 
 
-def with_gradients(group: dict[str, Any]) -> Iterable[tuple[nn.Parameter, Tensor]]:
+def with_gradients(group: dict[str, Any]) -> list[tuple[nn.Parameter, Tensor]]:
     """A group's weights with their gradients."""
     return [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
+
+
+def in_chunks(
+    group: dict[str, Any],
+) -> Iterator[tuple[list[nn.Parameter], list[Tensor]]]:
+    """A group's weights and their gradients, so many at once as torch's kernels for lists take.
+
+    What a step computes beside the weights takes as much memory as those of one chunk.
+    """
+    weights: list[nn.Parameter] = []
+    gradients: list[Tensor] = []
+    size = 0
+    for weight, gradient in with_gradients(group):
+        if weights and size + weight.numel() > MAX_AT_ONCE:
+            yield weights, gradients
+            weights, gradients, size = [], [], 0
+        weights.append(weight)
+        gradients.append(gradient)
+        size += weight.numel()
+    if weights:
+        yield weights, gradients
 
 
 def norm(tensor: Tensor) -> Tensor:
     """The length of a tensor, of which this worker may hold a part; shape []."""
     return whole(tensor.norm())
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """[n] The length of each tensor, of which this worker may hold a part."""
+    return torch.stack([whole(norm) for norm in kernels._foreach_norm(tensors)])
 
 
 def cut_as(like: Tensor, value: Tensor) -> Tensor:

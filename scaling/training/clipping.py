@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
-from scaling.optimizers.tensors import by_kind
+from scaling.optimizers.tensors import by_kind, kernels
 from scaling.records.recipe import Hyperparameters
 from scaling.training.parallel.sharding import total_norm
+
+CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 
 
 class Clipping:
@@ -68,8 +69,12 @@ def clip_global_norm(
     """
     if clip_norm is None or grad_norm <= clip_norm:
         return False
-    for kind in by_kind(parameters):
-        nn.utils.clip_grads_with_norm_(kind, clip_norm, torch.tensor(grad_norm))
+    # torch's own clipping takes a tensor, for which the device is waited for; rounded as there.
+    one_over = np.float32(1) / (np.float32(grad_norm) + np.float32(CLIP_EPS))
+    factor = min(1.0, float(np.float32(clip_norm) * one_over))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for kind in by_kind(gradients):
+        kernels._foreach_mul_(kind, factor)
     return True
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import noise_of_sums
+from scaling.optimizers.tensors import by_kind, kernels
 from scaling.records.recipe import Recipe
 from scaling.tasks.task import AnyBatch, Task
 from scaling.training.batches import Batches
@@ -19,7 +20,7 @@ from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
 from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel.base import LocalNorm, Parallel
-from scaling.training.parallel.sharding import total_norm
+from scaling.training.parallel.sharding import norm_on_device, total_norm
 
 Indices = NDArray[np.int64]
 
@@ -182,8 +183,8 @@ class GradientOfBatch:
     def _scale(self, factor: float) -> None:
         """Make the gradients what they are without the loss scale, per target of the batch."""
         if factor != 1:
-            for gradient in self._gradients():
-                gradient.mul_(factor)
+            for kind in by_kind(self._gradients()):
+                kernels._foreach_mul_(kind, factor)
 
     def _norm_layer_noise(
         self, num_examples: int, num_targets: int, divisor: int
@@ -222,24 +223,30 @@ class GradientOfBatch:
         """One worker; each group's own gradient is measured before it is added to the whole."""
         total = torch.zeros((), device=self.workers.device)
         whole: list[torch.Tensor] = []
-        norms: list[tuple[float, int]] = []
+        norms: list[torch.Tensor] = []
+        targets: list[int] = []
         for parts in groups:
             for parameter in self.parameters:
                 parameter.grad = None
             total += self._accumulate(parts, divisor)
-            own_targets = sum(self.task.num_targets(part) for part in parts)
-            scale = divisor / max(own_targets, 1) / self.loss_scale.value
-            norms.append(((self._grad_norm() * scale) ** 2, own_targets))
+            targets.append(sum(self.task.num_targets(part) for part in parts))
             own = self._gradients()
+            norms.append(norm_on_device(own))
             if whole:
-                for added, gradient in zip(whole, own, strict=True):
-                    added.add_(gradient)
+                for kind, added in zip(by_kind(whole), by_kind(own), strict=True):
+                    kernels._foreach_add_(kind, added)
             else:
                 whole = own  # the next group's gradients are new tensors
         trained = [parameter for parameter in self.parameters if parameter.grad is not None]
         for parameter, gradient in zip(trained, whole, strict=True):
             parameter.grad = gradient
-        return total, norms
+        # Read at once, so that the device is waited for once.
+        scales = [divisor / max(count, 1) / self.loss_scale.value for count in targets]
+        values: list[float] = torch.stack(norms).tolist()
+        return total, [
+            ((norm * scale) ** 2, count)
+            for norm, scale, count in zip(values, scales, targets, strict=True)
+        ]
 
     def _gradients(self) -> list[torch.Tensor]:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]

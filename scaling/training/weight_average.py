@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scaling.training.parallel.sharding import placed
+from scaling.optimizers.tensors import kernels
+from scaling.training.parallel.sharding import own_part
 
 
 class WeightAverage:
@@ -30,7 +31,11 @@ class WeightAverage:
         self._weights = weights
         self._half_life_examples = half_life_examples
         self._kept = 1.0  # product of the decays so far
-        self._average = [weight.detach().clone() for weight in weights]
+        self._average = [part.clone() for part in self._parts()]
+
+    def _parts(self) -> list[Tensor]:
+        """This worker's own, which is enough, since each number is averaged by itself."""
+        return own_part([weight.detach() for weight in self._weights])
 
     @torch.no_grad()
     def update(self, num_examples: int) -> None:
@@ -38,13 +43,12 @@ class WeightAverage:
         decay = 0.5 ** (num_examples / self._half_life_examples)
         self._kept *= decay
         share = (1 - decay) / (1 - self._kept)
-        for average, weight in zip(self._average, self._weights, strict=True):
-            average.lerp_(weight, share)
+        kernels._foreach_lerp_(self._average, self._parts(), share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model has the averaged weights inside the block."""
-        last = [weight.detach().clone() for weight in self._weights]
+        last = [part.clone() for part in self._parts()]
         self._copy(self._average)
         try:
             yield
@@ -53,8 +57,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _copy(self, weights: list[Tensor]) -> None:
-        for parameter, weight in zip(self._weights, weights, strict=True):
-            parameter.copy_(weight)
+        kernels._foreach_copy_(self._parts(), weights)
 
     def state(self) -> dict[str, Any]:
         """What a continued run needs, for `restore`."""
@@ -63,5 +66,4 @@ class WeightAverage:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self._kept = state["kept"]
-        for average, saved in zip(self._average, state["average"], strict=True):
-            average.copy_(placed(saved, average))
+        kernels._foreach_copy_(self._average, state["average"])

@@ -1,10 +1,12 @@
 """A run that is interrupted goes on as if it had not been, bit for bit."""
 
+import io
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -20,6 +22,7 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
+from scaling.training.saving import copied
 from scaling.training.supervision import Directive, Supervision
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
 from tests.together import on_workers
@@ -262,3 +265,79 @@ class _LimitedMemory:
         if len(next(iter(batch.values()))) > self._at_most:
             torch.empty(2**60, dtype=torch.uint8)  # torch's own error
         return self._task.loss_sum(model, batch, **options)
+
+
+class _SlowFile(io.BytesIO):
+    """Takes a while to be closed, as an upload does, and is kept by then."""
+
+    def __init__(self, kept: dict[str, bytes], path: str) -> None:
+        super().__init__()
+        self._kept, self._path = kept, path
+
+    def close(self) -> None:
+        if not self.closed:
+            time.sleep(0.4)
+            self._kept[self._path] = self.getvalue()
+        super().close()
+
+
+class _SlowStore(fsspec.AbstractFileSystem):
+    """Files in memory over a slow line."""
+
+    protocol = "slow"
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return _SlowFile(self.files, path) if "w" in mode else io.BytesIO(self.files[path])
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        names = [name for name in self.files if name.startswith(f"{path}/")]
+        return [{"name": name, "size": 1, "type": "file"} for name in names] if detail else names
+
+    def mv(self, path1: str, path2: str, **_: Any) -> None:
+        self.files[path2] = self.files.pop(path1)
+
+    def rm_file(self, path: str) -> None:
+        del self.files[path]
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("checks_often")
+def test_a_slow_store_takes_at_most_a_fiftieth_of_the_time() -> None:
+    fsspec.register_implementation("slow", _SlowStore, clobber=True)
+    store = CheckpointStore("slow://study/trial", keep=2)
+    seconds, waited = waiting(Supervision(checkpoints=store, checkpoint_seconds=0.0))
+    _, otherwise = waiting(Supervision())
+    assert store.read(store.steps()[-1]) is not None
+    # Two saved in the loop would take 0.8 seconds; a busy machine takes its part.
+    assert waited - otherwise < 0.02 * seconds + 0.1
+
+
+def waiting(supervision: Supervision) -> tuple[float, float]:
+    """Seconds of a run's steps, and those between its ends that are in no step or evaluation."""
+    task = prepare_task(pronunciation(), EVALUATION)
+    reported: list[float] = []
+
+    def decide(measurement: Measurement, at_rung: bool) -> Directive:
+        reported.append(time.perf_counter())
+        return "continue"
+
+    how = changed(recipe(16, 1e-2, None), budget_seconds=3.0)
+    evaluation = Evaluation(every_steps=10**6, num_examples=20)
+    _, measured = run(task, how, supervision, evaluation, decide=decide)
+    evaluating = [m.evaluation_seconds or 0.0 for m in measured]
+    seconds = measured[-1].seconds
+    return seconds, reported[-1] - reported[0] - seconds - (evaluating[-1] - evaluating[0])
+
+
+def test_what_is_written_is_what_was_there_when_it_was_saved() -> None:
+    tied = torch.ones(3)
+    state = {"a": tied, "b": [tied, (tied[:2], 1)], "c": "text"}
+    kept = copied(state)
+    tied.zero_()
+    assert kept["a"].tolist() == [1, 1, 1]
+    assert kept["b"][0] is kept["a"]
+    assert kept["b"][1][0].tolist() == [1, 1]
+    assert kept["c"] == "text"

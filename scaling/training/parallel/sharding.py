@@ -4,7 +4,6 @@ Everything here leaves plain tensors as they are, so that callers need not ask w
 run under: the tensor knows.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -19,19 +18,17 @@ from scaling.optimizers.tensors import by_kind, whole
 T = TypeVar("T")
 
 
-def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
-    """Norm of all entries of some tensors together, on all workers that hold parts of them.
+def norm_on_device(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
+    """Norm of all entries of some tensors together, shape [], on all workers that hold parts."""
+    norms = [whole(nn.utils.get_total_norm(kind, norm_type)) for kind in by_kind(tensors)]
+    if len(norms) < 2:
+        return norms[0] if norms else torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(norms), norm_type)
 
-    The one place of a step where the host waits for the device.
-    """
-    kinds = by_kind(tensors)
-    if not kinds:
-        return 0.0
-    norms = [whole(nn.utils.get_total_norm(kind, norm_type)) for kind in kinds]
-    if len(norms) == 1:
-        return float(norms[0])
-    values: list[float] = torch.stack(norms).tolist()
-    return max(values) if norm_type == math.inf else math.hypot(*values)
+
+def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> float:
+    """The same as a number: the one place of a step where the host waits for the device."""
+    return float(norm_on_device(tensors, norm_type))
 
 
 def own_part(value: T) -> T:

@@ -184,7 +184,21 @@ def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
                 f"Sharpness is measured on all {task.num_train:,} training examples "
                 f"(evaluation.sharpness.num_examples: {wanted:,})."
             )
+    notes += _precision_notes(spec)
     return notes
+
+
+def _precision_notes(spec: StudySpec) -> list[str]:
+    """That fp32 leaves a GPU's fast matrix products unused; nothing where none is seen here."""
+    resources = spec.resources
+    if resources.precision != "fp32" or resources.gpus_per_worker == 0:
+        return []
+    from scaling.measures.throughput import gpus_with_tf32
+
+    return [
+        f"{name} has tf32, several times as fast as fp32: see resources.precision."
+        for name in sorted(set(gpus_with_tf32()))
+    ]
 
 
 def _require_address(address: str) -> None:

@@ -116,16 +116,14 @@ def peak_flops_per_second(device: torch.device, precision: str) -> float | None:
 
     Args:
         device: A CPU is measured once a process, on the threads that torch uses.
-        precision: fp32, bf16 or fp16. fp32 on a GPU is tf32 where torch is allowed to use it. A
-            CPU is measured in fp32, which few exceed in others.
+        precision: fp32, tf32, bf16 or fp16. A CPU is measured in fp32, which few exceed in
+            others.
 
     Returns:
         None for a GPU that is not in the table.
     """
     if device.type != "cuda":
         return _measured_peak(torch.get_num_threads())
-    if precision == "fp32" and torch.get_float32_matmul_precision() != "highest":
-        precision = "tf32"
     return sheet_peak(torch.cuda.get_device_name(device), precision)
 
 
@@ -156,6 +154,13 @@ def _seconds_of_product(matrix: Tensor) -> float:
     started = time.perf_counter()
     torch.mm(matrix, matrix)
     return time.perf_counter() - started
+
+
+def gpus_with_tf32() -> list[str]:
+    """The names of the GPUs that torch can use on this machine and that have tf32."""
+    capabilities = [torch.cuda.get_device_capability(n) for n in range(torch.cuda.device_count())]
+    names = gpu_names()
+    return [name for name, found in zip(names, capabilities, strict=True) if found >= (8, 0)]
 
 
 def gpu_names() -> list[str]:

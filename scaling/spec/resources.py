@@ -16,7 +16,7 @@ CUTTING_ALL_WEIGHTS: frozenset[Strategy] = frozenset({"fsdp", "zero3"})
 
 COMPUTING_TOGETHER: frozenset[Strategy] = frozenset({"tp"})
 """Strategies whose workers have every example together, each with a part of the model."""
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class Resources(Section):
@@ -44,8 +44,10 @@ class Resources(Section):
     matrices are cut by the architecture's own plan, and all workers compute every example together
     (no data-parallel workers)."""
     precision: Precision = "fp32"
-    """bf16, fp16: forward and backward under autocast; weights and optimizer state stay fp32. fp16
-    scales the loss; a step whose gradient overflows is skipped and counted."""
+    """tf32: matrix products of a GPU from Ampere on round their inputs to 10 bits, several times as
+    fast as fp32; everything else stays fp32. bf16, fp16: forward and backward under autocast;
+    weights and optimizer state stay fp32. fp16 scales the loss; a step whose gradient overflows is
+    skipped and counted."""
     activation_checkpointing: bool = False
     """Keep each Transformer block's input alone and compute its activations again in the backward
     pass: about a third more time for a fraction of the memory."""

@@ -241,6 +241,7 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "precision": {
         "fp32": "32 32-true float32 no full",
+        "tf32": "tensorfloat32 tensorfloat-32 high",
         "bf16": "bf16-mixed bf16-true bfloat16",
         "fp16": "16 16-mixed 16-true float16 half",
     },

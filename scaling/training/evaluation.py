@@ -1,8 +1,8 @@
 """Evaluation on fixed subsets, in evaluation mode, shared among the workers."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,28 @@ class Cadence:
 
 
 def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Autocast for bf16 and fp16; nothing for fp32."""
+    """Autocast for bf16 and fp16; nothing for fp32 and tf32: see `matmul_precision`."""
     match precision:
         case "bf16":
             return torch.autocast(device.type, dtype=torch.bfloat16)
         case "fp16":
             return torch.autocast(device.type, dtype=torch.float16)
-        case "fp32":
+        case "fp32" | "tf32":
             return nullcontext()
+
+
+@contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """What torch may do to the inputs of float32 products, forward and backward, in this process.
+
+    A product that autocast leaves in float32 stays one.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.build import Setup, set_up
 from scaling.training.data_order import DataOrder
-from scaling.training.evaluation import Cadence
+from scaling.training.evaluation import Cadence, matmul_precision
 from scaling.training.gradient import Indices, StepGradient
 from scaling.training.measuring import Measuring
 from scaling.training.memory.out_of_memory import fixed_memory, is_out_of_memory
@@ -79,7 +79,8 @@ def train(
     try:
         run = _Run(setup, evaluation, report, supervision)
         try:
-            return run.to_its_end()
+            with matmul_precision(recipe.layout.precision):
+                return run.to_its_end()
         finally:
             run.snapshots.close()
     finally:

@@ -52,6 +52,27 @@ def test_the_gradient_is_the_cpus(device: str) -> None:
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", "highest"), ("tf32", "high")])
+def test_products_are_rounded_as_the_precision_says(precision: str, expected: str) -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    seen: set[str] = set()
+
+    class Seen:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+        def loss_sum(self, *args: Any, **options: Any) -> torch.Tensor:
+            loss = task.loss_sum(*args, **options)  # type: ignore[union-attr]
+            seen.add(torch.get_float32_matmul_precision())
+            loss.register_hook(lambda _: seen.add(torch.get_float32_matmul_precision()))
+            return loss
+
+    before = torch.get_float32_matmul_precision()
+    run(Seen(), recipe(8, 1e-3, 2, precision=precision), Supervision())  # type: ignore[arg-type]
+    assert seen == {expected}
+    assert torch.get_float32_matmul_precision() == before
+
+
 def on_two(workers: Workers, device: str, strategies: Sequence[Strategy]) -> None:
     where = torch.device(device) if device == "cpu" else torch.device(device, workers.rank)
     if device == "cuda":

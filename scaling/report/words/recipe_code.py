@@ -143,6 +143,8 @@ def recipe_code(
         weight_decay=given.weight_decay, optimizer=_optimizer(given), peak_lr=given.peak_lr,
         schedule=_schedule(given), num_steps=num_steps, batch=given.global_batch_size,
     )  # fmt: skip
+    if layout.precision == "tf32":
+        head += '\ntorch.set_float32_matmul_precision("high")\n'
     words = {
         "micro": micro,
         "accumulation": max(given.global_batch_size // (micro * num_workers), 1),

@@ -28,6 +28,9 @@ def resource_issues(spec: StudySpec) -> Iterator[Issue]:
             "resources.executor", "cannot measure what num_workers: auto needs",
             resources.executor, "pool",
         )  # fmt: skip
+    if resources.precision == "tf32" and resources.gpus_per_worker == 0:
+        message = "is of GPUs, and gpus_per_worker is 0"
+        yield Issue("resources.precision", message, "tf32", "fp32, bf16")
 
 
 def zero_issues(spec: StudySpec) -> Iterator[Issue]:

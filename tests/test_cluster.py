@@ -191,6 +191,22 @@ def test_without_the_score_of_our_own_ray_asks_for_spot_again(aws: Config) -> No
     assert asked_for(aws, gpus=3, refused=("gpu_spot",)) == {"gpu_spot": 3}
 
 
+def test_rays_second_autoscaler_does_not_note_that_spot_was_refused() -> None:
+    from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import (
+        CloudResourceMonitor,
+    )
+    from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+
+    def after(status: Any) -> dict[str, float]:
+        event = InstanceUpdateEvent(instance_type="gpu_spot", new_instance_status=status)
+        monitor = CloudResourceMonitor()
+        monitor.notify([event])
+        return monitor.get_recoverable_resource_availabilities()
+
+    assert after(Instance.ALLOCATION_FAILED) == {}  # what a refused launch ends as
+    assert after(Instance.ALLOCATION_TIMEOUT) == {"gpu_spot": 0.0}
+
+
 def test_google_cloud_gives_others_beyond_the_most_preemptible_ones(
     configs: dict[str, Config],
 ) -> None:

@@ -14,10 +14,11 @@ from scaling.analysis.statistics.uncertainty import (
     seed_variance,
 )
 from scaling.records.measurement import Measurement
-from scaling.records.metrics import Metric, undescribed
+from scaling.records.metrics import Metric, Unit, undescribed
 from scaling.records.objective import (
     VALIDATION_LOSS,
     Objective,
+    loss_unit,
     objective_of,
     objective_of_target,
 )
@@ -38,7 +39,7 @@ _UNSTABLE = 100.0
 
 @dataclass(frozen=True, slots=True)  # tables have up to a million
 class TrialRow:
-    """One trial. Losses are in nats per target; None is what was not measured.
+    """One trial. Losses are per target, in the sweep's `loss_unit`; None is what was not measured.
 
     Attributes:
         recipe_key: Equal for trials that differ in the seed alone.
@@ -125,7 +126,7 @@ class Baseline:
 
     Attributes:
         guess: What it guesses by, as in class frequencies.
-        validation_loss: In nats per target, on the examples that trials are evaluated on.
+        validation_loss: Per target, on the examples that trials are evaluated on.
         accuracy: Share of those targets that are the likeliest one.
     """
 
@@ -135,6 +136,7 @@ class Baseline:
     test_loss: float | None = None
     test_loss_stderr: float | None = None
     accuracy: float | None = None
+    loss_unit: Unit = VALIDATION_LOSS.unit
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class Sweep:
         refused: (rule, global_batch_size) at which a rule defines no recipe.
         tuned_for: What recipes are compared by at the end of their runs: the loss, or a metric.
         target_metric: What the target is a value of.
+        loss_unit: Unit of every loss, gap and difference of losses; empty where it has no name.
         limits: What the next run may take.
-        branch_tolerance: Nats by which a branch may end above its base; None without branches.
+        branch_tolerance: Loss by which a branch may end above its base; None without branches.
         baseline: The least that a trial has to beat; None where it was not measured.
         conditions: What the losses were measured under; None where that is not known.
         metrics: What is said of each of the task's own metrics.
@@ -171,6 +174,7 @@ class Sweep:
     refused: frozenset[tuple[str, int]] = frozenset()
     tuned_for: Objective = VALIDATION_LOSS
     target_metric: Objective = VALIDATION_LOSS
+    loss_unit: Unit = VALIDATION_LOSS.unit
     limits: Limits = Limits()  # noqa: RUF009  # immutable
     branch_tolerance: float | None = None
     baseline: Baseline | None = None
@@ -286,12 +290,13 @@ def sweep_of(study: StudyRecord) -> Sweep:
         target_metric=objective_of_target(spec.target, metrics) if spec.target else VALIDATION_LOSS,
         objective=spec.search.objective,
         tuned_for=objective_of(spec, metrics),
+        loss_unit=loss_unit(metrics),
         rules=spec.transfer.rules if spec.transfer else (),
         base_batch_size=spec.transfer.base_batch_size if spec.transfer else None,
         refused=_refused(study.environment),
         limits=spec.recommendation,
         branch_tolerance=spec.branch.tolerance if spec.branch else None,
-        baseline=_baseline(study.environment),
+        baseline=_baseline(study.environment, loss_unit(metrics)),
         conditions=conditions_of(study),
         metrics=_described_metrics(metrics, ended),
         small_regret=_small_regret(spec),
@@ -404,12 +409,13 @@ def _sized_cell(trial: TrialRecord) -> Cell:
     return {**scale, "global_batch_size": trial.cell["global_batch_size"]}
 
 
-def _baseline(environment: Mapping[str, Any]) -> Baseline | None:
+def _baseline(environment: Mapping[str, Any], unit: Unit) -> Baseline | None:
     guess, loss = environment.get("baseline"), environment.get("baseline_validation_loss")
     if guess is None or loss is None:
         return None
     rest = ("validation_loss_stderr", "test_loss", "test_loss_stderr", "accuracy")
-    return Baseline(guess, loss, **{name: environment.get(f"baseline_{name}") for name in rest})
+    known = {name: environment.get(f"baseline_{name}") for name in rest}
+    return Baseline(guess, loss, **known, loss_unit=unit)
 
 
 def _described_metrics(

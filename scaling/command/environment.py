@@ -11,7 +11,7 @@ from typing import Any
 from scaling.records.metrics import to_plain
 from scaling.tasks.baselines import describe_baseline
 from scaling.tasks.content import data_hash
-from scaling.tasks.task import TaskData
+from scaling.tasks.task import TaskData, described
 
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow", "numpy", "scaling")
 
@@ -57,20 +57,20 @@ def describe(tasks: Sequence[TaskData]) -> dict[str, Any]:
     Of a ladder, what is said of data is of its first size.
     """
     task = tasks[0]
-    described: dict[str, Any] = {
+    known: dict[str, Any] = {
         **describe_environment(),
         "data_sha256": data_hash(task.content_hash for task in tasks),
         "targets_per_example": task.targets_per_example,
         "tokens_per_example": task.tokens_per_example,
         "num_rows_dropped_as_duplicates": task.num_dropped,
-        "metrics": to_plain(task.described_metrics),
+        "metrics": to_plain(described(task)),
     }
     summary = task.data_summary
     if summary is not None and summary.waived:
-        described["exactness_waived"] = list(summary.waived)
+        known["exactness_waived"] = list(summary.waived)
     if summary is not None and summary.in_report:
-        described["training_notes"] = list(summary.in_report)
+        known["training_notes"] = list(summary.in_report)
     if task.num_train is not None:
-        described["num_train"] = task.num_train
-    described |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
-    return described | describe_baseline(task)
+        known["num_train"] = task.num_train
+    known |= {f"num_evaluated_{s}": task.num_evaluated(s) for s in task.splits}
+    return known | describe_baseline(task)

@@ -26,7 +26,7 @@ from scaling.spec.hyperparameters import Given
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.tasks.data.overview import SplitSummary
-from scaling.tasks.task import AnyTask, FinishedTask, TaskData
+from scaling.tasks.task import AnyTask, FinishedTask, TaskData, described
 from scaling.training import timing
 from scaling.training.memory.count import scale_of
 from scaling.training.memory.estimate import (
@@ -69,7 +69,7 @@ def print_plan(
     for phase, count in num_trials(spec).items():
         how = f"{count} trials"
         if phase == "search" and spec.search.is_joint:
-            how = f"{'at most ' if may_stop(spec) else ''}{how} {_rounds(spec)}"
+            how = f"{'at most ' if may_stop(spec) else ''}{how} {_rounds(spec, task)}"
         print_line(console, f"  {phase}: {how}")
     if more := most_extension_trials(spec):
         print_line(console, f"  search beyond a range that is too short: up to {more} trials more")
@@ -136,13 +136,13 @@ def _how_many(spec: StudySpec) -> str:
     return f"{'at most ' if search.stop else ''}{search.most_trials} trials over all cells"
 
 
-def _rounds(spec: StudySpec) -> str:
+def _rounds(spec: StudySpec, task: AnyTask) -> str:
     """How a search by the surface goes, and when it stops."""
     size = round_size_of(spec)
     if spec.ladder is not None:
         return f"over all sizes, in rounds of {size} after a first design"
     first = surface_search(spec, size).num_in_design
-    stop = f"; stops once {limit}" if (limit := limit_words(spec)) else ""
+    stop = f"; stops once {limit}" if (limit := limit_words(spec, described(task))) else ""
     return f"over all cells, {first} at first and then in rounds of {size}{stop}"
 
 
@@ -165,7 +165,7 @@ def _facts_of_one(spec: StudySpec, task: AnyTask, scale: Mapping[str, float]) ->
     bound = study_micro_batch_size(task, spec.workload, spec.resources)
     return Facts(
         task.num_train, task.tokens_per_example, largest_micro_batch_size=bound, scale=scale,
-        metrics=task.described_metrics,
+        metrics=described(task),
     )  # fmt: skip
 
 

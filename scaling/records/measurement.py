@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from scaling.records.metrics import Metric, metrics_of
 from scaling.spec.fields import is_finite
 
-_LOSS = "nats per target (token or example), in evaluation mode on fixed examples"
+_LOSS = "Mean per target (token or example), in evaluation mode on fixed examples"
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Measurement:
         unit="fraction", over_run="mean_over_steps", table="optimization",
     )] = None  # fmt: skip
     train_loss: Annotated[float | None, Metric(
-        "training loss", f"In {_LOSS} of the training split.",
+        "training loss", f"{_LOSS} of the training split.",
         unit="nats", direction="minimize", by_examples=True, table="cells",
     )] = None  # fmt: skip
     train_loss_stderr: float | None = None
     validation_loss: Annotated[float | None, Metric(
-        "validation loss", f"In {_LOSS}, at the end of the budget. Search picks on it.",
+        "validation loss", f"{_LOSS}, at the end of the budget. Search picks on it.",
         unit="nats", direction="minimize", by_examples=True, table="cells",
     )] = None  # fmt: skip
     validation_loss_stderr: float | None = None
     test_loss: Annotated[float | None, Metric(
-        "test loss", f"In {_LOSS}, read once after the last step. Confirm reports it.",
+        "test loss", f"{_LOSS}, read once after the last step. Confirm reports it.",
         unit="nats", direction="minimize", by_examples=True, table="cells",
     )] = None  # fmt: skip
     test_loss_stderr: float | None = None

@@ -1,7 +1,7 @@
 """What is said of a measurement, once: unit, label, meaning, and how runs and seeds are pooled."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,8 @@ Unit = Literal[
     "", "nats", "steps", "examples", "tokens", "targets", "seconds", "fraction", "percent",
     "bytes", "FLOP", "FLOP/s", "examples/s", "tokens/s", "targets/s", "bits/byte",
 ]  # fmt: skip
-"""Empty for a pure number; `fraction` is 0 … 1 and shown in percent."""
+"""Empty for a pure number; `fraction` is 0 … 1 and shown in percent. Of the losses in the table of
+measurements it is nats, and where a task says otherwise, what it says: see `with_loss_unit`."""
 
 OverRun = Literal["last", "max", "mean_over_steps", "mean_over_seconds"]
 """One value of a run: its last or largest one, or their mean weighted by what each was over."""
@@ -60,6 +61,11 @@ def metrics_of(described: type) -> dict[str, Metric]:
         for field in fields(described)
         if get_origin(hint := hints[field.name]) is Annotated
     }
+
+
+def with_loss_unit(metric: Metric, unit: Unit) -> Metric:
+    """A measurement of the table as a study shows it whose losses have this unit."""
+    return replace(metric, unit=unit) if metric.unit == "nats" else metric
 
 
 _FORM = TypeAdapter(dict[str, Metric])

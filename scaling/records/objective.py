@@ -1,7 +1,7 @@
 """What a recipe is tuned for, and which way it should go: the one place that orients a metric."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from scaling.records.measurement import Measurement
@@ -45,12 +45,12 @@ class Objective:
 
     @property
     def unit_shown(self) -> str:
-        """Its unit where that says more than its name: nats, but not that a share is one."""
+        """Its unit where that says more than its name, as nats does; not that a share is one."""
         return "" if self.unit == "fraction" else self.unit
 
     @property
     def regret_unit(self) -> str:
-        """What differences are counted in: nats of a loss, else the metric itself."""
+        """What differences are counted in: the unit of a loss, else the metric itself."""
         return self.unit if self.is_loss else self.label
 
     def value_of(self, measurement: Measurement) -> float | None:
@@ -72,6 +72,11 @@ class Objective:
 VALIDATION_LOSS = Objective()
 
 
+def loss_unit(metrics: Mapping[str, Metric]) -> Unit:
+    """Unit of a study's losses; of a record in which the task says nothing of it, nats."""
+    return metrics[LOSS].unit if LOSS in metrics else VALIDATION_LOSS.unit
+
+
 def objective_of(spec: StudySpec, metrics: Mapping[str, Metric]) -> Objective:
     """What recipes are compared by at the end of their runs.
 
@@ -91,7 +96,7 @@ def objective_of(spec: StudySpec, metrics: Mapping[str, Metric]) -> Objective:
         assert spec.target is not None
         return objective_of_target(spec.target, metrics)
     if name == LOSS:
-        return VALIDATION_LOSS
+        return replace(VALIDATION_LOSS, unit=loss_unit(metrics))
     known = metrics.get(name)
     if known is None or known.direction is None:
         raise LookupError(
@@ -103,7 +108,7 @@ def objective_of(spec: StudySpec, metrics: Mapping[str, Metric]) -> Objective:
 def objective_of_target(target: Target, metrics: Mapping[str, Metric]) -> Objective:
     """The metric of a target, whose side says which way it should go."""
     if target.metric == LOSS:
-        return VALIDATION_LOSS
+        return replace(VALIDATION_LOSS, unit=loss_unit(metrics))
     direction: Direction = "minimize" if target.at_least is None else "maximize"
     known = metrics.get(target.metric)
     if known is None:

@@ -73,7 +73,7 @@ class TrialRecord:
 
     @property
     def best_validation_loss(self) -> float | None:
-        """The lowest validation loss along the run, in nats per target."""
+        """The lowest validation loss along the run, per target."""
         losses = [m.validation_loss for m in self.measurements if m.validation_loss is not None]
         return min(losses, default=None)
 

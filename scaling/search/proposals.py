@@ -7,6 +7,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from scaling.records.metrics import Metric
+from scaling.records.objective import loss_unit
 from scaling.records.outcome import CENSORED, objective_value, value_to_target
 from scaling.records.scale import scale_names
 from scaling.records.trial import TrialRecord
@@ -104,7 +105,7 @@ def next_round(
     if not best:
         return NextRound(proposed)
     by_cell = ", ".join(f"{name} {_regret(b)}" for name, b in zip(names, best, strict=True))
-    how_far = _how_far(spec, search, best, len(outcomes), is_over=not proposed)
+    how_far = _how_far(spec, metrics, search, best, len(outcomes), is_over=not proposed)
     failed = f", {num_failed} of them failed" if num_failed else ""
     line = f"search {how_far}{failed}; expected regret: {by_cell}"
     points = _points(names, best, outcomes)
@@ -252,8 +253,8 @@ def _ladder_recipes(
 
 
 def _how_far(
-    spec: StudySpec, search: SurfaceSearch, best: Sequence[CellBest], num_ended: int, *,
-    is_over: bool,
+    spec: StudySpec, metrics: Mapping[str, Metric], search: SurfaceSearch,
+    best: Sequence[CellBest], num_ended: int, *, is_over: bool,
 ) -> str:  # fmt: skip
     num_trials = spec.search.most_trials
     spent = num_ended + num_trials - search.num_trials
@@ -262,12 +263,17 @@ def _how_far(
     if spent >= num_trials:
         return f"over: all of its {num_trials} trials have run"
     is_found = search.stop and all(b.probability >= search.stop.with_probability for b in best)
-    why = limit_words(spec) if is_found else "there is no other point to try"
+    why = limit_words(spec, metrics) if is_found else "there is no other point to try"
     return f"over after {spent} trials: {why}"
 
 
-def limit_words(spec: StudySpec) -> str:
-    """When a search stops before its trials are spent; empty where it does not."""
+def limit_words(spec: StudySpec, metrics: Mapping[str, Metric]) -> str:
+    """When a search stops before its trials are spent; empty where it does not.
+
+    Args:
+        spec: The study.
+        metrics: What the task says of its loss and its metrics.
+    """
     stop = spec.search.stop
     if stop is None:
         return ""
@@ -275,8 +281,8 @@ def limit_words(spec: StudySpec) -> str:
         limit = f"{100 * stop.regret_at_most_ratio:g}%"
     else:
         objective = spec.search.objective
-        units = {LOSS: " nats", "steps_to_target": " steps", "examples_to_target": " examples"}
-        limit = f"{stop.regret_at_most:g}{units.get(objective, f' of {objective}')}"
+        units = {LOSS: loss_unit(metrics), **{name: name.partition("_")[0] for name in TO_TARGET}}
+        limit = f"{stop.regret_at_most:g} {units.get(objective, f'of {objective}')}".rstrip()
     return f"the regret of every cell is at most {limit} with probability {stop.with_probability:g}"
 
 

@@ -9,7 +9,7 @@ from scaling.spec.fields import Finite, MetricName, PositiveFloat, PositiveInt, 
 
 BudgetMeasure = Literal["steps", "examples", "tokens", "epochs", "seconds"]
 LOSS: Final = "validation_loss"
-"""The metric that every task has: the loss of the validation examples, in nats per target."""
+"""The metric that every task has: the mean loss per target of the validation examples."""
 _BUDGET_MEASURES: tuple[BudgetMeasure, ...] = get_args(BudgetMeasure)
 
 
@@ -91,7 +91,7 @@ class Target(Section):
     metric: MetricName = LOSS
     """validation_loss, or a metric of the task that is measured along a run."""
     at_most: Finite | None = None
-    """Of what should be low: of the loss in nats per target (token or example), else in the
+    """Of what should be low: of the loss per target (token or example), else in the
     metric's unit. Give this or at_least."""
     at_least: Finite | None = None
     """Of what should be high, as an accuracy of 0.9."""
@@ -113,6 +113,6 @@ class Target(Section):
             )
         if self.metric == LOSS and (self.at_most is None or self.at_most <= 0):
             raise PydanticCustomError(
-                "target_side", "validation_loss takes at_most, a number above 0 in nats per target"
+                "target_side", "validation_loss takes at_most, a number above 0"
             )
         return self

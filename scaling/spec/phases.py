@@ -118,8 +118,8 @@ class Stop(Section):
     regret_at_most_ratio: PositiveFloat | None = None
     """Largest regret over the lowest value, as in 0.0025; give this or regret_at_most."""
     regret_at_most: PositiveFloat | None = None
-    """Largest regret, in the unit of the objective: nats per target, steps, examples, or that of
-    the task's metric, as 0.005 of an accuracy."""
+    """Largest regret, in the unit of the objective: of the loss (nats, where it is a likelihood),
+    of steps, of examples, or of the task's metric, as 0.005 of an accuracy."""
     with_probability: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.9
     """How sure the surface must be of it, in each cell."""
 

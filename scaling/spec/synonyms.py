@@ -120,7 +120,7 @@ _NAMES: Final[Mapping[Meant, str]] = {
         "max_eval_samples eval_samples limit_val_batches eval_iters num_eval_examples"
     ),
     Meant("search.objective"): "metric_for_best_model",
-    Meant("target.at_most", "nats per target"): "target_loss threshold",
+    Meant("target.at_most", "per target"): "target_loss threshold",
     # search
     Meant("search.num_trials", "of all cells together"): (
         "n_trials num_samples run_cap n_iter trials max_trials num_runs count"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, CausalLmData
 from scaling.tasks.baselines import IGNORED
@@ -195,6 +195,11 @@ class NextTokenObjective:
         loss_bl = token_losses(at_least_float32(logits_blv), batch)
         hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
         return BatchLosses(loss_bl.sum(1), hits_bl.sum(1))
+
+    @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data.rows import Split
@@ -53,6 +53,7 @@ class NoisyQuadraticTask:
     """
 
     num_train = None
+    loss_unit: Unit = ""
     targets_known_ahead = True
     targets_per_example = 1.0
     tokens_per_example = None

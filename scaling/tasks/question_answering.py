@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
 from scaling.tasks.baselines import position_losses
@@ -208,6 +208,11 @@ class SpanObjective:
             best_b.values.tolist(), best_b.indices.tolist(), no_span_b.tolist(), strict=True
         ):
             yield Prediction(score, no_span, place // length, place % length)
+
+    @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED
@@ -142,6 +142,11 @@ class TargetObjective:
         logits_btv = _logits(model, batch)
         hits_bt = logits_btv.argmax(-1) == batch["labels"]
         return BatchLosses(token_losses(logits_btv, batch).sum(1), hits_bt.sum(1))
+
+    @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

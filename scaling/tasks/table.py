@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
+from scaling.records.objective import VALIDATION_LOSS
 from scaling.records.recipe import Recipe
 from scaling.spec.checks.data import file_suffix
 from scaling.spec.data import DATA_SUFFIXES
@@ -59,6 +60,7 @@ class RunTableTask:
     """See `scaling.tasks.task.FinishedTask`."""
 
     num_train = None
+    loss_unit: Unit = VALIDATION_LOSS.unit  # of a column with that name, as in any table
     targets_per_example = 1.0
     tokens_per_example = None
     baseline = None

@@ -1,7 +1,7 @@
 """What the training loop needs to know of a task, whatever its family."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.records.metrics import Metric
+from scaling.records.measurement import MEASURED
+from scaling.records.metrics import Metric, Unit
 from scaling.records.recipe import Recipe
 from scaling.spec.data import TextData
+from scaling.spec.evaluation import LOSS
 from scaling.spec.models import ModelSpec
 from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.rows import Split
@@ -29,7 +31,7 @@ class ExampleLosses:
     """Losses of single examples of a split, in the split's own order.
 
     Attributes:
-        loss_sums: [N] nats, summed over an example's targets.
+        loss_sums: [N] in the task's unit, summed over an example's targets.
         num_targets: [N] targets of each example.
         num_correct: [N] targets whose most likely value is the right one; NaN in regression.
         predictions: [N] what the model says of each example, in the form that the task's own
@@ -44,7 +46,7 @@ class ExampleLosses:
 
     @property
     def loss(self) -> float:
-        """Mean loss in nats per target."""
+        """Mean loss per target."""
         return float(self.loss_sums.sum() / self.num_targets.sum())
 
     @property
@@ -147,9 +149,19 @@ class TaskData(Protocol):
         ...
 
     @property
+    def loss_unit(self) -> Unit:
+        """Unit of a loss: nats of a likelihood; empty where it has no name."""
+        ...
+
+    @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """What is said of each metric of the task, by name; no other may be measured."""
         ...
+
+
+def described(task: TaskData) -> dict[str, Metric]:
+    """What a task says of its validation loss and of its metrics, as a study's record has it."""
+    return {LOSS: replace(MEASURED[LOSS], unit=task.loss_unit), **task.described_metrics}
 
 
 class Task(TaskData, Protocol):
@@ -207,7 +219,7 @@ class Task(TaskData, Protocol):
     def loss_sum(
         self, model: nn.Module, batch: AnyBatch, *, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Training loss summed over the batch's targets, in nats; shape []."""
+        """Training loss summed over the batch's targets, in `loss_unit`; shape []."""
         ...
 
     def example_losses(
@@ -226,7 +238,7 @@ class FinishedTask(TaskData, Protocol):
     """Runs that have ended: nothing is trained, and a trial's losses are looked up."""
 
     def look_up(self, recipe: Recipe) -> Mapping[Split, float] | None:
-        """Losses at the end of a recipe's run, in nats per target; None where it diverged."""
+        """Losses at the end of a recipe's run, per target; None where it diverged."""
         ...
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
@@ -41,10 +41,7 @@ from scaling.tasks.text_task import (
 )
 
 FORWARD = Forward()
-_UNIT = (
-    "Losses are squared errors, in the square of the label's unit; where the report names nats, "
-    "read that unit."
-)
+_UNIT = "Losses are squared errors, in the square of the label's unit."
 
 
 def row_format(workload: TextClassification) -> RowFormat:
@@ -264,6 +261,11 @@ class ClassObjective:
         return BatchLosses(loss_b, classes_b == batch["labels"], classes_b.tolist())
 
     @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
+
+    @property
     def described_metrics(self) -> Mapping[str, Metric]:
         """Accuracy, macro-F1 and Matthews' correlation coefficient."""
         accuracy = share("accuracy", "Share of texts whose likeliest class is the right one.")
@@ -317,6 +319,11 @@ class ClassesObjective:
         marks_bc = logits_bc > 0
         is_right_b = (marks_bc == (targets_bc > 0.5)).all(1)
         return BatchLosses(loss_b, is_right_b, [tuple(row) for row in marks_bc.int().tolist()])
+
+    @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -382,6 +389,11 @@ class NumberObjective:
         logits_b1 = _logits(model, batch)
         loss_b = _squared_errors(logits_b1, batch)
         return BatchLosses(loss_b, torch.full_like(loss_b, torch.nan), logits_b1[:, 0].tolist())
+
+    @property
+    def loss_unit(self) -> Unit:
+        """None that has a name: the square of the label is in its unit."""
+        return ""
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

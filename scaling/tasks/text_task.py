@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.tasks.baselines import HELD_OUT, IGNORED, frequency_losses
 from scaling.tasks.data.overview import DataSummary, SplitSummary
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
@@ -68,7 +68,7 @@ class BatchLosses:
     """Evaluation of one batch.
 
     Attributes:
-        loss_sums: [B] nats, summed over an example's targets.
+        loss_sums: [B] summed over an example's targets.
         num_correct: [B] targets whose most likely value is the right one; NaN in regression.
         predictions: [B] what the metrics read beside; empty where that is nothing.
     """
@@ -104,6 +104,11 @@ class Objective(Protocol):
     """What a family predicts of its examples, the loss of that, and its metrics."""
 
     @property
+    def loss_unit(self) -> Unit:
+        """Unit of its losses."""
+        ...
+
+    @property
     def examples(self) -> Mapping[Split, Examples]:
         """By split."""
         ...
@@ -113,7 +118,7 @@ class Objective(Protocol):
         ...
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Training loss summed over the batch's targets, in nats; shape []."""
+        """Training loss summed over the batch's targets; shape []."""
         ...
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
@@ -217,7 +222,7 @@ class TextTask:
         return self._batch("train", indices)
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        """Training loss summed over the batch's targets, in nats; shape []."""
+        """Training loss summed over the batch's targets; shape []."""
         return self.objective.loss_sum(model, batch, label_smoothing=label_smoothing)
 
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
@@ -263,6 +268,11 @@ class TextTask:
             return most
         logits_each = int(lengths.max(initial=1)) * self.token_model.tokenizer.vocab_size
         return max(1, min(most, MAX_EVALUATION_LOGITS // logits_each))
+
+    @property
+    def loss_unit(self) -> Unit:
+        """That of the objective."""
+        return self.objective.loss_unit
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scaling.records.metrics import Metric
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED
@@ -156,6 +156,11 @@ class TagObjective:
                 for row_l, counted_l in zip(predicted_bl, counted_bl, strict=True)
             ],
         )  # fmt: skip
+
+    @property
+    def loss_unit(self) -> Unit:
+        """Nats."""
+        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

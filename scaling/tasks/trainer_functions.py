@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.records.metrics import Direction, Metric
+from scaling.records.metrics import Direction, Metric, Unit
 from scaling.spec.own_training import TrainerFunctions
 from scaling.tasks.baselines import IGNORED
 from scaling.tasks.data.ragged import IntArray
@@ -197,6 +197,11 @@ class OwnObjective:
             for n in range(len(labels))
         ]
         return replace(ours, loss_sums=torch.stack(losses))
+
+    @property
+    def loss_unit(self) -> Unit:
+        """The family's, or none that is known where the loss is the user's."""
+        return self.ours.loss_unit if self.compute_loss is None else ""
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

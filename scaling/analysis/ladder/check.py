@@ -6,6 +6,7 @@ from statistics import median
 
 from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.metrics import Unit
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class LadderCheck:
 
     Attributes:
         scale: The size that was kept out of the search.
+        loss_unit: Unit of its losses.
     """
 
     scale: Mapping[str, float]
     recipes: tuple[CheckedRecipe, ...]
+    loss_unit: Unit = "nats"
 
     @property
     def lower(self) -> tuple[CheckedRecipe, ...]:
@@ -64,7 +67,9 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
     at_prediction = _losses(groups.get(middle, []))
     scale = {n: v for n, v in rows[0].cell.items() if n != "global_batch_size"}
     return LadderCheck(
-        scale, tuple(_recipe(key, groups[key], at_prediction, key == middle) for key in keys)
+        scale,
+        tuple(_recipe(key, groups[key], at_prediction, key == middle) for key in keys),
+        sweep.loss_unit,
     )
 
 

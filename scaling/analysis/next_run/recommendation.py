@@ -16,7 +16,7 @@ from scaling.analysis.next_run.goodput import (
 )
 from scaling.analysis.statistics.uncertainty import Estimate, difference_interval, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
-from scaling.records.metrics import Direction
+from scaling.records.metrics import Direction, Unit
 from scaling.records.objective import Objective, oriented
 from scaling.spec.phases import Limits
 
@@ -70,6 +70,7 @@ class BestWithinLimits:
     Attributes:
         has_target: Whether it runs to the target or to the end of the budget.
         objective: The loss or metric that recipes are tuned for.
+        loss_unit: Unit of a held-out loss.
         tied: Other cells that the intervals do not tell from the best one.
     """
 
@@ -78,6 +79,7 @@ class BestWithinLimits:
     limits: Limits
     has_target: bool
     objective: Objective
+    loss_unit: Unit
     tied: tuple[CellResult, ...]
 
 
@@ -261,7 +263,9 @@ def _limited(
         ties = _touch if goal == "metric" else _ties
         tied = [o for o, v in zip(ranked, values, strict=True) if ties(values[0], v)]
     others = {id(o.cell): o.cell for o in tied if o.cell is not chosen.cell}
-    reason = BestWithinLimits(goal, chosen, limits, has_target, objective, tuple(others.values()))
+    reason = BestWithinLimits(
+        goal, chosen, limits, has_target, objective, sweep.loss_unit, tuple(others.values())
+    )
     return _of_option(sweep, chosen, reason, candidates, meets_limits=True)
 
 

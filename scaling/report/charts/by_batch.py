@@ -167,7 +167,8 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
     axis = alt.Axis(tickCount=6)
     margin = 0.08 * (max(heights) - min(heights)) or 0.01
     scale = alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
-    y = alt.Y("value:Q", title=axis_title("generalization_gap"), axis=axis, scale=scale)
+    title = axis_title("generalization_gap", findings.sweep.loss_unit)
+    y = alt.Y("value:Q", title=title, axis=axis, scale=scale)
     crosses = min(heights) < 0 < max(heights)
     return layers(rule_at(0) if crosses else None, *_points(records, x, y))
 

@@ -4,6 +4,7 @@ import altair as alt
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
+from scaling.records.metrics import Unit
 from scaling.report.charts.style import (
     MUTED,
     NO_ENDS,
@@ -101,7 +102,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
     )  # fmt: skip
 
 
-def gap_against(relation: GapRelation) -> AnyChart:
+def gap_against(relation: GapRelation, loss_unit: Unit) -> AnyChart:
     """The generalization gap of each cell against another of its measures."""
     records: Records = [
         {"x": measure, "gap": gap, "text": f"{batch:,}" if batch else ""}
@@ -109,7 +110,7 @@ def gap_against(relation: GapRelation) -> AnyChart:
     ]
     measured, gaps = [record["x"] for record in records], [record["gap"] for record in records]
     x = alt.X("x:Q", title=relation.against, **value_axis(measured))
-    y = alt.Y("gap:Q", title=axis_title("generalization_gap"), **value_axis(gaps))
+    y = alt.Y("gap:Q", title=axis_title("generalization_gap", loss_unit), **value_axis(gaps))
     base = alt.Chart(data(records))  # one for both layers, which then share its data
     return layers(
         base.mark_point(filled=True, size=80, opacity=1).encode(

@@ -218,7 +218,7 @@ def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
             "A point is a cell (its batch size beside it), a mean over its seeds: "
             f"{remarks.correlation_words(relation)}",
-            lambda relation=relation: by_target.gap_against(relation),
+            lambda relation=relation: by_target.gap_against(relation, findings.sweep.loss_unit),
             "" if len(relation.points) > 1 else "fewer than two cells have both",
         )  # fmt: skip
 
@@ -227,7 +227,7 @@ def _about_branches(builder: _Builder, findings: Findings) -> None:
     if findings.branched.last is not None:
         builder.add(
             "branched_critical_batch", "Critical batch by branched training",
-            captions.branched_caption(findings.branched),
+            captions.branched_caption(findings.branched, findings.sweep.loss_unit),
             lambda: by_target.branched_chart(findings), "",
         )  # fmt: skip
 

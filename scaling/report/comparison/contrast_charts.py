@@ -28,6 +28,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
+from scaling.report.words.numbers import titled
 
 _APART = 1.04
 """Factor in the batch by which A is drawn to the left and B to the right, so that both show."""
@@ -107,8 +108,9 @@ def _differences(
             type="log", domain=[min(shown) / 1.1, max(shown) * 1.1], nice=False
         )
     word = "B − A" if kind == "difference" else "B / A"
-    unit = " (nats)" if kind == "difference" else ""
-    y = alt.Y("value:Q", title=f"{held_out}, {word}{unit}", **axis)
+    units = {findings.sweep.loss_unit for findings in (comparison.a, comparison.b)}
+    unit = units.pop() if kind == "difference" and len(units) == 1 else ""
+    y = alt.Y("value:Q", title=titled(f"{held_out}, {word}", unit), **axis)
     caption = f"A is {names[0][3:]}, B is {names[1][3:]}; bars are 90% intervals, grey is no "
     caption += "difference."
     return _figure(name, title, caption, records, y, nothing)

@@ -93,8 +93,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             "loss", "Loss and generalization", "", drawn,
             _titled(
                 study_tables.matched_gaps_table(findings), "Gap at equal progress",
-                "validation_loss − train_loss, in nats per target, where every cell is equally "
-                "far.",
+                "validation_loss − train_loss per target where every cell is equally far.",
                 remarks.differences_words(findings) + remarks.relations_words(findings),
             ),
             _titled(
@@ -103,7 +102,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             ),
             _titled(
                 target_tables.loss_parts_table(findings), "What fewer updates cost",
-                "validation_loss at the end of the budget, in nats per target, paired by seed.",
+                "validation_loss per target at the end of the budget, paired by seed.",
             ),
         ),
         _section(

@@ -6,6 +6,7 @@ from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.analysis.trial_rows import TrialRow
+from scaling.records.metrics import Unit, with_loss_unit
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
 from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
@@ -30,10 +31,11 @@ _MOST_LISTED = 10_000
 def cells_table(findings: Findings) -> Table:
     """One row a cell; columns that no cell fills are left out."""
     has_target = findings.sweep.has_target
-    return Table.of_words(_cell_words(cell, has_target=has_target) for cell in findings.cells)
+    unit = findings.sweep.loss_unit
+    return Table.of_words(_cell_words(cell, unit, has_target=has_target) for cell in findings.cells)
 
 
-def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
+def _cell_words(cell: CellResult, loss_unit: Unit, *, has_target: bool) -> dict[str, str]:
     target, best = cell.target, cell.surface_best
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
     words = {
@@ -47,7 +49,7 @@ def _cell_words(cell: CellResult, *, has_target: bool) -> dict[str, str]:
         "peak_lr of the steps to target": rate(target.peak_lr),
         "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }
-    for name, metric in of_table("cells").items():
+    for name, metric in of_table("cells", loss_unit).items():
         digits = 4 if name.endswith("_loss") else 3
         words[heading(metric)] = in_its_unit(metric, cell.measured.get(name, ABSENT), digits)
         if name == "steps_to_target":  # of a cell that did not always reach it, what is known
@@ -172,7 +174,7 @@ def joint_table(findings: Findings) -> Table | None:
     objective = findings.sweep.tuned_for
     lowest = extreme(objective)
     if objective.is_loss:
-        lowest = heading(ALL["best_validation_loss"])
+        lowest = heading(with_loss_unit(ALL["best_validation_loss"], objective.unit))
     columns = ("global_batch_size", "trials", lowest, "peak_lr", "trial")
     return Table(columns, tuple(rows))
 
@@ -184,9 +186,10 @@ def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
     which = f"{total:,} trials" if total == len(rows) else (
         f"The first {len(rows):,} of {total:,} trials"
     )  # fmt: skip
+    unit, measured = findings.sweep.loss_unit, ("validation_loss", "train_loss", "steps_to_target")
     columns = (
         "trial", "phase", "global_batch_size", "peak_lr", "rule", "seed", "status",
-        *(heading(ALL[name]) for name in ("validation_loss", "train_loss", "steps_to_target")),
+        *(heading(with_loss_unit(ALL[name], unit)) for name in measured),
     )  # fmt: skip
     return Table(
         columns, tuple(map(_trial_words, rows)), tuple(urls.get(row.trial_id) for row in rows),

@@ -14,7 +14,15 @@ from scaling.report.words.absent import (
     no_parts,
     no_tradeoff,
 )
-from scaling.report.words.numbers import DASH, between, counted, either, number, with_interval
+from scaling.report.words.numbers import (
+    DASH,
+    between,
+    counted,
+    either,
+    number,
+    with_interval,
+    with_unit,
+)
 from scaling.report.words.remarks import branched_words, origin, tradeoff_target
 
 
@@ -43,7 +51,7 @@ def critical_batch_table(findings: Findings) -> Table | None:
         *_overhead_rows(findings),
         ("gradient noise scale at the end", *_value_and_interval(noise.estimate), of_noise),
         *_noise_at_target_rows(findings),
-        ("branched training", *_branched(findings.branched)),
+        ("branched training", *_branched(findings.branched, findings.sweep.loss_unit)),
     )  # fmt: skip
     return Table(("by", "examples", "90% interval", "definition"), rows)
 
@@ -100,17 +108,17 @@ def _noise_at_target_rows(findings: Findings) -> Rows:
     return (("gradient noise scale at the target", *_value_and_interval(curve.at_target), where),)
 
 
-def _branched(branched: BranchedTraining) -> tuple[str, str, str]:
+def _branched(branched: BranchedTraining, loss_unit: str) -> tuple[str, str, str]:
     """Value, interval and definition."""
     last = branched.last
     if last is None:
         return DASH, between(None), no_branches(branched.missing)
     points = counted(len(branched.points), "point")
+    tolerance = with_unit(number(branched.tolerance), loss_unit)
     return (
         *branched_words(last),
-        f"largest batch within {number(branched.tolerance)} nats of the base batch after the "
-        f"window, branched off at {last.examples:,} examples (the last of {points}; Merrill et al. "
-        "2025)",
+        f"largest batch within {tolerance} of the base batch after the window, branched off at "
+        f"{last.examples:,} examples (the last of {points}; Merrill et al. 2025)",
     )
 
 

@@ -4,7 +4,7 @@ from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.numbers import between, counted, first_few, number, rate
+from scaling.report.words.numbers import between, counted, first_few, number, rate, with_unit
 
 
 def behind(findings: Findings) -> str:
@@ -110,14 +110,14 @@ def band_caption(findings: Findings) -> str:
     return " Grey band: the loss surface's best rate with its 90% interval."
 
 
-def branched_caption(branched: BranchedTraining) -> str:
+def branched_caption(branched: BranchedTraining, loss_unit: str) -> str:
     """How to read the figure."""
     bounds = [p for p in branched.points if p.is_bound]
     text = (
         "The largest batch that ends its window within "
-        f"{number(branched.tolerance)} nats of the base batch. Bars: from the largest batch whose "
-        "90% interval is within to the smallest whose interval is not; none where the batches "
-        "tried do not reach so far."
+        f"{with_unit(number(branched.tolerance), loss_unit)} of the base batch. Bars: from the "
+        "largest batch whose 90% interval is within to the smallest whose interval is not; none "
+        "where the batches tried do not reach so far."
     )
     if bounds:
         points = ", ".join(f"{p.examples:,}" for p in bounds)

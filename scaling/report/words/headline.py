@@ -200,7 +200,8 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
     if option.seconds.value is not None:
         words.append(f"{_with_interval(option.seconds)} seconds")
     if option.loss.value is not None:
-        words.append(f"a loss of {_with_interval(option.loss)} nats")
+        loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
+        words.append(f"a loss of {loss}")
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label
         words.append(f"a value of {_with_interval(option.metric)} for {label}")
@@ -418,7 +419,8 @@ def _cost(findings: Findings) -> Iterator[Line]:
     if loss:
         yield Line("cost", _shortest(f"From {loss[0]} {words}."), "loss", 2)
     if gap:
-        text = f"From {gap[0]} the generalization gap goes from {gap[1]} nats."
+        amount = with_unit(gap[1], findings.sweep.loss_unit)
+        text = f"From {gap[0]} the generalization gap goes from {amount}."
         yield Line("cost", _shortest(text), "loss", 4)
 
 

@@ -12,7 +12,7 @@ from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts
-from scaling.report.words.numbers import DASH, counted, either, joined, number, rate
+from scaling.report.words.numbers import DASH, counted, either, joined, number, rate, with_unit
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
@@ -58,7 +58,7 @@ def check_words(check: LadderCheck) -> str:
     start = (
         f"Trained at the prediction (batch {prediction.global_batch_size:,}, rate "
         f"{rate(prediction.peak_lr)}), the size kept out of the search reaches "
-        f"{either(prediction.loss)} nats."
+        f"{with_unit(either(prediction.loss), check.loss_unit)}."
     )
     if check.lower:
         lower = check.lower[0]
@@ -66,7 +66,7 @@ def check_words(check: LadderCheck) -> str:
         by = Estimate(-(lower.excess.value or 0.0), (-high, -low))
         return (
             f"{start} It is not the bottom: batch {lower.global_batch_size:,} at rate "
-            f"{rate(lower.peak_lr)} is lower, by {either(by)} nats."
+            f"{rate(lower.peak_lr)} is lower, by {with_unit(either(by), check.loss_unit)}."
         )
     least = min((r.excess.value for r in around if r.excess.value is not None), default=None)
     if least is None or least >= 0:

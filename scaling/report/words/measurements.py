@@ -6,7 +6,7 @@ from typing import Final
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.measurement import MEASURED, RESULTS
-from scaling.records.metrics import Metric, OverSeeds, Table, Unit
+from scaling.records.metrics import Metric, OverSeeds, Table, Unit, with_loss_unit
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.report.words.numbers import with_interval
 
@@ -37,16 +37,21 @@ def heading(metric: Metric) -> str:
     return f"{metric.label} ({unit})"
 
 
-def axis_title(name: str) -> str:
-    """The title of a measurement's axis, as in `Validation loss (nats)`."""
-    words = heading(ALL[name])
+def axis_title(name: str, loss_unit: Unit = "nats") -> str:
+    """The title of a measurement's axis, as in `Validation loss (nats)`.
+
+    Args:
+        name: Of the measurement.
+        loss_unit: Of a loss, that of the study.
+    """
+    words = heading(with_loss_unit(ALL[name], loss_unit))
     return words[0].upper() + words[1:]
 
 
 def objective_title(objective: Objective) -> str:
     """The title of its axis, as in `Validation loss (nats)`, `Accuracy`, `smooth loss`."""
-    if objective == VALIDATION_LOSS:
-        return axis_title(objective.name)
+    if objective.is_loss and objective.label == VALIDATION_LOSS.label:
+        return axis_title(objective.name, objective.unit)
     return objective.label
 
 
@@ -58,9 +63,13 @@ def in_its_unit(metric: Metric, estimate: Estimate, digits: int = 3) -> str:
     return with_interval(Estimate(value, interval, estimate.count), digits)
 
 
-def of_table(table: Table) -> dict[str, Metric]:
+def of_table(table: Table, loss_unit: Unit) -> dict[str, Metric]:
     """The measurements that a table of the report may have, by name."""
-    return {name: metric for name, metric in ALL.items() if metric.table == table}
+    return {
+        name: with_loss_unit(metric, loss_unit)
+        for name, metric in ALL.items()
+        if metric.table == table
+    }
 
 
 def measured_of_table(findings: Findings, table: Table) -> dict[str, Metric]:
@@ -68,13 +77,15 @@ def measured_of_table(findings: Findings, table: Table) -> dict[str, Metric]:
     measured = {
         n for cell in findings.cells for n, e in cell.measured.items() if e.value is not None
     }
-    return {name: metric for name, metric in of_table(table).items() if name in measured}
+    columns = of_table(table, findings.sweep.loss_unit)
+    return {name: metric for name, metric in columns.items() if name in measured}
 
 
 def explained(findings: Findings) -> list[tuple[str, str]]:
     """(term, meaning) of every measurement that the report of these findings shows."""
     further = measured_of_table(findings, "optimization") | measured_of_table(findings, "hardware")
-    shown = {**of_table("cells"), **findings.sweep.metrics, **further}
+    cells = of_table("cells", findings.sweep.loss_unit)
+    shown = {**cells, **findings.sweep.metrics, **further}
     return [term(name, metric) for name, metric in shown.items()]
 
 

@@ -18,7 +18,7 @@ from scaling.analysis.next_run.recommendation import (
 from scaling.analysis.trial_rows import Baseline
 from scaling.records.objective import Objective
 from scaling.report.words.absent import undertuned
-from scaling.report.words.numbers import counted, extreme, joined, number, with_interval
+from scaling.report.words.numbers import counted, extreme, joined, number, with_interval, with_unit
 from scaling.spec.phases import Limits
 
 _BUSY = 1.25
@@ -104,14 +104,16 @@ def baseline_words(baseline: Baseline | None) -> str:
     right = (
         "" if baseline.accuracy is None else f" and is right {baseline.accuracy:.1%} of the time"
     )
+    loss = with_unit(number(baseline.validation_loss), baseline.loss_unit)
     return (
         f"Baseline: always guessing the {baseline.guess} of the training split has a "
-        f"validation loss of {number(baseline.validation_loss)} nats{right}."
+        f"validation loss of {loss}{right}."
     )
 
 
 def _guess(baseline: Baseline) -> str:
-    return f"always guessing the {baseline.guess} ({number(baseline.validation_loss)} nats)"
+    loss = with_unit(number(baseline.validation_loss), baseline.loss_unit)
+    return f"always guessing the {baseline.guess} ({loss})"
 
 
 def _sentences(parts: Sequence[str]) -> str:
@@ -201,7 +203,7 @@ def _within(reason: BestWithinLimits) -> list[str]:
     else:
         value = with_interval(chosen.metric, apart=" ")
         if reason.goal == "held_out_loss":
-            value = f"{with_interval(chosen.loss, apart=' ')} nats"
+            value = with_unit(with_interval(chosen.loss, apart=" "), reason.loss_unit)
         parts = [f"The {goal} within {_limit_words(limits)}: {value} after {took}"]
     parts += _sureness(chosen, limits)
     if reason.tied:

@@ -15,7 +15,7 @@ from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 from scaling.analysis.trial_rows import Sweep
 from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
-from scaling.report.words.numbers import between, counted, either, joined, number, rate
+from scaling.report.words.numbers import between, counted, either, joined, number, rate, with_unit
 from scaling.report.words.reasons import baseline_words
 
 _DEFINITIONS = {
@@ -325,7 +325,8 @@ def differences_words(findings: Findings) -> list[str]:
         if difference.value is not None and difference.interval is not None:
             lines.append(
                 f"At {names[matched.matched]}, the gap at {largest.global_batch_size:,} minus that "
-                f"at {matched.reference_batch_size:,} is {either(difference)} nats over "
+                f"at {matched.reference_batch_size:,} is "
+                f"{with_unit(either(difference), findings.sweep.loss_unit)} over "
                 f"{counted(difference.count, 'paired seed')}: {_sign(difference)}."
             )
     return lines

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.data import default_collate
 
-from scaling.records.metrics import Direction, Metric
+from scaling.records.metrics import Direction, Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import OwnCode
 from scaling.tasks.batch import on_device
@@ -75,6 +75,7 @@ class ModuleTask:
     num_models = 1
     baseline = None
     num_dropped = 0
+    loss_unit: Unit = ""  # the loss is the user's
     token_model = None
 
     def __init__(

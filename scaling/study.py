@@ -124,6 +124,7 @@ def _command(options: argparse.Namespace, program: Sequence[str]) -> str:
 
 
 def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> None:
+    from scaling.files.names import MODELS
     from scaling.files.shown_url import mlflow_uri_words
     from scaling.sinks import resolve_tracking_uri
 
@@ -136,6 +137,9 @@ def _print_end(study: "StudyRecord", summary: dict[str, Any], output: Path) -> N
     print()
     print(f"report:  {page}  (open it in a browser: file://{page.absolute()})")
     uri = mlflow_uri_words(resolve_tracking_uri())
+    confirm = study.spec.confirm
+    if confirm is not None and confirm.keep_models:
+        print(f"models:  {study.spec.storage_url or study.spec.storage_path}/{MODELS}")
     print(f"runs:    mlflow ui --backend-store-uri {uri}")
 
 

@@ -6,6 +6,9 @@ import hashlib
 import re
 from typing import Final
 
+MODELS: Final = "models"
+"""Folder in a study's storage with a folder for each model that is kept."""
+
 MAX_BYTES: Final = 200
 """Of a name made here; file systems take 255, so that any ending of ours fits as well."""
 

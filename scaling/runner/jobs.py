@@ -17,6 +17,7 @@ class Job:
     Attributes:
         keep_example_losses: Send the losses of single evaluated examples with the last event.
         may_stop_early: Ask at each rung whether to go on.
+        keep_model: Keep the model as it is evaluated at the end.
         size: Which size of the ladder is trained; 0 without one.
     """
 
@@ -24,6 +25,7 @@ class Job:
     recipe: Recipe
     keep_example_losses: bool = False
     may_stop_early: bool = False
+    keep_model: bool = False
     size: int = 0
 
     @property

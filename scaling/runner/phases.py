@@ -306,12 +306,14 @@ class _Executor:
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
         """What a Tune trial is given; its record is announced when it starts."""
         record = planned.record()
-        is_search = record.phase == "search"
+        is_search, confirm = record.phase == "search", self._run.spec.confirm
+        keeps = confirm is not None and confirm.keep_models
         job = Job(
             record.trial_id,
             record.recipe,
             keep_example_losses=record.phase == "confirm",
             may_stop_early=is_search and self._run.spec.search.early_stopping is not None,
+            keep_model=keeps and record.phase in ("confirm", "confirm_target"),
             size=self._run.spec.size_of(record.cell) if self._run.spec.sizes else 0,
         )
         config = {"record": record.to_json(), "job": job}

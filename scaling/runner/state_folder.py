@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.files.json_text import parse_mapping
+from scaling.files.names import MODELS
 from scaling.files.own import listed, other_files, read_bounded, write_whole
 
 MARK = ".scaling-state.json"
@@ -19,7 +20,7 @@ FILES = (
     STUDY, LOCK, "environment.json", "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl",
     "mlflow_rejected.jsonl", "ray.log",
 )  # fmt: skip
-FOLDERS = ("example_losses", "checkpoints", "ray")
+FOLDERS = ("example_losses", "checkpoints", MODELS, "ray")
 _FORMAT = {"format": "scaling-state", "version": 1}
 
 

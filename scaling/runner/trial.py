@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from scaling.files.names import file_name
+from scaling.files.names import MODELS, file_name
 from scaling.records.measurement import Measurement
 from scaling.runner.jobs import Job
 from scaling.spec.study import StudySpec
@@ -91,6 +91,7 @@ def run_trial(
         checkpoint_seconds=saved.every_seconds if saved else 0.0,
         directive=channel.directive,
         note=lambda incident: _note(channel, incident),
+        model_folder=models_beside(checkpoints) if job.keep_model else None,
     )
     layout = job.recipe.layout
     share = job.recipe.hyperparameters.global_batch_size // layout.data_parallel_size
@@ -129,6 +130,12 @@ def bounded_micro_batch_size(
 
 def _note(channel: Channel, incident: Any) -> None:
     channel.send({"kind": "incident", "incident": dict(incident)})
+
+
+def models_beside(checkpoints: str) -> str:
+    """Folder or URL of a trial's model, by that of its checkpoints: STORAGE/models/TRIAL."""
+    storage, _, trial = checkpoints.rsplit("/", 2)
+    return f"{storage}/{MODELS}/{trial}"
 
 
 def checkpoints_of(root: str, trial_id: str) -> str:

@@ -251,6 +251,9 @@ class Confirm(Section):
     recipe_for_target: bool = False
     """Repeat also the recipe that the search expects to reach the target in the fewest steps, with
     as many seeds, in each cell where it is another one than that for the loss."""
+    keep_models: bool = False
+    """Keep each of these trials' models as it was evaluated last, in the storage's folder `models`
+    and in MLflow: a folder that from_pretrained reads, or weights.pt of a module of your own."""
 
 
 class Branch(Section):

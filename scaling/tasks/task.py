@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -264,6 +265,20 @@ class ScoringTask(Task, Protocol):
     def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Metrics on the whole validation subset; the model is in eval mode."""
         ...
+
+
+@runtime_checkable
+class KeptTask(Task, Protocol):
+    """A task whose models have a form of their own outside of this package."""
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write a model, whole and on any device, into an empty folder."""
+        ...
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write a module's weights as `weights.pt`, which torch.load reads with weights_only."""
+    torch.save(model.state_dict(), folder / "weights.pt")
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import tokenizer_for
 from scaling.tasks.errors import DataError
+from scaling.tasks.model.kept import label_names
 from scaling.tasks.scores import (
     CLASS_METRICS,
     MULTI_LABEL_METRICS,
@@ -159,6 +160,7 @@ def prepare(workload: TextClassification, evaluation: Evaluation) -> TextTask:
         split.content_hash, split.num_dropped, summary,
         baseline=baseline, num_examples=evaluation.num_examples, evaluated_at_once=250,
         num_labels=len(classes) or 1,
+        kept_config={"problem_type": workload.problem_type, **label_names(classes)},
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Split
 from scaling.tasks.data.splits import SplitRows
 from scaling.tasks.model.architectures import Head, build_model
+from scaling.tasks.model.kept import save_pretrained
 from scaling.tasks.model.layers import one_document_each
 from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
 from scaling.tasks.writing import Writing
@@ -148,6 +150,7 @@ class TextTask:
         evaluated_at_once: Most examples of a batch in evaluation.
         num_labels: Outputs of the head; 0 for one that predicts tokens.
         writing: What the model is asked to write; None for nothing.
+        kept_config: What a kept model's config.json has beside the sizes: names of labels.
     """
 
     token_model: TokenModel
@@ -161,6 +164,7 @@ class TextTask:
     evaluated_at_once: int
     num_labels: int = 0
     writing: Writing | None = None
+    kept_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     splits: tuple[Split, ...] = SPLITS
     num_models: int = 1
     targets_known_ahead: bool = True
@@ -192,6 +196,14 @@ class TextTask:
             self.token_model.spec, head=self.head, tokenizer=self.token_model.tokenizer,
             max_length=self.token_model.data.max_length, num_labels=self.num_labels,
             seed=seed, dropout=dropout, lora_rank=lora_rank,
+        )  # fmt: skip
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write the model and its tokenizer as `from_pretrained` reads them, adapters merged."""
+        save_pretrained(
+            model, self.token_model.tokenizer, folder, self.kept_config,
+            max_length=self.token_model.data.max_length,
+            is_classifier=self.head == "sequence_classification",
         )  # fmt: skip
 
     def num_targets(self, indices: Indices) -> int:

@@ -19,6 +19,7 @@ from scaling.tasks.data.rows import Row, Split, tagged
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.errors import DataError
+from scaling.tasks.model.kept import label_names
 from scaling.tasks.scores import (
     ENTITY_METRICS,
     MACRO_F1,
@@ -125,6 +126,7 @@ def prepare(workload: TokenClassification, evaluation: Evaluation) -> TextTask:
         TagObjective(tags, texts), split.content_hash, split.num_dropped,
         summary_of(split, texts, num_truncated, notes), baseline="tag frequencies",
         num_examples=evaluation.num_examples, evaluated_at_once=100, num_labels=len(tags),
+        kept_config=label_names(tags),
     )  # fmt: skip
 
 

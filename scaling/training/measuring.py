@@ -17,6 +17,7 @@ from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
 from scaling.training.memory.out_of_memory import fixed_memory
+from scaling.training.kept_model import keep_model
 from scaling.training.progress import Progress
 
 
@@ -27,7 +28,10 @@ class Measuring:
         losses: Of each split's fixed subset at the last evaluation.
     """
 
-    def __init__(self, setup: Setup, evaluation: Evaluation, progress: Progress) -> None:
+    def __init__(
+        self, setup: Setup, evaluation: Evaluation, progress: Progress, model_folder: str | None
+    ) -> None:
+        self._model_folder = model_folder
         self._setup, self._evaluation, self._progress = setup, evaluation, progress
         self.losses: Mapping[Split, ExampleLosses] = {}
         self._by_model: dict[str, float] = {}
@@ -71,6 +75,10 @@ class Measuring:
                     )
             if not is_last:
                 return
+            if self._model_folder is not None and not self.has_diverged():
+                model = parallel.plain_model(self._new_model)  # by all workers
+                if setup.workers.rank == 0:
+                    keep_model(task, model, self._model_folder)
             if spec is not None and not self.has_diverged():
                 with without_compiling(setup.recipe.layout.compile):
                     self._curvature = measure_curvature(

@@ -39,6 +39,7 @@ class Supervision:
         directive: Asked between reports, about twice a second, on every worker; what the first
             worker gets holds for all.
         note: Takes what happened to the run besides training (see TrialRecord.incidents).
+        model_folder: Folder or URL for the model as it is evaluated last; None keeps none.
     """
 
     early_stopping: EarlyStopping | None = None
@@ -46,6 +47,7 @@ class Supervision:
     checkpoint_seconds: float = 60.0
     directive: Callable[[], Directive] = lambda: "continue"
     note: Callable[[Mapping[str, Any]], None] = lambda _: None
+    model_folder: str | None = None
 
 
 class Incidents:

@@ -8,7 +8,7 @@ import pytest
 from scaling.command.environment import describe
 from scaling.records.metrics import from_plain
 from scaling.tasks.prepare import prepare_task
-from scaling.tasks.task import WritingTask, Written
+from scaling.tasks.task import WritingTask, Written, described
 from scaling.training.evaluation import evaluate
 from scaling.training.parallel.workers import Workers
 from tests import recipes
@@ -44,4 +44,4 @@ def test_every_metric_is_described_and_no_other(workload: Any) -> None:
 def test_a_study_records_what_its_task_says_of_them() -> None:
     task = prepare_task(recipes.part_of_speech(), recipes.EVALUATION)
     recorded = json.loads(json.dumps(describe([task])))["metrics"]
-    assert from_plain(recorded) == task.described_metrics
+    assert from_plain(recorded) == described(task)

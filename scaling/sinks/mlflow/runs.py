@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from scaling.files.names import MODELS
 from scaling.files.own import ForeignFolderError, report_files
 from scaling.records.load import ENVIRONMENT_FILE, environment_json
 from scaling.records.measurement import Measurement
@@ -70,7 +71,7 @@ class StudyRuns:
     def __init__(self, client: "MlflowClient", uri: str, study: StudyStart, at_ms: int) -> None:
         self._client = client
         self._uri = uri
-        self._spec = study.spec
+        self._spec, self._models = study.spec, study.folder.absolute() / MODELS
         self._file = DatabaseFile.of(uri)
         self._experiment_id = _experiment_id(client, uri, study.spec.name)
         self._dataset = dataset_input(study.spec, study.environment)
@@ -199,6 +200,8 @@ class StudyRuns:
             self._send_report(end.report_dir)
         if end.status == "done":
             self._log_numbers(end)
+        if self._models.is_dir():
+            self._client.log_artifacts(self.parent_id, str(self._models), MODELS)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")

@@ -2,6 +2,9 @@
 
 import warnings
 from collections.abc import Collection, Mapping
+from copy import deepcopy
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,6 +63,24 @@ def add_adapters(
         if name in new_weights:
             weight.requires_grad_(True)
     return model
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The model, or where it has adapters, a copy with them added to the weights beside them."""
+    if find_spec("peft") is None:
+        return model
+    from peft.tuners.lora import LoraLayer
+
+    if not any(isinstance(layer, LoraLayer) for layer in model.modules()):
+        return model
+    copy = deepcopy(model)
+    adapted = [name for name, layer in copy.named_modules() if isinstance(layer, LoraLayer)]
+    for name in adapted:
+        layer: Any = copy.get_submodule(name)
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(copy.get_submodule(parent), child, layer.get_base_layer())
+    return copy
 
 
 def require_ranks(model: nn.Module, ranks: Mapping[str, int]) -> None:

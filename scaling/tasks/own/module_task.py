@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from scaling.tasks.own.calling import declared_numbers, own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
-from scaling.tasks.task import ExampleLosses, Indices, at_least_float32
+from scaling.tasks.task import ExampleLosses, Indices, at_least_float32, save_weights
 
 NUM_SAMPLED = 64
 """Training examples whose targets are counted for the mean."""
@@ -231,6 +232,11 @@ class ModuleTask:
         for numbers, counts in self._uncounted:
             self._counts[numbers.tobytes()] = counts.double().cpu().numpy()
         self._uncounted.clear()
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write the weights of the user's own module as `weights.pt`."""
+        assert isinstance(model, LossModule)
+        save_weights(model.module, folder)
 
     # --- evaluation -----------------------------------------------------------------------------
 

@@ -103,4 +103,6 @@ def uncut_copy(model: nn.Module, new_model: Callable[[], nn.Module]) -> nn.Modul
     with torch.no_grad():
         for name, weight in copy.named_parameters():
             weight.copy_(whole(cut[name]))
+        for (_, buffer), (_, kept) in zip(copy.named_buffers(), model.named_buffers(), strict=True):
+            buffer.copy_(whole(kept))
     return copy

@@ -1,0 +1,33 @@
+"""The model of a run that has ended, left where others can load it."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from torch import nn
+
+from scaling.tasks.task import KeptTask, Task, save_weights
+
+
+def keep_model(task: Task, model: nn.Module, folder: str) -> None:
+    """Write a model in the form that its task gives it; called by the first worker.
+
+    Args:
+        task: What it was trained on.
+        model: Whole, with the weights that were evaluated.
+        folder: Local folder or URL, which need not exist; files of an earlier attempt are replaced.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    fs: Any
+    fs, place = fsspec.core.url_to_fs(folder)
+    with tempfile.TemporaryDirectory() as made:
+        if isinstance(task, KeptTask):
+            task.save_model(model, Path(made))
+        else:
+            save_weights(model, Path(made))
+        fs.makedirs(place, exist_ok=True)
+        for file in Path(made).iterdir():
+            fs.put_file(str(file), f"{place}/{file.name}")

@@ -1,17 +1,13 @@
 """A module of one's own leads to a report, as docs/your-own-training.md says."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import scaling
 from tests.commands import run
+from tests.end_to_end.installed import Installed
 
 pytestmark = pytest.mark.ray
 
@@ -34,30 +30,19 @@ def commands_of(part: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines()]
 
 
-def followed(title: str, folder: Path) -> Path:
-    """Follow a part of the page in an empty folder, with a copy of the package installed there."""
-    site, work = folder / "site", folder / "work"
-    work.mkdir()
-    shutil.copytree(
-        Path(scaling.__file__).parent, site / "scaling",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )  # fmt: skip
+def followed(title: str, work: Path, installed: Installed) -> Path:
+    """Follow a part of the page word by word in an empty folder, with the wheel installed."""
     part = section_of(title)
     write_files(part, work)
-    variables = {**os.environ, "PYTHONPATH": str(site)}
-    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
     for command in commands_of(part):
-        ran = subprocess.run(
-            command, shell=True, cwd=work, env=variables, capture_output=True, text=True,
-            check=False, timeout=500,
-        )  # fmt: skip
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+        installed.call(command, folder=work, is_shell=True)
     return work
 
 
-def test_a_module_of_ones_own_leads_to_a_report(tmp_path: Path) -> None:
-    work = followed("A module of your own", tmp_path)
-    assert len((work / "my_task.py").read_text().splitlines()) < 60
+def test_a_module_of_ones_own_leads_to_a_report(tmp_path: Path, installed: Installed) -> None:
+    work = followed("A module of your own", tmp_path, installed)
+    lines = (work / "my_task.py").read_text(encoding="utf-8").splitlines()
+    assert len(list(filter(None, lines))) <= 40
     summary = json.loads((work / "reports/waves/summary.json").read_text())
     assert summary["num_failed"] == 0
     assert [cell["global_batch_size"] for cell in summary["cells"]] == [8, 32]
@@ -72,9 +57,9 @@ def test_a_module_of_ones_own_leads_to_a_report(tmp_path: Path) -> None:
     assert "waived" not in report
 
 
-def test_a_lightning_module_leads_to_a_report(tmp_path: Path) -> None:
+def test_a_lightning_module_leads_to_a_report(tmp_path: Path, installed: Installed) -> None:
     pytest.importorskip("lightning")  # of the extra lightning
-    work = followed("A LightningModule", tmp_path)
+    work = followed("A LightningModule", tmp_path, installed)
     summary = json.loads((work / "reports/net/summary.json").read_text())
     assert summary["num_failed"] == 0
     for cell in summary["cells"]:

@@ -19,11 +19,11 @@ import scaling
 
 if __name__ == "__main__":
     study = scaling.Study.read("reviews.yaml", {changes!r})
-    assert "study reviews" in study.plan()
-    result = study.run(resume=True)
-    print(result.trials.groupby("phase").size().to_dict())
-    print(scaling.load("reports/reviews").summary["num_trials"], len(result.curves))
-    print(result.recommend().reason)
+    print(study.plan())
+    result = study.run()
+    print(result.trials.groupby("phase").size().to_dict(), len(result.curves))
+    print("in all:", scaling.load("in_python").summary["num_trials"])
+    print(result.recommend()["reason"])
 """
 WORDS = {"good": "great film with a fine cast", "bad": "dull plot and a poor cast"}
 
@@ -83,8 +83,9 @@ def test_from_a_table_of_texts_to_a_recipe(tmp_path: Path, installed: Installed)
     planned = installed.call("scaling", "plan", "noisy_quadratic", folder=tmp_path).stdout
     assert "search: 8 trials" in planned  # one that comes with the package
 
-    script = IN_PYTHON.format(changes=list(SMALL))
-    assert len(script.split("__main__")[1].strip().splitlines()) <= 10
+    script = IN_PYTHON.format(changes=[*SMALL, "name=in_python"])
+    assert len(script.strip().splitlines()) <= 10
     (tmp_path / "ten_lines.py").write_text(script, encoding="utf-8")
     said = installed.call("python", "ten_lines.py", folder=tmp_path).stdout
-    assert f"{summary['num_trials']} " in said
+    assert f"in all: {summary['num_trials']}" in said
+    assert summary["recommendation"]["reason"].split(":")[0] in said

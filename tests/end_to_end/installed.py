@@ -29,6 +29,7 @@ class Installed:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the environment in a folder, and wait for it."""
         variables = {name: v for name, v in environment().items() if name != "PYTHONPATH"}
+        variables["RAY_ADDRESS"] = "local"  # whatever else runs on this machine
         variables["PATH"] = f"{self.folder / 'bin'}:{variables['PATH']}"
         ended = subprocess.run(
             words[0] if is_shell else words, shell=is_shell, cwd=folder, env=variables,

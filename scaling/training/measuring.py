@@ -16,8 +16,8 @@ from scaling.training.blocks import without_compiling
 from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
-from scaling.training.memory.out_of_memory import fixed_memory
 from scaling.training.kept_model import keep_model
+from scaling.training.memory.out_of_memory import fixed_memory
 from scaling.training.progress import Progress
 
 

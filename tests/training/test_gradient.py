@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
 from scaling.training.build import parallelize
 from scaling.training.clipping import clip_global_norm
 from scaling.training.gradient import GradientOfBatch
+from scaling.training.parallel.base import MAX_IN_FLOAT64, LocalNorm
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
 from tests.together import on_workers
@@ -137,3 +139,25 @@ def test_clipping_acts_on_the_global_gradient() -> None:
     assert clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=1.0)
     assert model.w.grad is not None
     assert model.w.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-6)
+
+
+def test_a_workers_own_norm_is_summed_in_float64_a_piece_at_a_time() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+                self.numel = max(self.numel, made.numel())
+            return made
+
+    gradients = [torch.full((3, MAX_IN_FLOAT64 // 2), 1e-3), torch.ones(5)]
+    norm = LocalNorm()
+    norm.start()
+    with Largest() as largest:
+        norm.add(gradients)
+    exact = sum(float(gradient.double().square().sum()) for gradient in gradients)
+    assert norm.stop() == pytest.approx(exact, rel=1e-13)
+    assert largest.numel == MAX_IN_FLOAT64

@@ -15,6 +15,9 @@ NewOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 """Builds an optimizer of a model's trained weights, as the model holds them when it is called."""
 
 
+MAX_IN_FLOAT64 = 2**22  # numbers of a gradient that are there in float64 at once
+
+
 class LocalNorm:
     """Squared norm of this worker's own gradient, taken just before it is averaged with others'."""
 
@@ -28,7 +31,9 @@ class LocalNorm:
 
     def add(self, gradients: Sequence[Tensor]) -> None:
         """Take in the gradients of some parameters."""
-        self._sq_norms += [gradient.double().square().sum() for gradient in gradients]
+        for gradient in gradients:  # in float64, a piece at a time
+            pieces = gradient.flatten().split(MAX_IN_FLOAT64)
+            self._sq_norms += [piece.double().square().sum() for piece in pieces]
 
     def stop(self) -> float:
         """The squared norm measured since `start`."""

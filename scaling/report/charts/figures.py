@@ -173,14 +173,13 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     elif len({cell.global_batch_size for cell in reached}) < 2:
         absent = "fewer than two batch sizes always reached the target"
     fit = findings.tradeoff
-    caption = captions.tradeoff_caption(fit)
-    together = captions.together(sum(cell.target.steps.interval is not None for cell in reached))
     builder.add(
-        "steps_to_target", "Steps to target against batch", caption + together,
+        "steps_to_target", "Steps to target against batch", captions.tradeoff_caption(fit),
         lambda: by_batch.to_target(findings, "steps", axis_title("steps_to_target")), absent,
     )  # fmt: skip
     builder.add(
-        "examples_to_target", "Examples to target against batch", caption + together,
+        "examples_to_target", "Examples to target against batch",
+        "Grey: the fit of the steps, times the batch." * (fit.headline.value is not None),
         lambda: by_batch.to_target(findings, "examples", "Examples to target"), absent,
     )  # fmt: skip
     builder.add(
@@ -198,8 +197,8 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
         f"A line a target, the study's own thick; bars are 90% intervals over seeds. {chosen}. "
         "Targets that were read off the runs are chosen after the fact.",
         lambda: by_target.steps_by_target(findings),
-        "" if len(curves) > 1 else "the runs allow no target beside the study's (they need losses "
-        "along the run and a schedule that does not know the horizon)",
+        "" if len(curves) > 1 else "another target needs losses along the run and a schedule that "
+        "does not know the horizon",
     )  # fmt: skip
     along = [sum(point.examples > 0 for point in c.points) for c in findings.noise_curves]
     builder.add(
@@ -216,7 +215,7 @@ def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
     for relation in findings.gap_relations:
         builder.add(
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
-            "A point is a cell (its batch size beside it), a mean over its seeds: "
+            f"A point is a cell, a mean over its seeds; gap against {relation.against}: "
             f"{remarks.correlation_words(relation)}",
             lambda relation=relation: by_target.gap_against(relation, findings.sweep.loss_unit),
             "" if len(relation.points) > 1 else "fewer than two cells have both",
@@ -249,11 +248,10 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     absent = "" if curves else NO_RATES
     builder.add(
         "loss_vs_lr", f"{captions.tuned_name(findings)} against learning rate",
-        "A point is a search trial. Upright strokes: best rate, with its interval as a bar where "
-        "there is one (of a fit, or between the nearest clear rises where no shape fits); ringed "
-        f"where it is the lowest or highest rate tried. At the {captions.worse_edge(findings)} "
-        "edge, filled triangles are "
-        "diverged trials and open ones lie off the scale; a dashed line is the lowest rate that "
+        "A point is a search trial. Upright strokes: the best rate. Its interval is a bar, of a "
+        "fit or between the nearest clear rises. A ring: the best rate is the lowest or highest "
+        f"tried. At the {captions.worse_edge(findings)} edge of this figure, filled triangles are "
+        "diverged trials and open ones lie off the scale. A dashed line is the lowest rate that "
         "diverged in its cell, or was unstable over its seeds."
         + captions.of_all(findings, MOST_MARKS),
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
@@ -284,8 +282,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         "regret_vs_batch", "Regret of each rule against batch",
         f"Loss with the recipe carried by the rule minus loss with the recipe tuned there, on "
         f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
-        f"top edge: diverged. {captions.not_applicable(findings)}"
-        + captions.together(sum(r.interval is not None for r in shown)),
+        f"top edge: diverged. {captions.not_applicable(findings)}",
         lambda: by_rule.regret_vs_batch(findings), absent,
     )  # fmt: skip
 
@@ -298,8 +295,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
     num_known = len({c.global_batch_size for c, t in zip(sized, tuned, strict=True) if t.value})
     builder.add(
         "loss_vs_batch", f"{name} of the best recipe against batch",
-        "At the end of the budget; bars are 90% intervals where there are seeds."
-        + captions.together(sum(t.interval is not None for t in tuned)),
+        "At the end of the budget; bars are 90% intervals where there are seeds.",
         lambda: by_batch.loss_vs_batch(findings),
         "" if num_known > 1 else f"fewer than two batch sizes have a {name.lower()}",
     )  # fmt: skip
@@ -308,8 +304,7 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
     builder.add(
         "generalization_gap", "Generalization gap against batch",
         f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
-        "from the evaluation samples; none without seeds."
-        + captions.together(sum(c.gap.interval is not None for c in sized)),
+        "from the evaluation samples; none without seeds.",
         lambda: by_batch.gap_vs_batch(findings),
         "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
     )  # fmt: skip
@@ -326,7 +321,7 @@ def _about_search(
             f"Functional ANOVA over {importance.num_trials:,} finished trials: of the variance of "
             "the objective that hyperparameters explain alone, each one's share. "
             + ("Grey: single cells. " if several else "")
-            + importance.note + captions.together(len(importance.shares)),
+            + importance.note,
             lambda: by_trial.importance(importance),
             "" if importance.shares else importance.note,
         )  # fmt: skip
@@ -347,14 +342,18 @@ def _about_search(
     )  # fmt: skip
     shown_before = {"peak_lr"} if any(figure.name == "loss_vs_lr" and figure.spec
                                       for figure in builder.made) else set()  # fmt: skip
-    for name in (name for name in names if name not in shown_before):
+    read_first = (
+        "All other hyperparameters vary as well, so this is a view and not a comparison. "
+        f"Ringed: the best trial{' of each cell' if several else ''}. At the "
+        f"{captions.worse_edge(findings)} edge, filled triangles are diverged trials and open "
+        "ones lie off the scale." + captions.of_all(findings, MOST_MARKS)
+    )
+    shown_now = [name for name in names if name not in shown_before]
+    for name in shown_now:
         builder.add(
             f"loss_vs_{name}", f"{captions.tuned_name(findings)} against {name}",
-            "All other hyperparameters vary as well, so this is a view and not a comparison. "
-            f"Ringed: the best trial{' of each cell' if several else ''}. At the "
-            f"{captions.worse_edge(findings)} edge, filled "
-            "triangles are diverged trials and open ones lie off the scale."
-            + captions.of_all(findings, MOST_MARKS),
+            read_first if name == shown_now[0]
+            else f"Read as the figure of {shown_now[0]}, with {name} on the axis.",
             lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,
         )  # fmt: skip
 
@@ -370,6 +369,7 @@ def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, s
         lambda: by_trial.learning_curves(findings, urls, "examples"), absent,
     )  # fmt: skip
     builder.add(
-        "learning_curves_by_step", "Learning curves by steps", caption,
+        "learning_curves_by_step", "Learning curves by steps",
+        "The same trials by optimizer step.",
         lambda: by_trial.learning_curves(findings, urls, "step"), absent,
     )  # fmt: skip

@@ -11,7 +11,6 @@ from scaling.report.tables.table import Table
 from scaling.report.words import remarks
 
 _START_HERE = frozenset({"ladder", "learning_rate", "target", "loss"})
-_OVER_SEEDS = "Means over seeds; brackets are 90% intervals over seeds alone."
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             ),
             _titled(
                 measured_tables.task_metrics_table(findings), "Task metrics",
-                "On the validation examples at the end of the budget. " + _OVER_SEEDS,
+                "On the validation examples at the end of the budget. Means and 90% intervals are "
+                "over seeds.",
             ),
             _titled(
                 target_tables.loss_parts_table(findings), "What fewer updates cost",
@@ -117,12 +117,12 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             "runs", "How the trials ran", "", drawn,
             _titled(
                 measured_tables.measured_table(findings, "hardware"), "Speed and memory",
-                "Of the trials that the cells' numbers are from, over the whole run. "
-                + _OVER_SEEDS,
+                "Of the trials that the cells' numbers are from, over the whole run. The 90% "
+                "intervals are over seeds alone.",
             ),
             _titled(
                 measured_tables.measured_table(findings, "optimization"), "Optimization",
-                "Of the same trials. " + _OVER_SEEDS,
+                "Of the same trials, with intervals over their seeds.",
             ),
             _titled(measured_tables.incidents_table(findings, urls), "Incidents"),
         ),

@@ -36,16 +36,6 @@ def worse_edge(findings: Findings) -> str:
     return "top" if findings.sweep.tuned_for.direction == "minimize" else "bottom"
 
 
-def together(count: int) -> str:
-    """What several intervals of 90% do not promise together."""
-    if count < 2:
-        return ""
-    return (
-        f" Each of the {count} intervals holds by itself: about {number(count / 10, 2)} of them "
-        "are expected to miss, so the one that stands out most proves little."
-    )
-
-
 def not_applicable(findings: Findings) -> str:
     """Where a rule defines no recipe."""
     refused = [f"{r.rule} at {r.global_batch_size:,}" for r in findings.regrets if not r.applicable]

@@ -91,7 +91,9 @@ def explained(findings: Findings) -> list[tuple[str, str]]:
 
 def term(name: str, metric: Metric) -> tuple[str, str]:
     """Its label, and its name in the record where that's no other way to write it; its meaning."""
-    better = {"maximize": " Higher is better.", "minimize": " Lower is better.", None: ""}
+    better = {"maximize": "; higher is better.", "minimize": "; lower is better.", None: "."}
     is_own = "_" in name and name.replace("_", " ") != metric.label
     names = (metric.label, name) if is_own else (metric.label,)
-    return ", ".join(names), metric.help + _POOLED[metric.over_seeds] + better[metric.direction]
+    return ", ".join(names), (
+        metric.help.rstrip(".") + better[metric.direction] + _POOLED[metric.over_seeds]
+    )

@@ -174,7 +174,7 @@ def _unequal_examples(findings: Findings) -> list[str]:
     more = [(cell, count) for cell, count in seen if count > _MORE_EXAMPLES * fewest]
     return [
         f"{cell.label}: its runs saw {number(count)} examples, those with the fewest "
-        f"{number(fewest)}. Its loss and its gap are not at equal examples."
+        f"{number(fewest)}; its loss and its gap are not at equal examples."
         for cell, count in more
     ]
 
@@ -196,7 +196,7 @@ def _phases(findings: Findings) -> str:
     text += ", averaged over its seeds" if grouped else ""
     if not picked_on_search(findings):
         return text + ". Each cell has one recipe, so none was picked."
-    text += ", so picking and measuring share their data and the numbers are somewhat too good."
+    text += ". They are biased low (selected and measured on the same trials)."
     if findings.sweep.has_target:
         text += " Steps to target are those of that recipe." * findings.sweep.is_joint
     return text + _target_sources(findings)
@@ -261,9 +261,8 @@ def critical_notes(findings: Findings) -> list[str]:
     notes += _shape_notes(fit)
     if fit.value is not None and picked_on_search(findings):
         notes.append(
-            "The steps are each cell's fastest of several search trials, picked and measured on "
-            "the same data: min_steps and min_examples are biased downwards, by about as much as "
-            "the best of as many draws of the noise lies below its mean."
+            "The steps are each cell's fastest of several search trials: min_steps and "
+            "min_examples are biased low (selected and measured on the same trials)."
         )
     if fit.value is not None and fit.num_trials == fit.num_batches:
         notes.append(

@@ -13,23 +13,23 @@ CONCEPTS = (
     ("global batch size", "Examples that one optimizer step averages over, all workers together."),
     ("cell", "One value of what the study compares, usually a batch size. A search has as many "
      "trials in every cell; one by the surface shares them out as it learns."),
-    ("search, transfer, confirm", "Search finds each cell's best recipe; transfer carries the base "
-     "batch's recipe to the others by a rule; confirm repeats the best recipes with new seeds, "
+    ("search, transfer, confirm", "Search finds each cell's best recipe. Transfer carries the base "
+     "batch's recipe to the others by a rule. Confirm repeats the best recipes with new seeds, "
      "confirm_target those for the target."),
     ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
      "reached the target. Neither is turned into a number."),
-    ("peak_lr", "Learning rate after warmup. The best one is the bottom of a basin in its "
-     "logarithm through the lowest points of the cell, equally lopsided in all cells; where no "
-     "such basin has an interval, that of the surface; and the best trial's where neither has a "
-     "bottom inside the rates tried."),
-    ("recipe for the loss, recipe for the target", "The recipe with the lowest loss at the end, "
-     "whose losses and gap are shown, and the one that takes the fewest steps to the target, whose "
-     "steps, examples and seconds are shown. Their rates differ: a higher one is often sooner at a "
+    ("peak_lr", "Learning rate after warmup. The best one is the minimum of an asymmetric "
+     "parabola in log rate; the asymmetry is shared by all cells. Where no such parabola has "
+     "an interval, it is the surface's. Where neither has a minimum inside the rates tried, it is "
+     "the best trial's."),
+    ("recipe for the loss, recipe for the target", "The first has the lowest loss at the end; "
+     "its losses and gap are shown. The second takes the fewest steps to the target; its steps, "
+     "examples and seconds are shown. Their rates differ: a higher one is often sooner at a "
      "target on the way and worse at the end."),
     ("surface", "One model, a Gaussian process, of the loss over what was searched and the batch, "
      "through the trials of all cells."),
-    ("exponent", "The p of best rate ∝ batch^p, fitted to the losses of all batch sizes whose "
-     "best rate lies inside those tried, or read from the surface over all batch sizes."),
+    ("exponent", "The p of best rate ∝ batch^p. It is fitted to the losses of all batch sizes "
+     "whose best rate lies inside those tried, or read from the surface over all batch sizes."),
     ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
      "beyond it."),
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
@@ -39,15 +39,15 @@ CONCEPTS = (
      "the steps. Maximal data parallelism: below 0.1, larger batches buy nothing. Between: "
      "diminishing returns. Undecided: the interval spans a bound."),
     ("due to fewer updates, the rest", "A larger batch's validation loss at its end minus the "
-     "reference batch's at its end is the sum of two: what the reference lost by stopping after as "
-     "few steps, and the larger batch's loss minus the reference's after equal steps. Each batch "
+     "reference batch's is the sum of two parts. Fewer updates: what the reference loses by "
+     "stopping after as few steps. The rest: the difference after equal steps. Each batch "
      "has its own recipe, so the rest holds that as well."),
     ("critical batch size", "Where a run takes twice the fewest steps and twice the fewest "
      "examples: beyond it, larger batches mostly cost examples. 20% overhead is another "
      "definition and another number: the batch that spends 20% more examples than a reference."),
-    ("branched training", "At points of a run its batch is multiplied, and its rate with it: the "
-     "critical batch there is the largest that ends within the tolerance of the batch left as it "
-     "was, after as many examples. The interval is from the largest that surely does to the "
+    ("branched training", "At points of a run its batch is multiplied, and its rate with it. The "
+     "critical batch there is the largest that ends, after as many examples, within the tolerance "
+     "of the batch left as it was. The interval is from the largest that surely does to the "
      "smallest that surely does not."),
     ("baseline", "Guessing by how often a class, tag, token or answer position occurs in the "
      "training split, whatever the input (each counted once more). It is evaluated on the examples "
@@ -72,10 +72,10 @@ CONCEPTS = (
      "a gradient keeps."),
     ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
      "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
-    ("90% interval", "Student's t over seeds (joined with the evaluation samples' error for "
-     "losses and gaps), a profile interval for fits: of the trade-off from seeds and from how far "
-     "batch sizes miss the curve, the larger where they differ. A mean without replicates has "
-     "none. Methods and their measured coverage: docs/statistics.md."),
+    ("90% interval", "Student's t over seeds, joined with the evaluation samples' error for "
+     "losses and gaps; a profile interval for fits. The trade-off's uses seed noise or the "
+     "residuals, whichever is larger. Each interval is pointwise: one in ten misses. A mean "
+     "without replicates has none. Methods and their measured coverage: docs/statistics.md."),
     ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
      "falling: twice the trials would probably gain more than 1% of the loss. Where the surface "
      "chose the trials: it expects the recipe to be worse than the best by more than the limit at "

@@ -9,6 +9,7 @@ from scaling.report.tables import ladder_tables, measured_tables, study_tables, 
 from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
+from scaling.report.words.ladder import check_words
 
 _START_HERE = frozenset({"ladder", "learning_rate", "target", "loss"})
 
@@ -56,6 +57,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 ladder_tables.check_table(findings), "The size kept out of the search",
                 "Trained at its prediction, and at twice and half its rate and its batch; "
                 "differences are paired by seed.",
+                [check_words(findings.check)] if findings.check else [],
             ),
             _titled(ladder_tables.exponents_table(findings), "Exponents at the largest size"),
         ),

@@ -78,6 +78,7 @@ def _view(
     recommendation = findings.recommendation
     shown = [figure for figure in drawn if figure.spec is not None]
     trials = study_tables.trials_table(findings, setting.urls or {})
+    reason: str = summary["recommendation"]["reason"]
     parts = sections(findings, drawn, setting.urls or {})
     return {
         "summary": summary,
@@ -94,6 +95,7 @@ def _view(
         "recommendation": predicted_facts(findings.ladder, findings.carried)
         if findings.ladder
         else _recommendation_words(recommendation),
+        "reason": "" if reason in summary["headline"] else reason,  # said once
         "carried": carried_words(findings.carried),
         "recipe": summary["recommendation"]["recipe"],
         "setting": setting,

@@ -156,7 +156,7 @@ def test_the_report_holds_all_of_it(record: StudyRecord, tmp_path: Path) -> None
         assert f">{title}</h3>" in page
     assert "memory ran out at step 7" in text
     assert "the workers &lt;died&gt;" in page
-    assert "- **accuracy**: Share that is right. Higher is better." in text
+    assert "- **accuracy**: Share that is right; higher is better." in text
     assert "| 16 | 60 [43.1, 76.9] | 8.00 [8.00, 8.00] |" in text
     assert "never_measured" not in text + page
     rows = pq.read_table(tmp_path / "trials.parquet").to_pylist()
@@ -208,7 +208,7 @@ def test_a_field_that_is_added_is_shown_and_explained(
 
     assert shown is not None
     assert column(shown, "luck") == ["7.00\n[7.00, 7.00]"] * 4
-    assert ("luck", "How lucky it was. Higher is better.") in terms(findings)
+    assert ("luck", "How lucky it was; higher is better.") in terms(findings)
     cells = summarize(findings)["cells"]
     assert all(cell["measured"]["luck"]["value"] == 7.0 for cell in cells)
     assert b"luck" in trials_parquet(sweep.rows)

@@ -27,7 +27,7 @@ def texts(view: dict[str, Any]) -> Iterator[str]:
     """All that a report says in sentences, its tables' cells and a user's own words aside."""
     for _, lines in view["first_screen"]:
         yield from (line.text for line in lines)
-    yield view["summary"]["recommendation"]["reason"]
+    yield view["reason"]
     yield from view["carried"]
     yield from view["flags"]
     yield view["sources"]
@@ -59,6 +59,6 @@ def test_sentences_are_short_and_said_once_in_the_field_s_terms(kind: str, tmp_p
 
 
 def test_a_long_sentence_and_one_that_stands_twice_are_seen() -> None:
-    text = "A loss fell. " + "word " * 31 + ". A loss fell."
+    text = "A loss fell. " + "Word " * 31 + "end. A loss fell."
     assert Counter(sentences(text))["A loss fell."] == 2
     assert max(len(s.split()) for s in sentences(text)) > MOST_WORDS

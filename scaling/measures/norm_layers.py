@@ -64,7 +64,7 @@ class NormLayers:
             self._fits = False  # a layer's rows are not the examples, or it was not used
             return
         gradients_bd = torch.cat(fitting, 1).double()
-        targets_b = torch.from_numpy(num_targets).to(gradients_bd.device, non_blocking=True)
+        targets_b = torch.from_numpy(num_targets).to(gradients_bd, non_blocking=True)
         squares = torch.stack([gradients_bd.square().sum(), targets_b.square().sum()])
         sums = torch.cat([squares, gradients_bd.sum(0), targets_b @ gradients_bd])
         self._sums = sums if self._sums is None else self._sums + sums

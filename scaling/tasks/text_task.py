@@ -29,7 +29,8 @@ from scaling.tasks.model.layers import one_document_each
 from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
 from scaling.tasks.writing import Writing
 
-MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32
+MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32; of a GPU more where it has room
+LOGIT_BYTES = 16  # in evaluation: as computed, in float32, their log softmax, a spare
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class TextTask:
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
         predictions: dict[int, Any] = {}
         predicted = sizes.predicted[numbers]
-        for group in by_length(predicted, self._evaluated_at_once(predicted)):
+        for group in by_length(predicted, self._evaluated_at_once(predicted, device)):
             batch = self._batch(split, numbers[group])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             found = self.objective.evaluate(model, batch)
@@ -273,13 +274,13 @@ class TextTask:
             tuple(prediction for _, prediction in sorted(predictions.items())),
         )  # fmt: skip
 
-    def _evaluated_at_once(self, lengths: IntArray) -> int:
-        """Examples at once; those whose tokens are predicted stay in MAX_EVALUATION_LOGITS."""
+    def _evaluated_at_once(self, lengths: IntArray, device: torch.device) -> int:
+        """Examples at once; those whose tokens are predicted stay in `max_evaluation_logits`."""
         most = self.evaluated_at_once
         if self.num_labels:
             return most
         logits_each = int(lengths.max(initial=1)) * self.token_model.tokenizer.vocab_size
-        return max(1, min(most, MAX_EVALUATION_LOGITS // logits_each))
+        return max(1, min(most, max_evaluation_logits(_free_bytes(device)) // logits_each))
 
     @property
     def loss_unit(self) -> Unit:
@@ -308,6 +309,25 @@ class TextTask:
     def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
         """How the texts compare with the references, all examples in order."""
         return {} if self.writing is None else self.writing.metrics(written)
+
+
+def max_evaluation_logits(free_bytes: int | None) -> int:
+    """Most logits of a batch in evaluation, which take at most half of a GPU's free memory.
+
+    Args:
+        free_bytes: Of the GPU; None on a CPU.
+    """
+    if free_bytes is None:
+        return MAX_EVALUATION_LOGITS
+    return max(1, free_bytes // 2 // LOGIT_BYTES)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + cached
 
 
 def summary_of(

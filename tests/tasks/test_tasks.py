@@ -21,6 +21,7 @@ from scaling.tasks.model.architectures import model_config
 from scaling.tasks.model.layers import matrices_to_cut
 from scaling.tasks.prepare import prepare_task, require_trainable
 from scaling.tasks.task import ExampleLosses
+from scaling.tasks.text_task import max_evaluation_logits
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,
@@ -315,3 +316,12 @@ def test_tp_cuts_by_the_architectures_plan_or_says_why_not() -> None:
         require_trainable(task, 0, resources=Resources(strategy="tp", num_workers=3))
     with pytest.raises(DataError, match=r"resources\.strategy: .*transformers has none of bert"):
         require_trainable(prepare_task(part_of_speech(), EVALUATION), 0, resources=tp)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "expected"), [(None, 2**27), (2**37, 2**32), (2**20, 2**15), (0, 1)]
+)
+def test_logits_of_an_evaluation_take_half_of_a_gpus_free_memory(
+    free_bytes: int | None, expected: int
+) -> None:
+    assert max_evaluation_logits(free_bytes) == expected

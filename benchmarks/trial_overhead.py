@@ -141,6 +141,8 @@ def _pool(num_trials: int) -> list[float]:
             tasks=shared_tasks(spec, [task]),
             content={},
             code={},
+            note=print,
+            grows=False,
         ) as pool:
             pool.wait_until_ready()
             configs = [

@@ -19,6 +19,7 @@ MAX_ATTEMPTS = 3
 EXIT_TIMEOUT_SECONDS = 15.0
 WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
 CONTROLLER_DIED = "the controller of its workers died"
+MACHINE_LOST = "its machine was lost"
 
 
 @dataclass
@@ -60,6 +61,7 @@ class _Slot:
     device: Any = None
     running: _Running | None = None
     number: int = 0
+    nodes: set[str] = field(default_factory=set[str])
     group: int = 0
     group_size: int = 0  # 0 where no rank may use the group any more
 
@@ -81,7 +83,7 @@ class Broker:
     # --- asked by the ranks of a worker group
 
     async def hello(
-        self, slot: str, incarnation: str, rank: int, world_size: int, device: Any
+        self, slot: str, incarnation: str, rank: int, world_size: int, device: Any, node: str
     ) -> None:
         """A rank of a (re)started group is ready for jobs.
 
@@ -99,6 +101,7 @@ class Broker:
             if running is not None and self._is_served_after_loss(slot, running):
                 self._serve(known, running)
         known.ready.add(rank)
+        known.nodes.add(node)
         self._hand_out()
         await self._notify()
 
@@ -359,11 +362,16 @@ class Broker:
         """Losses of a slot's group that made the next attempt another one: memory that ran out."""
         return self._num_remedied[slot]
 
+    async def nodes(self) -> dict[str, set[str]]:
+        """The machines, by Ray's identifiers, of each group that is ready."""
+        slots = self._slots.items()
+        return {n: slot.nodes for n, slot in slots if len(slot.ready) == slot.world_size}
+
     async def refusal(self) -> str | None:
         """Why a rank cannot train for this study."""
         return self._refusal
 
-    async def group_lost(self, slot: str) -> Any:
+    async def group_lost(self, slot: str, cause: str = CONTROLLER_DIED) -> Any:
         """A slot's group is gone by no fault of its job, and another one will come.
 
         The job is the first that a free group gets, and goes on from its checkpoint.
@@ -379,7 +387,7 @@ class Broker:
         state.ready, state.incarnation = set(), ""
         if running is not None and not running.ended:
             if running.cancelled:
-                self._end(running, "failed", error=CONTROLLER_DIED)
+                self._end(running, "failed", error=cause)
             elif running.errors:
                 if self._is_served_after_loss(slot, running):
                     self._waiting.insert(0, running)
@@ -387,7 +395,7 @@ class Broker:
                 running.attempt += 1
                 running.left = {}
                 incident = {
-                    "kind": "restarted", "attempt": running.attempt, "cause": CONTROLLER_DIED,
+                    "kind": "restarted", "attempt": running.attempt, "cause": cause,
                 }  # fmt: skip
                 running.events.append({"kind": "incident", "incident": incident})
                 self._waiting.insert(0, running)

@@ -16,7 +16,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from scaling.process import reclaim_signals
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
-from scaling.runner.preflight import StartError, num_workers_on, running_cluster, starts_here
+from scaling.runner.preflight import StartError, running_cluster, starts_here
 from scaling.spec.issues import first_line
 from scaling.spec.resources import Resources
 
@@ -266,23 +266,9 @@ def _log_to_file(log_file: Path) -> None:
         logger.propagate = False
 
 
-def num_workers_that_fit(resources: Resources) -> int:
-    """How many workers this cluster has room for.
-
-    Raises:
-        StartError: If that is not enough for one trial.
-    """
-    return num_workers_on(_nodes(), resources)
-
-
-def num_gpus_of_cluster() -> float:
-    """GPUs of all its nodes."""
-    return sum(node.get("GPU", 0.0) for node in _nodes())
-
-
-def _nodes() -> list[dict[str, float]]:
-    nodes: list[dict[str, Any]] = ray.nodes()
-    return [node["Resources"] for node in nodes if node["Alive"]]
+def is_joined() -> bool:
+    """Whether this process is on a cluster that was there before."""
+    return _connection is not None and not _connection.is_started_here
 
 
 def worker_resources(resources: Resources) -> dict[str, float]:

@@ -13,14 +13,15 @@ from scaling.measures.device import Device
 from scaling.records.ledger import Ledger, Observer
 from scaling.records.objective import objective_of
 from scaling.records.trial import Phase
-from scaling.runner.cluster import num_gpus_of_cluster, num_workers_that_fit
+from scaling.runner.cluster import is_joined
 from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.encoded_data import shared_tasks
 from scaling.runner.jobs import Job
-from scaling.runner.preflight import StartError
+from scaling.runner.preflight import StartError, num_workers_on
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
 from scaling.runner.remaining import Stage, stages
+from scaling.runner.room import machines, num_gpus, num_groups_now, wait_for_room
 from scaling.runner.scheduler import LedgerScheduler
 from scaling.runner.searcher import PlannedTrials
 from scaling.runner.state import StudyState
@@ -97,6 +98,7 @@ class StudyRun:
         spec, records = self.spec, ledger.records
         done: list[Stage] = []
         with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
+            executor.wait_for_room()
             facts = replace(
                 self.facts, world_sizes=executor.world_sizes(),
                 cell_places=self.state.recorded.cell_places(spec),
@@ -148,7 +150,7 @@ class _Executor:
         self._checkpoints = run.state.checkpoints
         self._pool: WorkerPool | None = None
         self._sizes: tuple[int, ...] = ()
-        self._spec = run.spec.with_gpus(num_gpus_of_cluster())
+        self._spec = run.spec.with_gpus(num_gpus())
         self.devices: list[Device] = []
         self._tasks = shared_tasks(run.spec, run.tasks)
 
@@ -158,6 +160,15 @@ class _Executor:
     def __exit__(self, *error: Any) -> None:
         if self._pool is not None and not self._watch.is_lost:
             self._pool.__exit__(*error)
+
+    def wait_for_room(self) -> None:
+        """Wait until one trial has room on the cluster.
+
+        Raises:
+            StartError: If it has none in time.
+        """
+        note = self._run.view.note
+        wait_for_room(self._spec.resources, is_joined=is_joined(), note=note)
 
     def world_sizes(self) -> dict[int, int]:
         """Workers of a trial by batch size where the study leaves it open; decided once a study."""
@@ -194,7 +205,7 @@ class _Executor:
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""
         spec, max_slots = self._spec, self._spec.resources.max_slots
-        num_workers = num_workers_that_fit(spec.resources)
+        num_workers = num_workers_on(machines(), spec.resources)
         simple = side_by_side(num_workers, max_slots)
         work = planned_work(spec, self._run.facts)
         if not leaves_idle(simple, work, num_workers):
@@ -233,11 +244,14 @@ class _Executor:
             ),
             tune_config=tune.TuneConfig(
                 search_alg=PlannedTrials(
-                    itertools.chain([first], missing), self._config, self._ledger.records, searches
+                    itertools.chain([first], missing),
+                    self._config,
+                    self._ledger.records,
+                    searches,
+                    self._num_concurrent,
                 ),
                 scheduler=scheduler,
                 num_samples=-1,  # until the searcher says that it has finished
-                max_concurrent_trials=self._num_concurrent(),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -251,12 +265,13 @@ class _Executor:
             self._pool.check()
 
     def _num_concurrent(self) -> int:
-        """As many as there are groups; on the pool one more for each size of group.
+        """As many as there are groups that train; on the pool one more for each size of group.
 
         Those wait at the broker, so that no group is idle between trials.
         """
-        waiting = 0 if self._pool is None else len(set(self._sizes))
-        return len(self._sizes) + waiting
+        if self._pool is None:
+            return len(self._sizes)
+        return self._pool.num_ready + len(set(self._sizes))
 
     def _cancel(self, trial_id: str) -> None:
         if self._pool is not None:
@@ -275,16 +290,17 @@ class _Executor:
             gpus = self._spec.resources.num_gpus
             if gpus and self._run.spec.resources.gpus_per_worker == "auto":
                 self._run.view.note("each worker has a GPU (resources.gpus_per_worker: auto)")
-            self.devices = self._pool.wait_until_ready(self._run.view.note)
-            self._run.view.workers_ready(self._sizes, [device.name for device in self.devices])
+            self.devices = self._pool.wait_until_ready()
+            sizes = self._sizes[: len(self.devices)]
+            self._run.view.workers_ready(sizes, [device.name for device in self.devices])
 
     def _group_sizes(self) -> tuple[int, ...]:
         spec = self._spec
         resources = spec.resources
-        num_workers = num_workers_that_fit(resources)
         if resources.num_workers != "auto":
-            fitting = num_workers // resources.num_workers
-            return (resources.num_workers,) * min(fitting, resources.max_slots or fitting)
+            count = num_groups_now(resources, resources.num_workers, is_joined=is_joined())
+            return (resources.num_workers,) * count
+        num_workers = num_workers_on(machines(), resources)
         try:
             return regrouped(
                 self.world_sizes(), planned_work(spec, self._run.facts),
@@ -300,7 +316,8 @@ class _Executor:
         return WorkerPool(
             self._spec, sizes=sizes, storage=self._ray_folder, checkpoints=self._checkpoints,
             tasks=self._tasks, content=self._run.state.recorded.content,
-            code=self._run.state.recorded.code,
+            code=self._run.state.recorded.code, note=self._run.view.note,
+            grows=is_joined() and self._spec.resources.num_workers != "auto",
         )  # fmt: skip
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import shutil
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ MIN_FREE_BYTES = 64 * 2**20  # Ray's logs, sockets and small files
 MIN_FREE_FILES = 1000
 MIN_OPEN_FILES = 512
 SESSION_PATTERN = "scaling-ray-????????"  # as tempfile.mkdtemp names a folder
+_LISTENS_SECONDS = 2.0
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -33,7 +35,8 @@ def starts_here(address: str | None) -> bool:
     """Whether Ray starts on this machine, and does not join a cluster that runs already."""
     if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
         return False
-    return address == "local" or not _is_ours(running_cluster())
+    file = running_cluster()
+    return address == "local" or not (_is_ours(file) and _is_alive(file))
 
 
 def running_cluster() -> Path:
@@ -48,6 +51,18 @@ def _is_ours(file: Path) -> bool:
     except OSError:
         return False
     return owners == {os.getuid()}
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether something listens where the file says; a cluster that was killed leaves the file."""
+    try:
+        host, _, port = file.read_text(encoding="utf-8").strip().rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_SECONDS):
+            return True
+    except (ConnectionRefusedError, ValueError):
+        return False
+    except OSError:
+        return True  # slow to answer; joining it says what is wrong
 
 
 def system_folder() -> tuple[str, Path]:

@@ -22,6 +22,7 @@ class PlannedTrials(Searcher):
         prepare: Makes the configuration of a trial.
         records: How trials ended.
         searches: Optuna's; None after the search.
+        most_at_once: Trials that may run side by side now.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class PlannedTrials(Searcher):
         prepare: Prepare,
         records: Mapping[str, TrialRecord],
         searches: CellSearches | None,
+        most_at_once: Callable[[], int],
     ) -> None:
         super().__init__()
+        self._most_at_once = most_at_once
         self._stages = stages
         self._planned: list[PlannedTrial] = []
         self._again: list[PlannedTrial] = []
@@ -45,12 +48,14 @@ class PlannedTrials(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; Searcher.FINISHED when all have ended."""
+        """The next trial's configuration; None for now, Searcher.FINISHED when all have ended."""
         while not (self._again or self._planned or self._live):
             stage = next(self._stages, None)
             if stage is None:
                 return Searcher.FINISHED
             self._planned = list(stage)
+        if len(self._live) >= self._most_at_once():
+            return None
         if self._again:
             planned = self._again.pop(0)
         elif self._planned:

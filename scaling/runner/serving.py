@@ -17,6 +17,7 @@ from scaling.measures.device import describe_device
 from scaling.runner.encoded_data import received_tasks
 from scaling.runner.jobs import Assignment, Directive, Event, RankError
 from scaling.runner.own_ray import restore_umask
+from scaling.runner.shared_storage import why_not_shared
 from scaling.runner.trial import bounded_micro_batch_size, checkpoints_of, run_trial
 from scaling.spec.resources import ZERO_STAGES, Resources
 from scaling.spec.study import StudySpec
@@ -70,6 +71,9 @@ def serve_jobs(config: dict[str, Any]) -> None:
     enter_folder(config["working_folder"])
     broker = ray.get_actor(config["broker"])
     ray.get(broker.keep_placement_group.remote(config["slot"], get_current_placement_group()))
+    if reason := why_not_shared(config["checkpoints"], config["broker"], config["host"]):
+        ray.get(broker.refuse.remote(reason))
+        return
     specs = specs_of(config)
     workers = workers_of(specs[0].resources)
     tasks = received_tasks(specs, config["tasks"])
@@ -124,7 +128,10 @@ class _Server:
         if self._refuses(self.workers):
             return
         device = describe_device(self.workers.device)
-        ray.get(self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device))
+        node = ray.get_runtime_context().get_node_id()
+        ray.get(
+            self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device, node)
+        )
         number = 0
         exempt_loaded()
         while True:

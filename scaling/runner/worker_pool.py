@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scaling.measures.device import Device
-from scaling.runner.broker import Broker
+from scaling.runner.broker import MACHINE_LOST, Broker
 from scaling.runner.cluster import Patience, worker_resources
 from scaling.runner.jobs import Event, Job
 from scaling.runner.preflight import ClusterError, StartError
 from scaling.runner.process_group import torch_config
+from scaling.runner.room import alive_nodes, has_room_for_more, status_words, wait_seconds
 from scaling.runner.serving import serve_jobs
+from scaling.runner.shared_storage import mark, unmark
 from scaling.runner.trial import checkpoints_of
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
@@ -36,6 +40,22 @@ NOTE_SECONDS = 15.0  # from one line to the next, while workers prepare
 BROKER_SECONDS = 10.0
 MAX_GROUP_RESTARTS = 10  # memory that ran out and was remedied aside
 RESTART_SECONDS = 1.0
+OTHERS_SECONDS = 20.0
+"""From the first groups that are ready to the first trial, where the others are late."""
+FOLLOW_SECONDS = 2.0
+SAY_SECONDS = {True: 600.0, False: 30.0}
+"""Between two lines of the same status: while some group trains, and while none does."""
+MAX_CALLS = 100_000
+"""Calls that wait at the broker at once: about four of each rank and two of each trial."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was last seen of the groups, and when it was said, and when one could train."""
+
+    num_ready: int
+    said: float
+    trained: float
 
 
 class WorkerPool:
@@ -49,6 +69,8 @@ class WorkerPool:
         tasks: The study's data, from `shared_tasks`.
         content: What the study trains on, which its workers must see too; empty takes anything.
         code: The text of each Python file of the user's own, for machines that have it not.
+        note: Shows a line to the user.
+        grows: Whether more groups of the same size follow when the cluster has room for them.
     """
 
     def __init__(
@@ -61,77 +83,104 @@ class WorkerPool:
         tasks: Sequence[Any],
         content: Mapping[str, str],
         code: Mapping[str, str],
+        note: Callable[[str], None],
+        grows: bool,
     ) -> None:
         self._spec = spec
-        self._sizes = tuple(sizes)
+        self._sizes = list(sizes)
+        self._note, self._grows = note, grows
         self._storage = storage
         self._checkpoints = checkpoints
         self._tasks = tuple(tasks)
         self._content, self._code = dict(content), dict(code)
-        self._is_closing = False
+        self._closing = threading.Event()
+        self._num_ready = 0
         self.broker_name = f"broker-{uuid.uuid4().hex[:12]}"
         actor: Any = ray.remote(Broker)
         self._broker: Any = actor.options(
-            name=self.broker_name, num_cpus=0, max_concurrency=1000,
+            name=self.broker_name, num_cpus=0, max_concurrency=MAX_CALLS,
             max_restarts=MAX_GROUP_RESTARTS,
+            # Lost with the driver or not at all.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            ),
         ).remote()  # fmt: skip
+        self._follower = threading.Thread(target=self._follow_cluster, name="follow", daemon=True)
+        self._host = ""
         self._threads: list[threading.Thread] = []
         self._errors: dict[str, BaseException] = {}
 
     def __enter__(self) -> "WorkerPool":
-        for number, size in enumerate(self._sizes):
-            slot = f"slot{number}"
-            thread = threading.Thread(
-                target=self._run_slot, args=(slot, size), name=slot, daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
+        self._host = mark(self._checkpoints, self.broker_name)
+        for size in self._sizes:
+            self._start_slot(size)
+        self._follower.start()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._is_closing = True
+        self._closing.set()
         # A cluster that is gone must not hide why the study ends.
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._broker.close.remote(), timeout=BROKER_SECONDS)
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
-        for thread in self._threads:
+        for thread in [self._follower, *self._threads]:
             thread.join(max(0.1, deadline - time.monotonic()))
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._broker)
+        with contextlib.suppress(OSError):
+            unmark(self._checkpoints, self.broker_name)
 
-    def wait_until_ready(self, note: Callable[[str], None] = lambda _: None) -> list[Device]:
-        """Wait for every group; returns what each computes on.
+    @property
+    def num_ready(self) -> int:
+        """Groups that can train now, one at least: jobs may wait for a group that comes back."""
+        return max(1, self._num_ready)
 
-        Reading and encoding the data may take as long as it takes, once all groups have started.
+    def _start_slot(self, size: int) -> None:
+        slot = f"slot{len(self._threads)}"
+        thread = threading.Thread(target=self._run_slot, args=(slot, size), name=slot, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
-        Args:
-            note: Is given a line every NOTE_SECONDS while groups prepare their data.
+    def wait_until_ready(self) -> list[Device]:
+        """Wait for `min_slots` groups, and a little longer for the others.
+
+        Reading and encoding the data may take as long as it takes, once so many have started; a
+        line every NOTE_SECONDS says that it goes on.
+
+        Returns:
+            What each that is ready computes on.
 
         Raises:
-            StartError: If not all groups have started after START_TIMEOUT_SECONDS.
+            StartError: If too few groups have started after START_TIMEOUT_SECONDS.
             ClusterError: If a group ends.
         """
-        is_late = Patience(START_TIMEOUT_SECONDS)
+        is_late, for_others = Patience(START_TIMEOUT_SECONDS), Patience(OTHERS_SECONDS)
         began = noted = time.monotonic()
         num_groups, num_started = len(self._sizes), 0
-        while num_started == num_groups or not is_late.is_over:
+        least = min(self._spec.resources.min_slots, num_groups)
+        while num_started >= least or not is_late.is_over:
             self.check()
             # The broker may have no process yet, and one that was killed is started again.
             with contextlib.suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
                 devices: list[Device] = ray.get(self._broker.devices.remote(), timeout=1.0)
-                if len(devices) == num_groups:
+                self._num_ready = len(devices)
+                if len(devices) < least:
+                    for_others = Patience(OTHERS_SECONDS)
+                elif len(devices) == num_groups or for_others.is_over:
                     return devices
-                num_started = ray.get(self._broker.num_started.remote(), timeout=1.0)
-                if num_started == num_groups and time.monotonic() - noted >= NOTE_SECONDS:
+                started: int = ray.get(self._broker.num_started.remote(), timeout=1.0)
+                num_started = started
+                if num_started >= least and time.monotonic() - noted >= NOTE_SECONDS:
                     noted = time.monotonic()
                     seconds = f"{noted - began:.0f} s so far"
                     ready = f"{len(devices)} of {num_groups} worker groups are ready"
-                    note(f"the workers read and encode the data: {ready}, {seconds}")
+                    self._note(f"the workers read and encode the data: {ready}, {seconds}")
             time.sleep(0.1)
         self._threads.clear()  # they wait for what does not come
         raise StartError(
-            f"not all worker groups had started after {START_TIMEOUT_SECONDS:.0f} seconds; "
-            "is the cluster busy with other jobs?"
+            f"{num_started} of {num_groups} worker groups had started after "
+            f"{START_TIMEOUT_SECONDS:.0f} seconds, and resources.min_slots is {least}; is the "
+            "cluster busy with other jobs?"
         )
 
     def check(self) -> None:
@@ -172,6 +221,47 @@ class WorkerPool:
         """Folder or URL of a trial's checkpoints."""
         return checkpoints_of(self._checkpoints, trial_id)
 
+    def _follow_cluster(self) -> None:
+        """Until the pool is closed: move jobs off lost machines, and add groups."""
+        seen = _Seen(self._num_ready, time.monotonic(), time.monotonic())
+        while not self._closing.wait(FOLLOW_SECONDS):
+            with contextlib.suppress(ray.exceptions.RayError):
+                seen = self._follow(seen)
+
+    def _follow(self, seen: "_Seen") -> "_Seen":
+        groups: dict[str, set[str]] = ray.get(self._broker.nodes.remote(), timeout=BROKER_SECONDS)
+        alive = alive_nodes()
+        for slot in [slot for slot, nodes in groups.items() if nodes - alive]:
+            ray.get(self._broker.group_lost.remote(slot, MACHINE_LOST), timeout=BROKER_SECONDS)
+            del groups[slot]
+        self._num_ready = len(groups)
+        size, resources = self._sizes[0], self._spec.resources
+        if self._grows and len(groups) == len(self._sizes):
+            if has_room_for_more(resources, size, len(groups)):
+                self._sizes.append(size)
+                self._start_slot(size)
+            return _Seen(len(groups), time.monotonic(), time.monotonic())
+        now = time.monotonic()
+        if self._grows and (
+            len(groups) != seen.num_ready or now - seen.said > SAY_SECONDS[bool(groups)]
+        ):
+            self._note(status_words(resources, num_ready=len(groups), num_groups=len(self._sizes)))
+            seen = replace(seen, num_ready=len(groups), said=now)
+        if groups:
+            return replace(seen, trained=now)
+        if now - seen.trained > max(
+            START_TIMEOUT_SECONDS, wait_seconds(resources, is_joined=self._grows)
+        ):
+            self._give_up(now - seen.trained)
+        return seen
+
+    def _give_up(self, seconds: float) -> None:
+        """End all slots: none has trained for so long."""
+        error = ClusterError(f"no worker group was ready for {seconds:.0f} s")
+        for number in range(len(self._sizes)):
+            self._errors.setdefault(f"slot{number}", error)
+            ray.get(self._broker.slot_ended.remote(f"slot{number}", str(error)))
+
     def _run_slot(self, slot: str, size: int) -> None:
         """Keep a group running until the pool is closed.
 
@@ -189,7 +279,7 @@ class WorkerPool:
                 trainer.fit()
                 num_lost += 1
                 reason: str | None = ray.get(self._broker.refusal.remote())
-                if reason is not None and not self._is_closing:
+                if reason is not None and not self._closing.is_set():
                     error = ClusterError(reason)
                     break
             except ray.exceptions.RayError as lost:
@@ -199,7 +289,7 @@ class WorkerPool:
             except Exception as ended:  # noqa: BLE001  # any end of a group must reach the driver
                 error = ended
                 break
-            if self._is_closing:
+            if self._closing.is_set():
                 return
             max_failures = MAX_GROUP_RESTARTS - num_failed
             with contextlib.suppress(ray.exceptions.RayError):
@@ -210,7 +300,7 @@ class WorkerPool:
                 num_remedied: int = ray.get(self._broker.num_remedied.remote(slot))
                 max_failures += num_remedied
             time.sleep(RESTART_SECONDS)
-        if self._is_closing:
+        if self._closing.is_set():
             return
         self._errors[slot] = error
         with contextlib.suppress(ray.exceptions.RayError):
@@ -227,6 +317,7 @@ class WorkerPool:
                 "spec": self._spec.model_dump_json(exclude_unset=True),
                 "working_folder": str(Path.cwd()),
                 "checkpoints": self._checkpoints,
+                "host": self._host,
                 "tasks": self._tasks,
                 "content": self._content,
                 "code": self._code,

@@ -56,7 +56,14 @@ class Resources(Section):
     executor: Literal["pool", "per_trial"] = "pool"
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None
-    """At most this many trials at once; as many as fit where left out."""
+    """At most this many trials at once; as many as fit where left out. On a cluster that starts
+    machines by demand, so many are asked for."""
+    min_slots: PositiveInt = 1
+    """Worker groups that must be ready before the first trial starts; more follow as there is
+    room."""
+    wait_for_resources_seconds: NonNegativeFloat | None = None
+    """How long to wait for CPUs and GPUs that others hold or that are not up yet; left out, 600
+    on a cluster that is joined (--address) and 0 elsewhere. 0 refuses at once."""
 
     @property
     def num_gpus(self) -> float:

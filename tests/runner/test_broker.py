@@ -27,7 +27,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 async def group(broker: Broker, incarnation: str = "a", size: int = 2, slot: str = "s") -> None:
     for rank in range(size):
-        await broker.hello(slot, incarnation, rank, size, "cpu")
+        await broker.hello(slot, incarnation, rank, size, "cpu", "node")
 
 
 async def given(

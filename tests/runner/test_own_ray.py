@@ -1,6 +1,7 @@
 """Which Ray a study starts or joins, and the folder of its own."""
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -21,9 +22,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_cluster_of_this_user_is_joined(temporary: Path) -> None:
     assert starts_here(None)
     (temporary / "ray").mkdir()
-    (temporary / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379")
-    assert not starts_here(None)
-    assert starts_here("local")
+    file = temporary / "ray" / "ray_current_cluster"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        file.write_text(f"127.0.0.1:{listener.getsockname()[1]}")
+        assert not starts_here(None)
+        assert starts_here("local")
+    assert starts_here(None), "a cluster that was killed leaves the file"
     assert not starts_here("127.0.0.1:6379")
 
 

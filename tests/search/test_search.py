@@ -127,7 +127,9 @@ def test_the_searcher_gives_every_planned_trial_once(tmp_path: Path) -> None:
     spec = study(search={"trials_per_cell": 2})
     planned = planned_search(spec, DATA)
     records = {p.trial_id: replace(p.record(), status="done") for p in planned}
-    searcher = PlannedTrials(iter([planned]), lambda p: {"trial_id": p.trial_id}, records, None)
+    searcher = PlannedTrials(
+        iter([planned]), lambda p: {"trial_id": p.trial_id}, records, None, lambda: 9
+    )
     given = [searcher.suggest(str(number)) for number in range(5)]
     assert [config["trial_id"] for config in given[:4]] == [p.trial_id for p in planned]
     assert given[4] is None  # some run, and may have to be given again
@@ -145,7 +147,7 @@ def test_the_next_stage_is_asked_for_when_all_trials_of_one_have_ended() -> None
             asked.append(f"{len(stage)} trials")
             yield stage
 
-    searcher = PlannedTrials(stages(), lambda p: {"trial_id": p.trial_id}, {}, None)
+    searcher = PlannedTrials(stages(), lambda p: {"trial_id": p.trial_id}, {}, None, lambda: 9)
     assert searcher.suggest("a")["trial_id"] == first.trial_id
     assert searcher.suggest("b")["trial_id"] == second.trial_id
     searcher.on_trial_complete("b")
@@ -163,7 +165,9 @@ def test_a_trial_whose_actor_died_is_given_again_as_it_was(tmp_path: Path) -> No
     [first, second, *_] = planned_search(spec, DATA)
     records: dict[str, TrialRecord] = {}
     searches = CellSearches(spec, tmp_path, DATA, records)
-    searcher = PlannedTrials(iter([[first, second]]), lambda p: {"planned": p}, records, searches)
+    searcher = PlannedTrials(
+        iter([[first, second]]), lambda p: {"planned": p}, records, searches, lambda: 9
+    )
     lost = searcher.suggest("a")["planned"]
     searcher.on_trial_complete("a", error=True)
     assert searcher.suggest("b")["planned"] == lost

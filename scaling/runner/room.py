@@ -1,0 +1,152 @@
+"""Room for worker groups on a cluster: what its machines have, what is free, what comes and goes.
+
+A cluster that a study joins is seldom quiet: other jobs hold a part of it, `ray up` returns before
+its workers are up, and machines come and go. So groups are started by what is free, the first one
+that is ready trains, and more follow when there is room.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from scaling.runner.preflight import StartError, num_workers_on, workers_on
+from scaling.spec.resources import Resources
+
+WAIT_SECONDS = 600.0
+"""For a cluster that was joined, where the study does not say."""
+POLL_SECONDS = 1.0
+SAY_SECONDS = 30.0
+"""Between two lines that say what is waited for."""
+
+
+def wait_seconds(resources: Resources, *, is_joined: bool) -> float:
+    """How long to wait for resources: a cluster that was started here has all it will have."""
+    if resources.wait_for_resources_seconds is not None:
+        return resources.wait_for_resources_seconds
+    return WAIT_SECONDS if is_joined else 0.0
+
+
+def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str], None]) -> None:
+    """Return when one trial has room on the cluster; says every half minute what is missing.
+
+    Args:
+        resources: What a trial needs.
+        is_joined: Whether the cluster was there before, so that others may hold a part of it.
+        note: Shows a line to the user.
+
+    Raises:
+        StartError: If there is none after `wait_seconds`.
+    """
+    seconds = wait_seconds(resources, is_joined=is_joined)
+    start, said = time.monotonic(), -SAY_SECONDS
+    try:
+        while missing := _missing(resources):
+            waited = time.monotonic() - start
+            if waited >= seconds:
+                raise StartError(_given_up(missing, seconds))
+            if waited - said >= SAY_SECONDS:
+                said = waited
+                note(f"waiting for {_what(resources)}, {seconds - waited:.0f} s at most: {_free()}")
+                request_resources(bundles=_bundles(resources))  # an autoscaler starts machines
+            time.sleep(POLL_SECONDS)
+    finally:
+        if said >= 0:
+            request_resources(bundles=[])
+
+
+def machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has."""
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def num_gpus() -> float:
+    """GPUs of all machines."""
+    return sum(machine.get("GPU", 0.0) for machine in machines())
+
+
+def alive_nodes() -> set[str]:
+    """The machines that Ray hears of, by its identifiers."""
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return {str(node["NodeID"]) for node in nodes if node["Alive"]}
+
+
+def num_free(resources: Resources) -> int:
+    """Workers that have room in what nobody holds; at most, since machines are added up."""
+    return workers_on(ray.available_resources(), resources)
+
+
+def num_groups_now(resources: Resources, num_workers: int, *, is_joined: bool) -> int:
+    """Groups to start with: what fits, and on a joined cluster what is free, one at least.
+
+    With `max_slots` on a joined cluster so many are asked for: an autoscaler starts machines for
+    what waits.
+    """
+    fitting = num_workers_on(machines(), resources) // num_workers
+    if not is_joined:
+        return min(fitting, resources.max_slots or fitting)
+    return resources.max_slots or max(1, min(fitting, num_free(resources) // num_workers))
+
+
+def has_room_for_more(resources: Resources, num_workers: int, num_groups: int) -> bool:
+    """Whether another group would fit beside those that there are."""
+    if num_groups >= (resources.max_slots or num_groups + 1):
+        return False
+    fitting = sum(workers_on(machine, resources) for machine in machines()) // num_workers
+    return num_groups < fitting and num_free(resources) >= num_workers
+
+
+def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> str:
+    """How many groups train, and what the others wait for."""
+    return f"{num_ready} of {num_groups} worker groups; waiting for {_what(resources)}: {_free()}"
+
+
+def _missing(resources: Resources) -> str:
+    """Why a trial has no room now; empty where it has."""
+    try:
+        num_workers_on(machines(), resources)
+    except StartError as error:
+        return str(error)
+    return "" if num_free(resources) >= _needed(resources) else _held_words(resources)
+
+
+def _bundles(resources: Resources) -> list[dict[str, float]]:
+    """What all groups that the study asks for hold, one entry a worker."""
+    count = _needed(resources) * (resources.max_slots or 1)
+    one = {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}
+    return [{kind: amount for kind, amount in one.items() if amount}] * count
+
+
+def _needed(resources: Resources) -> int:
+    return 1 if resources.num_workers == "auto" else resources.num_workers
+
+
+def _what(resources: Resources) -> str:
+    """What one trial needs, in words."""
+    count = _needed(resources)
+    gpus = count * resources.num_gpus
+    words = [f"{count * resources.cpus_per_worker:g} CPUs"]
+    return " and ".join([*words, *([f"{gpus:g} GPUs"] if gpus else [])])
+
+
+def _free() -> str:
+    """What nobody holds, of what there is."""
+    free, has = ray.available_resources(), ray.cluster_resources()
+    return ", ".join(
+        f"{free.get(kind, 0):g} of {has[kind]:g} {kind}s are free"
+        for kind in ("CPU", "GPU")
+        if has.get(kind)
+    )
+
+
+def _held_words(resources: Resources) -> str:
+    return f"resources: one trial needs {_what(resources)}, and others hold the cluster: {_free()}"
+
+
+def _given_up(missing: str, seconds: float) -> str:
+    if seconds:
+        return f"{missing} (after {seconds:.0f} s)"
+    return f"{missing}; resources.wait_for_resources_seconds: 600 would wait for them"

@@ -1,0 +1,1 @@
+"""Studies on a cluster whose machines come, go and are held by others."""

@@ -1,0 +1,84 @@
+"""A study on a cluster that others use too, and whose machines come and go."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.machines import Machines, machines
+from tests.end_to_end.studies import write_study
+from tests.faults.disturbed import STUDY as FAULTY
+from tests.faults.disturbed import Running, losses
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+STUDY: dict[str, Any] = FAULTY | {
+    "resources": {"num_workers": 1},
+    "checkpoints": {"every_seconds": 0.5},
+}
+Losses = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    """The losses of the study on a machine of its own."""
+    folder = tmp_path_factory.mktemp("quiet")
+    write_study(folder, STUDY)
+    study = Running(folder)
+    assert study.end() == 0, study.output
+    return losses(folder)
+
+
+def joined(folder: Path, cluster: Machines, *arguments: str) -> Running:
+    write_study(folder, STUDY)
+    return Running(folder, "--address", cluster.address, *arguments, **cluster.variables)
+
+
+def test_half_of_the_cluster_is_held_by_another_job(tmp_path: Path, quiet: Losses) -> None:
+    with machines(2) as cluster:
+        cluster.hold(1)
+        study = joined(tmp_path, cluster)
+        study.wait_for("1 worker group of 1 worker ready")
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet
+
+
+def test_a_wholly_held_cluster_is_waited_for(tmp_path: Path, quiet: Losses) -> None:
+    with machines(1) as cluster:
+        cluster.hold(1)
+        study = joined(tmp_path, cluster)
+        study.wait_for("waiting for 1 CPUs, 600 s at most: 0 of 1 CPUs are free")
+        cluster.free()
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet
+
+
+def test_a_held_cluster_is_refused_at_once_where_nobody_waits(tmp_path: Path) -> None:
+    with machines(1) as cluster:
+        cluster.hold(1)
+        study = joined(tmp_path, cluster, "--set", "resources.wait_for_resources_seconds=0")
+        assert study.end() == 2, study.output
+    assert "others hold the cluster: 0 of 1 CPUs are free" in study.output
+    assert not (tmp_path / "runs/faulty").exists()
+
+
+def test_a_machine_that_comes_late_is_used(tmp_path: Path, quiet: Losses) -> None:
+    with machines(1) as cluster:
+        study = joined(tmp_path, cluster)
+        study.wait_for("1 worker group of 1 worker ready")
+        cluster.add(num_cpus=1)
+        study.wait_for("2 worker groups")
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet
+
+
+def test_a_lost_machines_trial_goes_on_elsewhere(tmp_path: Path, quiet: Losses) -> None:
+    with machines(1) as cluster:
+        number = cluster.add(num_cpus=1)
+        study = joined(tmp_path, cluster)
+        study.wait_for("2 worker groups of 1 worker ready")
+        study.wait_for("[1/")
+        cluster.kill(number)
+        study.wait_for("1 of 2 worker groups", 60)
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet
+    assert "its machine was lost" in (tmp_path / "runs/faulty/trials.jsonl").read_text()

@@ -350,3 +350,14 @@ def test_nobody_gets_in_without_the_token(configs: dict[str, Config], name: str)
     for of in ("head", "worker"):
         assert variables(starts(config, of))["RAY_AUTH_MODE"] == "token"
         assert "--dashboard-host" not in starts(config, of)
+
+
+@pytest.mark.parametrize("name", [*FILES, "clusters/kuberay/rayjob.yaml", "docs/cluster.md"])
+def test_every_setting_that_is_shown_is_one_of_a_study_file(name: str) -> None:
+    from scaling.spec.resources import Resources
+
+    text = (ROOT / name).read_text(encoding="utf-8")
+    shown = re.findall(r"--set resources\.([a-z_]+)=(\S+)", text)
+    assert shown or name in FILES[1:]
+    for field, value in shown:
+        Resources.model_validate({field: yaml.safe_load(value)})

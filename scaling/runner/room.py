@@ -101,7 +101,10 @@ def has_room_for_more(resources: Resources, num_workers: int, num_groups: int) -
 
 def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> str:
     """How many groups train, and what the others wait for."""
-    return f"{num_ready} of {num_groups} worker groups; waiting for {_what(resources)}: {_free()}"
+    ready = f"{num_ready} of {num_groups} worker groups ready"
+    return (
+        ready if num_ready == num_groups else f"{ready}; waiting for {_what(resources)}: {_free()}"
+    )
 
 
 def _missing(resources: Resources) -> str:
@@ -127,9 +130,10 @@ def _needed(resources: Resources) -> int:
 def _what(resources: Resources) -> str:
     """What one trial needs, in words."""
     count = _needed(resources)
-    gpus = count * resources.num_gpus
-    words = [f"{count * resources.cpus_per_worker:g} CPUs"]
-    return " and ".join([*words, *([f"{gpus:g} GPUs"] if gpus else [])])
+    amounts = {"CPU": count * resources.cpus_per_worker, "GPU": count * resources.num_gpus}
+    return " and ".join(
+        f"{amount:g} {kind}{'s' * (amount != 1)}" for kind, amount in amounts.items() if amount
+    )
 
 
 def _free() -> str:

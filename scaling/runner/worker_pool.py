@@ -114,7 +114,6 @@ class WorkerPool:
         self._host = mark(self._checkpoints, self.broker_name)
         for size in self._sizes:
             self._start_slot(size)
-        self._follower.start()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -123,7 +122,7 @@ class WorkerPool:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._broker.close.remote(), timeout=BROKER_SECONDS)
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
-        for thread in [self._follower, *self._threads]:
+        for thread in filter(threading.Thread.is_alive, [self._follower, *self._threads]):
             thread.join(max(0.1, deadline - time.monotonic()))
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._broker)
@@ -167,6 +166,9 @@ class WorkerPool:
                 if len(devices) < least:
                     for_others = Patience(OTHERS_SECONDS)
                 elif len(devices) == num_groups or for_others.is_over:
+                    if len(devices) < num_groups:
+                        self._note(self._status(len(devices)))
+                    self._follower.start()
                     return devices
                 started: int = ray.get(self._broker.num_started.remote(), timeout=1.0)
                 num_started = started
@@ -236,17 +238,15 @@ class WorkerPool:
             del groups[slot]
         self._num_ready = len(groups)
         size, resources = self._sizes[0], self._spec.resources
-        if self._grows and len(groups) == len(self._sizes):
-            if has_room_for_more(resources, size, len(groups)):
-                self._sizes.append(size)
-                self._start_slot(size)
-            return _Seen(len(groups), time.monotonic(), time.monotonic())
-        now = time.monotonic()
-        if self._grows and (
-            len(groups) != seen.num_ready or now - seen.said > SAY_SECONDS[bool(groups)]
-        ):
-            self._note(status_words(resources, num_ready=len(groups), num_groups=len(self._sizes)))
+        now, is_missing = time.monotonic(), len(groups) < len(self._sizes)
+        is_due = is_missing and now - seen.said > SAY_SECONDS[bool(groups)]
+        if self._grows and (len(groups) != seen.num_ready or is_due):
+            self._note(self._status(len(groups)))
             seen = replace(seen, num_ready=len(groups), said=now)
+        if self._grows and not is_missing and has_room_for_more(resources, size, len(groups)):
+            self._note("the cluster has room for one more worker group")
+            self._sizes.append(size)
+            self._start_slot(size)
         if groups:
             return replace(seen, trained=now)
         if now - seen.trained > max(
@@ -254,6 +254,10 @@ class WorkerPool:
         ):
             self._give_up(now - seen.trained)
         return seen
+
+    def _status(self, num_ready: int) -> str:
+        resources = self._spec.resources
+        return status_words(resources, num_ready=num_ready, num_groups=len(self._sizes))
 
     def _give_up(self, seconds: float) -> None:
         """End all slots: none has trained for so long."""

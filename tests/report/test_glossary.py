@@ -25,6 +25,12 @@ def test_longer_terms_come_first_and_names_in_code_count() -> None:
     assert ">steps_to_target</a>" in text
 
 
+def test_a_verb_is_no_term() -> None:
+    rules = Glossary((("rule", "How a recipe is carried."),))
+    assert "<a " not in rules.explained("The data rule out linear scaling.")
+    assert "<a " in rules.explained("The data rule out one rule.")
+
+
 def test_markup_in_a_text_stays_text() -> None:
     assert "<b>" not in GLOSSARY.explained("<b>cell</b>")
 

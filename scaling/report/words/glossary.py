@@ -21,7 +21,9 @@ class Glossary:
         }
         names = sorted(self._meanings, key=len, reverse=True)
         words = "|".join(re.escape(name).replace(r"\ ", r"[ _]") for name in names)
-        self._pattern = re.compile(rf"(?<![\w/])(?:{words})(?:s?)(?![\w/])", re.IGNORECASE)
+        # What is "ruled out" is no scaling rule.
+        after = r"(?![\w/]| out\b)"
+        self._pattern = re.compile(rf"(?<![\w/])(?:{words})(?:s?){after}", re.IGNORECASE)
 
     def explained(self, text: str) -> Markup:
         """The text with its terms as links."""

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from scaling.command.live_page import LivePage
 from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric
 from scaling.records.objective import objective_of
@@ -44,8 +45,15 @@ class _State:
 class ProgressView:
     """An observer of a study that prints; a context manager."""
 
-    def __init__(self, spec: StudySpec, console: Console, metrics: Mapping[str, Metric]) -> None:
-        self._spec, self._metrics = spec, metrics
+    def __init__(
+        self,
+        spec: StudySpec,
+        console: Console,
+        metrics: Mapping[str, Metric],
+        page: LivePage | None = None,
+    ) -> None:
+        self._spec, self._metrics, self._page = spec, metrics, page
+        self._note = ""
         self._objective = objective_of(spec, metrics)
         self._console = console
         self._state = _State()
@@ -86,11 +94,16 @@ class ProgressView:
             state.cells.setdefault(cell_name(trial.cell), _CellProgress()).num_planned += 1
         state.work_planned = sum(state.work.values())
         self._state = state  # whole: another thread draws it
+        if self._page is not None:
+            self._page.phase(names)
         num_cells = len({cell_name(trial.cell) for trial in planned})
         self._say(f"{names}: {num_cells} cells, {len(planned)} trials")
 
     def note(self, line: str) -> None:
         """What the study does otherwise than its file alone says."""
+        self._note = line
+        if self._page is not None:
+            self._page.note(line)
         # Above the live table, so that it stays.
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -99,9 +112,13 @@ class ProgressView:
         state = self._state
         state.started_at = state.started_at or time.monotonic()
         state.cells[cell_name(record.cell)].num_running += 1
+        if self._page is not None:
+            self._page.trial_started(record)
 
     def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
-        """Nothing: a trial is shown when it ends."""
+        """The page has its curve; on the terminal a trial is shown when it ends."""
+        if self._page is not None:
+            self._page.trial_measured(trial_id, measurements)
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial ended."""
@@ -114,6 +131,8 @@ class ProgressView:
         best = objective_value(cell.best, self._spec, self._metrics) if cell.best else None
         if value is not None and (best is None or value < best):
             cell.best = record
+        if self._page is not None:
+            self._page.trial_ended(record)
         self._say(self._line(record))
 
     def _line(self, record: TrialRecord) -> str:
@@ -148,6 +167,16 @@ class ProgressView:
         part = "round" if is_round else "phase"
         return f"about {seconds / 60:.1f} min left in this {part}"
 
+    def _known(self) -> str:
+        """The best recipe so far, and what the search last said of itself."""
+        found = [cell.best for cell in self._state.cells.values() if cell.best is not None]
+        if not found:
+            return self._note
+        best = min(found, key=lambda r: objective_value(r, self._spec, self._metrics) or 0.0)
+        rate = best.recipe.hyperparameters.peak_lr
+        so_far = f"best so far: {cell_name(best.cell)}, peak_lr {rate:.3g}, {self._objective.name}"
+        return f"{so_far} {self._value(best)}" + (f"; {self._note}" if self._note else "")
+
     def _say(self, line: str) -> None:
         if self._live is None:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -176,6 +205,7 @@ class ProgressView:
         share = state.work_ended / state.work_planned if state.work_planned else 0.0
         return Group(
             Text(f"{self._spec.name}: {state.phases}; {self._time_left()}", style="bold"),
+            Text(self._known()),
             ProgressBar(total=1.0, completed=share, width=60),
             table,
         )

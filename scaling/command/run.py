@@ -238,16 +238,21 @@ def _train(
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
 
+    from scaling.command.live_page import NAME, LivePage
     from scaling.command.progress import ProgressView
+    from scaling.records.ledger import read_records
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
+    print(f"curves so far: {os.path.relpath(state.folder / NAME)}, which a browser reads anew")
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)
-        view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics))
+        before = read_records(state.folder / "trials.jsonl")
+        page = stack.enter_context(LivePage(start.spec, state.folder, facts.metrics, before))
+        view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics, page))
         run = StudyRun(start.spec, facts, tasks, state, sinks, view)
         return run.run()
 

@@ -18,7 +18,7 @@ LOCK = "lock"
 MAX_STUDY_BYTES = 4_000_000
 FILES = (
     STUDY, LOCK, "environment.json", "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl",
-    "mlflow_rejected.jsonl", "ray.log",
+    "mlflow_rejected.jsonl", "ray.log", "live.html",
 )  # fmt: skip
 FOLDERS = ("example_losses", "checkpoints", MODELS, "ray")
 _FORMAT = {"format": "scaling-state", "version": 1}

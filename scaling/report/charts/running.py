@@ -1,0 +1,45 @@
+"""Losses along trials of a study that has not ended."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from scaling.records.metrics import Unit
+from scaling.records.trial import TrialRecord
+from scaling.report.charts.figures import Figure
+from scaling.report.charts.style import colour, count_x, data, labels_of, styled, value_axis
+from scaling.report.words.measurements import axis_title
+
+
+def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
+    """One line a trial, coloured by its batch size, as SVG; empty where nothing was measured."""
+    points = [
+        {
+            "trial": record.trial_id,
+            "batch": f"{record.recipe.hyperparameters.global_batch_size:,}",
+            "examples": measurement.examples,
+            "validation_loss": measurement.validation_loss,
+        }
+        for record in records
+        for measurement in record.measurements
+        if measurement.examples > 0 and measurement.validation_loss is not None
+    ]
+    if not points:
+        return ""
+    values = [float(point["validation_loss"]) for point in points]
+    chart = (
+        alt.Chart(data(points))
+        .mark_line(point=True, opacity=0.7)
+        .encode(
+            count_x("examples", [float(point["examples"]) for point in points]),
+            alt.Y(
+                "validation_loss:Q",
+                title=axis_title("validation_loss", loss_unit),
+                **value_axis(values),
+            ),
+            colour("batch", labels_of(points, "batch"), "global_batch_size"),
+            detail="trial:N",
+        )
+    )
+    title = "Validation loss along the trials that began last"
+    return Figure("running", title, spec=styled(chart, title, "")).svg()

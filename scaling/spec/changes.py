@@ -82,6 +82,10 @@ def _turned_on(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     return "" if change.now else "what was run stays in the study"
 
 
+def _keeps(change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    return "models of seeds that have ended are not kept any more" if change.now else ""
+
+
 def _gains_values(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     if change.was is None or change.now is None:
         return "other axes make other cells"
@@ -194,6 +198,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "confirm": _is_added,
     "confirm.num_seeds": _grows,
     "confirm.recipe_for_target": _turned_on,
+    "confirm.keep_models": _keeps,
     "branch": _is_added,
     "branch.base_batch_size": _BRANCHES,
     "branch.at_examples": _gains_values,
@@ -217,6 +222,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "resources.compile": _resource,
     "resources.executor": _resource,
     "resources.max_slots": _resource,
+    "resources.min_slots": _resource,
+    "resources.wait_for_resources_seconds": _resource,
     "checkpoints": _free,
     "checkpoints.every_seconds": _free,
     "checkpoints.keep": _free,

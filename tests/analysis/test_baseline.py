@@ -55,7 +55,7 @@ def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
     assert [cell["beats_baseline"] for cell in summary["cells"]] == [False] * 4
     assert summary["baselines"] == {
         "guess": "class frequencies", "validation_loss": 0.3, "validation_loss_stderr": 0.004,
-        "test_loss": 0.31, "test_loss_stderr": 0.004, "accuracy": 0.6,
+        "test_loss": 0.31, "test_loss_stderr": 0.004, "accuracy": 0.6, "loss_unit": "nats",
     }  # fmt: skip
 
 

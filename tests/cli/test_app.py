@@ -95,7 +95,7 @@ def test_doctor_says_what_is_there_and_how_to_install_what_is_not(
     from scaling.cli import doctor
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(doctor._EXTRAS, "nothing", ("no_such_package", "a test"))
+    monkeypatch.setitem(doctor.EXTRAS, "nothing", ("no_such_package", "a test"))
     found = {one.what: one for one in doctor.findings()}
     assert found["torch"].level == found["MLflow"].level == found["Ray"].level == "good"
     assert found["extra nothing"].remedy == "pip install 'scaling[nothing]'"

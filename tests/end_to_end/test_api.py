@@ -91,7 +91,7 @@ def test_figures_recommendations_and_what_a_notebook_shows(finished: Finished) -
     result = scaling.load(finished.folder / "runs" / "pronunciation")
     chart = result.figure("loss_vs_lr")
     assert chart.to_dict(validate=False)["layer"]
-    with pytest.raises(LookupError, match=r"no figure 'loss'; there are loss_vs_lr"):
+    with pytest.raises(LookupError, match=r"no figure 'loss'; there are loss_and_time, loss_vs_lr"):
         result.figure("loss")
     with pytest.raises(ValueError, match="num_workers"):
         result.recommend(num_workers=0)

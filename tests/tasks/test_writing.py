@@ -94,7 +94,7 @@ def test_greedy_decoding_takes_the_likeliest_token_each_time() -> None:
     ids = [task.writing.decoder_start_id]
     for _ in range(64):
         logits = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+            input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"),
             decoder_input_ids=torch.tensor([ids]),
         ).logits  # fmt: skip
         ids.append(int(logits[0, -1].argmax()))

@@ -157,7 +157,7 @@ class LivePage:
             num_ended=sum(record.status != "running" for record in records),
             num_running=sum(record.status == "running" for record in records),
             best=best and self._row(cell_name(best.cell), [best]),
-            rows=[self._row(name, of_cell) for name, of_cell in cells.items()],
+            rows=[self._row(name, of_cell) for name, of_cell in sorted(cells.items(), key=_batch)],
             picture=svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}",
         )
 
@@ -187,3 +187,8 @@ class LivePage:
         from scaling.report.charts.running import running_curves  # altair takes a second
 
         return running_curves(records[-_MOST_CURVES:], self._loss_unit)
+
+
+def _batch(cell: tuple[str, Sequence[TrialRecord]]) -> tuple[int, str]:
+    name, records = cell
+    return records[0].recipe.hyperparameters.global_batch_size, name

@@ -394,9 +394,7 @@ class Broker:
             else:
                 running.attempt += 1
                 running.left = {}
-                incident = {
-                    "kind": "restarted", "attempt": running.attempt, "cause": cause,
-                }  # fmt: skip
+                incident = {"kind": "restarted", "attempt": running.attempt, "cause": cause}
                 running.events.append({"kind": "incident", "incident": incident})
                 self._waiting.insert(0, running)
         self._hand_out()

@@ -43,7 +43,7 @@ def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str]
     seconds = wait_seconds(resources, is_joined=is_joined)
     start, said = time.monotonic(), -SAY_SECONDS
     try:
-        while missing := _missing(resources):
+        while missing := _missing(resources, is_joined=is_joined):
             waited = time.monotonic() - start
             if waited >= seconds:
                 raise StartError(_given_up(missing, seconds))
@@ -107,13 +107,18 @@ def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> st
     )
 
 
-def _missing(resources: Resources) -> str:
-    """Why a trial has no room now; empty where it has."""
+def _missing(resources: Resources, *, is_joined: bool) -> str:
+    """Why a trial has no room now; empty where it has.
+
+    Nobody else holds a part of a cluster that has just been started here, and what is free on it
+    is not known at once.
+    """
     try:
         num_workers_on(machines(), resources)
     except StartError as error:
         return str(error)
-    return "" if num_free(resources) >= _needed(resources) else _held_words(resources)
+    is_held = is_joined and num_free(resources) < _needed(resources)
+    return _held_words(resources) if is_held else ""
 
 
 def _bundles(resources: Resources) -> list[dict[str, float]]:

@@ -24,9 +24,10 @@ SAY_SECONDS = 30.0
 
 def wait_seconds(resources: Resources, *, is_joined: bool) -> float:
     """How long to wait for resources: a cluster that was started here has all it will have."""
-    if resources.wait_for_resources_seconds is not None:
-        return resources.wait_for_resources_seconds
-    return WAIT_SECONDS if is_joined else 0.0
+    if not is_joined:
+        return 0.0
+    asked = resources.wait_for_resources_seconds
+    return WAIT_SECONDS if asked is None else asked
 
 
 def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str], None]) -> None:
@@ -46,7 +47,7 @@ def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str]
         while missing := _missing(resources, is_joined=is_joined):
             waited = time.monotonic() - start
             if waited >= seconds:
-                raise StartError(_given_up(missing, seconds))
+                raise StartError(missing + (_waited_words(seconds) if is_joined else ""))
             if waited - said >= SAY_SECONDS:
                 said = waited
                 note(f"waiting for {_what(resources)}, {seconds - waited:.0f} s at most: {_free()}")
@@ -155,7 +156,7 @@ def _held_words(resources: Resources) -> str:
     return f"resources: one trial needs {_what(resources)}, and others hold the cluster: {_free()}"
 
 
-def _given_up(missing: str, seconds: float) -> str:
+def _waited_words(seconds: float) -> str:
     if seconds:
-        return f"{missing} (after {seconds:.0f} s)"
-    return f"{missing}; resources.wait_for_resources_seconds: 600 would wait for them"
+        return f" (after {seconds:.0f} s)"
+    return "; resources.wait_for_resources_seconds: 600 would wait for them"

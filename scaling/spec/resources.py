@@ -63,7 +63,7 @@ class Resources(Section):
     room."""
     wait_for_resources_seconds: NonNegativeFloat | None = None
     """How long to wait for CPUs and GPUs that others hold or that are not up yet; left out, 600
-    on a cluster that is joined (--address) and 0 elsewhere. 0 refuses at once."""
+    on a cluster that is joined (--address); a machine alone never waits. 0 refuses at once."""
 
     @property
     def num_gpus(self) -> float:

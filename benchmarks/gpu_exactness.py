@@ -75,15 +75,16 @@ def resume(device: str) -> Finding:
     before, supervision_module.CHECK_SECONDS = supervision_module.CHECK_SECONDS, 0.0
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for starts in itertools.count(1):  # noqa: B007
+            status, starts = "paused", 0
+            while status == "paused":
+                starts += 1
                 asked = itertools.count(1)
                 supervision = Supervision(
                     checkpoints=CheckpointStore(folder, keep=2), checkpoint_seconds=1e9,
                     directive=lambda asked=asked: "pause" if next(asked) % 5 == 0 else "continue",
                 )  # fmt: skip
                 found = run(task, how, device, OFTEN, supervision)
-                if found.outcome.status != "paused":
-                    break
+                status = found.outcome.status
     finally:
         supervision_module.CHECK_SECONDS = before
     error = largest_difference(found.measured, whole.measured)

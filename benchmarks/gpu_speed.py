@@ -6,7 +6,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -122,15 +123,14 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class _without_noise:  # noqa: N801  # a context
+@contextmanager
+def _without_noise() -> Iterator[None]:
     """No step measures the noise scale inside."""
-
-    def __enter__(self) -> None:
-        self._before = loop.measures_noise_at
-        loop.measures_noise_at = lambda *_, **__: False
-
-    def __exit__(self, *_: object) -> None:
-        loop.measures_noise_at = self._before
+    before, loop.measures_noise_at = loop.measures_noise_at, lambda *_, **__: False
+    try:
+        yield
+    finally:
+        loop.measures_noise_at = before
 
 
 def _ours(job: Job, **changes: Any) -> float:

@@ -25,6 +25,8 @@ NAME = "live.html"
 _EVERY_SECONDS = 5.0
 _MOST_CURVES = 60
 """The trials that began last, so that the picture stays readable."""
+_ENDED = "All trials have ended; the study's report has the answer."
+_STOPPED = "The study stopped before its end; what has ended is kept, and --resume goes on."
 _LOG = logging.getLogger(__name__)
 
 _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string("""\
@@ -33,7 +35,7 @@ _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).fr
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-{% if not ended %}<meta http-equiv="refresh" content="{{ seconds }}">{% endif %}
+{% if not ending %}<meta http-equiv="refresh" content="{{ seconds }}">{% endif %}
 <meta name="viewport" content="width=device-width">
 <title>{{ study }}: {{ num_ended }} trials</title>
 <style>
@@ -43,7 +45,8 @@ td:first-child, th:first-child { text-align: left } img { max-width: 100% }
 </style>
 <h1>{{ study }}</h1>
 <p>{{ question }}</p>
-<p><strong>{{ phase }}</strong>: {{ num_ended }} trials have ended, {{ num_running }} run.
+<p><strong>{{ phase }}</strong>: trials that have ended: {{ num_ended }}; still running:
+{{ num_running }}.
 {% if best %}The best {{ objective }} so far is {{ best.value }}, at {{ best.cell }} with a peak
 learning rate of {{ best.rate }}.{% endif %}</p>
 {% if note %}<p>{{ note }}</p>{% endif %}
@@ -53,7 +56,7 @@ learning rate of {{ best.rate }}.{% endif %}</p>
 <td>{{ row.value }}</td><td>{{ row.rate }}</td></tr>
 {% endfor %}</table>
 {% if picture %}<p><img alt="{{ curve }} along the trials" src="{{ picture }}"></p>{% endif %}
-{% if ended %}<p>The study has ended; its report has the answer.</p>{% endif %}
+{% if ending %}<p>{{ ending }}</p>{% endif %}
 </html>
 """)
 
@@ -84,16 +87,17 @@ class LivePage:
         self._records = dict(before)
         self._phase, self._note = "starting worker groups", ""
         self._is_over, self._lock = threading.Event(), threading.Lock()
-        self._is_new = True
+        self._is_new, self._ending = True, ""
         self._thread = threading.Thread(target=self._write_often, name="live-page", daemon=True)
 
     def __enter__(self) -> "LivePage":
         self._thread.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
         self._is_over.set()
         self._thread.join()
+        self._ending = _ENDED if kind is None else _STOPPED
         self._write()
 
     def phase(self, name: str) -> None:
@@ -149,7 +153,7 @@ class LivePage:
             study=self._spec.name,
             question=self._spec.question,
             seconds=int(_EVERY_SECONDS),
-            ended=self._is_over.is_set(),
+            ending=self._ending,
             phase=phase,
             note=note,
             objective=self._objective.name,
@@ -157,7 +161,7 @@ class LivePage:
             num_ended=sum(record.status != "running" for record in records),
             num_running=sum(record.status == "running" for record in records),
             best=best and self._row(cell_name(best.cell), [best]),
-            rows=[self._row(name, of_cell) for name, of_cell in sorted(cells.items(), key=_batch)],
+            rows=[self._row(*cell) for cell in sorted(cells.items(), key=_batch_of)],
             picture=svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}",
         )
 
@@ -189,6 +193,6 @@ class LivePage:
         return running_curves(records[-_MOST_CURVES:], self._loss_unit)
 
 
-def _batch(cell: tuple[str, Sequence[TrialRecord]]) -> tuple[int, str]:
+def _batch_of(cell: tuple[str, Sequence[TrialRecord]]) -> tuple[int, str]:
     name, records = cell
     return records[0].recipe.hyperparameters.global_batch_size, name

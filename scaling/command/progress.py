@@ -50,7 +50,7 @@ class ProgressView:
         spec: StudySpec,
         console: Console,
         metrics: Mapping[str, Metric],
-        page: LivePage | None = None,
+        page: LivePage,
     ) -> None:
         self._spec, self._metrics, self._page = spec, metrics, page
         self._note = ""
@@ -94,16 +94,14 @@ class ProgressView:
             state.cells.setdefault(cell_name(trial.cell), _CellProgress()).num_planned += 1
         state.work_planned = sum(state.work.values())
         self._state = state  # whole: another thread draws it
-        if self._page is not None:
-            self._page.phase(names)
+        self._page.phase(names)
         num_cells = len({cell_name(trial.cell) for trial in planned})
         self._say(f"{names}: {num_cells} cells, {len(planned)} trials")
 
     def note(self, line: str) -> None:
         """What the study does otherwise than its file alone says."""
         self._note = line
-        if self._page is not None:
-            self._page.note(line)
+        self._page.note(line)
         # Above the live table, so that it stays.
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -112,13 +110,11 @@ class ProgressView:
         state = self._state
         state.started_at = state.started_at or time.monotonic()
         state.cells[cell_name(record.cell)].num_running += 1
-        if self._page is not None:
-            self._page.trial_started(record)
+        self._page.trial_started(record)
 
     def trial_measured(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
         """The page has its curve; on the terminal a trial is shown when it ends."""
-        if self._page is not None:
-            self._page.trial_measured(trial_id, measurements)
+        self._page.trial_measured(trial_id, measurements)
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial ended."""
@@ -131,8 +127,7 @@ class ProgressView:
         best = objective_value(cell.best, self._spec, self._metrics) if cell.best else None
         if value is not None and (best is None or value < best):
             cell.best = record
-        if self._page is not None:
-            self._page.trial_ended(record)
+        self._page.trial_ended(record)
         self._say(self._line(record))
 
     def _line(self, record: TrialRecord) -> str:

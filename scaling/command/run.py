@@ -246,7 +246,7 @@ def _train(
 
     log_file = state.folder / "ray.log"
     print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
-    print(f"curves so far: {os.path.relpath(state.folder / NAME)}, which a browser reads anew")
+    print(f"curves so far: {os.path.relpath(state.folder / NAME)} (a page that reloads itself)")
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)

@@ -8,11 +8,11 @@ jobs every rank waits here, never inside a collective.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.runner.fitting import FittingMicroBatches
 from scaling.runner.jobs import Assignment, Directive, Event, Job, RankError, Verdict
+from scaling.runner.slots import RunningJob, Slot
 from scaling.spec.issues import last_line
 
 MAX_ATTEMPTS = 3
@@ -22,57 +22,13 @@ CONTROLLER_DIED = "the controller of its workers died"
 MACHINE_LOST = "its machine was lost"
 
 
-@dataclass
-class _Running:
-    """A job and what became of it.
-
-    Attributes:
-        num_acknowledged: Events that the trial has passed on to whoever decides.
-        num_losses: Attempts that ended by an error, or since workers were lost.
-    """
-
-    job: Job
-    micro_batch_size: int
-    attempt: int = 1
-    num_losses: int = 0
-    cancelled: bool = False
-    ended: bool = False
-    events: list[Event] = field(default_factory=list[Event])
-    num_acknowledged: int = 0
-    left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
-
-    @property
-    def errors(self) -> list[RankError]:
-        """Of the ranks that left this attempt with one; memory running out comes first.
-
-        What only followed from another rank's error comes last.
-        """
-        errors = [error for error in self.left.values() if error is not None]
-        return sorted(errors, key=lambda error: (not error.out_of_memory, error.followed))
-
-
-@dataclass
-class _Slot:
-    """A worker group; its first process group, of all ranks, has the number 0."""
-
-    world_size: int
-    incarnation: str
-    ready: set[int] = field(default_factory=set[int])
-    device: Any = None
-    running: _Running | None = None
-    number: int = 0
-    nodes: set[str] = field(default_factory=set[str])
-    group: int = 0
-    group_size: int = 0  # 0 where no rank may use the group any more
-
-
 class Broker:
     """Matches jobs with worker groups; see the module's docstring. Runs as a Ray actor."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, _Slot] = {}
-        self._jobs: dict[str, _Running] = {}
-        self._waiting: list[_Running] = []
+        self._slots: dict[str, Slot] = {}
+        self._jobs: dict[str, RunningJob] = {}
+        self._waiting: list[RunningJob] = []
         self._changed = asyncio.Condition()
         self._closed = False
         self._refusal: str | None = None
@@ -94,7 +50,7 @@ class Broker:
         if known is None or known.incarnation != incarnation:
             number = known.number if known else 0
             running = known.running if known else None
-            known = _Slot(
+            known = Slot(
                 world_size, incarnation, device=device, number=number, group_size=world_size
             )  # fmt: skip
             self._slots[slot] = known
@@ -117,7 +73,7 @@ class Broker:
             running.events.append({"kind": "refused", "reason": self._refusal})
         await self._notify()
 
-    def _is_served_again(self, running: _Running) -> bool:
+    def _is_served_again(self, running: RunningJob) -> bool:
         """Prepare the next attempt after all ranks have left, or were lost; else end the job."""
         if running.cancelled:
             error = running.errors[0].traceback if running.errors else WORKERS_DIED
@@ -131,7 +87,7 @@ class Broker:
         running.left = {}
         return True
 
-    def _is_made_smaller(self, running: _Running, error: RankError) -> bool:
+    def _is_made_smaller(self, running: RunningJob, error: RankError) -> bool:
         """After memory ran out, give the next attempt a smaller micro-batch; False if no help."""
         smaller = error.too_large and self._fitting.smaller(running.job, error.too_large)
         if not smaller:
@@ -141,7 +97,7 @@ class Broker:
         running.events.append({"kind": "incident", "incident": incident})
         return True
 
-    def _is_final(self, running: _Running, error: RankError) -> bool:
+    def _is_final(self, running: RunningJob, error: RankError) -> bool:
         """End a job whose memory cannot suffice, or that was lost MAX_ATTEMPTS times."""
         running.num_losses += 1
         if error.out_of_memory or running.num_losses >= MAX_ATTEMPTS:
@@ -153,14 +109,14 @@ class Broker:
         running.events.append({"kind": "incident", "incident": incident})
         return False
 
-    def _is_served_after_loss(self, slot: str, running: _Running) -> bool:
+    def _is_served_after_loss(self, slot: str, running: RunningJob) -> bool:
         """The same after the group of a slot was lost; counts losses that were remedied."""
         before = running.micro_batch_size
         is_served = self._is_served_again(running)
         self._num_remedied[slot] += running.micro_batch_size < before
         return is_served
 
-    def _serve(self, slot: _Slot, running: _Running) -> None:
+    def _serve(self, slot: Slot, running: RunningJob) -> None:
         slot.running = running
         slot.number += 1
         world_size = running.job.recipe.layout.world_size
@@ -185,7 +141,7 @@ class Broker:
             served = (
                 running is not None
                 and state.number > after
-                and len(state.ready) == state.world_size
+                and state.is_ready
                 and rank < running.job.recipe.layout.world_size
             )
             return self._closed or self._is_replaced(slot, incarnation) or served
@@ -269,7 +225,7 @@ class Broker:
             await self._notify()
         return "clean"
 
-    def _settle(self, slot: _Slot, running: _Running) -> None:
+    def _settle(self, slot: Slot, running: RunningJob) -> None:
         """All ranks left a job."""
         slot.running = None
         if running.errors:
@@ -291,7 +247,7 @@ class Broker:
         """
         running = self._jobs.get(job.trial_id)
         if running is None:
-            running = _Running(job, job.recipe.layout.micro_batch_size)
+            running = RunningJob(job, job.recipe.layout.micro_batch_size)
             self._jobs[job.trial_id] = running
             self._waiting.append(running)
             self._hand_out()
@@ -309,7 +265,7 @@ class Broker:
             fitting = [
                 r for r in self._waiting if r.job.recipe.layout.world_size <= slot.world_size
             ]
-            is_free = slot.running is None and len(slot.ready) == slot.world_size
+            is_free = slot.running is None and slot.is_ready
             if self._closed or not is_free or not fitting:
                 continue
             # Of equals the first.
@@ -352,7 +308,7 @@ class Broker:
     async def devices(self) -> list[Any]:
         """What each group that is ready computes on, one entry a group."""
         slots = self._slots.values()
-        return [slot.device for slot in slots if len(slot.ready) == slot.world_size]
+        return [slot.device for slot in slots if slot.is_ready]
 
     async def num_started(self) -> int:
         """Groups that run, ready or not."""
@@ -365,7 +321,7 @@ class Broker:
     async def nodes(self) -> dict[str, set[str]]:
         """The machines, by Ray's identifiers, of each group that is ready."""
         slots = self._slots.items()
-        return {n: slot.nodes for n, slot in slots if len(slot.ready) == slot.world_size}
+        return {n: slot.nodes for n, slot in slots if slot.is_ready}
 
     async def refusal(self) -> str | None:
         """Why a rank cannot train for this study."""
@@ -425,19 +381,19 @@ class Broker:
 
     # --- inside
 
-    def _directive(self, running: _Running, attempt: int) -> Directive:
+    def _directive(self, running: RunningJob, attempt: int) -> Directive:
         if running.cancelled or running.ended or running.attempt != attempt:
             return "stop"
         return "pause" if self._closed else "continue"
 
-    def _interrupted(self, running: _Running, attempt: int) -> bool:
+    def _interrupted(self, running: RunningJob, attempt: int) -> bool:
         return self._directive(running, attempt) != "continue"
 
     def _is_replaced(self, slot: str, incarnation: str) -> bool:
         known = self._slots.get(slot)
         return known is None or known.incarnation != incarnation
 
-    def _end(self, running: _Running, kind: str, *, error: str | None) -> None:
+    def _end(self, running: RunningJob, kind: str, *, error: str | None) -> None:
         running.ended = True
         running.events.append({"kind": kind, "error": error})
         if running.cancelled:  # nobody reads its events any more

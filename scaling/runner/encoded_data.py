@@ -12,20 +12,16 @@ import ray
 from scaling.spec.study import StudySpec
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask
-from scaling.tasks.text_task import TextTask
 
 
 def shared_tasks(spec: StudySpec, tasks: Sequence[AnyTask]) -> tuple[Any, ...]:
     """What workers get of a study's tasks, of a ladder one a size.
 
     Returns:
-        A reference, or None for what each worker prepares by itself: code of the user's own, which
-        only its file can make, and tasks that take no time.
+        A reference each, or None for what only a file of the user's own can make: each worker
+        prepares that by itself.
     """
-    is_ours = not spec.workload.own_code
-    return tuple(
-        ray.put(task) if is_ours and isinstance(task, TextTask) else None for task in tasks
-    )
+    return tuple(None if spec.workload.own_code else ray.put(task) for task in tasks)
 
 
 def received_tasks(specs: Sequence[StudySpec], references: Sequence[Any]) -> tuple[AnyTask, ...]:

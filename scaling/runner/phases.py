@@ -1,11 +1,13 @@
 """A study from its first trial to its last: search, then transfer and confirm."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray.exceptions
 from ray import tune
 from ray.tune import TuneError
 
@@ -21,7 +23,14 @@ from scaling.runner.preflight import StartError, num_workers_on
 from scaling.runner.probe import measured_speeds
 from scaling.runner.relay import relay
 from scaling.runner.remaining import Stage, stages
-from scaling.runner.room import machines, num_gpus, num_groups_now, wait_for_room
+from scaling.runner.room import (
+    ask_for_machines,
+    let_machines_go,
+    machines,
+    num_gpus,
+    num_groups_now,
+    wait_for_room,
+)
 from scaling.runner.scheduler import LedgerScheduler
 from scaling.runner.searcher import PlannedTrials
 from scaling.runner.state import StudyState
@@ -158,8 +167,13 @@ class _Executor:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._pool is not None and not self._watch.is_lost:
+        if self._watch.is_lost:
+            return
+        if self._pool is not None:
             self._pool.__exit__(*error)
+        if is_joined():
+            with contextlib.suppress(ray.exceptions.RayError):
+                let_machines_go()
 
     def wait_for_room(self) -> None:
         """Wait until one trial has room on the cluster.
@@ -167,6 +181,8 @@ class _Executor:
         Raises:
             StartError: If it has none in time.
         """
+        if is_joined():
+            ask_for_machines(self._spec.resources)
         note = self._run.view.note
         wait_for_room(self._spec.resources, is_joined=is_joined(), note=note)
 

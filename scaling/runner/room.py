@@ -2,7 +2,8 @@
 
 A cluster that a study joins is seldom quiet: other jobs hold a part of it, `ray up` returns before
 its workers are up, and machines come and go. So groups are started by what is free, the first one
-that is ready trains, and more follow when there is room.
+that is ready trains, and more follow when there is room. An autoscaler is told once what the whole
+study could use.
 """
 
 import time
@@ -31,7 +32,7 @@ def wait_seconds(resources: Resources, *, is_joined: bool) -> float:
 
 
 def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str], None]) -> None:
-    """Return when one trial has room on the cluster; says every half minute what is missing.
+    """Return when `min_slots` groups have room; says every half minute what is missing.
 
     Args:
         resources: What a trial needs.
@@ -43,19 +44,31 @@ def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str]
     """
     seconds = wait_seconds(resources, is_joined=is_joined)
     start, said = time.monotonic(), -SAY_SECONDS
-    try:
-        while missing := _missing(resources, is_joined=is_joined):
-            waited = time.monotonic() - start
-            if waited >= seconds:
-                raise StartError(missing + (_waited_words(seconds) if is_joined else ""))
-            if waited - said >= SAY_SECONDS:
-                said = waited
-                note(f"waiting for {_what(resources)}, {seconds - waited:.0f} s at most: {_free()}")
-                request_resources(bundles=_bundles(resources))  # an autoscaler starts machines
-            time.sleep(POLL_SECONDS)
-    finally:
-        if said >= 0:
-            request_resources(bundles=[])
+    while missing := _missing(resources, is_joined=is_joined):
+        waited = time.monotonic() - start
+        if waited >= seconds:
+            raise StartError(missing + (_waited_words(seconds) if is_joined else ""))
+        if waited - said >= SAY_SECONDS:
+            said = waited
+            what = _what(resources, resources.min_slots)
+            note(f"waiting for {what}, {seconds - waited:.0f} s at most: {_free()}")
+        time.sleep(POLL_SECONDS)
+
+
+def ask_for_machines(resources: Resources) -> None:
+    """Tell an autoscaler, where there is one, to make room for all groups of a study.
+
+    One group without `max_slots`. It stays asked for until `let_machines_go`.
+    """
+    num_workers = _needed(resources) * (resources.max_slots or 1)
+    one = {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}
+    held = {kind: amount for kind, amount in one.items() if amount}
+    request_resources(bundles=[held] * num_workers)
+
+
+def let_machines_go() -> None:
+    """Tell an autoscaler that nothing more is asked for."""
+    request_resources(bundles=[])
 
 
 def machines() -> list[dict[str, float]]:
@@ -81,23 +94,18 @@ def num_free(resources: Resources) -> int:
 
 
 def num_groups_now(resources: Resources, num_workers: int, *, is_joined: bool) -> int:
-    """Groups to start with: what fits, and on a joined cluster what is free, one at least.
-
-    With `max_slots` on a joined cluster so many are asked for: an autoscaler starts machines for
-    what waits.
-    """
+    """Groups to start with: what fits, and on a joined cluster what is free, one at least."""
     fitting = num_workers_on(machines(), resources) // num_workers
-    if not is_joined:
-        return min(fitting, resources.max_slots or fitting)
-    return resources.max_slots or max(1, min(fitting, num_free(resources) // num_workers))
+    if is_joined:
+        fitting = max(1, min(fitting, num_free(resources) // num_workers))
+    return min(fitting, resources.max_slots or fitting)
 
 
-def has_room_for_more(resources: Resources, num_workers: int, num_groups: int) -> bool:
-    """Whether another group would fit beside those that there are."""
-    if num_groups >= (resources.max_slots or num_groups + 1):
-        return False
+def num_groups_more(resources: Resources, num_workers: int, num_groups: int) -> int:
+    """How many groups would fit beside those that there are, all of which have their workers."""
     fitting = sum(workers_on(machine, resources) for machine in machines()) // num_workers
-    return num_groups < fitting and num_free(resources) >= num_workers
+    most = min(fitting, resources.max_slots or fitting) - num_groups
+    return max(0, min(most, num_free(resources) // num_workers))
 
 
 def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> str:
@@ -109,7 +117,7 @@ def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> st
 
 
 def _missing(resources: Resources, *, is_joined: bool) -> str:
-    """Why a trial has no room now; empty where it has.
+    """Why a study has no room to start now; empty where it has.
 
     Nobody else holds a part of a cluster that has just been started here, and what is free on it
     is not known at once.
@@ -118,24 +126,18 @@ def _missing(resources: Resources, *, is_joined: bool) -> str:
         num_workers_on(machines(), resources)
     except StartError as error:
         return str(error)
-    is_held = is_joined and num_free(resources) < _needed(resources)
-    return _held_words(resources) if is_held else ""
-
-
-def _bundles(resources: Resources) -> list[dict[str, float]]:
-    """What all groups that the study asks for hold, one entry a worker."""
-    count = _needed(resources) * (resources.max_slots or 1)
-    one = {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}
-    return [{kind: amount for kind, amount in one.items() if amount}] * count
+    if not is_joined or num_free(resources) >= _needed(resources) * resources.min_slots:
+        return ""
+    return f"resources: the study needs {_what(resources, resources.min_slots)}; {_free()}"
 
 
 def _needed(resources: Resources) -> int:
     return 1 if resources.num_workers == "auto" else resources.num_workers
 
 
-def _what(resources: Resources) -> str:
-    """What one trial needs, in words."""
-    count = _needed(resources)
+def _what(resources: Resources, num_groups: int = 1) -> str:
+    """What some groups need, in words."""
+    count = _needed(resources) * num_groups
     amounts = {"CPU": count * resources.cpus_per_worker, "GPU": count * resources.num_gpus}
     return " and ".join(
         f"{amount:g} {kind}{'s' * (amount != 1)}" for kind, amount in amounts.items() if amount
@@ -150,10 +152,6 @@ def _free() -> str:
         for kind in ("CPU", "GPU")
         if has.get(kind)
     )
-
-
-def _held_words(resources: Resources) -> str:
-    return f"resources: one trial needs {_what(resources)}, and others hold the cluster: {_free()}"
 
 
 def _waited_words(seconds: float) -> str:

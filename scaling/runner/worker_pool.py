@@ -27,7 +27,13 @@ from scaling.runner.cluster import Patience, worker_resources
 from scaling.runner.jobs import Event, Job
 from scaling.runner.preflight import ClusterError, StartError
 from scaling.runner.process_group import torch_config
-from scaling.runner.room import alive_nodes, has_room_for_more, status_words, wait_seconds
+from scaling.runner.room import (
+    SAY_SECONDS,
+    alive_nodes,
+    num_groups_more,
+    status_words,
+    wait_seconds,
+)
 from scaling.runner.serving import serve_jobs
 from scaling.runner.shared_storage import mark, unmark
 from scaling.runner.trial import checkpoints_of
@@ -43,15 +49,21 @@ RESTART_SECONDS = 1.0
 OTHERS_SECONDS = 20.0
 """From the first groups that are ready to the first trial, where the others are late."""
 FOLLOW_SECONDS = 2.0
-SAY_SECONDS = {True: 600.0, False: 30.0}
-"""Between two lines of the same status: while some group trains, and while none does."""
+SAME_STATUS_SECONDS = 600.0
+"""Between two lines of the same status, while some group trains; `SAY_SECONDS` while none does."""
 MAX_CALLS = 100_000
 """Calls that wait at the broker at once: about four of each rank and two of each trial."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was last seen of the groups, and when it was said, and when one could train."""
+    """The groups when they were last looked at.
+
+    Attributes:
+        num_ready: Those that could train.
+        said: Clock time at which that was last said.
+        trained: Clock time at which one could train.
+    """
 
     num_ready: int
     said: float
@@ -239,21 +251,26 @@ class WorkerPool:
         self._num_ready = len(groups)
         size, resources = self._sizes[0], self._spec.resources
         now, is_missing = time.monotonic(), len(groups) < len(self._sizes)
-        is_due = is_missing and now - seen.said > SAY_SECONDS[bool(groups)]
-        if self._grows and (len(groups) != seen.num_ready or is_due):
+        is_due = now - seen.said > (SAME_STATUS_SECONDS if groups else SAY_SECONDS)
+        if self._grows and (len(groups) != seen.num_ready or (is_missing and is_due)):
             self._note(self._status(len(groups)))
             seen = replace(seen, num_ready=len(groups), said=now)
-        if self._grows and not is_missing and has_room_for_more(resources, size, len(groups)):
-            self._note("the cluster has room for one more worker group")
-            self._sizes.append(size)
-            self._start_slot(size)
+        if self._grows and not is_missing:
+            self._add(num_groups_more(resources, size, len(groups)))
         if groups:
             return replace(seen, trained=now)
-        if now - seen.trained > max(
-            START_TIMEOUT_SECONDS, wait_seconds(resources, is_joined=self._grows)
-        ):
+        longest = max(START_TIMEOUT_SECONDS, wait_seconds(resources, is_joined=self._grows))
+        if now - seen.trained > longest:
             self._give_up(now - seen.trained)
         return seen
+
+    def _add(self, count: int) -> None:
+        """More groups, of the size of the others."""
+        if count:
+            self._note(f"the cluster has room for {count} more worker group{'s' * (count > 1)}")
+        for size in self._sizes[:1] * count:
+            self._sizes.append(size)
+            self._start_slot(size)
 
     def _status(self, num_ready: int) -> str:
         resources = self._spec.resources

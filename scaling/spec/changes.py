@@ -83,7 +83,7 @@ def _turned_on(change: Change, _before: StudySpec, _now: StudySpec) -> str:
 
 
 def _keeps(change: Change, _before: StudySpec, _now: StudySpec) -> str:
-    return "models of seeds that have ended are not kept any more" if change.now else ""
+    return "the models of seeds that have ended were not kept" if change.now else ""
 
 
 def _gains_values(change: Change, _before: StudySpec, _now: StudySpec) -> str:

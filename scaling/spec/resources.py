@@ -56,8 +56,8 @@ class Resources(Section):
     executor: Literal["pool", "per_trial"] = "pool"
     """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
     max_slots: PositiveInt | None = None
-    """At most this many trials at once; as many as fit where left out. On a cluster that starts
-    machines by demand, so many are asked for."""
+    """At most this many trials at once; as many as fit where left out. An autoscaler is
+    asked for what so many hold."""
     min_slots: PositiveInt = 1
     """Worker groups that must be ready before the first trial starts; more follow as there is
     room."""

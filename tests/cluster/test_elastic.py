@@ -57,7 +57,7 @@ def test_a_held_cluster_is_refused_at_once_where_nobody_waits(tmp_path: Path) ->
         cluster.hold(1)
         study = joined(tmp_path, cluster, "--set", "resources.wait_for_resources_seconds=0")
         assert study.end() == 2, study.output
-    assert "others hold the cluster: 0 of 1 CPUs are free" in study.output
+    assert "resources: the study needs 1 CPU; 0 of 1 CPUs are free" in study.output
     assert not (tmp_path / "runs/faulty").exists()
 
 
@@ -66,7 +66,7 @@ def test_a_machine_that_comes_late_is_used(tmp_path: Path, quiet: Losses) -> Non
         study = joined(tmp_path, cluster, "--set", "confirm.num_seeds=12")
         study.wait_for("1 worker group of 1 worker ready")
         cluster.add(num_cpus=1)
-        study.wait_for("the cluster has room for one more worker group")
+        study.wait_for("the cluster has room for 1 more worker group")
         study.wait_for("2 of 2 worker groups ready")
         assert study.end() == 0, study.output
     found = losses(tmp_path)

@@ -1,9 +1,12 @@
 """The page that shows a study while it runs."""
 
+import math
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from scaling.command.live_page import NAME, LivePage
 from tests.analysis.synthetic import study
@@ -26,13 +29,34 @@ def test_the_page_follows_the_trials_and_ends_with_them(tmp_path: Path) -> None:
             time.sleep(0.05)
         running = (tmp_path / NAME).read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' in running
-    assert "1 trials have ended, 1 run" in running
+    assert "ended: 1; still running:\n1." in running
     assert "expected regret 3%" in running
     assert f"peak\nlearning rate of {first.recipe.hyperparameters.peak_lr:.3g}" in running
     assert "data:image/svg+xml;base64," in running
     ended = (tmp_path / NAME).read_text(encoding="utf-8")
     assert "refresh" not in ended
-    assert "The study has ended" in ended
+    assert "All trials have ended" in ended
+
+
+def test_a_study_that_stops_does_not_send_to_its_report(tmp_path: Path) -> None:
+    record = study()
+    page = LivePage(record.spec, tmp_path, {}, {record.trials[0].trial_id: record.trials[0]})
+    with pytest.raises(KeyboardInterrupt), page:
+        raise KeyboardInterrupt
+    stopped = (tmp_path / NAME).read_text(encoding="utf-8")
+    assert "--resume goes on" in stopped
+    assert "report" not in stopped
+
+
+@pytest.mark.parametrize("loss", [0.0, -2.5, math.inf, math.nan, 1e300])
+def test_any_loss_is_drawn_or_left_out(tmp_path: Path, loss: float) -> None:
+    record = study()
+    first, *_ = record.trials
+    odd = replace(first.measurements[-1], validation_loss=loss)
+    trial = replace(first, measurements=(*first.measurements[:-1], odd))
+    with LivePage(record.spec, tmp_path, {}, {}) as page:
+        page.trial_ended(trial)
+    assert (tmp_path / NAME).exists()
 
 
 def test_it_asks_nothing_of_a_network_and_runs_no_text_of_a_study(tmp_path: Path) -> None:

@@ -440,4 +440,4 @@ def test_a_module_of_another_task_configures_no_optimizer() -> None:
     found = [i for i in issues(optimizer="module", weight_decay=0.1) if "chains" not in i]
     [wrong, decay] = sorted(found)
     assert decay.startswith("fixed.weight_decay: has no effect with optimizer module")
-    assert wrong.startswith("fixed.optimizer: is of task: lightning")
+    assert wrong.startswith("fixed.optimizer: needs task: lightning")

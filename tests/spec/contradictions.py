@@ -121,6 +121,7 @@ TOGETHER: list[Case] = [
     (QUADRATIC, {"resources.compile": True}, "resources.compile", "model"),
     (QUADRATIC, {"resources.activation_checkpointing": True}, "resources.activation_checkpointing", "model"),
     (QUADRATIC, {"resources.precision": "bf16"}, "resources.precision", "model"),
+    (LM, {"resources.min_slots": 3, "resources.max_slots": 2}, "resources.min_slots", "resource"),
     (LM, {"resources.precision": "tf32", "resources.gpus_per_worker": 0}, "resources.precision", "resource"),
     (LM, {"resources.strategy": "zero1", "fixed.optimizer": "lamb"}, "fixed.optimizer", "zero"),
     (LM, {"resources.strategy": "zero2", "resources.num_workers": "auto"}, "resources.num_workers", "zero"),

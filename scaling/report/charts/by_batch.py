@@ -185,7 +185,7 @@ def loss_vs_batch(findings: Findings) -> AnyChart:
 def loss_and_time(findings: Findings) -> AnyChart:
     """The first screen's figure: of each cell's run, loss on the left axis, time on the right."""
     losses = _tuned(findings)
-    times, title = _times(findings)
+    times, title = times_of(findings)
     x = batch_axis("batch", [record["batch"] for record in losses])
     left = alt.Axis(titleColor=OKABE_ITO[0], tickCount=6)
     heights = value_axis(ends(losses, "value", "low", "high")) | {"axis": left}
@@ -227,14 +227,18 @@ def _tuned(findings: Findings) -> Records:
     ]
 
 
-def _times(findings: Findings) -> tuple[Records, str]:
-    """Seconds of a run of each cell, or its steps to the target where nothing was timed."""
-    workers = findings.recommendation.option
+def times_of(findings: Findings) -> tuple[Records, str]:
+    """Seconds of a run of each cell, or its steps to the target where nothing was timed.
+
+    Returns:
+        A record a cell, and the title of their axis.
+    """
+    chosen = findings.recommendation.option
     seconds = [
         _record(option.cell.global_batch_size, option.cell.series, option.seconds)
         for option in findings.recommendation.candidates
         if option.seconds.value and option.cell.global_batch_size is not None
-        and (workers is None or option.num_workers == workers.num_workers)
+        and (chosen is None or option.num_workers == chosen.num_workers)
     ]  # fmt: skip
     if seconds:
         goal = "to the target" if findings.sweep.has_target else "of a run"

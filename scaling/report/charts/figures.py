@@ -104,11 +104,12 @@ def _overview(builder: "_Builder", findings: Findings) -> None:
     """Loss and time of each cell's run, for the first screen."""
     objective = findings.sweep.tuned_for
     sizes = {c.global_batch_size for c in findings.cells if c.value_of(objective).value is not None}
-    goal = "the target" if findings.sweep.has_target else "the end of the budget"
+    times, title = by_batch.times_of(findings)
+    orange = f" Orange, right axis: {title[0].lower()}{title[1:]}." if times else ""
     builder.add(
         "loss_and_time", f"{captions.tuned_name(findings)} and time against batch",
-        f"Blue, left axis: {objective.label} at the end of the budget. Orange, right axis: time "
-        f"(or steps, where nothing was timed) to {goal}. Bars are 90% intervals.",
+        f"Blue, left axis: {objective.label} at the end of the budget.{orange} Bars are 90% "
+        "intervals.",
         lambda: by_batch.loss_and_time(findings),
         "" if len(sizes - {None}) > 1 else "fewer than two batch sizes have a result",
     )  # fmt: skip

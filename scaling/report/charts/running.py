@@ -1,5 +1,6 @@
 """Losses along trials of a study that has not ended."""
 
+import math
 from collections.abc import Sequence
 
 import altair as alt
@@ -22,7 +23,8 @@ def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
         }
         for record in records
         for measurement in record.measurements
-        if measurement.examples > 0 and measurement.validation_loss is not None
+        if measurement.examples > 0
+        if measurement.validation_loss is not None and math.isfinite(measurement.validation_loss)
     ]
     if not points:
         return ""

@@ -11,7 +11,7 @@ from scaling.spec.study import StudySpec
 
 
 def resource_issues(spec: StudySpec) -> Iterator[Issue]:
-    """Whole GPUs above one, and an executor that can measure."""
+    """Whole GPUs above one, an executor that can measure, and no more groups than there may be."""
     resources = spec.resources
     gpus = resources.num_gpus
     if gpus > 1 and gpus != int(gpus):
@@ -28,8 +28,11 @@ def resource_issues(spec: StudySpec) -> Iterator[Issue]:
             "resources.executor", "cannot measure what num_workers: auto needs",
             resources.executor, "pool",
         )  # fmt: skip
+    if resources.max_slots is not None and resources.min_slots > resources.max_slots:
+        message = f"must be at most max_slots {resources.max_slots}"
+        yield Issue("resources.min_slots", message, resources.min_slots)
     if resources.precision == "tf32" and resources.gpus_per_worker == 0:
-        message = "is of GPUs, and gpus_per_worker is 0"
+        message = "needs GPUs, and gpus_per_worker is 0"
         yield Issue("resources.precision", message, "tf32", "fp32, bf16")
 
 

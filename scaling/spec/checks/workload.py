@@ -111,7 +111,7 @@ def own_optimizer_issues(spec: StudySpec) -> Iterator[Issue]:
         return
     for place in places_with(spec, "optimizer", "module"):
         others = ", ".join(name for name in OPTIMIZERS if name != "module")
-        message = f"is of task: lightning, and a module of {spec.workload.task} configures none"
+        message = f"needs task: lightning; {spec.workload.task} has no module that configures one"
         yield Issue(place.path, message, "module", others)
 
 

@@ -17,8 +17,7 @@ from scaling.report.plain import with_why
 from scaling.report.tables import study_tables
 from scaling.report.tables.table import Table
 from scaling.report.words import why_null
-from scaling.report.words.differences import comparability_notes, comparison_answer
-from scaling.report.words.headline import comparison_headline
+from scaling.report.words.differences import comparability_notes, comparison_headline
 from scaling.report.words.numbers import between, number
 from scaling.report.words.terms import terms
 
@@ -106,11 +105,11 @@ def summary_of(
     and measure, those of the whole study last, as the fields of `analysis.contrasts.Contrast`),
     `only_a`, `only_b` (cells that the other lacks) and `differing_fields` (`field`, `a`, `b`).
     """
-    setup = comparison.setup
+    setup, said = comparison.setup, comparison_headline(comparison, names)
     return {
         "studies": {"a": names[0], "b": names[1]},
-        "headline": comparison_headline(comparison, names),
-        "answer": comparison_answer(comparison, names),
+        "headline": said,
+        "answer": said,
         "interval_level": LEVEL,
         "comparable": {
             "losses": setup.losses, "targets": setup.targets, "same_data": setup.same_data,

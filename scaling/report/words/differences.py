@@ -5,40 +5,54 @@ from typing import Any
 
 from scaling.analysis.contrasts import Comparison, Contrast
 from scaling.report.words.absent import other_unit
+from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import between, counted, number
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
-"""What the answer sets side by side, beside the best rate."""
+"""What is set side by side, beside the best rate."""
 
 
-def comparison_answer(comparison: Comparison, names: tuple[str, str]) -> str:
-    """What differs between A and B, and no more than the intervals support."""
-    if not comparison.shared:
-        return "Not enough data: the two studies have no cell in common."
-    sentences = [
-        f"{counted(len(comparison.shared), 'shared cell')}; A is {names[0]}, B is {names[1]}."
-    ]
-    sentences += [direction(words, found) for words, found in compared_measures(comparison)]
-    for contrast in comparison.contrasts:
-        if contrast.global_batch_size is None and not contrast.cell and contrast.interval:
-            name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
-            word = "B − A" if contrast.kind == "difference" else "B / A"
-            sentences.append(
-                f"The {name}, {word}: {number(contrast.value)} {between(contrast.interval)}."
-            )
-    if not comparison.num_intervals:
-        return " ".join([*sentences, "Not enough data: no difference has an interval."])
-    chance = number(comparison.expected_by_chance, 2)
-    sentences.append(
-        f"Of {counted(comparison.num_intervals, 'interval')} {comparison.num_apart} leave out "
-        f"no difference, where {chance} would by chance alone; with Holm's correction over all "
-        f"of them {sum(c.holm for c in comparison.contrasts)} stand."
+def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
+    """The main differences of two studies, B against A, and no more than the intervals support."""
+    shared = counted(len(comparison.shared), "cell")
+    who = shortest(
+        f"A is {names[0]} and B is {names[1]}; they have {shared} in common.",
+        f"The two studies have {shared} in common.",
     )
-    return " ".join(sentences)
+    apart, holm = comparison.num_apart, sum(c.holm for c in comparison.contrasts)
+    end = [
+        f"Of {counted(comparison.num_intervals, 'interval')}, {apart} show a difference; by chance "
+        f"alone {number(comparison.expected_by_chance, 2)} would.",
+        f"With Holm's correction the number is {holm}.",
+    ]
+    if not comparison.shared:
+        nothing = "Not enough data: without a cell in common nothing is compared."
+        return " ".join([who, nothing, *end])
+    if not comparison.num_intervals:
+        return " ".join([who, "Not enough data: no difference has an interval.", *end])
+    found = [
+        shortest(_direction(words, contrasts), f"B's {words} differs from A's at some cells.")
+        for words, contrasts in _compared_measures(comparison)
+    ]
+    found += [_of_study(contrast) for contrast in comparison.contrasts if _is_of_study(contrast)]
+    room = MOST_SENTENCES - 1 - len(end)
+    return " ".join([who, *[s for s in dict.fromkeys(found) if s][:room], *end])
 
 
-def compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]]]:
+def _is_of_study(contrast: Contrast) -> bool:
+    return contrast.global_batch_size is None and not contrast.cell and bool(contrast.interval)
+
+
+def _of_study(contrast: Contrast) -> str:
+    """A difference of two whole studies, in one sentence."""
+    assert contrast.interval is not None
+    name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
+    word = "B − A" if contrast.kind == "difference" else "B / A"
+    return f"The {name}, {word}: {number(contrast.value)} {between(contrast.interval)}."
+
+
+def _compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]]]:
     """What is set side by side, in words, with its contrasts that have an interval."""
     measures = [(name, ALL[name].label) for name in _COMPARED] + [("best_peak_lr", "best rate")]
     found = [
@@ -48,7 +62,7 @@ def compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]]
     return [(words, contrasts) for words, contrasts in found if contrasts]
 
 
-def direction(words: str, found: Sequence[Contrast]) -> str:
+def _direction(words: str, found: Sequence[Contrast]) -> str:
     """At which cells B has less of something than A, and at which more, in one sentence."""
     below = [c for c in found if c.apart and c.value < (0 if c.kind == "difference" else 1)]
     above = [c for c in found if c.apart and c not in below]

@@ -1,4 +1,4 @@
-"""The first screen: what a study or a comparison found, in short sentences that stand alone."""
+"""The first screen: what a study found, in short sentences that stand alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Final, Literal
 
 from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.contrasts import Comparison
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, Strength
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
@@ -14,7 +13,6 @@ from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.differences import compared_measures, direction
 from scaling.report.words.ladder import exponent_words, ladder_headline
 from scaling.report.words.numbers import (
     between,
@@ -82,35 +80,7 @@ def headline(findings: Findings) -> str:
     return " ".join(line.text for line in first_screen(findings))
 
 
-def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
-    """The main differences of two studies, B against A."""
-    shared = counted(len(comparison.shared), "cell")
-    main = [
-        _shortest(
-            f"A is {names[0]} and B is {names[1]}; they have {shared} in common.",
-            f"The two studies have {shared} in common.",
-        )
-    ]
-    further: list[str] = []
-    if not comparison.shared:
-        main.append("Not enough data: without a cell in common nothing is compared.")
-    for words, found in compared_measures(comparison):
-        further.append(
-            _shortest(direction(words, found), f"B's {words} differs from A's at some cells.")
-        )
-    if not comparison.num_intervals:
-        further = ["Not enough data: no difference has an interval."]
-    apart, holm = comparison.num_apart, sum(c.holm for c in comparison.contrasts)
-    end = [
-        f"Of {counted(comparison.num_intervals, 'interval')}, {apart} show a difference; by chance "
-        f"alone {number(comparison.expected_by_chance, 2)} would.",
-        f"After Holm's correction {holm} of them remain.",
-    ]
-    room = max(MOST_SENTENCES - len(main) - len(end), 0)
-    return " ".join([*main, *[s for s in dict.fromkeys(further) if s][:room], *end])
-
-
-def _shortest(*sentences: str) -> str:
+def shortest(*sentences: str) -> str:
     """The first of several ways to say it that is one sentence of at most 30 words, or nothing.
 
     What a user named may be long, and hold a full stop of its own.
@@ -121,8 +91,8 @@ def _shortest(*sentences: str) -> str:
 def _ladder(findings: Findings) -> Iterator[Line]:
     assert findings.ladder is not None
     for topic, text in ladder_headline(findings.ladder, findings.check):
-        yield Line(topic, _shortest(text), "ladder", 1)
-    yield Line("rate", _shortest(exponent_words(findings.ladder)), "ladder", 1)
+        yield Line(topic, shortest(text), "ladder", 1)
+    yield Line("rate", shortest(exponent_words(findings.ladder)), "ladder", 1)
 
 
 def _of_kind(findings: Findings) -> Iterator[Line]:
@@ -142,8 +112,8 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
 
 
 def _not_known(findings: Findings) -> Iterator[Line]:
-    yield Line("unknown", _shortest(not_learnt_words(findings)), "cells", 1)
-    yield Line("unknown", _shortest(*unknown(findings)), "cells", 1)
+    yield Line("unknown", shortest(not_learnt_words(findings)), "cells", 1)
+    yield Line("unknown", shortest(*unknown(findings)), "cells", 1)
 
 
 # --- what to run ----------------------------------------------------------------------------------
@@ -153,21 +123,21 @@ def _run(findings: Findings) -> Iterator[Line]:
     """The recipe, what to expect of it, and what ties with it."""
     unlearnt = nothing_learnt(findings.sweep, findings.cells)
     if unlearnt:
-        text = _shortest(nothing_learnt_words(unlearnt), "No trial beats always guessing.")
+        text = shortest(nothing_learnt_words(unlearnt), "No trial beats always guessing.")
         yield Line("run", text, "cells", 0)
     found = findings.recommendation
     if found.option is None or found.trial is None:
         why = why_none(found.reason)
         yield Line(
             "run",
-            _shortest(f"No recipe is recommended: {why}.", "No recipe is recommended."),
+            shortest(f"No recipe is recommended: {why}.", "No recipe is recommended."),
             "cells",
             0,
         )
         return
-    yield Line("run", _shortest(*_recommendations(findings)), "recommendation", 0)
-    yield Line("run", _shortest(*_expected(findings, found.option)), "recommendation", 2)
-    yield Line("run", _shortest(*_tie(findings)), "recommendation", 2)
+    yield Line("run", shortest(*_recommendations(findings)), "recommendation", 0)
+    yield Line("run", shortest(*_expected(findings, found.option)), "recommendation", 2)
+    yield Line("run", shortest(*_tie(findings)), "recommendation", 2)
 
 
 def _recommendations(findings: Findings) -> Iterator[str]:
@@ -248,7 +218,7 @@ def _at_target(findings: Findings) -> str:
     text += f"{_steps(last)} at {_batch(last):,}"
     missing = [f"{_batch(cell):,}" for cell in findings.cells if cell.target.steps.value is None]
     less = f" (not always reached at {joined(missing, 'and')})" if missing else ""
-    return _shortest(f"{text}{less}.", f"{text}.")
+    return shortest(f"{text}{less}.", f"{text}.")
 
 
 def _steps(cell: CellResult) -> str:
@@ -274,7 +244,7 @@ def _best_result(findings: Findings) -> str:
     place = f"at a batch of {_batch(best):,}"
     if not findings.one_series:
         place = f"at {best.label}"
-    return _shortest(
+    return shortest(
         f"The {extreme(objective)} is {value}, {place}.",
         f"The best result is {value}, {place}.",
         f"The best result is {value}.",
@@ -290,13 +260,13 @@ def _joint(findings: Findings) -> str:
     label = findings.sweep.tuned_for.label
     trials = counted(cell.num_trials, "trial")
     if best.phase == "search":
-        return _shortest(
+        return shortest(
             f"The best of {trials} in the joint search has a {label} of {_with_interval(value)} "
             f"at a batch of {best.global_batch_size:,}.",
             f"The best of {trials} in the joint search has a batch of {best.global_batch_size:,}.",
         )
     seeds = counted(value.count, "new seed")
-    return _shortest(
+    return shortest(
         f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}; over "
         f"{seeds} its {label} is {_with_interval(value)}.",
         f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}.",
@@ -310,7 +280,7 @@ def _critical_batch(findings: Findings) -> str:
         return ""
     if fit.value is None:
         bound = _bound(fit.bounds)
-        return _shortest(
+        return shortest(
             f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
             f"The critical batch size is not determined{bound}.",
         )
@@ -340,7 +310,7 @@ def _branched(findings: Findings) -> str:
         for point in (points if len(points) < 3 else (points[0], points[-1]))
     ]
     start = "By branched training the critical batch size is"
-    return _shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
+    return shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
 
 
 # --- how the rate must move -----------------------------------------------------------------------
@@ -352,7 +322,7 @@ def _best_rate(findings: Findings) -> str:
     if not any(cell.curve for cell in findings.cells):
         return ""
     if law.exponent.value is None or law.exponent.interval is None:
-        return _shortest(
+        return shortest(
             f"Not enough data on how the best rate moves with the batch: {no_exponent(findings)}.",
             "Not enough data to say how the best rate moves with the batch.",
         )
@@ -391,9 +361,9 @@ def _rules(findings: Findings) -> str:
             f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
         )
     if not costs:
-        return _shortest(run)
+        return shortest(run)
     text = f"A rate carried to another batch size costs on average: {'; '.join(costs)}"
-    return _shortest(f"{text} {unit}".rstrip() + ".", run)
+    return shortest(f"{text} {unit}".rstrip() + ".", run)
 
 
 def _is_bound(curve: RuleCurve) -> bool:
@@ -413,15 +383,15 @@ def _cost(findings: Findings) -> Iterator[Line]:
     words = f"the {label} goes from {with_unit(loss[1], objective.unit_shown)}" if loss else ""
     further = f"the generalization gap from {gap[1]}" if gap else ""
     both = f"From {gap[0]} {words}, {further}." if loss and gap and loss[0] == gap[0] else ""
-    if both and _shortest(both):
+    if both and shortest(both):
         yield Line("cost", both, "loss", 2)
         return
     if loss:
-        yield Line("cost", _shortest(f"From {loss[0]} {words}."), "loss", 2)
+        yield Line("cost", shortest(f"From {loss[0]} {words}."), "loss", 2)
     if gap:
         amount = with_unit(gap[1], findings.sweep.loss_unit)
         text = f"From {gap[0]} the generalization gap goes from {amount}."
-        yield Line("cost", _shortest(text), "loss", 4)
+        yield Line("cost", shortest(text), "loss", 4)
 
 
 def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] | None:

@@ -15,7 +15,8 @@ def unknown(findings: Findings) -> Iterator[str]:
         yield JOINT_CAVEAT
         return
     if not any(cell.best for cell in findings.cells):
-        yield "Nothing is known yet: no trial ended with a result; lower rates diverge less."
+        more = "search lower rates" if findings.count("diverged") else "run more trials"
+        yield f"Nothing is known yet: no trial ended with a result; {more}."
         return
     if any(cell.undertuned for cell in findings.cells):
         yield from _undertuned(findings)

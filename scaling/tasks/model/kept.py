@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from torch import nn
 
@@ -47,6 +47,8 @@ def save_pretrained(
             saved = tokenizer.tokenizer
         case UnitTokenizer():
             saved = _fast(tokenizer, max_length, is_classifier=is_classifier)
+        case _:
+            assert_never(tokenizer)
     saved.save_pretrained(folder)
 
 

@@ -66,6 +66,18 @@ def test_code_of_the_environment_is_its_own_package(
     assert prepare_task(workload, EVALUATION).num_train == 200
 
 
+def test_a_studys_folder_that_is_on_the_path_stays_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, elsewhere = tmp_path / "library", tmp_path / "elsewhere"
+    library.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.syspath_prepend(library)
+    prepare_task(custom(library, "def build(): return task(train=points(10))"), EVALUATION)
+    of_the_environment = section(elsewhere, factory="my_task:build")
+    assert prepare_task(of_the_environment, EVALUATION).num_train == 10
+
+
 def test_each_study_has_the_module_of_its_own_folder(tmp_path: Path) -> None:
     sizes: list[int | None] = []
     for count in (10, 20):

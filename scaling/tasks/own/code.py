@@ -238,6 +238,12 @@ def _spec_in_environment(top: str) -> ModuleSpec | None:
 
 
 def _search_first(folder: Path) -> None:
-    """Let modules be looked for in a study's folder first, and in no other study's."""
-    _folders.add(str(folder))
-    sys.path[:] = [str(folder), *(place for place in sys.path if place not in _folders)]
+    """Let modules be looked for in a study's folder first, and in no other study's.
+
+    A folder that was on the path already belongs to the environment, and stays there.
+    """
+    first = str(folder)
+    if first not in sys.path:
+        _folders.add(first)
+    others = (place for place in sys.path if place not in _folders and place != first)
+    sys.path[:] = [first, *others]

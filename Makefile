@@ -11,7 +11,7 @@ NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
 # Two at once, since that is what most machines have of cores; see tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: env study check test test-fast test-ci test-all constraints clean
+.PHONY: env study gallery check test test-fast test-ci test-all constraints clean
 
 env: $(READY)
 
@@ -26,6 +26,9 @@ $(READY): pyproject.toml
 
 study: $(READY)  ## make study STUDY=studies/noisy_quadratic.yaml ARGS="--resume"
 	$(BIN)/python -m scaling.study $(STUDY) $(ARGS)
+
+gallery: $(READY)  ## make gallery NAME=ladder: one of studies/gallery, into reports/gallery
+	$(BIN)/python -m scaling.study studies/gallery/$(NAME).yaml --output reports/gallery/$(NAME) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

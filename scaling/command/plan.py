@@ -16,7 +16,7 @@ from scaling.command.start_checks import describe_place, require_tasks, start_no
 from scaling.optimizers.catalog import num_moments
 from scaling.search.proposals import limit_words, surface_search
 from scaling.space.budget import batch_ramp_of, num_steps_of
-from scaling.space.cells import Cell, cell_name, cells, hyperparameters
+from scaling.space.cells import Cell, cells, hyperparameters
 from scaling.space.extension import most_extension_trials
 from scaling.space.layout import Facts, split_of, world_size_of
 from scaling.space.rounds import default_round_size
@@ -293,7 +293,9 @@ def _heaviest(spec: StudySpec) -> Given:
 
 def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
     """One row for each batch size of each cell: global = workers × micro-batch × accumulation."""
-    table = Table("cell", box=None, pad_edge=False)
+    axes = list(dict.fromkeys(name for cell in cells(spec) for name in cell))
+    others = [name for name in axes if name != "global_batch_size"]
+    table = Table(*others, box=None, pad_edge=False)
     for heading in (
         "global_batch_size", "workers", "micro_batch_size", "grad_accum_steps", "steps",
         "examples", "epochs",
@@ -310,7 +312,7 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
         steps = num_steps_of(spec, ramp, facts)
         examples = None if steps is None else ramp.examples_after(steps)
         table.add_row(
-            cell_name(cell),
+            *(shown(cell[name]).strip('"') if name in cell else "" for name in others),
             str(size),
             str(world_size_of(spec, size, facts)),
             str(split.micro_batch_size),

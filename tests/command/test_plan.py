@@ -50,8 +50,8 @@ def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
         r"an example has ([\d.]+) input tokens, without padding, and 1.0 targets", text
     )
     assert found is not None
-    rows = [line.split() for line in text.splitlines() if line.startswith("global_batch_size=16 ")]
-    assert int(rows[0][5]) == pytest.approx(16000 / float(found[1]) / 16, rel=0.02)
+    row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["16", "1"])
+    assert int(row[4]) == pytest.approx(16000 / float(found[1]) / 16, rel=0.02)
 
 
 def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPat
     text = plan("resources.micro_batch_size=auto")
     assert "more than there is" not in text
     batches = text.partition("examples")[2].splitlines()[1:5]
-    micro = [int(line.split()[3]) for line in batches]
+    micro = [int(line.split()[2]) for line in batches]
     assert micro[:2] == [8, 32]
     assert micro[2] == micro[3] == 32  # the largest divisor of the share that is within the bound
 
@@ -169,3 +169,10 @@ def test_a_limit_is_said_in_the_unit_of_the_objective() -> None:
     search = f"search={{objective: steps_to_target, num_trials: 24, stop: {stop}}}"
     text = " ".join(plan(search).split())
     assert "the regret of every cell is at most 20 steps with probability 0.5" in text
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_every_row_of_the_batches_says_which_cell_it_is() -> None:
+    text = plan("scientific={beta1: [0.8, 0.9], global_batch_size: [8, 64]}", "transfer=null")
+    rows = [line.split()[:2] for line in text.splitlines() if line.startswith(("0.8 ", "0.9 "))]
+    assert rows == [["0.8", "8"], ["0.9", "8"], ["0.8", "64"], ["0.9", "64"]]

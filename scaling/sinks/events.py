@@ -19,6 +19,11 @@ class TrialStarted:
     at_ms: int
     record: TrialRecord
 
+    @property
+    def trial_id(self) -> str:
+        """Of the record."""
+        return self.record.trial_id
+
 
 @dataclass(frozen=True)
 class TrialMeasured:
@@ -36,6 +41,11 @@ class TrialEnded:
     at_ms: int
     record: TrialRecord
 
+    @property
+    def trial_id(self) -> str:
+        """Of the record."""
+        return self.record.trial_id
+
 
 @dataclass(frozen=True)
 class StudyEnded:
@@ -49,7 +59,8 @@ class StudyEnded:
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
-Event = TrialStarted | TrialMeasured | TrialEnded | StudyEnded
+TrialEvent = TrialStarted | TrialMeasured | TrialEnded
+Event = TrialEvent | StudyEnded
 
 
 def to_line(study_id: str, event: Event) -> str:

@@ -21,7 +21,7 @@ from scaling.records.trial import TrialRecord
 from scaling.report.__main__ import main as report
 from scaling.runner.state import StudyState
 from scaling.sinks import load_study
-from scaling.sinks.mlflow.runs import spec_to_yaml
+from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.read import study_from_mapping
 from scaling.spec.study import StudySpec
 from scaling.study import main
@@ -254,11 +254,13 @@ def test_an_interrupt_while_mlflow_is_waited_for_keeps_everything(
     closed: list[float] = []
     close = Writer.close
 
-    def interrupted(self: Writer, timeout_seconds: float) -> None:
+    def interrupted(
+        self: Writer, timeout_seconds: float, *, while_it_goes_on: bool = False
+    ) -> None:
         closed.append(timeout_seconds)
         if len(closed) == 1:
             raise KeyboardInterrupt
-        close(self, timeout_seconds)
+        close(self, timeout_seconds, while_it_goes_on=while_it_goes_on)
 
     with monkeypatch.context() as patched:
         patched.setattr(Writer, "close", interrupted)

@@ -11,7 +11,7 @@ import pytest
 
 from scaling.records.trial import TrialRecord
 from scaling.sinks import MlflowSink, TrackingError, load_study
-from scaling.sinks.mlflow.runs import spec_to_yaml
+from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer
 from tests.sinks.told import assert_each_once, client, interleaved, open_sink, runs, track, trial

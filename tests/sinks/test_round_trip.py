@@ -13,7 +13,7 @@ from scaling.files.own import write_report_files
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks import load_study
-from scaling.sinks.mlflow.runs import spec_to_yaml
+from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.sinks.mlflow.trial_run import cell_label, trial_name
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml

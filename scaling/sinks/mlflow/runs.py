@@ -2,13 +2,10 @@
 
 import logging
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-
-import yaml
 
 from scaling.files.names import MODELS
 from scaling.files.own import ForeignFolderError, report_files
@@ -16,7 +13,7 @@ from scaling.records.load import ENVIRONMENT_FILE, environment_json
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks.base import StudyStart
-from scaling.sinks.events import StudyEnded
+from scaling.sinks.events import StudyEnded, TrialEnded, TrialEvent, TrialMeasured, TrialStarted
 from scaling.sinks.mlflow import trial_run
 from scaling.sinks.mlflow.dataset import dataset_input
 from scaling.sinks.mlflow.relocation import ARTIFACTS
@@ -29,8 +26,8 @@ from scaling.sinks.mlflow.store import (
     sqlite_path,
     store_errors,
 )
+from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.issues import first_line
-from scaling.spec.study import StudySpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "study.yaml"
 
-_MAX_METRICS_PER_CALL = 1000
+_MAX_METRICS_PER_CALL = 800  # of 1,000 entries; at most 100 params and 100 tags are beside them
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,8 +72,10 @@ class StudyRuns:
         self._file = DatabaseFile.of(uri)
         self._experiment_id = _experiment_id(client, uri, study.spec.name)
         self._dataset = dataset_input(study.spec, study.environment)
-        self._begun: dict[str, tuple[int, TrialRecord]] = {}  # trials that have not ended
+        self._begun: dict[str, TrialStarted] = {}  # trials that have not ended
         self._run_ids: dict[str, str] = {}
+        self._without_params: set[str] = set()
+        self._may_have_more: set[str] = set()  # trials of which the store may have unknown runs
         self._seconds: dict[str, dict[int, float]] = {}  # by trial and step, of what is there
         self.parent_id = self._parent(study, at_ms)
         self._ended = self._ended_before()  # the record of each trial that ended, by its run
@@ -121,65 +120,86 @@ class StudyRuns:
             return f"{name} is gone" if is_refusal(unanswered) else None
         return None
 
-    def start(self, at_ms: int, record: TrialRecord) -> None:
-        """Create or continue a trial's run, with its tags and params."""
-        from mlflow.entities import Param
+    def has(self, record: TrialRecord) -> bool:
+        """Whether a trial is there as it ended."""
+        return self._ended.get(record.trial_id) == trial_run.tags(record)["record"]
 
-        self._begun[record.trial_id] = (at_ms, replace(record, measurements=()))
-        self._ended.pop(record.trial_id, None)
-        run_id = self._run_of(record.trial_id)
-        params = [
-            Param(name, value) for name, value in trial_run.params(record, self._spec).items()
-        ]
-        self._client.log_batch(run_id, params=params, synchronous=True)
-        self._log_dataset(run_id)
-
-    def measure(self, trial_id: str, points: Sequence[Point]) -> None:
-        """Log the measurements whose steps are not there yet, in as few calls as allowed.
-
-        Raises:
-            RefusedWriteError: If the trial has no run and was not started.
-        """
-        run_id = self._run_of(trial_id)
-        logged = self._seconds_of(trial_id)
-        new = {p.measurement.step: p for p in reversed(points) if p.measurement.step not in logged}
-        metrics = [trial_run.metrics(p.at_ms, p.measurement) for _, p in sorted(new.items())]
-        for batch in _batches(metrics, _MAX_METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=batch, synchronous=True)
-            logged |= {m.step: m.value for m in batch if m.key == "seconds"}
-
-    def end(self, at_ms: int, record: TrialRecord) -> None:
-        """Write what is missing of a trial, its summary and how it ended.
+    def write(self, told: Sequence[TrialEvent]) -> None:
+        """Write what happened to one trial, in as few calls as allowed.
 
         A trial that was cut off and trained some steps again has measured them at other times.
         Its record has the later ones, and its run is written anew.
-        """
-        from mlflow.entities import Metric, RunTag
 
-        trial_id, tags = record.trial_id, trial_run.tags(record)
-        if self._ended.get(trial_id) == tags["record"]:
-            return
-        if trial_id not in self._begun:
-            self.start(at_ms, record)
-        measured = {m.step: m.seconds for m in record.measurements}
-        if self._seconds_of(trial_id).items() - measured.items():
-            self._delete_copies(None, self._runs_of(trial_id))
-            self.forget(trial_id)
-            self.start(*self._begun[trial_id])
-        self.measure(trial_id, [Point(at_ms, m) for m in record.measurements])
+        Args:
+            told: In order; nothing follows its end.
+
+        Raises:
+            RefusedWriteError: If it was measured, and has no run and was not started.
+        """
+        trial_id = told[0].trial_id
+        end = told[-1] if isinstance(told[-1], TrialEnded) else None
+        for event in told:
+            if isinstance(event, TrialStarted):
+                self._begin(event)
+        if end is not None:
+            if self.has(end.record):
+                return
+            begun = self._begun.get(trial_id, end)
+            if begun is end or self._is_new(trial_id):
+                self._begin(TrialStarted(begun.at_ms, end.record))
+            measured = {m.step: m.seconds for m in end.record.measurements}
+            if not self._is_new(trial_id) and (
+                self._seconds_of(trial_id).items() - measured.items()
+            ):
+                self._delete_copies(None, self._runs_of(trial_id))
+                self.forget(trial_id)
+        self._log(trial_id, [point for event in told for point in _points(event)], end)
+        if end is not None:
+            self._terminate(trial_id, end)
+
+    def _begin(self, start: TrialStarted) -> None:
+        record = replace(start.record, measurements=())
+        self._begun[record.trial_id] = TrialStarted(start.at_ms, record)
+        self._without_params.add(record.trial_id)
+        self._ended.pop(record.trial_id, None)
+
+    def _log(self, trial_id: str, points: Sequence[Point], end: TrialEnded | None) -> None:
+        """Log params, the steps that are not there yet, and how it ended, together."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        is_made_now = self._is_new(trial_id)  # with its tags
+        run_id, logged = self._run_of(trial_id), self._seconds_of(trial_id)
+        new = {p.measurement.step: p for p in reversed(points) if p.measurement.step not in logged}
+        groups = [trial_run.metrics(p.at_ms, p.measurement) for _, p in sorted(new.items())]
+        tags: list[RunTag] = []
+        if end is not None:
+            measurements = end.record.measurements
+            step = measurements[-1].step if measurements else 0
+            summary = trial_run.summary(end.record, self._spec).items()
+            groups.append([Metric(name, value, end.at_ms, step) for name, value in summary])
+            named = {} if is_made_now else trial_run.tags(end.record)
+            tags = [RunTag(name, value) for name, value in named.items()]
+        params: list[Param] = []
+        if trial_id in self._without_params:
+            named = trial_run.params(self._begun[trial_id].record, self._spec)
+            params = [Param(name, value) for name, value in named.items()]
+        for metrics in _batches(groups, _MAX_METRICS_PER_CALL):
+            if metrics or params or tags:
+                self._client.log_batch(run_id, metrics, params, tags, synchronous=True)
+            logged |= {m.step: m.value for m in metrics if m.key == "seconds"}
+            params, tags = [], []
+        if trial_id in self._without_params:
+            self._log_dataset(run_id)
+            self._without_params.discard(trial_id)
+
+    def _terminate(self, trial_id: str, end: TrialEnded) -> None:
         run_id = self._run_of(trial_id)
-        step = record.measurements[-1].step if record.measurements else 0
-        summary = trial_run.summary(record, self._spec).items()
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, at_ms, step) for name, value in summary],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-            synchronous=True,
-        )
-        self._delete_copies(run_id, self._runs_of(trial_id))
-        status = "FAILED" if record.status == "failed" else "FINISHED"
-        self._client.set_terminated(run_id, status=status, end_time=at_ms)
-        self._ended[trial_id] = tags["record"]
+        if trial_id in self._may_have_more:
+            self._delete_copies(run_id, self._runs_of(trial_id))
+            self._may_have_more.discard(trial_id)
+        status = "FAILED" if end.record.status == "failed" else "FINISHED"
+        self._client.set_terminated(run_id, status=status, end_time=end.at_ms)
+        self._ended[trial_id] = trial_run.tags(end.record)["record"]
         self._seconds.pop(trial_id, None)
         self._begun.pop(trial_id, None)
 
@@ -191,7 +211,10 @@ class StudyRuns:
         """
         running = f"{self._children} and attributes.status = 'RUNNING'"
         for run in list(search_all(self._client, self._experiment_id, running)):
-            self._client.set_terminated(run.info.run_id, "KILLED", end.at_ms)
+            known = self._run_ids.get(run.data.tags.get("trial_id", ""), run.info.run_id)
+            self._delete_copies(known, [run])
+            if known == run.info.run_id:
+                self._client.set_terminated(known, "KILLED", end.at_ms)
         if end.environment is not None:
             self._client.log_text(
                 self.parent_id, environment_json(end.environment), ENVIRONMENT_FILE
@@ -238,7 +261,8 @@ class StudyRuns:
         self._client.delete_run(self.parent_id)
 
     def forget(self, trial_id: str) -> None:
-        """Look in the store again for what is there of a trial: its run and its steps."""
+        """Look in the store again for what is there of a trial: its runs and its steps."""
+        self._may_have_more.add(trial_id)
         self._run_ids.pop(trial_id, None)
         self._seconds.pop(trial_id, None)
 
@@ -271,18 +295,30 @@ class StudyRuns:
         return run_id
 
     def _ended_before(self) -> dict[str, str]:
-        """The records of trials that have one run, ended; notes which run that is."""
+        """The records of trials that ended, whose runs are noted; they have one run each then."""
         runs: dict[str, list[Run]] = {}
         for run in search_all(self._client, self._experiment_id, self._children):
             runs.setdefault(run.data.tags.get("trial_id", ""), []).append(run)
-        once = {trial_id: found[0] for trial_id, found in runs.items() if len(found) == 1}
-        ended = {t: r for t, r in once.items() if r.info.status in ("FINISHED", "FAILED")}
-        self._run_ids |= {trial_id: run.info.run_id for trial_id, run in ended.items()}
-        return {trial_id: run.data.tags.get("record", "") for trial_id, run in ended.items()}
+        ended: dict[str, str] = {}
+        for trial_id, found in runs.items():
+            whole = [run for run in found if run.info.status in ("FINISHED", "FAILED")]
+            if len(whole) != 1:
+                self._may_have_more.add(trial_id)
+                continue
+            (run,) = whole
+            self._delete_copies(run.info.run_id, found)
+            self._run_ids[trial_id] = run.info.run_id
+            ended[trial_id] = run.data.tags.get("record", "")
+        return ended
+
+    def _is_new(self, trial_id: str) -> bool:
+        """Whether the store has no run of a trial, as far as is known."""
+        return trial_id not in self._run_ids and trial_id not in self._may_have_more
 
     def _run_of(self, trial_id: str) -> str:
         if trial_id not in self._run_ids:
-            self._run_ids[trial_id] = self._continued_run(trial_id) or self._first_run(trial_id)
+            found = None if self._is_new(trial_id) else self._continued_run(trial_id)
+            self._run_ids[trial_id] = found or self._first_run(trial_id)
         return self._run_ids[trial_id]
 
     def _continued_run(self, trial_id: str) -> str | None:
@@ -293,7 +329,7 @@ class StudyRuns:
         found = self._runs_of(trial_id)
         run = max(found, key=lambda run: len(run.data.metrics), default=None)
         if run is not None and trial_id in self._begun:
-            params = trial_run.params(self._begun[trial_id][1], self._spec)
+            params = trial_run.params(self._begun[trial_id].record, self._spec)
             if run.data.params.items() - params.items():
                 run = None
         run_id = None if run is None else run.info.run_id
@@ -302,17 +338,18 @@ class StudyRuns:
             return None
         self._client.update_run(run_id, status="RUNNING")
         if trial_id in self._begun:
-            self._set_tags(run_id, trial_run.tags(self._begun[trial_id][1]))
+            self._set_tags(run_id, trial_run.tags(self._begun[trial_id].record))
         return run_id
 
     def _first_run(self, trial_id: str) -> str:
         if trial_id not in self._begun:
             raise RefusedWriteError(f"trial {trial_id!r} has no run in MLflow")
-        at_ms, record = self._begun[trial_id]
+        at_ms, record = self._begun[trial_id].at_ms, self._begun[trial_id].record
         identity = {"trial_id": trial_id, "mlflow.parentRunId": self.parent_id}
         tags = {"study": self._spec.name, **identity, **trial_run.tags(record)}
         run_id = self._new_run(trial_run.trial_name(record), at_ms, tags)
         self._seconds[trial_id] = {}
+        self._without_params.add(trial_id)
         return run_id
 
     def _runs_of(self, trial_id: str) -> list["Run"]:
@@ -349,24 +386,6 @@ class StudyRuns:
         self._client.log_batch(run_id, tags=entities, synchronous=True)
 
 
-def spec_to_yaml(spec: StudySpec) -> str:
-    """The spec as a study file: what the file named, nulls included, and nothing else."""
-    given = spec.model_dump(mode="json", exclude_unset=True)
-    return yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Texts in quotes where a reader of YAML 1.2 could take them for something else."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    is_word = re.fullmatch(r"[A-Za-z_][\w .,/()-]*", text, re.ASCII)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_word else '"')
-
-
-_Dumper.add_representer(str, _text)
-
-
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -392,13 +411,24 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     return experiment.experiment_id
 
 
-def _batches(groups: Iterable[list["Metric"]], limit: int) -> Iterator[list["Metric"]]:
-    """Lists of at most `limit` metrics that keep each group, one measurement, in one call."""
-    batch: list[Metric] = []
+def _points(event: TrialEvent) -> list[Point]:
+    match event:
+        case TrialStarted():
+            return []
+        case TrialMeasured(at_ms, measurements=measurements):
+            return [Point(at_ms, measurement) for measurement in measurements]
+        case TrialEnded(at_ms, record):
+            return [Point(at_ms, measurement) for measurement in record.measurements]
+
+
+def _batches(groups: Iterable[list["Metric"]], limit: int) -> list[list["Metric"]]:
+    """Lists of at most `limit` metrics that keep each group, one measurement, in one call.
+
+    There is one list at least.
+    """
+    batches: list[list[Metric]] = [[]]
     for group in groups:
-        if batch and len(batch) + len(group) > limit:
-            yield batch
-            batch = []
-        batch = batch + group
-    if batch:
-        yield batch
+        if batches[-1] and len(batches[-1]) + len(group) > limit:
+            batches.append([])
+        batches[-1] += group
+    return batches

@@ -26,7 +26,7 @@ from scaling.sinks.spool import Spool
 SPOOL_FILE = "mlflow_spool.jsonl"
 REJECTED_FILE = "mlflow_rejected.jsonl"
 # How long the store is waited for; what it has not taken by then waits on disk.
-_CLOSE_SECONDS, _INTERRUPTED_SECONDS, _REFUSED_SECONDS = 120.0, 10.0, 5.0
+_IDLE_SECONDS, _INTERRUPTED_SECONDS, _REFUSED_SECONDS = 120.0, 10.0, 5.0
 
 
 class MlflowSink:
@@ -90,12 +90,15 @@ class MlflowSink:
     def trial_ended(self, record: TrialRecord) -> None:
         """Record a whole trial: what was not recorded of it yet, and how it ended.
 
+        Where the disk loses it with the machine, a resumed study tells it again.
+
         Raises:
             ValueError: If a metric's name is reserved.
         """
         require_free_names(record.measurements)
-        self._append(TrialEnded(self._now_ms(), record), durable=True)
         self._started.discard(record.trial_id)
+        if not self._runs.has(record):
+            self._append(TrialEnded(self._now_ms(), record))
 
     def trial_urls(self, timeout_seconds: float = 30.0) -> dict[str, str]:
         """Where each trial's run can be read, by trial_id, of those that MLflow has.
@@ -121,8 +124,9 @@ class MlflowSink:
         metrics. A study that was refused leaves no run.
 
         Raises:
-            UnsentError: If something was refused, or waits in the spool after two minutes (ten
-                seconds where the study was interrupted, or is while it waits).
+            UnsentError: If something was refused, or waits in the spool when the store has taken
+                nothing for two minutes (after ten seconds where the study was interrupted, or is
+                while it waits).
             TrackingError: If the store does not answer, and the run of a refused study stays.
         """
         if status == "refused":
@@ -131,20 +135,30 @@ class MlflowSink:
         end = StudyEnded(self._now_ms(), answer, folder, status, environment, dict(numbers))
         self._append(end, durable=True)
         try:
-            self.close(_INTERRUPTED_SECONDS if status == "interrupted" else _CLOSE_SECONDS)
+            self.close() if status != "interrupted" else self._give_up_after(_INTERRUPTED_SECONDS)
         except KeyboardInterrupt:
-            self.close(_INTERRUPTED_SECONDS)
+            self._give_up_after(_INTERRUPTED_SECONDS)
             raise
 
-    def close(self, timeout_seconds: float = _CLOSE_SECONDS) -> None:
+    def close(self, idle_seconds: float = _IDLE_SECONDS) -> None:
         """Wait until everything is in MLflow; nothing can be recorded after.
 
+        Args:
+            idle_seconds: How long the store may take nothing before it is waited for no longer.
+
         Raises:
-            UnsentError: If something was refused, or waits in the spool after the timeout.
+            UnsentError: If something was refused, or waits in the spool after that time.
         """
+        self._writer.close(idle_seconds, while_it_goes_on=True)
+        self._require_all(f"took nothing for {idle_seconds:g} s")
+
+    def _give_up_after(self, timeout_seconds: float) -> None:
         self._writer.close(timeout_seconds)
+        self._require_all(f"did not take everything in {timeout_seconds:g} s")
+
+    def _require_all(self, otherwise: str) -> None:
         if not self._writer.is_drained:
-            raise UnsentError(self._waiting_message(timeout_seconds))
+            raise UnsentError(self._waiting_message(otherwise))
         if self._writer.num_rejected:
             raise UnsentError(
                 f"{self._writer.num_rejected} writes to MLflow at "
@@ -159,14 +173,14 @@ class MlflowSink:
         except store_errors() as error:
             raise TrackingError(f"the run {self._runs.url} stays: {one_line(error)}") from error
 
-    def _waiting_message(self, timeout_seconds: float) -> str:
+    def _waiting_message(self, otherwise: str) -> str:
         writer = self._writer
         if writer.loss is not None:
             return f"{writer.loss}; the study's folder has everything: --resume writes it again"
         why = (
             f"is away ({writer.last_failure})"
             if writer.last_failure is not None
-            else f"did not take everything in {timeout_seconds:g} s"
+            else otherwise
             if writer.is_alive
             else "is not written any longer: its thread died"
         )

@@ -11,20 +11,22 @@ from scaling.sinks.events import (
     Event,
     StudyEnded,
     TrialEnded,
+    TrialEvent,
     TrialMeasured,
     TrialStarted,
     from_line,
 )
-from scaling.sinks.mlflow.runs import Point, StudyRuns
+from scaling.sinks.mlflow.runs import StudyRuns
 from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, one_line, store_errors
 from scaling.sinks.spool import Line, Spool, keep_rejected
 
 _LINGER_SECONDS = 0.5
+_SAID_EVERY_SECONDS = 15.0
 _LONGEST_PAUSE_WHILE_CLOSING_SECONDS = 2.0
 
 _LOG = logging.getLogger(__name__)
 
-_Measured = tuple[Line, TrialMeasured]
+_Told = tuple[Line, TrialEvent]
 
 
 class _AbandonedError(Exception):
@@ -68,6 +70,7 @@ class Writer:
         self._is_closing = threading.Event()
         self._hurry = threading.Event()
         self._is_abandoned = False
+        self._num_written = 0
         self.num_rejected = 0
         self.first_rejection: str | None = None
         self.last_failure: str | None = None  # while the store is away
@@ -76,12 +79,33 @@ class Writer:
         self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
         self._thread.start()
 
-    def close(self, timeout_seconds: float) -> None:
-        """Send what is left, at once and for at most `timeout_seconds`, then stop trying."""
+    def close(self, timeout_seconds: float, *, while_it_goes_on: bool = False) -> None:
+        """Send what is left, at once, then stop trying.
+
+        Args:
+            timeout_seconds: For how long.
+            while_it_goes_on: Whether the time begins again with each write that the store takes.
+        """
         self._is_closing.set()
         self._hurry.set()
         self._spool.close_to_appending()
-        self._thread.join(timeout_seconds)
+        since, end = time.monotonic(), time.monotonic() + timeout_seconds
+        written = num_before = self._num_written
+        said = since
+        while self.is_alive and time.monotonic() < end:
+            self._thread.join(min(1.0, max(0.0, end - time.monotonic())))
+            now = time.monotonic()
+            if while_it_goes_on and self._num_written > written:
+                written, end = self._num_written, now + timeout_seconds
+            if self.is_alive and now - said >= _SAID_EVERY_SECONDS:
+                said = now
+                _LOG.warning(
+                    "waiting for MLflow at %s: %d writes done in %.0f s, %d events wait at most",
+                    self._store,
+                    self._num_written - num_before,
+                    now - since,
+                    self._spool.count(),
+                )
         self._is_abandoned = True
         self._hurry.set()
         if not self.is_alive:  # else it may still read
@@ -110,23 +134,22 @@ class Writer:
             pass
 
     def _write_round(self, lines: Sequence[Line]) -> None:
-        waiting: dict[str, list[_Measured]] = {}
+        """Write what happened to each trial together, when it ended or the round does."""
+        waiting: dict[str, list[_Told]] = {}
         for line in lines:
             match self._event(line):
                 case None:
                     continue
-                case TrialMeasured(trial_id=trial_id) as event:
-                    waiting.setdefault(trial_id, []).append((line, event))
-                case TrialStarted(at_ms, record):
-                    start = partial(self._runs.start, at_ms, record)
-                    self._write(record.trial_id, line, start)
-                case TrialEnded(at_ms, record):
-                    self._write_measured(record.trial_id, waiting.pop(record.trial_id, []))
-                    self._write(record.trial_id, line, partial(self._runs.end, at_ms, record))
+                case TrialStarted() | TrialMeasured() as event:
+                    waiting.setdefault(event.trial_id, []).append((line, event))
+                case TrialEnded(trial_id=trial_id) as event:
+                    self._write_trial([*waiting.pop(trial_id, []), (line, event)])
                 case StudyEnded() as event:
                     self._write_waiting(waiting)
                     self._require_store(None)  # what was written to a deleted file is gone
-                    self._write(None, line, partial(self._runs.finish, event))
+                    refusal = self._try(None, partial(self._runs.finish, event))
+                    if refusal is not None:
+                        self._reject(line, one_line(refusal))
         self._write_waiting(waiting)
 
     def _event(self, line: Line) -> Event | None:
@@ -143,30 +166,27 @@ class Writer:
             return None
         return None if isinstance(event, StudyEnded) and line.is_leftover else event
 
-    def _write_waiting(self, waiting: dict[str, list[_Measured]]) -> None:
-        for trial_id, measured in waiting.items():
-            self._write_measured(trial_id, measured)
+    def _write_waiting(self, waiting: dict[str, list[_Told]]) -> None:
+        for told in waiting.values():
+            self._write_trial(told)
         waiting.clear()
 
-    def _write_measured(self, trial_id: str, measured: Sequence[_Measured]) -> None:
-        """Write a trial's measurements together; one by one where they are refused together."""
-        if not measured:
-            return
-        points = [Point(event.at_ms, m) for _, event in measured for m in event.measurements]
-        refusal = self._try(trial_id, partial(self._runs.measure, trial_id, points))
+    def _write_trial(self, told: Sequence[_Told]) -> None:
+        """Write what happened to a trial together; one by one where that is refused."""
+        line, event = told[0]
+        events = [event for _, event in told]
+        refusal = self._try(event.trial_id, partial(self._runs.write, events))
         if refusal is None:
             return
-        if len(measured) == 1:
-            # What was left of a trial for a store that is no more is told with its end.
-            if not (measured[0][0].is_leftover and isinstance(refusal, RefusedWriteError)):
-                self._reject(measured[0][0], one_line(refusal))
-            return
-        for one in measured:
-            self._write_measured(trial_id, [one])
-
-    def _write(self, trial_id: str | None, line: Line, write: Callable[[], None]) -> None:
-        refusal = self._try(trial_id, write)
-        if refusal is not None:
+        if len(told) > 1:
+            for one in told:
+                self._write_trial([one])
+        # What was left of a trial for a store that is no more is told with its end.
+        elif not (
+            line.is_leftover
+            and isinstance(event, TrialMeasured)
+            and isinstance(refusal, RefusedWriteError)
+        ):
             self._reject(line, one_line(refusal))
 
     def _reject(self, line: Line, reason: str) -> None:
@@ -192,6 +212,7 @@ class Writer:
                 self._pause()
             else:
                 self._note_answer()
+                self._num_written += 1
                 return None
         raise _AbandonedError
 

@@ -27,7 +27,7 @@ from scaling.sinks import MlflowSink, StudyStart, load_study
 
 def main() -> None:
     """Measure every count and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 4000])
     parser.add_argument("--measurements", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the store is, for the time it is needed")

@@ -229,6 +229,8 @@ class StudyRuns:
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")
         self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
+        if self._file is not None:
+            self._file.count_entries()
 
     def _log_numbers(self, end: StudyEnded) -> None:
         """Log the study's numbers that the parent does not have yet, or has otherwise.

@@ -101,6 +101,14 @@ class DatabaseFile:
             return damaged(self.path, error)
         return None
 
+    def count_entries(self) -> None:
+        """Let SQLite know how its tables are filled, by which it chooses an index.
+
+        Without, it finds a run's metrics among those of all runs of the database.
+        """
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=10)) as store:
+            store.execute("ANALYZE")
+
 
 def is_server(uri: str) -> bool:
     """Whether a store is reached over HTTP."""

@@ -5,6 +5,7 @@ needs no more than this.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from scaling.tasks.errors import DataError
 
 REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
 """What the checks raise; the text is for the user."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # a path has one slash of two
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def require_places(start: Start) -> None:
 
     Raises:
         StateError: If the study exists and is not resumed, or its storage cannot be written.
-        StartError: If the report's folder cannot be written.
+        StartError: If the report's folder cannot be written, or is a URL.
         ForeignFolderError: If the report's folder holds what is not a report's.
         TrackingError: If MLflow's store cannot be used.
     """
@@ -67,6 +70,11 @@ def require_places(start: Start) -> None:
         start.spec, resume=start.resume, command=start.command, only_looks=start.is_plan
     )
     _require_apart(start)
+    if _URL.match(str(start.output)):
+        raise StartError(
+            f"--output: {start.output} is a URL; name a folder on this machine: MLflow gets the "
+            "report, too"
+        )
     if reason := why_not_writable(start.output):
         raise StartError(f"--output: cannot write {start.output}: {reason}")
     require_report_folder(start.output)

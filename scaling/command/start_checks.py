@@ -4,7 +4,6 @@ Nothing here starts anything or leaves anything behind.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -13,8 +12,8 @@ from typing import Any
 from scaling.command.start import Start
 from scaling.records.metrics import Metric
 from scaling.records.scale import scale_names
+from scaling.runner.joining import require_address
 from scaling.runner.preflight import (
-    StartError,
     num_workers_on,
     require_startable_machine,
     starts_here,
@@ -41,24 +40,23 @@ from scaling.training.build import require_deepspeed
 from scaling.training.memory.count import scale_of
 from scaling.training.memory.estimate import num_gpus_here, require_model_fits
 
-_ADDRESS = re.compile(r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}(/\S*)?")
-"""HOST:PORT, perhaps after a protocol."""
-
 
 def require_machine(start: Start) -> None:
     """Check what a study runs on: the machine, and installed extras.
 
-    What a cluster has that runs already is not known without joining it, and is not looked at.
+    What a cluster has that runs already is not known without joining it, and is not looked at; that
+    something listens at its address is.
 
     Raises:
-        StartError: If the machine cannot run one trial.
+        StartError: If the machine cannot run one trial, or no cluster is where one is joined.
         DataError: If an extra is not installed.
     """
     spec = start.spec
     require_deepspeed(spec.resources.strategy)
     require_source(spec.workload)
-    if start.address is not None and start.address not in ("auto", "local"):
-        _require_address(start.address)
+    address = start.address or os.environ.get("RAY_ADDRESS")
+    if address and address not in ("auto", "local"):
+        require_address(address, is_plan=start.is_plan)
     if starts_here(start.address):
         require_startable_machine()
         if not start.resume:  # perhaps less is left than one would need a larger machine for
@@ -199,14 +197,6 @@ def _precision_notes(spec: StudySpec) -> list[str]:
         f"{name} has tf32, several times as fast as fp32: see resources.precision."
         for name in sorted(set(gpus_with_tf32()))
     ]
-
-
-def _require_address(address: str) -> None:
-    if not _ADDRESS.fullmatch(address):
-        raise StartError(
-            f"--address: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
-            "local"
-        )
 
 
 def _require_metrics(spec: StudySpec, task: TaskData) -> None:

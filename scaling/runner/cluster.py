@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ import ray
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from scaling.process import reclaim_signals
+from scaling.runner.joining import JOIN_SECONDS, join_problem, no_cluster
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
 from scaling.runner.preflight import StartError, running_cluster, starts_here
 from scaling.spec.issues import first_line
@@ -114,7 +116,7 @@ class _Connection:
     def _run(self) -> None:
         # Closing a terminal hangs up on every process in it. Ours then ends Ray's in order.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        for attempt in range(1, START_ATTEMPTS + 1):
+        for attempt in range(1, START_ATTEMPTS + 1 if self.is_started_here else 2):
             try:
                 self._start()
                 self.error = None
@@ -176,20 +178,21 @@ def connect(address: str | None, log_file: Path) -> None:
         protect_token()
     else:
         os.environ.update(session.variables)
-    error_output = _error_output_to(log_file)
+    error_output, logged = _error_output_to(log_file), log_file.stat().st_size
     _connection = _Connection(address, session)
-    patience = Patience(START_SECONDS)
+    patience = Patience(START_SECONDS if session else JOIN_SECONDS)
     while not _connection.answers_soon():
         if patience.is_over:
             _connection.give_up()
+            # Its thread goes on for a while, and what Ray writes there goes on to the log.
+            sys.stderr = os.fdopen(error_output, "w")
             raise StartError(_too_late(address))
-    # Not where it was given up or interrupted: its thread goes on for a while.
     os.dup2(error_output, 2)
     os.close(error_output)
     error = _connection.error
-    if isinstance(error, ConnectionError | ValueError) and not _connection.is_started_here:
-        where = _where(address)
-        raise StartError(f"cannot reach a Ray cluster at {where}: {first_line(error)}") from error
+    if error is not None and not _connection.is_started_here:
+        native = log_file.read_bytes()[logged:].decode(errors="replace")
+        raise StartError(join_problem(error, _where(address), native)) from error
     if error is not None:
         raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
 
@@ -224,7 +227,7 @@ def end_ray_processes() -> None:
 
 def _too_late(address: str | None) -> str:
     if not starts_here(address):
-        return f"no Ray cluster answers at {_where(address)}; is it running?"
+        return no_cluster(_where(address))
     return f"Ray did not start on this machine within {START_SECONDS:.0f} s"
 
 

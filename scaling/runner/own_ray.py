@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from scaling.runner.joining import NUM_ASKED
 from scaling.runner.preflight import SESSION_PATTERN, StartError, starts_here, system_folder
 
 RENDEZVOUS_FOLDER = "SCALING_RENDEZVOUS_FOLDER"
@@ -30,6 +31,8 @@ ABANDONED_SECONDS = 60.0
 def prepare_environment(address: str | None) -> None:
     """Let a Ray that is started here ask for a token and listen on 127.0.0.1 alone.
 
+    A cluster that is joined is asked once.
+
     Ray reads both when it is imported, so this comes before. The second variable is made for
     systems on which Ray supports no clusters: without them a node's address is 127.0.0.1, which
     every process of Ray then listens on.
@@ -38,6 +41,8 @@ def prepare_environment(address: str | None) -> None:
         if "ray" not in sys.modules:  # else only its own default is seen, see `connect`
             os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    else:
+        os.environ.setdefault(NUM_ASKED, "1")
 
 
 @dataclass(frozen=True)

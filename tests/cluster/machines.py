@@ -53,11 +53,14 @@ class Machines:
 
 
 @contextmanager
-def machines(num_cpus: int) -> Iterator[Machines]:
-    """A head with so many CPUs, to which machines are added; not in the study's folder."""
+def machines(num_cpus: int, *, version: str | None = None) -> Iterator[Machines]:
+    """A head with so many CPUs, to which machines are added; not in the study's folder.
+
+    Where `version` is given, the head says that it is of that version of Ray.
+    """
     ours, theirs = SERVER.Pipe()
     with tempfile.TemporaryDirectory() as folder:
-        host = SERVER.Process(target=_host, args=(folder, num_cpus, environment(), theirs))
+        host = SERVER.Process(target=_host, args=(folder, num_cpus, version, environment(), theirs))
         host.start()
         theirs.close()
         try:
@@ -67,7 +70,9 @@ def machines(num_cpus: int) -> Iterator[Machines]:
             host.join(120)
 
 
-def _host(folder: str, num_cpus: int, given: dict[str, str], asked: Connection) -> None:
+def _host(
+    folder: str, num_cpus: int, version: str | None, given: dict[str, str], asked: Connection
+) -> None:
     """Run the cluster, and do what is asked until nobody asks any more."""
     os.environ.clear()
     # Where Ray says that a cluster runs here, for those who give no address.
@@ -76,6 +81,7 @@ def _host(folder: str, num_cpus: int, given: dict[str, str], asked: Connection) 
     import ray
     from ray.cluster_utils import Cluster
 
+    ray.__version__ = version or ray.__version__
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus})
     ray.init(address=cluster.address, log_to_driver=False)
     nodes: list[Any] = []

@@ -216,7 +216,13 @@ def test_a_report_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFix
     assert plan == "--output: cannot write taken/report: taken is not a folder\n"
 
 
-@pytest.mark.parametrize("address", ["nonsense", "a b:1", "host:port", "http://", ":6379"])
+def test_a_report_at_a_url(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, run = both(capsys, folder, [], "--output", "s3://bucket/report")
+    assert plan == run
+    assert plan.startswith("--output: s3:/bucket/report is a URL; name a folder on this machine")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a b:1", "host:port", "tcp://a:1", ":6379"])
 def test_an_address_that_is_none(
     folder: Path, capsys: pytest.CaptureFixture[str], address: str
 ) -> None:

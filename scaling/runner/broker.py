@@ -20,6 +20,7 @@ EXIT_TIMEOUT_SECONDS = 15.0
 WORKERS_DIED = "its worker processes died (was their memory exhausted?)"
 CONTROLLER_DIED = "the controller of its workers died"
 MACHINE_LOST = "its machine was lost"
+MACHINE_LEAVES = "a machine of its workers is taken back"
 
 
 class Broker:
@@ -129,8 +130,8 @@ class Broker:
         """Wait for a job numbered above `after` that this rank takes part in.
 
         Returns:
-            None when the pool is closed, the group was replaced by another incarnation, or it is
-            one of a broker before this one.
+            None when the pool is closed, the group leaves or was replaced by another incarnation,
+            or it is one of a broker before this one.
         """
         state = self._slots.get(slot)
         if state is None:
@@ -144,7 +145,8 @@ class Broker:
                 and state.is_ready
                 and rank < running.job.recipe.layout.world_size
             )
-            return self._closed or self._is_replaced(slot, incarnation) or served
+            leaves = state.is_leaving and running is None  # all ranks take a job, or none does
+            return self._closed or self._is_replaced(slot, incarnation) or served or leaves
 
         await self._wait(is_decided)
         running = state.running
@@ -168,6 +170,9 @@ class Broker:
         running = self._jobs.get(trial_id)
         if running is None or running.ended or running.attempt != attempt:
             return "stop"
+        if running.moves and event["kind"] == "outcome" and event["status"] == "paused":
+            running.is_saved = True
+            return "pause"
         running.events.append(event)
         if event["kind"] == "incident" and event["incident"]["kind"] == "out_of_memory":
             self._fitting.remember(running.job, event["incident"]["micro_batch_size"])
@@ -225,6 +230,16 @@ class Broker:
             await self._notify()
         return "clean"
 
+    async def vacate(self, slot: str, incarnation: str) -> None:
+        """A rank is asked to end: its group's job is saved and goes on in another one."""
+        if self._is_replaced(slot, incarnation):
+            return
+        state = self._slots[slot]
+        state.is_leaving = True
+        if state.running is not None:
+            state.running.moves = True
+        await self._notify()
+
     def _settle(self, slot: Slot, running: RunningJob) -> None:
         """All ranks left a job."""
         slot.running = None
@@ -232,7 +247,13 @@ class Broker:
             if running.job.recipe.layout.world_size > 1:
                 slot.group_size = 0
             if self._is_served_again(running):
-                self._serve(slot, running)
+                if slot.is_leaving:
+                    self._waiting.insert(0, running)
+                else:
+                    self._serve(slot, running)
+        elif running.is_saved and not (running.ended or running.cancelled or self._closed):
+            running.begin_anew(MACHINE_LEAVES)
+            self._waiting.insert(0, running)
         elif not running.ended:
             self._end(running, "ended", error=None)
         self._hand_out()
@@ -265,7 +286,7 @@ class Broker:
             fitting = [
                 r for r in self._waiting if r.job.recipe.layout.world_size <= slot.world_size
             ]
-            is_free = slot.running is None and slot.is_ready
+            is_free = slot.running is None and slot.is_ready and not slot.is_leaving
             if self._closed or not is_free or not fitting:
                 continue
             # Of equals the first.
@@ -321,7 +342,7 @@ class Broker:
     async def nodes(self) -> dict[str, set[str]]:
         """The machines, by Ray's identifiers, of each group that is ready."""
         slots = self._slots.items()
-        return {n: slot.nodes for n, slot in slots if slot.is_ready}
+        return {n: slot.nodes for n, slot in slots if slot.is_ready and not slot.is_leaving}
 
     async def refusal(self) -> str | None:
         """Why a rank cannot train for this study."""
@@ -348,10 +369,7 @@ class Broker:
                 if self._is_served_after_loss(slot, running):
                     self._waiting.insert(0, running)
             else:
-                running.attempt += 1
-                running.left = {}
-                incident = {"kind": "restarted", "attempt": running.attempt, "cause": cause}
-                running.events.append({"kind": "incident", "incident": incident})
+                running.begin_anew(cause)
                 self._waiting.insert(0, running)
         self._hand_out()
         await self._notify()
@@ -384,7 +402,7 @@ class Broker:
     def _directive(self, running: RunningJob, attempt: int) -> Directive:
         if running.cancelled or running.ended or running.attempt != attempt:
             return "stop"
-        return "pause" if self._closed else "continue"
+        return "pause" if self._closed or running.moves else "continue"
 
     def _interrupted(self, running: RunningJob, attempt: int) -> bool:
         return self._directive(running, attempt) != "continue"

@@ -15,6 +15,7 @@ import ray.util
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 
+from scaling.runner import notice
 from scaling.runner.own_ray import RENDEZVOUS_FOLDER
 from scaling.spec.resources import Resources
 from scaling.training.parallel.workers import LEAVE_SECONDS, join_group, leave_group
@@ -81,6 +82,7 @@ def _free_address() -> str:
 
 
 def _join(backend: str, address: str, interface: str | None) -> None:
+    notice.listen()
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     os.environ |= {

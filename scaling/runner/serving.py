@@ -1,6 +1,7 @@
 """What the ranks of a warm worker group run: one trial after another, as the broker gives them."""
 
 import os
+import threading
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train.torch import get_device
 from ray.util.placement_group import get_current_placement_group
 
 from scaling.measures.device import describe_device
+from scaling.runner import notice
 from scaling.runner.encoded_data import received_tasks
 from scaling.runner.jobs import Assignment, Directive, Event, RankError
 from scaling.runner.own_ray import restore_umask
@@ -132,6 +135,7 @@ class _Server:
         ray.get(
             self.broker.hello.remote(self.slot, self.incarnation, rank, world_size, device, node)
         )
+        threading.Thread(target=self._vacate_when_asked, name="notice", daemon=True).start()
         number = 0
         exempt_loaded()
         while True:
@@ -161,6 +165,13 @@ class _Server:
                 raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
             # After the broker has the error: on a broken device this raises another one.
             release_memory(self.workers.device)
+
+    def _vacate_when_asked(self) -> None:
+        notice.wait()
+        try:
+            ray.get(self.broker.vacate.remote(self.slot, self.incarnation))
+        except ray.exceptions.RayError:  # nobody is left who could pass the job on
+            os._exit(1)
 
     def _refuses(self, workers: Workers) -> bool:
         """Whether these workers see something else than the study; then the pool is closed."""

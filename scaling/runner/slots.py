@@ -14,6 +14,8 @@ class RunningJob:
         micro_batch_size: Examples a worker takes at once in this attempt, at most.
         num_acknowledged: Events that the trial has passed on to whoever decides.
         num_losses: Attempts that ended by an error, or since workers were lost.
+        moves: Whether it is to be saved, to go on in another group.
+        is_saved: Whether it was.
         left: Of this attempt, the ranks that have ended it, with their errors.
     """
 
@@ -23,9 +25,19 @@ class RunningJob:
     num_losses: int = 0
     cancelled: bool = False
     ended: bool = False
+    moves: bool = False
+    is_saved: bool = False
     events: list[Event] = field(default_factory=list[Event])
     num_acknowledged: int = 0
     left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
+
+    def begin_anew(self, cause: str) -> None:
+        """The next attempt, from the job's last checkpoint, by no fault of its own."""
+        self.attempt += 1
+        self.left = {}
+        self.moves = self.is_saved = False
+        incident = {"kind": "restarted", "attempt": self.attempt, "cause": cause}
+        self.events.append({"kind": "incident", "incident": incident})
 
     @property
     def errors(self) -> list[RankError]:
@@ -47,6 +59,7 @@ class Slot:
         device: What it computes on, a `scaling.measures.device.Device`; the broker loads no torch.
         number: Jobs that it was given.
         nodes: Machines of its ranks, by Ray's identifiers.
+        is_leaving: Whether it ends, since a machine of it is taken back.
         group: Number of its process group; the first one, of all ranks, has 0.
         group_size: Ranks of that group; 0 where none may use it any more.
     """
@@ -58,6 +71,7 @@ class Slot:
     running: RunningJob | None = None
     number: int = 0
     nodes: set[str] = field(default_factory=set[str])
+    is_leaving: bool = False
     group: int = 0
     group_size: int = 0
 

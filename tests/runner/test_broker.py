@@ -52,7 +52,7 @@ async def leave(
 
 
 async def events(broker: Broker, trial_id: str = "job") -> list[Event]:
-    return await broker.next_events(trial_id, 0, 1.0)
+    return await broker.next_events(trial_id, 0, 1.0) or []
 
 
 async def kinds(broker: Broker, trial_id: str = "job") -> list[str]:
@@ -476,11 +476,12 @@ def test_a_group_may_be_lost_more_often_than_a_job_may_fail() -> None:
         broker = Broker()
         await group(broker, "0", size=1)
         await broker.submit(job("job", 1))
-        for number in range(1, 2 * MAX_ATTEMPTS):
+        last = 2 * MAX_ATTEMPTS
+        for number in range(1, last + 1):
             await broker.group_lost("s")
             await group(broker, str(number), size=1)
             assert (await given(broker, str(number))).attempt == number + 1
-        assert await leave(broker, "job", None, incarnation=str(number)) == ["clean"]
+        assert await leave(broker, "job", None, incarnation=str(last)) == ["clean"]
         assert (await kinds(broker))[-1] == "ended"
         await broker.group_lost("unknown")
 
@@ -520,5 +521,69 @@ def test_workers_that_see_other_data_end_the_study_and_every_trial_hears_why() -
         assert refused in await events(broker, "running")
         assert await broker.report("running", 1, {"kind": "measured"}) == "pause"
         assert await broker.next_job("s", "a", 0, 1) is None
+
+    run(story())
+
+
+PAUSED = {"kind": "outcome", "status": "paused", "example_losses": {}}
+
+
+def test_a_group_whose_machine_is_taken_back_saves_its_job_for_another_one() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        assert await broker.submit(job())
+        await given(broker)
+        interrupted = asyncio.create_task(broker.interrupted("job", 1))
+        await broker.vacate("s", "another incarnation")
+        await asyncio.sleep(0)
+        assert not interrupted.done()
+        await broker.vacate("s", "a")
+        assert await interrupted == "pause"
+        # A rank that has not taken the job yet takes it, and leaves it with the others.
+        assert await broker.next_job("s", "a", 1, 0) is not None
+        assert await broker.report("job", 1, PAUSED) == "pause"
+        assert await leave(broker, "job", None, None) == ["clean", "clean"]
+        assert await broker.next_job("s", "a", 0, 1) is None
+        assert await broker.next_job("s", "a", 1, 1) is None
+        assert await broker.nodes() == {}
+
+        await group(broker, "b", slot="other")
+        assert (await given(broker, "b", slot="other")).attempt == 2
+        assert await broker.report("job", 2, {"kind": "measured"}) == "continue"
+        await leave(broker, "job", None, None, incarnation="b", slot="other")
+        assert await kinds(broker) == ["started", "incident", "started", "measured", "ended"]
+        [incident] = [e["incident"] for e in await events(broker) if e["kind"] == "incident"]
+        assert incident["cause"] == "a machine of its workers is taken back"
+
+    run(story())
+
+
+def test_a_group_that_leaves_between_jobs_gets_none() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        waiting = asyncio.create_task(broker.next_job("s", "a", 0, 0))
+        await broker.vacate("s", "a")
+        assert await waiting is None
+        submitted = asyncio.create_task(broker.submit(job()))
+        await asyncio.sleep(0.05)
+        assert not submitted.done()
+        await group(broker, "b", slot="other")
+        assert await submitted
+
+    run(story())
+
+
+def test_a_trial_that_ends_while_its_group_leaves_has_ended() -> None:
+    async def story() -> None:
+        broker = Broker()
+        await group(broker)
+        assert await broker.submit(job())
+        await given(broker)
+        await broker.vacate("s", "a")
+        await broker.report("job", 1, PAUSED | {"status": "done"})
+        await leave(broker, "job", None, None)
+        assert await kinds(broker) == ["started", "outcome", "ended"]
 
     run(story())

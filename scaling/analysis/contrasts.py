@@ -15,6 +15,7 @@ from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.conditions import OtherUnit, other_unit, same_data
 from scaling.analysis.findings import Findings
+from scaling.analysis.series import Series
 from scaling.analysis.statistics.uncertainty import (
     LEVEL,
     Interval,
@@ -336,19 +337,43 @@ def _mover(
     return replace(base, interval=(low, high), method="mover", p_value=p_value)
 
 
+def between_series(findings: Findings) -> tuple[tuple[Series, Series, Contrast], ...]:
+    """How the exponent and the critical batch size of each series differ from the first one's.
+
+    The intervals take the two for independent; shared seeds and examples make them wider than
+    they need be.
+    """
+    first, *others = findings.series or (None,)
+    if first is None:
+        return ()
+    return tuple(
+        (first, other, contrast)
+        for other in others
+        for contrast in _along_batches(first, other, at_one_target=findings.sweep.has_target)
+    )
+
+
 def _of_study(a: Findings, b: Findings, setup: Setup) -> list[Contrast]:
+    return _along_batches(a, b, at_one_target=setup.losses and setup.targets)
+
+
+def _along_batches(
+    a: Findings | Series, b: Findings | Series, *, at_one_target: bool
+) -> list[Contrast]:
+    """The exponents, and the critical batch sizes where both are at one target."""
     exponents = (a.lr_scaling.exponent, b.lr_scaling.exponent)
+    critical = (a.tradeoff.headline, b.tradeoff.headline)
     found = [
         _mover(
             "lr_exponent", exponents[0].value, exponents[0].interval,
             exponents[1].value, exponents[1].interval, "difference",
         )
     ]  # fmt: skip
-    if setup.losses and setup.targets:
+    if at_one_target:
         found.append(
             _mover(
-                "critical_batch_size", a.tradeoff.value, a.tradeoff.interval,
-                b.tradeoff.value, b.tradeoff.interval, "ratio",
+                "critical_batch_size", critical[0].value, critical[0].interval,
+                critical[1].value, critical[1].interval, "ratio",
             )
         )  # fmt: skip
     return [contrast for contrast in found if contrast is not None]

@@ -9,14 +9,8 @@ from scaling.analysis.critical_batch.branched_training import BranchedTraining, 
 from scaling.analysis.critical_batch.noise_along_run import NoiseCurve, noise_curve
 from scaling.analysis.critical_batch.overhead import Overhead, overhead
 from scaling.analysis.critical_batch.regimes import LocalScaling, local_scaling
-from scaling.analysis.critical_batch.target_curves import (
-    TargetCurve,
-    main_curve,
-    target_curves,
-    tradeoff_of,
-)
+from scaling.analysis.critical_batch.target_curves import TargetCurve
 from scaling.analysis.critical_batch.target_recipe import surface_of_steps
-from scaling.analysis.critical_batch.targets import ToTarget
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.generalization.gap_relations import GapRelation, gap_relations
 from scaling.analysis.generalization.loss_parts import LossParts, loss_parts
@@ -26,21 +20,13 @@ from scaling.analysis.ladder.carried import CarriedRecipe, carried_recipes
 from scaling.analysis.ladder.check import LadderCheck, check_of
 from scaling.analysis.ladder.reading import LadderReading, read_ladder
 from scaling.analysis.ladder.runs import problem_of, runs_of
-from scaling.analysis.learning_rate.exponent import (
-    FEWEST_FOR_INTERVAL,
-    BestRate,
-    LrScaling,
-    Turn,
-    lr_scaling,
-)
-from scaling.analysis.learning_rate.exponent_of_surface import by_surface
+from scaling.analysis.learning_rate.exponent import BestRate, LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve, regrets
-from scaling.analysis.learning_rate.surface_reading import SurfaceReading, read_surface
-from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
+from scaling.analysis.learning_rate.surface_reading import read_surface
 from scaling.analysis.next_run.recommendation import Recommendation, recommend
+from scaling.analysis.series import Series, all_series
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.analysis.trial_rows import Sweep
-from scaling.surface.path import BestRates
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,10 @@ class Findings:
 
     Attributes:
         one_series: True when the cells differ in nothing but the batch size, so that a fit over
-            batch sizes means something.
+            all of them means something.
+        series: Where they differ in more, the cells of each combination of the other axes, which
+            differ in the batch size alone; empty where all cells are one series, and in a joint
+            search.
         tradeoff: At the study's target; in a study without one, at the lowest loss that every
             cell reached, which was chosen after the fact.
         tradeoff_target: The loss of it; None where it is not known.
@@ -86,6 +75,7 @@ class Findings:
     sweep: Sweep
     cells: tuple[CellResult, ...]
     one_series: bool
+    series: tuple[Series, ...]
     lr_scaling: LrScaling
     tradeoff: TradeoffFit
     noise_scale: NoiseScale
@@ -136,32 +126,32 @@ def analyse(sweep: Sweep) -> Findings:
     searches = [sweep.steady_search(cell) for cell in sweep.cells]
     reading = None if sweep.is_joint else read_surface(sweep, searches)
     cells = cell_results(sweep, reading, surface_of_steps(sweep))
-    one_series = not sweep.is_joint and all(
-        cell.series == "" and cell.global_batch_size is not None for cell in cells
-    )
-    curves = target_curves(sweep, cells) if one_series else ()
-    main = main_curve(curves)
-    reached = _reached(sweep, cells, main)
-    fit = _tradeoff(sweep, cells, reached, one_series)
+    series = () if sweep.is_joint else all_series(sweep, cells, reading)
+    whole = next((s for s in series if not s.others and len(s.cells) == len(cells)), None)
+    one_series = whole is not None
+    fit = whole.tradeoff if whole else TradeoffFit(missing="cells_differ_otherwise")
     noise_scale = _noise_scale(sweep, cells, one_series)
     noise_curves = tuple(
         noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
     )
     branched = branched_training(sweep)
-    sizes, steps = _mean_steps(cells, reached) if one_series else ((), ())
+    sizes, steps = _mean_steps(whole) if whole else ((), ())
     ladder = _ladder(sweep)
     return Findings(
         sweep=sweep,
         cells=cells,
         one_series=one_series,
-        lr_scaling=_lr_scaling(sweep, cells, reading, one_series),
+        series=() if whole or sweep.ladder else series,
+        lr_scaling=whole.lr_scaling
+        if whole
+        else LrScaling(ABSENT, missing="cells_differ_otherwise"),
         tradeoff=fit,
         noise_scale=noise_scale,
         regrets=regrets(sweep),
-        rule_curves=reading.rules if reading and one_series else (),
-        rate_band=reading.band if reading and one_series else (),
+        rule_curves=whole.rule_curves if whole else (),
+        rate_band=whole.rate_band if whole else (),
         matched_gaps=matched_gaps(cells, sweep.base_batch_size),
-        tradeoff_target=sweep.target if sweep.has_target or main is None else main.target,
+        tradeoff_target=whole.tradeoff_target if whole else sweep.target,
         regimes=local_scaling(fit, sizes),
         overhead=overhead(fit, sizes, steps),
         agreements=agreements(
@@ -171,7 +161,7 @@ def analyse(sweep: Sweep) -> Findings:
                 "branched": _branched_estimate(branched),
             }
         ),
-        target_curves=curves,
+        target_curves=whole.target_curves if whole else (),
         noise_curves=noise_curves,
         loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
@@ -193,65 +183,6 @@ def _ladder(sweep: Sweep) -> LadderReading | None:
     return read_ladder(runs[question.scale], question)
 
 
-def _lr_scaling(
-    sweep: Sweep, cells: tuple[CellResult, ...], reading: SurfaceReading | None, one_series: bool
-) -> LrScaling:
-    if not one_series:
-        return LrScaling(ABSENT, missing="cells_differ_otherwise")
-    if not any(cell.curve for cell in cells):
-        return LrScaling(ABSENT, missing="no_rates_searched")
-    law = _power(sweep, cells)
-    rates = reading.rates if reading else None
-    if rates is not None and (sweep.is_adaptive or law.exponent.interval is None):
-        law = _bounded(by_surface(rates), cells)
-    path = tuple(
-        BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)
-        for cell in cells
-        if cell.global_batch_size is not None
-    )
-    return replace(law, path=path, turns=_turn(rates))
-
-
-def _turn(rates: BestRates | None) -> Turn:
-    if rates is None:
-        return Turn()
-    if rates.turn is None:
-        return Turn(missing="few_batch_sizes")
-    at, interval, probability = rates.turn
-    return Turn(at, interval, probability, missing="hardly_any" if at is None else None)
-
-
-def _bounded(law: LrScaling, cells: tuple[CellResult, ...]) -> LrScaling:
-    """The law of the surface, without a claim where its best rates lie beyond those tried.
-
-    Best rates that are cut off at an end of the rates tried would all be the same, whatever they
-    are: an interval needs as many inside as any other.
-    """
-    bounded = [cell for cell in cells if cell.best_peak_lr_bounds is not None]
-    if law.exponent.interval is not None and len(bounded) >= FEWEST_FOR_INTERVAL:
-        return law
-    missing = why_no_interval(law, [cell.curve for cell in cells if cell.curve])
-    exponent = replace(law.exponent, interval=None)
-    if missing == "best_at_edge":
-        exponent = replace(exponent, value=None)
-    return replace(law, exponent=exponent, evidence=(), missing=missing)
-
-
-def _power(sweep: Sweep, cells: tuple[CellResult, ...]) -> LrScaling:
-    """The exponent from the cells whose best rate lies inside the rates of a common basin."""
-    bracketed = [
-        (cell.global_batch_size, cell.curve)
-        for cell in cells
-        if cell.curve and cell.curve.is_bracketed and cell.global_batch_size
-    ]
-    law = lr_scaling(
-        [size for size, _ in bracketed], [curve for _, curve in bracketed], sweep.loss_noise
-    )
-    if law.exponent.interval is not None:
-        return law
-    return replace(law, missing=why_no_interval(law, [c.curve for c in cells if c.curve]))
-
-
 def _noise_beside(
     scale: NoiseScale, cells: Sequence[CellResult], curves: Sequence[NoiseCurve]
 ) -> dict[Definition, Estimate]:
@@ -271,43 +202,11 @@ def _branched_estimate(branched: BranchedTraining) -> Estimate:
     return Estimate(last.value, last.interval)
 
 
-def _reached(
-    sweep: Sweep, cells: tuple[CellResult, ...], main: TargetCurve | None
-) -> tuple[ToTarget, ...]:
-    """What each cell took to the target that the trade-off is at."""
-    if sweep.has_target or main is None:
-        return tuple(cell.target for cell in cells)
-    return main.cells
-
-
-def _tradeoff(
-    sweep: Sweep, cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...], one_series: bool
-) -> TradeoffFit:
-    if not one_series:
-        return TradeoffFit(missing="cells_differ_otherwise")
-    fit = tradeoff_of([cell.global_batch_size for cell in cells], reached)
-    return replace(fit, free=replace(fit.free, is_tuned=_is_tuned(sweep)))
-
-
-def _is_tuned(sweep: Sweep) -> bool:
-    """Whether half of the batch sizes or more tried several recipes, or rates are not known."""
-    searched = [row for row in sweep.rows if row.phase == "search"]
-    if any(row.peak_lr is None for row in searched):
-        return True  # the steps alone, as tuned elsewhere
-    recipes: dict[int, set[tuple[object, ...]]] = {}
-    for row in searched:
-        recipe = (row.peak_lr, *sorted(map(str, row.choices.items())))
-        recipes.setdefault(row.global_batch_size, set()).add(recipe)
-    return 2 * sum(len(found) > 1 for found in recipes.values()) >= len(recipes)
-
-
-def _mean_steps(
-    cells: tuple[CellResult, ...], reached: tuple[ToTarget, ...]
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def _mean_steps(series: Series) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """By rising batch size, of the cells behind the trade-off."""
     points = sorted(
         (cell.global_batch_size, target.steps.value)
-        for cell, target in zip(cells, reached, strict=True)
+        for cell, target in zip(series.cells, series.reached, strict=True)
         if cell.global_batch_size is not None and target.steps.value and target.first_gap is None
     )
     return tuple(size for size, _ in points), tuple(steps for _, steps in points)

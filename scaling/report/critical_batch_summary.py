@@ -32,7 +32,7 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
     curve = findings.headline_noise
     return {
         "steps_examples": {
-            **_steps_examples(
+            **steps_examples(
                 findings.tradeoff, findings.tradeoff_target, why_null.of_target(findings)
             ),
             "regimes": [
@@ -92,7 +92,7 @@ def _at_places(curve: NoiseCurve | None, *, has_target: bool) -> dict[str, Any]:
     }
 
 
-def _steps_examples(fit: TradeoffFit, target: float | None, no_target: Why) -> dict[str, Any]:
+def steps_examples(fit: TradeoffFit, target: float | None, no_target: Why) -> dict[str, Any]:
     """The trade-off at one target."""
     free, reason = fit.free, no_tradeoff(fit)
     entry = {
@@ -180,7 +180,7 @@ def target_curve(curve: TargetCurve, cells: tuple[CellResult, ...]) -> dict[str,
             )
             for cell, reached in zip(cells, curve.cells, strict=True)
         ],
-        "steps_examples": _steps_examples(curve.fit, curve.target, {}),
+        "steps_examples": steps_examples(curve.fit, curve.target, {}),
     }
 
 

@@ -15,13 +15,19 @@ def study_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     `critical_batch_size` (examples, of the steps–examples fit with α = 1) and `lr_exponent`;
     `best_peak_lr/64` and `generalization_gap/64` (nats) for the cell with a batch of 64. Each has
     its 90% interval beside it as `_low` and `_high`. A cell that is more than a batch size has
-    its other values in the name, as in `best_peak_lr/64/optimizer adamw`.
+    its other values in the name, as in `best_peak_lr/64/optimizer adamw`, and cells that differ in
+    the batch size alone have `lr_exponent/optimizer adamw`.
     """
     fit, law = summary["critical_batch_size"]["steps_examples"], summary["lr_scaling"]
     found = {
         **_number("critical_batch_size", fit["value"], fit["interval"]),
         **_number("lr_exponent", law["exponent"], law["interval"]),
     }
+    for series in summary["series"]:
+        fit, law = series["critical_batch_size"]["steps_examples"], series["lr_scaling"]
+        name = "/".join(_cell_names({"global_batch_size": None, **series}))[:_MOST_CHARACTERS]
+        found |= _number(f"critical_batch_size/{name}", fit["value"], fit["interval"])
+        found |= _number(f"lr_exponent/{name}", law["exponent"], law["interval"])
     for cell in summary["cells"]:
         suffix = "/".join(_cell_names(cell))[:_MOST_CHARACTERS]
         for name in _OF_CELLS if suffix else ():

@@ -6,6 +6,7 @@ from typing import Any
 
 from scaling.analysis.baseline import beats_baseline
 from scaling.analysis.cell_results import CellResult
+from scaling.analysis.contrasts import Contrast, between_series
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.loss_parts import LossParts
 from scaling.analysis.generalization.matched_gap import MatchedGap
@@ -14,6 +15,7 @@ from scaling.analysis.learning_rate.beyond_range import extended_cells
 from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.learning_rate.rule_regret import Regret, RuleCurve
 from scaling.analysis.next_run.goodput import Option
+from scaling.analysis.series import Series
 from scaling.analysis.statistics.uncertainty import ABSENT, LEVEL, Estimate
 from scaling.analysis.trial_rows import Baseline, Sweep, incidents_of
 from scaling.records.measurement import MEASURED
@@ -21,6 +23,7 @@ from scaling.records.metrics import Metric
 from scaling.report.critical_batch_summary import (
     critical_batch_size,
     noise_along_run,
+    steps_examples,
     steps_of_cell,
     target_curve,
 )
@@ -40,7 +43,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
 
     NaN and infinity never appear: a quantity that is not finite is null.
     """
-    sweep, scaling, said = findings.sweep, findings.lr_scaling, headline(findings)
+    sweep, said = findings.sweep, headline(findings)
     summary = {
         "study": sweep.name,
         "question": sweep.question,
@@ -65,22 +68,15 @@ def summarize(findings: Findings) -> dict[str, Any]:
         ],
         "cells": [_cell(sweep, cell) for cell in findings.cells],
         "lr_scaling": {
-            **with_why(
-                named("exponent", scaling.exponent, interval="interval"), no_exponent(findings)
-            ),
-            **_law(scaling),
-            "path": _path(findings),
-            "turns": with_why(
-                attributes(scaling.turns, "at", "interval", "probability"),
-                no_turn(scaling.turns.missing),
-            ),
+            **_lr_scaling(findings),
             "regret": {
                 rule: [_regret(regret) for regret in findings.regrets if regret.rule == rule]
                 for rule in sweep.rules
             },
-            "regret_by_surface": {curve.rule: _rule_curve(curve) for curve in findings.rule_curves},
         },
         "critical_batch_size": critical_batch_size(findings),
+        "series": [_series(findings, series) for series in findings.series],
+        "series_contrasts": [_between(*found) for found in between_series(findings)],
         "extended_cells": [
             asdict(extended) | {"peak_lr_beyond": pair(extended.peak_lr_beyond)}
             for extended in extended_cells(sweep)
@@ -119,15 +115,54 @@ def summarize(findings: Findings) -> dict[str, Any]:
     return with_why(summary, why)
 
 
-def _path(findings: Findings) -> list[dict[str, Any]]:
+def _lr_scaling(of: Findings | Series) -> dict[str, Any]:
+    """How the best rate moves with the batch, and what rules cost by the surface."""
+    scaling = of.lr_scaling
+    return {
+        **with_why(named("exponent", scaling.exponent, interval="interval"), no_exponent(of)),
+        **_law(scaling),
+        "path": _path(of),
+        "turns": with_why(
+            attributes(scaling.turns, "at", "interval", "probability"),
+            no_turn(scaling.turns.missing),
+        ),
+        "regret_by_surface": {curve.rule: _rule_curve(curve) for curve in of.rule_curves},
+    }
+
+
+def _series(findings: Findings, series: Series) -> dict[str, Any]:
+    """The cells of one combination of the other scientific axes."""
+    return {
+        "cell": dict(series.others),
+        "lr_scaling": _lr_scaling(series),
+        "critical_batch_size": {
+            "steps_examples": steps_examples(
+                series.tradeoff, series.tradeoff_target, why_null.of_target(findings)
+            )
+        },
+    }
+
+
+def _between(first: Series, other: Series, contrast: Contrast) -> dict[str, Any]:
+    """One number of two series; `value` is b − a or b / a."""
+    entry = {
+        **attributes(contrast, "measure", "kind"),
+        "a": {"cell": dict(first.others), "value": finite(contrast.a)},
+        "b": {"cell": dict(other.others), "value": finite(contrast.b)},
+        **attributes(contrast, "value", "interval", "p_value"),
+    }
+    return with_why(entry, why_null.of_contrast(contrast))
+
+
+def _path(of: Findings | Series) -> list[dict[str, Any]]:
     """The best rate of each batch size."""
-    cells = {cell.global_batch_size: cell for cell in findings.cells}
+    cells = {cell.global_batch_size: cell for cell in of.cells}
     return [
         with_why(
             attributes(best, "global_batch_size", "peak_lr", "interval"),
             why_null.of_path(cells[best.global_batch_size]),
         )
-        for best in findings.lr_scaling.path
+        for best in of.lr_scaling.path
     ]
 
 

@@ -37,27 +37,40 @@ _WIDE = 20.0
 
 
 @dataclass(frozen=True)
+class BatchPath:
+    """What the surface says along the batch sizes of one series.
+
+    Attributes:
+        rates: Draws of the best rates.
+        places: Index in `rates` of each cell of the series, by the cell's index in the sweep.
+        band: The best rates with their intervals at the batch sizes and between them.
+        rules: What each rule costs from every batch size to every other one; empty for too many
+            cells.
+    """
+
+    rates: BestRates
+    places: Mapping[int, int]
+    band: tuple[BestRate, ...]
+    rules: tuple[RuleCurve, ...]
+
+
+@dataclass(frozen=True)
 class SurfaceReading:
     """The surface of a sweep.
 
     Attributes:
         bests: Each cell's best recipe with its expected regret.
-        rates: Draws of the best rates along the batch sizes; None where the cells differ in more
-            than those, or no rate was searched.
-        places: Index of each cell in `rates`; None for one that is not there.
+        paths: Of each series; empty where no rate was searched.
         is_adaptive: Whether the surface chose the trials.
-        band: The best rates with their intervals at the batch sizes and between them; empty
-            where `rates` is None.
-        rules: What each rule costs from every batch size to every other one; empty where `rates`
-            is None, or for too many cells.
     """
 
     bests: tuple[CellBest, ...]
-    rates: BestRates | None
-    places: tuple[int | None, ...]
+    paths: tuple[BatchPath, ...]
     is_adaptive: bool
-    band: tuple[BestRate, ...]
-    rules: tuple[RuleCurve, ...]
+
+    def path(self, index: int) -> BatchPath | None:
+        """Of the series that a cell of the sweep is in; None without one."""
+        return next((path for path in self.paths if index in path.places), None)
 
     def curve(self, index: int, rows: Sequence[TrialRow], curve: LrCurve | None) -> LrCurve | None:
         """A cell's curve, with the best rate and interval of the surface where it has no better.
@@ -67,17 +80,18 @@ class SurfaceReading:
         An end of the interval that lies beyond the rates of all batch sizes is infinite; if the
         median does, the optimum is not inside, and the cell is at an edge.
         """
-        place = self.places[index]
+        path = self.path(index)
         is_better = curve is not None and curve.interval is not None and curve.has_common_shape
-        if self.rates is None or place is None or (is_better and not self.is_adaptive):
+        if path is None or (is_better and not self.is_adaptive):
             return curve
         curve = curve or curve_of(rows)
         if curve is None:
             return None
-        low, high = self.rates.interval(place)
+        rates, place = path.rates, path.places[index]
+        low, high = rates.interval(place)
         interval = (-math.inf if low is None else low, math.inf if high is None else high)
-        median = self.rates.rates[place]
-        lowest, highest = math.exp(self.rates.lowest), math.exp(self.rates.highest)
+        median = rates.rates[place]
+        lowest, highest = math.exp(rates.lowest), math.exp(rates.highest)
         edge = "low" if median <= lowest else "high" if median >= highest else None
         return replace(
             curve,
@@ -159,22 +173,38 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     fitted = fitted_surface(sweep, searches)
     if fitted is None:
         return None
-    surface, cells, member = fitted.surface, fitted.cells, fitted.member
-    order = _by_batch(cells)
-    rates, band, rules = None, (), ()
+    surface, member = fitted.surface, fitted.member
     with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
         bests = tuple(surface.cells(sweep.small_regret))
-        if order is not None:
-            sizes = [cells[index][BATCH] for index in order]
-            rates = best_rates(surface, order, sizes)
-            band = _band(surface, order, sizes)
-            if rates is not None and is_feasible(surface, order):
-                rules = rule_curves(CarriedRecipes(surface, order), sizes, sweep.rules)
-    places = tuple(
-        order.index(index) if order is not None and rates is not None else None for index in member
-    )
+        paths = [_path(sweep, fitted, order) for order in series_of(fitted.cells)]
     bests = tuple(bests[index] for index in member)
-    return SurfaceReading(bests, rates, places, sweep.is_adaptive, band, rules)
+    known = tuple(path for path in paths if path is not None)
+    return SurfaceReading(bests, known, sweep.is_adaptive)
+
+
+def _path(sweep: Sweep, fitted: FittedSurface, order: Sequence[int]) -> BatchPath | None:
+    """Along cells of the surface that differ in nothing but their rising batch sizes."""
+    surface, sizes = fitted.surface, [fitted.cells[index][BATCH] for index in order]
+    rates = best_rates(surface, order, sizes)
+    if rates is None:
+        return None
+    band = _band(surface, order, sizes)
+    rules: tuple[RuleCurve, ...] = ()
+    if is_feasible(surface, order):
+        rules = rule_curves(CarriedRecipes(surface, order), sizes, sweep.rules)
+    place_of = {cell: place for place, cell in enumerate(order)}
+    places = {index: place_of[cell] for index, cell in enumerate(fitted.member) if cell in place_of}
+    return BatchPath(rates, places, band, rules)
+
+
+def series_of(cells: Sequence[Cell]) -> list[list[int]]:
+    """Indices of the cells that differ in nothing but the batch size, by rising batch size."""
+    found: dict[str, list[int]] = {}
+    for index, cell in enumerate(cells):
+        if cell.get(BATCH) is not None:
+            others = sorted((name, repr(value)) for name, value in cell.items() if name != BATCH)
+            found.setdefault(repr(others), []).append(index)
+    return [sorted(order, key=lambda index: cells[index][BATCH]) for order in found.values()]
 
 
 def _few_cells(cells: Sequence[Cell]) -> tuple[Sequence[Cell], list[int]]:
@@ -183,9 +213,10 @@ def _few_cells(cells: Sequence[Cell]) -> tuple[Sequence[Cell], list[int]]:
     Of more batch sizes than a surface takes (they were sampled), those within equal steps of
     log batch are one, at the middle one of them: steps of 3% over a factor of 8.
     """
-    order = _by_batch(cells)
-    if order is None or len(cells) <= MOST_CELLS:
+    orders = series_of(cells)
+    if len(cells) <= MOST_CELLS or len(orders) != 1 or len(orders[0]) < len(cells):
         return cells, list(range(len(cells)))
+    order = orders[0]
     low, high = cells[order[0]][BATCH], cells[order[-1]][BATCH]
     width = math.log(high / low) / _MOST_STEPS * (1 + 1e-9)
     steps: dict[int, list[int]] = {}
@@ -215,13 +246,6 @@ def _band(surface: LossSurface, cells: Sequence[int], sizes: Sequence[int]) -> t
         BestRate(int(size), rate, (low or math.exp(rates.lowest), high or math.exp(rates.highest)))
         for size, rate, (low, high) in zip(between, rates.rates, ends, strict=True)
     )
-
-
-def _by_batch(cells: Sequence[Cell]) -> list[int] | None:
-    """Indices of the cells by rising batch size; None where they differ in more than that."""
-    if not cells or any(set(cell) != {BATCH} for cell in cells):
-        return None
-    return sorted(range(len(cells)), key=lambda index: cells[index][BATCH])
 
 
 def _replicates(sweep: Sweep, cell: Cell) -> list[TrialRow]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import altair as alt
 
+from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.charts.style import (
@@ -15,6 +16,7 @@ from scaling.report.charts.style import (
     bars,
     batch_axis,
     count_axis,
+    dash,
     data,
     ends,
     labels_of,
@@ -37,15 +39,20 @@ def to_target(findings: Findings, measure: Literal["steps", "examples"], title: 
     """Steps or examples to the target against batch with the trade-off fit."""
     records = _records(findings, measure)
     sizes = [record["batch"] for record in records]
-    curve = _fit_curve(findings, sizes)
+    curve = _fit_curve(findings.tradeoff, sizes)
+    of_series = _series_curves(findings)
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", sizes)
-    scale = count_axis([*heights, *(record[measure] for record in curve)])
+    scale = count_axis([*heights, *(record[measure] for record in [*curve, *of_series])])
     y = alt.Y("value:Q", title=title, **scale)
     fitted = alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8)
+    along = alt.Chart(data(of_series)).mark_line(strokeWidth=1.8)
+    at = alt.Y(f"{measure}:Q", title=title, **scale)
+    hue, _ = series("series", labels_of(records, "series"), "Cells")
     return layers(
         *_critical_marks(findings, sizes),
-        fitted.encode(x, alt.Y(f"{measure}:Q", title=title, **scale)) if curve else None,
+        fitted.encode(x, at) if curve else None,
+        along.encode(x, at, hue) if of_series else None,
         *_points(records, x, y),
     )
 
@@ -74,8 +81,18 @@ def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _fit_curve(findings: Findings, sizes: list[int]) -> Records:
-    fit = findings.tradeoff
+def _series_curves(findings: Findings) -> Records:
+    """The fit of each series over the batch sizes of its own that reached the target."""
+    curves: Records = []
+    for found in findings.series:
+        reached = [c.global_batch_size for c in found.cells if c.target.steps.value]
+        sizes = [size for size in reached if size is not None]
+        curve = _fit_curve(found.tradeoff, sizes) if sizes else []
+        curves += [record | {"series": found.label} for record in curve]
+    return curves
+
+
+def _fit_curve(fit: TradeoffFit, sizes: list[int]) -> Records:
     if fit.headline.value is None:
         return []
     low, high = math.log(min(sizes)), math.log(max(sizes))
@@ -134,7 +151,7 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
         for cell in findings.cells
         if cell.target.steps.value and cell.target.examples.value
     ]
-    curve = _fit_curve(findings, [record["batch"] for record in records])
+    curve = _fit_curve(findings.tradeoff, [record["batch"] for record in records])
     every = math.ceil(len(records) / _MOST_LABELS)
     both = records + curve
     x = alt.X(
@@ -200,7 +217,7 @@ def loss_and_time(findings: Findings) -> AnyChart:
 
 
 def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChart:
-    """Points with their intervals, joined by a line where they are one series."""
+    """Points with their intervals, joined by a line, dashed by series where there are several."""
     y = alt.Y("value:Q", **axis)
     mark = "circle" if hue == OKABE_ITO[0] else "square"
     marks = points(records, 70).encode(
@@ -209,9 +226,10 @@ def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChar
     )  # fmt: skip
     spans = [record for record in records if record["low"] is not None]
     intervals = alt.Chart(data(spans)).mark_rule(color=hue, strokeWidth=2)
+    names = labels_of(records, "series")
     line = alt.Chart(data(records)).mark_line(color=hue, opacity=0.45).encode(x, y)
     return layers(
-        line if len(labels_of(records, "series")) == 1 else None,
+        line.encode(dash("series", names, "Cells")) if len(names) > 1 else line,
         intervals.encode(x, alt.Y("low:Q", **axis), alt.Y2("high:Q")) if spans else None,
         marks,
     )

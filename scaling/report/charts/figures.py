@@ -16,6 +16,7 @@ from scaling.report.charts import (
     by_batch,
     by_rate,
     by_rule,
+    by_series,
     by_target,
     by_time,
     by_trial,
@@ -175,7 +176,8 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
         absent = "fewer than two batch sizes always reached the target"
     fit = findings.tradeoff
     builder.add(
-        "steps_to_target", "Steps to target against batch", captions.tradeoff_caption(fit),
+        "steps_to_target", "Steps to target against batch",
+        captions.SERIES_FITS if findings.series else captions.tradeoff_caption(fit),
         lambda: by_batch.to_target(findings, "steps", axis_title("steps_to_target")), absent,
     )  # fmt: skip
     builder.add(
@@ -258,15 +260,18 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
     with_batch = [cell for cell in curves if cell.best_peak_lr is not None]
-    if not absent and not findings.one_series:
+    if not absent and not findings.one_series and not findings.series:
         absent = CELLS_DIFFER
     elif not absent and len(with_batch) < 2:
         absent = "fewer than two batch sizes have a best rate"
     builder.add(
         "best_lr_vs_batch", "Best learning rate against batch",
-        f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1."
+        captions.SERIES_RATES if findings.series
+        else f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1."
         + captions.band_caption(findings),
-        lambda: by_rate.best_lr_vs_batch(findings), absent,
+        lambda: by_series.best_lr_by_series(findings) if findings.series
+        else by_rate.best_lr_vs_batch(findings),
+        absent,
     )  # fmt: skip
     builder.add(
         "rules_between_batches", "Regret of each rule between all batch sizes",

@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from scaling.analysis.findings import Findings
 from scaling.report.charts.figures import Figure
-from scaling.report.tables import ladder_tables, measured_tables, study_tables, target_tables
+from scaling.report.tables import (
+    ladder_tables,
+    measured_tables,
+    series_tables,
+    study_tables,
+    target_tables,
+)
 from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
@@ -68,6 +74,11 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 remarks.law_words(findings),
             ),
             _titled(
+                series_tables.exponents_table(findings),
+                "Exponent of the best learning rate, by the other axes",
+                "Of the cells that differ in nothing but the batch size.",
+            ),
+            _titled(
                 study_tables.rule_curves_table(findings), "Rules between all batch sizes",
                 "Read from the loss surface. The tuned rate of each batch size is carried to every "
                 "other one; regret is the loss there above the tuned recipe's. The rate that is "
@@ -85,6 +96,12 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 target_tables.critical_batch_table(findings), "Critical batch size",
                 "Each has its own definition; where they disagree, no average means anything.",
                 remarks.critical_notes(findings),
+            ),
+            _titled(
+                series_tables.critical_batches_table(findings),
+                "Critical batch size, by the other axes",
+                "By the steps–examples fit, of the cells that differ in nothing but the batch "
+                "size; with α fitted where the data exclude 1.",
             ),
             _titled(target_tables.regimes_table(findings), "What a larger batch still buys"),
             _titled(target_tables.targets_table(findings), "Steps to several targets"),

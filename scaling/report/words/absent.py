@@ -17,6 +17,7 @@ from scaling.analysis.learning_rate.exponent import (
     Surge,
 )
 from scaling.analysis.learning_rate.tuning import Undertuned
+from scaling.analysis.series import Series
 from scaling.analysis.statistics.uncertainty import Estimate
 
 NO_SEEDS = "no replicates at every batch size"
@@ -65,12 +66,12 @@ def no_free_exponent(fit: TradeoffFit) -> str:
     assert_never(fit.free.missing)
 
 
-def no_exponent(findings: Findings) -> str:
+def no_exponent(of: Findings | Series) -> str:
     """Why the exponent of the best rate or its interval is missing; empty when neither is."""
-    scaling = findings.lr_scaling
-    num_inside = sum(cell.best_peak_lr_bounds is not None for cell in findings.cells)
+    scaling = of.lr_scaling
+    num_inside = sum(cell.best_peak_lr_bounds is not None for cell in of.cells)
     inside = (
-        f"{num_inside} of {len(findings.cells)} batch sizes have an interval of their best rate "
+        f"{num_inside} of {len(of.cells)} batch sizes have an interval of their best rate "
         "inside those tried"
     )
     match scaling.missing:

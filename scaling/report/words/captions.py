@@ -53,6 +53,13 @@ def of_all(findings: Findings, most: int) -> str:
     )
 
 
+SERIES_FITS = "Lines: the steps–examples fit of the cells that differ in the batch size alone."
+SERIES_RATES = (
+    "Each cell's best rate with its 90% interval; an end beyond the rates tried is left out. "
+    "Bands: the loss surface's, along the cells that differ in the batch size alone."
+)
+
+
 def lr_caption(findings: Findings) -> str:
     """What the exponent is, in words."""
     exponent = findings.lr_scaling.exponent

@@ -29,6 +29,11 @@ from scaling.report.words.numbers import (
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, why_none
 from scaling.report.words.remarks import branched_words
+from scaling.report.words.series import (
+    contrast_words,
+    critical_batches_words,
+    exponents_words,
+)
 from scaling.report.words.unknown import unknown
 
 MOST_SENTENCES, MOST_WORDS = 8, 30
@@ -101,6 +106,9 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
         yield Line("batch", _joint(findings), "search", 1)
         return
     if not findings.one_series:
+        yield Line("batch", shortest(*critical_batches_words(findings)), "target", 1)
+        yield Line("batch", shortest(*contrast_words(findings)), "target", 2)
+        yield Line("rate", shortest(*exponents_words(findings)), "learning_rate", 1)
         yield Line("cost", _best_result(findings), "cells", 1)
         return
     yield Line("batch", _at_target(findings), "target", 3)

@@ -27,6 +27,9 @@ def unknown(findings: Findings) -> Iterator[str]:
             "three seeds or more."
         )
         return
+    if findings.series:
+        yield from _of_series(findings)
+        return
     if not findings.one_series:
         yield (
             "How the rate moves with the batch is not known: compare cells that differ in the "
@@ -54,6 +57,22 @@ def unknown(findings: Findings) -> Iterator[str]:
         "Other models, data and budgets were not measured: repeat the study there, or predict "
         "larger sizes with a ladder."
     )
+
+
+def _of_series(findings: Findings) -> Iterator[str]:
+    """What is open in some of the series."""
+    open_rates = [s for s in findings.series if s.lr_scaling.exponent.interval is None]
+    open_bends = [s for s in findings.series if s.tradeoff.headline.value is None]
+    if findings.sweep.has_target and open_bends:
+        names = "; ".join(first_few([series.label for series in open_bends]))
+        yield f"How far the batch can grow is not known with {names}."
+        yield "How far the batch can grow is not known in some of the series."
+    elif open_rates:
+        names = "; ".join(first_few([series.label for series in open_rates]))
+        yield f"How the rate moves with the batch is not known with {names}."
+        yield "How the rate moves with the batch is not known in some of the series."
+    else:
+        yield "Other models, data and budgets were not measured: repeat the study there."
 
 
 def _undertuned(findings: Findings) -> Iterator[str]:

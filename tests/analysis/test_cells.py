@@ -183,3 +183,16 @@ def test_fixed_rates_give_no_exponent() -> None:
     assert findings.lr_scaling.exponent.value is None
     assert findings.cells[0].best_peak_lr == Truth().optimum(16)
     assert findings.tradeoff.value == pytest.approx(100, rel=0.1)
+
+
+def test_seconds_of_a_seed_on_a_busy_machine_leave_the_interval_above_zero() -> None:
+    record = study()
+    trials = tuple(
+        replace(t, measurements=tuple(replace(m, seconds=20 * m.seconds) for m in t.measurements))
+        if t.phase == "confirm" and t.recipe.seed == 100
+        else t
+        for t in record.trials
+    )
+    for cell in analyse(sweep_of(replace(record, trials=trials))).cells:
+        low, high = cell.target.seconds.interval or (0.0, 0.0)
+        assert 0 < low < (cell.target.seconds.value or 0.0) < high

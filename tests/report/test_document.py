@@ -79,7 +79,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     assert page.count("seeds a cell") >= len(FIGURES)
     text = (folder / "report.md").read_text()
     assert all(escaped(sentence) in text for sentence in said)
-    assert all(f"figures/{name}.png" in text for name in FIGURES)
+    assert all(f"figures/{name}.svg" in text for name in FIGURES)
 
 
 def test_text_from_the_study_cannot_break_the_page(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """What preparing a corpus costs a worker: encoded by itself, or mapped from the driver's.
 
 python benchmarks/data_preparation.py [--rows 200000]
+
+And what a trained tokenizer takes for a tenth of the rows, in turns: a row a call and a call each
+for prompt, text and bytes, as it was once, or many rows a call. Seconds of the processor.
 """
 
 import argparse
@@ -27,7 +30,7 @@ def main() -> None:
         os.chdir(folder)
         for split, count in {"train": num_rows, "validation": 500, "test": 500}.items():
             write_texts(Path(f"{split}.csv"), count)
-        measured = measure()
+        measured = measured_tokenizer(num_rows // 10) | measure()
     for name, value in measured.items():
         print(f"{name:32} {value:10.2f}")
     print(json.dumps({"num_rows": num_rows, **measured}))
@@ -39,6 +42,32 @@ def write_texts(file: Path, count: int) -> None:
     words = ["".join(chance.choices("abcdefghij", k=chance.randint(2, 8))) for _ in range(3000)]
     lines = (f"{' '.join(chance.choices(words, k=WORDS_EACH))} {i}" for i in range(count))
     file.write_text("\n".join(["text", *lines]) + "\n")
+
+
+def measured_tokenizer(num_rows: int) -> dict[str, float]:
+    """Seconds of the processor for encoding rows, the less of two times each."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a study
+    from scaling.tasks.data.rows import Row
+    from scaling.tasks.data.tokens import learnt_subwords
+
+    lines = Path("train.csv").read_text().splitlines()[1 : num_rows + 1]
+    rows = [Row(line) for line in lines]
+    tokenizer = learnt_subwords(rows, 4000)
+
+    def one_by_one() -> list[list[int]]:
+        return [[next(tokenizer.joined([row])) for _ in range(3)][-1].text for row in rows]
+
+    def together() -> list[list[int]]:
+        return [joined.text for joined in tokenizer.joined(rows)]
+
+    assert one_by_one() == together()
+    seconds: dict[str, list[float]] = {"row_a_call_seconds": [], "many_a_call_seconds": []}
+    for _ in range(2):
+        for name, encode in zip(seconds, (one_by_one, together), strict=True):
+            started = time.process_time()
+            encode()
+            seconds[name].append(time.process_time() - started)
+    return {name: min(taken) for name, taken in seconds.items()}
 
 
 def measure() -> dict[str, float]:

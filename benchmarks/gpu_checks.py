@@ -31,7 +31,9 @@ def checks() -> list[Any]:
     from gpu_frame import Check
 
     return [
+        Check("a cold start is no training", speed.cold_start, 60),  # in a process that is new
         Check("gradient against float64 on the CPU", exactness.gradient, 40),
+        Check("loss in chunks against all logits at once", memory.chunks, 40),
         Check("a trial learns and is measured", exactness.learns, 60),
         Check("resume", exactness.resume, 30),
         Check("two processes on one device over gloo", exactness.two_processes, 60),

@@ -173,6 +173,11 @@ class _OutOfRange:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
+    def padded_to(self, multiple: int) -> Any:
+        """Itself, as it is."""
+        del multiple
+        return self
+
     def collate(self, indices: Any, seed: int) -> Any:
         """As the task's own, but for the third."""
         self._num_batches += 1

@@ -9,6 +9,8 @@ from gpu_frame import Finding, Result, judged, not_judged
 from gpu_tasks import NO_EVALUATION, Trained, classes, language, largest_difference, recipe, run
 
 from scaling.spec.resources import Precision, Resources
+from scaling.tasks import target_loss
+from scaling.tasks.batch import on_device
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.estimate import longest_example, study_footprint
 from scaling.training.memory.footprint import pass_bytes
@@ -86,6 +88,41 @@ def _estimate_ratio(trained: Trained, precision: Precision, size: int, device: s
             return task.loss_sum(model, batch)
 
     return (memory.activations + memory.workspace) / pass_bytes(model, loss).peak
+
+
+def chunks(device: str) -> Finding:
+    """The loss of targets in chunks has the gradient of all logits at once, in less memory."""
+    vocabulary, length, size = (26_000, 256, 32) if device == "cuda" else (4000, 64, 8)
+    task = language("SMALL", vocabulary=vocabulary, length=length, num_train=64).task
+    before = target_loss.MAX_LOGITS
+    target_loss.MAX_LOGITS = size * length * vocabulary // 32
+    try:
+        batch = on_device(task.collate(np.arange(size), 0), torch.device(device))
+        found = [
+            _gradient_and_peak(task, b, device) for b in (batch, target_loss.in_one_piece(batch))
+        ]
+    finally:
+        target_loss.MAX_LOGITS = before
+    (own, peak), (whole, peak_at_once) = found
+    return judged(
+        Result("distance of the gradient", float((own - whole).norm() / whole.norm()),
+               "at most", 1e-5),
+        Result("peak over that of all logits", peak / peak_at_once, "at most", 0.5),
+    )  # fmt: skip
+
+
+def _gradient_and_peak(task: Any, batch: Any, device: str) -> tuple[torch.Tensor, int]:
+    model = task.new_model(0).to(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        task.loss_sum(model, batch).backward()
+        peak = torch.cuda.max_memory_allocated() - held
+    else:
+        peak = pass_bytes(model, lambda: task.loss_sum(model, batch)).peak
+        task.loss_sum(model, batch).backward()
+    gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return torch.cat(gradients), peak
 
 
 def halving(device: str) -> Finding:

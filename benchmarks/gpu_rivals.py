@@ -118,6 +118,8 @@ def huggingface(jobs: Sequence[Job], seconds: float) -> list[float]:
 def _train_with_huggingface(job: Job) -> float:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    from scaling.tasks.target_loss import in_one_piece
+
     times: list[float] = []
 
     class Clock(TrainerCallback):
@@ -140,7 +142,7 @@ def _train_with_huggingface(job: Job) -> float:
     task = job.task()
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
-        batch = task.collate(np.array(numbers), 0)
+        batch = in_one_piece(task.collate(np.array(numbers), 0))
         # The labels are the next tokens already; so the model computes on no further position.
         return {**batch, "shift_labels": batch["labels"]}
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ A_CPU = "a CPU that others use too has no steady clock, and the bounds are a GPU
 def seconds(device: str) -> Finding:
     """Seconds of training as reported, against those that the device's own clock has."""
     marks: list[Any] = []
-    finished = False
+    is_measured = False  # steps before the first evaluation are discarded
 
     def mark() -> Any:
         if device == "cpu":
@@ -38,11 +39,13 @@ def seconds(device: str) -> Finding:
         return event
 
     def begin() -> None:
-        if not marks:
+        if is_measured and not marks:
             marks.append(mark())
 
     def end() -> None:
-        if marks and not finished and len(marks) < 2:
+        nonlocal is_measured
+        is_measured = True
+        if len(marks) == 1:
             marks.append(mark())
 
     trained = language("MIDDLE" if device == "cuda" else "SMALL").task
@@ -54,6 +57,21 @@ def seconds(device: str) -> Finding:
         own = marks[1] - marks[0]
     distance = abs(found.last.seconds / own - 1)
     return judged(Result("distance from the device's clock", distance, "at most", 0.03))
+
+
+def cold_start(device: str) -> Finding:
+    """In a new process the first steps of a trial take no longer than those that follow."""
+    evaluation = Evaluation(every_steps=4, num_examples=16)
+    how = recipe(16, 12, micro_batch_size=8)
+    found = run(language("SMALL", varied=True).task, how, device, evaluation)
+    ends = [m.seconds for m in found.measured]
+    first, *later = (b - a for a, b in pairwise(ends))
+    warm_up = found.measured[0].warm_up_seconds or 0.0
+    results = (
+        Result("seconds of the first steps over later ones", first / max(later), "at most", 2.0),
+        Result("seconds of warming up", warm_up, "at least", 1e-6),
+    )
+    return judged(*results) if device == "cuda" else not_judged(A_CPU, *results)
 
 
 def syncs(device: str) -> Finding:
@@ -80,7 +98,8 @@ def _syncs_of_steps(device: str, micro_batch_size: int) -> float:
             counted.start(device)
 
     def end() -> None:
-        nonlocal counts
+        nonlocal steps, counts
+        steps = 0  # those before the first evaluation are discarded
         if counts:
             counts = False
             counted.stop(device)

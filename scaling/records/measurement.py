@@ -48,6 +48,11 @@ class Measurement:
         "evaluation time", "Seconds of evaluation so far, the last one included.",
         unit="seconds", table="hardware", direction="minimize",
     )] = None  # fmt: skip
+    warm_up_seconds: Annotated[float | None, Metric(
+        "warm-up time", "Seconds of discarded steps before training began, or went on: kernels "
+        "are loaded and blocks compiled; 0 in a process that trained alike before.",
+        unit="seconds", over_seeds="max", direction="minimize",
+    )] = None  # fmt: skip
     lr: Annotated[float | None, Metric(
         "final learning rate", "Learning rate of the last step.",
         over_seeds="max", table="optimization",

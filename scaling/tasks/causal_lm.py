@@ -19,9 +19,10 @@ from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
-from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
+from scaling.tasks.data.tokens import Joined, Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.scores import PERPLEXITY, share
+from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -158,7 +159,9 @@ def _writing(
     generation, max_length = workload.generation, workload.data.max_length
     if generation is None:
         return None
-    prompts = [(row, tokenizer.prompt_ids(row)) for row in rows]
+    prompts = [
+        (row, joined.prompt) for row, joined in zip(rows, tokenizer.joined(rows), strict=True)
+    ]
     prompts = [(row, ids) for row, ids in prompts if 0 < len(ids) < max_length]
     prompts = prompts[: min(generation.num_examples, evaluation.num_examples)]
     if not prompts:
@@ -179,6 +182,11 @@ class NextTokenObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
+        of_targets = loss_in_chunks(
+            FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
+        )
+        if of_targets is not None:
+            return of_targets
         logits_blv = at_least_float32(_logits(model, batch))
         return functional.cross_entropy(
             logits_blv.flatten(0, 1), batch["labels"].flatten(),
@@ -191,6 +199,9 @@ class NextTokenObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single sequences."""
+        of_targets = losses_in_chunks(FORWARD, model, batch, vocab_size=self.vocab_size)
+        if of_targets is not None:
+            return BatchLosses(*of_targets)
         labels_bl, logits_blv = batch["labels"], _logits(model, batch)
         loss_bl = token_losses(at_least_float32(logits_blv), batch)
         hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
@@ -249,7 +260,11 @@ def _encode(
         windows = list(_packed(rows, tokenizer, max_length))
         missing = f"the {split} texts joined have no {max_length} tokens to fill max_length"
     else:
-        windows = [window for row in rows for window in _windows(row, tokenizer, max_length)]
+        windows = [
+            window
+            for joined in tokenizer.joined(rows)
+            for window in _windows(joined, tokenizer.end_id, max_length)
+        ]
         missing = f"no {split} example has a token to predict within max_length {max_length}"
     if not windows:
         raise DataError("workload.data.max_length", missing)
@@ -305,16 +320,16 @@ def _positions(tokens: Ragged, end: int) -> Ragged:
     return Ragged(places - first, tokens.starts, tokens.lengths)
 
 
-def _windows(row: Row, tokenizer: Tokenizer, max_length: int) -> Iterator[Window]:
+def _windows(joined: Joined, end_id: int, max_length: int) -> Iterator[Window]:
     """A row's token sequences with their prompt lengths.
 
     A text without a prompt is cut into windows of `max_length` tokens that share one token, so
     each token but the very first is predicted once. A prompt and its answer stay whole; what is
     longer than `max_length` is truncated on the right.
     """
-    prompt = tokenizer.prompt_ids(row)
-    tokens = [*prompt, *tokenizer.text_ids(row), tokenizer.end_id]
-    sizes = [*[0] * len(prompt), *tokenizer.text_bytes(row), 0]
+    prompt = joined.prompt
+    tokens = [*prompt, *joined.text, end_id]
+    sizes = [*[0] * len(prompt), *joined.num_bytes, 0]
     if prompt:
         if len(prompt) < max_length:
             yield tokens[:max_length], len(prompt), sum(sizes[len(prompt) : max_length])
@@ -333,10 +348,10 @@ def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Itera
     """
     tokens: list[int] = []
     sizes: list[int] = []
-    for row in rows:
+    for row, joined in zip(rows, tokenizer.joined(rows), strict=True):
         end = [tokenizer.end_id] if row.ends_document else []
-        tokens += [*tokenizer.text_ids(row), *end]
-        sizes += [*tokenizer.text_bytes(row), *(0 for _ in end)]
+        tokens += [*joined.text, *end]
+        sizes += [*joined.num_bytes, *(0 for _ in end)]
     for start in range(0, len(tokens) - max_length + 1, max_length - 1):
         stop = start + max_length
         yield tokens[start:stop], 1, sum(sizes[start + 1 : stop])

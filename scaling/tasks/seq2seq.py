@@ -21,6 +21,7 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.scores import PERPLEXITY, share
+from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -94,13 +95,19 @@ def prepare(workload: Seq2Seq, evaluation: Evaluation) -> TextTask:
     pairs: dict[Split, Pairs] = {}
     num_truncated: dict[Split, int] = {}
     for name, rows in split.rows.items():
-        sources = [tokenizer.source_ids(row, data.max_length) for row in rows]
-        targets = [tokenizer.target_ids(row, data.max_length) for row in rows]
+        sources = tokenizer.source_ids(rows, data.max_length)
+        targets = tokenizer.target_ids(rows, data.max_length)
         pairs[name] = Pairs(Ragged.of(sources), Ragged.of(targets), start)
-        num_truncated[name] = sum(
-            (len(source) == data.max_length < len(tokenizer.source_ids(row, None)))
-            or (len(target) == data.max_length < len(tokenizer.target_ids(row, None)))
+        full = [
+            row
             for row, source, target in zip(rows, sources, targets, strict=True)
+            if data.max_length in (len(source), len(target))
+        ]
+        num_truncated[name] = sum(
+            max(len(source), len(target)) > data.max_length
+            for source, target in zip(
+                tokenizer.source_ids(full, None), tokenizer.target_ids(full, None), strict=True
+            )
         )
     generation, validation = workload.generation, split.rows["validation"]
     writing = None
@@ -131,6 +138,11 @@ class TargetObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over target tokens, in nats."""
+        of_targets = loss_in_chunks(
+            FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
+        )
+        if of_targets is not None:
+            return of_targets
         return token_losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
@@ -139,6 +151,9 @@ class TargetObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single pairs."""
+        of_targets = losses_in_chunks(FORWARD, model, batch, vocab_size=self.vocab_size)
+        if of_targets is not None:
+            return BatchLosses(*of_targets)
         logits_btv = _logits(model, batch)
         hits_bt = logits_btv.argmax(-1) == batch["labels"]
         return BatchLosses(token_losses(logits_btv, batch).sum(1), hits_bt.sum(1))

@@ -282,6 +282,15 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 
 
 @runtime_checkable
+class PaddingTask(Task, Protocol):
+    """A task that pads its examples to one length."""
+
+    def padded_to(self, multiple: int) -> Task:
+        """The same task, the lengths of its training batches multiples of a number."""
+        ...
+
+
+@runtime_checkable
 class WritingTask(Task, Protocol):
     """A task whose model also writes texts, once, after its last step."""
 

@@ -141,15 +141,16 @@ def prepare(workload: TextClassification, evaluation: Evaluation) -> TextTask:
     texts: dict[Split, LabelledTexts] = {}
     num_truncated: dict[Split, int] = {}
     for name, rows in split.rows.items():
-        found = [tokenizer.classifier_ids(row, data.max_length) for row in rows]
+        found = tokenizer.classifier_ids(rows, data.max_length)
         types = [of_tokens for _, of_tokens in found if of_tokens is not None]
         texts[name] = LabelledTexts(
             Ragged.of([ids for ids, _ in found]), _labels(workload, rows, classes),
             Ragged.of(types) if types else None,
         )  # fmt: skip
+        lengths = texts[name].tokens.lengths
+        full = [rows[number] for number in np.flatnonzero(lengths == data.max_length)]
         num_truncated[name] = sum(
-            length == data.max_length and len(tokenizer.classifier_ids(row, None)[0]) > length
-            for row, length in zip(rows, texts[name].tokens.lengths, strict=True)
+            len(ids) > data.max_length for ids, _ in tokenizer.classifier_ids(full, None)
         )
     objective, baseline = _objective(workload, classes, texts)
     summary = summary_of(split, texts, num_truncated)

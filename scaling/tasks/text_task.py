@@ -6,7 +6,7 @@ A family adds its objective: what is predicted of an example, the loss of that, 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,9 +26,15 @@ from scaling.tasks.data.splits import SplitRows
 from scaling.tasks.model.architectures import Head, build_model
 from scaling.tasks.model.kept import save_pretrained
 from scaling.tasks.model.layers import one_document_each
+from scaling.tasks.padding import LENGTH_MULTIPLE, pad_batch
+from scaling.tasks.target_loss import with_target_places
 from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
 from scaling.tasks.writing import Writing
 
+_IDS = ("input_ids", "decoder_input_ids")
+_FILLS = {  # beyond an example's end in other entries [B, L]
+    "attention_mask": 0, "token_type_ids": 0, "position_ids": 0, "in_context": 0, "labels": IGNORED,
+}  # fmt: skip
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32; of a GPU more where it has room
 LOGIT_BYTES = 16  # in evaluation: as computed, in float32, their log softmax, a spare
 
@@ -152,6 +158,7 @@ class TextTask:
         num_labels: Outputs of the head; 0 for one that predicts tokens.
         writing: What the model is asked to write; None for nothing.
         kept_config: What a kept model's config.json has beside the sizes: names of labels.
+        length_multiple: To which batches are padded.
     """
 
     token_model: TokenModel
@@ -169,6 +176,7 @@ class TextTask:
     splits: tuple[Split, ...] = SPLITS
     num_models: int = 1
     targets_known_ahead: bool = True
+    length_multiple: int = 1
 
     @cached_property
     def _sizes(self) -> Mapping[Split, Sizes]:
@@ -226,13 +234,24 @@ class TextTask:
         """[B] tokens of each of these training examples."""
         return self._sizes["train"].lengths[indices]
 
-    def _batch(self, split: Split, numbers: IntArray) -> dict[str, Tensor]:
-        pad = self.token_model.tokenizer.pad_id
-        return self.objective.examples[split].batch(numbers, pad)
+    def padded_to(self, multiple: int) -> "TextTask":
+        """The same task, the lengths of its training batches multiples of a number."""
+        return replace(self, length_multiple=multiple)
+
+    def _batch(self, split: Split, numbers: IntArray, multiple: int) -> dict[str, Tensor]:
+        tokenizer = self.token_model.tokenizer
+        batch = self.objective.examples[split].batch(numbers, tokenizer.pad_id)
+        if multiple > 1:
+            fills = _FILLS | dict.fromkeys(_IDS, tokenizer.pad_id)
+            batch = pad_batch(
+                batch, multiple, fills=fills, at_most=self.token_model.data.max_length,
+                needs_mask=self.token_model.left_to_right != "input_ids",
+            )  # fmt: skip
+        return batch if self.num_labels else with_target_places(batch, tokenizer.vocab_size)
 
     def collate(self, indices: Indices, seed: int) -> Batch:  # noqa: ARG002  # the data are fixed
         """These training examples as tensors."""
-        return self._batch("train", indices)
+        return self._batch("train", indices, self.length_multiple)
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Training loss summed over the batch's targets; shape []."""
@@ -262,8 +281,9 @@ class TextTask:
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
         predictions: dict[int, Any] = {}
         predicted = sizes.predicted[numbers]
+        multiple = LENGTH_MULTIPLE if device.type == "cuda" else self.length_multiple
         for group in by_length(predicted, self._evaluated_at_once(predicted, device)):
-            batch = self._batch(split, numbers[group])
+            batch = self._batch(split, numbers[group], multiple)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             found = self.objective.evaluate(model, batch)
             losses[group] = found.loss_sums.double().cpu().numpy()

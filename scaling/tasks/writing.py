@@ -84,7 +84,11 @@ class Writing:
 
     def _generated(self, model: Any, inputs: dict[str, Tensor], **options: int) -> list[str]:
         """Generated texts alone: neither the prompt nor a decoder's start."""
-        ids_bl = model.generate(**inputs, **options, do_sample=False)
+        # A model may have rows for more ids than its tokenizer has names for.
+        unnamed = list(range(self.tokenizer.vocab_size, model.get_output_embeddings().out_features))
+        ids_bl = model.generate(
+            **inputs, **options, do_sample=False, suppress_tokens=unnamed or None
+        )
         given = 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         end = self.tokenizer.end_id
         return [self.tokenizer.written(_until(end, ids)) for ids in ids_bl[:, given:].tolist()]

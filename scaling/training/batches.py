@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from scaling.tasks.batch import on_device, pinned
-from scaling.tasks.task import AnyBatch, Task
+from scaling.tasks.padding import LENGTH_MULTIPLE
+from scaling.tasks.task import AnyBatch, PaddingTask, Task
 
 Indices = NDArray[np.int64]
 
@@ -35,6 +36,8 @@ class Batches:
     """
 
     def __init__(self, task: Task, seed: int, device: torch.device, *, looks_ahead: bool) -> None:
+        if device.type == "cuda" and isinstance(task, PaddingTask):
+            task = task.padded_to(LENGTH_MULTIPLE)
         self._task, self._seed, self._device = task, seed, device
         self._collator = ThreadPoolExecutor(1, "collate") if looks_ahead else None
         self._expected: _Expected | None = None

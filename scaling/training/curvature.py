@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
 from scaling.spec.evaluation import Sharpness
 from scaling.tasks.batch import on_device
+from scaling.tasks.target_loss import in_one_piece
 from scaling.tasks.task import Indices, Task
 from scaling.training.parallel.workers import Workers
 
@@ -45,7 +46,8 @@ def measure_curvature(
     parts = [own[i : i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
 
     def loss_of(part: Indices) -> Tensor:
-        return task.loss_sum(model, on_device(task.collate(part, START_SEED), workers.device))
+        batch = in_one_piece(task.collate(part, START_SEED))
+        return task.loss_sum(model, on_device(batch, workers.device))
 
     model.eval()
     if not task.targets_known_ahead:

@@ -18,7 +18,7 @@ from scaling.training.batches import Batches
 from scaling.training.blocks import without_compiling
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
-from scaling.training.micro_batches import cheapest_num_parts, cut_by_length, dealt
+from scaling.training.micro_batches import ON_CPU, ON_GPU, cheapest_num_parts, cut_by_length, dealt
 from scaling.training.parallel.base import LocalNorm, Parallel
 from scaling.training.parallel.sharding import norm_on_device, total_norm
 
@@ -123,7 +123,7 @@ class GradientOfBatch:
         """This worker's micro-batches in groups that are random samples, as the noise scale needs.
 
         Of several workers each has one group, its share as it was drawn; one worker has several.
-        A group itself is cut by length.
+        On a CPU a group itself is cut by length.
         """
         workers = self.workers
         share = len(indices) // workers.world_size
@@ -134,6 +134,8 @@ class GradientOfBatch:
         num_groups = max(2, math.ceil(share / self.micro_batch_size))
         size = math.ceil(share / num_groups)
         groups = [own[start : start + size] for start in range(0, share, size)]
+        if self.workers.device.type != "cpu":
+            return [[group] for group in groups]
         return [self._cut(group, math.ceil(num_parts / num_groups)) for group in groups]
 
     def _cut(self, indices: Indices, num_parts: int) -> list[Indices]:
@@ -141,12 +143,11 @@ class GradientOfBatch:
         return [indices[part] for part in parts]
 
     def _num_parts(self, lengths: Indices, world_size: int) -> int:
-        """Micro-batches of all workers: as many as must be, on a CPU more where that is faster."""
+        """Micro-batches of all workers: as many as must be, more where that is faster."""
         share = len(lengths) // world_size
         needed = math.ceil(share / self.micro_batch_size) * world_size
-        if self.workers.device.type != "cpu":
-            return needed
-        return cheapest_num_parts(lengths, at_least=needed)
+        cost = ON_CPU if self.workers.device.type == "cpu" else ON_GPU
+        return cheapest_num_parts(lengths, cost, at_least=needed)
 
     def _accumulate(self, parts: Sequence[Indices], divisor: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
@@ -220,16 +221,57 @@ class GradientOfBatch:
     def _group_by_group(
         self, groups: Sequence[Sequence[Indices]], divisor: int
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
-        """One worker; each group's own gradient is measured before it is added to the whole."""
+        """One worker; the norm of each group's own gradient, and its targets."""
+        # A group that is cut has no gradient of its own while it adds up in the whole one's place.
+        adds_up = all(len(parts) == 1 for parts in groups)
+        measured = self._added_up if adds_up else self._apart
+        total, norms = measured(groups, divisor)
+        targets = [sum(self.task.num_targets(part) for part in parts) for parts in groups]
+        # Read at once, so that the device is waited for once.
+        scales = [divisor / max(count, 1) / self.loss_scale.value for count in targets]
+        values: list[float] = torch.stack(norms).tolist()
+        return total, [
+            ((norm * scale) ** 2, count)
+            for norm, scale, count in zip(values, scales, targets, strict=True)
+        ]
+
+    def _added_up(
+        self, groups: Sequence[Sequence[Indices]], divisor: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """A group's gradient is measured on its way into the whole one, a weight at a time."""
+        own: dict[int, torch.Tensor] = {}
+
+        def measure(gradient: torch.Tensor, number: int) -> None:
+            own[number] = norm_on_device([gradient])
+
+        hooks = [
+            parameter.register_hook(lambda gradient, number=number: measure(gradient, number))
+            for number, parameter in enumerate(self.parameters)
+        ]
+        total = torch.zeros((), device=self.workers.device)
+        norms: list[torch.Tensor] = []
+        try:
+            for parts in groups:
+                own.clear()
+                total += self._accumulate(parts, divisor)
+                each = [norm for _, norm in sorted(own.items())]
+                norms.append(torch.linalg.vector_norm(torch.stack(each)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return total, norms
+
+    def _apart(
+        self, groups: Sequence[Sequence[Indices]], divisor: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """A group's gradient is there beside that of the groups before it."""
         total = torch.zeros((), device=self.workers.device)
         whole: list[torch.Tensor] = []
         norms: list[torch.Tensor] = []
-        targets: list[int] = []
         for parts in groups:
             for parameter in self.parameters:
                 parameter.grad = None
             total += self._accumulate(parts, divisor)
-            targets.append(sum(self.task.num_targets(part) for part in parts))
             own = self._gradients()
             norms.append(norm_on_device(own))
             if whole:
@@ -240,13 +282,7 @@ class GradientOfBatch:
         trained = [parameter for parameter in self.parameters if parameter.grad is not None]
         for parameter, gradient in zip(trained, whole, strict=True):
             parameter.grad = gradient
-        # Read at once, so that the device is waited for once.
-        scales = [divisor / max(count, 1) / self.loss_scale.value for count in targets]
-        values: list[float] = torch.stack(norms).tolist()
-        return total, [
-            ((norm * scale) ** 2, count)
-            for norm, scale, count in zip(values, scales, targets, strict=True)
-        ]
+        return total, norms
 
     def _gradients(self) -> list[torch.Tensor]:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]

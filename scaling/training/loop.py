@@ -18,6 +18,7 @@ from scaling.space.branches import lr_of_step
 from scaling.spec.evaluation import Evaluation
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task
+from scaling.training import cold_start
 from scaling.training.build import Setup, set_up
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence, matmul_precision
@@ -74,10 +75,10 @@ def train(
         error. Running out of memory is one only for several workers, for a micro-batch of one
         example, or outside the forward and backward passes: else the micro-batch is halved.
     """
-    with fixed_memory("building the model and its optimizer"):
-        setup = set_up(task, recipe, workers)
+    setup, warm_up_seconds = _warm_setup(task, recipe, workers)
     try:
         run = _Run(setup, evaluation, report, supervision)
+        run.progress.warm_up_seconds = warm_up_seconds
         try:
             with matmul_precision(recipe.layout.precision):
                 return run.to_its_end()
@@ -85,6 +86,20 @@ def train(
             run.snapshots.close()
     finally:
         setup.parallel.close()
+
+
+def _warm_setup(task: Task, recipe: Recipe, workers: Workers) -> tuple[Setup, float]:
+    """What a trial trains with, in a process that has trained alike, and the seconds for that."""
+    with fixed_memory("building the model and its optimizer"):
+        setup = set_up(task, recipe, workers)
+    if not cold_start.is_cold(setup):
+        return setup, 0.0
+    num_parameters = setup.num_parameters
+    seconds = cold_start.spend(setup)
+    del setup
+    cold_start.let_go(workers.device, num_parameters)
+    with fixed_memory("building the model and its optimizer"):
+        return set_up(task, recipe, workers), seconds
 
 
 class _Run:
@@ -103,6 +118,7 @@ class _Run:
         self.snapshots = Snapshots(
             setup, self.progress, self.cadence, self.incidents, supervision.checkpoints
         )
+        self.noise_cost = cold_start.noise_cost(setup)
         self.is_over = False  # whether the budget is spent; the same on all workers
 
     def to_its_end(self) -> Outcome:
@@ -163,7 +179,9 @@ class _Run:
         """
         gradient, optimizer = self.setup.gradient, self.setup.parallel.weights.optimizer
         step, num_train = self.progress.step, self.task.num_train
-        measures_noise = measures_noise_at(step, self.recipe, self.positions(), num_train=num_train)
+        measures_noise = measures_noise_at(
+            step, self.recipe, self.positions(), num_train=num_train, added_ratio=self.noise_cost
+        )
         looks_ahead = gradient.batches.looks_ahead
         following = self.order.indices(*self.positions(ahead=1)) if looks_ahead else None
         while True:

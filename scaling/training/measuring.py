@@ -113,6 +113,7 @@ class Measuring:
             targets=progress.targets,
             seconds=progress.seconds,
             evaluation_seconds=progress.evaluation_seconds,
+            warm_up_seconds=progress.warm_up_seconds,
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             **{k: v for k, v in values.items() if v is not None and math.isfinite(v)},
         )

@@ -5,18 +5,36 @@ not depend on the cut; only its cost does.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
-# What one more forward and backward pass costs a CPU beside its tokens, as a number of tokens;
-# measured with models of width 64, and less with wider ones: docs/log.md.
-PASS_COST_TOKENS = 96
-# A part of more tokens no longer fits into a CPU's caches, and its tensors are so large that each
-# is given back to the system and asked for again: a tenth slower at 6,144 and 24,576 tokens.
-MAX_CACHED_TOKENS = 4096
+
+@dataclass(frozen=True)
+class PassCost:
+    """What a forward and backward pass costs a device, as a number of tokens.
+
+    Attributes:
+        beside: For one more pass, beside its tokens.
+        least: A pass of fewer takes as long as one of so many.
+        most: A part of more is slower for each of its tokens.
+    """
+
+    beside: int = 0
+    least: int = 0
+    most: float = math.inf
+
+
+# One more pass was measured with models of width 64, and is less with wider ones: docs/log.md. A
+# part of more tokens no longer fits into a CPU's caches, and its tensors are so large that each is
+# given back to the system and asked for again: a tenth slower at 6,144 and 24,576 tokens.
+ON_CPU = PassCost(beside=96, most=4096)
+# So many rows keep the multiprocessors of a large GPU busy in products of a model's width (8,192 x
+# 768 are 384 tiles of 128 x 128 for 132 of them); not measured on one.
+ON_GPU = PassCost(least=8192)
 
 
 def cut_by_length(lengths: IntArray, *, num_parts: int) -> list[IntArray]:
@@ -46,36 +64,40 @@ def cut_by_length(lengths: IntArray, *, num_parts: int) -> list[IntArray]:
     return np.split(order, ends[::-1])
 
 
-def cheapest_num_parts(lengths: IntArray, *, at_least: int) -> int:
-    """Into how many parts a CPU computes a batch soonest, each cut saving padding and costing time.
+def cheapest_num_parts(lengths: IntArray, cost: PassCost, *, at_least: int) -> int:
+    """Into how many parts a device computes a batch soonest; a cut saves padding and costs time.
 
     Args:
         lengths: [B] tokens of each example; zeros where examples cost nothing of their own.
+        cost: Of a pass on this device.
         at_least: Parts that there must be, at most B.
 
     Returns:
         `at_least` × a power of two, at most B.
     """
     needed, num_tokens = at_least, int(lengths.sum())
-    while num_tokens > needed * MAX_CACHED_TOKENS and 2 * needed <= len(lengths):
+    while num_tokens > needed * cost.most and 2 * needed <= len(lengths):
         needed *= 2
-    found, cost = needed, _cost(lengths, needed)
-    while 2 * found <= len(lengths) and num_tokens + 2 * found * PASS_COST_TOKENS < cost:
-        finer = _cost(lengths, 2 * found)
-        if finer >= cost:
+    found, tokens = needed, _tokens(lengths, needed, cost)
+    while 2 * found <= len(lengths) and num_tokens + 2 * found * cost.beside < tokens:
+        finer = _tokens(lengths, 2 * found, cost)
+        if finer >= tokens:
             break
-        found, cost = 2 * found, finer
+        found, tokens = 2 * found, finer
     return found
 
 
-def _cost(lengths: IntArray, num_parts: int) -> int:
+def _tokens(lengths: IntArray, num_parts: int, cost: PassCost) -> int:
     """Tokens with padding, and those that the passes take the time of."""
     longest = int(lengths.max())
     if longest == lengths.min():
-        return len(lengths) * longest + num_parts * PASS_COST_TOKENS
-    parts = cut_by_length(lengths, num_parts=num_parts)
-    padded = sum(len(part) * int(lengths[part[-1]]) for part in parts)
-    return padded + num_parts * PASS_COST_TOKENS
+        padded = [math.ceil(len(lengths) / num_parts) * longest] * num_parts
+        if not cost.least:
+            padded = [len(lengths) * longest]
+    else:
+        parts = cut_by_length(lengths, num_parts=num_parts)
+        padded = [len(part) * int(lengths[part[-1]]) for part in parts]
+    return sum(max(size, cost.least) for size in padded) + num_parts * cost.beside
 
 
 def dealt(parts: list[IntArray], *, rank: int, world_size: int) -> list[IntArray]:

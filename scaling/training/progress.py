@@ -36,6 +36,7 @@ class Progress:
         targets: Targets that counted in the loss.
         seconds: Of training.
         evaluation_seconds: Of evaluation.
+        warm_up_seconds: Of steps that were discarded before training began, or went on.
         examples_before: Examples seen before the last step.
         first_loss: Validation loss before the first step.
         num_skipped: Steps so far whose gradient was not finite and not used.
@@ -49,6 +50,7 @@ class Progress:
     targets: int = 0
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    warm_up_seconds: float = 0.0
     lr: float | None = None
     first_loss: float | None = None
     num_skipped: int = 0

@@ -83,14 +83,15 @@ def test_prompt_and_answer_never_run_into_one_word(
     tokenizer = TrainedTokenizer.load(marks_blanks(tmp_path), "workload.data.tokenizer")
     row = Row(answer, prompt=prompt)
     of = tokenizer.tokenizer.convert_ids_to_tokens
-    prompt_ids, text_ids = tokenizer.prompt_ids(row), tokenizer.text_ids(row)
+    [joined_row] = tokenizer.joined([row])
+    prompt_ids, text_ids = joined_row.prompt, joined_row.text
     assert (of(prompt_ids), of(text_ids)) == (read, written)
     joined = tokenizer.tokenizer.decode([*prompt_ids, *text_ids])
     assert joined.split() == [*prompt.split(), *answer.split()]
-    sizes = tokenizer.text_bytes(row)
+    sizes = joined_row.num_bytes
     assert len(sizes) == len(text_ids)
     assert sum(sizes) == len(answer.encode())
-    assert tokenizer.text_ids(Row("to")) == tokenizer.tokenizer("to")["input_ids"]
+    assert next(tokenizer.joined([Row("to")])).text == tokenizer.tokenizer("to")["input_ids"]
 
 
 def test_only_the_answer_counts_under_a_trained_tokenizer(tmp_path: Path) -> None:
@@ -121,13 +122,15 @@ def test_bytes_of_tokens_add_up_to_the_text() -> None:
     rows = [Row("naïve  café, twice "), Row("plain")]
     for tokenizer in (UnitTokenizer.of(rows), learnt_subwords(rows, 40)):
         for row in rows:
-            sizes = tokenizer.text_bytes(row)
-            assert len(sizes) == len(tokenizer.text_ids(row))
+            [joined] = tokenizer.joined([row])
+            sizes = joined.num_bytes
+            assert len(sizes) == len(joined.text)
             assert sum(sizes) == len(row.text.encode())
     phones = Row("K AE T", prompt="cat", text_units=("K", "AE", "T"))
     tokenizer = UnitTokenizer.of([phones])
-    assert tokenizer.text_bytes(phones) == [1, 3, 2]
-    assert tokenizer.written([*tokenizer.text_ids(phones), tokenizer.end_id, 5]) == "K AE T"
+    [joined] = tokenizer.joined([phones])
+    assert joined.num_bytes == [1, 3, 2]
+    assert tokenizer.written([*joined.text, tokenizer.end_id, 5]) == "K AE T"
 
 
 def test_learnt_subwords_keep_their_vocabulary() -> None:

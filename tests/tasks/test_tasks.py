@@ -87,7 +87,7 @@ def test_only_the_answer_counts() -> None:
     row = next(r for r in rows_of(pronunciation()).rows["train"] if r.prompt == "aardvark")
     assert row.text_units is not None
     tokenizer = task.token_model.tokenizer  # type: ignore[attr-defined]
-    assert len(tokenizer.prompt_ids(row)) == len("aardvark") + 1
+    assert len(next(tokenizer.joined([row])).prompt) == len("aardvark") + 1
     batch = task.collate(np.arange(4), 0)
     counted = (batch["labels"] != -100).sum().item()
     assert counted == task.num_targets(np.arange(4))

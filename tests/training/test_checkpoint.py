@@ -39,10 +39,12 @@ THROUGHPUT = (
 )  # fmt: skip
 
 
+OTHER_SECONDS = ("evaluation_seconds", "warm_up_seconds")
+
+
 def without_time(measurements: list[Measurement]) -> list[Measurement]:
     return [
-        replace(m, seconds=0.0, evaluation_seconds=None, **dict.fromkeys(THROUGHPUT))
-        for m in measurements
+        replace(m, seconds=0.0, **dict.fromkeys(OTHER_SECONDS + THROUGHPUT)) for m in measurements
     ]
 
 

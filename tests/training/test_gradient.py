@@ -13,6 +13,7 @@ from scaling.tasks.task import Task
 from scaling.training.build import parallelize
 from scaling.training.clipping import clip_global_norm
 from scaling.training.gradient import GradientOfBatch
+from scaling.training.memory.footprint import _Live, _storage
 from scaling.training.parallel.base import MAX_IN_FLOAT64, LocalNorm
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
@@ -38,6 +39,46 @@ def gradient_of(
     vector = torch.cat(grads)
     assert result.grad_norm == pytest.approx(float(vector.norm()), rel=1e-6)
     return vector
+
+
+def measured_step(task: Task, monkeypatch: pytest.MonkeyPatch, *, apart: bool) -> Tensor:
+    """The gradient of a step that measures noise in groups of four, and their norms."""
+    model, split = task.new_model(0), recipe(16, 1e-3, 1, micro_batch_size=4)
+    gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
+    if apart:
+        monkeypatch.setattr(gradient, "_added_up", gradient._apart)
+    noise = gradient(np.arange(16), measure_noise=True).noise
+    assert noise is not None
+    grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    numbers = torch.tensor([noise.sq_norm, noise.covariance_trace], dtype=torch.float64)
+    return torch.cat([*grads, numbers])
+
+
+def test_groups_are_measured_on_their_way_as_they_are_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = prepare_task(part_of_speech(), EVALUATION)
+    found = [measured_step(task, monkeypatch, apart=apart) for apart in (False, True)]
+    assert torch.equal(*found)
+
+
+def test_measuring_keeps_no_second_gradient() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    peaks: list[int] = []
+    for measures in (False, True):
+        model, split = task.new_model(0), recipe(2, 1e-3, 1, micro_batch_size=1)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
+        gradient(np.arange(2), measure_noise=True)  # what is made once is there
+        for parameter in model.parameters():
+            parameter.grad = None
+        owned = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        with _Live(owned) as live:
+            gradient(np.arange(2), measure_noise=measures)
+        peaks.append(live.peak)
+    plain, measured = peaks
+    assert plain > weights
+    assert measured < plain + weights / 2
 
 
 def on_two_workers(workers: Workers, workload: Any) -> dict[tuple[int, bool], Tensor]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scaling.training.micro_batches import (
-    PASS_COST_TOKENS,
+    ON_CPU,
+    ON_GPU,
     cheapest_num_parts,
     cut_by_length,
     dealt,
@@ -60,20 +61,38 @@ def padded(lengths: np.ndarray, num_parts: int) -> int:
 
 def test_a_cpu_cuts_further_while_that_saves_more_padding_than_it_costs() -> None:
     lengths = np.random.default_rng(0).integers(1, 65, 256)
-    found = cheapest_num_parts(lengths, at_least=1)
+    found = cheapest_num_parts(lengths, ON_CPU, at_least=1)
     assert found > 2
-    costs = {n: padded(lengths, n) + n * PASS_COST_TOKENS for n in (found // 2, found, 2 * found)}
+    costs = {n: padded(lengths, n) + n * ON_CPU.beside for n in (found // 2, found, 2 * found)}
     assert min(costs, key=lambda n: costs[n]) == found
 
 
 def test_a_cpu_does_not_cut_small_batches_or_equal_lengths() -> None:
-    assert cheapest_num_parts(np.array([5, 9, 30, 7]), at_least=1) == 1
-    assert cheapest_num_parts(np.full(64, 30), at_least=1) == 1
-    assert cheapest_num_parts(np.zeros(65_536, dtype=np.int64), at_least=1) == 1
+    assert cheapest_num_parts(np.array([5, 9, 30, 7]), ON_CPU, at_least=1) == 1
+    assert cheapest_num_parts(np.full(64, 30), ON_CPU, at_least=1) == 1
+    assert cheapest_num_parts(np.zeros(65_536, dtype=np.int64), ON_CPU, at_least=1) == 1
 
 
 def test_a_cpu_cuts_what_its_caches_cannot_hold_and_keeps_to_multiples() -> None:
-    assert cheapest_num_parts(np.full(1024, 24), at_least=1) == 8
-    assert cheapest_num_parts(np.full(1024, 24), at_least=6) == 6
-    assert cheapest_num_parts(np.full(3, 50_000), at_least=2) == 2
-    assert cheapest_num_parts(np.full(1024, 24), at_least=3) == 6
+    assert cheapest_num_parts(np.full(1024, 24), ON_CPU, at_least=1) == 8
+    assert cheapest_num_parts(np.full(1024, 24), ON_CPU, at_least=6) == 6
+    assert cheapest_num_parts(np.full(3, 50_000), ON_CPU, at_least=2) == 2
+    assert cheapest_num_parts(np.full(1024, 24), ON_CPU, at_least=3) == 6
+
+
+@pytest.mark.parametrize(
+    ("lengths", "at_least", "expected"),
+    [
+        (np.full(1024, 24), 1, 1),  # nothing to save
+        (np.arange(1, 65).repeat(2), 1, 1),  # 8,192 with padding: a part of less takes as long
+        (np.arange(1, 65).repeat(4), 1, 1),  # two of 6,200 take as long as one of 16,384
+        (np.arange(1, 1025), 1, 64),  # the last of 64 parts still has 8,192 and more
+        (np.arange(1, 1025), 3, 48),
+        (np.array([10, 4000]), 2, 2),
+        (np.zeros(64, dtype=np.int64), 1, 1),
+    ],
+)
+def test_a_gpu_cuts_while_its_parts_fill_it(
+    lengths: np.ndarray, at_least: int, expected: int
+) -> None:
+    assert cheapest_num_parts(lengths, ON_GPU, at_least=at_least) == expected

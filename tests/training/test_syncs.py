@@ -36,7 +36,7 @@ class Counted:
     """A task that tells when a step begins and when an evaluation does."""
 
     def __init__(self, task: Any, reads: Reads) -> None:
-        self._task, self._reads = task, reads
+        self._task, self._reads, self._is_measured = task, reads, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -46,6 +46,8 @@ class Counted:
         self._task.begin_batch()
 
     def example_losses(self, *args: Any) -> Any:
+        if not self._is_measured:  # steps before that are discarded
+            self._is_measured, self._reads.count, self._reads.num_steps = True, 0, 0
         self._reads.steps_over = self._reads.num_steps > 0
         return self._task.example_losses(*args)
 

@@ -1,8 +1,8 @@
 """Text to token ids: a vocabulary of characters (or a source's own units), or a trained one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from scaling.spec.data import TextData
@@ -13,7 +13,23 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 
+ROWS_A_CALL = 1000  # of a fast tokenizer, which takes many in less time than one after another
 PAD, END, SEPARATOR, UNKNOWN, START = "<pad>", "<end>", "<sep>", "<unk>", "<start>"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A prompt and its text, read as one.
+
+    Attributes:
+        prompt: Ids before the text; empty without a prompt.
+        text: Ids of the text, nothing added; behind a prompt, as it goes on with that.
+        num_bytes: UTF-8 bytes that each of them stands for.
+    """
+
+    prompt: list[int]
+    text: list[int]
+    num_bytes: list[int]
 
 
 @dataclass(frozen=True)
@@ -59,35 +75,39 @@ class UnitTokenizer:
         unknown = self.ids[UNKNOWN]
         return [self.ids.get(unit, unknown) for unit in units]
 
-    def text_ids(self, row: Row) -> list[int]:
-        """Ids of the text, nothing added."""
-        return self._encode(_units(row))
+    def joined(self, rows: Iterable[Row]) -> Iterator[Joined]:
+        """Of each row a prompt's characters and a separator, and the text's units.
 
-    def prompt_ids(self, row: Row) -> list[int]:
-        """Ids of the prompt's characters and a separator; empty without a prompt."""
+        A unit's bytes are with the joint before all but the first.
+        """
+        for row in rows:
+            sizes = [len((self.joint + unit).encode()) for unit in _units(row)]
+            if sizes:
+                sizes[0] -= len(self.joint.encode())
+            yield Joined(self._prompt_ids(row), self._encode(_units(row)), sizes)
+
+    def _prompt_ids(self, row: Row) -> list[int]:
         return [] if row.prompt is None else [*self._encode(row.prompt), self.ids[SEPARATOR]]
 
     def classifier_ids(
-        self, row: Row, max_length: int | None
-    ) -> tuple[list[int], list[int] | None]:
-        """A separator (the position that a classifier reads), then the text's ids.
+        self, rows: Iterable[Row], max_length: int | None
+    ) -> list[tuple[list[int], list[int] | None]]:
+        """Of each row a separator (the position that a classifier reads), then the text's ids.
 
         Before those of a second text is another one; of two, the longer one is cut first. There are
         no types.
         """
+        return [self._classifier_ids(row, max_length) for row in rows]
+
+    def _classifier_ids(self, row: Row, max_length: int | None) -> tuple[list[int], None]:
         separator = self.ids[SEPARATOR]
-        text = self.text_ids(row)
+        text = self._encode(_units(row))
         if row.pair is None:
             return [separator, *text][:max_length], None
         pair = self._encode(row.pair)
         room = max((max_length or len(text) + len(pair) + 2) - 2, 0)
         num_text = min(len(text), max(room - len(pair), (room + 1) // 2))
         return [separator, *text[:num_text], separator, *pair[: room - num_text]], None
-
-    def text_bytes(self, row: Row) -> list[int]:
-        """UTF-8 bytes of each unit, and of the joint before all but the first."""
-        sizes = [len((self.joint + unit).encode()) for unit in _units(row)]
-        return [sizes[0] - len(self.joint.encode()), *sizes[1:]] if sizes else []
 
     def chat(self, row: Row) -> ChatTokens:
         """Ids of a chat's characters, with an end behind each text of the assistant."""
@@ -102,13 +122,13 @@ class UnitTokenizer:
             num_bytes += [*sizes, *[0] * (len(added) - len(sizes))]
         return ChatTokens(ids, counts, num_bytes)
 
-    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """Ids of the prompt's characters and a separator."""
-        return self.prompt_ids(row)[:max_length]
+    def source_ids(self, rows: Iterable[Row], max_length: int | None) -> list[list[int]]:
+        """Of each row the ids of the prompt's characters and a separator."""
+        return [self._prompt_ids(row)[:max_length] for row in rows]
 
-    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """Ids of the text and its end."""
-        return [*self.text_ids(row), self.end_id][:max_length]
+    def target_ids(self, rows: Iterable[Row], max_length: int | None) -> list[list[int]]:
+        """Of each row the ids of the text and its end."""
+        return [[*self._encode(_units(row)), self.end_id][:max_length] for row in rows]
 
     def written(self, ids: Sequence[int]) -> str:
         """The units of generated ids up to the first end."""
@@ -131,6 +151,23 @@ def _before_text(row: Row) -> str:
     prompt = row.prompt or ""
     is_apart = prompt[-1:].isspace() or row.text[:1].isspace()
     return prompt if is_apart or not prompt else f"{prompt} "
+
+
+def _in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows as they are encoded together."""
+    left = iter(rows)
+    while part := list(islice(left, ROWS_A_CALL)):
+        yield part
+
+
+def _joined(row: Row, before: str, ids: list[int], ends: list[int]) -> Joined:
+    """A row's tokens, of which `ends` says where each ends in `before` + text."""
+    num_prompt = sum(end <= len(before) for end in ends) if before else 0
+    marks = [0, *(end - len(before) for end in ends[num_prompt:])]
+    if len(marks) > 1:
+        marks[-1] = len(row.text)  # blanks behind the last token are text too
+    num_bytes = [len(row.text[start:end].encode()) for start, end in pairwise(marks)]
+    return Joined(ids[:num_prompt], ids[num_prompt:], num_bytes)
 
 
 def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
@@ -184,64 +221,57 @@ class TrainedTokenizer:
         pad = self.tokenizer.pad_token_id
         return pad if pad is not None else self.end_id
 
-    def text_ids(self, row: Row) -> list[int]:
-        """Ids of the text, nothing added; behind a prompt, as it goes on with that."""
-        ids, num_prompt = self._joined_ids(row)
-        return ids[num_prompt:]
-
-    def prompt_ids(self, row: Row) -> list[int]:
-        """Ids of the prompt before its text; empty without one."""
-        ids, num_prompt = self._joined_ids(row)
-        return ids[:num_prompt]
-
-    def _joined_ids(self, row: Row) -> tuple[list[int], int]:
-        """Ids of prompt and text, read as one, and how many are of the prompt alone.
+    def joined(self, rows: Iterable[Row]) -> Iterator[Joined]:
+        """Of each row the prompt and the text, read as one, and the text's bytes.
 
         A token that holds a part of the text, and be it with the blank before it, is the text's.
-        Where a tokenizer does not say which characters a token is, the prompt's tokens are those
-        that it also has without the text.
+        Its bytes are those from the end of the token before; a split character counts at its first
+        one. Where a tokenizer does not say which characters a token is, the prompt's tokens are
+        those that it also has without the text, and bytes are all 0.
         """
-        before = _before_text(row)
-        whole = before + row.text
         if not self.tokenizer.is_fast:
-            ids: list[int] = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
-            alone: list[int] = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-            return ids, _num_shared(ids, alone)
-        encoding = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in encoding["offset_mapping"]]
-        return encoding["input_ids"], sum(end <= len(before) for end in ends) if before else 0
+            yield from map(self._joined_by_ids, rows)
+            return
+        for part in _in_parts(rows):
+            befores = [_before_text(row) for row in part]
+            found = self.tokenizer(
+                [before + row.text for before, row in zip(befores, part, strict=True)],
+                add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False,
+                return_token_type_ids=False,
+            )  # fmt: skip
+            for row, before, ids, offsets in zip(
+                part, befores, found["input_ids"], found["offset_mapping"], strict=True
+            ):
+                yield _joined(row, before, ids, [end for _, end in offsets])
+
+    def _joined_by_ids(self, row: Row) -> Joined:
+        before = _before_text(row)
+        ids: list[int] = self.tokenizer(before + row.text, add_special_tokens=False)["input_ids"]
+        alone: list[int] = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+        num_prompt = _num_shared(ids, alone)
+        return Joined(ids[:num_prompt], ids[num_prompt:], [0] * (len(ids) - num_prompt))
 
     def classifier_ids(
-        self, row: Row, max_length: int | None
-    ) -> tuple[list[int], list[int] | None]:
-        """The text, or both, with the model's own special tokens; of two, the longer is cut first.
+        self, rows: Iterable[Row], max_length: int | None
+    ) -> list[tuple[list[int], list[int] | None]]:
+        """Of each row the text, or both, with the model's own special tokens.
 
-        And, of two, which of them a token is of; None where the model is not told.
+        And, of two, which of them a token is of; None where the model is not told. Of two, the
+        longer one is cut first.
         """
-        if row.pair is None:
-            return self._whole_or_cut(max_length, text=row.text), None
-        found = self.tokenizer(
-            row.text, row.pair, max_length=max_length,
-            truncation=False if max_length is None else "longest_first",
-        )  # fmt: skip
-        return found["input_ids"], found.get("token_type_ids")
-
-    def text_bytes(self, row: Row) -> list[int]:
-        """UTF-8 bytes from the end of the token before; a split character counts at its first.
-
-        All 0 where the tokenizer cannot say.
-        """
-        if not self.tokenizer.is_fast:
-            return [0] * len(self.text_ids(row))
-        before = _before_text(row)
-        encoding = self.tokenizer(
-            before + row.text, add_special_tokens=False, return_offsets_mapping=True
-        )
-        ends = [end - len(before) for _, end in encoding["offset_mapping"]]
-        ends = [0, *(end for end in ends if end > 0 or not before)]
-        if len(ends) > 1:
-            ends[-1] = len(row.text)  # blanks behind the last token are text too
-        return [len(row.text[start:end].encode()) for start, end in pairwise(ends)]
+        made: list[tuple[list[int], list[int] | None]] = []
+        for part in _in_parts(rows):
+            texts = [row.text for row in part]
+            if part[0].pair is None:
+                made += [(ids, None) for ids in self._whole_or_cut(max_length, text=texts)]
+                continue
+            found = self.tokenizer(
+                texts, [row.pair for row in part], max_length=max_length,
+                truncation=False if max_length is None else "longest_first",
+            )  # fmt: skip
+            types = found.get("token_type_ids") or [None] * len(part)
+            made += zip(found["input_ids"], types, strict=True)
+        return made
 
     def chat(self, row: Row) -> ChatTokens:
         """Ids of a chat by the tokenizer's template, or by ours where it has none.
@@ -280,18 +310,20 @@ class TrainedTokenizer:
             sizes[word] += 1
         return sizes
 
-    def source_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """The prompt with the model's own special tokens."""
-        prompt = row.prompt or ""
-        return self._whole_or_cut(max_length, text=prompt)
+    def source_ids(self, rows: Iterable[Row], max_length: int | None) -> list[list[int]]:
+        """Of each row the prompt with the model's own special tokens."""
+        parts = _in_parts(rows)
+        texts = ([row.prompt or "" for row in part] for part in parts)
+        return [ids for part in texts for ids in self._whole_or_cut(max_length, text=part)]
 
-    def target_ids(self, row: Row, max_length: int | None) -> list[int]:
-        """The text with the model's own special tokens for targets."""
-        return self._whole_or_cut(max_length, text_target=row.text)
+    def target_ids(self, rows: Iterable[Row], max_length: int | None) -> list[list[int]]:
+        """Of each row the text with the model's own special tokens for targets."""
+        texts = ([row.text for row in part] for part in _in_parts(rows))
+        return [ids for part in texts for ids in self._whole_or_cut(max_length, text_target=part)]
 
-    def _whole_or_cut(self, max_length: int | None, **text: str) -> list[int]:
+    def _whole_or_cut(self, max_length: int | None, **texts: list[str]) -> list[list[int]]:
         is_cut = max_length is not None
-        return self.tokenizer(**text, truncation=is_cut, max_length=max_length)["input_ids"]
+        return self.tokenizer(**texts, truncation=is_cut, max_length=max_length)["input_ids"]
 
     def written(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special ones left out."""

@@ -12,6 +12,7 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.model.adapters import add_adapters
+from scaling.tasks.padding import padded_vocabulary
 
 Head = Literal[
     "causal_lm", "sequence_classification", "token_classification", "question_answering",
@@ -126,7 +127,7 @@ def model_config(
         "hidden_size": spec.hidden_size,
         "num_hidden_layers": spec.num_hidden_layers,
         "num_attention_heads": spec.num_attention_heads,
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": padded_vocabulary(tokenizer.vocab_size),
         "max_position_embeddings": max_length + 2,  # some architectures reserve two positions
         "pad_token_id": tokenizer.pad_id,
         "bos_token_id": tokenizer.end_id,

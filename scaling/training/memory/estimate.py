@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from scaling.spec.resources import Resources
 from scaling.spec.workloads import Workload
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.layers import matrices_to_cut
-from scaling.tasks.task import AnyTask, FinishedTask, Task
+from scaling.tasks.target_loss import is_in_chunks
+from scaling.tasks.task import AnyBatch, AnyTask, FinishedTask, Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.evaluation import precision_context
 from scaling.training.memory.footprint import Footprint, Memory, footprint
@@ -54,18 +56,32 @@ def study_footprint(
         prepare_blocks(model, recomputes=resources.activation_checkpointing, compiles=False)
         return model
 
-    batches = {size: task.collate(np.full(size, longest), 0) for size in (8, 32)}
+    sizes = _traced_sizes(lambda size: task.collate(np.full(size, longest), 0))
+    batches = {size: task.collate(np.full(size, longest), 0) for size in sizes}
 
     def loss(model: nn.Module, size: int) -> Tensor:
         return task.loss_sum(model, batches[size])
 
     cpu = torch.device("cpu")
     try:
-        return footprint(build, loss, lambda: precision_context(resources.precision, cpu))
+        return footprint(
+            build, loss, lambda: precision_context(resources.precision, cpu), sizes=sizes
+        )
     except Exception:  # whatever the user's code makes of such tensors
         if workload.own_code:
             return None
         raise
+
+
+def _traced_sizes(collate: Callable[[int], AnyBatch]) -> tuple[int, int]:
+    """Two micro-batch sizes through which a line goes: with the loss in chunks at both or neither.
+
+    Below the first chunk's end the line of what follows is above what a micro-batch takes.
+    """
+    low, high = 8, 32
+    while is_in_chunks(collate(high)) and not is_in_chunks(collate(low)):
+        low *= 2
+    return low, 4 * low
 
 
 def _cut_shapes(model: nn.Module, num_workers: int) -> None:

@@ -12,7 +12,7 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
-from scaling.training import cold_start
+from scaling.training import cold_start, supervision
 from scaling.training.build import set_up
 from scaling.training.noise_cadence import added_ratio, measures_noise_at
 from scaling.training.parallel.workers import Workers
@@ -51,7 +51,7 @@ def measured(task: Any, how: Recipe, workers: Workers | None = None) -> list[Mea
 
 
 @pytest.fixture(scope="module")
-def words() -> Task:
+def words() -> Any:
     return prepare_task(pronunciation(num_train=64), EVALUATION)
 
 
@@ -86,8 +86,11 @@ def test_nothing_of_them_is_in_the_trial(changes: dict[str, Any]) -> None:
     assert without_time(cold) == without_time(warm)
 
 
-def test_a_run_that_goes_on_in_a_cold_process_is_the_same(tmp_path: Any) -> None:
-    task = prepare_task(part_of_speech(num_train=40, model=DROPOUT), EVALUATION)
+def test_a_run_that_goes_on_in_a_cold_process_is_the_same(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "CHECK_SECONDS", 0.0)
+    task: Any = prepare_task(part_of_speech(num_train=40, model=DROPOUT), EVALUATION)
     how = recipe(8, 1e-2, 8)
     whole = measured(task, how)
     cold_start._warm.clear()
@@ -120,7 +123,7 @@ def test_what_noise_costs_is_measured_where_it_is_asked_for(words: Task) -> None
     assert 2**-9 < cold_start.measured_noise_cost(setup) < 2**6
 
 
-def one_cold(workers: Workers) -> list[list[float]]:
+def one_cold(workers: Workers) -> list[list[Any]]:
     task = prepare_task(pronunciation(num_train=64), EVALUATION)
     how = changed(recipe(8, 1e-2, 4), world_size=2, micro_batch_size=2, grad_accum_steps=2)
     cold = measured(task, how, workers)

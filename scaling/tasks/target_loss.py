@@ -159,8 +159,9 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor | None, ...]:
-        [scale] = scales
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator's types
+        ctx: Any, scale: Tensor
+    ) -> tuple[Tensor | None, ...]:
         gradients = [gradient.mul_(scale) for gradient in ctx.saved_tensors]
         of_hidden = gradients.pop(0) if ctx.has_hidden else None
         return None, None, None, of_hidden, *gradients

@@ -22,7 +22,7 @@ from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Phase, TrialRecord
-from scaling.report import write_report
+from scaling.report.document import write_report
 from scaling.space.cells import hyperparameters
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve

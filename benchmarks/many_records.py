@@ -22,7 +22,9 @@ from pathlib import Path
 
 from large_report import large_study
 
-from scaling.sinks import MlflowSink, StudyStart, load_study
+from scaling.sinks import StudyStart
+from scaling.sinks.mlflow.load import load_study
+from scaling.sinks.mlflow.sink import MlflowSink
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from scaling.api import Result, Study, load
+    from scaling.api import Study
     from scaling.command.run import RefusedError, StoppedError
+    from scaling.result import Result, load
     from scaling.spec.issues import StudyFileError
     from scaling.tasks.own.contract import CustomTask
 
@@ -22,11 +23,11 @@ __all__ = [
 _PLACES: Final = {
     "CustomTask": "scaling.tasks.own.contract",
     "RefusedError": "scaling.command.run",
-    "Result": "scaling.api",
+    "Result": "scaling.result",
     "StoppedError": "scaling.command.run",
     "Study": "scaling.api",
     "StudyFileError": "scaling.spec.issues",
-    "load": "scaling.api",
+    "load": "scaling.result",
 }
 """Where each name is; imported when it is asked for, so that `import scaling` loads nothing."""
 

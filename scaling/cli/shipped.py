@@ -9,21 +9,29 @@ _PLACE = Path(__file__).parents[2]
 
 
 def shipped_studies() -> Mapping[str, Path]:
-    """By name: those of this checkout, or those that the wheel has installed."""
+    """By name: those of this checkout, or those that the wheel has installed.
+
+    A name is that of the file below `studies`, as in lr_vs_batch and gallery/ladder.
+    """
     is_checkout = (_PLACE / "pyproject.toml").exists()
-    found = [*_PLACE.glob("studies/*.yaml")] if is_checkout else _installed()
-    return {path.stem: path for path in sorted(found)}
+    folder = _PLACE / "studies" if is_checkout else _installed()
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*.yaml"))
+    }
 
 
-def _installed() -> list[Path]:
+def _installed() -> Path:
+    beside = _PLACE / "share" / "scaling" / "studies"  # as pip install --target has it
     try:
         package = distribution("scaling")
     except PackageNotFoundError:
-        return []
-    listed = [file for file in package.files or () if file.match("share/scaling/studies/*.yaml")]
-    places = [Path(str(package.locate_file(file))).resolve() for file in listed]
-    beside = _PLACE.glob("share/scaling/studies/*.yaml")  # as pip install --target has it
-    return [place for place in places if place.exists()] or list(beside)
+        return beside
+    for file in package.files or ():
+        if file.match("share/scaling/studies/*.yaml"):
+            place = Path(str(package.locate_file(file))).resolve()
+            return place.parent if place.exists() else beside
+    return beside
 
 
 def study_file(study: str) -> str:

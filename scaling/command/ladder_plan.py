@@ -14,7 +14,6 @@ from scaling.space.layout import Facts
 from scaling.spec.study import StudySpec
 from scaling.surface.space import BATCH
 from scaling.tasks.task import AnyTask, FinishedTask
-from scaling.training import timing
 
 
 def print_sizes(spec: StudySpec, facts: Facts, tasks: Sequence[AnyTask], console: Console) -> None:
@@ -70,6 +69,8 @@ def _seconds(size: StudySpec, facts: Facts, task: AnyTask, batch: int) -> str:
     """Of a run at a batch size, from a few steps timed here; empty where nothing is trained."""
     if isinstance(task, FinishedTask) or size.resources.num_gpus > 0:
         return ""
+    from scaling.training import timing
+
     scientific = size.scientific.model_copy(update={BATCH: (batch,)})
     one = size.model_copy(update={"scientific": scientific})
     speed = timing.study_speed(task, one, replace(facts, sizes=()))

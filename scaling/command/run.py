@@ -72,15 +72,18 @@ def print_plan(
         tasks: From `prepared`.
         console: Where to; standard output where left out.
     """
-    from scaling.command import plan, resume_plan
     from scaling.runner.state import looked_at
 
     assert tasks is not None
     with looked_at(start.spec) as recorded:
         if recorded is None:
-            plan.print_plan(start.spec, console, start=start, tasks=tasks)
+            from scaling.command.plan import print_plan
+
+            print_plan(start.spec, console, start=start, tasks=tasks)
         else:
-            resume_plan.print_resume_plan(start.spec, recorded, tasks, console)
+            from scaling.command.resume_plan import print_resume_plan
+
+            print_resume_plan(start.spec, recorded, tasks, console)
 
 
 def run(start: Start, tasks: "tuple[AnyTask, ...] | None") -> tuple[StudyRecord, dict[str, Any]]:
@@ -194,10 +197,9 @@ def _train_and_report(
     facts: Facts | None = None
     if tasks is not None:
         from scaling.command.environment import describe
-        from scaling.command.plan import facts_of
-        from scaling.training.memory.estimate import num_gpus_here
+        from scaling.command.facts import facts_of
 
-        facts = facts_of(start.with_gpus(num_gpus_here()), tasks)
+        facts = facts_of(start.with_gpus(), tasks)
         environment = describe(tasks) | {"started": environment.get("started", _now())}
         if facts.predicted:
             environment["predicted_scales"] = [dict(scale) for scale in facts.predicted]

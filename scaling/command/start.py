@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaling.command.machine import num_gpus_for
 from scaling.files.access import why_not_writable
 from scaling.files.own import ForeignFolderError, require_report_folder
 from scaling.records.load import read_environment
@@ -47,13 +48,11 @@ class Start:
     address: str | None = None
     is_plan: bool = False
 
-    def with_gpus(self, num_gpus_here: int) -> StudySpec:
-        """The study on this machine's GPUs; as it is where it joins a cluster, which may have some.
-
-        Args:
-            num_gpus_here: GPUs that this process sees.
-        """
-        return self.spec.with_gpus(num_gpus_here) if starts_here(self.address) else self.spec
+    def with_gpus(self) -> StudySpec:
+        """The study on this machine's GPUs; as it is where it joins a cluster."""
+        if not starts_here(self.address):
+            return self.spec
+        return self.spec.with_gpus(num_gpus_for(self.spec))
 
 
 def require_places(start: Start) -> None:

@@ -4,14 +4,13 @@ Nothing here starts anything or leaves anything behind.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from scaling.command.machine import num_gpus_for
 from scaling.command.start import Start
 from scaling.records.metrics import Metric
-from scaling.records.scale import scale_names
 from scaling.runner.joining import require_address
 from scaling.runner.preflight import (
     num_workers_on,
@@ -22,10 +21,7 @@ from scaling.runner.state import require_same_content
 from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
-from scaling.space.ladder import MIN_STEPS, flops_of, size_cells
 from scaling.space.layout import Facts
-from scaling.spec.checks.places import possible_values
-from scaling.spec.checks.workload import lora_ranks
 from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
@@ -33,12 +29,10 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.content import data_hash, files_of
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
+from scaling.tasks.extras import require_deepspeed
 from scaling.tasks.own.code import code_of
-from scaling.tasks.prepare import prepare_tasks, require_trainable
-from scaling.tasks.task import AnyTask, FinishedTask, TaskData, WritingTask
-from scaling.training.build import require_deepspeed
-from scaling.training.memory.count import scale_of
-from scaling.training.memory.estimate import num_gpus_here, require_model_fits
+from scaling.tasks.prepare import prepare_tasks
+from scaling.tasks.task import AnyTask, TaskData, WritingTask
 
 
 def require_machine(start: Start) -> None:
@@ -60,8 +54,8 @@ def require_machine(start: Start) -> None:
     if starts_here(start.address):
         require_startable_machine()
         if not start.resume:  # perhaps less is left than one would need a larger machine for
-            here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_here()}
-            num_workers_on([here], start.with_gpus(num_gpus_here()).resources)
+            here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus_for(spec)}
+            num_workers_on([here], start.with_gpus().resources)
 
 
 def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ...]:
@@ -97,40 +91,10 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
             message = str(error).removeprefix(f"{error.path}: ")
             raise DataError(f"ladder.sizes.{number}.{error.path}", message) from error
     if spec.ladder is not None:
-        _require_ladder(spec, tasks)
+        from scaling.command.ladder_checks import require_ladder
+
+        require_ladder(spec, tasks)
     return tasks
-
-
-def _require_ladder(spec: StudySpec, tasks: Sequence[AnyTask]) -> None:
-    """Check that sizes differ, that each has a batch with steps enough, and that one can pay."""
-    sizes = tuple(
-        Facts(task.num_train, task.tokens_per_example, scale=scale_of(size, task))
-        for size, task in zip(spec.sizes, tasks, strict=True)
-    )
-    scales = [size.scale for size in sizes]
-    if not scale_names(scales):
-        raise DataError("ladder.sizes", "differ neither in parameters nor in tokens or examples")
-    for number, scale in enumerate(scales):
-        for name, value in scale.items():
-            if value <= 0:
-                raise DataError(
-                    f"ladder.sizes.{number}", f"{name} is {value:g}; it must be above 0"
-                )
-    by_size = size_cells(spec, replace(Facts(None, None), sizes=sizes))
-    for number, cells_of_size in enumerate(by_size):
-        if not cells_of_size:
-            raise DataError(
-                f"ladder.sizes.{number}",
-                f"no batch size leaves a run {MIN_STEPS} steps; raise its budget, or list smaller "
-                "batches",
-            )
-    budget = spec.search.budget_flops
-    least = sum(flops_of(scales[n]) for n in spec.ladder.searched) if spec.ladder else 0.0
-    if budget is not None and budget < least:
-        raise DataError(
-            "search.budget_flops",
-            f"one trial of each size takes {least:.3g} operations (got {budget:.3g})",
-        )
 
 
 def _require_fit(spec: StudySpec, task: AnyTask) -> None:
@@ -141,16 +105,10 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     require_branches_fit(
         spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )
-    if isinstance(task, FinishedTask):
-        return
-    require_model_fits(task, spec.workload)
-    sections = map(given_fields, (spec.fixed, spec.scientific, spec.nuisance))
-    sets_dropout = any(section.get("dropout") is not None for section in sections)
-    require_trainable(
-        task, spec.seed, dropout=0.0 if sets_dropout else None,
-        resources=spec.resources, lora_ranks=lora_ranks(spec),
-        optimizers=possible_values(spec, "optimizer"),
-    )  # fmt: skip
+    if spec.workload.has_layers:
+        from scaling.command.model_checks import require_model
+
+        require_model(spec, task)
 
 
 def start_notes(spec: StudySpec, task: TaskData) -> list[str]:

@@ -13,47 +13,15 @@ without --output, a study's report stays as it is, and what to run is printed.
 """
 
 import argparse
-import gc
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import get_args
 
-from pydantic import ValidationError
-
-from scaling.analysis.findings import analyse
-from scaling.analysis.trial_rows import Sweep, sweep_of
-from scaling.files.names import file_name
-from scaling.files.own import ForeignFolderError
-from scaling.files.shown_url import credential_problem, without_credentials
+from scaling.files.shown_url import credential_problem
 from scaling.process import exit_with, lasting_output
-from scaling.records.study import StudyRecord
-from scaling.report.document import write_sweep_report
-from scaling.report.foreign_tables.sweep_table import TableError, read_table
-from scaling.report.importance import importance_of
-from scaling.report.ladder_options import ladder_question, with_ladder
-from scaling.report.page.printable import printable
-from scaling.report.page.setting import Setting, setting_of
-from scaling.report.summary import summarize
-from scaling.report.words.numbers import between, counted, number
-from scaling.report.words.recipe_code import Form, NoCodeError, recommended_code
+from scaling.report.words.recipe_form import Form
 from scaling.spec.phases import Limits
 
 _PROGRAM = "python -m scaling.report"
-_NEXT_RUN = (
-    "global_batch_size", "peak_lr", "warmup_steps", "clip_norm", "num_workers", "expected_steps",
-    "expected_examples", "expected_seconds", "expected_cost", "expected_loss",
-)  # fmt: skip
-
-
-class LimitsError(ValueError):
-    """The limits asked for make no sense, in one line for the user."""
-
-
-_ERRORS = (TableError, LimitsError, NoCodeError, LookupError, ForeignFolderError, OSError)
-"""What is said to the user in one line."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int:
@@ -85,145 +53,9 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     limits = {name: value for name, value in given.items() if value is not None}
     if problem := credential_problem(options.output or ""):
         parser.error(f"--output {problem}")
-    try:
-        if options.compare:
-            output, summary = _compared(options)
-        elif options.from_csv:
-            output, summary = _from_csv(options, limits)
-        else:
-            if options.form:
-                sweep = _limited(sweep_of(_loaded(options)), limits)
-                print(recommended_code(analyse(sweep), options.form), end="")
-                return 0
-            output, summary = _from_mlflow(options, limits)
-    except (
-        TableError,
-        LimitsError,
-        NoCodeError,
-        LookupError,
-        ForeignFolderError,
-        OSError,
-    ) as error:
-        if isinstance(error, KeyError | IndexError):
-            raise  # no answer to the user but a mistake here
-        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
-        return 2
-    if output is None:
-        _print_next_run(summary["recommendation"])
-    else:
-        print(summary["answer"])
-        print(f"report: {(output / 'report.html').resolve()}")
-    return 0
+    from scaling.report.run import asked
 
-
-def _print_next_run(recommendation: Mapping[str, Any]) -> None:
-    """What to run within the limits that were asked for, in words, numbers and YAML."""
-    print(recommendation["reason"])
-    for name in _NEXT_RUN:
-        value = recommendation[name]
-        if value is not None:
-            interval = recommendation.get(f"{name}_interval")
-            shown = number(value) if name.startswith("expected_") else value
-            print(f"  {name}: {shown}" + (f" {between(interval)}" if interval else ""))
-    if recommendation["recipe"]:
-        print(f"\n{recommendation['recipe'].rstrip()}\n")
-    print("No report was written; --output DIR writes one with these limits.")
-
-
-def _limited(sweep: Sweep, given: Mapping[str, Any]) -> Sweep:
-    """Raises LimitsError."""
-    values = {**sweep.limits.model_dump(), **given}
-    try:
-        return replace(sweep, limits=Limits.model_validate(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "".join(f"--{part}".replace("_", "-") for part in first["loc"])
-        value = f" (got {first['input']!r})" if name else ""
-        raise LimitsError(f"{name or 'limits'}: {first['msg']}{value}") from error
-
-
-def _from_csv(
-    options: argparse.Namespace, limits: Mapping[str, Any]
-) -> tuple[Path, dict[str, Any]]:
-    path = Path(options.from_csv)
-    question = ladder_question(options.scale, options.predict, options.tokens_per_example)
-    with _rows_kept():
-        table = read_table(
-            path, rename=options.rename, where=options.where,
-            nuisance=options.nuisance, axes=options.cell, scale=options.scale,
-            maximize=options.maximize,
-        )  # fmt: skip
-        sweep = _limited(with_ladder(table.sweep, question, path.name), limits)
-        output = Path(options.output or Path("reports") / file_name(sweep.name))
-        notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
-        notes += [f"Only rows with {column} = {value}." for column, value in options.where]
-        notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
-        notes += table.notes
-        setting = Setting(notes=tuple(map(printable, notes)))
-        return output, write_sweep_report(sweep, output, setting)
-
-
-@contextmanager
-def _rows_kept() -> Iterator[None]:
-    """Cyclic garbage stays meanwhile.
-
-    The rows of a table, up to a million, live to the end; to look through them for cycles over
-    and over takes an eighth of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    from scaling.report.comparison.two_studies import write_comparison
-
-    a, b = options.compare
-    return write_comparison(
-        (a, b),
-        Path(options.output) if options.output else None,
-        tracking_uri=options.tracking_uri,
-        rename=options.rename,
-    )
-
-
-def _loaded(options: argparse.Namespace) -> StudyRecord:
-    """The study of a name, from MLflow.
-
-    Raises:
-        LookupError: If there is none, or the store cannot be read.
-    """
-    from scaling.sinks import TrackingError, load_study
-
-    try:
-        return load_study(options.name, options.tracking_uri, study_id=options.study_id)
-    except TrackingError as error:
-        raise LookupError(str(error)) from error
-
-
-def _from_mlflow(
-    options: argparse.Namespace, limits: Mapping[str, Any]
-) -> tuple[Path | None, dict[str, Any]]:
-    """The folder is None where a question about limits left the report as it was."""
-    from scaling.sinks import namesakes
-
-    study = _loaded(options)
-    known = namesakes(options.name, options.tracking_uri)
-    if len(known) > 1:
-        chosen = options.study_id or f"{known[0].study_id}, which was started last"
-        print(f"MLflow has {len(known)} studies named {options.name}; this is {chosen}.")
-        for one in known:
-            trials = counted(one.num_trials, "trial")
-            print(f"  --study-id {one.study_id}  started {one.started}  {trials}  {one.folder}")
-    sweep = _limited(sweep_of(study), limits)
-    if limits and options.output is None:
-        return None, summarize(analyse(sweep))
-    output = Path(options.output or Path("reports") / file_name(study.spec.name))
-    return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))
+    return asked(options, limits)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

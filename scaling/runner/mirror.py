@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
 from scaling.files.own import UNFINISHED, write_whole
 from scaling.records.ledger import whole_lines
 from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
@@ -42,8 +40,7 @@ class Mirror:
 
     def __init__(self, folder: Path, url: str, *, every_seconds: float = EVERY_SECONDS) -> None:
         self._folder, self._url, self._every_seconds = folder, url, every_seconds
-        self._fs: Any
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._fs, self._root = _at(url)
         self._copied: dict[str, tuple[int, int]] = {}
         self._ends = threading.Event()
         self._is_away = False
@@ -106,8 +103,7 @@ def fetch(url: str, folder: Path) -> None:
         OSError: If the URL cannot be read.
         ValueError: If both have ended trials that the other has not, or are different studies.
     """
-    fs: Any
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = _at(url)
     study = _read(fs, f"{root}/study.json")
     if not study:
         return
@@ -132,8 +128,7 @@ def remove(url: str) -> None:
     Raises:
         OSError: If it cannot be removed.
     """
-    fs: Any
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = _at(url)
     try:
         for path in [path for pattern in _FILES for path in fs.glob(f"{root}/{pattern}")]:
             if not path.endswith(MARK):
@@ -150,9 +145,8 @@ def require_writable(url: str) -> None:
     Raises:
         OSError: If that cannot be done.
     """
-    fs: Any
     try:
-        fs, root = fsspec.core.url_to_fs(url)
+        fs, root = _at(url)
         made: list[str] = []
         folder = root.rstrip("/")
         while folder and not fs.exists(folder):
@@ -176,13 +170,19 @@ def require_ours_at(url: str) -> None:
         OSError: If the URL cannot be read.
         ValueError: If something else is there, in one line.
     """
-    fs: Any
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = _at(url)
     found = _names(fs, root)
     if not found:
         return
     if not is_marked(lambda name: _read(fs, f"{root}/{name}", MAX_STUDY_BYTES)):
         raise ValueError(foreign(url, found))
+
+
+def _at(url: str) -> tuple[Any, str]:
+    """The file system that a URL is in, and the path there."""
+    import fsspec  # here, since most studies have no URL
+
+    return fsspec.core.url_to_fs(url)
 
 
 def _names(fs: Any, root: str) -> list[str]:
@@ -207,8 +207,7 @@ def is_at(url: str) -> bool:
     Raises:
         OSError: If the URL cannot be read.
     """
-    fs: Any
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = _at(url)
     return bool(_read(fs, f"{root}/study.json"))
 
 

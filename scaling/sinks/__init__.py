@@ -13,34 +13,32 @@ This is the only package that imports mlflow (2-4 s, so inside the functions tha
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.records.trial import TrialRecord
 from scaling.sinks.base import Sink, StudyStart, StudyStatus, TrackingError, UnsentError
-from scaling.sinks.mlflow.load import load_study, namesakes
 from scaling.sinks.mlflow.reachable import require_reachable_store
-from scaling.sinks.mlflow.sink import MlflowSink
 from scaling.sinks.mlflow.store import resolve_tracking_uri
 
 __all__ = [
-    "MlflowSink",
     "Sink",
     "StudyStart",
     "TrackingError",
     "UnsentError",
-    "load_study",
-    "namesakes",
     "open_sinks",
     "require_reachable_store",
     "resolve_tracking_uri",
     "study_ended",
 ]
 
+if TYPE_CHECKING:
+    from scaling.sinks.mlflow.sink import MlflowSink
+
 OTHERS: tuple[Callable[[StudyStart], Sink], ...] = ()
 """Who is told besides MLflow."""
 
 
-def open_sinks(start: StudyStart, ended: Sequence[TrialRecord]) -> tuple[MlflowSink, list[Sink]]:
+def open_sinks(start: StudyStart, ended: Sequence[TrialRecord]) -> "tuple[MlflowSink, list[Sink]]":
     """Open every place that is told of a study.
 
     Args:
@@ -54,6 +52,8 @@ def open_sinks(start: StudyStart, ended: Sequence[TrialRecord]) -> tuple[MlflowS
         TrackingError: If one cannot take the study.
         OSError: If one cannot be written.
     """
+    from scaling.sinks.mlflow.sink import MlflowSink
+
     others = [open_one(start) for open_one in OTHERS]
     mlflow = MlflowSink(start)  # last: where another cannot take the study, it leaves no run
     sinks: list[Sink] = [mlflow, *others]

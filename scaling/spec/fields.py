@@ -62,11 +62,13 @@ def require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Section(BaseModel):
-    """One mapping of a study file; unknown keys, NaN and infinity are errors."""
+    """One mapping of a study file; unknown keys, NaN and infinity are errors.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    What a field is for stands in the string below it, which `scaling.spec.schema` reads. pydantic
+    would read it too, at every import, which took longer than all the rest of reading a study file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def require_rising(values: tuple[int, ...]) -> tuple[int, ...]:

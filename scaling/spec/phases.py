@@ -215,6 +215,11 @@ class Search(Section):
         """Trials of a search by the surface, at most."""
         return self.num_trials or MAX_SURFACE_TRIALS
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether it may end before all of its trials have run."""
+        return self.is_joint and self.stop is not None
+
     def num_trials_of(self, num_cells: int) -> int:
         """Trials of the search in all cells; of the surface, at most."""
         return self.most_trials if self.is_joint else num_cells * self.per_cell

@@ -2,15 +2,22 @@
 
 # pyright: strict
 
+import ast
+import inspect
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from scaling.spec.fields import MAX_BATCH_SIZE, MAX_COUNT
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import ModelSchema
+
+from scaling.spec.fields import MAX_BATCH_SIZE, MAX_COUNT, Section
 from scaling.spec.models import MODEL_KINDS
 from scaling.spec.study import StudySpec
 
@@ -29,7 +36,7 @@ def spec_schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "study.schema.json",
-        **_renamed(StudySpec.model_json_schema()),
+        **_renamed(StudySpec.model_json_schema(schema_generator=_WithDocstrings)),
     }
 
 
@@ -40,7 +47,41 @@ def schema_text() -> str:
 
 @cache
 def _schema() -> Schema:
-    return spec_schema()
+    return _renamed(StudySpec.model_json_schema())
+
+
+class _WithDocstrings(GenerateJsonSchema):
+    """Fields are described by the strings below them."""
+
+    def model_schema(self, schema: ModelSchema) -> Schema:
+        """The schema of a section, each field with its string where it has none of its own."""
+        found = super().model_schema(schema)
+        sections = [base for base in schema["cls"].__mro__ if issubclass(base, Section)]
+        for name, node in found["properties"].items():
+            texts = (
+                _docstrings(base.__module__).get((base.__qualname__, name)) for base in sections
+            )
+            if text := next(filter(None, texts), None):
+                node.setdefault("description", text)
+        return found
+
+
+@cache
+def _docstrings(module: str) -> dict[tuple[str, str], str]:
+    """The strings below the annotated attributes of a module's classes, by class and attribute."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    found: dict[tuple[str, str], str] = {}
+    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, below in pairwise(kind.body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[kind.name, name] = inspect.cleandoc(text)
+                case _:
+                    pass
+    return found
 
 
 def _renamed(schema: Schema) -> Schema:

@@ -18,6 +18,11 @@ def pinned(batch: Any) -> Any:
     return _each(batch, lambda tensor: tensor.pin_memory(), "pin_memory")
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits in a precision that a loss can be summed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _each(batch: Any, change: Callable[[Tensor], Tensor], method: str, *args: Any) -> Any:
     """The change of every tensor; what has no known form changes by its own method, if any."""
 

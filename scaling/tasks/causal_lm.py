@@ -14,6 +14,7 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, CausalLmData
 from scaling.tasks.baselines import IGNORED
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.chat import FIELD, chat_row
 from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
@@ -23,7 +24,7 @@ from scaling.tasks.data.tokens import Joined, Tokenizer, require_end, tokenizer_
 from scaling.tasks.errors import DataError
 from scaling.tasks.scores import PERPLEXITY, share
 from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
     Forward,

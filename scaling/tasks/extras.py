@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from scaling.spec.resources import ZERO_STAGES, Strategy
 from scaling.tasks.errors import DataError
 
 
@@ -41,3 +42,13 @@ def require_extra(extra: str, *, package: str, path: str) -> None:
             f"needs an extra that is not installed; install it with: pip install "
             f"'scaling[{extra}]' (in a checkout: pip install -e '.[{extra}]')",
         )
+
+
+def require_deepspeed(strategy: Strategy) -> None:
+    """Check that the extra is installed, where a strategy needs it.
+
+    Raises:
+        DataError: If it is not, with the line that installs it.
+    """
+    if strategy in ZERO_STAGES:
+        require_extra("deepspeed", package="deepspeed", path="resources.strategy")

@@ -2,15 +2,16 @@
 
 Source: Zhang et al. 2019 (arXiv:1907.04164) sec. 3: curvature h_i = 1 / i, gradient
 h_i x_i + N(0, h_i / B), x_0 ~ N(0, I).
+
+What is known of the ensemble is here, and its numbers are in `model/chains.py`, which is imported
+when there are any: a plan of such a study is there at once, without torch and numpy.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
@@ -18,25 +19,14 @@ from scaling.spec.workloads import NoisyQuadratic
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import Batch, ExampleLosses, Indices
 
-
-class Chains(nn.Module):
-    """Positions x of every chain, [num_chains, num_dimensions]."""
-
-    curvature: Tensor
-
-    def __init__(self, num_chains: int, num_dimensions: int, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.positions = nn.Parameter(torch.randn(num_chains, num_dimensions, generator=generator))
-        self.register_buffer("curvature", 1 / torch.arange(1, num_dimensions + 1))
-
-    def forward(self, noise: Tensor | None = None) -> Tensor:
-        """½ Σ h x² of each chain, [num_chains]; plus x · noise, whose gradient is the noise."""
-        losses = 0.5 * (self.curvature * self.positions.square()).sum(1)
-        return losses if noise is None else losses + (self.positions * noise).sum(1)
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 
-def prepare(workload: NoisyQuadratic, evaluation: Evaluation) -> "NoisyQuadraticTask":  # noqa: ARG001
+def prepare(workload: NoisyQuadratic, evaluation: Evaluation) -> NoisyQuadraticTask:  # noqa: ARG001
     """The ensemble; its loss is exact, so that no subset is evaluated."""
     return NoisyQuadraticTask(workload)
 
@@ -82,6 +72,8 @@ class NoisyQuadraticTask:
         lora_rank: int | None = None,  # noqa: ARG002
     ) -> nn.Module:
         """Chains that start from N(0, I); they have neither dropout nor adapters."""
+        from scaling.tasks.model.chains import Chains
+
         return Chains(self.workload.num_chains, self.workload.num_dimensions, seed)
 
     def num_targets(self, indices: Indices) -> int:
@@ -90,7 +82,9 @@ class NoisyQuadraticTask:
 
     def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
         """[B] ones."""
-        return np.ones(len(indices))
+        from scaling.tasks.model.chains import targets
+
+        return targets(indices)
 
     def begin_batch(self) -> None:
         """Nothing: targets are known ahead."""
@@ -101,19 +95,13 @@ class NoisyQuadraticTask:
 
     def lengths(self, indices: Indices) -> Indices:
         """Nothing: the noise of all examples together is drawn at once."""
-        return np.zeros_like(indices)
+        return indices * 0
 
     def collate(self, indices: Indices, seed: int) -> Batch:
         """The mean of these examples' gradient noise, [num_chains, num_dimensions]."""
-        # The key is the first example's number: disjoint micro-batches draw independently.
-        key = np.random.SeedSequence((seed, int(indices[0]))).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(key >> 1))
-        shape = (self.workload.num_chains, self.workload.num_dimensions)
-        deviation = (torch.arange(1, shape[1] + 1) * len(indices)).float().rsqrt()
-        return {
-            "noise": torch.randn(shape, generator=generator) * deviation,
-            "num_examples": torch.tensor(float(len(indices))),
-        }
+        from scaling.tasks.model.chains import mean_noise
+
+        return mean_noise(self.workload.num_chains, self.workload.num_dimensions, indices, seed)
 
     def loss_sum(
         self,
@@ -144,8 +132,9 @@ class NoisyQuadraticTask:
         device: torch.device,  # noqa: ARG002
     ) -> ExampleLosses:
         """The exact loss of each chain."""
-        losses = model().double().cpu().numpy()[part]
-        return ExampleLosses(losses, np.ones_like(losses), np.zeros_like(losses))
+        from scaling.tasks.model.chains import exact_losses
+
+        return exact_losses(model, part)
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

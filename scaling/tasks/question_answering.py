@@ -13,6 +13,7 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import QuestionAnswering
 from scaling.tasks.baselines import position_losses
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, RowFormat, UnfitRowError
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -20,7 +21,7 @@ from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.squad import squad_questions
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match, share
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import BatchLosses, Sizes, TextTask, read_tokens, summary_of
 
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory

@@ -12,6 +12,7 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -22,7 +23,7 @@ from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.scores import PERPLEXITY, share
 from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
     Forward,

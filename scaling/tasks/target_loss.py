@@ -21,7 +21,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 
 from scaling.tasks.baselines import IGNORED
-from scaling.tasks.task import AnyBatch, Batch, at_least_float32
+from scaling.tasks.batch import at_least_float32
+from scaling.tasks.task import AnyBatch, Batch
 
 MAX_LOGITS = 2**25  # of a chunk, half a gigabyte; of a batch they are computed at once up to here
 TARGETS = "target_places"

@@ -1,14 +1,14 @@
-"""What the training loop needs to know of a task, whatever its family."""
+"""What the training loop needs to know of a task, whatever its family.
+
+Nothing here loads torch: what a plan says of a study without a model needs none.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from scaling.records.measurement import MEASURED
 from scaling.records.metrics import Metric, Unit
@@ -20,8 +20,14 @@ from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.rows import Split
 from scaling.tasks.data.tokens import Tokenizer
 
-Indices = NDArray[np.int64]
-Batch = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+Indices: TypeAlias = "NDArray[np.int64]"
+Batch: TypeAlias = "Mapping[str, Tensor]"
 AnyBatch = Any
 """Tensors in mappings, lists and tuples, or an object that can be moved: see `scaling.tasks.batch`.
 The families of this package have a `Batch`."""
@@ -276,11 +282,6 @@ class KeptTask(Task, Protocol):
         ...
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write a module's weights as `weights.pt`, which torch.load reads with weights_only."""
-    torch.save(model.state_dict(), folder / "weights.pt")
-
-
 @runtime_checkable
 class PaddingTask(Task, Protocol):
     """A task that pads its examples to one length."""
@@ -306,8 +307,3 @@ class WritingTask(Task, Protocol):
     def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
         """How the texts compare with the references, all examples in order."""
         ...
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Logits in a precision that a loss can be summed in."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -13,6 +13,7 @@ from torch.nn import functional
 from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -29,7 +30,7 @@ from scaling.tasks.scores import (
     regression_scores,
     share,
 )
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
     Forward,

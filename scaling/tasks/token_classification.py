@@ -12,6 +12,7 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.ragged import IntArray, Ragged
@@ -28,7 +29,7 @@ from scaling.tasks.scores import (
     macro_f1,
     share,
 )
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
     Forward,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from scaling.records.metrics import Direction, Metric, Unit
 from scaling.spec.own_training import TrainerFunctions
 from scaling.tasks.baselines import IGNORED
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.ragged import IntArray
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
@@ -23,7 +24,7 @@ from scaling.tasks.model.requirements import widen
 from scaling.tasks.own.calling import declared_numbers, own_code
 from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.contract import require_metric_names
-from scaling.tasks.task import Batch, ExampleLosses, at_least_float32
+from scaling.tasks.task import Batch, ExampleLosses
 from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
 
 LOSS, METRICS = "workload.compute_loss_func", "workload.compute_metrics"

@@ -10,8 +10,7 @@ from torch import nn
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
 from scaling.optimizers.build import build_optimizer
 from scaling.records.recipe import Hyperparameters, Recipe
-from scaling.spec.resources import ZERO_STAGES, Strategy
-from scaling.tasks.extras import require_extra
+from scaling.spec.resources import ZERO_STAGES
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
 from scaling.training.clipping import Clipping
@@ -136,16 +135,6 @@ def parallelize(model: nn.Module, recipe: Recipe, workers: Workers) -> Parallel:
             return Zero(model, new_optimizer, workers, stage=stage, precision=precision)
         case _:
             assert_never(strategy)
-
-
-def require_deepspeed(strategy: Strategy) -> None:
-    """Check that the extra is installed, where a strategy needs it.
-
-    Raises:
-        DataError: If it is not, with the line that installs it.
-    """
-    if strategy in ZERO_STAGES:
-        require_extra("deepspeed", package="deepspeed", path="resources.strategy")
 
 
 def _weight_average(parallel: Parallel, hparams: Hyperparameters) -> WeightAverage | None:

@@ -1,5 +1,7 @@
 """One global batch's gradient, however the batch is split, and the norms of its parts."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext

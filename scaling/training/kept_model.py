@@ -7,7 +7,8 @@ from typing import Any
 import fsspec
 from torch import nn
 
-from scaling.tasks.task import KeptTask, Task, save_weights
+from scaling.tasks.model.kept import save_weights
+from scaling.tasks.task import KeptTask, Task
 
 
 def keep_model(task: Task, model: nn.Module, folder: str) -> None:

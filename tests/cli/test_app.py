@@ -63,6 +63,7 @@ def test_a_plan_of_a_study_that_comes_with_the_package(
     assert not any(tmp_path.iterdir())
     Path("lr_vs_batch").write_text("my own", encoding="utf-8")
     assert study_file("lr_vs_batch") == "lr_vs_batch"
+    assert Path(study_file("gallery/ladder")).name == "ladder.yaml"
 
 
 def test_a_table_is_reported_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import write_study

@@ -11,7 +11,7 @@ import pytest
 
 from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.commands import Finished, environment
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import QUADRATIC, summary, write_study

@@ -9,7 +9,7 @@ import pytest
 
 from scaling.records.trial import TrialRecord
 from scaling.report.__main__ import main as report
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.commands import Finished
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import QUADRATIC, summary, write_study

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scaling.files.names import file_name
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from scaling.spec.read import read_study
 from scaling.tasks.prepare import prepare_task
 from tests.end_to_end.cluster import Cluster

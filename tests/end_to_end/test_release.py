@@ -42,7 +42,8 @@ def write_reviews(file: Path) -> None:
 def test_what_is_in_the_wheel(installed: Installed) -> None:
     names = zipfile.ZipFile(installed.wheel).namelist()
     assert "scaling/py.typed" in names
-    assert any(name.endswith("share/scaling/studies/lr_vs_batch.yaml") for name in names)
+    for study in ("lr_vs_batch", "gallery/ladder"):
+        assert any(name.endswith(f"share/scaling/studies/{study}.yaml") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     [found] = [name for name in names if name.endswith("METADATA")]
     described = zipfile.ZipFile(installed.wheel).read(found).decode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, write_study
 

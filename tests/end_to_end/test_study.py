@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scaling.records.study import StudyRecord
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, summary, write_study

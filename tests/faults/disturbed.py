@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from scaling.records.trial import TrialRecord
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from tests.commands import environment
 from tests.end_to_end.studies import write_study
 from tests.recipes import TINY_BERT

@@ -15,7 +15,8 @@ from scaling.spec.own_training import Lightning
 from scaling.spec.study import StudySpec
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.module_task import ModuleTask
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.trainable import require_trainable
 from scaling.training import supervision as supervision_module
 from scaling.training.data_order import DataOrder
 from scaling.training.loop import train

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scaling.command.plan import facts_of
+from scaling.command.facts import facts_of
 from scaling.command.start_checks import require_tasks
 from scaling.records.objective import objective_of
 from scaling.spec.study import StudySpec

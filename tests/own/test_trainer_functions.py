@@ -11,7 +11,8 @@ import torch
 from scaling.spec.read import read_study
 from scaling.spec.workloads import CausalLm, TextClassification, Workload
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.trainable import require_trainable
 from scaling.tasks.trainer_functions import TrainerTask
 from scaling.training.evaluation import evaluate, scored_metrics
 from scaling.training.parallel.workers import Workers

@@ -10,7 +10,8 @@ from scaling.spec.own_training import Custom
 from scaling.spec.resources import Resources
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.module_task import ModuleTask
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import EVALUATION
 
 BASE = """

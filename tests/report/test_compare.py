@@ -13,9 +13,9 @@ from scaling.analysis.contrasts import Comparison, Contrast, compare
 from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
-from scaling.report import write_report
 from scaling.report.__main__ import main
 from scaling.report.comparison.sides import Side, differing_fields, read_side
+from scaling.report.document import write_report
 from scaling.report.words.differences import comparability_notes
 from tests.analysis.synthetic import Truth, spec, study
 

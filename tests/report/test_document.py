@@ -14,8 +14,8 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.files.own import write_report_files
 from scaling.records.study import StudyRecord
-from scaling.report import write_report
 from scaling.report.charts.figures import figures
+from scaling.report.document import write_report
 from scaling.report.page.markdown import escaped
 from scaling.report.page.setting import setting_of
 from scaling.report.words.headline import first_screen, headline

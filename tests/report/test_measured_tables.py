@@ -15,7 +15,7 @@ from scaling.records.measurement import MEASURED, Measurement
 from scaling.records.metrics import Metric, metrics_of, to_plain
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
-from scaling.report import write_report
+from scaling.report.document import write_report
 from scaling.report.summary import summarize
 from scaling.report.tables.measured_tables import (
     incident_words,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from scaling.report import write_report
 from scaling.report.__main__ import main
+from scaling.report.document import write_report
 from tests.analysis.synthetic import Truth, joint_study, study
 from tests.analysis.test_branched import branch_records
 from tests.analysis.test_branched import study as branched_study

@@ -11,11 +11,12 @@ import pytest
 
 from scaling.files.json_text import parse_mapping
 from scaling.records.study import StudyRecord
-from scaling.report import write_report
 from scaling.report.comparison.sides import read_side
+from scaling.report.document import write_report
 from scaling.report.foreign_tables.table_text import TableError
 from scaling.report.page.markdown import escaped, fenced
-from scaling.sinks import TrackingError, load_study
+from scaling.sinks import TrackingError
+from scaling.sinks.mlflow.load import load_study
 from tests.analysis.synthetic import spec, study
 from tests.sinks.told import open_sink
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scaling.files.names import file_name
-from scaling.report import write_report
 from scaling.report.__main__ import main
+from scaling.report.document import write_report
 from tests.analysis.synthetic import study
 
 HOSTILE = (

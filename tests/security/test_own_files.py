@@ -9,8 +9,8 @@ import pytest
 
 from scaling.files.own import ForeignFolderError, report_files, write_report_files
 from scaling.records.study import StudyRecord
-from scaling.report import write_report
 from scaling.report.__main__ import main
+from scaling.report.document import write_report
 from scaling.runner.state import StateError, StudyState, require_startable
 from scaling.training.checkpoint import remove_checkpoints
 from tests.analysis.synthetic import spec

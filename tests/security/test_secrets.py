@@ -9,7 +9,8 @@ import pytest
 
 from scaling.files.shown_url import credential_problem, shown_url, without_credentials
 from scaling.report.__main__ import main as report
-from scaling.sinks import TrackingError, load_study
+from scaling.sinks import TrackingError
+from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.store import run_url
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping

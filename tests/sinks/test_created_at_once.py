@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.sinks import TrackingError, load_study
+from scaling.sinks import TrackingError
+from scaling.sinks.mlflow.load import load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer, running_postgres
 from tests.sinks.told import client, open_sink
@@ -22,7 +23,8 @@ from pathlib import Path
 import mlflow, sqlalchemy, alembic.command
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scaling.spec.study import StudySpec
-from scaling.sinks import MlflowSink, StudyStart
+from scaling.sinks import StudyStart
+from scaling.sinks.mlflow.sink import MlflowSink
 spec = StudySpec.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

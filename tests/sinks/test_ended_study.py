@@ -20,7 +20,7 @@ from scaling.records.load import write_environment
 from scaling.records.trial import TrialRecord
 from scaling.report.__main__ import main as report
 from scaling.runner.state import StudyState
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.read import study_from_mapping
 from scaling.spec.study import StudySpec

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.sinks import TrackingError, load_study
+from scaling.sinks import TrackingError
+from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.study import StudySpec
 from tests.sinks.told import (
@@ -79,7 +80,8 @@ def test_a_killed_driver_leaves_a_study_that_resumes(
         "from pathlib import Path\n"
         "from scaling.spec.study import StudySpec\n"
         "from scaling.records.trial import TrialRecord\n"
-        "from scaling.sinks import MlflowSink, StudyStart\n"
+        "from scaling.sinks import StudyStart\n"
+        "from scaling.sinks.mlflow.sink import MlflowSink\n"
         "spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))\n"
         "record = TrialRecord.from_json(sys.argv[2])\n"
         "sink = MlflowSink(StudyStart(spec, 's1', Path(sys.argv[4])), sys.argv[3])\n"

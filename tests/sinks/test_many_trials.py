@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from scaling.sinks import load_study
 from scaling.sinks.base import UnsentError
 from scaling.sinks.events import TrialEvent
+from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.runs import StudyRuns
 from scaling.spec.study import StudySpec
 from tests.sinks.told import assert_each_once, interleaved, open_sink, runs, track, trial

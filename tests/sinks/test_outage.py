@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from scaling.records.trial import TrialRecord
-from scaling.sinks import MlflowSink, TrackingError, load_study
+from scaling.sinks import TrackingError
+from scaling.sinks.mlflow.load import load_study
+from scaling.sinks.mlflow.sink import MlflowSink
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer
@@ -21,7 +23,8 @@ import os, sqlite3, sys, time, yaml
 from pathlib import Path
 from scaling.spec.study import StudySpec
 from scaling.records.trial import TrialRecord
-from scaling.sinks import MlflowSink, StudyStart, TrackingError
+from scaling.sinks import StudyStart, TrackingError
+from scaling.sinks.mlflow.sink import MlflowSink
 
 spec = StudySpec.model_validate(yaml.safe_load(sys.argv[1]))
 record, uri, spool = TrialRecord.from_json(sys.argv[2]), sys.argv[3], Path(sys.argv[4])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.told import client, open_sink, runs, track, trial
 

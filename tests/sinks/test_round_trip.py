@@ -12,7 +12,7 @@ import yaml
 from scaling.files.own import write_report_files
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.sinks.mlflow.trial_run import cell_label, trial_name
 from scaling.spec.study import StudySpec

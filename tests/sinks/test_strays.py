@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scaling.report.__main__ import main
-from scaling.sinks import load_study
+from scaling.sinks.mlflow.load import load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.told import client, open_sink, runs, track, trial
 

@@ -9,7 +9,8 @@ from typing import Any
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.trial import TrialRecord
-from scaling.sinks import MlflowSink, StudyStart
+from scaling.sinks import StudyStart
+from scaling.sinks.mlflow.sink import MlflowSink
 from scaling.spec.study import StudySpec
 from tests import recipes
 from tests.recipes import changed

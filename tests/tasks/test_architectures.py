@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import CausalLm
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import (
     EVALUATION,
     TINY_LLAMA,

@@ -13,8 +13,9 @@ from scaling.spec.workloads import CausalLm
 from scaling.tasks.data.rows import Row
 from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import EVALUATION, TINY_LLAMA, rows_of
 from tests.tasks.examples import CPU, write_lines
 

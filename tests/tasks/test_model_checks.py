@@ -15,8 +15,9 @@ from scaling.spec.models import FromScratch
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import require_model
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,

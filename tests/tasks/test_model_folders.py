@@ -8,7 +8,8 @@ import pytest
 
 from scaling.spec.read import read_study
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
+from scaling.tasks.trainable import require_trainable
 from tests.tasks.tiny_tasks import classifying, refused, write_texts
 from tests.tasks.trained_models import save_tokenizer, trained_folder
 

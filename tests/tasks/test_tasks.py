@@ -19,9 +19,10 @@ from scaling.tasks.data.ragged import Ragged, by_length
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.architectures import model_config
 from scaling.tasks.model.layers import matrices_to_cut
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import ExampleLosses
 from scaling.tasks.text_task import max_evaluation_logits
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import (
     EVALUATION,
     TINY_BERT,

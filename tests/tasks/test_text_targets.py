@@ -13,9 +13,10 @@ from torch import nn
 from scaling.spec.workloads import TextClassification
 from scaling.tasks.baselines import describe_baseline
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.scores import multi_label_f1, regression_scores
 from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainable import require_trainable
 from scaling.training.evaluation import evaluate
 from scaling.training.parallel.workers import Workers
 from tests.recipes import EVALUATION, TINY_BERT, TINY_LLAMA, rows_of

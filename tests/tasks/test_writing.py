@@ -12,8 +12,9 @@ from torch import nn
 
 from scaling.spec.workloads import Seq2Seq, Seq2SeqData
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task, WritingTask, Written
+from scaling.tasks.trainable import require_trainable
 from scaling.training.evaluation import written_metrics
 from scaling.training.parallel.workers import Workers
 from tests.recipes import (

@@ -9,9 +9,10 @@ import pytest
 
 from scaling.spec.workloads import CausalLm, TextClassification
 from scaling.tasks.errors import DataError
-from scaling.tasks.prepare import prepare_task, require_trainable
+from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
 from scaling.tasks.text_task import TextTask
+from scaling.tasks.trainable import require_trainable
 from tests.recipes import EVALUATION
 
 

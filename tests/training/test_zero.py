@@ -17,11 +17,12 @@ from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.spec.resources import Resources, Strategy
 from scaling.tasks.errors import DataError
+from scaling.tasks.extras import require_deepspeed
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
 from scaling.training import build
 from scaling.training import supervision as supervision_module
-from scaling.training.build import parallelize, require_deepspeed
+from scaling.training.build import parallelize
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.memory.estimate import study_footprint

@@ -53,7 +53,8 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
     if path.suffix.lower() in TABLES or path.is_file():
         sweep = read_table(path, rename=rename).sweep
         return Side(sweep.name, analyse(sweep))
-    from scaling.sinks import TrackingError, load_study
+    from scaling.sinks import TrackingError
+    from scaling.sinks.mlflow.load import load_study
 
     try:
         study = load_study(name, tracking_uri)

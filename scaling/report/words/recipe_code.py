@@ -5,10 +5,8 @@ from typing import Literal, assert_never
 
 from scaling.analysis.findings import Findings
 from scaling.records.recipe import Hyperparameters, Recipe
+from scaling.report.words.recipe_form import Form
 from scaling.report.words.recipe_yaml import recipe_yaml
-
-Form = Literal["yaml", "torch", "hf", "lightning"]
-"""A study's sections; plain torch; Hugging Face's Trainer; Lightning's."""
 
 _TORCH_OPTIMIZERS = ("adamw", "sgd")
 _OPTIMIZER = '''\

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from scaling.files.names import MODELS
 from scaling.files.own import ForeignFolderError, report_files
 from scaling.records.load import ENVIRONMENT_FILE, environment_json
 from scaling.records.measurement import Measurement
@@ -16,6 +15,7 @@ from scaling.sinks.base import StudyStart
 from scaling.sinks.events import StudyEnded, TrialEnded, TrialEvent, TrialMeasured, TrialStarted
 from scaling.sinks.mlflow import trial_run
 from scaling.sinks.mlflow.dataset import dataset_input
+from scaling.sinks.mlflow.kept_models import send_models
 from scaling.sinks.mlflow.relocation import ARTIFACTS
 from scaling.sinks.mlflow.store import (
     DatabaseFile,
@@ -68,7 +68,7 @@ class StudyRuns:
     def __init__(self, client: "MlflowClient", uri: str, study: StudyStart, at_ms: int) -> None:
         self._client = client
         self._uri = uri
-        self._spec, self._models = study.spec, study.folder.absolute() / MODELS
+        self._spec, self._folder = study.spec, study.folder.absolute()
         self._file = DatabaseFile.of(uri)
         self._experiment_id = _experiment_id(client, uri, study.spec.name)
         self._dataset = dataset_input(study.spec, study.environment)
@@ -207,7 +207,7 @@ class StudyRuns:
         """Write answer, numbers and report to the parent; leave no run marked as running.
 
         Raises:
-            RefusedWriteError: If the report is gone.
+            RefusedWriteError: If the report is gone, or the kept models cannot be read.
         """
         running = f"{self._children} and attributes.status = 'RUNNING'"
         for run in list(search_all(self._client, self._experiment_id, running)):
@@ -223,8 +223,7 @@ class StudyRuns:
             self._send_report(end.report_dir)
         if end.status == "done":
             self._log_numbers(end)
-        if self._models.is_dir():
-            self._client.log_artifacts(self.parent_id, str(self._models), MODELS)
+        send_models(self._client, self.parent_id, self._folder, self._spec.storage_url)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")

@@ -1,9 +1,10 @@
-"""A trained model and its tokenizer as transformers' `from_pretrained` reads them."""
+"""A trained model as transformers' `from_pretrained`, or torch.load, reads it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
+import torch
 from torch import nn
 
 from scaling.tasks.data.tokens import (
@@ -50,6 +51,11 @@ def save_pretrained(
         case _:
             assert_never(tokenizer)
     saved.save_pretrained(folder)
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write a module's weights as `weights.pt`, which torch.load reads with weights_only."""
+    torch.save(model.state_dict(), folder / "weights.pt")
 
 
 def label_names(names: tuple[str, ...]) -> dict[str, Any]:

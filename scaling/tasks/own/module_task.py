@@ -1,5 +1,7 @@
 """A module of the user's own as a task."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
@@ -16,16 +18,17 @@ from torch.utils.data import default_collate
 from scaling.records.metrics import Direction, Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import OwnCode
-from scaling.tasks.batch import on_device
+from scaling.tasks.batch import at_least_float32, on_device
 from scaling.tasks.data.overview import DataSummary
 from scaling.tasks.data.ragged import by_length
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
+from scaling.tasks.model.kept import save_weights
 from scaling.tasks.own.calling import declared_numbers, own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
-from scaling.tasks.task import ExampleLosses, Indices, at_least_float32, save_weights
+from scaling.tasks.task import ExampleLosses, Indices
 
 NUM_SAMPLED = 64
 """Training examples whose targets are counted for the mean."""

@@ -5,23 +5,18 @@ from torch import nn
 
 from scaling.records.scale import NUM_EXAMPLES, NUM_PARAMETERS, NUM_TOKENS, WITHOUT_EMBEDDINGS
 from scaling.spec.study import StudySpec
-from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import AnyTask, FinishedTask
 
 
-def scale_of(spec: StudySpec, task: AnyTask | None = None) -> dict[str, float]:
+def scale_of_training(spec: StudySpec, task: AnyTask) -> dict[str, float]:
     """What makes a study's runs large: parameters counted both ways, and tokens of the budget.
 
-    Examples take the place of tokens where a task has none. Of finished runs, the numbers by which
-    they are chosen.
+    Examples take the place of tokens where a task has none.
 
     Args:
         spec: The study at one size.
-        task: Its task; prepared where left out.
+        task: Its task, whose model is trained.
     """
-    if spec.workload.looked_up_by is not None:
-        return dict(spec.workload.numbers_of_size)
-    task = task or prepare_task(spec.workload, spec.evaluation)
     assert not isinstance(task, FinishedTask)
     if spec.workload.model is not None and spec.workload.model.pretrained is None:
         with torch.device("meta"):

@@ -243,9 +243,10 @@ class CausalLmData(TextData):
     answer_column: str | None = None
     """Column with the text to generate after the prompt."""
     messages_column: str | None = None
-    """Column with a chat, a list of mappings with role and content, in place of text_column. The
-    loss counts what the assistant says alone. The tokenizer's chat template joins the messages;
-    where it has none, each is a line, as in user: Hello, and an end follows the assistant's."""
+    """Column with a chat, a list of mappings with role and content (or ShareGPT's from and value),
+    in place of text_column. The loss counts what the assistant says, and which tools it calls. The
+    tokenizer's chat template joins the messages; where it has none, each is a line, as in
+    user: Hello, and an end follows the assistant's."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "CausalLmData":

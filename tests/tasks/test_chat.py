@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scaling.spec.workloads import CausalLm
-from scaling.tasks.data.rows import Row
+from scaling.tasks.data.rows import Row, Turn
 from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
@@ -27,11 +27,32 @@ MARKED = (
     "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{% generation %}"
     "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
-TURNS = (("user", "hi"), ("assistant", "yo é"), ("user", "b"), ("assistant", "c"))
+TURNS = tuple(
+    Turn(*said)
+    for said in (("user", "hi"), ("assistant", "yo é"), ("user", "b"), ("assistant", "c"))
+)
+CALLING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"name": "add", "arguments": {"a": 1, "b": 2}}
+WITH_TOOLS = [
+    {"role": "user", "content": "1 + 2?"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": CALL}]},
+    {"role": "tool", "tool_call_id": "x", "content": "3"},
+    {"role": "assistant", "content": "It is 3."},
+]
+SHARE_GPT = [
+    {"from": "human", "value": "1 + 2?"},
+    {"from": "function_call", "value": json.dumps(CALL)},
+    {"from": "observation", "value": "3"},
+    {"from": "gpt", "value": "It is 3."},
+]
 
 
-def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in turns]
+def said(*turns: Any) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content, *_ in turns]
 
 
 def chats(num_rows: int = 40) -> list[dict[str, Any]]:
@@ -121,8 +142,65 @@ def test_a_template_that_writes_turns_anew_is_refused() -> None:
         counted(byte_tokenizer(refusing))
 
 
+def turns_of(messages: Any, tmp_path: Path) -> tuple[Turn, ...]:
+    others = [{"chat": said(("user", f"{n}"), ("assistant", "a"))} for n in range(9)]
+    files = write_lines(tmp_path / "chat.jsonl", [{"chat": messages}, *others])
+    split = rows_of(workload(files, data={"messages_column": "chat"}))
+    (row,) = [row for rows in split.rows.values() for row in rows if len(row.turns) > 2]
+    return row.turns
+
+
+def test_calls_of_tools_are_the_assistants_to_write(tmp_path: Path) -> None:
+    turns = turns_of(WITH_TOOLS, tmp_path)
+    tokenizer = byte_tokenizer(CALLING)
+    call = json.dumps(CALL)
+    assert counted(tokenizer, turns) == f"<call>{call}</call><|im_end|>|It is 3.<|im_end|>"
+    given = [dict(WITH_TOOLS[0]), {**WITH_TOOLS[1], "content": ""}, *WITH_TOOLS[2:]]
+    theirs = tokenizer.tokenizer.apply_chat_template(given, return_dict=False)
+    assert tokenizer.chat(Row(text="", turns=turns)).ids == theirs
+    as_text = json.loads(json.dumps(WITH_TOOLS))
+    as_text[1]["tool_calls"][0]["function"]["arguments"] = '{"a": 1, "b": 2}'
+    assert turns_of(as_text, tmp_path) == turns
+
+
+def test_share_gpt_is_read_as_the_same_chat(tmp_path: Path) -> None:
+    plain = [
+        {"from": "human", "value": "hi"},
+        {"from": "gpt", "value": "yo"},
+        {"from": "human", "value": "b"},
+    ]
+    assert turns_of(plain, tmp_path) == (
+        Turn("user", "hi"),
+        Turn("assistant", "yo"),
+        Turn("user", "b"),
+    )
+    tokenizer = byte_tokenizer(CALLING)
+    mine, theirs = (
+        tokenizer.chat(Row(text="", turns=turns_of(chat, tmp_path)))
+        for chat in (SHARE_GPT, WITH_TOOLS)
+    )
+    assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (CHATML, "leaves out the tool_calls of the chat that begins with '1"),
+        (None, "has no chat template"),
+    ],
+)
+def test_calls_that_a_template_does_not_write_are_refused(
+    template: str | None, message: str, tmp_path: Path
+) -> None:
+    turns = turns_of(WITH_TOOLS, tmp_path)
+    with pytest.raises(DataError, match=message):
+        byte_tokenizer(template).chat(Row(text="", turns=turns))
+    with pytest.raises(DataError, match="has no chat template"):
+        UnitTokenizer.of([Row(text="1 + 2?", turns=turns)]).chat(Row(text="", turns=turns))
+
+
 def test_characters_have_lines_and_ends() -> None:
-    row = Row(text="user: hi\nassistant: yo\n", turns=(("user", "hi"), ("assistant", "yo")))
+    row = Row(text="user: hi\nassistant: yo\n", turns=(Turn("user", "hi"), Turn("assistant", "yo")))
     tokenizer = UnitTokenizer.of([row])
     chat = tokenizer.chat(row)
     names = list(tokenizer.ids)
@@ -200,7 +278,10 @@ def test_chats_that_begin_alike_are_on_one_side(tmp_path: Path) -> None:
         (said(("user", "x")), "has no message with role assistant"),
         ([{"role": "user", "content": None}], "has null in message 1 of column 'messages'"),
         ([{"role": "user", "content": [{"type": "text"}]}], "has list in message 1 of column"),
-        ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "has tool_calls in message 1"),
+        ([{"role": "assistant", "tool_calls": [{}]}], "has a tool call in message 1 that is none"),
+        ([{"role": "user", "content": "", "tool_calls": [CALL]}], "in message 1, of role 'user'"),
+        ([{"from": "bot", "value": "x"}], "has from 'bot' in message 1; allowed: system"),
+        ([{"from": "function_call", "value": "add(1)"}], "has a tool call in message 1"),
     ],
 )  # fmt: skip
 def test_what_is_no_chat_is_refused(messages: Any, message: str, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Chats as text: a template joins their turns, and of the assistant's what it has to write counts.
 
-Source of the marks of templates: https://huggingface.co/docs/transformers/chat_templating.
+Messages are OpenAI's (role, content, tool_calls) or ShareGPT's (from, value). Source of the marks
+of templates, and of tool calls as they read them, their arguments being mappings:
+https://huggingface.co/docs/transformers/chat_templating and chat_extras.
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,10 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.loading import library_errors
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+SHARE_GPT_ROLES = {
+    "human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool",
+}  # fmt: skip
+"""ShareGPT's names; of a function_call the value is the JSON of a call."""
 FIELD = "messages_column"
 _PATH = f"workload.data.{FIELD}"
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -47,7 +54,7 @@ def chat_row(cells: CellReader, messages: Any) -> Row:
             "list of mappings with role and content",
         )  # fmt: skip
     turns = tuple(_turn(cells, number, one) for number, one in enumerate(messages, start=1))
-    roles = [role for role, _ in turns]
+    roles = [turn.role for turn in turns]
     if "assistant" not in roles:
         raise UnfitRowError(FIELD, "has no message with role assistant, which the loss counts")
     text = "".join(part for part, _ in default_parts(turns))
@@ -56,17 +63,72 @@ def chat_row(cells: CellReader, messages: Any) -> Row:
 
 
 def _turn(cells: CellReader, number: int, message: dict[str, Any]) -> Turn:
-    role = message.get("role")
+    is_share_gpt = "from" in message and "role" not in message
+    given = message["from"] if is_share_gpt else message.get("role")
+    role = SHARE_GPT_ROLES.get(given, given) if is_share_gpt and isinstance(given, str) else given
     if role not in ROLES:
+        known = (*ROLES, *SHARE_GPT_ROLES) if is_share_gpt else ROLES
         raise UnfitRowError(
-            FIELD, f"has role {role!r} in message {number}; allowed: {', '.join(ROLES)}"
-        )
-    if message.get("tool_calls"):
-        raise UnfitRowError(
-            FIELD, f"has tool_calls in message {number}, which are not read; allowed: role and "
-            "content",
+            FIELD, f"has {'from' if is_share_gpt else 'role'} {given!r} in message {number}; "
+            f"allowed: {', '.join(known)}",
         )  # fmt: skip
-    return role, cells.text(FIELD, message.get("content"), f" message {number} of")
+    content = message.get("value" if is_share_gpt else "content")
+    calls = message.get("tool_calls")
+    if given == "function_call":
+        content, calls = None, _parsed_calls(content)
+    more = {name: message[name] for name in ("tool_call_id", "name") if message.get(name)}
+    if calls:
+        if role != "assistant":
+            raise UnfitRowError(
+                FIELD, f"has tool_calls in message {number}, of role {role!r}; allowed: assistant"
+            )
+        more["tool_calls"] = _tool_calls(number, calls)
+        content = "" if content is None else content
+    said = cells.text(FIELD, content, f" message {number} of")
+    return Turn(role, said, json.dumps(more, sort_keys=True, ensure_ascii=False) if more else "")
+
+
+def _parsed_calls(text: Any) -> Any:
+    """The JSON of one call, or of a list of them; what is none stays as it is, to be refused."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return [text]
+    return found if isinstance(found, list) else [found]
+
+
+def _tool_calls(number: int, calls: Any) -> list[dict[str, Any]]:
+    """Calls as templates read them, `{type, function: {name, arguments}}` with their ids."""
+    read: list[dict[str, Any]] = []
+    for call in calls if isinstance(calls, list) else [calls]:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(arguments, str):  # as OpenAI's interface has them
+            [arguments] = _parsed_calls(arguments or "{}") or [None]
+        if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
+            raise UnfitRowError(
+                FIELD, f"has a tool call in message {number} that is none; allowed: function with "
+                "name and arguments, a mapping or its JSON",
+            )  # fmt: skip
+        id_ = {"id": call["id"]} if call.get("id") else {}
+        own = {"name": name, "arguments": dict(arguments or {})}
+        read.append({**id_, "type": "function", "function": own})
+    return read
+
+
+def calls_tools(turns: Sequence[Turn]) -> bool:
+    """Whether the assistant calls a tool somewhere."""
+    return any('"tool_calls": ' in turn.more for turn in turns)
+
+
+def require_no_tool_calls(turns: Sequence[Turn]) -> None:
+    """Raises DataError where tools are called and no template says how that is written."""
+    if calls_tools(turns):
+        raise DataError(
+            _PATH, "the chats have tool_calls, and the tokenizer has no chat template; allowed: a "
+            "model whose tokenizer's template writes them",
+        )  # fmt: skip
 
 
 def default_parts(turns: Sequence[Turn]) -> list[tuple[str, bool]]:
@@ -75,9 +137,9 @@ def default_parts(turns: Sequence[Turn]) -> list[tuple[str, bool]]:
     A turn is a line, `user: Hello`; behind a text of the assistant is also the tokenizer's end.
     """
     parts: list[tuple[str, bool]] = []
-    for role, content in turns:
+    for role, content, more in turns:
         if role == "assistant":
-            parts += [(f"{role}: ", False), (content, True), ("\n", False)]
+            parts += [(f"{role}: ", False), (content + more, True), ("\n", False)]
         else:
             parts.append((f"{role}: {content}\n", False))
     return parts
@@ -104,12 +166,14 @@ def templated_text(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, Spans]:
     assistant adds to the turns before it and the prompt for one, without blanks behind it.
 
     Raises:
-        DataError: If the template refuses the chat, or writes a turn otherwise once others follow.
+        DataError: If the template refuses the chat, leaves out its tool calls, or writes a turn
+            otherwise once others follow.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    messages = [{"role": role, "content": content} for role, content in turns]
-    what = f"the tokenizer's chat template refuses the chat that begins with {turns[0][1][:40]!r}"
+    messages = [_message(turn) for turn in turns]
+    begins = f"the chat that begins with {turns[0].content[:40]!r}"
+    what = f"the tokenizer's chat template refuses {begins}"
     with library_errors(_PATH, what):
         template = tokenizer.get_chat_template()
         if _MARKED.search(template):
@@ -118,8 +182,10 @@ def templated_text(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, Spans]:
                 **tokenizer.special_tokens_map,
             )  # fmt: skip
             (text,), (spans,) = rendered
+            _require_calls_written(tokenizer, turns, text, begins)
             return text, spans
         whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        _require_calls_written(tokenizer, turns, whole, begins)
         added = [
             (
                 tokenizer.apply_chat_template(
@@ -127,10 +193,27 @@ def templated_text(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, Spans]:
                 ),
                 tokenizer.apply_chat_template(messages[: number + 1], tokenize=False),
             )
-            for number, (role, _) in enumerate(turns)
-            if role == "assistant"
+            for number, turn in enumerate(turns)
+            if turn.role == "assistant"
         ]
     return whole, list(_added_spans(whole, added))
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    return {"role": turn.role, "content": turn.content, **json.loads(turn.more or "{}")}
+
+
+def _require_calls_written(tokenizer: Any, turns: Sequence[Turn], text: str, begins: str) -> None:
+    """Check that a template does not write a chat as if no tool had been called in it."""
+    for number, turn in enumerate(turns):
+        if not calls_tools([turn]):
+            continue
+        without = [_message(t if n != number else t._replace(more="")) for n, t in enumerate(turns)]
+        if tokenizer.apply_chat_template(without, tokenize=False) == text:
+            raise DataError(
+                _PATH, f"the tokenizer's chat template leaves out the tool_calls of {begins}; "
+                "allowed: a model whose tokenizer's template writes them",
+            )  # fmt: skip
 
 
 def _added_spans(whole: str, added: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:

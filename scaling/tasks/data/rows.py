@@ -2,11 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Split = str
-Turn = tuple[str, str]
-"""The role of a message of a chat, and what it says."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Turn(NamedTuple):
+    """A message of a chat.
+
+    Attributes:
+        role: Who says it.
+        content: What it says; empty where it only calls tools.
+        more: What a template may read besides (tool_calls, tool_call_id, name), as JSON; empty for
+            nothing.
+    """
+
+    role: str
+    content: str
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,11 @@ class SplitRows:
                 if row.pair is not None or row.number is not None:
                     digest.update(repr((row.pair, row.number)).encode())
                 if row.turns:
-                    digest.update(repr(row.turns).encode())
+                    # As it was before there were tool calls, so that known data stay the same.
+                    said = tuple(
+                        turn if turn.more else (turn.role, turn.content) for turn in row.turns
+                    )
+                    digest.update(repr(said).encode())
         return digest.hexdigest()
 
 

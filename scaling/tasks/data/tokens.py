@@ -7,7 +7,13 @@ from typing import Any
 
 from scaling.spec.data import TextData
 from scaling.spec.models import ModelSpec
-from scaling.tasks.data.chat import ChatTokens, default_parts, default_text, templated_text
+from scaling.tasks.data.chat import (
+    ChatTokens,
+    default_parts,
+    default_text,
+    require_no_tool_calls,
+    templated_text,
+)
 from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
@@ -110,7 +116,12 @@ class UnitTokenizer:
         return [separator, *text[:num_text], separator, *pair[: room - num_text]], None
 
     def chat(self, row: Row) -> ChatTokens:
-        """Ids of a chat's characters, with an end behind each text of the assistant."""
+        """Ids of a chat's characters, with an end behind each text of the assistant.
+
+        Raises:
+            DataError: If tools are called in it.
+        """
+        require_no_tool_calls(row.turns)
         ids: list[int] = []
         counts: list[int] = []
         num_bytes: list[int] = []
@@ -284,6 +295,7 @@ class TrainedTokenizer:
         """
         require_fast(self)
         if self.tokenizer.chat_template is None:
+            require_no_tool_calls(row.turns)
             end = self.tokenizer.convert_ids_to_tokens(self.end_id)
             text, spans = default_text(row.turns, end)
         else:

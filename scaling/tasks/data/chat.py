@@ -85,7 +85,7 @@ def _turn(cells: CellReader, number: int, message: dict[str, Any]) -> Turn:
         more["tool_calls"] = _tool_calls(number, calls)
         content = "" if content is None else content
     said = cells.text(FIELD, content, f" message {number} of")
-    return Turn(role, said, json.dumps(more, sort_keys=True, ensure_ascii=False) if more else "")
+    return Turn(role, said, json.dumps(more, ensure_ascii=False) if more else "")
 
 
 def _parsed_calls(text: Any) -> Any:

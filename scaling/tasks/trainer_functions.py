@@ -77,7 +77,7 @@ class TrainerTask(TextTask):
         labels: list[NDArray[Any]] = []
         for start in range(0, count, self.evaluated_at_once):
             numbers = np.arange(start, min(start + self.evaluated_at_once, count))
-            batch = self._batch("validation", numbers)
+            batch = self._batch("validation", numbers, 1)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             outputs, labels_b = own.given(model, batch)
             predictions.append(at_least_float32(outputs.logits).cpu().numpy())
@@ -329,7 +329,7 @@ def _differ(one: float, other: float) -> bool:
 def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     count = task.num_evaluated("validation")
     with torch.inference_mode():
-        longest = task._batch("validation", _longest(task))
+        longest = task._batch("validation", _longest(task), 1)
         each = task.own.given(model, longest)[0].logits.numel()
         if each * count > MAX_PREDICTIONS:
             raise DataError(

@@ -111,7 +111,8 @@ def check_goes_on(strategy: Strategy, path: str, workers: Workers) -> None:
     with built_models() as models:
         _, expected = run(task, how, Supervision(), EVALUATION, workers)
     gc.collect()
-    assert [model() for model in models] == [None]
+    assert models  # the one of the discarded steps, too
+    assert not any(model() for model in models)
     starts, measurements, _ = paused_often(task, how, path, EVALUATION, workers)
     assert starts > 2
     assert without_time(measurements) == without_time(expected)

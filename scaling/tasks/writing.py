@@ -85,7 +85,9 @@ class Writing:
     def _generated(self, model: Any, inputs: dict[str, Tensor], **options: int) -> list[str]:
         """Generated texts alone: neither the prompt nor a decoder's start."""
         # A model may have rows for more ids than its tokenizer has names for.
-        unnamed = list(range(self.tokenizer.vocab_size, model.get_output_embeddings().out_features))
+        head = model.get_output_embeddings()
+        size = head.num_embeddings if isinstance(head, nn.Embedding) else head.out_features
+        unnamed = list(range(self.tokenizer.vocab_size, size))
         ids_bl = model.generate(
             **inputs, **options, do_sample=False, suppress_tokens=unnamed or None
         )

@@ -91,7 +91,7 @@ def test_written_texts_do_not_depend_on_how_they_are_shared(num_beams: int) -> N
 def test_greedy_decoding_takes_the_likeliest_token_each_time() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     model = trained(task)
-    batch = task._batch("validation", np.arange(1))
+    batch = task._batch("validation", np.arange(1), 1)
     ids = [task.writing.decoder_start_id]
     for _ in range(64):
         logits = model(

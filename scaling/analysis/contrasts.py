@@ -360,7 +360,11 @@ def _of_study(a: Findings, b: Findings, setup: Setup) -> list[Contrast]:
 def _along_batches(
     a: Findings | Series, b: Findings | Series, *, at_one_target: bool
 ) -> list[Contrast]:
-    """The exponents, and the critical batch sizes where both are at one target."""
+    """The exponents, and the critical batch sizes where both are at one target.
+
+    Those are the batches at which steps are twice their least, with α fitted where the data exclude
+    the classical curve.
+    """
     exponents = (a.lr_scaling.exponent, b.lr_scaling.exponent)
     critical = (a.tradeoff.headline, b.tradeoff.headline)
     found = [

@@ -60,7 +60,7 @@ def print_plan(
     for phase, count in num_trials(spec).items():
         how = f"{count} trials"
         if phase == "search" and spec.search.is_joint:
-            from scaling.command.joint_plan import rounds_words
+            from scaling.command.surface_plan import rounds_words
 
             how = f"{at_most}{how} {rounds_words(spec, task, round_size_of(spec))}"
         print_line(console, f"  {phase}: {how}")

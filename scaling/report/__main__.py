@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     limits = {name: value for name, value in given.items() if value is not None}
     if problem := credential_problem(options.output or ""):
         parser.error(f"--output {problem}")
-    from scaling.report.run import asked
+    from scaling.report.run import write_or_print
 
-    return asked(options, limits)
+    return write_or_print(options, limits)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -38,8 +38,8 @@ class LimitsError(ValueError):
     """The limits asked for make no sense, in one line for the user."""
 
 
-def asked(options: argparse.Namespace, limits: Mapping[str, Any]) -> int:
-    """Do what the words of a command line ask for, and print what came of it.
+def write_or_print(options: argparse.Namespace, limits: Mapping[str, Any]) -> int:
+    """Write the report that a command line asks for, or print the recipe, and its answer.
 
     Args:
         options: From the parser of `scaling.report.__main__`.

@@ -1,62 +1,25 @@
-"""The broker's promises, without Ray: who gets a job, and what a lost group means."""
+"""The broker's promises, without Ray: who gets a job, and how its ranks leave it."""
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from scaling.runner import broker as broker_module
 from scaling.runner.broker import MAX_ATTEMPTS, Broker
-from scaling.runner.jobs import Assignment, Event, Job, RankError
-from tests.recipes import recipe
-
-ERROR = RankError("Traceback\nValueError: no")
-NO_MEMORY = RankError("Traceback\nRuntimeError: can't allocate memory", out_of_memory=True)
-MICRO_BATCH_OF_2 = replace(NO_MEMORY, too_large=2)
-
-
-def job(name: str = "job", world_size: int = 2, batch: int = 4) -> Job:
-    return Job(name, recipe(batch, 0.1, 3, world_size=world_size))
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-async def group(broker: Broker, incarnation: str = "a", size: int = 2, slot: str = "s") -> None:
-    for rank in range(size):
-        await broker.hello(slot, incarnation, rank, size, "cpu", "node")
-
-
-async def given(
-    broker: Broker, incarnation: str = "a", rank: int = 0, after: int = 0, slot: str = "s"
-) -> Assignment:
-    assignment = await broker.next_job(slot, incarnation, rank, after)
-    assert assignment is not None
-    return assignment
-
-
-async def leave(
-    broker: Broker,
-    trial_id: str,
-    *errors: RankError | None,
-    incarnation: str = "a",
-    slot: str = "s",
-) -> list[str]:
-    """One error, or None, for each rank that leaves."""
-    return await asyncio.gather(
-        *(broker.leave(slot, incarnation, trial_id, r, error) for r, error in enumerate(errors))
-    )
-
-
-async def events(broker: Broker, trial_id: str = "job") -> list[Event]:
-    return await broker.next_events(trial_id, 0, 1.0) or []
-
-
-async def kinds(broker: Broker, trial_id: str = "job") -> list[str]:
-    return [event["kind"] for event in await events(broker, trial_id)]
+from scaling.runner.jobs import RankError
+from tests.runner.broker_calls import (
+    ERROR,
+    MICRO_BATCH_OF_2,
+    NO_MEMORY,
+    events,
+    given,
+    group,
+    job,
+    kinds,
+    leave,
+    run,
+)
 
 
 def test_all_ranks_get_the_job_and_leave_together() -> None:
@@ -437,74 +400,6 @@ def test_closing_pauses_running_jobs_and_ends_who_waits() -> None:
     run(story())
 
 
-def test_a_lost_group_s_job_is_the_first_that_another_group_gets() -> None:
-    async def story() -> None:
-        broker = Broker()
-        await group(broker, size=1, slot="one")
-        await broker.submit(job("running", 1))
-        await group(broker, size=1, slot="two")
-        await broker.submit(job("other", 1))
-        waiting = asyncio.create_task(broker.submit(job("waiting", 1)))
-        await asyncio.sleep(0.05)
-        idle = asyncio.create_task(broker.next_job("one", "a", 0, 1))
-        await broker.keep_placement_group("one", "what Ray keeps for it")
-        assert await broker.group_lost("one") == "what Ray keeps for it"
-        assert await broker.group_lost("one") is None
-        # What may be left of the lost group ends, and is not listened to.
-        assert await idle is None
-        assert await broker.leave("one", "a", "running", 0, ERROR) == "dirty"
-        assert await broker.report("running", 1, {"kind": "measured"}) == "stop"
-        assert len(await broker.devices()) == 1
-        assert not waiting.done()
-        await leave(broker, "other", None, slot="two")
-        again = await given(broker, slot="two", after=1)
-        assert (again.job.trial_id, again.attempt) == ("running", 2)
-        restarted = {
-            "kind": "restarted", "attempt": 2, "cause": "the controller of its workers died",
-        }  # fmt: skip
-        assert {"kind": "incident", "incident": restarted} in await events(broker, "running")
-        # The slot's next group takes the one that waited.
-        await group(broker, "b", size=1, slot="one")
-        assert await waiting
-        assert (await given(broker, "b", slot="one")).job.trial_id == "waiting"
-
-    run(story())
-
-
-def test_a_group_may_be_lost_more_often_than_a_job_may_fail() -> None:
-    async def story() -> None:
-        broker = Broker()
-        await group(broker, "0", size=1)
-        await broker.submit(job("job", 1))
-        last = 2 * MAX_ATTEMPTS
-        for number in range(1, last + 1):
-            await broker.group_lost("s")
-            await group(broker, str(number), size=1)
-            assert (await given(broker, str(number))).attempt == number + 1
-        assert await leave(broker, "job", None, incarnation=str(last)) == ["clean"]
-        assert (await kinds(broker))[-1] == "ended"
-        await broker.group_lost("unknown")
-
-    run(story())
-
-
-def test_a_broker_that_was_started_again_knows_neither_jobs_nor_groups() -> None:
-    async def story() -> None:
-        broker = Broker()
-        assert await broker.next_events("job", 0, 0.01) is None
-        assert await broker.next_job("s", "a", 0, 1) is None
-        assert await broker.leave("s", "a", "job", 0, None) == "dirty"
-        await broker.group_lost("s")
-        await broker.cancel("job")
-        # The trial submits its job again, and the group says hello again.
-        waiting = asyncio.create_task(broker.submit(job()))
-        await group(broker, "b")
-        assert await waiting
-        assert (await given(broker, "b")).job.trial_id == "job"
-
-    run(story())
-
-
 def test_workers_that_see_other_data_end_the_study_and_every_trial_hears_why() -> None:
     async def story() -> None:
         broker = Broker()
@@ -521,69 +416,5 @@ def test_workers_that_see_other_data_end_the_study_and_every_trial_hears_why() -
         assert refused in await events(broker, "running")
         assert await broker.report("running", 1, {"kind": "measured"}) == "pause"
         assert await broker.next_job("s", "a", 0, 1) is None
-
-    run(story())
-
-
-PAUSED = {"kind": "outcome", "status": "paused", "example_losses": {}}
-
-
-def test_a_group_whose_machine_is_taken_back_saves_its_job_for_another_one() -> None:
-    async def story() -> None:
-        broker = Broker()
-        await group(broker)
-        assert await broker.submit(job())
-        await given(broker)
-        interrupted = asyncio.create_task(broker.interrupted("job", 1))
-        await broker.vacate("s", "another incarnation")
-        await asyncio.sleep(0)
-        assert not interrupted.done()
-        await broker.vacate("s", "a")
-        assert await interrupted == "pause"
-        # A rank that has not taken the job yet takes it, and leaves it with the others.
-        assert await broker.next_job("s", "a", 1, 0) is not None
-        assert await broker.report("job", 1, PAUSED) == "pause"
-        assert await leave(broker, "job", None, None) == ["clean", "clean"]
-        assert await broker.next_job("s", "a", 0, 1) is None
-        assert await broker.next_job("s", "a", 1, 1) is None
-        assert await broker.nodes() == {}
-
-        await group(broker, "b", slot="other")
-        assert (await given(broker, "b", slot="other")).attempt == 2
-        assert await broker.report("job", 2, {"kind": "measured"}) == "continue"
-        await leave(broker, "job", None, None, incarnation="b", slot="other")
-        assert await kinds(broker) == ["started", "incident", "started", "measured", "ended"]
-        [incident] = [e["incident"] for e in await events(broker) if e["kind"] == "incident"]
-        assert incident["cause"] == "a machine of its workers is taken back"
-
-    run(story())
-
-
-def test_a_group_that_leaves_between_jobs_gets_none() -> None:
-    async def story() -> None:
-        broker = Broker()
-        await group(broker)
-        waiting = asyncio.create_task(broker.next_job("s", "a", 0, 0))
-        await broker.vacate("s", "a")
-        assert await waiting is None
-        submitted = asyncio.create_task(broker.submit(job()))
-        await asyncio.sleep(0.05)
-        assert not submitted.done()
-        await group(broker, "b", slot="other")
-        assert await submitted
-
-    run(story())
-
-
-def test_a_trial_that_ends_while_its_group_leaves_has_ended() -> None:
-    async def story() -> None:
-        broker = Broker()
-        await group(broker)
-        assert await broker.submit(job())
-        await given(broker)
-        await broker.vacate("s", "a")
-        await broker.report("job", 1, PAUSED | {"status": "done"})
-        await leave(broker, "job", None, None)
-        assert await kinds(broker) == ["started", "outcome", "ended"]
 
     run(story())

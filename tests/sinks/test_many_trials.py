@@ -90,7 +90,7 @@ def test_a_slow_store_is_waited_for_while_it_takes_something(
         write(self, told)
 
     monkeypatch.setattr(StudyRuns, "write", slow)
-    monkeypatch.setattr("scaling.sinks.mlflow.writer._SAID_EVERY_SECONDS", 1.0)
+    monkeypatch.setattr("scaling.sinks.mlflow.writer._REPORT_EVERY_SECONDS", 1.0)
     records = [trial(f"t{number}") for number in range(12)]
     sink = open_sink(spec, uri, state)
     track(sink, records)

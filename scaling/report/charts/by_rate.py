@@ -21,6 +21,7 @@ from scaling.report.charts.style import (
     data,
     edge_marks,
     ends,
+    labels_of,
     layers,
     points,
     rate_axis,
@@ -175,19 +176,7 @@ def _optima(cells: Sequence[CellResult], sign: int) -> Records:
 
 def best_lr_vs_batch(findings: Findings) -> AnyChart:
     """Best rate against batch with the fitted power, its interval and three reference slopes."""
-    records = [
-        {
-            "batch": cell.global_batch_size,
-            "best": cell.best_peak_lr,
-            "low": (cell.best_peak_lr_bounds or NO_ENDS)[0],
-            "high": (cell.best_peak_lr_bounds or NO_ENDS)[1],
-            "kind": "at the edge of the rates tried"
-            if cell.curve.edge
-            else "inside the rates tried",
-        }
-        for cell in findings.cells
-        if cell.curve and cell.best_peak_lr is not None
-    ]
+    records = _best_rates(findings.cells)
     sizes = [record["batch"] for record in records]
     box = ends(records, "best", "low", "high")
     low, high = min(box) / 1.7, max(box) * 1.7
@@ -208,11 +197,56 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
     )  # fmt: skip
 
 
-def _band(path: Sequence[BestRate], x: alt.X) -> AnyChart | None:
-    """The surface's best rate between the batch sizes, and its interval."""
-    if not path:
-        return None
+def best_lr_by_series(findings: Findings) -> AnyChart:
+    """Best rate against batch, with the surface's band, in a colour for each series."""
     records: Records = [
+        record | {"series": found.label}
+        for found in findings.series
+        for record in _best_rates(found.cells)
+    ]
+    bands: Records = [
+        record | {"series": found.label}
+        for found in findings.series
+        for record in _band_records(found.rate_band)
+    ]
+    x = batch_axis("batch", [record["batch"] for record in records], 1.4)
+    heights = rate_axis(ends(records, "best", "low", "high"))
+    y = alt.Y("best:Q", title="Best peak learning rate", **heights)
+    hue, mark = series("series", labels_of(records, "series"), "Cells")
+    band = alt.Chart(data(bands))
+    under, over = alt.Y("under:Q"), alt.Y2("over:Q")
+    return layers(
+        band.mark_area(opacity=0.12, clip=True).encode(x, under, over, hue) if bands else None,
+        band.mark_line(strokeWidth=1.4, clip=True).encode(x, alt.Y("rate:Q"), hue)
+        if bands
+        else None,
+        bars(records, x, hue),
+        points(records, 90).encode(
+            x, y, hue, mark, tooltip=tips("series:N", "batch:Q", "best:Q", "low:Q", "high:Q")
+        ),
+    )
+
+
+def _best_rates(cells: Sequence[CellResult]) -> Records:
+    """The best rate of each cell with its interval, and whether it is inside the rates tried."""
+    return [
+        {
+            "batch": cell.global_batch_size,
+            "best": cell.best_peak_lr,
+            "low": (cell.best_peak_lr_bounds or NO_ENDS)[0],
+            "high": (cell.best_peak_lr_bounds or NO_ENDS)[1],
+            "kind": "at the edge of the rates tried"
+            if cell.curve.edge
+            else "inside the rates tried",
+        }
+        for cell in cells
+        if cell.curve and cell.best_peak_lr is not None
+    ]
+
+
+def _band_records(path: Sequence[BestRate]) -> Records:
+    """The surface's best rate between the batch sizes, and its interval."""
+    return [
         {
             "batch": at.global_batch_size,
             "rate": at.peak_lr,
@@ -222,7 +256,12 @@ def _band(path: Sequence[BestRate], x: alt.X) -> AnyChart | None:
         for at in path
         if at.interval is not None
     ]
-    chart = alt.Chart(data(records))
+
+
+def _band(path: Sequence[BestRate], x: alt.X) -> AnyChart | None:
+    if not path:
+        return None
+    chart = alt.Chart(data(_band_records(path)))
     return layers(
         chart.mark_area(color=MUTED, opacity=0.18, clip=True).encode(
             x, alt.Y("under:Q"), alt.Y2("over:Q")

@@ -16,7 +16,6 @@ from scaling.report.charts import (
     by_batch,
     by_rate,
     by_rule,
-    by_series,
     by_target,
     by_time,
     by_trial,
@@ -269,7 +268,7 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
         captions.SERIES_RATES if findings.series
         else f"{captions.lr_caption(findings)} Dotted: exponents 0, ½ and 1."
         + captions.band_caption(findings),
-        lambda: by_series.best_lr_by_series(findings) if findings.series
+        lambda: by_rate.best_lr_by_series(findings) if findings.series
         else by_rate.best_lr_vs_batch(findings),
         absent,
     )  # fmt: skip

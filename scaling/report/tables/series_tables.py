@@ -18,12 +18,12 @@ def exponents_table(findings: Findings) -> Table | None:
             series.label,
             number(series.lr_scaling.exponent.value, 2),
             between(series.lr_scaling.exponent.interval, 2),
-            no_exponent(series) or excluded_words(series.lr_scaling) or "against none",
+            no_exponent(series) or excluded_words(series.lr_scaling) or "none",
             against.get(series.label, DASH),
         )
         for series in findings.series
     )
-    heads = ("cells", "exponent", "90% interval", "strong evidence", "minus the first one's")
+    heads = ("cells", "exponent", "90% interval", "evidence against", "minus the first row's")
     return Table(heads, rows)
 
 
@@ -43,7 +43,7 @@ def critical_batches_table(findings: Findings) -> Table | None:
         )
         for series in findings.series
     )
-    heads = ("cells", "critical batch size", "90% interval", "α", "note", "over the first one's")
+    heads = ("cells", "critical batch size", "90% interval", "α", "note", "over the first row's")
     return Table(heads, rows)
 
 

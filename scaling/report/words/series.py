@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from scaling.analysis.contrasts import Contrast, between_series
+from scaling.analysis.contrasts import between_series
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.series import Series
@@ -18,7 +18,7 @@ def critical_batches_words(findings: Findings) -> Iterator[str]:
     """The critical batch size of each series, in several ways, the longest first."""
     start = "The critical batch size (steps–examples fit) is"
     known = [(series, series.tradeoff.headline) for series in findings.series]
-    yield from _beside(start, known, 3, " examples")
+    yield from _beside(findings, start, known, 3, " examples")
 
 
 def exponents_words(findings: Findings) -> Iterator[str]:
@@ -29,7 +29,7 @@ def exponents_words(findings: Findings) -> Iterator[str]:
         for series in findings.series
         if series.lr_scaling.exponent.interval is not None
     ]
-    yield from _beside(start, known, 2, "")
+    yield from _beside(findings, start, known, 2, "")
     searched = [s for s in findings.series if any(cell.curve for cell in s.cells)]
     if searched and not known:
         yield (
@@ -50,29 +50,31 @@ def contrast_words(findings: Findings) -> Iterator[str]:
         return
     first, other, contrast = found[0]
     ratio = with_interval(Estimate(contrast.value, contrast.interval), apart=" ")
-    text = f"With {other.label} it is {ratio} times that with {first.label}"
-    yield f"{text}: {_apart(contrast)}."
-    yield f"The second critical batch size is {ratio} times the first: {_apart(contrast)}."
+    said = "the data separate them" if contrast.apart else "the data do not separate them"
+    yield (
+        f"The critical batch size with {other.label} is {ratio} times that with {first.label}; "
+        f"{said}."
+    )
+    yield f"The two critical batch sizes have a ratio of {ratio}; {said}."
 
 
-def _apart(contrast: Contrast) -> str:
-    if not contrast.apart:
-        return "the data do not tell them apart"
-    return "larger" if contrast.value > 1 else "smaller"
+def axes_words(findings: Findings) -> str:
+    """The scientific axes beside the batch size."""
+    return joined(list(findings.series[0].others), "and")
 
 
 def excluded_words(scaling: LrScaling) -> str:
-    """Which reference exponents there is evidence against; empty without any."""
+    """Which reference exponents there is evidence against: 0, ½ (fairly strong) and 1."""
     against = [
         f"{_REFERENCES[entry.exponent]}{'' if entry.strength == 'strong' else ' (fairly strong)'}"
         for entry in scaling.evidence
         if entry.strength != "not_strong"
     ]
-    return f"against {joined(against, 'and')}" if against else ""
+    return joined(against, "and")
 
 
 def _beside(
-    start: str, known: Sequence[tuple[Series, Estimate]], digits: int, unit: str
+    findings: Findings, start: str, known: Sequence[tuple[Series, Estimate]], digits: int, unit: str
 ) -> Iterator[str]:
     """A sentence with the value of each series, or of the least and the largest one."""
     found = [(series, estimate) for series, estimate in known if estimate.value is not None]
@@ -92,9 +94,7 @@ def _beside(
             f"{_value(high, digits)}{unit} (with {largest.label})."
         )
         ends = f"{number(low.value, digits)} and {number(high.value, digits)}"
-        yield f"{start} between {ends}{unit}, by the series."
-    else:
-        yield f"{start} {_value(low, digits)}{unit} in one series."
+        yield f"{start} between {ends}{unit}, depending on {axes_words(findings)}."
 
 
 def _value(estimate: Estimate, digits: int) -> str:

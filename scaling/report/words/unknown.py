@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from scaling.analysis.findings import Findings
 from scaling.report.words.numbers import first_few
+from scaling.report.words.series import axes_words
 
 JOINT_CAVEAT = "A joint search finds a recipe; it does not compare tuned batch sizes."
 
@@ -60,17 +61,18 @@ def unknown(findings: Findings) -> Iterator[str]:
 
 
 def _of_series(findings: Findings) -> Iterator[str]:
-    """What is open in some of the series."""
+    """What is open where cells differ in more than the batch size."""
     open_rates = [s for s in findings.series if s.lr_scaling.exponent.interval is None]
     open_bends = [s for s in findings.series if s.tradeoff.headline.value is None]
+    some = f"for every {axes_words(findings)}"
     if findings.sweep.has_target and open_bends:
         names = "; ".join(first_few([series.label for series in open_bends]))
         yield f"How far the batch can grow is not known with {names}."
-        yield "How far the batch can grow is not known in some of the series."
+        yield f"How far the batch can grow is not known {some}."
     elif open_rates:
         names = "; ".join(first_few([series.label for series in open_rates]))
         yield f"How the rate moves with the batch is not known with {names}."
-        yield "How the rate moves with the batch is not known in some of the series."
+        yield f"How the rate moves with the batch is not known {some}."
     else:
         yield "Other models, data and budgets were not measured: repeat the study there."
 

@@ -124,21 +124,21 @@ class StudyRuns:
         """Whether a trial is there as it ended."""
         return self._ended.get(record.trial_id) == trial_run.tags(record)["record"]
 
-    def write(self, told: Sequence[TrialEvent]) -> None:
+    def write(self, events: Sequence[TrialEvent]) -> None:
         """Write what happened to one trial, in as few calls as allowed.
 
         A trial that was cut off and trained some steps again has measured them at other times.
         Its record has the later ones, and its run is written anew.
 
         Args:
-            told: In order; nothing follows its end.
+            events: In order; nothing follows its end.
 
         Raises:
             RefusedWriteError: If it was measured, and has no run and was not started.
         """
-        trial_id = told[0].trial_id
-        end = told[-1] if isinstance(told[-1], TrialEnded) else None
-        for event in told:
+        trial_id = events[0].trial_id
+        end = events[-1] if isinstance(events[-1], TrialEnded) else None
+        for event in events:
             if isinstance(event, TrialStarted):
                 self._begin(event)
         if end is not None:
@@ -153,7 +153,7 @@ class StudyRuns:
             ):
                 self._delete_copies(None, self._runs_of(trial_id))
                 self.forget(trial_id)
-        self._log(trial_id, [point for event in told for point in _points(event)], end)
+        self._log(trial_id, [point for event in events for point in _points(event)], end)
         if end is not None:
             self._terminate(trial_id, end)
 

@@ -21,12 +21,12 @@ from scaling.sinks.mlflow.store import RefusedWriteError, is_refusal, one_line, 
 from scaling.sinks.spool import Line, Spool, keep_rejected
 
 _LINGER_SECONDS = 0.5
-_SAID_EVERY_SECONDS = 15.0
+_REPORT_EVERY_SECONDS = 15.0
 _LONGEST_PAUSE_WHILE_CLOSING_SECONDS = 2.0
 
 _LOG = logging.getLogger(__name__)
 
-_Told = tuple[Line, TrialEvent]
+_Spooled = tuple[Line, TrialEvent]
 
 
 class _AbandonedError(Exception):
@@ -91,14 +91,14 @@ class Writer:
         self._spool.close_to_appending()
         since, end = time.monotonic(), time.monotonic() + timeout_seconds
         written = num_before = self._num_written
-        said = since
+        reported = since
         while self.is_alive and time.monotonic() < end:
             self._thread.join(min(1.0, max(0.0, end - time.monotonic())))
             now = time.monotonic()
             if while_it_goes_on and self._num_written > written:
                 written, end = self._num_written, now + timeout_seconds
-            if self.is_alive and now - said >= _SAID_EVERY_SECONDS:
-                said = now
+            if self.is_alive and now - reported >= _REPORT_EVERY_SECONDS:
+                reported = now
                 _LOG.warning(
                     "waiting for MLflow at %s: %d writes done in %.0f s, %d events wait at most",
                     self._store,
@@ -135,7 +135,7 @@ class Writer:
 
     def _write_round(self, lines: Sequence[Line]) -> None:
         """Write what happened to each trial together, when it ended or the round does."""
-        waiting: dict[str, list[_Told]] = {}
+        waiting: dict[str, list[_Spooled]] = {}
         for line in lines:
             match self._event(line):
                 case None:
@@ -166,22 +166,22 @@ class Writer:
             return None
         return None if isinstance(event, StudyEnded) and line.is_leftover else event
 
-    def _write_waiting(self, waiting: dict[str, list[_Told]]) -> None:
-        for told in waiting.values():
-            self._write_trial(told)
+    def _write_waiting(self, waiting: dict[str, list[_Spooled]]) -> None:
+        for spooled in waiting.values():
+            self._write_trial(spooled)
         waiting.clear()
 
-    def _write_trial(self, told: Sequence[_Told]) -> None:
+    def _write_trial(self, spooled: Sequence[_Spooled]) -> None:
         """Write what happened to a trial together; one by one where that is refused."""
-        line, event = told[0]
-        events = [event for _, event in told]
+        line, event = spooled[0]
+        events = [event for _, event in spooled]
         refusal = self._try(event.trial_id, partial(self._runs.write, events))
         if refusal is None:
             return
-        if len(told) > 1:
-            for one in told:
+        if len(spooled) > 1:
+            for one in spooled:
                 self._write_trial([one])
-        # What was left of a trial for a store that is no more is told with its end.
+        # What was left of a trial for a store that is no more is sent with its end.
         elif not (
             line.is_leftover
             and isinstance(event, TrialMeasured)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +25,7 @@ from scaling.training.checkpoint import CheckpointStore
 from scaling.training.supervision import Supervision
 
 A_CPU = "a CPU that others use too has no steady clock, and the bounds are a GPU's"
+SAVING_SECONDS = 4.0  # of training at least, so that there are checkpoints however fast it is
 
 
 def seconds(device: str) -> Finding:
@@ -245,15 +247,17 @@ def _cost(
 
 def saving(device: str) -> Finding:
     """The share of a run's time that is neither a step nor an evaluation, saving all it may."""
-    size, length, num_steps = ("LARGE", 256, 300) if device == "cuda" else ("SMALL", 24, 60)
+    size, length, least = ("LARGE", 256, 300) if device == "cuda" else ("SMALL", 24, 60)
     trained = language(size, length=length).task
-    how = recipe(16, num_steps, micro_batch_size=16, precision="bf16")
+    how = partial(recipe, 16, micro_batch_size=16, precision="bf16")
+    pace = run(trained, how(20), device, NO_EVALUATION).last.seconds / 20
+    num_steps = max(least, math.ceil(SAVING_SECONDS / pace))
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(folder, keep=2)
         supervision = Supervision(checkpoints=store, checkpoint_seconds=0.5)
         found = run(
-            trained, how, device, NO_EVALUATION, supervision,
+            trained, how(num_steps), device, NO_EVALUATION, supervision,
             on_report=lambda _: times.append(time.perf_counter()),
         )  # fmt: skip
         num_saved = len(store.steps())

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from scaling.measures.noise_scale import NoiseEstimate, estimate_noise
 from scaling.measures.norm_layers import noise_of_sums
-from scaling.optimizers.tensors import by_kind, kernels
+from scaling.optimizers.tensors import by_kind, kernels, whole
 from scaling.records.recipe import Recipe
 from scaling.tasks.task import AnyBatch, Task
 from scaling.training.batches import Batches
 from scaling.training.blocks import without_compiling
 from scaling.training.evaluation import precision_context
 from scaling.training.loss_scale import LossScale
-from scaling.training.micro_batches import ON_CPU, ON_GPU, cheapest_num_parts, cut_by_length, dealt
+from scaling.training.micro_batches import (
+    ON_CPU,
+    ON_GPU,
+    cheapest_num_parts,
+    cut_by_length,
+    parts_of_worker,
+)
 from scaling.training.parallel.base import LocalNorm, Parallel
 from scaling.training.parallel.sharding import norm_on_device, total_norm
 
@@ -118,7 +124,7 @@ class GradientOfBatch:
         workers, lengths = self.workers, self.task.lengths(indices)
         num_parts = self._num_parts(lengths, workers.world_size)
         parts = cut_by_length(lengths, num_parts=num_parts)
-        own_parts = dealt(parts, rank=workers.rank, world_size=workers.world_size)
+        own_parts = parts_of_worker(parts, rank=workers.rank, world_size=workers.world_size)
         return [indices[part] for part in own_parts]
 
     def _random_groups(self, indices: Indices) -> list[list[Indices]]:
@@ -244,7 +250,7 @@ class GradientOfBatch:
         own: dict[int, torch.Tensor] = {}
 
         def measure(gradient: torch.Tensor, number: int) -> None:
-            own[number] = norm_on_device([gradient])
+            own[number] = whole(torch.linalg.vector_norm(gradient))
 
         hooks = [
             parameter.register_hook(lambda gradient, number=number: measure(gradient, number))
@@ -268,7 +274,7 @@ class GradientOfBatch:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """A group's gradient is there beside that of the groups before it."""
         total = torch.zeros((), device=self.workers.device)
-        whole: list[torch.Tensor] = []
+        summed: list[torch.Tensor] = []
         norms: list[torch.Tensor] = []
         for parts in groups:
             for parameter in self.parameters:
@@ -276,13 +282,13 @@ class GradientOfBatch:
             total += self._accumulate(parts, divisor)
             own = self._gradients()
             norms.append(norm_on_device(own))
-            if whole:
-                for kind, added in zip(by_kind(whole), by_kind(own), strict=True):
+            if summed:
+                for kind, added in zip(by_kind(summed), by_kind(own), strict=True):
                     kernels._foreach_add_(kind, added)
             else:
-                whole = own  # the next group's gradients are new tensors
+                summed = own  # the next group's gradients are new tensors
         trained = [parameter for parameter in self.parameters if parameter.grad is not None]
-        for parameter, gradient in zip(trained, whole, strict=True):
+        for parameter, gradient in zip(trained, summed, strict=True):
             parameter.grad = gradient
         return total, norms
 

@@ -1,4 +1,4 @@
-"""How a global batch is cut into micro-batches and dealt to workers, so that little is padding.
+"""How a global batch is cut into micro-batches and shared among workers, so that little is padding.
 
 The loss is a sum over targets divided by their number in the whole batch, so the gradient does
 not depend on the cut; only its cost does.
@@ -100,7 +100,7 @@ def _tokens(lengths: IntArray, num_parts: int, cost: PassCost) -> int:
     return sum(max(size, cost.least) for size in padded) + num_parts * cost.beside
 
 
-def dealt(parts: list[IntArray], *, rank: int, world_size: int) -> list[IntArray]:
+def parts_of_worker(parts: list[IntArray], *, rank: int, world_size: int) -> list[IntArray]:
     """One worker's parts, in order.
 
     They go back and forth over the workers, so that none gets the longer one each time.

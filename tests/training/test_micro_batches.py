@@ -8,7 +8,7 @@ from scaling.training.micro_batches import (
     ON_GPU,
     cheapest_num_parts,
     cut_by_length,
-    dealt,
+    parts_of_worker,
 )
 
 
@@ -51,8 +51,8 @@ def test_equal_lengths_keep_the_order() -> None:
 
 def test_parts_are_dealt_back_and_forth() -> None:
     parts = [np.array([number]) for number in range(6)]
-    assert [int(p[0]) for p in dealt(parts, rank=0, world_size=2)] == [0, 3, 4]
-    assert [int(p[0]) for p in dealt(parts, rank=1, world_size=2)] == [1, 2, 5]
+    assert [int(p[0]) for p in parts_of_worker(parts, rank=0, world_size=2)] == [0, 3, 4]
+    assert [int(p[0]) for p in parts_of_worker(parts, rank=1, world_size=2)] == [1, 2, 5]
 
 
 def padded(lengths: np.ndarray, num_parts: int) -> int:

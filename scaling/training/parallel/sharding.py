@@ -47,7 +47,7 @@ def own_part(value: T) -> T:
     return result
 
 
-def placed(saved: Tensor, like: Tensor) -> Tensor:
+def cut_like(saved: Tensor, like: Tensor) -> Tensor:
     """What `own_part` gave of a tensor, as `like` holds it."""
     if not isinstance(like, DTensor):
         return saved

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn, optim
 
 from scaling.measures.norm_layers import NormLayers
-from scaling.training.parallel.sharding import own_part, placed, with_first_moments
+from scaling.training.parallel.sharding import cut_like, own_part, with_first_moments
 
 
 class TorchWeights:
@@ -38,9 +38,9 @@ class TorchWeights:
         """Load what `state` gave, each part where the weight is that it belongs to."""
         held = self._model.state_dict()
         saved: dict[str, Tensor] = state["model"]
-        placed_weights = {name: placed(value, held[name]) for name, value in saved.items()}
-        self._model.load_state_dict(held | placed_weights)
-        self.optimizer.load_state_dict(self._placed_moments(state["optimizer"]))
+        held_weights = {name: cut_like(value, held[name]) for name, value in saved.items()}
+        self._model.load_state_dict(held | held_weights)
+        self.optimizer.load_state_dict(self._held_moments(state["optimizer"]))
 
     def _trained_state(self) -> dict[str, Tensor]:
         """The model's state without frozen weights: those are as they were when it was built."""
@@ -52,12 +52,12 @@ class TorchWeights:
         state = self._model.state_dict()
         return {name: value for name, value in state.items() if name not in frozen}
 
-    def _placed_moments(self, saved: dict[str, Any]) -> dict[str, Any]:
+    def _held_moments(self, saved: dict[str, Any]) -> dict[str, Any]:
         """An optimizer's state whose moments lie where their weights do."""
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         state = {
             number: {
-                name: placed(value, weights[number])
+                name: cut_like(value, weights[number])
                 if isinstance(value, Tensor) and value.shape == own_part(weights[number]).shape
                 else value
                 for name, value in moments.items()

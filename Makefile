@@ -5,13 +5,14 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/.docs
 # Tests marked gpu run only where there is one.
 NO_GPU := $(if $(shell command -v nvidia-smi),,and not gpu)
 
 # Two at once, since that is what most machines have of cores; see tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: env study gallery check test test-fast test-ci test-all constraints clean
+.PHONY: env study gallery docs check test test-fast test-ci test-all constraints clean
 
 env: $(READY)
 
@@ -30,6 +31,14 @@ study: $(READY)  ## make study STUDY=studies/noisy_quadratic.yaml ARGS="--resume
 gallery: $(READY)  ## make gallery NAME=ladder: one of studies/gallery, into reports/gallery
 	$(BIN)/python -m scaling.study studies/gallery/$(NAME).yaml --output reports/gallery/$(NAME) $(ARGS)
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+docs: $(DOCS)  ## the site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "look at it:  $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,10 +51,10 @@ test: $(READY)  ## everything but the tests marked slow
 test-fast: $(READY)  ## no Ray: what to run while working
 	$(PYTEST) -m "not slow and not ray $(NO_GPU)" $(ARGS)
 
-test-ci: $(READY)  ## what .ci/run adds to `make test`: three faults, reports in a browser
+test-ci: $(DOCS)  ## what .ci/run adds to `make test`: three faults, the site, reports in a browser
 	$(PYTEST) -m "ci $(NO_GPU)" $(ARGS)
 
-test-all: $(READY)  ## all there is: every fault, every combination, the browser; about an hour
+test-all: $(DOCS)  ## all there is: every fault, every combination, the browser; about an hour
 	$(PYTEST) -m "(slow or not slow) $(NO_GPU)" $(ARGS)
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
@@ -54,5 +63,5 @@ constraints: $(READY)  ## the versions of this environment, for who wants just t
 
 # Studies' results (runs/, reports/, mlflow.db) stay.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,9 @@
 """Fixtures that many tests use."""
 
 import os
+import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,32 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+_CHROMIUM_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright.
+
+    A test is skipped where one of them is missing, unless REQUIRE_BROWSER is set, as in .ci/run.
+    """
+    absent = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("Playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        absent("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=[*_CHROMIUM_FLAGS])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(autouse=True)

@@ -352,7 +352,7 @@ def test_nobody_gets_in_without_the_token(configs: dict[str, Config], name: str)
         assert "--dashboard-host" not in starts(config, of)
 
 
-@pytest.mark.parametrize("name", [*FILES, "clusters/kuberay/rayjob.yaml", "docs/cluster.md"])
+@pytest.mark.parametrize("name", [*FILES, "clusters/kuberay/rayjob.yaml", "docs/how-to/cluster.md"])
 def test_every_setting_that_is_shown_is_one_of_a_study_file(name: str) -> None:
     from scaling.spec.resources import Resources
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "studies/gallery").glob("*.yaml"))
 REPORTS = sorted((ROOT / "reports/gallery").glob("*/summary.json"))
 PAGE = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+QUESTIONS = (ROOT / "docs/index.md").read_text(encoding="utf-8")
 
 
 def summary_of(report: Path) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def summary_of(report: Path) -> dict[str, Any]:
 def test_every_study_is_named_after_its_file(file: Path) -> None:
     study = read_study(file)
     assert study.name == file.stem
-    assert f"studies/gallery/{file.name}" in PAGE
+    assert f"studies/gallery/{file.name}" in PAGE + QUESTIONS
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)

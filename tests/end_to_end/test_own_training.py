@@ -1,4 +1,4 @@
-"""A module of one's own leads to a report, as docs/your-own-training.md says."""
+"""A module of one's own leads to a report, as docs/how-to/own-module.md says."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.end_to_end.installed import Installed
 
 pytestmark = pytest.mark.ray
 
-PAGE = Path(__file__).parents[2] / "docs" / "your-own-training.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-module.md"
 
 
 def section_of(title: str) -> str:

@@ -1,4 +1,4 @@
-"""What docs/extending.md says is done to a copy of the package, which then runs a study."""
+"""What docs/how-to/extend.md says is done to a copy of the package, which then runs a study."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ import yaml
 import scaling
 
 EXAMPLES = sorted(Path(__file__).parent.glob("*.patch"))
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "extend.md"
 STUDY = {
     "name": "extended",
     "question": "Does a study run with what was added?",

@@ -1,4 +1,4 @@
-"""What docs/reliability.md promises, each row on real processes.
+"""What docs/reference/reliability.md promises, each row on real processes.
 
 After each fault the study has the same trials with the same losses, bit for bit, as one that
 nothing disturbed; each trial is in MLflow once; and no process is left.

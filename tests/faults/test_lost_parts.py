@@ -1,4 +1,4 @@
-"""What docs/reliability.md promises when parts of Ray itself are killed.
+"""What docs/reference/reliability.md promises when parts of Ray itself are killed.
 
 Each is one of Ray's own processes, which the study's trials are innocent of: none of them fails.
 """

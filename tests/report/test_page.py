@@ -5,9 +5,7 @@ Skipped where one of them is missing, unless REQUIRE_BROWSER is set, as in .ci/r
 
 import functools
 import itertools
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,7 @@ from tests.analysis.test_branched import study as branched_study
 from tests.report.test_importance import searched
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
-if not os.environ.get("REQUIRE_BROWSER"):
-    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 HOSTILE = """</script><b>"o'clock" [0].x:Q\\n${1}{{2}}\u202e<!--"""
 """A column's name that means something to HTML, JavaScript, Vega, Jinja and a file system."""
 LONG = "a_very_long_name_" * 9
@@ -96,20 +88,6 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return output / "report.html"
 
     return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium")
-    if path is None:
-        absent = "Chromium is not installed: apt-get install chromium"
-        (pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip)(absent)
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=[*FLAGS])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How far a split global batch is from the unsplit one: errors of gradients and updates.
 
-`python -m tests.training.exactness > docs/exactness.md` writes the table anew.
+`python -m tests.training.exactness > docs/generated/exactness.md` writes the table anew.
 """
 
 import math
@@ -364,7 +364,7 @@ The noisy quadratic has no examples to share out: the noise of a micro-batch's m
 once, so another cut of it draws other noise, of the same distribution, and its runs repeat bit for
 bit only where they are cut alike.
 
-Written by `python -m tests.training.exactness > docs/exactness.md`; held by
+Written by `python -m tests.training.exactness > docs/generated/exactness.md`; held by
 `tests/training/test_exactness.py`."""
 
 

@@ -1,5 +1,6 @@
 """What a command is to its process: a signal ends it cleanly, a closed output does not end it."""
 
+import gc
 import io
 import os
 import select
@@ -112,6 +113,22 @@ def exit_with(status: int) -> None:
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Do not look for cycles of objects that nobody uses.
+
+    Importing libraries and reading tables makes many objects that stay, and is a quarter faster
+    when they are not looked through again and again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Output(io.FileIO):

@@ -2,6 +2,7 @@
 
 import os
 
+from scaling.process import without_garbage_collection
 from scaling.spec.study import StudySpec
 
 
@@ -12,7 +13,8 @@ def num_gpus_for(spec: StudySpec) -> int:
     """
     if not (spec.workload.has_layers or spec.resources.num_gpus):
         return 0
-    from scaling.training.memory.estimate import num_gpus_here
+    with without_garbage_collection():
+        from scaling.training.memory.estimate import num_gpus_here
 
     return num_gpus_here()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from scaling.command.machine import num_gpus_for
 from scaling.command.start import Start
+from scaling.process import without_garbage_collection
 from scaling.records.metrics import Metric
 from scaling.runner.joining import require_address
 from scaling.runner.preflight import (
@@ -106,7 +107,8 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
         spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )
     if spec.workload.has_layers:
-        from scaling.command.model_checks import require_model
+        with without_garbage_collection():
+            from scaling.command.model_checks import require_model
 
         require_model(spec, task)
 

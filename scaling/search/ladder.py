@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
 
 from scaling.search.surface import Stop
 from scaling.surface.ladder.fit import Valley
@@ -179,6 +178,8 @@ class LadderSearch:
 
     def _design(self) -> list[SizedProposal]:
         """Some trials of each size, more of those that cost less; quasi-random over the rest."""
+        from scipy.stats import qmc  # slow to import, and a plan draws no design
+
         counts = [1] * len(self.sizes)
         spent = sum(size.flops for size in self.sizes)
         half = math.inf if self.budget_flops is None else self.budget_flops / 2

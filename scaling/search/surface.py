@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from scaling.surface.loss_surface import CellBest, Limit, LossSurface, Outcome
 from scaling.surface.space import RATE, Array, Labels, Space
@@ -112,6 +111,8 @@ class SurfaceSearch:
 
     def _design(self) -> list[Proposal]:
         """Cells in turn, spread over their order; everything else quasi-random, stratified."""
+        from scipy.stats import qmc  # slow to import, and a plan draws no design
+
         count, num_cells = self.num_in_design, len(self.space.cells)
         axes = self.space.axes
         net = qmc.Sobol(len(axes) + 1, scramble=True, rng=self.seed).random(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from scaling.process import without_garbage_collection
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import TrainerFunctions
 from scaling.spec.study import StudySpec
@@ -21,7 +22,8 @@ def prepare_task(workload: Workload, evaluation: Evaluation) -> AnyTask:
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    family = import_module(f"scaling.tasks.{workload.task}")
+    with without_garbage_collection():
+        family = import_module(f"scaling.tasks.{workload.task}")
     prepare: Callable[[Any, Evaluation], AnyTask] = family.prepare
     task = prepare(workload, evaluation)
     if isinstance(workload, TrainerFunctions) and workload.own_code:

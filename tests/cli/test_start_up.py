@@ -13,11 +13,13 @@ HEAVY = (
     "torch", "transformers", "datasets", "ray", "mlflow", "optuna", "lightning", "pandas", "altair",
     "scipy", "sklearn", "pyarrow", "numpy", "fsspec", "jinja2",
 )  # fmt: skip
+OF_A_MODEL = {"torch", "transformers", "numpy", "jinja2", "scipy"}
+"""What transformers imports by itself; of scipy it is optimize alone."""
 
 
 def loaded_by(script: str, folder: Path, *arguments: str) -> tuple[set[str], str]:
     """The libraries among HEAVY that a script has imported at its end, and what it printed."""
-    found = f"print('loaded:', *({set(HEAVY)!r} & set(sys.modules)))"
+    found = f"print('loaded:', *({ {*HEAVY, 'scipy.stats'}!r} & set(sys.modules)))"
     ended = f"import sys\ntry:\n    {script}\nfinally:\n    {found}"
     done = subprocess.run(
         [sys.executable, "-c", ended, *arguments], cwd=folder, capture_output=True, text=True,
@@ -46,6 +48,14 @@ def test_a_command_loads_none_of_the_heavy_libraries(
     found, printed = loaded_by("from scaling.cli.app import main; main()", tmp_path, *arguments)
     assert says in printed
     assert found == set()
+
+
+def test_a_plan_with_a_model_loads_what_a_model_needs(tmp_path: Path) -> None:
+    study = str(ROOT / "studies" / "lr_vs_batch.yaml")
+    script = "from scaling.cli.app import main; main()"
+    found, printed = loaded_by(script, tmp_path, "plan", study)
+    assert "of training and evaluation on this machine" in printed
+    assert found <= OF_A_MODEL
 
 
 def test_python_loads_none_of_them_to_read_and_to_plan(tmp_path: Path) -> None:

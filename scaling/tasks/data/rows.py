@@ -1,7 +1,6 @@
 """One text as its source has it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 Split = str
@@ -23,9 +22,8 @@ class Turn(NamedTuple):
     more: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One text as its source has it.
+class Row(NamedTuple):
+    """One text as its source has it. A tuple, as a source may have very many.
 
     Attributes:
         text: What is read (text_classification, token_classification), generated (causal_lm,

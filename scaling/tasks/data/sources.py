@@ -32,6 +32,9 @@ _PACKAGED: Mapping[str, _PackagedText] = {
     "part_of_speech_treebank": _PackagedText("turkish-treebanks", "data/web.conllu", "treebank"),
 }
 
+_WORD = re.compile(r"[a-z]{2,14}")
+_NO_STRESS = str.maketrans("", "", "012")
+
 
 def require_source(workload: Workload) -> None:
     """Check that the extras of a built-in source, a built-in model and adapters are installed.
@@ -95,11 +98,11 @@ def _grapheme_to_phoneme(path: Path) -> Iterator[Row]:
     """Words of 2–14 letters a–z and their first pronunciation, stress marks left out."""
     seen: set[str] = set()
     for line in path.read_text(encoding="utf-8").splitlines():
-        word, *phones = line.partition("#")[0].split()
-        if word in seen or not re.fullmatch(r"[a-z]{2,14}", word):
+        word, _, phones = line.partition("#")[0].partition(" ")
+        if word in seen or not _WORD.fullmatch(word):
             continue
         seen.add(word)
-        units = tuple(phone.rstrip("012") for phone in phones)
+        units = tuple(phones.translate(_NO_STRESS).split())
         yield Row(text=" ".join(units), prompt=word, text_units=units)
 
 

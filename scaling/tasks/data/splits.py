@@ -9,8 +9,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain
 
+from scaling.process import without_garbage_collection
 from scaling.spec.data import RareClasses, TextData
 from scaling.tasks.data.columns import RowFormat
 from scaling.tasks.data.reading import read_rows
@@ -63,8 +64,9 @@ def read_splits(data: TextData, row_format: RowFormat) -> SplitRows:
     Raises:
         DataError: If the data cannot be used as the study file says.
     """
-    read, labels = read_rows(data, row_format), row_format.labels
-    split = split_rows(read.rows, data, rare="keep" if labels is None else labels.rare)
+    with without_garbage_collection():
+        read, labels = read_rows(data, row_format), row_format.labels
+        split = split_rows(read.rows, data, rare="keep" if labels is None else labels.rare)
     return replace(split, notes=read.notes + split.notes)
 
 
@@ -86,27 +88,27 @@ def split_rows(
         return _split_book(raw, data)
     notes: list[str] = []
     held_out = tuple(split for split in _HELD_OUT if split not in raw)
-    pool = _without_rare(_by_content(raw["train"]), 1 + len(held_out), rare, notes)
+    pool = _without_rare(_by_key(raw["train"]), 1 + len(held_out), rare, notes)
     taken: set[str] = set()
     rows: dict[Split, tuple[Row, ...]] = {}
     num_dropped = 0
     for split in _HELD_OUT:
         wanted: int | None = getattr(data, f"num_{split}")
         if split in raw:
-            given = _by_content(raw[split])
-            kept = [row for row in given if row.key not in taken]
-            num_dropped += len(given) - len(kept)
+            kept = _rows_of(_without(_by_key(raw[split]), taken))
+            num_dropped += len(raw[split]) - len(kept)
             rows[split] = _first(split, kept, wanted)
         else:
             rows[split] = _hold_out(split, pool, taken, wanted)
         taken |= {row.key for row in rows[split]}
-    train = [row for row in pool if row.key not in taken]
+    train = _rows_of(_without(pool, taken))
     if pool and not train and len(held_out) < len(_HELD_OUT):
         raise DataError(
             "workload.data", "every training row is also in validation or test; none is left"
         )
     if len(held_out) < len(_HELD_OUT):
-        num_dropped += len(pool) - len(train) - sum(len(rows[split]) for split in held_out)
+        in_pool = len(train) + sum(len(rows[split]) for split in held_out)
+        num_dropped += len(_rows_of(pool)) - in_pool
     rows["train"] = tuple(train)
     for split in held_out:
         _give_back(split, rows)
@@ -122,44 +124,60 @@ def split_rows(
     return SplitRows(rows, num_dropped, tuple(notes))
 
 
-def _by_content(rows: Sequence[Row]) -> list[Row]:
-    return sorted(
-        rows,
-        key=lambda row: (
-            hashlib.sha256(row.key.encode()).digest(), row.text, row.label or "", row.prompt or "",
-            row.tags, row.answers, row.pair or "", row.number or 0.0,
-        ),
-    )  # fmt: skip
+_Texts = dict[str, list[Row]]
+"""The rows of each text by its key, in an order that depends on the texts alone."""
 
 
-def _texts(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of one text together; a text may have several rows."""
-    return [list(group) for _, group in groupby(rows, key=lambda row: row.key)]
+def _by_key(rows: Sequence[Row]) -> _Texts:
+    found: _Texts = {}
+    for row in rows:
+        found.setdefault(row.key, []).append(row)
+    for same in found.values():
+        if len(same) > 1:
+            same.sort(
+                key=lambda row: (
+                    row.text, row.label or "", row.prompt or "", row.tags, row.answers,
+                    row.pair or "", row.number or 0.0,
+                )
+            )  # fmt: skip
+    hashed = sorted((hashlib.sha256(key.encode()).digest(), key) for key in found)
+    return {key: found[key] for _, key in hashed}
 
 
-def _hold_out(
-    split: Split, pool: Sequence[Row], taken: set[str], wanted: int | None
-) -> tuple[Row, ...]:
+def _rows_of(texts: _Texts) -> list[Row]:
+    return list(chain.from_iterable(texts.values()))
+
+
+def _without(texts: _Texts, taken: set[str]) -> _Texts:
+    return {key: rows for key, rows in texts.items() if key not in taken}
+
+
+def _class_sizes(texts: _Texts) -> Counter[str]:
+    """Rows of each class; a text is of the class of its first row."""
+    sizes = Counter[str]()
+    for rows in texts.values():
+        sizes[rows[0].label or ""] += len(rows)
+    return sizes
+
+
+def _hold_out(split: Split, pool: _Texts, taken: set[str], wanted: int | None) -> tuple[Row, ...]:
     """Rows of the pool, of each class the first ones, whole texts at a time.
 
     Each class has the share of the split that it has of the pool, as far as whole numbers allow,
-    and leaves a text to train on. A text is of the class of its first row.
+    and leaves a text to train on.
     """
-    size = wanted or min(DEFAULT_MAX_HELD_OUT, max(1, int(len(pool) * DEFAULT_HELD_OUT_RATIO)))
-    texts = _texts(pool)
-    counts = Counter(text[0].label or "" for text in texts for _ in text)
-    free = [text for text in texts if text[0].key not in taken]
-    most = Counter(text[0].label or "" for text in free for _ in text)
-    for last in {text[0].label or "": text for text in free}.values():
-        most[last[0].label or ""] -= len(last)
-    left = _shares(counts, size, least=0, most=most)
-    held: set[str] = set()
-    for text in free:
-        label = text[0].label or ""
+    counts, free = _class_sizes(pool), _without(pool, taken)
+    default = max(1, int(counts.total() * DEFAULT_HELD_OUT_RATIO))
+    most = _class_sizes(free)
+    for label, last in {rows[0].label or "": rows for rows in free.values()}.items():
+        most[label] -= len(last)
+    left = _shares(counts, wanted or min(DEFAULT_MAX_HELD_OUT, default), least=0, most=most)
+    found: list[Row] = []
+    for rows in free.values():
+        label = rows[0].label or ""
         if left[label] > 0:
-            held.add(text[0].key)
-            left[label] -= len(text)
-    found = [row for row in pool if row.key in held]
+            found += rows
+            left[label] -= len(rows)
     return _first(split, found, wanted, allow_more=True)
 
 
@@ -224,30 +242,30 @@ def _classes(row: Row) -> frozenset[str]:
     return frozenset(row.tags) if row.label is None else frozenset([row.label])
 
 
-def _without_rare(
-    pool: list[Row], num_splits: int, policy: RareClasses, notes: list[str]
-) -> list[Row]:
-    """The rows but, under `drop`, those of classes with fewer texts than splits to be cut.
+def _without_rare(pool: _Texts, num_splits: int, policy: RareClasses, notes: list[str]) -> _Texts:
+    """The texts but, under `drop`, rows of classes with fewer texts than splits to be cut.
 
     Raises:
         DataError: If there are such classes and the study file refuses them.
     """
     if policy == "keep" or num_splits == 1:
         return pool
-    counts = Counter(name for text in _texts(pool) for name in _classes_of(text))
+    counts = Counter(name for rows in pool.values() for name in _classes_of(rows))
     rare = {name: count for name, count in counts.items() if count < num_splits}
     if not rare:
         return pool
     said = f"fewer texts than there are splits ({num_splits}): {_listed(rare)}"
     if policy == "error":
         raise DataError("workload.data.rare_classes", f"classes have {said}")
-    kept = [row for row in pool if not _classes(row) & rare.keys()]
-    notes.append(f"{len(pool) - len(kept):,} rows were left out since their class has {said}.")
-    return kept
+    rows = _rows_of(pool)
+    kept = [row for row in rows if not _classes(row) & rare.keys()]
+    notes.append(f"{len(rows) - len(kept):,} rows were left out since their class has {said}.")
+    return _by_key(kept)
 
 
-def _classes_of(rows: Sequence[Row]) -> frozenset[str]:
-    return frozenset().union(*map(_classes, rows))
+def _classes_of(rows: Sequence[Row]) -> set[str]:
+    labels = {row.label for row in rows if row.label is not None}
+    return labels.union(*(row.tags for row in rows if row.label is None))
 
 
 def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
@@ -256,9 +274,8 @@ def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
     moved = {row.key for row in rows[split] if not _classes(row) <= trained}
     if not moved:
         return
-    rows["train"] = tuple(
-        _by_content([*rows["train"], *(row for row in rows[split] if row.key in moved)])
-    )
+    given_back = [row for row in rows[split] if row.key in moved]
+    rows["train"] = tuple(_rows_of(_by_key([*rows["train"], *given_back])))
     rows[split] = _first(split, [row for row in rows[split] if row.key not in moved], None)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from scaling.process import without_garbage_collection
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
 from scaling.tasks.data.tokens import Tokenizer
 from scaling.tasks.errors import DataError
@@ -62,17 +63,14 @@ def build_model(
             rank = lora_rank or spec.lora.rank
             add_adapters(model, spec.lora, rank=rank, new_weights=new_weights, seed=seed)
         return model.train()
-    config = model_config(
-        spec,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        num_labels=num_labels,
-        head=head,
-        dropout=dropout,
-    )
+    with without_garbage_collection():  # imports the architecture
+        config = model_config(
+            spec, tokenizer=tokenizer, max_length=max_length, num_labels=num_labels, head=head,
+            dropout=dropout,
+        )  # fmt: skip
     what = f"cannot build {spec.architecture} with a {head.replace('_', ' ')} head"
     with library_errors("workload.model", what):
-        with torch.device("meta"):
+        with without_garbage_collection(), torch.device("meta"):
             sketch = _auto_class(head).from_config(config, trust_remote_code=False)
         _require_size(sketch, spec, tokenizer.vocab_size, max_length)
         torch.manual_seed(seed)

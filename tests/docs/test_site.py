@@ -18,7 +18,7 @@ pytest.importorskip("mkdocs", reason="make docs installs MkDocs")
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOADED = {
     ("link", "href"), ("script", "src"), ("img", "src"), ("img", "srcset"), ("iframe", "src"),
     ("source", "src"), ("source", "srcset"), ("video", "src"), ("object", "data"),

@@ -4,11 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from scaling.spec.study import StudySpec
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -34,10 +31,3 @@ def _anchor(heading: str) -> str:
 def test_the_readme_is_a_page() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 100
-
-
-def test_the_readmes_study_is_one() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"```yaml\n(.*?)```", text, re.S)
-    spec = StudySpec.model_validate({"name": "own", "question": "?", **yaml.safe_load(block)})
-    assert spec.batch_sizes() == (16, 64, 256)

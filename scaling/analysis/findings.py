@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
+
 from scaling.analysis.cell_results import CellResult, cell_results
 from scaling.analysis.critical_batch.agreement import Agreement, Definition, agreements
 from scaling.analysis.critical_batch.branched_training import BranchedTraining, branched_training
@@ -124,9 +126,10 @@ class Findings:
 def analyse(sweep: Sweep) -> Findings:
     """All findings of a sweep; what the data do not allow is absent, never guessed."""
     searches = [sweep.steady_search(cell) for cell in sweep.cells]
-    reading = None if sweep.is_joint else read_surface(sweep, searches)
-    cells = cell_results(sweep, reading, surface_of_steps(sweep))
-    series = () if sweep.is_joint else all_series(sweep, cells, reading)
+    with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
+        reading = None if sweep.is_joint else read_surface(sweep, searches)
+        cells = cell_results(sweep, reading, surface_of_steps(sweep))
+        series = () if sweep.is_joint else all_series(sweep, cells, reading)
     whole = next((s for s in series if not s.others and len(s.cells) == len(cells)), None)
     one_series = whole is not None
     fit = whole.tradeoff if whole else TradeoffFit(missing="cells_differ_otherwise")

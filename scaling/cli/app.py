@@ -29,7 +29,7 @@ _SET = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file; repeatable."),
 ]
 _ADDRESS = Annotated[
-    str | None, typer.Option(help="A Ray cluster; this machine alone where left out.")
+    str | None, typer.Option(help="Ray cluster to join; this machine alone if left out.")
 ]
 _OUTPUT = Annotated[str | None, typer.Option(metavar="DIR", help="Report folder [reports/NAME].")]
 _URI = Annotated[
@@ -44,10 +44,10 @@ def init(
         Path, typer.Option(metavar="FILE", help="csv, tsv, json, jsonl, parquet, txt.")
     ],
     task: Annotated[
-        str | None, typer.Option(help="A task family, where it is not to be guessed.")
+        str | None, typer.Option(help="Task family; guessed from the data if left out.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A pretrained model; a small one from scratch if left out.")
+        str | None, typer.Option(help="Pretrained model; a small one from scratch if left out.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The study file [DATA.yaml].")
@@ -86,7 +86,7 @@ def run(
     changes: _SET = None,
     address: _ADDRESS = None,
     output: _OUTPUT = None,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run ended.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue where an earlier run ended.")] = False,
 ) -> None:
     """Run a study to its report."""
     _study(study, changes, address, output, ["--resume"] * resume)
@@ -98,7 +98,9 @@ def plan(
     changes: _SET = None,
     address: _ADDRESS = None,
     output: _OUTPUT = None,
-    resume: Annotated[bool, typer.Option(help="Of an interrupted study: what is left.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Show what is left of an interrupted study.")
+    ] = False,
 ) -> None:
     """Print what a study would do, and start nothing."""
     _study(study, changes, address, output, ["--plan", *["--resume"] * resume])
@@ -126,7 +128,7 @@ def report(context: typer.Context) -> None:
 @app.command(epilog="Example: scaling compare lr_vs_batch reports/another")
 def compare(
     a: Annotated[str, typer.Argument(help="A study's name, a report's folder or a table.")],
-    b: Annotated[str, typer.Argument(help="The other one.")],
+    b: Annotated[str, typer.Argument(help="The study to compare it with.")],
     output: _OUTPUT = None,
     tracking_uri: _URI = None,
 ) -> None:
@@ -161,10 +163,12 @@ def doctor() -> None:
 def ui(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY]…", help="Studies to link to; all where left out."),
+        typer.Argument(metavar="[STUDY]…", help="Studies to link to; all if left out."),
     ] = None,
     tracking_uri: _URI = None,
-    port: Annotated[int, typer.Option(help="Of the server, on this machine alone.")] = 5000,
+    port: Annotated[
+        int, typer.Option(help="Port of the server, which listens on this machine alone.")
+    ] = 5000,
 ) -> None:
     """Start MLflow on the store of the studies, and print links that compare trials and studies."""
     import subprocess

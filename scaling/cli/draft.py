@@ -349,7 +349,7 @@ workload:
 {problem}{stride}  data:
     files: {{train: {data}}} # validation and test are set aside from it
 {columns}    tokenizer: {tokenizer}
-    max_length: {max_length} # tokens an example
+    max_length: {max_length} # tokens per example
 scientific: {{global_batch_size: {batches}}} # what is compared; each is tuned as well as the others
 nuisance: # what is searched at each batch size
   peak_lr: {{log_uniform: [{low}, {high}]}}

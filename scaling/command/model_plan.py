@@ -26,7 +26,7 @@ def print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console)
     if found is None:
         print_line(console, "memory: not estimated: the loss reads values of tensors")
         return
-    table = Table("MiB a worker", box=None, pad_edge=False)
+    table = Table("MiB per worker", box=None, pad_edge=False)
     headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -37,11 +37,11 @@ def print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console)
         table.add_row(
             f"global_batch_size={size}",
             *(f"{getattr(memory, heading) / 2**20:,.1f}" for heading in headings),
-            "more than there is" if is_too_much else "",
+            "more than available" if is_too_much else "",
         )
     console.print(table)
-    has = "not known here" if available is None else f"{available / 2**20:,.0f} MiB"
-    console.print(f"  memory of a worker: {has}; its process takes some of it", highlight=False)
+    has = "unknown" if available is None else f"{available / 2**20:,.0f} MiB"
+    console.print(f"  memory of a worker: {has}, some of which its process takes", highlight=False)
 
 
 def print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:
@@ -62,8 +62,8 @@ def print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -
     at_most = "at most " if spec.search.may_stop else ""
     console.print(
         f"time: {at_most}about {duration(seconds / at_once)} of training and evaluation on this "
-        f"machine, {at_once} trials at once; start-up, workers' exchange and the report are not in "
-        "it",
+        f"machine, {at_once} trials at once. Start-up, communication among workers and the "
+        "report are not included.",
         highlight=False,
     )
 

@@ -111,8 +111,8 @@ def _gpus(spec: StudySpec) -> str:
     """What its workers have of GPUs."""
     gpus = spec.resources.gpus_per_worker
     if gpus == "auto":
-        return "with a GPU a worker if the cluster has any"
-    return f"with {gpus:g} GPU{'s' * (gpus > 1)} a worker" if gpus else "without GPUs"
+        return "with one GPU per worker if the cluster has any"
+    return f"with {gpus:g} GPU{'s' * (gpus > 1)} per worker" if gpus else "without GPUs"
 
 
 def round_size_of(spec: StudySpec) -> int:
@@ -124,7 +124,7 @@ def round_size_of(spec: StudySpec) -> int:
 def _how_many(spec: StudySpec) -> str:
     search = spec.search
     if not search.is_joint:
-        return f"{search.trials_per_cell} trials a cell"
+        return f"{search.trials_per_cell} trials per cell"
     if search.budget_flops is not None:
         return f"trials of {search.budget_flops:.3g} floating-point operations in all"
     return f"{'at most ' if search.may_stop else ''}{search.most_trials} trials over all cells"

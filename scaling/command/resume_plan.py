@@ -65,8 +65,8 @@ def print_resume_plan(
     if not left.is_decided:
         print_line(
             console,
-            "The search is not over. A cell for which it finds a better recipe has that one "
-            "repeated, carried and branched off anew.",
+            "The search is not over. Where it finds a better recipe for a cell, that cell is "
+            "confirmed, carried and branched anew.",
         )
     if left.num_to_run == 0:
         print_line(console, "nothing is left to run: --resume writes the report again")
@@ -77,6 +77,6 @@ def print_resume_plan(
         print_line(
             console,
             f"time: {at_most}about {duration(left.seconds / at_once)} at {at_once} trials at once, "
-            f"as long as the {left.num_timed} trials took that have ended; start-up and the report "
-            "are not in it",
+            f"judged by the {left.num_timed} trials that have ended. Start-up and the report are "
+            "not included.",
         )

@@ -116,7 +116,7 @@ class Measurement:
         table="optimization",
     )] = None  # fmt: skip
     examples_per_second: Annotated[float | None, Metric(
-        "examples per second", "Training examples a second, evaluation not counted.",
+        "examples per second", "Training examples per second, evaluation not counted.",
         unit="examples/s", over_run="mean_over_seconds", over_seeds="geometric_mean",
         table="hardware", direction="maximize",
     )] = None  # fmt: skip
@@ -125,7 +125,7 @@ class Measurement:
         unit="steps", is_count=True, table="optimization", direction="minimize",
     )] = None  # fmt: skip
     tokens_per_second: Annotated[float | None, Metric(
-        "tokens per second", "Input tokens a second, padding and evaluation not counted.",
+        "tokens per second", "Input tokens per second, padding and evaluation not counted.",
         unit="tokens/s", over_run="mean_over_seconds", over_seeds="geometric_mean",
         table="hardware", direction="maximize",
     )] = None  # fmt: skip
@@ -144,7 +144,7 @@ class Measurement:
         unit="FLOP/s", table="hardware",
     )] = None  # fmt: skip
     model_flop_utilization: Annotated[float | None, Metric(
-        "model FLOP utilization", "FLOP per example × examples a second over the hardware peak "
+        "model FLOP utilization", "FLOP per example × examples per second over the hardware peak "
         "(Chowdhery et al. 2022). What is computed again to save memory does not count.",
         unit="fraction", over_run="mean_over_seconds", over_seeds="geometric_mean",
         table="hardware", direction="maximize",

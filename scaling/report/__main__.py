@@ -74,7 +74,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--compare", metavar=("A", "B"), nargs=2,
         help="two studies by name, or paths of reports' folders or tables",
     )  # fmt: skip
-    parser.add_argument("--from-csv", metavar="FILE", help="a table with one row a trial")
+    parser.add_argument("--from-csv", metavar="FILE", help="a table with one row per trial")
     parser.add_argument(
         "--rename", metavar="THEIRS=OURS", type=_renaming, nargs="+", action="extend", default=[],
         help="read the table's column THEIRS as OURS",

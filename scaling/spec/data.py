@@ -104,7 +104,7 @@ class TextData(Section):
     vocab_size: PositiveInt = 2000
     """Entries of the vocabulary of `subwords`."""
     max_length: Annotated[int, Field(ge=2, le=2**20, strict=True), Whole] = 128
-    """Tokens an example; what is longer is cut into several (causal_lm, token_classification,
+    """Tokens per example; what is longer is cut into several (causal_lm, token_classification,
     question_answering) or truncated. Of source and target each in seq2seq."""
     num_train: PositiveInt | None = None
     """Training rows used (a long document is one row and several examples); all where left out."""

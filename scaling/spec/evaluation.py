@@ -86,15 +86,15 @@ class Evaluation(Section):
 
 
 class Target(Section):
-    """What steps, examples and seconds to target are counted to."""
+    """The value up to which steps, examples and seconds to target are counted."""
 
     metric: MetricName = LOSS
     """validation_loss, or a metric of the task that is measured along a run."""
     at_most: Finite | None = None
-    """Of what should be low: of the loss per target (token or example), else in the
+    """Upper bound on what should be low: the loss per target (token or example), else in the
     metric's unit. Give this or at_least."""
     at_least: Finite | None = None
-    """Of what should be high, as an accuracy of 0.9."""
+    """Lower bound on what should be high, such as an accuracy of 0.9."""
 
     @property
     def value(self) -> float:

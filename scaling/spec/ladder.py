@@ -32,7 +32,7 @@ class Check(Section):
     """Train the last size at the prediction, and around it."""
 
     num_seeds: PositiveInt = 3
-    """Of each of five recipes: the prediction, and twice and half its rate and its batch."""
+    """Seeds of each of five recipes: the prediction, and twice and half its rate and its batch."""
 
 
 class Ladder(Section):

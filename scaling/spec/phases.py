@@ -148,7 +148,7 @@ class Search(Section):
     """surface: one model of the loss over all cells says what to try next; qmc: scrambled Sobol
     points; tpe: Optuna's tree-structured Parzen estimator. With trials_per_cell alone it is qmc."""
     num_trials: PositiveInt | None = None
-    """Trials of all cells together, at most; for sampler surface."""
+    """Trials of all cells together, at most; for the surface."""
     budget_flops: PositiveFloat | None = None
     """Floating-point operations of all trials together, at most, 6 for each parameter and token;
     for a ladder, in place of num_trials."""
@@ -161,10 +161,10 @@ class Search(Section):
     """Trials that the surface proposes at a time, after a first design. Left out: about a sixth of
     num_trials and at least four; two for each slot where that is at most a third."""
     prior_peak_lr: PositiveFloat | None = None
-    """A learning rate that is thought to be good at the middle batch size; the surface tries it
+    """A learning rate expected to be good at the middle batch size; the surface tries it
     first."""
     early_stopping: EarlyStopping | None = None
-    """End a trial that does worse than the others of its cell; null: none is ended early."""
+    """End a trial that does worse than the others of its cell; null: end none early."""
     extend_undertuned: Annotated[int, Field(ge=0, le=2, strict=True), Whole] = 0
     """At most so many times: where a cell's best rate is the lowest or highest tried, search on
     beyond it, over half as wide a range (in the logarithm) with half as many trials."""
@@ -277,11 +277,11 @@ class Branch(Section):
         Field(min_length=2, max_length=31),
         AfterValidator(require_rising),
     ] = (1, 2, 4, 8, 16)
-    """Batches of the branches, over base_batch_size; 1, the run that goes on as it is, is one."""
+    """Batch sizes of the branches over base_batch_size; 1, the unchanged run, is one of them."""
     window_examples: PositiveInt
     """Training examples of a branch, rounded up to whole steps of every branch."""
     tolerance: PositiveFloat = 0.02
-    """Nats per target by which a branch may end above the branch of multiple 1."""
+    """Nats per target by which a branch may end above the branch with multiple 1."""
     lr_rule: LrRule | None = None
     """How the rate grows with the batch; linear for sgd and lars, else sqrt, where left out."""
     num_seeds: PositiveInt = 3
@@ -317,7 +317,7 @@ class Limits(Section):
     cost_ceiling: PositiveFloat | None = None
     """Cost of the run at most, in the currency of price_per_worker_hour."""
     price_per_worker_hour: PositiveFloat | None = None
-    """What one worker costs an hour."""
+    """Price of one worker for an hour."""
 
     @model_validator(mode="after")
     def _priced(self) -> "Limits":

@@ -23,11 +23,11 @@ class Resources(Section):
     """What one trial runs on."""
 
     num_workers: PositiveInt | Literal["auto"] = 1
-    """Workers a trial, data-parallel but under strategy tp; auto: one, or more where that ends the
-    study sooner."""
+    """Workers per trial, data-parallel except under strategy tp; auto: one, or more where that
+    ends the study earlier."""
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat | Literal["auto"] = "auto"
-    """GPUs of a worker; a fraction shares one, its memory too. auto: one where the cluster has any
+    """GPUs per worker; a fraction shares a GPU and its memory. auto: one where the cluster has any
     GPU and the workload is a model's training, else none."""
     network_interface: str | None = None
     """Network interface by which workers of several machines reach each other, as in eth0; that of
@@ -54,7 +54,7 @@ class Resources(Section):
     compile: bool = False
     """Compile each Transformer block with torch.compile: a minute once, faster steps after."""
     executor: Literal["pool", "per_trial"] = "pool"
-    """pool: worker groups live as long as the study; per_trial: one trainer a trial."""
+    """pool: worker groups live as long as the study; per_trial: one trainer per trial."""
     max_slots: PositiveInt | None = None
     """At most this many trials at once; as many as fit where left out. An autoscaler is
     asked for what so many hold."""

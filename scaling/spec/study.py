@@ -24,7 +24,7 @@ from scaling.spec.workloads import Workload
 
 
 class StudySpec(Section):
-    """One question, and all it takes to answer it."""
+    """One question and everything needed to answer it."""
 
     name: Name
     question: Annotated[str, Field(min_length=1)]

@@ -39,10 +39,10 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 
 
 class TextClassificationData(LabelledData):
-    """Texts, or pairs of texts, with a class, several or a number each."""
+    """Texts, or pairs of texts, each with a class, several classes or a number."""
 
     text_column: str = "text"
-    """Column with the input text. A column that is a mapping is gone into by a dot, here as for
+    """Column with the input text. A dot reads a field of a mapping, here as for
     every column: translation.en."""
     text_pair_column: str | None = None
     """Column with a second text that is read after the first, as a hypothesis after its premise."""
@@ -51,10 +51,10 @@ class TextClassificationData(LabelledData):
     label_names: Names | None = None
     """Names of the classes 0, 1, …, where label_column has their numbers."""
     label_separator: Text | None = None
-    """What stands between the classes in a text of label_column, as in "|"; none of them in an
-    empty one. Of multi_label_classification."""
+    """Separator of the classes in label_column, such as "|"; an empty text has no class. For
+    multi_label_classification."""
     label_columns: Names | None = None
-    """A column with 0 or 1 for each class, in place of label_column. Of
+    """Columns with 0 or 1, one for each class, in place of label_column. For
     multi_label_classification."""
 
     @property
@@ -68,7 +68,7 @@ class TextClassificationData(LabelledData):
 
 
 class TextClassification(TrainerFunctions):
-    """Predict of a text one class, several classes or a number.
+    """Predict one class, several classes or a number for each text.
 
     The loss is in nats per example, of several classes summed over all there are (each by a
     sigmoid); of a number it is the squared error.
@@ -96,7 +96,7 @@ class TextClassification(TrainerFunctions):
         data, kind = self.data, self.problem_type
         given = given_fields(data)
         if kind != "single_label_classification" and data.builtin_name is not None:
-            message = "the built-in data have one class a text"
+            message = "the built-in data have one class per text"
             yield Issue("workload.problem_type", message, kind, "single_label_classification")
         if kind != "multi_label_classification":
             for name in ("label_separator", "label_columns"):
@@ -211,7 +211,7 @@ class Generation(Section):
 
 
 class Seq2SeqData(TextData):
-    """Pairs of a text that is read and one that is written."""
+    """Pairs of a text to read and a text to write."""
 
     source_column: str = "source"
     """Column with the text that is read."""

@@ -118,11 +118,11 @@ def test_the_summary_leads_with_the_fitted_exponent_where_the_data_exclude_one()
     assert low < 200 < high
     assert fit["interval"][1] < 200 or fit["interval"][0] > 200
     assert fit["alpha"]["interval"][1] < 1
-    assert "Steps are twice their least at a batch of" in summary["answer"]
-    assert "the data speak against the classical curve with α = 1" in summary["answer"]
+    assert "Steps are twice their minimum at a batch of" in summary["answer"]
+    assert "the data disfavor the classical curve (α = 1)" in summary["answer"]
     classical = summary_of(1.0, BATCHES)["answer"]
     assert "The critical batch size (steps–examples fit) is " in classical
-    assert "speak against" not in classical
+    assert "disfavor" not in classical
 
 
 def test_what_is_missing_is_null_with_its_reason() -> None:

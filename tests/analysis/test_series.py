@@ -92,7 +92,9 @@ def test_the_first_screen_and_the_tables_name_both(findings: Findings) -> None:
     assert lines["rate"].startswith("The best peak learning rate moves as the batch to the power ")
     assert "with optimizer muon" in lines["rate"]
     texts = [line.text for line in first_screen(findings)]
-    assert any("times that with optimizer adamw; the data separate them." in text for text in texts)
+    assert any(
+        "times that with optimizer adamw; the data distinguish them." in text for text in texts
+    )
     for table in (exponents_table(findings), critical_batches_table(findings)):
         assert table is not None
         assert [row[0] for row in table.rows] == ["optimizer adamw", "optimizer muon"]

@@ -146,7 +146,7 @@ def test_without_a_target_the_lowest_loss_is_recommended() -> None:
     summary = checked(study(target=None))
     best = min(summary["cells"], key=lambda cell: cell["validation_loss"])
     assert summary["recommendation"]["global_batch_size"] == best["global_batch_size"]
-    assert "do not separate" in summary["recommendation"]["reason"]
+    assert "do not distinguish" in summary["recommendation"]["reason"]
 
 
 def test_one_seed_gives_no_interval() -> None:

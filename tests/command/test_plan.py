@@ -30,7 +30,7 @@ def plan(*changes: str, study: Path = STUDY, address: str | None = None) -> str:
 
 def test_plan_has_the_memory_of_every_batch_size() -> None:
     text = plan()
-    table = text.partition("MiB a worker")[2].splitlines()
+    table = text.partition("MiB per worker")[2].splitlines()
     assert table[0].split() == [
         "parameters", "gradients", "optimizer", "activations", "workspace", "total",
     ]  # fmt: skip
@@ -40,7 +40,7 @@ def test_plan_has_the_memory_of_every_batch_size() -> None:
     assert totals == sorted(totals)
     for row in rows:
         assert sum(map(float, row[1:6])) == pytest.approx(float(row[6]), abs=0.3)
-    assert "more than there is" not in text
+    assert "more than available" not in text
 
 
 def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
@@ -57,9 +57,9 @@ def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
 def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint_module, "_machine_bytes", lambda: 20 * 2**20)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    assert "more than there is" in plan()
+    assert "more than available" in plan()
     text = plan("resources.micro_batch_size=auto")
-    assert "more than there is" not in text
+    assert "more than available" not in text
     batches = text.partition("examples")[2].splitlines()[1:5]
     micro = [int(line.split()[2]) for line in batches]
     assert micro[:2] == [8, 32]
@@ -128,13 +128,13 @@ def test_a_plan_has_a_time_as_it_is() -> None:
 
 
 def test_a_plan_says_whether_workers_have_gpus() -> None:
-    here = "with 1 GPU a worker" if torch.cuda.is_available() else "without GPUs"
+    here = "with 1 GPU per worker" if torch.cuda.is_available() else "without GPUs"
     assert f"workers each, {here}" in plan("resources.num_workers=2")
-    assert "workers each, with 0.5 GPU a worker" in plan(
+    assert "workers each, with 0.5 GPU per worker" in plan(
         "resources.num_workers=2", "resources.gpus_per_worker=0.5"
     )
     text = plan("resources.num_workers=2", address="10.0.0.1:6379")
-    assert "workers each, with a GPU a worker if the cluster has any" in text
+    assert "workers each, with one GPU per worker if the cluster has any" in text
     assert "time: not estimated: whether the workers train on GPUs" in text
 
 

@@ -81,7 +81,7 @@ def test_more_seeds_are_counted_by_phase_and_cell(at: Path) -> None:
         ["branch", "global_batch_size=16", "4", "4"],
     ]  # fmt: skip
     # 10 trials of a second each, two at once.
-    assert text[-1].startswith("time: about 0.1 min at 2 trials at once, as long as the 14 trials")
+    assert text[-1].startswith("time: about 0.1 min at 2 trials at once, judged by the 14 trials")
 
 
 def test_a_search_that_goes_on_may_find_a_better_recipe(at: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_is_left_of_a_search_by_the_surface_is_a_bound(at: Path) -> None:
     assert [row[1:] for row in rows[:2]] == [["4", "2"], ["4", "2"]]  # those of the next round
     assert [*rows[2][0].split(maxsplit=1), *rows[2][1:]] == ["search", LATER_ROUNDS, "0", "4"]
     # 10 trials of a second each, two at once.
-    assert text[-1].startswith("time: at most about 0.1 min at 2 trials at once, as long as the 8")
+    assert text[-1].startswith("time: at most about 0.1 min at 2 trials at once, judged by the 8")
     assert RecordedStudy.read(recorded.folder) == recorded  # what comes next is not kept
 
 

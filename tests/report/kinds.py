@@ -1,6 +1,8 @@
 """Every kind of study and of table that a report is written of, as findings."""
 
+import functools
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -206,3 +208,10 @@ KINDS: dict[str, Callable[[Path], Findings]] = {
         folder, "global_batch_size,peak_lr,validation_loss", ["32,0.001,2.0"]
     ),
 }  # fmt: skip
+
+
+@functools.cache
+def findings_of(kind: str) -> Findings:
+    """The findings of a kind, made once in a process: that takes a second or two."""
+    with tempfile.TemporaryDirectory() as folder:
+        return KINDS[kind](Path(folder))

@@ -76,7 +76,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     own = page.replace(bundle, "").replace('href="data:,"', "")
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=", own)
     assert not re.search(r"@import|url\(", own)
-    assert page.count("seeds a cell") >= len(FIGURES)
+    assert page.count("seeds per cell") >= len(FIGURES)
     text = (folder / "report.md").read_text()
     assert all(escaped(sentence) in text for sentence in said)
     assert all(f"figures/{name}.svg" in text for name in FIGURES)

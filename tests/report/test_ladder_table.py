@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scaling.report.__main__ import main
-from tests.report.test_every_summary import reasons_of_nothing, without_why
+from tests.report.test_every_report import reasons_of_nothing, without_why
 
 HEADER = "N,D,global_batch_size,peak_lr,validation_loss"
 SIZES = ((1e7, 2e8), (2e7, 4e8), (2e7, 1.6e9), (8e7, 8e8), (8e7, 6.4e9))

@@ -38,10 +38,10 @@ def test_the_answer_begins_with_what_to_run() -> None:
     words = said(reading(TESTED))
     assert words.startswith(
         "At N 1e9, D 2e10, run a batch of 256 [200, 330] at a peak learning rate of 0.0005 "
-        "[0.0004, 0.0006]. Its expected regret is 0.02% of the loss. It has 100 times the compute "
-        "of the largest run."
+        "[0.0004, 0.0006]. The predicted recipe's expected regret is 0.02% of the loss. The "
+        "predicted size has 100 times the compute of the largest run."
     )
-    assert "the mean regret is 0.03% of the loss; by the recipe" in words
+    assert "the mean regret is 0.03% of the loss; with the recipe" in words
     assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
 
 
@@ -87,7 +87,10 @@ def test_an_interpolation_is_said_to_be_one() -> None:
 
 def test_without_a_size_the_option_is_named() -> None:
     words = recommendation_reason(reading(TESTED, predictions=()))
-    assert words == "No size was asked for; --predict N=VALUE,D=VALUE says what to run at one."
+    assert (
+        words
+        == "No prediction was requested; --predict N=VALUE,D=VALUE gives the recipe for a size."
+    )
 
 
 def test_sizes() -> None:

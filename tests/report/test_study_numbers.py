@@ -1,13 +1,11 @@
 """The numbers by which MLflow compares studies."""
 
-from pathlib import Path
-
 import pytest
 
 from scaling.report.study_numbers import study_numbers
 from scaling.report.summary import summarize
 from tests.analysis.synthetic import study
-from tests.report.kinds import KINDS, of
+from tests.report.kinds import findings_of, of
 
 
 def test_numbers_are_those_of_the_summary_with_their_intervals() -> None:
@@ -32,8 +30,8 @@ def test_numbers_are_those_of_the_summary_with_their_intervals() -> None:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "one trial", "two clip norms", "joint search"])
-def test_what_was_not_determined_is_left_out(kind: str, tmp_path: Path) -> None:
-    summary = summarize(KINDS[kind](tmp_path))
+def test_what_was_not_determined_is_left_out(kind: str) -> None:
+    summary = summarize(findings_of(kind))
 
     numbers = study_numbers(summary)
 

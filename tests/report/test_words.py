@@ -32,26 +32,26 @@ def nothing() -> Findings:
     (None, ""),
     ("cells_differ_otherwise", "cells differ in more than the batch size"),
     ("few_batch_sizes", "fewer than two batch sizes reached the target"),
-    ("bend_above", "steps fall as 1/B up to 64: the bend lies beyond"),
-    ("bend_below", "steps do not fall from 8 on: the bend lies below"),
+    ("bend_above", "steps still fall as 1/B at 64: the critical batch size is larger"),
+    ("bend_below", "steps no longer fall beyond 8: the critical batch size is smaller"),
     ("no_interval", "too few or too scattered batch sizes for an interval"),
 ])  # fmt: skip
 def test_no_tradeoff(missing: NoTradeoff | None, words: str) -> None:
     assert absent.no_tradeoff(TradeoffFit(batch_range=(8, 64), missing=missing)) == words
 
 
-INSIDE = "0 of 0 batch sizes have an interval of their best rate inside those tried"
+INSIDE = "0 of 0 batch sizes have a best rate whose interval lies inside the rates tried"
 
 
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
     ("cells_differ_otherwise", "cells differ in more than the batch size"),
     ("no_rates_searched", "no cell tried three learning rates or more"),
-    ("few_points", f"not enough points: {INSIDE}; the exponent's needs 3, with more rates each "
-     "than a basin has parameters"),
-    ("best_at_edge", f"best at an edge: {INSIDE}; the exponent's needs 3"),
-    ("law_does_not_fit", "the law does not fit: best rates scatter about a power of the batch by "
-     "more than noise explains"),
+    ("few_points", f"not enough points: {INSIDE}; the exponent needs 3, each with more rates than "
+     "the curve has parameters"),
+    ("best_at_edge", f"best at an edge: {INSIDE}; the exponent needs 3"),
+    ("law_does_not_fit", "the law does not fit: best rates scatter about a power law by more than "
+     "noise explains"),
     ("too_noisy", f"too noisy: {INSIDE}"),
 ])  # fmt: skip
 def test_no_exponent(missing: NoExponent | None, words: str) -> None:
@@ -62,8 +62,8 @@ def test_no_exponent(missing: NoExponent | None, words: str) -> None:
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
     ("few_batch_sizes", "not enough data: 4 of at least 5 batch sizes"),
-    ("turn_outside", "the turn is not among the batch sizes tried"),
-    ("no_power", "no power of the batch was fitted either"),
+    ("turn_outside", "its peak is not among the batch sizes tried"),
+    ("no_power", "no power law was fitted either"),
     ("not_by_surface", "the exponent is read from the loss surface"),
 ])  # fmt: skip
 def test_no_surge(missing: NoSurge | None, words: str) -> None:
@@ -74,7 +74,7 @@ def test_no_surge(missing: NoSurge | None, words: str) -> None:
     (None, ""),
     ("not_measured", "not measured"),
     ("none_ended", "no branch ended"),
-    ("no_reference", "no branch could be compared with the batch left as it was"),
+    ("no_reference", "no branch could be compared with the unchanged batch"),
 ])  # fmt: skip
 def test_no_branches(missing: NoBranches | None, words: str) -> None:
     assert absent.no_branches(missing) == words
@@ -82,7 +82,7 @@ def test_no_branches(missing: NoBranches | None, words: str) -> None:
 
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
-    ("no_common_seed", "no seed that both have losses along the run of"),
+    ("no_common_seed", "no seed has losses along both runs"),
     ("longer_than_reference", "it was run for more steps than the reference"),
     ("before_first_evaluation", "the reference was not yet evaluated after so few steps"),
 ])  # fmt: skip
@@ -95,7 +95,7 @@ def test_no_parts(missing: NoParts | None, words: str) -> None:
     ("highest_rate_best", "the best rate is the highest tried"),
     ("falls_towards_lowest", "the losses still fall towards the lowest rate tried"),
     ("falls_towards_highest", "the losses still fall towards the highest rate tried"),
-    ("best_still_falling", "the best of n trials was still falling"),
+    ("best_still_falling", "the best loss was still improving with more trials"),
 ])  # fmt: skip
 def test_undertuned(reason: Undertuned, words: str) -> None:
     assert absent.undertuned(reason) == words
@@ -104,11 +104,11 @@ def test_undertuned(reason: Undertuned, words: str) -> None:
 @pytest.mark.parametrize(("reason", "words"), [
     ("task", "the tasks are causal_lm and seq2seq"),
     ("unknown_texts", "the content of their data was not recorded"),
-    ("texts", "they are evaluated on other texts (the data's SHA-256 are aaaaaaaaaaaa and "
+    ("texts", "they are evaluated on different texts (SHA-256 of the data: aaaaaaaaaaaa and "
      "bbbbbbbbbbbb)"),
-    ("tokenizer", "their tokens are of other tokenizers, characters and bytes"),
-    ("targets_per_example", "the same texts have 9.5 and 7.5 targets an example"),
-    ("learnt_subwords", "each has learnt its subwords from other texts"),
+    ("tokenizer", "their tokenizers are characters and bytes"),
+    ("targets_per_example", "the same texts have 9.5 and 7.5 targets per example"),
+    ("learnt_subwords", "their subword vocabularies were learnt from different texts"),
 ])  # fmt: skip
 def test_other_unit(reason: OtherUnit, words: str) -> None:
     assert absent.other_unit(reason, A, B) == words
@@ -135,20 +135,20 @@ def test_nothing_learnt(nearest: Nearest, words: str) -> None:
     (NothingToRecommend("target"), "no cell reached the target with every replicate."),
     (NothingToRecommend("loss"), "no cell ended with a loss with every replicate."),
     (NothingToRecommend("times"), "no time was measured."),
-    (NothingToRecommend("workers", 3), "no batch size was measured with as many examples a worker "
-     "as 3 workers would have, and none on 3 workers."),
+    (NothingToRecommend("workers", 3), "no batch size was measured with as many examples per "
+     "worker as 3 workers would have, and none on 3 workers."),
 ])  # fmt: skip
 def test_nothing_to_recommend(reason: NothingToRecommend, words: str) -> None:
     assert reason_words(reason) == f"Not enough data: {words}"
 
 
 @pytest.mark.parametrize(("interval", "overlap", "words"), [
-    (None, None, "2.00 no interval; not enough data to tell them apart."),
-    ((0.9, 4), True, "2.00 [0.900, 4.00]: the data do not tell them apart."),
+    (None, None, "2.00 no interval; not enough data to distinguish them."),
+    ((0.9, 4), True, "2.00 [0.900, 4.00]: the data do not distinguish them."),
     ((1.1, 4), True, "2.00 [1.10, 4.00]: they differ; their intervals overlap."),
-    ((1.1, 4), False, "2.00 [1.10, 4.00]: they differ; their intervals are apart."),
+    ((1.1, 4), False, "2.00 [1.10, 4.00]: they differ; their intervals do not overlap."),
 ])  # fmt: skip
 def test_agreement(interval: Interval | None, overlap: bool | None, words: str) -> None:
     pair = Agreement("steps_examples", "noise_scale_at_end", Estimate(2.0, interval), overlap)
-    noise = "gradient noise scale at the end"
-    assert agreement_words(pair) == f"Ratio of trade-off fit to {noise}: {words}"
+    noise = "the gradient noise scale at the end"
+    assert agreement_words(pair) == f"Ratio of the steps–examples fit to {noise}: {words}"

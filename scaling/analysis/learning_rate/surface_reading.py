@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
 from scaling.analysis.learning_rate.curves import LrCurve, curve_of
 from scaling.analysis.learning_rate.exponent import BestRate
@@ -126,10 +125,7 @@ class FittedSurface:
     def expected(self, cell: int, row: TrialRow) -> float | None:
         """The value expected of a run's recipe in a cell; None for one that is not on the axes."""
         point = _point_on(row, self.axes)
-        if point is None:
-            return None
-        with threadpool_limits(1):
-            return self.surface.expected(self.member[cell], point)
+        return None if point is None else self.surface.expected(self.member[cell], point)
 
 
 def fitted_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> FittedSurface | None:
@@ -174,9 +170,8 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
     if fitted is None:
         return None
     surface, member = fitted.surface, fitted.member
-    with threadpool_limits(1):  # the matrices are small, and sums on threads differ in the end
-        bests = tuple(surface.cells(sweep.small_regret))
-        paths = [_path(sweep, fitted, order) for order in series_of(fitted.cells)]
+    bests = tuple(surface.cells(sweep.small_regret))
+    paths = [_path(sweep, fitted, order) for order in series_of(fitted.cells)]
     bests = tuple(bests[index] for index in member)
     known = tuple(path for path in paths if path is not None)
     return SurfaceReading(bests, known, sweep.is_adaptive)

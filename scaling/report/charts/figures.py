@@ -186,7 +186,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     )  # fmt: skip
     builder.add(
         "steps_examples", "What fewer steps cost in examples",
-        "Each point is a batch size. Down is cheaper, left is sooner.",
+        "Each point is a batch size. Lower is cheaper, further left is faster.",
         lambda: by_batch.steps_vs_examples(findings), absent,
     )  # fmt: skip
 
@@ -196,8 +196,8 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
     chosen = "; ".join(f"{number(c.target)}: {remarks.origin(c.origin)}" for c in curves)
     builder.add(
         "steps_by_target", "Steps to several targets against batch",
-        f"A line a target, the study's own thick; bars are 90% intervals over seeds. {chosen}. "
-        "Targets that were read off the runs are chosen after the fact.",
+        f"One line per target, the study's own thicker; bars are 90% intervals over seeds. "
+        f"{chosen}. Targets read off the runs are chosen after the fact.",
         lambda: by_target.steps_by_target(findings),
         "" if len(curves) > 1 else "another target needs losses along the run and a schedule that "
         "does not know the horizon",
@@ -205,8 +205,8 @@ def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
     along = [sum(point.examples > 0 for point in c.points) for c in findings.noise_curves]
     builder.add(
         "noise_scale_curve", "Gradient noise scale along training",
-        "tr Σ / |G|², each the mean over a cell's seeds of the running mean that the trial kept. "
-        f"Bands: 90% intervals by Fieller where there are two seeds or more. "
+        "tr Σ / |G|², both averaged along each run and over a cell's seeds. "
+        "Bands: 90% Fieller intervals, where there are two seeds or more. "
         f"{remarks.noise_places(findings)}",
         lambda: by_target.noise_scale_curves(findings),
         "" if max(along, default=0) > 1 else "the noise scale was not measured along the runs",
@@ -217,7 +217,7 @@ def _about_gap_relations(builder: _Builder, findings: Findings) -> None:
     for relation in findings.gap_relations:
         builder.add(
             f"gap_vs_{relation.against}", f"Generalization gap against {relation.against}",
-            f"A point is a cell, a mean over its seeds; gap against {relation.against}: "
+            f"Each point is a cell, a mean over its seeds; gap against {relation.against}: "
             f"{remarks.correlation_words(relation)}",
             lambda relation=relation: by_target.gap_against(relation, findings.sweep.loss_unit),
             "" if len(relation.points) > 1 else "fewer than two cells have both",
@@ -238,8 +238,8 @@ def _about_next_run(builder: _Builder, findings: Findings) -> None:
     goal = "to the target" if findings.sweep.has_target else "of the run"
     builder.add(
         "time_vs_examples", "What time costs in examples",
-        f"Seconds and examples {goal} of each cell's recipe; left is sooner, down is cheaper. "
-        "Dashed: those that no other beats in both. Bars are 90% intervals over seeds.",
+        f"Seconds and examples {goal} of each cell's recipe; further left is faster, lower is "
+        "cheaper. Dashed: the Pareto front. Bars are 90% intervals over seeds.",
         lambda: by_time.time_vs_examples(recommendation), by_time.absent(recommendation),
     )  # fmt: skip
 
@@ -250,11 +250,11 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     absent = "" if curves else NO_RATES
     builder.add(
         "loss_vs_lr", f"{captions.tuned_name(findings)} against learning rate",
-        "A point is a search trial. Upright strokes: the best rate. Its interval is a bar, of a "
-        "fit or between the nearest clear rises. A ring: the best rate is the lowest or highest "
-        f"tried. At the {captions.worse_edge(findings)} edge of this figure, filled triangles are "
-        "diverged trials and open ones lie off the scale. A dashed line is the lowest rate that "
-        "diverged in its cell, or was unstable over its seeds."
+        "Each point is a search trial. Vertical strokes: the best rate, with a bar for its "
+        "interval, by a fit or between the nearest clearly higher losses. Rings: the best rate is "
+        f"the lowest or highest tried. At the {captions.worse_edge(findings)} edge, filled "
+        "triangles are diverged trials and open ones lie off the scale. Dashed lines: the lowest "
+        "rate that diverged, or was unstable over seeds, in each cell."
         + captions.of_all(findings, MOST_MARKS),
         lambda: by_rate.loss_vs_lr(findings, urls), absent,
     )  # fmt: skip
@@ -274,9 +274,9 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     )  # fmt: skip
     builder.add(
         "rules_between_batches", "Regret of each rule between all batch sizes",
-        "By the loss surface: the rate tuned at one batch size is carried to another one, up "
-        "(right) or down (left). A point is a pair of batch sizes. Open points are lower bounds, "
-        "where the rule leaves the rates tried; open triangles lie off the scale.",
+        "Read from the loss surface: the rate tuned at one batch size is carried to another one, "
+        "larger (right) or smaller (left). Each point is a pair of batch sizes. Open points are "
+        "lower bounds, where the rule leaves the rates tried; open triangles lie off the scale.",
         lambda: by_rule.rules_between_batches(findings),
         "" if findings.rule_curves else "there is no loss surface over batch sizes",
     )  # fmt: skip
@@ -285,9 +285,9 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
     splits = {r.split for r in shown if r.regret is not None}
     builder.add(
         "regret_vs_batch", "Regret of each rule against batch",
-        f"Loss with the recipe carried by the rule minus loss with the recipe tuned there, on "
-        f"{' and '.join(sorted(splits)) or 'no loss'}, paired by seed. Crosses at the "
-        f"top edge: diverged. {captions.not_applicable(findings)}",
+        "Loss with the carried recipe minus loss with the recipe tuned there "
+        f"({' and '.join(sorted(splits)) or 'no loss'}), paired by seed. Crosses at the top edge: "
+        f"diverged. {captions.not_applicable(findings)}",
         lambda: by_rule.regret_vs_batch(findings), absent,
     )  # fmt: skip
 
@@ -323,8 +323,8 @@ def _about_search(
         several = len(importance.by_cell) > 1
         builder.add(
             "importance", "What mattered in the search",
-            f"Functional ANOVA over {importance.num_trials:,} finished trials: of the variance of "
-            "the objective that hyperparameters explain alone, each one's share. "
+            f"Functional ANOVA over {importance.num_trials:,} finished trials: each "
+            "hyperparameter's share of the variance that single hyperparameters explain. "
             + ("Grey: single cells. " if several else "")
             + importance.note,
             lambda: by_trial.importance(importance),
@@ -338,10 +338,9 @@ def _about_search(
     several = len(findings.cells) > 1
     builder.add(
         "parallel_coordinates", "All trials of the search",
-        "A line is a trial, each axis runs from its lowest to its highest value tried. "
-        + ("Thick: the best trial of each cell. In the page, a click on a cell in the legend "
-           "leaves that cell alone. " if several
-           else "Lighter is worse, orange is the best one. ")
+        "Each line is a trial; each axis spans the values tried. "
+        + ("Thick: the best trial of each cell. Click a cell in the legend to show it alone. "
+           if several else "Lighter is worse, orange is the best one. ")
         + "Diverged trials have no loss and no line." + captions.of_all(findings, MOST_LINES),
         lambda: by_trial.parallel_coordinates(findings, urls), absent,
     )  # fmt: skip
@@ -349,16 +348,16 @@ def _about_search(
                                       for figure in builder.made) else set()  # fmt: skip
     read_first = (
         "All other hyperparameters vary as well, so this is a view and not a comparison. "
-        f"Ringed: the best trial{' of each cell' if several else ''}. At the "
-        f"{captions.worse_edge(findings)} edge, filled triangles are diverged trials and open "
-        "ones lie off the scale." + captions.of_all(findings, MOST_MARKS)
+        f"Ringed: the best trial{' of each cell' if several else ''}. Triangles at the "
+        f"{captions.worse_edge(findings)} edge: diverged (filled), off the scale (open)."
+        + captions.of_all(findings, MOST_MARKS)
     )
     shown_now = [name for name in names if name not in shown_before]
     for name in shown_now:
         builder.add(
             f"loss_vs_{name}", f"{captions.tuned_name(findings)} against {name}",
             read_first if name == shown_now[0]
-            else f"Read as the figure of {shown_now[0]}, with {name} on the axis.",
+            else f"As for {shown_now[0]}, with {name} on the axis.",
             lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,
         )  # fmt: skip
 
@@ -368,7 +367,7 @@ def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, s
     runs = [row for cell in findings.cells for row in cell.replicates]
     evaluated = [row for row in runs if any(m.examples > 0 for m in row.measurements)]
     absent = "" if evaluated else "nothing was measured along the runs"
-    caption = "The trials that each cell's numbers are from; one line a seed."
+    caption = "The trials behind each cell's numbers, one line per seed."
     builder.add(
         "learning_curves", "Learning curves by examples", caption,
         lambda: by_trial.learning_curves(findings, urls, "examples"), absent,

@@ -196,7 +196,9 @@ def batch_axis(field: str, sizes: Sequence[int], pad: float = 1.25) -> alt.X:
         values=sorted(set(sizes)), format=",d", labelOverlap="greedy", labelSeparation=6, grid=False
     )
     scale = alt.Scale(type="log", base=2, domain=log_range(sizes, pad), nice=False)
-    return alt.X(f"{field}:Q", title="Global batch size (examples a step)", axis=axis, scale=scale)
+    return alt.X(
+        f"{field}:Q", title="Global batch size (examples per step)", axis=axis, scale=scale
+    )
 
 
 def rate_axis(values: Sequence[float]) -> dict[str, Any]:

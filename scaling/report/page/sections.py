@@ -53,7 +53,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
     made = [
         _section(
             "ladder", "Predictions from runs of several sizes", "", drawn,
-            _titled(ladder_tables.predictions_table(findings), "Sizes asked for"),
+            _titled(ladder_tables.predictions_table(findings), "Requested sizes"),
             _titled(ladder_tables.path_table(findings), "Best rate at the batch you can run"),
             _titled(
                 ladder_tables.back_test_table(findings), "Back-test",
@@ -75,8 +75,8 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             ),
             _titled(
                 series_tables.exponents_table(findings),
-                "Exponent of the best learning rate, by the other axes",
-                "Of the cells that differ in nothing but the batch size.",
+                "Exponent of the best learning rate, per value of the other axes",
+                "Each is fitted to cells that differ only in the batch size.",
             ),
             _titled(
                 study_tables.rule_curves_table(findings), "Rules between all batch sizes",
@@ -86,26 +86,26 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 "tried, its regret is a lower bound.",
             ),
             _titled(
-                study_tables.regret_table(findings), "Regret of each rule, as run",
-                "From the base batch size alone, paired by seed.",
+                study_tables.regret_table(findings), "Measured regret of each rule",
+                "From the base batch size, paired by seed.",
             ),
         ),
         _section(
             "target", "Steps and examples to the target", "", drawn,
             _titled(
                 target_tables.critical_batch_table(findings), "Critical batch size",
-                "Each has its own definition; where they disagree, no average means anything.",
+                "The definitions differ, so values that disagree must not be averaged.",
                 remarks.critical_notes(findings),
             ),
             _titled(
                 series_tables.critical_batches_table(findings),
-                "Critical batch size, by the other axes",
-                "By the steps–examples fit, of the cells that differ in nothing but the batch "
-                "size; with α fitted where the data exclude 1.",
+                "Critical batch size, per value of the other axes",
+                "From the steps–examples fit to cells that differ only in the batch size; with α "
+                "fitted where the data exclude 1.",
             ),
             _titled(target_tables.regimes_table(findings), "What a larger batch still buys"),
             _titled(target_tables.targets_table(findings), "Steps to several targets"),
-            _titled(options_table(findings.recommendation), "What a run of each cell takes"),
+            _titled(options_table(findings.recommendation), "Cost of a run of each cell"),
         ),
         _section(
             "loss", "Loss and generalization", "", drawn,
@@ -136,8 +136,8 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             "runs", "How the trials ran", "", drawn,
             _titled(
                 measured_tables.measured_table(findings, "hardware"), "Speed and memory",
-                "Of the trials that the cells' numbers are from, over the whole run. The 90% "
-                "intervals are over seeds alone.",
+                "Over the whole run, from the trials behind the cells' numbers. The 90% intervals "
+                "are over seeds alone.",
             ),
             _titled(
                 measured_tables.measured_table(findings, "optimization"), "Optimization",

@@ -5,7 +5,7 @@ from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.report.tables.table import Table
 from scaling.report.words.numbers import DASH, cell_name, whole, with_interval
 
-KINDS: tuple[str, ...] = ("recommended", "on the front", "beaten in both")
+KINDS: tuple[str, ...] = ("recommended", "Pareto-optimal", "dominated")
 
 
 def options_table(recommendation: Recommendation) -> Table | None:
@@ -28,7 +28,7 @@ def _words(option: Option, recommendation: Recommendation) -> dict[str, str]:
         "cost": with_interval(option.cost),
         "held-out loss": with_interval(option.loss),
         "chance within the limits": chance,
-        "time against examples": DASH if option.examples.value is None else kind,
+        "time–examples trade-off": DASH if option.examples.value is None else kind,
     }
 
 

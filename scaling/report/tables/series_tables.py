@@ -23,7 +23,13 @@ def exponents_table(findings: Findings) -> Table | None:
         )
         for series in findings.series
     )
-    heads = ("cells", "exponent", "90% interval", "evidence against", "minus the first row's")
+    heads = (
+        "cells",
+        "exponent",
+        "90% interval",
+        "evidence against",
+        "difference from the first row",
+    )
     return Table(heads, rows)
 
 
@@ -43,7 +49,7 @@ def critical_batches_table(findings: Findings) -> Table | None:
         )
         for series in findings.series
     )
-    heads = ("cells", "critical batch size", "90% interval", "α", "note", "over the first row's")
+    heads = ("cells", "critical batch size", "90% interval", "α", "note", "ratio to the first row")
     return Table(heads, rows)
 
 

@@ -45,8 +45,8 @@ def _cell_words(cell: CellResult, loss_unit: Unit, *, has_target: bool) -> dict[
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
         "best peak_lr": _rate_between(cell),
-        "peak_lr of the losses": rate(cell.best.peak_lr if cell.best else None),
-        "peak_lr of the steps to target": rate(target.peak_lr),
+        "peak_lr for the loss": rate(cell.best.peak_lr if cell.best else None),
+        "peak_lr for the target": rate(target.peak_lr),
         "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }
     for name, metric in of_table("cells", loss_unit).items():
@@ -55,7 +55,7 @@ def _cell_words(cell: CellResult, loss_unit: Unit, *, has_target: bool) -> dict[
         if name == "steps_to_target":  # of a cell that did not always reach it, what is known
             words[heading(metric)] = steps_words(target)
             fastest = number(target.best_tuned) if cell.source == "confirm" else DASH
-            words["steps, fastest search recipe"] = fastest
+            words["fewest steps in the search"] = fastest
     return words | {"reached target": reached if has_target else DASH}
 
 
@@ -97,7 +97,14 @@ def evidence_table(findings: Findings) -> Table | None:
         for entry in scaling.evidence
     )
     return Table(
-        ("exponent", "p-value", "p-value of three tests", "fitted over this", "in words"), rows
+        (
+            "exponent",
+            "p-value",
+            "p-value (Holm)",
+            "likelihood ratio, fitted vs this exponent",
+            "evidence",
+        ),
+        rows,
     )
 
 
@@ -122,7 +129,7 @@ def regret_table(findings: Findings) -> Table | None:
             if not regret.applicable
             else regret.split
             if regret.regret is not None
-            else "nothing to pair",
+            else "no paired seed",
         )
         for regret in findings.regrets
     )
@@ -151,7 +158,7 @@ def rule_curves_table(findings: Findings) -> Table | None:
     mean, worst = (
         titled(name, findings.sweep.tuned_for.regret_unit) for name in ("mean regret", "worst")
     )
-    columns = ("rule", mean, worst, "worst from", "beyond rates tried")
+    columns = ("rule", mean, worst, "worst from", "outside rates tried")
     return Table(columns, tuple(rows))
 
 

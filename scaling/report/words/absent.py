@@ -38,9 +38,9 @@ def no_tradeoff(fit: TradeoffFit) -> str:
         case "few_batch_sizes":
             return "fewer than two batch sizes reached the target"
         case "bend_above":
-            return f"steps fall as 1/B up to {largest}: the bend lies beyond"
+            return f"steps still fall as 1/B at {largest}: the critical batch size is larger"
         case "bend_below":
-            return f"steps do not fall from {smallest} on: the bend lies below"
+            return f"steps no longer fall beyond {smallest}: the critical batch size is smaller"
         case "no_interval":
             return "too few or too scattered batch sizes for an interval"
     assert_never(fit.missing)
@@ -58,9 +58,12 @@ def no_free_exponent(fit: TradeoffFit) -> str:
             sizes = f"{fit.num_batches} of at least {FEWEST_FOR_ALPHA} batch sizes"
             return f"not enough data: {sizes} reached the target"
         case "bend_above":
-            return f"steps fall as a power of 1/B up to {largest}: the bend lies beyond"
+            return (
+                f"steps still fall as a power of 1/B at {largest}: the critical batch size is "
+                "larger"
+            )
         case "bend_below":
-            return f"steps do not fall from {smallest} on: the bend lies below"
+            return f"steps no longer fall beyond {smallest}: the critical batch size is smaller"
         case "no_interval":
             return "too few batch sizes for an interval"
     assert_never(fit.free.missing)
@@ -71,8 +74,8 @@ def no_exponent(of: Findings | Series) -> str:
     scaling = of.lr_scaling
     num_inside = sum(cell.best_peak_lr_bounds is not None for cell in of.cells)
     inside = (
-        f"{num_inside} of {len(of.cells)} batch sizes have an interval of their best rate "
-        "inside those tried"
+        f"{num_inside} of {len(of.cells)} batch sizes have a best rate whose interval lies inside "
+        "the rates tried"
     )
     match scaling.missing:
         case None:
@@ -83,15 +86,15 @@ def no_exponent(of: Findings | Series) -> str:
             return NO_RATES
         case "few_points":
             return (
-                f"not enough points: {inside}; the exponent's needs {FEWEST_FOR_INTERVAL}, with "
-                "more rates each than a basin has parameters"
+                f"not enough points: {inside}; the exponent needs {FEWEST_FOR_INTERVAL}, each with "
+                "more rates than the curve has parameters"
             )
         case "best_at_edge":
-            return f"best at an edge: {inside}; the exponent's needs {FEWEST_FOR_INTERVAL}"
+            return f"best at an edge: {inside}; the exponent needs {FEWEST_FOR_INTERVAL}"
         case "law_does_not_fit":
             return (
-                "the law does not fit: best rates scatter about a power of the batch by more than "
-                "noise explains"
+                "the law does not fit: best rates scatter about a power law by more than noise "
+                "explains"
             )
         case "too_noisy":
             return f"too noisy: {inside}"
@@ -108,8 +111,8 @@ def no_best_rate(cell: CellResult) -> str:
         return f"best at an edge: the best rate may lie beyond the {end} one tried"
     if not curve.has_common_shape:
         return (
-            "the law does not fit: no shape of the basin fits all cells, and no clear rise bounds "
-            "the best rate on both sides"
+            "the law does not fit: no single shape of loss against rate fits all cells, and no "
+            "clearly higher loss bounds the best rate on both sides"
         )
     if not curve.is_bracketed or len(curve.points) <= _PARAMETERS:
         return "not enough points: too few rates near the best one for an interval"
@@ -117,17 +120,17 @@ def no_best_rate(cell: CellResult) -> str:
 
 
 def no_surge(surge: Surge) -> str:
-    """Why the law that turns or a part of it is missing; empty when nothing is."""
+    """Why the surge law or a part of it is missing; empty when nothing is."""
     match surge.missing:
         case None:
             return ""
         case "no_power":
-            return "no power of the batch was fitted either"
+            return "no power law was fitted either"
         case "few_batch_sizes":
             sizes = f"{surge.num_batch_sizes} of at least {FEWEST_FOR_SURGE} batch sizes"
             return f"not enough data: {sizes}"
         case "turn_outside":
-            return "the turn is not among the batch sizes tried"
+            return "its peak is not among the batch sizes tried"
         case "not_by_surface":
             return "the exponent is read from the loss surface"
     assert_never(surge.missing)
@@ -141,9 +144,9 @@ def no_turn(missing: NoTurn | None) -> str:
         case "no_surface":
             return "there is no loss surface over the batch sizes"
         case "few_batch_sizes":
-            return "not enough data: a turn needs four batch sizes"
+            return "not enough data: a plateau needs four batch sizes"
         case "hardly_any":
-            return "hardly any path of best rates that the data allow turns"
+            return "hardly any path of best rates that the data allow stops rising"
     assert_never(missing)
 
 
@@ -182,7 +185,7 @@ def no_branches(missing: NoBranches | None) -> str:
         case "none_ended":
             return "no branch ended"
         case "no_reference":
-            return "no branch could be compared with the batch left as it was"
+            return "no branch could be compared with the unchanged batch"
     assert_never(missing)
 
 
@@ -192,7 +195,7 @@ def no_parts(missing: NoParts | None) -> str:
         case None:
             return ""
         case "no_common_seed":
-            return "no seed that both have losses along the run of"
+            return "no seed has losses along both runs"
         case "longer_than_reference":
             return "it was run for more steps than the reference"
         case "before_first_evaluation":
@@ -212,7 +215,7 @@ def undertuned(reason: Undertuned) -> str:
         case "falls_towards_highest":
             return "the losses still fall towards the highest rate tried"
         case "best_still_falling":
-            return "the best of n trials was still falling"
+            return "the best loss was still improving with more trials"
         case "regret_above_limit":
             return "its expected regret is above the search's limit"
     assert_never(reason)
@@ -227,12 +230,12 @@ def other_unit(reason: OtherUnit, a: Conditions, b: Conditions) -> str:
             return "the content of their data was not recorded"
         case "texts":
             hashes = f"{(a.data_sha256 or '')[:12]} and {(b.data_sha256 or '')[:12]}"
-            return f"they are evaluated on other texts (the data's SHA-256 are {hashes})"
+            return f"they are evaluated on different texts (SHA-256 of the data: {hashes})"
         case "tokenizer":
-            return f"their tokens are of other tokenizers, {a.tokenizer} and {b.tokenizer}"
+            return f"their tokenizers are {a.tokenizer} and {b.tokenizer}"
         case "targets_per_example":
             counts = f"{a.targets_per_example:g} and {b.targets_per_example:g}"
-            return f"the same texts have {counts} targets an example"
+            return f"the same texts have {counts} targets per example"
         case "learnt_subwords":
-            return "each has learnt its subwords from other texts"
+            return "their subword vocabularies were learnt from different texts"
     assert_never(reason)

@@ -21,8 +21,8 @@ def _seeds(findings: Findings) -> str:
     if not any(seeds):
         return "no replicate seeds"
     if min(seeds) == max(seeds):
-        return f"{counted(max(seeds), 'seed')} a cell"
-    return f"{min(seeds)} to {max(seeds)} seeds a cell"
+        return f"{counted(max(seeds), 'seed')} per cell"
+    return f"{min(seeds)} to {max(seeds)} seeds per cell"
 
 
 def tuned_name(findings: Findings) -> str:
@@ -48,15 +48,15 @@ def of_all(findings: Findings, most: int) -> str:
     if total <= most:
         return ""
     return (
-        f" Of {total:,} search trials about {most:,} are drawn: the best of each cell and an even "
-        "choice of its others."
+        f" About {most:,} of {total:,} search trials are drawn: each cell's best and an even "
+        "sample of its others."
     )
 
 
-SERIES_FITS = "Lines: the steps–examples fit of the cells that differ in the batch size alone."
+SERIES_FITS = "Lines: the steps–examples fit of the cells that differ only in the batch size."
 SERIES_RATES = (
-    "Each cell's best rate with its 90% interval; an end beyond the rates tried is left out. "
-    "Bands: the loss surface's, along the cells that differ in the batch size alone."
+    "Each cell's best rate with its 90% interval; ends beyond the rates tried are not drawn. "
+    "Bands: the loss surface's, along the cells that differ only in the batch size."
 )
 
 
@@ -92,7 +92,7 @@ def tradeoff_caption(fit: TradeoffFit) -> str:
             f"S = {number(free.min_steps)} · (1 + ({number(headline.value)} / B)^"
             f"{number(free.alpha.value)})"
         )
-        critical = "batch at which steps are twice their least,"
+        critical = "batch at which steps are twice their minimum,"
     return (
         f"Grey: fit of {curve} to {counted(fit.num_trials, 'trial')} at "
         f"{counted(fit.num_batches, 'batch size')}. Orange: the {critical} "
@@ -112,9 +112,9 @@ def branched_caption(branched: BranchedTraining, loss_unit: str) -> str:
     bounds = [p for p in branched.points if p.is_bound]
     text = (
         "The largest batch that ends its window within "
-        f"{with_unit(number(branched.tolerance), loss_unit)} of the base batch. Bars: from the "
-        "largest batch whose 90% interval is within to the smallest whose interval is not; none "
-        "where the batches tried do not reach so far."
+        f"{with_unit(number(branched.tolerance), loss_unit)} of the base batch. Bars run from the "
+        "largest batch whose 90% interval is within to the smallest whose interval is not. Without "
+        "such batches there is no bar."
     )
     if bounds:
         points = ", ".join(f"{p.examples:,}" for p in bounds)

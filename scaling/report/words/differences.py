@@ -69,10 +69,10 @@ def _direction(words: str, found: Sequence[Contrast]) -> str:
     groups = (("lower", below), ("higher", above))
     parts = [f"{word} at {', '.join(map(_at, group))}" for word, group in groups if group]
     if not parts:
-        return f"B's {words} cannot be told from A's at {counted(len(found), 'cell')}."
+        return f"B's {words} is not distinguishable from A's at {counted(len(found), 'cell')}."
     rest = len(found) - len(below) - len(above)
     return f"B's {words} is {' and '.join(parts)}" + (
-        f", and cannot be told from A's at {counted(rest, 'other cell')}." if rest else "."
+        f", and not distinguishable from A's at {counted(rest, 'other cell')}." if rest else "."
     )
 
 
@@ -88,15 +88,14 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
     notes: list[str] = []
     if one is not None and other is not None and setup.other_unit is not None:
         words = other_unit(setup.other_unit, one, other)
-        notes.append(f"Losses are not compared, nor gaps and what depends on a target: {words}.")
+        notes.append(f"Losses, gaps and what depends on a target are not compared: {words}.")
     conditions = zip(names, (one, other), strict=True)
     unknown = [name for name, known in conditions if known is None]
     if unknown:
         notes.append(
-            f"Of {' and '.join(unknown)} the task, the tokenizer, the data and the budget are not "
-            "known (a table does not hold them, nor does a report of an older version): losses "
-            "are compared as if they were in the same unit, on the same examples and of equally "
-            "long runs. If they are not, the differences mean nothing."
+            f"Task, tokenizer, data and budget of {' and '.join(unknown)} are not known: tables "
+            "and reports of older versions do not hold them. Losses are compared as if their unit, "
+            "examples and run lengths were the same. If they are not, the differences mean nothing."
         )
     if one is not None and other is not None and one.budget != other.budget:
         budgets = " and ".join(map(budget_words, (one.budget, other.budget)))
@@ -110,9 +109,9 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
             f"compared: the targets are {ours.target:g} and {theirs.target:g}."
         )
     if setup.same_data:
-        notes.append("Same data and split: seeds that both studies confirmed with are paired.")
+        notes.append("Same data and split: confirm seeds that both studies have are paired.")
     elif not unknown:
-        notes.append("Their data or its split differ, so that nothing is paired by seed.")
+        notes.append("Their data or splits differ, so nothing is paired by seed.")
     return notes
 
 

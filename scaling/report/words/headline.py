@@ -198,9 +198,9 @@ def _tie(findings: Findings) -> Iterator[str]:
     names = joined([cell_name(cell) if is_sized else cell.label for cell in cells], "and")
     what = ("a batch of " if len(cells) == 1 else "batches of ") if is_sized else ""
     by_size = findings.sweep.has_target
-    rule = "of those that tie, the smallest batch is taken" if by_size else "the best is taken"
-    yield f"The data do not separate it from {what}{names}; {rule}."
-    yield f"The data do not separate it from {counted(len(cells), 'other cell')}; {rule}."
+    rule = "the smallest batch among ties is chosen" if by_size else "the best one is chosen"
+    yield f"The data do not distinguish it from {what}{names}; {rule}."
+    yield f"The data do not distinguish it from {counted(len(cells), 'other cell')}; {rule}."
 
 
 # --- how far the batch can grow -------------------------------------------------------------------
@@ -295,8 +295,8 @@ def _critical_batch(findings: Findings) -> str:
     after = "" if findings.sweep.has_target else ", at a target chosen after the fact"
     if fit.free.excludes_one:
         return (
-            f"Steps are twice their least at a batch of {_with_interval(fit.headline)}"
-            f"{after}; the data speak against the classical curve with α = 1."
+            f"Steps are twice their minimum at a batch of {_with_interval(fit.headline)}"
+            f"{after}; the data disfavor the classical curve (α = 1)."
         )
     value = _with_interval(fit.headline)
     return f"The critical batch size (steps–examples fit) is {value} examples{after}."
@@ -342,7 +342,7 @@ def _best_rate(findings: Findings) -> str:
     if strong:
         text += f"; the data rule out {strong}"
     elif fairly:
-        text += f"; the data speak against {fairly}"
+        text += f"; the data disfavor {fairly}"
     return text + "."
 
 
@@ -363,14 +363,14 @@ def _rules(findings: Findings) -> str:
     run = ""
     if worst is not None and findings.sweep.base_batch_size is not None:
         run = (
-            f"The largest regret of a rule as it was run is {number(worst.regret)} "
+            f"The largest regret of a rule in its own runs is {number(worst.regret)} "
             + with_unit(between(worst.interval), unit)
             + f": {rule_name(worst.rule)} from "
             f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
         )
     if not costs:
         return shortest(run)
-    text = f"A rate carried to another batch size costs on average: {'; '.join(costs)}"
+    text = f"Carrying a tuned rate to another batch size costs on average: {'; '.join(costs)}"
     return shortest(f"{text} {unit}".rstrip() + ".", run)
 
 
@@ -416,5 +416,5 @@ def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] |
 
 def _counts(findings: Findings) -> str:
     lost = [f"{count} {s}" for s in ("diverged", "failed") if (count := findings.count(s))]
-    text = f"{counted(len(findings.sweep.rows), 'trial')} ended"
+    text = f"The answers rest on {counted(len(findings.sweep.rows), 'trial')}"
     return f"{text}, of which {joined(lost, 'and')}." if lost else f"{text}."

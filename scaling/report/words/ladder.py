@@ -19,19 +19,18 @@ FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM 
 LadderTopic = Literal["run", "batch", "cost", "unknown"]
 
 WAY_CAPTION = (
-    "A point is a size. Bars are 90% intervals of the best value. The band is the fit on the "
+    "Each point is a size. Bars are 90% intervals of the best value. The band is the fit along the "
     "straight line from the smallest size to the largest; other sizes may lie off it. Each size "
-    "that was left out is predicted from those of less compute, and stands beside its own best "
-    "value."
+    "left out is predicted from those of less compute, and drawn beside its own best value."
 )
 VALLEY_CAPTION = (
-    "A point is a run: its loss above its size's least, against its distance from that size's "
-    "best. All other settings vary as well. Open triangles at the top edge lie off the scale or "
-    "diverged."
+    "Each point is a run: its loss above its size's lowest, against its distance from that "
+    "size's best value. All other settings vary as well. Open triangles at the top edge lie off "
+    "the scale or diverged."
 )
 
 
-LEAST_BATCH = "That is the smallest batch that ran; smaller ones may reach a lower loss."
+LEAST_BATCH = "The predicted batch is the smallest that ran; smaller ones may reach a lower loss."
 NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
 
 
@@ -65,7 +64,7 @@ def check_words(check: LadderCheck) -> str:
         low, high = lower.excess.interval or (0.0, 0.0)
         by = Estimate(-(lower.excess.value or 0.0), (-high, -low))
         return (
-            f"{start} It is not the bottom: batch {lower.global_batch_size:,} at rate "
+            f"{start} It is not the minimum: batch {lower.global_batch_size:,} at rate "
             f"{rate(lower.peak_lr)} is lower, by {with_unit(either(by), check.loss_unit)}."
         )
     least = min((r.excess.value for r in around if r.excess.value is not None), default=None)
@@ -148,8 +147,10 @@ def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
 def _how_far(size: PredictedSize) -> str:
     factor = number(size.compute_factor, 2)
     if size.is_interpolated:
-        return "This size takes no more compute than the largest run: it is an interpolation."
-    return f"It has {factor} times the compute of the largest run."
+        return (
+            "The predicted size takes no more compute than the largest run: it is an interpolation."
+        )
+    return f"The predicted size has {factor} times the compute of the largest run."
 
 
 def _warning(reading: LadderReading) -> list[str]:
@@ -168,7 +169,7 @@ def _mean_regret(tested: Sequence[LeftOut]) -> str:
     which = "the largest size" if len(tested) == 1 else f"each of the {len(tested)} largest sizes"
     return (
         f"With {which} predicted from smaller ones, the mean regret is "
-        f"{percent(_mean(tested, copied=False))} of the loss; by the recipe of the next smaller "
+        f"{percent(_mean(tested, copied=False))} of the loss; with the recipe of the next smaller "
         f"size it is {percent(_mean(tested, copied=True))}."
     )
 
@@ -189,7 +190,8 @@ def ladder_headline(
                 f"{rate_bounds(first.rate_interval)}."
             ),
         )
-        yield "run", f"Its expected regret is {percent(first.expected_regret)} of the loss."
+        regret = percent(first.expected_regret)
+        yield "run", f"The predicted recipe's expected regret is {regret} of the loss."
         yield "run", _how_far(first)
         if first.is_least_batch:
             yield "batch", LEAST_BATCH
@@ -251,10 +253,10 @@ def recommendation_reason(reading: LadderReading) -> str:
     """Why this recipe, or why none."""
     question = reading.question
     if not reading.predictions and question.is_study:
-        return "No size was asked for: ladder.predict of the study file names none."
+        return "No prediction was requested: ladder.predict of the study file names no size."
     if not reading.predictions:
         example = ",".join(f"{name}=VALUE" for name in question.scale)
-        return f"No size was asked for; --predict {example} says what to run at one."
+        return f"No prediction was requested; --predict {example} gives the recipe for a size."
     return prediction_words(question, reading.predictions[0])
 
 

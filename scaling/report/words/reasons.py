@@ -39,8 +39,8 @@ def reason_words(reason: Reason) -> str:
         case NoneWithinLimits(nearest, limits):
             bound = number(max_seconds(limits, nearest.num_workers))
             return _sentences([
-                f"Nothing that was measured is expected to meet {_limit_words(limits)}. The "
-                f"soonest takes {with_interval(nearest.seconds, apart=' ')} seconds"
+                f"No measured recipe is expected to meet {_limit_words(limits)}. The "
+                f"fastest takes {with_interval(nearest.seconds, apart=' ')} seconds"
                 f"{_on_workers(nearest)} at {nearest.cell.label}, where {bound} are allowed",
                 *_expected_run(nearest),
                 *_caveats(nearest),
@@ -133,7 +133,7 @@ def _lacking(reason: NothingToRecommend) -> str:
         case "workers":
             workers = counted(reason.num_workers or 0, "worker")
             return (
-                f"no batch size was measured with as many examples a worker as {workers} would "
+                f"no batch size was measured with as many examples per worker as {workers} would "
                 f"have, and none on {workers}"
             )
     assert_never(reason.lack)
@@ -161,7 +161,7 @@ def _lowest(reason: LowestCell) -> list[str]:
     ]
     if apart:
         cell, other = apart[0]
-        which = "the next that the data separate from it" if reason.tied else "the next"
+        which = "the best one that is clearly slower" if reason.tied else "the next"
         parts[0] += f", against {number(other.value)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
@@ -170,15 +170,15 @@ def _lowest(reason: LowestCell) -> list[str]:
 def _ties(reason: LowestCell) -> list[str]:
     """What the chosen cell is not told from, and by what it was chosen then."""
     if not reason.is_known:
-        unknown = "No recipe has two seeds, so how much of that is noise is not known"
+        unknown = "No recipe has two seeds, so the noise in this is not known"
         return [unknown] if reason.ranked[1:] else []
     if not reason.tied:
         return []
     place = {id(cell): value for cell, value in zip(reason.ranked, reason.values, strict=True)}
     others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
     if reason.criterion == "objective":
-        return [f"Over paired seeds, the data do not separate it from {others}"]
-    return [f"The data do not separate it from {others}; of these the smallest batch is taken"]
+        return [f"Over paired seeds, the data do not distinguish it from {others}"]
+    return [f"The data do not distinguish it from {others}; the smallest batch is chosen"]
 
 
 def _expected_run(option: Option) -> list[str]:
@@ -187,7 +187,9 @@ def _expected_run(option: Option) -> list[str]:
         return []
     mean, steps = with_interval(option.mean_steps, apart=" "), number(option.steps.value)
     if option.chance_of_target is None:
-        return [f"Runs took {mean} steps; no replicates show how far one more run may be from that"]
+        return [
+            f"Runs took {mean} steps; without replicates the spread of one more run is not known"
+        ]
     return [
         f"Runs took {mean} steps on average; in {steps} steps one more run reaches the target with "
         f"a chance of {option.chance_of_target:.0%}"
@@ -208,8 +210,8 @@ def _within(reason: BestWithinLimits) -> list[str]:
     parts += _sureness(chosen, limits)
     if reason.tied:
         others = joined([cell.label for cell in reason.tied], "or")
-        rule = "; of those that tie, the fewest workers and the smallest batch are taken"
-        parts.append(f"The data do not separate it from {others}{rule * reason.has_target}")
+        rule = "; among ties, the fewest workers and then the smallest batch are chosen"
+        parts.append(f"The data do not distinguish it from {others}{rule * reason.has_target}")
     return parts + _expected_run(chosen) + _caveats(chosen)
 
 
@@ -234,7 +236,7 @@ def _sureness(option: Option, limits: Limits) -> list[str]:
             "The limit ends the run before the study's budget, at the last evaluation before it"
         ]
     if option.chance is None:
-        return ["How surely one more run meets it is not known from a single seed"]
+        return ["A single seed does not show how likely one more run is to meet it"]
     count = counted(option.seconds.count, "timed trial")
     return [
         f"One more run meets it with a chance of {option.chance:.2f}, by the spread over seeds and "
@@ -244,14 +246,14 @@ def _sureness(option: Option, limits: Limits) -> list[str]:
 
 def _caveats(option: Option) -> list[str]:
     carried_over = (
-        "Seconds are carried over from a batch with as many examples a worker, so they are at "
-        "best: what more workers have to exchange was not measured"
+        "Seconds are those of a batch with as many examples per worker, and so a lower bound: "
+        "communication among more workers was not measured"
     )
     parts = [carried_over] * option.carried_over
     if option.pace is not None and option.pace.contention > _BUSY:
         parts.append(
             f"The machine was busy: a step usually took {number(option.pace.contention, 2)} times "
-            "as long as on an idle one, which the interval of the expected seconds shows"
+            "as long as on an idle one; the interval of the expected seconds includes that"
         )
     return parts + _caveats_of_cell(option.cell)
 
@@ -259,7 +261,7 @@ def _caveats(option: Option) -> list[str]:
 def _caveats_of_cell(cell: CellResult) -> list[str]:
     parts: list[str] = []
     if cell.source == "search":
-        parts.append("Picked and measured on the same search trials, so expect somewhat worse")
+        parts.append("Selected and measured on the same search trials, so biased low: expect worse")
     if cell.undertuned:
         parts.append(f"It may be undertuned: {' and '.join(map(undertuned, cell.undertuned))}")
     return parts

@@ -30,7 +30,7 @@ def rate_of_step(step: int) -> float:
 {schedule}
 
 NUM_STEPS = {num_steps}  # until the target or the end of the budget, with a margin
-GLOBAL_BATCH_SIZE = {batch}  # examples a step
+GLOBAL_BATCH_SIZE = {batch}  # examples per step
 '''
 _SCHEDULES = {
     "constant": "    return 1.0\n",

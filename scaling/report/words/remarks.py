@@ -19,9 +19,9 @@ from scaling.report.words.numbers import between, counted, either, joined, numbe
 from scaling.report.words.reasons import baseline_words
 
 _DEFINITIONS = {
-    "steps_examples": "trade-off fit",
-    "noise_scale_at_target": "gradient noise scale at the target",
-    "noise_scale_at_end": "gradient noise scale at the end",
+    "steps_examples": "the steps–examples fit",
+    "noise_scale_at_target": "the gradient noise scale at the target",
+    "noise_scale_at_end": "the gradient noise scale at the end",
     "branched": "branched training",
 }
 _MORE_EXAMPLES = 1.2
@@ -41,30 +41,28 @@ def law_words(findings: Findings) -> str:
     if scaling.exponent.interval is None:
         return ""
     parts = [
-        "The ratio says how many times likelier the data are under the fitted exponent than under "
-        "this one: from 8 fairly strong evidence, from 32 strong. Three tests were made, so the "
-        "second p-value counts them together (Holm). An exponent that is not excluded is not shown."
+        "The likelihood ratio compares the fitted exponent with the one of the row: 8 is fairly "
+        "strong evidence, 32 strong. The second p-value is corrected for three tests (Holm). That "
+        "an exponent is not ruled out does not support it."
     ]
     parts += [_shape_words(scaling), turn_words(scaling.turns)]
     if scaling.scatter is not None and scaling.scatter > _SCATTERED:
         parts.append(
-            f"The optima scatter about the power {number(scaling.scatter, 2)} times as much (in "
-            "variance) as the trials' noise explains: a power is at best a summary."
+            f"The best rates scatter about the power law with {number(scaling.scatter, 2)} times "
+            "the variance that trial noise explains: a power law is at best a summary."
         )
     surge = scaling.surge
     if surge.over_power is None:
-        parts.append(f"A law that turns (surge) was not fitted: {no_surge(surge)}.")
+        parts.append(f"Peaked (surge) law not fitted: {no_surge(surge)}.")
     elif surge.preferred:
         parts.append(
-            f"The surge law fits better, the data being {times(surge.over_power)} times likelier "
-            f"under it: the best rate is highest, {rate(surge.peak_lr)}, at a batch of "
-            f"{number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
+            f"The peaked (surge) law fits better, with a likelihood ratio of "
+            f"{times(surge.over_power)}: the best rate is highest, {rate(surge.peak_lr)}, at a "
+            f"batch of {number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
         )
     else:
-        reason = (
-            no_surge(surge) or "the data are not 8 times likelier under it than under the power"
-        )
-        parts.append(f"A law that turns (surge) is not preferred: {reason}.")
+        reason = no_surge(surge) or "its likelihood ratio over the power law is below 8"
+        parts.append(f"Peaked (surge) law not preferred: {reason}.")
     return " ".join(filter(None, parts))
 
 
@@ -84,20 +82,20 @@ def turn_words(turns: Turn) -> str:
 def _shape_words(scaling: LrScaling) -> str:
     if scaling.from_surface:
         return (
-            "The exponent is read from one model of the loss over rate and batch, through the "
-            "trials of all batch sizes, those at an end of the rates included."
+            "The exponent is read from the loss surface, one model of loss over rate and batch. It "
+            "is fitted to the trials of all batch sizes, also where the best rate is at an edge."
         )
     if not scaling.has_common_shape:
         return (
-            "No one shape of loss against rate fits all cells, so each best rate is only bounded, "
-            "by the nearest rates with clearly higher losses."
+            "No single shape of loss against rate fits all cells, so each best rate is only "
+            "bounded by the nearest rates with clearly higher losses."
         )
     if scaling.is_shape_checked:
-        return "Replicates do not refuse one shape of loss against rate for all cells."
+        return "The replicates are consistent with one shape of loss against rate in all cells."
     return (
-        "The interval takes loss against rate to have one shape in all cells. Without replicates "
-        "only neighbouring rates can show that it has not, hardly with as few as six a cell, and "
-        "then the interval is too narrow."
+        "The interval assumes one shape of loss against rate in all cells. Without replicates "
+        "that can hardly be tested with as few as six rates per cell; where it fails, the interval "
+        "is too narrow."
     )
 
 
@@ -130,8 +128,8 @@ def flags(findings: Findings) -> list[str]:
 def _first_gap_words(name: str, gap: Interval) -> str:
     return (
         f"{name}: it reached the target between its first two evaluations, at steps "
-        f"{number(gap[0])} and {number(gap[1])}. Its steps to target are no better known, so the "
-        "trade-off leaves it out; evaluate more often at first (evaluation.growth_ratio)."
+        f"{number(gap[0])} and {number(gap[1])}. Its steps to target lie anywhere between, so the "
+        "steps–examples fit excludes it. Evaluate more often early on (evaluation.growth_ratio)."
     )
 
 
@@ -173,8 +171,8 @@ def _unequal_examples(findings: Findings) -> list[str]:
     fewest = min((examples for _, examples in seen), default=0.0)
     more = [(cell, count) for cell, count in seen if count > _MORE_EXAMPLES * fewest]
     return [
-        f"{cell.label}: its runs saw {number(count)} examples, those with the fewest "
-        f"{number(fewest)}; its loss and its gap are not at equal examples."
+        f"{cell.label}: its runs saw {number(count)} examples, the shortest runs {number(fewest)}; "
+        "losses and gaps are not at equal examples."
         for cell, count in more
     ]
 
@@ -219,15 +217,15 @@ def _target_sources(findings: Findings) -> str:
         and cell.target.peak_lr != cell.best.peak_lr
     ]
     text = (
-        " Steps, examples and seconds to the target are of each cell's recipe for the target, the "
-        "one expected to take the fewest steps, from the trials of all phases."
+        " Steps, examples and seconds to the target are those of each cell's recipe for the "
+        "target: the one expected to take the fewest steps, from the trials of all phases."
     )
     confirmed = [c.label for c in findings.cells if _is_confirmed_for_target(c)]
     if confirmed:
-        text += f" With seeds of its own it was confirmed at {joined(confirmed, 'and')}."
+        text += f" It was confirmed with new seeds at {joined(confirmed, 'and')}."
     if others:
         known = _short(findings.sweep)
-        text += f" It is another than the recipe for the {known} at {joined(others, 'and')}."
+        text += f" It differs from the recipe for the {known} at {joined(others, 'and')}."
     return text
 
 
@@ -266,7 +264,7 @@ def critical_notes(findings: Findings) -> list[str]:
         )
     if fit.value is not None and fit.num_trials == fit.num_batches:
         notes.append(
-            "One run a batch size: the interval is from the scatter around the curve alone."
+            "One run per batch size: the interval is from the scatter around the curve alone."
         )
     return notes
 
@@ -277,25 +275,25 @@ def _shape_notes(fit: TradeoffFit) -> list[str]:
     alpha, twice = fit.free.alpha, fit.free.at_twice_min_steps
     if fit.free.excludes_one:
         notes.append(
-            f"The data speak against α = 1 in S = min_steps · (1 + (B_c / B)^α): α is "
+            f"The data disfavor α = 1 in S = min_steps · (1 + (B_c / B)^α): α is "
             f"{either(alpha)}. The interval of the classical fit assumes α = 1 and does not hold. "
-            f"With α fitted, steps are twice their least at a batch of {either(twice)}."
+            f"With α fitted, steps are twice their minimum at a batch of {either(twice)}."
         )
     elif alpha.interval is not None:
         notes.append(
             f"The classical fit assumes α = 1 in S = min_steps · (1 + (B_c / B)^α). Fitted, α is "
-            f"{either(alpha)}, and steps are twice their least at a batch of {either(twice)}."
+            f"{either(alpha)}, and steps are twice their minimum at a batch of {either(twice)}."
         )
     elif fit.value is not None:
         notes.append(
-            "The interval of the classical fit assumes that steps bend as min_steps + "
-            f"min_examples / B. That was not tested: {no_free_exponent(fit)}."
+            "The interval of the classical fit assumes S = min_steps + min_examples / B. That was "
+            f"not tested: {no_free_exponent(fit)}."
         )
     if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
         notes.append(
             f"The classical curve fits poorly: its residuals, {fit.rms_misfit:.1%}, exceed seed "
-            "noise. Either steps bend otherwise, or cells are not equally well tuned. Its interval "
-            "uses the residuals. From seed noise alone it would be "
+            "noise. Either the curve has another shape, or cells are not equally well tuned. The "
+            "interval uses the residuals. From seed noise alone it would be "
             f"{between(fit.of_seeds.critical)}."
         )
     return notes
@@ -336,7 +334,7 @@ def _sign(difference: Estimate) -> str:
     low, high = difference.interval
     if low > 0:
         return "larger"
-    return "smaller" if high < 0 else "the data do not tell it from zero"
+    return "smaller" if high < 0 else "not distinguishable from zero"
 
 
 def relations_words(findings: Findings) -> list[str]:
@@ -357,7 +355,7 @@ def correlation_words(relation: GapRelation) -> str:
     """The rank correlation of a relation, or that there is not enough data for one."""
     over = f"over {counted(len(relation.points), 'cell')}"
     if relation.correlation.value is None:
-        return f"not enough data {over} for a rank correlation (from eight cells on)."
+        return f"not enough data {over}: a rank correlation needs eight."
     return f"rank correlation {either(relation.correlation)} {over}."
 
 
@@ -376,13 +374,13 @@ def agreement_words(agreement: Agreement) -> str:
     text += between(agreement.ratio.interval)
     match agreement.verdict:
         case "unknown":
-            return f"{text}; not enough data to tell them apart."
+            return f"{text}; not enough data to distinguish them."
         case "not_told_apart":
-            return f"{text}: the data do not tell them apart."
+            return f"{text}: the data do not distinguish them."
         case "differ_overlapping":
             return f"{text}: they differ; their intervals overlap."
         case "differ_apart":
-            return f"{text}: they differ; their intervals are apart."
+            return f"{text}: they differ; their intervals do not overlap."
     assert_never(agreement.verdict)
 
 
@@ -391,9 +389,9 @@ def extension_words(extended: ExtendedCell) -> str:
     rates = extended.peak_lr_beyond
     where = f" at rates from {rate(rates[0])} to {rate(rates[1])}" if rates else ""
     return (
-        f"{label(extended.cell) or 'all trials'}: searched beyond the range of the study file "
-        f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, as close as "
-        f"before; it has {extended.num_trials} trials in all, more than cells that were not."
+        f"{label(extended.cell) or 'all trials'}: the range of the study file was extended "
+        f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, equally spaced. It has "
+        f"{extended.num_trials} trials in all, more than other cells."
     )
 
 
@@ -413,9 +411,13 @@ def origin(target: Origin) -> str:
     """Where a target is from."""
     match target:
         case "the study's":
-            return "the study's own"
+            return "the study's target"
         case "earlier":
-            return "on the way"
-        case "every cell's" | "three quarters of the cells'" | "half of the cells'":
-            return f"{target} lowest"
+            return "earlier in training"
+        case "every cell's":
+            return "reached by every cell"
+        case "three quarters of the cells'":
+            return "reached by three quarters of the cells"
+        case "half of the cells'":
+            return "reached by half of the cells"
     assert_never(target)

@@ -50,7 +50,7 @@ def contrast_words(findings: Findings) -> Iterator[str]:
         return
     first, other, contrast = found[0]
     ratio = with_interval(Estimate(contrast.value, contrast.interval), apart=" ")
-    said = "the data separate them" if contrast.apart else "the data do not separate them"
+    said = "the data distinguish them" if contrast.apart else "the data do not distinguish them"
     yield (
         f"The critical batch size with {other.label} is {ratio} times that with {first.label}; "
         f"{said}."

@@ -11,8 +11,8 @@ def terms(findings: Findings) -> list[tuple[str, str]]:
 
 CONCEPTS = (
     ("global batch size", "Examples that one optimizer step averages over, all workers together."),
-    ("cell", "One value of what the study compares, usually a batch size. A search has as many "
-     "trials in every cell; one by the surface shares them out as it learns."),
+    ("cell", "One value of what the study compares, usually a batch size. The surface decides how "
+     "many trials each cell gets; other samplers give all cells the same number."),
     ("search, transfer, confirm", "Search finds each cell's best recipe. Transfer carries the base "
      "batch's recipe to the others by a rule. Confirm repeats the best recipes with new seeds, "
      "confirm_target those for the target."),
@@ -20,17 +20,17 @@ CONCEPTS = (
      "reached the target. Neither is turned into a number."),
     ("peak_lr", "Learning rate after warmup. The best one is the minimum of an asymmetric "
      "parabola in log rate; the asymmetry is shared by all cells. Where no such parabola has "
-     "an interval, it is the surface's. Where neither has a minimum inside the rates tried, it is "
-     "the best trial's."),
+     "an interval, it is the minimum of the surface. Where neither has a minimum inside the rates "
+     "tried, it is the best trial's."),
     ("recipe for the loss, recipe for the target", "The first has the lowest loss at the end; "
      "its losses and gap are shown. The second takes the fewest steps to the target; its steps, "
-     "examples and seconds are shown. Their rates differ: a higher one is often sooner at a "
-     "target on the way and worse at the end."),
-    ("surface", "One model, a Gaussian process, of the loss over what was searched and the batch, "
-     "through the trials of all cells."),
+     "examples and seconds are shown. Their rates differ: a higher rate often reaches an "
+     "intermediate target earlier and ends worse."),
+    ("surface", "A Gaussian process that models the loss over the batch size and the searched "
+     "hyperparameters, fitted to the trials of all cells."),
     ("exponent", "The p of best rate ∝ batch^p. It is fitted to the losses of all batch sizes "
      "whose best rate lies inside those tried, or read from the surface over all batch sizes."),
-    ("surge", "A law in which the best rate rises as √batch, is highest at a batch B_n, and falls "
+    ("surge", "A law in which the best rate rises as √batch, peaks at a batch B_n, and falls "
      "beyond it."),
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
      "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
@@ -46,25 +46,25 @@ CONCEPTS = (
      "examples: beyond it, larger batches mostly cost examples. 20% overhead is another "
      "definition and another number: the batch that spends 20% more examples than a reference."),
     ("branched training", "At points of a run its batch is multiplied, and its rate with it. The "
-     "critical batch there is the largest that ends, after as many examples, within the tolerance "
-     "of the batch left as it was. The interval is from the largest that surely does to the "
-     "smallest that surely does not."),
+     "critical batch there is the largest whose loss, after as many examples, is within the "
+     "tolerance of the unchanged batch's. The interval runs from the largest that clearly is to "
+     "the smallest that clearly is not."),
     ("baseline", "Guessing by how often a class, tag, token or answer position occurs in the "
-     "training split, whatever the input (each counted once more). It is evaluated on the examples "
-     "that trials are; a recipe beats it with a loss that is lower by more than both losses' 90% "
-     "sampling error."),
+     "training split, whatever the input (each counted once more). It is evaluated on the same "
+     "examples as the trials; a recipe beats it with a loss that is lower by more than both "
+     "losses' 90% sampling error."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
-    ("time against examples", "A run of each cell's recipe in seconds and in examples. One that "
-     "another beats in both is never worth running; the others are the front."),
-    ("at best", "Seconds on other workers than the study's are those of a batch with as many "
-     "examples a worker; what more workers have to exchange is not counted."),
+    ("time–examples trade-off", "Each cell's recipe by its seconds and its examples. It is "
+     "dominated where another recipe takes less of both, and Pareto-optimal otherwise."),
+    ("at best", "Seconds on another number of workers than the study's are those of a batch with "
+     "as many examples per worker; the communication among more workers is not counted."),
     ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
      "spread of its seconds over seeds (Student's t)."),
     ("importance", "Share of the objective's variance over the search space that one nuisance "
-     "hyperparameter explains alone (functional ANOVA, Hutter et al. 2014, by Optuna). It says "
-     "what the ranges searched made matter, not what to set."),
+     "hyperparameter explains alone (functional ANOVA, Hutter et al. 2014, by Optuna). It "
+     "depends on the ranges searched, and does not say what to set."),
     ("nuisance hyperparameter", "One that is searched inside each cell so that cells are compared "
-     "at their best, as the learning rate."),
+     "at their best, such as the learning rate."),
     ("trial, seed", "A trial is one training run. A seed decides its initial weights and the order "
      "of its data; runs of one recipe with several seeds show how much chance moves a number."),
     ("recipe", "Everything that determines a training run but its seed."),
@@ -73,12 +73,12 @@ CONCEPTS = (
     ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
      "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
     ("90% interval", "Student's t over seeds, joined with the evaluation samples' error for "
-     "losses and gaps; a profile interval for fits. The trade-off's uses seed noise or the "
-     "residuals, whichever is larger. Each interval is pointwise: one in ten misses. A mean "
+     "losses and gaps; a profile interval for fits. The steps–examples fit's uses seed noise or "
+     "the residuals, whichever is larger. Each interval is pointwise: one in ten misses. A mean "
      "without replicates has none. Methods and their measured coverage: docs/statistics.md."),
-    ("undertuned", "The best rate may lie beyond those tried, or the best of n trials was still "
-     "falling: twice the trials would probably gain more than 1% of the loss. Where the surface "
-     "chose the trials: it expects the recipe to be worse than the best by more than the limit at "
-     "which the search stops."),
+    ("undertuned", "The best rate may lie beyond those tried, or the best loss was still "
+     "improving with more trials: twice the trials would probably gain more than 1% of the loss. "
+     "Where the surface chose the trials: its expected regret exceeds the limit at which the "
+     "search stops."),
 )  # fmt: skip
 """All but what is measured, which the table of measurements explains."""

@@ -25,7 +25,7 @@ def unknown(findings: Findings) -> Iterator[str]:
     if not any(cell.num_seeds > 1 for cell in findings.cells):
         yield (
             "How much of a difference is noise is not known: repeat each cell's recipe with "
-            "three seeds or more."
+            "at least three seeds."
         )
         return
     if findings.series:
@@ -33,8 +33,8 @@ def unknown(findings: Findings) -> Iterator[str]:
         return
     if not findings.one_series:
         yield (
-            "How the rate moves with the batch is not known: compare cells that differ in the "
-            "batch alone."
+            "How the rate moves with the batch is not known: compare cells that differ only in "
+            "the batch."
         )
         return
     if not sweep.has_target:
@@ -51,7 +51,7 @@ def unknown(findings: Findings) -> Iterator[str]:
     if findings.lr_scaling.exponent.interval is None and any(c.curve for c in findings.cells):
         yield (
             "How the rate moves is not known: search rates on both sides of the best one at three "
-            "batch sizes or more."
+            "or more batch sizes."
         )
         return
     yield (

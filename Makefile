@@ -51,7 +51,7 @@ test: $(READY)  ## everything but the tests marked slow
 test-fast: $(READY)  ## no Ray: what to run while working
 	$(PYTEST) -m "not slow and not ray $(NO_GPU)" $(ARGS)
 
-test-ci: $(DOCS)  ## what .ci/run adds to `make test`: three faults, the site, reports in a browser
+test-ci: $(DOCS)  ## what .ci/run adds to `make test`: faults, studies cut off and extended, fsdp and tp, pages
 	$(PYTEST) -m "ci $(NO_GPU)" $(ARGS)
 
 test-all: $(DOCS)  ## all there is: every fault, every combination, the browser; about an hour

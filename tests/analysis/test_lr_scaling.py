@@ -176,6 +176,7 @@ def test_a_finite_cliff_is_left_out() -> None:
     assert curves[0].optimum == pytest.approx(1e-3, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_planted_exponent_is_covered(exponent: float) -> None:
     """Nine in ten intervals cover; fewer than six of ten would be one chance in six hundred."""

@@ -51,6 +51,7 @@ def planted(
     return sizes, steps, list(range(num_seeds)) * len(BATCHES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_seeds", "noise", "luck", "shared"),
     [

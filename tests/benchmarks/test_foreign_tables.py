@@ -26,6 +26,7 @@ def test_there_are_enough_and_each_is_a_table_of_its_own() -> None:
     assert set(QUICK) <= {table.name for table in ALL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_ones(name: str, tmp_path: Path) -> None:
     (table,) = (table for table in ALL if table.name == name)

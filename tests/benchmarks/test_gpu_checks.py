@@ -43,6 +43,7 @@ def dies(device: str) -> Finding:
     os._exit(7)
 
 
+@pytest.mark.slow
 def test_all_run_whatever_becomes_of_the_others() -> None:
     checks = [Check(work.__name__, work, 60) for work in (raises, misses, finds, dies)]
     checks += [Check("sleeps", sleeps, 0.5), Check("again", finds, 60)]
@@ -75,6 +76,7 @@ def lines_of(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_false(tmp_path: Path) -> None:
     names = ["syncs", "tf32"]
     syncs, tf32 = lines_of(tmp_path, "--device", "cpu", "--only", *names)

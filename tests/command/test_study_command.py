@@ -98,6 +98,7 @@ search: {trials_per_cell: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,8 @@ def uri_of(finished: Finished) -> str:
     return f"sqlite:///{finished.folder / 'mlflow.db'}"
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_ten_lines_run_a_study(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
     (tmp_path / "go.py").write_text(SCRIPT, encoding="utf-8")
@@ -63,6 +65,7 @@ def test_ten_lines_run_a_study(tmp_path: Path) -> None:
     assert "best: " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_study_is_loaded_from_wherever_it_is(
     finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import write_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STUDY: dict[str, Any] = {
     "name": "branches",

@@ -17,7 +17,7 @@ from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import QUADRATIC, summary, write_study
 from tests.recipes import TINY_BERT
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STUDY: dict[str, Any] = QUADRATIC | {
     "name": "own_files",

@@ -12,7 +12,7 @@ import pytest
 from tests.commands import run
 from tests.end_to_end.studies import write_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SIZES = [(1e6, 2e7), (3e6, 5e7), (9e6, 1.5e8), (2.7e7, 4e8), (8.1e7, 1e9)]
 ASKED = (2.4e8, 3e9)
 STUDY: dict[str, Any] = {

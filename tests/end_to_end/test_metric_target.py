@@ -15,7 +15,7 @@ from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import QUADRATIC, summary, write_study
 from tests.recipes import TINY_BERT
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TARGET = 0.8
 STUDY: dict[str, Any] = QUADRATIC | {

@@ -21,6 +21,7 @@ def values(notebook: dict[str, Any]) -> list[str]:
     return ["".join(text) for text in texts]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_notebook_says_what_it_says(tmp_path: Path) -> None:
     copy = Path(shutil.copy(NOTEBOOK, tmp_path))
@@ -31,6 +32,9 @@ def test_the_notebook_says_what_it_says(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     written, expected = read(copy), read(NOTEBOOK)
-    assert values(written) == values(expected)
+    # What is recommended goes by seconds, which another machine has others of.
+    *same, recommended = values(written)
+    assert same == values(expected)[:-1]
+    assert recommended in ("(256, 1.1)", "(1024, 1.63)")
     assert "a figure" in values(expected)
     assert any("(520, [389, 717])" in value for value in values(expected))  # 456 is the truth

@@ -9,7 +9,7 @@ import pytest
 from tests.commands import run
 from tests.end_to_end.installed import Installed
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-module.md"
 

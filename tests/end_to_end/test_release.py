@@ -39,6 +39,7 @@ def write_reviews(file: Path) -> None:
     file.write_text("\n".join(rows), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_is_in_the_wheel(installed: Installed) -> None:
     names = zipfile.ZipFile(installed.wheel).namelist()
     assert "scaling/py.typed" in names

@@ -13,7 +13,7 @@ from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import write_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL: dict[str, Any] = {
     "name": "grown",
@@ -90,6 +90,7 @@ def extended(small: Path, cluster: Cluster) -> tuple[dict[str, TrialRecord], Fin
     return known, cluster.run(small, "grown.yaml", "--resume")
 
 
+@pytest.mark.ci
 def test_an_extended_study_keeps_what_ended_and_is_the_larger_study(
     small: Path, extended: tuple[dict[str, TrialRecord], Finished], tmp_path: Path, cluster: Cluster
 ) -> None:

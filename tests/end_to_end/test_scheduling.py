@@ -11,7 +11,7 @@ from scaling.sinks.mlflow.load import load_study
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, write_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def trials(folder: Path, name: str) -> list[Any]:

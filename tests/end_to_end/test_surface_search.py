@@ -16,7 +16,7 @@ from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import write_study
 from tests.faults.disturbed import Running
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STUDY: dict[str, Any] = {
     "name": "faulty",
@@ -58,6 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_a_killed_search_goes_on_to_the_same_trials_on_other_slots(
     whole: Path, tmp_path: Path, cluster: Cluster
 ) -> None:

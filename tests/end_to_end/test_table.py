@@ -10,7 +10,7 @@ import pytest
 from tests.commands import run
 from tests.end_to_end.studies import write_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 RUNS = Path(__file__).parents[1] / "data" / "runs.csv"
 STUDY: dict[str, Any] = {
     "name": "looked_up",

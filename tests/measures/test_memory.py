@@ -242,6 +242,7 @@ def on_two(workers: Workers) -> None:
     assert memory.parameters == sum(w.numel() * w.element_size() for w in weights)
 
 
+@pytest.mark.slow
 def test_under_tp_it_is_a_workers_part() -> None:
     on_workers(on_two)
 

@@ -103,6 +103,7 @@ def exact(task: Task, model: nn.Module) -> tuple[float, float]:
     return float(whole @ whole), float(residuals.square().sum() / (task.num_train - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.task)
 def test_every_split_agrees_with_all_per_example_gradients(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)

@@ -101,6 +101,7 @@ def on_two_workers(workers: Workers, workload: Any) -> list[float]:
     return [found.sharpness, found.hessian_top_eigenvalue]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", [pronunciation(), part_of_speech()], ids=lambda w: w.task)
 def test_two_workers_measure_what_one_does(workload: Any) -> None:
     task = prepare_task(workload, EVALUATION)

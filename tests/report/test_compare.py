@@ -105,6 +105,7 @@ def test_welch_by_hand() -> None:
     assert contrast.p_value == pytest.approx(0.2210, abs=0.005)
 
 
+@pytest.mark.slow
 def test_nothing_differs_one_time_in_ten_and_holm_holds_it() -> None:
     """Studies of one truth: about a tenth of the paired intervals miss zero."""
     apart, total, families = 0, 0, 0
@@ -183,6 +184,7 @@ def files(path: str, sha256: str, **environment: Any) -> Side:
     return side(study(workload=workload), data_sha256=sha256, **environment)
 
 
+@pytest.mark.slow
 def test_texts_are_the_same_by_their_hash_and_not_by_their_path() -> None:
     same_path = compared(files("a.csv", "0" * 64), files("a.csv", "1" * 64))
     assert not same_path.setup.losses
@@ -199,6 +201,7 @@ def test_texts_are_the_same_by_their_hash_and_not_by_their_path() -> None:
     assert any("9.5 and 7.5 targets" in note for note in notes(cut))
 
 
+@pytest.mark.slow
 def test_folders_of_reports_know_their_data_and_budget(tmp_path: Path) -> None:
     for name, budget, sha256 in (("a", 400, "0"), ("b", 500, "0"), ("c", 400, "1")):
         workload = study().spec.workload.model_dump(mode="json", exclude_unset=True)

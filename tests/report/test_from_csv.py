@@ -264,6 +264,7 @@ def test_a_further_axis_makes_cells(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_trials", [64, 240])
 def test_sampled_batch_sizes_are_read_by_the_surface(num_trials: int, tmp_path: Path) -> None:
     """Hardly a batch size has two trials; each has a best rate, and together an exponent."""

@@ -32,6 +32,7 @@ def rates(words: tuple[str, ...]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--cell", "--nuisance"])
 def test_what_no_picture_can_hold_is_shown_as_its_code(option: str, tmp_path: Path) -> None:
     """In a process of its own, which a control character used to end."""

@@ -84,6 +84,7 @@ def numbers(value: object) -> Iterator[float]:
         yield value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(8))
 def test_a_mangled_table_is_analysed_or_refused_in_one_line(block: int, tmp_path: Path) -> None:
     path = tmp_path / "mangled.csv"

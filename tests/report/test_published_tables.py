@@ -64,6 +64,7 @@ def cells() -> list[tuple[str, str]]:
         return list(dict.fromkeys((row["N"], row["D"]) for row in csv.DictReader(file)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(STEPLAW is None, reason="the published table is not at hand")
 @pytest.mark.parametrize(("size", "tokens"), cells())
 def test_every_cell_of_the_step_law(size: str, tokens: str, tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ def test_every_cell_of_the_step_law(size: str, tokens: str, tmp_path: Path) -> N
     assert abs(math.log2(best.global_batch_size / law_batch)) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(STEPLAW is None, reason="the published table is not at hand")
 def test_more_tokens_want_a_larger_batch() -> None:
     """Of one model with two numbers of tokens, as in B = 0.58 D^0.571."""

@@ -31,6 +31,7 @@ print("left")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_threads_that_let_go_of_rays_objects_do_not_end_the_process(tmp_path: Path) -> None:
     done = subprocess.run(

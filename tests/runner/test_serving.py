@@ -41,6 +41,7 @@ class Broker:
         return SimpleNamespace(remote=call)
 
 
+@pytest.mark.slow
 def test_a_broken_device_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")

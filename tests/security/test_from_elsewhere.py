@@ -157,6 +157,7 @@ class _Page(HTMLParser):
             self.inline[self._open].append(data)
 
 
+@pytest.mark.slow
 def test_every_page_allows_itself_alone(tmp_path: Path) -> None:
     from scaling.report.comparison.two_studies import write_comparison
 

@@ -71,6 +71,7 @@ def test_a_table_s_name_stays_among_the_reports(
     assert len(list((tmp_path / "reports").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_foreign_summary_s_name_stays_among_the_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

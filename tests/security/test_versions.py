@@ -56,6 +56,7 @@ def test_the_fixed_set_is_within_the_bounds() -> None:
             assert requirement.specifier.contains(Version(pinned[name])), name
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_ray_that_asks_for_no_token_is_refused(tmp_path: Path) -> None:
     # As Ray 2.55 to 2.58 are where they were imported before anybody asked for a token.

@@ -122,6 +122,7 @@ def test_the_report_of_the_folder_is_that_of_mlflow(ended: list[TrialRecord], ur
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_resuming_it_loads_no_ray_and_no_torch(ended: list[TrialRecord]) -> None:
     program = (
         "import sys\n"

@@ -71,6 +71,7 @@ def test_a_step_measured_again_is_as_the_record_has_it(
     assert_each_once(uri, [trial(measurements=slower)])
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_a_study_that_resumes(
     state: Path, spec: StudySpec, uri: str
 ) -> None:

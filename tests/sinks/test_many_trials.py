@@ -76,6 +76,7 @@ def test_what_mlflow_has_is_not_sent_again(
     assert list(load_study("lr_vs_batch", uri).trials) == [changed, *records[1:]]
 
 
+@pytest.mark.slow
 def test_a_slow_store_is_waited_for_while_it_takes_something(
     spec: StudySpec,
     uri: str,
@@ -102,6 +103,7 @@ def test_a_slow_store_is_waited_for_while_it_takes_something(
     assert any("waiting for MLflow at" in message for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_nothing_is_given_up(
     spec: StudySpec, uri: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

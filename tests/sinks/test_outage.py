@@ -44,6 +44,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing(spec: StudySpec, uri: str, state: Path) -> None:
     record = trial("a", 40)
     arguments = [spec_to_yaml(spec), record.to_json(), uri, str(state)]

@@ -54,6 +54,7 @@ def test_records_come_back_exactly(state: Path, spec: StudySpec, uri: str, tmp_p
     assert study.trial_urls["a"].startswith("#/experiments/")
 
 
+@pytest.mark.slow
 def test_trial_of_3000_measurements_comes_back_exactly(
     state: Path, spec: StudySpec, uri: str
 ) -> None:
@@ -251,6 +252,7 @@ def test_cell_labels() -> None:
 # --- where ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_new_store_lies_in_one_place_whatever_the_working_directory(
     state: Path,
     spec: StudySpec,

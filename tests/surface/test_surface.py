@@ -163,6 +163,7 @@ def test_an_optimum_beyond_the_rates_tried_has_an_open_interval() -> None:
     assert math.isclose(path.highest, math.log(max(low)))
 
 
+@pytest.mark.slow
 def test_many_cells_and_hyperparameters_take_no_more_than_memory_has() -> None:
     """Three hundred batch sizes and four other hyperparameters, two hundred trials."""
     cells = tuple({"global_batch_size": batch} for batch in range(1, 301))

@@ -52,6 +52,7 @@ def gradient(task: TextTask, batch: Any, label_smoothing: float) -> tuple[Tensor
     return loss.detach(), torch.cat(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("architecture", "model"),

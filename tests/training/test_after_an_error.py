@@ -61,6 +61,7 @@ def train_after_an_error(workers: Workers, strategy: Strategy) -> None:
             assert losses_of(task, how, workers, raises_at=None) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "tp"])
 def test_the_next_trial_equals_an_undisturbed_one(strategy: Strategy) -> None:
     on_workers(train_after_an_error, strategy)

@@ -13,6 +13,7 @@ pytest.importorskip("accelerate")  # of the extra lora, which the Trainer needs 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_losses_are_the_trainers(tmp_path: Path, world_size: int) -> None:
     if world_size == 1:

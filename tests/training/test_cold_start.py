@@ -133,6 +133,7 @@ def one_cold(workers: Workers) -> list[list[Any]]:
     return [[bool(m.warm_up_seconds), m.train_loss, m.step_loss] for ms in runs for m in ms[-1:]]
 
 
+@pytest.mark.slow
 def test_workers_warm_up_together() -> None:
     (_, *first), (again, *second), (third, *last) = on_workers(one_cold)
     assert (again, third) == (True, False)

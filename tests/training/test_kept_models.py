@@ -111,6 +111,7 @@ def train_in_parts(workers: Workers, folder: str, strategy: str) -> float:
     return trained(task, Path(folder), workers, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fsdp", "zero1", "zero3"])
 def test_weights_that_are_cut_are_kept_whole(strategy: str, tmp_path: Path) -> None:
     if strategy != "fsdp":

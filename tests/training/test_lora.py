@@ -87,6 +87,7 @@ def test_an_adapter_is_alpha_over_rank_times_two_thin_matrices(tmp_path: Path) -
     torch.testing.assert_close(layer(x), expected)
 
 
+@pytest.mark.slow
 @needs_peft
 @pytest.mark.parametrize("family", ["causal_lm", "text_classification"])
 def test_training_moves_the_trained_weights_and_goes_on_exactly(

@@ -1,6 +1,5 @@
 """fsdp trains as ddp does, is measured alike, and goes on from its checkpoints bit for bit."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,7 @@ EVALUATION = Evaluation(every_steps=4, num_examples=51)  # an odd number: uneven
 WITH_SHARPNESS = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=9)})
 
 
-SOME_OR_EVERY = pytest.mark.parametrize(
-    "choice", ["some", pytest.param("every", marks=pytest.mark.slow)]
-)
-"""Of the cases that go on from checkpoints."""
-
-
-def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
+def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
     how = recipe(
         16, 1e-2, 12, world_size=2, micro_batch_size=4, clip_norm=0.3,
@@ -56,9 +49,9 @@ def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
             "dropout", dropout,
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9},
         ),
+        ("lamb", pronunciation(), {"optimizer": "lamb"}),
+        ("adafactor", pronunciation(), {"optimizer": "adafactor"}),
     ]  # fmt: skip
-    if whole:
-        cases += [(name, pronunciation(), {"optimizer": name}) for name in ("lamb", "adafactor")]
     for name, workload, changes in cases:
         with case("fsdp", name):
             task = prepare_task(workload, EVALUATION)
@@ -94,21 +87,20 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert state["progress"]["step"] == older
 
 
-@SOME_OR_EVERY
-def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
+@pytest.mark.ci
+@pytest.mark.slow
+def test_fsdp_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    on_workers(train_on_two, str(tmp_path), choice == "every")
+    on_workers(train_on_two, str(tmp_path))
 
 
 # --- matrices cut among workers that compute together -------------------------------------------
 
 
-def measured_by_tp(
-    workers: Workers, folder: str = "", going_on: Sequence[str] = ()
-) -> list[list[dict[str, Any]]]:
+def measured_by_tp(workers: Workers, folder: str = "") -> list[list[dict[str, Any]]]:
     """What runs under several kinds of clipping and precision measure, but for time.
 
-    Some of them also go on exactly from their checkpoints, which are in the folder.
+    With a folder for checkpoints they also go on exactly from them.
     """
     task = prepare_task(pronunciation(), EVALUATION)
     found: list[list[dict[str, Any]]] = []
@@ -128,7 +120,7 @@ def measured_by_tp(
             evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
             _, measured = run(task, how, Supervision(), evaluation, workers)
             found.append([m.scalars() for m in without_time(measured)])
-            if name in going_on:
+            if folder:
                 path = f"{folder}/{name}"
                 starts, again, _ = paused_often(task, how, path, evaluation, workers)
                 assert starts > 2
@@ -137,19 +129,16 @@ def measured_by_tp(
     return found
 
 
-def cut_on_two(
-    workers: Workers, folder: str, going_on: Sequence[str]
-) -> list[list[dict[str, Any]]]:
+def cut_on_two(workers: Workers, folder: str) -> list[list[dict[str, Any]]]:
     supervision_module.CHECK_SECONDS = 0.0
-    return measured_by_tp(workers, folder, going_on)
+    return measured_by_tp(workers, folder)
 
 
-@SOME_OR_EVERY
-def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
+@pytest.mark.ci
+@pytest.mark.slow
+def test_tp_trains_like_one_worker_and_goes_on_exactly(tmp_path: Path) -> None:
     alone = measured_by_tp(Workers())
-    some = ("muon", "norm")
-    every = (*some, "adafactor", "value", "percentile", "half")
-    on_two = on_workers(cut_on_two, str(tmp_path), every if choice == "every" else some)
+    on_two = on_workers(cut_on_two, str(tmp_path))
     # bf16 rounds partial sums, of which two workers have others.
     rels = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.05)
     for together, one, rel in zip(on_two, alone, rels, strict=True):

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # In a process of its own: another test may have imported what the group's end depends on.
 JOINS_AND_LEAVES = """
 import sys
@@ -19,6 +21,7 @@ print(sorted(name for name in after if "gloo" in name or "tcpstore" in name))
 """
 
 
+@pytest.mark.slow
 def test_the_groups_threads_end_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", JOINS_AND_LEAVES, f"file://{tmp_path}/meeting"]
     during, after = subprocess.check_output(command, text=True).splitlines()

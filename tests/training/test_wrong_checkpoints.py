@@ -413,6 +413,7 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
     ) else []  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategies", [("fsdp", "tp"), ("zero1", "zero2", "zero3")])
 def test_a_wrong_part_is_passed_over_by_all_workers(
     strategies: tuple[str, ...], tmp_path: Path

@@ -3,7 +3,7 @@
 import gc
 import importlib.util
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def built_models() -> Iterator[list["weakref.ref[nn.Module]"]]:
         yield models
 
 
-def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
+def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
     cases = (
         ("norm", pronunciation(), {"clip_norm": 0.3}, 1e-3),
@@ -67,29 +67,26 @@ def train_on_two(workers: Workers, folder: str, whole: bool) -> None:
             {"activation_checkpointing": True, "optimizer": "sgd", "momentum": 0.9}, 1e-3,
         ),
     )  # fmt: skip
-    for number, (name, workload, changes, rel) in enumerate(cases):
+    for name, workload, changes, rel in cases:
         given: dict[str, Any] = {"micro_batch_size": 4, **changes}
         how = recipe(16, 1e-2, 12, world_size=2, weight_average_half_life_examples=100.0, **given)
-        stages = STAGES if whole else (STAGES[number % 3],)
-        check_trains_like_ddp(name, prepare_task(workload, EVALUATION), how, rel, stages, workers)
+        check_trains_like_ddp(name, prepare_task(workload, EVALUATION), how, rel, workers)
     for strategy in STAGES:
         with case(strategy, "memory"):
             check_memory(strategy, workers)
-    for strategy in STAGES if whole else ("zero1", "zero3"):
+    for strategy in STAGES:
         with case(strategy, "goes on"):
             check_goes_on(strategy, f"{folder}/{strategy}", workers)
 
 
-def check_trains_like_ddp(
-    name: str, task: Task, how: Recipe, rel: float, stages: Sequence[Strategy], workers: Workers
-) -> None:
+def check_trains_like_ddp(name: str, task: Task, how: Recipe, rel: float, workers: Workers) -> None:
     evaluation = WITH_SHARPNESS if name == "norm" else EVALUATION
     with case("ddp", name):
         _, by_ddp = run(task, how, Supervision(), evaluation, workers)
         assert by_ddp[-1].grad_noise_scale is not None
         assert by_ddp[-1].norm_layer_noise_scale is not None or name == "lora"
         assert by_ddp[-1].clipped_fraction or name in ("lora", "recomputed")
-    for strategy in stages:
+    for strategy in STAGES:
         with case(strategy, name):
             cut = changed(how, strategy=strategy)
             _, found = run(task, cut, Supervision(), evaluation, workers)
@@ -161,11 +158,10 @@ def check_parts(folder: str, num_trained: float | None, workers: Workers) -> Non
     assert num_trained <= workers.sum(held)[0] < num_trained + 200  # padding
 
 
-@pytest.mark.parametrize("choice", ["some", pytest.param("every", marks=pytest.mark.slow)])
-def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path, choice: str) -> None:
-    """Some: every case at one of the stages, and every stage."""
+@pytest.mark.slow
+def test_every_stage_trains_like_ddp_and_goes_on_exactly(tmp_path: Path) -> None:
     adapted("text_classification", str(tmp_path / "encoder"))  # before two workers write it
-    on_workers(train_on_two, str(tmp_path), choice == "every")
+    on_workers(train_on_two, str(tmp_path))
 
 
 def test_the_missing_extra_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +175,7 @@ def test_the_missing_extra_is_named_with_its_install_line(monkeypatch: pytest.Mo
     assert raised.value.path == "resources.strategy"
 
 
+@pytest.mark.slow
 def test_one_worker_has_nothing_to_cut() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
     how = recipe(16, 1e-2, 4, micro_batch_size=4)

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ci]
 HOSTILE = """</script><b>"o'clock" [0].x:Q\\n${1}{{2}}\u202e<!--"""
 """A column's name that means something to HTML, JavaScript, Vega, Jinja and a file system."""
 LONG = "a_very_long_name_" * 9
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 def compared(output: Path) -> None:
@@ -179,3 +180,25 @@ def test_a_point_names_its_trial_and_leads_to_its_run(page_of: Callable[[str], P
     assert href == f"http://localhost:5000/#/runs/{trial}"
     assert trial in point.get_attribute("aria-label")
     page.close()
+
+
+COMMITTED = ("lr_vs_batch", "gallery/muon_critical_batch")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["comparison", *COMMITTED])
+def test_axe_finds_nothing(
+    name: str, scheme: str, page_of: Callable[[str], Path], browser: Any
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    file = REPORTS / name / "report.html" if name in COMMITTED else page_of(name)
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    page.wait_for_selector("html[data-drawn]", timeout=120_000)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    context.close()

@@ -62,8 +62,14 @@
     if (index < 0) return false;
     const [place] = waiting.splice(index, 1);
     const spec = fitted(parsed("spec-" + place.dataset.figure), place);
-    drawn.push(vegaEmbed(place, spec, EMBEDDING));
+    drawn.push(vegaEmbed(place, spec, EMBEDDING).then(() => hideEmpty(place)));
     return true;
+  }
+  // A layer without a point has nothing to say; a screen reader would announce it all the same.
+  function hideEmpty(place) {
+    place.querySelectorAll("[role=graphics-symbol]:empty").forEach((layer) => {
+      if (!layer.hasAttribute("aria-label")) layer.setAttribute("aria-hidden", "true");
+    });
   }
   // One at a time, so that the page answers meanwhile; what is folded has no width to draw in.
   function drawAll() {

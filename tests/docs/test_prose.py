@@ -64,3 +64,14 @@ def test_every_number_of_the_tutorial_is_in_the_report() -> None:
     cells = re.sub(r" \| (?=\[)", " ", report)  # a table may have the interval in the next column
     for number in found:
         assert number in cells, number
+
+
+def test_what_a_doubtful_report_says_is_said_by_reports() -> None:
+    page = (ROOT / "docs/how-to/doubtful-report.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", page.partition("|---")[2], re.M)
+    assert len(rows) > 10
+    words = (ROOT / "scaling/report").rglob("*.py")
+    said = re.sub(r'"\s+f?"', "", "\n".join(file.read_text(encoding="utf-8") for file in words))
+    for row in rows:
+        for phrase in re.split(r"…|; ", row):
+            assert phrase.strip(" ,.;") in said, phrase

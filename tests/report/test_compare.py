@@ -223,4 +223,4 @@ def test_folders_of_reports_know_their_data_and_budget(tmp_path: Path) -> None:
     del summary["conditions"]  # as versions before wrote it
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
     old = compared(read_side(str(tmp_path / "a"), None), b)
-    assert any("Of a the task" in note and "not known" in note for note in notes(old))
+    assert any("budget of a are not known" in note for note in notes(old))

@@ -24,5 +24,10 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The code blocks of a page in these languages; "" is a block that names none."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    return [text for language, text in found if language in languages]
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```", text, re.M | re.S)
+    return [
+        re.sub(rf"^{indent}", "", body, flags=re.M)
+        for indent, language, body in found
+        if language in languages
+    ]

@@ -29,7 +29,7 @@ def commands(page: Path) -> Iterator[str]:
         if any(line.startswith("$ ") for line in lines):
             lines = [line[2:] for line in lines if line.startswith("$ ")]
         yield from (part for line in lines for part in re.split(r" && |; (?=scaling )", line))
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     yield from INLINE.findall(text)
 
 

@@ -22,7 +22,7 @@ REPORT = ROOT / "reports/lr_vs_batch"
 
 def sentences(page: Path) -> list[str]:
     """What a page says in sentences: paragraphs, items and cells of tables, as a reader sees it."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"`[^`]*`", "Code", text)
     parts = re.split(r"\n\s*\n|\n(?=[-|#>]|\d+\. )|\|", text)
@@ -58,7 +58,7 @@ def test_the_tutorial_quotes_the_report() -> None:
 def test_every_number_of_the_tutorial_is_in_the_report() -> None:
     report = (REPORT / "report.md").read_text(encoding="utf-8")
     measured = r"-?\d[\d,]*\.?\d* \[-?[\d.,]+, -?[\d.,]+\]|\d+\.\d+|\d+,\d{3}"
-    prose = re.sub(r"^```.*?^```", "", TUTORIAL.read_text(encoding="utf-8"), flags=re.M | re.S)
+    prose = re.sub(r"^ *```.*?^ *```", "", TUTORIAL.read_text(encoding="utf-8"), flags=re.M | re.S)
     found = re.findall(measured, prose)
     assert len(found) > 15
     cells = re.sub(r" \| (?=\[)", " ", report)  # a table may have the interval in the next column

@@ -78,7 +78,8 @@ def commands() -> str:
     os.environ["COLUMNS"] = "90"  # where argparse wraps
     with redirect_stdout(StringIO()) as options, suppress(SystemExit):
         report(["--help"], program="scaling report")
-    text = re.sub(r"^#", "##", text.partition("\n## ")[1] + text.partition("\n## ")[2], flags=re.M)
+    _, heading, text = text.partition("\n## ")  # the rest is said of the program as a whole
+    text = re.sub(r"^#", "##", heading + text, flags=re.M)
     return f"{text}\n### Options of `scaling report`\n\n```text\n{options.getvalue()}```\n"
 
 

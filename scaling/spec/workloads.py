@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr, 
 from pydantic_core import PydanticCustomError
 
 from scaling.spec.data import LabelledData, Names, TextData
-from scaling.spec.family import Family, TextFamily
+from scaling.spec.family import Family
 from scaling.spec.fields import (
     LocalPath,
     NonNegativeFloat,
@@ -165,7 +165,7 @@ class QuestionAnsweringData(TextData):
     SQuAD's own JSON (data, paragraphs, qas), of version 1 and 2, is read as it is."""
 
 
-class QuestionAnswering(TextFamily):
+class QuestionAnswering(TrainerFunctions):
     """Find the span of a context that answers a question; the loss is in nats per window."""
 
     task: Literal["question_answering"]
@@ -182,6 +182,14 @@ class QuestionAnswering(TextFamily):
 
     def issues(self) -> Iterator[Issue]:
         """A window has room for the question and for more of the context than is shared."""
+        yield from super().issues()
+        if self.compute_loss_func is not None:
+            message = (
+                "the Trainer gives it no labels in question answering, where the model takes the "
+                "places of an answer and computes the loss; leave it out, or write the loss in a "
+                "custom task"
+            )
+            yield Issue("workload.compute_loss_func", message, self.compute_loss_func)
         max_length = self.data.max_length
         longest = max_length // 2 - 4
         if longest < 0:

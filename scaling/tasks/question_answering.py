@@ -22,8 +22,9 @@ from scaling.tasks.data.squad import squad_questions
 from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
-from scaling.tasks.text_task import BatchLosses, Sizes, TextTask, read_tokens, summary_of
+from scaling.tasks.text_task import BatchLosses, Forward, Sizes, TextTask, read_tokens, summary_of
 
+FORWARD = Forward(predictions=("start_logits", "end_logits"))
 ENCODED_AT_ONCE = 1000  # questions; tokenizers' own lists of a large data set would fill memory
 NO_SPAN = 0  # the position, a special token's, that windows without the answer point at
 
@@ -258,8 +259,7 @@ class SpanObjective:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     """[B, 2, L] of the span's first and last token; −inf at padding, so that it never counts."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    output = model(**{name: batch[name] for name in names if name in batch})
+    output = FORWARD(model, batch)
     logits_b2l = at_least_float32(torch.stack([output.start_logits, output.end_logits], 1))
     if "attention_mask" not in batch:
         return logits_b2l

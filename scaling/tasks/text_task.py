@@ -95,11 +95,13 @@ class Forward:
         reads: Entries of a batch that the model reads, where they are there.
         options: Of the call.
         predicts_next: Whether a label is the next token's, and not that of its own place.
+        predictions: Its outputs that hold what is predicted.
     """
 
     reads: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
     options: Mapping[str, bool] = field(default_factory=dict[str, bool])
     predicts_next: bool = False
+    predictions: tuple[str, ...] = ("logits",)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Any:
         """What the model returns for a batch, with `logits`."""

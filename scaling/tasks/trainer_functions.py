@@ -3,7 +3,7 @@
 Source: transformers.Trainer, its arguments compute_loss_func and compute_metrics.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ TOLERANCE = 1e-3
 """Difference of losses over their size, above what rounding makes of another cut."""
 MAX_PREDICTIONS = 2**29
 """Numbers that compute_metrics is given at once; as float32 they take 2 GiB."""
+_LABELS = ("labels", "targets", "spans")
+"""What families call that which a batch's outputs are compared with."""
 _OF_LOSS = ("perplexity", "bits_per_byte")
 """Our metrics that say of a loss in nats what it means."""
 _CPU = torch.device("cpu")
@@ -73,15 +75,15 @@ class TrainerTask(TextTask):
             return {}
         from transformers import EvalPrediction
 
-        predictions: list[NDArray[Any]] = []
-        labels: list[NDArray[Any]] = []
+        predictions: list[list[NDArray[Any]]] = []
+        labels: list[list[NDArray[Any]]] = []
         for start in range(0, count, self.evaluated_at_once):
             numbers = np.arange(start, min(start + self.evaluated_at_once, count))
             batch = self._batch("validation", numbers, 1)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            outputs, labels_b = own.given(model, batch)
-            predictions.append(at_least_float32(outputs.logits).cpu().numpy())
-            labels.append(labels_b.cpu().numpy())
+            predicted, labels_b = own.predicted(model, batch)
+            predictions.append([at_least_float32(tensor).cpu().numpy() for tensor in predicted])
+            labels.append([tensor.cpu().numpy() for tensor in labels_b])
         found = own.compute_metrics(EvalPrediction(_joined(predictions), _joined(labels)))
         return declared_numbers(found, own.directions, "compute_metrics")
 
@@ -164,11 +166,19 @@ class OwnObjective:
         return self._as_given(self.forward(model, batch), batch)
 
     def _as_given(self, outputs: Any, batch: Batch) -> tuple[Any, Tensor]:
-        labels = batch["labels"] if "labels" in batch else batch["targets"]
+        labels = next(batch[name] for name in _LABELS if name in batch)
         if not self.forward.predicts_next:
             return outputs, labels
         logits = nn.functional.pad(outputs.logits, (0, 0, 0, 1))
         return type(outputs)(logits=logits), nn.functional.pad(labels, (1, 0), value=IGNORED)
+
+    def predicted(
+        self, model: nn.Module, batch: Batch
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Predictions and labels of a batch as the Trainer evaluates them, of each one or more."""
+        outputs, labels = self.given(model, batch)
+        found = [outputs[name] for name in self.forward.predictions]
+        return found, [labels] if len(found) == 1 else labels.unbind(1)
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """The user's loss times the number of targets that it is divided by."""
@@ -231,8 +241,14 @@ def _num_items(labels: Tensor) -> Tensor:
     return (labels != IGNORED).sum().clamp(min=1)
 
 
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Batches one after another, padded on the right to the longest with IGNORED."""
+def _joined(batches: Sequence[Sequence[NDArray[Any]]]) -> Any:
+    """Arrays of all batches, one after another; a tuple where a batch has several."""
+    found = tuple(_one_after_another(parts) for parts in zip(*batches, strict=True))
+    return found[0] if len(found) == 1 else found
+
+
+def _one_after_another(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Batches, padded on the right to the longest with IGNORED."""
     shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
     padded: list[NDArray[Any]] = []
     for part in parts:
@@ -330,7 +346,7 @@ def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     count = task.num_evaluated("validation")
     with torch.inference_mode():
         longest = task._batch("validation", _longest(task), 1)
-        each = task.own.given(model, longest)[0].logits.numel()
+        each = sum(tensor.numel() for tensor in task.own.predicted(model, longest)[0])
         if each * count > MAX_PREDICTIONS:
             raise DataError(
                 METRICS, f"the logits of {count:,} validation examples are {each * count:,} "

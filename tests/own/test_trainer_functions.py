@@ -16,8 +16,8 @@ from scaling.tasks.trainable import require_trainable
 from scaling.tasks.trainer_functions import TrainerTask
 from scaling.training.evaluation import evaluate, scored_metrics
 from scaling.training.parallel.workers import Workers
-from tests.recipes import EVALUATION, TINY_BERT, TINY_LLAMA
-from tests.tasks.examples import CPU, write_lines
+from tests.recipes import EVALUATION, TINY_BERT, TINY_LLAMA, questions
+from tests.tasks.examples import CPU, squad_rows, write_lines
 
 SOURCE = """
 import numpy as np
@@ -210,6 +210,14 @@ def test_fields_that_belong_to_a_function(
 ) -> None:
     (issue,) = classes(tmp_path, **fields).issues()
     assert issue.path == f"workload.{path}"
+
+
+def test_answers_have_metrics_and_no_loss_of_the_users_own(tmp_path: Path) -> None:
+    files = write_lines(tmp_path / "rows.json", squad_rows())
+    named = functions(tmp_path, compute_loss_func="summed")
+    (issue,) = questions(files, **named).issues()
+    assert issue.path == "workload.compute_loss_func"
+    assert "gives it no labels" in issue.message
 
 
 def test_changed_code_is_other_data_and_found_beside_the_study_file(tmp_path: Path) -> None:

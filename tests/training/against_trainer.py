@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,20 @@ from torch.utils.data import DataLoader
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Workload
+from scaling.tasks.data.rows import Split
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.text_task import TextTask
 from scaling.tasks.trainer_functions import TrainerTask
 from scaling.training.data_order import DataOrder
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers
-from tests.recipes import EVALUATION, part_of_speech, pronunciation, recipe
+from tests.recipes import EVALUATION, part_of_speech, pronunciation, questions, recipe
+from tests.tasks.examples import write_lines
 
 NUM_STEPS = 3
 GLOBAL_BATCH_SIZE = 8
 HERE = "tests.training.against_trainer"
+WORDS = ("river", "stone", "cloud", "maple", "amber", "birch", "coral", "delta", "ember", "flint")
 WORKLOADS: Mapping[str, Workload] = {
     "text_classification": part_of_speech(), "causal_lm": pronunciation(),
     "text_classification, own loss": part_of_speech(compute_loss_func=f"{HERE}:doubtful_loss"),
@@ -55,7 +59,8 @@ CUTS = [Cut(world_size, accumulation) for world_size in (1, 2) for accumulation 
 
 def both(workers: Workers, name: str, cut: Cut, folder: str) -> tuple[list[float], list[float]]:
     """The losses of the steps by our loop and by the Trainer; called by all workers."""
-    task = prepare_task(WORKLOADS[name], EVALUATION)
+    workload = WORKLOADS.get(name) or even_questions(Path(folder) / f"worker_{workers.rank}")
+    task = prepare_task(workload, EVALUATION)
     assert isinstance(task, TextTask)
     return ours(task, cut, workers), theirs(task, cut, workers, folder)
 
@@ -115,6 +120,8 @@ def theirs(task: TextTask, cut: Cut, workers: Workers, folder: str) -> list[floa
 
 def loss_func_of(task: TextTask) -> Any:
     """What the Trainer is given: the study's own function, ours as a user writes it, or nothing."""
+    if task.head == "question_answering":
+        return None
     if isinstance(task, TrainerTask):
         return task.own.compute_loss
     return class_loss if task.num_labels else None
@@ -144,11 +151,28 @@ def class_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any) -> Tensor:
     return total / num_items_in_batch
 
 
-def example_of(task: TextTask, number: int) -> dict[str, list[int] | int]:
+def even_questions(folder: Path, **others: Any) -> Workload:
+    """Windows of one length, whose loss the Trainer's models take over their padding too."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for _ in range(90):
+        context = " ".join(rng.permutation(WORDS))
+        answer = str(rng.choice(WORDS))
+        found = {"text": [answer], "answer_start": [context.index(answer)]}
+        asked = " ".join(rng.permutation(["where", "is", "it"]))
+        rows.append({"context": context, "question": asked, "answers": found})
+    folder.mkdir(parents=True, exist_ok=True)
+    return questions(write_lines(folder / "rows.json", rows), **others)
+
+
+def example_of(task: TextTask, number: int, split: Split = "train") -> dict[str, Any]:
     """An example as a user of transformers has it."""
-    examples: Any = task.objective.examples["train"]
+    examples: Any = task.objective.examples[split]
     start, length = examples.tokens.starts[number], examples.tokens.lengths[number]
     ids = examples.tokens.flat[start : start + length].tolist()
+    if hasattr(examples, "spans"):
+        first, last = map(int, examples.spans[number])
+        return {"input_ids": ids, "start_positions": first, "end_positions": last}
     if hasattr(examples, "labels"):
         return {"input_ids": ids, "labels": int(examples.labels[number])}
     prompt = int(examples.prompt_lengths[number])
@@ -161,10 +185,16 @@ def padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
 
     ids = [example["input_ids"] for example in examples]
-    labels = [example["labels"] for example in examples]
-    return {
+    batch = {
         "input_ids": together(ids, 0),
         "attention_mask": together([[1] * len(row) for row in ids], 0),
+    }
+    if "start_positions" in examples[0]:
+        for name in ("start_positions", "end_positions"):
+            batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+    labels = [example["labels"] for example in examples]
+    return batch | {
         "labels": torch.tensor(labels) if isinstance(labels[0], int) else together(labels, -100),
     }
 
@@ -175,7 +205,38 @@ def all_on(workers: Workers, folder: str) -> list[tuple[str, Cut, list[float], l
 
 
 def _all_on(workers: Workers, folder: str) -> Iterator[tuple[str, Cut, list[float], list[float]]]:
-    for name in WORKLOADS:
+    for name in (*WORKLOADS, "question_answering"):
         for cut in CUTS:
             if cut.world_size == workers.world_size:
                 yield (name, cut, *both(workers, name, cut, folder))
+
+
+def predictions(task: TextTask, folder: str) -> list[Any]:
+    """What compute_metrics is given of the validation examples: by us, then by the Trainer."""
+    from transformers import Trainer, TrainingArguments
+
+    assert isinstance(task, TrainerTask)
+    given.clear()
+    model = task.new_model(0).eval()
+    count = task.num_evaluated("validation")
+    with torch.inference_mode():
+        task.score(model, torch.device("cpu"))
+    arguments = TrainingArguments(
+        folder, per_device_eval_batch_size=task.evaluated_at_once, use_cpu=True,
+        report_to="none", disable_tqdm=True, remove_unused_columns=False,
+    )  # fmt: skip
+    Trainer(
+        model, arguments, data_collator=padded, compute_metrics=task.own.compute_metrics,
+        eval_dataset=[example_of(task, n, "validation") for n in range(count)],  # type: ignore[arg-type]
+    ).evaluate()  # fmt: skip
+    return given
+
+
+given: list[Any] = []
+
+
+def starts(prediction: Any) -> dict[str, float]:
+    """Share of windows whose likeliest first token is the right one."""
+    given.append(prediction)
+    (first, _), (right, _) = prediction.predictions, prediction.label_ids
+    return {"starts": float((first.argmax(-1) == right).mean())}

@@ -188,10 +188,11 @@ def _of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft
     of_mappings = [name for name in lists if isinstance(next(iter(_first(columns[name])), 0), dict)]
     if of_mappings:
         name = of_mappings[0]
-        if not {"role", "content"} <= _first(columns[name])[0].keys():
+        given = _first(columns[name])[0].keys()
+        if not {"role", "content"} <= given and not {"from", "value"} <= given:
             raise NoDraftError(
-                f"--data: column {name!r} has lists of mappings, which are read as "
-                "chats, with role and content, or as answers, with text and answer_start"
+                f"--data: column {name!r} has lists of mappings, which are read as chats, with "
+                "role and content or from and value, or as answers, with text and answer_start"
             )
         why = f"Column {name} has chats; the loss counts what the assistant says."
         return _draft("causal_lm", {"messages_column": name}, why)

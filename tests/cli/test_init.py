@@ -159,6 +159,17 @@ RUNS: dict[str, tuple[Make, str]] = {
         ),
         "causal_lm",
     ),
+    "chats as ShareGPT has them": (
+        table(
+            "share_gpt.jsonl",
+            id=lambda n: str(n),
+            conversations=lambda n: [
+                {"from": "human", "value": f"say {n}"},
+                {"from": "gpt", "value": str(n)},
+            ],
+        ),
+        "causal_lm",
+    ),
     "pairs": (
         table(
             "nli.csv",
@@ -199,6 +210,10 @@ REFUSED: dict[str, tuple[Make, str]] = {
         table("talk.jsonl", messages=lambda n: [{"role": "user", "content": sentence()}]),
         "has no message with role assistant",
     ),
+    "mappings that are no chat": (
+        table("odd.jsonl", turns=lambda n: [{"speaker": "a", "said": sentence()}]),
+        "with role and content or from and value",
+    ),
     "nothing": (text("none.csv", ""), "none.csv"),
     "no such file": (lambda folder: folder / "absent.csv", "there is no such file"),
     "not a table": (text("page.html", "<html></html>"), "page.html"),
@@ -231,6 +246,7 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
         ("several classes", {"problem_type": "multi_label_classification"}),
         ("a number to predict", {"problem_type": "regression"}),
         ("chats", {"data.messages_column": "messages"}),
+        ("chats as ShareGPT has them", {"data.messages_column": "conversations"}),
     ],
 )
 def test_what_the_data_are_is_in_the_file(

@@ -38,6 +38,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Studies, reports and figures that pages link to are part of the site."""
     linked = {target for page in files.documentation_pages() for target in _outside(page)}
+    reports = [ROOT / target for target in linked if target.endswith("/report.html")]
+    figures = [file for report in reports for file in report.parent.glob("figures/*.svg")]
+    linked |= {file.relative_to(ROOT).as_posix() for file in figures}
     for target in sorted(linked):
         files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
     return files

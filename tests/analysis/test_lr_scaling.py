@@ -271,4 +271,4 @@ def test_a_report_says_whether_one_shape_was_checked_and_fits() -> None:
     searched = tuple(trial for trial in alone.trials if trial.phase == "search")
     unchecked = analyse(sweep_of(replace(alone, trials=searched)))
     assert not unchecked.lr_scaling.is_shape_checked
-    assert "only neighbouring rates can show" in law_words(unchecked)
+    assert "Without replicates that can hardly be tested" in law_words(unchecked)

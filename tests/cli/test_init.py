@@ -89,6 +89,17 @@ def squad(folder: Path) -> Path:
     return path
 
 
+def western(folder: Path) -> Path:
+    rows = "\n".join(f"é {sentence()},{n % 2}" for n in range(200))
+    (folder / "western.csv").write_bytes(f"text,y\n{rows}".encode("latin-1"))
+    return folder / "western.csv"
+
+
+def folder_of_data(folder: Path) -> Path:
+    (folder / "rows.csv").mkdir()
+    return folder / "rows.csv"
+
+
 CONLL = "\n".join(f"EU NNP B-ORG\nrejects{n} VBZ O\n" for n in range(200))
 
 RUNS: dict[str, tuple[Make, str]] = {
@@ -187,6 +198,35 @@ RUNS: dict[str, tuple[Make, str]] = {
         table("scores.csv", text=lambda n: sentence(), label=lambda n: n / 7),
         "text_classification",
     ),
+    "strokes": (
+        text("strokes.csv", "text|kind\n" + "\n".join(f"{sentence()}|{n % 2}" for n in range(200))),
+        "text_classification",
+    ),
+    "Western letters": (western, "text_classification"),
+    "row numbers without a name": (
+        text("index.csv", ",text,y\n" + "\n".join(f"{n},{sentence()},{n % 2}" for n in range(200))),
+        "text_classification",
+    ),
+    "40 classes": (
+        table("many.jsonl", text=lambda n: sentence(), label=lambda n: f"c{n % 40}"),
+        "text_classification",
+    ),
+    "words of YAML": (
+        table("2024.csv", true=lambda n: sentence(), null=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+    "backslashes": (
+        table('back\\sl"ash.csv', text=lambda n: sentence(), label=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+    "rows without labels": (
+        table("gaps.csv", text=lambda n: sentence(), label=lambda n: ("a", "b", "")[n % 3]),
+        "text_classification",
+    ),
+    "few short texts": (
+        text("few.csv", "text,label\n" + "\n".join(f"word {n},{n % 2}" for n in range(45))),
+        "text_classification",
+    ),
     "a name with blanks": (
         table("My data (v2).csv", text=lambda n: sentence(), label=lambda n: "ab"[n % 2]),
         "text_classification",
@@ -199,6 +239,38 @@ REFUSED: dict[str, tuple[Make, str]] = {
         text("bare.csv", "\n".join(f"{sentence()},{n % 2}" for n in range(200))),
         "put a line of names before it",
     ),
+    "no header, classes as words": (
+        text("bare.csv", "\n".join(f"{sentence()},{'ab'[n % 2]}" for n in range(200))),
+        "put a line of names before it",
+    ),
+    "a class a row": (
+        table("ids.csv", text=lambda n: sentence(), label=lambda n: f"c{n}"),
+        "column 'label' has 200 classes in 200 rows",
+    ),
+    "a column without a name": (
+        text("short.csv", "text,\n" + "\n".join(f"{sentence()},{n % 2}" for n in range(200))),
+        "column 2 of short.csv has no name",
+    ),
+    "a mapping of columns": (
+        text("object.json", json.dumps({"text": ["a"] * 60, "label": ["b"] * 60})),
+        "object.json is one mapping (text, label); write a list of rows",
+    ),
+    "rows inside a mapping": (
+        text("inside.json", json.dumps({"data": [{"text": "a"}] * 60, "version": 1})),
+        "inside.json is one mapping (data, version); write a list of rows",
+    ),
+    "texts without columns": (
+        text("strings.json", json.dumps(["some text"] * 60)), "row 1 is str; must be a mapping",
+    ),
+    "lists among rows": (
+        text("mixed.jsonl", "\n".join(['{"text": "a"}', "[1, 2]"] * 60)), "row 2 is list; must be",
+    ),
+    "mappings as cells": (
+        table("wmt.jsonl", translation=lambda n: {"en": sentence(), "de": sentence()}),
+        "column 'translation' has mappings (en, de); write each part as a column",
+    ),
+    "a table of Excel": (text("sheet.xlsx", "PK"), "sheet.xlsx ends in .xlsx; allowed: .csv"),
+    "a folder": (folder_of_data, "is a folder; name one file"),
     "one class": (
         table("same.csv", text=lambda n: sentence(), label=lambda n: "only"),
         "column 'label' has one class, 'only'",
@@ -245,6 +317,8 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
         ("pairs", {"data.text_pair_column": "hypothesis", "data.text_column": "premise"}),
         ("several classes", {"problem_type": "multi_label_classification"}),
         ("a number to predict", {"problem_type": "regression"}),
+        ("rows without labels", {"data.missing_labels": "drop"}),
+        ("words of YAML", {"data.text_column": "true", "data.label_column": "null"}),
         ("chats", {"data.messages_column": "messages"}),
         ("chats as ShareGPT has them", {"data.messages_column": "conversations"}),
     ],

@@ -98,20 +98,26 @@ def file_tables(
 
 
 def file_table(
-    name: str, *, path: str, columns: Sequence[str], text_records: TextRecords | None = None
+    name: str,
+    *,
+    path: str,
+    columns: Sequence[str],
+    encoding: str | None = "utf-8",
+    text_records: TextRecords | None = None,
 ) -> Table:
-    """The table of a UTF-8 text file, or of a parquet file.
+    """The table of a text file, or of a parquet file.
 
     Args:
         name: Of the file.
         path: Dotted path of the field that names it.
         columns: What has to be among its columns; by them its delimiter is known.
+        encoding: Of a text file; None where it says it or is guessed.
         text_records: See `RowFormat`.
 
     Raises:
         DataError: If the file cannot be read, here or when its records are.
     """
-    return _table(name, name, path, "utf-8", columns, MAX_BYTES, text_records)[0]
+    return _table(name, name, path, encoding, columns, MAX_BYTES, text_records)[0]
 
 
 def _table(

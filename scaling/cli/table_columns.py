@@ -1,0 +1,229 @@
+"""Which family reads a table, and which of its columns: what `scaling init` goes by."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+MOST_CLASSES = 50
+"""Of a column whose name does not say that it has classes."""
+_ROWS_OF_CLASS = 5
+_NAMED_LABEL = re.compile(r"label|class|category", re.IGNORECASE)
+_LABEL = re.compile(r"label|class|category|target|sentiment|intent|topic|tag|lang", re.IGNORECASE)
+_PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
+    ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
+)  # fmt: skip
+_TEXT_WORDS = ("question", "context", "answers")
+_SHORT = 40
+"""Characters of a typical name of a class, at most."""
+
+
+class NoDraftError(ValueError):
+    """No study can be drafted of the data; says why in one line, and what to do."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the data are taken for.
+
+    Attributes:
+        task: One of the families.
+        columns: Fields of `workload.data` that name columns.
+        why: What it was taken for that by, as comments of the study file.
+        problem_type: Of text_classification, where it is not the default.
+        num_rows: Of the training file; of a large one those that were looked at.
+        num_characters: Of a typical text.
+        left_out: Fields of `workload.data` by which rows without a text or a label are left out.
+    """
+
+    task: str
+    columns: Mapping[str, str]
+    why: tuple[str, ...]
+    num_rows: int
+    num_characters: float
+    problem_type: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
+    """Which family, and which columns it reads.
+
+    Args:
+        columns: Values of each column, in order.
+        task: The family, where it is not to be guessed.
+
+    Raises:
+        NoDraftError: If no family reads such columns.
+    """
+    lists = [name for name, values in columns.items() if _share(values, list) > 0.9]
+    lower = {name.lower(): name for name in columns}
+    if all(word in lower for word in _TEXT_WORDS) and task in (None, "question_answering"):
+        named = {f"{word}_column": lower[word] for word in ("context", "question", "answers")}
+        return _draft("question_answering", named, "Columns context, question and answers.")
+    of_mappings = [name for name in lists if isinstance(next(iter(_first(columns[name])), 0), dict)]
+    if of_mappings:
+        name = of_mappings[0]
+        given = _first(columns[name])[0].keys()
+        if not {"role", "content"} <= given and not {"from", "value"} <= given:
+            raise NoDraftError(
+                f"--data: column {name!r} has lists of mappings, which are read as chats, with "
+                "role and content or from and value, or as answers, with text and answer_start"
+            )
+        why = f"Column {name} has chats; the loss counts what the assistant says."
+        return _draft("causal_lm", {"messages_column": name}, why)
+    if len(lists) == 2 and task in (None, "token_classification"):
+        tokens, tags = sorted(lists, key=lambda name: -len(distinct_values(columns[name])))
+        named = {"tokens_column": tokens, "tags_column": tags}
+        return _draft("token_classification", named, "Two columns of lists: words and their tags.")
+    texts = [name for name in columns if _is_text(columns[name])]
+    if len(lists) == 1 and texts and task in (None, "text_classification"):
+        text = max(texts, key=lambda name: mean_length([str(value) for value in columns[name]]))
+        named = {"text_column": text, "label_column": lists[0]}
+        why = f"{lists[0]} lists classes, {len(distinct_values(columns[lists[0]]))} in all."
+        several = _draft("text_classification", named, why)
+        return replace(several, problem_type="multi_label_classification")
+    return _of_texts(columns, lower, task)
+
+
+def _of_texts(
+    columns: Mapping[str, Sequence[Any]], lower: Mapping[str, str], task: str | None
+) -> Draft:
+    texts = sorted(
+        (name for name, values in columns.items() if _is_text(values)),
+        key=lambda name: -mean_length([str(value) for value in columns[name]]),
+    )
+    if not texts:
+        for name, values in columns.items():
+            if _share(values, Mapping) > 0.9:
+                parts = next(value for value in values if isinstance(value, Mapping))
+                raise NoDraftError(
+                    f"--data: column {name!r} has mappings ({', '.join(parts)}); write each part "
+                    "as a column"
+                )
+        raise NoDraftError(
+            f"--data: no column has texts (columns: {', '.join(columns)}); for other data write a "
+            "task of your own, workload.task: custom"
+        )
+    for source, target in (
+        ("prompt", "answer"),
+        ("prompt", "completion"),
+        ("instruction", "output"),
+    ):
+        if source in lower and target in lower and task in (None, "causal_lm"):
+            named = {"prompt_column": lower[source], "answer_column": lower[target]}
+            return _draft("causal_lm", named, f"The loss counts {lower[target]} alone.")
+    label = None if task in ("seq2seq", "causal_lm") else _label(columns, texts[0])
+    if label is not None:
+        first, second = _pair(lower) or (texts[0], None)
+        named = {"text_column": first, "label_column": label}
+        named |= {} if second is None else {"text_pair_column": second}
+        is_number = _is_score(distinct_values(columns[label]))
+        what = f"{label} has numbers" if is_number else (
+            f"{label} has {len(distinct_values(columns[label]))} classes"
+        )  # fmt: skip
+        which = f"{first} is the longest text" if second is None else f"{first} and {second} a pair"
+        others = [name for name in texts if name not in (first, second, label)]
+        why = [f"{what}; {which}."] + ([f"Not read: {', '.join(others)}."] if others else [])
+        found = _draft("text_classification", named, *why)
+        return replace(found, problem_type="regression") if is_number else found
+    if task == "text_classification":
+        raise NoDraftError(
+            f"--task text_classification: no column has classes, 2 to {MOST_CLASSES} values that "
+            f"repeat (columns: {', '.join(columns)})"
+        )
+    if len(texts) == 2 and task in (None, "seq2seq"):
+        source, target = sorted(texts, key=list(columns).index)
+        named = {"source_column": source, "target_column": target}
+        return _draft("seq2seq", named, f"Two texts: {target} is written from {source}.")
+    return _draft("causal_lm", {"text_column": texts[0]}, "One column of texts.")
+
+
+def _draft(task: str, columns: Mapping[str, str], *why: str) -> Draft:
+    return Draft(task, columns, why, 0, 0.0)
+
+
+def _label(columns: Mapping[str, Sequence[Any]], text: str) -> str | None:
+    """The column of classes, or of numbers with fractions; None where there is none.
+
+    Raises:
+        NoDraftError: If the column that is named like one has a single class, or too many.
+    """
+    named = [name for name in columns if name != text and _LABEL.search(name)]
+    for name in named:
+        distinct = distinct_values(columns[name])
+        if len(distinct) == 1:
+            raise NoDraftError(f"--data: column {name!r} has one class, {next(iter(distinct))!r}")
+        if _is_score(distinct):
+            return name
+    others = [name for name in columns if name not in (text, *named)]
+    for name in (*named, *reversed(others)):
+        distinct = distinct_values(columns[name])
+        num_rows = sum(value not in (None, "") for value in columns[name])
+        most = num_rows // _ROWS_OF_CLASS
+        if 2 <= len(distinct) <= (most if name in named else min(MOST_CLASSES, most)):
+            return name
+        if _NAMED_LABEL.search(name) and len(distinct) > most and mean_length([*distinct]) < _SHORT:
+            raise NoDraftError(
+                f"--data: column {name!r} has {len(distinct):,} classes in {num_rows:,} rows; "
+                f"needs {_ROWS_OF_CLASS} rows a class on average, or another --task (causal_lm, "
+                "seq2seq)"
+            )
+    return None
+
+
+def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:
+    """Two columns that are named as the two texts of a pair."""
+    for first, second in _PAIRS:
+        if first in lower and second in lower:
+            return lower[first], lower[second]
+    return None
+
+
+def _is_score(distinct: set[str]) -> bool:
+    """Whether values are numbers of which some have a fraction."""
+    return all(map(is_number, distinct)) and not all(map(_is_whole, distinct))
+
+
+def _is_text(values: Sequence[Any]) -> bool:
+    known = [value for value in values if isinstance(value, str) and value.strip()]
+    if len(known) < 0.5 * len(values) or all(map(is_number, known)):
+        return False
+    most_classes = max(min(MOST_CLASSES, len(known) // 2), len(known) // 20)
+    return len(set(known)) > most_classes or mean_length(known) > _SHORT
+
+
+def distinct_values(values: Sequence[Any]) -> set[str]:
+    """The values of a column as text, those in lists apart, without empty ones."""
+    found: set[str] = set()
+    for value in values:
+        entries: Sequence[Any] = value if isinstance(value, list) else [value]
+        found |= {str(entry).strip() for entry in entries if entry is not None}
+    return found - {""}
+
+
+def _share(values: Sequence[Any], kind: type) -> float:
+    return sum(isinstance(value, kind) for value in values) / len(values)
+
+
+def _first(values: Sequence[Any]) -> Sequence[Any]:
+    return next((value for value in values if isinstance(value, list) and value), [])
+
+
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    return float(text).is_integer()
+
+
+def mean_length(texts: Sequence[str]) -> float:
+    """Characters of a text on average; 0 of none."""
+    return fmean(map(len, texts)) if texts else 0.0

@@ -28,7 +28,9 @@ from scaling.report.tables.study_tables import cells_table
 from scaling.report.tables.trials_parquet import trials_parquet
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.sinks.mlflow.load import load_study
+from scaling.spec.issues import StudyFileError
 from scaling.spec.phases import Limits
+from scaling.spec.structural_errors import structural_issues
 
 if TYPE_CHECKING:
     import altair as alt
@@ -125,15 +127,16 @@ class Result:
             As `summary["recommendation"]`.
 
         Raises:
-            ValueError: If a limit is unknown or makes no sense.
+            StudyFileError: If a limit is unknown or makes no sense.
         """
         values = {**self.sweep.limits.model_dump(), **limits}
         try:
             asked = Limits.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"])) or "limits"
-            raise ValueError(f"{name}: {first['msg']} (got {first['input']!r})") from None
+            errors = error.errors(include_url=False)
+            for found in errors:
+                found["loc"] = ("recommendation", *found["loc"])
+            raise StudyFileError(list(structural_issues(errors))) from None
         return summarize(analyse(replace(self.sweep, limits=asked)))["recommendation"]
 
     def write_report(self, output: str | Path) -> Path:

@@ -120,7 +120,9 @@ def _size_issues(spec: StudySpec, read: Callable[[dict[str, Any]], StudySpec]) -
 def _read_text(path: Path) -> str:
     try:
         if not path.exists():
-            raise StudyFileError([Issue(str(path), "there is no such file")])
+            beside = path.with_name(f"{path.name}.yaml")
+            meant = f"; did you mean {beside}?" if path.name and beside.is_file() else ""
+            raise StudyFileError([Issue(str(path), f"there is no such file{meant}")])
         if not path.is_file():
             raise StudyFileError([Issue(str(path), "is not a file")])
         with path.open("rb") as file:

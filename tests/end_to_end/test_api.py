@@ -96,8 +96,12 @@ def test_figures_recommendations_and_what_a_notebook_shows(finished: Finished) -
     assert chart.to_dict(validate=False)["layer"]
     with pytest.raises(LookupError, match=r"no figure 'loss'; there are loss_and_time, loss_vs_lr"):
         result.figure("loss")
-    with pytest.raises(ValueError, match="num_workers"):
-        result.recommend(num_workers=0)
+    for limit, words in (
+        ({"num_workers": 0}, r"recommendation\.num_workers: must be above 0 \(got 0"),
+        ({"deadline": 60}, r"recommendation\.deadline: unknown key"),
+    ):
+        with pytest.raises(scaling.StudyFileError, match=words):
+            result.recommend(**limit)
     assert result.recommend(deadline_seconds=1e6)["reason"].startswith(
         "No cell's best recipe beats"
     )

@@ -127,6 +127,12 @@ def test_unreadable_path(tmp_path: Path, name: str, message: str) -> None:
     assert [(issue.path, issue.message) for issue in caught.value.issues] == [(str(path), message)]
 
 
+def test_a_name_without_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").touch()
+    with pytest.raises(StudyFileError, match=r"no such file; did you mean .*/study\.yaml\?"):
+        read_study(tmp_path / "study")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_forbidden_file(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"

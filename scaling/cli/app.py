@@ -141,11 +141,19 @@ def compare(
     _end(main(words, program="scaling report"))
 
 
-@app.command(epilog="Example: scaling status runs")
+@app.command(epilog="Examples: scaling status runs; scaling status --address http://localhost:8265")
 def status(
-    folder: Annotated[Path, typer.Argument(help="Where studies keep their state.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder of the studies' state.")] = Path("runs"),
+    address: Annotated[
+        str | None, typer.Option(help="Dashboard of a Ray cluster to which studies were submitted.")
+    ] = None,
 ) -> None:
-    """Say where every study in a folder stands."""
+    """Say where every study in a folder, or on a cluster, stands."""
+    if address is not None:
+        from scaling.cli.cluster_status import print_cluster_status
+
+        _end(print_cluster_status(address))
+        return
     from scaling.cli.status import print_status
 
     _end(print_status(folder))

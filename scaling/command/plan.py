@@ -124,7 +124,8 @@ def round_size_of(spec: StudySpec) -> int:
 def _how_many(spec: StudySpec) -> str:
     search = spec.search
     if not search.is_joint:
-        return f"{search.trials_per_cell} trials per cell"
+        count = search.trials_per_cell or 0
+        return f"{count} trial{'s' * (count > 1)} per cell"
     if search.budget_flops is not None:
         return f"trials of {search.budget_flops:.3g} floating-point operations in all"
     return f"{'at most ' if search.may_stop else ''}{search.most_trials} trials over all cells"

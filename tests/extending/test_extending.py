@@ -52,6 +52,7 @@ def test_the_page_shows_what_the_examples_do() -> None:
     assert all(f"tests/extending/{example.name}" in page for example in EXAMPLES)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_study_runs_with_all_that_was_added(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.command.run import prepared, print_plan, run
+from scaling.command.shipped import study_file
 from scaling.command.start import Start
 from scaling.spec.read import read_study, study_from_mapping
 from scaling.spec.study import StudySpec
@@ -38,13 +39,13 @@ class Study:
         """A study from its YAML file.
 
         Args:
-            path: The file.
+            path: The file, or the name of a study that comes with the package.
             changes: `dotted.key=value` each, as the command line's --set.
 
         Raises:
             StudyFileError: With every error that the file has.
         """
-        return cls._of(read_study(Path(path), changes))
+        return cls._of(read_study(Path(study_file(str(path))), changes))
 
     @classmethod
     def _of(cls, spec: StudySpec) -> Study:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from scaling import Study
 from scaling.cli.app import app
-from scaling.cli.shipped import shipped_studies, study_file
+from scaling.command.shipped import shipped_studies, study_file
 from tests.command.test_study_command import GOOD
 
 COMMAND = "from scaling.cli.app import main; main()"
@@ -61,6 +62,7 @@ def test_a_plan_of_a_study_that_comes_with_the_package(
     assert (status, err) == (0, "")
     assert "search: 8 trials" in out
     assert not any(tmp_path.iterdir())
+    assert Study.read("noisy_quadratic").spec.name == "noisy_quadratic"
     Path("lr_vs_batch").write_text("my own", encoding="utf-8")
     assert study_file("lr_vs_batch") == "lr_vs_batch"
     assert Path(study_file("gallery/ladder")).name == "ladder.yaml"

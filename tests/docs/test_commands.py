@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from scaling.cli.app import app
-from scaling.cli.shipped import shipped_studies
+from scaling.command.shipped import shipped_studies
 from scaling.report.__main__ import _parser as report_parser
 from scaling.spec.read import read_study
 from scaling.study import _parser as study_parser

@@ -71,7 +71,8 @@ def study_of(entrypoint: str) -> str | None:
         is_command = Path(word).name == "scaling" and words[place + 1] in ("run", "resume")
         if word == "scaling.study" or is_command:
             later = [w for w in words[place + 1 + is_command :] if not w.startswith("-")]
-            return Path(later[0]).stem if later else None
+            files = [w for w in later if w.endswith((".yaml", ".yml"))]
+            return next((Path(w).stem for w in (*files, *later)), None)
     return None
 
 

@@ -22,6 +22,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
     ("python -m scaling.study lr_vs_batch.yaml --resume --set seed=1", "lr_vs_batch"),
     ("/home/ubuntu/venv/bin/scaling run gallery/ladder", "ladder"),
     ("scaling resume 'my studies/one.yaml'", "one"),
+    ("python -m scaling.study --set seed=1 two.yaml", "two"),
     ("scaling plan one.yaml", None),
     ("python train.py scaling", None),
     ("scaling run 'one", None),

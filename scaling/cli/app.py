@@ -149,14 +149,9 @@ def status(
     ] = None,
 ) -> None:
     """Say where every study in a folder, or on a cluster, stands."""
-    if address is not None:
-        from scaling.cli.cluster_status import print_cluster_status
+    from scaling.cli.status import print_cluster_status, print_status
 
-        _end(print_cluster_status(address))
-        return
-    from scaling.cli.status import print_status
-
-    _end(print_status(folder))
+    _end(print_status(folder) if address is None else print_cluster_status(address))
 
 
 @app.command(epilog="Example: scaling doctor")

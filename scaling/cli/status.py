@@ -1,4 +1,4 @@
-"""Where every study in a folder stands."""
+"""Where every study in a folder stands, and every one that was submitted to a cluster."""
 
 import fcntl
 from collections import Counter
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from scaling.records.ledger import read_records
 from scaling.records.load import read_environment
+from scaling.runner.preflight import ClusterError
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.state import StateError
 from scaling.space.trials import num_trials
@@ -23,7 +24,7 @@ def print_status(folder: Path) -> int:
     Returns:
         The exit status: 2 where there is no study.
     """
-    console = Console(width=None if Console().is_terminal else 110)
+    console = _console()
     table = Table("study", "stands", "trials", "of at most", "failed", "question", box=None)
     for place in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
         try:
@@ -38,6 +39,38 @@ def print_status(folder: Path) -> int:
         return 2
     console.print(table)
     return 0
+
+
+def print_cluster_status(address: str) -> int:
+    """Print one line per study that was submitted to a cluster, the newest first.
+
+    Args:
+        address: Of the dashboard, as in http://localhost:8265.
+
+    Returns:
+        The exit status: 2 where no cluster answers, or it has no study.
+    """
+    from scaling.runner.submitted import submitted_studies
+
+    console = _console()
+    try:
+        studies = submitted_studies(address)
+    except ClusterError as error:
+        console.print(str(error), markup=False, highlight=False)
+        return 2
+    if not studies:
+        console.print(f"{address}: no study was submitted to this cluster", highlight=False)
+        return 2
+    table = Table("study", "job", "stands", "started", "last line", box=None)
+    for study in studies:
+        started = f"{study.started:%Y-%m-%d %H:%M}"
+        table.add_row(study.name, study.job, study.stands, started, study.last_line)
+    console.print(table)
+    return 0
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 110)
 
 
 def _row(recorded: RecordedStudy) -> tuple[str, ...]:

@@ -263,6 +263,7 @@ def test_without_replicates_neighbouring_rates_show_that_no_shape_is_common() ->
     assert refused >= 12
 
 
+@pytest.mark.slow
 def test_a_report_says_whether_one_shape_was_checked_and_fits() -> None:
     fits = [analyse(sweep_of(study(seed=seed))).lr_scaling for seed in range(20)]
     assert all(fit.is_shape_checked for fit in fits)

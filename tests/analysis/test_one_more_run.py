@@ -97,6 +97,7 @@ def test_noise_does_not_move_the_choice_between_batches_that_tie(
     assert chosen == {32}
 
 
+@pytest.mark.slow
 def test_the_steps_are_enough_for_nine_runs_of_ten() -> None:
     """Not for their mean: the runs of 80 studies, each with a tenth of noise and three seeds."""
     rng = np.random.default_rng(1)

@@ -57,7 +57,7 @@ def test_on_more_workers_a_step_takes_what_it_took_with_as_many_examples_a_worke
     for batch, seconds in expected.items():
         assert by_batch[batch].idle_seconds.value == pytest.approx(seconds, rel=0.03)
     assert chosen(found) == (256, 4)
-    assert "at best" in reason_words(found.reason)
+    assert "a lower bound" in reason_words(found.reason)
 
 
 @pytest.mark.parametrize(("deadline", "best"), [(10.0, (256, 1)), (1.2, (256, 1)), (0.8, (256, 4))])
@@ -88,7 +88,7 @@ def test_what_nothing_can_meet_is_said_with_the_nearest() -> None:
     assert found.meets_limits is False
     assert chosen(found) == (256, 1)
     said = reason_words(found.reason)
-    assert said.startswith("Nothing that was measured is expected to meet 0.0100 seconds")
+    assert said.startswith("No measured recipe is expected to meet 0.0100 seconds")
 
 
 def _option_of(record: StudyRecord, batch: int | None, deadline: float) -> Option:

@@ -86,7 +86,7 @@ def test_the_recipe_that_was_confirmed_for_the_target_comes_first() -> None:
         assert {r.phase for r in cell.target.trials} == {"confirm_target"}
         assert cell.target.steps.count == 3
         assert {r.peak_lr for r in cell.replicates} == {FOR_LOSS}
-    assert "With seeds of its own it was confirmed at global_batch_size 16" in sources(found)
+    assert "It was confirmed with new seeds at global_batch_size 16" in sources(found)
 
 
 def test_a_recipe_for_the_target_that_is_clearly_slower_than_another_is_not_taken() -> None:
@@ -126,7 +126,7 @@ def test_the_words_name_both_recipes_and_unequal_examples() -> None:
     found = analyse(default_study())
     said = sources(found)
     assert "of each cell's recipe for the target" in said
-    assert "another than the recipe for the loss at global_batch_size 8" in said
+    assert "differs from the recipe for the loss at global_batch_size 8" in said
     assert flags(found)[-1] == (
         "global_batch_size 512: its runs saw 28,672 examples, those with the fewest 10,000; its "
         "loss and its gap are not at equal examples."

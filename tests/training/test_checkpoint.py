@@ -306,6 +306,7 @@ class _SlowStore(fsspec.AbstractFileSystem):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("checks_often")
 def test_a_slow_store_takes_at_most_a_fiftieth_of_the_time() -> None:
     fsspec.register_implementation("slow", _SlowStore, clobber=True)

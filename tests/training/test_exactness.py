@@ -8,7 +8,8 @@ pytest.importorskip("peft")  # of the extra lora
 pytest.importorskip("deepspeed")
 
 
-@pytest.mark.parametrize("choice", ["pairwise", pytest.param("every", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", [pytest.param("pairwise", marks=pytest.mark.ci), "every"])
 def test_splits_under_every_strategy_train_alike(choice: str) -> None:
     found = measured_errors(whole=choice == "every")
     for family, splits in found.families.items():

@@ -171,6 +171,8 @@ def grow_on_two(workers: Workers) -> list[list[list[float]]]:
     return [growing(workers, strategy=strategy) for strategy in ("ddp", "fsdp")]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_growing_batch_trains_on_two_workers_as_on_one() -> None:
     alone = growing(Workers())
     assert [row[0] for row in alone] == [32, 96, 224]  # after 4 steps of 8, of 16, of 32

@@ -128,6 +128,6 @@ def test_the_words_name_both_recipes_and_unequal_examples() -> None:
     assert "of each cell's recipe for the target" in said
     assert "differs from the recipe for the loss at global_batch_size 8" in said
     assert flags(found)[-1] == (
-        "global_batch_size 512: its runs saw 28,672 examples, those with the fewest 10,000; its "
-        "loss and its gap are not at equal examples."
+        "global_batch_size 512: its runs saw 28,672 examples, the shortest runs 10,000; losses and "
+        "gaps are not at equal examples."
     )

@@ -74,6 +74,7 @@ def test_coverage(num_seeds: int, noise: float, luck: float, shared: float) -> N
     assert (covered < 0.98 * 150).all(), covered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.05])
 def test_seeds_alone_cover_the_best_curve_whose_points_miss_it(shared: float) -> None:
     """Noise that shrinks with the batch, and a misfit that is the same in every study."""

@@ -69,6 +69,7 @@ def test_planted_differences_are_found_and_paired() -> None:
     assert critical.value == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_other_data_or_other_seeds_are_not_paired() -> None:
     record = study()
     welch = compared(side(record), side(record, data_sha256="4567"))
@@ -120,6 +121,7 @@ def test_nothing_differs_one_time_in_ten_and_holm_holds_it() -> None:
     assert families <= 5
 
 
+@pytest.mark.slow
 def test_other_tasks_tokenizers_and_targets_are_refused() -> None:
     record = study()
     workload = record.spec.workload.model_dump(mode="json", exclude_unset=True)

@@ -37,6 +37,16 @@ _OF_THE_STUDY = "cell"
 """A cell's values are the study file's: null is one of them there, and nothing is missing."""
 
 
+EVERY_KIND = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow, pytest.mark.ci] if place % 3 else [])
+        for place, kind in enumerate(KINDS)
+    ],
+)
+"""A third of them while one waits, all of them in CI."""
+
+
 @functools.cache
 def summary_of(kind: str) -> dict[str, Any]:
     """The summary of a kind, made once."""
@@ -72,7 +82,7 @@ def reasons_of_nothing(value: Any, path: str = "") -> Iterator[str]:
                 yield from reasons_of_nothing(entry, f"{path}[{place}]")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_every_null_says_why(kind: str) -> None:
     summary = summary_of(kind)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
@@ -93,7 +103,7 @@ def assert_short(headline: str) -> None:
     assert all(s[-1] == "." and "–." not in s for s in found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
     assert_short(summary_of(kind)["headline"])
 
@@ -144,6 +154,8 @@ A_AND_B = {
 }
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", A_AND_B)
 @pytest.mark.parametrize("name", ["b", "b. c " * 20])
 def test_two_studies_have_a_headline_and_reasons(kind: str, name: str) -> None:
@@ -225,7 +237,7 @@ def sentences_of(text: str) -> list[str]:
     return [s for s in re.split(r"(?<=[.!?])\s+(?=[A-Z0-9“|−(])", text.strip()) if s]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_sentences_are_short_and_said_once_in_the_field_s_terms(kind: str) -> None:
     findings = findings_of(kind)
     view = _view(findings, summary_of(kind), figures(findings, {}), Setting())

@@ -37,6 +37,7 @@ RECORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECORDS)
 @pytest.mark.parametrize("unit", ["", "nats"])
 def test_all_that_a_report_says(tmp_path: Path, unit: str, kind: str) -> None:

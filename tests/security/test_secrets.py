@@ -82,6 +82,7 @@ def test_the_study_command_refuses_one_before_anything(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "uri",
     [f"http://me:{SECRET}@127.0.0.1:9", f"http://127.0.0.1:9/?token={SECRET}",

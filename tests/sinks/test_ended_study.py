@@ -156,6 +156,8 @@ def delete_trial() -> None:
     client("sqlite:///mlflow.db").delete_run(runs("sqlite:///mlflow.db")[1].info.run_id)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [delete_store, delete_experiment, delete_parent, delete_trial])
 def test_what_mlflow_lost_is_written_again(
     loss: Callable[[], None], ended: list[TrialRecord], uri: str
@@ -222,6 +224,7 @@ def test_two_studies_of_one_name_are_told_apart(
     assert num_trials == [6, 4]
 
 
+@pytest.mark.slow
 def test_mlflow_that_is_away_keeps_no_report_from_being_made(
     ended: list[TrialRecord],
     uri: str,

@@ -60,6 +60,8 @@ def summed(workers: Workers, folder: str) -> None:
         found.close()
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_every_worker_has_the_same_sum(tmp_path: Path, world_size: int) -> None:
     on_workers(summed, str(tmp_path), world_size=world_size)

@@ -112,8 +112,10 @@ class CellResult:
 
 
 def label(values: Mapping[str, Any]) -> str:
-    """Names and values in words, as in `optimizer sgd, clip_norm 1.0`."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    """Names and values in words, as in `optimizer sgd, clip_norm null`."""
+    return ", ".join(
+        f"{name} {'null' if value is None else value}" for name, value in values.items()
+    )
 
 
 def cell_results(

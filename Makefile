@@ -54,7 +54,7 @@ test-fast: $(READY)  ## no Ray: what to run while working
 test-ci: $(DOCS)  ## what .ci/run adds to `make test`: faults, studies cut off and extended, fsdp and tp, pages
 	$(PYTEST) -m "ci $(NO_GPU)" $(ARGS)
 
-test-all: $(DOCS)  ## all there is: every fault, every combination, the browser; about an hour
+test-all: $(DOCS)  ## all there is: every fault, every combination, the browser
 	$(PYTEST) -m "(slow or not slow) $(NO_GPU)" $(ARGS)
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c

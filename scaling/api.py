@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scaling.command.lines import plain_console
 from scaling.command.run import prepared, print_plan, run
 from scaling.command.shipped import study_file
 from scaling.command.start import Start
@@ -61,13 +62,9 @@ class Study:
         Raises:
             RefusedError: If the study could not start.
         """
-        from rich.console import Console
-
         start = Start(self.spec, _COMMAND, self._output(None), resume=resume, is_plan=True)
-        console = Console(width=110, file=io.StringIO())
-        print_plan(start, prepared(start), console)
-        file = console.file
-        assert isinstance(file, io.StringIO)
+        file = io.StringIO()
+        print_plan(start, prepared(start), plain_console(file=file))
         return file.getvalue()
 
     def run(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scaling.command.lines import plain_console
 from scaling.files.access import why_not_writable
 from scaling.files.shown_url import mlflow_uri_words
 from scaling.runner.preflight import StartError, require_startable_machine
@@ -68,7 +68,7 @@ def print_findings() -> int:
     for one in found:
         level = Text(one.level, style=_COLOURS[one.level])
         table.add_row(level, Text(one.what), Text(one.found), Text(one.remedy))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    plain_console(width=160).print(table)
     return 2 if any(one.level == "bad" for one in found) else 0
 
 

@@ -74,7 +74,11 @@ def drafted(data: Path, task: str | None = None) -> Draft:
         lines = [record["text"] for record in records if record["text"].strip()]
         _require_rows(len(lines))
         return Draft(
-            "causal_lm", {}, ("A line of the file is a document.",), len(lines), mean_length(lines)
+            "causal_lm",
+            {},
+            ("Each line of the file is a document.",),
+            len(lines),
+            mean_length(lines),
         )
     names = _names(records)
     has_parts = any(isinstance(v, list | Mapping) for v in given[0].values()) if given else False
@@ -105,7 +109,8 @@ def _require_table(data: Path) -> None:
     if (suffix := file_suffix(data.name)) not in _KINDS:
         what = f"ends in {suffix}" if suffix else "has no ending"
         raise NoDraftError(
-            f"--data: {data.name} {what}; allowed: {', '.join(_KINDS)} (also with .gz, but parquet)"
+            f"--data: {data.name} {what}; allowed: {', '.join(_KINDS)} (all but parquet also "
+            "with .gz)"
         )
     if not data.stat().st_size:
         raise NoDraftError(f"--data: {data.name} is empty")

@@ -4,9 +4,9 @@ import fcntl
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from scaling.command.lines import plain_console
 from scaling.records.ledger import read_records
 from scaling.records.load import read_environment
 from scaling.runner.preflight import ClusterError
@@ -24,7 +24,7 @@ def print_status(folder: Path) -> int:
     Returns:
         The exit status: 2 where there is no study.
     """
-    console = _console()
+    console = plain_console()
     table = Table("study", "stands", "trials", "of at most", "failed", "question", box=None)
     for place in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
         try:
@@ -35,7 +35,7 @@ def print_status(folder: Path) -> int:
         if row is not None:
             table.add_row(*row)
     if not table.row_count:
-        console.print(f"{folder}: no study keeps its state here", markup=False, highlight=False)
+        console.print(f"{folder}: no study keeps its state here", highlight=False)
         return 2
     console.print(table)
     return 0
@@ -50,13 +50,13 @@ def print_cluster_status(address: str) -> int:
     Returns:
         The exit status: 2 where no cluster answers, or it has no study.
     """
-    from scaling.runner.submitted import submitted_studies
+    from scaling.runner.submitted_studies import submitted_studies
 
-    console = _console()
+    console = plain_console()
     try:
         studies = submitted_studies(address)
     except ClusterError as error:
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), highlight=False)
         return 2
     if not studies:
         console.print(f"{address}: no study was submitted to this cluster", highlight=False)
@@ -67,10 +67,6 @@ def print_cluster_status(address: str) -> int:
         table.add_row(study.name, study.job, study.stands, started, study.last_line)
     console.print(table)
     return 0
-
-
-def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 110)
 
 
 def _row(recorded: RecordedStudy) -> tuple[str, ...]:

@@ -1,6 +1,19 @@
-"""Lines that a plan prints."""
+"""How commands print: texts of a user's own as they are."""
+
+from typing import TextIO
 
 from rich.console import Console
+
+
+def plain_console(*, width: int = 110, file: TextIO | None = None) -> Console:
+    """Where a command prints, without markup: a question may hold brackets.
+
+    Args:
+        width: Columns, where the output is no terminal.
+        file: In place of standard output.
+    """
+    is_terminal = file is None and Console().is_terminal
+    return Console(width=None if is_terminal else width, file=file, markup=False)
 
 
 def print_line(console: Console, line: str) -> None:

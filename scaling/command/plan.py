@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.command.facts import facts_of
-from scaling.command.lines import print_line
+from scaling.command.lines import plain_console, print_line
 from scaling.command.machine import num_gpus_for, trials_at_once
 from scaling.command.start import Start
 from scaling.command.start_checks import describe_place, require_tasks, start_notes
@@ -51,7 +51,7 @@ def print_plan(
     Raises:
         DataError, BranchError: As `require_tasks`.
     """
-    console = console or Console(width=None if Console().is_terminal else 110)
+    console = console or plain_console()
     tasks = tasks or require_tasks(spec)
     spec = spec.with_gpus(num_gpus_for(spec)) if start is None else start.with_gpus()
     task = tasks[0]

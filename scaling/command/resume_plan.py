@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.command.facts import facts_of
-from scaling.command.lines import duration, print_line
+from scaling.command.lines import duration, plain_console, print_line
 from scaling.command.machine import trials_at_once
 from scaling.command.plan import round_size_of
 from scaling.runner.recorded_study import RecordedStudy
@@ -34,7 +34,7 @@ def print_resume_plan(
     Raises:
         StateError: If it cannot go on with this study file.
     """
-    console = console or Console(width=None if Console().is_terminal else 110)
+    console = console or plain_console()
     print_line(console, f"study {spec.name} ({recorded.study_id}): {spec.question}")
     for change in recorded.changes(spec):
         print_line(console, f"  changed: {change}")

@@ -254,7 +254,9 @@ def _train(
         connect(start.address, log_file)
         before = read_records(state.folder / "trials.jsonl")
         page = stack.enter_context(LivePage(start.spec, state.folder, facts.metrics, before))
-        view = stack.enter_context(ProgressView(start.spec, Console(), facts.metrics, page))
+        view = stack.enter_context(
+            ProgressView(start.spec, Console(markup=False), facts.metrics, page)
+        )
         run = StudyRun(start.spec, facts, tasks, state, sinks, view)
         return run.run()
 

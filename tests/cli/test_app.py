@@ -92,6 +92,17 @@ def test_status_of_a_folder_without_studies(tmp_path: Path) -> None:
     assert "no study keeps its state here" in out
 
 
+def test_status_shows_names_as_they_are(tmp_path: Path) -> None:
+    """Brackets are no markup, which would be swallowed, or end in a traceback."""
+    state = tmp_path / "[red]rates[b]"
+    state.mkdir()
+    (state / "study.json").write_text("{", encoding="utf-8")
+    status, out, _ = called("status", str(tmp_path))
+    assert status == 0
+    assert "[red]rates[b]" in out
+    assert "cannot be read" in out
+
+
 def test_doctor_says_what_is_there_and_how_to_install_what_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.runner.submitted import last_line, study_of
+from scaling.runner.submitted_studies import last_line, study_of
 from tests.commands import environment
 from tests.end_to_end.studies import QUADRATIC, write_study
 

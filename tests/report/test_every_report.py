@@ -44,7 +44,7 @@ EVERY_KIND = pytest.mark.parametrize(
         for place, kind in enumerate(KINDS)
     ],
 )
-"""A third of them while one waits, all of them in CI."""
+"""A third of them in `make test`, all of them in `make test-ci`."""
 
 
 @functools.cache

@@ -161,7 +161,7 @@ def _lowest(reason: LowestCell) -> list[str]:
     ]
     if apart:
         cell, other = apart[0]
-        which = "the best one that is clearly slower" if reason.tied else "the next"
+        which = "the best that the data distinguish from it" if reason.tied else "the next"
         parts[0] += f", against {number(other.value)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
@@ -261,7 +261,7 @@ def _caveats(option: Option) -> list[str]:
 def _caveats_of_cell(cell: CellResult) -> list[str]:
     parts: list[str] = []
     if cell.source == "search":
-        parts.append("Selected and measured on the same search trials, so biased low: expect worse")
+        parts.append("Selected and measured on the same search trials, so expect somewhat worse")
     if cell.undertuned:
         parts.append(f"It may be undertuned: {' and '.join(map(undertuned, cell.undertuned))}")
     return parts

@@ -41,8 +41,8 @@ def law_words(findings: Findings) -> str:
     if scaling.exponent.interval is None:
         return ""
     parts = [
-        "The likelihood ratio compares the fitted exponent with the one of the row: 8 is fairly "
-        "strong evidence, 32 strong. The second p-value is corrected for three tests (Holm). That "
+        "The likelihood ratio compares the fitted exponent with the row's: 8 is fairly strong "
+        "evidence, 32 strong. The second p-value is corrected for three tests (Holm). That "
         "an exponent is not ruled out does not support it."
     ]
     parts += [_shape_words(scaling), turn_words(scaling.turns)]
@@ -389,9 +389,9 @@ def extension_words(extended: ExtendedCell) -> str:
     rates = extended.peak_lr_beyond
     where = f" at rates from {rate(rates[0])} to {rate(rates[1])}" if rates else ""
     return (
-        f"{label(extended.cell) or 'all trials'}: the range of the study file was extended "
-        f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, equally spaced. It has "
-        f"{extended.num_trials} trials in all, more than other cells."
+        f"{label(extended.cell) or 'all trials'}: searched beyond the study file's range "
+        f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, as densely as before. "
+        f"It has {extended.num_trials} trials in all, more than other cells."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.findings import Findings, analyse, within
 from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.records.load import load_folder
 from scaling.records.study import StudyRecord
@@ -137,7 +137,7 @@ class Result:
             for found in errors:
                 found["loc"] = ("recommendation", *found["loc"])
             raise StudyFileError(list(structural_issues(errors))) from None
-        return summarize(analyse(replace(self.sweep, limits=asked)))["recommendation"]
+        return summarize(within(self._findings, asked))["recommendation"]
 
     def write_report(self, output: str | Path) -> Path:
         """Write the report into a folder, and return the address of its page.

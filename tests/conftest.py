@@ -45,7 +45,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray's queue first; the files of training, which take longest, are last by name."""
+    """Ray's queue first; the files of training, which take longest, are last by name.
+
+    Whoever shares the session's study or cluster is in that queue, or it would be run twice.
+    """
+    for item in items:
+        shared = {"finished", "cluster"} & set(getattr(item, "fixturenames", ()))
+        if shared and item.nodeid.partition("::")[0] not in USE_RAY:
+            raise pytest.UsageError(f"{item.nodeid} uses {min(shared)}: mark its file ray")
     items.sort(
         key=lambda item: (item.nodeid.partition("::")[0] in USE_RAY, item.path), reverse=True
     )

@@ -29,6 +29,7 @@ from scaling.analysis.next_run.recommendation import Recommendation, recommend
 from scaling.analysis.series import Series, all_series
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
 from scaling.analysis.trial_rows import Sweep
+from scaling.spec.phases import Limits
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,12 @@ def analyse(sweep: Sweep) -> Findings:
         carried=carried_recipes(sweep, ladder.question, ladder.predictions) if ladder else (),
         check=check_of(sweep),
     )
+
+
+def within(found: Findings, limits: Limits) -> Findings:
+    """The same findings, with what to run within other limits."""
+    sweep = replace(found.sweep, limits=limits)
+    return replace(found, sweep=sweep, recommendation=recommend(sweep, found.cells))
 
 
 def _ladder(sweep: Sweep) -> LadderReading | None:

@@ -1,17 +1,19 @@
 """Where nothing beats a guess that ignores the input, it is said and nothing is recommended."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 
-from scaling.analysis.findings import analyse
+from scaling.analysis.findings import Findings, analyse, within
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
 from scaling.report.summary import summarize
 from scaling.report.words.remarks import sources
-from tests.analysis.synthetic import spec, study
+from scaling.spec.phases import Limits
+from tests.analysis.synthetic import study
 
 NOT_LEARNED = (
     "No trial beats always guessing the class frequencies (0.300 nats): the models learned "
@@ -35,6 +37,16 @@ def summary_of(record: StudyRecord) -> dict[str, Any]:
     return summarize(analyse(sweep_of(record)))
 
 
+@cache
+def nothing_learnt() -> Findings:
+    return analyse(sweep_of(with_baseline(study(), 0.3)))
+
+
+@cache
+def without_baseline() -> dict[str, Any]:
+    return summary_of(study())
+
+
 def shifted(trial: TrialRecord, nats: float) -> TrialRecord:
     return replace(
         trial,
@@ -46,7 +58,7 @@ def shifted(trial: TrialRecord, nats: float) -> TrialRecord:
 
 
 def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
-    summary = summary_of(with_baseline(study(), 0.3))
+    summary = summarize(nothing_learnt())
     assert summary["answer"].startswith(NOT_LEARNED)
     recommended = summary["recommendation"]
     assert recommended["reason"] == NOT_LEARNED
@@ -61,12 +73,14 @@ def test_nothing_learnt_is_said_first_and_nothing_is_recommended() -> None:
 
 @pytest.mark.parametrize("limits", [{"num_workers": 1}, {"deadline_seconds": 1e6}])
 def test_limits_change_nothing_of_it(limits: dict[str, Any]) -> None:
-    record = with_baseline(study(recommendation=limits), 0.3)
-    assert summary_of(record)["recommendation"]["reason"] == NOT_LEARNED
+    asked = sweep_of(study(recommendation=limits)).limits
+    assert asked == Limits.model_validate(limits)
+    limited = within(nothing_learnt(), asked)
+    assert summarize(limited)["recommendation"]["reason"] == NOT_LEARNED
 
 
 def test_what_beats_it_is_recommended_as_without_one() -> None:
-    without, beaten = summary_of(study()), summary_of(with_baseline(study(), 2.0))
+    without, beaten = without_baseline(), summary_of(with_baseline(study(), 2.0))
     assert [cell["beats_baseline"] for cell in beaten["cells"]] == [True] * 4
     assert beaten["recommendation"] == without["recommendation"]
     assert beaten["answer"] == without["answer"]
@@ -87,7 +101,7 @@ def test_cells_that_do_not_beat_it_are_named_and_not_recommended() -> None:
 
 def test_a_cell_that_is_soonest_and_learns_nothing_is_not_recommended() -> None:
     record = with_baseline(study(), 0.7)
-    soonest = summary_of(record)["recommendation"]["global_batch_size"]
+    soonest = without_baseline()["recommendation"]["global_batch_size"]
     trials = tuple(
         replace(
             t,
@@ -100,12 +114,10 @@ def test_a_cell_that_is_soonest_and_learns_nothing_is_not_recommended() -> None:
         else t
         for t in record.trials
     )
-    assert summary_of(replace(record, trials=trials))["recommendation"][
-        "global_batch_size"
-    ] not in (None, soonest)
-    limits = spec(recommendation={"deadline_seconds": 1e6})
-    limited = summary_of(replace(record, trials=trials, spec=limits))
-    assert limited["recommendation"]["global_batch_size"] not in (None, soonest)
+    found = analyse(sweep_of(replace(record, trials=trials)))
+    for limits in (Limits(), Limits(deadline_seconds=1e6)):
+        recommended = summarize(within(found, limits))["recommendation"]
+        assert recommended["global_batch_size"] not in (None, soonest)
 
 
 def test_lower_by_less_than_the_error_is_not_better() -> None:

@@ -5,12 +5,13 @@ At 16, 64, 256, 1024 examples a step takes 0.01 (1 + B / 256) seconds on one wor
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import yaml
 
-from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.findings import Findings, analyse, within
 from scaling.analysis.next_run.goodput import Option, pareto_front
 from scaling.analysis.next_run.recommendation import NothingToRecommend, Recommendation
 from scaling.analysis.trial_rows import sweep_of
@@ -26,12 +27,17 @@ from tests.recipes import changed
 QUIET = Truth(noise=1e-4)
 
 
-def findings(record: StudyRecord, **limits: Any) -> Findings:
-    return analyse(replace(sweep_of(record), limits=Limits.model_validate(limits)))
+@cache
+def quiet() -> Findings:
+    return findings_of(study(QUIET))
 
 
-def recommended(record: StudyRecord | None = None, **limits: Any) -> Recommendation:
-    return findings(record or study(QUIET), **limits).recommendation
+def findings_of(record: StudyRecord) -> Findings:
+    return analyse(sweep_of(record))
+
+
+def recommended(findings: Findings | None = None, **limits: Any) -> Recommendation:
+    return within(findings or quiet(), Limits.model_validate(limits)).recommendation
 
 
 def chosen(found: Recommendation) -> tuple[int | None, int | None]:
@@ -91,14 +97,14 @@ def test_what_nothing_can_meet_is_said_with_the_nearest() -> None:
     assert said.startswith("No measured recipe is expected to meet 0.0100 seconds")
 
 
-def _option_of(record: StudyRecord, batch: int | None, deadline: float) -> Option:
-    found = recommended(record, num_workers=1, deadline_seconds=deadline)
+def _option_of(findings: Findings, batch: int | None, deadline: float) -> Option:
+    found = recommended(findings, num_workers=1, deadline_seconds=deadline)
     return next(o for o in found.candidates if o.cell.global_batch_size == batch)
 
 
 def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
-    record = study(Truth(noise=0.01), num_seeds=5)
-    middle = recommended(record).option
+    findings = findings_of(study(Truth(noise=0.01), num_seeds=5))
+    middle = recommended(findings).option
     assert middle is not None
     ends, steps = middle.seconds.value, middle.steps.value
     assert ends is not None
@@ -107,10 +113,10 @@ def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
     mean = ends * middle.mean_steps.value / steps
     # The steps are enough for nine runs of ten or more, as they are whole.
     for deadline, low, high in ((mean, 0.44, 0.56), (ends, 0.89, 0.99)):
-        option = _option_of(record, middle.cell.global_batch_size, deadline)
+        option = _option_of(findings, middle.cell.global_batch_size, deadline)
         assert option.chance is not None
         assert low < option.chance < high
-    later = recommended(record, num_workers=1, deadline_seconds=1.5 * ends)
+    later = recommended(findings, num_workers=1, deadline_seconds=1.5 * ends)
     assert later.option is not None
     assert later.option.chance is not None
     assert 0.5 < later.option.chance <= 1
@@ -119,11 +125,11 @@ def test_the_chance_is_that_of_one_more_run_and_not_of_the_mean() -> None:
 def test_without_a_target_the_lowest_loss_that_the_limits_allow() -> None:
     record = study(QUIET)
     spec_ = record.spec.model_copy(update={"target": None})
-    record = StudyRecord(spec_, record.trials, record.environment)
-    longest = recommended(record, deadline_seconds=100.0, num_workers=1)
+    findings = findings_of(StudyRecord(spec_, record.trials, record.environment))
+    longest = recommended(findings, deadline_seconds=100.0, num_workers=1)
     assert longest.option is not None
     assert not longest.option.cut_short
-    short = recommended(record, deadline_seconds=1.5, num_workers=1)
+    short = recommended(findings, deadline_seconds=1.5, num_workers=1)
     # By 1.5 s only the batches of 64 and 256 have been evaluated after their first step.
     assert chosen(short) in ((64, 1), (256, 1))
     assert short.option is not None
@@ -137,8 +143,8 @@ def test_a_run_that_decays_is_not_cut_short() -> None:
     record = study(QUIET)
     decaying = tuple(replace(t, recipe=changed(t.recipe, schedule="cosine")) for t in record.trials)
     spec_ = record.spec.model_copy(update={"target": None})
-    found = recommended(StudyRecord(spec_, decaying), deadline_seconds=1.5, num_workers=1)
-    assert found.meets_limits is False
+    findings = findings_of(StudyRecord(spec_, decaying))
+    assert recommended(findings, deadline_seconds=1.5, num_workers=1).meets_limits is False
 
 
 def test_workers_that_no_batch_was_measured_with_are_not_guessed() -> None:
@@ -148,7 +154,7 @@ def test_workers_that_no_batch_was_measured_with_are_not_guessed() -> None:
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
-    front = pareto_front(findings(study(QUIET)).recommendation.candidates)
+    front = pareto_front(recommended().candidates)
     # Seconds 3.08, 1.28, 1.11, 2.20 and examples 4,640, 6,560, 14,240, 44,960.
     assert [o.cell.global_batch_size for o in front] == [256, 64, 16]
 
@@ -192,9 +198,11 @@ def test_the_recipe_can_be_pasted_into_a_study_file() -> None:
     ids=lambda changes: str(next(iter(changes.values()))),
 )
 def test_every_hyperparameter_of_the_recipe_comes_through(changes: dict[str, Any]) -> None:
-    record = study(QUIET)
-    trials = tuple(replace(t, recipe=changed(t.recipe, **changes)) for t in record.trials)
-    made = pasted(recommended(StudyRecord(record.spec, trials)))
+    trial = recommended().trial
+    assert trial is not None
+    assert trial.recipe is not None
+    other = replace(trial, recipe=changed(trial.recipe, **changes))
+    made = pasted(replace(recommended(), trial=other))
     for name, value in changes.items():
         got = getattr(made.fixed, name)
         assert got == value, name

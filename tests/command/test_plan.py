@@ -28,6 +28,7 @@ def plan(*changes: str, study: Path = STUDY, address: str | None = None) -> str:
     return out.getvalue()
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_plan_has_the_memory_of_every_batch_size() -> None:
     text = plan()
     table = text.partition("MiB per worker")[2].splitlines()
@@ -43,6 +44,7 @@ def test_plan_has_the_memory_of_every_batch_size() -> None:
     assert "more than available" not in text
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
     study = STUDIES / "part_of_speech.yaml"
     text = plan("budget={tokens: 16000}", study=study)

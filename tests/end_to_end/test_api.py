@@ -10,6 +10,7 @@ import pytest
 import scaling
 from tests.commands import Finished
 
+pytestmark = pytest.mark.ray
 SCRIPT = """
 import sys
 import scaling

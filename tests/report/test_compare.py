@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def side(record: StudyRecord, **environment: Any) -> Side:
     return Side(record.spec.name, analyse(sweep_of(record)), record.spec, record.environment)
 
 
+@cache
+def planted() -> Side:
+    return side(study())
+
+
 def compared(a: Side, b: Side) -> Comparison:
     return compare(a.findings, b.findings)
 
@@ -40,8 +46,7 @@ def of(comparison: Comparison, measure: str) -> list[Contrast]:
 
 
 def test_a_study_differs_from_itself_by_nothing() -> None:
-    record = study()
-    comparison = compared(side(record), side(record))
+    comparison = compared(planted(), planted())
     assert comparison.num_intervals > 10
     assert comparison.num_apart == 0
     for contrast in comparison.contrasts:
@@ -50,7 +55,7 @@ def test_a_study_differs_from_itself_by_nothing() -> None:
 
 def test_planted_differences_are_found_and_paired() -> None:
     """Gap 0.2 and 0.3, exponent 0.5 and 0.25, twice the fewest steps."""
-    a = side(study(Truth()))
+    a = planted()
     b = side(study(Truth(gap=0.3, exponent=0.25, min_steps=80.0)))
     comparison = compared(a, b)
     gaps = of(comparison, "generalization_gap")
@@ -85,11 +90,10 @@ def test_other_data_or_other_seeds_are_not_paired() -> None:
 
 def test_welch_by_hand() -> None:
     """(1, 2, 3) and (2, 4, 6): difference 2, error √(5/3), 2.94 degrees of freedom, p 0.22."""
-    record = study()
     values = {100: (1.0, 2.0), 101: (2.0, 4.0), 102: (3.0, 6.0)}
     sides: list[Side] = []
     for place in (0, 1):
-        made = side(record)
+        made = planted()
         rows = tuple(
             replace(row, test_loss=values[row.seed or 0][place], test_loss_stderr=None)
             if row.phase == "confirm" else row
@@ -153,6 +157,8 @@ def test_what_differs_between_the_study_files() -> None:
     assert spec().budget != b.spec.budget if b.spec else False
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_the_command_compares_reports_and_tables(tmp_path: Path) -> None:
     write_report(study(), tmp_path / "first")
     write_report(study(Truth(gap=0.3), name="second"), tmp_path / "second")

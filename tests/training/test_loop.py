@@ -118,6 +118,9 @@ def test_a_run_is_repeated_exactly(workload: Any) -> None:
     assert other != first
 
 
+ONLY_IN_CI = (pytest.mark.slow, pytest.mark.ci)
+
+
 def train_on_two(workers: Workers, workload: Any, how: Recipe) -> list[dict[str, float]]:
     task = prepare_task(workload, EVALUATION)
     _, measurements = run(task, how, workers=workers)
@@ -126,8 +129,15 @@ def train_on_two(workers: Workers, workload: Any, how: Recipe) -> list[dict[str,
 
 @pytest.mark.parametrize(
     "workload",
-    [pronunciation(), tagging(), spelling(generation={"num_examples": 7, "max_new_tokens": 6})],
-    ids=lambda w: w.task,
+    [
+        pytest.param(pronunciation(), id="causal_lm"),
+        pytest.param(tagging(), id="token_classification", marks=ONLY_IN_CI),
+        pytest.param(
+            spelling(generation={"num_examples": 7, "max_new_tokens": 6}),
+            id="seq2seq",
+            marks=ONLY_IN_CI,
+        ),
+    ],
 )
 def test_two_gloo_workers_train_like_one(workload: Any) -> None:
     one = recipe(16, 3e-3, 12, clip_norm=1.0, micro_batch_size=4)

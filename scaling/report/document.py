@@ -24,6 +24,7 @@ from scaling.report.words import remarks
 from scaling.report.words.carried import carried_words
 from scaling.report.words.headline import TOPICS, Line, first_screen
 from scaling.report.words.ladder import predicted_facts
+from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
 from scaling.report.words.terms import terms
 
@@ -124,7 +125,7 @@ def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str
         ("chance of the target", _share(option.chance_of_target)),
         ("expected seconds", with_interval(option.seconds, apart=" ")),
         ("expected cost", with_interval(option.cost, apart=" ")),
-        ("expected loss", with_interval(option.loss, apart=" ")),
+        (f"expected {ALL[option.loss_name].label}", with_interval(option.loss, apart=" ")),
     ]
     optional = ("expected cost", "steps to the target", "chance of the target")
     return [(name, word) for name, word in words if name not in optional or word != DASH]

@@ -26,12 +26,15 @@ class CarriedRecipes:
     interval would hold a right rule's regret of zero.
     """
 
-    def __init__(self, surface: LossSurface, cells: Sequence[int]) -> None:
+    def __init__(
+        self, surface: LossSurface, cells: Sequence[int], highest: float = math.inf
+    ) -> None:
         """The draws.
 
         Args:
             surface: Of all cells; a rate was searched.
             cells: Indices of the cells.
+            highest: The loss without training; whatever is drawn above it counts as that much.
 
         Raises:
             ValueError: With more cells than there are draws for, see `is_feasible`.
@@ -52,7 +55,7 @@ class CarriedRecipes:
         owner: Labels = np.repeat(np.asarray(cells), len(places) // len(cells))
         drawn = surface.loss_draws(surface.space.coordinates(places), owner, _NUM_DRAWS)
         shape = (len(drawn), len(cells), len(self._settings), len(self.log_rates))
-        self._losses = drawn.reshape(shape)
+        self._losses = np.minimum(drawn, highest).reshape(shape)
         self._recommended = [math.log(surface.recipe(cell)[rate.name]) for cell in cells]
 
     def regrets(self, base: int, other: int, log_ratio: float) -> tuple[Array, float]:

@@ -129,11 +129,13 @@ def test_without_a_target_the_lowest_loss_that_the_limits_allow() -> None:
     longest = recommended(findings, deadline_seconds=100.0, num_workers=1)
     assert longest.option is not None
     assert not longest.option.cut_short
+    assert longest.option.loss_name == "test_loss"
     short = recommended(findings, deadline_seconds=1.5, num_workers=1)
     # By 1.5 s only the batches of 64 and 256 have been evaluated after their first step.
     assert chosen(short) in ((64, 1), (256, 1))
     assert short.option is not None
     assert short.option.cut_short
+    assert short.option.loss_name == "validation_loss"  # tests are read once, at the end
     assert short.option.loss.value == pytest.approx(1.0, abs=0.02)
     assert short.option.seconds.value is not None
     assert short.option.seconds.value <= 1.5

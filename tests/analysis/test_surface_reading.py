@@ -8,13 +8,17 @@ import pytest
 
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
 from tests.surface.planted import BATCHES, best_rate, loss
 
 DATA = Path(__file__).parents[1] / "data"
 
 
-def planted(rates: dict[int, list[float]], *, is_adaptive: bool = False) -> Findings:
+def planted(
+    rates: dict[int, list[float]], *, is_adaptive: bool = False, untrained: float | None = None
+) -> Findings:
+    first = Measurement(step=0, examples=0, tokens=0, seconds=0.0, validation_loss=untrained)
     rows = [
         TrialRow(
             trial_id=f"{batch}-{rate}", phase="search", status="done",
@@ -22,6 +26,7 @@ def planted(rates: dict[int, list[float]], *, is_adaptive: bool = False) -> Find
             recipe_key=f"{batch} {rate}", peak_lr=rate, seed=0,
             objective=loss(batch, rate), validation_loss=loss(batch, rate),
             choices={"peak_lr": rate}, surface_round=0 if is_adaptive else None,
+            measurements=() if untrained is None else (first,),
         )
         for batch, list_ in rates.items()
         for rate in list_
@@ -135,3 +140,12 @@ def test_a_searched_cell_is_undertuned_where_its_expected_regret_is_above_the_li
     )
     assert all(cell.undertuned == ("regret_above_limit",) for cell in sparse.cells)
     assert not any(cell.undertuned for cell in dense.cells)
+
+
+@pytest.mark.parametrize("untrained", [None, 3.0])
+def test_no_rule_costs_more_than_a_model_that_was_not_trained(untrained: float | None) -> None:
+    """Rates that only the smallest and only the largest batch was run with."""
+    low, high = [1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3], [8e-3, 1.6e-2, 3.2e-2, 6.4e-2]
+    found = planted({BATCHES[0]: low, BATCHES[-1]: high}, untrained=untrained)
+    highest = max(r.interval[1] for curve in found.rule_curves for r in curve.regrets)
+    assert (highest < 1.3) == (untrained is not None)  # the lowest loss is 2

@@ -186,10 +186,18 @@ def _path(sweep: Sweep, fitted: FittedSurface, order: Sequence[int]) -> BatchPat
     band = _band(surface, order, sizes)
     rules: tuple[RuleCurve, ...] = ()
     if is_feasible(surface, order):
-        rules = rule_curves(CarriedRecipes(surface, order), sizes, sweep.rules)
+        recipes = CarriedRecipes(surface, order, _untrained(sweep))
+        rules = rule_curves(recipes, sizes, sweep.rules)
     place_of = {cell: place for place, cell in enumerate(order)}
     places = {index: place_of[cell] for index, cell in enumerate(fitted.member) if cell in place_of}
     return BatchPath(rates, places, band, rules)
+
+
+def _untrained(sweep: Sweep) -> float:
+    """The highest value before a first step; infinite where none was evaluated there."""
+    first = [row.measurements[0] for row in sweep.rows if row.measurements]
+    costs = [sweep.tuned_for.cost_of(found) for found in first if found.step == 0]
+    return max((cost for cost in costs if cost is not None), default=math.inf)
 
 
 def series_of(cells: Sequence[Cell]) -> list[list[int]]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Literal
 
 from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
 
@@ -33,6 +34,7 @@ from scaling.records.objective import Objective
 from scaling.spec.phases import Limits
 
 SECONDS_PER_HOUR = 3600.0
+LossName = Literal["validation_loss", "test_loss"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Option:
         examples: Of so many steps.
         seconds: Of so many steps of training, at the usual pace; the interval shows contention.
         cost: Of all workers for those seconds, in the currency of the price.
-        loss: After so many steps: to a target validation_loss, else held-out at the end.
+        loss: After so many steps; of a whole run on the test examples, where there are any.
+        loss_name: `validation_loss` or `test_loss`, which of them that is.
         metric: What recipes are tuned for in place of the loss, after so many steps of a run to
             its budget; no value where they are tuned for the loss.
         mean_steps: Mean of the steps to the target, with the interval of the mean.
@@ -70,6 +73,7 @@ class Option:
     seconds: Estimate = ABSENT
     cost: Estimate = ABSENT
     loss: Estimate = ABSENT
+    loss_name: LossName = "validation_loss"
     metric: Estimate = ABSENT
     mean_steps: Estimate = ABSENT
     idle_seconds: Estimate = ABSENT
@@ -187,13 +191,15 @@ def _whole_run(option: Option, bound: float | None, objective: Objective) -> Opt
     cell, pace = option.cell, option.pace
     rows = [row for row in cell.replicates if row.validation_loss is not None]
     num_steps = cell.steps.value
+    name: LossName = "validation_loss" if cell.test_loss.value is None else "test_loss"
     whole = replace(
         option,
         steps=cell.steps,
         examples=mean_of([row.examples for row in rows]),
         seconds=ABSENT if pace is None or num_steps is None else scaled(pace.usual, num_steps),
         idle_seconds=ABSENT if pace is None or num_steps is None else scaled(pace.idle, num_steps),
-        loss=_held_out(cell, rows),
+        loss=_held_out(rows, name),
+        loss_name=name,
         metric=ABSENT
         if objective.is_loss
         else one_more([row.tuned_value for row in cell.replicates], ()),
@@ -216,6 +222,7 @@ def _whole_run(option: Option, bound: float | None, objective: Objective) -> Opt
         seconds=scaled(pace.usual, steps),
         idle_seconds=scaled(pace.idle, steps),
         loss=loss_after(steps, rows),
+        loss_name="validation_loss",
         metric=ABSENT if objective.is_loss else loss_after(steps, rows, objective),
         cut_short=True,
     )
@@ -229,12 +236,10 @@ def _last_before(row: TrialRow, steps: float) -> Measurement | None:
     return points[-1] if points else None
 
 
-def _held_out(cell: CellResult, rows: Sequence[TrialRow]) -> Estimate:
-    """Of one more run, on the split that the cell's losses are reported on."""
-    on_test = cell.test_loss.value is not None
-    values = [row.test_loss if on_test else row.validation_loss for row in rows]
-    errors = [row.test_loss_stderr if on_test else row.validation_loss_stderr for row in rows]
-    return one_more(values, errors)
+def _held_out(rows: Sequence[TrialRow], name: LossName) -> Estimate:
+    """Of one more run."""
+    values = [getattr(row, name) for row in rows]
+    return one_more(values, [getattr(row, f"{name}_stderr") for row in rows])
 
 
 def mean_of(values: Sequence[float | None]) -> Estimate:

@@ -83,7 +83,8 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
                 "Read from the loss surface. The tuned rate of each batch size is carried to every "
                 "other one; regret is the loss there above the tuned recipe's. The rate that is "
                 "carried is the best one of each drawn surface. Where a rule leaves the rates "
-                "tried, its regret is a lower bound.",
+                "tried, its regret is a lower bound. A loss above that of an untrained model "
+                "counts as the untrained model's.",
             ),
             _titled(
                 study_tables.regret_table(findings), "Measured regret of each rule",

@@ -14,6 +14,7 @@ from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCel
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_exponent, no_tradeoff
 from scaling.report.words.ladder import exponent_words, ladder_headline
+from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import (
     between,
     cell_name,
@@ -179,7 +180,7 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
         words.append(f"{_with_interval(option.seconds)} seconds")
     if option.loss.value is not None:
         loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
-        words.append(f"a loss of {loss}")
+        words.append(f"a {ALL[option.loss_name].label} of {loss}")
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label
         words.append(f"a value of {_with_interval(option.metric)} for {label}")

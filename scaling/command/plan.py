@@ -65,7 +65,7 @@ def print_plan(
             how = f"{at_most}{how} {rounds_words(spec, task, round_size_of(spec))}"
         print_line(console, f"  {phase}: {how}")
     if more := most_extension_trials(spec):
-        print_line(console, f"  search beyond a range that is too short: up to {more} trials more")
+        print_line(console, f"  search beyond a range that is too short: up to {more} more trials")
     total = sum(num_trials(spec).values())
     workers = (
         "one worker each, or more where that ends the study sooner"
@@ -135,7 +135,7 @@ def _print_without_model(spec: StudySpec, task: AnyTask, console: Console) -> No
     """That there is nothing to estimate."""
     print_line(console, f"memory: not estimated: {spec.workload.task} needs a few megabytes")
     if isinstance(task, FinishedTask):
-        print_line(console, "time: some seconds, since nothing is trained")
+        print_line(console, "time: a few seconds, since nothing is trained")
     else:
         print_line(console, "time: not estimated: only a workload with a model is timed")
 
@@ -224,4 +224,4 @@ def _print_classes(splits: Sequence[SplitSummary], console: Console) -> None:
         table.add_row(Text(shown(name)), *counts)
     console.print(table)
     if len(totals) > _MAX_CLASSES:
-        print_line(console, f"  … and {len(totals) - _MAX_CLASSES:,} classes more")
+        print_line(console, f"  … and {len(totals) - _MAX_CLASSES:,} more classes")

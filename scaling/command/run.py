@@ -170,10 +170,10 @@ def _unwritable(error: OSError, state: "StudyState") -> str:
     what = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
-        errno.EACCES: "give yourself the right to write there",
-        errno.EPERM: "give yourself the right to write there",
+        errno.EACCES: "make it writable for you",
+        errno.EPERM: "make it writable for you",
         errno.EROFS: "mount it for writing, or choose another storage",
-    }.get(error.errno or 0, "choose another storage, or mend this one")
+    }.get(error.errno or 0, "choose another storage, or repair this one")
     return f"storage: cannot write {where}: {error.strerror or error}; {what}"
 
 

@@ -246,9 +246,9 @@ def test_a_write_is_tried_until_it_succeeds(
 
     assert list(load_study("lr_vs_batch", uri).trials) == [trial("a")]
     away, back = caplog.messages
-    assert "is away" in away
+    assert "does not answer" in away
     assert "mlflow_spool.jsonl" in away
-    assert "is back after" in back
+    assert "answers again after" in back
 
 
 def test_what_waits_at_the_end_is_said_and_sent_by_the_next_process(
@@ -263,7 +263,9 @@ def test_what_waits_at_the_end_is_said_and_sent_by_the_next_process(
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("ALTER TABLE metrics RENAME TO gone")
     track(sink, [trial("a")], up_to_step=30)
-    waiting = r"is away \(.*no such table.*; 6 events wait in .*mlflow_spool\.jsonl.* --resume"
+    waiting = (
+        r"does not answer \(.*no such table.*; 6 events wait in .*mlflow_spool\.jsonl.* --resume"
+    )
     with pytest.raises(TrackingError, match=waiting):
         sink.study_ended("interrupted")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:

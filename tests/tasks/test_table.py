@@ -138,7 +138,7 @@ def test_a_plan_says_what_the_table_has() -> None:
     assert "among 17 runs" in said
     assert "1 diverged" in said
     assert "peak_lr 0.001 … 0.032 (6 values)" in said
-    assert "time: some seconds, since nothing is trained" in said
+    assert "time: a few seconds, since nothing is trained" in said
 
 
 @pytest.mark.parametrize(

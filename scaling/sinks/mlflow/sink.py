@@ -178,7 +178,7 @@ class MlflowSink:
         if writer.loss is not None:
             return f"{writer.loss}; the study's folder has everything: --resume writes it again"
         why = (
-            f"is away ({writer.last_failure})"
+            f"does not answer ({writer.last_failure})"
             if writer.last_failure is not None
             else otherwise
             if writer.is_alive

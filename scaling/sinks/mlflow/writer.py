@@ -228,7 +228,8 @@ class Writer:
         if self._away_since is None:
             self._away_since = time.monotonic()
             _LOG.warning(
-                "MLflow at %s is away (%s); the study goes on, and what it measures waits in %s",
+                "MLflow at %s does not answer (%s); the study goes on, and what it measures waits "
+                "in %s",
                 self._store,
                 self.last_failure,
                 self._spool.path,
@@ -240,7 +241,7 @@ class Writer:
         if self._away_since is not None:
             seconds = time.monotonic() - self._away_since
             self._away_since = None
-            _LOG.warning("MLflow at %s is back after %.0f s", self._store, seconds)
+            _LOG.warning("MLflow at %s answers again after %.0f s", self._store, seconds)
 
     def _pause(self) -> None:
         """Wait before the next try, unless closing asks for it at once."""

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
+from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import Evidence, Strength
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
@@ -315,11 +316,17 @@ def _branched(findings: Findings) -> str:
     """The critical batch size along the run, from its first point to its last."""
     points = [point for point in findings.branched.points if point.value is not None]
     words = [
-        f"{' '.join(branched_words(point))} after {point.examples:,} examples"
+        f"{_at_point(point)} after {point.examples:,} examples"
         for point in (points if len(points) < 3 else (points[0], points[-1]))
     ]
     start = "By branched training the critical batch size is"
     return shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
+
+
+def _at_point(point: BranchPoint) -> str:
+    value, interval = branched_words(point)
+    only_bound = point.is_upper_bound and point.interval is not None
+    return interval if only_bound else f"{value} {interval}"
 
 
 # --- how the rate must move -----------------------------------------------------------------------

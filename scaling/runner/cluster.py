@@ -61,7 +61,8 @@ class Patience:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._left, self._seen = seconds, time.monotonic()
+        self._left, self._began = seconds, time.monotonic()
+        self._seen = self._began
 
     @property
     def is_over(self) -> bool:
@@ -70,6 +71,11 @@ class Patience:
         busy = os.getloadavg()[0] / (os.cpu_count() or 1)
         self._left -= (self._seen - before) / min(max(1.0, busy), 3.0)
         return self._left <= 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it began, by the clock."""
+        return time.monotonic() - self._began
 
 
 class _Connection:
@@ -186,7 +192,7 @@ def connect(address: str | None, log_file: Path) -> None:
             _connection.give_up()
             # Its thread goes on for a while, and what Ray writes there goes on to the log.
             sys.stderr = os.fdopen(error_output, "w")
-            raise StartError(_too_late(address))
+            raise StartError(_too_late(address, patience.waited))
     os.dup2(error_output, 2)
     os.close(error_output)
     error = _connection.error
@@ -225,10 +231,27 @@ def end_ray_processes() -> None:
                         process.kill()
 
 
-def _too_late(address: str | None) -> str:
+def _too_late(address: str | None, waited: float) -> str:
     if not starts_here(address):
         return no_cluster(_where(address))
-    return f"Ray did not start on this machine within {START_SECONDS:.0f} s"
+    return not_started(waited, os.getloadavg()[0], os.cpu_count() or 1)
+
+
+def not_started(waited: float, load: float, cpus: int) -> str:
+    """That Ray was given up, and what to do: a busy machine is the usual cause.
+
+    Args:
+        waited: Seconds, by the clock.
+        load: Processes that would run at once.
+        cpus: Of this machine.
+    """
+    text = f"Ray did not start on this machine within {waited:.0f} s"
+    if load <= cpus:
+        return f"{text}; nothing was kept, so start the study again"
+    return (
+        f"{text}, with {load:.0f} processes at work on {cpus} CPUs; nothing was kept, so start the "
+        "study again when fewer run"
+    )
 
 
 def _where(address: str | None) -> str:

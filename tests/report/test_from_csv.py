@@ -102,12 +102,30 @@ BAD_HEADERS = {
     "duplicate column": (["global_batch_size,peak_lr,peak_lr", "1,2,3"], [], "two columns"),
     "empty file": ([], [], "is empty"),
     "unknown rename": ([HEADER, "1,2,3"], ["--rename", "bs=peak_lr"], "no column 'bs'"),
+    "rename of another's name": (
+        ["global_batch_size,lr,loss", "1,2,3"],
+        ["--rename", "config.lr=peak_lr"],
+        "did you mean --rename lr=peak_lr?",
+    ),
+    "a batch per device without their number": (
+        ["per_device_train_batch_size,peak_lr,loss", "1,2,3"],
+        [],
+        '--rename "per_device_train_batch_size*8=global_batch_size"',
+    ),
     "rename to nothing known": ([HEADER, "1,2,3"], ["--rename", "peak_lr=rate"], "unknown name"),
     "unknown where": ([HEADER, "1,2,3"], ["--where", "N=3"], "no column 'N'"),
     "no rows left": ([HEADER, "1,2,3"], ["--where", "peak_lr=3"], "no rows left where peak_lr=3"),
     "bad truth": ([HEADER + ",diverged", "1,2,3,maybe"], [], "'maybe' must be true or false"),
     "bad quotes": ([HEADER, '1,"2,3'], [], "not a CSV table"),
 }
+
+
+def test_an_export_with_a_step_is_not_called_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(tmp_path, "batch_size,learning_rate,eval/loss,_step", "32,0.001,2.0,100")
+    assert main(["--from-csv", str(path)]) == 2
+    assert "log of one run" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", BAD_HEADERS)

@@ -12,6 +12,7 @@ from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.statistics.uncertainty import excess_variances, seed_variance
 from scaling.report.foreign_tables.sweep_table import SweepTable, read_table
 from scaling.report.summary import summarize
+from scaling.report.words.headline import headline
 
 BATCHES = (32, 64, 128, 256)
 RATES = tuple(1e-4 * 2**step for step in range(9))
@@ -100,8 +101,39 @@ def test_without_seeds_nothing_is_said_of_paired_ones(tmp_path: Path) -> None:
 
     table = read(tmp_path, plain, 1, seeds=False)
     reason = summarize(analyse(table.sweep))["recommendation"]["reason"]
-    assert "paired seeds" not in reason
-    assert "No recipe has two seeds" in reason
+    assert "do not distinguish" not in reason
+    assert "Its recipe has no two seeds" in reason
+    said = headline(analyse(table.sweep))
+    assert "do not distinguish" not in said
+    assert "without more seeds it is not known whether the difference is noise" in said
+
+
+@pytest.mark.parametrize("new_seeds", [(1, 2, 3), (42, 2, 3)])
+def test_one_recipe_repeated_at_the_rate_as_shown_tells_which_batches_tie(
+    new_seeds: tuple[int, ...], tmp_path: Path
+) -> None:
+    """The sweep had 0.0020063 and the report shows 0.002; only that batch has seeds."""
+    rng = random.Random(5)
+    lines = ["global_batch_size,peak_lr,validation_loss,seed"]
+    for batch, floor in ((32, 2.01), (64, 2.0), (256, 2.3)):
+        for step in range(-3, 4):
+            rate = 1.00315 * best(batch) * 2**step
+            loss = floor + 0.05 * math.log(rate / best(batch)) ** 2 + rng.gauss(0, NOISE / 4)
+            lucky = 0.002 * (batch == 64 and step == 0)
+            lines.append(f"{batch},{rate},{loss - lucky},42")
+    lines += [f"64,0.002,{2.002 + place * NOISE},{seed}" for place, seed in enumerate(new_seeds)]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    table = read_table(path)
+    joined = [note for note in table.notes if "repeated at the same rate" in note]
+    findings = analyse(table.sweep)
+    (cell,) = (cell for cell in findings.cells if cell.global_batch_size == 64)
+    if 42 in new_seeds:
+        assert not joined
+        return
+    assert joined
+    assert cell.num_seeds == 4
+    assert "do not distinguish it from a batch of 32;" in headline(findings)
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])

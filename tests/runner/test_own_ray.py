@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scaling.runner.cluster import not_started
 from scaling.runner.own_ray import PrivateSession
 from scaling.runner.preflight import starts_here
 
@@ -57,3 +58,12 @@ def test_what_a_killed_process_left_goes_with_the_next_session(temporary: Path) 
     assert set(temporary.iterdir()) == {running.folder, other.folder}
     for session in (running, other):
         session.remove()
+
+
+@pytest.mark.parametrize(("load", "words"), [(15.4, "15 processes at work on 2 CPUs"), (0.5, "")])
+def test_a_ray_that_is_given_up_says_what_to_do(load: float, words: str) -> None:
+    """By the clock: the wait is longer on a busy machine than the limit in the code."""
+    said = not_started(119.6, load, 2)
+    assert "within 120 s" in said
+    assert words in said
+    assert "start the study again" in said

@@ -1,8 +1,9 @@
 """What to run next, from what was measured and nothing else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, assert_never
 
 from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
@@ -14,7 +15,14 @@ from scaling.analysis.next_run.goodput import (
     pareto_front,
     scaled,
 )
-from scaling.analysis.statistics.uncertainty import Estimate, difference_interval, mean_estimate
+from scaling.analysis.statistics.uncertainty import (
+    Estimate,
+    SeedVariance,
+    difference_interval,
+    mean_estimate,
+    seed_variance,
+    t_quantile,
+)
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Direction, Unit
 from scaling.records.objective import Objective, oriented
@@ -167,7 +175,8 @@ def _best_cell(
 ) -> LowestCell:
     if criterion == "objective":
         chosen = ranked[0]
-        tied = [o for o in ranked[1:] if not _is_surely_worse(chosen.cell, o.cell)]
+        noise = _loss_noise(option.cell for option in ranked)
+        tied = [o for o in ranked[1:] if not _is_surely_worse(chosen.cell, o.cell, noise)]
         is_known = len({r.seed for r in chosen.cell.replicates if r.seed is not None}) > 1
     else:
         chosen, tied = _settled(ranked, values)
@@ -308,8 +317,24 @@ def _seconds(option: Option) -> float:
     return option.seconds.value
 
 
-def _is_surely_worse(chosen: CellResult, other: CellResult) -> bool:
-    """True when the paired difference over seeds is above zero with its whole interval."""
+def _loss_noise(cells: Iterable[CellResult]) -> SeedVariance | None:
+    """Of the loss or metric over seeds of one recipe; None where none has two."""
+    return seed_variance(
+        [
+            {row.seed: cost for row in cell.replicates if row.seed is not None
+             if (cost := row.cost) is not None}
+            for cell in cells
+        ]
+    )  # fmt: skip
+
+
+def _is_surely_worse(chosen: CellResult, other: CellResult, noise: SeedVariance | None) -> bool:
+    """True when the difference is above zero with its whole interval.
+
+    It is paired over seeds. Where fewer than two are shared, as where only one recipe of a table
+    was repeated, the noise of all recipes' seeds stands for that of both cells. The best of a
+    search is biased low, so that a cell without seeds is called worse too seldom, not too often.
+    """
     ours: dict[int, float | None] = {
         row.seed: row.cost for row in chosen.replicates if row.seed is not None
     }
@@ -320,4 +345,14 @@ def _is_surely_worse(chosen: CellResult, other: CellResult) -> bool:
         if theirs is not None and mine is not None:
             differences.append(theirs - mine)
     interval = mean_estimate(differences).interval
-    return interval is not None and interval[0] > 0
+    if interval is not None:
+        return interval[0] > 0
+    best, costs = _costs(chosen), _costs(other)
+    if noise is None or len(best) < 2 or not costs:
+        return False
+    half = t_quantile(noise.degrees) * math.sqrt(noise.variance * (1 / len(best) + 1 / len(costs)))
+    return fmean(costs) - fmean(best) > half
+
+
+def _costs(cell: CellResult) -> list[float]:
+    return [row.cost for row in cell.replicates if row.cost is not None]

@@ -107,7 +107,8 @@ def _overview(builder: "_Builder", findings: Findings) -> None:
     times, title = by_batch.times_of(findings)
     orange = f" Orange, right axis: {title[0].lower()}{title[1:]}." if times else ""
     builder.add(
-        "loss_and_time", f"{captions.tuned_name(findings)} and time against batch",
+        "loss_and_time",
+        f"{captions.tuned_name(findings)}{' and time' * bool(times)} against batch",
         f"Blue, left axis: {objective.label} at the end of the budget.{orange} Bars are 90% "
         "intervals.",
         lambda: by_batch.loss_and_time(findings),

@@ -15,7 +15,11 @@ from scaling.report.foreign_tables.table_error import TableError
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, status_of
 from scaling.report.foreign_tables.table_numbers import Marks, marks_of
-from scaling.report.foreign_tables.table_seeds import apart_where_mixed, without_stuck
+from scaling.report.foreign_tables.table_seeds import (
+    apart_where_mixed,
+    with_retyped_rates,
+    without_stuck,
+)
 from scaling.report.foreign_tables.table_source import Asked, KeptRows, Source
 from scaling.report.foreign_tables.table_suggestions import is_rate, option
 from scaling.report.foreign_tables.table_survey import Survey, Surveyor
@@ -87,7 +91,8 @@ def read_table(
         raise look.survey.problem
     if not trials.rows:
         raise TableError(f"{path.name}: {trials.nothing_left(where)}")
-    learned = without_stuck(trials.rows)
+    retyped = with_retyped_rates(trials.rows)
+    learned = without_stuck(retyped.rows)
     apart = apart_where_mixed(learned.rows)
     result = MAXIMIZED if maximize is not None else "validation_loss"
     sweep = Sweep(
@@ -102,7 +107,7 @@ def read_table(
         loss_unit=tuned_for.unit,
         metrics={} if maximize is None else {maximize: _maximized(maximize)},
     )
-    said = (*look.survey.notes(), *learned.notes, *apart.notes)
+    said = (*look.survey.notes(), *retyped.notes, *learned.notes, *apart.notes)
     return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
 
 

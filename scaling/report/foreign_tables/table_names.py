@@ -66,12 +66,10 @@ def named(file: str, header: Sequence[str], rename: Sequence[tuple[str, str]]) -
     `tags.status` is preferred to them, which call a diverged run finished.
 
     Raises:
-        TableError: If a renaming is unknown, or two columns would have one of our names.
+        TableError: If a renaming is to no name of ours, or two columns would have one of our names.
     """
     names = list(header)
     for theirs, ours in rename:
-        if theirs not in header:
-            raise TableError(f"{file}: --rename: no column {theirs!r}; there are {listed(header)}")
         if ours not in COLUMNS:
             raise TableError(f"{file}: --rename: unknown name {ours!r}; known: {listed(COLUMNS)}")
         names[header.index(theirs)] = ours

@@ -28,6 +28,43 @@ class Separated:
     notes: tuple[str, ...] = ()
 
 
+def with_retyped_rates(rows: Sequence[TrialRow]) -> Separated:
+    """A run joins the seeds that repeat its recipe at its rate as a report shows it.
+
+    Who repeats a recipe types the rate from the report, 0.00031, where the sweep had 0.0003122.
+    A run whose seed is among the repeated ones stays apart.
+    """
+    recipes: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        if row.seed is not None and row.peak_lr is not None:
+            recipes.setdefault(row.recipe_key, []).append(row)
+    repeated = {
+        _but_for_rate(group[0]): group
+        for group in recipes.values()
+        if len(group) > 1 and rate(group[0].peak_lr) == f"{group[0].peak_lr:g}"
+    }
+    moved: dict[str, TrialRow] = {}
+    for group in recipes.values():
+        row, others = group[0], repeated.get(_but_for_rate(group[0]), [])
+        if len(group) == 1 and others and row.seed not in {other.seed for other in others}:
+            moved[row.trial_id] = replace(row, recipe_key=others[0].recipe_key)
+    if not moved:
+        return Separated(rows)
+    verb = "counts as a seed" if len(moved) == 1 else "count as seeds"
+    note = (
+        f"{counted(len(moved), 'run')} {verb} of a recipe that was repeated at the same rate, "
+        "rounded as reports show it."
+    )
+    return Separated([moved.get(row.trial_id, row) for row in rows], (note,))
+
+
+def _but_for_rate(row: TrialRow) -> tuple[object, ...]:
+    """What rows of one recipe share, with the rate as a report shows it."""
+    choices = [value for name, value in row.choices.items() if name != "peak_lr"]
+    parts = (*row.cell.values(), row.warmup_steps, row.clip_norm, *choices)
+    return (rate(row.peak_lr), *map(str, parts))
+
+
 def without_stuck(rows: Sequence[TrialRow]) -> Separated:
     """Seeds that stayed where they began, beside others of their recipe that learned: they failed.
 

@@ -15,6 +15,7 @@ from scaling.report.foreign_tables.table_suggestions import (
     missing_columns,
     option,
     product_of_batch,
+    suggestions,
 )
 from scaling.report.foreign_tables.table_text import TableText, read_text
 from scaling.report.words.numbers import counted
@@ -65,6 +66,7 @@ class Source:
             yield _with_products(self.file, text, [theirs for theirs, _ in self.asked.rename])
 
     def _named(self, text: TableText) -> list[str]:
+        self._check_renamed(text)
         names = named(self.file, self.header, self.asked.rename)
         if self.asked.maximize is not None:
             place = _place(self.file, "--maximize", self.asked.maximize, names, self.header)
@@ -75,9 +77,19 @@ class Source:
             result = "validation_loss" if self.asked.maximize is None else MAXIMIZED
             needed += ["peak_lr", result]
         if missing := [name for name in needed if name not in names]:
-            rows = [cells for _, (_, cells) in zip(range(_LOOKED_AT), text.body, strict=False)]
-            raise missing_columns(self.file, missing, self.header, rows)
+            raise missing_columns(self.file, missing, self.header, _first_rows(text))
         return names
+
+    def _check_renamed(self, text: TableText) -> None:
+        unknown = [(t, ours) for t, ours in self.asked.rename if t not in self.header]
+        if not unknown:
+            return
+        theirs = unknown[0][0]
+        hints = suggestions([ours for _, ours in unknown], self.header, _first_rows(text))
+        help_ = f" (did you mean {' '.join(hints)}?)" if hints else ""
+        raise TableError(
+            f"{self.file}: --rename: no column {theirs!r}; there are {listed(self.header)}{help_}"
+        )
 
     def place(self, asked_by: str, column: str) -> int:
         """Where a column is that an option names, by their name or ours."""
@@ -148,6 +160,10 @@ class Source:
                 f"{option('--rename', f'{product}=global_batch_size')}, or "
                 f"{option('--rename', f'{batch}*1=global_batch_size')} where it is that already"
             )
+
+
+def _first_rows(text: TableText) -> list[list[str]]:
+    return [cells for _, (_, cells) in zip(range(_LOOKED_AT), text.body, strict=False)]
 
 
 def _with_products(file: str, text: TableText, wanted: Sequence[str]) -> TableText:

@@ -112,15 +112,18 @@ def missing_columns(
         header: The table's columns.
         rows: Some of its rows, which tell a peak rate from a schedule's last value.
     """
-    hints = [hint for ours in missing if (hint := _suggestion(ours, header, rows))]
+    hints = suggestions(missing, header, rows)
     help_ = f"did you mean {' '.join(hints)}?" if hints else "--rename THEIRS=OURS names a column"
     if "validation_loss" in missing and any(_either_way(hint) for hint in hints):
         value = next(hint for hint in hints if _either_way(hint)).split("=")[0].split(" ", 1)[1]
         help_ += f" Where a larger value is better: --maximize {value}"
+    if "global_batch_size" in missing:
+        help_ += _devices_missing(header)
     if len(header) == 1:
         help_ = "the cells of a table are separated by commas, semicolons or tabs"
     leaves = {_leaf(name) for name in header}
-    if {"global_batch_size", "peak_lr"} <= set(missing) and leaves & _PROGRESS:
+    is_log = {"global_batch_size", "peak_lr"} <= set(missing) and leaves & _PROGRESS
+    if is_log and len(hints) < len(missing):  # an export of W&B has `_step` in any case
         help_ += (
             "; is this the log of one run? A sweep has one row per run, with its batch size, "
             "peak learning rate and final loss"
@@ -128,6 +131,25 @@ def missing_columns(
     return TableError(
         f"{file}: line 1 (header): missing column {listed(missing)}; there are {listed(header)} "
         f"({help_})"
+    )
+
+
+def suggestions(
+    missing: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[str]:
+    """An option for each of our names for which a column looks right."""
+    return [hint for ours in missing if (hint := _suggestion(ours, header, rows))]
+
+
+def _devices_missing(header: Sequence[str]) -> str:
+    """What a batch per device still needs where no column has the number of devices."""
+    product = product_of_batch(header)
+    first = next((n for n in header if _leaf(n) in _PER_DEVICE and "per_" in _leaf(n)), None)
+    if first is None or {_leaf(name) for name in header} & {*_DEVICES}:
+        return ""
+    return (
+        f"; a run on several devices needs their number as well, here 8: "
+        f"{option('--rename', f'{product or first}*8=global_batch_size')}"
     )
 
 

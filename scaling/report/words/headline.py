@@ -193,7 +193,12 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
 def _tie(findings: Findings) -> Iterator[str]:
     """Which batches the data do not separate from the recommended one, and how it was chosen."""
     reason, chosen = findings.recommendation.reason, findings.recommendation.option
-    if not isinstance(reason, LowestCell | BestWithinLimits) or not reason.tied or chosen is None:
+    if not isinstance(reason, LowestCell | BestWithinLimits) or chosen is None:
+        return
+    if isinstance(reason, LowestCell) and not reason.is_known:
+        yield from _next_best(findings, reason)
+        return
+    if not reason.tied:
         return
     is_sized = findings.one_series
     cells = sorted(reason.tied, key=_batch)
@@ -203,6 +208,19 @@ def _tie(findings: Findings) -> Iterator[str]:
     rule = "the smallest batch among ties is chosen" if by_size else "the best one is chosen"
     yield f"The data do not distinguish it from {what}{names}; {rule}."
     yield f"The data do not distinguish it from {counted(len(cells), 'other cell')}; {rule}."
+
+
+def _next_best(findings: Findings, reason: LowestCell) -> Iterator[str]:
+    """The runner-up where no seeds tell which differences are noise."""
+    if len(reason.ranked) < 2:
+        return
+    cell, value = reason.ranked[1], number(reason.values[1].value)
+    text = "; without more seeds it is not known whether the difference is noise."
+    if findings.one_series:
+        yield f"The next best is {value}, at a batch of {cell_name(cell)}{text}"
+    else:
+        yield f"The next best is {value}, of {cell.label}{text}"
+        yield f"The next best is {value}{text}"
 
 
 # --- how far the batch can grow -------------------------------------------------------------------

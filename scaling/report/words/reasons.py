@@ -170,14 +170,14 @@ def _lowest(reason: LowestCell) -> list[str]:
 def _ties(reason: LowestCell) -> list[str]:
     """What the chosen cell is not told from, and by what it was chosen then."""
     if not reason.is_known:
-        unknown = "No recipe has two seeds, so the noise in this is not known"
+        unknown = "Its recipe has no two seeds, so the noise in this is not known"
         return [unknown] if reason.ranked[1:] else []
     if not reason.tied:
         return []
     place = {id(cell): value for cell, value in zip(reason.ranked, reason.values, strict=True)}
     others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
     if reason.criterion == "objective":
-        return [f"Over paired seeds, the data do not distinguish it from {others}"]
+        return [f"Over seeds, the data do not distinguish it from {others}"]
     return [f"The data do not distinguish it from {others}; the smallest batch is chosen"]
 
 

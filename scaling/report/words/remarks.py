@@ -195,6 +195,8 @@ def _phases(findings: Findings) -> str:
     if not picked_on_search(findings):
         return text + ". Each cell has one recipe, so none was picked."
     text += ". They are biased low (selected and measured on the same trials)."
+    if any(cell.curve for cell in findings.cells):
+        text += " Their rate is the peak_lr for the loss; best peak_lr is read from all trials."
     if findings.sweep.has_target:
         text += " Steps to target are those of that recipe." * findings.sweep.is_joint
     return text + _target_sources(findings)

@@ -118,7 +118,9 @@ def _from_csv(
         )  # fmt: skip
         sweep = _limited(with_ladder(table.sweep, question, path.name), limits)
         output = Path(options.output or Path("reports") / file_name(sweep.name))
-        notes = [f"Every trial is a row of {path.name}; what was fixed is not known."]
+        notes = [
+            f"Every trial is a row of {path.name}; settings that all runs share are not shown."
+        ]
         notes += [f"Only rows with {column} = {value}." for column, value in options.where]
         notes += [f"{ours} is the table's column “{theirs}”." for theirs, ours in options.rename]
         notes += table.notes

@@ -119,7 +119,7 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
          "chosen."),
         ("table of two batch sizes", "repeat each cell's recipe with at least three seeds."),
         ("whole study", "The answers rest on 87 trials, of which 6 diverged."),
-        ("no target", "at a target chosen after the fact."),
+        ("no target", "the lowest that every batch reached."),
         ("target never reached", "no batch size always reached a validation loss of 0.0100."),
         ("nothing", "No recipe is recommended: no cell reached the target with every replicate."),
         ("joint search", "it does not compare tuned batch sizes."),

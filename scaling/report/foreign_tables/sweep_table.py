@@ -325,7 +325,7 @@ def _meaning(names: Sequence[str], dialect: Dialect) -> list[str]:
     """How units and marks were read, where a table could have meant something else."""
     theirs = dialect.theirs
     batch = theirs["global_batch_size"]
-    unit = f"units of the column “{batch}” a step"
+    unit = f"what the column “{batch}” counts, an optimizer step"
     if batch == "global_batch_size":
         unit = "examples (sequences) an optimizer step"
     notes = [f"The batch, and with it the critical batch size, is in {unit}."]

@@ -312,7 +312,10 @@ def _critical_batch(findings: Findings) -> str:
             f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
             f"The critical batch size is not determined{bound}.",
         )
-    after = "" if findings.sweep.has_target else ", at a target chosen after the fact"
+    after = ""
+    if not findings.sweep.has_target:
+        reached = number(findings.tradeoff_target)
+        after = f", at a loss of {reached}, the lowest that every batch reached"
     if fit.free.excludes_one:
         return (
             f"Steps are twice their minimum at a batch of {_with_interval(fit.headline)}"

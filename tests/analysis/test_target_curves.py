@@ -66,7 +66,7 @@ def test_a_study_without_a_target_takes_what_every_cell_reached() -> None:
     assert everyone <= findings.tradeoff_target < 1.01 * everyone
     summary = summarize(findings)
     assert summary["cells"][0]["steps_to_target"] is None
-    assert "chosen after the fact" in summary["answer"]
+    assert "the lowest that every batch reached" in summary["answer"]
 
 
 @pytest.mark.parametrize("values", [{"schedule": "cosine"}, {"batch_ramp_at_examples": (100,)}])

@@ -37,8 +37,8 @@ class CellResult:
             when no trial gave one.
         num_trials: Search trials.
         num_seeds: Seeds of the best recipe: those of confirm, or of a table with a seed column.
-        num_censored: Search and confirm trials that ended and never reached the target.
-        num_diverged: Trials of all phases in this cell that blew up.
+        num_censored: Those of them that ended and never reached the target.
+        num_diverged: Those of them that blew up.
         source: Which phase the losses and times are from.
         best: A trial with the best recipe, of confirm where that has one (the surface recommends
             recipes that were not tried), else of the search; None if every one was lost.
@@ -197,8 +197,8 @@ def _cell_result(
         global_batch_size=any_row.global_batch_size if any_row and shared else None,
         num_trials=len(search),
         num_seeds=len(seeds) if confirm or len(seeds) > 1 else 0,
-        num_censored=sum(row.censored for row in search + confirm) if sweep.has_target else 0,
-        num_diverged=sweep.count_in(cell, "diverged"),
+        num_censored=sum(row.censored for row in search) if sweep.has_target else 0,
+        num_diverged=sum(row.status == "diverged" for row in search),
         source="confirm" if confirm else "search",
         best=best,
         curve=curve,

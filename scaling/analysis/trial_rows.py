@@ -198,11 +198,6 @@ class Sweep:
         found = (phases for known, phases in self._by_cell if known == cell)
         return tuple(row for phases in found for row in phases.get(phase, ()))
 
-    def count_in(self, cell: Cell, status: Status) -> int:
-        """Rows of one cell that ended so, of all phases."""
-        found = (phases for known, phases in self._by_cell if known == cell)
-        return sum(row.status == status for phases in found for r in phases.values() for row in r)
-
     def steady_search(self, cell: Cell) -> tuple[TrialRow, ...]:
         """The search rows of one cell as best rates are read from them.
 

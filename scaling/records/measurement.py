@@ -201,9 +201,9 @@ class TrialResult:
         "steps to target", "Optimizer steps until the loss, or the target's metric, first reaches "
         "the target, interpolated between evaluations (of a loss in its logarithm); examples are "
         "steps × batch. A mean "
-        "over the confirm replicates; beside it those of the fastest recipe of the search, biased "
-        "low (selected and measured on the same trials). “> n”: a run went n steps without "
-        "reaching it.",
+        "over the runs of the recipe for the target; beside it those of the fastest recipe of the "
+        "search, biased low (selected and measured on the same trials). “> n”: a run went n steps "
+        "without reaching it.",
         unit="steps", direction="minimize", table="cells",
     )] = None  # fmt: skip
     examples_to_target: Annotated[float | None, Metric(

@@ -79,7 +79,8 @@ def test_one_censored_seed_leaves_no_mean(planted: StudyRecord) -> None:
     cell = cell_results(sweep_of(replace(planted, trials=trials)))[0]
     assert cell.target.steps.value is None
     assert (cell.target.num_reached, len(cell.target.trials)) == (2, 3)
-    assert cell.num_censored == before.num_censored + 1
+    # Beside the number of search trials stand those of them, else it could be 6 of 5.
+    assert cell.num_censored == before.num_censored
 
 
 def test_without_confirm_the_fastest_search_trial_counts() -> None:
@@ -94,9 +95,10 @@ def test_without_confirm_the_fastest_search_trial_counts() -> None:
 def test_diverged_trials_are_counted_and_have_no_loss(planted: StudyRecord) -> None:
     sweep = sweep_of(planted)
     diverged = [row for row in sweep.rows if row.status == "diverged"]
-    assert diverged
+    assert {row.phase for row in diverged} > {"search"}
     assert all(row.validation_loss is None and row.steps_to_target is None for row in diverged)
-    assert sum(cell.num_diverged for cell in cell_results(sweep)) == len(diverged)
+    of_search = sum(row.phase == "search" for row in diverged)
+    assert sum(cell.num_diverged for cell in cell_results(sweep)) == of_search
 
 
 def test_noise_scale_is_covered(planted: StudyRecord) -> None:

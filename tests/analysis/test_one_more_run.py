@@ -12,6 +12,8 @@ from scaling.analysis.next_run.throughput import Pace
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
+from scaling.report.tables.next_run_options import kind_of
+from scaling.report.words.reasons import reason_words
 from tests.analysis.recorded import default_study
 
 BATCHES = (8, 32, 128, 512)
@@ -91,11 +93,17 @@ def test_noise_does_not_move_the_choice_between_batches_that_tie(
 ) -> None:
     """Steps of 32 and of 128 examples that take the target equally long, with 8% of noise."""
     monkeypatch.setitem(STEP, 128, 0.01 * steps_to_target(32) / steps_to_target(128))
-    chosen = {
-        recommended(planted(np.random.default_rng(seed), 0.08, {})).global_batch_size
-        for seed in range(12)
-    }
-    assert chosen == {32}
+    all_found = [recommended(planted(np.random.default_rng(seed), 0.08, {})) for seed in range(12)]
+    assert {found.global_batch_size for found in all_found} == {32}
+    soonest: set[int | None] = set()
+    for found in all_found:
+        assert isinstance(found.reason, LowestCell)
+        soonest.add(first := found.reason.ranked[0].global_batch_size)
+        start = "The" if first == 32 else "As far as the data tell, the"
+        assert reason_words(found.reason).startswith(f"{start} least training time to the target")
+        ties = [o for o in found.candidates if any(o.cell is cell for cell in found.reason.tied)]
+        assert {kind_of(option, found) for option in ties} <= {"tied with it"}
+    assert soonest == {32, 128}
 
 
 @pytest.mark.slow

@@ -8,9 +8,12 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
+from scaling.report.words.headline import first_screen
 from scaling.report.words.remarks import flags, sources
 from tests.analysis.recorded import default_study
+from tests.analysis.synthetic import study
 
 BATCHES = (16, 64, 256, 1024)
 FOR_LOSS, FOR_TARGET = 1e-3, 4e-3
@@ -124,6 +127,8 @@ def test_by_the_confirmed_recipes_alone_the_curve_fits_poorly() -> None:
 
 def test_the_words_name_both_recipes_and_unequal_examples() -> None:
     found = analyse(default_study())
+    cost = next(line.text for line in first_screen(found) if line.topic == "cost")
+    assert cost.startswith("At equal examples, from batch 8 to 128 the loss goes from ")
     said = sources(found)
     assert "of each cell's recipe for the target" in said
     assert "differs from the recipe for the loss at global_batch_size 8" in said
@@ -131,3 +136,31 @@ def test_the_words_name_both_recipes_and_unequal_examples() -> None:
         "global_batch_size 512: its runs saw 28,672 examples, the shortest runs 10,000; losses and "
         "gaps are not at equal examples."
     )
+
+
+def test_every_target_of_a_cell_is_of_one_recipe() -> None:
+    """By the recipe for the loss 1.05 would take more steps than 1.0 takes by the other."""
+    sweep = planted(with_transfer=True)
+    recipe = study().trials[0].recipe
+    assert recipe is not None
+    rows = tuple(
+        replace(
+            r, recipe=recipe,
+            measurements=tuple(
+                Measurement(
+                    step, step * (r.global_batch_size or 0), None, step,
+                    validation_loss=math.exp(1 - step / (r.steps_to_target or math.inf)),
+                )
+                for step in range(0, 1001, 5)
+            ),
+        )
+        for r in sweep.rows
+    )  # fmt: skip
+    curves = analyse(replace(sweep, rows=rows)).target_curves
+    curves = [curve for curve in curves if all(t.steps.value for t in curve.cells)]
+    assert len(curves) > 2
+    for place in range(len(BATCHES)):
+        reached = [curve.cells[place] for curve in curves]
+        assert {t.peak_lr for t in reached} == {1.1 * FOR_TARGET}
+        steps = [t.steps.value or math.inf for t in reached]
+        assert steps == sorted(steps)

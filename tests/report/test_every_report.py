@@ -114,7 +114,7 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("whole study", "moves as the batch to the power 0.50 [0.48, 0.51]; the data rule out a "
          "constant rate and linear scaling."),
         ("whole study", "Run a batch of 256 at a peak learning rate of 0.008, with 10 warmup"),
-        ("whole study", "the generalization gap from 0.200 [0.192, 0.208] to 0.200"),
+        ("whole study", "the gap from 0.200 [0.192, 0.208] to 0.200"),
         ("no target", "The data do not distinguish it from batches of 16 and 256; the best one is "
          "chosen."),
         ("table of two batch sizes", "repeat each cell's recipe with at least three seeds."),

@@ -11,14 +11,22 @@ from scaling.analysis.critical_batch.branched_training import NoBranches
 from scaling.analysis.critical_batch.tradeoff import NoTradeoff, TradeoffFit
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.generalization.loss_parts import NoParts
-from scaling.analysis.learning_rate.exponent import LrScaling, NoExponent, NoSurge, Surge
+from scaling.analysis.learning_rate.exponent import (
+    LrScaling,
+    NoExponent,
+    NoSurge,
+    Surge,
+    Turn,
+)
 from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.next_run.recommendation import NothingToRecommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 from scaling.analysis.trial_rows import Baseline, Sweep
 from scaling.report.words import absent
+from scaling.report.words.headline import first_screen
 from scaling.report.words.reasons import nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words
+from tests.analysis.recorded import default_study
 
 A = Conditions("causal_lm", "a.txt", "a" * 64, "characters", 9.5)
 B = Conditions("seq2seq", "b.txt", "b" * 64, "bytes", 7.5)
@@ -152,3 +160,19 @@ def test_agreement(interval: Interval | None, overlap: bool | None, words: str) 
     pair = Agreement("steps_examples", "noise_scale_at_end", Estimate(2.0, interval), overlap)
     noise = "the gradient noise scale at the end"
     assert agreement_words(pair) == f"Ratio of the steps–examples fit to {noise}: {words}"
+
+
+@pytest.mark.parametrize(("probability", "start"), [
+    (0.96, "The best peak learning rate stops rising near a batch of 24 (probability 96%); as one "
+     "power of the batch it is "),
+    (0.6, "The best peak learning rate moves as the batch to the power "),
+])  # fmt: skip
+def test_one_power_is_not_said_alone_where_the_rate_stops_rising(
+    probability: float, start: str
+) -> None:
+    found = analyse(default_study())
+    law = replace(found.lr_scaling, turns=Turn(24.0, (24.0, 64.0), probability, None))
+    lines = first_screen(replace(found, lr_scaling=law))
+    said = next(line.text for line in lines if line.topic == "rate")
+    assert said.startswith(start)
+    assert len(said.split()) <= 30

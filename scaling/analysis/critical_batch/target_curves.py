@@ -67,7 +67,8 @@ def tradeoff_of(batch_sizes: Sequence[int | None], reached: Sequence[ToTarget]) 
 def target_curves(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[TargetCurve, ...]:
     """Steps to the study's target and to others, by falling target.
 
-    The others are counted along the same trials: the confirm replicates, without any the
+    The others are counted along the trials that the study's own is of, so that a lower target
+    takes more steps. Where there are none they are the confirm replicates, and without any the
     fastest recipe of the search at each target. They need losses along the runs, a schedule that
     does not know the horizon, and a batch that stays.
 
@@ -106,7 +107,7 @@ def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Orig
     if len(cells) < 2 or not all(_allows_targets(rows) for rows in runs):
         return []
     lowest = sorted(
-        _lowest(objective, rows, confirmed=bool(sweep.rows_of(cell.cell, "confirm")))
+        _lowest(objective, rows, confirmed=bool(_replicates(sweep, cell)))
         for rows, cell in zip(runs, cells, strict=True)
     )
     every, most, half = (lowest[math.ceil(share * len(lowest)) - 1] for share in (1.0, 0.75, 0.5))
@@ -125,8 +126,15 @@ def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Orig
     return [(_rounded_up(cost), origin) for cost, origin in named if cost and cost < math.inf]
 
 
+def _replicates(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
+    """The runs of one recipe: that of the study's own target where every seed reached it."""
+    confirm = sweep.rows_of(cell.cell, "confirm")
+    has_own = sweep.has_target and cell.target.steps.value is not None
+    return cell.target.trials if confirm and has_own else confirm
+
+
 def _runs(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
-    return sweep.rows_of(cell.cell, "confirm") or sweep.rows_of(cell.cell, "search")
+    return _replicates(sweep, cell) or sweep.rows_of(cell.cell, "search")
 
 
 def _allows_targets(rows: Sequence[TrialRow]) -> bool:
@@ -166,7 +174,7 @@ def _rounded_up(cost: float) -> float:
 def _at(level: float, sweep: Sweep, cell: CellResult) -> ToTarget:
     name, is_low = sweep.target_metric.name, sweep.target_metric.direction == "minimize"
     target = Target(metric=name, **{"at_most" if is_low else "at_least": level})
-    confirm = [_counted(row, target) for row in sweep.rows_of(cell.cell, "confirm")]
+    confirm = [_counted(row, target) for row in _replicates(sweep, cell)]
     search = [_counted(row, target) for row in sweep.rows_of(cell.cell, "search")]
     return to_target(confirm, search)
 

@@ -31,7 +31,7 @@ def absent(recommendation: Recommendation) -> str:
 def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     """Examples against seconds of a run of each cell, with the front of those that nobody beats."""
     records = _records(recommendation)
-    front = [r for r in records if r["kind"] != KINDS[2]]
+    front = [r for r in records if r["kind"] in ("recommended", "Pareto-optimal")]
     scale = count_axis([v for r in records for v in (r["low"], r["seconds"], r["high"]) if v])
     scale["axis"].format = "~g"
     x = alt.X("seconds:Q", title=axis_title("seconds"), **scale)
@@ -40,11 +40,17 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     )  # fmt: skip
     kinds = [kind for kind in KINDS if any(r["kind"] == kind for r in records)]
     places = [KINDS.index(kind) for kind in kinds]
-    hues = alt.Scale(domain=kinds, range=[(OKABE_ITO[1], OKABE_ITO[0], MUTED)[k] for k in places])
-    shapes = alt.Scale(domain=kinds, range=[("diamond", "circle", "cross")[k] for k in places])
+    colours = (OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[0], MUTED)
+    hues = alt.Scale(domain=kinds, range=[colours[k] for k in places])
+    marks = ("diamond", "square", "circle", "cross")
+    shapes = alt.Scale(domain=kinds, range=[marks[k] for k in places])
     legend = alt.Legend(title=None, orient="bottom")
     hue = alt.Color("kind:N", scale=hues, legend=legend)
-    named = front if len(records) > len(front) + 3 else records
+    named = (
+        [r for r in records if r["kind"] != "dominated"]
+        if len(records) > len(front) + 3
+        else records
+    )
     bars = [r for r in records if r["low"] is not None]
     return layers(
         alt.Chart(data(front)).mark_line(

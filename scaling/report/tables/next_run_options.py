@@ -1,11 +1,17 @@
 """What a run of each cell takes, one row a cell and number of workers."""
 
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.next_run.goodput import Option
-from scaling.analysis.next_run.recommendation import Recommendation
+from scaling.analysis.next_run.recommendation import (
+    BestWithinLimits,
+    LowestCell,
+    Reason,
+    Recommendation,
+)
 from scaling.report.tables.table import Table
 from scaling.report.words.numbers import DASH, cell_name, whole, with_interval
 
-KINDS: tuple[str, ...] = ("recommended", "Pareto-optimal", "dominated")
+KINDS: tuple[str, ...] = ("recommended", "tied with it", "Pareto-optimal", "dominated")
 
 
 def options_table(recommendation: Recommendation) -> Table | None:
@@ -36,4 +42,12 @@ def kind_of(option: Option, recommendation: Recommendation) -> str:
     """Which of `KINDS` an option is, by its seconds and examples."""
     if option == recommendation.option:
         return KINDS[0]
-    return KINDS[1] if option in recommendation.front else KINDS[2]
+    if any(option.cell is cell for cell in _tied_in_time(recommendation.reason)):
+        return KINDS[1]  # noise alone decides whether it is dominated
+    return KINDS[2] if option in recommendation.front else KINDS[3]
+
+
+def _tied_in_time(reason: Reason) -> tuple[CellResult, ...]:
+    if isinstance(reason, LowestCell) and reason.criterion == "seconds_to_target":
+        return reason.tied
+    return reason.tied if isinstance(reason, BestWithinLimits) and reason.has_target else ()

@@ -30,7 +30,7 @@ from scaling.report.words.numbers import (
     with_unit,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, why_none
-from scaling.report.words.remarks import branched_words
+from scaling.report.words.remarks import branched_words, of_more_examples
 from scaling.report.words.series import (
     contrast_words,
     critical_batches_words,
@@ -40,6 +40,8 @@ from scaling.report.words.unknown import unknown
 
 MOST_SENTENCES, MOST_WORDS = 8, 30
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
+_SURE = 0.9
+"""Probability that the best rate stops rising, from which on one power is not said alone."""
 
 Topic = Literal["run", "batch", "rate", "cost", "unknown"]
 TOPICS: Final[dict[Topic, str]] = {
@@ -366,6 +368,15 @@ def _best_rate(findings: Findings) -> str:
     value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in (
         law.exponent.value, *law.exponent.interval
     ))  # fmt: skip
+    turns = law.turns
+    if turns.probability is not None and turns.probability >= _SURE and turns.at is not None:
+        excluded = [f"{e.exponent:g}" for e in law.evidence if e.strength == "strong"]
+        no = f", not {joined(excluded, 'or')}" if excluded else ""
+        return (
+            f"The best peak learning rate stops rising near a batch of {number(turns.at)} "
+            f"(probability {turns.probability:.0%}); as one power of the batch it is "
+            f"{value} [{low}, {high}]{no}."
+        )
     text = f"The best peak learning rate moves as the batch to the power {value} [{low}, {high}]"
     strong, fairly = (_ruled_out(law.evidence, s) for s in ("strong", "fairly_strong"))
     if strong:
@@ -411,23 +422,31 @@ def _is_bound(curve: RuleCurve) -> bool:
 
 
 def _cost(findings: Findings) -> Iterator[Line]:
-    """Loss and gap at the smallest and the largest batch: in one sentence where it is short."""
+    """Loss and gap at the smallest and the largest batch: in one sentence where it is short.
+
+    Of the cells whose runs saw the fewest examples: longer training lowers a loss by itself.
+    """
     objective = findings.sweep.tuned_for
-    losses = [(cell, cell.value_of(objective)) for cell in findings.cells]
+    longer = [cell for cell, _ in of_more_examples(findings)[1]]
+    cells = [cell for cell in findings.cells if all(cell is not other for other in longer)]
+    start = "At equal examples, from" if longer else "From"
+    losses = [(cell, cell.value_of(objective)) for cell in cells]
     loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
-    gap = _at_ends([(cell, cell.gap) for cell in findings.cells if cell.gap.interval is not None])
+    gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])
     label = "loss" if objective.is_loss else objective.label
     words = f"the {label} goes from {with_unit(loss[1], objective.unit_shown)}" if loss else ""
     further = f"the generalization gap from {gap[1]}" if gap else ""
-    both = f"From {gap[0]} {words}, {further}." if loss and gap and loss[0] == gap[0] else ""
-    if both and shortest(both):
-        yield Line("cost", both, "loss", 2)
-        return
+    if loss and gap and loss[0] == gap[0]:
+        shorter = f"{start} {gap[0].removeprefix('a ').replace(' of', '')} {words}, "
+        both = shortest(f"{start} {gap[0]} {words}, {further}.", f"{shorter}the gap from {gap[1]}.")
+        if both:
+            yield Line("cost", both, "loss", 2)
+            return
     if loss:
-        yield Line("cost", shortest(f"From {loss[0]} {words}."), "loss", 2)
+        yield Line("cost", shortest(f"{start} {loss[0]} {words}."), "loss", 2)
     if gap:
         amount = with_unit(gap[1], findings.sweep.loss_unit)
-        text = f"From {gap[0]} the generalization gap goes from {amount}."
+        text = f"{start} {gap[0]} the generalization gap goes from {amount}."
         yield Line("cost", shortest(text), "loss", 4)
 
 

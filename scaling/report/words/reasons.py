@@ -24,6 +24,9 @@ from scaling.spec.phases import Limits
 _BUSY = 1.25
 """Usual over idle time of a step, from which on a reader is told."""
 
+_AS_FAR_AS_KNOWN = "As far as the data tell, the"
+"""Of what ties with the least, which may have been less."""
+
 
 def reason_words(reason: Reason) -> str:
     """Why this recipe, or why none, in a few sentences."""
@@ -152,7 +155,8 @@ def _lowest(reason: LowestCell) -> list[str]:
             assert_never(reason.criterion)
     place = reason.ranked.index(reason.chosen.cell)
     value = with_interval(reason.values[place], apart=" ")
-    parts = [f"The {phrase}: {value} {unit}".rstrip()]
+    start = "The" if place == 0 else _AS_FAR_AS_KNOWN
+    parts = [f"{start} {phrase}: {value} {unit}".rstrip()]
     tied = {id(cell) for cell in reason.tied}
     apart = [
         (cell, value)
@@ -201,7 +205,8 @@ def _within(reason: BestWithinLimits) -> list[str]:
     took = f"{with_interval(chosen.seconds, apart=' ')} seconds{_on_workers(chosen)}"
     goal = _goal_words(reason.goal, reason.objective)
     if reason.has_target:
-        parts = [f"The {goal} to the target within {_limit_words(limits)}: {took}"]
+        start = _AS_FAR_AS_KNOWN if reason.tied else "The"
+        parts = [f"{start} {goal} to the target within {_limit_words(limits)}: {took}"]
     else:
         value = with_interval(chosen.metric, apart=" ")
         if reason.goal == "held_out_loss":

@@ -161,15 +161,22 @@ def _without_metric(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _unequal_examples(findings: Findings) -> list[str]:
-    """Which cells' runs saw more examples than the fewest, since a budget has a least of steps."""
+def of_more_examples(findings: Findings) -> tuple[float, list[tuple[CellResult, float]]]:
+    """The fewest examples of a cell's runs, and the cells whose runs saw clearly more.
+
+    A budget in examples has a least of steps.
+    """
     seen = [
         (cell, max(examples))
         for cell in findings.cells
         if (examples := [r.examples for r in cell.replicates if r.examples and r.status == "done"])
     ]
     fewest = min((examples for _, examples in seen), default=0.0)
-    more = [(cell, count) for cell, count in seen if count > _MORE_EXAMPLES * fewest]
+    return fewest, [(cell, count) for cell, count in seen if count > _MORE_EXAMPLES * fewest]
+
+
+def _unequal_examples(findings: Findings) -> list[str]:
+    fewest, more = of_more_examples(findings)
     return [
         f"{cell.label}: its runs saw {number(count)} examples, the shortest runs {number(fewest)}; "
         "losses and gaps are not at equal examples."

@@ -55,7 +55,8 @@ CONCEPTS = (
      "losses' 90% sampling error."),
     ("regret", "Loss with a carried recipe minus loss with the recipe tuned at that batch."),
     ("time–examples trade-off", "Each cell's recipe by its seconds and its examples. It is "
-     "dominated where another recipe takes less of both, and Pareto-optimal otherwise."),
+     "dominated where another recipe takes less of both, and Pareto-optimal otherwise. One whose "
+     "seconds the data do not tell from the recommended one's is tied with it."),
     ("at best", "Seconds on another number of workers than the study's are those of a batch with "
      "as many examples per worker; the communication among more workers is not counted."),
     ("chance within the limits", "That one more run ends within the deadline and the cost, by the "
@@ -73,9 +74,10 @@ CONCEPTS = (
     ("rule", "How a recipe is carried to another batch: none keeps the rate, sqrt and linear "
      "multiply it by a power of the batch's growth, adam_sde moves Adam's other settings too."),
     ("90% interval", "Student's t over seeds, joined with the evaluation samples' error for "
-     "losses and gaps; a profile interval for fits. The steps–examples fit's uses seed noise or "
-     "the residuals, whichever is larger. Each interval is pointwise: one in ten misses. A mean "
-     "without replicates has none. Methods and their measured coverage: docs/statistics.md."),
+     "losses and gaps; a profile interval for fits. The steps–examples fit's joins seed noise and "
+     "residuals, or uses the residuals alone where they are larger. Each interval is pointwise: "
+     "one in ten misses. A mean without replicates has none. Methods and their measured "
+     "coverage: docs/statistics.md."),
     ("undertuned", "The best rate may lie beyond those tried, or the best loss was still "
      "improving with more trials: twice the trials would probably gain more than 1% of the loss. "
      "Where the surface chose the trials: its expected regret exceeds the limit at which the "

@@ -1,6 +1,6 @@
 """The first screen: what a study found, in short sentences that stand alone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -8,23 +8,20 @@ from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.findings import Findings
-from scaling.analysis.learning_rate.exponent import Evidence, Strength
-from scaling.analysis.learning_rate.rule_regret import RuleCurve
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell
 from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.report.words.absent import no_exponent, no_tradeoff
+from scaling.report.words.absent import no_tradeoff
 from scaling.report.words.ladder import exponent_words, ladder_headline
+from scaling.report.words.learning_rate import best_rate_words, rule_costs_words
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import (
-    between,
     cell_name,
     counted,
     extreme,
     joined,
     number,
     rate,
-    rule_name,
     target_words,
     with_interval,
     with_unit,
@@ -39,9 +36,6 @@ from scaling.report.words.series import (
 from scaling.report.words.unknown import unknown
 
 MOST_SENTENCES, MOST_WORDS = 8, 30
-_RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
-_SURE = 0.9
-"""Probability that the best rate stops rising, from which on one power is not said alone."""
 
 Topic = Literal["run", "batch", "rate", "cost", "unknown"]
 TOPICS: Final[dict[Topic, str]] = {
@@ -118,8 +112,8 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
     yield Line("batch", _at_target(findings), "target", 3)
     yield Line("batch", _critical_batch(findings), "target", 1)
     yield Line("batch", _branched(findings), "target", 2)
-    yield Line("rate", _best_rate(findings), "learning_rate", 1)
-    yield Line("rate", _rules(findings), "learning_rate", 6)
+    yield Line("rate", shortest(*best_rate_words(findings)), "learning_rate", 1)
+    yield Line("rate", shortest(*rule_costs_words(findings)), "learning_rate", 6)
     yield from _cost(findings)
 
 
@@ -350,72 +344,6 @@ def _at_point(point: BranchPoint) -> str:
     value, interval = branched_words(point)
     only_bound = point.is_upper_bound and point.interval is not None
     return interval if only_bound else f"{value} {interval}"
-
-
-# --- how the rate must move -----------------------------------------------------------------------
-
-
-def _best_rate(findings: Findings) -> str:
-    """How the best rate moves with the batch, and what that rules out."""
-    law = findings.lr_scaling
-    if not any(cell.curve for cell in findings.cells):
-        return ""
-    if law.exponent.value is None or law.exponent.interval is None:
-        return shortest(
-            f"Not enough data on how the best rate moves with the batch: {no_exponent(findings)}.",
-            "Not enough data to say how the best rate moves with the batch.",
-        )
-    value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in (
-        law.exponent.value, *law.exponent.interval
-    ))  # fmt: skip
-    turns = law.turns
-    if turns.probability is not None and turns.probability >= _SURE and turns.at is not None:
-        excluded = [f"{e.exponent:g}" for e in law.evidence if e.strength == "strong"]
-        no = f", not {joined(excluded, 'or')}" if excluded else ""
-        return (
-            f"The best peak learning rate stops rising near a batch of {number(turns.at)} "
-            f"(probability {turns.probability:.0%}); as one power of the batch it is "
-            f"{value} [{low}, {high}]{no}."
-        )
-    text = f"The best peak learning rate moves as the batch to the power {value} [{low}, {high}]"
-    strong, fairly = (_ruled_out(law.evidence, s) for s in ("strong", "fairly_strong"))
-    if strong:
-        text += f"; the data rule out {strong}"
-    elif fairly:
-        text += f"; the data disfavor {fairly}"
-    return text + "."
-
-
-def _ruled_out(evidence: Sequence[Evidence], strength: Strength) -> str:
-    rules = [_RULED_OUT[entry.exponent] for entry in evidence if entry.strength == strength]
-    return joined(rules, "and")
-
-
-def _rules(findings: Findings) -> str:
-    """What carrying a rate costs by each rule, or where it cost the most."""
-    unit = findings.sweep.tuned_for.regret_unit
-    costs = [
-        f"{rule_name(curve.rule)} {'at least ' * _is_bound(curve)}{_with_interval(curve.mean, 2)}"
-        for curve in findings.rule_curves
-    ]
-    measured = [r for r in findings.regrets if r.regret is not None and r.interval is not None]
-    worst = max(measured, key=lambda r: r.regret or 0.0, default=None)
-    run = ""
-    if worst is not None and findings.sweep.base_batch_size is not None:
-        run = (
-            f"The largest regret of a rule in its own runs is {number(worst.regret)} "
-            + with_unit(between(worst.interval), unit)
-            + f": {rule_name(worst.rule)} from "
-            f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
-        )
-    if not costs:
-        return shortest(run)
-    text = f"Carrying a tuned rate to another batch size costs on average: {'; '.join(costs)}"
-    return shortest(f"{text} {unit}".rstrip() + ".", run)
-
-
-def _is_bound(curve: RuleCurve) -> bool:
-    return any(regret.is_lower_bound for regret in curve.regrets)
 
 
 # --- what a large batch costs ---------------------------------------------------------------------

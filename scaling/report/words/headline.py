@@ -358,6 +358,8 @@ def _cost(findings: Findings) -> Iterator[Line]:
     longer = [cell for cell, _ in of_more_examples(findings)[1]]
     cells = [cell for cell in findings.cells if all(cell is not other for other in longer)]
     start = "At equal examples, from" if longer else "From"
+    if len(cells) < 2 <= len(findings.cells):  # as with a budget of steps
+        cells, start = list(findings.cells), "At unequal examples, from"
     losses = [(cell, cell.value_of(objective)) for cell in cells]
     loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
     gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])

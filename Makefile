@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	Name another with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -e ".[g2p,pos,treebank,lora,deepspeed,lightning,s3]" --group dev
+	$(BIN)/python -m pip install --quiet -e ".[g2p,pos,treebank,lora,deepspeed,lightning]" --group dev
 	@touch $@
 
 study: $(READY)  ## make study STUDY=studies/noisy_quadratic.yaml ARGS="--resume"

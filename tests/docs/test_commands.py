@@ -17,7 +17,7 @@ from scaling.spec.read import read_study
 from scaling.study import _parser as study_parser
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
 
-OTHERS = {"aws", "chmod", "export", "pip"}
+OTHERS = {"aws", "chmod", "export", "pip", "sed"}
 """Programs that are no part of this and not installed with it."""
 INLINE = re.compile(r"`((?:scaling|make|python -m scaling\.\w+|python benchmarks/\S+) [^`]+)`")
 

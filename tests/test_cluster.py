@@ -293,6 +293,11 @@ def test_mlflow_listens_on_loopback_where_the_driver_looks(
     assert variables(starts(config, "head"))["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{port}"
     order = config["head_start_ray_commands"]
     assert order.index(server) < order.index(starts(config, "head"))
+    assert f"/dev/tcp/127.0.0.1/{port}" in order[-1]  # `ray up` ends when it answers
+    # More than one, and a busy machine has none: each is ended that takes 5 s to load. MLflow's own
+    # jobs are seven processes that no study uses.
+    assert "--workers 1" in server
+    assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in server
     (artifacts,) = re.findall(r"--artifacts-destination (\S+)", server)
     expected = {
         # The stack's bucket, of the account that does not exist.

@@ -123,8 +123,9 @@ def cell_results(
 ) -> tuple[CellResult, ...]:
     """Every cell of a sweep, in its order.
 
-    A best rate and its interval are those of the basin that all cells share, where one fits and
-    has an interval; else those of the surface, and always where the surface chose the trials.
+    A best rate and its interval are those of the basin that all cells share, where one fits, has
+    an interval and is not contradicted by the surface; else those of the surface, and always
+    where the surface chose the trials.
 
     Args:
         sweep: The sweep.
@@ -138,8 +139,7 @@ def cell_results(
         if 2 * sum(curve is not None for curve in curves) < len(curves):
             curves = [None] * len(searches)  # sampled batch sizes: few have a basin, by chance
     if reading is not None:
-        pairs = enumerate(zip(searches, curves, strict=True))
-        curves = [reading.curve(index, rows, curve) for index, (rows, curve) in pairs]
+        curves = reading.curves(searches, curves)
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
     bests = reading.bests if reading is not None else [None] * len(searches)
     if reading is not None and sweep.is_adaptive:

@@ -107,7 +107,9 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], rates: BestRates | 
     if not any(cell.curve for cell in cells):
         return LrScaling(ABSENT, missing="no_rates_searched")
     law = _power(sweep, cells)
-    if rates is not None and (sweep.is_adaptive or law.exponent.interval is None):
+    is_contradicted = any(cell.curve and cell.curve.is_contradicted for cell in cells)
+    is_absent = law.exponent.interval is None
+    if rates is not None and (sweep.is_adaptive or is_contradicted or is_absent):
         law = _bounded(by_surface(rates), cells)
     path = tuple(
         BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)

@@ -147,7 +147,7 @@ class LossSurface:
             self._cell,
             self._seeds,
         )
-        mean = fit(trials, self._family)[0].mean(self.places)
+        mean = fit(trials, TO_SEARCH)[0].mean(self.places)
         for cell in range(len(least)):
             seen = losses[(self._cell == cell) & np.isfinite(losses)]
             least[cell] = min([float(mean[self.cell_of == cell].min()), *seen])

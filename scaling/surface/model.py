@@ -33,15 +33,14 @@ _CURVATURE = 0.7
 """Prior mean of the coefficient of u²: losses have their least inside the range."""
 _REACH_BATCH, _REACH_NUMBER = 0.5, 1.0
 """Distances over which the residual, and a number's effect, are alike."""
+_OF_SHAPES = 2.5
+"""Matérn's ν of what batches share."""
 _OTHER_SERIES = 0.5
 _DIVERGED_ABOVE, _DIVERGED_SD = 1.5, 1.0
 """Units above the worst loss seen at which a trial without a loss counts, and how loosely."""
-_CLIFF_NOISE = 0.25
-"""How fast the standard deviation of a trial grows above half a unit over its cell's best."""
 _JITTER = 1e-9
 _NEGLIGIBLE = 5.0
 """Nats of evidence below the best scales at which others no longer count."""
-_MOST_PROCESSES = 6
 _MOST_LOG_EXCESS = 50.0
 
 
@@ -54,20 +53,37 @@ class Family:
         reach: Distance in log rate over which shapes and the residual are alike.
         slopes: Those of the path of optima that are tried, all as likely.
         has_shapes: Whether batches share shapes beside the polynomial.
+        smoothness: Matérn's ν of the residual, 5/2 or 3/2.
+        cliff_noise: How fast the standard deviation of a trial grows above half a unit over its
+            cell's best.
+        noises: Values of the noise that are tried, over its prior median.
+        locals: The same of the residual.
+        num_processes: Most that take part in draws.
     """
 
     departure_sd: tuple[float, float, float]
     reach: float
     slopes: tuple[float, ...]
     has_shapes: bool
+    smoothness: float
+    cliff_noise: float
+    noises: tuple[float, ...]
+    locals: tuple[float, ...]
+    num_processes: int
 
 
-TO_SEARCH = Family((1.5, 0.5, 0.5), reach=0.35, slopes=(0.0,), has_shapes=False)
+TO_SEARCH = Family(
+    (1.5, 0.5, 0.5), reach=0.35, slopes=(0.0,), has_shapes=False, smoothness=2.5,
+    cliff_noise=0.25, noises=(0.1, 0.25, 0.6, 1.6, 4), locals=(0.2, 1, 10 / 3), num_processes=6,
+)  # fmt: skip
 """Smooth: what a search needs, which has one or two trials a batch to go by."""
 TO_READ = Family(
-    (0.6, 0.3, 0.3), reach=0.25, slopes=(0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7), has_shapes=True
-)
-"""Free: what an interval needs, lest a kink or a cliff bend the optimum unseen."""
+    (0.6, 0.3, 0.3), reach=0.25, slopes=(0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7), has_shapes=True,
+    smoothness=1.5, cliff_noise=0.5, noises=(0.1, 0.3, 1, 10 / 3, 10), locals=(0.2, 1, 10 / 3, 10),
+    num_processes=10,
+)  # fmt: skip
+"""Free: what an interval needs, lest a kink or a cliff bend the optimum unseen. Its grids reach
+as far as the priors do: where they ended at four times the median, noise passed for a shape."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +113,10 @@ class Scales:
 
 _FACTORS: dict[str, tuple[float, ...]] = {
     "unit": (0.25, 0.5, 1, 2, 4, 8),
-    "noise": (0.1, 0.25, 0.6, 1.6, 4),
     "shape": (1 / 3, 1, 10 / 3),
-    "local": (0.2, 1, 10 / 3),
     "effect": (0.3, 1, 3),
 }
-"""Values that are tried of each scale, over its prior median."""
+"""Values that are tried of other scales, over their prior medians."""
 _LOG_SD = {"unit": 1.0, "noise": 1.5, "shape": 1.0, "local": 2.0, "effect": 1.0}
 """Of the lognormal prior of each scale."""
 _OF_REPLICATES = (0.6, 0.8, 1, 1.3, 1.8)
@@ -249,7 +263,7 @@ def fit(trials: Trials, family: Family) -> list[Process]:
             found = process(replace(best.scales, **changes))
             best = max(best, found, key=lambda process: process.evidence)
     close = [p for p in tried.values() if p.evidence > best.evidence - _NEGLIGIBLE]
-    return sorted(close, key=lambda found: -found.evidence)[:_MOST_PROCESSES]
+    return sorted(close, key=lambda found: -found.evidence)[: family.num_processes]
 
 
 def _values(
@@ -262,7 +276,8 @@ def _values(
         return _OF_SEEDS
     if name == "noise" and replicates is not None:
         return [prior.noise * factor for factor in _OF_REPLICATES]
-    return [float(getattr(prior, name)) * factor for factor in _FACTORS[name]]
+    factors = {"noise": family.noises, "local": family.locals} | _FACTORS
+    return [float(getattr(prior, name)) * factor for factor in factors[name]]
 
 
 def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Array) -> Process:
@@ -276,7 +291,7 @@ def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Arr
     counted = np.where(known, counted, worst + _DIVERGED_ABOVE)
     spread = np.maximum(np.where(known, excess, 0.0) - 0.5, 0.0)
     spread = np.where(spread > 0.5, 0.5 + np.log(np.maximum(spread + 0.5, 1.0)), spread)
-    noise = scales.noise**2 / trials.num_seeds + (_CLIFF_NOISE * spread) ** 2
+    noise = scales.noise**2 / trials.num_seeds + (family.cliff_noise * spread) ** 2
     centre = float(np.median(counted))
     variance = np.where(known, noise, _DIVERGED_SD**2) + _JITTER
     total = covariance + np.diag(variance)
@@ -319,12 +334,13 @@ def _covariance(one: Coordinates, other: Coordinates, family: Family, scales: Sc
     slope = scales.slope
     rates = one.rate[:, None] - other.rate[None]
     batches = one.batch[:, None] - other.batch[None]
-    along = _matern((rates - slope * batches) / family.reach)
+    along = (rates - slope * batches) / family.reach
     near = np.exp(-((batches / _REACH_BATCH) ** 2) / 2)
     total = _polynomial(one, family, slope) @ _polynomial(other, family, slope).T
-    total += scales.local**2 * along * near
+    total += scales.local**2 * _matern(along, family.smoothness) * near
     if family.has_shapes:
-        total += scales.shape**2 * (along + _matern(rates / family.reach))
+        at_rate = _matern(rates / family.reach, _OF_SHAPES)
+        total += scales.shape**2 * (_matern(along, _OF_SHAPES) + at_rate)
     alike = one.series[:, None] == other.series[None]
     total *= 1 + _OTHER_SERIES**2 * alike
     moves = 1 + one.rate[:, None] * other.rate[None] + 0.5 * one.batch[:, None] * other.batch[None]
@@ -333,10 +349,11 @@ def _covariance(one: Coordinates, other: Coordinates, family: Family, scales: Sc
     return total
 
 
-def _matern(distance: Array) -> Array:
-    """The Matérn covariance with ν = 5/2, Rasmussen & Williams 2006, eq. 4.17."""
-    scaled = math.sqrt(5) * np.abs(distance)
-    return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+def _matern(distance: Array, smoothness: float) -> Array:
+    """The Matérn covariance with ν = 5/2 or 3/2, Rasmussen & Williams 2006, eq. 4.17."""
+    scaled = math.sqrt(2 * smoothness) * np.abs(distance)
+    bend = scaled**2 / 3 if smoothness > 2 else 0.0
+    return (1 + scaled + bend) * np.exp(-scaled)
 
 
 def _effects(one: Coordinates, other: Coordinates) -> Sequence[Array]:

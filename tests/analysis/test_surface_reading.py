@@ -1,7 +1,9 @@
 """What the surface says of real and of planted trials, through the whole analysis."""
 
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,15 +18,16 @@ DATA = Path(__file__).parents[1] / "data"
 
 
 def planted(
-    rates: dict[int, list[float]], *, is_adaptive: bool = False, untrained: float | None = None
-) -> Findings:
+    rates: dict[int, list[float]], *, is_adaptive: bool = False, untrained: float | None = None,
+    of: Callable[[int, float], float] = loss,
+) -> Findings:  # fmt: skip
     first = Measurement(step=0, examples=0, tokens=0, seconds=0.0, validation_loss=untrained)
     rows = [
         TrialRow(
             trial_id=f"{batch}-{rate}", phase="search", status="done",
             cell={"global_batch_size": batch}, global_batch_size=batch,
             recipe_key=f"{batch} {rate}", peak_lr=rate, seed=0,
-            objective=loss(batch, rate), validation_loss=loss(batch, rate),
+            objective=of(batch, rate), validation_loss=of(batch, rate),
             choices={"peak_lr": rate}, surface_round=0 if is_adaptive else None,
             measurements=() if untrained is None else (first,),
         )
@@ -42,6 +45,7 @@ def before_the_surface(*phases: str, shift: float = 0.0, rule: str | None = None
     the transfer's.
     """
     table = pd.read_parquet(DATA / "lr_vs_batch.parquet")
+    trials: Iterable[Any] = table[table.phase.isin(phases)].itertuples()
     rows = [
         TrialRow(
             trial_id=row.trial_id, phase=row.phase, status=row.status,
@@ -52,7 +56,7 @@ def before_the_surface(*phases: str, shift: float = 0.0, rule: str | None = None
             validation_loss=row.validation_loss + shift * (row.phase != "search"),
             choices={"peak_lr": row.peak_lr}, surface_round=0 if row.phase == "search" else None,
         )
-        for row in table[table.phase.isin(phases)].itertuples()
+        for row in trials
     ]  # fmt: skip
     sizes = sorted({row.global_batch_size for row in rows})
     cells = tuple({"global_batch_size": size} for size in sizes)
@@ -74,10 +78,33 @@ def test_the_default_study_s_trials_of_before_the_surface() -> None:
     assert [entry.strength for entry in law.evidence][2] == "strong"
 
 
+def losses_without_a_common_shape(batch: int, rate: float) -> float:
+    """Level far below the best rate; above it a cliff at one rate for all batches."""
+    distance = math.log(rate / best_rate(batch))
+    if distance < 0:
+        return 4 - 2 * math.exp(-0.07 * distance**2)
+    beyond = max(0.0, math.log(rate / best_rate(BATCHES[-1])) - 0.3)
+    return 2 + 0.021 * distance**2 + 3 * beyond**2
+
+
+def test_a_basin_that_the_surface_contradicts_does_not_stand() -> None:
+    """Six rates without noise: no test of the basins themselves refuses their common shape."""
+    rates = [7e-5 * 2000 ** (place / 5) for place in range(6)]
+    findings = planted(dict.fromkeys(BATCHES, rates), of=losses_without_a_common_shape)
+    assert findings.lr_scaling.from_surface
+    for cell in findings.cells:
+        assert cell.curve is not None
+        assert cell.curve.from_surface
+        low, high = cell.curve.interval or (0.0, math.inf)
+        assert low <= best_rate(cell.cell["global_batch_size"]) <= high
+    alike = planted(dict.fromkeys(BATCHES, rates))
+    assert not any(cell.curve.is_contradicted for cell in alike.cells if cell.curve)
+
+
 def test_runs_of_confirm_and_transfer_count_too() -> None:
     phases = ("search", "confirm", "transfer")
     search, whole = before_the_surface("search"), before_the_surface(*phases)
-    assert width(whole.lr_scaling.exponent.interval) < 0.7 * width(
+    assert width(whole.lr_scaling.exponent.interval) < 0.8 * width(
         search.lr_scaling.exponent.interval
     )
     moving_more = before_the_surface(*phases, rule="adam_sde")

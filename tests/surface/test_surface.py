@@ -23,6 +23,8 @@ def test_each_cells_best_rate_is_found(family: Family) -> None:
     for batch, found in zip(BATCHES, surface.cells(Limit(ratio=0.01)), strict=True):
         true = loss(batch, found.point["peak_lr"])
         assert true - 2 < 0.02
+        assert found.value is not None
+        assert found.expected_regret_ratio is not None
         assert abs(found.value - true) < 0.02
         assert found.probability > 0.5
         assert found.expected_regret_ratio == pytest.approx(found.expected_regret / 2, rel=0.1)
@@ -54,6 +56,20 @@ def test_trials_that_diverge_keep_the_best_rate_below() -> None:
     nothing = [replace(o, value=None) for o in outcomes(RATES[:2])]
     bests = LossSurface(SPACE, nothing).cells(Limit())
     assert [best.value for best in bests] == [None] * len(BATCHES)
+
+
+def test_noise_as_large_as_the_losses_differ_is_no_shape() -> None:
+    """Near the best rate losses differ by noise alone; it may be all of a unit, and is seen."""
+    rates = [float(rate) for rate in np.geomspace(0.6, 1.6, 7)]
+    near = [
+        Outcome(cell, {"peak_lr": at}, loss(batch, at) * math.exp(0.02 * z))
+        for cell, batch in enumerate(BATCHES)
+        for rate, z in zip(rates, np.random.default_rng(cell).standard_normal(7), strict=True)
+        for at in [rate * best_rate(batch)]
+    ]
+    far = [Outcome(cell, {"peak_lr": 1e-4}, loss(b, 1e-4)) for cell, b in enumerate(BATCHES)]
+    scales = LossSurface(SPACE, [*near, *far], family=TO_READ).processes[0].scales
+    assert scales.noise * scales.unit == pytest.approx(0.02, rel=0.5)
 
 
 def test_a_lost_trial_is_no_seed_of_its_own() -> None:
@@ -142,6 +158,7 @@ def test_a_path_that_rises_and_then_stays_is_seen_to_turn() -> None:
     for trials in (turning, straight):
         path = best_rates(LossSurface(space, trials, family=TO_READ), range(8), batches)
         assert path is not None
+        assert path.turn is not None
         at, _, probability = path.turn
         found.append((at, probability))
     assert found[0][1] > 0.8
@@ -226,11 +243,11 @@ def test_a_rate_between_the_batch_sizes_tried_is_read_from_the_path() -> None:
 
 
 def test_a_seed_may_add_to_all_its_losses() -> None:
-    """Of some trials, in no order, all losses are 0.1 higher."""
+    """Of some trials, in no order, all losses are 0.2 higher."""
     every = outcomes(RATES, noise=0.01)
     other = np.random.default_rng(3).integers(2, size=len(every)).tolist()
     seeds = [
-        replace(o, seed=seed, value=(o.value or 0) + 0.1 * seed)
+        replace(o, seed=seed, value=(o.value or 0) + 0.2 * seed)
         for o, seed in zip(every, other, strict=True)
     ]
     surface = LossSurface(SPACE, seeds, family=TO_READ)

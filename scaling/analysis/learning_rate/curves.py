@@ -38,6 +38,7 @@ class LrCurve:
         from_surface: The optimum and its interval are read from the surface of all cells, and
             not from a basin of this cell. Then an end beyond the rates tried is infinite.
         has_common_shape: Whether one shape of the basin fits all cells.
+        is_contradicted: Whether the surface, which does not assume such a shape, says otherwise.
         is_bracketed: Whether this cell's own basin has its bottom inside the rates tried.
     """
 
@@ -49,6 +50,7 @@ class LrCurve:
     edge: Edge | None = None
     from_surface: bool = False
     has_common_shape: bool = True
+    is_contradicted: bool = False
     is_bracketed: bool = False
 
     @property

@@ -27,6 +27,8 @@ _MOST_TRIALS = 200
 """Of a larger table the lowest losses, evenly over the rates of each cell, count."""
 _MOST_IN_LIST = 6
 """Different numbers up to which a hyperparameter was chosen from a list, and not from a range."""
+_FEW_OUTSIDE = 0.1
+"""Share of the cells whose basin may leave the surface's interval; it is at 90%."""
 _NUM_IN_BAND = 17
 """Batch sizes at which the path of best rates is drawn."""
 _MOST_STEPS = 64
@@ -71,16 +73,40 @@ class SurfaceReading:
         """Of the series that a cell of the sweep is in; None without one."""
         return next((path for path in self.paths if index in path.places), None)
 
-    def curve(self, index: int, rows: Sequence[TrialRow], curve: LrCurve | None) -> LrCurve | None:
-        """A cell's curve, with the best rate and interval of the surface where it has no better.
+    def curves(
+        self, searches: Sequence[Sequence[TrialRow]], curves: Sequence[LrCurve | None]
+    ) -> list[LrCurve | None]:
+        """The cells' curves, with best rate and interval of the surface where they have no better.
 
         Those of a basin that all cells share are better where they exist, unless the surface
-        chose the trials: then they cover less often than they say (docs/statistics.md).
-        An end of the interval that lies beyond the rates of all batch sizes is infinite; if the
-        median does, the optimum is not inside, and the cell is at an edge.
+        chose the trials or contradicts them: then they cover less often than they say
+        (docs/statistics.md). An end of the interval that lies beyond the rates of all batch sizes
+        is infinite; if the median does, the optimum is not inside, and the cell is at an edge.
         """
+        if self._contradicts(curves):
+            curves = [curve and replace(curve, is_contradicted=True) for curve in curves]
+        pairs = enumerate(zip(searches, curves, strict=True))
+        return [self._curve(index, rows, curve) for index, (rows, curve) in pairs]
+
+    def _contradicts(self, curves: Sequence[LrCurve | None]) -> bool:
+        """Whether more than a tenth of the basins' intervals are not inside the surface's.
+
+        Both are of the same trials, and the basin assumes more. Where that holds its interval is
+        narrower and lies inside, but for as many cells as a 90% interval may miss.
+        """
+        outside: list[bool] = []
+        for index, curve in enumerate(curves):
+            path = self.path(index)
+            if path is not None and curve and curve.interval and curve.has_common_shape:
+                low, high = path.rates.interval(path.places[index])
+                below = low is not None and curve.interval[0] < low
+                outside.append(below or (high is not None and curve.interval[1] > high))
+        return sum(outside) > _FEW_OUTSIDE * len(outside)
+
+    def _curve(self, index: int, rows: Sequence[TrialRow], curve: LrCurve | None) -> LrCurve | None:
         path = self.path(index)
-        is_better = curve is not None and curve.interval is not None and curve.has_common_shape
+        is_refused = curve is None or curve.is_contradicted or not curve.has_common_shape
+        is_better = curve is not None and curve.interval is not None and not is_refused
         if path is None or (is_better and not self.is_adaptive):
             return curve
         curve = curve or curve_of(rows)
@@ -241,14 +267,19 @@ def _band(surface: LossSurface, cells: Sequence[int], sizes: Sequence[int]) -> t
         cells[min(range(len(sizes)), key=lambda i: abs(math.log(sizes[i] / size)))]
         for size in between
     ]
-    rates = best_rates(surface, nearest, [int(size) for size in between])
-    if rates is None:
-        return ()
-    ends = [rates.interval(place) for place in range(len(between))]
-    return tuple(
-        BestRate(int(size), rate, (low or math.exp(rates.lowest), high or math.exp(rates.highest)))
-        for size, rate, (low, high) in zip(between, rates.rates, ends, strict=True)
-    )
+    # Each by itself: only their intervals are shown, and draws of all together cost 17 times more.
+    found = [
+        best_rates(surface, [cell], [int(size)])
+        for cell, size in zip(nearest, between, strict=True)
+    ]
+    band: list[BestRate] = []
+    for size, rates in zip(between, found, strict=True):
+        if rates is None:
+            return ()
+        low, high = rates.interval(0)
+        ends = low or math.exp(rates.lowest), high or math.exp(rates.highest)
+        band.append(BestRate(int(size), rates.rates[0], ends))
+    return tuple(band)
 
 
 def _replicates(sweep: Sweep, cell: Cell) -> list[TrialRow]:

@@ -81,7 +81,8 @@ class SurfaceReading:
         Those of a basin that all cells share are better where they exist, unless the surface
         chose the trials or contradicts them: then they cover less often than they say
         (docs/statistics.md). An end of the interval that lies beyond the rates of all batch sizes
-        is infinite; if the median does, the optimum is not inside, and the cell is at an edge.
+        is infinite. The cell is at an edge, its optimum not inside, if the median lies there; or
+        if the basin's optimum may, and the surface's interval is open on that side.
         """
         if self._contradicts(curves):
             curves = [curve and replace(curve, is_contradicted=True) for curve in curves]
@@ -118,6 +119,9 @@ class SurfaceReading:
         median = rates.rates[place]
         lowest, highest = math.exp(rates.lowest), math.exp(rates.highest)
         edge = "low" if median <= lowest else "high" if median >= highest else None
+        if curve.edge is not None and not self.is_adaptive:  # the surface may not exclude its side
+            is_open = low is None if curve.edge == "low" else high is None
+            edge = curve.edge if is_open else edge
         return replace(
             curve,
             optimum=None if edge else median,

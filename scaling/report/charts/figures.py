@@ -194,7 +194,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
 
 def _about_targets_and_noise(builder: _Builder, findings: Findings) -> None:
     curves = [c for c in findings.target_curves if any(t.steps.value for t in c.cells)]
-    chosen = "; ".join(f"{number(c.target)}: {remarks.origin(c.origin)}" for c in curves)
+    chosen = ". ".join(f"{number(c.target)}: {remarks.origin(c.origin)}" for c in curves)
     builder.add(
         "steps_by_target", "Steps to several targets against batch",
         f"One line per target, the study's own thicker; bars are 90% intervals over seeds. "

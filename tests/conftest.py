@@ -51,7 +51,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         shared = {"finished", "cluster"} & set(getattr(item, "fixturenames", ()))
-        if shared and item.nodeid.partition("::")[0] not in USE_RAY:
+        if (
+            shared
+            and TESTS / "end_to_end" in item.path.parents
+            and item.nodeid.partition("::")[0] not in USE_RAY
+        ):
             raise pytest.UsageError(f"{item.nodeid} uses {min(shared)}: mark its file ray")
     items.sort(
         key=lambda item: (item.nodeid.partition("::")[0] in USE_RAY, item.path), reverse=True

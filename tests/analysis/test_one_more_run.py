@@ -84,7 +84,7 @@ def test_the_default_study_s_trials_tie_and_the_smaller_batch_is_taken() -> None
     words = summarize(analyse(default_study()))["recommendation"]["reason"]
     assert "do not distinguish it from global_batch_size 128" in words
     assert "the smallest batch is chosen" in words
-    assert "for the best that the data distinguish from it (global_batch_size" in words
+    assert "for the best outside the tie (global_batch_size" in words
     assert "The machine was busy: a step usually took 2.2 times" in words
 
 
@@ -99,7 +99,7 @@ def test_noise_does_not_move_the_choice_between_batches_that_tie(
     for found in all_found:
         assert isinstance(found.reason, LowestCell)
         soonest.add(first := found.reason.ranked[0].global_batch_size)
-        start = "The" if first == 32 else "As far as the data tell, the"
+        start = "The" if first == 32 else "As far as known, the"
         assert reason_words(found.reason).startswith(f"{start} least training time to the target")
         ties = [o for o in found.candidates if any(o.cell is cell for cell in found.reason.tied)]
         assert {kind_of(option, found) for option in ties} <= {"tied with it"}

@@ -24,7 +24,7 @@ from scaling.spec.phases import Limits
 _BUSY = 1.25
 """Usual over idle time of a step, from which on a reader is told."""
 
-_AS_FAR_AS_KNOWN = "As far as the data tell, the"
+_AS_FAR_AS_KNOWN = "As far as known, the"
 """Of what ties with the least, which may have been less."""
 
 
@@ -165,7 +165,7 @@ def _lowest(reason: LowestCell) -> list[str]:
     ]
     if apart:
         cell, other = apart[0]
-        which = "the best that the data distinguish from it" if reason.tied else "the next"
+        which = "the best outside the tie" if reason.tied else "the next"
         parts[0] += f", against {number(other.value)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)

@@ -8,24 +8,19 @@ import pytest
 from tests.cluster.machines import Machines, machines
 from tests.end_to_end.studies import write_study
 from tests.faults.disturbed import STUDY as FAULTY
-from tests.faults.disturbed import Running, losses
+from tests.faults.disturbed import Losses, Running, losses, losses_alone
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STUDY: dict[str, Any] = FAULTY | {
     "resources": {"num_workers": 1},
     "checkpoints": {"every_seconds": 0.5},
 }
-Losses = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Losses:
     """The losses of the study on a machine of its own."""
-    folder = tmp_path_factory.mktemp("quiet")
-    write_study(folder, STUDY)
-    study = Running(folder)
-    assert study.end() == 0, study.output
-    return losses(folder)
+    return losses_alone(tmp_path_factory.mktemp("quiet"), STUDY)
 
 
 def joined(folder: Path, cluster: Machines, *arguments: str) -> Running:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from tests.cluster.hosts import LAPTOP, ROOT, Hosts, hosts, missing
 from tests.end_to_end.studies import QUADRATIC, write_study
-from tests.faults.disturbed import Losses, Running, losses
+from tests.faults.disturbed import Losses, losses, losses_alone
 
 pytestmark = [
     pytest.mark.ray, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing()),
@@ -42,11 +42,7 @@ LEFT = """~/venv/bin/ray stop; pkill -f '[v]env/bin/mlflow server' || true"""
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Losses:
     """The losses of the study on a machine of its own."""
-    folder = tmp_path_factory.mktemp("quiet")
-    write_study(folder, STUDY)
-    study = Running(folder)
-    assert study.end() == 0, study.output
-    return losses(folder)
+    return losses_alone(tmp_path_factory.mktemp("quiet"), STUDY)
 
 
 def filled_in() -> str:

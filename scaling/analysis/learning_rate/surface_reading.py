@@ -271,13 +271,10 @@ def _band(surface: LossSurface, cells: Sequence[int], sizes: Sequence[int]) -> t
         cells[min(range(len(sizes)), key=lambda i: abs(math.log(sizes[i] / size)))]
         for size in between
     ]
-    # Each by itself: only their intervals are shown, and draws of all together cost 17 times more.
-    found = [
-        best_rates(surface, [cell], [int(size)])
-        for cell, size in zip(nearest, between, strict=True)
-    ]
     band: list[BestRate] = []
-    for size, rates in zip(between, found, strict=True):
+    for cell, size in zip(nearest, between, strict=True):
+        # Each by itself: only intervals are shown, and draws of all together cost 17 times more.
+        rates = best_rates(surface, [cell], [int(size)])
         if rates is None:
             return ()
         low, high = rates.interval(0)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular  # pyright: ignore -- scipy ships no types
 
 from scaling.surface.space import Array, Coordinates, Labels
@@ -162,9 +163,14 @@ class Process:
 
     def mean(self, at: Coordinates) -> Array:
         """[m] expected loss; above a cell's best by more than a unit, see `Scales.unit`."""
-        weights = np.asarray(solve_triangular(self.factor.T, self.whitened))
         cross = _covariance(at, self.at, self.family, self.scales)
-        return (cross @ weights + _prior_mean(at, self.scales) + self.centre) * self.scales.unit
+        return (
+            cross @ self._weights + _prior_mean(at, self.scales) + self.centre
+        ) * self.scales.unit
+
+    @cached_property
+    def _weights(self) -> Array:
+        return np.asarray(solve_triangular(self.factor.T, self.whitened))
 
     def covariance(self, at: Coordinates) -> Array:
         """[m, m] of the loss without noise, in its squared unit."""
@@ -216,7 +222,7 @@ class Trials:
         same_cell = self.cells[:, None] == self.cells[None]
         return same_seed * (1.0 + same_cell)
 
-    @property
+    @cached_property
     def prior(self) -> Scales:
         """The prior medians of the scales, and a value of the seeds' part to start from."""
         seed = 0.0 if self.seeds is None else _OF_SEEDS[2]
@@ -240,14 +246,18 @@ def fit(trials: Trials, family: Family) -> list[Process]:
     shape = ("shape",) if family.has_shapes else ()
     tried: dict[Scales, Process] = {}
     covariances: dict[Scales, Array] = {}
+    counted: dict[float, _Counted] = {}
 
     def process(scales: Scales) -> Process:
         if scales not in tried:
             shapes = replace(scales, unit=1.0, noise=0.0, seed=0.0)
             if shapes not in covariances:
                 covariances[shapes] = _covariance(trials.at, trials.at, family, shapes)
-            fitted = _with_scales(trials, family, scales, covariances[shapes])
-            tried[scales] = fitted
+            if scales.unit not in counted:
+                counted[scales.unit] = _counted(trials, scales.unit)
+            tried[scales] = _with_scales(
+                trials, family, scales, covariances[shapes], counted[scales.unit]
+            )
         return tried[scales]
 
     groups = [("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")]
@@ -280,8 +290,26 @@ def _values(
     return [float(getattr(prior, name)) * factor for factor in factors[name]]
 
 
-def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Array) -> Process:
-    at, unit = trials.at, scales.unit
+@dataclass(frozen=True)
+class _Counted:
+    """The losses of the trials in some unit.
+
+    Attributes:
+        known: [n] whether a trial has one.
+        losses: [n] in units, high ones by their logarithm; of lost trials what they count as.
+        spread: [n] what the noise near the cliff grows with.
+        centre: What the losses are taken from.
+        log_slopes: Log density of the losses in their own unit over that of `losses`.
+    """
+
+    known: NDArray[np.bool_]
+    losses: Array
+    spread: Array
+    centre: float
+    log_slopes: float
+
+
+def _counted(trials: Trials, unit: float) -> _Counted:
     excess = (trials.losses - trials.lowest) / unit
     tall = np.maximum(excess, 1.0)
     counted = trials.lowest / unit + np.where(excess > 1, 1 + np.log(tall), excess)
@@ -291,18 +319,24 @@ def _with_scales(trials: Trials, family: Family, scales: Scales, covariance: Arr
     counted = np.where(known, counted, worst + _DIVERGED_ABOVE)
     spread = np.maximum(np.where(known, excess, 0.0) - 0.5, 0.0)
     spread = np.where(spread > 0.5, 0.5 + np.log(np.maximum(spread + 0.5, 1.0)), spread)
-    noise = scales.noise**2 / trials.num_seeds + (family.cliff_noise * spread) ** 2
-    centre = float(np.median(counted))
-    variance = np.where(known, noise, _DIVERGED_SD**2) + _JITTER
-    total = covariance + np.diag(variance)
+    return _Counted(known, counted, spread, float(np.median(counted)), log_slopes)
+
+
+def _with_scales(
+    trials: Trials, family: Family, scales: Scales, covariance: Array, counted: _Counted
+) -> Process:
+    noise = scales.noise**2 / trials.num_seeds + (family.cliff_noise * counted.spread) ** 2
+    variance = np.where(counted.known, noise, _DIVERGED_SD**2) + _JITTER
+    total = covariance.copy()
+    total.flat[:: len(total) + 1] += variance
     if scales.seed > 0:
         total += (scales.seed * scales.noise) ** 2 * trials.alike
     factor = np.asarray(np.linalg.cholesky(total), dtype=np.float64)
-    residual = counted - centre - _prior_mean(at, scales)
+    residual = counted.losses - counted.centre - _prior_mean(trials.at, scales)
     whitened = np.asarray(solve_triangular(factor, residual, lower=True))
     likelihood = -0.5 * float(whitened @ whitened) - float(np.log(np.diag(factor)).sum())
-    evidence = likelihood + log_slopes + _log_prior(scales, trials)
-    return Process(family, scales, at, factor, whitened, centre, evidence)
+    evidence = likelihood + counted.log_slopes + _log_prior(scales, trials)
+    return Process(family, scales, trials.at, factor, whitened, counted.centre, evidence)
 
 
 def _log_prior(scales: Scales, trials: Trials) -> float:

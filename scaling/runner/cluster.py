@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 _RAYS_OWN = str(Path(ray.__file__).parent) + os.sep
 
 # Ray Train's controller polls its workers every two seconds; a pool starts sooner with less.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -143,11 +143,11 @@ class _Connection:
     def _start(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if self._session is None:
-            variables = _WORKER_ENVIRONMENT
+            variables = WORKER_ENVIRONMENT
             ray.init(address=self._address, runtime_env={"env_vars": variables}, **options)
             return
         with private_files() as umask:
-            variables = _WORKER_ENVIRONMENT | self._session.variables | {UMASK: umask}
+            variables = WORKER_ENVIRONMENT | self._session.variables | {UMASK: umask}
             ray.init(
                 address="local",
                 _temp_dir=str(self._session.folder / "ray"),
@@ -175,8 +175,8 @@ def connect(address: str | None, log_file: Path) -> None:
     global _connection
     if not _ALLOCATOR & os.environ.keys():
         # Batches of many lengths leave gaps between segments of fixed size.
-        _WORKER_ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-    os.environ.update(_WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
+        WORKER_ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    os.environ.update(WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _keep_secrets_out_of_runtime_environments()
     _log_to_file(log_file)
     session = PrivateSession.make() if starts_here(address) else None

@@ -12,19 +12,22 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.util
-from ray.train.backend import Backend
-from ray.train.torch import TorchConfig
+from ray.train.backend import Backend, BackendConfig
 
 from scaling.runner import notice
 from scaling.runner.own_ray import RENDEZVOUS_FOLDER
 from scaling.spec.resources import Resources
-from scaling.training.parallel.workers import LEAVE_SECONDS, join_group, leave_group
 
+_LEAVE_SECONDS = 5.0
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def torch_config(resources: Resources) -> TorchConfig:
-    """How a worker group of these resources makes its process group."""
+def torch_config(resources: Resources) -> Any:
+    """How a worker group of these resources makes its process group: TorchTrainer's torch_config.
+
+    It is no TorchConfig: to read one, a group's controller would load torch, which costs it 0.2 GB
+    and seconds of processor time, and it computes nothing.
+    """
     return GroupConfig(
         resources.backend,
         folder=os.environ.get(RENDEZVOUS_FOLDER),
@@ -33,22 +36,24 @@ def torch_config(resources: Resources) -> TorchConfig:
 
 
 @dataclass
-class GroupConfig(TorchConfig):
+class GroupConfig(BackendConfig):
     """A process group whose ranks meet in a file, or at an address of the first one's machine.
 
     A file where they can, since torch's own server listens on all interfaces.
 
     Attributes:
+        backend: Of torch.distributed.
         folder: Of the files, one a group, on the one machine that all ranks are on; None where
             they are on several.
         interface: Network interface that they exchange data by; None leaves it open.
     """
 
+    backend: str
     folder: str | None = None
     interface: str | None = None
 
     @property
-    def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backend_cls(self) -> type[Backend]:
         """What Ray Train asks to make and end the group."""
         return _GroupBackend
 
@@ -69,7 +74,7 @@ class _GroupBackend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """End it; ranks that wait for one that is gone are not waited for."""
-        ray.wait(worker_group.execute_async(leave_group), timeout=LEAVE_SECONDS)
+        ray.wait(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
 def _free_address() -> str:
@@ -92,7 +97,15 @@ def _join(backend: str, address: str, interface: str | None) -> None:
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
     }
     os.environ |= interface_variables(interface, ray.util.get_node_ip_address(), os.environ)
+    from scaling.training.parallel.workers import join_group  # torch, see above
+
     join_group(backend, address, rank=rank, world_size=world_size)
+
+
+def _leave() -> None:
+    from scaling.training.parallel.workers import leave_group  # torch, see above
+
+    leave_group()
 
 
 def interface_variables(

@@ -73,8 +73,7 @@ def let_machines_go() -> None:
 
 def machines() -> list[dict[str, float]]:
     """What each machine of the cluster has."""
-    nodes: list[dict[str, Any]] = ray.nodes()
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return list(alive_nodes().values())
 
 
 def num_gpus() -> float:
@@ -82,10 +81,10 @@ def num_gpus() -> float:
     return sum(machine.get("GPU", 0.0) for machine in machines())
 
 
-def alive_nodes() -> set[str]:
-    """The machines that Ray hears of, by its identifiers."""
+def alive_nodes() -> dict[str, dict[str, float]]:
+    """The machines that Ray hears of, by its identifiers, and what each has."""
     nodes: list[dict[str, Any]] = ray.nodes()
-    return {str(node["NodeID"]) for node in nodes if node["Alive"]}
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def num_free(resources: Resources) -> int:
@@ -147,11 +146,12 @@ def _what(resources: Resources, num_groups: int = 1) -> str:
 def _free() -> str:
     """What nobody holds, of what there is."""
     free, has = ray.available_resources(), ray.cluster_resources()
-    return ", ".join(
+    known = [
         f"{free.get(kind, 0):g} of {has[kind]:g} {kind}s are free"
         for kind in ("CPU", "GPU")
         if has.get(kind)
-    )
+    ]
+    return ", ".join(known) or "no machine has any"
 
 
 def _waited_words(seconds: float) -> str:

@@ -34,8 +34,8 @@ from scaling.training.parallel.workers import (
     StuckGroupError,
     Workers,
     exempt_loaded,
-    limit_memory,
     release_memory,
+    take_device,
     use_threads,
 )
 
@@ -64,7 +64,7 @@ def workers_of(resources: Resources) -> Workers:
     context, device = ray.train.get_context(), get_device()
     use_threads(max(1, int(resources.cpus_per_worker)))
     share = min(1.0, resources.num_gpus or 1.0)
-    limit_memory(device, share)
+    take_device(device, share)
     rank, world_size = context.get_world_rank(), context.get_world_size()
     return Workers(rank, world_size, device, device_share=share)
 

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from scaling.measures.device import Device
 from scaling.runner.broker import MACHINE_LOST, Broker
 from scaling.runner.cluster import Patience, worker_resources
+from scaling.runner.controllers import Controllers
 from scaling.runner.jobs import Event, Job
 from scaling.runner.preflight import ClusterError, StartError
 from scaling.runner.process_group import torch_config
@@ -117,6 +118,7 @@ class WorkerPool:
                 ray.get_runtime_context().get_node_id(), soft=False
             ),
         ).remote()  # fmt: skip
+        self._controllers = Controllers(spec.resources)
         self._follower = threading.Thread(target=self._follow_cluster, name="follow", daemon=True)
         self._host = ""
         self._threads: list[threading.Thread] = []
@@ -136,6 +138,7 @@ class WorkerPool:
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         for thread in filter(threading.Thread.is_alive, [self._follower, *self._threads]):
             thread.join(max(0.1, deadline - time.monotonic()))
+        self._controllers.close()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._broker)
         with contextlib.suppress(OSError):
@@ -245,7 +248,7 @@ class WorkerPool:
     def _follow(self, seen: "_Seen") -> "_Seen":
         groups: dict[str, set[str]] = ray.get(self._broker.nodes.remote(), timeout=BROKER_SECONDS)
         alive = alive_nodes()
-        for slot in [slot for slot, nodes in groups.items() if nodes - alive]:
+        for slot in [slot for slot, nodes in groups.items() if nodes - alive.keys()]:
             ray.get(self._broker.group_lost.remote(slot, MACHINE_LOST), timeout=BROKER_SECONDS)
             del groups[slot]
         self._num_ready = len(groups)
@@ -297,7 +300,7 @@ class WorkerPool:
             trainer = self._trainer(slot, size, number, max_failures)
             number += 1
             try:
-                trainer.fit()
+                self._controllers.fit(slot, trainer)
                 num_lost += 1
                 reason: str | None = ray.get(self._broker.refusal.remote())
                 if reason is not None and not self._closing.is_set():

@@ -53,14 +53,18 @@ class Machines:
 
 
 @contextmanager
-def machines(num_cpus: int, *, version: str | None = None) -> Iterator[Machines]:
+def machines(
+    num_cpus: int, *, version: str | None = None, memory: float | None = None
+) -> Iterator[Machines]:
     """A head with so many CPUs, to which machines are added; not in the study's folder.
 
-    Where `version` is given, the head says that it is of that version of Ray.
+    Where `version` is given, the head says that it is of that version of Ray. Where `memory` is,
+    Ray takes it for the head's, in bytes.
     """
+    has: dict[str, float] = {"num_cpus": num_cpus} | ({} if memory is None else {"memory": memory})
     ours, theirs = SERVER.Pipe()
     with tempfile.TemporaryDirectory() as folder:
-        host = SERVER.Process(target=_host, args=(folder, num_cpus, version, environment(), theirs))
+        host = SERVER.Process(target=_host, args=(folder, has, version, environment(), theirs))
         host.start()
         theirs.close()
         try:
@@ -71,7 +75,11 @@ def machines(num_cpus: int, *, version: str | None = None) -> Iterator[Machines]
 
 
 def _host(
-    folder: str, num_cpus: int, version: str | None, given: dict[str, str], asked: Connection
+    folder: str,
+    has: dict[str, float],
+    version: str | None,
+    given: dict[str, str],
+    asked: Connection,
 ) -> None:
     """Run the cluster, and do what is asked until nobody asks any more."""
     os.environ.clear()
@@ -82,7 +90,7 @@ def _host(
     from ray.cluster_utils import Cluster
 
     ray.__version__ = version or ray.__version__
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus})
+    cluster = Cluster(initialize_head=True, head_node_args=has)
     ray.init(address=cluster.address, log_to_driver=False)
     nodes: list[Any] = []
     held: list[Any] = []

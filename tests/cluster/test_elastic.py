@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from scaling.runner.controllers import CONTROLLER_BYTES
 from tests.cluster.machines import Machines, machines
 from tests.end_to_end.studies import write_study
 from tests.faults.disturbed import STUDY as FAULTY
@@ -79,3 +81,21 @@ def test_a_lost_machines_trial_goes_on_elsewhere(tmp_path: Path, quiet: Losses) 
         assert study.end() == 0, study.output
     assert losses(tmp_path) == quiet
     assert "its machine was lost" in (tmp_path / "runs/faulty/trials.jsonl").read_text()
+
+
+def test_a_controller_runs_elsewhere_where_the_head_is_full(tmp_path: Path, quiet: Losses) -> None:
+    with machines(0, memory=CONTROLLER_BYTES) as cluster:
+        cluster.add(num_cpus=1)
+        number = cluster.add(num_cpus=1)
+        study = joined(tmp_path, cluster)
+        study.wait_for("2 worker groups of 1 worker ready")
+        controllers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if process.info["cmdline"] and "ray::TrainController" in process.info["cmdline"][0]
+        ]
+        assert len({process.ppid() for process in controllers}) == len(controllers) == 2
+        study.wait_for("[1/")
+        cluster.kill(number)
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet

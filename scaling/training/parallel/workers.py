@@ -188,10 +188,12 @@ def use_threads(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
-def limit_memory(device: torch.device, share: float) -> None:
-    """Take no more than a share of a GPU's memory, which others have the rest of."""
-    if device.type == "cuda" and share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, device)
+def take_device(device: torch.device, share: float) -> None:
+    """Make a GPU this process's own, and take no more than a share of its memory."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if share < 1:
+            torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def release_memory(device: torch.device) -> None:

@@ -30,6 +30,16 @@ CONTROLLER_BYTES = 0.6e9
 MOST_GROUPS = 1000
 
 
+def away_from_the_head(resources: Resources) -> dict[str, str]:
+    """Labels of the machines for what passes on a trial's events: any where the driver's trains.
+
+    A head that trains nothing is sized for the controllers that have no other place.
+    """
+    here, nodes = ray.get_runtime_context().get_node_id(), alive_nodes()
+    trains = {node for node, has in nodes.items() if workers_on(has, resources)}
+    return {} if here in trains or not trains else {"ray.io/node-id": f"!{here}"}
+
+
 class Controllers:
     """Calls `fit` for the groups of a pool, each on a machine with memory for its controller."""
 

@@ -17,6 +17,7 @@ from scaling.records.objective import objective_of
 from scaling.records.trial import Phase
 from scaling.runner.cluster import is_joined
 from scaling.runner.cluster_watch import ClusterWatch
+from scaling.runner.controllers import away_from_the_head
 from scaling.runner.encoded_data import shared_tasks
 from scaling.runner.jobs import Job
 from scaling.runner.preflight import StartError, num_workers_on
@@ -256,7 +257,10 @@ class _Executor:
         tuner = tune.Tuner(
             tune.with_resources(
                 train_alone if self._pool is None else relay,
-                tune.PlacementGroupFactory([_RELAY_RESOURCES]),
+                tune.PlacementGroupFactory(
+                    [_RELAY_RESOURCES],
+                    bundle_label_selector=[away_from_the_head(spec.resources)],
+                ),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=PlannedTrials(

@@ -11,13 +11,16 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.analysed_once import analyse_once
 from tests.drawn_once import draw_figures_once
 from tests.read_once import read_builtin_data_once
 
 read_builtin_data_once()
 draw_figures_once()
+analyse_once()
 # Ray's workers are the most polite processes of a machine; beside other tests they would starve.
-os.environ.update(RAY_worker_niceness="0")
+# And a test that asks Ray something does not start a Ray of its own by that, but fails.
+os.environ.update(RAY_worker_niceness="0", RAY_ENABLE_AUTO_CONNECT="0")
 
 
 TESTS = Path(__file__).parent

@@ -41,7 +41,13 @@ class Broker:
         return SimpleNamespace(remote=call)
 
 
-@pytest.mark.slow
+def answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray is asked for is there already; asked for its context, it would start a Ray."""
+    context = SimpleNamespace(get_node_id=lambda: "node")
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+
+
 def test_a_broken_device_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -49,7 +55,7 @@ def test_a_broken_device_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> Non
     def release(_device: torch.device) -> None:
         raise RuntimeError("CUDA error: while emptying the cache")
 
-    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    answers_at_once(monkeypatch)
     monkeypatch.setattr(serving, "run_trial", train)
     monkeypatch.setattr(serving, "release_memory", release)
     broker = Broker()
@@ -83,7 +89,7 @@ def test_only_a_forward_or_backward_pass_asks_for_a_smaller_micro_batch(
         with fixed_memory("updating the weights") if is_fixed else nullcontext():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nFree: 1")
 
-    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    answers_at_once(monkeypatch)
     monkeypatch.setattr(serving, "run_trial", train)
     broker = Broker()
     serving._Server("slot0", broker, *_of_one_task(), Workers(), "checkpoints", {}).serve()

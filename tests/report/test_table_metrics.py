@@ -29,7 +29,14 @@ def table(folder: Path, column: str, scale: float = 1.0, unit: str = "") -> Path
     return path
 
 
-@pytest.mark.parametrize(("scale", "unit"), [(1.0, ""), (100.0, ""), (100.0, "%")])
+@pytest.mark.parametrize(
+    ("scale", "unit"),
+    [
+        (1.0, ""),
+        pytest.param(100.0, "", marks=[pytest.mark.slow, pytest.mark.ci]),
+        (100.0, "%"),
+    ],
+)
 def test_a_score_is_made_large(scale: float, unit: str, tmp_path: Path) -> None:
     path = table(tmp_path, "val_accuracy", scale, unit)
     output = tmp_path / "out"

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def test_a_study_s_artifacts(uri: str, file: tuple[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report."""
+    """The folder of a report on a few trials."""
     folder = tmp_path_factory.mktemp("reported")
-    write_report(study(), folder)
+    write_report(replace(study(), trials=study().trials[:5]), folder)
     return folder
 
 

@@ -48,7 +48,17 @@ TABLE = "global_batch_size,peak_lr,validation_loss,{}\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("column", ["/../x", "../../../x", "a/b", "..", "<b>"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "/../x",
+        "<b>",
+        *(
+            pytest.param(x, marks=[pytest.mark.slow, pytest.mark.ci])
+            for x in ("../../../x", "a/b", "..")
+        ),
+    ],
+)
 def test_a_column_s_name_stays_in_the_report(tmp_path: Path, column: str) -> None:
     (tmp_path / "t.csv").write_text(TABLE.format(column))
     output = tmp_path / "one/two/output"

@@ -87,6 +87,8 @@ def test_one_batch_size_is_not_enough() -> None:
     assert fit_tradeoff([], []).num_batches == 0
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_coverage_of_a_planted_bend() -> None:
     rng = np.random.default_rng(0)
     batches = [16, 64, 256, 1024, 4096]

@@ -58,6 +58,8 @@ def test_exact_bends_are_found(alpha: float) -> None:
     assert found.steps_at(50) == pytest.approx(steps(50, alpha), rel=1e-3)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [1, 3])
 @pytest.mark.parametrize("alpha", [0.7, 1.3])
 def test_the_interval_covers_whatever_the_exponent_is(alpha: float, num_seeds: int) -> None:

@@ -201,7 +201,10 @@ def test_many_cells_and_hyperparameters_take_no_more_than_memory_has() -> None:
     assert best_rates(surface, range(60), range(1, 61)) is not None
 
 
-@pytest.mark.parametrize("exponent", [0.5, 0.0, 0.25, 0.7])
+@pytest.mark.parametrize(
+    "exponent",
+    [0.5, 0.25, *(pytest.param(x, marks=[pytest.mark.slow, pytest.mark.ci]) for x in (0.0, 0.7))],
+)
 def test_carrying_a_rate_costs_what_the_planted_loss_says(exponent: float) -> None:
     """A right rule, 0.5, costs nothing, which its intervals hold."""
     covered: list[bool] = []

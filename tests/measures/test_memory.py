@@ -1,5 +1,6 @@
 """Estimated bytes against bytes of real tensors."""
 
+import itertools
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -27,12 +28,16 @@ from scaling.training.memory.footprint import Footprint, footprint, pass_bytes
 from scaling.training.parallel.sharding import own_part
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers
+from tests.pairwise import covering
 from tests.recipes import EVALUATION, part_of_speech, pronunciation, quadratic, recipe
 from tests.together import on_workers
 
-NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-WIDE: dict[str, Any] = {
-    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 256,
+SIZES: dict[str, dict[str, Any]] = {
+    "narrow": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
+    "wide": {
+        "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "intermediate_size": 256,
+    },
 }  # fmt: skip
 
 
@@ -45,14 +50,27 @@ def data_for(architecture: str) -> Any:
     return prepare_task(workload_for(architecture), EVALUATION)
 
 
-def task_of(architecture: str, sizes: dict[str, Any]) -> Any:
+@cache
+def task_of(architecture: str, sizes: str) -> Any:
     """A task with a model of these sizes, and its workload."""
     kind = data_for("bert" if architecture == "bert" else "a decoder")
-    model = {"architecture": architecture, **sizes}
+    model = {"architecture": architecture, **SIZES[sizes]}
     usual = workload_for(architecture)
     workload = usual.model_validate(usual.model_dump() | {"model": model})
     token_model = replace(kind.token_model, spec=workload.model)
     return replace(kind, token_model=token_model), workload
+
+
+@cache
+def footprint_of(architecture: str, sizes: str, precision: Precision = "fp32") -> Footprint:
+    """Traced once: that takes a second."""
+    found = study_footprint(*task_of(architecture, sizes), Resources(precision=precision))
+    assert found is not None
+    return found
+
+
+ALL = tuple(itertools.product(("llama", "gpt2", "bert"), SIZES, ("fp32", "bf16")))
+PAIRS = covering(ALL)
 
 
 def real_pass(task: Task, precision: Precision, size: int, *, recomputes: bool = False) -> Any:
@@ -67,14 +85,18 @@ def real_pass(task: Task, precision: Precision, size: int, *, recomputes: bool =
     return model, pass_bytes(model, loss)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("sizes", [NARROW, WIDE], ids=["narrow", "wide"])
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "precision"),
+    [
+        pytest.param(*one, marks=[] if one in PAIRS else [pytest.mark.slow, pytest.mark.ci])
+        for one in ALL
+    ],
+)
 def test_estimate_is_within_15_percent_of_real_tensors(
-    architecture: str, sizes: dict[str, Any], precision: Precision
+    architecture: str, sizes: str, precision: Precision
 ) -> None:
-    task, workload = task_of(architecture, sizes)
-    found = study_footprint(task, workload, Resources(precision=precision))
+    task, _ = task_of(architecture, sizes)
+    found = footprint_of(architecture, sizes, precision)
     for micro_batch_size in (3, 64):
         model, real = real_pass(task, precision, micro_batch_size)
         memory = found.memory(micro_batch_size, optimizer="adamw")
@@ -86,13 +108,13 @@ def test_estimate_is_within_15_percent_of_real_tensors(
 
 @pytest.mark.parametrize("architecture", ["llama", "bert"])
 def test_recomputed_activations_are_in_the_estimate(architecture: str) -> None:
-    task, workload = task_of(architecture, WIDE)
+    task, workload = task_of(architecture, "wide")
     _, real = real_pass(task, "fp32", 64, recomputes=True)
     resources = Resources(activation_checkpointing=True)
     memory = study_footprint(task, workload, resources).memory(64, optimizer="adamw")
     assert memory.activations == pytest.approx(real.kept, rel=0.15)
     assert memory.activations + memory.workspace == pytest.approx(real.peak, rel=0.15)
-    whole = study_footprint(task, workload, Resources()).memory(64, optimizer="adamw")
+    whole = footprint_of(architecture, "wide").memory(64, optimizer="adamw")
     assert memory.total < whole.total
 
 
@@ -110,7 +132,7 @@ def test_recomputed_activations_are_in_the_estimate(architecture: str) -> None:
 def test_optimizer_state_is_what_its_tensors_take(
     changes: dict[str, Any], has_momentum: bool
 ) -> None:
-    task, workload = task_of("llama", WIDE)
+    task, _ = task_of("llama", "wide")
     how = recipe(4, 1e-3, 1, **changes)
     model = task.new_model(0)
     optimizer = build_optimizer(model, how.hyperparameters)
@@ -122,7 +144,7 @@ def test_optimizer_state_is_what_its_tensors_take(
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    found = study_footprint(task, workload, Resources())
+    found = footprint_of("llama", "wide")
     memory = found.memory(4, optimizer=how.hyperparameters.optimizer, has_momentum=has_momentum)  # type: ignore[arg-type]
     assert memory.optimizer == pytest.approx(real, rel=0.01)
     grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -186,7 +208,7 @@ def test_memory_of_a_worker() -> None:
 def test_a_worker_s_micro_batch_is_bounded_by_its_own_memory(
     monkeypatch: pytest.MonkeyPatch, wanted: Any
 ) -> None:
-    task, workload = task_of("llama", NARROW)
+    task, workload = task_of("llama", "narrow")
     resources = Resources(micro_batch_size=wanted)
     found = study_footprint(task, workload, resources)
     assert found is not None
@@ -206,19 +228,19 @@ def test_a_worker_s_micro_batch_is_bounded_by_its_own_memory(
 
 
 def test_a_model_with_real_weights_has_the_same_footprint() -> None:
-    task, workload = task_of("llama", NARROW)
+    task, _ = task_of("llama", "narrow")
     real = task.new_model(0)
     before = [weight.detach().clone() for weight in real.parameters()]
     batches = {size: task.collate(np.full(size, longest_example(task)), 0) for size in (8, 32)}
     found = footprint(
         lambda: real, lambda model, size: task.loss_sum(model, batches[size]), nullcontext
     )
-    assert found == study_footprint(task, workload, Resources())
+    assert found == footprint_of("llama", "narrow")
     assert all(torch.equal(a, b) for a, b in zip(before, real.parameters(), strict=True))
 
 
 def on_two(workers: Workers) -> None:
-    task, workload = task_of("llama", WIDE)
+    task, workload = task_of("llama", "wide")
     found = study_footprint(task, workload, Resources(strategy="tp", num_workers=2))
     whole = study_footprint(task, workload, Resources())
     model = task.new_model(0)

@@ -127,7 +127,7 @@ def test_interrupted_equals_uninterrupted(
     workload: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     task = prepare_task(workload, EVALUATION)
-    how = changed(recipe(16, 1e-2, 24), **changes)
+    how = changed(recipe(16, 1e-2, 14), **changes)
     evaluation = Evaluation(growth_ratio=1.4, num_examples=50)
     whole, expected = run(task, how, Supervision(), evaluation)
     starts, measurements, incidents = paused_often(task, how, str(tmp_path), evaluation)
@@ -242,15 +242,16 @@ def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
 
 def test_memory_running_out_halves_the_micro_batch_and_changes_nothing_else() -> None:
     task = prepare_task(pronunciation(), EVALUATION)
-    _, expected = run(task, recipe(12, 1e-2, 8), Supervision())
+    how = recipe(12, 1e-2, 4)
+    _, expected = run(task, how, Supervision())
     incidents: list[Any] = []
     limited = _LimitedMemory(task, at_most=2)
-    _, measurements = run(limited, recipe(12, 1e-2, 8), Supervision(note=incidents.append))
+    _, measurements = run(limited, how, Supervision(note=incidents.append))
     assert [i["micro_batch_size"] for i in incidents] == [6, 3, 1]
     for got, wanted in zip(measurements, expected, strict=True):
         assert got.validation_loss == pytest.approx(wanted.validation_loss, abs=1e-5)
     with pytest.raises(RuntimeError, match="can't allocate"):
-        run(_LimitedMemory(task, at_most=0), recipe(12, 1e-2, 8), Supervision())
+        run(_LimitedMemory(task, at_most=0), how, Supervision())
 
 
 class _LimitedMemory:

@@ -26,7 +26,7 @@ from tests.together import case, on_workers
 from tests.training.test_checkpoint import run, without_time
 
 EVALUATION = Evaluation(every_steps=2, num_examples=20)
-HOW = changed(recipe(8, 1e-2, 10), clip_percentile=50.0, weight_average_half_life_examples=50.0)
+HOW = changed(recipe(8, 1e-2, 8), clip_percentile=50.0, weight_average_half_life_examples=50.0)
 SAVED_AFTER = (3, 6)  # steps
 
 
@@ -304,7 +304,7 @@ def test_what_was_passed_over_does_not_push_out_what_comes_after(
 def test_every_optimizer_knows_its_own_moments(
     changes: dict[str, Any], task: Task, tmp_path: Path
 ) -> None:
-    how = changed(recipe(8, 1e-2, 10), **changes)
+    how = changed(recipe(8, 1e-2, 8), **changes)
     whole = without_time(run(task, how, Supervision(), EVALUATION)[1])
     leave_two_checkpoints(task, how, str(tmp_path))
     newest = tmp_path / "step-000000000006.pt"
@@ -327,7 +327,13 @@ def test_every_optimizer_knows_its_own_moments(
     assert "resumed" not in {incident["kind"] for incident in incidents}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.ci] if seed >= 8 else [])
+        for seed in range(40)
+    ],
+)
 def test_bytes_that_are_no_checkpoint_are_passed_over(
     seed: int, interrupted: Path, task: Task, expected: list[Measurement], tmp_path: Path
 ) -> None:

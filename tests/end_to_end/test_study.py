@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from scaling.records.study import StudyRecord
+from scaling.report.__main__ import main as report
 from scaling.sinks.mlflow.load import load_study
+from scaling.study import main as study
 from tests.commands import Finished, run
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.studies import PRONUNCIATION, QUADRATIC, summary, write_study
@@ -37,15 +39,13 @@ def test_it_ends_well_and_says_where_everything_is(finished: Finished) -> None:
 
 
 def test_every_phase_ran_with_its_budget_and_seeds(finished: Finished) -> None:
-    study = loaded(finished.folder, "pronunciation")
-    phases = {
-        p: [t for t in study.trials if t.phase == p] for p in ("search", "transfer", "confirm")
-    }
+    trials = loaded(finished.folder, "pronunciation").trials
+    phases = {p: [t for t in trials if t.phase == p] for p in ("search", "transfer", "confirm")}
     assert {phase: len(trials) for phase, trials in phases.items()} == {
         "search": 6, "transfer": 4, "confirm": 4,
     }  # fmt: skip
-    assert {t.status for t in study.trials} == {"done"}
-    for trial in study.trials:
+    assert {t.status for t in trials} == {"done"}
+    for trial in trials:
         assert trial.recipe.hyperparameters.num_steps == (
             20 if trial.recipe.hyperparameters.global_batch_size == 8 else 12
         )
@@ -99,8 +99,8 @@ def test_example_losses_of_confirm_trials_are_kept(finished: Finished) -> None:
     import pandas as pd
 
     folder = finished.folder / "runs/pronunciation/example_losses"
-    study = loaded(finished.folder, "pronunciation")
-    for trial in (t for t in study.trials if t.phase == "confirm"):
+    trials = loaded(finished.folder, "pronunciation").trials
+    for trial in (t for t in trials if t.phase == "confirm"):
         frame = pd.read_parquet(folder / f"{trial.trial_id}.parquet")
         sums = frame.groupby("split")[["loss_sum", "num_targets"]].sum()
         assert trial.final is not None
@@ -117,19 +117,18 @@ def test_optuna_has_every_search_trial(finished: Finished) -> None:
     journal = finished.folder / "runs/pronunciation/optuna.journal"
     storage = JournalStorage(JournalFileBackend(str(journal)))
     for batch in (8, 32):
-        study = optuna.load_study(
+        search = optuna.load_study(
             study_name=f"pronunciation/global_batch_size={batch}", storage=storage
         )
-        assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+        assert [t.state.name for t in search.trials] == ["COMPLETE"] * 3
 
 
-def test_the_report_is_rebuilt_from_mlflow_alone(finished: Finished, tmp_path: Path) -> None:
-    uri = store(finished.folder)
-    rebuilt = run(
-        tmp_path, "pronunciation", "--tracking-uri", uri, "--output", "again",
-        module="scaling.report",
-    )  # fmt: skip
-    assert rebuilt.status == 0, rebuilt.stderr
+def test_the_report_is_rebuilt_from_mlflow_alone(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--tracking-uri", store(finished.folder), "--output", "again"]
+    assert report(["pronunciation", *given]) == 0
     again = json.loads((tmp_path / "again/summary.json").read_text())
     assert again == summary(finished, "pronunciation")
 
@@ -162,11 +161,14 @@ def test_starting_again_says_what_exists_and_touches_nothing(finished: Finished)
     assert trials.read_bytes() == before
 
 
-def test_resuming_a_finished_study_runs_nothing_again(finished: Finished) -> None:
+def test_resuming_a_finished_study_runs_nothing_again(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = summary(finished, "pronunciation")
-    again = run(finished.folder, "pronunciation.yaml", "--resume")
-    assert again.status == 0, again.stderr
-    assert "ready on" not in again.stdout
+    assert study(["pronunciation.yaml", "--resume"]) == 0
+    assert "ready on" not in capsys.readouterr().out
     assert summary(finished, "pronunciation") == before
     assert len(loaded(finished.folder, "pronunciation").trials) == 14
 
@@ -179,9 +181,9 @@ def test_resuming_a_changed_study_is_refused_with_the_difference(finished: Finis
 
 def test_a_missing_column_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text('{"sentence": "a", "label": "b"}\n')
-    study = PRONUNCIATION | {"name": "broken"}
-    study["workload"] = {**PRONUNCIATION["workload"], "data": {"files": {"train": "rows.json"}}}
-    write_study(tmp_path, study)
+    broken = PRONUNCIATION | {"name": "broken"}
+    broken["workload"] = {**PRONUNCIATION["workload"], "data": {"files": {"train": "rows.json"}}}
+    write_study(tmp_path, broken)
     refused = run(tmp_path, "broken.yaml")
     assert refused.status == 2
     assert "workload.data.text_column" in refused.stderr

@@ -53,7 +53,8 @@ def test_a_command_loads_none_of_the_heavy_libraries(
 def test_a_plan_with_a_model_loads_what_a_model_needs(tmp_path: Path) -> None:
     study = str(ROOT / "studies" / "lr_vs_batch.yaml")
     script = "from scaling.cli.app import main; main()"
-    found, printed = loaded_by(script, tmp_path, "plan", study)
+    smaller = ("--set", "scientific.global_batch_size=[8, 64]")
+    found, printed = loaded_by(script, tmp_path, "plan", study, *smaller)
     assert "of training and evaluation on this machine" in printed
     assert found <= OF_A_MODEL
 

@@ -79,7 +79,10 @@ def test_the_last_size_is_kept_out_and_then_checked_at_its_prediction(done: Any)
     assert all(r.scale == SCALES[SPEC.size_of(r.cell)] for r in records.values())
 
 
-@pytest.mark.parametrize("at_most", [1, 9, 15, 17])
+@pytest.mark.parametrize(
+    "at_most",
+    [9, 15, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.ci]) for n in (1, 17))],
+)
 def test_a_study_that_was_cut_off_goes_on_to_the_same_trials(done: Any, at_most: int) -> None:
     whole, _ = done
     records, rounds = run(at_most)

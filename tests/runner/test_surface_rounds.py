@@ -115,12 +115,17 @@ def test_every_trial_is_in_a_round_and_every_cell_has_one(done: Study) -> None:
     assert {f"confirm-global_batch_size={batch}-seed1" for batch in (16, 64)} <= set(done.records)
 
 
-@pytest.mark.parametrize("order", range(1, 4))
+@pytest.mark.parametrize(
+    "order", [1, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.ci]) for n in (2, 3))]
+)
 def test_the_order_in_which_trials_end_changes_nothing(done: Study, order: int) -> None:
     assert Study().run(by_surface(), order=order).records == done.records
 
 
-@pytest.mark.parametrize("at_most", [1, 8, 9, 12, 13])
+@pytest.mark.parametrize(
+    "at_most",
+    [8, 9, 13, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.ci]) for n in (1, 12))],
+)
 def test_a_study_that_was_cut_off_goes_on_to_the_same_trials(done: Study, at_most: int) -> None:
     spec = by_surface()
     cut = Study().run(spec, order=1, at_most=at_most)

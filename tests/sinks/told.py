@@ -1,7 +1,9 @@
 """What the tests tell MLflow, and what they find in the store afterwards."""
 
 import math
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,14 @@ def client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(uri)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def close_store(uri: str) -> None:

@@ -1,6 +1,7 @@
 """Planted optima and exponents come back within their intervals."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from scaling.report.words.remarks import law_words
 from tests.analysis.synthetic import Truth, search, spec, study
 
 
-def rows(points: list[tuple[float, float | None]]) -> list[TrialRow]:
+def rows(points: Sequence[tuple[float, float | None]]) -> list[TrialRow]:
     """Search trials of one cell; a loss of None is a diverged trial."""
     return [
         TrialRow(

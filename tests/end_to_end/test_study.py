@@ -101,7 +101,7 @@ def test_example_losses_of_confirm_trials_are_kept(finished: Finished) -> None:
     folder = finished.folder / "runs/pronunciation/example_losses"
     trials = loaded(finished.folder, "pronunciation").trials
     for trial in (t for t in trials if t.phase == "confirm"):
-        frame = pd.read_parquet(folder / f"{trial.trial_id}.parquet")
+        frame: Any = pd.read_parquet(folder / f"{trial.trial_id}.parquet")
         sums = frame.groupby("split")[["loss_sum", "num_targets"]].sum()
         assert trial.final is not None
         for split in ("train", "validation", "test"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scaling.optimizers.build import build_optimizer
-from scaling.spec.resources import Precision, Resources
+from scaling.spec.resources import Precision, Resources, Strategy
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
@@ -51,7 +51,7 @@ def data_for(architecture: str) -> Any:
 
 
 @cache
-def task_of(architecture: str, sizes: str) -> Any:
+def task_of(architecture: str, sizes: str) -> tuple[Any, Any]:
     """A task with a model of these sizes, and its workload."""
     kind = data_for("bert" if architecture == "bert" else "a decoder")
     model = {"architecture": architecture, **SIZES[sizes]}
@@ -64,7 +64,11 @@ def task_of(architecture: str, sizes: str) -> Any:
 @cache
 def footprint_of(architecture: str, sizes: str, precision: Precision = "fp32") -> Footprint:
     """Traced once: that takes a second."""
-    found = study_footprint(*task_of(architecture, sizes), Resources(precision=precision))
+    return estimated(*task_of(architecture, sizes), Resources(precision=precision))
+
+
+def estimated(task: Any, workload: Any, resources: Resources) -> Footprint:
+    found = study_footprint(task, workload, resources)
     assert found is not None
     return found
 
@@ -111,7 +115,7 @@ def test_recomputed_activations_are_in_the_estimate(architecture: str) -> None:
     task, workload = task_of(architecture, "wide")
     _, real = real_pass(task, "fp32", 64, recomputes=True)
     resources = Resources(activation_checkpointing=True)
-    memory = study_footprint(task, workload, resources).memory(64, optimizer="adamw")
+    memory = estimated(task, workload, resources).memory(64, optimizer="adamw")
     assert memory.activations == pytest.approx(real.kept, rel=0.15)
     assert memory.activations + memory.workspace == pytest.approx(real.peak, rel=0.15)
     whole = footprint_of(architecture, "wide").memory(64, optimizer="adamw")
@@ -181,12 +185,12 @@ def test_largest_micro_batch_that_fits_by_hand() -> None:
 
 
 def test_longest_example_and_an_endless_stream() -> None:
-    task = prepare_task(pronunciation(), EVALUATION)
+    task: Any = prepare_task(pronunciation(), EVALUATION)
     lengths = [task.collate(np.array([i]), 0)["input_ids"].shape[1] for i in range(200)]
     assert lengths[longest_example(task)] == max(lengths)
     workload = quadratic(num_chains=10)
-    endless = prepare_task(workload, EVALUATION)
-    found = study_footprint(endless, workload, Resources())
+    endless: Any = prepare_task(workload, EVALUATION)
+    found = estimated(endless, workload, Resources())
     assert found.parameters == 10 * 100 * 4 + 100 * 4
     assert found.kept[1] == pytest.approx(0, abs=1)
 
@@ -241,8 +245,8 @@ def test_a_model_with_real_weights_has_the_same_footprint() -> None:
 
 def on_two(workers: Workers) -> None:
     task, workload = task_of("llama", "wide")
-    found = study_footprint(task, workload, Resources(strategy="tp", num_workers=2))
-    whole = study_footprint(task, workload, Resources())
+    found = estimated(task, workload, Resources(strategy="tp", num_workers=2))
+    whole = estimated(task, workload, Resources())
     model = task.new_model(0)
     cut_matrices(model, workers)
     batch = task.collate(np.full(64, longest_example(task)), 0)
@@ -273,9 +277,10 @@ def test_zero_cuts_moments_then_gradients_then_weights() -> None:
     # A worker's quarter of the weights is 25, which the optimizer has once more; so its gradient.
     # What is reduced is copied, and stage 3 gathers 30 + 2 × 40.
     whole = FOUND.memory(2, optimizer="adamw")
-    for strategy, parameters, alone, added_up in (
+    stages: tuple[tuple[Strategy, int, int, int], ...] = (
         ("zero1", 125, 125, 125), ("zero2", 125, 50, 125), ("zero3", 50, 50, 125),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for strategy, parameters, alone, added_up in stages:
         once, twice = (
             FOUND.memory(
                 2, optimizer="adamw", strategy=strategy, world_size=4, accumulates=accumulates
@@ -286,7 +291,8 @@ def test_zero_cuts_moments_then_gradients_then_weights() -> None:
         assert (once.gradients, twice.gradients) == (alone, added_up)
         assert once.optimizer == 50
         assert twice.workspace - whole.workspace == 100 + (110 if strategy == "zero3" else 0)
-    for strategy, average in (("zero2", 100), ("zero3", 25)):
+    averages: tuple[tuple[Strategy, int], ...] = (("zero2", 100), ("zero3", 25))
+    for strategy, average in averages:
         averaged = FOUND.memory(
             2, optimizer="sgd", strategy=strategy, world_size=4, averages_weights=True
         )

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_study_s_artifacts(uri: str, file: tuple[str, str]) -> None:
     name, content = file
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
+    client: Any = MlflowClient(uri)
     run = client.search_runs([client.get_experiment_by_name(spec().name).experiment_id])[0]
     path = Path(client.download_artifacts(run.info.run_id, name))
     before = path.read_text()

@@ -49,7 +49,7 @@ def test_a_decoder_reads_a_start_and_what_it_has_written() -> None:
 def test_encoder_decoders_have_the_sizes_asked_for(architecture: str) -> None:
     workload = spelling().model_dump()
     workload["model"] = {**TINY_LLAMA, "architecture": architecture, "config": {}}
-    task = prepare_task(type(spelling()).model_validate(workload), EVALUATION)
+    task: Any = prepare_task(type(spelling()).model_validate(workload), EVALUATION)
     model: Any = task.new_model(0)
     layers = [module for name, module in model.named_modules() if name.endswith("layers.0")]
     blocks = [module for name, module in model.named_modules() if name.endswith("block.0")]
@@ -68,7 +68,7 @@ def trained(task: Task, family: Callable[[], Workload]) -> nn.Module:
 
 @cache
 def learnt(family: Callable[[], Workload]) -> dict[str, torch.Tensor]:
-    task = prepare_task(family(), EVALUATION)
+    task: Any = prepare_task(family(), EVALUATION)
     model = task.new_model(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(60):
@@ -83,7 +83,7 @@ def learnt(family: Callable[[], Workload]) -> dict[str, torch.Tensor]:
 def test_written_texts_do_not_depend_on_how_they_are_shared(num_beams: int) -> None:
     how = {"num_examples": 12, "num_beams": num_beams, "max_new_tokens": 6}
     for family in (spelling, pronunciation):
-        task = prepare_task(family(generation=how), EVALUATION)
+        task: Any = prepare_task(family(generation=how), EVALUATION)
         assert isinstance(task, WritingTask)
         assert task.num_written == 12
         model = trained(task, family)
@@ -184,7 +184,7 @@ def test_texts_of_tables_are_compared_as_texts(task_name: str, tmp_path: Path) -
     template = spelling() if task_name == "seq2seq" else pronunciation()
     given = template.model_dump() | {"generation": {"num_examples": 4, "num_beams": 2}}
     given["data"] = {"files": {"train": str(path)}, **columns}
-    task = prepare_task(type(template).model_validate(given), EVALUATION)
+    task: Any = prepare_task(type(template).model_validate(given), EVALUATION)
     require_trainable(task, 0)
     metrics = written_metrics(task, task.new_model(0), Workers(), precision="fp32")
     names = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "word_error_rate")
@@ -193,12 +193,13 @@ def test_texts_of_tables_are_compared_as_texts(task_name: str, tmp_path: Path) -
 
 def test_a_model_writes_after_its_last_step_alone() -> None:
     workload = spelling(generation={"num_examples": 5, "max_new_tokens": 4, "num_beams": 2})
-    measured = measurements_of(prepare_task(workload, EVALUATION), recipe(8, 3e-3, 4))
+    task: Any = prepare_task(workload, EVALUATION)
+    measured = measurements_of(task, recipe(8, 3e-3, 4))
     assert set(measured[0].metrics) == {"accuracy", "perplexity"}
     assert {"greedy_phone_error_rate", "beam_word_error_rate"} < set(measured[-1].metrics)
 
 
 def test_a_model_writes_nothing_unless_asked() -> None:
     for workload in (spelling(generation=None), pronunciation(), part_of_speech()):
-        task = prepare_task(workload, EVALUATION)
+        task: Any = prepare_task(workload, EVALUATION)
         assert written_metrics(task, task.new_model(0), Workers(), precision="fp32") == {}

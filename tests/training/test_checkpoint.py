@@ -126,7 +126,7 @@ def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_equals_uninterrupted(
     workload: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    task = prepare_task(workload, EVALUATION)
+    task: Any = prepare_task(workload, EVALUATION)
     how = changed(recipe(16, 1e-2, 14), **changes)
     evaluation = Evaluation(growth_ratio=1.4, num_examples=50)
     whole, expected = run(task, how, Supervision(), evaluation)
@@ -144,7 +144,7 @@ def test_interrupted_equals_uninterrupted(
 def train_on_two(workers: Workers, folder: str) -> None:
     supervision_module.CHECK_SECONDS = 0.0
     workload = part_of_speech().model_copy(update={"model": pronunciation(model=DROPOUT).model})
-    task = prepare_task(workload, EVALUATION)
+    task: Any = prepare_task(workload, EVALUATION)
     how = recipe(8, 1e-2, 12, world_size=2)
     _, expected = run(task, how, Supervision(), EVALUATION, workers)
     starts, measurements, _ = paused_often(task, how, folder, EVALUATION, workers)
@@ -163,7 +163,7 @@ def test_an_unreadable_checkpoint_is_passed_over(cut: str, tmp_path: Path) -> No
         store.save(step, {"step": step, "weights": torch.ones(1000)})
     newest = tmp_path / "step-000000000002.pt"
     newest.write_bytes(newest.read_bytes()[:500] if cut == "truncated" else b"no")
-    task = prepare_task(quadratic(num_chains=3), EVALUATION)
+    task: Any = prepare_task(quadratic(num_chains=3), EVALUATION)
     assert store.read(2) is None
     first = store.read(1)
     assert first is not None
@@ -217,7 +217,7 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     ids=["examples", "tokens"],
 )
 def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
-    task = prepare_task(pronunciation(), EVALUATION)
+    task: Any = prepare_task(pronunciation(), EVALUATION)
     rungs: list[Measurement] = []
 
     def decide(measurement: Measurement, at_rung: bool) -> Directive:
@@ -241,17 +241,18 @@ def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
 
 
 def test_memory_running_out_halves_the_micro_batch_and_changes_nothing_else() -> None:
-    task = prepare_task(pronunciation(), EVALUATION)
+    task: Any = prepare_task(pronunciation(), EVALUATION)
     how = recipe(12, 1e-2, 4)
     _, expected = run(task, how, Supervision())
     incidents: list[Any] = []
-    limited = _LimitedMemory(task, at_most=2)
+    limited: Any = _LimitedMemory(task, at_most=2)
     _, measurements = run(limited, how, Supervision(note=incidents.append))
     assert [i["micro_batch_size"] for i in incidents] == [6, 3, 1]
     for got, wanted in zip(measurements, expected, strict=True):
         assert got.validation_loss == pytest.approx(wanted.validation_loss, abs=1e-5)
+    none: Any = _LimitedMemory(task, at_most=0)
     with pytest.raises(RuntimeError, match="can't allocate"):
-        run(_LimitedMemory(task, at_most=0), how, Supervision())
+        run(none, how, Supervision())
 
 
 class _LimitedMemory:
@@ -290,14 +291,14 @@ class _SlowStore(fsspec.AbstractFileSystem):
     protocol = "slow"
     files: ClassVar[dict[str, bytes]] = {}
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> Any:
         return _SlowFile(self.files, path) if "w" in mode else io.BytesIO(self.files[path])
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
         names = [name for name in self.files if name.startswith(f"{path}/")]
         return [{"name": name, "size": 1, "type": "file"} for name in names] if detail else names
 
-    def mv(self, path1: str, path2: str, **_: Any) -> None:
+    def mv(self, path1: str, path2: str, *_: Any, **__: Any) -> None:
         self.files[path2] = self.files.pop(path1)
 
     def rm_file(self, path: str) -> None:
@@ -321,7 +322,7 @@ def test_a_slow_store_takes_at_most_a_fiftieth_of_the_time() -> None:
 
 def waiting(supervision: Supervision) -> tuple[float, float]:
     """Seconds of a run's steps, and those between its ends that are in no step or evaluation."""
-    task = prepare_task(pronunciation(), EVALUATION)
+    task: Any = prepare_task(pronunciation(), EVALUATION)
     reported: list[float] = []
 
     def decide(measurement: Measurement, at_rung: bool) -> Directive:

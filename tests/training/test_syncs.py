@@ -54,13 +54,9 @@ class Counted:
 
 def reads_a_step(task: Any, num_steps: int = 3, **changes: Any) -> float:
     reads = Reads()
+    counted: Any = Counted(task, reads)
     with reads:
-        run(
-            Counted(task, reads),
-            changed(recipe(16, 1e-3, num_steps), **changes),
-            Supervision(),
-            ONCE,
-        )  # type: ignore[arg-type]
+        run(counted, changed(recipe(16, 1e-3, num_steps), **changes), Supervision(), ONCE)
     assert reads.num_steps == num_steps
     return reads.count / (num_steps - 1)
 

@@ -70,7 +70,7 @@ def resumed(
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> Any:
     return prepare_task(part_of_speech(), EVALUATION)
 
 
@@ -374,14 +374,14 @@ def pass_over_on_two(workers: Workers, folder: str, strategies: tuple[str, ...])
 
 def pass_over(workers: Workers, path: str, strategy: str) -> None:
     """A part that is wrong, whatever it is, lets all workers go on from the checkpoint before."""
-    task = prepare_task(pronunciation(), EVALUATION)
+    task: Any = prepare_task(pronunciation(), EVALUATION)
     how = recipe(
         8, 1e-2, 10, world_size=2, micro_batch_size=4, strategy=strategy,
         weight_average_half_life_examples=50.0,
     )  # fmt: skip
     whole = without_time(run(task, how, Supervision(), EVALUATION, workers)[1])
     leave_two_checkpoints(task, how, path, workers)
-    store = CheckpointStore(path, keep=2)
+    store, state = CheckpointStore(path, keep=2), None
     for wrong in (spoilt, lambda state: [state], lambda _: {}):
         workers.sum(0.0)
         if workers.rank == 1:  # of the parts one is enough

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scaling.analysis.critical_batch.target_recipe import to_target_of
@@ -173,10 +173,11 @@ def _cell_result(
     best = next(iter(replicates or tuned), None)
     any_row = best or next(iter(search), None)
     shared = not sweep.is_joint or best is not None
+    least = sweep.least_loss
     losses = {
-        "train_loss": loss_estimate(replicates, "train_loss"),
-        "validation_loss": loss_estimate(replicates, "validation_loss"),
-        "test_loss": loss_estimate(replicates, "test_loss") if confirm else ABSENT,
+        "train_loss": loss_estimate(replicates, "train_loss", least),
+        "validation_loss": loss_estimate(replicates, "validation_loss", least),
+        "test_loss": loss_estimate(replicates, "test_loss", least) if confirm else ABSENT,
     }
     gap, noise_scale = gap_estimate(replicates, held_out), _noise_scale(replicates)
     target = ToTarget()
@@ -191,7 +192,11 @@ def _cell_result(
         "grad_noise_scale": noise_scale,
     }
     whole = [row for row in replicates if row.status != "diverged"]
-    others = {n: metric for n, metric in MEASURED.items() if metric.table and n not in losses | own}
+    others = {
+        name: replace(metric, least=least) if metric.unit == "nats" else metric
+        for name, metric in MEASURED.items()
+        if metric.table and name not in losses | own
+    }
     return CellResult(
         cell=cell,
         global_batch_size=any_row.global_batch_size if any_row and shared else None,

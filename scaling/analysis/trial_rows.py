@@ -233,6 +233,13 @@ class Sweep:
         )
 
     @cached_property
+    def least_loss(self) -> float | None:
+        """What no loss is below: 0 where none of any trial is, as of likelihoods and squares."""
+        splits = ("validation_loss", "train_loss", "test_loss")
+        losses = (getattr(row, split) for row in self.rows for split in splits)
+        return 0.0 if all(loss is None or loss >= 0 for loss in losses) else None
+
+    @cached_property
     def loss_noise(self) -> SeedVariance | None:
         """Variance of `cost` over seeds, pooled over recipes that have several.
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from scaling.cli.table_columns import (
     of_columns,
 )
 from scaling.files.names import file_name
+from scaling.files.shown_path import shown_path
 from scaling.spec.checks.data import file_suffix
 from scaling.tasks.data.columns import UnfitRowError
 from scaling.tasks.data.conll import sentences
@@ -294,7 +294,7 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         model=f" {{pretrained: {_quoted(model)}}}" if model else "\n" + _from_scratch(draft.task),
         problem=f"  problem_type: {draft.problem_type}\n" if draft.problem_type else "",
         stride="  stride: 24 # tokens that two windows of a long context share\n" * is_question,
-        data=_quoted(os.path.relpath(data)), columns=lines,
+        data=_quoted(shown_path(data)), columns=lines,
         tokenizer=_quoted(model) if model else "characters" if by_characters else "subwords",
         max_length=96 if is_question else 256 if is_chat else 48 if is_short else 64,
         batches=batches, base=batches[len(batches) // 2 - 1 if len(batches) > 2 else 0],

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from scaling.command.start import REFUSALS, Start, has_ended, require_places
+from scaling.files.shown_path import shown_path
 from scaling.files.shown_url import without_credentials
 from scaling.records.study import StudyRecord
 
@@ -166,7 +167,7 @@ def _stopped(message: str, command: str) -> StoppedError:
 
 def _unwritable(error: OSError, state: "StudyState") -> str:
     """One line for a disk that is full, a folder that may not be written, and the like."""
-    where = error.filename or os.path.relpath(state.folder)
+    where = error.filename or shown_path(state.folder)
     what = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
@@ -247,8 +248,8 @@ def _train(
     from scaling.runner.phases import StudyRun
 
     log_file = state.folder / "ray.log"
-    print(f"state in {os.path.relpath(state.folder)}, Ray's own log in {os.path.relpath(log_file)}")
-    print(f"curves so far: {os.path.relpath(state.folder / NAME)} (a page that reloads itself)")
+    print(f"state in {shown_path(state.folder)}, Ray's own log in {shown_path(log_file)}")
+    print(f"curves so far: {shown_path(state.folder / NAME)} (a page that reloads itself)")
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)

@@ -4,7 +4,6 @@ Nothing here starts anything, leaves anything behind, or loads torch or Ray: a s
 needs no more than this.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from scaling.command.machine import num_gpus_for
 from scaling.files.access import why_not_writable
 from scaling.files.own import ForeignFolderError, require_report_folder
+from scaling.files.shown_path import shown_path
 from scaling.records.load import read_environment
 from scaling.runner.preflight import StartError, starts_here
 from scaling.runner.recorded_study import RecordedStudy
@@ -101,6 +101,6 @@ def _require_apart(start: Start) -> None:
     ):
         if place is not None and place.absolute().is_relative_to(output):
             raise StartError(
-                f"--output: {start.output} would hold the study's {what}, {os.path.relpath(place)};"
+                f"--output: {start.output} would hold the study's {what}, {shown_path(place)};"
                 " name a folder for the report alone"
             )

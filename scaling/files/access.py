@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from scaling.files.shown_path import shown_path
+
 
 def why_not_writable(folder: Path) -> str | None:
     """What keeps a folder from being made, or a file in it from being written; None for nothing.
@@ -17,7 +19,7 @@ def why_not_writable(folder: Path) -> str | None:
             missing.append(nearest.name)
             nearest = nearest.parent
         if not nearest.is_dir():
-            return f"{os.path.relpath(nearest)} is not a folder"
+            return f"{shown_path(nearest)} is not a folder"
         longest = max((len(os.fsencode(name)) for name in missing), default=0)
         if longest > os.pathconf(nearest, "PC_NAME_MAX"):
             return "File name too long"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scaling.files.own import no_follow
+from scaling.files.shown_path import shown_path
 from scaling.records.measurement import Measurement
 from scaling.records.trial import Status, TrialRecord
 from scaling.spec.issues import first_line
@@ -98,7 +99,7 @@ def _record(line: bytes, number: int, file: Path) -> TrialRecord:
     except ValueError as error:
         cause = first_line(error)
     raise ValueError(
-        f"line {number} of {os.path.relpath(file)} is not a trial's record ({cause}); restore the "
+        f"line {number} of {shown_path(file)} is not a trial's record ({cause}); restore the "
         "file, or remove the line: its trial then runs again"
     )
 

@@ -38,7 +38,7 @@ class Measurement:
     )]  # fmt: skip
     seconds: Annotated[float, Metric(
         "training time", "Seconds of training so far, evaluation not counted.",
-        unit="seconds", table="hardware", direction="minimize",
+        unit="seconds", table="hardware", direction="minimize", least=0,
     )]  # fmt: skip
     targets: Annotated[int | None, Metric(
         "targets", "Targets that counted in the training loss so far.",
@@ -46,7 +46,7 @@ class Measurement:
     )] = None  # fmt: skip
     evaluation_seconds: Annotated[float | None, Metric(
         "evaluation time", "Seconds of evaluation so far, the last one included.",
-        unit="seconds", table="hardware", direction="minimize",
+        unit="seconds", table="hardware", direction="minimize", least=0,
     )] = None  # fmt: skip
     warm_up_seconds: Annotated[float | None, Metric(
         "warm-up time", "Seconds of discarded steps before training began, or went on: kernels "
@@ -66,12 +66,12 @@ class Measurement:
     grad_norm: Annotated[float | None, Metric(
         "gradient norm", "Mean norm of the global gradient before clipping. Of noisy_quadratic it "
         "is that of one chain, the root of the mean square over them.",
-        over_run="mean_over_steps", table="optimization",
+        over_run="mean_over_steps", table="optimization", least=0,
     )] = None  # fmt: skip
     clipped_fraction: Annotated[float | None, Metric(
         "clipped steps", "Share of the steps whose gradient was clipped (with clip_value: one of "
         "its entries).",
-        unit="fraction", over_run="mean_over_steps", table="optimization",
+        unit="fraction", over_run="mean_over_steps", table="optimization", least=0, most=1,
     )] = None  # fmt: skip
     train_loss: Annotated[float | None, Metric(
         "training loss", f"{_LOSS} of the training split.",
@@ -109,7 +109,7 @@ class Measurement:
     sharpness: Annotated[float | None, Metric(
         "sharpness", "Largest rise of the training loss in a box around the weights, in percent "
         "of 1 + the loss, after the last step.",
-        unit="percent", table="optimization",
+        unit="percent", table="optimization", least=0,
     )] = None  # fmt: skip
     hessian_top_eigenvalue: Annotated[float | None, Metric(
         "largest curvature", "Top eigenvalue of the training loss's Hessian after the last step.",
@@ -122,7 +122,7 @@ class Measurement:
     )] = None  # fmt: skip
     num_skipped_steps: Annotated[float | None, Metric(
         "skipped steps", "Steps whose float16 gradient overflowed and was not used.",
-        unit="steps", is_count=True, table="optimization", direction="minimize",
+        unit="steps", is_count=True, table="optimization", direction="minimize", least=0,
     )] = None  # fmt: skip
     tokens_per_second: Annotated[float | None, Metric(
         "tokens per second", "Input tokens per second, padding and evaluation not counted.",
@@ -141,7 +141,7 @@ class Measurement:
     peak_flops_per_second: Annotated[float | None, Metric(
         "hardware peak", "The most that the workers' devices could do together: their data "
         "sheet's dense peak at this precision, or on a CPU a measured matrix product.",
-        unit="FLOP/s", table="hardware",
+        unit="FLOP/s", table="hardware", least=0,
     )] = None  # fmt: skip
     model_flop_utilization: Annotated[float | None, Metric(
         "model FLOP utilization", "FLOP per example × examples per second over the hardware peak "

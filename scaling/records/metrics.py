@@ -37,6 +37,8 @@ class Metric:
         is_count: Whether it is a whole number.
         is_last_only: Whether it is measured once, after the last step, and not along the run.
         by_examples: Whether MLflow gets it a second time, by examples seen.
+        least: What no value is below, as 0 of a count; None where that is not known.
+        most: What no value is above, as 1 of a share; None where that is not known.
         table: The table of the report that has it as a column, one row a cell; None for what only
             MLflow and trials.parquet have.
     """
@@ -50,6 +52,8 @@ class Metric:
     is_count: bool = False
     is_last_only: bool = False
     by_examples: bool = False
+    least: float | None = None
+    most: float | None = None
     table: Table | None = None
 
 

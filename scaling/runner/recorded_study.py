@@ -1,7 +1,6 @@
 """What a state folder says of its study: which one it is, as what it ran, and what has ended."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from scaling.files.own import read_bounded, write_whole
+from scaling.files.shown_path import shown_path
 from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
 from scaling.runner.state_folder import MAX_STUDY_BYTES, STUDY, StateError, read_known
@@ -52,7 +52,7 @@ class RecordedStudy:
             return cls(folder, read_known(read_bounded(file, MAX_STUDY_BYTES)))
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise StateError(f"{os.path.relpath(file)}: {reason}") from error
+            raise StateError(f"{shown_path(file)}: {reason}") from error
 
     @classmethod
     def new(
@@ -113,7 +113,7 @@ class RecordedStudy:
         return rounds
 
     def _not_rounds(self, where: str, why: str) -> StateError:
-        file = os.path.relpath(self.folder / STUDY)
+        file = shown_path(self.folder / STUDY)
         return StateError(f"{file}: is not a study's: {f'rounds.{where}'.strip('.')}: {why}")
 
     def with_rounds(self, rounds: Rounds) -> "RecordedStudy":
@@ -126,7 +126,7 @@ class RecordedStudy:
         Raises:
             StateError: If this version cannot go on with it, in one line.
         """
-        shown = os.path.relpath(self.folder)
+        shown = shown_path(self.folder)
         other = f"the study in {shown} was started by another version of scaling"
         last = "to run it again, give it another name"
         if self.known.get("format") not in (2, _FORMAT):
@@ -149,7 +149,7 @@ class RecordedStudy:
         refused = [f"  {change}" for change in found if change.refusal]
         if refused:
             raise StateError(
-                f"the study in {os.path.relpath(self.folder)} was started from another study file; "
+                f"the study in {shown_path(self.folder)} was started from another study file; "
                 "undo the change, or give the changed study another name:\n" + "\n".join(refused)
             )
         return found
@@ -197,7 +197,7 @@ class RecordedStudy:
         Raises:
             StateError: If it has not; changed code is shown line by line.
         """
-        known, shown = self.content, os.path.relpath(self.folder)
+        known, shown = self.content, shown_path(self.folder)
         if difference := code_difference(self.code, code):
             raise StateError(
                 f"the code of the study in {shown} has changed since it was started; put back what "

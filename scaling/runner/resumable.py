@@ -1,10 +1,10 @@
 """Whether a sampler can go on with what it left behind, before anything does."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from scaling.files.shown_path import shown_path
 from scaling.records.ledger import whole_lines
 from scaling.spec.issues import first_line
 
@@ -40,6 +40,6 @@ def _unplayable_journal(file: Path) -> str | None:
 def _not_the_journal(file: Path, number: int | None, reason: str) -> str:
     where = f"line {number} of it" if number else "it"
     return (
-        f"{os.path.relpath(file)}: Optuna cannot read {where} ({reason}); restore the file, or "
+        f"{shown_path(file)}: Optuna cannot read {where} ({reason}); restore the file, or "
         "delete it and the search goes on without what its sampler had learnt"
     )

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from scaling.files.access import why_not_writable
 from scaling.files.own import no_follow, other_files
+from scaling.files.shown_path import shown_path
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.resumable import broken_journal
@@ -84,7 +85,7 @@ class StudyState:
         """
         content = {DATA: data_sha256, **(files or {})}
         folder = _folder(spec)
-        shown = os.path.relpath(folder)
+        shown = shown_path(folder)
         require_state_folder(folder)
         made = tuple(path for path in (folder, *folder.parents) if not path.exists())
         try:
@@ -119,7 +120,7 @@ class StudyState:
         """Open the folder of a study that has ended, whatever its data are by now; see `open`."""
         recorded = RecordedStudy.read(_folder(spec))
         if recorded is None:
-            raise StateError(f"there is no study in {os.path.relpath(_folder(spec))}")
+            raise StateError(f"there is no study in {shown_path(_folder(spec))}")
         content = recorded.content
         state = cls.open(spec, data_sha256=content.pop(DATA), files=content, code=recorded.code)
         state.go_on(spec)
@@ -281,7 +282,7 @@ def require_usable_storage(spec: StudySpec) -> None:
     """
     folder = _folder(spec)
     if reason := why_not_writable(folder):
-        raise StateError(f"storage: cannot write {os.path.relpath(folder)}: {reason}")
+        raise StateError(f"storage: cannot write {shown_path(folder)}: {reason}")
     if spec.storage_url is not None:
         try:
             require_writable(spec.storage_url)
@@ -290,7 +291,7 @@ def require_usable_storage(spec: StudySpec) -> None:
                 f"storage: cannot write {spec.storage_url}: {error.strerror}"
             ) from error
     if (folder / "lock").is_file():
-        _locked(folder / "lock", os.path.relpath(folder)).close()
+        _locked(folder / "lock", shown_path(folder)).close()
 
 
 def require_same_content(
@@ -349,7 +350,7 @@ def _locked(path: Path, shown: str, *, tries: int = 2) -> TextIO:
 def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
     trials = folder / "trials.jsonl"
     num_ended = len(trials.read_text(encoding="utf-8").splitlines()) if trials.exists() else 0
-    shown = os.path.relpath(folder)
+    shown = shown_path(folder)
     return (
         f"study {spec.name} already exists in {shown}, with {num_ended} ended trials; "
         "nothing was touched.\n"

@@ -11,6 +11,7 @@ from typing import Any
 from scaling.files.json_text import parse_mapping
 from scaling.files.names import MODELS
 from scaling.files.own import listed, other_files, read_bounded, write_whole
+from scaling.files.shown_path import shown_path
 
 MARK = ".scaling-state.json"
 STUDY = "study.json"
@@ -37,7 +38,7 @@ def require_state_folder(folder: Path) -> None:
     Raises:
         StateError: If it may not, in one line.
     """
-    shown = os.path.relpath(folder)
+    shown = shown_path(folder)
     try:
         found = other_files(folder)
         # A start that was refused and killed leaves its lock at worst.
@@ -108,7 +109,7 @@ def read_known(content: bytes) -> dict[str, Any]:
 def removal(folder: Path) -> str:
     """A command that removes what a study wrote into its folder, and nothing else."""
     known = [name for name in (*FILES, *FOLDERS) if os.path.lexists(folder / name)]
-    shown = os.path.relpath(folder)
+    shown = shown_path(folder)
     return shlex.join(["rm", "-r", *(f"{shown}/{name}" for name in known)])
 
 

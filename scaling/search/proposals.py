@@ -107,7 +107,7 @@ def next_round(
     by_cell = ", ".join(f"{name} {_regret(b)}" for name, b in zip(names, best, strict=True))
     how_far = _how_far(spec, metrics, search, best, len(outcomes), is_over=not proposed)
     failed = f", {num_failed} of them failed" if num_failed else ""
-    line = f"search {how_far}{failed}; expected regret: {by_cell}"
+    line = f"{how_far}{failed}; expected regret: {by_cell}"
     points = _points(names, best, outcomes)
     for_target = None
     if not proposed and spec.confirm is not None and spec.confirm.recipe_for_target:
@@ -225,10 +225,10 @@ def _next_ladder_round(
     )
     if belief is None:
         return NextRound(proposed, num_trials=len(outcomes))
-    count = f"{len(planned)} of at most {spec.search.most_trials} trials have ended"
-    is_over = f"over after {len(planned)} trials"
+    count = f"search: {len(planned)} of at most {spec.search.most_trials} trials have ended"
+    is_over = f"search over after {len(planned)} trials"
     regret = 100 * belief.expected_regret_ratio
-    line = f"search {count if proposed else is_over}; expected regret where asked: {regret:.2g}%"
+    line = f"{count if proposed else is_over}; expected regret where asked: {regret:.2g}%"
     return NextRound(proposed, line, len(outcomes), points)
 
 
@@ -259,12 +259,12 @@ def _how_far(
     num_trials = spec.search.most_trials
     spent = num_ended + num_trials - search.num_trials
     if not is_over:
-        return f"{spent} of at most {num_trials} trials have ended"
+        return f"search: {spent} of at most {num_trials} trials have ended"
     if spent >= num_trials:
-        return f"over: all of its {num_trials} trials have run"
+        return f"search over: all of its {num_trials} trials have run"
     is_found = search.stop and all(b.probability >= search.stop.with_probability for b in best)
     why = limit_words(spec, metrics) if is_found else "there is no other point to try"
-    return f"over after {spent} trials: {why}"
+    return f"search over after {spent} trials: {why}"
 
 
 def limit_words(spec: StudySpec, metrics: Mapping[str, Metric]) -> str:

@@ -225,7 +225,7 @@ class NextTokenObjective:
             "bits_per_byte": Metric(
                 "bits per byte", "Validation loss in bits over the bytes of the predicted text: "
                 "comparable between tokenizers.",
-                unit="bits/byte", direction="minimize",
+                unit="bits/byte", direction="minimize", least=0,
             ),
         }  # fmt: skip
 

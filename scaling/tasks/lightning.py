@@ -21,6 +21,7 @@ from scaling.tasks.own.lightning_module import (
     Losses,
     WrappedBatch,
     is_kind,
+    metric_name,
     overrides,
     require_plain,
     validation_metrics,
@@ -156,6 +157,8 @@ def _directions(
         if name not in found:
             allowed = ", ".join(found) or "none"
             message = f"validation_step logs no such metric (allowed: {allowed})"
+            if metric_name(name) in found:
+                message = f"write {metric_name(name)}: names here have letters, digits and _ alone"
             raise DataError(f"workload.directions.{name}", message)
     return found
 

@@ -22,7 +22,7 @@ PERPLEXITY = Metric(
 
 def share(label: str, help: str) -> Metric:
     """A metric between 0 and 1, of which more is better."""
-    return Metric(label, help, unit="fraction", direction="maximize")
+    return Metric(label, help, unit="fraction", direction="maximize", least=0, most=1)
 
 
 MACRO_F1 = share("macro-F1", "Mean of F1 over the classes that occur among labels or predictions.")
@@ -32,7 +32,7 @@ CLASS_METRICS: Mapping[str, Metric] = {
     "mcc": Metric(
         "Matthews correlation", "Correlation of labels and predictions, −1 … 1; 0 where all are of "
         "one class (for several classes R_K, Gorodkin 2004).",
-        direction="maximize",
+        direction="maximize", least=-1, most=1,
     ),
 }  # fmt: skip
 """Of `class_scores`."""
@@ -84,17 +84,18 @@ def multi_label_f1(labels: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> d
 
 REGRESSION_METRICS: Mapping[str, Metric] = {
     "rmse": Metric(
-        "RMSE", "Root of the mean squared error, in the label's own unit.", direction="minimize"
+        "RMSE", "Root of the mean squared error, in the label's own unit.",
+        direction="minimize", least=0,
     ),
     "pearson": Metric(
         "Pearson correlation", "Linear correlation of labels and predictions, −1 … 1; 0 where one "
         "of them is constant.",
-        direction="maximize",
+        direction="maximize", least=-1, most=1,
     ),
     "spearman": Metric(
         "Spearman correlation", "Correlation of the ranks of labels and predictions, −1 … 1; 0 "
         "where one of them is constant.",
-        direction="maximize",
+        direction="maximize", least=-1, most=1,
     ),
 }  # fmt: skip
 """Of `regression_scores`."""
@@ -265,11 +266,11 @@ def error_rate(predicted: Sequence[Sequence[str]], references: Sequence[Sequence
 TEXT_METRICS: Mapping[str, Metric] = {
     "bleu": Metric(
         "BLEU", "Of the corpus, 0 … 100 (Papineni et al. 2002, by sacrebleu).",
-        direction="maximize",
+        direction="maximize", least=0, most=100,
     ),
     "chrf": Metric(
         "chrF", "Of the corpus, 0 … 100 (Popović 2015, by sacrebleu).",
-        direction="maximize",
+        direction="maximize", least=0, most=100,
     ),
     **{
         f"rouge_{kind.lower()}": share(
@@ -283,7 +284,7 @@ TEXT_METRICS: Mapping[str, Metric] = {
     "word_error_rate": Metric(
         "word error rate", "Insertions, deletions and substitutions over the words of all "
         "references; may exceed 100%.",
-        unit="fraction", direction="minimize",
+        unit="fraction", direction="minimize", least=0,
     ),
 }  # fmt: skip
 """Of `text_scores`."""
@@ -319,11 +320,11 @@ PRONUNCIATION_METRICS: Mapping[str, Metric] = {
     "phone_error_rate": Metric(
         "phone error rate", "Insertions, deletions and substitutions over the phones of all "
         "references; may exceed 100%.",
-        unit="fraction", direction="minimize",
+        unit="fraction", direction="minimize", least=0,
     ),
     "word_error_rate": Metric(
         "word error rate", "Share of words with a wrong phone (Yao and Zweig 2015).",
-        unit="fraction", direction="minimize",
+        unit="fraction", direction="minimize", least=0, most=1,
     ),
 }  # fmt: skip
 """Of `pronunciation_scores`."""

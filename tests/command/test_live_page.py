@@ -18,7 +18,7 @@ def test_the_page_follows_the_trials_and_ends_with_them(tmp_path: Path) -> None:
     first, second, *_ = searched
     with LivePage(record.spec, tmp_path, {}, {}) as page:
         page.phase("search")
-        page.note("search 2 of at most 40 trials have ended; expected regret 3%")
+        page.note("search: 2 of at most 40 trials have ended; expected regret 3%")
         page.trial_started(replace(first, status="running", measurements=()))
         page.trial_measured(first.trial_id, first.measurements)
         page.trial_ended(first)

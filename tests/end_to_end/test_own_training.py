@@ -80,7 +80,7 @@ def test_a_study_goes_on_with_the_same_code_alone_and_says_what_it_waives(tmp_pa
     study += ["--set", "fixed.peak_lr=0.003", "--set", "nuisance={}"]
     refused = run(tmp_path, *study)
     assert refused.status == 2
-    assert "BatchNorm1d norm normalizes over them" in refused.stderr
+    assert "its layer norm, a BatchNorm1d, normalizes over them" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

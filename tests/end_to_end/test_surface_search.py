@@ -113,8 +113,8 @@ def test_it_says_how_far_it_is_round_by_round(whole: Path) -> None:
     lines = (whole / "output.txt").read_text().splitlines()
     found = [line for line in lines if "expected regret: global_batch_size=4 " in line]
     assert [line.split(";")[0] for line in found] == [
-        "search 8 of at most 12 trials have ended",
-        "search 10 of at most 12 trials have ended",
+        "search: 8 of at most 12 trials have ended",
+        "search: 10 of at most 12 trials have ended",
         "search over: all of its 12 trials have run",
     ]
     rounds = json.loads((whole / "runs/faulty/study.json").read_text())["rounds"]

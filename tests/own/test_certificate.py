@@ -18,7 +18,7 @@ DEPENDENT = {
                 return self.second(self.norm(self.first(x)))
         def build(): return task(model=lambda seed: Normed())
         """,
-        r"examples beside it \(BatchNorm1d norm normalizes over them\), so .*; take GroupNorm",
+        r"beside it \(its layer norm, a BatchNorm1d, normalizes over them\), so .*; take GroupNorm",
     ),
     "batch norm beside dropout": (
         """
@@ -31,7 +31,7 @@ DEPENDENT = {
                 return self.second(self.drop(self.norm(self.first(x))))
         def build(): return task(model=lambda seed: Normed())
         """,
-        "BatchNorm1d norm normalizes",
+        "its layer norm, a BatchNorm1d, normalizes",
     ),
     "batch norm beside dropout by a function": (
         """
@@ -44,7 +44,7 @@ DEPENDENT = {
                 return self.second(h)
         def build(): return task(model=lambda seed: Normed())
         """,
-        "BatchNorm1d norm normalizes",
+        "its layer norm, a BatchNorm1d, normalizes",
     ),
     "statistics of the batch in training": (
         """

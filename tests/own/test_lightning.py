@@ -2,7 +2,7 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def section(folder: Path, source: str = "", **fields: Any) -> Lightning:
     return Lightning.model_validate(given)
 
 
-def prepared(workload: Lightning) -> ModuleTask:
+def prepared(workload: Lightning) -> Any:
     task = prepare_task(workload, EVALUATION)
     assert isinstance(task, ModuleTask)
     require_trainable(task, 0)
@@ -94,7 +94,7 @@ def refused(workload: Lightning, match: str, path: str = "workload.module") -> N
     assert len(str(raised.value).splitlines()) == 1
 
 
-def ours(task: ModuleTask, how: Any, workers: Workers = ALONE_HERE) -> list[float]:
+def ours(task: Any, how: Any, workers: Workers = ALONE_HERE) -> list[float]:
     """The loss of every step."""
     found: list[float] = []
 
@@ -123,7 +123,9 @@ def theirs(module: Any, task: ModuleTask, how: Any) -> list[float]:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         gradient_clip_val=hparams.clip_norm, limit_val_batches=0,
     )  # fmt: skip
-    loader = torch.utils.data.DataLoader(examples, batch_size=hparams.global_batch_size)
+    loader = torch.utils.data.DataLoader(
+        cast("Any", examples), batch_size=hparams.global_batch_size
+    )
     trainer.fit(module, loader)
     return found
 
@@ -301,7 +303,7 @@ REFUSED = {
     "batch norm": (
         "class Net(Net):\n    def __init__(self):\n        super().__init__()\n"
         "        self.layers.insert(1, nn.BatchNorm1d(8))",
-        "BatchNorm1d layers.1 normalizes over them",
+        "its layer layers.1, a BatchNorm1d, normalizes over them",
     ),
 }
 
@@ -320,6 +322,14 @@ def test_a_direction_is_of_what_is_logged(tmp_path: Path) -> None:
     )
 
 
+def test_a_direction_by_the_name_that_is_logged_is_answered_with_ours(tmp_path: Path) -> None:
+    refused(
+        section(tmp_path, directions={"val/accuracy": "maximize"}),
+        "write val_accuracy: names here have letters, digits and _ alone",
+        "workload.directions.val/accuracy",
+    )
+
+
 GROUPS = """
 class Net(Net):
     def configure_optimizers(self):
@@ -334,7 +344,7 @@ ALONE = GROUPS.replace('{"optimizer": optimizer, "lr_scheduler": scheduler}', "o
 )
 
 
-def with_own_optimizer(workload: Lightning) -> ModuleTask:
+def with_own_optimizer(workload: Lightning) -> Any:
     task = prepare_task(workload, EVALUATION)
     assert isinstance(task, ModuleTask)
     require_trainable(task, 0, optimizers={"module"})

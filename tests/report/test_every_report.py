@@ -125,13 +125,19 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
          "constant rate and linear scaling."),
         ("whole study", "Run a batch of 256 at a peak learning rate of 0.008, with 10 warmup"),
         ("whole study", "the gap from 0.200 [0.192, 0.208] to 0.200"),
+        ("whole study", "nats in one more run."),
         ("whole study", "At unequal examples, from batch 16 to 1,024 the loss goes from "),
         ("no target", "The data do not distinguish it from batches of 16 and 256; the best one is "
          "chosen."),
         ("table of two batch sizes", "repeat each cell's recipe with at least three seeds."),
         ("whole study", "The answers rest on 87 trials, of which 6 diverged."),
-        ("no target", "the lowest that every batch reached."),
-        ("target never reached", "no batch size always reached a validation loss of 0.0100."),
+        ("two clip norms", "The lowest validation loss is 0.498 [0.492, 0.505] nats over 3 seeds,"),
+        ("one seed", "The next least training time to the target is 1.29 seconds, at a batch of "),
+        ("table of losses", "The next lowest validation loss is 2.00 nats, at a batch of 256;"),
+        ("table of steps", "The next fewest steps to the target are 58.0, at a batch of 512;"),
+        ("score", "The next highest accuracy is 0.391, at a batch of 128;"),
+        ("no target", " nats, the lowest that every batch reached."),
+        ("target never reached", "no batch size always reached a validation loss of 0.0100 nats."),
         ("nothing", "No recipe is recommended: no cell reached the target with every replicate."),
         ("joint search", "it does not compare tuned batch sizes."),
         ("two clip norms", "Run global_batch_size"),
@@ -139,12 +145,23 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("deadline that nothing meets", "Nearest to the limits: a batch of"),
         ("score", "The highest accuracy is 0.781, at a batch of 64."),
         ("table of steps without a bend", "not determined (above 760,565 examples): steps still"),
-        ("branched", "By branched training the critical batch size is "),
+        ("branched", "By branched training the critical batch size in examples is "),
         ("searched by the surface", "Every cell may be undertuned"),
     ],
 )  # fmt: skip
 def test_the_headline_says(kind: str, says: str) -> None:
     assert says in summary_of(kind)["headline"]
+
+
+@EVERY_KIND
+def test_a_loss_or_gap_on_the_first_screen_has_its_unit(kind: str) -> None:
+    """Where it is known: a table's column and a planted likelihood are in nats."""
+    findings = findings_of(kind)
+    if findings.sweep.loss_unit != "nats":
+        return
+    for sentence in sentences(headline(findings)):
+        if re.search(r"\b(loss|gap|costs|regret|next lowest)\b[^%]*?\d\.\d", sentence):
+            assert re.search("nats|of the loss|accuracy", sentence), sentence
 
 
 @pytest.mark.parametrize("name", ["a. b" * 20, "one two " * 20 + "three", "x. Y"])

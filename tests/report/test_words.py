@@ -125,12 +125,12 @@ def test_other_unit(reason: OtherUnit, words: str) -> None:
 @pytest.mark.parametrize(("nearest", "words"), [
     ("single_trial", "No cell's best recipe beats always guessing the class frequencies "
      "(0.700 nats) over its seeds, so no batch is recommended; the lowest loss of a single trial "
-     "is 0.500."),
+     "is 0.500 nats."),
     ("accuracy", "No trial beats always guessing the class frequencies (0.700 nats) in loss, so "
      "no batch is recommended; the best accuracy is 0.600, and that of the likeliest guess "
      "0.550."),
     ("within_error", "No trial beats always guessing the class frequencies (0.700 nats) by more "
-     "than the evaluation's error: the lowest loss is 0.500, so no batch is recommended."),
+     "than the evaluation's error: the lowest loss is 0.500 nats, so no batch is recommended."),
     ("none", "No trial beats always guessing the class frequencies (0.700 nats): the models "
      "learned nothing, so no batch is recommended."),
 ])  # fmt: skip

@@ -219,8 +219,8 @@ def test_what_is_left_is_a_bound_until_the_search_is_over() -> None:
 
 def test_how_far_a_search_is_is_one_line_a_round(done: Study) -> None:
     assert [line.partition(";")[0] for line in done.notes] == [
-        "search 8 of at most 12 trials have ended",
-        "search 10 of at most 12 trials have ended",
+        "search: 8 of at most 12 trials have ended",
+        "search: 10 of at most 12 trials have ended",
         "search over: all of its 12 trials have run",
     ]
     assert all("global_batch_size=16 " in line for line in done.notes)

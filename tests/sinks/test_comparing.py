@@ -88,11 +88,16 @@ def test_links_open_on_what_a_study_varies(state: Path, spec: StudySpec, uri: st
         track(sink, records)
         sink.study_ended("done", "Answer.")
 
+    alone = comparison_links(("another",), uri, "http://127.0.0.1:1")
+    assert [link.label for link in alone] == [
+        "another: 2 search trials",
+        "another: 2 confirm trials",
+    ]
     *links, both = comparison_links((), uri, "http://127.0.0.1:1")
 
     assert [link.label for link in links] == [
-        "another: 2 search trials", "another: 2 confirmed cells",
-        "lr_vs_batch: 2 search trials", "lr_vs_batch: 2 confirmed cells",
+        "another: 2 search trials", "another: 2 confirm trials",
+        "lr_vs_batch: 2 search trials", "lr_vs_batch: 2 confirm trials",
     ]  # fmt: skip
     page, query = links[2].url.split("?")
     experiment = client(uri).get_experiment_by_name("lr_vs_batch")
@@ -105,6 +110,10 @@ def test_links_open_on_what_a_study_varies(state: Path, spec: StudySpec, uri: st
     assert {run.data.tags["trial_id"] for run in found} == {"search-32", "search-64"}
     parents = [runs(uri, name)[0].info.run_id for name in ("another", "lr_vs_batch")]
     assert json.loads(re.findall(r"runs=(\[.*?\])", both.url)[0]) == parents
+
+
+def test_a_store_without_a_study_has_no_link(uri: str) -> None:
+    assert comparison_links((), uri, "http://127.0.0.1:1") == []
 
 
 def test_a_link_to_an_unknown_study_is_refused(uri: str) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval, mean_estimate
+from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
+    Estimate,
+    Interval,
+    mean_estimate,
+    within,
+)
 from scaling.analysis.trial_rows import TrialRow
 
 Measure = Literal["steps_to_target", "examples_to_target", "seconds_to_target"]
@@ -119,7 +125,7 @@ def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:
     values: list[float] = [v for row in rows if (v := getattr(row, measure)) is not None]
     if len(values) < len(rows):
         return ABSENT
-    estimate = mean_estimate(values)
+    estimate = within(mean_estimate(values), 0)
     if measure == "seconds_to_target":
         estimate = _by_ratios(values, estimate)
     if estimate.interval is None or all(row.first_gap is None for row in rows):

@@ -4,7 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, root_mean_square
+from scaling.analysis.statistics.uncertainty import (
+    Estimate,
+    mean_estimate,
+    root_mean_square,
+    within,
+)
 from scaling.analysis.trial_rows import TrialRow
 
 HeldOut = Literal["test_loss", "validation_loss"]
@@ -35,10 +40,18 @@ def gap_estimate(rows: Sequence[TrialRow], held_out: HeldOut) -> Estimate:
 
 
 def loss_estimate(
-    rows: Sequence[TrialRow], split: Literal["train_loss", "validation_loss", "test_loss"]
+    rows: Sequence[TrialRow],
+    split: Literal["train_loss", "validation_loss", "test_loss"],
+    least: float | None = None,
 ) -> Estimate:
-    """Mean over seeds of one loss, with an interval from seeds and evaluation sampling."""
+    """Mean over seeds of one loss, with an interval from seeds and evaluation sampling.
+
+    Args:
+        rows: The replicates of one recipe.
+        split: Of which the loss is.
+        least: What no loss of the study is below.
+    """
     measured = [row for row in rows if getattr(row, split) is not None]
     errors: list[float] = [getattr(row, f"{split}_stderr") or 0.0 for row in measured]
     values: list[float] = [getattr(row, split) for row in measured]
-    return mean_estimate(values, shared_stderr=root_mean_square(errors))
+    return within(mean_estimate(values, shared_stderr=root_mean_square(errors)), least)

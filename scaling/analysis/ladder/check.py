@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate
+from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, within
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Unit
 
@@ -68,7 +68,10 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
     scale = {n: v for n, v in rows[0].cell.items() if n != "global_batch_size"}
     return LadderCheck(
         scale,
-        tuple(_recipe(key, groups[key], at_prediction, key == middle) for key in keys),
+        tuple(
+            _recipe(key, groups[key], at_prediction, key == middle, sweep.least_loss)
+            for key in keys
+        ),
         sweep.loss_unit,
     )
 
@@ -78,6 +81,7 @@ def _recipe(
     rows: Sequence[TrialRow],
     at_prediction: Mapping[int | None, float],
     is_prediction: bool,
+    least: float | None,
 ) -> CheckedRecipe:
     losses = _losses(rows)
     diverged = sum(row.status == "diverged" for row in rows)
@@ -85,7 +89,7 @@ def _recipe(
     return CheckedRecipe(
         *key,
         is_prediction=is_prediction,
-        loss=mean_estimate(list(losses.values())) if not diverged else Estimate(),
+        loss=within(mean_estimate(list(losses.values())), least) if not diverged else Estimate(),
         excess=mean_estimate(both) if both and not is_prediction else Estimate(),
         num_seeds=len(losses) + diverged,
         num_diverged=diverged,

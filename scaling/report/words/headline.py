@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
@@ -23,6 +23,7 @@ from scaling.report.words.numbers import (
     number,
     rate,
     target_words,
+    with_article,
     with_interval,
     with_unit,
 )
@@ -169,7 +170,7 @@ def _recommendations(findings: Findings) -> Iterator[str]:
 
 
 def _expected(findings: Findings, option: Option) -> Iterator[str]:
-    """Steps, time and loss of one more run."""
+    """Steps, time and loss in one more run."""
     words = []
     if option.steps.value is not None:
         words.append(f"{number(option.steps.value)} steps")
@@ -180,10 +181,10 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
         words.append(f"a {ALL[option.loss_name].label} of {loss}")
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label
-        words.append(f"a value of {_with_interval(option.metric)} for {label}")
+        words.append(f"{with_article(label)} of {_with_interval(option.metric)}")
     if words:
-        yield f"Expect {joined(words, 'and')}."
-        yield f"Expect {joined(words[:2], 'and')}."
+        yield f"Expect {joined(words, 'and')} in one more run."
+        yield f"Expect {joined(words[:2], 'and')} in one more run."
 
 
 def _tie(findings: Findings) -> Iterator[str]:
@@ -210,13 +211,26 @@ def _next_best(findings: Findings, reason: LowestCell) -> Iterator[str]:
     """The runner-up where no seeds tell which differences are noise."""
     if len(reason.ranked) < 2:
         return
-    cell, value = reason.ranked[1], number(reason.values[1].value)
+    cell, start = reason.ranked[1], f"The next {_compared_words(reason, reason.values[1])}"
     text = "; without more seeds it is not known whether the difference is noise."
     if findings.one_series:
-        yield f"The next best is {value}, at a batch of {cell_name(cell)}{text}"
+        yield f"{start}, at a batch of {cell_name(cell)}{text}"
     else:
-        yield f"The next best is {value}, of {cell.label}{text}"
-        yield f"The next best is {value}{text}"
+        yield f"{start}, at {cell.label}{text}"
+    yield f"{start}{text}"
+
+
+def _compared_words(reason: LowestCell, value: Estimate) -> str:
+    """What cells are compared by, with a value of it and its unit."""
+    match reason.criterion:
+        case "objective":
+            amount = with_unit(number(value.value), reason.objective.unit_shown)
+            return f"{extreme(reason.objective)} is {amount}"
+        case "seconds_to_target":
+            return f"least training time to the target is {number(value.value)} seconds"
+        case "steps_to_target":
+            return f"fewest steps to the target are {number(value.value)}"
+    assert_never(reason.criterion)
 
 
 # --- how far the batch can grow -------------------------------------------------------------------
@@ -264,14 +278,16 @@ def _best_result(findings: Findings) -> str:
     if not known:
         return "Not enough data: no trial ended with a result."
     best = min(known, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
-    value = _with_interval(best.value_of(objective))
+    found = best.value_of(objective)
+    value = with_unit(_with_interval(found), objective.unit_shown)
+    if found.count > 1:
+        value += f" over {counted(found.count, 'seed')}"
     place = f"at a batch of {_batch(best):,}"
     if not findings.one_series:
         place = f"at {best.label}"
     return shortest(
         f"The {extreme(objective)} is {value}, {place}.",
-        f"The best result is {value}, {place}.",
-        f"The best result is {value}.",
+        f"The {extreme(objective)} is {value}.",
     )
 
 
@@ -280,19 +296,20 @@ def _joint(findings: Findings) -> str:
     best = cell.best
     if best is None:
         return "Not enough data: no trial of the joint search ended with a loss."
-    value = cell.value_of(findings.sweep.tuned_for)
-    label = findings.sweep.tuned_for.label
+    objective = findings.sweep.tuned_for
+    found, label = cell.value_of(objective), objective.label
+    value = with_unit(_with_interval(found), objective.unit_shown)
     trials = counted(cell.num_trials, "trial")
     if best.phase == "search":
         return shortest(
-            f"The best of {trials} in the joint search has a {label} of {_with_interval(value)} "
+            f"The best of {trials} in the joint search has {with_article(label)} of {value} "
             f"at a batch of {best.global_batch_size:,}.",
             f"The best of {trials} in the joint search has a batch of {best.global_batch_size:,}.",
         )
-    seeds = counted(value.count, "new seed")
+    seeds = counted(found.count, "new seed")
     return shortest(
         f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}; over "
-        f"{seeds} its {label} is {_with_interval(value)}.",
+        f"{seeds} its {label} is {value}.",
         f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}.",
     )
 
@@ -310,11 +327,11 @@ def _critical_batch(findings: Findings) -> str:
         )
     after = ""
     if not findings.sweep.has_target:
-        reached = number(findings.tradeoff_target)
+        reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
         after = f", at a loss of {reached}, the lowest that every batch reached"
     if fit.free.excludes_one:
         return (
-            f"Steps are twice their minimum at a batch of {_with_interval(fit.headline)}"
+            f"Steps are twice their minimum at a batch of {_with_interval(fit.headline)} examples"
             f"{after}; the data disfavor the classical curve (α = 1)."
         )
     value = _with_interval(fit.headline)
@@ -336,7 +353,7 @@ def _branched(findings: Findings) -> str:
         f"{_at_point(point)} after {point.examples:,} examples"
         for point in (points if len(points) < 3 else (points[0], points[-1]))
     ]
-    start = "By branched training the critical batch size is"
+    start = "By branched training the critical batch size in examples is"
     return shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
 
 
@@ -364,18 +381,23 @@ def _cost(findings: Findings) -> Iterator[Line]:
     loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
     gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])
     label = "loss" if objective.is_loss else objective.label
-    words = f"the {label} goes from {with_unit(loss[1], objective.unit_shown)}" if loss else ""
-    further = f"the generalization gap from {gap[1]}" if gap else ""
+    words = f"the {label} goes from {loss[1]}" if loss else ""
+    amount = with_unit(gap[1], findings.sweep.loss_unit) if gap else ""
     if loss and gap and loss[0] == gap[0]:
-        shorter = f"{start} {gap[0].removeprefix('a ').replace(' of', '')} {words}, "
-        both = shortest(f"{start} {gap[0]} {words}, {further}.", f"{shorter}the gap from {gap[1]}.")
+        # A unit that both have is said once, at the end.
+        once = words if objective.is_loss else with_unit(words, objective.unit_shown)
+        shorter = gap[0].removeprefix("a ").replace(" of", "")
+        both = shortest(
+            f"{start} {gap[0]} {once}, the generalization gap from {amount}.",
+            f"{start} {shorter} {once}, the gap from {amount}.",
+        )
         if both:
             yield Line("cost", both, "loss", 2)
             return
     if loss:
-        yield Line("cost", shortest(f"{start} {loss[0]} {words}."), "loss", 2)
+        text = f"{start} {loss[0]} {with_unit(words, objective.unit_shown)}."
+        yield Line("cost", shortest(text), "loss", 2)
     if gap:
-        amount = with_unit(gap[1], findings.sweep.loss_unit)
         text = f"{start} {gap[0]} the generalization gap goes from {amount}."
         yield Line("cost", shortest(text), "loss", 4)
 

@@ -12,7 +12,6 @@ from scaling.report.words.numbers import (
     number,
     rule_name,
     with_interval,
-    with_unit,
 )
 
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
@@ -59,7 +58,7 @@ def _ruled_out(evidence: Sequence[Evidence], strength: Strength) -> str:
 
 def rule_costs_words(findings: Findings) -> Iterator[str]:
     """What carrying a rate costs by each rule, or where it cost the most."""
-    unit = findings.sweep.tuned_for.regret_unit
+    unit = findings.sweep.tuned_for.regret_unit or "in loss"
     costs = [
         f"{rule_name(curve.rule)} {'at least ' * _is_bound(curve)}"
         f"{with_interval(curve.mean, 2, apart=' ')}"
@@ -67,14 +66,13 @@ def rule_costs_words(findings: Findings) -> Iterator[str]:
     ]
     if costs:
         text = f"Carrying a tuned rate to another batch size costs on average: {'; '.join(costs)}"
-        yield f"{text} {unit}".rstrip() + "."
+        yield f"{text} {unit}."
     measured = [r for r in findings.regrets if r.regret is not None and r.interval is not None]
     worst = max(measured, key=lambda r: r.regret or 0.0, default=None)
     if worst is not None and findings.sweep.base_batch_size is not None:
         yield (
             f"The largest regret of a rule in its own runs is {number(worst.regret)} "
-            + with_unit(between(worst.interval), unit)
-            + f": {rule_name(worst.rule)} from "
+            f"{between(worst.interval)} {unit}: {rule_name(worst.rule)} from "
             f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
         )
 

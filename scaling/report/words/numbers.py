@@ -32,8 +32,8 @@ def extreme(objective: Objective) -> str:
 
 
 def target_words(objective: Objective, target: float) -> str:
-    """What there is to reach: a validation loss of 0.7, an accuracy of 0.9."""
-    return f"{with_article(objective.label)} of {number(target)}"
+    """What there is to reach: a validation loss of 0.7 nats, an accuracy of 0.9."""
+    return f"{with_article(objective.label)} of {with_unit(number(target), objective.unit_shown)}"
 
 
 def with_article(noun: str) -> str:

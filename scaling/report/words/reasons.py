@@ -65,7 +65,8 @@ def why_none(reason: Reason) -> str:
 
 def nothing_learnt_words(found: NothingLearnt) -> str:
     """That no cell with a loss beats the baseline, in one sentence."""
-    baseline, lowest = found.baseline, number(found.lowest_loss)
+    baseline = found.baseline
+    lowest = with_unit(number(found.lowest_loss), baseline.loss_unit)
     guess = _guess(baseline)
     match found.nearest:
         case "single_trial":

@@ -60,7 +60,9 @@ def comparison_links(names: Sequence[str], uri: str, server: str) -> list[Link]:
         links = [link for study in studies for link in _links(client, study, server)]
     except store_errors() as error:
         raise TrackingError(f"cannot read MLflow at {shown_url(uri)}: {one_line(error)}") from None
-    return links + [_two_studies(studies[0], studies[1], server)] * (len(studies) > 1)
+    if len(studies) < 2:
+        return links
+    return [*links, _two_studies(studies[0], studies[1], server)]
 
 
 _Study = tuple["Experiment", "Run"]
@@ -85,7 +87,7 @@ def _links(client: "MlflowClient", study: _Study, server: str) -> list[Link]:
     links: list[Link] = []
     for phase, words, metrics in (
         ("search", "search trials", _SEARCHED),
-        ("confirm", "confirmed cells", _CONFIRMED),
+        ("confirm", "confirm trials", _CONFIRMED),
     ):
         query = f"tags.phase = '{phase}' AND tags.mlflow.parentRunId = '{parent.info.run_id}'"
         runs = list(search_all(client, experiment.experiment_id, query))

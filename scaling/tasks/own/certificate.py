@@ -295,7 +295,7 @@ def _culprit(model: LossModule) -> str:
     if not norms:
         return ""
     name, layer = next(iter(norms.items()))
-    return f" ({type(layer).__name__} {name} normalizes over them)"
+    return f" (its layer {name}, a {type(layer).__name__}, normalizes over them)"
 
 
 def _remedy(model: LossModule, found: str) -> str:

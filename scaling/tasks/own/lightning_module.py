@@ -210,9 +210,9 @@ def validation_metrics(module: Any, batches: Iterable[WrappedBatch]) -> dict[str
             step(module, "validation_step", batch.batch, number)
         if overrides(module, "on_validation_epoch_end"):
             module.on_validation_epoch_end()
-        return {_name(name): value for name, value in log.reduced().items()}
+        return {metric_name(name): value for name, value in log.reduced().items()}
 
 
-def _name(logged: str) -> str:
+def metric_name(logged: str) -> str:
     """A metric's name here: val/acc is val_acc."""
     return "".join(c if c.isalnum() or c == "_" else "_" for c in logged)

@@ -5,6 +5,7 @@ and on what autocast keeps. So a pass is traced on fake tensors, which have shap
 contents, at two micro-batch sizes, and a line through both gives every other size.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -221,7 +222,9 @@ def footprint(
         sizes: The two micro-batch sizes.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
+    with mode, warnings.catch_warnings():
+        # A module that copies its layers, as nn.TransformerEncoder does, asks where they lie.
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         model = build()
 
         def forward(size: int) -> Tensor:

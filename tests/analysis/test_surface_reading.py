@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.learning_rate.exponent_of_surface import by_surface
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
+from scaling.surface.path import BestRates
 from tests.surface.planted import BATCHES, best_rate, loss
 
 DATA = Path(__file__).parents[1] / "data"
@@ -76,6 +79,20 @@ def test_the_default_study_s_trials_of_before_the_surface() -> None:
     assert law.exponent.interval is not None
     assert law.exponent.interval[1] < 0.6
     assert [entry.strength for entry in law.evidence][2] == "strong"
+
+
+def test_evidence_ends_where_the_draws_end() -> None:
+    """Paths that rise by 0.5 ± 0.01: 0 and 1 are far beyond a thousand draws, 0.51 is not."""
+    exponents = 0.5 + 0.01 * np.random.default_rng(0).standard_normal((1000, 1))
+    batches = (16, 64, 256)
+    rates = BestRates(batches, exponents * np.log(batches), math.log(1e-5), math.log(10.0))
+    none, half, linear = by_surface(rates).evidence
+    assert half.likelihood_ratio < 1.1
+    assert not half.is_bound
+    for far in (none, linear):
+        assert far.is_bound
+        assert far.p_value == pytest.approx(2 / 1001)
+        assert far.likelihood_ratio == pytest.approx(118.6, abs=0.1)
 
 
 def losses_without_a_common_shape(batch: int, rate: float) -> float:

@@ -67,12 +67,15 @@ class Evidence:
         p_value_holm: The same, for three such tests together (Holm 1979).
         likelihood_ratio: How many times likelier the data are under the fitted exponent than
             under this one; never below 1.
+        is_bound: Whether that is the least that it is, and the p-values the most that they are,
+            since no draw of the surface is so far away.
     """
 
     exponent: float
     p_value: float
     p_value_holm: float
     likelihood_ratio: float
+    is_bound: bool = False
 
     @property
     def strength(self) -> Strength:

@@ -11,7 +11,6 @@ from scaling.analysis.learning_rate.exponent import (
     Evidence,
     LrScaling,
     Surge,
-    capped,
 )
 from scaling.analysis.statistics.uncertainty import LEVEL, Estimate, holm
 from scaling.surface.path import BestRates
@@ -47,10 +46,12 @@ def _evidence_of_draws(rates: BestRates) -> tuple[Evidence, ...]:
     sides = ((value - low) / _NORMAL_TAIL, (high - value) / _NORMAL_TAIL)
     if min(sides) <= 0:
         return ()
-    scores = [(p - value) / sides[p > value] for p in REFERENCE_EXPONENTS]
-    tails = [2 * float(ndtr(-abs(score))) for score in scores]  # pyright: ignore
+    farthest = -float(ndtri(1 / (len(rates.draws) + 1)))  # pyright: ignore
+    away = [(p - value) / sides[p > value] for p in REFERENCE_EXPONENTS]
+    scores = [min(abs(score), farthest) for score in away]
+    tails = [2 * float(ndtr(-score)) for score in scores]  # pyright: ignore
     return tuple(
-        Evidence(p, tail, joint, capped(score**2 / 2))
+        Evidence(p, tail, joint, math.exp(score**2 / 2), is_bound=score == farthest)
         for p, score, tail, joint in zip(
             REFERENCE_EXPONENTS, scores, tails, holm(tails), strict=True
         )

@@ -89,9 +89,9 @@ def evidence_table(findings: Findings) -> Table | None:
     rows = tuple(
         (
             f"{entry.exponent:g}",
-            _p_value(entry.p_value),
-            _p_value(entry.p_value_holm),
-            times(entry.likelihood_ratio),
+            _p_value(entry.p_value, entry.is_bound),
+            _p_value(entry.p_value_holm, entry.is_bound),
+            ("over " if entry.is_bound else "") + times(entry.likelihood_ratio),
             evidence_words(entry.strength),
         )
         for entry in scaling.evidence
@@ -108,8 +108,10 @@ def evidence_table(findings: Findings) -> Table | None:
     )
 
 
-def _p_value(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+def _p_value(value: float, is_bound: bool) -> str:
+    if value < 1e-4:
+        return "< 0.0001"
+    return ("< " if is_bound else "") + f"{value:.2g}"
 
 
 def regret_table(findings: Findings) -> Table | None:

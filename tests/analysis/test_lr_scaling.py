@@ -277,7 +277,8 @@ def test_a_report_says_whether_one_shape_was_checked_and_fits() -> None:
     laws = [analyse(sweep_of(study(seed=seed))).lr_scaling for seed in range(20)]
     fits = [law for law in laws if not law.from_surface]  # which takes no common shape
     assert all(fit.is_shape_checked for fit in fits)
-    assert sum(fit.has_common_shape for fit in fits) >= 14
+    assert len(fits) >= 8
+    assert sum(not fit.has_common_shape for fit in fits) <= 4
     alone = replace(study(), spec=spec(confirm=None, transfer=None))
     searched = tuple(trial for trial in alone.trials if trial.phase == "search")
     unchecked = analyse(sweep_of(replace(alone, trials=searched)))

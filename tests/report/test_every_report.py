@@ -21,6 +21,7 @@ from scaling.report.document import _view
 from scaling.report.page.setting import Setting
 from scaling.report.summary import summarize
 from scaling.report.words.headline import headline
+from scaling.report.words.learning_rate import best_rate_words
 from tests.analysis.synthetic import Truth, spec, study
 from tests.report.kinds import KINDS, findings_of, grid
 
@@ -151,6 +152,12 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
 )  # fmt: skip
 def test_the_headline_says(kind: str, says: str) -> None:
     assert says in summary_of(kind)["headline"]
+
+
+def test_a_reason_with_a_colon_stands_in_brackets() -> None:
+    words = next(best_rate_words(findings_of("table too noisy")))
+    assert words.startswith("Not enough data on how the best rate moves with the batch (")
+    assert words.endswith(").")
 
 
 @EVERY_KIND

@@ -56,6 +56,7 @@ def test_numbers_in_words() -> None:
         "–", "0.00", "0.0123", "1.23", "44", "12,800", "3.2e-05",
     ]  # fmt: skip
     assert between((0.5, math.pi)) == "[0.500, 3.14]"
+    assert between((0.0, math.pi)) == "[0, 3.14]"
     assert between(None) == "no interval"
     assert counted(1, "batch size") == "1 batch size"
     assert joined(["a", "b", "c"], "and") == "a, b and c"

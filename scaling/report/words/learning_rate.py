@@ -26,7 +26,7 @@ def best_rate_words(findings: Findings) -> Iterator[str]:
         return
     if law.exponent.value is None or law.exponent.interval is None:
         why = no_exponent(findings)
-        yield f"Not enough data on how the best rate moves with the batch: {why}."
+        yield f"Not enough data on how the best rate moves with the batch ({why})."
         yield "Not enough data to say how the best rate moves with the batch."
         return
     value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in (

@@ -33,8 +33,8 @@ def exponents_words(findings: Findings) -> Iterator[str]:
     searched = [s for s in findings.series if any(cell.curve for cell in s.cells)]
     if searched and not known:
         yield (
-            "Not enough data on how the best rate moves with the batch: "
-            f"{no_exponent(searched[0])}, with {searched[0].label}."
+            "Not enough data on how the best rate moves with the batch "
+            f"({no_exponent(searched[0])}, with {searched[0].label})."
         )
         yield "Not enough data to say how the best rate moves with the batch."
 

@@ -56,6 +56,7 @@ def test_a_budget_in_tokens_counts_what_the_model_reads() -> None:
     assert int(row[4]) == pytest.approx(16000 / float(found[1]) / 16, rel=0.02)
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_auto_is_the_largest_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint_module, "_machine_bytes", lambda: 20 * 2**20)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
@@ -90,6 +91,7 @@ SPEED = Speed(shares=(1, 512), step_seconds=(0.002, 1.024), evaluated_seconds=0.
 FEW = (
     "scientific.global_batch_size=[8, 32]", "transfer=null", "confirm=null",
     "evaluation.num_examples=100", "evaluation.every_examples=5008", "search.trials_per_cell=60",
+    "workload.model.num_hidden_layers=1",
 )  # fmt: skip
 
 
@@ -129,6 +131,7 @@ def test_a_plan_has_a_time_as_it_is() -> None:
     assert minutes(plan(*FEW)) > 0
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_plan_says_whether_workers_have_gpus() -> None:
     here = "with 1 GPU per worker" if torch.cuda.is_available() else "without GPUs"
     assert f"workers each, {here}" in plan("resources.num_workers=2")
@@ -147,7 +150,10 @@ def test_a_time_that_cannot_be_known_is_not_guessed() -> None:
     assert "time: about" not in plan("resources.num_workers=auto")
 
 
-BY_SURFACE = ("search={num_trials: 24, round_size: 4}", "transfer=null", "confirm=null")
+BY_SURFACE = (
+    "search={num_trials: 24, round_size: 4}", "transfer=null", "confirm=null",
+    "workload.model.num_hidden_layers=1",
+)  # fmt: skip
 
 
 @pytest.mark.usefixtures("known_speed")

@@ -204,6 +204,7 @@ def test_a_store_that_cannot_record(
     message: str,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=free_port))
+    monkeypatch.setattr("scaling.sinks.mlflow.store._OPENING_PAUSES_SECONDS", (0.01, 0.01))
     plan, run = both(capsys, folder, [])
     assert plan == run
     assert message in plan

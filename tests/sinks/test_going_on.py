@@ -149,6 +149,7 @@ def test_a_store_that_cannot_be_opened_refuses_the_start(
 def test_a_server_that_is_not_there_refuses_the_start(
     state: Path, spec: StudySpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("scaling.sinks.mlflow.store._OPENING_PAUSES_SECONDS", (0.01, 0.01))
     with pytest.raises(TrackingError, match=r"cannot open MLflow at http://127\.0\.0\.1:9: "):
         open_sink(spec, "http://127.0.0.1:9", state)
 

@@ -53,6 +53,7 @@ def test_a_server_that_does_not_answer_refuses_the_start(
     spec: StudySpec, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr("scaling.sinks.mlflow.store._OPENING_PAUSES_SECONDS", (0.01, 0.01))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estimate, within
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, bounded, mean_estimate
 from scaling.records.measurement import MEASURED, Measurement
 from scaling.records.metrics import Metric, OverRun, OverSeeds
 
@@ -56,7 +56,7 @@ def of_seeds(
         runs: One number of each name a run, as by `of_run`.
     """
     return {
-        name: within(
+        name: bounded(
             _over_seeds([run[name] for run in runs if name in run], metric.over_seeds),
             metric.least,
             metric.most,

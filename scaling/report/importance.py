@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, t_quantile, within
+from scaling.analysis.statistics.uncertainty import Estimate, bounded, mean_estimate, t_quantile
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.study import StudyRecord
 from scaling.search.distributions import optuna_distributions
@@ -70,7 +70,7 @@ def importance_of(study: StudyRecord, sweep: Sweep) -> Importance:
             return _absent(f"not enough data: no cell has {MIN_TRIALS} finished trials")
         if len(by_cell) > 1:
             shares = {
-                name: within(mean_estimate([cell[name] for cell in by_cell.values()]), 0, 1)
+                name: bounded(mean_estimate([cell[name] for cell in by_cell.values()]), 0, 1)
                 for name in next(iter(by_cell.values()))
             }
             note = f"Intervals: Student's t over {len(by_cell)} cells."
@@ -155,7 +155,7 @@ def _jackknife(
         mean, count = fmean(values), len(values)
         squares = sum((v - mean) ** 2 for v in values)
         half = t_quantile(count - 1) * math.sqrt((count - 1) / count * squares)
-        estimates[name] = within(Estimate(value, (value - half, value + half), len(trials)), 0, 1)
+        estimates[name] = bounded(Estimate(value, (value - half, value + half), len(trials)), 0, 1)
     return estimates
 
 

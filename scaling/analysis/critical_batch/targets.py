@@ -10,8 +10,8 @@ from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
     Interval,
+    bounded,
     mean_estimate,
-    within,
 )
 from scaling.analysis.trial_rows import TrialRow
 
@@ -125,7 +125,7 @@ def _mean(rows: Sequence[TrialRow], measure: Measure) -> Estimate:
     values: list[float] = [v for row in rows if (v := getattr(row, measure)) is not None]
     if len(values) < len(rows):
         return ABSENT
-    estimate = within(mean_estimate(values), 0)
+    estimate = bounded(mean_estimate(values), 0)
     if measure == "seconds_to_target":
         estimate = _by_ratios(values, estimate)
     if estimate.interval is None or all(row.first_gap is None for row in rows):

@@ -6,9 +6,9 @@ from typing import Literal
 
 from scaling.analysis.statistics.uncertainty import (
     Estimate,
+    bounded,
     mean_estimate,
     root_mean_square,
-    within,
 )
 from scaling.analysis.trial_rows import TrialRow
 
@@ -54,4 +54,4 @@ def loss_estimate(
     measured = [row for row in rows if getattr(row, split) is not None]
     errors: list[float] = [getattr(row, f"{split}_stderr") or 0.0 for row in measured]
     values: list[float] = [getattr(row, split) for row in measured]
-    return within(mean_estimate(values, shared_stderr=root_mean_square(errors)), least)
+    return bounded(mean_estimate(values, shared_stderr=root_mean_square(errors)), least)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from scaling.analysis.statistics.uncertainty import Estimate, mean_estimate, within
+from scaling.analysis.statistics.uncertainty import Estimate, bounded, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Unit
 
@@ -89,7 +89,7 @@ def _recipe(
     return CheckedRecipe(
         *key,
         is_prediction=is_prediction,
-        loss=within(mean_estimate(list(losses.values())), least) if not diverged else Estimate(),
+        loss=bounded(mean_estimate(list(losses.values())), least) if not diverged else Estimate(),
         excess=mean_estimate(both) if both and not is_prediction else Estimate(),
         num_seeds=len(losses) + diverged,
         num_diverged=diverged,

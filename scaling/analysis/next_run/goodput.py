@@ -27,7 +27,7 @@ from scaling.analysis.next_run.one_more_run import (
     steps_spread,
 )
 from scaling.analysis.next_run.throughput import Pace, Paces, grows, world_size
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, SeedVariance, within
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, SeedVariance, bounded
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.records.objective import Objective
@@ -100,15 +100,15 @@ def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
             elif option is not None:
                 option = _whole_run(option, max_seconds(limits, num_workers), sweep.tuned_for)
             if option is not None:
-                made.append(_within_bounds(sweep, replace(option, cost=_cost(option, limits))))
+                made.append(_bounded(sweep, replace(option, cost=_cost(option, limits))))
     return tuple(made)
 
 
-def _within_bounds(sweep: Sweep, option: Option) -> Option:
+def _bounded(sweep: Sweep, option: Option) -> Option:
     """The option with intervals of its loss and metric that hold nothing impossible."""
-    loss, metric = within(option.loss, sweep.least_loss), option.metric
+    loss, metric = bounded(option.loss, sweep.least_loss), option.metric
     if (known := sweep.metrics.get(sweep.tuned_for.name)) is not None:
-        metric = within(metric, known.least, known.most)
+        metric = bounded(metric, known.least, known.most)
     return replace(option, loss=loss, metric=metric)
 
 

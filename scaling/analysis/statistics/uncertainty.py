@@ -71,7 +71,7 @@ def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None
     return Estimate(mean, (mean - half, mean + half), count)
 
 
-def within(estimate: Estimate, least: float | None, most: float | None = None) -> Estimate:
+def bounded(estimate: Estimate, least: float | None, most: float | None = None) -> Estimate:
     """The estimate with its interval cut at what the quantity cannot leave.
 
     It covers the truth as often as before, since that is never outside.

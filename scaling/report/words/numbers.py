@@ -63,7 +63,7 @@ def between(interval: Interval | None, digits: int = 3) -> str:
         return "no interval"
     if math.isinf(interval[1]):
         return f"at least {number(interval[0], digits)}"
-    # An end of 0 is where the quantity ends (`within`), and not rounded to it.
+    # An end of 0 is where the quantity ends (`bounded`), and not rounded to it.
     low, high = ("0" if end == 0 else number(end, digits) for end in interval)
     return f"[{low}, {high}]"
 

@@ -52,6 +52,8 @@ OTHERS_SECONDS = 20.0
 FOLLOW_SECONDS = 2.0
 SAME_STATUS_SECONDS = 600.0
 """Between two lines of the same status, while some group trains; `SAY_SECONDS` while none does."""
+MOST_STARTING = 12
+"""Groups that start at once: each is five processes that import for seconds."""
 MAX_CALLS = 100_000
 """Calls that wait at the broker at once: about four of each rank and two of each trial."""
 
@@ -126,8 +128,7 @@ class WorkerPool:
 
     def __enter__(self) -> "WorkerPool":
         self._host = mark(self._checkpoints, self.broker_name)
-        for size in self._sizes:
-            self._start_slot(size)
+        self._start_slots(0)
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -149,11 +150,16 @@ class WorkerPool:
         """Groups that can train now, one at least: jobs may wait for a group that comes back."""
         return max(1, self._num_ready)
 
-    def _start_slot(self, size: int) -> None:
-        slot = f"slot{len(self._threads)}"
-        thread = threading.Thread(target=self._run_slot, args=(slot, size), name=slot, daemon=True)
-        thread.start()
-        self._threads.append(thread)
+    def _start_slots(self, num_started: int) -> None:
+        """Begin with the groups whose turn it is, so many having started."""
+        num_past = num_started + len(self._errors)
+        for number in turns(len(self._sizes), len(self._threads), num_past):
+            slot, size = f"slot{number}", self._sizes[number]
+            thread = threading.Thread(
+                target=self._run_slot, args=(slot, size), name=slot, daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
 
     def wait_until_ready(self) -> list[Device]:
         """Wait for `min_slots` groups, and a little longer for the others.
@@ -178,6 +184,9 @@ class WorkerPool:
             with contextlib.suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
                 devices: list[Device] = ray.get(self._broker.devices.remote(), timeout=1.0)
                 self._num_ready = len(devices)
+                started: int = ray.get(self._broker.num_started.remote(), timeout=1.0)
+                num_started = started
+                self._start_slots(num_started)
                 if len(devices) < least:
                     for_others = Patience(OTHERS_SECONDS)
                 elif len(devices) == num_groups or for_others.is_over:
@@ -185,8 +194,6 @@ class WorkerPool:
                         self._note(self._status(len(devices)))
                     self._follower.start()
                     return devices
-                started: int = ray.get(self._broker.num_started.remote(), timeout=1.0)
-                num_started = started
                 if num_started >= least and time.monotonic() - noted >= NOTE_SECONDS:
                     noted = time.monotonic()
                     seconds = f"{noted - began:.0f} s so far"
@@ -252,6 +259,7 @@ class WorkerPool:
             ray.get(self._broker.group_lost.remote(slot, MACHINE_LOST), timeout=BROKER_SECONDS)
             del groups[slot]
         self._num_ready = len(groups)
+        self._start_slots(len(groups))
         size, resources = self._sizes[0], self._spec.resources
         now, is_missing = time.monotonic(), len(groups) < len(self._sizes)
         is_due = now - seen.said > (SAME_STATUS_SECONDS if groups else SAY_SECONDS)
@@ -271,9 +279,8 @@ class WorkerPool:
         """More groups, of the size of the others."""
         if count:
             self._note(f"the cluster has room for {count} more worker group{'s' * (count > 1)}")
-        for size in self._sizes[:1] * count:
-            self._sizes.append(size)
-            self._start_slot(size)
+        self._sizes += self._sizes[:1] * count
+        self._start_slots(len(self._threads))
 
     def _status(self, num_ready: int) -> str:
         resources = self._spec.resources
@@ -354,6 +361,17 @@ class WorkerPool:
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
             ),
         )
+
+
+def turns(num_groups: int, num_begun: int, num_past: int) -> range:
+    """Which groups begin now, at most MOST_STARTING at a time.
+
+    Args:
+        num_groups: Of the pool.
+        num_begun: The first so many have begun.
+        num_past: Of those, how many have started or ended.
+    """
+    return range(num_begun, min(num_groups, num_past + MOST_STARTING))
 
 
 def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingConfig:

@@ -147,6 +147,7 @@ def test_a_lower_end_that_is_the_base_batch_is_not_called_measured() -> None:
     assert (early.value, early.interval) == (base, (base, 2 * base))
     assert branched_words(early) == (f"{base}", f"at most {2 * base}")
     said = summarize(analyse(sweep_of(study(branch_records(0.002, diverged=(2, 4, 8, 16))))))
-    assert f"critical batch size is at most {2 * base} after 640 examples" in said["answer"]
+    expected = f"critical batch size in examples is at most {2 * base} after 640 examples"
+    assert expected in said["answer"]
     usual, _ = branched(branch_records(0.002)).points
     assert branched_words(usual) == ("128", "[128, 256]")

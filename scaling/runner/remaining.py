@@ -115,7 +115,7 @@ def _recipes_for_target(
 
     A cell of which no search trial reached the target has none.
     """
-    if spec.confirm is None or not spec.confirm.recipe_for_target:
+    if not spec.confirms_target:
         return []
     recipes = rounds.end.for_target if rounds and rounds.end else ()
     tried = [fastest_trial(by_cell(records, cell), spec) for cell in cells(spec)]
@@ -352,7 +352,7 @@ def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
         phases: tuple[Phase, ...] = ("confirm", "confirm_target")
         counts |= {
             (phase, cell_name(cell)): confirm.num_seeds
-            for phase in phases[: 1 + confirm.recipe_for_target]
+            for phase in phases[: 1 + spec.confirms_target]
             for cell in cells(spec)
         }
     if branch is not None:

@@ -56,7 +56,7 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
     search = [size for sizes in batches for size in itertools.islice(itertools.cycle(sizes), each)]
     after: list[int] = []
     if spec.confirm is not None:
-        recipes = 1 + spec.confirm.recipe_for_target
+        recipes = 1 + spec.confirms_target
         after += [sizes[0] for sizes in batches] * recipes * spec.confirm.num_seeds
     if spec.transfer is not None:
         others = [b for b in spec.batch_sizes() if b != spec.transfer.base_batch_size]

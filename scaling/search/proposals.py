@@ -110,7 +110,7 @@ def next_round(
     line = f"{how_far}{failed}; expected regret: {by_cell}"
     points = _points(names, best, outcomes)
     for_target = None
-    if not proposed and spec.confirm is not None and spec.confirm.recipe_for_target:
+    if not proposed and spec.confirms_target:
         for_target = _fastest(spec, search, _known(planned, records))
     return NextRound(proposed, line, len(outcomes), points, for_target)
 

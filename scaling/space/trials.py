@@ -220,7 +220,7 @@ def num_trials(spec: StudySpec) -> dict[Phase, int]:
         counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
     if spec.confirm is not None:
         counts["confirm"] = (1 if spec.ladder else num_cells(spec)) * spec.confirm.num_seeds
-        if spec.confirm.recipe_for_target:
+        if spec.confirms_target:
             counts["confirm_target"] = counts["confirm"]
     if spec.ladder is not None and spec.ladder.check is not None:
         counts["check"] = NUM_CHECKED * spec.ladder.check.num_seeds

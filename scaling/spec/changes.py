@@ -78,8 +78,8 @@ def _is_added(change: Change, _before: StudySpec, _now: StudySpec) -> str:
     return "" if change.was is None else "what was run stays in the study"
 
 
-def _turned_on(change: Change, _before: StudySpec, _now: StudySpec) -> str:
-    return "" if change.now else "what was run stays in the study"
+def _turned_on(_change: Change, before: StudySpec, now: StudySpec) -> str:
+    return "what was run stays in the study" if before.confirms_target > now.confirms_target else ""
 
 
 def _keeps(change: Change, _before: StudySpec, _now: StudySpec) -> str:

@@ -253,9 +253,11 @@ class Confirm(Section):
     """Repeat each cell's best recipe with seeds that the search never saw."""
 
     num_seeds: PositiveInt = 3
-    recipe_for_target: bool = False
+    recipe_for_target: bool | None = None
     """Repeat also the recipe that the search expects to reach the target in the fewest steps, with
-    as many seeds, in each cell where it is another one than that for the loss."""
+    as many seeds, in each cell where it is another one than that for the loss. null: where the
+    study has a target that its search does not go by, cells of one batch size, and no transfer,
+    whose runs are of other seeds too."""
     keep_models: bool = False
     """Keep each of these trials' models as it was evaluated last, in the storage's folder `models`
     and in MLflow: a folder that from_pretrained reads, or weights.pt of a module of your own."""

@@ -12,6 +12,7 @@ from scaling.spec.ladder import Ladder, Patch
 from scaling.spec.patches import leaves_of, set_field
 from scaling.spec.phases import (
     MAX_SURFACE_TRIALS,
+    TO_TARGET,
     Branch,
     Confirm,
     Limits,
@@ -66,6 +67,15 @@ class StudySpec(Section):
         """The URL that the state is kept at; None for a local folder."""
         storage = self.storage or ""
         return storage if "://" in storage and not storage.startswith("file://") else None
+
+    @property
+    def confirms_target(self) -> bool:
+        """Whether recipes for the target are confirmed beside those for the loss."""
+        if self.confirm is None or self.confirm.recipe_for_target is not None:
+            return self.confirm is not None and self.confirm.recipe_for_target is True
+        by_target = self.target is None or self.search.objective in TO_TARGET
+        is_searched = "global_batch_size" in self.nuisance.distributions()
+        return not by_target and not is_searched and self.transfer is None
 
     def scientific_values(self) -> dict[str, tuple[Any, ...]]:
         """The scientific hyperparameters and their values, in the order of the schema."""

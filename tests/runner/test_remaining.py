@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import left_over
 from scaling.records.study import StudyRecord, of_best_recipes
@@ -11,6 +13,7 @@ from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import stages
 from scaling.space.layout import Facts
 from scaling.space.trials import num_trials
+from scaling.spec.patches import set_field
 from scaling.spec.phases import Confirm
 from scaling.spec.study import StudySpec
 from tests.space.test_space import study
@@ -164,13 +167,35 @@ def test_the_recipe_for_the_target_is_confirmed_where_it_is_another() -> None:
 
 def test_a_study_that_ended_confirms_the_recipe_for_the_target_when_it_goes_on() -> None:
     records: dict[str, TrialRecord] = {}
-    once = both().model_copy(update={"confirm": Confirm(num_seeds=2)})
+    confirm = Confirm(num_seeds=2, recipe_for_target=False)
+    once = both().model_copy(update={"confirm": confirm})
     run_to_target(once, records)
     assert not any(r.phase == "confirm_target" for r in records.values())
     before = dict(records)
     ran = run_to_target(both(), records)
     assert sorted(ran) == [f"confirm_target-global_batch_size=16-seed{s}" for s in (1, 2)]
     assert {n: records[n] for n in before} == before
+
+
+@pytest.mark.parametrize(("changes", "confirms"), [
+    ({}, True),
+    ({"target": None}, False),
+    ({"confirm": None}, False),
+    ({"search.objective": "steps_to_target"}, False),
+    ({"transfer": {"base_batch_size": 16, "rules": ["sqrt"]}}, False),
+    ({"transfer": {"base_batch_size": 16, "rules": ["sqrt"]}, "confirm.recipe_for_target": True},
+     True),
+    ({"confirm.recipe_for_target": False}, False),
+])  # fmt: skip
+def test_the_recipe_for_the_target_is_confirmed_where_there_is_one(
+    changes: dict[str, Any], confirms: bool
+) -> None:
+    study = both().model_dump(mode="json", exclude_unset=True) | {"confirm": {"num_seeds": 2}}
+    for path, value in changes.items():
+        set_field(study, path.split("."), value)
+    spec = StudySpec.model_validate(study)
+    assert spec.confirms_target is confirms
+    assert ("confirm_target" in num_trials(spec)) is confirms
 
 
 def test_where_no_trial_reached_the_target_nothing_is_confirmed_for_it() -> None:

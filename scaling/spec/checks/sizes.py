@@ -39,7 +39,7 @@ def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     if (transfer := spec.transfer) is not None:
         by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
     if spec.confirm is not None:
-        recipes = (1 if spec.sizes else cells) * (1 + spec.confirm.recipe_for_target)
+        recipes = (1 if spec.sizes else cells) * (1 + spec.confirms_target)
         by_field["confirm.num_seeds"] = recipes * spec.confirm.num_seeds
     if (ladder := spec.ladder) is not None and ladder.check is not None:
         by_field["ladder.check"] = NUM_CHECKED * ladder.check.num_seeds

@@ -121,7 +121,9 @@ def cell_recipe_issues(spec: StudySpec) -> Iterator[Issue]:
 
 CHECKS: Final[dict[Check, frozenset[str]]] = {
     cell_issues: frozenset({"scientific"}),
-    trial_issues: frozenset({"scientific", "search", "transfer", "confirm", "branch"}),
+    trial_issues: frozenset(
+        {"scientific", "nuisance", "target", "search", "transfer", "confirm", "branch"}
+    ),
     size_issues: frozenset({"workload"}),
     ramp_count_issues: frozenset(RECIPE_SECTIONS),
     data_issues: frozenset({"workload"}),

@@ -174,6 +174,7 @@ def ui(
     ] = 5000,
 ) -> None:
     """Start MLflow on the store of the studies, and print links that compare trials and studies."""
+    import os
     import subprocess
     import sys
 
@@ -197,7 +198,10 @@ def ui(
         return
     typer.echo(f"MLflow on {mlflow_uri_words(uri)}: {server} (Ctrl-C ends it)")
     words = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words]))
+    # For one reader; further workers and the runner of MLflow's jobs are ten processes of 0.1 GB.
+    words += ["--workers", "1"]
+    alone = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+    _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words], env=alone))
 
 
 def _study(

@@ -104,3 +104,17 @@ def test_a_controller_runs_elsewhere_where_the_head_is_full(tmp_path: Path, quie
         cluster.kill(number)
         assert study.end() == 0, study.output
     assert losses(tmp_path) == quiet
+
+
+def test_a_study_outlives_the_only_machine_that_trains(tmp_path: Path, quiet: Losses) -> None:
+    """What passes on its trials' events is lost with it, and waits for another one too."""
+    with machines(0) as cluster:
+        number = cluster.add(num_cpus=1)
+        study = joined(tmp_path, cluster)
+        study.wait_for("1 worker group of 1 worker ready")
+        study.wait_for("[1/")
+        cluster.kill(number)
+        study.wait_for("0 of 1 worker groups ready; waiting for 1 CPU: no machine has any", 60)
+        cluster.add(num_cpus=1)
+        assert study.end() == 0, study.output
+    assert losses(tmp_path) == quiet

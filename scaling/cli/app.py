@@ -198,7 +198,7 @@ def ui(
         return
     typer.echo(f"MLflow on {mlflow_uri_words(uri)}: {server} (Ctrl-C ends it)")
     words = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    # For one reader; further workers and the runner of MLflow's jobs are ten processes of 0.1 GB.
+    # For one reader: further workers and the runner of MLflow's jobs are ten more processes.
     words += ["--workers", "1"]
     alone = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
     _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words], env=alone))

@@ -26,7 +26,7 @@ from scaling.runner.room import alive_nodes
 from scaling.spec.resources import Resources
 
 CONTROLLER_BYTES = 0.6e9
-"""What a group takes of its controller's machine (docs/reference/scale.md)."""
+"""What a group may take of its controller's machine, with a margin (docs/reference/scale.md)."""
 MOST_GROUPS = 1000
 
 

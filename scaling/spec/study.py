@@ -71,11 +71,13 @@ class StudySpec(Section):
     @property
     def confirms_target(self) -> bool:
         """Whether recipes for the target are confirmed beside those for the loss."""
-        if self.confirm is None or self.confirm.recipe_for_target is not None:
-            return self.confirm is not None and self.confirm.recipe_for_target is True
-        by_target = self.target is None or self.search.objective in TO_TARGET
+        if self.confirm is None or self.target is None:
+            return False
+        if self.confirm.recipe_for_target is not None:
+            return self.confirm.recipe_for_target
         is_searched = "global_batch_size" in self.nuisance.distributions()
-        return not by_target and not is_searched and self.transfer is None
+        is_another = self.search.objective not in TO_TARGET
+        return is_another and not is_searched and self.transfer is None
 
     def scientific_values(self) -> dict[str, tuple[Any, ...]]:
         """The scientific hyperparameters and their values, in the order of the schema."""

@@ -278,7 +278,7 @@ def test_a_report_says_whether_one_shape_was_checked_and_fits() -> None:
     fits = [law for law in laws if not law.from_surface]  # which takes no common shape
     assert all(fit.is_shape_checked for fit in fits)
     assert len(fits) >= 8
-    assert sum(not fit.has_common_shape for fit in fits) <= 4
+    assert sum(fit.has_common_shape for fit in fits) >= 0.8 * len(fits)
     alone = replace(study(), spec=spec(confirm=None, transfer=None))
     searched = tuple(trial for trial in alone.trials if trial.phase == "search")
     unchecked = analyse(sweep_of(replace(alone, trials=searched)))

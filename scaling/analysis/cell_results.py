@@ -9,7 +9,8 @@ from scaling.analysis.critical_batch.target_recipe import to_target_of
 from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
 from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
-from scaling.analysis.learning_rate.surface_reading import FittedSurface, SurfaceReading
+from scaling.analysis.learning_rate.fitted_surface import FittedSurface
+from scaling.analysis.learning_rate.surface_reading import SurfaceReading
 from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
 from scaling.analysis.measured import of_seeds
 from scaling.analysis.statistics.uncertainty import (

@@ -21,8 +21,9 @@ from scaling.analysis.learning_rate.exponent import (
     lr_scaling,
 )
 from scaling.analysis.learning_rate.exponent_of_surface import by_surface
+from scaling.analysis.learning_rate.fitted_surface import series_of
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
-from scaling.analysis.learning_rate.surface_reading import BatchPath, SurfaceReading, series_of
+from scaling.analysis.learning_rate.surface_reading import BatchPath, SurfaceReading
 from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.analysis.trial_rows import Sweep

@@ -22,7 +22,7 @@ from scaling.records.objective import (
     objective_of,
     objective_of_target,
 )
-from scaling.records.outcome import crossing, objective_value
+from scaling.records.outcome import crossing, objective_value, short_of_target
 from scaling.records.recipe import Recipe
 from scaling.records.scale import NUM_PARAMETERS, WITHOUT_EMBEDDINGS, scale_names
 from scaling.records.study import StudyRecord
@@ -46,6 +46,7 @@ class TrialRow:
         objective: What the search minimizes; orders trials and is never a result.
         steps: Optimizer steps of the whole run.
         steps_to_target: Steps until the target was first reached; None when it never was.
+        short_of_target: How far its last loss or metric is from the target, as a share of that.
         first_gap: Of a trial that reached it before its second evaluation, the steps of the two.
         grad_sq_norm: Last estimate of |G|².
         grad_covariance_trace: Last estimate of tr Σ, for one example.
@@ -83,6 +84,7 @@ class TrialRow:
     steps_to_target: float | None = None
     examples_to_target: float | None = None
     seconds_to_target: float | None = None
+    short_of_target: float | None = None
     first_gap: tuple[float, float] | None = None
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
@@ -362,6 +364,7 @@ def row_of(trial: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
+        short_of_target=short_of_target(trial.measurements, spec.target) if spec.target else None,
         first_gap=reached.first_gap if reached else None,
         grad_sq_norm=noise.grad_sq_norm if noise else None,
         grad_covariance_trace=noise.grad_covariance_trace if noise else None,

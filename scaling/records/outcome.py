@@ -136,15 +136,27 @@ def value_to_target(
     final = record.final
     if record.status in ("diverged", "failed") or final is None:
         return None
-    objective = objective_of_target(target, {})
-    cost = objective.cost_of(final)
-    if cost is None:
+    missing = short_of_target([final], target)
+    if missing is None:
         return None
     reached = crossing(record.measurements, target)
     if reached is not None:
         return reached.steps if by == "steps_to_target" else reached.examples
-    missing = cost - objective.oriented(target.value)
-    return CENSORED * (2 + missing / (abs(target.value) or 1.0))
+    return CENSORED * (2 + missing)
+
+
+def short_of_target(measurements: Sequence[Measurement], target: Target) -> float | None:
+    """How far the last loss or metric is from a target, as a share of it; below 0 beyond it.
+
+    Returns:
+        None where none was measured.
+    """
+    objective = objective_of_target(target, {})
+    costs = (cost for m in reversed(measurements) if (cost := objective.cost_of(m)) is not None)
+    cost = next(costs, None)
+    if cost is None:
+        return None
+    return (cost - objective.oriented(target.value)) / (abs(target.value) or 1.0)
 
 
 def best_trial(

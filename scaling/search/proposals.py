@@ -91,10 +91,8 @@ def next_round(
         return _next_ladder_round(spec, round_size, planned, records, facts)
     metrics = facts.metrics
     names = [cell_name(cell) for cell in cells(spec)]
-    outcomes = [
-        Outcome(names.index(cell_name(record.cell)), record.choices, _value(record, spec, metrics))
-        for record in _known(planned, records)
-    ]
+    known = _known(planned, records)
+    outcomes = _outcomes(known, spec, [objective_value(r, spec, metrics) for r in known])
     num_failed = len(planned) - len(outcomes)
     search = surface_search(spec, round_size, num_failed)
     # Sums on several threads depend on how many there are, and would take cores from the trials.
@@ -111,7 +109,7 @@ def next_round(
     points = _points(names, best, outcomes)
     for_target = None
     if not proposed and spec.confirms_target:
-        for_target = _fastest(spec, search, _known(planned, records))
+        for_target = _fastest(spec, search, known)
     return NextRound(proposed, line, len(outcomes), points, for_target)
 
 
@@ -135,20 +133,42 @@ def _fastest(
     spec: StudySpec, search: SurfaceSearch, records: Sequence[TrialRecord]
 ) -> dict[str, Mapping[str, Any]]:
     """The recipes that the surface of steps to the target recommends."""
+    assert spec.target is not None
+    values = [value_to_target(record, spec.target) for record in records]
+    outcomes = _outcomes(records, spec, values, by="steps_to_target")
     names = [cell_name(cell) for cell in cells(spec)]
-    outcomes = [
-        Outcome(names.index(cell_name(r.cell)), r.choices, _steps_to_target(r, spec))
-        for r in records
-    ]
     with threadpool_limits(1):
         return _points(names, search.best(outcomes), outcomes)
 
 
-def _steps_to_target(record: TrialRecord, spec: StudySpec) -> float | None:
-    """None of a trial that diverged or missed the target."""
-    assert spec.target is not None
-    value = value_to_target(record, spec.target)
-    return None if value is None or value >= CENSORED else value
+def _outcomes(
+    records: Sequence[TrialRecord], spec: StudySpec, values: Sequence[float | None],
+    by: str | None = None,
+) -> list[Outcome]:  # fmt: skip
+    """How trials ended; without a value those that diverged or missed the target.
+
+    To the target such a trial took at least what the longest one of its cell ran.
+
+    Args:
+        records: The trials.
+        spec: The study.
+        values: Of each trial, by the objective.
+        by: The objective, where it is not the search's.
+    """
+    by = by or spec.search.objective
+    names = [cell_name(cell) for cell in cells(spec)]
+    places = [names.index(cell_name(record.cell)) for record in records]
+    ran: dict[int, float] = {}
+    if by in TO_TARGET:
+        values = [None if v is None or v >= CENSORED else v for v in values]
+        for place, record in zip(places, records, strict=True):
+            if (final := record.final) is not None:
+                amount = final.examples if by == "examples_to_target" else final.step
+                ran[place] = max(ran.get(place, 0.0), amount)
+    return [
+        Outcome(place, r.choices, v, at_least=None if v is not None else ran.get(place))
+        for place, r, v in zip(places, records, values, strict=True)
+    ]
 
 
 def ladder_search(
@@ -289,13 +309,6 @@ def limit_words(spec: StudySpec, metrics: Mapping[str, Metric]) -> str:
 def _regret(best: CellBest) -> str:
     ratio = best.expected_regret_ratio
     return f"{best.expected_regret:.2g}" if ratio is None else f"{100 * ratio:.2g}%"
-
-
-def _value(record: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -> float | None:
-    """The objective of a trial; None where it diverged, or did not reach the target."""
-    value = objective_value(record, spec, metrics)
-    by_target = spec.search.objective in TO_TARGET
-    return None if value is None or (by_target and value >= CENSORED) else value
 
 
 def _axis(name: str, drawn: Distribution[Any] | Choice[Any]) -> Axis:

@@ -36,6 +36,7 @@ class Outcome:
         value: The objective, lower is better; None where it diverged or missed the target.
         num_seeds: Runs that `value` is the mean of.
         seed: Of a single run.
+        at_least: Of a trial that missed the target, what it would have taken at least.
     """
 
     cell: int
@@ -43,6 +44,7 @@ class Outcome:
     value: float | None
     num_seeds: int = 1
     seed: int | None = None
+    at_least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class LossSurface:
         self._is_ratio = self._has_losses and bool((known > 0).all())
         self._is_maximized = self._has_losses and bool((known < 0).all())
         self._losses: Array = np.log(values) if self._is_ratio else values
+        least = np.array([math.nan if o.at_least is None else o.at_least for o in outcomes])
+        self._at_least: Array = np.log(least) if self._is_ratio else least
         self._cell: Labels = np.array([o.cell for o in outcomes], dtype=np.intp)
         self.candidates = [_candidates(space, cell, outcomes) for cell in range(len(space.cells))]
         self.places = space.coordinates([c for cell in self.candidates for c in cell])
@@ -146,8 +150,10 @@ class LossSurface:
             self._replicates,
             self._cell,
             self._seeds,
+            self._at_least,
         )
-        mean = fit(trials, TO_SEARCH)[0].mean(self.places)
+        first = fit(trials, TO_SEARCH)[0]
+        mean = first.in_full(first.mean(self.places), least[self.cell_of])
         for cell in range(len(least)):
             seen = losses[(self._cell == cell) & np.isfinite(losses)]
             least[cell] = min([float(mean[self.cell_of == cell].min()), *seen])

@@ -37,8 +37,9 @@ _REACH_BATCH, _REACH_NUMBER = 0.5, 1.0
 _OF_SHAPES = 2.5
 """Matérn's ν of what batches share."""
 _OTHER_SERIES = 0.5
-_DIVERGED_ABOVE, _DIVERGED_SD = 1.5, 1.0
-"""Units above the worst loss seen at which a trial without a loss counts, and how loosely."""
+_DIVERGED_ABOVE, _MISSED_ABOVE, _LOST_SD = 1.5, 0.75, 1.0
+"""Units above the worst loss seen at which a trial without a loss counts; above what it took at
+least, where that is known; and how loosely both are meant."""
 _JITTER = 1e-9
 _NEGLIGIBLE = 5.0
 """Nats of evidence below the best scales at which others no longer count."""
@@ -203,6 +204,7 @@ class Trials:
         replicates: What those say of the noise; None where each is a single run.
         cells: [n] the cell of each trial.
         seeds: [n] the seed of each trial; None where all trials have the same ones.
+        at_least: [n] what a trial without a loss took at least; NaN where nothing is known.
     """
 
     at: Coordinates
@@ -212,6 +214,7 @@ class Trials:
     replicates: Replicates | None = None
     cells: Labels | None = None
     seeds: Labels | None = None
+    at_least: Array | None = None
 
     @cached_property
     def alike(self) -> Array:
@@ -310,23 +313,33 @@ class _Counted:
 
 
 def _counted(trials: Trials, unit: float) -> _Counted:
-    excess = (trials.losses - trials.lowest) / unit
+    excess, counted = _by_logarithm(trials.losses, trials.lowest, unit)
     tall = np.maximum(excess, 1.0)
-    counted = trials.lowest / unit + np.where(excess > 1, 1 + np.log(tall), excess)
     known = np.isfinite(counted)
     log_slopes = -float(np.log(tall[known]).sum()) - int(known.sum()) * math.log(unit)
     worst = float(counted[known].max()) if known.any() else 0.0
-    counted = np.where(known, counted, worst + _DIVERGED_ABOVE)
+    lost = np.full(len(counted), worst + _DIVERGED_ABOVE)
+    if trials.at_least is not None:
+        least = _by_logarithm(trials.at_least, trials.lowest, unit)[1] + _MISSED_ABOVE
+        lost = np.where(np.isfinite(least), least, lost)
+    counted = np.where(known, counted, lost)
     spread = np.maximum(np.where(known, excess, 0.0) - 0.5, 0.0)
     spread = np.where(spread > 0.5, 0.5 + np.log(np.maximum(spread + 0.5, 1.0)), spread)
     return _Counted(known, counted, spread, float(np.median(counted)), log_slopes)
+
+
+def _by_logarithm(losses: Array, lowest: Array, unit: float) -> tuple[Array, Array]:
+    """[n] and [n] the excess over `lowest`, and the losses with it counted, both in units."""
+    excess = (losses - lowest) / unit
+    tall = np.where(excess > 1, 1 + np.log(np.maximum(excess, 1.0)), excess)
+    return excess, lowest / unit + tall
 
 
 def _with_scales(
     trials: Trials, family: Family, scales: Scales, covariance: Array, counted: _Counted
 ) -> Process:
     noise = scales.noise**2 / trials.num_seeds + (family.cliff_noise * counted.spread) ** 2
-    variance = np.where(counted.known, noise, _DIVERGED_SD**2) + _JITTER
+    variance = np.where(counted.known, noise, _LOST_SD**2) + _JITTER
     total = covariance.copy()
     total.flat[:: len(total) + 1] += variance
     if scales.seed > 0:

@@ -1,4 +1,4 @@
-"""Real trials among the tests' data, as the analysis sees them."""
+"""Real trials among the tests' data and of the gallery, as the analysis sees them."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 from scaling.analysis.trial_rows import Sweep, TrialRow
 
 DATA = Path(__file__).parents[1] / "data"
+GALLERY = Path(__file__).parents[2] / "reports" / "gallery"
 _NUMBERS = (
     "peak_lr", "objective", "validation_loss", "train_loss", "test_loss", "steps", "examples",
     "seconds", "steps_to_target", "examples_to_target", "seconds_to_target",
@@ -17,7 +18,16 @@ _NUMBERS = (
 
 def default_study() -> Sweep:
     """The default study of before the surface: 63 trials of four batch sizes, without curves."""
-    table = pd.read_parquet(DATA / "lr_vs_batch.parquet")
+    return _study(DATA / "lr_vs_batch.parquet", 1.4)
+
+
+def fine_tuning() -> Sweep:
+    """The gallery's study of pretrained weights, whose seeds often missed its target."""
+    return _study(GALLERY / "fine_tuning" / "trials.parquet", 1.0)
+
+
+def _study(path: Path, target: float) -> Sweep:
+    table = pd.read_parquet(path)
     rows = tuple(
         TrialRow(
             trial_id=str(row["trial_id"]), phase=row["phase"], status=row["status"],
@@ -25,6 +35,7 @@ def default_study() -> Sweep:
             recipe_key=f"{row['phase']} {row['cell']} {row['peak_lr']}", seed=int(row["seed"]),
             rule=row["rule"] if isinstance(row["rule"], str) else None,
             choices=json.loads(row["choices"]),
+            short_of_target=float(row["validation_loss"]) / target - 1,
             **{name: None if pd.isna(row[name]) else float(row[name]) for name in _NUMBERS},
         )
         for _, row in table.iterrows()
@@ -32,5 +43,5 @@ def default_study() -> Sweep:
     sizes = sorted({row.global_batch_size for row in rows})
     return Sweep(
         "lr_vs_batch", "?", rows, tuple({"global_batch_size": size} for size in sizes),
-        has_target=True, target=1.4, rules=("none", "sqrt", "linear"), base_batch_size=32,
+        has_target=True, target=target, rules=("none", "sqrt", "linear"), base_batch_size=32,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from scaling.analysis.critical_batch.targets import ToTarget, to_target
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.objective import Objective
-from scaling.records.outcome import crossing
+from scaling.records.outcome import crossing, short_of_target
 from scaling.spec.evaluation import Target
 
 Origin = Literal[
@@ -187,5 +187,6 @@ def _counted(row: TrialRow, target: Target) -> TrialRow:
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
+        short_of_target=short_of_target(row.measurements, target),
         first_gap=reached.first_gap if reached else None,
     )

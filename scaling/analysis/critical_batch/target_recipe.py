@@ -4,23 +4,26 @@ Shallue et al. 2018 (arXiv:1811.03600) and McCandlish et al. 2018 (arXiv:1812.06
 batch size for the steps to the target; the best rate for the loss at the end is another one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scaling.analysis.critical_batch.targets import ToTarget, of_recipe, to_target
-from scaling.analysis.learning_rate.surface_reading import FittedSurface, fitted_surface
+from scaling.analysis.learning_rate.fitted_surface import FittedSurface, fitted_surface
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.objective import VALIDATION_LOSS
 
 _AS_GOOD = 0.05
-"""Share above the fewest expected steps up to which a recipe with seeds of its own is taken."""
-_PREFERENCE = {"confirm_target": 0, "search": 2}
-"""Of recipes that are as good; the phases that are not named come between."""
+"""Share above the fewest expected steps up to which a recipe is as good."""
+_PREFERENCE = {"confirm_target": 0, "confirm": 1}
+"""Of recipes that are as good."""
+_SURE = 0.975
+"""Chance from which on the surface is sure that a recipe is not as good as another. It chooses
+between the fastest of many trials, which was also lucky, and new seeds, which were not."""
 
 
 def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
     """The surface of steps to the target through the trials of all cells and phases.
 
-    A trial that missed the target, diverged or never ran so far lies above all that reached it.
+    A trial that missed the target, or diverged, took at least the most steps run in its cell.
 
     Returns:
         None without a target, in a joint search, or with fewer than six search trials that
@@ -30,7 +33,12 @@ def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
         return None
     rows = tuple(_with_steps(row) for row in sweep.rows)
     by_steps = replace(sweep, rows=rows, tuned_for=VALIDATION_LOSS, metrics={}, rules=())
-    return fitted_surface(by_steps, [by_steps.rows_of(cell, "search") for cell in sweep.cells])
+    searches = [by_steps.rows_of(cell, "search") for cell in sweep.cells]
+    budgets = [
+        max((row.steps for row in sweep.rows if row.cell == cell and row.steps), default=None)
+        for cell in sweep.cells
+    ]
+    return fitted_surface(by_steps, searches, budgets)
 
 
 def _with_steps(row: TrialRow) -> TrialRow:
@@ -43,12 +51,29 @@ def _with_steps(row: TrialRow) -> TrialRow:
     )
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A recipe that was run.
+
+    Attributes:
+        rows: Its runs.
+        reached: What they took.
+        expected: Steps, by the surface.
+    """
+
+    rows: list[TrialRow]
+    reached: ToTarget
+    expected: float
+
+
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:
     """What the recipe of one cell took that the surface of steps expects to be the fastest.
 
-    The trials of every phase that lie on the axes compete. Of recipes that are as good within 5%
-    the one that was confirmed for the target is taken: the search alone chose it, and its seeds
-    are new. Else it is another one after the search, whose seeds chose nothing.
+    The trials of every phase that lie on the axes compete. Runs after the search have seeds that
+    chose nothing, so one of their recipes is taken unless the surface is sure, at 97.5%, that a
+    search trial's is faster by more than 5%: among many trials the fastest was also lucky. Of
+    recipes with such seeds that are as good within 5% the one that was confirmed for the target
+    is taken, which the search alone chose, or else the one for the loss: a row of one recipe.
 
     Args:
         sweep: The sweep.
@@ -62,17 +87,23 @@ def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToT
     usual = to_target(confirmed or confirm, search)
     if surface is None:
         return usual
-    ranked: list[tuple[float, int, list[TrialRow]]] = []
+    candidates: list[_Candidate] = []
     for rows in _recipes(sweep, cell, surface):
-        expected = surface.expected(place, rows[0])
-        if expected is not None and all(row.steps_to_target is not None for row in rows):
-            ranked.append((expected, _PREFERENCE.get(rows[0].phase, 1), rows))
-    if not ranked:
+        expected, reached = surface.expected(place, rows[0]), of_recipe(rows)
+        if expected is not None and reached.steps.value is not None:
+            candidates.append(_Candidate(rows, reached, expected))
+    if not candidates:
         return usual
-    least = min(expected for expected, _, _ in ranked)
-    good = [entry for entry in ranked if entry[0] <= least + abs(least) * _AS_GOOD]
-    chosen = min(good, key=lambda entry: (entry[1], entry[0]))[2]
-    return replace(of_recipe(chosen), best_tuned=usual.best_tuned)
+    fastest = min(candidates, key=lambda c: c.expected)
+    new = [c for c in candidates if c.rows[0].phase != "search"]
+    slower = surface.chance_above(place, fastest.rows[0], [c.rows[0] for c in new], 1 + _AS_GOOD)
+    new = [c for c, chance in zip(new, slower, strict=True) if chance < _SURE]
+    chosen = fastest
+    if new:
+        least = min(c.expected for c in new)
+        good = [c for c in new if c.expected <= least + abs(least) * _AS_GOOD]
+        chosen = min(good, key=lambda c: (_PREFERENCE.get(c.rows[0].phase, 2), c.expected))
+    return replace(chosen.reached, best_tuned=usual.best_tuned)
 
 
 def _recipes(sweep: Sweep, cell: Cell, surface: FittedSurface) -> list[list[TrialRow]]:

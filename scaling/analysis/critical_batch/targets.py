@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
+from scaling.analysis.critical_batch.censored import with_expected_steps
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
@@ -23,12 +24,14 @@ class ToTarget:
     """What one cell took to reach the target.
 
     Attributes:
-        steps: Optimizer steps; no value when a replicate never reached the target, since a mean
-            over those that did would flatter the cell.
+        steps: Optimizer steps. A mean over the replicates that reached the target would flatter
+            the cell: one that nearly did has the steps expected of it, where most others reached
+            it; else there is no value.
         examples: Training examples seen.
         seconds: Seconds of training.
         num_reached: Replicates that reached it.
-        trials: The replicates that ended, all with one recipe where it was reached.
+        trials: The replicates that ended, all with one recipe where it was reached; with the
+            expected steps where `steps` has a value.
         best_tuned: Steps of the search's fastest recipe, picked and measured on the same trials
             and therefore somewhat too few; None where no recipe always reached the target.
         above: What `steps` is above where it has no value, from the steps that were run without
@@ -62,36 +65,39 @@ def to_target(confirm: Sequence[TrialRow], search: Sequence[TrialRow]) -> ToTarg
     """
     tuned = fastest(search)
     rows = tuple(row for row in (confirm or tuned) if row.ended)
-    reached = [row for row in rows if row.steps_to_target is not None]
-    best = _mean(tuned, "steps_to_target").value
-    if not rows or len(reached) < len(rows):
+    best = of_recipe(tuned).steps.value
+    found = of_recipe(rows)
+    if found.steps.value is None:
         above = _mean_above(rows) if confirm else _fastest_above(rows)
-        return ToTarget(num_reached=len(reached), trials=rows, best_tuned=best, above=above)
-    return replace(of_recipe(rows), best_tuned=best)
+        return replace(found, best_tuned=best, above=above)
+    return replace(found, best_tuned=best)
 
 
 def of_recipe(rows: Sequence[TrialRow]) -> ToTarget:
-    """What replicates that all reached the target took."""
+    """What the replicates of one recipe took; no value where that is not known of all."""
+    num_reached = sum(row.steps_to_target is not None for row in rows)
+    trials = with_expected_steps(rows)
+    if not trials:
+        return ToTarget(num_reached=num_reached, trials=tuple(rows))
     return ToTarget(
-        steps=_mean(rows, "steps_to_target"),
-        examples=_mean(rows, "examples_to_target"),
-        seconds=_mean(rows, "seconds_to_target"),
-        num_reached=len(rows),
-        trials=tuple(rows),
+        steps=_mean(trials, "steps_to_target"),
+        examples=_mean(trials, "examples_to_target"),
+        seconds=_mean(trials, "seconds_to_target"),
+        num_reached=num_reached,
+        trials=trials,
     )
 
 
 def fastest(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
     """The replicates of the recipe that reaches the target in the fewest steps on average.
 
-    Recipes of which a replicate never reached it come after all that always did; when no recipe
-    did, the result is every trial.
+    When most replicates of every recipe missed it, the result is every trial.
     """
     best: tuple[float, list[TrialRow]] | None = None
     for rows in by_recipe(search):
-        steps = [row.steps_to_target for row in rows if row.steps_to_target is not None]
-        if len(steps) == len(rows) and (best is None or sum(steps) / len(steps) < best[0]):
-            best = (sum(steps) / len(steps), rows)
+        steps = of_recipe(rows).steps.value
+        if steps is not None and (best is None or steps < best[0]):
+            best = (steps, rows)
     return tuple(best[1] if best else search)
 
 

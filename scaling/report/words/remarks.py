@@ -115,9 +115,12 @@ def flags(findings: Findings) -> list[str]:
         if cell.target.first_gap is not None:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
+            count = f"{cell.target.num_reached} of {len(cell.target.trials)}"
             lines.append(
-                f"{cell.label}: {cell.target.num_reached} of {len(cell.target.trials)} reached "
-                "the target, so it has no mean steps to target."
+                f"{cell.label}: {count} reached the target, so it has no mean steps to target."
+                if cell.target.steps.value is None
+                else f"{cell.label}: {count} seeds reached the target. The others count with the "
+                "steps expected of seeds that need more than their budget."
             )
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)

@@ -1,0 +1,152 @@
+"""A seed that missed the target within its budget counts with what it is expected to take."""
+
+import math
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from scaling.analysis.critical_batch.censored import with_expected_steps
+from scaling.analysis.critical_batch.target_recipe import surface_of_steps, to_target_of
+from scaling.analysis.critical_batch.targets import of_recipe, to_target
+from scaling.analysis.findings import analyse
+from scaling.analysis.statistics.uncertainty import mean_estimate
+from scaling.analysis.trial_rows import TrialRow
+from scaling.records.trial import Status
+from scaling.report.words.remarks import flags
+from scaling.surface.loss_surface import LossSurface, Outcome
+from scaling.surface.space import Axis, Space
+from tests.analysis.recorded import fine_tuning
+
+
+def seeds(
+    *steps: float | None,
+    budget: float | None = 100.0,
+    status: Status = "done",
+    short: float | None = 0.03,
+) -> list[TrialRow]:
+    """Replicates of one recipe; a None is a seed that ran to its budget and missed the target."""
+    return [
+        TrialRow(
+            str(seed), "confirm", "done" if reached else status, {"global_batch_size": 8}, 8,
+            "recipe", seed=seed, steps=budget, examples=budget and 8 * budget, seconds=10.0,
+            steps_to_target=reached, examples_to_target=reached and 8 * reached,
+            seconds_to_target=reached and reached / 10, short_of_target=short,
+        )
+        for seed, reached in enumerate(steps)
+    ]  # fmt: skip
+
+
+def test_a_seed_that_missed_takes_more_than_its_budget() -> None:
+    reached = of_recipe(seeds(80.0, None, 90.0))
+    steps = [row.steps_to_target or 0.0 for row in reached.trials]
+    assert (steps[0], steps[2]) == (80.0, 90.0)
+    assert 100 < steps[1] < 130
+    assert reached.num_reached == 2
+    assert reached.steps.value == pytest.approx(fmean(steps))
+    assert reached.examples.value == pytest.approx(8 * fmean(steps))
+    assert reached.trials[1].seconds_to_target == pytest.approx(10.0 * steps[1] / 100)
+
+
+def test_seeds_that_all_reached_it_stay_what_they_are() -> None:
+    rows = seeds(80.0, 85.0, 90.0)
+    assert with_expected_steps(rows) == tuple(rows)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        seeds(80.0, None, None),
+        seeds(80.0, None),
+        seeds(80.0, None, 90.0, status="diverged"),
+        seeds(80.0, None, 90.0, status="stopped"),
+        seeds(80.0, None, 90.0, budget=None),
+        seeds(80.0, None, 90.0, short=0.2),
+        seeds(80.0, None, 90.0, short=None),
+    ],
+    ids=[
+        "most missed", "half missed", "diverged", "stopped early", "budget unknown",
+        "ended far from it", "end unknown",
+    ],
+)  # fmt: skip
+def test_else_there_is_no_mean(rows: list[TrialRow]) -> None:
+    assert with_expected_steps(rows) is None
+    assert to_target(rows, ()).steps.value is None
+
+
+def _intervals(chance_missed: float) -> tuple[float, float, float, float]:
+    """Coverage and bias, in standard deviations, with the seeds that missed and without them."""
+    rng = np.random.default_rng(0)
+    truth, sd = math.log(100.0), 0.1
+    bound = truth + sd * float(np.quantile(rng.standard_normal(100_000), 1 - chance_missed))
+    covered: list[tuple[bool, bool]] = []
+    centres: list[tuple[float, float]] = []
+    for _ in range(1500):
+        logs = truth + sd * rng.standard_normal(3)
+        values = [math.exp(log) if log < bound else None for log in logs]
+        counted = with_expected_steps(seeds(*values, budget=math.exp(bound)))
+        if counted is None:
+            continue
+        ours = mean_estimate([math.log(row.steps_to_target or 0.0) for row in counted])
+        others = mean_estimate([math.log(value) for value in values if value is not None])
+        ends = [found.interval or (0.0, 0.0) for found in (ours, others)]
+        covered.append((ends[0][0] < truth < ends[0][1], ends[1][0] < truth < ends[1][1]))
+        centres.append((ours.value or 0.0, others.value or 0.0))
+    shares = np.mean(covered, axis=0)
+    biases = (np.mean(centres, axis=0) - truth) / sd
+    return float(shares[0]), float(shares[1]), float(biases[0]), float(biases[1])
+
+
+@pytest.mark.parametrize("chance_missed", [0.1, 0.25])
+def test_the_mean_s_interval_covers(chance_missed: float) -> None:
+    with_them, without_them, bias, flattered = _intervals(chance_missed)
+    assert 0.88 < with_them < 0.95
+    assert with_them > without_them
+    assert abs(bias) < 0.2
+    assert flattered < bias - 0.15
+
+
+def test_new_seeds_count_more_than_the_luckiest_trial_of_a_search() -> None:
+    """At a batch of 4 one search trial took 110 steps, and new seeds nearby 165 to 368 or more."""
+    sweep = fine_tuning()
+    surface = surface_of_steps(sweep)
+    reached = to_target_of(sweep, 0, surface)
+    assert {row.phase for row in reached.trials} == {"confirm"}
+    assert reached.steps.value == pytest.approx(211, abs=1)
+    assert reached.best_tuned == pytest.approx(110, abs=1)
+    missed = to_target_of(sweep, 2, surface)  # 11, 12 and more than 25
+    assert missed.num_reached == 2
+    assert missed.steps.value is not None
+    assert missed.steps.interval is not None
+    assert 16 < missed.steps.value < 25
+    assert missed.steps.interval[1] > 25
+    said = flags(analyse(sweep))
+    assert any("global_batch_size 64: 2 of 3 seeds reached the target. The" in it for it in said)
+
+
+def _surface(*, with_bounds: bool) -> tuple[LossSurface, Space]:
+    """Steps that fall from 400 to 12 with the batch, with misses at its lowest rates."""
+    space = Space(
+        tuple({"global_batch_size": size} for size in (4, 16, 64, 256)),
+        (Axis("peak_lr", low=1e-4, high=1e-2, log=True),),
+    )
+    outcomes: list[Outcome] = []
+    for cell, fewest in enumerate((400.0, 110.0, 32.0, 12.0)):
+        for rate in (1.5e-4, 5e-4, 1e-3, 2e-3, 6e-3):
+            steps = fewest * math.exp(0.2 * math.log(rate / 1e-3) ** 2)
+            budget = 1.6 * fewest
+            missed = steps > budget
+            bound = budget if missed and with_bounds else None
+            outcomes.append(
+                Outcome(cell, {"peak_lr": rate}, None if missed else steps, at_least=bound)
+            )
+    return LossSurface(space, outcomes), space
+
+
+def test_a_miss_at_a_large_batch_is_not_above_the_steps_of_a_small_one() -> None:
+    surface, _ = _surface(with_bounds=True)
+    for cell, fewest in enumerate((400.0, 110.0, 32.0, 12.0)):
+        assert surface.expected(cell, {"peak_lr": 1e-3}) == pytest.approx(fewest, rel=0.1)
+        assert 1.6 * fewest < surface.expected(cell, {"peak_lr": 1.5e-4}) < 5 * fewest
+    without, _ = _surface(with_bounds=False)
+    assert without.expected(3, {"peak_lr": 1.5e-4}) > 10 * 12.0

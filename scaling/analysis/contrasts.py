@@ -205,7 +205,7 @@ def _contrast(
     setup: Setup,
     read: Callable[[TrialRow], float | None],
 ) -> Contrast | None:
-    """Of one cell; None where a study has no number, or a replicate never reached the target."""
+    """Of one cell; None where a study has no number, or not of every replicate."""
     rows_a, rows_b = _rows(a, measure), _rows(b, measure)
     ours = [(row, value) for row in rows_a if (value := read(row)) is not None]
     others = [(row, value) for row in rows_b if (value := read(row)) is not None]

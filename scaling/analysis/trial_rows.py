@@ -22,7 +22,7 @@ from scaling.records.objective import (
     objective_of,
     objective_of_target,
 )
-from scaling.records.outcome import crossing, objective_value, short_of_target
+from scaling.records.outcome import crossing, left_to_target, objective_value
 from scaling.records.recipe import Recipe
 from scaling.records.scale import NUM_PARAMETERS, WITHOUT_EMBEDDINGS, scale_names
 from scaling.records.study import StudyRecord
@@ -46,7 +46,9 @@ class TrialRow:
         objective: What the search minimizes; orders trials and is never a result.
         steps: Optimizer steps of the whole run.
         steps_to_target: Steps until the target was first reached; None when it never was.
-        short_of_target: How far its last loss or metric is from the target, as a share of that.
+        left_to_target: Share of the way from its first evaluation to the target that it had left
+            at its end. None where longer runs would be other runs: its schedule knows the horizon,
+            or its batch grows.
         first_gap: Of a trial that reached it before its second evaluation, the steps of the two.
         grad_sq_norm: Last estimate of |G|².
         grad_covariance_trace: Last estimate of tr Σ, for one example.
@@ -84,7 +86,7 @@ class TrialRow:
     steps_to_target: float | None = None
     examples_to_target: float | None = None
     seconds_to_target: float | None = None
-    short_of_target: float | None = None
+    left_to_target: float | None = None
     first_gap: tuple[float, float] | None = None
     grad_sq_norm: float | None = None
     grad_covariance_trace: float | None = None
@@ -364,7 +366,9 @@ def row_of(trial: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]) -
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
-        short_of_target=short_of_target(trial.measurements, spec.target) if spec.target else None,
+        left_to_target=None
+        if hparams.has_horizon or spec.target is None
+        else left_to_target(trial.measurements, spec.target),
         first_gap=reached.first_gap if reached else None,
         grad_sq_norm=noise.grad_sq_norm if noise else None,
         grad_covariance_trace=noise.grad_covariance_trace if noise else None,

@@ -203,7 +203,7 @@ class TrialResult:
         "steps × batch. A mean "
         "over the runs of the recipe for the target; beside it those of the fastest recipe of the "
         "search, biased low (selected and measured on the same trials). “> n”: a run went n steps "
-        "without reaching it.",
+        "without reaching it. A seed that nearly reached it has the steps expected of it.",
         unit="steps", direction="minimize", table="cells",
     )] = None  # fmt: skip
     examples_to_target: Annotated[float | None, Metric(

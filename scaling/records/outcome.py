@@ -136,27 +136,32 @@ def value_to_target(
     final = record.final
     if record.status in ("diverged", "failed") or final is None:
         return None
-    missing = short_of_target([final], target)
-    if missing is None:
+    objective = objective_of_target(target, {})
+    cost = objective.cost_of(final)
+    if cost is None:
         return None
     reached = crossing(record.measurements, target)
     if reached is not None:
         return reached.steps if by == "steps_to_target" else reached.examples
-    return CENSORED * (2 + missing)
+    missing = cost - objective.oriented(target.value)
+    return CENSORED * (2 + missing / (abs(target.value) or 1.0))
 
 
-def short_of_target(measurements: Sequence[Measurement], target: Target) -> float | None:
-    """How far the last loss or metric is from a target, as a share of it; below 0 beyond it.
+def left_to_target(measurements: Sequence[Measurement], target: Target) -> float | None:
+    """The share of the way to a target that a run had left at its end.
+
+    The way is from its first evaluation to the target, in the loss or the metric itself.
 
     Returns:
-        None where none was measured.
+        0 or less at the target or beyond it, 1 or more of a run that came nowhere; None with fewer
+        than two evaluations, or where the first was there already.
     """
     objective = objective_of_target(target, {})
-    costs = (cost for m in reversed(measurements) if (cost := objective.cost_of(m)) is not None)
-    cost = next(costs, None)
-    if cost is None:
+    costs = [cost for m in measurements if (cost := objective.cost_of(m)) is not None]
+    enough = objective.oriented(target.value)
+    if len(costs) < 2 or costs[0] <= enough:
         return None
-    return (cost - objective.oriented(target.value)) / (abs(target.value) or 1.0)
+    return (costs[-1] - enough) / (costs[0] - enough)
 
 
 def best_trial(

@@ -50,6 +50,16 @@ class Hyperparameters(Given):
             self.global_batch_size, self.batch_ramp_at_examples, self.batch_ramp_factor
         )
 
+    @property
+    def has_horizon(self) -> bool:
+        """Whether a run of other length differs from its first step on, or in its later batches.
+
+        Else a loss on the way is that of a shorter run, and a run may be thought to go on.
+        """
+        return self.schedule not in ("constant", "inverse_sqrt") or bool(
+            self.batch_ramp_at_examples
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:

@@ -147,7 +147,8 @@ def _outcomes(
 ) -> list[Outcome]:  # fmt: skip
     """How trials ended; without a value those that diverged or missed the target.
 
-    To the target such a trial took at least what the longest one of its cell ran.
+    To the target such a trial takes at least what the longest one of its cell ran that ran to
+    its end.
 
     Args:
         records: The trials.
@@ -162,7 +163,7 @@ def _outcomes(
     if by in TO_TARGET:
         values = [None if v is None or v >= CENSORED else v for v in values]
         for place, record in zip(places, records, strict=True):
-            if (final := record.final) is not None:
+            if (final := record.final) is not None and record.status == "done":
                 amount = final.examples if by == "examples_to_target" else final.step
                 ran[place] = max(ran.get(place, 0.0), amount)
     return [

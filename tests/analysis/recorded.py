@@ -35,7 +35,7 @@ def _study(path: Path, target: float) -> Sweep:
             recipe_key=f"{row['phase']} {row['cell']} {row['peak_lr']}", seed=int(row["seed"]),
             rule=row["rule"] if isinstance(row["rule"], str) else None,
             choices=json.loads(row["choices"]),
-            short_of_target=float(row["validation_loss"]) / target - 1,
+            left_to_target=row.get("left_to_target"),
             **{name: None if pd.isna(row[name]) else float(row[name]) for name in _NUMBERS},
         )
         for _, row in table.iterrows()

@@ -1,7 +1,9 @@
 """A seed that missed the target within its budget counts with what it is expected to take."""
 
 import math
+from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,20 +12,25 @@ from scaling.analysis.critical_batch.censored import with_expected_steps
 from scaling.analysis.critical_batch.target_recipe import surface_of_steps, to_target_of
 from scaling.analysis.critical_batch.targets import of_recipe, to_target
 from scaling.analysis.findings import analyse
+from scaling.analysis.next_run.one_more_run import steps_of_run, steps_spread
 from scaling.analysis.statistics.uncertainty import mean_estimate
-from scaling.analysis.trial_rows import TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.measurement import Measurement
+from scaling.records.outcome import left_to_target
 from scaling.records.trial import Status
 from scaling.report.words.remarks import flags
+from scaling.spec.evaluation import Target
 from scaling.surface.loss_surface import LossSurface, Outcome
 from scaling.surface.space import Axis, Space
 from tests.analysis.recorded import fine_tuning
+from tests.analysis.synthetic import study
 
 
 def seeds(
     *steps: float | None,
     budget: float | None = 100.0,
     status: Status = "done",
-    short: float | None = 0.03,
+    left: float | None = 0.03,
 ) -> list[TrialRow]:
     """Replicates of one recipe; a None is a seed that ran to its budget and missed the target."""
     return [
@@ -31,7 +38,7 @@ def seeds(
             str(seed), "confirm", "done" if reached else status, {"global_batch_size": 8}, 8,
             "recipe", seed=seed, steps=budget, examples=budget and 8 * budget, seconds=10.0,
             steps_to_target=reached, examples_to_target=reached and 8 * reached,
-            seconds_to_target=reached and reached / 10, short_of_target=short,
+            seconds_to_target=reached and reached / 10, left_to_target=left,
         )
         for seed, reached in enumerate(steps)
     ]  # fmt: skip
@@ -61,12 +68,13 @@ def test_seeds_that_all_reached_it_stay_what_they_are() -> None:
         seeds(80.0, None, 90.0, status="diverged"),
         seeds(80.0, None, 90.0, status="stopped"),
         seeds(80.0, None, 90.0, budget=None),
-        seeds(80.0, None, 90.0, short=0.2),
-        seeds(80.0, None, 90.0, short=None),
+        seeds(80.0, None, 90.0, left=0.2),
+        seeds(80.0, None, 90.0, left=None),
+        seeds(80.0, None, 0.0),
     ],
     ids=[
         "most missed", "half missed", "diverged", "stopped early", "budget unknown",
-        "ended far from it", "end unknown",
+        "ended far from it", "end unknown", "there before the first step",
     ],
 )  # fmt: skip
 def test_else_there_is_no_mean(rows: list[TrialRow]) -> None:
@@ -150,3 +158,106 @@ def test_a_miss_at_a_large_batch_is_not_above_the_steps_of_a_small_one() -> None
         assert 1.6 * fewest < surface.expected(cell, {"peak_lr": 1.5e-4}) < 5 * fewest
     without, _ = _surface(with_bounds=False)
     assert without.expected(3, {"peak_lr": 1.5e-4}) > 10 * 12.0
+
+
+def along(*losses: float) -> tuple[Measurement, ...]:
+    return tuple(Measurement(n, 8 * n, None, n, validation_loss=v) for n, v in enumerate(losses))
+
+
+def test_what_a_run_had_left_is_a_share_of_its_own_way() -> None:
+    target = Target(metric="validation_loss", at_most=1.0)
+    assert left_to_target(along(3.0, 1.5, 1.1), target) == pytest.approx(0.05)
+    assert left_to_target(along(3.0, 0.8), target) == pytest.approx(-0.1)
+    stuck = left_to_target(along(0.70, 0.693), Target(metric="validation_loss", at_most=0.65))
+    assert stuck is not None
+    assert stuck > 0.8  # within 7% of the target, where it was from the start
+    assert left_to_target(along(0.9, 0.8), target) is None
+    assert left_to_target(along(3.0), target) is None
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"batch_ramp_at_examples": (50,)}])
+def test_a_run_whose_longer_one_is_another_run_does_not_go_on(change: dict[str, Any]) -> None:
+    recipe = study().trials[0].recipe
+    assert recipe is not None
+    assert not recipe.hyperparameters.has_horizon
+    assert replace(recipe.hyperparameters, **change).has_horizon
+
+
+def test_new_seeds_that_missed_the_target_are_not_passed_over_for_a_lucky_trial() -> None:
+    """All seeds after the search missed it at a batch of 4, some at the rate of its best trial."""
+    sweep = fine_tuning()
+    luckiest = min(
+        (row for row in sweep.rows_of(sweep.cells[0], "search") if row.steps_to_target),
+        key=lambda row: row.steps_to_target or 0.0,
+    )
+    rows = tuple(
+        row
+        if row.global_batch_size != 4 or row.phase == "search"
+        else replace(
+            row, steps_to_target=None, examples_to_target=None, seconds_to_target=None,
+            peak_lr=luckiest.peak_lr if row.phase == "confirm_target" else row.peak_lr,
+            choices={"peak_lr": luckiest.peak_lr} if row.phase == "confirm_target" else row.choices,
+        )
+        for row in sweep.rows
+    )  # fmt: skip
+    sweep = replace(sweep, rows=rows)
+    reached = to_target_of(sweep, 0, surface_of_steps(sweep))
+    assert {row.phase for row in reached.trials} == {"confirm_target"}
+    assert (reached.steps.value, reached.above) == (None, 400)
+
+
+def test_early_ends_by_divergence_bound_no_steps() -> None:
+    """Three trials of the smallest batch diverged at step 5: they are not nearly there."""
+    sweep = fine_tuning()
+    rows = tuple(
+        replace(row, status="diverged", steps=5.0, steps_to_target=None, validation_loss=None)
+        if row.global_batch_size == 4
+        else row
+        for row in sweep.rows
+    )
+    sweep = replace(sweep, rows=rows)
+    surface = surface_of_steps(sweep)
+    assert surface is not None
+    for row in sweep.rows_of(sweep.cells[0], "search"):
+        expected = surface.expected(0, row)
+        assert expected is not None
+        assert expected > 90
+
+
+def test_more_trials_than_a_surface_takes_are_not_read_by_their_lucky_seeds() -> None:
+    rng = np.random.default_rng(0)
+    rows: list[TrialRow] = []
+    for place, (batch, fewest) in enumerate(((4, 400.0), (16, 110.0), (64, 32.0), (256, 12.0))):
+        for rate in np.geomspace(2e-4, 5e-3, 6):
+            for seed in range(12):
+                noise = 0.3 * rng.standard_normal()
+                steps = fewest * math.exp(0.2 * math.log(rate / 1e-3) ** 2 + noise)
+                budget = 2 * fewest
+                rows.append(
+                    TrialRow(
+                        f"{place} {rate} {seed}", "search", "done", {"global_batch_size": batch},
+                        batch, f"{place} {rate}", peak_lr=rate, seed=seed, steps=budget,
+                        validation_loss=1.0, choices={"peak_lr": rate},
+                        steps_to_target=None if steps > budget else steps,
+                    )
+                )  # fmt: skip
+    cells = tuple({"global_batch_size": batch} for batch in (4, 16, 64, 256))
+    surface = surface_of_steps(Sweep("many", "?", tuple(rows), cells, has_target=True, target=1.0))
+    assert surface is not None
+    at_best = [row for row in rows if row.peak_lr == pytest.approx(7.2e-4, rel=0.1)]
+    for row in at_best[::12]:
+        place = int(row.trial_id[0])
+        fewest = (400.0, 110.0, 32.0, 12.0)[place]
+        assert surface.expected(place, row) == pytest.approx(fewest, rel=0.15)
+
+
+def test_the_chance_is_by_the_seeds_own_scatter_where_one_missed_the_target() -> None:
+    steady = of_recipe(seeds(80.0, 81.0, 79.0))
+    late = of_recipe(seeds(40.0, None, 45.0))
+    spread = steps_spread([steady, late])
+    assert spread is not None
+    assert spread.degrees == 2
+    run = steps_of_run(late, spread)
+    assert run is not None
+    assert run.steps > 150
+    assert run.degrees == 2

@@ -1,6 +1,7 @@
 """Machines of one's own for `ray up`: each has its own network, processes, files and sshd.
 
-They are namespaces of this machine, and end with the process that holds them. A folder is at /mnt
+They are namespaces of this machine, are named by their addresses, and end with the process that
+holds them. A folder is at /mnt
 on all of them. One is a laptop: no sshd, and where the commands are given.
 """
 
@@ -29,6 +30,7 @@ mount -t tmpfs tmpfs /run && mkdir /run/sshd
 mount -t tmpfs tmpfs /dev/shm
 mount --bind $own/tmp /tmp
 ip link set lo up
+hostname ${own##*/}
 "$@"
 true
 """
@@ -105,7 +107,7 @@ class Hosts:
         path = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         given = {"HOME": "/root", "PATH": path, "TERM": "dumb", "RAY_AUTH_MODE": "token"}
         target = str(_inner(self._running[on]))
-        enter = ["nsenter", "--target", target, "--mount", "--net", "--pid"]
+        enter = ["nsenter", "--target", target, "--mount", "--net", "--uts", "--pid"]
         process = subprocess.Popen(
             [*enter, "bash", "-c", 'cd "$0" && exec "$@"', str(ROOT), *command],
             env=given, text=True,
@@ -133,7 +135,10 @@ class Hosts:
         subprocess.run([*target, "ip", *command.split()], check=True)
 
     def _start(self, name: str, *command: str) -> None:
-        unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        unshare = [
+            "unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--kill-child",
+            "--mount-proc",
+        ]  # fmt: skip
         given = [str(self._folder / name), str(self.shared), sys.base_prefix]
         process = subprocess.Popen([*unshare, "bash", "-euc", _INSIDE, "inside", *given, *command])
         self._running[name] = process

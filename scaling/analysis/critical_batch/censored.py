@@ -10,11 +10,11 @@ from scipy.special import log_ndtr  # pyright: ignore -- scipy ships no types
 from scaling.analysis.trial_rows import TrialRow
 
 _NEAR = 0.1
-"""Share of the target up to which a seed that ended above it was on its way there."""
+"""Share of its way to the target that a seed may have left to be taken for one that was late."""
 _MOST_ROUNDS = 500
 _SAME = 1e-9
-_LEAST_SD = 1e-6
-"""Of log steps: below it seeds are the same."""
+_LEAST_SD = 0.01
+"""Of log steps over seeds: what interpolation between evaluations alone leaves."""
 
 
 def with_expected_steps(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...] | None:
@@ -23,11 +23,11 @@ def with_expected_steps(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...] | None
     Log steps are taken to be normal over seeds. The seeds that reached the target and the budgets
     that the others passed without it give its mean and deviation, and these what a seed takes
     that takes more than its budget. Left out, such seeds would flatter the recipe. A seed that
-    ended farther than 10% from the target may never come there.
+    had more than a tenth of its way left may never come there.
 
     Returns:
-        None where most did not reach it, one diverged or ended far from it, or the steps that one
-        ran are not known.
+        None where most did not reach it, one diverged, had more left or would have trained
+        otherwise in a longer run, or where steps are not known or are 0.
 
     Source: Dempster, Laird & Rubin 1977, Maximum likelihood from incomplete data via the EM
         algorithm, sec. 4.2, for censored normal values.
@@ -35,16 +35,16 @@ def with_expected_steps(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...] | None
     missed = [row for row in rows if row.steps_to_target is None]
     if not missed:
         return tuple(rows)
-    reached = [row.steps_to_target for row in rows if row.steps_to_target]
+    reached = [row.steps_to_target for row in rows if row.steps_to_target is not None]
     budgets = [row.steps for row in missed if _was_near(row) and row.steps]
-    if len(reached) <= len(missed) or len(reached) + len(budgets) < len(rows):
+    if len(reached) <= len(missed) or len(budgets) < len(missed) or min(reached) <= 0:
         return None
     expected = iter(_expected(np.log(reached), np.log(budgets)))
     return tuple(row if row.steps_to_target else _at(row, math.exp(next(expected))) for row in rows)
 
 
 def _was_near(row: TrialRow) -> bool:
-    return row.status == "done" and row.short_of_target is not None and row.short_of_target <= _NEAR
+    return row.status == "done" and row.left_to_target is not None and row.left_to_target <= _NEAR
 
 
 def _expected(known: np.ndarray, above: np.ndarray) -> list[float]:

@@ -13,14 +13,12 @@ from scaling.analysis.critical_batch.targets import ToTarget, to_target
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit, fit_tradeoff
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.objective import Objective
-from scaling.records.outcome import crossing, short_of_target
+from scaling.records.outcome import crossing, left_to_target
 from scaling.spec.evaluation import Target
 
 Origin = Literal[
     "the study's", "every cell's", "three quarters of the cells'", "half of the cells'", "earlier"
 ]
-_NO_HORIZON = ("constant", "inverse_sqrt")
-"""Schedules that do not know the horizon: a loss on the way is that of a shorter run as well."""
 _SAME = 0.01
 """Two targets closer than this share of themselves are one."""
 
@@ -45,7 +43,7 @@ class TargetCurve:
 
 
 def tradeoff_of(batch_sizes: Sequence[int | None], reached: Sequence[ToTarget]) -> TradeoffFit:
-    """The trade-off over the cells that always reached the target, each replicate a point.
+    """The trade-off over the cells that have steps to the target, each replicate a point.
 
     A cell that reached it before its second evaluation is left out: its steps may be any up to
     there, which no scatter over seeds shows.
@@ -127,7 +125,7 @@ def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Orig
 
 
 def _replicates(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
-    """The runs of one recipe: that of the study's own target where every seed reached it."""
+    """The runs of one recipe: that of the study's own target where it has steps to it."""
     confirm = sweep.rows_of(cell.cell, "confirm")
     has_own = sweep.has_target and cell.target.steps.value is not None
     return cell.target.trials if confirm and has_own else confirm
@@ -139,9 +137,7 @@ def _runs(sweep: Sweep, cell: CellResult) -> tuple[TrialRow, ...]:
 
 def _allows_targets(rows: Sequence[TrialRow]) -> bool:
     known = [row.recipe.hyperparameters for row in rows if row.recipe is not None]
-    return 0 < len(known) == len(rows) and all(
-        hparams.schedule in _NO_HORIZON and not hparams.batch_ramp_at_examples for hparams in known
-    )
+    return 0 < len(known) == len(rows) and not any(hparams.has_horizon for hparams in known)
 
 
 def _costs(objective: Objective, row: TrialRow) -> list[float]:
@@ -187,6 +183,6 @@ def _counted(row: TrialRow, target: Target) -> TrialRow:
         steps_to_target=reached.steps if reached else None,
         examples_to_target=reached.examples if reached else None,
         seconds_to_target=reached.seconds if reached else None,
-        short_of_target=short_of_target(row.measurements, target),
+        left_to_target=left_to_target(row.measurements, target),
         first_gap=reached.first_gap if reached else None,
     )

@@ -23,7 +23,8 @@ between the fastest of many trials, which was also lucky, and new seeds, which w
 def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
     """The surface of steps to the target through the trials of all cells and phases.
 
-    A trial that missed the target, or diverged, took at least the most steps run in its cell.
+    A trial that missed the target, or diverged, takes at least as many steps as the longest run
+    of its cell that ran to its end; where none did, it counts as worse than all that reached it.
 
     Returns:
         None without a target, in a joint search, or with fewer than six search trials that
@@ -34,18 +35,16 @@ def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
     rows = tuple(_with_steps(row) for row in sweep.rows)
     by_steps = replace(sweep, rows=rows, tuned_for=VALIDATION_LOSS, metrics={}, rules=())
     searches = [by_steps.rows_of(cell, "search") for cell in sweep.cells]
-    budgets = [
-        max((row.steps for row in sweep.rows if row.cell == cell and row.steps), default=None)
-        for cell in sweep.cells
-    ]
-    return fitted_surface(by_steps, searches, budgets)
+    return fitted_surface(by_steps, searches, is_steps=True)
 
 
 def _with_steps(row: TrialRow) -> TrialRow:
-    """A row whose loss is its steps to the target."""
+    """A row whose loss is its steps to the target; none of a run that missed it."""
     status = row.status
-    if row.ended:
-        status = "diverged" if row.steps_to_target is None else "done"
+    if row.ended and row.steps_to_target is not None:
+        status = "done"
+    elif row.ended and status != "done":
+        status = "diverged"
     return replace(
         row, validation_loss=row.steps_to_target, tuned_for=VALIDATION_LOSS, status=status
     )
@@ -56,14 +55,24 @@ class _Candidate:
     """A recipe that was run.
 
     Attributes:
-        rows: Its runs.
+        run: One of its runs.
         reached: What they took.
         expected: Steps, by the surface.
     """
 
-    rows: list[TrialRow]
+    run: TrialRow
     reached: ToTarget
     expected: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its steps are, and not only what they are above."""
+        return self.reached.steps.value is not None
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """Rises from the one to take first, of recipes that are as good."""
+        return _PREFERENCE.get(self.run.phase, 2), self.expected
 
 
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:
@@ -74,6 +83,8 @@ def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToT
     search trial's is faster by more than 5%: among many trials the fastest was also lucky. Of
     recipes with such seeds that are as good within 5% the one that was confirmed for the target
     is taken, which the search alone chose, or else the one for the loss: a row of one recipe.
+    One whose seeds mostly missed the target comes after those, and still before a search trial
+    that is not surely faster; then only what its steps are above is known.
 
     Args:
         sweep: The sweep.
@@ -89,20 +100,23 @@ def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToT
         return usual
     candidates: list[_Candidate] = []
     for rows in _recipes(sweep, cell, surface):
-        expected, reached = surface.expected(place, rows[0]), of_recipe(rows)
-        if expected is not None and reached.steps.value is not None:
-            candidates.append(_Candidate(rows, reached, expected))
-    if not candidates:
+        is_new = rows[0].phase != "search"
+        expected = surface.expected(place, rows[0])
+        reached = to_target(rows, ()) if is_new else of_recipe(rows)
+        if expected is not None and (is_new or reached.steps.value is not None):
+            candidates.append(_Candidate(rows[0], reached, expected))
+    if not any(candidate.is_known for candidate in candidates):
         return usual
-    fastest = min(candidates, key=lambda c: c.expected)
-    new = [c for c in candidates if c.rows[0].phase != "search"]
-    slower = surface.chance_above(place, fastest.rows[0], [c.rows[0] for c in new], 1 + _AS_GOOD)
+    fastest = min((c for c in candidates if c.is_known), key=lambda c: c.expected)
+    new = [c for c in candidates if c.run.phase != "search"]
+    slower = surface.chance_above(place, fastest.run, [c.run for c in new], _AS_GOOD)
     new = [c for c, chance in zip(new, slower, strict=True) if chance < _SURE]
+    new = [c for c in new if c.is_known] or new
     chosen = fastest
     if new:
         least = min(c.expected for c in new)
         good = [c for c in new if c.expected <= least + abs(least) * _AS_GOOD]
-        chosen = min(good, key=lambda c: (_PREFERENCE.get(c.rows[0].phase, 2), c.expected))
+        chosen = min(good, key=lambda c: c.order)
     return replace(chosen.reached, best_tuned=usual.best_tuned)
 
 

@@ -33,7 +33,7 @@ class ToTarget:
         trials: The replicates that ended, all with one recipe where it was reached; with the
             expected steps where `steps` has a value.
         best_tuned: Steps of the search's fastest recipe, picked and measured on the same trials
-            and therefore somewhat too few; None where no recipe always reached the target.
+            and therefore somewhat too few; None where no recipe has steps.
         above: What `steps` is above where it has no value, from the steps that were run without
             reaching the target; None where nothing ran to its budget.
     """
@@ -95,8 +95,9 @@ def fastest(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
     """
     best: tuple[float, list[TrialRow]] | None = None
     for rows in by_recipe(search):
-        steps = of_recipe(rows).steps.value
-        if steps is not None and (best is None or steps < best[0]):
+        trials = with_expected_steps(rows)
+        steps = fmean(row.steps_to_target or 0.0 for row in trials) if trials else math.inf
+        if steps < (best[0] if best else math.inf):
             best = (steps, rows)
     return tuple(best[1] if best else search)
 

@@ -57,23 +57,22 @@ class FittedSurface:
         return None if point is None else self.surface.expected(self.member[cell], point)
 
     def chance_above(
-        self, cell: int, row: TrialRow, others: Sequence[TrialRow], ratio: float
+        self, cell: int, row: TrialRow, others: Sequence[TrialRow], share: float
     ) -> list[float]:
-        """That the value of each other recipe in a cell is more than `ratio` times a row's.
+        """That the value of each other recipe in a cell is above a row's by more than a share.
 
-        All of them lie on the axes, and all values are above zero.
+        All of them lie on the axes.
         """
         points = [_point_on(one, self.axes) for one in (row, *others)]
         member = self.member[cell]
         places = self.surface.space.coordinates([(member, point or {}) for point in points])
         drawn = self.surface.loss_draws(places, np.full(len(points), member), _NUM_DRAWS)
-        return [float(chance) for chance in (drawn[:, 1:] > ratio * drawn[:, :1]).mean(axis=0)]
+        limit = drawn[:, :1] + share * np.abs(drawn[:, :1])
+        return [float(chance) for chance in (drawn[:, 1:] > limit).mean(axis=0)]
 
 
 def fitted_surface(
-    sweep: Sweep,
-    searches: Sequence[Sequence[TrialRow]],
-    budgets: Sequence[float | None] | None = None,
+    sweep: Sweep, searches: Sequence[Sequence[TrialRow]], *, is_steps: bool = False
 ) -> FittedSurface | None:
     """Fit the surface to the trials of all cells and phases.
 
@@ -83,9 +82,9 @@ def fitted_surface(
     Args:
         sweep: The sweep.
         searches: The search trials of each of its cells.
-        budgets: Where the rows' losses are steps to a target, the most steps that were run in
-            each cell: a run without a loss took at least those. Each run then counts by itself,
-            since one that missed the target does not undo the others of its recipe.
+        is_steps: Whether the rows' losses are steps to a target. A run without one then takes at
+            least the most steps of those in its cell that ran to their end, and does not undo the
+            others of its recipe.
 
     Returns:
         None with fewer than six search trials that have a loss, with more than a hundred cells
@@ -98,12 +97,9 @@ def fitted_surface(
         return None
     runs = [
         group
-        for place, (index, rows) in enumerate(zip(member, searches, strict=True))
-        for group in _runs(
-            index, [*rows, *_replicates(sweep, sweep.cells[place])], axes,
-            budget=None if budgets is None else budgets[place], is_single=budgets is not None,
-        )
-    ]  # fmt: skip
+        for index, cell, rows in zip(member, sweep.cells, searches, strict=True)
+        for group in _runs(index, [*rows, *_replicates(sweep, cell)], axes, is_steps=is_steps)
+    ]
     if not any(group.losses for group in runs):
         return None
     outcomes, noise = _outcomes(runs, len(cells))
@@ -203,33 +199,41 @@ class _Runs:
 
     Attributes:
         losses: Of each run with its seed; empty where one diverged.
-        at_least: Of a run that missed the target, the steps that it took at least.
+        num_lost: Of steps to a target, runs that missed it; else 1 where one diverged.
+        at_least: What those take at least.
     """
 
     cell: int
     point: Mapping[str, Any]
     losses: tuple[tuple[int | None, float], ...]
+    num_lost: int = 0
     at_least: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Of the losses; None where as many runs or more were lost."""
+        return fmean(v for _, v in self.losses) if len(self.losses) > self.num_lost else None
 
 
 def _runs(
-    index: int, rows: Sequence[TrialRow], axes: Sequence[Axis], *, budget: float | None,
-    is_single: bool,
-) -> list[_Runs]:  # fmt: skip
-    """The runs of each recipe of a cell that ended, or each of them by itself."""
+    index: int, rows: Sequence[TrialRow], axes: Sequence[Axis], *, is_steps: bool
+) -> list[_Runs]:
+    """The runs of each recipe of a cell that ended."""
+    at_least = max((r.steps for r in rows if r.status == "done" and r.steps), default=None)
     groups: dict[object, tuple[dict[str, Any], list[TrialRow]]] = {}
     for row in rows:
         point = _point_on(row, axes)
         if point is not None and row.status in ("done", "diverged"):
-            key: object = row.recipe_key if row.phase == "search" else tuple(point.values())
-            key = (row.trial_id, key) if is_single else key
+            key = row.recipe_key if row.phase == "search" else tuple(point.values())
             groups.setdefault(key, (point, []))[1].append(row)
     found: list[_Runs] = []
     for point, runs in groups.values():
         losses = [(r.seed, r.cost) for r in runs if r.status == "done"]
         known = tuple((seed, loss) for seed, loss in losses if loss is not None)
-        if any(row.status == "diverged" for row in runs):
-            found.append(_Runs(index, point, (), budget))
+        if is_steps:
+            found.append(_Runs(index, point, known, len(runs) - len(known), at_least))
+        elif any(row.status == "diverged" for row in runs):
+            found.append(_Runs(index, point, (), 1))
         elif len(known) == len(runs):
             found.append(_Runs(index, point, known))
     return found
@@ -248,22 +252,20 @@ def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Rep
     lowest = min(loss for r in runs for _, loss in r.losses)
     unit = lowest if lowest > 0 else 1.0  # positive losses are compared by their ratios
     sd = math.sqrt(noise.variance) / unit if noise is not None else 0.0
-    if sum(max(len(r.losses), 1) for r in runs) <= _MOST_TRIALS:
-        single = [
-            Outcome(r.cell, r.point, loss, seed=seed, at_least=r.at_least)
-            for r in runs
-            for seed, loss in r.losses or [(None, None)]
-        ]
-        return single, None
+    if sum(len(r.losses) + r.num_lost for r in runs) <= _MOST_TRIALS:
+        return [outcome for r in runs for outcome in _single(r)], None
     means = [
-        Outcome(
-            r.cell, r.point, fmean(loss for _, loss in r.losses) if r.losses else None,
-            max(len(r.losses), 1), at_least=r.at_least,
-        )
-        for r in runs
-    ]  # fmt: skip
+        Outcome(r.cell, r.point, r.mean, max(len(r.losses), 1), at_least=r.at_least) for r in runs
+    ]
     known = Replicates(sd, noise.degrees) if noise is not None and sd > 0 else None
     return _thinned(means, num_cells), known
+
+
+def _single(runs: _Runs) -> list[Outcome]:
+    """Each run of a recipe by itself."""
+    known = [Outcome(runs.cell, runs.point, loss, seed=seed) for seed, loss in runs.losses]
+    lost = Outcome(runs.cell, runs.point, None, at_least=runs.at_least)
+    return [*known, *[lost] * runs.num_lost]
 
 
 def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:

@@ -90,7 +90,7 @@ def options(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[Option, ...]:
     wherever a batch was measured with as many examples a worker.
     """
     paces, limits = Paces.of(sweep), sweep.limits
-    spread = steps_spread([cell.target.trials for cell in cells]) if sweep.has_target else None
+    spread = steps_spread([cell.target for cell in cells]) if sweep.has_target else None
     made: list[Option] = []
     for cell in cells:
         for num_workers in _worker_counts(cell, limits):

@@ -49,37 +49,39 @@ class StepsOfRun:
     degrees: float
 
 
-def steps_spread(cells: Sequence[Sequence[TrialRow]]) -> SeedVariance | None:
+def steps_spread(cells: Sequence[ToTarget]) -> SeedVariance | None:
     """Variance of log steps to target over seeds, of all cells together.
 
     Args:
-        cells: The replicates of each cell's recipe; a cell where one never reached the target
-            says nothing.
+        cells: What each cell's recipe took; one of which a seed missed the target says nothing.
     """
     groups: list[dict[int, float]] = []
-    for rows in cells:
+    for cell in cells:
         steps = {
             place if row.seed is None else row.seed: math.log(row.steps_to_target)
-            for place, row in enumerate(rows)
+            for place, row in enumerate(cell.trials)
             if row.steps_to_target
         }
-        if len(steps) == len(rows):
+        if len(steps) == cell.num_reached == len(cell.trials):
             groups.append(steps)
     return seed_variance(groups)
 
 
 def steps_of_run(target: ToTarget, spread: SeedVariance | None) -> StepsOfRun | None:
-    """Steps that reach the target with a chance of 90%; None where a replicate never did.
+    """Steps that reach the target with a chance of 90%; None where steps to it are not known.
 
     Args:
-        target: What the recipe's replicates took.
+        target: What the recipe's replicates took. Where one missed the target, their own scatter
+            counts, if it is more than that of all cells.
         spread: Of all cells, for one with fewer than ten seeds.
     """
     logs = [math.log(row.steps_to_target) for row in target.trials if row.steps_to_target]
     if not logs or target.steps.value is None:
         return None
     count, centre = len(logs), fmean(logs)
-    if count >= _OWN_SEEDS and (own_variance := variance(logs)) > 0:
+    own_variance = variance(logs) if count > 1 else 0.0
+    is_wider = target.num_reached < count and own_variance > (spread.variance if spread else 0.0)
+    if is_wider or (count >= _OWN_SEEDS and own_variance > 0):
         spread = SeedVariance(own_variance, count - 1)
     if spread is None:
         mean = Estimate(math.exp(centre), None, count)

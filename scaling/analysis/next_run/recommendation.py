@@ -40,8 +40,8 @@ class NothingToRecommend:
     """The data do not allow a choice.
 
     Attributes:
-        lack: A cell of which every replicate reached the target, or has a loss; a batch measured
-            on the workers asked for or with as many examples a worker; any time at all.
+        lack: A cell that has steps to the target, or of which every replicate has a loss; a batch
+            measured on the workers asked for or with as many examples a worker; any time at all.
         num_workers: As asked for.
     """
 

@@ -173,7 +173,7 @@ def _about_target(builder: _Builder, findings: Findings) -> None:
     if not findings.sweep.has_target:
         absent = "the study has no target"
     elif len({cell.global_batch_size for cell in reached}) < 2:
-        absent = "fewer than two batch sizes always reached the target"
+        absent = "fewer than two batch sizes have steps to the target"
     fit = findings.tradeoff
     builder.add(
         "steps_to_target", "Steps to target against batch",

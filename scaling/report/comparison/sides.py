@@ -109,12 +109,13 @@ def _require_words(name: Any, question: Any, target: Any) -> None:
 
 
 def _row(record: Mapping[str, Any]) -> TrialRow:
-    own = {name: record[name] for name in OWN if name != "recipe_key"}
+    later = ("recipe_key", "left_to_target")  # reports of before have none
+    own = {name: record[name] for name in OWN if name not in later}
     cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
-    key = record.get("recipe_key") or record["trial_id"]  # reports of before have no keys
+    key, left = record.get("recipe_key") or record["trial_id"], record.get("left_to_target")
     if not all(is_shallow(value, 1) for value in (cell, choices)):
         raise ValueError("a cell or choice is no value")
-    return TrialRow(**own, cell=cell, choices=choices, recipe_key=key)
+    return TrialRow(**own, cell=cell, choices=choices, recipe_key=key, left_to_target=left)
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ OWN = (
     "clip_norm", "objective", "validation_loss", "validation_loss_stderr", "train_loss",
     "train_loss_stderr", "test_loss", "test_loss_stderr", "steps", "examples", "seconds",
     "steps_to_target", "examples_to_target", "seconds_to_target", "grad_sq_norm",
-    "grad_covariance_trace", "recipe_key",
+    "grad_covariance_trace", "recipe_key", "left_to_target",
 )  # fmt: skip
 
 

@@ -250,7 +250,8 @@ def _at_target(findings: Findings) -> str:
     goal = _goal(findings)
     if len(reached) < 2:
         sizes = "1 batch size" if reached else "no batch size"
-        return f"Not enough data on steps: {sizes} always reached {goal}."
+        always = "" if reached else "always "
+        return f"Not enough data on steps: {sizes} {always}reached {goal}."
     first, last = reached[0], reached[-1]
     text = f"Reaching {goal} takes {_steps(first)} steps at a batch of {_batch(first):,} and "
     text += f"{_steps(last)} at {_batch(last):,}"

@@ -17,7 +17,8 @@ CONCEPTS = (
      "batch's recipe to the others by a rule. Confirm repeats the best recipes with new seeds, "
      "confirm_target those for the target."),
     ("diverged, censored", "A diverged trial blew up. A censored one ended normally and never "
-     "reached the target. Neither is turned into a number."),
+     "reached the target. Neither is turned into a number: of a seed that nearly reached it, the "
+     "steps that it would have taken count in the mean of its recipe."),
     ("peak_lr", "Learning rate after warmup. The best one is the minimum of an asymmetric "
      "parabola in log rate; the asymmetry is shared by all cells. Where no such parabola has "
      "an interval, it is the minimum of the surface. Where neither has a minimum inside the rates "

@@ -119,7 +119,7 @@ def of_steps(target: ToTarget, *, has_target: bool = True) -> Why:
         "examples_to_target": steps,
         "seconds_to_target": steps if target.steps.value is None else "no times were measured",
         "steps_to_target_interval": steps if target.steps.value is None else _ONE_SEED,
-        "steps_to_target_best_tuned": "of every recipe of the search most trials missed the target"
+        "steps_to_target_best_tuned": "no recipe of the search reached the target in all its trials"
         if has_target
         else NO_TARGET,
         "steps_to_target_above": "it is known, or no replicate ran to its budget"

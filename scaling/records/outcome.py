@@ -150,7 +150,8 @@ def value_to_target(
 def left_to_target(measurements: Sequence[Measurement], target: Target) -> float | None:
     """The share of the way to a target that a run had left at its end.
 
-    The way is from its first evaluation to the target, in the loss or the metric itself.
+    The way is from its first evaluation to the target, in the logarithm of the loss (in the value
+    itself of what is maximized, or not above zero).
 
     Returns:
         0 or less at the target or beyond it, 1 or more of a run that came nowhere; None with fewer
@@ -161,6 +162,8 @@ def left_to_target(measurements: Sequence[Measurement], target: Target) -> float
     enough = objective.oriented(target.value)
     if len(costs) < 2 or costs[0] <= enough:
         return None
+    if min(costs[-1], enough) > 0:
+        return math.log(costs[-1] / enough) / math.log(costs[0] / enough)
     return (costs[-1] - enough) / (costs[0] - enough)
 
 

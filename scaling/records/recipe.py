@@ -52,9 +52,9 @@ class Hyperparameters(Given):
 
     @property
     def has_horizon(self) -> bool:
-        """Whether a run of other length differs from its first step on, or in its later batches.
+        """Whether a longer run is another run: its schedule knows its length, or its batch grows.
 
-        Else a loss on the way is that of a shorter run, and a run may be thought to go on.
+        Else a loss on the way is that of a shorter run, and examples are in proportion to steps.
         """
         return self.schedule not in ("constant", "inverse_sqrt") or bool(
             self.batch_ramp_at_examples

@@ -147,8 +147,8 @@ def _outcomes(
 ) -> list[Outcome]:  # fmt: skip
     """How trials ended; without a value those that diverged or missed the target.
 
-    To the target such a trial takes at least what the longest one of its cell ran that ran to
-    its end.
+    To the target such a trial takes more than it ran, or, where it did not run to its end, than
+    the longest one of its cell that did.
 
     Args:
         records: The trials.
@@ -159,16 +159,18 @@ def _outcomes(
     by = by or spec.search.objective
     names = [cell_name(cell) for cell in cells(spec)]
     places = [names.index(cell_name(record.cell)) for record in records]
-    ran: dict[int, float] = {}
+    own: list[float | None] = [None] * len(records)
+    longest: dict[int, float] = {}
     if by in TO_TARGET:
         values = [None if v is None or v >= CENSORED else v for v in values]
-        for place, record in zip(places, records, strict=True):
+        for number, (place, record) in enumerate(zip(places, records, strict=True)):
             if (final := record.final) is not None and record.status == "done":
-                amount = final.examples if by == "examples_to_target" else final.step
-                ran[place] = max(ran.get(place, 0.0), amount)
+                ran = final.examples if by == "examples_to_target" else final.step
+                own[number], longest[place] = ran, max(longest.get(place, 0.0), ran)
+    bounds = [ran or longest.get(place) for ran, place in zip(own, places, strict=True)]
     return [
-        Outcome(place, r.choices, v, at_least=None if v is not None else ran.get(place))
-        for place, r, v in zip(places, records, values, strict=True)
+        Outcome(place, r.choices, v, at_least=None if v is not None else bound)
+        for place, r, v, bound in zip(places, records, values, bounds, strict=True)
     ]
 
 

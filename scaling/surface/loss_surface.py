@@ -185,8 +185,10 @@ class LossSurface:
 
     def expected(self, cell: int, point: Mapping[str, Any]) -> float:
         """The loss expected with some nuisance hyperparameters in a cell."""
-        mean = float(self.processes[0].mean(self.space.coordinates([(cell, point)]))[0])
-        return math.exp(mean) if self._is_ratio else mean
+        processes, lowest = self._fitted
+        compressed = processes[0].mean(self.space.coordinates([(cell, point)]))
+        mean = float(processes[0].in_full(compressed, lowest[[cell]])[0])
+        return math.exp(min(mean, _MOST_LOG_LOSS)) if self._is_ratio else mean
 
     def draws(self, places: Coordinates, num_draws: int = _NUM_DRAWS) -> Array:
         """[num_draws, len(places)] surfaces, of the processes in proportion to their evidence."""

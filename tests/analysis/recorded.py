@@ -1,6 +1,7 @@
-"""Real trials among the tests' data and of the gallery, as the analysis sees them."""
+"""Real trials among the tests' data, as the analysis sees them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,6 @@ import pandas as pd
 from scaling.analysis.trial_rows import Sweep, TrialRow
 
 DATA = Path(__file__).parents[1] / "data"
-GALLERY = Path(__file__).parents[2] / "reports" / "gallery"
 _NUMBERS = (
     "peak_lr", "objective", "validation_loss", "train_loss", "test_loss", "steps", "examples",
     "seconds", "steps_to_target", "examples_to_target", "seconds_to_target",
@@ -18,16 +18,17 @@ _NUMBERS = (
 
 def default_study() -> Sweep:
     """The default study of before the surface: 63 trials of four batch sizes, without curves."""
-    return _study(DATA / "lr_vs_batch.parquet", 1.4)
+    sweep = _study("lr_vs_batch", 1.4)
+    return replace(sweep, rules=("none", "sqrt", "linear"), base_batch_size=32)
 
 
 def fine_tuning() -> Sweep:
     """The gallery's study of pretrained weights, whose seeds often missed its target."""
-    return _study(GALLERY / "fine_tuning" / "trials.parquet", 1.0)
+    return _study("fine_tuning", 1.0)
 
 
-def _study(path: Path, target: float) -> Sweep:
-    table = pd.read_parquet(path)
+def _study(name: str, target: float) -> Sweep:
+    table = pd.read_parquet(DATA / f"{name}.parquet")
     rows = tuple(
         TrialRow(
             trial_id=str(row["trial_id"]), phase=row["phase"], status=row["status"],
@@ -42,6 +43,6 @@ def _study(path: Path, target: float) -> Sweep:
     )  # fmt: skip
     sizes = sorted({row.global_batch_size for row in rows})
     return Sweep(
-        "lr_vs_batch", "?", rows, tuple({"global_batch_size": size} for size in sizes),
-        has_target=True, target=target, rules=("none", "sqrt", "linear"), base_batch_size=32,
+        name, "?", rows, tuple({"global_batch_size": size} for size in sizes), has_target=True,
+        target=target,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -14,10 +15,12 @@ from scaling.analysis.critical_batch.targets import of_recipe, to_target
 from scaling.analysis.findings import analyse
 from scaling.analysis.next_run.one_more_run import steps_of_run, steps_spread
 from scaling.analysis.statistics.uncertainty import mean_estimate
-from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.analysis.trial_rows import Sweep, TrialRow, row_of, sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.outcome import left_to_target
 from scaling.records.trial import Status
+from scaling.report.comparison.sides import sweep_of_report
+from scaling.report.document import write_report
 from scaling.report.words.remarks import flags
 from scaling.spec.evaluation import Target
 from scaling.surface.loss_surface import LossSurface, Outcome
@@ -166,8 +169,8 @@ def along(*losses: float) -> tuple[Measurement, ...]:
 
 def test_what_a_run_had_left_is_a_share_of_its_own_way() -> None:
     target = Target(metric="validation_loss", at_most=1.0)
-    assert left_to_target(along(3.0, 1.5, 1.1), target) == pytest.approx(0.05)
-    assert left_to_target(along(3.0, 0.8), target) == pytest.approx(-0.1)
+    assert left_to_target(along(10.0, 1.5, 10**0.05), target) == pytest.approx(0.05)
+    assert left_to_target(along(10.0, 10**-0.1), target) == pytest.approx(-0.1)
     stuck = left_to_target(along(0.70, 0.693), Target(metric="validation_loss", at_most=0.65))
     assert stuck is not None
     assert stuck > 0.8  # within 7% of the target, where it was from the start
@@ -177,10 +180,47 @@ def test_what_a_run_had_left_is_a_share_of_its_own_way() -> None:
 
 @pytest.mark.parametrize("change", [{"schedule": "linear"}, {"batch_ramp_at_examples": (50,)}])
 def test_a_run_whose_longer_one_is_another_run_does_not_go_on(change: dict[str, Any]) -> None:
-    recipe = study().trials[0].recipe
-    assert recipe is not None
-    assert not recipe.hyperparameters.has_horizon
-    assert replace(recipe.hyperparameters, **change).has_horizon
+    record = study()
+    trial = record.trials[0]
+    assert row_of(trial, record.spec, {}).left_to_target is not None
+    other = replace(trial.recipe.hyperparameters, **change)
+    trial = replace(trial, recipe=replace(trial.recipe, hyperparameters=other))
+    assert row_of(trial, record.spec, {}).left_to_target is None
+
+
+def test_what_was_left_is_read_back_from_a_report_s_folder(tmp_path: Path) -> None:
+    sweep = sweep_of(study())
+    write_report(study(), tmp_path)
+    read = sweep_of_report(tmp_path)
+    assert [row.left_to_target for row in read.rows] == [row.left_to_target for row in sweep.rows]
+    assert any(row.left_to_target is not None for row in read.rows)
+
+
+def test_a_miss_takes_more_than_its_own_run_and_a_divergence_than_the_longest() -> None:
+    """Of a table whose runs are of several lengths, as with a budget in seconds."""
+    rows = [
+        replace(
+            row, trial_id=f"{n} {row.trial_id}", recipe_key=f"{n}", peak_lr=rate, steps=steps,
+            status=status, choices={"peak_lr": rate}, phase="search",
+        )
+        for n, (rate, reached, steps, status) in enumerate(
+            [
+                (1e-4, None, 100.0, "done"), (3e-4, 300.0, 1000.0, "done"),
+                (1e-3, 200.0, 1000.0, "done"), (2e-3, 220.0, 1000.0, "done"),
+                (4e-3, 260.0, 1000.0, "done"), (7e-3, 350.0, 1000.0, "done"),
+                (1e-2, 450.0, 1000.0, "done"), (1e-1, None, 5.0, "diverged"),
+            ]
+        )
+        for row in seeds(reached)
+    ]  # fmt: skip
+    cells = ({"global_batch_size": 8},)
+    surface = surface_of_steps(Sweep("?", "?", tuple(rows), cells, has_target=True, target=1.0))
+    assert surface is not None
+    first, last = surface.expected(0, rows[0]), surface.expected(0, rows[-1])
+    assert first is not None
+    assert last is not None
+    assert 100 < first < 900
+    assert last > 900
 
 
 def test_new_seeds_that_missed_the_target_are_not_passed_over_for_a_lucky_trial() -> None:
@@ -252,11 +292,11 @@ def test_more_trials_than_a_surface_takes_are_not_read_by_their_lucky_seeds() ->
 
 
 def test_the_chance_is_by_the_seeds_own_scatter_where_one_missed_the_target() -> None:
-    steady = of_recipe(seeds(80.0, 81.0, 79.0))
+    steady = of_recipe(seeds(80.0, 81.0, 79.0, 80.0, 82.0))
     late = of_recipe(seeds(40.0, None, 45.0))
     spread = steps_spread([steady, late])
     assert spread is not None
-    assert spread.degrees == 2
+    assert spread.degrees == 4
     run = steps_of_run(late, spread)
     assert run is not None
     assert run.steps > 150

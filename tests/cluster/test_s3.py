@@ -36,14 +36,16 @@ def bucket(free_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(free_port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not answers(free_port):
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        fsspec.filesystem("s3").mkdir("studies")
-        yield "s3://studies"
-        server.kill()
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(free_port):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            fsspec.filesystem("s3").mkdir("studies")
+            yield "s3://studies"
+        finally:
+            server.kill()
 
 
 def test_a_lost_machines_trial_goes_on_from_the_bucket(tmp_path: Path, bucket: str) -> None:

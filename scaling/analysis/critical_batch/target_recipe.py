@@ -23,8 +23,9 @@ between the fastest of many trials, which was also lucky, and new seeds, which w
 def surface_of_steps(sweep: Sweep) -> FittedSurface | None:
     """The surface of steps to the target through the trials of all cells and phases.
 
-    A trial that missed the target, or diverged, takes at least as many steps as the longest run
-    of its cell that ran to its end; where none did, it counts as worse than all that reached it.
+    A trial that missed the target takes more steps than it ran. One that diverged, or was stopped,
+    counts as the longest run of its cell that ran to its end; where none did, it counts as worse
+    than all that reached the target.
 
     Returns:
         None without a target, in a joint search, or with fewer than six search trials that
@@ -76,15 +77,15 @@ class _Candidate:
 
 
 def to_target_of(sweep: Sweep, place: int, surface: FittedSurface | None) -> ToTarget:
-    """What the recipe of one cell took that the surface of steps expects to be the fastest.
+    """What the recipe of one cell took that counts as the fastest.
 
     The trials of every phase that lie on the axes compete. Runs after the search have seeds that
     chose nothing, so one of their recipes is taken unless the surface is sure, at 97.5%, that a
     search trial's is faster by more than 5%: among many trials the fastest was also lucky. Of
     recipes with such seeds that are as good within 5% the one that was confirmed for the target
     is taken, which the search alone chose, or else the one for the loss: a row of one recipe.
-    One whose seeds mostly missed the target comes after those, and still before a search trial
-    that is not surely faster; then only what its steps are above is known.
+    One whose steps are not known, as its seeds missed the target, comes after those, and still
+    before a search trial that is not surely faster; then only what they are above is known.
 
     Args:
         sweep: The sweep.

@@ -82,9 +82,9 @@ def fitted_surface(
     Args:
         sweep: The sweep.
         searches: The search trials of each of its cells.
-        is_steps: Whether the rows' losses are steps to a target. A run without one then takes at
-            least the most steps of those in its cell that ran to their end, and does not undo the
-            others of its recipe.
+        is_steps: Whether the rows' losses are steps to a target. A run without one then takes
+            more steps than it ran, or, where it did not run to its end, than the longest of its
+            cell that did. It does not undo the others of its recipe.
 
     Returns:
         None with fewer than six search trials that have a loss, with more than a hundred cells
@@ -198,28 +198,30 @@ class _Runs:
     """All runs of one recipe in one cell.
 
     Attributes:
-        losses: Of each run with its seed; empty where one diverged.
-        num_lost: Of steps to a target, runs that missed it; else 1 where one diverged.
-        at_least: What those take at least.
+        losses: Of each run that has one, with its seed; none where one diverged, but for steps.
+        lost: Of each run that has none, what it takes at least, None where that is not known. One
+            stands for all where one diverged, but for steps.
     """
 
     cell: int
     point: Mapping[str, Any]
     losses: tuple[tuple[int | None, float], ...]
-    num_lost: int = 0
-    at_least: float | None = None
+    lost: tuple[float | None, ...] = ()
 
     @property
     def mean(self) -> float | None:
-        """Of the losses; None where as many runs or more were lost."""
-        return fmean(v for _, v in self.losses) if len(self.losses) > self.num_lost else None
+        """Of the losses, the lost ones at what they take at least; None where most were lost."""
+        bounds = [bound for bound in self.lost if bound is not None]
+        if len(self.losses) <= len(self.lost) or len(bounds) < len(self.lost):
+            return None
+        return fmean([loss for _, loss in self.losses] + bounds)
 
 
 def _runs(
     index: int, rows: Sequence[TrialRow], axes: Sequence[Axis], *, is_steps: bool
 ) -> list[_Runs]:
     """The runs of each recipe of a cell that ended."""
-    at_least = max((r.steps for r in rows if r.status == "done" and r.steps), default=None)
+    longest = max((r.steps for r in rows if r.status == "done" and r.steps), default=None)
     groups: dict[object, tuple[dict[str, Any], list[TrialRow]]] = {}
     for row in rows:
         point = _point_on(row, axes)
@@ -231,9 +233,11 @@ def _runs(
         losses = [(r.seed, r.cost) for r in runs if r.status == "done"]
         known = tuple((seed, loss) for seed, loss in losses if loss is not None)
         if is_steps:
-            found.append(_Runs(index, point, known, len(runs) - len(known), at_least))
+            missed = [r for r in runs if r.status != "done" or r.cost is None]
+            bounds = tuple(r.steps if r.status == "done" else longest for r in missed)
+            found.append(_Runs(index, point, known, bounds))
         elif any(row.status == "diverged" for row in runs):
-            found.append(_Runs(index, point, (), 1))
+            found.append(_Runs(index, point, (), (None,)))
         elif len(known) == len(runs):
             found.append(_Runs(index, point, known))
     return found
@@ -246,17 +250,21 @@ def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Rep
         The outcomes, and what runs of one recipe with several seeds say of the noise. Its degrees
         are 0 where each run is there by itself and shows that once more.
     """
-    noise = seed_variance(
-        [{s: loss for s, loss in r.losses if s is not None} for r in runs if len(r.losses) > 1]
-    )
-    lowest = min(loss for r in runs for _, loss in r.losses)
-    unit = lowest if lowest > 0 else 1.0  # positive losses are compared by their ratios
-    sd = math.sqrt(noise.variance) / unit if noise is not None else 0.0
-    if sum(len(r.losses) + r.num_lost for r in runs) <= _MOST_TRIALS:
+    if sum(len(r.losses) + len(r.lost) for r in runs) <= _MOST_TRIALS:
         return [outcome for r in runs for outcome in _single(r)], None
     means = [
-        Outcome(r.cell, r.point, r.mean, max(len(r.losses), 1), at_least=r.at_least) for r in runs
-    ]
+        Outcome(
+            r.cell, r.point, r.mean, max(len(r.losses), 1),
+            at_least=max((bound for bound in r.lost if bound is not None), default=None),
+        )
+        for r in runs
+    ]  # fmt: skip
+    lowest = min(loss for r in runs for _, loss in r.losses)
+    scaled = math.log if lowest > 0 else float  # positive losses are compared by their ratios
+    noise = seed_variance(
+        [{s: scaled(v) for s, v in r.losses if s is not None} for r in runs if len(r.losses) > 1]
+    )
+    sd = 0.0 if noise is None else math.sqrt(noise.variance)
     known = Replicates(sd, noise.degrees) if noise is not None and sd > 0 else None
     return _thinned(means, num_cells), known
 
@@ -264,8 +272,8 @@ def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Rep
 def _single(runs: _Runs) -> list[Outcome]:
     """Each run of a recipe by itself."""
     known = [Outcome(runs.cell, runs.point, loss, seed=seed) for seed, loss in runs.losses]
-    lost = Outcome(runs.cell, runs.point, None, at_least=runs.at_least)
-    return [*known, *[lost] * runs.num_lost]
+    lost = [Outcome(runs.cell, runs.point, None, at_least=bound) for bound in runs.lost]
+    return [*known, *lost]
 
 
 def _thinned(outcomes: Sequence[Outcome], num_cells: int) -> list[Outcome]:

@@ -230,7 +230,8 @@ def _target_sources(findings: Findings) -> str:
     ]
     text = (
         " Steps, examples and seconds to the target are those of each cell's recipe for the "
-        "target: the one expected to take the fewest steps, from the trials of all phases."
+        "target. It is expected to take the fewest steps of those with new seeds, unless a search "
+        "trial is surely faster."
     )
     confirmed = [c.label for c in findings.cells if _is_confirmed_for_target(c)]
     if confirmed:

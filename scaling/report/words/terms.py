@@ -35,7 +35,8 @@ CONCEPTS = (
      "beyond it."),
     ("gap at equal progress", "validation_loss − train_loss, interpolated between evaluations, at "
      "the most steps, the most examples and the lowest train_loss that every replicate reaches."),
-    ("slope, regime", "−d log steps / d log batch of the fit, critical / (critical + batch). "
+    ("slope, regime", "−d log steps / d log batch of the fit. With α fitted it is "
+     "α r / (1 + r), where r is (critical / batch)^α. "
      "Perfect scaling: above 0.9 with its whole interval, so that doubling the batch nearly halves "
      "the steps. Maximal data parallelism: below 0.1, larger batches buy nothing. Between: "
      "diminishing returns. Undecided: the interval spans a bound."),

@@ -269,3 +269,37 @@ def test_the_surface_of_steps_has_a_recipe_for_the_target_which_is_kept() -> Non
         assert not stage.missing
     assert set(found.records) == ids
     assert left_over(list(found.records.values()), spec, {}) == []
+
+
+def to_the_target(trial: PlannedTrial) -> TrialRecord:
+    """A quarter of the steps at the larger batch size; above a rate of 0.02 lost at step 2."""
+    assert trial.recipe is not None
+    hparams = trial.recipe.hyperparameters
+    budget = 1600 / hparams.global_batch_size
+    steps = 0.3 * budget * math.exp(0.3 * math.log(hparams.peak_lr / 0.008) ** 2)
+    is_lost = hparams.peak_lr > 0.02
+    step, reached = (2, False) if is_lost else (round(min(steps, budget)), steps < budget)
+    measured = tuple(
+        Measurement(n, n * hparams.global_batch_size, None, n, validation_loss=value)
+        for n, value in ((0, 3.0), (step, 1.0 if reached else 1.5))
+    )
+    record = replace(trial.record(), status="diverged" if is_lost else "done")
+    return TrialRecord.from_json(replace(record, measurements=measured).to_json())
+
+
+def test_trials_that_diverge_early_are_not_near_the_target() -> None:
+    """A search by steps to the target keeps away from the rates at which they did."""
+    spec = study(
+        scientific={"global_batch_size": [4, 16]},
+        nuisance={"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+        target={"at_most": 1.2},
+        search={"num_trials": 24, "stop": None, "objective": "steps_to_target"},
+        confirm=None,
+    )
+    found = Study(4)
+    for stage in found.stages(spec):
+        for trial in stage.missing:
+            found.records[trial.trial_id] = to_the_target(trial)
+    later = [record.choices["peak_lr"] for record in found.trials if record.surface_round]
+    assert len(later) >= 12
+    assert sum(rate > 0.02 for rate in later) <= 2

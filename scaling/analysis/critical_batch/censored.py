@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import log_ndtr  # pyright: ignore -- scipy ships no types
 
+from scaling.analysis.statistics.profile import Array
 from scaling.analysis.trial_rows import TrialRow
 
 _NEAR = 0.1
@@ -14,7 +15,7 @@ _NEAR = 0.1
 _MOST_ROUNDS = 500
 _SAME = 1e-9
 _LEAST_SD = 0.01
-"""Of log steps over seeds: what interpolation between evaluations alone leaves."""
+"""Of log steps over seeds: seeds that are closer are taken to differ by 1%."""
 
 
 def with_expected_steps(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...] | None:
@@ -47,12 +48,12 @@ def _was_near(row: TrialRow) -> bool:
     return row.status == "done" and row.left_to_target is not None and row.left_to_target <= _NEAR
 
 
-def _expected(known: np.ndarray, above: np.ndarray) -> list[float]:
-    """Of normal values that are above a bound, what each is expected to be.
+def _expected(known: Array, above: Array) -> list[float]:
+    """[m] what values are expected to be of which only a bound is known, by maximum likelihood.
 
     Args:
-        known: [n] values.
-        above: [m] bounds of others.
+        known: [n] values of the same normal distribution.
+        above: [m] what each of the others is above.
     """
     count = len(known) + len(above)
     both = np.concatenate([known, above])

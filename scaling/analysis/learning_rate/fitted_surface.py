@@ -28,6 +28,7 @@ _MOST_STEPS = 64
 _WIDE = 20.0
 """Ratio of its ends from which on a range is taken as logarithmic."""
 _NUM_DRAWS = 512
+"""Surfaces that a chance is counted over."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _runs(
         known = tuple((seed, loss) for seed, loss in losses if loss is not None)
         if is_steps:
             missed = [r for r in runs if r.status != "done" or r.cost is None]
-            bounds = tuple(r.steps if r.status == "done" else longest for r in missed)
+            bounds = tuple((r.steps or None) if r.status == "done" else longest for r in missed)
             found.append(_Runs(index, point, known, bounds))
         elif any(row.status == "diverged" for row in runs):
             found.append(_Runs(index, point, (), (None,)))
@@ -247,8 +248,8 @@ def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Rep
     """Every run by itself, or where there are too many the mean of each recipe's runs.
 
     Returns:
-        The outcomes, and what runs of one recipe with several seeds say of the noise. Its degrees
-        are 0 where each run is there by itself and shows that once more.
+        The outcomes, and what runs of one recipe with several seeds say of the noise; None where
+        each run is there by itself and shows that.
     """
     if sum(len(r.losses) + len(r.lost) for r in runs) <= _MOST_TRIALS:
         return [outcome for r in runs for outcome in _single(r)], None

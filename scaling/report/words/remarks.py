@@ -119,8 +119,8 @@ def flags(findings: Findings) -> list[str]:
             lines.append(
                 f"{cell.label}: {count} reached the target, so it has no mean steps to target."
                 if cell.target.steps.value is None
-                else f"{cell.label}: {count} seeds reached the target. The others count with the "
-                "steps expected of seeds that need more than their budget."
+                else f"{cell.label}: {count} seeds reached the target. The others nearly did, and "
+                "count with the steps that they would probably have taken."
             )
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)

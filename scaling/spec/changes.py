@@ -147,6 +147,10 @@ def _resource(_change: Change, before: StudySpec, _now: StudySpec) -> str:
     return "in the same seconds (budget.seconds) trials take other steps on it" if is_timed else ""
 
 
+def _described(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    return ""  # the trials stay; what is recorded of their metrics is read from the task anew
+
+
 _SPACE: Final = _never("each cell was searched in another space")
 _TRIALS: Final = _never("the trials that were run are others")
 _SEARCH: Final = _never("the recipes that were tried were chosen otherwise")
@@ -162,6 +166,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "workload.data.files": _free,
     "workload.file": _free,
     "workload.folder": _free,
+    "workload.ranges": _described,
     "workload.exactness": _free,  # it says what is accepted, not how is trained
     "scientific": _gains_cells,
     "nuisance": _SPACE,

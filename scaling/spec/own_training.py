@@ -27,6 +27,10 @@ Options = Mapping[str, Scalar | tuple[Scalar, ...] | Mapping[str, Scalar]]
 """Arguments by name: numbers, texts, truth values, lists and mappings of them."""
 
 
+Ranges = Mapping[str, tuple[float | None, float | None]]
+"""Least and greatest value by metric; null for an end that is not known."""
+
+
 def _absolute(folder: str) -> str:
     return str(Path(folder).absolute())
 
@@ -88,6 +92,9 @@ class Lightning(OwnCode):
     as in {targets: "my_module:count_tokens"}."""
     directions: Mapping[str, Literal["maximize", "minimize"]] = {}
     """maximize or minimize for metrics that validation_step logs."""
+    ranges: Ranges = {}  # noqa: RUF012
+    """The least and the greatest value of a metric, as in {val_accuracy: [0, 1]}, null for an end
+    that is not known; its intervals stay inside."""
 
     configures_optimizer: ClassVar = True
     no_label_smoothing: ClassVar = "lightning has a loss of its own"
@@ -117,6 +124,9 @@ class TrainerFunctions(TextFamily):
     mapping of metrics, as of the Trainer."""
     directions: Mapping[str, Literal["maximize", "minimize"]] = {}
     """maximize or minimize for each metric of compute_metrics."""
+    ranges: Ranges = {}  # noqa: RUF012
+    """The least and the greatest value of a metric, as in {f1: [0, 1]}, null for an end that is not
+    known; its intervals stay inside."""
     folder: Annotated[LocalPath, AfterValidator(_absolute)] | None = None
     """Folder in which their modules are looked for before the environment; that of the study file
     where left out."""
@@ -144,6 +154,9 @@ class TrainerFunctions(TextFamily):
         elif self.compute_metrics is None and self.directions:
             message = "has no effect without workload.compute_metrics"
             yield Issue("workload.directions", message, dict(self.directions))
+        if self.compute_metrics is None and self.ranges:
+            message = "has no effect without workload.compute_metrics"
+            yield Issue("workload.ranges", message, dict(self.ranges))
         if self.compute_loss_func is None and self.exactness == "waived":
             message = "has no effect without workload.compute_loss_func"
             yield Issue("workload.exactness", message, self.exactness, "required")

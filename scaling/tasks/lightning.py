@@ -26,6 +26,7 @@ from scaling.tasks.own.lightning_module import (
     require_plain,
     validation_metrics,
 )
+from scaling.tasks.own.metrics import own_metrics
 from scaling.tasks.own.module_task import ModuleTask, module_task
 from scaling.tasks.own.reading import fixed_chance, read
 
@@ -69,13 +70,14 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     examples = {split: loader.dataset for split, loader in loaders.items()}
     require_examples(examples, source_path)
     directions = _directions(workload, module, examples, collates)
+    metrics = own_metrics(directions, workload.ranges, "workload")
     own = CustomTask(
         train=examples["train"], validation=examples["validation"], test=examples.get("test"),
         model=build, losses=Losses(count), collate=collates["train"],
-        metrics=validation_metrics if directions else None,
+        metrics=validation_metrics if metrics else None,
     )  # fmt: skip
     return module_task(
-        own, workload, evaluation, path, collates=collates, directions=directions, by_mean=True,
+        own, workload, evaluation, path, collates=collates, metrics=metrics, by_mean=True,
         notes=(_loss_note(workload),),
         optimizer_note=NOT_USED if overrides(module, "configure_optimizers") else "",
     )  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling.records.metrics import Direction, Metric, Unit
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.own_training import TrainerFunctions
 from scaling.tasks.baselines import IGNORED
 from scaling.tasks.batch import at_least_float32
@@ -21,9 +21,9 @@ from scaling.tasks.data.ragged import IntArray
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import widen
-from scaling.tasks.own.calling import declared_numbers, own_code
+from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.code import code_of, code_sha256, imported
-from scaling.tasks.own.contract import require_metric_names
+from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.task import Batch, ExampleLosses
 from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
 
@@ -68,7 +68,7 @@ class TrainerTask(TextTask):
         """The user's metrics on the first examples of the validation subset.
 
         Raises:
-            ValueError: If there is no number for one of the names in `directions`.
+            ValueError: If there is no number for one of them, or one outside its range.
         """
         own = self.own
         if own.compute_metrics is None:
@@ -85,7 +85,7 @@ class TrainerTask(TextTask):
             predictions.append([at_least_float32(tensor).cpu().numpy() for tensor in predicted])
             labels.append([tensor.cpu().numpy() for tensor in labels_b])
         found = own.compute_metrics(EvalPrediction(_joined(predictions), _joined(labels)))
-        return declared_numbers(found, own.directions, "compute_metrics")
+        return declared_numbers(found, own.own_metrics, "compute_metrics")
 
 
 def with_trainer_functions(
@@ -101,12 +101,13 @@ def with_trainer_functions(
     Raises:
         DataError: If a function cannot be imported, or a metric not be recorded under its name.
     """
-    require_metric_names(workload.directions, "workload.directions")
+    help = "A metric of the study's own compute_metrics, on the validation examples."
+    described = own_metrics(workload.directions, workload.ranges, "workload", help)
     loss, metrics = (
         None if name is None else imported(name, workload, path)
         for name, path in ((workload.compute_loss_func, LOSS), (workload.compute_metrics, METRICS))
     )
-    objective = OwnObjective(task.objective, forward, loss, metrics, workload.directions)
+    objective = OwnObjective(task.objective, forward, loss, metrics, described)
     digest = sha256((task.content_hash + code_sha256(code_of(workload))).encode()).hexdigest()
     notes: tuple[str, ...] = ()
     waived: tuple[str, ...] = ()
@@ -139,14 +140,14 @@ class OwnObjective:
         forward: How its model is called.
         compute_loss: See `scaling.spec.own_training.TrainerFunctions`; None for the family's.
         compute_metrics: Likewise.
-        directions: Of each metric that it returns.
+        own_metrics: What is said of each metric that it returns.
     """
 
     ours: Objective
     forward: Forward
     compute_loss: ComputeLoss | None
     compute_metrics: ComputeMetrics | None
-    directions: Mapping[str, Direction]
+    own_metrics: Mapping[str, Metric]
 
     @property
     def examples(self) -> Mapping[Split, Examples]:
@@ -219,11 +220,7 @@ class OwnObjective:
         """The user's, or those of the family's that do not take the loss for nats."""
         if self.compute_metrics is None:
             return self._kept(self.ours.described_metrics)
-        help = "A metric of the study's own compute_metrics, on the validation examples."
-        return {
-            name: Metric(name.replace("_", " "), help, direction=direction)
-            for name, direction in self.directions.items()
-        }
+        return self.own_metrics
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """The family's, where compute_metrics does not replace them; see `TrainerTask.score`."""

@@ -70,5 +70,6 @@ def build(width: int = 16, num_train: int = 200) -> scaling.CustomTask:
     return scaling.CustomTask(
         train=sequences(num_train, 0), validation=sequences(60, 1), test=sequences(60, 2),
         model=lambda _: ConvAttention(width), losses=losses, collate=collate, metrics=metrics,
-        directions={"accuracy": "maximize"}, length=lambda example: len(example[0]),
+        directions={"accuracy": "maximize"}, ranges={"accuracy": (0, 1)},
+        length=lambda example: len(example[0]),
     )  # fmt: skip

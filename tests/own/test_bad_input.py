@@ -51,6 +51,27 @@ RETURNED = {
         "metrics needs directions",
     ),
     "directions alone": ("def build(): return task(directions={'a': 'maximize'})", "without metr"),
+    "ranges alone": ("def build(): return task(ranges={'a': (0, 1)})", "given without metrics"),
+    "a range of nothing": (
+        "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'maximize'},"
+        " ranges={'hit': (0, 1)})",
+        r"ranges.hit: there is no such metric \(allowed: hits\)",
+    ),
+    "a range from above": (
+        "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'maximize'},"
+        " ranges={'hits': (1, 0)})",
+        r"ranges.hits is \(1, 0\); allowed: the least and greatest value, null for none",
+    ),
+    "half a range": (
+        "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'maximize'},"
+        " ranges={'hits': 1})",
+        "ranges.hits is 1; allowed: the least and greatest value",
+    ),
+    "a metric in percent": (
+        "def build(): return task(metrics=lambda m, b: {'hits': 97.3},"
+        " directions={'hits': 'maximize'}, ranges={'hits': (0, 1)})",
+        r"hits is 97.3, outside the range \[0, 1\] that it has",
+    ),
     "another direction": (
         "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'up'})",
         "directions.hits is 'up'; allowed: maximize or minimize",

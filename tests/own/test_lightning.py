@@ -31,8 +31,11 @@ def test_the_trainer_has_the_same_losses(tmp_path: Path, micro_batch_size: int) 
 
 def test_what_validation_step_logs_are_the_metrics(tmp_path: Path) -> None:
     directions = {"val_accuracy": "maximize"}
-    task = prepared(section(tmp_path, directions=directions))
+    ranges = {"val_accuracy": [0, 1], "val_loss": [0, None]}
+    task = prepared(section(tmp_path, directions=directions, ranges=ranges))
     known = task.described_metrics
+    ends = {name: (metric.least, metric.most) for name, metric in known.items()}
+    assert ends == {"val_accuracy": (0, 1), "val_loss": (0, None)}
     assert {name: metric.direction for name, metric in known.items()} == {
         "val_accuracy": "maximize", "val_loss": None,
     }  # fmt: skip
@@ -204,6 +207,14 @@ def test_a_direction_is_of_what_is_logged(tmp_path: Path) -> None:
         section(tmp_path, directions={"accuracy": "maximize"}),
         r"validation_step logs no such metric \(allowed: val_loss, val_accuracy\)",
         "workload.directions.accuracy",
+    )
+
+
+def test_a_range_is_of_what_is_logged(tmp_path: Path) -> None:
+    refused(
+        section(tmp_path, ranges={"accuracy": [0, 1]}),
+        r"ranges.accuracy: there is no such metric \(allowed: val_loss, val_accuracy\)",
+        "workload",
     )
 
 

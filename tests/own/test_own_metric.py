@@ -10,6 +10,7 @@ from scaling.command.start_checks import require_tasks
 from scaling.records.objective import objective_of
 from scaling.spec.study import StudySpec
 from scaling.tasks.errors import DataError
+from scaling.tasks.own.metrics import declared_numbers, own_metrics
 
 STUDY: dict[str, Any] = {
     "name": "own_metric",
@@ -40,6 +41,27 @@ def test_the_direction_is_the_factorys(tmp_path: Path) -> None:
     objective = objective_of(spec, facts_of(spec, tasks).metrics)
     assert (objective.name, objective.direction) == ("accuracy", "maximize")
     assert objective.oriented(0.9) < objective.oriented(0.8)
+
+
+def test_the_range_is_the_factorys(tmp_path: Path) -> None:
+    _, tasks = started(tmp_path, "accuracy")
+    known = tasks[0].described_metrics["accuracy"]
+    assert (known.least, known.most) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    (1.0 + 5e-7, 1.0), (-5e-7, 0.0), (0.25, 0.25),
+])  # fmt: skip
+def test_rounding_does_not_leave_a_range(given: float, expected: float) -> None:
+    metrics = own_metrics({"hits": None}, {"hits": (0, 1)}, "workload")
+    assert declared_numbers({"hits": given}, metrics, "metrics") == {"hits": expected}
+
+
+def test_one_end_of_a_range_may_be_open() -> None:
+    metrics = own_metrics({"error": "minimize"}, {"error": [0, None]}, "workload")
+    assert declared_numbers({"error": 1e9}, metrics, "metrics") == {"error": 1e9}
+    with pytest.raises(ValueError, match=r"error is -1, outside the range \[0, null\]"):
+        declared_numbers({"error": -1}, metrics, "metrics")
 
 
 def test_another_metric_and_the_other_side_are_refused_by_name(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def test_the_usual_loss_written_by_the_user_is_ours(build: Any, name: str, tmp_p
 @pytest.mark.parametrize(("build", "name"), [(classes, "right"), (tokens, "right_tokens")])
 def test_metrics_of_the_user_replace_ours(build: Any, name: str, tmp_path: Path) -> None:
     named = functions(tmp_path, compute_metrics=name)
-    task = prepare_task(build(tmp_path, named, directions={"right": "maximize"}), EVALUATION)
+    said = {"directions": {"right": "maximize"}, "ranges": {"right": [0, 1]}}
+    task = prepare_task(build(tmp_path, named, **said), EVALUATION)
     assert isinstance(task, TrainerTask)
     require_trainable(task, 0)
     model = task.new_model(0)
@@ -137,7 +138,8 @@ def test_metrics_of_the_user_replace_ours(build: Any, name: str, tmp_path: Path)
     ours: Any = prepare_task(build(tmp_path), EVALUATION)
     losses = evaluate(ours, model, ("validation",), Workers(), precision="fp32")["validation"]
     assert found == {"right": pytest.approx(ours.metrics(losses)["accuracy"])}
-    assert task.described_metrics["right"].direction == "maximize"
+    known = task.described_metrics["right"]
+    assert (known.direction, known.least, known.most) == ("maximize", 0, 1)
     assert task.metrics(losses) == {}
 
 
@@ -202,6 +204,7 @@ def test_functions_that_are_not_there_and_names_that_are_taken(tmp_path: Path) -
     [
         ({"compute_metrics": "mine:right"}, "directions"),
         ({"directions": {"right": "maximize"}}, "directions"),
+        ({"ranges": {"right": (0, 1)}}, "ranges"),
         ({"exactness": "waived"}, "exactness"),
     ],
 )

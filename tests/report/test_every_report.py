@@ -126,7 +126,7 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
          "constant rate and linear scaling."),
         ("whole study", "Run a batch of 256 at a peak learning rate of 0.008, with 10 warmup"),
         ("whole study", "the gap from 0.200 [0.192, 0.208] to 0.200"),
-        ("whole study", "nats in one more run."),
+        ("whole study", "nats and a chance of 90% to reach the target."),
         ("whole study", "At unequal examples, from batch 16 to 1,024 the loss goes from "),
         ("no target", "The data do not distinguish it from batches of 16 and 256; the best one is "
          "chosen."),

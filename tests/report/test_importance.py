@@ -97,11 +97,14 @@ def test_censored_trials_count_by_rank() -> None:
     assert (importance.shares["peak_lr"].value or math.nan) > 0.8
 
 
-def test_the_figure_says_how_many_trials_are_behind_it() -> None:
-    record = searched(12, (16, 64))
+@pytest.mark.parametrize(("batches", "whose"), [
+    ((16, 64), "24 finished trials: each"), ((16,), "12 finished trials of global_batch_size 16:"),
+])  # fmt: skip
+def test_the_figure_says_whose_trials_are_behind_it(batches: tuple[int, ...], whose: str) -> None:
+    record = searched(12, batches)
     sweep = sweep_of(record)
     made = {f.name: f for f in figures(analyse(sweep), {}, importance_of(record, sweep))}
-    assert "24 finished trials" in made["importance"].caption
+    assert whose in made["importance"].caption
     assert made["importance"].spec is not None
 
 

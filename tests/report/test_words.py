@@ -163,9 +163,10 @@ def test_agreement(interval: Interval | None, overlap: bool | None, words: str) 
 
 
 @pytest.mark.parametrize(("probability", "start"), [
-    (0.96, "The best peak learning rate stops rising near a batch of 24 (probability 96%); as one "
-     "power of the batch it is "),
-    (0.6, "The best peak learning rate moves as the batch to the power "),
+    (0.96, "The best peak learning rate stops rising near batch 24 [24, 64] (probability 96%); "
+     "as one power of the batch it is "),
+    (0.6, "The best peak learning rate stops rising near batch 24 [24, 64] (probability 60%); "),
+    (0.4, "The best peak learning rate moves as the batch to the power "),
 ])  # fmt: skip
 def test_one_power_is_not_said_alone_where_the_rate_stops_rising(
     probability: float, start: str

@@ -9,6 +9,7 @@ from typing import Any
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
+from scaling.analysis.cell_results import label
 from scaling.analysis.findings import Findings
 from scaling.analysis.ladder.reading import LadderReading
 from scaling.files.names import file_name
@@ -322,9 +323,11 @@ def _about_search(
     builder.section = "search"
     if importance is not None:
         several = len(importance.by_cell) > 1
+        cells = [label(findings.sweep.cells[place]) for place in importance.by_cell]
+        of_cell = f" of {cells[0]}" if len(cells) == 1 and cells[0] else ""
         builder.add(
             "importance", "What mattered in the search",
-            f"Functional ANOVA over {importance.num_trials:,} finished trials: each "
+            f"Functional ANOVA over {importance.num_trials:,} finished trials{of_cell}: each "
             "hyperparameter's share of the variance that single hyperparameters explain. "
             + ("Grey: single cells. " if several else "")
             + importance.note,

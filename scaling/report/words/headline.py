@@ -170,7 +170,7 @@ def _recommendations(findings: Findings) -> Iterator[str]:
 
 
 def _expected(findings: Findings, option: Option) -> Iterator[str]:
-    """Steps, time and loss in one more run."""
+    """Steps, time and loss in one more run, and its chance to reach the target."""
     words = []
     if option.steps.value is not None:
         words.append(f"{number(option.steps.value)} steps")
@@ -182,6 +182,9 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label
         words.append(f"{with_article(label)} of {_with_interval(option.metric)}")
+    if option.chance_of_target is not None and option.steps.value is not None:
+        chance = f"a chance of {option.chance_of_target:.0%} to reach the target"
+        yield f"In {words[0]} expect {joined([*words[1:], chance], 'and')}."
     if words:
         yield f"Expect {joined(words, 'and')} in one more run."
         yield f"Expect {joined(words[:2], 'and')} in one more run."

@@ -15,7 +15,7 @@ from scaling.report.words.numbers import (
 )
 
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
-_SURE = 0.9
+_LIKELY = 0.5
 """Probability that the best rate stops rising, from which on one power is not said alone."""
 
 
@@ -33,14 +33,14 @@ def best_rate_words(findings: Findings) -> Iterator[str]:
         law.exponent.value, *law.exponent.interval
     ))  # fmt: skip
     turns = law.turns
-    if turns.probability is not None and turns.probability >= _SURE and turns.at is not None:
+    if turns.probability is not None and turns.probability >= _LIKELY and turns.at is not None:
         excluded = [f"{e.exponent:g}" for e in law.evidence if e.strength == "strong"]
         no = f", not {joined(excluded, 'or')}" if excluded else ""
-        yield (
-            f"The best peak learning rate stops rising near a batch of {number(turns.at)} "
-            f"(probability {turns.probability:.0%}); as one power of the batch it is "
-            f"{value} [{low}, {high}]{no}."
-        )
+        power = f"as one power of the batch it is {value} [{low}, {high}]{no}"
+        stops = f"The best peak learning rate stops rising near batch {number(turns.at)}"
+        chance = f"(probability {turns.probability:.0%})"
+        yield f"{stops} {between(turns.interval)} {chance}; {power}."
+        yield f"{stops} {chance}; {power}."
         return
     text = f"The best peak learning rate moves as the batch to the power {value} [{low}, {high}]"
     strong, fairly = (_ruled_out(law.evidence, s) for s in ("strong", "fairly_strong"))

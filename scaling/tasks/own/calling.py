@@ -4,7 +4,7 @@ import inspect
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,31 +72,6 @@ def arguments(
         if is_needed and one.name not in options:
             raise DataError(f"{path}.{one.name}", f"is required by {name}, which has no default")
     return {key: _listed(value) for key, value in options.items()}
-
-
-def declared_numbers(found: Any, names: Iterable[str], what: str) -> dict[str, float]:
-    """The metrics that `directions` declares, of what a function of the user's own returned.
-
-    Args:
-        found: What it returned.
-        names: Of the metrics.
-        what: What was called, for messages.
-
-    Raises:
-        ValueError: If it is no mapping, or lacks one of them, or has something else than a number.
-    """
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{what} returned a {type(found).__name__}, not a mapping of names")
-    numbers: dict[str, float] = {}
-    for name in names:
-        if name not in found:
-            given = ", ".join(map(str, found)) or "none"
-            raise ValueError(f"{what} returned no {name}, which directions declares (got: {given})")
-        try:
-            numbers[name] = float(found[name])
-        except (TypeError, ValueError):
-            raise ValueError(f"{what}: {name} is {found[name]!r}, not a number") from None
-    return numbers
 
 
 def _listed(value: Any) -> Any:

@@ -1,13 +1,12 @@
 """What a factory of the user's own returns. Loads no torch."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from scaling.records.measurement import Measurement
 from scaling.records.metrics import Direction
 from scaling.tasks.errors import DataError
+from scaling.tasks.own.metrics import own_metrics
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +40,8 @@ class CustomTask:
         metrics: Called with the module in evaluation mode, without gradients, and all collated
             batches of the validation subset; returns a number for each name in `directions`.
         directions: "maximize" or "minimize" for each metric.
+        ranges: The least and the greatest value of a metric, None for an end that is not known;
+            its intervals stay inside. Metrics that are left out have no bounds.
         length: Tokens of an example, by which a batch is cut so that little is padding; examples
             are all alike where left out.
     """
@@ -53,6 +54,7 @@ class CustomTask:
     collate: Callable[[list[Any]], Any] | None = None
     metrics: Callable[[Any, Iterable[Any]], Mapping[str, float]] | None = None
     directions: Mapping[str, Direction] | None = None
+    ranges: Mapping[str, tuple[float | None, float | None]] | None = None
     length: Callable[[Any], int] | None = None
 
     @property
@@ -116,33 +118,20 @@ def _problem_of(examples: Any) -> str | None:
 def _require_directions(made: CustomTask, path: str) -> None:
     directions = made.directions
     if made.metrics is None:
-        if directions:
-            raise DataError(path, "directions are given without metrics")
+        for name in ("directions", "ranges"):
+            if getattr(made, name):
+                raise DataError(path, f"{name} are given without metrics")
         return
     if not isinstance(directions, Mapping) or not directions:
         raise DataError(
             path, "metrics needs directions: the name of each, with maximize or minimize"
         )
-    require_metric_names(directions, path)
+    own_metrics(directions, made.ranges, path)
     for name, direction in directions.items():
         if direction not in get_args(Direction):
             raise DataError(
                 path, f"directions.{name} is {direction!r}; allowed: {_either(get_args(Direction))}"
             )
-
-
-def require_metric_names(names: Iterable[object], path: str) -> None:
-    """Check that metrics of the user's own can be recorded under their names.
-
-    Raises:
-        DataError: If one is no name, or is that of another measurement.
-    """
-    reserved = {field.name for field in fields(Measurement)}
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            raise DataError(path, f"directions: {name!r} is not a name of letters, digits and _")
-        if name in reserved:
-            raise DataError(path, f"directions: {name} is measured already; take another name")
 
 
 def _either(names: Sequence[str]) -> str:

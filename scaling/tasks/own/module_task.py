@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.data import default_collate
 
-from scaling.records.metrics import Direction, Metric, Unit
+from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import OwnCode
 from scaling.tasks.batch import at_least_float32, on_device
@@ -24,9 +24,10 @@ from scaling.tasks.data.ragged import by_length
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.kept import save_weights
-from scaling.tasks.own.calling import declared_numbers, own_code
+from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
+from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
 from scaling.tasks.task import ExampleLosses, Indices
 
@@ -68,7 +69,7 @@ class ModuleTask:
         accepts_inexact: Whether a loss is trained on all the same that depends on how a batch is
             cut.
         collates: Of splits that have another collation than the user's one.
-        directions: Of the metrics, where some have none; the user's own where left out.
+        metrics: What is said of the metrics; by the user's own where left out.
         by_mean: Whether the losses of a batch's examples are its mean, so that they are evaluated
             one by one.
         notes: What the report says of how it is trained.
@@ -91,7 +92,7 @@ class ModuleTask:
         code_sha256: str,
         accepts_inexact: bool = False,
         collates: Mapping[Split, Collate] | None = None,
-        directions: Mapping[str, Direction | None] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         by_mean: bool = False,
         notes: tuple[str, ...] = (),
         optimizer_note: str = "",
@@ -99,8 +100,9 @@ class ModuleTask:
         self.own, self.path, self.accepts_inexact = own, path, accepts_inexact
         self.by_mean, self._notes, self.optimizer_note = by_mean, notes, optimizer_note
         self._collates = dict(collates or {})
-        self._directions: Mapping[str, Direction | None]
-        self._directions = (own.directions or {}) if directions is None else directions
+        if metrics is None:
+            metrics = own_metrics(own.directions or {}, own.ranges, path)
+        self.described_metrics = metrics
         self.splits: tuple[Split, ...] = tuple(own.splits)
         self._num_examples = num_examples
         self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
@@ -277,15 +279,6 @@ class ModuleTask:
         examples: Examples = self.own.splits[split]
         return np.array([self.own.length(example) for example in read(examples, numbers)])
 
-    @property
-    def described_metrics(self) -> Mapping[str, Metric]:
-        """The user's metrics, by their names and directions."""
-        help = "A metric of the study's own, on the validation examples."
-        return {
-            name: Metric(name.replace("_", " "), help, direction=direction)
-            for name, direction in self._directions.items()
-        }
-
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
         """None that losses alone give; see `score`."""
         return {}
@@ -300,13 +293,13 @@ class ModuleTask:
         """The user's metrics on some validation examples.
 
         Raises:
-            ValueError: If there is no number for one of the names in `directions`.
+            ValueError: If there is no number for one of them, or one outside its range.
         """
         if self.own.metrics is None:
             return {}
         assert isinstance(model, LossModule)
         found = self.own.metrics(model.module, _Batches(self, numbers, device))
-        return declared_numbers(found, self._directions, "metrics")
+        return declared_numbers(found, self.described_metrics, "metrics")
 
 
 @cache

@@ -33,9 +33,9 @@ from scaling.report.words import why_null
 from scaling.report.words.absent import no_exponent, no_surge, no_turn
 from scaling.report.words.headline import headline
 from scaling.report.words.ladder import problem_words
+from scaling.report.words.learning_rate import evidence_words
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
-from scaling.report.words.remarks import evidence_words
 
 
 def summarize(findings: Findings) -> dict[str, Any]:

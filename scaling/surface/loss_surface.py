@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling.surface.model import TO_SEARCH, Family, Process, Replicates, Trials, fit
+from scaling.surface.covariance import TO_SEARCH, Family
+from scaling.surface.model import Process, Replicates, Trials, fit
 from scaling.surface.space import BATCH, Array, Axis, Coordinates, Labels, Space
 
 _NUM_RATES = 49

@@ -14,7 +14,7 @@ from scaling.analysis.learning_rate.exponent import lr_scaling
 from scaling.analysis.statistics.uncertainty import SeedVariance
 from scaling.analysis.trial_rows import TrialRow, sweep_of
 from scaling.records.study import StudyRecord
-from scaling.report.words.remarks import law_words
+from scaling.report.words.learning_rate import law_words
 from tests.analysis.synthetic import Truth, search, spec, study
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from scaling.surface.carried import CarriedRecipes
+from scaling.surface.covariance import TO_READ, TO_SEARCH, Family
 from scaling.surface.loss_surface import Limit, LossSurface, Outcome
-from scaling.surface.model import TO_READ, TO_SEARCH, Family, Replicates
+from scaling.surface.model import Replicates
 from scaling.surface.path import best_rates
 from scaling.surface.space import Axis, Space
 from tests.surface.planted import BATCHES, SPACE, best_rate, loss, outcomes

@@ -7,8 +7,8 @@ import numpy as np
 
 from scaling.analysis.ladder.runs import LadderRun
 from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.surface.covariance import TO_READ
 from scaling.surface.loss_surface import LossSurface, Outcome
-from scaling.surface.model import TO_READ
 from scaling.surface.space import BATCH, RATE, Array, Axis, Space
 
 _MOST_RUNS = 150

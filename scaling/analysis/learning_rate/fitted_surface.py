@@ -12,8 +12,9 @@ import numpy as np
 from scaling.analysis.statistics.uncertainty import seed_variance
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.arithmetic.rules import moves_rate_alone
+from scaling.surface.covariance import TO_READ
 from scaling.surface.loss_surface import LossSurface, Outcome
-from scaling.surface.model import TO_READ, Replicates
+from scaling.surface.model import Replicates
 from scaling.surface.path import BEYOND, MOST_CELLS
 from scaling.surface.space import BATCH, RATE, Axis, Space
 

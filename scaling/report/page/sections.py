@@ -16,6 +16,7 @@ from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
 from scaling.report.words.ladder import check_words
+from scaling.report.words.learning_rate import law_words
 
 _START_HERE = frozenset({"ladder", "learning_rate", "target", "loss"})
 
@@ -71,7 +72,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             "learning_rate", "How the learning rate moves with the batch", "", drawn,
             _titled(
                 study_tables.evidence_table(findings), "Exponent of the best learning rate",
-                remarks.law_words(findings),
+                law_words(findings),
             ),
             _titled(
                 series_tables.exponents_table(findings),

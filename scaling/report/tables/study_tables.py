@@ -9,6 +9,7 @@ from scaling.analysis.trial_rows import TrialRow
 from scaling.records.metrics import Unit, with_loss_unit
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
+from scaling.report.words.learning_rate import evidence_words, times
 from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
 from scaling.report.words.numbers import (
     DASH,
@@ -22,7 +23,6 @@ from scaling.report.words.numbers import (
     titled,
     with_interval,
 )
-from scaling.report.words.remarks import evidence_words, times
 
 _MOST_LISTED = 10_000
 """Trials that the page lists."""
@@ -96,16 +96,12 @@ def evidence_table(findings: Findings) -> Table | None:
         )
         for entry in scaling.evidence
     )
-    return Table(
-        (
-            "exponent",
-            "p-value",
-            "p-value (Holm)",
-            "likelihood ratio, fitted vs this exponent",
-            "evidence",
-        ),
-        rows,
+    # Of draws it is a posterior's tail, and the ratio one of its densities.
+    tail, ratio = (
+        ("tail probability", "density") if scaling.from_surface else ("p-value", "likelihood")
     )
+    columns = ("exponent", tail, f"{tail} (Holm)", f"{ratio} ratio, fitted vs this exponent")
+    return Table((*columns, "evidence"), rows)
 
 
 def _p_value(value: float, is_bound: bool) -> str:

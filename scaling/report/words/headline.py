@@ -28,7 +28,7 @@ from scaling.report.words.numbers import (
     with_unit,
 )
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, why_none
-from scaling.report.words.remarks import branched_words, of_more_examples
+from scaling.report.words.remarks import branched_words, half_lives, of_more_examples
 from scaling.report.words.series import (
     contrast_words,
     critical_batches_words,
@@ -178,7 +178,8 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
         words.append(f"{_with_interval(option.seconds)} seconds")
     if option.loss.value is not None:
         loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
-        words.append(f"a {ALL[option.loss_name].label} of {loss}")
+        averaged = " (averaged weights)" if half_lives(findings.sweep.rows) else ""
+        words.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label
         words.append(f"{with_article(label)} of {_with_interval(option.metric)}")

@@ -1,20 +1,24 @@
 """How the best rate moves with the batch, and what carrying it there by a rule costs."""
 
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.learning_rate.exponent import Evidence, Strength
+from scaling.analysis.learning_rate.exponent import Evidence, LrScaling, Strength, Turn
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
-from scaling.report.words.absent import no_exponent
+from scaling.report.words.absent import no_exponent, no_surge
 from scaling.report.words.numbers import (
     between,
     joined,
     number,
+    rate,
     rule_name,
     with_interval,
 )
 
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
+_SCATTERED = 3.0
+"""Variance of the optima over what the noise explains, from which on a reader is told."""
 _LIKELY = 0.5
 """Probability that the best rate stops rising, from which on one power is not said alone."""
 
@@ -54,6 +58,95 @@ def best_rate_words(findings: Findings) -> Iterator[str]:
 def _ruled_out(evidence: Sequence[Evidence], strength: Strength) -> str:
     rules = [_RULED_OUT[entry.exponent] for entry in evidence if entry.strength == strength]
     return joined(rules, "and")
+
+
+def times(ratio: float) -> str:
+    """How many times likelier, up to what the tails' shape allows to say."""
+    return "over a million" if ratio > 1e6 else number(ratio)
+
+
+def law_words(findings: Findings) -> str:
+    """Whether a power is the law at all, in a few sentences."""
+    scaling = findings.lr_scaling
+    if scaling.exponent.interval is None:
+        return ""
+    tail, ratio = "p-value", "likelihood"
+    if scaling.from_surface:
+        tail, ratio = "tail probability", "density"
+    parts = [
+        f"The {ratio} ratio compares the fitted exponent with the row's: 8 is fairly strong "
+        f"evidence, 32 strong. The second {tail} is corrected for three tests (Holm). That "
+        "an exponent is not ruled out does not support it."
+    ]
+    if scaling.from_surface:
+        parts.append(
+            "Tail probabilities are two-sided, of drawn surfaces, and densities are of their "
+            "exponents. One power is fitted to all batch sizes, also where the path bends."
+        )
+    parts += [_shape_words(scaling), turn_words(scaling.turns)]
+    if scaling.scatter is not None and scaling.scatter > _SCATTERED:
+        parts.append(
+            f"The best rates scatter about the power law with {number(scaling.scatter, 2)} times "
+            "the variance that trial noise explains: a power law is at best a summary."
+        )
+    surge = scaling.surge
+    if surge.over_power is None:
+        parts.append(f"Peaked (surge) law not fitted: {no_surge(surge)}.")
+    elif surge.preferred:
+        parts.append(
+            f"The peaked (surge) law fits better, with a likelihood ratio of "
+            f"{times(surge.over_power)}: the best rate is highest, {rate(surge.peak_lr)}, at a "
+            f"batch of {number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
+        )
+    else:
+        reason = no_surge(surge) or "its likelihood ratio over the power law is below 8"
+        parts.append(f"Peaked (surge) law not preferred: {reason}.")
+    return " ".join(filter(None, parts))
+
+
+def turn_words(turns: Turn) -> str:
+    """Whether the best rate rises and then stays, by the surface; empty where it cannot tell."""
+    if turns.probability is None:
+        return ""
+    chance = f"{turns.probability:.0%}"
+    if turns.at is None or turns.interval is None:
+        return f"The best rate stops rising at some batch size with probability {chance}."
+    return (
+        f"The best rate stops rising at some batch size with probability {chance}; if it does, at "
+        f"{number(turns.at)} examples {between(turns.interval)}."
+    )
+
+
+def _shape_words(scaling: LrScaling) -> str:
+    if scaling.from_surface:
+        return (
+            "The exponent is read from the loss surface, one model of loss over rate and batch. It "
+            "is fitted to the trials of all batch sizes, also where the best rate is at an edge."
+        )
+    if not scaling.has_common_shape:
+        return (
+            "No single shape of loss against rate fits all cells, so each best rate is only "
+            "bounded by the nearest rates with clearly higher losses."
+        )
+    if scaling.is_shape_checked:
+        return "The replicates are consistent with one shape of loss against rate in all cells."
+    return (
+        "The interval assumes one shape of loss against rate in all cells. Without replicates "
+        "that can hardly be tested with as few as six rates per cell; where it fails, the interval "
+        "is too narrow."
+    )
+
+
+def evidence_words(strength: Strength) -> str:
+    """What a likelihood ratio says against an exponent."""
+    match strength:
+        case "strong":
+            return "strong evidence against it"
+        case "fairly_strong":
+            return "fairly strong evidence against it"
+        case "not_strong":
+            return "no strong evidence against it"
+    assert_never(strength)
 
 
 def rule_costs_words(findings: Findings) -> Iterator[str]:

@@ -196,8 +196,8 @@ def _expected_run(option: Option) -> list[str]:
             f"Runs took {mean} steps; without replicates the spread of one more run is not known"
         ]
     return [
-        f"Runs took {mean} steps on average; in {steps} steps one more run reaches the target with "
-        f"a chance of {option.chance_of_target:.0%}"
+        f"Runs took {mean} steps on average, by the spread of all cells' seeds; in {steps} steps "
+        f"one more run reaches the target with a chance of {option.chance_of_target:.0%}"
     ]
 
 

@@ -1,5 +1,6 @@
 """What a reader must know beside the numbers: flags, sources, the evidence for a law."""
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.cell_results import CellResult, label
@@ -11,10 +12,9 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
-from scaling.analysis.learning_rate.exponent import LrScaling, Strength, Turn
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
-from scaling.analysis.trial_rows import Sweep
-from scaling.report.words.absent import no_free_exponent, no_surge, undertuned
+from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.report.words.absent import no_free_exponent, undertuned
 from scaling.report.words.numbers import between, counted, either, joined, number, rate, with_unit
 from scaling.report.words.reasons import baseline_words
 
@@ -26,77 +26,6 @@ _DEFINITIONS = {
 }
 _MORE_EXAMPLES = 1.2
 """Examples over the fewest of any cell, from which on a reader is told."""
-_SCATTERED = 3.0
-"""Variance of the optima over what the noise explains, from which on a reader is told."""
-
-
-def times(ratio: float) -> str:
-    """How many times likelier, up to what the tails' shape allows to say."""
-    return "over a million" if ratio > 1e6 else number(ratio)
-
-
-def law_words(findings: Findings) -> str:
-    """Whether a power is the law at all, in a few sentences."""
-    scaling = findings.lr_scaling
-    if scaling.exponent.interval is None:
-        return ""
-    parts = [
-        "The likelihood ratio compares the fitted exponent with the row's: 8 is fairly strong "
-        "evidence, 32 strong. The second p-value is corrected for three tests (Holm). That "
-        "an exponent is not ruled out does not support it."
-    ]
-    parts += [_shape_words(scaling), turn_words(scaling.turns)]
-    if scaling.scatter is not None and scaling.scatter > _SCATTERED:
-        parts.append(
-            f"The best rates scatter about the power law with {number(scaling.scatter, 2)} times "
-            "the variance that trial noise explains: a power law is at best a summary."
-        )
-    surge = scaling.surge
-    if surge.over_power is None:
-        parts.append(f"Peaked (surge) law not fitted: {no_surge(surge)}.")
-    elif surge.preferred:
-        parts.append(
-            f"The peaked (surge) law fits better, with a likelihood ratio of "
-            f"{times(surge.over_power)}: the best rate is highest, {rate(surge.peak_lr)}, at a "
-            f"batch of {number(surge.noise_batch.value)} {between(surge.noise_batch.interval)}."
-        )
-    else:
-        reason = no_surge(surge) or "its likelihood ratio over the power law is below 8"
-        parts.append(f"Peaked (surge) law not preferred: {reason}.")
-    return " ".join(filter(None, parts))
-
-
-def turn_words(turns: Turn) -> str:
-    """Whether the best rate rises and then stays, by the surface; empty where it cannot tell."""
-    if turns.probability is None:
-        return ""
-    chance = f"{turns.probability:.0%}"
-    if turns.at is None or turns.interval is None:
-        return f"The best rate stops rising at some batch size with probability {chance}."
-    return (
-        f"The best rate stops rising at some batch size with probability {chance}; if it does, at "
-        f"{number(turns.at)} examples {between(turns.interval)}."
-    )
-
-
-def _shape_words(scaling: LrScaling) -> str:
-    if scaling.from_surface:
-        return (
-            "The exponent is read from the loss surface, one model of loss over rate and batch. It "
-            "is fitted to the trials of all batch sizes, also where the best rate is at an edge."
-        )
-    if not scaling.has_common_shape:
-        return (
-            "No single shape of loss against rate fits all cells, so each best rate is only "
-            "bounded by the nearest rates with clearly higher losses."
-        )
-    if scaling.is_shape_checked:
-        return "The replicates are consistent with one shape of loss against rate in all cells."
-    return (
-        "The interval assumes one shape of loss against rate in all cells. Without replicates "
-        "that can hardly be tested with as few as six rates per cell; where it fails, the interval "
-        "is too narrow."
-    )
 
 
 def flags(findings: Findings) -> list[str]:
@@ -189,7 +118,31 @@ def _unequal_examples(findings: Findings) -> list[str]:
 
 def sources(findings: Findings) -> str:
     """Which trials the numbers of the cells are from, and the least that they have to beat."""
-    return " ".join(filter(None, (_phases(findings), baseline_words(findings.sweep.baseline))))
+    averaged, baseline = averaged_words(findings.sweep), baseline_words(findings.sweep.baseline)
+    return " ".join(filter(None, (_phases(findings), averaged, baseline)))
+
+
+def averaged_words(sweep: Sweep) -> str:
+    """Whose weights the losses are, where they are not the optimizer's own; else empty."""
+    halves = half_lives(sweep.rows)
+    if not halves:
+        return ""
+    span = number(halves[0]) if len(halves) == 1 else f"{number(halves[0])} to {number(halves[-1])}"
+    return (
+        f"Losses and steps to a target are of weights averaged along the run, with a half-life "
+        f"of {span} examples; without averaging they are others."
+    )
+
+
+def half_lives(rows: Sequence[TrialRow]) -> list[float]:
+    """Half-lives of averaged weights, in examples, in order; empty where none are averaged."""
+    found = {
+        half_life
+        for row in rows
+        if row.recipe is not None
+        and (half_life := row.recipe.hyperparameters.weight_average_half_life_examples) is not None
+    }
+    return sorted(found)
 
 
 def _phases(findings: Findings) -> str:
@@ -406,18 +359,6 @@ def extension_words(extended: ExtendedCell) -> str:
         f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, as densely as before. "
         f"It has {extended.num_trials} trials in all, more than other cells."
     )
-
-
-def evidence_words(strength: Strength) -> str:
-    """What a likelihood ratio says against an exponent."""
-    match strength:
-        case "strong":
-            return "strong evidence against it"
-        case "fairly_strong":
-            return "fairly strong evidence against it"
-        case "not_strong":
-            return "no strong evidence against it"
-    assert_never(strength)
 
 
 def origin(target: Origin) -> str:

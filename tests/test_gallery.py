@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,54 @@ def test_every_report_answers_its_studys_question(report: Path) -> None:
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)
 def test_what_the_page_quotes_stands_in_the_report(report: Path) -> None:
-    section = PAGE.partition(f"reports/gallery/{report.parent.name}/report.html")[2]
+    section = PAGE.partition(f"[report](../reports/gallery/{report.parent.name}/report.html")[2]
     section = section.partition("/report.html")[0].partition("\n## ")[0]
     quotes = re.findall(r"^> (.+)$", section, re.MULTILINE)
     assert quotes
     for quote in quotes:
         assert quote in summary_of(report)["headline"]
+
+
+SIDE_BY_SIDE = [
+    ("the default study", "lr_vs_batch", "adamw", "constant, averaged weights"),
+    ("Muon and AdamW", "gallery/muon_critical_batch", "", "constant, averaged weights"),
+    ("SGD's rules", "gallery/sgd_linear_rule", "sgd", "cosine"),
+    ("AdamW's rules", "gallery/adamw_rules", "adamw", "cosine"),
+    ("LAMB's rules", "gallery/lamb_rules", "lamb", "cosine"),
+    ("fine-tuning", "gallery/fine_tuning", "adamw", "constant, averaged weights"),
+]
+"""Reports with numbers in common: a name for the page, the folder, what it was trained with."""
+
+
+def shown(value: float | None, interval: list[float | None] | None, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    low, high = interval or (None, None)
+    ends = "" if low is None or high is None else f" [{low:.{digits}g}, {high:.{digits}g}]"
+    return f"{value:.{digits}g}{ends}"
+
+
+def side_by_side() -> Iterator[str]:
+    for name, place, optimizer, schedule in SIDE_BY_SIDE:
+        summary = summary_of(ROOT / "reports" / place / "summary.json")
+        for one in summary.get("series") or [summary]:
+            law, critical = one["lr_scaling"], one["critical_batch_size"]
+            turns, fit = law["turns"], critical["steps_examples"]
+            stops = (
+                "–" if turns["at"] is None else f"{turns['at']:.0f} ({turns['probability']:.0%})"
+            )
+            noise = (critical.get("noise_scale") or {}).get("at_end") or {}
+            cells = (
+                f"[{name}](../reports/{place}/report.html)",
+                f"{optimizer or one['cell']['optimizer']}, {schedule}",
+                shown(law["exponent"], law["interval"], 2),
+                stops,
+                shown(fit["value"], fit["interval"]),
+                shown(noise.get("value"), noise.get("interval")),
+            )
+            yield f"| {' | '.join(cells)} |"
+
+
+def test_the_studies_side_by_side_are_those_of_the_reports() -> None:
+    for row in side_by_side():
+        assert row in PAGE

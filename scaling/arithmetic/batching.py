@@ -111,12 +111,7 @@ class BatchRamp:
 
     def examples_after(self, steps: int) -> int:
         """Examples seen after so many steps."""
-        start, step = 0, 0
-        for size, num_steps in self._phases():
-            if num_steps is None or step + num_steps >= steps:
-                return start + (steps - step) * size
-            start, step = start + num_steps * size, step + num_steps
-        raise AssertionError  # the last phase has no end
+        return sum(size * num_steps for size, num_steps in self.sizes(steps))
 
     def steps_for(self, examples: int, *, min_steps: int) -> int:
         """The fewest steps that see so many examples, at least `min_steps`.

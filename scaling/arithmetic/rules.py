@@ -85,18 +85,6 @@ def surge(global_batch_size: float, noise_scale: float) -> float:
     return 2 / (root + 1 / root)
 
 
-def token_half_life(beta2: float, *, tokens_per_step: float) -> float:
-    """Tokens after which a squared gradient counts half in Adam's second moment; 0 for beta2 0.
-
-    Raises:
-        ValueError: If beta2 is not in [0, 1).
-
-    Source: Marek et al. 2025 (arXiv:2507.07101), the half-life rule.
-    """
-    _require_decay(beta2)
-    return tokens_per_step * math.log(0.5) / math.log(beta2) if beta2 > 0 else 0.0
-
-
 def scaled_beta2(beta2: float, *, base_batch_size: int, global_batch_size: int) -> float:
     """beta2 with the same half-life in tokens at another batch size: beta2^κ.
 
@@ -106,7 +94,8 @@ def scaled_beta2(beta2: float, *, base_batch_size: int, global_batch_size: int) 
 
     Source: Marek et al. 2025 (arXiv:2507.07101), the half-life rule.
     """
-    _require_decay(beta2)
+    if not 0 <= beta2 < 1:
+        raise ValueError(f"beta2 {beta2} must be at least 0 and below 1")
     kappa = _batch_ratio(base_batch_size=base_batch_size, global_batch_size=global_batch_size)
     scaled = beta2**kappa
     if beta2 > 0 and not 0 < scaled < 1:
@@ -169,11 +158,6 @@ def scaled_warmup_steps(
         raise ValueError(f"warmup_steps {warmup_steps} must be at least 0")
     kappa = _batch_ratio(base_batch_size=base_batch_size, global_batch_size=global_batch_size)
     return warmup_steps / kappa
-
-
-def _require_decay(beta2: float) -> None:
-    if not 0 <= beta2 < 1:
-        raise ValueError(f"beta2 {beta2} must be at least 0 and below 1")
 
 
 def scale_optimizer(

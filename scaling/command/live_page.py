@@ -16,7 +16,7 @@ from scaling.files.own import write_whole
 from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric, Unit
 from scaling.records.objective import loss_unit, objective_of
-from scaling.records.outcome import objective_value
+from scaling.records.outcome import best_trial
 from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_name
 from scaling.spec.study import StudySpec
@@ -178,13 +178,8 @@ class LivePage:
 
     def _best(self, records: Sequence[TrialRecord]) -> TrialRecord | None:
         """Of the search's trials that have ended, the one that it would take."""
-        values = {
-            record.trial_id: objective_value(record, self._spec, self._metrics)
-            for record in records
-            if record.phase == "search" and record.status != "running"
-        }
-        known = [(value, name) for name, value in values.items() if value is not None]
-        return self._records[min(known)[1]] if known else None
+        ended = [r for r in records if r.phase == "search" and r.status != "running"]
+        return best_trial(ended, self._spec, self._metrics)
 
     def _curves(self, records: Sequence[TrialRecord]) -> str:
         """The losses along the trials that began last, as SVG; empty without one."""

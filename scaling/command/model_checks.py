@@ -1,8 +1,7 @@
 """What must hold of a study's model before the first trial."""
 
-from scaling.spec.checks.places import possible_values
+from scaling.spec.checks.places import places_of, possible_values
 from scaling.spec.checks.workload import lora_ranks
-from scaling.spec.fields import given_fields
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask, FinishedTask
 from scaling.tasks.trainable import require_trainable
@@ -17,8 +16,7 @@ def require_model(spec: StudySpec, task: AnyTask) -> None:
     """
     assert not isinstance(task, FinishedTask)
     require_model_fits(task, spec.workload)
-    sections = map(given_fields, (spec.fixed, spec.scientific, spec.nuisance))
-    sets_dropout = any(section.get("dropout") is not None for section in sections)
+    sets_dropout = bool(places_of(spec, "dropout", recipes=False))
     require_trainable(
         task, spec.seed, dropout=0.0 if sets_dropout else None,
         resources=spec.resources, lora_ranks=lora_ranks(spec),

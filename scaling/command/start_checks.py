@@ -6,7 +6,6 @@ Nothing here starts anything or leaves anything behind.
 import os
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any
 
 from scaling.command.machine import num_gpus_for
 from scaling.command.start import Start
@@ -23,6 +22,7 @@ from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts
+from scaling.spec.checks.places import places_of
 from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
@@ -232,26 +232,14 @@ def _require_tokens(spec: StudySpec, task: TaskData) -> None:
 def _sizes_by_path(spec: StudySpec, task: TaskData) -> Iterator[tuple[str, list[int]]]:
     """Every field that makes batches, and the sizes that trials come to by it."""
     facts = Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
-    for section in ("scientific", "nuisance", "fixed"):
-        given: Any = given_fields(getattr(spec, section)).get("global_batch_size")
-        if given is not None:
-            sizes = [given] if isinstance(given, int) else list(getattr(given, "choice", given))
-            yield f"{section}.global_batch_size", sizes
+    for place in places_of(spec, "global_batch_size", recipes=False):
+        yield place.path, list(place.values)
     if spec.branch is not None:
         base = spec.branch.base_batch_size
         yield "branch.multiples", [base * multiple for multiple in spec.branch.multiples]
     for field in ("batch_ramp_every_examples", "batch_ramp_at_examples"):
-        for path in _paths_of(spec, field):
-            yield path, list(_ramp_sizes(spec, facts))
-
-
-def _paths_of(spec: StudySpec, field: str) -> Iterator[str]:
-    for section in ("scientific", "nuisance", "fixed"):
-        if given_fields(getattr(spec, section)).get(field) is not None:
-            yield f"{section}.{field}"
-    for index, recipe in enumerate(spec.cell_recipes):
-        if given_fields(recipe.fixed).get(field) is not None:
-            yield f"cell_recipes.{index}.fixed.{field}"
+        for place in places_of(spec, field):
+            yield place.path, list(_ramp_sizes(spec, facts))
 
 
 def _ramp_sizes(spec: StudySpec, facts: Facts) -> Iterator[int]:

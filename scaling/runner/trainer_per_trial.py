@@ -12,10 +12,10 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scaling.runner.encoded_data import received_tasks
-from scaling.runner.jobs import Job
+from scaling.runner.jobs import Event, Job
 from scaling.runner.process_group import torch_config
 from scaling.runner.serving import enter_folder, refusal_of, specs_of, workers_of
-from scaling.runner.trial import Event, bounded_micro_batch_size, checkpoints_of, run_trial
+from scaling.runner.trial import bounded_micro_batch_size, checkpoints_of, run_trial
 from scaling.runner.worker_pool import scaling_config
 from scaling.spec.study import StudySpec
 from scaling.training.supervision import Directive
@@ -50,7 +50,7 @@ def train_alone(config: dict[str, Any]) -> None:
 def run_alone(config: dict[str, Any]) -> None:
     """What each rank of the trial's worker group runs."""
     enter_folder(config["working_folder"])
-    specs, job = specs_of(config), _job_of(config)
+    specs, job = specs_of(config), config["job"]
     spec = specs[job.size]
     workers = workers_of(spec.resources)
     channel = _Channel()
@@ -68,10 +68,6 @@ def run_alone(config: dict[str, Any]) -> None:
         checkpoints=checkpoints_of(config["checkpoints"], job.trial_id),
         micro_batch_size=micro_batch_size, send_interval_seconds=0.0,
     )  # fmt: skip
-
-
-def _job_of(config: dict[str, Any]) -> Job:
-    return config["job"]
 
 
 class _Channel:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from scaling.files.names import MODELS, file_name
 from scaling.records.measurement import Measurement
-from scaling.runner.jobs import Job
+from scaling.runner.jobs import Event, Job
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask, FinishedTask
 from scaling.training.checkpoint import CheckpointStore
@@ -15,8 +15,6 @@ from scaling.training.loop import train
 from scaling.training.memory.estimate import fitting_micro_batch_size
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive, Supervision
-
-Event = dict[str, Any]
 
 # Measurements are sent together when they come faster than this.
 SEND_INTERVAL_SECONDS = 0.5

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import block_diag  # pyright: ignore -- scipy ships no types
 
-from scaling.search.surface import Stop
+from scaling.spec.phases import Stop
 from scaling.surface.ladder.fit import Valley
 from scaling.surface.ladder.ladder import HIGHEST, Ladder
 from scaling.surface.ladder.runs import Runs
@@ -294,9 +295,8 @@ class _Design:
             for output, form in zip(OUTPUTS, forms, strict=True)
         ]
         walls_sd = np.concatenate([SHAPE_SD, np.full(len(valley.walls) - NUM_SHAPE, POWER_SD)])
-        prior = _diagonal_blocks(
-            [*blocks, valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)]
-        )
+        free, steep = valley.unit**2 * np.eye(num_searched), np.diag(walls_sd**2)
+        prior: Array = np.asarray(block_diag(*blocks, free, steep))
         design = cls(ladder, scale, bottoms, prior)
         places = np.array(known)[fitted.size]
         at = [
@@ -385,12 +385,3 @@ class _Design:
                 c = tilt**2 / a
             found.append(([n, count + n], np.array([[a, tilt], [tilt, c]])))
         return found
-
-
-def _diagonal_blocks(blocks: Sequence[Array]) -> Array:
-    total = sum(len(block) for block in blocks)
-    whole, at = np.zeros((total, total)), 0
-    for block in blocks:
-        whole[at : at + len(block), at : at + len(block)] = block
-        at += len(block)
-    return whole

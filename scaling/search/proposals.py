@@ -12,7 +12,7 @@ from scaling.records.outcome import CENSORED, objective_value, value_to_target
 from scaling.records.scale import scale_names
 from scaling.records.trial import TrialRecord
 from scaling.search.ladder import LadderBelief, LadderSearch, Size, SizedOutcome
-from scaling.search.surface import Stop, SurfaceSearch
+from scaling.search.surface import SurfaceSearch
 from scaling.space.cells import cell_name, cells
 from scaling.space.ladder import flops_of, size_cells
 from scaling.space.layout import Facts
@@ -59,14 +59,13 @@ def surface_search(spec: StudySpec, round_size: int, num_failed: int = 0) -> Sur
             run and count towards num_trials; so a study whose trials all fail comes to an end.
     """
     search = spec.search
-    stop = search.stop
     axes = tuple(_axis(name, drawn) for name, drawn in spec.nuisance.distributions().items())
     return SurfaceSearch(
         Space(cells(spec), axes),
         num_trials=search.most_trials - num_failed,
         round_size=round_size,
         seed=spec.seed,
-        stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
+        stop=search.stop,
         prior_peak_lr=search.prior_peak_lr,
     )
 
@@ -204,7 +203,7 @@ def ladder_search(
     rates = spec.nuisance.distributions()["peak_lr"]
     assert isinstance(rates, Distribution)
     assert rates.log_uniform is not None
-    stop, budget = search.stop, search.budget_flops
+    budget = search.budget_flops
     return LadderSearch(
         sizes,
         tuple(tuple(scale[name] for name in names) for scale in asked),
@@ -213,7 +212,7 @@ def ladder_search(
         round_size=round_size,
         seed=spec.seed,
         budget_flops=budget and budget - sum(flops_of(trial.scale) for trial in failed),
-        stop=stop and Stop(stop.regret_at_most_ratio, stop.regret_at_most, stop.with_probability),
+        stop=search.stop,
     )
 
 

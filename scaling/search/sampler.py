@@ -22,7 +22,8 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from scaling.search.surface import Proposal, Stop, SurfaceSearch
+from scaling.search.surface import Proposal, SurfaceSearch
+from scaling.spec.phases import Stop
 from scaling.surface.loss_surface import CellBest, Outcome
 from scaling.surface.space import Axis, Space
 

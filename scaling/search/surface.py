@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.spec.phases import Stop
 from scaling.surface.loss_surface import CellBest, Limit, LossSurface, Outcome
 from scaling.surface.space import RATE, Array, Labels, Space
 
@@ -23,27 +24,6 @@ _WEIGHTS: Array = np.exp(-(_QUANTILES**2) / 2) / np.exp(-(_QUANTILES**2) / 2).su
 
 Proposal = tuple[int, dict[str, Any]]
 """A cell's index and the nuisance hyperparameters to try there."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a search has found enough.
-
-    Attributes:
-        regret_at_most_ratio: Regret of a recipe over its cell's least loss, or best value of what
-            is maximized; never small enough where losses are on both sides of zero.
-        regret_at_most: Regret in the objective's unit.
-        with_probability: How likely each cell's regret must be as small.
-    """
-
-    regret_at_most_ratio: float | None = None
-    regret_at_most: float | None = None
-    with_probability: float = 0.9
-
-    @property
-    def limit(self) -> Limit:
-        """The regret that is small enough."""
-        return Limit(self.regret_at_most_ratio, self.regret_at_most)
 
 
 @dataclass(frozen=True)
@@ -106,7 +86,8 @@ class SurfaceSearch:
 
     def best(self, outcomes: Sequence[Outcome]) -> list[CellBest]:
         """Each cell's best recipe so far, with its expected regret."""
-        limit = self.stop.limit if self.stop is not None else Limit()
+        stop = self.stop
+        limit = Limit() if stop is None else Limit(stop.regret_at_most_ratio, stop.regret_at_most)
         return LossSurface(self.space, outcomes).cells(limit)
 
     def _design(self) -> list[Proposal]:

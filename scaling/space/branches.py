@@ -19,7 +19,7 @@ from scaling.space.budget import num_steps_of
 from scaling.space.cells import cell_name, hyperparameters
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve
-from scaling.space.trials import PlannedTrial, replicate_seeds
+from scaling.space.trials import PlannedTrial, of_batch, replicate_seeds
 from scaling.spec.phases import Branch
 from scaling.spec.study import StudySpec
 
@@ -62,14 +62,7 @@ def planned_branches(
     Source: Merrill et al. 2025 (arXiv:2505.23971); √k for Adam, k for SGD.
     """
     branch = spec.branch
-    base = next(
-        (
-            r
-            for r in best
-            if branch and r.recipe.hyperparameters.global_batch_size == branch.base_batch_size
-        ),
-        None,
-    )
+    base = branch and of_batch(best, branch.base_batch_size)
     if branch is None or base is None:
         return []
     setting = hyperparameters(spec, base.cell, base.choices)

@@ -135,19 +135,17 @@ def _confirm_trials(
     ]  # fmt: skip
 
 
+def of_batch(best: Sequence[BestRecipe], size: int) -> BestRecipe | None:
+    """The first of some recipes that has a batch size."""
+    return next((r for r in best if r.recipe.hyperparameters.global_batch_size == size), None)
+
+
 def _transfer_trials(
     spec: StudySpec, best: Sequence[BestRecipe], facts: Facts
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The base cell's best recipe at every other batch size, by each rule."""
     transfer = spec.transfer
-    base = next(
-        (
-            r
-            for r in best
-            if transfer and r.recipe.hyperparameters.global_batch_size == transfer.base_batch_size
-        ),
-        None,
-    )
+    base = transfer and of_batch(best, transfer.base_batch_size)
     planned: list[PlannedTrial] = []
     refused: list[tuple[str, int, str]] = []
     if transfer is None:

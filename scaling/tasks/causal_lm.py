@@ -180,6 +180,7 @@ class NextTokenObjective:
 
     examples: Mapping[Split, Sequences]
     vocab_size: int
+    loss_unit: Unit = "nats"
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
@@ -207,11 +208,6 @@ class NextTokenObjective:
         loss_bl = token_losses(at_least_float32(logits_blv), batch)
         hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
         return BatchLosses(loss_bl.sum(1), hits_bl.sum(1))
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

@@ -82,9 +82,7 @@ class NoisyQuadraticTask:
 
     def targets_of_each(self, indices: Indices) -> NDArray[np.float64]:
         """[B] ones."""
-        from scaling.tasks.model.chains import targets
-
-        return targets(indices)
+        return (indices * 0 + 1).astype("float64")
 
     def begin_batch(self) -> None:
         """Nothing: targets are known ahead."""

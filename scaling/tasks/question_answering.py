@@ -167,6 +167,7 @@ class SpanObjective:
     examples: Mapping[Split, Windows]
     rows: Mapping[Split, Sequence[Row]]
     max_answer_length: int
+    loss_unit: Unit = "nats"
 
     def loss_sum(
         self,
@@ -210,11 +211,6 @@ class SpanObjective:
             best_b.values.tolist(), best_b.indices.tolist(), no_span_b.tolist(), strict=True
         ):
             yield Prediction(score, no_span, place // length, place % length)
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

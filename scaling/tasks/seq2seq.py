@@ -136,6 +136,7 @@ class TargetObjective:
 
     examples: Mapping[Split, Pairs]
     vocab_size: int
+    loss_unit: Unit = "nats"
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over target tokens, in nats."""
@@ -158,11 +159,6 @@ class TargetObjective:
         logits_btv = _logits(model, batch)
         hits_bt = logits_btv.argmax(-1) == batch["labels"]
         return BatchLosses(token_losses(logits_btv, batch).sum(1), hits_bt.sum(1))
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

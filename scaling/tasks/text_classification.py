@@ -246,6 +246,7 @@ class ClassObjective:
 
     classes: tuple[str, ...]
     examples: Mapping[Split, LabelledTexts]
+    loss_unit: Unit = "nats"
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over texts, in nats."""
@@ -263,11 +264,6 @@ class ClassObjective:
         loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
         classes_b = logits_bc.argmax(-1)
         return BatchLosses(loss_b, classes_b == batch["labels"], classes_b.tolist())
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -294,6 +290,7 @@ class ClassesObjective:
     """
 
     examples: Mapping[Split, LabelledTexts]
+    loss_unit: Unit = "nats"
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Binary cross entropy summed over classes and texts, in nats.
@@ -323,11 +320,6 @@ class ClassesObjective:
         marks_bc = logits_bc > 0
         is_right_b = (marks_bc == (targets_bc > 0.5)).all(1)
         return BatchLosses(loss_b, is_right_b, [tuple(row) for row in marks_bc.int().tolist()])
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -366,6 +358,7 @@ class NumberObjective:
     """
 
     examples: Mapping[Split, LabelledTexts]
+    loss_unit: Unit = ""  # the square of the label is in its own unit
 
     def loss_sum(
         self,
@@ -393,11 +386,6 @@ class NumberObjective:
         logits_b1 = _logits(model, batch)
         loss_b = _squared_errors(logits_b1, batch)
         return BatchLosses(loss_b, torch.full_like(loss_b, torch.nan), logits_b1[:, 0].tolist())
-
-    @property
-    def loss_unit(self) -> Unit:
-        """None that has a name: the square of the label is in its unit."""
-        return ""
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

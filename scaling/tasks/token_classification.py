@@ -137,6 +137,7 @@ class TagObjective:
 
     tags: tuple[str, ...]
     examples: Mapping[Split, TaggedTexts]
+    loss_unit: Unit = "nats"
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
@@ -159,11 +160,6 @@ class TagObjective:
                 for row_l, counted_l in zip(predicted_bl, counted_bl, strict=True)
             ],
         )  # fmt: skip
-
-    @property
-    def loss_unit(self) -> Unit:
-        """Nats."""
-        return "nats"
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:

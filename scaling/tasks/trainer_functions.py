@@ -22,23 +22,19 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import widen
 from scaling.tasks.own.calling import own_code
+from scaling.tasks.own.certificate import CPU, NUM_TRIED, TOLERANCE, tried
 from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.task import Batch, ExampleLosses
 from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
 
 LOSS, METRICS = "workload.compute_loss_func", "workload.compute_metrics"
-NUM_TRIED = 8
-"""Examples of the batch that is compared with its parts."""
-TOLERANCE = 1e-3
-"""Difference of losses over their size, above what rounding makes of another cut."""
 MAX_PREDICTIONS = 2**29
 """Numbers that compute_metrics is given at once; as float32 they take 2 GiB."""
 _LABELS = ("labels", "targets", "spans")
 """What families call that which a batch's outputs are compared with."""
 _OF_LOSS = ("perplexity", "bits_per_byte")
 """Our metrics that say of a loss in nats what it means."""
-_CPU = torch.device("cpu")
 
 Value = TypeVar("Value")
 ComputeLoss = Callable[[Any, Tensor, Tensor], Tensor]
@@ -270,7 +266,7 @@ def require_functions(task: TrainerTask, seed: int) -> None:
     model = task.new_model(seed)
     own = task.own
     if own.compute_loss is not None:
-        numbers = _tried(task)
+        numbers = tried(task.num_train, task.lengths)
         with own_code(LOSS, "compute_loss_func"):
             made: Any = own.compute_loss(*own.given(model, task.collate(numbers, seed)), _one())
         _require_loss(made)
@@ -287,14 +283,6 @@ def require_functions(task: TrainerTask, seed: int) -> None:
 
 def _one() -> Tensor:
     return torch.tensor(1)
-
-
-def _tried(task: TrainerTask) -> IntArray:
-    """Numbers of a few training examples of all lengths."""
-    first = np.arange(min(task.num_train, 8 * NUM_TRIED))
-    by_length = np.argsort(task.lengths(first), kind="stable")
-    places = np.linspace(0, len(first) - 1, min(len(first), NUM_TRIED)).astype(int)
-    return np.sort(first[by_length[places]])
 
 
 def _require_loss(made: Any) -> None:
@@ -351,9 +339,9 @@ def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
                 f"{max(MAX_PREDICTIONS // each, 1):,}",
             )  # fmt: skip
         with own_code(METRICS, "compute_metrics"):
-            values = task.score_of(model, min(NUM_TRIED, count), _CPU)
+            values = task.score_of(model, min(NUM_TRIED, count), CPU)
             if not all(map(np.isfinite, values.values())):  # a few may be of one class alone
-                values = task.score(model, _CPU)
+                values = task.score(model, CPU)
     for name, value in values.items():
         if not np.isfinite(value):
             raise DataError(METRICS, f"{name} is {value} at the start; it must be finite")

@@ -103,7 +103,7 @@ class GradientOfBatch:
         if next_indices is not None:
             self.batches.expect(self._own_parts(next_indices)[0])
         self._scale(divisor / num_targets / self.loss_scale.value)
-        grad_norm = self._grad_norm()
+        grad_norm = total_norm(self._gradients())
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None
         norm_layer_noise = self._norm_layer_noise(len(indices), num_targets, divisor)
         return StepGradient(loss_sum, num_targets, grad_norm, noise, norm_layer_noise)
@@ -294,9 +294,6 @@ class GradientOfBatch:
 
     def _gradients(self) -> list[torch.Tensor]:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-
-    def _grad_norm(self) -> float:
-        return total_norm(self._gradients())
 
     def _noise(
         self,

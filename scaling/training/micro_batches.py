@@ -5,6 +5,7 @@ not depend on the cut; only its cost does.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,14 +121,9 @@ def parts_of_worker(parts: list[IntArray], *, rank: int, world_size: int) -> lis
 def _least_cost(longest_first: IntArray, num_parts: int) -> int:
     """The smallest cost of a part with which `num_parts` parts are enough."""
     longest = max(1, int(longest_first[0]))
-    low, high = longest, longest * math.ceil(len(longest_first) / num_parts)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_sizes(longest_first, middle)) <= num_parts:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    costs = range(longest, longest * math.ceil(len(longest_first) / num_parts))
+    enough = bisect_left(costs, x=True, key=lambda c: len(_sizes(longest_first, c)) <= num_parts)
+    return longest + enough
 
 
 def _sizes(longest_first: IntArray, cost: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Scaling rules against case 7's numbers, and their composition law."""
 
 import itertools
+import math
 
 import pytest
 
@@ -14,7 +15,6 @@ from scaling.arithmetic.rules import (
     scaled_warmup_steps,
     scaled_weight_decay,
     surge,
-    token_half_life,
 )
 
 TUNED = OptimizerSettings(peak_lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
@@ -77,11 +77,11 @@ def test_surge_is_no_power() -> None:
 
 
 def test_beta2_by_token_half_life() -> None:
-    # Case 7: .95 at 512 × 1024 tokens is 7.085M tokens, and .999900 at B = 1.
-    assert token_half_life(0.95, tokens_per_step=512 * 1024) == pytest.approx(7.085e6, rel=1e-4)
+    # Case 7: the half-life of .95 at 512 × 1024 tokens is 7.085M tokens, as of .999900 at B = 1.
+    assert 512 * 1024 * math.log(0.5) / math.log(0.95) == pytest.approx(7.085e6, rel=1e-4)
     found = scaled_beta2(0.95, base_batch_size=512, global_batch_size=1)
     assert found == pytest.approx(0.999900, abs=5e-7)
-    assert token_half_life(found, tokens_per_step=1024) == pytest.approx(7.085e6, rel=1e-4)
+    assert 1024 * math.log(0.5) / math.log(found) == pytest.approx(7.085e6, rel=1e-4)
     assert scaled_beta2(0.5, base_batch_size=8, global_batch_size=16) == 0.25
     assert scaled_beta2(0.0, base_batch_size=8, global_batch_size=16) == 0.0
 

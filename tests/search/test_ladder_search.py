@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling.search.ladder import LadderSearch, Size, SizedOutcome
-from scaling.search.surface import Stop
+from scaling.spec.phases import Stop
 
 SIZES = tuple(
     Size((n, d), (16, 32, 64, 128, 256, 512), 6 * n * d)

@@ -4,7 +4,8 @@ import optuna
 import pytest
 
 from scaling.search.sampler import SurfaceSampler
-from scaling.search.surface import Stop, SurfaceSearch
+from scaling.search.surface import SurfaceSearch
+from scaling.spec.phases import Stop
 from scaling.surface.loss_surface import Outcome
 from tests.surface.planted import BATCHES, RATE, SPACE, loss
 

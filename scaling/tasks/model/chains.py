@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling.tasks.task import ExampleLosses, Indices
@@ -44,11 +43,6 @@ def mean_noise(
         "noise": torch.randn(num_chains, num_dimensions, generator=generator) * deviation,
         "num_examples": torch.tensor(float(len(indices))),
     }
-
-
-def targets(indices: Indices) -> NDArray[np.float64]:
-    """[B] ones: a target for each example."""
-    return np.ones(len(indices))
 
 
 def exact_losses(model: nn.Module, part: slice) -> ExampleLosses:

@@ -26,10 +26,10 @@ from scaling.tasks.own.reading import fixed_chance
 from scaling.tasks.task import Indices
 
 NUM_TRIED = 8
-"""Examples of the batch that is compared with its halves."""
+"""Examples of the batch that is compared with its parts."""
 TOLERANCE = 1e-3
 """Difference of losses over their size, above what rounding makes of another cut."""
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 _FOLLOWS = (
     "so micro-batches and workers change the gradient, and batch sizes cannot be compared by it"
 )
@@ -54,7 +54,7 @@ def require_certificate(task: ModuleTask, seed: int) -> None:
     assert isinstance(other, LossModule)
     _require_new_weights(model, other, path)
     with own_code(path, "length"):
-        numbers = _tried(task)
+        numbers = tried(task.num_train, task.lengths)
     with own_code(path, "losses"):
         _require_losses(task, model, numbers)
     _require_heldout(task, model)
@@ -82,7 +82,7 @@ def require_layout(task: ModuleTask, resources: Resources) -> None:
     if resources.num_workers == 1:
         return
     with own_code(task.path, "losses"):
-        task.loss_sum(model, task.collate(_tried(task), 0)).backward()
+        task.loss_sum(model, task.collate(tried(task.num_train, task.lengths), 0)).backward()
     unused = [n for n, p in model.module.named_parameters() if p.requires_grad and p.grad is None]
     if unused:
         more = f" and {len(unused) - 1} more" if unused[1:] else ""
@@ -97,10 +97,10 @@ def _name(model: LossModule) -> str:
     return type(model.module).__name__
 
 
-def _tried(task: ModuleTask) -> Indices:
+def tried(num_train: int, lengths: Callable[[Indices], Indices]) -> Indices:
     """Numbers of a few training examples: of all lengths among the first, or the first ones."""
-    first = np.arange(min(task.num_train, 8 * NUM_TRIED))
-    by_length = np.argsort(task.lengths(first), kind="stable")
+    first = np.arange(min(num_train, 8 * NUM_TRIED))
+    by_length = np.argsort(lengths(first), kind="stable")
     places = np.linspace(0, len(first) - 1, min(len(first), NUM_TRIED)).astype(int)
     return np.sort(first[by_length[places]])
 
@@ -132,7 +132,7 @@ def _require_losses(task: ModuleTask, model: LossModule, numbers: Indices) -> No
     """Check the form of what `losses` returns, in training mode."""
     path, count = task.path, len(numbers)
     with fixed_chance(0):
-        made: Any = model(on_device(task.collate(numbers, 0)["batch"], _CPU))
+        made: Any = model(on_device(task.collate(numbers, 0)["batch"], CPU))
     if isinstance(made, Tensor) and made.ndim == 0:
         raise DataError(
             path, f"losses returned one number for {count} examples, as a mean over the batch is; "
@@ -171,14 +171,14 @@ def _require_heldout(task: ModuleTask, model: nn.Module) -> None:
         for split in task.splits:
             few = slice(0, min(NUM_TRIED, task.num_evaluated(split)))
             with own_code(task.path, f"losses of {split}"):
-                found = task.example_losses(model, split, few, _CPU)
+                found = task.example_losses(model, split, few, CPU)
             if not np.isfinite(found.loss):
                 raise DataError(task.path, f"the loss of {split} is {found.loss} at the start")
         few = np.arange(min(NUM_TRIED, task.num_evaluated("validation")))
         with own_code(task.path, "metrics"):
-            values = task.score_of(model, few, _CPU)
+            values = task.score_of(model, few, CPU)
             if not all(map(np.isfinite, values.values())):  # a few may be of one class alone
-                values = task.score(model, _CPU)
+                values = task.score(model, CPU)
         for name, value in values.items():
             if not np.isfinite(value):
                 raise DataError(

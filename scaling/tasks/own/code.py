@@ -10,6 +10,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -83,7 +84,7 @@ class Code:
                 if name in found:
                     continue
                 found[name] = file.read_bytes().decode("utf-8", "replace")
-                new = set(_imports(found[name], _package_of(name))) - known
+                new = set(_imports(found[name], name.split("/")[:-1])) - known
                 known |= new
                 wanted += sorted(new)
         return dict(sorted(found.items()))
@@ -167,8 +168,11 @@ def with_code(workload: Any, files: Mapping[str, str]) -> Any:
         workload: Of any family.
         files: The text of each file, by path, as `code_of` gave them where the study started.
     """
-    if not files or _code_here(workload) == files:
+    if not files:
         return workload
+    with suppress(DataError):  # where a module is missing here
+        if code_of(workload) == files:
+            return workload
     folder = Path(tempfile.mkdtemp(prefix="scaling-code-"))
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -176,24 +180,11 @@ def with_code(workload: Any, files: Mapping[str, str]) -> Any:
     return workload.model_copy(update={"folder": str(folder)})
 
 
-def _code_here(workload: Any) -> dict[str, str] | None:
-    """What this machine has under the names of a workload's modules; None if one is missing."""
-    try:
-        return code_of(workload)
-    except DataError:
-        return None
-
-
 def _files_of(root: Path, *parts: str) -> list[Path]:
     """The file of a module or package; none for a package without one, or no such module."""
     place = root.joinpath(*parts)
     candidates = (place / "__init__.py", place.with_name(f"{place.name}.py"))
     return [file for file in candidates if file.is_file()][:1]
-
-
-def _package_of(file: str) -> list[str]:
-    """The package that a module is in, from its file's path below the root."""
-    return file.split("/")[:-1]
 
 
 def _module_of(file: str) -> str:

@@ -1,6 +1,6 @@
 """What a factory of the user's own returns. Loads no torch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
@@ -129,13 +129,8 @@ def _require_directions(made: CustomTask, path: str) -> None:
     own_metrics(directions, made.ranges, path)
     for name, direction in directions.items():
         if direction not in get_args(Direction):
-            raise DataError(
-                path, f"directions.{name} is {direction!r}; allowed: {_either(get_args(Direction))}"
-            )
-
-
-def _either(names: Sequence[str]) -> str:
-    return " or ".join(names)
+            allowed = " or ".join(get_args(Direction))
+            raise DataError(path, f"directions.{name} is {direction!r}; allowed: {allowed}")
 
 
 def _kind(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,8 +275,4 @@ def largest_micro_batch_size(
     usable = int(memory_bytes * USABLE_RATIO)
     if total(MAX_MICRO_BATCH_SIZE) <= usable:
         return None
-    fits, too_large = 1, MAX_MICRO_BATCH_SIZE
-    while too_large - fits > 1:
-        middle = (fits + too_large) // 2
-        fits, too_large = (middle, too_large) if total(middle) <= usable else (fits, middle)
-    return fits
+    return bisect_right(range(1, MAX_MICRO_BATCH_SIZE), usable, key=total) or 1

@@ -64,7 +64,6 @@ class FittedSize:
     rate: float
     rate_interval: Interval
     loss: float
-    num_runs: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderRe
         return LadderReading(
             question=question,
             sizes=tuple(
-                _fitted_size(ladder.predict(scale), float(floors[n]), int((arrays.size == n).sum()))
+                _fitted_size(ladder.predict(scale), float(floors[n]))
                 for n, scale in enumerate(arrays.scales)
             ),
             exponents=_exponents(ladder, question),
@@ -157,7 +156,7 @@ def _estimate(draws: Array) -> Estimate:
     return Estimate(float(middle), (float(low), float(high)))
 
 
-def _fitted_size(found: Prediction, loss: float, num_runs: int) -> FittedSize:
+def _fitted_size(found: Prediction, loss: float) -> FittedSize:
     return FittedSize(
         scale=tuple(found.scales.tolist()),
         batch=found.batch,
@@ -165,7 +164,6 @@ def _fitted_size(found: Prediction, loss: float, num_runs: int) -> FittedSize:
         rate=found.rate,
         rate_interval=found.rate_interval,
         loss=loss,
-        num_runs=num_runs,
     )
 
 

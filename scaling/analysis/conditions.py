@@ -1,7 +1,7 @@
 """Under what conditions a study's losses were measured: which data, in which unit, how long."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scaling.records.study import StudyRecord
@@ -39,10 +39,6 @@ class Conditions:
     num_train: int | None = None
     num_evaluated: Mapping[str, int] = field(default_factory=dict[str, int])
     budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def plain(self) -> dict[str, Any]:
-        """As in summary.json."""
-        return asdict(self)
 
 
 def conditions_of(study: StudyRecord) -> Conditions:

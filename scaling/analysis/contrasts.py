@@ -18,6 +18,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.series import Series
 from scaling.analysis.statistics.uncertainty import (
     LEVEL,
+    Estimate,
     Interval,
     difference_interval,
     holm,
@@ -149,7 +150,7 @@ def compare(a: Findings, b: Findings) -> Comparison:
     of_a = {_key(cell): cell for cell in a.cells}
     shared = tuple((cell, of_b[key]) for key, cell in of_a.items() if key in of_b)
     contrasts = [c for one, other in shared for c in _of_cell(one, other, setup)]
-    contrasts += _of_study(a, b, setup)
+    contrasts += _along_batches(a, b, at_one_target=setup.losses and setup.targets)
     return Comparison(
         a=a,
         b=b,
@@ -176,10 +177,8 @@ def _of_cell(a: CellResult, b: CellResult, setup: Setup) -> list[Contrast]:
     if setup.losses and setup.targets:
         for measure in ("steps_to_target", "examples_to_target", "seconds_to_target"):
             found.append(_contrast(a, b, measure, "ratio", setup, _field(measure)))
-    rates = _mover(
-        "best_peak_lr", a.best_peak_lr, a.best_peak_lr_bounds,
-        b.best_peak_lr, b.best_peak_lr_bounds, "ratio",
-    )  # fmt: skip
+    ours, theirs = (Estimate(cell.best_peak_lr, cell.best_peak_lr_bounds) for cell in (a, b))
+    rates = _mover("best_peak_lr", ours, theirs, "ratio")
     if rates is not None:
         found.append(replace(rates, cell=a.label, global_batch_size=a.global_batch_size))
     return [contrast for contrast in found if contrast is not None]
@@ -291,50 +290,42 @@ def _with_t(
 ) -> Contrast:
     error = math.sqrt(variance_of_mean)
     half = t_quantile(degrees) * error
-    low, high = centre - half, centre + half
+    return _tested(base, centre, (centre - half, centre + half), error, degrees, method)
+
+
+def _tested(
+    base: Contrast, centre: float, ends: Interval, error: float, degrees: float, method: Method
+) -> Contrast:
+    """With an interval and a p-value; a ratio's centre and ends are logarithms."""
     if base.kind == "ratio":
-        low, high = math.exp(low), math.exp(high)
+        ends = math.exp(ends[0]), math.exp(ends[1])
     p_value = 1.0 if centre == 0 else 0.0
     if error > 0:
         p_value = 2 * float(stdtr(degrees, -abs(centre) / error))  # pyright: ignore -- untyped
-    return replace(base, interval=(low, high), method=method, p_value=p_value)
+    return replace(base, interval=ends, method=method, p_value=p_value)
 
 
-def _mover(
-    measure: str,
-    a: float | None,
-    interval_a: Interval | None,
-    b: float | None,
-    interval_b: Interval | None,
-    kind: Kind,
-) -> Contrast | None:
+def _mover(measure: str, a: Estimate, b: Estimate, kind: Kind) -> Contrast | None:
     """From two independent estimates with their intervals; ratios in logarithms.
 
     The p-value takes the side towards zero for 1.645 standard errors, an approximation.
     """
-    if a is None or b is None or (kind == "ratio" and (a <= 0 or b <= 0)):
+    if a.value is None or b.value is None or (kind == "ratio" and min(a.value, b.value) <= 0):
         return None
-    value = b - a if kind == "difference" else b / a
-    base = Contrast(measure, "", None, kind, a, b, value)
-    if interval_a is None or interval_b is None:
+    value = b.value - a.value if kind == "difference" else b.value / a.value
+    base = Contrast(measure, "", None, kind, a.value, b.value, value)
+    if a.interval is None or b.interval is None:
         return base
-    if kind == "ratio" and min(*interval_a, *interval_b) <= 0:
+    if kind == "ratio" and min(*a.interval, *b.interval) <= 0:
         return base
-    at_a, at_b = _scaled(a, kind), _scaled(b, kind)
-    ends_a = (_scaled(interval_a[0], kind), _scaled(interval_a[1], kind))
-    ends_b = (_scaled(interval_b[0], kind), _scaled(interval_b[1], kind))
+    at_a, *ends_a = (_scaled(number, kind) for number in (a.value, *a.interval))
+    at_b, *ends_b = (_scaled(number, kind) for number in (b.value, *b.interval))
     centre = at_b - at_a
-    low, high = difference_interval(at_a, ends_a, at_b, ends_b)
-    below, above = centre - low, high - centre
-    if kind == "ratio":
-        if max(low, high) > 700:
-            return base
-        low, high = math.exp(low), math.exp(high)
-    error = (below if centre > 0 else above) / t_quantile(1e6)
-    p_value = 1.0 if centre == 0 else 0.0
-    if error > 0:
-        p_value = 2 * float(stdtr(1e6, -abs(centre) / error))  # pyright: ignore -- untyped
-    return replace(base, interval=(low, high), method="mover", p_value=p_value)
+    low, high = difference_interval(at_a, (ends_a[0], ends_a[1]), at_b, (ends_b[0], ends_b[1]))
+    if kind == "ratio" and max(low, high) > 700:
+        return base
+    error = (centre - low if centre > 0 else high - centre) / t_quantile(1e6)
+    return _tested(base, centre, (low, high), error, 1e6, "mover")
 
 
 def between_series(findings: Findings) -> tuple[tuple[Series, Series, Contrast], ...]:
@@ -353,10 +344,6 @@ def between_series(findings: Findings) -> tuple[tuple[Series, Series, Contrast],
     )
 
 
-def _of_study(a: Findings, b: Findings, setup: Setup) -> list[Contrast]:
-    return _along_batches(a, b, at_one_target=setup.losses and setup.targets)
-
-
 def _along_batches(
     a: Findings | Series, b: Findings | Series, *, at_one_target: bool
 ) -> list[Contrast]:
@@ -365,21 +352,10 @@ def _along_batches(
     Those are the batches at which steps are twice their least, with α fitted where the data exclude
     the classical curve.
     """
-    exponents = (a.lr_scaling.exponent, b.lr_scaling.exponent)
-    critical = (a.tradeoff.headline, b.tradeoff.headline)
-    found = [
-        _mover(
-            "lr_exponent", exponents[0].value, exponents[0].interval,
-            exponents[1].value, exponents[1].interval, "difference",
-        )
-    ]  # fmt: skip
+    found = [_mover("lr_exponent", a.lr_scaling.exponent, b.lr_scaling.exponent, "difference")]
     if at_one_target:
-        found.append(
-            _mover(
-                "critical_batch_size", critical[0].value, critical[0].interval,
-                critical[1].value, critical[1].interval, "ratio",
-            )
-        )  # fmt: skip
+        headlines = (a.tradeoff.headline, b.tradeoff.headline)
+        found.append(_mover("critical_batch_size", *headlines, "ratio"))
     return [contrast for contrast in found if contrast is not None]
 
 

@@ -39,10 +39,12 @@ class NoiseScale:
     Attributes:
         estimate: In examples.
         global_batch_size: Of the cell it was measured in; None when it was not.
+        curve: Along that cell's runs.
     """
 
     estimate: Estimate
-    global_batch_size: int | None
+    global_batch_size: int | None = None
+    curve: NoiseCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,6 @@ class Findings:
         """Search trials of the whole study."""
         return sum(cell.num_trials for cell in self.cells)
 
-    @property
-    def num_seeds(self) -> int:
-        """Most seeds that any cell was confirmed with."""
-        return max((cell.num_seeds for cell in self.cells), default=0)
-
-    @property
-    def headline_noise(self) -> NoiseCurve | None:
-        """Along the runs of the cell that `noise_scale` is of; None where there is none."""
-        size = self.noise_scale.global_batch_size
-        for cell, curve in zip(self.cells, self.noise_curves, strict=True):
-            if size is not None and cell.global_batch_size == size:
-                return curve
-        return None
-
     def count(self, status: str) -> int:
         """Trials of all phases that ended so."""
         return sum(row.status == status for row in self.sweep.rows)
@@ -134,10 +122,12 @@ def analyse(sweep: Sweep) -> Findings:
     whole = next((s for s in series if not s.others and len(s.cells) == len(cells)), None)
     one_series = whole is not None
     fit = whole.tradeoff if whole else TradeoffFit(missing="cells_differ_otherwise")
-    noise_scale = _noise_scale(sweep, cells, one_series)
     noise_curves = tuple(
         noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
     )
+    noise_scale = NoiseScale(ABSENT)
+    if whole and cells:
+        noise_scale = _noise_scale(sweep, cells, noise_curves)
     branched = branched_training(sweep)
     sizes, steps = _mean_steps(whole) if whole else ((), ())
     ladder = _ladder(sweep)
@@ -161,7 +151,7 @@ def analyse(sweep: Sweep) -> Findings:
         agreements=agreements(
             {
                 "steps_examples": fit.headline,
-                **_noise_beside(noise_scale, cells, noise_curves),
+                **_noise_beside(noise_scale),
                 "branched": _branched_estimate(branched),
             }
         ),
@@ -193,14 +183,10 @@ def _ladder(sweep: Sweep) -> LadderReading | None:
     return read_ladder(runs[question.scale], question)
 
 
-def _noise_beside(
-    scale: NoiseScale, cells: Sequence[CellResult], curves: Sequence[NoiseCurve]
-) -> dict[Definition, Estimate]:
+def _noise_beside(scale: NoiseScale) -> dict[Definition, Estimate]:
     """The noise scale that a trade-off is comparable with: where the runs reached the target."""
-    for cell, curve in zip(cells, curves, strict=True):
-        same = scale.global_batch_size is not None
-        if same and cell.global_batch_size == scale.global_batch_size and curve.at_target.value:
-            return {"noise_scale_at_target": curve.at_target}
+    if scale.curve is not None and scale.curve.at_target.value:
+        return {"noise_scale_at_target": scale.curve.at_target}
     return {"noise_scale_at_end": scale.estimate}
 
 
@@ -222,13 +208,14 @@ def _mean_steps(series: Series) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(size for size, _ in points), tuple(steps for _, steps in points)
 
 
-def _noise_scale(sweep: Sweep, cells: tuple[CellResult, ...], one_series: bool) -> NoiseScale:
+def _noise_scale(
+    sweep: Sweep, cells: Sequence[CellResult], curves: Sequence[NoiseCurve]
+) -> NoiseScale:
     """At the base batch of the transfer, else at the middle one."""
-    if not one_series or not cells:
-        return NoiseScale(ABSENT, None)
-    ordered = sorted(cells, key=lambda cell: cell.global_batch_size or 0)
-    middle = ordered[(len(ordered) - 1) // 2]
-    base = [cell for cell in cells if cell.global_batch_size == sweep.base_batch_size]
-    chosen = base[0] if base else middle
-    measured = chosen.noise_scale.value is not None
-    return NoiseScale(chosen.noise_scale, chosen.global_batch_size if measured else None)
+    pairs = list(zip(cells, curves, strict=True))
+    ordered = sorted(pairs, key=lambda pair: pair[0].global_batch_size or 0)
+    base = [pair for pair in pairs if pair[0].global_batch_size == sweep.base_batch_size]
+    chosen, curve = base[0] if base else ordered[(len(ordered) - 1) // 2]
+    if chosen.noise_scale.value is None or chosen.global_batch_size is None:
+        return NoiseScale(chosen.noise_scale)
+    return NoiseScale(chosen.noise_scale, chosen.global_batch_size, curve)

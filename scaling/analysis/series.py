@@ -19,12 +19,12 @@ from scaling.analysis.learning_rate.exponent import (
     LrScaling,
     Turn,
     lr_scaling,
+    why_no_interval,
 )
 from scaling.analysis.learning_rate.exponent_of_surface import by_surface
 from scaling.analysis.learning_rate.fitted_surface import series_of
 from scaling.analysis.learning_rate.rule_regret import RuleCurve
 from scaling.analysis.learning_rate.surface_reading import BatchPath, SurfaceReading
-from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.analysis.trial_rows import Sweep
 from scaling.surface.path import BestRates

@@ -12,7 +12,13 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
-from scaling.report.words.absent import NO_SEEDS, no_branches, no_free_exponent, no_tradeoff
+from scaling.report.words.absent import (
+    NO_SEEDS,
+    no_branches,
+    no_free_exponent,
+    no_noise_scale,
+    no_tradeoff,
+)
 from scaling.report.words.why_null import Why
 
 _MOST_POINTS = 60
@@ -29,7 +35,6 @@ _OF_SEEDS: tuple[str, ...] = (
 def critical_batch_size(findings: Findings) -> dict[str, Any]:
     """By each definition, and how far they are apart."""
     noise = findings.noise_scale
-    curve = findings.headline_noise
     return {
         "steps_examples": {
             **steps_examples(
@@ -52,7 +57,7 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
                 estimated(noise.estimate) | {"global_batch_size": noise.global_batch_size},
                 why_null.of_noise_scale(findings),
             ),
-            **_at_places(curve, has_target=findings.sweep.has_target),
+            **_at_places(noise.curve, has_target=findings.sweep.has_target),
         },
         "branched": _branched(findings.branched),
         "overhead_20": _overhead(findings),
@@ -88,7 +93,7 @@ def _at_places(curve: NoiseCurve | None, *, has_target: bool) -> dict[str, Any]:
     why = why_null.of_noise_at_target(curve, has_target=has_target)
     return {
         "at_target": with_why(estimated(at_target), why),
-        "at_end": with_why(estimated(at_end), why_null.of_noise(at_end)),
+        "at_end": with_why(estimated(at_end), no_noise_scale(at_end)),
     }
 
 
@@ -192,7 +197,7 @@ def noise_along_run(curve: NoiseCurve, *, has_target: bool) -> dict[str, Any]:
         "points": [
             with_why(
                 {"step": point.step, "examples": finite(point.examples)} | estimated(point.scale),
-                why_null.of_noise(point.scale),
+                no_noise_scale(point.scale),
             )
             for point in curve.points[::every]
         ],

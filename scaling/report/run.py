@@ -1,10 +1,8 @@
 """Reports that a command line asks for: of a study in MLflow, of a table, or of two studies."""
 
 import argparse
-import gc
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import without_credentials
+from scaling.process import without_garbage_collection
 from scaling.records.study import StudyRecord
 from scaling.report.document import write_sweep_report
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
@@ -26,6 +25,7 @@ from scaling.report.page.setting import Setting, setting_of
 from scaling.report.summary import summarize
 from scaling.report.words.numbers import between, counted, number
 from scaling.report.words.recipe_code import NoCodeError, recommended_code
+from scaling.sinks import TrackingError
 from scaling.spec.phases import Limits
 
 _NEXT_RUN = (
@@ -63,6 +63,7 @@ def write_or_print(options: argparse.Namespace, limits: Mapping[str, Any]) -> in
         TableError,
         LimitsError,
         NoCodeError,
+        TrackingError,
         LookupError,
         ForeignFolderError,
         OSError,
@@ -110,7 +111,7 @@ def _from_csv(
 ) -> tuple[Path, dict[str, Any]]:
     path = Path(options.from_csv)
     question = ladder_question(options.scale, options.predict, options.tokens_per_example)
-    with _rows_kept():
+    with without_garbage_collection():  # a million rows live to the end
         table = read_table(
             path, rename=options.rename, where=options.where,
             nuisance=options.nuisance, axes=options.cell, scale=options.scale,
@@ -128,22 +129,6 @@ def _from_csv(
         return output, write_sweep_report(sweep, output, setting)
 
 
-@contextmanager
-def _rows_kept() -> Iterator[None]:
-    """Cyclic garbage stays meanwhile.
-
-    The rows of a table, up to a million, live to the end; to look through them for cycles over
-    and over takes an eighth of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     from scaling.report.comparison.two_studies import write_comparison
 
@@ -157,18 +142,9 @@ def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 
 def _loaded(options: argparse.Namespace) -> StudyRecord:
-    """The study of a name, from MLflow.
-
-    Raises:
-        LookupError: If there is none, or the store cannot be read.
-    """
-    from scaling.sinks import TrackingError
     from scaling.sinks.mlflow.load import load_study
 
-    try:
-        return load_study(options.name, options.tracking_uri, study_id=options.study_id)
-    except TrackingError as error:
-        raise LookupError(str(error)) from error
+    return load_study(options.name, options.tracking_uri, study_id=options.study_id)
 
 
 def _from_mlflow(

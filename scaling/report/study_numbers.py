@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scaling.analysis.cell_results import label
+
 _OF_CELLS = ("best_peak_lr", "generalization_gap")
 _MOST_CHARACTERS = 200  # MLflow allows a name 250
 _NO_NAME = re.compile(r"[^\w.\- :]+")
@@ -40,11 +42,7 @@ def _cell_names(cell: Mapping[str, Any]) -> Iterator[str]:
         yield str(cell["global_batch_size"])
     for name, value in cell.get("cell", {}).items():
         if name != "global_batch_size":
-            yield _NO_NAME.sub("_", f"{name} {_text(value)}")  # what MLflow allows in a name
-
-
-def _text(value: object) -> str:
-    return "null" if value is None else str(value)
+            yield _NO_NAME.sub("_", label({name: value}))  # what MLflow allows in a name
 
 
 def _number(

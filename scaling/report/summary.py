@@ -30,7 +30,7 @@ from scaling.report.critical_batch_summary import (
 from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
-from scaling.report.words.absent import no_exponent, no_surge, no_turn
+from scaling.report.words.absent import no_best_rate, no_exponent, no_parts, no_surge, no_turn
 from scaling.report.words.headline import headline
 from scaling.report.words.ladder import problem_words
 from scaling.report.words.learning_rate import evidence_words
@@ -54,7 +54,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "num_failed": findings.count("failed"),
         "interval_level": LEVEL,
         "baselines": _baselines(sweep.baseline),
-        "conditions": with_why(sweep.conditions.plain(), why_null.OF_CONDITIONS)
+        "conditions": with_why(asdict(sweep.conditions), why_null.OF_CONDITIONS)
         if sweep.conditions
         else None,
         "metrics": {
@@ -160,7 +160,7 @@ def _path(of: Findings | Series) -> list[dict[str, Any]]:
     return [
         with_why(
             attributes(best, "global_batch_size", "peak_lr", "interval"),
-            why_null.of_path(cells[best.global_batch_size]),
+            no_best_rate(cells[best.global_batch_size]),
         )
         for best in of.lr_scaling.path
     ]
@@ -180,7 +180,7 @@ def _parts(parts: LossParts) -> dict[str, Any]:
             for name in ("total", "at_equal_steps", "fewer_updates")
         },
     }
-    return with_why(entry, why_null.of_parts(parts))
+    return with_why(entry, no_parts(parts.missing))
 
 
 def _rule_curve(curve: RuleCurve) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def _law(scaling: LrScaling) -> dict[str, Any]:
                 "preferred": surge.preferred,
                 "note": no_surge(surge),
             },
-            why_null.of_surge(surge),
+            no_surge(surge) or why_null.NO_INTERVAL,
         ),
     }
 

@@ -13,9 +13,7 @@ from scaling.sinks.base import StudyStatus
 
 
 @dataclass(frozen=True)
-class TrialStarted:
-    """A trial begins, or goes on; times here are in milliseconds since 1970."""
-
+class _OfTrial:
     at_ms: int
     record: TrialRecord
 
@@ -23,6 +21,10 @@ class TrialStarted:
     def trial_id(self) -> str:
         """Of the record."""
         return self.record.trial_id
+
+
+class TrialStarted(_OfTrial):
+    """A trial begins, or goes on; times here are in milliseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,8 @@ class TrialMeasured:
     measurements: tuple[Measurement, ...]
 
 
-@dataclass(frozen=True)
-class TrialEnded:
+class TrialEnded(_OfTrial):
     """A trial's whole record."""
-
-    at_ms: int
-    record: TrialRecord
-
-    @property
-    def trial_id(self) -> str:
-        """Of the record."""
-        return self.record.trial_id
 
 
 @dataclass(frozen=True)

@@ -59,16 +59,12 @@ class BestRates:
         )
 
     @cached_property
-    def exponents(self) -> Array:
-        """[draws] slope of the log best rate over the log batch, by least squares."""
-        centred = self._log_batch - self._log_batch.mean()
-        return self.draws @ centred / float(centred @ centred)
-
-    @property
     def exponent(self) -> tuple[float, Interval]:
-        """Its median and interval."""
-        low, high = np.quantile(self.exponents, _tails())
-        return float(np.median(self.exponents)), (float(low), float(high))
+        """Slope of the log best rate over the log batch, by least squares: median and interval."""
+        centred = self._log_batch - self._log_batch.mean()
+        slopes = self.draws @ centred / float(centred @ centred)
+        low, high = np.quantile(slopes, _tails())
+        return float(np.median(slopes)), (float(low), float(high))
 
     @cached_property
     def turn(self) -> tuple[float | None, Interval | None, float] | None:

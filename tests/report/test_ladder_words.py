@@ -14,7 +14,7 @@ from scaling.report.words.carried import carried_words
 from scaling.report.words.ladder import ladder_headline, recommendation_reason, size_words
 
 QUESTION = LadderQuestion(("N", "D"))
-FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5, 40)
+FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5)
 SIZE = PredictedSize(
     (1e9, 2e10), 256, (200.0, 330.0), 5e-4, (4e-4, 6e-4), 2e-4, 100.0, (),
     ExpectedLoss(Estimate(2.1, (2.05, 2.2))),

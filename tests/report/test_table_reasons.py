@@ -11,8 +11,7 @@ import pytest
 
 from scaling.analysis.findings import analyse
 from scaling.analysis.learning_rate.curves import LrCurve
-from scaling.analysis.learning_rate.exponent import LrScaling, NoExponent
-from scaling.analysis.learning_rate.why_no_exponent import why_no_interval
+from scaling.analysis.learning_rate.exponent import LrScaling, NoExponent, why_no_interval
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.report.summary import summarize

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from scaling.analysis.statistics.interpolation import interpolated
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, ratio_of_means
 from scaling.analysis.trial_rows import TrialRow
 from scaling.records.measurement import Measurement
@@ -52,7 +52,7 @@ def noise_curve(replicates: Sequence[TrialRow], *, has_target: bool) -> NoiseCur
         for m, scale in zip(runs[0], places, strict=True)
         if scale.value is not None
     )
-    ends = [(run[-1].grad_covariance_trace, run[-1].grad_sq_norm) for run in runs]
+    ends = [(m.grad_covariance_trace or 0.0, m.grad_sq_norm or 0.0) for *_, m in runs]
     return NoiseCurve(
         points=points,
         at_target=_at_target(replicates) if has_target else ABSENT,
@@ -60,7 +60,7 @@ def noise_curve(replicates: Sequence[TrialRow], *, has_target: bool) -> NoiseCur
     )
 
 
-Parts = tuple[float | None, float | None]
+Parts = tuple[float, float]
 """tr Σ and |G|²."""
 
 
@@ -73,7 +73,7 @@ def _parts(row: TrialRow) -> list[Measurement]:
 
 
 def _ratio(parts: Sequence[Parts]) -> Estimate:
-    return ratio_of_means([trace or 0.0 for trace, _ in parts], [sq or 0.0 for _, sq in parts])
+    return ratio_of_means([trace for trace, _ in parts], [sq_norm for _, sq_norm in parts])
 
 
 def _at(runs: Sequence[Sequence[Measurement]], step: float) -> Estimate:
@@ -95,18 +95,7 @@ def _at_target(replicates: Sequence[TrialRow]) -> Estimate:
 
 def _between(run: Sequence[Measurement], place: float) -> Parts | None:
     """Both parts after some steps, interpolated between two estimates; None outside of them."""
-    for m in run:
-        if m.step == place:
-            return m.grad_covariance_trace, m.grad_sq_norm
-    for before, after in pairwise(run):
-        if before.step < place < after.step:
-            share = (place - before.step) / (after.step - before.step)
-            return (
-                _mixed(before.grad_covariance_trace, after.grad_covariance_trace, share),
-                _mixed(before.grad_sq_norm, after.grad_sq_norm, share),
-            )
-    return None
-
-
-def _mixed(before: float | None, after: float | None, share: float) -> float:
-    return (before or 0.0) + share * ((after or 0.0) - (before or 0.0))
+    steps = [m.step for m in run]
+    trace = interpolated(steps, [m.grad_covariance_trace or 0.0 for m in run], place)
+    sq_norm = interpolated(steps, [m.grad_sq_norm or 0.0 for m in run], place)
+    return None if trace is None or sq_norm is None else (trace, sq_norm)

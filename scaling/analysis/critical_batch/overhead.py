@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import brentq  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.critical_batch.free_exponent import FreeExponent
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
@@ -14,7 +15,6 @@ from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 OVERHEAD = 0.2
 REFERENCE = 256
 """Of Zhang et al. 2024; where it was not run, the smallest batch size takes its place."""
-_HALVINGS = 60
 
 NoOverhead = Literal["few_batch_sizes", "no_fit", "beyond_largest", "no_interval"]
 """Fewer than two batch sizes that reached the target; no fit with its exponent free; a batch beyond
@@ -113,10 +113,7 @@ def _crossing(alpha: float, log_bend: float, reference: int) -> float:
     high = max(low, log_bend) + 50.0
     if log_examples(high) < limit:
         return math.inf
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if log_examples(middle) < limit else (low, middle)
-    return math.exp(high)
+    return math.exp(brentq(lambda place: log_examples(place) - limit, low, high))  # pyright: ignore
 
 
 def _on_points(batch_sizes: Sequence[int], steps: Sequence[float], reference: int) -> Estimate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Literal
 
-from scipy.stats import rankdata  # pyright: ignore -- scipy ships no types
+from scipy.stats import spearmanr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import LEVEL, Estimate
@@ -69,15 +69,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     count = len(x)
     if count < ENOUGH_CELLS or len(set(x)) < 2 or len(set(y)) < 2:
         return Estimate(count=count)
-    rank_x, rank_y = _ranks(x), _ranks(y)
-    mean = (count + 1) / 2
-    cross = sum((a - mean) * (b - mean) for a, b in zip(rank_x, rank_y, strict=True))
-    spread = math.sqrt(sum((a - mean) ** 2 for a in rank_x) * sum((b - mean) ** 2 for b in rank_y))
-    value = cross / spread
+    value = float(spearmanr(x, y).statistic)  # pyright: ignore -- scipy ships no types
     centre = math.atanh(max(min(value, 1 - 1e-9), -1 + 1e-9))
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(1.06 / (count - 3))
     return Estimate(value, (math.tanh(centre - half), math.tanh(centre + half)), count)
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    return [float(rank) for rank in rankdata(values)]  # pyright: ignore -- scipy ships no types

@@ -42,7 +42,7 @@ class MatchedGap:
     matched: Matched
     at: float | None
     gaps: tuple[Estimate, ...]
-    differences: tuple[Estimate, ...] = ()
+    differences: tuple[Estimate, ...]
     reference_batch_size: int | None = None
     reference: int | None = None
 

@@ -11,13 +11,11 @@ from scaling.analysis.ladder.back_test import LeftOut, back_test
 from scaling.analysis.ladder.loss_law import ExpectedLoss, expected_losses
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.runs import LadderRun, as_arrays
-from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.analysis.statistics.uncertainty import Estimate, Interval, of_draws
 from scaling.surface.ladder.ladder import Ladder, Prediction, RateOfBatch
-from scaling.surface.space import Array
 
 _FORCED = 3
 """Doublings of the predicted batch, up and down, that the path has rates for."""
-_TAILS = (0.05, 0.95)
 _NUM_IN_BAND = 17
 
 
@@ -64,7 +62,6 @@ class FittedSize:
     rate: float
     rate_interval: Interval
     loss: float
-    num_runs: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderRe
         return LadderReading(
             question=question,
             sizes=tuple(
-                _fitted_size(ladder.predict(scale), float(floors[n]), int((arrays.size == n).sum()))
+                _fitted_size(ladder.predict(scale), float(floors[n]))
                 for n, scale in enumerate(arrays.scales)
             ),
             exponents=_exponents(ladder, question),
@@ -147,17 +144,12 @@ def _exponents(ladder: Ladder, question: LadderQuestion) -> dict[str, tuple[Esti
     largest = ladder.runs.scales[int(ladder.runs.compute.argmax())]
     draws = ladder.exponents(largest)
     return {
-        name: (_estimate(draws[:, axis, 0]), _estimate(draws[:, axis, 1]))
+        name: (of_draws(draws[:, axis, 0]), of_draws(draws[:, axis, 1]))
         for axis, name in enumerate(question.scale)
     }
 
 
-def _estimate(draws: Array) -> Estimate:
-    low, middle, high = np.quantile(draws, (_TAILS[0], 0.5, _TAILS[1]))
-    return Estimate(float(middle), (float(low), float(high)))
-
-
-def _fitted_size(found: Prediction, loss: float, num_runs: int) -> FittedSize:
+def _fitted_size(found: Prediction, loss: float) -> FittedSize:
     return FittedSize(
         scale=tuple(found.scales.tolist()),
         batch=found.batch,
@@ -165,7 +157,6 @@ def _fitted_size(found: Prediction, loss: float, num_runs: int) -> FittedSize:
         rate=found.rate,
         rate_interval=found.rate_interval,
         loss=loss,
-        num_runs=num_runs,
     )
 
 

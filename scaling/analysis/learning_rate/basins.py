@@ -73,17 +73,12 @@ class Basin:
     Attributes:
         grid: Candidate optima (log rate), rising, at uneven steps.
         squares: Sum of squared residuals for each ratio of the curvatures, at each of them.
-        count: Points used.
-        points: Those points.
-        is_capped: True when the optimum cannot lie beyond the grid's end, since losses jump or
-            trials diverge there.
+        points: Those used. With a cliff the optimum cannot lie beyond the grid's end.
     """
 
     grid: Array
     squares: Array
-    count: int
     points: Points
-    is_capped: bool
 
     def at(self, optimum: Array, ratio: int, steep: float) -> Array:
         """Sum of squares at any optimum; beyond the grid what it is at its end.
@@ -94,7 +89,7 @@ class Basin:
             steep: What is added beyond a cap.
         """
         row = self.squares[ratio]
-        beyond = float(row[-1]) + (steep if self.is_capped else 0.0)
+        beyond = float(row[-1]) + (steep if math.isfinite(self.points.cliff) else 0.0)
         return np.asarray(np.interp(optimum, self.grid, row, right=beyond), dtype=np.float64)
 
 
@@ -194,9 +189,9 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     fit = _resolved(used, ratios, degrees)
     if not is_parabola and _misfits(used, fit, noise):
         return _each_by_itself(near, used, noise)
-    found = iter(zip(used, fit.grids, fit.squares, strict=True))
+    found = iter(zip(fit.grids, fit.squares, used, strict=True))
     return Basins(
-        cells=tuple(None if points is None else _basin(*next(found)) for points in near),
+        cells=tuple(None if points is None else Basin(*next(found)) for points in near),
         variance=fit.least / degrees if degrees else None,
         degrees=degrees,
         ratios=fit.ratios,
@@ -318,7 +313,7 @@ def _bracketed(points: Points, variance: float, quantile: float, base: float) ->
         squares[0] += _WALL * variance
     if len(above):
         squares[-1] += _WALL * variance
-    return Basin(grid, squares[None], len(x), points, is_capped)
+    return Basin(grid, squares[None], points)
 
 
 def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
@@ -329,7 +324,3 @@ def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
         return float(x[best])
     start, end = (x[under] + x[best]) / 2, (x[best] + x[over]) / 2
     return float(start + (end - start) * falls / (falls + rises))
-
-
-def _basin(points: Points, grid: Array, squares: Array) -> Basin:
-    return Basin(grid, squares, len(points.x), points, is_capped=math.isfinite(points.cliff))

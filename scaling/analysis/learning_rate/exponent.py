@@ -7,7 +7,7 @@ optimum is badly known, or known on one side only, counts for as much as it says
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,9 @@ _SURGE_REACH = 64.0
 _PLACES = 33
 _ZOOMS = 5
 _LEVELS = (49, 13, 13, 13)
+_FEWEST_RATES = 3
+_MUCH_SCATTER = 2.0
+"""Times the noise's variance from which on a law counts as not fitting."""
 _BEYOND_CLIFF = 400.0
 """Squares, in units of the noise, for an optimum where trials diverge."""
 
@@ -267,24 +270,22 @@ def lr_scaling(
     fit = _fit(_Law(lambda p: p * centred, *_EXPONENTS, basins, cells))
     middle = (math.exp(float(logs.mean())), math.exp(fit.level))
     scale = _scale(fit)
-    if scale is None or len(set(sizes)) < FEWEST_FOR_INTERVAL:
-        return LrScaling(
-            Estimate(fit.value, None, len(sizes)),
-            sizes,
-            middle=middle,
-            has_common_shape=basins.is_shared,
-            is_shape_checked=noise is not None,
-        )
-    interval = _interval(fit, scale)
-    return LrScaling(
-        Estimate(fit.value, interval, len(sizes)),
+    law = LrScaling(
+        Estimate(fit.value, None, len(sizes)),
         sizes,
-        evidence=_evidence(fit, scale) if interval else (),
-        surge=_surge(sizes, fit, scale),
-        scatter=scale.scatter,
         middle=middle,
         has_common_shape=basins.is_shared,
         is_shape_checked=noise is not None,
+    )
+    if scale is None or len(set(sizes)) < FEWEST_FOR_INTERVAL:
+        return law
+    interval = _interval(fit, scale)
+    return replace(
+        law,
+        exponent=replace(law.exponent, interval=interval),
+        evidence=_evidence(fit, scale) if interval else (),
+        surge=_surge(sizes, fit, scale),
+        scatter=scale.scatter,
     )
 
 
@@ -400,3 +401,38 @@ def _surge(sizes: Sequence[int], power: _Fit, scale: _Scale) -> Surge:
         num_batch_sizes=count,
         missing=None if inside else "turn_outside",
     )
+
+
+def why_no_interval(law: LrScaling, curves: Sequence[LrCurve]) -> NoExponent:
+    """What keeps a law from having an interval.
+
+    Args:
+        law: Without one.
+        curves: Of every cell with a rate, also those that it is not fitted to.
+    """
+    few_rates = max((len(c.rates_tried) for c in curves), default=0) < _FEWEST_RATES
+    if len(curves) < FEWEST_FOR_INTERVAL or (few_rates and not law.from_surface):
+        return "few_points"
+    rates = [rate for curve in curves for rate in curve.rates_tried]
+    inside = [curve for curve in curves if not _is_at_edge(curve, min(rates), max(rates))]
+    if len(inside) < FEWEST_FOR_INTERVAL:
+        return "best_at_edge"
+    if not all(curve.has_common_shape for curve in curves) or (law.scatter or 0.0) > _MUCH_SCATTER:
+        return "law_does_not_fit"
+    has_spare = law.from_surface or law.scatter is not None
+    return "too_noisy" if has_spare else "few_points"
+
+
+def _is_at_edge(curve: LrCurve, lowest: float, highest: float) -> bool:
+    """Whether a best rate may lie beyond those tried at any batch size.
+
+    An interval that is open on one side says so where it leaves out half of the rates or more;
+    one that leaves out less says that the losses are noisy.
+    """
+    if curve.edge is not None or curve.interval is None:
+        return curve.edge is not None
+    low, high = curve.interval
+    if math.isfinite(low) and math.isfinite(high):
+        return False
+    held = math.log(min(high, highest) / max(low, lowest))
+    return held <= math.log(highest / lowest) / 2

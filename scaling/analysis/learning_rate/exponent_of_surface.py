@@ -12,11 +12,8 @@ from scaling.analysis.learning_rate.exponent import (
     LrScaling,
     Surge,
 )
-from scaling.analysis.statistics.uncertainty import LEVEL, Estimate, holm
+from scaling.analysis.statistics.uncertainty import Estimate, holm, t_quantile
 from scaling.surface.path import BestRates
-
-_NORMAL_TAIL = float(ndtri((1 + LEVEL) / 2))  # pyright: ignore -- scipy ships no types
-"""Standard deviations from the middle to an end of an interval of a normal distribution."""
 
 
 def by_surface(rates: BestRates) -> LrScaling:
@@ -43,7 +40,7 @@ def by_surface(rates: BestRates) -> LrScaling:
 
 def _evidence_of_draws(rates: BestRates) -> tuple[Evidence, ...]:
     value, (low, high) = rates.exponent
-    sides = ((value - low) / _NORMAL_TAIL, (high - value) / _NORMAL_TAIL)
+    sides = ((value - low) / t_quantile(math.inf), (high - value) / t_quantile(math.inf))
     if min(sides) <= 0:
         return ()
     farthest = -float(ndtri(1 / (len(rates.draws) + 1)))  # pyright: ignore

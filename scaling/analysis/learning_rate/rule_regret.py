@@ -8,12 +8,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.analysis.statistics.uncertainty import (
-    LEVEL,
-    Estimate,
-    Interval,
-    mean_estimate,
-)
+from scaling.analysis.statistics.uncertainty import Estimate, Interval, mean_estimate, of_draws
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.arithmetic.rules import moves_rate_alone, scaled_lr
 from scaling.surface.carried import CarriedRecipes
@@ -160,15 +155,10 @@ def _curve(recipes: CarriedRecipes, batch_sizes: Sequence[int], rule: str) -> Ru
                 continue
             ratio = scaled_lr(1.0, base_batch_size=here, global_batch_size=there, rule=rule)
             draws, outside = recipes.regrets(base, other, math.log(ratio))
-            value = _median(draws)
+            value = of_draws(draws)
             assert value.value is not None
             assert value.interval is not None
             is_bound = outside > _MOSTLY_INSIDE
             regrets.append(CarriedRegret(here, there, value.value, value.interval, is_bound))
             total = total + draws
-    return RuleCurve(rule, _median(np.asarray(total) / len(regrets)), tuple(regrets))
-
-
-def _median(draws: NDArray[np.float64]) -> Estimate:
-    low, middle, high = np.quantile(draws, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
-    return Estimate(float(middle), (float(low), float(high)))
+    return RuleCurve(rule, of_draws(np.asarray(total) / len(regrets)), tuple(regrets))

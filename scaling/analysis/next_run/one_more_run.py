@@ -6,12 +6,12 @@ Predictive intervals: a mean's error and the scatter of a single run together, b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean, variance
 
 from scipy.special import stdtrit  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.critical_batch.targets import ToTarget
+from scaling.analysis.statistics.interpolation import interpolated
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
@@ -138,10 +138,4 @@ def one_more(values: Sequence[float | None], stderrs: Sequence[float | None]) ->
 def _between(row: TrialRow, steps: int, objective: Objective) -> float | None:
     points = [(m.step, objective.value_of(m)) for m in row.measurements]
     known = [(step, loss) for step, loss in points if loss is not None]
-    for step, loss in known:
-        if step == steps:
-            return loss
-    for (before, first), (after, second) in pairwise(known):
-        if before < steps < after:
-            return first + (steps - before) / (after - before) * (second - first)
-    return None
+    return interpolated([step for step, _ in known], [loss for _, loss in known], steps)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, variance
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtri, fdtrc, stdtrit  # pyright: ignore -- scipy ships no types
 
 _UNSTABLE = 1e-3
@@ -69,6 +71,12 @@ def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None
     degrees = (count - 1) * (total / over_seeds) ** 2 if over_seeds > 0 else math.inf
     half = t_quantile(min(degrees, 1e6)) * math.sqrt(total)
     return Estimate(mean, (mean - half, mean + half), count)
+
+
+def of_draws(draws: NDArray[np.float64]) -> Estimate:
+    """The median of draws and their interval."""
+    low, middle, high = np.quantile(draws, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return Estimate(float(middle), (float(low), float(high)))
 
 
 def bounded(estimate: Estimate, least: float | None, most: float | None = None) -> Estimate:

@@ -31,7 +31,7 @@ from scaling.report.charts.style import (
     value_axis,
     visible_top,
 )
-from scaling.report.charts.thinning import lower_envelope, thinned_trials
+from scaling.report.charts.thinning import lower_envelope, searched_trials, trial_record
 from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name
 
@@ -50,7 +50,10 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     cells = [cell for cell in findings.cells if cell.curve is not None]
     labels = [cell_name(cell) for cell in cells]
     title = "Batch" if findings.one_series else "Cell"
-    trials = _trials(findings, cells, urls)
+    trials: Records = [
+        trial_record(name, row, urls) | {"peak_lr": row.peak_lr}
+        for name, row in searched_trials(findings, cells, with_rate=True)
+    ]
     costs = [record["cost"] for record in trials if record["cost"] is not None]
     top = visible_top(costs)
     kept = [r for r in trials if r["cost"] is not None and r["cost"] <= top]
@@ -102,32 +105,6 @@ def _best_marks(
         .encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue),
         strokes.encode(x, y, hue, tooltip=tips("cell:N", "optimum:Q", "low:Q", "high:Q")),
         rings.encode(x, y, hue),
-    ]
-
-
-def _trials(
-    findings: Findings, cells: Sequence[CellResult], urls: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    known = [
-        [
-            row
-            for row in findings.sweep.rows_of(cell.cell, "search")
-            if row.peak_lr is not None and (row.cost is not None or row.status == "diverged")
-        ]
-        for cell in cells
-    ]
-    return [
-        {
-            "cell": cell_name(cell),
-            "trial": row.trial_id,
-            "peak_lr": row.peak_lr,
-            "cost": row.cost,
-            "loss": row.tuned_value,
-            "status": row.status,
-            "url": urls.get(row.trial_id),
-        }
-        for cell, rows in zip(cells, thinned_trials(known), strict=True)
-        for row in rows
     ]
 
 
@@ -184,7 +161,7 @@ def best_lr_vs_batch(findings: Findings) -> AnyChart:
     y = alt.Y("best:Q", title="Best peak learning rate", **rate_axis([low * 1.25, high / 1.25]))
     used = [record for record in records if record["batch"] in findings.lr_scaling.batch_sizes]
     return layers(
-        _band(findings.rate_band, x),
+        *_band(_band_records(findings.rate_band), x, color=MUTED, opacity=0.18),
         *(_references(findings, used, (low, high), x, y) if len(used) > 1 else ()),
         bars(records, x, color=OKABE_ITO[0]),
         points(records, 90).encode(
@@ -213,13 +190,8 @@ def best_lr_by_series(findings: Findings) -> AnyChart:
     heights = rate_axis(ends(records, "best", "low", "high"))
     y = alt.Y("best:Q", title="Best peak learning rate", **heights)
     hue, mark = series("series", labels_of(records, "series"), "Cells")
-    band = alt.Chart(data(bands))
-    under, over = alt.Y("under:Q"), alt.Y2("over:Q")
     return layers(
-        band.mark_area(opacity=0.12, clip=True).encode(x, under, over, hue) if bands else None,
-        band.mark_line(strokeWidth=1.4, clip=True).encode(x, alt.Y("rate:Q"), hue)
-        if bands
-        else None,
+        *_band(bands, x, hue, opacity=0.12),
         bars(records, x, hue),
         points(records, 90).encode(
             x, y, hue, mark, tooltip=tips("series:N", "batch:Q", "best:Q", "low:Q", "high:Q")
@@ -258,16 +230,18 @@ def _band_records(path: Sequence[BestRate]) -> Records:
     ]
 
 
-def _band(path: Sequence[BestRate], x: alt.X) -> AnyChart | None:
-    if not path:
-        return None
-    chart = alt.Chart(data(_band_records(path)))
-    return layers(
-        chart.mark_area(color=MUTED, opacity=0.18, clip=True).encode(
-            x, alt.Y("under:Q"), alt.Y2("over:Q")
-        ),
-        chart.mark_line(color=MUTED, strokeWidth=1.4, clip=True).encode(x, alt.Y("rate:Q")),
-    )
+def _band(
+    bands: Records, x: alt.X, *marks: alt.Color, opacity: float, **style: Any
+) -> list[alt.Chart]:
+    if not bands:
+        return []
+    chart = alt.Chart(data(bands))
+    area = chart.mark_area(**style, opacity=opacity, clip=True)
+    line = chart.mark_line(**style, strokeWidth=1.4, clip=True)
+    return [
+        area.encode(x, alt.Y("under:Q"), alt.Y2("over:Q"), *marks),
+        line.encode(x, alt.Y("rate:Q"), *marks),
+    ]
 
 
 def _references(

@@ -28,7 +28,7 @@ from scaling.report.charts.style import (
     value_axis,
     visible_top,
 )
-from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS, thinned_points, thinned_trials
+from scaling.report.charts.thinning import MOST_LINES, searched_trials, thinned_points, trial_record
 from scaling.report.importance import Importance
 from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name, number
@@ -108,22 +108,18 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
     """
     objective = findings.sweep.tuned_for
     at_bottom = objective.direction == "maximize"
-    labels, rows = _drawn(findings, MOST_MARKS)
-    rows = [(label, row) for label, row in rows if name in row.choices]
+    labels = [cell_name(cell) for cell in findings.cells]
+    rows = [
+        (label, row)
+        for label, row in searched_trials(findings, findings.cells)
+        if name in row.choices
+    ]
     values = [row.choices[name] for _, row in rows]
     numeric = all(_is_number(value) for value in values)
     best = _best_trials(findings)
     top = visible_top([row.cost for _, row in rows if row.cost is not None])
     records: Records = [
-        {
-            "value": value if numeric else str(value),
-            "loss": row.tuned_value,
-            "cost": row.cost,
-            "cell": label,
-            "trial": row.trial_id,
-            "status": row.status,
-            "url": urls.get(row.trial_id),
-        }
+        trial_record(label, row, urls) | {"value": value if numeric else str(value)}
         for (label, row), value in zip(rows, values, strict=True)
     ]
     inside = [r for r in records if r["cost"] is not None and r["cost"] <= top]
@@ -177,11 +173,11 @@ def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChar
     Lines are coloured by cell (a click on the legend leaves only that cell), or by the loss where
     there is one cell. The best trial of each cell is a thick line.
     """
-    labels, rows = _drawn(findings, MOST_LINES)
+    labels = [cell_name(cell) for cell in findings.cells]
     names = searched_names(findings)
     rows = [
         (label, row)
-        for label, row in rows
+        for label, row in searched_trials(findings, findings.cells, MOST_LINES)
         if row.cost is not None and all(name in row.choices for name in names)
     ]
     rows.sort(key=lambda pair: -(pair[1].cost or 0.0))
@@ -262,18 +258,6 @@ def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
     kinds = sorted({str(value) for value in values})
     width = max(len(kinds) - 1, 1)
     return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]
-
-
-def _drawn(findings: Findings, most: int) -> tuple[list[str], list[tuple[str, TrialRow]]]:
-    """The cells' names, and each trial drawn with its cell's."""
-    searched = [findings.sweep.rows_of(cell.cell, "search") for cell in findings.cells]
-    known = [
-        [row for row in rows if row.cost is not None or row.status == "diverged"]
-        for rows in searched
-    ]
-    labels = [cell_name(cell) for cell in findings.cells]
-    kept = thinned_trials(known, most)
-    return labels, [(label, row) for label, rows in zip(labels, kept, strict=True) for row in rows]
 
 
 def _best_trials(findings: Findings) -> set[str]:

@@ -12,10 +12,12 @@ from scaling.report.charts.style import (
     MUTED,
     AnyChart,
     Records,
+    bars,
     colour,
     count_axis,
     data,
     edge_marks,
+    ends,
     labels_of,
     layers,
     points,
@@ -64,22 +66,19 @@ def against_compute(reading: LadderReading, field: str, title: str) -> AnyChart:
     computes = [record["compute"] for record in records]
     title_x = f"{name} (compute grows with it)"
     x = alt.X("compute:Q", title=title_x, **rate_axis(computes))
-    values = [r[end] for r in records for end in ("value", "low", "high") if r[end] is not None]
     band = [
         {"compute": math.prod(point.scale), "low": low, "high": high}
         for point in reading.band
         for low, high in [getattr(point, f"{field}_interval")]
     ]
-    values += [record[end] for record in band for end in ("low", "high")]
-    spans = [record for record in records if record["low"] is not None]
+    values = ends(records, "value", "low", "high") + ends(band, "low", "high")
     axis = rate_axis(values) if field == "rate" else count_axis(values)
     y = alt.Y("value:Q", title=title, **axis)
     hue, mark = series("kind", kinds, "Size")
-    bars = alt.Chart(data(spans)).mark_rule(strokeWidth=6, opacity=0.35)
     area = alt.Chart(data(band)).mark_area(color=MUTED, opacity=0.18)
     return layers(
         area.encode(x, alt.Y("low:Q", title=title, **axis), alt.Y2("high:Q")),
-        bars.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue),
+        bars(records, x, hue, width=6, opacity=0.35),
         points(records, 70).encode(
             x, y, hue, mark, tooltip=tips("size:N", "kind:N", "value:Q", "low:Q", "high:Q")
         ),

@@ -82,16 +82,6 @@ def _channels(colour: str) -> list[int]:
     return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
 
 
-def legend(title: str, labels: Sequence[str] = ()) -> alt.Legend:
-    """Under the figure, where it costs no width; as many columns as the labels leave room for."""
-    widest = max((len(label) for label in labels), default=4)
-    columns = max(1, min(6, WIDTH // (40 + 7 * widest)))
-    return alt.Legend(
-        title=title, orient="bottom", columns=columns, symbolLimit=40, titleLimit=300,
-        labelLimit=420,
-    )  # fmt: skip
-
-
 def colour(field: str, labels: Sequence[str], title: str) -> alt.Color:
     """Colour by series."""
     return alt.Color(f"{field}:N", **_series(labels, title, colours(len(labels))))
@@ -113,11 +103,22 @@ def dash(field: str, labels: Sequence[str], title: str) -> alt.StrokeDash:
 
 
 def _series(labels: Sequence[str], title: str, marks: Sequence[Any]) -> dict[str, Any]:
-    """A mark for each label, again from the first where they run out."""
+    """A mark for each label, again from the first where they run out.
+
+    The legend is under the figure, where it costs no width, in as many columns as the labels
+    leave room for; one label needs none.
+    """
     scale = alt.Scale(
         domain=list(labels), range=[marks[index % len(marks)] for index in range(len(labels))]
     )
-    return {"scale": scale, "legend": legend(title, labels) if len(labels) > 1 else None}
+    if len(labels) < 2:
+        return {"scale": scale, "legend": None}
+    columns = max(1, min(6, WIDTH // (40 + 7 * max(map(len, labels)))))
+    legend = alt.Legend(
+        title=title, orient="bottom", columns=columns, symbolLimit=40, titleLimit=300,
+        labelLimit=420,
+    )  # fmt: skip
+    return {"scale": scale, "legend": legend}
 
 
 def labels_of(records: Records, field: str) -> list[str]:
@@ -169,7 +170,7 @@ def above_zero(low: float | None, value: float | None) -> float | None:
     return low if low is None or low > 0 or value is None else value / 100
 
 
-def log_range(values: Sequence[float], pad: float = 1.25) -> list[float]:
+def log_range(values: Sequence[float], pad: float) -> list[float]:
     """Bounds of a logarithmic axis with a margin."""
     return [min(values) / pad, max(values) * pad]
 

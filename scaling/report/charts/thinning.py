@@ -1,10 +1,13 @@
 """Which trials and points a figure draws where there are more than anyone can tell apart."""
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
+from scaling.analysis.cell_results import CellResult
+from scaling.analysis.findings import Findings
 from scaling.analysis.trial_rows import TrialRow
+from scaling.report.words.numbers import cell_name
 
 MOST_MARKS = 1200
 """Trials that one scatter draws."""
@@ -26,6 +29,39 @@ def thinned_trials(
         return [list(rows) for rows in cells]
     share = max(most // len(cells), 4)
     return [_thinned_cell(rows, share) for rows in cells]
+
+
+def searched_trials(
+    findings: Findings,
+    cells: Sequence[CellResult],
+    most: int = MOST_MARKS,
+    *,
+    with_rate: bool = False,
+) -> list[tuple[str, TrialRow]]:
+    """The name of its cell and each search trial that is drawn: those with a loss, or diverged."""
+    known = [
+        [
+            row
+            for row in findings.sweep.rows_of(cell.cell, "search")
+            if row.cost is not None or row.status == "diverged"
+            if row.peak_lr is not None or not with_rate
+        ]
+        for cell in cells
+    ]
+    kept = zip(cells, thinned_trials(known, most), strict=True)
+    return [(cell_name(cell), row) for cell, rows in kept for row in rows]
+
+
+def trial_record(name: str, row: TrialRow, urls: Mapping[str, str]) -> dict[str, Any]:
+    """What a figure shows of a trial of the search in any case."""
+    return {
+        "cell": name,
+        "trial": row.trial_id,
+        "cost": row.cost,
+        "loss": row.tuned_value,
+        "status": row.status,
+        "url": urls.get(row.trial_id),
+    }
 
 
 def _thinned_cell(rows: Sequence[TrialRow], share: int) -> list[TrialRow]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
 
     Raises:
         LookupError: If there is no such study.
+        TrackingError: If MLflow's store cannot be read.
         TableError: If the folder or the table cannot be read.
     """
     path = Path(name)
@@ -53,13 +54,9 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
     if path.suffix.lower() in TABLES or path.is_file():
         sweep = read_table(path, rename=rename).sweep
         return Side(sweep.name, analyse(sweep))
-    from scaling.sinks import TrackingError
     from scaling.sinks.mlflow.load import load_study
 
-    try:
-        study = load_study(name, tracking_uri)
-    except TrackingError as error:
-        raise LookupError(str(error)) from error
+    study = load_study(name, tracking_uri)
     return Side(name, analyse(sweep_of(study)), study.spec, study.environment)
 
 
@@ -139,7 +136,7 @@ def _flat(side: Side) -> dict[str, str]:
         flat["workload.task"] = side.conditions.task
     if side.conditions is not None:
         measured = {"source": None, "task": None, "budget": None}
-        _flatten("conditions", side.conditions.plain() | measured, flat)
+        _flatten("conditions", asdict(side.conditions) | measured, flat)
     for name in ("commit", "processor", "device"):
         if side.environment.get(name):
             flat[f"environment.{name}"] = str(side.environment[name])

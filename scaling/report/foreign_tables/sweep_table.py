@@ -11,9 +11,8 @@ from scaling.records.metrics import Metric
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
-from scaling.report.foreign_tables.table_error import TableError
 from scaling.report.foreign_tables.table_line import Dialect, Line
-from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, status_of
+from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, TableError, status_of
 from scaling.report.foreign_tables.table_numbers import Marks, marks_of
 from scaling.report.foreign_tables.table_seeds import (
     apart_where_mixed,
@@ -215,7 +214,6 @@ class _HigherRates:
                 continue
             counts[0] += other > _CLEARLY_LARGER * peak
             counts[1] += other < peak
-        return
 
     def check(self) -> None:
         """Raises TableError where another rate is larger in most rows and smaller in none."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from scaling.report.foreign_tables.table_error import TableError
+from scaling.report.foreign_tables.table_names import TableError
 
 _ONE_RUN = (
     "is the log of one run. A sweep has one row per run: write a CSV with global_batch_size "
@@ -25,7 +25,7 @@ def records_of(file: str, content: bytes) -> tuple[list[str], list[list[str]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TableError(f"{file}: is not UTF-8 text; save it as UTF-8") from error
-    rows = [_flat(record, "", 0) for record in _records(file, _parsed(file, text))]
+    rows = [dict(_pairs(record, "", 0)) for record in _records(file, _parsed(file, text))]
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, "") for name in header] for row in rows]
 
@@ -79,10 +79,6 @@ def _column(value: Any) -> list[Any] | None:
         if entries and all(key.isdigit() for key in entries):
             return list(entries.values())
     return None
-
-
-def _flat(record: Mapping[str, Any], prefix: str, depth: int) -> dict[str, str]:
-    return dict(_pairs(record, prefix, depth))
 
 
 def _pairs(record: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str]]:

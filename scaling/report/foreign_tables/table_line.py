@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from scaling.report.foreign_tables.table_error import TableError
-from scaling.report.foreign_tables.table_names import MAXIMIZED
+from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError
 from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError, seconds_in
 from scaling.report.page.printable import printable
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from scaling.records.trial import Status
-from scaling.report.foreign_tables.table_error import TableError
+from scaling.report.page.printable import printable
 
 COLUMNS = (
     "global_batch_size", "peak_lr", "validation_loss", "train_loss", "test_loss", "steps",
@@ -46,6 +46,13 @@ _STATUSES: Mapping[str, Status] = {
     "running": "running", "pending": "running", "scheduled": "running", "waiting": "running",
     "preempting": "running", "queued": "running", "paused": "running", "created": "running",
 }  # fmt: skip
+
+
+class TableError(ValueError):
+    """The table or what was asked of it is wrong, in one line for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message).replace("\n", "\\n"))
 
 
 def status_of(word: str) -> Status | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scaling.analysis.trial_rows import TrialRow
+from scaling.report.foreign_tables.table_trial import without_losses
 from scaling.report.words.numbers import counted, joined, number, rate
 
 _FAR = 20.0
@@ -111,8 +112,9 @@ def without_stuck(rows: Sequence[TrialRow]) -> Separated:
         diverged = at_rate[row.peak_lr] > 1
         error = _stayed(row, kept)
         key = row.recipe_key if diverged or (len(kept) == 1 and len(rates) > 1) else name
-        lost = replace(row, status="diverged" if diverged else "failed", recipe_key=key)
-        found[name] = _without_results(replace(lost, error=None if diverged else error))
+        lost = replace(row, status="diverged" if diverged else "failed", recipe_key=key, metrics={})
+        lost = replace(lost, error=None if diverged else error)
+        found[name] = without_losses(lost, keeps_target=False)
         start = "Counted as diverged, stuck at one rate at several batch sizes"
         said.setdefault(start if diverged else "Set aside as failed", []).append(error)
     for start, named in said.items():
@@ -134,14 +136,6 @@ def _stayed(row: TrialRow, others: Sequence[TrialRow]) -> str:
         f"{row.seed}) stayed at {number(abs(_cost(row)))} beside {beside} of its recipe's other "
         "seeds"
     )
-
-
-def _without_results(row: TrialRow) -> TrialRow:
-    return replace(
-        row, objective=None, validation_loss=None, train_loss=None, test_loss=None,
-        metrics={},
-        steps_to_target=None, examples_to_target=None, seconds_to_target=None,
-    )  # fmt: skip
 
 
 def apart_where_mixed(rows: Sequence[TrialRow]) -> Separated:

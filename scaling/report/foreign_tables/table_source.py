@@ -7,10 +7,15 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from scaling.report.foreign_tables.table_error import TableError
-from scaling.report.foreign_tables.table_names import MAXIMIZED, listed, named, plain, status_of
+from scaling.report.foreign_tables.table_names import (
+    MAXIMIZED,
+    TableError,
+    listed,
+    named,
+    plain,
+    status_of,
+)
 from scaling.report.foreign_tables.table_suggestions import (
-    accumulation_in,
     is_score,
     missing_columns,
     option,
@@ -121,9 +126,7 @@ class Source:
         place = self.names.index("status")
         asked = any(place == column for column, _ in self.conditions)
         with self._text() as text:
-            some = [
-                cells[place] for _, (_, cells) in zip(range(_LOOKED_AT), text.body, strict=False)
-            ]
+            some = [cells[place] for cells in _first_rows(text)]
         words = [word for word in some if word.strip()]
         is_other = plain(self.header[place]).endswith("state") and words
         if asked or (is_other and not any(map(status_of, words))):
@@ -146,7 +149,8 @@ class Source:
             return
         options = {column for column, _ in self.asked.where}
         options |= {*self.asked.nuisance, *self.asked.axes, *self.asked.scale}
-        others = [n for n in accumulation_in(product, self.header) if n not in options]
+        parts = product.split("*")[1:]
+        others = [n for n in self.header if n in parts and n not in options]
         places = [self.header.index(name) for name in others]
         with self._text() as text:
             more = any(

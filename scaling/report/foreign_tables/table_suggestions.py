@@ -5,8 +5,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 
-from scaling.report.foreign_tables.table_error import TableError
-from scaling.report.foreign_tables.table_names import listed, plain
+from scaling.report.foreign_tables.table_names import TableError, listed, plain
 
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "global_batch_size": (
@@ -94,11 +93,6 @@ def product_of_batch(header: Sequence[str], batch: str | None = None) -> str | N
     if first is None or not (accumulation or (is_per_device and devices)):
         return None
     return "*".join(part for part in (first, accumulation, devices) if part)
-
-
-def accumulation_in(product: str, header: Sequence[str]) -> list[str]:
-    """The columns of a product other than the first one."""
-    return [name for name in header if name in product.split("*")[1:]]
 
 
 def missing_columns(

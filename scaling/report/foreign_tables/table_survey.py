@@ -4,8 +4,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scaling.report.foreign_tables.table_columns import Kind, kind_of
-from scaling.report.foreign_tables.table_error import TableError
-from scaling.report.foreign_tables.table_names import MAXIMIZED, listed
+from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError, listed
 from scaling.report.foreign_tables.table_suggestions import option
 
 _MOST_VALUES = 40

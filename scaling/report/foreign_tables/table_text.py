@@ -14,8 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from scaling.report.foreign_tables.table_error import TableError
 from scaling.report.foreign_tables.table_json import records_of
+from scaling.report.foreign_tables.table_names import TableError
 
 if TYPE_CHECKING:
     from pyarrow import Array

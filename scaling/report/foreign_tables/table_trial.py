@@ -114,7 +114,7 @@ def trial_of(
         **measured,
     )
     if lost or row.status == "stopped":
-        row = _without_losses(row, keeps_target=not lost)
+        row = without_losses(row, keeps_target=not lost)
     if extras.tuned_for.is_loss or row.validation_loss is None:
         return row
     score = row.validation_loss
@@ -132,7 +132,7 @@ def _scale(line: Line, column: str) -> float:
     return int(value) if value.is_integer() and value < 2**63 else value
 
 
-def _without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:
+def without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:
     """A diverged trial has no final losses and no target; a stopped one has no final losses."""
     row = replace(
         row, objective=row.steps_to_target if keeps_target and row.objective is None else None,

@@ -6,15 +6,20 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Table
 from scaling.report.words.ladder import (
     FORMULAS,
-    bounds,
-    loss_words,
     percent,
-    percents,
     power_words,
-    rate_bounds,
+    recipe_words,
     size_words,
 )
-from scaling.report.words.numbers import DASH, counted, number, rate, with_interval
+from scaling.report.words.numbers import (
+    DASH,
+    between,
+    counted,
+    number,
+    rate,
+    rate_bounds,
+    with_interval,
+)
 
 BACK_TEST_NOTE = (
     "Each size was left out and predicted from those of less compute. Regret is the loss at a "
@@ -29,14 +34,7 @@ def predictions_table(findings: Findings) -> Table | None:
     if reading is None or not reading.predictions:
         return None
     rows = [
-        {
-            "size": size_words(reading.question, size.scale),
-            "global_batch_size": f"{size.batch:,} {bounds(size.batch_interval)}",
-            "peak_lr": f"{rate(size.rate)} {rate_bounds(size.rate_interval)}",
-            "expected regret": percent(size.expected_regret),
-            "compute of the largest run": f"× {number(size.compute_factor, 2)}",
-            "expected loss": loss_words(size.loss),
-        }
+        {"size": size_words(reading.question, size.scale), **recipe_words(size)}
         for size in reading.predictions
     ]
     return Table.of_words(rows)
@@ -51,7 +49,7 @@ def path_table(findings: Findings) -> Table | None:
         (
             size_words(reading.question, size.scale),
             f"{point.batch:,.0f}",
-            f"{rate(point.rate)} {rate_bounds(point.interval)}",
+            rate(point.rate) + rate_bounds(point.interval, " "),
         )
         for size in reading.predictions
         for point in size.path
@@ -67,9 +65,9 @@ def back_test_table(findings: Findings) -> Table | None:
     rows = [
         {
             "size": size_words(reading.question, size.scale),
-            "predicted batch": f"{number(size.batch)} {bounds(size.batch_interval)}",
+            "predicted batch": f"{number(size.batch)} {between(size.batch_interval)}",
             "own": number(size.own_batch),
-            "predicted peak_lr": f"{rate(size.rate)} {rate_bounds(size.rate_interval)}",
+            "predicted peak_lr": rate(size.rate) + rate_bounds(size.rate_interval, " "),
             "own peak_lr": rate(size.own_rate),
             "regret": _regret(size.regret),
             "regret, copied": _regret(size.regret_copied),
@@ -122,4 +120,5 @@ def exponents_table(findings: Findings) -> Table | None:
 def _regret(regret: Estimate) -> str:
     if regret.value is None:
         return DASH
-    return f"{percent(regret.value)} {percents(regret.interval)}"
+    ends = f"[{', '.join(map(percent, regret.interval))}]" if regret.interval else ""
+    return f"{percent(regret.value)} {ends}"

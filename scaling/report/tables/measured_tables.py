@@ -7,6 +7,7 @@ from typing import Any
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.analysis.trial_rows import incidents_of
+from scaling.records.metrics import Metric
 from scaling.records.metrics import Table as TableName
 from scaling.report.tables.table import Table
 from scaling.report.words.measurements import heading, in_its_unit, measured_of_table
@@ -23,33 +24,30 @@ def task_metrics_table(findings: Findings) -> Table | None:
         for name, metric in findings.sweep.metrics.items()
         if any(cell.metrics[name].value is not None for cell in findings.cells)
     }
-    if not measured:
-        return None
-    rows = tuple(
-        (cell_name(cell), *(in_its_unit(m, cell.metrics[name]) for name, m in measured.items()))
-        for cell in findings.cells
-    )
     remarks = [
         f"{words} is better: {', '.join(named)}."
         for direction, words in (("maximize", "Higher"), ("minimize", "Lower"))
         if (named := [m.label for m in measured.values() if m.direction == direction])
     ]
-    return Table(("cell", *map(heading, measured.values())), rows, remarks=tuple(remarks))
+    return _by_cell(findings, measured, "metrics", tuple(remarks))
 
 
 def measured_table(findings: Findings, name: TableName) -> Table | None:
     """The measurements that name this table, one row a cell; None where there are none."""
-    columns = measured_of_table(findings, name)
+    return _by_cell(findings, measured_of_table(findings, name), "measured")
+
+
+def _by_cell(
+    findings: Findings, columns: Mapping[str, Metric], field: str, remarks: tuple[str, ...] = ()
+) -> Table | None:
     if not columns:
         return None
+    of_cells = [(cell_name(cell), getattr(cell, field)) for cell in findings.cells]
     rows = tuple(
-        (
-            cell_name(cell),
-            *(in_its_unit(m, cell.measured.get(name, ABSENT)) for name, m in columns.items()),
-        )
-        for cell in findings.cells
+        (name, *(in_its_unit(m, found.get(n, ABSENT)) for n, m in columns.items()))
+        for name, found in of_cells
     )
-    return Table(("cell", *map(heading, columns.values())), rows)
+    return Table(("cell", *map(heading, columns.values())), rows, remarks=remarks)
 
 
 def incidents_table(findings: Findings, urls: Mapping[str, str]) -> Table | None:

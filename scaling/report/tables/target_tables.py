@@ -101,7 +101,7 @@ def _overhead_rows(findings: Findings) -> Rows:
 
 def _noise_at_target_rows(findings: Findings) -> Rows:
     """The noise scale where the target was reached; nothing where it is not known."""
-    size, curve = findings.noise_scale.global_batch_size, findings.headline_noise
+    size, curve = findings.noise_scale.global_batch_size, findings.noise_scale.curve
     if curve is None or not curve.at_target.value:
         return ()
     where = f"the same, where the runs with a batch of {size:,} reached the target"

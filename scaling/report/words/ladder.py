@@ -10,9 +10,19 @@ from scaling.analysis.ladder.loss_law import FEWEST_SIZES, ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
-from scaling.analysis.statistics.uncertainty import Estimate, Interval
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts
-from scaling.report.words.numbers import DASH, counted, either, joined, number, rate, with_unit
+from scaling.report.words.numbers import (
+    DASH,
+    between,
+    counted,
+    either,
+    joined,
+    number,
+    rate,
+    rate_bounds,
+    with_unit,
+)
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
@@ -124,17 +134,12 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2g}%"
 
 
-def percents(interval: Interval | None) -> str:
-    """Its interval."""
-    return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
-
-
 def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
     """One prediction in a few sentences."""
     text = (
         f"At {size_words(question, size.scale)}, run a batch of {size.batch:,} "
-        f"{bounds(size.batch_interval)} with a peak learning rate of {rate(size.rate)} "
-        f"{rate_bounds(size.rate_interval)}. The expected regret is "
+        f"{between(size.batch_interval)} with a peak learning rate of {rate(size.rate)}"
+        f"{rate_bounds(size.rate_interval, ' ')}. The expected regret is "
         f"{percent(size.expected_regret)} of the loss. {_how_far(size)}"
     )
     if size.is_least_batch:
@@ -186,8 +191,8 @@ def ladder_headline(
             "run",
             (
                 f"At {size_words(reading.question, first.scale)}, run a batch of {first.batch:,} "
-                f"{bounds(first.batch_interval)} at a peak learning rate of {rate(first.rate)} "
-                f"{rate_bounds(first.rate_interval)}."
+                f"{between(first.batch_interval)} at a peak learning rate of {rate(first.rate)}"
+                f"{rate_bounds(first.rate_interval, ' ')}."
             ),
         )
         regret = percent(first.expected_regret)
@@ -237,16 +242,6 @@ def loss_words(loss: ExpectedLoss) -> str:
     if found.value is None or found.interval is None:
         return DASH
     return f"{found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
-
-
-def bounds(interval: Interval) -> str:
-    """The ends of an interval of batch sizes."""
-    return f"[{number(interval[0])}, {number(interval[1])}]"
-
-
-def rate_bounds(interval: Interval) -> str:
-    """The ends of an interval of rates."""
-    return f"[{rate(interval[0])}, {rate(interval[1])}]"
 
 
 def recommendation_reason(reading: LadderReading) -> str:
@@ -305,9 +300,7 @@ def no_loss(loss: ExpectedLoss) -> str:
 
 
 def no_back_test(reading: LadderReading) -> str:
-    """Why there is no back-test; empty where there is one."""
-    if reading.back_test:
-        return ""
+    """Why there is no back-test."""
     return (
         f"{counted(len(reading.sizes), 'size')} leave fewer than {FEWEST_LEFT} of less compute "
         "to predict the largest from"
@@ -323,6 +316,17 @@ def no_formulas(question: LadderQuestion) -> str:
     return "published formulas need parameters and tokens"
 
 
+def recipe_words(size: PredictedSize) -> dict[str, str]:
+    """What to run at one size, by name; a dash for a loss that is not known."""
+    return {
+        "global_batch_size": f"{size.batch:,} {between(size.batch_interval)}",
+        "peak_lr": rate(size.rate) + rate_bounds(size.rate_interval, " "),
+        "expected regret": percent(size.expected_regret),
+        "compute of the largest run": f"× {number(size.compute_factor, 2)}",
+        "expected loss": loss_words(size.loss),
+    }
+
+
 def predicted_facts(
     reading: LadderReading, carried: Sequence[CarriedRecipe]
 ) -> list[tuple[str, str]]:
@@ -334,12 +338,5 @@ def predicted_facts(
         (name, _amount(value))
         for name, value in zip(reading.question.scale, first.scale, strict=True)
     ]
-    words += [
-        ("global_batch_size", f"{first.batch:,} {bounds(first.batch_interval)}"),
-        ("peak_lr", f"{rate(first.rate)} {rate_bounds(first.rate_interval)}"),
-        ("expected regret", percent(first.expected_regret)),
-        ("compute of the largest run", f"× {number(first.compute_factor, 2)}"),
-    ]
-    if (loss := loss_words(first.loss)) != DASH:
-        words.append(("expected loss", loss))
+    words += [(name, word) for name, word in recipe_words(first).items() if word != DASH]
     return words + carried_facts(carried)

@@ -47,14 +47,14 @@ def rate(value: float | None) -> str:
     return DASH if value is None else f"{value:.2g}"
 
 
-def rate_bounds(interval: Interval | None) -> str:
-    """An interval of a rate in a line of its own, one-sided where an end is infinite."""
+def rate_bounds(interval: Interval | None, apart: str = "\n") -> str:
+    """An interval of a rate, in a line of its own, one-sided where an end is infinite."""
     if interval is None:
         return ""
     low, high = interval
     if math.isfinite(low) and math.isfinite(high):
-        return f"\n[{rate(low)}, {rate(high)}]"
-    return f"\nat least {rate(low)}" if math.isfinite(low) else f"\nat most {rate(high)}"
+        return f"{apart}[{rate(low)}, {rate(high)}]"
+    return apart + (f"at least {rate(low)}" if math.isfinite(low) else f"at most {rate(high)}")
 
 
 def between(interval: Interval | None, digits: int = 3) -> str:

@@ -12,7 +12,7 @@ from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
 from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_cells
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.report.words.absent import no_free_exponent, undertuned
 from scaling.report.words.numbers import between, counted, either, joined, number, rate, with_unit
@@ -201,7 +201,7 @@ def _is_confirmed_for_target(cell: CellResult) -> bool:
 
 def noise_places(findings: Findings) -> str:
     """The noise scale at the target and at the end of the headline's cell, in a sentence."""
-    size, curve = findings.noise_scale.global_batch_size, findings.headline_noise
+    size, curve = findings.noise_scale.global_batch_size, findings.noise_scale.curve
     if curve is None:
         return ""
     at_target = f"{either(curve.at_target)} at the target and " if curve.at_target.value else ""
@@ -284,7 +284,7 @@ def differences_words(findings: Findings) -> list[str]:
     place = findings.cells.index(largest)
     names = {"steps": "equal steps", "examples": "equal examples", "train_loss": "equal train_loss"}
     for matched in findings.matched_gaps:
-        difference = matched.differences[place] if matched.differences else ABSENT
+        difference = matched.differences[place]
         if difference.value is not None and difference.interval is not None:
             lines.append(
                 f"At {names[matched.matched]}, the gap at {largest.global_batch_size:,} minus that "

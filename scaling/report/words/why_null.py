@@ -11,7 +11,6 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import ENOUGH_CELLS, GapRelation
 from scaling.analysis.generalization.loss_parts import LossParts
 from scaling.analysis.generalization.matched_gap import MatchedGap
-from scaling.analysis.learning_rate.exponent import Surge
 from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.statistics.uncertainty import Estimate
@@ -24,7 +23,6 @@ from scaling.report.words.absent import (
     no_noise_scale,
     no_overhead,
     no_parts,
-    no_surge,
     no_tradeoff,
 )
 from scaling.report.words.reasons import reason_words
@@ -51,6 +49,7 @@ OF_AGREEMENT: Why = {
 }
 NO_INTERVAL = "the data do not bound it on either side"
 _ONE_SEED = "one seed: an interval needs two"
+_ONE_PAIR = "one paired seed: an interval needs two"
 _IN_PLACE = "{} is maximized in place of a loss"
 
 
@@ -128,65 +127,41 @@ def of_steps(target: ToTarget, *, has_target: bool = True) -> Why:
     }
 
 
-def of_path(cell: CellResult) -> Why:
-    """Of a cell's best rate."""
-    words = no_best_rate(cell)
-    return {"peak_lr": words, "interval": words}
-
-
-def of_surge(surge: Surge) -> Why:
-    """Of the law that turns."""
-    words = no_surge(surge)
-    at = {"noise_batch": words, "noise_batch_interval": words or NO_INTERVAL, "peak_lr": words}
-    return at | {"likelihood_ratio_over_power": words}
-
-
-def of_regret(regret: Regret) -> Why:
+def of_regret(regret: Regret) -> str:
     """Of a rule at one batch size."""
     if regret.regret is not None:
-        return {"interval": "one paired seed: an interval needs two"}
-    words = "no seed ended both with the carried and with the tuned recipe"
+        return _ONE_PAIR
     if regret.diverged:
-        words = "a run with the carried recipe diverged"
-    elif not regret.applicable:
-        words = "the rule gives no recipe at this batch size"
-    return {"regret": words, "interval": words}
+        return "a run with the carried recipe diverged"
+    if not regret.applicable:
+        return "the rule gives no recipe at this batch size"
+    return "no seed ended both with the carried and with the tuned recipe"
 
 
-def of_noise_scale(findings: Findings) -> Why:
+def of_noise_scale(findings: Findings) -> str:
     """Of the noise scale beside the other critical batch sizes."""
-    estimate = findings.noise_scale.estimate
-    words = no_noise_scale(estimate) if findings.one_series else CELLS_DIFFER
-    return {"value": words, "interval": words, "global_batch_size": words}
+    return no_noise_scale(findings.noise_scale.estimate) if findings.one_series else CELLS_DIFFER
 
 
-def of_noise_at_target(curve: NoiseCurve | None, *, has_target: bool) -> Why:
+def of_noise_at_target(curve: NoiseCurve | None, *, has_target: bool) -> str:
     """Of the noise scale where the target was reached."""
     estimate = curve.at_target if curve is not None else Estimate()
     if estimate.value is not None or estimate.count:
-        return dict.fromkeys(("value", "interval"), no_noise_scale(estimate))
-    words = "not every replicate reached the target between two of its estimates"
+        return no_noise_scale(estimate)
+    if not has_target:
+        return NO_TARGET
     if curve is None or not curve.points:
-        words = NOT_MEASURED
-    return dict.fromkeys(("value", "interval"), words if has_target else NO_TARGET)
+        return NOT_MEASURED
+    return "not every replicate reached the target between two of its estimates"
 
 
-def of_noise(estimate: Estimate) -> Why:
-    """Of a noise scale at one place of a run."""
-    return dict.fromkeys(("value", "interval"), no_noise_scale(estimate))
-
-
-def of_overhead(findings: Findings) -> tuple[Why, Why, Why]:
+def of_overhead(findings: Findings) -> tuple[str, str, str]:
     """Of the 20% overhead: the object itself, on the fit and on the points."""
     found = findings.overhead
     largest = found.largest_batch_size
     fit = no_overhead(found.fit_missing, largest, no_free_exponent(findings.tradeoff))
     curve = no_overhead(found.curve_missing, largest, "")
-    return (
-        {"reference_batch_size": curve},
-        {"value": fit, "interval": fit},
-        {"value": curve, "interval": curve or "read between two batch sizes, without a fit"},
-    )
+    return curve, fit, curve or "read between two batch sizes, without a fit"
 
 
 def of_regime(findings: Findings) -> Why:
@@ -215,12 +190,11 @@ def of_branch_point(point: BranchPoint) -> Why:
     }  # fmt: skip
 
 
-def of_branch_loss(loss: BranchLoss) -> Why:
+def of_branch_loss(loss: BranchLoss) -> str:
     """Of the loss of one branch over that of the batch left as it was."""
     if loss.difference.value is not None:
-        return {"interval": "one paired seed: an interval needs two"}
-    words = "a seed diverged" if loss.diverged else "no seed ended in both"
-    return {"difference": words, "interval": words}
+        return _ONE_PAIR
+    return "a seed diverged" if loss.diverged else "no seed ended in both"
 
 
 def of_matched(matched: MatchedGap) -> Why:
@@ -239,36 +213,27 @@ def of_matched_cell(matched: MatchedGap, place: int) -> Why:
         apart = "no seed ended here and in the reference"
     if place == matched.reference:
         apart = "this is the reference itself"
-    difference = matched.differences[place] if matched.differences else Estimate()
+    difference = matched.differences[place]
     missing = (words if gap.value is None else apart) or words
     return {
         "generalization_gap": words,
         "generalization_gap_interval": words if gap.value is None else _ONE_SEED,
         "difference": missing,
-        "difference_interval": missing
-        if difference.value is None
-        else "one paired seed: an interval needs two",
+        "difference_interval": missing if difference.value is None else _ONE_PAIR,
     }
 
 
-def of_parts(parts: LossParts) -> Why:
-    """Of the parts of a larger batch's loss."""
-    return {"num_steps": no_parts(parts.missing)}
+def of_part(parts: LossParts) -> str:
+    """Of one of the parts of a larger batch's loss."""
+    return no_parts(parts.missing) or _ONE_PAIR
 
 
-def of_part(parts: LossParts) -> Why:
-    """Of one of them."""
-    words = no_parts(parts.missing)
-    return {"value": words, "interval": words or "one paired seed: an interval needs two"}
-
-
-def of_relation(relation: GapRelation) -> Why:
+def of_relation(relation: GapRelation) -> str:
     """Of the gap's correlation with another measure."""
     count = len(relation.points)
-    words = f"not enough data: {count} of at least {ENOUGH_CELLS} cells have both"
     if count >= ENOUGH_CELLS:
-        words = "one of the two is the same in all cells"
-    return {"rank_correlation": words, "interval": words}
+        return "one of the two is the same in all cells"
+    return f"not enough data: {count} of at least {ENOUGH_CELLS} cells have both"
 
 
 def of_contrast(contrast: Contrast) -> Why:

@@ -1,8 +1,9 @@
 """A study and its trials, rebuilt from MLflow alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -147,27 +148,27 @@ def _load(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> 
     return of_best_recipes(study)
 
 
-def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:
+@contextmanager
+def _read_of(run_id: str, otherwise: str) -> Iterator[None]:
+    """What a run holds, or why it is not what a study writes, as a TrackingError."""
     try:
+        yield
+    except ValueError as error:
+        raise TrackingError(f"MLflow run {run_id}: {otherwise}: {one_line(error)}") from None
+
+
+def _spec(client: "MlflowClient", parent_id: str) -> StudySpec:
+    with _read_of(parent_id, f"artifact {SPEC_FILE} is not a study file"):
         text = _artifact(client, parent_id, SPEC_FILE)
         return StudySpec.model_validate(parse_yaml(text, source=SPEC_FILE))
-    except ValueError as error:
-        raise TrackingError(
-            f"MLflow run {parent_id}: artifact {SPEC_FILE} is not a study file: {one_line(error)}"
-        ) from None
 
 
 def _environment(client: "MlflowClient", parent_id: str) -> dict[str, Any]:
-    try:
+    with _read_of(parent_id, f"artifact {ENVIRONMENT_FILE} is not a JSON object"):
         environment = parse_mapping(_artifact(client, parent_id, ENVIRONMENT_FILE))
         if not is_shallow(environment):
             raise ValueError("is nested too deeply")
-    except ValueError as error:
-        raise TrackingError(
-            f"MLflow run {parent_id}: artifact {ENVIRONMENT_FILE} is not a JSON object: "
-            f"{one_line(error)}"
-        ) from None
-    return environment
+        return environment
 
 
 def _other_runs(runs: Sequence["Run"]) -> list[str]:
@@ -192,16 +193,16 @@ def _other_metrics(names: Sequence[set[str]]) -> list[str]:
 
 def _parent(client: "MlflowClient", uri: str, name: str, study_id: str | None) -> "Run":
     experiment = client.get_experiment_by_name(name)
-    found = [] if experiment is None else _latest_parent(client, experiment, study_id)
+    found = [] if experiment is None else latest_parent(client, experiment, study_id)
     if not found:
-        others = sorted(e.name for e in client.search_experiments() if _latest_parent(client, e))
+        others = sorted(e.name for e in client.search_experiments() if latest_parent(client, e))
         known = f"it has {', '.join(others)}" if others else "it has no studies"
         which = repr(name) if study_id is None else f"{name!r} with study_id {study_id!r}"
         raise LookupError(f"no study {which} in MLflow at {shown_url(uri)}; {known}")
     return found[0]
 
 
-def _latest_parent(
+def latest_parent(
     client: "MlflowClient", experiment: "Experiment", study_id: str | None = None
 ) -> list["Run"]:
     """The latest study recorded in an experiment, as a list of one or none."""
@@ -213,12 +214,8 @@ def _latest_parent(
 
 def _trial(client: "MlflowClient", run: "Run") -> tuple[TrialRecord, set[str]]:
     """The trial of a run, and the names of metrics that were left out of it."""
-    try:
+    with _read_of(run.info.run_id, "tag `record` is not a trial's"):
         record = TrialRecord.from_json(run.data.tags["record"])
-    except ValueError as error:
-        raise TrackingError(
-            f"MLflow run {run.info.run_id}: tag `record` is not a trial's: {one_line(error)}"
-        ) from None
     measurements, left_out = _measurements(client, run)
     return record.extended(measurements), left_out
 

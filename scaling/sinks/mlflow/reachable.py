@@ -41,7 +41,7 @@ def require_reachable_store() -> None:
             _require_connection(uri)
         elif reason := why_not_writable(Path(uri.removeprefix("file://").removeprefix("file:"))):
             raise TrackingError(f"cannot write MLflow's folder {shown_url(uri)}: {reason}")
-    except store_errors() as error:
+    except (*store_errors(), ImportError) as error:
         raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
 
 
@@ -75,8 +75,6 @@ def _require_connection(uri: str) -> None:
     except NoSuchModuleError:  # no database: whether MLflow knows it, it says itself
         open_client(uri)
         return
-    except ImportError as error:
-        raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
     with closing(engine.connect()):
         pass
     engine.dispose()

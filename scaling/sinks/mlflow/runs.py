@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -39,12 +39,8 @@ _MAX_METRICS_PER_CALL = 800  # of 1,000 entries; at most 100 params and 100 tags
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Point:
-    """A measurement and when it was made, in milliseconds since 1970."""
-
-    at_ms: int
-    measurement: Measurement
+Point = tuple[int, Measurement]
+"""When a measurement was made, in milliseconds since 1970, and the measurement."""
 
 
 class StudyRuns:
@@ -169,8 +165,8 @@ class StudyRuns:
 
         is_made_now = self._is_new(trial_id)  # with its tags
         run_id, logged = self._run_of(trial_id), self._seconds_of(trial_id)
-        new = {p.measurement.step: p for p in reversed(points) if p.measurement.step not in logged}
-        groups = [trial_run.metrics(p.at_ms, p.measurement) for _, p in sorted(new.items())]
+        new = {m.step: (at_ms, m) for at_ms, m in reversed(points) if m.step not in logged}
+        groups = [trial_run.metrics(*point) for _, point in sorted(new.items())]
         tags: list[RunTag] = []
         if end is not None:
             measurements = end.record.measurements
@@ -417,9 +413,9 @@ def _points(event: TrialEvent) -> list[Point]:
         case TrialStarted():
             return []
         case TrialMeasured(at_ms, measurements=measurements):
-            return [Point(at_ms, measurement) for measurement in measurements]
+            return [(at_ms, measurement) for measurement in measurements]
         case TrialEnded(at_ms, record):
-            return [Point(at_ms, measurement) for measurement in record.measurements]
+            return [(at_ms, measurement) for measurement in record.measurements]
 
 
 def _batches(groups: Iterable[list["Metric"]], limit: int) -> list[list["Metric"]]:

@@ -75,17 +75,17 @@ def tags(record: TrialRecord) -> dict[str, str]:
         for f in fields(hyperparameters)
         if f.name not in _GIVEN and (value := getattr(hyperparameters, f.name)) != f.default
     }
-    written = {name: _text(value) for name, value in beside.items() if value is not None} | {
+    beside |= {
+        "search_round": record.search_round or None,
+        "surface_round": record.surface_round,
+        "rule": record.rule,
+    }
+    return {name: _text(value) for name, value in beside.items() if value is not None} | {
         "cell": cell_label(record.cell),
         "phase": record.phase,
         "status": record.status,
         "record": _record_tag(record),
     }
-    if record.search_round:
-        written["search_round"] = str(record.search_round)
-    if record.surface_round is not None:
-        written["surface_round"] = str(record.surface_round)
-    return written if record.rule is None else {**written, "rule": record.rule}
 
 
 def _record_tag(record: TrialRecord) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.files.shown_url import shown_url
 from scaling.sinks.base import TrackingError
+from scaling.sinks.mlflow.load import latest_parent
 from scaling.sinks.mlflow.store import (
     one_line,
     open_client,
@@ -74,11 +75,7 @@ def _studies(client: "MlflowClient", names: Sequence[str]) -> list[_Study]:
     for experiment in client.search_experiments():
         if names and experiment.name not in names:
             continue
-        parents = client.search_runs(
-            [experiment.experiment_id], "tags.role = 'study'", max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )  # fmt: skip
-        found += [(experiment, parent) for parent in parents]
+        found += [(experiment, parent) for parent in latest_parent(client, experiment)]
     return sorted(found, key=lambda study: study[1].info.start_time or 0, reverse=True)
 
 

@@ -11,7 +11,12 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
 from scaling.report.words.carried import carried_words
-from scaling.report.words.ladder import ladder_headline, recommendation_reason, size_words
+from scaling.report.words.ladder import (
+    exponent_words,
+    ladder_headline,
+    recommendation_reason,
+    size_words,
+)
 
 QUESTION = LadderQuestion(("N", "D"))
 FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5)
@@ -41,7 +46,11 @@ def test_the_answer_begins_with_what_to_run() -> None:
         "[0.0004, 0.0006]. The predicted recipe's expected regret is 0.02% of the loss. The "
         "predicted size has 100 times the compute of the largest run."
     )
-    assert "the mean regret is 0.03% of the loss; with the recipe" in words
+    assert (
+        "regret is 0.03% [0%, 0.09%] of its loss at its prediction, and 0.2% [0.1%, 0.3%]" in words
+    )
+    twice = said(reading(TESTED, TESTED))
+    assert "the mean regret is 0.03% of the loss; with the recipe" in twice
     assert max(len(sentence.split()) for sentence in words.split(". ")) <= 30
 
 
@@ -90,6 +99,23 @@ def test_without_a_size_the_option_is_named() -> None:
     assert (
         words
         == "No prediction was requested; --predict N=VALUE,D=VALUE gives the recipe for a size."
+    )
+
+
+def test_a_study_s_own_sizes_are_said_in_words() -> None:
+    study = LadderQuestion(("num_parameters_without_embeddings", "num_tokens"))
+    assert size_words(study, (429260800, 8e9)) == (
+        "4.29e8 parameters without embeddings, 8e9 tokens"
+    )
+    powers = {
+        name: (Estimate(-0.4, (-0.5, -0.3)), Estimate(0.3, (0.2, 0.4))) for name in study.scale
+    }
+    words = exponent_words(replace(reading(TESTED), question=study, exponents=powers))
+    assert len(words.split()) <= 30
+    assert words == (
+        "At the largest size the best rate moves as N^-0.40 [-0.50, -0.30] D^-0.40 "
+        "[-0.50, -0.30], the best batch as N^0.30 [0.20, 0.40] D^0.30 [0.20, 0.40] "
+        "(N parameters, D tokens)."
     )
 
 

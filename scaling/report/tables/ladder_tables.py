@@ -6,13 +6,12 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.tables.table import Table
 from scaling.report.words.ladder import (
     FORMULAS,
-    percent,
     power_words,
     recipe_words,
+    regret_words,
     size_words,
 )
 from scaling.report.words.numbers import (
-    DASH,
     between,
     counted,
     number,
@@ -69,8 +68,8 @@ def back_test_table(findings: Findings) -> Table | None:
             "own": number(size.own_batch),
             "predicted peak_lr": rate(size.rate) + rate_bounds(size.rate_interval, " "),
             "own peak_lr": rate(size.own_rate),
-            "regret": _regret(size.regret),
-            "regret, copied": _regret(size.regret_copied),
+            "regret": regret_words(size.regret),
+            "regret, copied": regret_words(size.regret_copied),
             **_formulas(size),
         }
         for size in reading.back_test
@@ -81,7 +80,7 @@ def back_test_table(findings: Findings) -> Table | None:
 def _formulas(size: LeftOut) -> dict[str, str]:
     absent = Estimate()
     return {
-        f"regret, {words}": _regret(size.regret_formulas.get(name, absent))
+        f"regret, {words}": regret_words(size.regret_formulas.get(name, absent))
         for name, words in FORMULAS.items()
     }
 
@@ -115,10 +114,3 @@ def exponents_table(findings: Findings) -> Table | None:
         for name, (of_rate, of_batch) in reading.exponents.items()
     )
     return Table(("with", "best peak_lr", "best batch"), rows)
-
-
-def _regret(regret: Estimate) -> str:
-    if regret.value is None:
-        return DASH
-    ends = f"[{', '.join(map(percent, regret.interval))}]" if regret.interval else ""
-    return f"{percent(regret.value)} {ends}"

@@ -38,12 +38,13 @@ from scaling.report.words.unknown import unknown
 
 MOST_SENTENCES, MOST_WORDS = 8, 30
 
-Topic = Literal["run", "batch", "rate", "cost", "unknown"]
+Topic = Literal["run", "batch", "rate", "cost", "prediction", "unknown"]
 TOPICS: Final[dict[Topic, str]] = {
     "run": "What to run",
     "batch": "How far the batch can grow",
     "rate": "How the rate must move",
     "cost": "What a large batch costs",
+    "prediction": "How well it predicts",
     "unknown": "What is not known",
 }
 """The questions of the first screen, in its order."""

@@ -11,13 +11,13 @@ from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
 from scaling.analysis.ladder.runs import FEWEST_OF_SIZE, FEWEST_RUNS, Problem
 from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.records.scale import NUM_EXAMPLES, NUM_PARAMETERS, NUM_TOKENS, WITHOUT_EMBEDDINGS
 from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING, carried_facts
 from scaling.report.words.numbers import (
     DASH,
     between,
     counted,
     either,
-    joined,
     number,
     rate,
     rate_bounds,
@@ -26,7 +26,15 @@ from scaling.report.words.numbers import (
 
 FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM (batch alone)"}
 
-LadderTopic = Literal["run", "batch", "cost", "unknown"]
+LadderTopic = Literal["run", "batch", "prediction", "unknown"]
+
+_SCALES = {
+    NUM_PARAMETERS: ("parameters", "N"),
+    WITHOUT_EMBEDDINGS: ("parameters without embeddings", "N"),
+    NUM_TOKENS: ("tokens", "D"),
+    NUM_EXAMPLES: ("examples", "D"),
+}
+"""A study's own numbers of a size: what they count, and their letters in a power."""
 
 WAY_CAPTION = (
     "Each point is a size. Bars are 90% intervals of the best value. The band is the fit along the "
@@ -57,6 +65,20 @@ def why_not_checked(recipe: CheckedRecipe) -> dict[str, str]:
     return dict.fromkeys(("validation_loss_interval", "excess_interval"), "one seed") | {
         "excess": "no seed of the prediction ended with a loss"
     }
+
+
+def _checked(check: LadderCheck) -> str:
+    """Whether the prediction was the bottom, in a short sentence."""
+    loss = check.recipes[0].loss
+    if loss.value is None:
+        return "The check is not over: the prediction itself has no loss."
+    start = (
+        "Trained at its prediction, the size kept out of the search reaches "
+        f"{with_unit(either(loss), check.loss_unit)}"
+    )
+    if check.lower:
+        return f"{start}; a recipe at twice or half its rate or batch is lower."
+    return f"{start}; none at twice or half its rate or batch is lower beyond the noise."
 
 
 def check_words(check: LadderCheck) -> str:
@@ -116,9 +138,12 @@ def problem_words(problem: Problem, question: LadderQuestion) -> str:
 
 
 def size_words(question: LadderQuestion, scale: Sequence[float]) -> str:
-    """A size in words: N 1.07e9, D 2e10."""
+    """A size in words: 1.07e9 parameters, 2e10 tokens; or N 1.07e9, D 2e10 of a table's columns."""
     pairs = zip(question.scale, scale, strict=True)
-    return ", ".join(f"{name} {_amount(value)}" for name, value in pairs)
+    return ", ".join(
+        f"{_amount(value)} {_SCALES[name][0]}" if name in _SCALES else f"{name} {_amount(value)}"
+        for name, value in pairs
+    )
 
 
 def _amount(value: float) -> str:
@@ -170,12 +195,27 @@ def _warning(reading: LadderReading) -> list[str]:
     ]
 
 
-def _mean_regret(tested: Sequence[LeftOut]) -> str:
-    which = "the largest size" if len(tested) == 1 else f"each of the {len(tested)} largest sizes"
+def _largest_regret(tested: Sequence[LeftOut]) -> str:
+    """Of the size with the most compute: at its prediction, and at the recipe copied."""
+    largest = tested[-1]
+    ours, copied = (regret_words(found) for found in (largest.regret, largest.regret_copied))
     return (
-        f"With {which} predicted from smaller ones, the mean regret is "
-        f"{percent(_mean(tested, copied=False))} of the loss; with the recipe of the next smaller "
-        f"size it is {percent(_mean(tested, copied=True))}."
+        f"The largest size's regret is {ours} of its loss at its prediction, and {copied} at the "
+        "recipe of the next smaller size."
+    )
+
+
+def regret_words(regret: Estimate) -> str:
+    """A regret as a share of the loss, with its interval."""
+    ends = f" [{', '.join(map(percent, regret.interval))}]" if regret.interval else ""
+    return f"{percent(regret.value)}{ends}"
+
+
+def _mean_regret(tested: Sequence[LeftOut]) -> str:
+    return (
+        f"With each of the {len(tested)} largest sizes predicted from smaller ones, the mean "
+        f"regret is {percent(_mean(tested, copied=False))} of the loss; with the recipe of the "
+        f"next smaller size it is {percent(_mean(tested, copied=True))}."
     )
 
 
@@ -203,12 +243,13 @@ def ladder_headline(
     else:
         yield "run", recommendation_reason(reading)
     if reading.back_test:
-        yield "cost", _mean_regret(reading.back_test)
+        if len(reading.back_test) > 1:
+            yield "prediction", _mean_regret(reading.back_test)
+        yield "prediction", _largest_regret(reading.back_test)
     else:
         yield "unknown", f"There is no back-test: {no_back_test(reading)}."
     if check is not None:
-        not_bottom = "not the lowest" if check.lower else "as low as any other, within the noise"
-        yield "unknown", f"In the check, the prediction is {not_bottom}."
+        yield "prediction", _checked(check)
     else:
         yield "unknown", "No run at the predicted size was compared: train it to check."
 
@@ -223,10 +264,21 @@ def exponent_words(reading: LadderReading) -> str:
     words: list[str] = []
     for place, what in enumerate(("rate", "batch")):
         powers = [
-            f"{name}^{power_words(pairs[place])}" for name, pairs in reading.exponents.items()
+            f"{_letter(name)}^{power_words(pairs[place])}"
+            for name, pairs in reading.exponents.items()
         ]
-        words.append(f"the best {what} moves as {' '.join(powers)}")
-    return f"At the largest size {joined(words, 'and')}."
+        words.append(f"the best {what} {'moves ' * (not place)}as {' '.join(powers)}")
+    meant = [
+        f"{_letter(name)} {_SCALES[name][0].partition(' ')[0]}"
+        for name in reading.exponents
+        if name in _SCALES
+    ]
+    units = f" ({', '.join(meant)})" if meant else ""
+    return f"At the largest size {', '.join(words)}{units}."
+
+
+def _letter(name: str) -> str:
+    return _SCALES[name][1] if name in _SCALES else name
 
 
 def power_words(exponent: Estimate) -> str:

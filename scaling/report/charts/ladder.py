@@ -27,7 +27,7 @@ from scaling.report.charts.style import (
     tips,
     value_axis,
 )
-from scaling.report.words.ladder import size_words
+from scaling.report.words.ladder import scale_words, size_words
 
 FITTED, PREDICTED, LEFT_OUT, OWN = "fitted", "predicted", "left out, predicted", "left out, its own"
 _MOST_VISIBLE = 5.0
@@ -62,9 +62,9 @@ def against_compute(reading: LadderReading, field: str, title: str) -> AnyChart:
     """Best rates or batches with their intervals; sizes that were left out stand beside them."""
     records = _records(reading, field)
     kinds = labels_of(records, "kind")
-    name = " × ".join(reading.question.scale)
+    name = " × ".join(map(scale_words, reading.question.scale))
     computes = [record["compute"] for record in records]
-    title_x = f"{name} (compute grows with it)"
+    title_x = [name, "(compute grows with it)"]
     x = alt.X("compute:Q", title=title_x, **rate_axis(computes))
     band = [
         {"compute": math.prod(point.scale), "low": low, "high": high}

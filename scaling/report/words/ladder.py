@@ -146,6 +146,11 @@ def size_words(question: LadderQuestion, scale: Sequence[float]) -> str:
     )
 
 
+def scale_words(name: str) -> str:
+    """What a number of a size counts: a study's own in words, a table's column by its name."""
+    return _SCALES[name][0] if name in _SCALES else name
+
+
 def _amount(value: float) -> str:
     """A number of a size: 12,000 or 1.07e9."""
     if 1e-3 <= value < 1e6:

@@ -45,15 +45,15 @@ def test_what_the_page_quotes_stands_in_the_report(report: Path) -> None:
         assert quote in summary_of(report)["headline"]
 
 
-SIDE_BY_SIDE = [
-    ("the default study", "lr_vs_batch", "adamw", "constant, averaged weights"),
-    ("Muon and AdamW", "gallery/muon_critical_batch", "", "constant, averaged weights"),
-    ("SGD's rules", "gallery/sgd_linear_rule", "sgd", "cosine"),
-    ("AdamW's rules", "gallery/adamw_rules", "adamw", "cosine"),
-    ("LAMB's rules", "gallery/lamb_rules", "lamb", "cosine"),
-    ("fine-tuning", "gallery/fine_tuning", "adamw", "constant, averaged weights"),
-]
-"""Reports with numbers in common: a name for the page, the folder, what it was trained with."""
+SIDE_BY_SIDE = {
+    "lr_vs_batch": "the default study",
+    "gallery/muon_critical_batch": "Muon and AdamW",
+    "gallery/sgd_linear_rule": "SGD's rules",
+    "gallery/adamw_rules": "AdamW's rules",
+    "gallery/lamb_rules": "LAMB's rules",
+    "gallery/fine_tuning": "fine-tuning",
+}
+"""Reports with numbers in common, and what the page calls them."""
 
 
 def shown(value: float | None, interval: list[float | None] | None, digits: int = 3) -> str:
@@ -65,20 +65,21 @@ def shown(value: float | None, interval: list[float | None] | None, digits: int 
 
 
 def side_by_side() -> Iterator[str]:
-    for name, place, optimizer, schedule in SIDE_BY_SIDE:
+    for place, name in SIDE_BY_SIDE.items():
         summary = summary_of(ROOT / "reports" / place / "summary.json")
+        fixed = read_study(ROOT / "studies" / f"{place}.yaml").fixed
+        averaged = ", averaged weights" * bool(fixed.weight_average_half_life_examples)
         for one in summary.get("series") or [summary]:
             law, critical = one["lr_scaling"], one["critical_batch_size"]
             turns, fit = law["turns"], critical["steps_examples"]
-            stops = (
-                "–" if turns["at"] is None else f"{turns['at']:.0f} ({turns['probability']:.0%})"
-            )
+            stops = "no" if turns["at"] is None else f"{turns['at']:.0f}"
             noise = (critical.get("noise_scale") or {}).get("at_end") or {}
             cells = (
                 f"[{name}](../reports/{place}/report.html)",
-                f"{optimizer or one['cell']['optimizer']}, {schedule}",
+                f"{one.get('cell', {}).get('optimizer') or fixed.optimizer}, "
+                f"{fixed.schedule}{averaged}",
                 shown(law["exponent"], law["interval"], 2),
-                stops,
+                f"{stops} ({turns['probability']:.0%})",
                 shown(fit["value"], fit["interval"]),
                 shown(noise.get("value"), noise.get("interval")),
             )

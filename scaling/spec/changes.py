@@ -166,7 +166,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "workload.data.files": _free,
     "workload.file": _free,
     "workload.folder": _free,
-    "workload.ranges": _described,
+    "workload.ranges": _described,  # not _free: the task says it, so the task is made again
     "workload.exactness": _free,  # it says what is accepted, not how is trained
     "scientific": _gains_cells,
     "nuisance": _SPACE,

@@ -1,5 +1,6 @@
 """A metric of the user's own as what recipes are tuned for."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_the_range_is_the_factorys(tmp_path: Path) -> None:
 def test_rounding_does_not_leave_a_range(given: float, expected: float) -> None:
     metrics = own_metrics({"hits": None}, {"hits": (0, 1)}, "workload")
     assert declared_numbers({"hits": given}, metrics, "metrics") == {"hits": expected}
+
+
+@pytest.mark.parametrize("given", ["01", {0: "a", 1: "b"}, (1, 1), (0, 1, 2), (float("nan"), 1)])
+def test_what_is_no_range(given: Any) -> None:
+    with pytest.raises(DataError, match=r"ranges.hits is .*; allowed: the least and greatest"):
+        own_metrics({"hits": None}, {"hits": given}, "workload")
+
+
+def test_infinite_ends_are_open_and_what_is_not_finite_has_no_range() -> None:
+    metrics = own_metrics({"hits": None}, {"hits": (-math.inf, math.inf)}, "workload")
+    assert (metrics["hits"].least, metrics["hits"].most) == (None, None)
+    shares = own_metrics({"hits": None}, {"hits": (0, 1)}, "workload")
+    assert declared_numbers({"hits": math.inf}, shares, "metrics") == {"hits": math.inf}
 
 
 def test_one_end_of_a_range_may_be_open() -> None:

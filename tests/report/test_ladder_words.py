@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
 from scaling.analysis.ladder.back_test import LeftOut
 from scaling.analysis.ladder.carried import carried
+from scaling.analysis.ladder.check import CheckedRecipe, LadderCheck
 from scaling.analysis.ladder.loss_law import ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import FittedSize, LadderReading, PredictedSize
@@ -12,6 +15,7 @@ from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
 from scaling.report.words.carried import carried_words
 from scaling.report.words.ladder import (
+    check_words,
     exponent_words,
     ladder_headline,
     recommendation_reason,
@@ -102,6 +106,28 @@ def test_without_a_size_the_option_is_named() -> None:
     )
 
 
+def checked(excess: float, ends: tuple[float, float] | None, around: int = 4) -> LadderCheck:
+    seeds = None if ends is None else (2.0, 2.2)
+    itself = CheckedRecipe(64, 1e-3, True, Estimate(2.1, seeds), Estimate(), 3, 0)
+    beside = CheckedRecipe(32, 1e-3, False, Estimate(2.1), Estimate(excess, ends), 3, 0)
+    return LadderCheck({"N": 1e9, "D": 2e10}, (itself, *[beside] * around))
+
+
+@pytest.mark.parametrize(("check", "says"), [
+    (checked(0.01, (-0.1, 0.1)),
+     "2.10 [2.00, 2.20] nats; no recipe at twice or half its rate or batch is clearly lower."),
+    (checked(0.01, (-0.1, 0.1), around=3), "none of the 3 recipes compared with it is clearly"),
+    (checked(-0.2, (-0.3, -0.1)), "; a recipe at twice or half its rate or batch is lower."),
+    (checked(-0.2, None), "2.10 nats; single seeds do not tell it from the recipes beside it."),
+    (checked(0.0, None, around=0), "2.10 nats; single seeds do not tell it from the recipes"),
+])  # fmt: skip
+def test_a_check_is_said_in_one_sentence(check: LadderCheck, says: str) -> None:
+    [words] = [text for _, text in ladder_headline(reading(TESTED), check) if "Trained" in text]
+    assert says in words
+    assert len(words.split()) <= 30
+    assert ("not the minimum" in check_words(check)) == ("batch is lower" in says)
+
+
 def test_a_study_s_own_sizes_are_said_in_words() -> None:
     study = LadderQuestion(("num_parameters_without_embeddings", "num_tokens"))
     assert size_words(study, (429260800, 8e9)) == (
@@ -115,7 +141,7 @@ def test_a_study_s_own_sizes_are_said_in_words() -> None:
     assert words == (
         "At the largest size the best rate moves as N^-0.40 [-0.50, -0.30] D^-0.40 "
         "[-0.50, -0.30], the best batch as N^0.30 [0.20, 0.40] D^0.30 [0.20, 0.40] "
-        "(N parameters, D tokens)."
+        "(N non-embedding parameters, D tokens)."
     )
 
 

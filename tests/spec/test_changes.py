@@ -203,6 +203,14 @@ def test_a_change_says_whether_it_may_add_trials() -> None:
     assert adds({"search": {"trials_per_cell": 6}})
 
 
+def test_a_metric_may_get_a_range_and_its_study_is_read_anew() -> None:
+    """Its trials stay; what is recorded of the metric is not, so the task is made again."""
+    own = {"task": "lightning", "module": "mine:Net", "directions": {"hits": "maximize"}}
+    ranged = own | {"ranges": {"hits": [0, 1]}}
+    [change] = changes(study(workload=own), study(workload=ranged))
+    assert (change.path, change.refusal, change.may_add_trials) == ("workload.ranges", "", True)
+
+
 def test_what_was_compared_stays() -> None:
     fewer = {"global_batch_size": [16], "clip_norm": [None, 1.0]}
     refusals = found(FULL, FULL | {"scientific": fewer})

@@ -49,6 +49,7 @@ def write_comparison(
 
     Raises:
         LookupError: If the two are one study, or one of them does not exist.
+        TrackingError: If MLflow's store cannot be read.
         TableError: If a table cannot be read.
         ForeignFolderError: If the folder holds other files; none is touched.
         OSError: If the folder cannot be written.

@@ -21,6 +21,7 @@ from scaling.report.words.numbers import (
     number,
     rate,
     rate_bounds,
+    with_interval,
     with_unit,
 )
 
@@ -28,9 +29,10 @@ FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM 
 
 LadderTopic = Literal["run", "batch", "prediction", "unknown"]
 
+_LONG = "parameters without embeddings"
 _SCALES = {
     NUM_PARAMETERS: ("parameters", "N"),
-    WITHOUT_EMBEDDINGS: ("parameters without embeddings", "N"),
+    WITHOUT_EMBEDDINGS: (_LONG, "N"),
     NUM_TOKENS: ("tokens", "D"),
     NUM_EXAMPLES: ("examples", "D"),
 }
@@ -48,6 +50,8 @@ VALLEY_CAPTION = (
 )
 
 
+_AROUND = 4
+"""Recipes beside the prediction that a check trains."""
 LEAST_BATCH = "The predicted batch is the smallest that ran; smaller ones may reach a lower loss."
 NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
 
@@ -72,24 +76,32 @@ def _checked(check: LadderCheck) -> str:
     loss = check.recipes[0].loss
     if loss.value is None:
         return "The check is not over: the prediction itself has no loss."
-    start = (
-        "Trained at its prediction, the size kept out of the search reaches "
-        f"{with_unit(either(loss), check.loss_unit)}"
-    )
+    reached = with_unit(with_interval(loss, apart=" "), check.loss_unit)
+    start = f"Trained at its prediction, the size kept out of the search reaches {reached}"
     if check.lower:
         return f"{start}; a recipe at twice or half its rate or batch is lower."
-    return f"{start}; none at twice or half its rate or batch is lower beyond the noise."
+    return f"{start}; {_not_lower(check)}."
+
+
+def _not_lower(check: LadderCheck) -> str:
+    """That no recipe beside the prediction is known to be lower, as far as that is known."""
+    compared = [recipe for recipe in check.recipes if recipe.excess.interval is not None]
+    if not compared:
+        return "single seeds do not tell it from the recipes beside it"
+    if len(compared) < _AROUND:
+        return f"none of the {counted(len(compared), 'recipe')} compared with it is clearly lower"
+    return "no recipe at twice or half its rate or batch is clearly lower"
 
 
 def check_words(check: LadderCheck) -> str:
     """Whether the prediction was the bottom, in a sentence or two."""
-    prediction, *around = check.recipes
+    prediction = check.recipes[0]
     if prediction.loss.value is None:
         return "The check is not over: the prediction itself has no loss."
     start = (
         f"Trained at the prediction (batch {prediction.global_batch_size:,}, rate "
         f"{rate(prediction.peak_lr)}), the size kept out of the search reaches "
-        f"{with_unit(either(prediction.loss), check.loss_unit)}."
+        f"{with_unit(with_interval(prediction.loss, apart=' '), check.loss_unit)}."
     )
     if check.lower:
         lower = check.lower[0]
@@ -99,10 +111,8 @@ def check_words(check: LadderCheck) -> str:
             f"{start} It is not the minimum: batch {lower.global_batch_size:,} at rate "
             f"{rate(lower.peak_lr)} is lower, by {with_unit(either(by), check.loss_unit)}."
         )
-    least = min((r.excess.value for r in around if r.excess.value is not None), default=None)
-    if least is None or least >= 0:
-        return f"{start} None of the recipes at twice and half its rate and batch is lower."
-    return f"{start} No recipe at twice or half its rate or batch is lower beyond the noise."
+    ended = _not_lower(check)
+    return f"{start} {ended[0].upper()}{ended[1:]}."
 
 
 def problem_words(problem: Problem, question: LadderQuestion) -> str:
@@ -274,7 +284,7 @@ def exponent_words(reading: LadderReading) -> str:
         ]
         words.append(f"the best {what} {'moves ' * (not place)}as {' '.join(powers)}")
     meant = [
-        f"{_letter(name)} {_SCALES[name][0].partition(' ')[0]}"
+        f"{_letter(name)} {_SCALES[name][0].replace(_LONG, 'non-embedding parameters')}"
         for name in reading.exponents
         if name in _SCALES
     ]

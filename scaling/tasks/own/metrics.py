@@ -53,6 +53,8 @@ def _ends(
         allowed = ", ".join(known) or "none"
         raise DataError(path, f"ranges.{name}: there is no such metric (allowed: {allowed})")
     message = f"ranges.{name} is {given!r}; allowed: the least and greatest value, null for none"
+    if isinstance(given, str | Mapping):
+        raise DataError(path, message)
     try:
         least, most = (None if end is None else float(end) for end in given)
     except (TypeError, ValueError):
@@ -60,7 +62,7 @@ def _ends(
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if not low < high:
         raise DataError(path, message)
-    return least, most
+    return None if low == -math.inf else least, None if high == math.inf else most
 
 
 def require_names(names: Iterable[object], path: str) -> None:
@@ -105,7 +107,12 @@ def declared_numbers(found: Any, metrics: Mapping[str, Metric], what: str) -> di
 
 
 def _within(number: float, name: str, metric: Metric, what: str) -> float:
-    """The number, on its range's end where rounding put it beyond."""
+    """The number, on its range's end where rounding put it beyond.
+
+    One that is not finite has no range: a run that blew up says so by its loss.
+    """
+    if not math.isfinite(number):
+        return number
     low = -math.inf if metric.least is None else metric.least
     high = math.inf if metric.most is None else metric.most
     slack = _ROUNDING * max([1.0, *(abs(end) for end in (low, high) if math.isfinite(end))])
@@ -113,4 +120,4 @@ def _within(number: float, name: str, metric: Metric, what: str) -> float:
         ends = f"[{'null' if metric.least is None else f'{low:g}'}, "
         ends += f"{'null' if metric.most is None else f'{high:g}'}]"
         raise ValueError(f"{what}: {name} is {number:g}, outside the range {ends} that it has")
-    return number if math.isnan(number) else min(max(number, low), high)
+    return min(max(number, low), high)

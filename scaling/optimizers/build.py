@@ -1,7 +1,7 @@
 """The optimizer of a trial."""
 
 from importlib import import_module
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -9,12 +9,27 @@ from torch import nn
 from scaling.optimizers.catalog import OPTIMIZERS
 
 
-def build_optimizer(model: nn.Module, hyperparameters: Any) -> torch.optim.Optimizer:
-    """The optimizer for a model's trained weights, by the file that has its name.
+class OptimizerChoice(Protocol):
+    """What every optimizer reads; the table names what each reads beside it."""
 
-    Args:
-        model: Whose weights they are.
-        hyperparameters: Have `optimizer`, `peak_lr`, `weight_decay` and what the optimizer reads.
+    @property
+    def optimizer(self) -> str:
+        """A name in the table."""
+        ...
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate after warmup."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices; vectors do not decay."""
+        ...
+
+
+def build_optimizer(model: nn.Module, hyperparameters: OptimizerChoice) -> torch.optim.Optimizer:
+    """The optimizer for a model's trained weights, by the file that has its name.
 
     Raises:
         ValueError: If the model has no weight that the optimizer is for, or configures none that

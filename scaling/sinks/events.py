@@ -13,7 +13,9 @@ from scaling.sinks.base import StudyStatus
 
 
 @dataclass(frozen=True)
-class _OfTrial:
+class TrialStarted:
+    """A trial begins, or goes on; times here are in milliseconds since 1970."""
+
     at_ms: int
     record: TrialRecord
 
@@ -21,10 +23,6 @@ class _OfTrial:
     def trial_id(self) -> str:
         """Of the record."""
         return self.record.trial_id
-
-
-class TrialStarted(_OfTrial):
-    """A trial begins, or goes on; times here are in milliseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,17 @@ class TrialMeasured:
     measurements: tuple[Measurement, ...]
 
 
-class TrialEnded(_OfTrial):
+@dataclass(frozen=True)
+class TrialEnded:
     """A trial's whole record."""
+
+    at_ms: int
+    record: TrialRecord
+
+    @property
+    def trial_id(self) -> str:
+        """Of the record."""
+        return self.record.trial_id
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Parts:
 
     @classmethod
     def between(cls, one: Coordinates, other: Coordinates, family: Family, slope: float) -> "Parts":
-        """Those of two lists of places, with so steep a path of optima."""
+        """Of `one` by `other`, on a path of optima with this slope (see `Scales.slope`)."""
         rates = one.rate[:, None] - other.rate[None]
         batches = one.batch[:, None] - other.batch[None]
         along = (rates - slope * batches) / family.reach

@@ -60,7 +60,7 @@ RETURNED = {
     "a range from above": (
         "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'maximize'},"
         " ranges={'hits': (1, 0)})",
-        r"ranges.hits is \(1, 0\); allowed: the least and greatest value, null for none",
+        r"ranges.hits is \(1, 0\); allowed: the least and greatest value, null for an open end",
     ),
     "half a range": (
         "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'maximize'},"
@@ -70,7 +70,7 @@ RETURNED = {
     "a metric in percent": (
         "def build(): return task(metrics=lambda m, b: {'hits': 97.3},"
         " directions={'hits': 'maximize'}, ranges={'hits': (0, 1)})",
-        r"hits is 97.3, outside the range \[0, 1\] that it has",
+        r"hits is 97.3, outside its range \[0, 1\]",
     ),
     "another direction": (
         "def build(): return task(metrics=lambda m, b: {}, directions={'hits': 'up'})",

@@ -74,7 +74,7 @@ def test_infinite_ends_are_open_and_what_is_not_finite_has_no_range() -> None:
 def test_one_end_of_a_range_may_be_open() -> None:
     metrics = own_metrics({"error": "minimize"}, {"error": [0, None]}, "workload")
     assert declared_numbers({"error": 1e9}, metrics, "metrics") == {"error": 1e9}
-    with pytest.raises(ValueError, match=r"error is -1, outside the range \[0, null\]"):
+    with pytest.raises(ValueError, match=r"error is -1, outside its range \[0, null\]"):
         declared_numbers({"error": -1}, metrics, "metrics")
 
 

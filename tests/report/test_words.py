@@ -21,12 +21,13 @@ from scaling.analysis.learning_rate.exponent import (
 from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.next_run.recommendation import NothingToRecommend
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
-from scaling.analysis.trial_rows import Baseline, Sweep
+from scaling.analysis.trial_rows import Baseline, Sweep, TrialRow, sweep_of
 from scaling.report.words import absent
 from scaling.report.words.headline import first_screen
 from scaling.report.words.reasons import nothing_learnt_words, reason_words
-from scaling.report.words.remarks import agreement_words
+from scaling.report.words.remarks import agreement_words, averaged_words
 from tests.analysis.recorded import default_study
+from tests.analysis.synthetic import study
 
 A = Conditions("causal_lm", "a.txt", "a" * 64, "characters", 9.5)
 B = Conditions("seq2seq", "b.txt", "b" * 64, "bytes", 7.5)
@@ -177,3 +178,24 @@ def test_one_power_is_not_said_alone_where_the_rate_stops_rising(
     said = next(line.text for line in lines if line.topic == "rate")
     assert said.startswith(start)
     assert len(said.split()) <= 30
+
+
+def averaging(row: TrialRow, half_life: float | None) -> TrialRow:
+    assert row.recipe is not None
+    given = replace(row.recipe.hyperparameters, weight_average_half_life_examples=half_life)
+    return replace(row, recipe=replace(row.recipe, hyperparameters=given))
+
+
+@pytest.mark.parametrize(("half_lives", "says"), [
+    ((None, None), ""),
+    ((1500.0, 1500.0), "Losses and steps to a target are of weights averaged along the run, with a "
+     "half-life of 1,500 examples."),
+    ((500.0, 1500.0), "Losses and steps to a target are of weights averaged along the run, with a "
+     "half-life of 500 to 1,500 examples."),
+    ((None, 500.0), "Where a recipe averages its weights, losses and steps to a target are of the "
+     "weights averaged along the run, with a half-life of 500 examples."),
+])  # fmt: skip
+def test_averaged_weights_are_said(half_lives: tuple[float | None, ...], says: str) -> None:
+    sweep = sweep_of(study())
+    rows = [averaging(row, half_lives[place % 2]) for place, row in enumerate(sweep.rows)]
+    assert averaged_words(replace(sweep, rows=tuple(rows))) == says

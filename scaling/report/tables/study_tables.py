@@ -9,7 +9,7 @@ from scaling.analysis.trial_rows import TrialRow
 from scaling.records.metrics import Unit, with_loss_unit
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
-from scaling.report.words.learning_rate import evidence_words, times
+from scaling.report.words.learning_rate import evidence_names, evidence_words, times
 from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
 from scaling.report.words.numbers import (
     DASH,
@@ -96,10 +96,7 @@ def evidence_table(findings: Findings) -> Table | None:
         )
         for entry in scaling.evidence
     )
-    # Of draws it is a posterior's tail, and the ratio one of its densities.
-    tail, ratio = (
-        ("tail probability", "density") if scaling.from_surface else ("p-value", "likelihood")
-    )
+    tail, ratio = evidence_names(scaling)
     columns = ("exponent", tail, f"{tail} (Holm)", f"{ratio} ratio, fitted vs this exponent")
     return Table((*columns, "evidence"), rows)
 

@@ -179,7 +179,7 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
         words.append(f"{_with_interval(option.seconds)} seconds")
     if option.loss.value is not None:
         loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
-        averaged = " (averaged weights)" if half_lives(findings.sweep.rows) else ""
+        averaged = " (averaged weights)" if half_lives(option.cell.replicates) else ""
         words.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
     elif option.metric.value is not None:
         label = findings.sweep.tuned_for.label

@@ -29,14 +29,13 @@ FORMULAS = {"step_law": "Step Law", "deepseek": "DeepSeek", "minicpm": "MiniCPM 
 
 LadderTopic = Literal["run", "batch", "prediction", "unknown"]
 
-_LONG = "parameters without embeddings"
 _SCALES = {
-    NUM_PARAMETERS: ("parameters", "N"),
-    WITHOUT_EMBEDDINGS: (_LONG, "N"),
-    NUM_TOKENS: ("tokens", "D"),
-    NUM_EXAMPLES: ("examples", "D"),
+    NUM_PARAMETERS: ("parameters", "N parameters"),
+    WITHOUT_EMBEDDINGS: ("parameters without embeddings", "N non-embedding parameters"),
+    NUM_TOKENS: ("tokens", "D tokens"),
+    NUM_EXAMPLES: ("examples", "D examples"),
 }
-"""A study's own numbers of a size: what they count, and their letters in a power."""
+"""A study's own numbers of a size: what they count, and with the letter that stands for them."""
 
 WAY_CAPTION = (
     "Each point is a size. Bars are 90% intervals of the best value. The band is the fit along the "
@@ -89,7 +88,7 @@ def _not_lower(check: LadderCheck) -> str:
     if not compared:
         return "single seeds do not tell it from the recipes beside it"
     if len(compared) < _AROUND:
-        return f"none of the {counted(len(compared), 'recipe')} compared with it is clearly lower"
+        return "none of the recipes that can be compared with it is clearly lower"
     return "no recipe at twice or half its rate or batch is clearly lower"
 
 
@@ -283,17 +282,14 @@ def exponent_words(reading: LadderReading) -> str:
             for name, pairs in reading.exponents.items()
         ]
         words.append(f"the best {what} {'moves ' * (not place)}as {' '.join(powers)}")
-    meant = [
-        f"{_letter(name)} {_SCALES[name][0].replace(_LONG, 'non-embedding parameters')}"
-        for name in reading.exponents
-        if name in _SCALES
-    ]
+    meant = [_SCALES[name][1] for name in reading.exponents if name in _SCALES]
     units = f" ({', '.join(meant)})" if meant else ""
     return f"At the largest size {', '.join(words)}{units}."
 
 
 def _letter(name: str) -> str:
-    return _SCALES[name][1] if name in _SCALES else name
+    """What stands for a number of a size in a power."""
+    return _SCALES[name][1][0] if name in _SCALES else name
 
 
 def power_words(exponent: Estimate) -> str:

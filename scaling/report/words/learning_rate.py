@@ -70,9 +70,7 @@ def law_words(findings: Findings) -> str:
     scaling = findings.lr_scaling
     if scaling.exponent.interval is None:
         return ""
-    tail, ratio = "p-value", "likelihood"
-    if scaling.from_surface:
-        tail, ratio = "tail probability", "density"
+    tail, ratio = evidence_names(scaling)
     parts = [
         f"The {ratio} ratio compares the fitted exponent with the row's: 8 is fairly strong "
         f"evidence, 32 strong. The second {tail} is corrected for three tests (Holm). That "
@@ -135,6 +133,11 @@ def _shape_words(scaling: LrScaling) -> str:
         "that can hardly be tested with as few as six rates per cell; where it fails, the interval "
         "is too narrow."
     )
+
+
+def evidence_names(scaling: LrScaling) -> tuple[str, str]:
+    """What says how far an exponent is off, and whose ratio: of draws those of a posterior."""
+    return ("tail probability", "density") if scaling.from_surface else ("p-value", "likelihood")
 
 
 def evidence_words(strength: Strength) -> str:

@@ -128,9 +128,12 @@ def averaged_words(sweep: Sweep) -> str:
     if not halves:
         return ""
     span = number(halves[0]) if len(halves) == 1 else f"{number(halves[0])} to {number(halves[-1])}"
+    recipes = [row.recipe.hyperparameters for row in sweep.rows if row.recipe is not None]
+    is_whole = all(recipe.weight_average_half_life_examples is not None for recipe in recipes)
+    start = "Losses" if is_whole else "Where a recipe averages its weights, losses"
     return (
-        f"Losses and steps to a target are of weights averaged along the run, with a half-life "
-        f"of {span} examples; without averaging they are others."
+        f"{start} and steps to a target are of {'' if is_whole else 'the '}weights averaged along "
+        f"the run, with a half-life of {span} examples."
     )
 
 

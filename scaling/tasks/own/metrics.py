@@ -52,7 +52,9 @@ def _ends(
     if name not in known:
         allowed = ", ".join(known) or "none"
         raise DataError(path, f"ranges.{name}: there is no such metric (allowed: {allowed})")
-    message = f"ranges.{name} is {given!r}; allowed: the least and greatest value, null for none"
+    message = (
+        f"ranges.{name} is {given!r}; allowed: the least and greatest value, null for an open end"
+    )
     if isinstance(given, str | Mapping):
         raise DataError(path, message)
     try:
@@ -119,5 +121,5 @@ def _within(number: float, name: str, metric: Metric, what: str) -> float:
     if number < low - slack or number > high + slack:
         ends = f"[{'null' if metric.least is None else f'{low:g}'}, "
         ends += f"{'null' if metric.most is None else f'{high:g}'}]"
-        raise ValueError(f"{what}: {name} is {number:g}, outside the range {ends} that it has")
+        raise ValueError(f"{what}: {name} is {number:g}, outside its range {ends}")
     return min(max(number, low), high)

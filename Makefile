@@ -3,6 +3,9 @@ PYTHON ?= python3
 STUDY ?= studies/lr_vs_batch.yaml
 ARGS ?=
 
+# A study and its tests start many processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs

@@ -20,6 +20,11 @@ pytestmark = [
 HEAD, *WORKERS = (f"10.77.0.{number}" for number in (10, 11, 12, 13))
 PORT = 6379
 STUDY: dict[str, Any] = FAULTY | {"checkpoints": {"every_seconds": 0.5}}
+OWN: dict[str, Any] = FAULTY | {
+    "workload": {"task": "custom", "factory": "own_task:build", "options": {"num_train": 120}},
+    "budget": {"steps": 30},
+    "evaluation": {"every_steps": 10},
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,11 @@ def study(there: Hosts, folder: Path, host: str, *arguments: str) -> subprocess.
     """The study, its driver on a host, in a folder that all hosts share."""
     folder.mkdir(exist_ok=True)
     write_study(folder, STUDY)
-    inside = f"/mnt/{folder.name}"
+    return start_study(there, f"/mnt/{folder.name}", host, *arguments)
+
+
+def start_study(there: Hosts, inside: str, host: str, *arguments: str) -> subprocess.Popen[str]:
+    """A driver on a host, in a folder by the name that it has there."""
     command = f'cd {inside} && exec python -u -m scaling.study faulty.yaml "$@" >> output.txt 2>&1'
     address = f"--address={HEAD}:{PORT}"
     return there.start("bash", "-c", command, "study", address, *arguments, on=host)
@@ -103,6 +112,22 @@ def test_storage_of_one_host_alone_is_refused(cluster: Hosts) -> None:
     assert HEAD in line
     assert any(host in line for host in WORKERS)
     assert not (cluster.files(HEAD) / "root/runs/faulty/study.json").exists()
+
+
+def test_own_code_of_one_host_alone_trains_on_others(cluster: Hosts, tmp_path: Path) -> None:
+    """The head trains nothing; the others have no such folder, or one with another text in it."""
+    code = (Path(__file__).parents[1] / "own/conv_attention.py").read_text(encoding="utf-8")
+    folder = cluster.files(HEAD) / "root/mine"
+    for where in (tmp_path, folder):
+        where.mkdir(exist_ok=True)
+        write_study(where, OWN)
+        (where / "own_task.py").write_text(code, encoding="utf-8")
+    stale = cluster.files(WORKERS[0]) / "root/mine"
+    stale.mkdir()
+    (stale / "own_task.py").write_text("raise RuntimeError('of another day')\n", encoding="utf-8")
+    process = start_study(cluster, "/root/mine", HEAD, "--set", "storage=/mnt/mine")
+    end(folder, process)
+    assert losses(folder) == losses_alone(tmp_path, OWN)
 
 
 def test_the_driver_s_host_is_lost_and_another_one_resumes(cluster: Hosts, quiet: Losses) -> None:

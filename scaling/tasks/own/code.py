@@ -10,7 +10,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -115,7 +115,7 @@ class Code:
                 sys.modules.pop(module, None)
             importlib.invalidate_caches()
         _loaded.update(now)
-        with own_code(path, f"importing {self.module}"):
+        with own_code(path, f"importing {self.module}"), _without_bytecode():
             return importlib.import_module(self.module)
 
 
@@ -185,6 +185,17 @@ def _files_of(root: Path, *parts: str) -> list[Path]:
     place = root.joinpath(*parts)
     candidates = (place / "__init__.py", place.with_name(f"{place.name}.py"))
     return [file for file in candidates if file.is_file()][:1]
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Leave no compiled file: Python takes it for current by the second and the size alone."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _module_of(file: str) -> str:

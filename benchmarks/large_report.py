@@ -21,11 +21,12 @@ import numpy as np
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
 from scaling.records.study import StudyRecord
-from scaling.records.trial import Phase, TrialRecord
+from scaling.records.trial import TrialRecord
 from scaling.report.document import write_report
 from scaling.space.cells import hyperparameters
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 
 EVALUATIONS = 20

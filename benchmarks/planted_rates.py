@@ -12,9 +12,9 @@ import numpy as np
 from coverage_case import Case, Flag, Reading
 
 from scaling.analysis.trial_rows import Sweep, TrialRow
-from scaling.records.trial import Phase
 from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.search.surface import SurfaceSearch
+from scaling.spec.phases import Phase
 from scaling.surface.loss_surface import Outcome
 from scaling.surface.space import Axis, Space
 

@@ -26,8 +26,8 @@ from scaling.records.outcome import crossing, left_to_target, objective_value
 from scaling.records.recipe import Recipe
 from scaling.records.scale import NUM_PARAMETERS, WITHOUT_EMBEDDINGS, scale_names
 from scaling.records.study import StudyRecord
-from scaling.records.trial import Phase, Status, TrialRecord
-from scaling.spec.phases import TO_TARGET, USUAL_STOP, Limits
+from scaling.records.trial import Status, TrialRecord
+from scaling.spec.phases import TO_TARGET, USUAL_STOP, Limits, Phase
 from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import Limit
 

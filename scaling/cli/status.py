@@ -12,7 +12,7 @@ from scaling.records.load import read_environment
 from scaling.runner.preflight import ClusterError
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.state import StateError
-from scaling.space.trials import num_trials
+from scaling.spec.checks.sizes import num_trials
 
 
 def print_status(folder: Path) -> int:

@@ -8,7 +8,7 @@ from scaling.command.machine import trials_at_once
 from scaling.optimizers.catalog import num_moments
 from scaling.space.cells import Cell, cells, hyperparameters
 from scaling.space.layout import Facts, split_of
-from scaling.space.trials import num_trials
+from scaling.spec.checks.sizes import num_trials
 from scaling.spec.hyperparameters import Given
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask, FinishedTask

@@ -22,8 +22,7 @@ from scaling.space.cells import cells, hyperparameters
 from scaling.space.extension import most_extension_trials
 from scaling.space.layout import Facts, split_of, world_size_of
 from scaling.space.rounds import default_round_size
-from scaling.space.trials import num_trials
-from scaling.spec.checks.sizes import num_cells
+from scaling.spec.checks.sizes import num_cells, num_trials
 from scaling.spec.issues import shown
 from scaling.spec.study import StudySpec
 from scaling.tasks.data.overview import SplitSummary

@@ -17,9 +17,10 @@ from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric
 from scaling.records.objective import objective_of
 from scaling.records.outcome import objective_value
-from scaling.records.trial import Phase, TrialRecord
+from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_name
 from scaling.space.trials import PlannedTrial
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 
 

@@ -10,10 +10,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe, in_parts
+from scaling.spec.phases import Phase
 
-Phase = Literal["search", "transfer", "confirm", "confirm_target", "branch", "check"]
-"""`confirm` repeats each cell's recipe for the loss, `confirm_target` that for the target; `check`
-trains a ladder's last size at its prediction and around it."""
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
 ENDED: tuple[Status, ...] = ("done", "stopped", "diverged", "failed")
 

@@ -14,7 +14,6 @@ from ray.tune import TuneError
 from scaling.measures.device import Device
 from scaling.records.ledger import Ledger, Observer
 from scaling.records.objective import objective_of
-from scaling.records.trial import Phase
 from scaling.runner.cluster import is_joined
 from scaling.runner.cluster_watch import ClusterWatch
 from scaling.runner.controllers import away_from_the_head
@@ -51,6 +50,7 @@ from scaling.search.optuna import CellSearches
 from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds, default_round_size
 from scaling.space.trials import PlannedTrial
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask
 

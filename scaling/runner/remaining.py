@@ -9,7 +9,7 @@ from scaling.analysis.learning_rate.beyond_range import rate_edge
 from scaling.records.ledger import by_cell
 from scaling.records.outcome import BestRecipe, best_trial, fastest_trial, left_over
 from scaling.records.study import beaten_note
-from scaling.records.trial import ENDED, Phase, Status, TrialRecord
+from scaling.records.trial import ENDED, Status, TrialRecord
 from scaling.search.proposals import next_round
 from scaling.space.branches import planned_branches
 from scaling.space.cells import cell_name, cells
@@ -19,12 +19,13 @@ from scaling.space.layout import Facts
 from scaling.space.rounds import Rounds, SurfaceRecipe, planned_rounds
 from scaling.space.trials import (
     PlannedTrial,
-    num_trials,
     planned_point,
     planned_replicates,
     planned_search,
     with_own_ids,
 )
+from scaling.spec.checks.sizes import num_trials
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 
 _SOUND_ENDS: tuple[Status, ...] = ("done", "stopped", "diverged")

@@ -7,13 +7,12 @@ from typing import Any
 
 from scaling.records.outcome import BestRecipe, repeats
 from scaling.records.recipe import Recipe
-from scaling.records.trial import Phase, TrialRecord
+from scaling.records.trial import TrialRecord
 from scaling.space.cells import Cell, Choices, cell_name, cells, hyperparameters
 from scaling.space.designs import design
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve, transferred
-from scaling.spec.checks.sizes import num_cells
-from scaling.spec.ladder import NUM_CHECKED
+from scaling.spec.phases import Phase
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
@@ -208,21 +207,3 @@ def with_own_ids(
         else trial
         for trial in planned
     ]
-
-
-def num_trials(spec: StudySpec) -> dict[Phase, int]:
-    """Trials of each phase, at most: all cells have a best recipe, and no search ends early."""
-    counts: dict[Phase, int] = {"search": spec.search.num_trials_of(num_cells(spec))}
-    if spec.transfer is not None:
-        transfer = spec.transfer
-        counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
-    if spec.confirm is not None:
-        counts["confirm"] = (1 if spec.ladder else num_cells(spec)) * spec.confirm.num_seeds
-        if spec.confirms_target:
-            counts["confirm_target"] = counts["confirm"]
-    if spec.ladder is not None and spec.ladder.check is not None:
-        counts["check"] = NUM_CHECKED * spec.ladder.check.num_seeds
-    if spec.branch is not None:
-        branch = spec.branch
-        counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds
-    return counts

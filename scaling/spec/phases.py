@@ -21,6 +21,9 @@ from scaling.spec.fields import (
 )
 from scaling.spec.hyperparameters import LrRule
 
+Phase = Literal["search", "transfer", "confirm", "confirm_target", "branch", "check"]
+"""`confirm` repeats each cell's recipe for the loss, `confirm_target` that for the target; `check`
+trains a ladder's last size at its prediction and around it."""
 ToTarget = Literal["steps_to_target", "examples_to_target"]
 TO_TARGET: Final[tuple[ToTarget, ...]] = get_args(ToTarget)
 """Objectives that count how soon a run reaches the study's target."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
-from scaling.records.trial import Phase, Status, TrialRecord
+from scaling.records.trial import Status, TrialRecord
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 from tests.recipes import changed, recipe
 

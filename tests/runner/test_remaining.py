@@ -12,7 +12,7 @@ from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import stages
 from scaling.space.layout import Facts
-from scaling.space.trials import num_trials
+from scaling.spec.checks.sizes import num_trials
 from scaling.spec.patches import set_field
 from scaling.spec.phases import Confirm
 from scaling.spec.study import StudySpec

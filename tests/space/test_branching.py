@@ -13,7 +13,7 @@ from scaling.space.branches import (
     require_branches_fit,
 )
 from scaling.space.layout import Facts
-from scaling.space.trials import num_trials
+from scaling.spec.checks.sizes import num_trials
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping
 from tests.recipes import changed

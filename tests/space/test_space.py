@@ -14,7 +14,8 @@ from scaling.space.cells import cell_places, cell_seed, cells, hyperparameters
 from scaling.space.designs import design
 from scaling.space.layout import Facts
 from scaling.space.recipe import resolve
-from scaling.space.trials import num_trials, planned_replicates, planned_search
+from scaling.space.trials import planned_replicates, planned_search
+from scaling.spec.checks.sizes import num_trials
 from scaling.spec.read import study_from_mapping
 
 DATA = Facts(num_train=1000, tokens_per_example=10.0)

@@ -53,6 +53,8 @@ TOGETHER: list[Case] = [
     (JOINT, {"fixed.decay_shape": "cosine"}, "fixed.decay_shape", "effect"),
     (JOINT, {"fixed.schedule": "wsd", "fixed.decay_ratio": 0.9}, "nuisance.warmup_ratio", "decay"),
     (LM, {"target": DROP, "fixed.schedule": "wsd", "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 130}, "fixed.warmup_steps", "decay"),
+    (JOINT, {"budget": {"examples": 9600}, "fixed.schedule": "wsd", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 8000}, "fixed.warmup_examples", "decay"),
+    (JOINT, {"budget": {"examples": 9600}, "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 100, "fixed.warmup_scaling": "examples", "fixed.base_batch_size": 256}, "fixed.warmup_steps", "warmup"),
     # a batch that grows
     (JOINT, {"budget": {"examples": 9000}, "fixed.batch_ramp_every_examples": 2000, "fixed.batch_ramp_at_examples": [5000]}, "fixed.batch_ramp_at_examples", "batch_ramp"),
     (JOINT, {"fixed.batch_ramp_factor": 4}, "fixed.batch_ramp_factor", "batch_ramp"),

@@ -24,15 +24,6 @@ def batches_of(spec: StudySpec, place: Place) -> tuple[int, ...]:
     return spec.batch_sizes()
 
 
-def fewest_steps(spec: StudySpec, batches: tuple[int, ...]) -> int | None:
-    """Steps of the shortest trial; None where the budget does not say."""
-    if not batches:
-        steps = spec.budget.steps
-        return None if steps is None else max(steps, spec.budget.min_steps)
-    known = (steps_of(spec, ramp) for ramp in ramps_of(spec, max(batches)))
-    return min((steps for steps in known if steps is not None), default=None)
-
-
 def examples_of_runs(spec: StudySpec, batch: int) -> list[int]:
     """Examples of trials that start at a batch size, by how it grows; empty where not known."""
     known = ((ramp, steps_of(spec, ramp)) for ramp in ramps_of(spec, batch))

@@ -1,10 +1,16 @@
 """Warmup, decay and the steps that they take."""
 
-import math
 from collections.abc import Iterator
 
-from scaling.spec.checks.batch import batches_of, examples_of_runs, fewest_steps
-from scaling.spec.checks.places import at_most_one, places_of, possible_values
+from scaling.arithmetic.batching import BatchRamp
+from scaling.spec.checks.batch import batches_of, ramps_of, steps_of
+from scaling.spec.checks.places import (
+    Place,
+    at_most_one,
+    places_of,
+    possible_values,
+    same_trial,
+)
 from scaling.spec.issues import Issue
 from scaling.spec.study import StudySpec
 
@@ -15,29 +21,8 @@ def warmup_field_issues(spec: StudySpec) -> Iterator[Issue]:
 
 
 def warmup_issues(spec: StudySpec) -> Iterator[Issue]:
-    """No cell's run is over before its warmup is."""
-    for place in places_of(spec, "warmup_steps"):
-        batches = batches_of(spec, place)
-        num_steps = fewest_steps(spec, batches)
-        if num_steps is not None and max(place.values) > num_steps:
-            at_batch = f" at global_batch_size {max(batches)}" if batches else ""
-            yield Issue(
-                place.path,
-                f"outlasts the run, which has {num_steps} steps{at_batch}",
-                max(place.values),
-                f"at most {num_steps}",
-            )
-    for place in places_of(spec, "warmup_examples"):
-        for batch in batches_of(spec, place):
-            examples = min(examples_of_runs(spec, batch), default=math.inf)
-            if max(place.values) > examples:
-                yield Issue(
-                    place.path,
-                    f"outlasts the run, which has {examples} examples at global_batch_size {batch}",
-                    max(place.values),
-                    f"at most {examples}",
-                )
-                break
+    """No run is over before its warmup is."""
+    yield from _late_issues(spec, 1.0, "outlasts the run")
 
 
 def decay_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -45,17 +30,43 @@ def decay_issues(spec: StudySpec) -> Iterator[Issue]:
     if "wsd" not in possible_values(spec, "schedule"):
         return
     decay = max(possible_values(spec, "decay_ratio"))
-    for name in ("warmup_ratio", "warmup_steps"):
-        for place in places_of(spec, name):
-            num_steps = 1 if name == "warmup_ratio" else fewest_steps(spec, spec.batch_sizes())
-            if num_steps is not None and max(place.values) > num_steps * (1 - decay) + 1e-9:
-                yield Issue(
-                    place.path,
-                    f"ends after the decay of wsd starts, which takes the last {decay:g} of the "
-                    "run's steps",
-                    max(place.values),
-                    f"at most {num_steps * (1 - decay):g}",
-                )
+    message = f"ends after the decay of wsd starts, which takes the last {decay:g} of the run"
+    for place in places_of(spec, "warmup_ratio"):
+        if max(place.values) > 1 - decay + 1e-9:
+            yield Issue(place.path, message, max(place.values), f"at most {1 - decay:g}")
+    yield from _late_issues(spec, 1 - decay, message)
+
+
+def _late_issues(spec: StudySpec, share: float, message: str) -> Iterator[Issue]:
+    """Warmups that are not over after a share of the steps of some run, the largest batch first."""
+    for place in places_of(spec, "warmup_steps") + places_of(spec, "warmup_examples"):
+        runs = (
+            (ramp, steps)
+            for batch in sorted(batches_of(spec, place), reverse=True)
+            for ramp in ramps_of(spec, batch)
+            if (steps := steps_of(spec, ramp)) is not None
+        )
+        for ramp, steps in runs:
+            most = _longest_warmup(spec, place, ramp, int(steps * share + 1e-9))
+            if max(place.values) > most:
+                said = f"{message}, which has {steps} steps at global_batch_size {ramp.first}"
+                yield Issue(place.path, said, max(place.values), f"at most {most}")
+                break
+
+
+def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: int) -> int:
+    """The most that a place may say, in its own unit, for a warmup of at most so many steps."""
+    if place.path.endswith("warmup_examples"):
+        return ramp.examples_after(num_steps)
+    bases = [
+        size
+        for other in places_of(spec, "base_batch_size")
+        if same_trial(place, other)
+        for size in other.values
+    ]
+    scalings = possible_values(spec, "warmup_scaling") if bases else {"steps"}
+    carried = num_steps * ramp.first // max(bases, default=1)
+    return min(num_steps if scaling == "steps" else carried for scaling in scalings)
 
 
 def horizon_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -3,11 +3,13 @@
 # pyright: strict
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from scaling.spec.issues import NO_VALUE, Issue
 from scaling.spec.ladder import NUM_CHECKED
+from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 
 MAX_CELLS: Final = 10_000
@@ -30,31 +32,48 @@ def num_cells(spec: StudySpec) -> int:
     return math.prod(len(values) for values in spec.scientific_values().values())
 
 
-def trial_issues(spec: StudySpec) -> Iterator[Issue]:
-    """More trials than a study has, in the field of the phase that has the most."""
-    cells = num_cells(spec)
-    search = spec.search
-    counted = "num_trials" if search.is_joint else "trials_per_cell"
-    by_field = {f"search.{counted}": search.num_trials_of(cells)}
-    if (transfer := spec.transfer) is not None:
-        by_field["transfer.num_seeds"] = cells * len(transfer.rules) * transfer.num_seeds
+def num_trials(spec: StudySpec) -> dict[Phase, int]:
+    """Trials of each phase, at most: all cells have a best recipe, and no search ends early."""
+    counts: dict[Phase, int] = {"search": spec.search.num_trials_of(num_cells(spec))}
+    if spec.transfer is not None:
+        transfer = spec.transfer
+        counts["transfer"] = len(transfer.rules) * (num_cells(spec) - 1) * transfer.num_seeds
     if spec.confirm is not None:
-        recipes = (1 if spec.sizes else cells) * (1 + spec.confirms_target)
-        by_field["confirm.num_seeds"] = recipes * spec.confirm.num_seeds
-    if (ladder := spec.ladder) is not None and ladder.check is not None:
-        by_field["ladder.check"] = NUM_CHECKED * ladder.check.num_seeds
-    if (branch := spec.branch) is not None:
-        num_branches = len(branch.at_examples) * len(branch.multiples)
-        by_field["branch.num_seeds"] = num_branches * branch.num_seeds
-    total = sum(by_field.values())
-    if total <= MAX_TRIALS or cells > MAX_CELLS:
+        counts["confirm"] = (1 if spec.ladder else num_cells(spec)) * spec.confirm.num_seeds
+        if spec.confirms_target:
+            counts["confirm_target"] = counts["confirm"]
+    if spec.ladder is not None and spec.ladder.check is not None:
+        counts["check"] = NUM_CHECKED * spec.ladder.check.num_seeds
+    if spec.branch is not None:
+        branch = spec.branch
+        counts["branch"] = len(branch.at_examples) * len(branch.multiples) * branch.num_seeds
+    return counts
+
+
+_COUNTED_BY: Final[Mapping[Phase, str]] = {
+    "transfer": "transfer.num_seeds",
+    "confirm": "confirm.num_seeds",
+    "confirm_target": "confirm.num_seeds",
+    "check": "ladder.check",
+    "branch": "branch.num_seeds",
+}
+
+
+def trial_issues(spec: StudySpec) -> Iterator[Issue]:
+    """More trials than a study has, in the field of the phases that have the most."""
+    searched = f"search.{'num_trials' if spec.search.is_joint else 'trials_per_cell'}"
+    by_field = Counter[str]()
+    for phase, count in num_trials(spec).items():
+        by_field[_COUNTED_BY.get(phase, searched)] += count
+    if by_field.total() <= MAX_TRIALS or num_cells(spec) > MAX_CELLS:
         return
-    path, most = max(by_field.items(), key=lambda item: item[1])
+    [(path, most)] = by_field.most_common(1)
     section, _, field = path.partition(".")
     value: int = getattr(getattr(spec, section), field)
     yield Issue(
         path,
-        f"makes {most:,} of the study's {total:,} trials, and a study has at most {MAX_TRIALS:,}",
+        f"makes {most:,} of the study's {by_field.total():,} trials, and a study has at most "
+        f"{MAX_TRIALS:,}",
         value,
     )
 

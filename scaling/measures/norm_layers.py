@@ -92,7 +92,8 @@ class NormLayers:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
         gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
         with torch.no_grad():
-            normalized = self._unscaled[layer](value).to(gradient.dtype)
+            # Outside autocast a layer takes no input of another precision than its weights.
+            normalized = self._unscaled[layer](value.to(gradient.dtype))
         own = [_over_positions(gradient * normalized)]
         if getattr(layer, "bias", None) is not None:
             own.append(_over_positions(gradient))

@@ -4,6 +4,7 @@ Both are on a fixed set of training examples in evaluation mode; each worker com
 and `sum_over_workers` adds the shares up.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,12 +34,15 @@ def sharpness(
     has no gradient to follow. What is found is a lower bound of it.
 
     Args:
-        loss_and_gradient: f and its gradient; f(x) ≥ 0.
+        loss_and_gradient: f and its gradient.
         weights: x, [n].
         epsilon: ε, the box's size relative to the weights.
         num_iterations: Ascent steps from each start.
         num_starts: Random starts; the best end counts.
         seed: Of the starts.
+
+    Returns:
+        NaN where f(x) < 0: the measure is of losses that cannot be negative.
 
     Source: Keskar et al. 2016 (arXiv:1609.04836) metric 2.1 with A the identity. They use
         L-BFGS-B; here it is the spectral projected gradient of Birgin et al. 2000 (SIAM J. Optim.
@@ -52,6 +56,8 @@ def sharpness(
         return value, gradient * half
 
     centre, _ = loss_and_gradient(weights)
+    if centre < 0:
+        return math.nan
     highest = centre
     for _ in range(num_starts):
         start = 2 * torch.rand(weights.shape, generator=generator, dtype=torch.float64) - 1

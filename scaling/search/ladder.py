@@ -238,10 +238,9 @@ class LadderSearch:
 
     def _lower(self, outcomes: Sequence[SizedOutcome]) -> list[SizedProposal]:
         """A quarter of the lowest rate tried, at each size whose runs all diverged."""
-        lowest = [
-            min((o for o in outcomes if o.size == n), key=lambda o: o.peak_lr)
-            for n in self._unknown(outcomes)
-        ]
+        without_loss = self._unknown(outcomes)
+        tried_there = ([o for o in outcomes if o.size == n] for n in without_loss)
+        lowest = [min(own, key=lambda o: o.peak_lr) for own in tried_there if own]
         proposals = [
             (o.size, o.global_batch_size, max(o.peak_lr / 4, self.rates[0])) for o in lowest
         ]

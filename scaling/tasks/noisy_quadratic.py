@@ -45,6 +45,7 @@ class NoisyQuadraticTask:
     num_train = None
     loss_unit: Unit = ""
     targets_known_ahead = True
+    draws_examples = False  # each by its own number
     targets_per_example = 1.0
     tokens_per_example = None
     baseline = None

@@ -219,6 +219,11 @@ class Task(TaskData, Protocol):
         """[B] tokens of each of these training examples; 0 where it costs nothing of its own."""
         ...
 
+    @property
+    def draws_examples(self) -> bool:
+        """Whether collating takes random numbers of the process, as augmentation does."""
+        ...
+
     def collate(self, indices: Indices, seed: int) -> AnyBatch:
         """The training examples of these numbers as tensors; `seed` is the trial's."""
         ...

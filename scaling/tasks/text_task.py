@@ -178,6 +178,7 @@ class TextTask:
     splits: tuple[Split, ...] = SPLITS
     num_models: int = 1
     targets_known_ahead: bool = True
+    draws_examples: bool = False
     length_multiple: int = 1
 
     @cached_property

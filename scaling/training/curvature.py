@@ -11,6 +11,7 @@ from scaling.spec.evaluation import Sharpness
 from scaling.tasks.batch import on_device
 from scaling.tasks.target_loss import in_one_piece
 from scaling.tasks.task import Indices, Task
+from scaling.training.evaluation import matmul_precision
 from scaling.training.parallel.workers import Workers
 
 START_SEED = 0
@@ -30,7 +31,7 @@ def measure_curvature(
     """Both measures at the model's present weights, the same on all workers.
 
     Evaluation mode, in the weights' own precision: a rise of the loss within the box is finer
-    than bf16 resolves.
+    than bf16 and tf32 resolve.
 
     Args:
         task: Its first `spec.num_examples` training examples are used.
@@ -65,9 +66,10 @@ def measure_curvature(
     weights = surface.weights()
     generator = torch.Generator().manual_seed(START_SEED)
     start = torch.randn(len(weights), generator=generator).to(weights)
-    found = Curvature(
-        sharpness(surface.loss_and_gradient, weights, epsilon=spec.epsilon),
-        top_eigenvalue(surface.hessian_product, start),
-    )
+    with matmul_precision("fp32"):
+        found = Curvature(
+            sharpness(surface.loss_and_gradient, weights, epsilon=spec.epsilon),
+            top_eigenvalue(surface.hessian_product, start),
+        )
     model.train()
     return found

@@ -71,8 +71,9 @@ class GradientOfBatch:
         self.micro_batch_size = recipe.layout.micro_batch_size
         self.workers = parallel.data_workers
         self.loss_scale = LossScale(recipe.layout.precision)
-        on_gpu = self.workers.device.type == "cuda"
-        self.batches = Batches(task, recipe.seed, self.workers.device, looks_ahead=on_gpu)
+        # A thread's random numbers would come in between those of evaluation.
+        looks_ahead = self.workers.device.type == "cuda" and not task.draws_examples
+        self.batches = Batches(task, recipe.seed, self.workers.device, looks_ahead=looks_ahead)
         self.parameters = parallel.weights.parameters
         self.norm_layers = parallel.weights.norm_layers
 
@@ -274,21 +275,20 @@ class GradientOfBatch:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """A group's gradient is there beside that of the groups before it."""
         total = torch.zeros((), device=self.workers.device)
-        summed: list[torch.Tensor] = []
+        summed: dict[torch.Tensor, torch.Tensor] = {}  # a group may leave some weights without one
         norms: list[torch.Tensor] = []
         for parts in groups:
             for parameter in self.parameters:
                 parameter.grad = None
             total += self._accumulate(parts, divisor)
-            own = self._gradients()
-            norms.append(norm_on_device(own))
-            if summed:
-                for kind, added in zip(by_kind(summed), by_kind(own), strict=True):
-                    kernels._foreach_add_(kind, added)
-            else:
-                summed = own  # the next group's gradients are new tensors
-        trained = [parameter for parameter in self.parameters if parameter.grad is not None]
-        for parameter, gradient in zip(trained, summed, strict=True):
+            norms.append(norm_on_device(self._gradients()))
+            own = {p: p.grad for p in self.parameters if p.grad is not None}
+            both = [parameter for parameter in own if parameter in summed]
+            kinds = by_kind([summed[p] for p in both]), by_kind([own[p] for p in both])
+            for kind, added in zip(*kinds, strict=True):
+                kernels._foreach_add_(kind, added)
+            summed = own | summed  # the next group's gradients are new tensors
+        for parameter, gradient in summed.items():
             parameter.grad = gradient
         return total, norms
 

@@ -70,7 +70,7 @@ def train(
 
     Returns:
         How the run ended. A gradient that is not finite (with fp16, many in a row), or a
-        validation loss that is not finite or exceeds the first one
+        validation loss that is not finite or exceeds a first one above 0
         `evaluation.divergence_ratio`-fold, ends it as `diverged`; that is a result and not an
         error. Running out of memory is one only for several workers, for a micro-batch of one
         example, or outside the forward and backward passes: else the micro-batch is halved.
@@ -261,13 +261,16 @@ class _Run:
         return agreed(self.report(measurement, at_rung=at_rung), self.workers)
 
     def outcome(self, status: End) -> Outcome:
-        """The end of the run."""
+        """The end of the run, with its last checkpoint written; called by all workers.
+
+        None leaves before: whoever waits long for another takes the group for stuck.
+        """
+        self.snapshots.finish()
         return Outcome(status, self.measuring.losses)
 
     def end_by(self, directive: Directive) -> Outcome:
         """The end that a directive asks for; a run to go on later is saved first."""
         if directive == "pause":
             self.snapshots.save()
-            self.snapshots.finish()
             return self.outcome("paused")
         return self.outcome("stopped")

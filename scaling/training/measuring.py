@@ -52,11 +52,14 @@ class Measuring:
         return measurement
 
     def has_diverged(self) -> bool:
-        """Whether the last evaluation shows a loss that blew up."""
+        """Whether the last evaluation shows a loss that blew up.
+
+        A multiple of a first loss says something only where that is above zero.
+        """
         loss, first = self.losses["validation"].loss, self._progress.first_loss
         if not math.isfinite(loss):
             return True
-        return first is not None and loss > first * self._evaluation.divergence_ratio
+        return first is not None and 0 < first * self._evaluation.divergence_ratio < loss
 
     def _evaluate(self, *, is_last: bool) -> None:
         setup, task, parallel = self._setup, self._setup.task, self._setup.parallel
@@ -146,7 +149,7 @@ class Measuring:
             "clipped_fraction": since.num_clipped / since.num_steps,
             "examples_per_second": examples_per_second,
             "tokens_per_second": since.num_tokens / since.seconds if has_tokens else None,
-            "targets_per_second": since.num_targets / since.seconds,
+            "targets_per_second": since.num_seen_targets / since.seconds,
             "flops_per_example": flops,
             "peak_flops_per_second": peak,
             "model_flop_utilization": used,

@@ -14,10 +14,16 @@ from scaling.training.gradient import StepGradient
 
 @dataclass
 class SinceMeasured:
-    """Sums over the steps since the last measurement; `loss_sum` is this worker's own."""
+    """Sums over the steps since the last measurement; `loss_sum` is this worker's own.
+
+    Attributes:
+        num_targets: Of the steps whose gradient was used, as `loss_sum` is.
+        num_seen_targets: Of all steps, as `num_examples` and `seconds` are.
+    """
 
     loss_sum: torch.Tensor
     num_targets: int = 0
+    num_seen_targets: int = 0
     num_tokens: int = 0
     num_examples: int = 0
     num_steps: int = 0
@@ -85,6 +91,7 @@ class Progress:
         self.targets += gradient.num_targets
         self.seconds += seconds
         since = self.since
+        since.num_seen_targets += gradient.num_targets
         since.num_examples += num_examples
         since.num_tokens += num_tokens
         since.seconds += seconds

@@ -96,18 +96,18 @@ class Snapshots:
             self._write_the_first()
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is written; called by all workers."""
-        if not self._is_under_way:
+        """Wait until all workers have written the last checkpoint; called by all."""
+        writer = self._writer
+        if writer is None or not self._is_under_way:
             return
         if self._in_parts and self._is_waiting():
             self._write_the_first()
         self._is_under_way = False
-        self._note(self._writer.finish() if self._writer is not None else None)
+        self._note(self._setup.workers.gather(writer.finish()))
 
     def close(self) -> None:
         """Wait for this worker's own part, wherever the others are."""
         if self._writer is not None:
-            self._note(self._writer.finish())
             self._writer.close()
 
     def _is_waiting(self) -> bool:
@@ -120,13 +120,13 @@ class Snapshots:
         assert writer is not None
         failures = workers.gather(writer.finish() if workers.rank else None)
         waiting, self._waiting = self._waiting, None
-        failure = next(filter(None, failures), None)
-        if waiting is not None and failure is None:
+        if waiting is not None and not any(failures):
             writer.start(*waiting)
-        self._note(failure)
+        self._note(failures)
 
-    def _note(self, failure: str | None) -> None:
-        if failure is not None and self._setup.workers.rank == 0:
+    def _note(self, failures: Sequence[str | None]) -> None:
+        """Keep why a worker could not write, if one could not: on all of them the same."""
+        if failure := next(filter(None, failures), None):
             self._incidents.add_new({"kind": "checkpoint_failed", "cause": failure})
 
     def restore_newest(self) -> bool:

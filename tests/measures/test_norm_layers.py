@@ -34,6 +34,31 @@ def test_known_answer() -> None:
     assert (uneven.covariance_trace, uneven.sq_norm) == (0.0, 1.0)
 
 
+class _StrictNorm(nn.LayerNorm):
+    """As on a GPU, where a layer takes no input of another precision outside autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:  # as torch names it
+        if not torch.is_autocast_enabled("cpu") and input.dtype != self.weight.dtype:
+            raise RuntimeError(f"expected scalar type {self.weight.dtype} but found {input.dtype}")
+        return super().forward(input)
+
+
+def test_inputs_in_16_bits_are_normalized_in_32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), _StrictNorm(6))
+    layers, x = NormLayers(model), torch.randn(5, 6)
+    layers.start()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(x).float().square().sum()
+    loss.backward()
+    layers.end_part(np.ones(5))
+    squares, _, *sums = layers.stop()
+    assert squares > 0
+    weight = model[1].weight.grad
+    assert weight is not None
+    np.testing.assert_allclose(sums[:6], weight.numpy(), rtol=5e-3)  # that is of 8 bits
+
+
 class _Stack(nn.Module):
     """A layer, a position-wise map and the same layer again: its gradients add up."""
 

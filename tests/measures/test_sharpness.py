@@ -1,6 +1,7 @@
 """Known answers of sharpness (case 8) and of the largest eigenvalue."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -114,3 +115,8 @@ def test_two_workers_measure_what_one_does(workload: Any) -> None:
     together = Curvature(*on_workers(on_two_workers, workload))
     assert together.sharpness == pytest.approx(alone.sharpness, rel=1e-2)
     assert together.hessian_top_eigenvalue == pytest.approx(alone.hessian_top_eigenvalue, rel=1e-2)
+
+
+def test_it_says_nothing_of_a_loss_below_zero() -> None:
+    weights = torch.zeros(1)
+    assert math.isnan(sharpness(lambda x: (-2 + float(x @ x), 2 * x), weights, epsilon=0.1))

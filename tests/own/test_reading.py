@@ -1,12 +1,18 @@
 """Random numbers that are fixed for a while."""
 
 import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from scaling.tasks.own.reading import fixed_chance
+from scaling.training.gradient import GradientOfBatch
+from tests.own.writing import custom, prepared
+from tests.recipes import recipe
 
 
 def drawn() -> tuple[float, float, float]:
@@ -35,3 +41,24 @@ def test_gpus_that_are_not_used_are_not_touched(monkeypatch: pytest.MonkeyPatch)
         pass
     assert touched == []
     assert not torch.cuda.is_initialized()
+
+
+@pytest.mark.parametrize("noise", [0, 1])
+def test_no_thread_reads_ahead_what_takes_random_numbers(noise: int, tmp_path: Path) -> None:
+    """They would come in between those of evaluation, which starts from a seed of its own."""
+    source = f"""
+    class Noisy(list):
+        def __getitem__(self, number):
+            x, y = super().__getitem__(number)
+            return x + {noise} * torch.rand(4), y
+
+    def build():
+        return task(train=Noisy(points(40)))
+    """
+    own = prepared(custom(tmp_path, source))
+    on_gpu: Any = SimpleNamespace(
+        data_workers=SimpleNamespace(device=torch.device("cuda")),
+        weights=SimpleNamespace(parameters=[], norm_layers=None),
+    )
+    gradient = GradientOfBatch(own, on_gpu, recipe(8, 1e-2, 1))
+    assert gradient.batches.looks_ahead == (not noise)

@@ -98,6 +98,21 @@ def test_what_is_left_counts_every_phase(done: Any) -> None:
     assert left.num_ended == 26
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_study_whose_trials_of_one_size_all_fail_comes_to_an_end(size: int) -> None:
+    records: dict[str, TrialRecord] = {}
+    rounds = Rounds(4)
+    for stage in stages(SPEC, records, FACTS, rounds):
+        rounds = stage.rounds or rounds
+        for trial in stage.missing:
+            record = ended(trial)
+            failed = SPEC.size_of(trial.cell) == size
+            records[trial.trial_id] = replace(record, status="failed") if failed else record
+    searched = Counter(SPEC.size_of(r.cell) for r in records.values() if r.phase == "search")
+    assert searched.total() == 14
+    assert searched[1 - size] > 0
+
+
 def test_a_study_whose_trials_all_fail_comes_to_an_end() -> None:
     records: dict[str, TrialRecord] = {}
     rounds = Rounds(4)

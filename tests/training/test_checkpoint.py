@@ -1,5 +1,6 @@
 """A run that is interrupted goes on as if it had not been, bit for bit."""
 
+import errno
 import io
 import itertools
 import time
@@ -25,7 +26,7 @@ from scaling.training.parallel.workers import Workers
 from scaling.training.saving import copied
 from scaling.training.supervision import Directive, Supervision
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
-from tests.together import on_workers
+from tests.together import case, on_workers
 
 DROPOUT = {
     "architecture": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -154,6 +155,42 @@ def train_on_two(workers: Workers, folder: str) -> None:
 
 def test_two_workers_go_on_with_their_own_dropout(tmp_path: Path) -> None:
     on_workers(train_on_two, str(tmp_path))
+
+
+class _LateStore(CheckpointStore):
+    """One whose disk is slow, and full in the end."""
+
+    def save(self, step: int, state: Any, rank: int = 0) -> None:
+        time.sleep(0.5)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def leave_together(workers: Workers, folder: str, ends_by: Directive) -> None:
+    """The first worker alone writes, and no other one leaves or goes on before it has."""
+    supervision_module.CHECK_SECONDS = 0.0
+    task: Any = prepare_task(quadratic(num_chains=3), EVALUATION)
+    incidents: list[Any] = []
+    asked = itertools.count(1)
+    supervision = Supervision(
+        checkpoints=_LateStore(folder, keep=1), checkpoint_seconds=0.0,
+        directive=lambda: ends_by if next(asked) == 3 else "continue", note=incidents.append,
+    )  # fmt: skip
+    outcome, _ = run(task, recipe(4, 0.1, 6, world_size=2), supervision, EVALUATION, workers)
+    ended = workers.gather(time.monotonic())
+    assert max(ended) - min(ended) < 0.3
+    assert outcome.status == {"pause": "paused", "stop": "stopped", "continue": "done"}[ends_by]
+    # All of them say so alike, since to say something may be a collective.
+    assert incidents == [{"kind": "checkpoint_failed", "cause": "No space left on device"}]
+
+
+def leave_together_each_way(workers: Workers, folder: str) -> None:
+    for ends_by in ("pause", "stop", "continue"):
+        with case(ends_by):
+            leave_together(workers, folder, ends_by)
+
+
+def test_workers_end_together_once_the_last_checkpoint_is_written(tmp_path: Path) -> None:
+    on_workers(leave_together_each_way, str(tmp_path))
 
 
 @pytest.mark.parametrize("cut", ["truncated", "not a checkpoint"])

@@ -1,6 +1,9 @@
 """Sharpness in the loop: at the last step alone, at the weights that are evaluated."""
 
+from typing import Any
+
 import pytest
+import torch
 
 from scaling.records.measurement import Measurement
 from scaling.spec.evaluation import Evaluation, Sharpness
@@ -9,7 +12,7 @@ from scaling.tasks.task import Task
 from scaling.training.loop import train
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Directive
-from tests.recipes import part_of_speech, recipe
+from tests.recipes import changed, part_of_speech, recipe
 
 EVALUATION = Evaluation(every_steps=2, num_examples=20, sharpness=Sharpness(num_examples=16))
 
@@ -42,3 +45,21 @@ def test_it_is_measured_once_and_changes_nothing() -> None:
     same, other = (measured(task, EVALUATION, half_life)[-1] for half_life in (1e-3, 1e3))
     assert same.sharpness == pytest.approx(last.sharpness, rel=1e-3)
     assert other.sharpness != pytest.approx(last.sharpness, rel=1e-3)
+
+
+def test_it_is_measured_in_whole_precision_under_tf32() -> None:
+    task = prepare_task(part_of_speech(), EVALUATION)
+    seen: set[tuple[bool, str]] = set()
+
+    class Seen:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+        def loss_sum(self, model: torch.nn.Module, *args: Any, **options: Any) -> torch.Tensor:
+            seen.add((model.training, torch.get_float32_matmul_precision()))
+            return task.loss_sum(model, *args, **options)  # type: ignore[union-attr]
+
+    how = changed(recipe(16, 3e-3, 1), precision="tf32")
+    seen_task: Any = Seen()
+    train(seen_task, how, EVALUATION, Workers(), lambda _, **__: "continue")
+    assert seen == {(True, "high"), (False, "highest")}

@@ -122,7 +122,7 @@ class _Square(nn.Module):
 class _SquareTask:
     """Three examples y = 1 and one y = 5; a gradient of −2 (a mean of means has −3)."""
 
-    num_train, targets_known_ahead = 4, True
+    num_train, targets_known_ahead, draws_examples = 4, True, False
     y = torch.tensor([1.0, 1.0, 1.0, 5.0], dtype=torch.float64)
 
     def begin_batch(self) -> None:
@@ -180,6 +180,32 @@ def test_clipping_acts_on_the_global_gradient() -> None:
     assert clip_global_norm(gradient.parameters, grad_norm=norm, clip_norm=1.0)
     assert model.w.grad is not None
     assert model.w.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-6)
+
+
+class _OneOfTwo(nn.Module):
+    """Loss w · g by one of two weights, as layers that are chosen by their input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        both = [nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2)]
+        self.first, self.second = both
+
+    def forward(self, g: Tensor) -> Tensor:
+        weight = self.first if bool((g[:, 1] == 0).all()) else self.second
+        return (weight * g).sum()
+
+
+def test_groups_that_use_other_weights_are_added_up_by_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = _OneOfTwo()
+    task: Any = _TwoGradientsTask()
+    split = recipe(2, 1.0, 1, micro_batch_size=1)
+    gradient = GradientOfBatch(task, parallelize(model, split, Workers()), split)
+    monkeypatch.setattr(gradient, "_added_up", gradient._apart)
+    gradient(np.arange(2), measure_noise=True)
+    found = [None if p.grad is None else p.grad.tolist() for p in (model.first, model.second)]
+    assert found == [[3.0, 0.0], [0.0, 4.0]]
 
 
 def test_a_workers_own_norm_is_summed_in_float64_a_piece_at_a_time() -> None:

@@ -14,11 +14,13 @@ from scaling.records.outcome import crossing
 from scaling.records.recipe import Recipe
 from scaling.spec.evaluation import Evaluation, Target
 from scaling.tasks.prepare import prepare_task
-from scaling.tasks.task import Task
+from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.data_order import DataOrder
 from scaling.training.evaluation import Cadence
+from scaling.training.gradient import StepGradient
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
+from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.supervision import Directive
 from scaling.training.weight_average import WeightAverage
 from tests.recipes import (
@@ -161,6 +163,39 @@ def test_a_rate_that_is_too_large_diverges_and_is_not_an_error() -> None:
     assert measurements[-1].step < 500
     for measurement in measurements:
         assert all(math.isfinite(value) for value in measurement.scalars().values())
+
+
+class _Shifted:
+    """A task whose losses are less by a constant, as a density's may be negative."""
+
+    def __init__(self, task: Task, by: float) -> None:
+        self._task, self._by = task, by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def example_losses(self, *args: Any) -> ExampleLosses:
+        losses = self._task.example_losses(*args)
+        return replace(losses, loss_sums=losses.loss_sums - self._by * losses.num_targets)
+
+
+@pytest.mark.parametrize("by", [0.0, 5.0])
+def test_a_loss_below_zero_is_no_divergence(by: float) -> None:
+    task: Any = _Shifted(prepare_task(part_of_speech(), EVALUATION), by)
+    outcome, measurements = run(task, recipe(16, 1e-2, 12))
+    assert outcome.status == "done"
+    losses = [m.validation_loss for m in measurements]
+    assert None not in losses
+    assert losses[-1] < losses[0]  # type: ignore[operator]
+
+
+def test_targets_a_second_are_of_all_steps_as_seconds_are() -> None:
+    progress = Progress(SinceMeasured(torch.zeros(())))
+    gradient = StepGradient(torch.ones(()), 40, grad_norm=1.0, noise=None)
+    for clipped in (None, False):  # the first one overflowed
+        progress.add(gradient, num_examples=8, num_tokens=80, seconds=1.0, clipped=clipped)
+    since = progress.since
+    assert (since.num_seen_targets, since.num_targets, since.seconds) == (80, 40, 2.0)
 
 
 def test_a_batch_that_grows_keeps_the_order_of_the_data() -> None:

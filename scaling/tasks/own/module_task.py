@@ -106,6 +106,7 @@ class ModuleTask:
         self.splits: tuple[Split, ...] = tuple(own.splits)
         self._num_examples = num_examples
         self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
+        self.draws_examples = self._changes["train"]
         self._counts: dict[bytes, NDArray[np.float64]] = {}  # by the numbers in a micro-batch
         self._uncounted: list[tuple[Indices, Tensor]] = []
         self._lengths: NDArray[np.int64] = np.full(len(own.train), -1)

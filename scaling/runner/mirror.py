@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scaling.files.own import UNFINISHED, write_whole
+from scaling.files.url_errors import as_os_error
 from scaling.records.ledger import whole_lines
 from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
 from scaling.spec.issues import first_line
@@ -115,7 +116,9 @@ def fetch(url: str, folder: Path) -> None:
             raise ValueError(f"{url} and {folder} hold different trials; remove one of them")
         if known.startswith(there):
             return
-    for path in [p for pattern in _FILES for p in fs.glob(f"{root}/{pattern}")]:
+    with as_os_error(url):
+        paths: list[str] = [p for pattern in _FILES for p in fs.glob(f"{root}/{pattern}")]
+    for path in paths:
         target = PurePosixPath(path.removeprefix(root).lstrip("/"))
         if target.is_absolute() or ".." in target.parts:
             raise ValueError(f"{url} holds a file called {path!a}")
@@ -188,13 +191,10 @@ def _at(url: str) -> tuple[Any, str]:
 def _names(fs: Any, root: str) -> list[str]:
     """What is directly at a URL; nothing where there is nothing."""
     try:
-        paths: list[str] = fs.ls(root, detail=False, refresh=True)
+        with as_os_error(root):
+            paths: list[str] = fs.ls(root, detail=False, refresh=True)
     except FileNotFoundError:
         return []
-    except OSError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise OSError(None, first_line(error), root) from error
     folder = root.strip("/")
     names = [path.strip("/") for path in paths]
     found = (name.rsplit("/", 1)[-1] for name in names if name != folder)
@@ -213,13 +213,10 @@ def is_at(url: str) -> bool:
 
 def _read(fs: Any, path: str, max_bytes: int | None = None) -> bytes:
     try:
-        return fs.cat_file(path, start=0, end=max_bytes) if max_bytes else fs.cat_file(path)
+        with as_os_error(path):
+            return fs.cat_file(path, start=0, end=max_bytes) if max_bytes else fs.cat_file(path)
     except FileNotFoundError:
         return b""
-    except OSError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise OSError(None, first_line(error), path) from error
 
 
 def _study_id(study: bytes) -> str:

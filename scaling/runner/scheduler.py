@@ -1,7 +1,6 @@
 """What Tune is told after each report: go on or stop; and what the ledger is told."""
 
 import io
-import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,6 @@ from scaling.spec.phases import EarlyStopping
 from scaling.training.checkpoint import remove_checkpoints
 
 MAX_ACTOR_LOSSES = 5  # of one trial; its job on the workers does not notice
-_LOG = logging.getLogger(__name__)
 
 
 class LedgerScheduler(FIFOScheduler):
@@ -124,10 +122,7 @@ class LedgerScheduler(FIFOScheduler):
 
     def _end(self, trial_id: str, status: Status) -> None:
         self._ledger.end(trial_id, status)
-        try:
-            remove_checkpoints(checkpoints_of(self._checkpoints, trial_id))
-        except OSError as error:  # they only take room
-            _LOG.warning("checkpoints of %s stay: %s", trial_id, error)
+        remove_checkpoints(checkpoints_of(self._checkpoints, trial_id))
 
     def _goes_on(self, record: TrialRecord) -> bool:
         if self._early_stopping is None or record.status != "running":

@@ -5,6 +5,7 @@ import platform
 import fsspec
 
 from scaling.files.shown_url import without_credentials
+from scaling.files.url_errors import as_os_error
 
 
 def mark(folder: str, name: str) -> str:
@@ -13,9 +14,10 @@ def mark(folder: str, name: str) -> str:
     Raises:
         OSError: If it cannot be written.
     """
-    fs, path = fsspec.core.url_to_fs(folder)
-    fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(_mark(path, name), b"")
+    with as_os_error(folder):
+        fs, path = fsspec.core.url_to_fs(folder)
+        fs.makedirs(path, exist_ok=True)
+        fs.pipe_file(_mark(path, name), b"")
     return platform.node()
 
 
@@ -25,9 +27,10 @@ def unmark(folder: str, name: str) -> None:
     Raises:
         OSError: If it cannot be removed.
     """
-    fs, path = fsspec.core.url_to_fs(folder)
-    if fs.exists(_mark(path, name)):
-        fs.rm_file(_mark(path, name))
+    with as_os_error(folder):
+        fs, path = fsspec.core.url_to_fs(folder)
+        if fs.exists(_mark(path, name)):
+            fs.rm_file(_mark(path, name))
 
 
 def why_not_shared(folder: str, name: str, host: str) -> str | None:

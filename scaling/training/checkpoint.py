@@ -17,7 +17,8 @@ import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from scaling.spec.issues import first_line
+from scaling.files.shown_url import without_credentials
+from scaling.files.url_errors import as_os_error
 from scaling.training.checkpoint_check import State, fault_of
 from scaling.training.parallel.workers import Workers
 
@@ -59,11 +60,15 @@ class CheckpointStore:
         """Write a worker's part; the first worker's ends a checkpoint and removes the oldest.
 
         Raises:
-            OSError: If it cannot be written; what was there before stays.
+            OSError: If it cannot be written, and what was there before stays; or if the oldest
+                cannot be removed.
         """
-        self._write(_name(step, rank), state)
-        if rank > 0:
-            return
+        with as_os_error(self._folder):
+            self._write(_name(step, rank), state)
+            if rank == 0:
+                self._remove_before(step)
+
+    def _remove_before(self, step: int) -> None:
         # A later step's was passed over, or the run would not be here again.
         kept = [saved for saved in self.steps() if saved <= step][-self._keep :]
         # First workers' parts go first: what is left of a checkpoint is then none.
@@ -78,7 +83,7 @@ class CheckpointStore:
         """
         path = f"{self._folder}/{_name(step, rank)}"
         try:
-            with self._fs.open(path, "rb") as file:
+            with as_os_error(path), self._fs.open(path, "rb") as file:
                 content = io.BytesIO(file.read())
             with zipfile.ZipFile(content) as parts:
                 damaged = parts.testzip()  # torch itself does not look at the check sums
@@ -120,12 +125,10 @@ class CheckpointStore:
                 with self._fs.open(partial, "wb") as file:
                     _save(state, file)
                 self._fs.mv(partial, path)
-        except Exception as error:  # each file system has errors of its own
+        except Exception:
             with contextlib.suppress(Exception):
                 self._fs.rm_file(partial)
-            if isinstance(error, OSError):
-                raise
-            raise OSError(None, first_line(error), path) from error
+            raise
 
 
 class _Sink:
@@ -205,8 +208,18 @@ def newest(
 def remove_checkpoints(folder: str) -> None:
     """Remove all checkpoints of a trial that has ended; nothing where there are none.
 
-    Files of other names, and a folder that holds some or is a link, stay.
+    Files of other names, and a folder that holds some or is a link, stay. So do checkpoints that
+    cannot be removed, with a warning, since they only take room.
     """
+    try:
+        with as_os_error(folder):
+            _remove_checkpoints(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        _LOG.warning("checkpoints in %s stay: %s", without_credentials(folder), reason)
+
+
+def _remove_checkpoints(folder: str) -> None:
     fs: Any
     fs, path = fsspec.core.url_to_fs(folder)
     if not fs.exists(path) or (isinstance(fs, LocalFileSystem) and Path(path).is_symlink()):

@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 from torch import nn
 
+from scaling.files.url_errors import as_os_error
 from scaling.tasks.model.kept import save_weights
 from scaling.tasks.task import KeptTask, Task
 
@@ -29,6 +30,7 @@ def keep_model(task: Task, model: nn.Module, folder: str) -> None:
             task.save_model(model, Path(made))
         else:
             save_weights(model, Path(made))
-        fs.makedirs(place, exist_ok=True)
-        for file in Path(made).iterdir():
-            fs.put_file(str(file), f"{place}/{file.name}")
+        with as_os_error(folder):
+            fs.makedirs(place, exist_ok=True)
+            for file in Path(made).iterdir():
+                fs.put_file(str(file), f"{place}/{file.name}")

@@ -24,6 +24,14 @@ def url() -> Iterator[str]:
         fs.rm(root, recursive=True)
 
 
+class AwayError(Exception):
+    """A store's own, which is no OSError."""
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise AwayError("the bucket is away")
+
+
 def known(study_id: str) -> dict[str, Any]:
     return {"study_id": study_id, "spec": {}, "data_sha256": "a"}
 
@@ -80,12 +88,6 @@ def test_changes_are_copied_while_it_runs_and_nothing_twice(
 def test_a_url_that_is_away_is_tried_again_and_said_at_the_end(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class AwayError(Exception):
-        pass
-
-    def fail(*arguments: Any, **options: Any) -> None:
-        raise AwayError("the bucket is away")
-
     folder = state(tmp_path / "a", "one\n")
     with monkeypatch.context() as patched:
         fs, _ = fsspec.core.url_to_fs(url)
@@ -133,6 +135,18 @@ def test_what_contradicts_is_not_overwritten(
     with pytest.raises(ValueError, match="hold different trials; remove one of them"):
         fetch(url, here)
     assert (here / "trials.jsonl").read_text() == other[0]
+
+
+def test_a_url_that_cannot_be_listed_is_said_as_one_that_cannot_be_read(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Mirror(state(tmp_path / "a"), url):
+        pass
+    fs, _ = fsspec.core.url_to_fs(url)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(fs), "glob", fail)
+        with pytest.raises(OSError, match="the bucket is away"):
+            fetch(url, tmp_path / "b")
 
 
 def test_a_study_at_a_url_starts_once_and_resumes_anywhere(

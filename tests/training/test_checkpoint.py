@@ -4,6 +4,7 @@ import errno
 import io
 import itertools
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,62 @@ def test_checkpoints_under_a_url() -> None:
     remove_checkpoints(url)
     assert not fsspec.filesystem("memory").exists("/studies/one/trial")
     remove_checkpoints(url)
+
+
+class AwayError(Exception):
+    """A store's own, which is no OSError."""
+
+
+def away(*_: Any, **__: Any) -> None:
+    raise AwayError("the bucket is away")
+
+
+@pytest.mark.usefixtures("checks_often")
+@pytest.mark.parametrize("method", ["rm_file", "ls", "makedirs"])
+def test_a_store_that_fails_in_its_own_way_ends_no_run(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory: Any = type(fsspec.filesystem("memory"))
+    works, folder = getattr(memory, method), f"{uuid.uuid4().hex}/trial"
+    num_failed = itertools.count()
+
+    def fail(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        if path.endswith(".part") or not training:  # a checkpoint's file moves to its name
+            return works(self, path, *arguments, **options)
+        next(num_failed)
+        return away()
+
+    def directive() -> Directive:
+        training.append("now")
+        time.sleep(0.01)  # the thread that writes has its turn
+        return "continue"
+
+    training: list[str] = []
+    monkeypatch.setattr(memory, method, fail)
+    monkeypatch.setattr(supervision_module, "LEAST_OVER_SAVING", 0)
+    incidents: list[Any] = []
+    supervision = Supervision(
+        checkpoints=CheckpointStore(f"memory://{folder}", keep=1),
+        checkpoint_seconds=0.0,
+        directive=directive,
+        note=incidents.append,
+    )
+    task: Any = prepare_task(quadratic(num_chains=3), EVALUATION)
+    outcome, _ = run(task, recipe(4, 0.1, 20), supervision)
+    assert outcome.status == "done"
+    assert next(num_failed) >= 3
+    assert incidents == [{"kind": "checkpoint_failed", "cause": "the bucket is away"}]
+
+
+def test_a_checkpoint_that_a_store_does_not_give_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = CheckpointStore(f"memory://{uuid.uuid4().hex}/trial", keep=1)
+    store.save(1, {"step": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(type(fsspec.filesystem("memory")), "_open", away)
+        assert store.read(1) is None
+    assert store.read(1) == {"step": 1}
 
 
 def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:

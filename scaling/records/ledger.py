@@ -54,13 +54,14 @@ class Ledger:
         for observer in self._observers:
             observer.trial_started(record)
 
-    def measure(self, trial_id: str, measurements: Sequence[Measurement]) -> None:
-        """Take in a running trial's measurements."""
+    def measure(self, trial_id: str, measurements: Sequence[Measurement]) -> Sequence[Measurement]:
+        """Take in a running trial's measurements; returns those that were not known before."""
         before = self.records[trial_id]
         after = self.records[trial_id] = before.extended(measurements)
         new = after.measurements[len(before.measurements) :]
         for observer in self._observers:
             observer.trial_measured(trial_id, new)
+        return new
 
     def note(self, trial_id: str, incident: Mapping[str, Any]) -> None:
         """Keep what happened to a running trial besides training; said twice it is kept once."""

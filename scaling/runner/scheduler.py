@@ -103,8 +103,10 @@ class LedgerScheduler(FIFOScheduler):
         match event["kind"]:
             case "measured":
                 measurements = [Measurement(**values) for values in event["measurements"]]
-                self._ledger.measure(trial_id, measurements)
-                return not event["at_rung"] or self._goes_on(self._ledger.records[trial_id])
+                new = self._ledger.measure(trial_id, measurements)
+                # What a later attempt or Tune actor says again was judged when it was new.
+                is_judged = event["at_rung"] and len(new) > 0
+                return not is_judged or self._goes_on(self._ledger.records[trial_id])
             case "incident":
                 self._ledger.note(trial_id, event["incident"])
             case "outcome":

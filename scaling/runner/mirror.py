@@ -1,8 +1,10 @@
 """A copy of a study's state where it outlives this machine: the study's storage URL."""
 
+import itertools
 import logging
 import threading
 import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,11 +15,12 @@ from scaling.records.ledger import whole_lines
 from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
 from scaling.spec.issues import first_line
 
-# In this order: a trial that is in the journal of trials counts as ended, and so does a study
-# whose environment says so.
+# A trial that is in the journal of trials counts as ended, and so does a study whose environment
+# says so: these are written last, and read before the others, which then have all they speak of.
+_ENDS = ("trials.jsonl", "environment.json")
 _FILES = (
     MARK, STUDY, "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
-    "example_losses/*.parquet", "trials.jsonl", "environment.json",
+    "example_losses/*.parquet", *_ENDS,
 )  # fmt: skip
 _GROWING = (".jsonl", ".journal")  # their last line may be half written
 EVERY_SECONDS = 5.0
@@ -67,13 +70,20 @@ class Mirror:
         Raises:
             OSError: If the URL cannot be written.
         """
-        for path in (path for pattern in _FILES for path in sorted(self._folder.glob(pattern))):
+        ends = list(self._changed(reversed(_ENDS)))
+        others = self._changed(pattern for pattern in _FILES if pattern not in _ENDS)
+        for name, version, content in itertools.chain(others, reversed(ends)):
+            self._write(name, content)
+            self._copied[name] = version
+
+    def _changed(self, patterns: Iterable[str]) -> Iterator[tuple[str, tuple[int, int], bytes]]:
+        """Name, version and content of what is not copied yet, each read when it is asked for."""
+        for path in (path for pattern in patterns for path in sorted(self._folder.glob(pattern))):
             name = path.relative_to(self._folder).as_posix()
             seen = path.stat()
             version = (seen.st_size, seen.st_mtime_ns)
             if self._copied.get(name) != version:
-                self._write(name, _whole_lines(path))
-                self._copied[name] = version
+                yield name, version, _whole_lines(path)
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"

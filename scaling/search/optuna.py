@@ -111,7 +111,9 @@ class CellSearches:
                     self._tell(study, trial.number, record)
                 else:
                     study.tell(trial.number, state=TrialState.FAIL)
-            if trial_id is not None and trial.state in (TrialState.RUNNING, TrialState.FAIL):
+            # Ended ones too: in a copy of the study's state this journal may be ahead of the
+            # trials, and only those without a record are asked for again.
+            if trial_id is not None:
                 self._lost_choices[trial_id] = dict(trial.params)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:

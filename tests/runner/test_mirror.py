@@ -66,6 +66,36 @@ def test_the_copy_is_whole_at_the_end_and_has_no_half_line(tmp_path: Path, url: 
     }
 
 
+def test_no_trial_is_said_to_have_ended_before_its_example_losses_are_there(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = state(tmp_path / "a")
+    losses = folder / "example_losses"
+    losses.mkdir()
+
+    def end(trial: str) -> None:
+        (losses / f"{trial}.parquet").write_bytes(b"losses")
+        with (folder / "trials.jsonl").open("a") as trials:
+            trials.write(f"{trial}\n")
+
+    def write_slowly(mirror: Mirror, name: str, content: bytes) -> None:
+        if name == "example_losses/a.parquet":
+            end("b")
+            (folder / "environment.json").write_text("{}")
+        write(mirror, name, content)
+
+    end("a")
+    write = Mirror._write
+    monkeypatch.setattr(Mirror, "_write", write_slowly)
+    mirror = Mirror(folder, url)
+    mirror.copy()
+    assert at(url)["trials.jsonl"] == b"a\n"
+    assert at(url).keys() == {"study.json", "example_losses/a.parquet", "trials.jsonl"}
+    mirror.copy()
+    assert at(url)["trials.jsonl"] == b"a\nb\n"
+    assert {"example_losses/b.parquet", "environment.json"} < at(url).keys()
+
+
 def test_changes_are_copied_while_it_runs_and_nothing_twice(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,18 @@ def test_a_trial_that_a_lost_run_asked_for_keeps_its_point(tmp_path: Path) -> No
     assert again.decide(second).choices != asked.choices
 
 
+@pytest.mark.parametrize("status", ["done", "stopped"])
+def test_a_trial_that_was_told_and_whose_line_is_lost_keeps_its_point(
+    status: str, tmp_path: Path
+) -> None:
+    spec = tpe_study()
+    [first, *_] = planned_search(spec, DATA)
+    before = CellSearches(spec, tmp_path, DATA, {})
+    asked = before.decide(first)
+    before.tell(ended(asked.record(), status, 0.5))
+    assert CellSearches(spec, tmp_path, DATA, {}).decide(first) == asked
+
+
 def test_a_trial_that_ended_and_was_not_told_is_told_on_resume(tmp_path: Path) -> None:
     spec = tpe_study()
     [first, *_] = planned_search(spec, DATA)

@@ -22,8 +22,7 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA, code_difference, what_changed
 
 _FORMAT = 3
-"""Of a study.json: from 3 on, it says which fields were not at their default; from 2 on, `tokens`
-are input tokens; before, they were targets."""
+"""Of a study.json: a study with one of another format does not go on."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class RecordedStudy:
             end = rounds.end
             recipes = [r.cell for r in (*end.recipes, *end.for_target)] if end else []
             for where, cell in [("proposed", c) for c in proposed] + [("end", c) for c in recipes]:
-                if cell != PREDICTED and cell not in self.known.get("cell_places", {}):
+                if cell != PREDICTED and cell not in self.known["cell_places"]:
                     raise self._not_rounds(where, f"there is no cell {cell}")
         return rounds
 
@@ -129,13 +128,13 @@ class RecordedStudy:
         shown = shown_path(self.folder)
         other = f"the study in {shown} was started by another version of scaling"
         last = "to run it again, give it another name"
-        if self.known.get("format") not in (2, _FORMAT):
+        if self.known.get("format") != _FORMAT:
             raise StateError(
-                f"{other}, which counted tokens in another way, so it cannot go on; for its "
+                f"{other}, which wrote study.json otherwise, so it cannot go on; for its "
                 f"report: python -m scaling.report {self.known['spec'].get('name')}; {last}"
             )
         try:
-            return recorded_spec(self.known["spec"], self.known.get("given"))
+            return recorded_spec(self.known["spec"], self.known["given"])
         except RecordedSpecError as error:
             raise StateError(f"{other} and cannot go on: {error}; {last}") from error
 
@@ -156,7 +155,7 @@ class RecordedStudy:
 
     def cell_places(self, spec: StudySpec) -> dict[str, int]:
         """The place of each cell of a study file, by name; those that there were keep theirs."""
-        return cell_places(spec, self.known.get("cell_places") or cell_places(self.spec(), {}))
+        return cell_places(spec, self.known["cell_places"])
 
     def gone_on(self, spec: StudySpec) -> "RecordedStudy":
         """The same study with the study file that it goes on with, and what it changed.

@@ -93,13 +93,14 @@ def read_known(content: bytes) -> dict[str, Any]:
         ValueError: If it is not one that a study writes, in one line.
     """
     known = parse_mapping(content, max_bytes=MAX_STUDY_BYTES)
-    for key, kind in (("study_id", str), ("spec", dict), ("data_sha256", str)):
+    needed = {"study_id": str, "spec": dict, "given": dict, "cell_places": dict, "data_sha256": str}
+    for key, kind in needed.items():
         if not isinstance(known.get(key), kind):
             raise ValueError(f"is not a study's: {key} is missing")
-    for key in ("files", "code", "decided", "given", "cell_places"):
+    for key in ("files", "code", "decided"):
         if not isinstance(known.get(key, {}), dict):
             raise ValueError(f"is not a study's: {key} is not a mapping")
-    if not all(type(place) is int for place in known.get("cell_places", {}).values()):
+    if not all(type(place) is int for place in known["cell_places"].values()):
         raise ValueError("is not a study's: cell_places are not whole numbers")
     if not isinstance(known.get("history", []), list):
         raise ValueError("is not a study's: history is not a list")

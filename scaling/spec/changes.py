@@ -63,6 +63,11 @@ def _free(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
     return ""
 
 
+def _goes_on(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
+    """The trials stay, and the study goes on by it."""
+    return ""
+
+
 def _never(reason: str) -> Rule:
     return lambda _change, _before, _now: reason
 
@@ -104,11 +109,6 @@ def _gains_cells(change: Change, before: StudySpec, now: StudySpec) -> str:
     return _gains_values(change, before, now)
 
 
-def _ends_search(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
-    """The rounds that were run stay; a stricter limit adds some."""
-    return ""
-
-
 def _gains_recipes(change: Change, before: StudySpec, _now: StudySpec) -> str:
     """Recipes of new cells may be added; each that was there stays."""
     values = before.scientific_values()
@@ -147,10 +147,6 @@ def _resource(_change: Change, before: StudySpec, _now: StudySpec) -> str:
     return "in the same seconds (budget.seconds) trials take other steps on it" if is_timed else ""
 
 
-def _described(_change: Change, _before: StudySpec, _now: StudySpec) -> str:
-    return ""  # the trials stay; what is recorded of their metrics is read from the task anew
-
-
 _SPACE: Final = _never("each cell was searched in another space")
 _TRIALS: Final = _never("the trials that were run are others")
 _SEARCH: Final = _never("the recipes that were tried were chosen otherwise")
@@ -166,7 +162,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "workload.data.files": _free,
     "workload.file": _free,
     "workload.folder": _free,
-    "workload.ranges": _described,  # not _free: the task says it, so the task is made again
+    "workload.ranges": _goes_on,  # what is recorded of the metrics is read from the task anew
     "workload.exactness": _free,  # it says what is accepted, not how is trained
     "scientific": _gains_cells,
     "nuisance": _SPACE,
@@ -191,7 +187,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "search.num_trials": _grows,
     "search.budget_flops": _grows,
     "search.trials_per_cell": _more_trials,
-    "search.stop": _ends_search,
+    "search.stop": _goes_on,  # the rounds that were run stay; a stricter limit adds some
     "search.round_size": _never("the rounds of a search keep the size that they began with"),
     "search.prior_peak_lr": _SEARCH,
     "search.early_stopping": _SEARCH,
@@ -234,7 +230,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "checkpoints.keep": _free,
     "storage": _free,
 }
-"""By path. A section that is refused as a whole, or whose fields are all alike, has one rule."""
+"""By path: of fields, of sections that may be null, and of those in `WHOLE`, for all they have."""
 
 WHOLE: Final = ("ladder", "workload", "workload.data.files", "scientific", "nuisance", "fixed",
                 "budget", "search.early_stopping", "search.stop")  # fmt: skip
@@ -272,26 +268,12 @@ def _changed(path: str, was: Any, now: Any) -> Iterator[Change]:
 
 # --- what was recorded --------------------------------------------------------------------------
 
-_FORMER_DEFAULTS: Final[Mapping[str, Any]] = {
-    **{
-        f"workload.data.{name}_column": name
-        for name in (
-            "text", "label", "tokens", "tags", "question", "context", "answers", "source", "target",
-        )
-    },
-    "workload.data.missing_labels": "error",
-    "workload.data.missing_texts": "error",
-    "workload.data.rare_classes": "keep",
-    "workload.data.vocab_size": 2000,
-}  # fmt: skip
-"""Of fields that are gone from some families' data, by studies that did not record `given`."""
-
 
 class RecordedSpecError(ValueError):
     """A recorded study file that today's version cannot go on with; says which field and why."""
 
 
-def recorded_spec(recorded: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> StudySpec:
+def recorded_spec(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> StudySpec:
     """The study file that a study was last run with, in today's terms.
 
     A field that there was not yet has its default; one that there is no longer is passed over
@@ -299,7 +281,7 @@ def recorded_spec(recorded: Mapping[str, Any], given: Mapping[str, Any] | None =
 
     Args:
         recorded: Every field with its value, defaults included.
-        given: The fields whose value was not their default; None where that was not recorded.
+        given: The fields whose value was not their default.
 
     Raises:
         RecordedSpecError: If a field that is gone had another value, or one has a value that is
@@ -310,9 +292,8 @@ def recorded_spec(recorded: Mapping[str, Any], given: Mapping[str, Any] | None =
         return StudySpec.model_validate(spec)
     except ValidationError as error:
         for issue in error.errors(include_url=False):
-            path = locate(issue["loc"]).path
             if issue["type"] == "extra_forbidden":
-                _pass_over(spec, path, given)
+                _pass_over(spec, locate(issue["loc"]).path, given)
     try:
         return StudySpec.model_validate(spec)
     except ValidationError as error:
@@ -320,22 +301,14 @@ def recorded_spec(recorded: Mapping[str, Any], given: Mapping[str, Any] | None =
         raise RecordedSpecError(f"{dotted(locate(issue['loc']).path)}: {issue['msg']}") from None
 
 
-def _pass_over(
-    spec: dict[str, Any], path: tuple[str | int, ...], given: Mapping[str, Any] | None
-) -> None:
+def _pass_over(spec: dict[str, Any], path: tuple[str | int, ...], given: Mapping[str, Any]) -> None:
     holder: Any = spec
     for part in path[:-1]:
         holder = holder[part]
     value = holder.pop(path[-1])
-    name = dotted(path)
-    if given is not None:
-        was_default = not _has(given, path)
-    else:
-        is_empty = value is None or value is False or value in ([], {})
-        was_default = is_empty or _FORMER_DEFAULTS.get(name) == value
-    if not was_default:
+    if _has(given, path):
         raise RecordedSpecError(
-            f"{name}: was {shown(value)}, and there is no such field any longer"
+            f"{dotted(path)}: was {shown(value)}, and there is no such field any longer"
         )
 
 

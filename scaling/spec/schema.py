@@ -41,7 +41,7 @@ def spec_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """What `scaling/study.schema.json` holds: `spec_schema` as indented JSON."""
+    """What `scaling/spec/study.schema.json` holds: `spec_schema` as indented JSON."""
     return json.dumps(spec_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

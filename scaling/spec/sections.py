@@ -7,7 +7,6 @@ from types import NoneType
 from typing import Annotated, Any, Final, Generic, get_args, get_type_hints
 
 from pydantic import (
-    AfterValidator,
     Field,
     StrictFloat,
     StrictInt,
@@ -18,7 +17,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from scaling.spec.fields import MAX_VALUES, Section, T, Values, items_of, require_distinct
+from scaling.spec.fields import Section, T, Values, items_of
 from scaling.spec.hyperparameters import Entry, Given, Origin
 
 CellValue = StrictInt | StrictFloat | StrictStr | None
@@ -40,7 +39,7 @@ class Distribution(Section, Generic[T]):
     """Uniform in the logarithm between two bounds, both above 0."""
     uniform: tuple[T, T] | None = None
     """Uniform between two bounds."""
-    choice: Annotated[tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES)] | None = None
+    choice: Values[T] | None = None
     """One of the values listed."""
 
     @model_validator(mode="after")
@@ -50,8 +49,6 @@ class Distribution(Section, Generic[T]):
             raise PydanticCustomError(
                 "distribution", "give exactly one of log_uniform, uniform, choice"
             )
-        if self.choice is not None:
-            require_distinct(self.choice)
         if self.uniform is not None:
             _require_order(*self.uniform, above=None)
         if self.log_uniform is not None:
@@ -62,9 +59,7 @@ class Distribution(Section, Generic[T]):
 class Choice(Section, Generic[T]):
     """A searched hyperparameter that is one of the values listed."""
 
-    choice: Annotated[
-        tuple[T, ...], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(require_distinct)
-    ]
+    choice: Values[T]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ COUNTED_AT_ONCE = 1000  # examples
 
 
 def describe_baseline(task: TaskData) -> dict[str, Any]:
-    """The baseline of a task as plain numbers: losses in nats per target, and the accuracy.
+    """The baseline of a task as plain numbers: losses per target, in the task's unit, and accuracy.
 
     Returns:
         `baseline`, what it guesses by, and its numbers on the same examples that trials are

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, CausalLmData
 from scaling.tasks.baselines import IGNORED
-from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.chat import FIELD, chat_row
 from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
@@ -23,7 +21,7 @@ from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import Joined, Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.scores import PERPLEXITY, share
-from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
+from scaling.tasks.target_loss import target_loss_sum, target_losses
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -32,7 +30,6 @@ from scaling.tasks.text_task import (
     TextTask,
     label_frequency_losses,
     summary_of,
-    token_losses,
 )
 from scaling.tasks.writing import Writing
 
@@ -184,16 +181,9 @@ class NextTokenObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over the tokens that count, in nats."""
-        of_targets = loss_in_chunks(
+        return target_loss_sum(
             FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
         )
-        if of_targets is not None:
-            return of_targets
-        logits_blv = at_least_float32(_logits(model, batch))
-        return functional.cross_entropy(
-            logits_blv.flatten(0, 1), batch["labels"].flatten(),
-            ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
-        )  # fmt: skip
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every target token by its frequency in the training split."""
@@ -201,13 +191,7 @@ class NextTokenObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single sequences."""
-        of_targets = losses_in_chunks(FORWARD, model, batch, vocab_size=self.vocab_size)
-        if of_targets is not None:
-            return BatchLosses(*of_targets)
-        labels_bl, logits_blv = batch["labels"], _logits(model, batch)
-        loss_bl = token_losses(at_least_float32(logits_blv), batch)
-        hits_bl = (logits_blv.argmax(-1) == labels_bl) & (labels_bl != IGNORED)
-        return BatchLosses(loss_bl.sum(1), hits_bl.sum(1))
+        return BatchLosses(*target_losses(FORWARD, model, batch, vocab_size=self.vocab_size))
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -238,11 +222,6 @@ class NextTokenObjective:
             "perplexity": float(np.exp(validation.loss)),
             **({"bits_per_byte": bits / num_bytes} if num_bytes else {}),
         }
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """[B, L−1, V]."""
-    return FORWARD(model, batch).logits
 
 
 Window = tuple[list[int], int, int]

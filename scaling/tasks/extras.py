@@ -8,7 +8,7 @@ from scaling.tasks.errors import DataError
 
 
 def pretrained_folder(name: str) -> str:
-    """What `from_pretrained` takes for a study file's `pretrained`: ~ and built-in names resolved.
+    """What `from_pretrained` takes for a study file's `pretrained`: a built-in name resolved.
 
     Raises:
         DataError: If a built-in model is not installed, with the line that installs it.

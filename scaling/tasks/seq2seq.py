@@ -12,7 +12,6 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED
-from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -22,7 +21,7 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
 from scaling.tasks.scores import PERPLEXITY, share
-from scaling.tasks.target_loss import loss_in_chunks, losses_in_chunks
+from scaling.tasks.target_loss import target_loss_sum, target_losses
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -32,7 +31,6 @@ from scaling.tasks.text_task import (
     label_frequency_losses,
     read_tokens,
     summary_of,
-    token_losses,
 )
 from scaling.tasks.writing import Writing
 
@@ -140,12 +138,9 @@ class TargetObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over target tokens, in nats."""
-        of_targets = loss_in_chunks(
+        return target_loss_sum(
             FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
         )
-        if of_targets is not None:
-            return of_targets
-        return token_losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every target token by its frequency in the training split."""
@@ -153,12 +148,7 @@ class TargetObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single pairs."""
-        of_targets = losses_in_chunks(FORWARD, model, batch, vocab_size=self.vocab_size)
-        if of_targets is not None:
-            return BatchLosses(*of_targets)
-        logits_btv = _logits(model, batch)
-        hits_bt = logits_btv.argmax(-1) == batch["labels"]
-        return BatchLosses(token_losses(logits_btv, batch).sum(1), hits_bt.sum(1))
+        return BatchLosses(*target_losses(FORWARD, model, batch, vocab_size=self.vocab_size))
 
     @property
     def described_metrics(self) -> Mapping[str, Metric]:
@@ -172,11 +162,6 @@ class TargetObjective:
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """Accuracy of target tokens given those before them, and perplexity."""
         return {"accuracy": validation.accuracy, "perplexity": float(np.exp(validation.loss))}
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """[B, T, V]."""
-    return at_least_float32(FORWARD(model, batch).logits)
 
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:

@@ -1,4 +1,4 @@
-"""The loss of predicted tokens over a large vocabulary: of targets alone, a chunk at a time.
+"""The loss of predicted tokens: over a large vocabulary of targets alone, a chunk at a time.
 
 A logit takes about 16 bytes between a forward and a backward pass: as it was computed, in float32,
 its log softmax and its gradient. So where a batch has many, places without a target get none, and
@@ -57,17 +57,28 @@ def in_one_piece(batch: AnyBatch) -> AnyBatch:
     return {name: value for name, value in batch.items() if name != TARGETS}
 
 
-def loss_in_chunks(
+def token_losses(logits_blv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    """[B, L] nats; 0 where a token has no label."""
+    return functional.cross_entropy(
+        logits_blv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
+
+
+def target_loss_sum(
     forward: Forward, model: nn.Module, batch: Batch, *, vocab_size: int, label_smoothing: float
-) -> Tensor | None:
+) -> Tensor:
     """Cross entropy summed over a batch's targets, in nats.
 
-    Returns:
-        None where the batch has few logits, or the model does more to them than its head.
+    At once where the batch has few logits, or the model does more to them than its head.
     """
     head = _plain_head(model, forward) if TARGETS in batch else None
     if head is None:
-        return None
+        logits_blv = at_least_float32(forward(model, batch).logits)
+        return functional.cross_entropy(
+            logits_blv.flatten(0, 1), batch["labels"].flatten(),
+            ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing,
+        )  # fmt: skip
     labels, size = batch["labels"].flatten()[batch[TARGETS]], _chunk_size(vocab_size)
 
     def loss_of(hidden: Tensor) -> Tensor:
@@ -91,18 +102,20 @@ def loss_in_chunks(
         return forward(model, batch).logits
 
 
-def losses_in_chunks(
+def target_losses(
     forward: Forward, model: nn.Module, batch: Batch, *, vocab_size: int
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor]:
     """Of each example its summed loss, [B] nats, and its likeliest tokens that are right, [B].
 
-    Returns:
-        None where the batch has few logits, or the model does more to them than its head.
+    At once where the batch has few logits, or the model does more to them than its head.
     """
+    labels = batch["labels"]
     head = _plain_head(model, forward) if TARGETS in batch else None
     if head is None:
-        return None
-    labels, places = batch["labels"], batch[TARGETS]
+        logits_blv = at_least_float32(forward(model, batch).logits)
+        hits_bl = logits_blv.argmax(-1) == labels
+        return token_losses(logits_blv, batch).sum(1), hits_bl.sum(1)
+    places = batch[TARGETS]
     labels_n = labels.flatten()[places]
 
     def found_of(hidden: Tensor) -> Tensor:
@@ -171,14 +184,11 @@ class _SummedLoss(torch.autograd.Function):
 @contextmanager
 def _computing(head: Any, instead: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """The head computes something else inside the context."""
-    own = head.__dict__.get("forward")
-    head.__dict__["forward"] = instead
+    vars(head)["forward"] = instead
     try:
         yield
     finally:
-        del head.__dict__["forward"]
-        if own is not None:
-            head.__dict__["forward"] = own
+        del vars(head)["forward"]
 
 
 def _own_forward(head: nn.Module) -> Callable[[Tensor], Tensor]:

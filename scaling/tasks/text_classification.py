@@ -13,7 +13,6 @@ from torch.nn import functional
 from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TextClassification
-from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
@@ -232,11 +231,6 @@ def _objective(
             assert_never(workload.problem_type)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """[B, C]."""
-    return at_least_float32(FORWARD(model, batch).logits)
-
-
 # --- one class ------------------------------------------------------------------------------------
 
 
@@ -250,8 +244,9 @@ class ClassObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over texts, in nats."""
+        logits_bc = FORWARD.logits(model, batch)
         return functional.cross_entropy(
-            _logits(model, batch), batch["labels"], reduction="sum", label_smoothing=label_smoothing
+            logits_bc, batch["labels"], reduction="sum", label_smoothing=label_smoothing
         )
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
@@ -260,7 +255,7 @@ class ClassObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single texts; predictions are each one's class."""
-        logits_bc = _logits(model, batch)
+        logits_bc = FORWARD.logits(model, batch)
         loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
         classes_b = logits_bc.argmax(-1)
         return BatchLosses(loss_b, classes_b == batch["labels"], classes_b.tolist())
@@ -298,7 +293,7 @@ class ClassesObjective:
         Smoothing takes from each class as from one of two, to the other one.
         """
         targets_bc = batch["targets"] * (1 - label_smoothing) + label_smoothing / 2
-        return _binary_losses(_logits(model, batch), targets_bc).sum()
+        return _binary_losses(FORWARD.logits(model, batch), targets_bc).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing each class by its frequency in the training split.
@@ -315,7 +310,7 @@ class ClassesObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single texts; predictions are 1 for each class above one half."""
-        logits_bc, targets_bc = _logits(model, batch), batch["targets"]
+        logits_bc, targets_bc = FORWARD.logits(model, batch), batch["targets"]
         loss_b = _binary_losses(logits_bc, targets_bc).sum(1)
         marks_bc = logits_bc > 0
         is_right_b = (marks_bc == (targets_bc > 0.5)).all(1)
@@ -368,7 +363,7 @@ class NumberObjective:
         label_smoothing: float,  # noqa: ARG002  # refused: a number has no classes
     ) -> Tensor:
         """Squared error summed over texts."""
-        return _squared_errors(_logits(model, batch), batch).sum()
+        return _squared_errors(FORWARD.logits(model, batch), batch).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing the mean label of the training split."""
@@ -383,7 +378,7 @@ class NumberObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single texts; predictions are each one's number."""
-        logits_b1 = _logits(model, batch)
+        logits_b1 = FORWARD.logits(model, batch)
         loss_b = _squared_errors(logits_b1, batch)
         return BatchLosses(loss_b, torch.full_like(loss_b, torch.nan), logits_b1[:, 0].tolist())
 

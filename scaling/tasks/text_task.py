@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scaling.records.metrics import Metric, Unit
 from scaling.tasks.baselines import HELD_OUT, IGNORED, frequency_losses
+from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.overview import DataSummary, SplitSummary
 from scaling.tasks.data.ragged import IntArray, Ragged, by_length
 from scaling.tasks.data.rows import SPLITS, Split
@@ -109,6 +109,10 @@ class Forward:
         apart = "position_ids" in read  # packed documents
         with nullcontext() if apart else one_document_each():
             return model(**read, **self.options)
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The logits for a batch, [B, …], in a precision that a loss can be summed in."""
+        return at_least_float32(self(model, batch).logits)
 
 
 class Objective(Protocol):
@@ -386,14 +390,6 @@ def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor
     if not real_bl.all():
         batch["attention_mask"] = torch.from_numpy(real_bl.astype(np.int64))
     return batch
-
-
-def token_losses(logits_blv: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-    """[B, L] nats; 0 where a token has no label."""
-    return functional.cross_entropy(
-        logits_blv.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none",
-        label_smoothing=label_smoothing,
-    )  # fmt: skip
 
 
 def label_frequency_losses(

@@ -12,7 +12,6 @@ from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import TokenClassification
 from scaling.tasks.baselines import IGNORED
-from scaling.tasks.batch import at_least_float32
 from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowError
 from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.ragged import IntArray, Ragged
@@ -29,6 +28,7 @@ from scaling.tasks.scores import (
     macro_f1,
     share,
 )
+from scaling.tasks.target_loss import token_losses
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import (
     BatchLosses,
@@ -38,7 +38,6 @@ from scaling.tasks.text_task import (
     label_frequency_losses,
     read_tokens,
     summary_of,
-    token_losses,
 )
 
 FORWARD = Forward()
@@ -141,7 +140,8 @@ class TagObjective:
 
     def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over labelled words, in nats."""
-        return token_losses(_logits(model, batch), batch, label_smoothing=label_smoothing).sum()
+        logits_blc = FORWARD.logits(model, batch)
+        return token_losses(logits_blc, batch, label_smoothing=label_smoothing).sum()
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing every tag by its frequency in the training split."""
@@ -149,7 +149,7 @@ class TagObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single examples; predictions are each one's tags."""
-        logits_blc = _logits(model, batch)
+        logits_blc = FORWARD.logits(model, batch)
         predicted_bl = logits_blc.argmax(-1)
         counted_bl = batch["labels"] != IGNORED
         hits_bl = (predicted_bl == batch["labels"]) & counted_bl
@@ -186,11 +186,6 @@ class TagObjective:
 
     def _named(self, sentences: Sequence[Sequence[int]]) -> list[list[str]]:
         return [[self.tags[number] for number in sentence] for sentence in sentences]
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """[B, L, C]."""
-    return at_least_float32(FORWARD(model, batch).logits)
 
 
 def _encode(

@@ -3,7 +3,7 @@
 Source: transformers.Trainer, its arguments compute_loss_func and compute_metrics.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.requirements import widen
 from scaling.tasks.own.calling import own_code
-from scaling.tasks.own.certificate import CPU, NUM_TRIED, TOLERANCE, tried
+from scaling.tasks.own.certificate import CPU, NUM_TRIED, differ, tried
 from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.task import Batch, ExampleLosses
@@ -275,8 +275,9 @@ def require_functions(task: TrainerTask, seed: int) -> None:
         model.eval()
         if not task.data_summary.waived:
             with own_code(LOSS, "compute_loss_func"), torch.no_grad():
-                for finding in _findings(task, model, numbers, seed):
-                    raise DataError(LOSS, finding)
+                finding = _finding(task, model, numbers, seed)
+            if finding is not None:
+                raise DataError(LOSS, finding)
     if own.compute_metrics is not None:
         _require_metrics(task, model.eval())
 
@@ -302,29 +303,26 @@ _REMEDY = (
 )
 
 
-def _findings(task: TrainerTask, model: nn.Module, numbers: IntArray, seed: int) -> Iterator[str]:
-    """What a loss depends on beside the example and the weights, a sentence each."""
+def _finding(task: TrainerTask, model: nn.Module, numbers: IntArray, seed: int) -> str | None:
+    """What a loss depends on beside the example and the weights, in a sentence."""
 
-    def loss(part: IntArray) -> float:
-        return float(task.loss_sum(model, task.collate(part, seed)))
+    def loss(part: IntArray) -> Tensor:
+        return task.loss_sum(model, task.collate(part, seed)).double()
 
     whole = loss(numbers)
-    if _differ(whole, loss(numbers)):
-        yield "the loss of the same batch differs from call to call in evaluation mode; " + _REMEDY
-    elif _differ(whole, loss(numbers[::-1].copy())):
-        yield "the loss depends on the order of the examples in a batch, " + _REMEDY
-    else:
-        for cut in (np.array_split(numbers, 2), np.split(numbers, len(numbers))):
-            if _differ(whole, sum(map(loss, cut))):
-                yield (
-                    "the loss of a batch, times num_items_in_batch, is not the sum of its parts' "
-                    f"losses, {_REMEDY}"
-                )
-                return
-
-
-def _differ(one: float, other: float) -> bool:
-    return abs(one - other) > TOLERANCE * max(abs(one), abs(other), 1e-12)
+    if differ(whole, loss(numbers)):
+        return "the loss of the same batch differs from call to call in evaluation mode; " + _REMEDY
+    if differ(whole, loss(numbers[::-1].copy())):
+        return "the loss depends on the order of the examples in a batch, " + _REMEDY
+    cuts = (np.array_split(numbers, 2), np.split(numbers, len(numbers)))  # halves, single examples
+    if len(numbers) > 1 and any(
+        differ(whole, torch.stack([loss(part) for part in cut]).sum()) for cut in cuts
+    ):
+        return (
+            "the loss of a batch, times num_items_in_batch, is not the sum of its parts' losses, "
+            + _REMEDY
+        )
+    return None
 
 
 def _require_metrics(task: TrainerTask, model: nn.Module) -> None:

@@ -20,6 +20,20 @@ DEPENDENT = {
         """,
         r"beside it \(its layer norm, a BatchNorm1d, normalizes over them\), so .*; take GroupNorm",
     ),
+    "batch norm by a class of one's own": (
+        """
+        class Norm(nn.BatchNorm1d):
+            pass
+        class Normed(Net):
+            def __init__(self):
+                super().__init__()
+                self.norm = Norm(8)
+            def forward(self, x):
+                return self.second(self.norm(self.first(x)))
+        def build(): return task(model=lambda seed: Normed())
+        """,
+        r"its layer norm, a Norm, normalizes over them\), so .*; take GroupNorm",
+    ),
     "batch norm beside dropout": (
         """
         class Normed(Net):

@@ -166,6 +166,18 @@ def test_a_loss_that_cannot_be_used(build: Any, name: str, message: str, tmp_pat
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_a_loss_is_tried_on_a_single_training_example(tmp_path: Path) -> None:
+    parts = {"train": rows()[:1], "validation": rows()[1:20], "test": rows()[20:]}
+    files = {
+        split: write_lines(tmp_path / f"{split}.jsonl", part)["train"]
+        for split, part in parts.items()
+    }
+    named = functions(tmp_path, compute_loss_func="next_token")
+    task: Any = prepare_task(tokens(tmp_path, named, data={"files": files}), EVALUATION)
+    assert task.num_train == 1
+    require_trainable(task, 0)
+
+
 def test_an_inexact_loss_may_be_accepted(tmp_path: Path) -> None:
     named = functions(tmp_path, compute_loss_func="mean_of_means")
     task: Any = prepare_task(tokens(tmp_path, named, exactness="waived"), EVALUATION)

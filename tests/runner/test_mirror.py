@@ -33,7 +33,7 @@ def fail(*_: Any, **__: Any) -> None:
 
 
 def known(study_id: str) -> dict[str, Any]:
-    return {"study_id": study_id, "spec": {}, "data_sha256": "a"}
+    return {"study_id": study_id, "spec": {}, "given": {}, "cell_places": {}, "data_sha256": "a"}
 
 
 def state(folder: Path, trials: str = "", study_id: str = "s1") -> Path:

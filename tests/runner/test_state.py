@@ -139,36 +139,14 @@ def test_rounds_that_no_study_wrote_are_refused(
     assert message in str(why.value)
 
 
-def test_a_state_of_the_version_before_goes_on(tmp_path: Path) -> None:
-    spec = in_folder(tmp_path)
-    state = StudyState.open(spec, data_sha256="a")
-    state.lock.close()
-    known = json.loads((state.folder / "study.json").read_text())
-    del known["given"], known["cell_places"], known["spec"]["checkpoints"]["keep"]
-    known["format"] = 2
-    known["spec"]["resources"]["num_threads"] = None
-    (state.folder / "study.json").write_text(json.dumps(known))
-    require_startable(spec, resume=True, command="run")
-    state = StudyState.open(spec, data_sha256="a")
-    assert state.recorded.cell_places(spec) == {
-        "global_batch_size=16": 0, "global_batch_size=64": 1,
-    }  # fmt: skip
-    state.go_on(spec)
-    state.lock.close()
-    known = json.loads((state.folder / "study.json").read_text())
-    assert (known["format"], "num_threads" in known["spec"]["resources"]) == (3, False)
-    assert "history" not in known
-
-
-def test_a_study_whose_tokens_were_targets_does_not_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", [2, 4, None])
+def test_a_study_of_another_format_does_not_go_on(format: int | None, tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     state = StudyState.open(spec, data_sha256="a")
     state.lock.close()
     require_startable(spec, resume=True, command="run")
     file = state.folder / "study.json"
-    known = json.loads(file.read_text())
-    del known["format"]  # as it was written then
-    file.write_text(json.dumps(known))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": format}))
     with pytest.raises(StateError, match="another version of scaling") as refused:
         require_startable(spec, resume=True, command="run")
     assert "\n" not in str(refused.value)
@@ -195,14 +173,20 @@ def test_changed_files_of_a_model_are_refused_by_name(tmp_path: Path) -> None:
             StudyState.open(spec, data_sha256="a", files=other)
 
 
+KNOWN = {"study_id": "a", "data_sha256": "b", "spec": {}, "given": {}, "cell_places": {}}
+
+
 @pytest.mark.parametrize(
     "content",
     [
         "[]", "3", "{", "null", "{}", '{"study_id": "a"}',
-        '{"study_id": "a", "data_sha256": "b", "spec": []}',
-        '{"study_id": 3, "data_sha256": "b", "spec": {}}',
-        '{"study_id": "a", "data_sha256": "b", "spec": {}, "decided": 3}',
-        '{"study_id": "a", "data_sha256": "b", "spec": {}, "files": []}',
+        *(
+            json.dumps(KNOWN | wrong)
+            for wrong in (
+                {"spec": []}, {"study_id": 3}, {"given": None}, {"cell_places": []},
+                {"cell_places": {"a": "b"}}, {"decided": 3}, {"files": []},
+            )
+        ),
     ],
 )  # fmt: skip
 def test_a_state_of_a_wrong_shape_is_refused(content: str, tmp_path: Path) -> None:

@@ -75,8 +75,12 @@ def test_json_is_a_list_or_one_value_after_another(content: str, name: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "content", ['[{"text": "a"},', '[{"text": "a"}', "[{}] 1", '{"text":', "[" * 10**5]
-)
+    "content",
+    [
+        '[{"text": "a"},', '[{"text": "a"}', "[{}] 1", '{"text":', "[" * 10**5,
+        '[{"text": "a", "label": "b"},]', '[{"text": "a", "label": "b"} {}]', "[",
+    ],
+)  # fmt: skip
 def test_json_that_is_broken_is_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read") as raised:
         read(tmp_path / "rows.json", content)

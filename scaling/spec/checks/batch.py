@@ -66,6 +66,20 @@ def ramp_count_issues(spec: StudySpec) -> Iterator[Issue]:
 RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
 
 
+def ramp_issues(spec: StudySpec, message: str) -> Iterator[Issue]:
+    """Every place that lets the batch grow, where it may not."""
+    for place in (place for name in RAMPS for place in places_of(spec, name)):
+        yield place.issue(message)
+
+
+def other_axis_issues(spec: StudySpec, section: str) -> Iterator[Issue]:
+    """Every compared hyperparameter but the batch, where a section compares batches alone."""
+    for name in spec.scientific_values():
+        if name != "global_batch_size":
+            message = f"with {section}, global_batch_size is the only scientific axis"
+            yield Issue(f"scientific.{name}", message)
+
+
 def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
     """A batch that grows does so within the run, one size at a time."""
     yield from at_most_one(spec, RAMPS)

@@ -4,13 +4,11 @@
 
 from collections.abc import Iterator
 
-from scaling.spec.checks.places import places_of
+from scaling.spec.checks.batch import other_axis_issues, ramp_issues
 from scaling.spec.fields import given_fields
 from scaling.spec.issues import NO_VALUE, Issue
 from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
-
-_RAMPS = ("batch_ramp_every_examples", "batch_ramp_at_examples")
 
 
 def ladder_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -23,10 +21,7 @@ def ladder_issues(spec: StudySpec) -> Iterator[Issue]:
             yield Issue(section, "cannot be asked of a ladder, whose cells are of several sizes")
     if spec.cell_recipes:
         yield Issue("cell_recipes", "cannot be given with a ladder")
-    for name, values in spec.scientific_values().items():
-        if name != "global_batch_size":
-            message = "with a ladder, global_batch_size is the only scientific axis"
-            yield Issue(f"scientific.{name}", message, list(values))
+    yield from other_axis_issues(spec, "a ladder")
     if spec.search.sampler != "surface":
         message = "a ladder is searched by the surface: give num_trials or budget_flops"
         yield Issue("search.sampler", message, spec.search.sampler, "surface")
@@ -37,8 +32,7 @@ def ladder_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("resources.num_workers", message, "auto", "a whole number")
     yield from _rate_issues(spec)
     yield from _budget_issues(spec)
-    for place in (place for name in _RAMPS for place in places_of(spec, name)):
-        yield Issue(place.path, "a ladder needs runs whose batch does not grow", place.value)
+    yield from ramp_issues(spec, "a ladder needs runs whose batch does not grow")
     fewest = 3 if ladder.check is not None else 2
     if len(ladder.sizes) < fewest:
         message = f"with check, {fewest} sizes are needed: the last one is not searched"

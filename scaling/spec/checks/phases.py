@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from scaling.arithmetic.batching import BatchRamp
-from scaling.spec.checks.batch import RAMPS, examples_of_runs, steps_of
+from scaling.spec.checks.batch import examples_of_runs, other_axis_issues, ramp_issues, steps_of
 from scaling.spec.checks.places import given_value, places_of, possible_values
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.issues import Issue
@@ -42,8 +42,7 @@ def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
     """Rules carry a tuned peak_lr from one cell of a batch-size axis to the others."""
     if spec.transfer is None:
         return
-    axes = spec.scientific_values()
-    batches = axes.get("global_batch_size", ())
+    batches = spec.scientific_values().get("global_batch_size", ())
     base = spec.transfer.base_batch_size
     if not batches:
         yield Issue(
@@ -59,11 +58,7 @@ def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
             "transfer needs another batch size than its base",
             list(batches),
         )
-    for name in axes:
-        if name != "global_batch_size":
-            yield Issue(
-                f"scientific.{name}", "with transfer, global_batch_size is the only scientific axis"
-            )
+    yield from other_axis_issues(spec, "transfer")
     for place in places_of(spec, "base_lr"):
         yield Issue(
             place.path, "transfer scales the rate itself: give peak_lr instead", place.value
@@ -75,20 +70,15 @@ def branch_issues(spec: StudySpec) -> Iterator[Issue]:
     branch = spec.branch
     if branch is None:
         return
-    axes = spec.scientific_values()
     fixed = given_value(spec.fixed, "global_batch_size")
-    batches = axes.get("global_batch_size", () if fixed is None else (fixed,))
+    alone = () if fixed is None else (fixed,)
+    batches = spec.scientific_values().get("global_batch_size", alone)
     base = branch.base_batch_size
     if base not in batches:
         known = ", ".join(map(str, batches)) or "a batch size in scientific or fixed"
         yield Issue("branch.base_batch_size", "is not a cell of the study", base, known)
-    for name in axes:
-        if name != "global_batch_size":
-            yield Issue(
-                f"scientific.{name}", "with branch, global_batch_size is the only scientific axis"
-            )
-    for place in (place for name in RAMPS for place in places_of(spec, name)):
-        yield Issue(place.path, "branch needs a run whose batch does not grow", place.value)
+    yield from other_axis_issues(spec, "branch")
+    yield from ramp_issues(spec, "branch needs a run whose batch does not grow")
     if branch.lr_rule == "adam_sde":
         yield Issue(
             "branch.lr_rule", "moves the betas, which a branch keeps", "adam_sde",

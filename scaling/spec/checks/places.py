@@ -73,7 +73,7 @@ def given_value(section: Scientific | Nuisance | Fixed, name: str) -> Any:
 
 
 def possible_values(spec: StudySpec, name: str) -> set[Any]:
-    """Every listed value that a hyperparameter may have; its default where none is given."""
+    """Every listed value, or the bounds of a range; the default where none is given."""
     places = places_of(spec, name)
     possible = {value for place in places for value in place.values}
     if not any(place.section != "cell_recipes" for place in places):

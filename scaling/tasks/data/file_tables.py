@@ -331,16 +331,16 @@ def _json_values(name: str, content: _Content) -> Iterator[Any]:
     is_list = text.startswith("[", place)
     if is_list:
         place = _after_blanks(text, place + 1)
-    while place < len(text) and not (is_list and text.startswith("]", place)):
+    has_more = not text.startswith("]", place) if is_list else place < len(text)
+    while has_more:
         value, place = decoder.raw_decode(text, place)
         yield value
         place = _after_blanks(text, place)
-        if is_list and not text.startswith("]", place):
-            if not text.startswith(",", place):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
+        has_more = text.startswith(",", place) if is_list else place < len(text)
+        if is_list and has_more:
             place = _after_blanks(text, place + 1)
     if is_list and not text.startswith("]", place):
-        raise json.JSONDecodeError("Expecting ']' at the end of the list", text, place)
+        raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
     if is_list and _after_blanks(text, place + 1) < len(text):
         raise json.JSONDecodeError("More follows after the end of the list", text, place + 1)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.spec.workloads import Workload
+from scaling.tasks.data.conll import WORDS, sentences
 from scaling.tasks.data.rows import Row, tagged
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder, require_extra
@@ -114,15 +115,8 @@ def _part_of_speech(path: Path) -> Iterator[Row]:
 
 
 def _treebank(web: Path) -> Iterator[Row]:
-    """Turkish sentences and the universal part of speech of each word, from CoNLL-U.
-
-    Source of the format: https://universaldependencies.org/format.html; the columns are id, form,
-    lemma, part of speech; ids of multiword tokens and empty nodes are not whole numbers.
-    """
+    """Turkish sentences and the universal part of speech of each word, the fourth column."""
     for path in (web, web.with_name("wiki.conllu")):
-        for sentence in path.read_text(encoding="utf-8").split("\n\n"):
-            lines = [line.split("\t") for line in sentence.splitlines() if line[:1].isdigit()]
-            words = [line for line in lines if line[0].isdigit()]
-            if words:
-                forms = [line[1] for line in words]
-                yield tagged(forms, [line[3] for line in words])
+        lines = iter(path.read_text(encoding="utf-8").split("\n"))
+        for columns in sentences(path.name, lines):
+            yield tagged(columns[WORDS], columns["4"])

@@ -1,5 +1,6 @@
 """Text to token ids: a vocabulary of characters (or a source's own units), or a trained one."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -181,16 +182,6 @@ def _joined(row: Row, before: str, ids: list[int], ends: list[int]) -> Joined:
     return Joined(ids[:num_prompt], ids[num_prompt:], num_bytes)
 
 
-def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
-    """How many of the first ids are the same."""
-    count = 0
-    for one, other in zip(ids, others, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
-
-
 @dataclass(frozen=True)
 class TrainedTokenizer:
     """A tokenizer that came with a model."""
@@ -259,7 +250,7 @@ class TrainedTokenizer:
         before = _before_text(row)
         ids: list[int] = self.tokenizer(before + row.text, add_special_tokens=False)["input_ids"]
         alone: list[int] = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-        num_prompt = _num_shared(ids, alone)
+        num_prompt = len(os.path.commonprefix([ids, alone]))  # noqa: RUF071  # of two lists
         return Joined(ids[:num_prompt], ids[num_prompt:], [0] * (len(ids) - num_prompt))
 
     def classifier_ids(

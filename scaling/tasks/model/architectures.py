@@ -1,12 +1,12 @@
 """Models by transformers: from scratch by architecture and size, or with trained weights."""
 
-import difflib
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from scaling.process import without_garbage_collection
+from scaling.spec.issues import did_you_mean
 from scaling.spec.models import FromScratch, ModelSpec, Pretrained
 from scaling.tasks.data.tokens import Tokenizer
 from scaling.tasks.errors import DataError
@@ -156,8 +156,7 @@ def model_config(
         sizes |= dict.fromkeys(_dropout_names(architecture, defaults), dropout)
     for option in spec.config:
         if option not in names:
-            near = difflib.get_close_matches(option, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(option, names)
             raise DataError(
                 f"workload.model.config.{option}", f"{architecture} has no such option{hint}"
             )
@@ -231,8 +230,7 @@ def _known_architecture(name: str) -> str:
 
     known: list[str] = list(CONFIG_MAPPING.keys())
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ", as in llama, gpt2, bert"
+        hint = did_you_mean(name, known) or ", as in llama, gpt2, bert"
         raise DataError(
             "workload.model.architecture", f"transformers has no architecture {name!r}{hint}"
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from scaling.spec.resources import Resources
 from scaling.tasks.batch import on_device
@@ -58,10 +58,10 @@ def require_certificate(task: ModuleTask, seed: int) -> None:
     with own_code(path, "losses"):
         _require_losses(task, model, numbers)
     _require_heldout(task, model)
-    findings = list(_findings(task, other, numbers, seed))
-    if findings and not task.accepts_inexact:
-        raise DataError(path, findings[0])
-    task.waived = tuple(finding.removesuffix(f", {_OR_WAIVE}") for finding in findings)
+    finding = _finding(task, other, numbers, seed)
+    if finding is not None and not task.accepts_inexact:
+        raise DataError(path, finding)
+    task.waived = () if finding is None else (finding.removesuffix(f", {_OR_WAIVE}"),)
 
 
 def require_layout(task: ModuleTask, resources: Resources) -> None:
@@ -189,26 +189,26 @@ def _require_heldout(task: ModuleTask, model: nn.Module) -> None:
 # --- what depends on more than the example --------------------------------------------------------
 
 
-def _findings(task: ModuleTask, model: LossModule, numbers: Indices, seed: int) -> Iterator[str]:
-    """What a loss depends on beside the example and the weights, a sentence each."""
+def _finding(task: ModuleTask, model: LossModule, numbers: Indices, seed: int) -> str | None:
+    """What a loss depends on beside the example and the weights, in a sentence."""
     with torch.no_grad():
         widen(model, seed)
     model.eval()
     with own_code(task.path, "losses"), torch.no_grad():
         losses = _Losses(task, model)
-        if _differ(losses(numbers, 0), losses(numbers, 1)):
-            yield (
+        if differ(losses(numbers, 0), losses(numbers, 1)):
+            return (
                 "the loss depends on chance in evaluation mode, so that the same weights are "
                 "measured differently each time; draw at random only while self.training, "
                 f"{_OR_WAIVE}"
             )
-            return
         found = _dependence(losses, numbers)
         if found is None:
             with _training(model, losses, numbers) as is_deterministic:
                 found = _dependence(losses, numbers) if is_deterministic else None
-        if found is not None:
-            yield f"{found}{_culprit(model)}, {_FOLLOWS}; {_remedy(model, found)}, {_OR_WAIVE}"
+    if found is None:
+        return None
+    return f"{found}{_culprit(model)}, {_FOLLOWS}; {_remedy(model, found)}, {_OR_WAIVE}"
 
 
 _MEAN = "the loss of an example shrinks with the number of examples, as a mean over the batch does"
@@ -231,14 +231,14 @@ def _dependence(losses: "_Losses", numbers: Indices) -> str | None:
     parts = [numbers[:half], numbers[half:]]
     if losses.task.by_mean:
         cuts = (parts, np.split(numbers, len(numbers)))  # halves, then single examples
-        are_sums = (not _differ(whole, sum(losses(p, 0) for p in cut)) for cut in cuts)  # pyright: ignore[reportArgumentType]
+        are_sums = (not differ(whole, sum(losses(p, 0) for p in cut)) for cut in cuts)  # pyright: ignore[reportArgumentType]
         return None if all(are_sums) else _NOT_SUCH_A_MEAN
     halves = torch.cat([losses(part, 0) for part in parts])
-    if _differ(whole, halves):
+    if differ(whole, halves):
         scaled = torch.cat([losses(part, 0) * len(part) / len(numbers) for part in parts])
-        return _NEIGHBOURS if _differ(whole, scaled) else _MEAN
+        return _NEIGHBOURS if differ(whole, scaled) else _MEAN
     backwards = losses(numbers[::-1].copy(), 0).flip(0)
-    return _ORDER if _differ(whole, backwards) else None
+    return _ORDER if differ(whole, backwards) else None
 
 
 class _Losses:
@@ -255,7 +255,8 @@ class _Losses:
         return losses.sum()[None] if self.task.by_mean else losses
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Whether losses differ by more than rounding makes of another cut."""
     size = max(float(one.abs().mean()), float(other.abs().mean()), 1e-12)
     return float((one - other).abs().max()) > TOLERANCE * size
 
@@ -268,25 +269,22 @@ def _training(model: LossModule, losses: _Losses, numbers: Indices) -> Iterator[
         Whether it has no chance in it then. Where a module drops by a function and not by a layer,
         only its batch norms are in training mode.
     """
-    is_dropping: Callable[[nn.Module], bool] = lambda part: "drop" in type(part).__name__.lower()  # noqa: E731
     model.train()
     for part in model.modules():
-        if is_dropping(part):
+        if "drop" in type(part).__name__.lower():
             part.eval()
-    if _differ(losses(numbers, 0), losses(numbers, 1)):
+    if differ(losses(numbers, 0), losses(numbers, 1)):
         model.eval()
         for part in _batch_norms(model).values():
             part.train()
-    yield not _differ(losses(numbers, 0), losses(numbers, 1))
+    yield not differ(losses(numbers, 0), losses(numbers, 1))
     model.eval()
 
 
 def _batch_norms(model: LossModule) -> dict[str, nn.Module]:
     """Layers that normalize over the examples of a batch, by name."""
     return {
-        name: part
-        for name, part in model.module.named_modules()
-        if isinstance(part, _NormBase) and "BatchNorm" in type(part).__name__
+        name: part for name, part in model.module.named_modules() if isinstance(part, _BatchNorm)
     }
 
 

@@ -85,8 +85,11 @@ def has_ended(start: Start) -> bool:
     recorded = RecordedStudy.read(Path(start.spec.storage_path).absolute())
     if recorded is None or "ended" not in (environment := read_environment(recorded.folder)):
         return False
-    if any(change.may_add_trials for change in recorded.changes(start.spec)):
-        return False
+    # Another target has other recipes, of which no change but this one tells.
+    for change in recorded.changes(start.spec):
+        is_of_target = change.path.partition(".")[0] == "target"
+        if change.may_add_trials or (is_of_target and start.spec.confirms_target):
+            return False
     records = recorded.records()
     is_whole = len(records) >= environment.get("num_trials_ended", 0)
     return is_whole and all(trial.status != "failed" for trial in records.values())

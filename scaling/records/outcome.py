@@ -202,8 +202,8 @@ class BestRecipe:
     """The recipe that a cell's search has come to; the phases after it repeat, carry or branch it.
 
     Attributes:
-        name: The search trial that has it, or from `surface_recipe_name`; `recipe_of` of those
-            phases' trials.
+        name: The search trial that has it, or from `surface_recipe_name` or `target_recipe_name`;
+            `recipe_of` of those phases' trials.
         cell: As in `TrialRecord`; so are `choices`.
         recipe: With the seed of the search.
     """
@@ -222,9 +222,15 @@ class BestRecipe:
 _SURFACE, _SURFACE_OF_STEPS = "surface-", "target-"
 
 
-def surface_recipe_name(cell: str, num_trials: int, *, for_target: bool = False) -> str:
+def surface_recipe_name(cell: str, num_trials: int) -> str:
     """Name of the recipe that the surface recommends for a cell after so many search trials."""
-    return f"{_SURFACE_OF_STEPS if for_target else _SURFACE}{cell}-{num_trials:03d}"
+    return f"{_SURFACE}{cell}-{num_trials:03d}"
+
+
+def target_recipe_name(cell: str, num_trials: int, num_moved: int) -> str:
+    """The same by the surface of steps to the target, which has moved so often after as many."""
+    moved = f".{num_moved}" if num_moved else ""
+    return f"{_SURFACE_OF_STEPS}{cell}-{num_trials:03d}{moved}"
 
 
 def repeats(replicate: TrialRecord, best: BestRecipe) -> bool:
@@ -290,9 +296,13 @@ def left_over(
 
 
 def _latest_surface_recipes(names: Sequence[str | None], start: str) -> dict[str | None, str]:
-    """By cell, the name of the recipe that a surface recommended after the most trials."""
+    """By cell, the name of the recipe that a surface recommended last."""
     surface = {name for name in names if name is not None and name.startswith(start)}
-    by_number = sorted(surface, key=lambda name: (len(name), name))
+
+    def numbers(name: str) -> list[tuple[int, str]]:
+        return [(len(number), number) for number in name.rpartition("-")[2].split(".")]
+
+    by_number = sorted(surface, key=numbers)
     return {_searched_cell(name): name for name in by_number}
 
 

@@ -167,7 +167,7 @@ def _search_in_rounds(
         notes = [following.line] if following.line else []
         if not following.proposed:
             return notes, rounds.ended(
-                following.best, following.num_trials, following.best_for_target
+                following.best, following.num_trials, following.best_for_target, spec.target
             )
         rounds = rounds.followed_by(following.proposed)
         new = planned_rounds(spec, rounds, facts)[-1]

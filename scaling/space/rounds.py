@@ -5,15 +5,16 @@ A round is proposed from the rounds before it, so its trials wait until all of t
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scaling.records.outcome import surface_recipe_name
+from scaling.records.outcome import surface_recipe_name, target_recipe_name
 from scaling.space.cells import cell_name, cells
 from scaling.space.ladder import PredictedRecipe
 from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
+from scaling.spec.evaluation import Target
 from scaling.spec.study import StudySpec
 
 
@@ -47,11 +48,16 @@ class SearchEnd:
         recipes: One a cell, but for cells of which no trial has a loss (or reached the target).
         for_target: Those that the surface of steps to the target recommends, where they are
             confirmed too; of cells of which a trial reached it.
+        target: What they are for; None before there were any, and where trials came since then
+            while they were not asked for.
+        num_moved: How often after as many trials they were recommended for another target.
     """
 
     num_trials: int
     recipes: tuple[SurfaceRecipe, ...]
     for_target: tuple[SurfaceRecipe, ...] = ()
+    target: Target | None = None
+    num_moved: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,40 +91,46 @@ class Rounds:
         points: Mapping[str, Mapping[str, Any]],
         num_trials: int,
         for_target: Mapping[str, Mapping[str, Any]] | None = None,
+        target: Target | None = None,
     ) -> "Rounds":
         """These rounds at the end of the search; what it came to after as many trials stays.
+
+        What it came to for the target stays for as long as that is the target.
 
         Args:
             points: The nuisance values that the surface recommends, by the cell's name. Where they
                 are those that it recommended before, the recipe keeps its name.
             num_trials: Those that it knows.
             for_target: As `points`, for the target; None where it is not asked for.
+            target: What those are for.
         """
         end = self.end or SearchEnd(0, ())
-        recipes, steps = end.recipes, end.for_target
         is_new = end.num_trials != num_trials
         if is_new:
-            recipes = _named(points, num_trials, recipes)
-        if for_target is not None and (is_new or not steps):
-            steps = _named(for_target, num_trials, steps, for_target=True)
-        return replace(self, end=SearchEnd(num_trials, recipes, steps))
+            recipes = _named(
+                points, end.recipes, lambda cell: surface_recipe_name(cell, num_trials)
+            )
+            end = replace(end, num_trials=num_trials, recipes=recipes, target=None, num_moved=0)
+        if for_target is not None and end.target != target:
+            moved = end.num_moved + (not is_new and bool(end.for_target))
+            steps = _named(
+                for_target, end.for_target, lambda cell: target_recipe_name(cell, num_trials, moved)
+            )
+            end = replace(end, for_target=steps, target=target, num_moved=moved)
+        return replace(self, end=end)
 
 
 def _named(
     points: Mapping[str, Mapping[str, Any]],
-    num_trials: int,
     before: Sequence[SurfaceRecipe],
-    *,
-    for_target: bool = False,
+    new_name: Callable[[str], str],
 ) -> tuple[SurfaceRecipe, ...]:
     """Recipes by their points; one that is as it was before keeps its name."""
     known = {recipe.cell: recipe for recipe in before}
     return tuple(
         same
         if (same := known.get(cell)) and dict(same.choices) == dict(point)
-        else SurfaceRecipe(
-            surface_recipe_name(cell, num_trials, for_target=for_target), cell, point
-        )
+        else SurfaceRecipe(new_name(cell), cell, point)
         for cell, point in points.items()
     )
 

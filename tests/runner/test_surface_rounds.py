@@ -271,6 +271,58 @@ def test_the_surface_of_steps_has_a_recipe_for_the_target_which_is_kept() -> Non
     assert left_over(list(found.records.values()), spec, {}) == []
 
 
+def test_a_recipe_for_a_target_stays_until_the_target_moves() -> None:
+    cell = "global_batch_size=16"
+    points = [{cell: {"peak_lr": rate}} for rate in (0.1, 0.2, 0.3)]
+    strict, loose = Target(at_most=0.5), Target(at_most=1.5)
+
+    def after(rounds: Rounds) -> list[tuple[str, float]]:
+        assert rounds.end is not None
+        return [(recipe.name, recipe.choices["peak_lr"]) for recipe in rounds.end.for_target]
+
+    first = Rounds(4).ended(points[0], 12, points[0], loose)
+    assert after(first) == [(f"target-{cell}-012", 0.1)]
+    assert first.ended(points[1], 12, points[1], loose) == first
+    assert first.ended(points[1], 12) == first
+    assert after(first.ended(points[0], 12, points[0], strict)) == after(first)
+    second = first.ended(points[0], 12, points[1], strict)
+    assert after(second) == [(f"target-{cell}-012.1", 0.2)]
+    nowhere = second.ended(points[0], 12, {}, Target(at_most=0.1))
+    third = nowhere.ended(points[0], 12, points[2], loose)
+    assert after(third) == [(f"target-{cell}-012.2", 0.3)]
+    assert after(third.ended(points[0], 13, points[0], strict)) == [(f"target-{cell}-013", 0.1)]
+    again = RecordedStudy.with_rounds(RecordedStudy(Path(), {"cell_places": PLACES}), third)
+    assert again.rounds() == third
+
+
+def test_the_latest_recipe_for_the_target_is_confirmed_and_those_before_are_left_out() -> None:
+    """The looser target is reached soonest at a lower rate than the stricter one."""
+
+    def to_targets(trial: PlannedTrial) -> TrialRecord:
+        assert trial.recipe is not None
+        octaves = math.log(trial.recipe.hyperparameters.peak_lr / 0.01)
+        steps = [round(200 * math.exp(0.1 * away**2)) for away in (octaves + 1, octaves - 1)]
+        soon, late = steps[0], 1000 + steps[1]
+        ends = [(0, 3.0), (soon, 1.5), (late, 1.2), (4000, loss(trial))]
+        measured = tuple(Measurement(s, s * 16, None, 1.0, validation_loss=v) for s, v in ends)
+        record = replace(trial.record(), status="done", measurements=measured)
+        return TrialRecord.from_json(record.to_json())
+
+    found, ran = Study(), list[list[str]]()
+    for at_most in (1.5, 1.2, 1.5):
+        target, confirm = Target(at_most=at_most), Confirm(num_seeds=1, recipe_for_target=True)
+        spec = by_surface(16).model_copy(update={"target": target, "confirm": confirm})
+        before = set(found.records)
+        for stage in found.stages(spec):
+            for trial in stage.missing:
+                found.records[trial.trial_id] = to_targets(trial)
+        ran.append([name for name in found.records if name not in before])
+        left = {trial.trial_id for trial in left_over(list(found.records.values()), spec, {})}
+        assert left == {name for name in before if name.startswith("confirm_target")}
+    seeds = [f"confirm_target-{cell}-seed1" for cell in PLACES]
+    assert ran[1:] == [[f"{name}-of-016.{moved}" for name in seeds] for moved in (1, 2)]
+
+
 def to_the_target(trial: PlannedTrial) -> TrialRecord:
     """A quarter of the steps at the larger batch size; above a rate of 0.02 lost at step 2."""
     assert trial.recipe is not None

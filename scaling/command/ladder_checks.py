@@ -13,7 +13,7 @@ from scaling.tasks.task import AnyTask
 
 
 def require_ladder(spec: StudySpec, tasks: Sequence[AnyTask]) -> None:
-    """Check that sizes differ, that each has a batch with steps enough, and that one can pay.
+    """Check that sizes differ, each has a batch with steps enough, and one can pay and predict.
 
     Raises:
         DataError: If not.
@@ -46,3 +46,8 @@ def require_ladder(spec: StudySpec, tasks: Sequence[AnyTask]) -> None:
             "search.budget_flops",
             f"one trial of each size takes {least:.3g} operations (got {budget:.3g})",
         )
+    for number, size in enumerate(spec.predicted_sizes):
+        try:
+            scale_of(size)
+        except DataError as error:
+            raise error.within(f"ladder.predict.{number}") from error

@@ -119,11 +119,13 @@ def _run_opened(
     from scaling.files.own import ForeignFolderError
     from scaling.runner.preflight import ClusterError, StartError
     from scaling.sinks import TrackingError
+    from scaling.tasks.errors import DataError
 
+    refusals = (DataError, StartError, ClusterError, TrackingError, ForeignFolderError, OSError)
     try:
         with state.mirrored():
             study, summary, unsent = _train_and_report(start, tasks, state)
-    except (StartError, ClusterError, TrackingError, ForeignFolderError, OSError) as error:
+    except refusals as error:
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()

@@ -89,8 +89,7 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
         except DataError as error:
             if not spec.sizes:
                 raise
-            message = str(error).removeprefix(f"{error.path}: ")
-            raise DataError(f"ladder.sizes.{number}.{error.path}", message) from error
+            raise error.within(f"ladder.sizes.{number}") from error
     if spec.ladder is not None:
         from scaling.command.ladder_checks import require_ladder
 

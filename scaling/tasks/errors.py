@@ -7,3 +7,7 @@ class DataError(ValueError):
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.path = path
+
+    def within(self, section: str) -> "DataError":
+        """The same of a field that a section of the study file sets."""
+        return DataError(f"{section}.{self.path}", str(self).removeprefix(f"{self.path}: "))

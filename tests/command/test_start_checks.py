@@ -14,6 +14,7 @@ from scaling.command.plan import print_plan
 from scaling.command.start_checks import require_tasks, start_notes
 from scaling.spec.read import read_study
 from scaling.study import main
+from scaling.tasks.errors import DataError
 
 STUDY = """
 name: small
@@ -163,6 +164,32 @@ def test_what_a_run_refuses_a_plan_refuses(
     assert plan == run
     assert message in plan
     assert len(plan.splitlines()) == 1
+
+
+LADDER = [
+    "search={num_trials: 8}",
+    "ladder.sizes=[{workload.model.hidden_size: 16, budget.examples: 1000}, "
+    "{workload.model.hidden_size: 32, budget.examples: 2000}]",
+]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [
+        ("workload.data.num_train: 100000", "data.num_train: 100000 rows are asked for and 320 "),
+        ("workload.model.config: {hidden: 64}", "model.config"),
+    ],
+)
+def test_what_is_predicted_is_looked_at_before_the_first_trial(
+    folder: Path, capsys: pytest.CaptureFixture[str], predicted: str, message: str
+) -> None:
+    more = f"ladder.predict=[{{workload.model.hidden_size: 64, {predicted}}}]"
+    plan, run = both(capsys, folder, [*LADDER, more])
+    assert plan == run
+    assert plan.startswith(f"ladder.predict.0.workload.{message}")
+    with pytest.raises(DataError) as raised:
+        require_tasks(read_study(folder / "study.yaml", [*LADDER, more]))
+    assert raised.value.path.startswith("ladder.predict.0.workload.")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -123,7 +123,9 @@ class StudySpec(Section):
 
     def size_of(self, cell: Mapping[str, Any]) -> int:
         """Which size of the ladder a cell belongs to, by its place in the file."""
-        return next(n for n, label in enumerate(self.size_labels) if label.items() <= cell.items())
+        labels = self.size_labels
+        fits = [n for n, label in enumerate(labels) if label.items() <= cell.items()]
+        return max(fits, key=lambda n: len(labels[n]))  # others' fields may be part of its own
 
     @cached_property
     def size_labels(self) -> tuple[dict[str, Any], ...]:

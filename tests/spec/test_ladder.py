@@ -1,9 +1,11 @@
 """A ladder's sizes are the study with fields set otherwise, each valid by itself."""
 
+import itertools
 from typing import Any
 
 import pytest
 
+from scaling.space.cells import cells
 from scaling.spec.read import StudyFileError, study_from_mapping
 from scaling.spec.study import StudySpec
 
@@ -50,6 +52,18 @@ def test_a_cell_knows_its_size() -> None:
     cell = {"workload.num_dimensions": 20, "budget.examples": 2000, "global_batch_size": 16}
     assert spec.size_of(cell) == 1
     assert spec.at(cell).budget.examples == 2000
+
+
+def test_a_size_may_have_the_fields_of_an_earlier_one_and_more() -> None:
+    sizes = [
+        {"workload.num_dimensions": 10},
+        {"workload.num_dimensions": 10, "budget.examples": 2000},
+        {"workload.num_dimensions": 20, "budget.examples": 2000},
+    ]
+    for order in itertools.permutations(sizes):
+        spec = ladder(ladder={"sizes": order})
+        found = [spec.size_of(cell) for cell in cells(spec)]
+        assert found == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

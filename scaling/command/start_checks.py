@@ -100,8 +100,8 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
 def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     """Check that a task can be trained as its study says; raises as `require_tasks`."""
     _require_metrics(spec, task)
+    _require_tokens(spec, task)  # by which the sizes of a batch that grows may be counted
     _require_enough_examples(spec, task)
-    _require_tokens(spec, task)
     require_branches_fit(
         spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
     )

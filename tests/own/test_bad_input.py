@@ -323,8 +323,11 @@ def test_tokens_are_counted_where_examples_have_a_length(tmp_path: Path) -> None
     custom(tmp_path)
     workload = {**STUDY["workload"], "folder": str(tmp_path)}
     spec = study_from_mapping(STUDY | {"workload": workload, "budget": {"tokens": 100}})
-    with pytest.raises(DataError, match=r"budget\.tokens: examples have no tokens; give"):
-        require_tasks(spec)
+    growing = {"fixed": {**STUDY["fixed"], "batch_ramp_at_examples": [8]}}
+    for changes in ({}, growing):
+        given = STUDY | {"workload": workload, "budget": {"tokens": 100}} | changes
+        with pytest.raises(DataError, match=r"budget\.tokens: examples have no tokens; give"):
+            require_tasks(study_from_mapping(given))
     custom(tmp_path, "def build(): return task(length=lambda example: len(example[0]))")
     (task,) = require_tasks(spec)
     assert task.tokens_per_example == 4.0

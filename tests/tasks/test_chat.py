@@ -279,6 +279,11 @@ def test_chats_that_begin_alike_are_on_one_side(tmp_path: Path) -> None:
         ([{"role": "user", "content": None}], "has null in message 1 of column 'messages'"),
         ([{"role": "user", "content": [{"type": "text"}]}], "has list in message 1 of column"),
         ([{"role": "assistant", "tool_calls": [{}]}], "has a tool call in message 1 that is none"),
+        *(
+            ([{"role": "assistant", "tool_calls": [CALL | {"arguments": arguments}]}],
+             "has a tool call in message 1 that is none")
+            for arguments in ("[1, 2]", "[]", '[{"a": 1}]', [], "1", '"a"', "{a: 1}")
+        ),
         ([{"role": "user", "content": "", "tool_calls": [CALL]}], "in message 1, of role 'user'"),
         ([{"from": "bot", "value": "x"}], "has from 'bot' in message 1; allowed: system"),
         ([{"from": "function_call", "value": "add(1)"}], "has a tool call in message 1"),

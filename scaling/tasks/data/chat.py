@@ -8,6 +8,7 @@ https://huggingface.co/docs/transformers/chat_templating and chat_extras.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +106,8 @@ def _tool_calls(number: int, calls: Any) -> list[dict[str, Any]]:
         name = function.get("name") if isinstance(function, Mapping) else None
         arguments = function.get("arguments") if isinstance(function, Mapping) else None
         if isinstance(arguments, str):  # as OpenAI's interface has them
-            [arguments] = _parsed_calls(arguments or "{}") or [None]
+            with suppress(ValueError):  # what is no JSON stays as it is, to be refused
+                arguments = json.loads(arguments or "{}")
         if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
             raise UnfitRowError(
                 FIELD, f"has a tool call in message {number} that is none; allowed: function with "

@@ -112,8 +112,6 @@ class Target(Section):
                 "give exactly one of at_most (for a metric that should be low) and at_least (for "
                 "one that should be high)",
             )
-        if self.metric == LOSS and (self.at_most is None or self.at_most <= 0):
-            raise PydanticCustomError(
-                "target_side", "validation_loss takes at_most, a number above 0"
-            )
+        if self.metric == LOSS and self.at_most is None:
+            raise PydanticCustomError("target_side", "validation_loss takes at_most")
         return self

@@ -1,6 +1,7 @@
 """The critical batch size of planted branches."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scaling.analysis.critical_batch.branched_training import (
     branched_training,
 )
 from scaling.analysis.findings import analyse
+from scaling.analysis.next_run.throughput import Paces
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
@@ -151,3 +153,20 @@ def test_a_lower_end_that_is_the_base_batch_is_not_called_measured() -> None:
     assert expected in said["answer"]
     usual, _ = branched(branch_records(0.002)).points
     assert branched_words(usual) == ("128", "[128, 256]")
+
+
+def test_a_larger_batch_is_no_pace_of_its_base() -> None:
+    """Steps of a branch take as many times as long as its batch has examples."""
+    timed: list[TrialRecord] = []
+    for record in branch_records(0.0):
+        multiple = record.recipe.hyperparameters.branch_multiple  # type: ignore[union-attr]
+        early, end = record.measurements
+        timed.append(
+            replace(record, measurements=(early, replace(end, seconds=0.0125 * 99 * multiple)))
+        )
+    alone, with_branches = (
+        Paces.of(sweep_of(study(records))).by_cell[("global_batch_size", "64"), 64, 1]
+        for records in ([], timed)
+    )
+    assert with_branches.usual.value == pytest.approx(alone.usual.value, rel=1e-3)
+    assert len(with_branches.seconds) > len(alone.seconds)

@@ -87,3 +87,11 @@ def test_a_planted_gap_is_found_at_equal_steps() -> None:
         for gap in matched.gaps:
             assert gap.value == pytest.approx(0.19, abs=1e-6)
             assert gap.interval is not None
+
+
+def test_a_training_loss_below_zero_has_no_logarithm() -> None:
+    small = [(0, 3.0, 3.0), (10, 2.0, 2.1), (20, -1.0, -0.3)]
+    large = [(0, 3.0, 3.0), (10, 1.9, 2.0)]
+    *_, train_loss = matched_gaps(cell_results(sweep(row(1, 0, small), row(4, 0, large))))
+    # 1.9 is a thirtieth of the way from 2 to -1, on which the gap grows from 0.1 to 0.7.
+    assert (train_loss.at, train_loss.gaps[0].value) == (1.9, pytest.approx(0.12))

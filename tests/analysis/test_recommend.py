@@ -4,6 +4,7 @@ At 16, 64, 256, 1024 examples a step takes 0.01 (1 + B / 256) seconds on one wor
 40 + 4000 / B steps: 3.08, 1.28, 1.11, 2.20 seconds.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -13,9 +14,15 @@ import yaml
 
 from scaling.analysis.findings import Findings, analyse, within
 from scaling.analysis.next_run.goodput import Option, pareto_front
-from scaling.analysis.next_run.recommendation import NothingToRecommend, Recommendation
+from scaling.analysis.next_run.recommendation import (
+    BestWithinLimits,
+    NothingToRecommend,
+    Recommendation,
+)
 from scaling.analysis.trial_rows import sweep_of
+from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
+from scaling.records.trial import TrialRecord
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
 from scaling.spec.checks.study import check_study
@@ -216,3 +223,70 @@ def test_every_hyperparameter_of_the_recipe_comes_through(changes: dict[str, Any
 def test_a_price_is_needed_for_a_ceiling() -> None:
     with pytest.raises(ValueError, match="price_per_worker_hour"):
         Limits(cost_ceiling=1.0)
+
+
+def without_target(changed_: Callable[[TrialRecord], TrialRecord], **changes: Any) -> Findings:
+    record = study(QUIET)
+    spec_ = record.spec.model_copy(update={"target": None, **changes})
+    return findings_of(StudyRecord(spec_, tuple(map(changed_, record.trials))))
+
+
+def with_losses(trial: TrialRecord, change: Callable[[Measurement], Measurement]) -> TrialRecord:
+    return replace(trial, measurements=tuple(map(change, trial.measurements)))
+
+
+def test_confirm_trials_that_all_failed_leave_the_search_s_recipe() -> None:
+    record = study(QUIET)
+    trials = [replace(t, status="failed") if t.phase == "confirm" else t for t in record.trials]
+    without_transfer = tuple(t for t in trials if t.phase != "transfer")
+    found = findings_of(StudyRecord(record.spec, without_transfer)).recommendation
+    assert found.trial is not None
+    assert found.trial.phase == "search"
+
+
+@pytest.mark.parametrize("limits", [{}, {"deadline_seconds": 100.0, "num_workers": 1}])
+def test_a_recipe_of_which_seeds_diverge_is_not_recommended_by_the_others(limits: Any) -> None:
+    def change(trial: TrialRecord) -> TrialRecord:
+        if trial.phase != "confirm" or trial.cell["global_batch_size"] != 256:
+            return trial
+        if trial.trial_id != "confirm-256-0":
+            return replace(trial, status="diverged", measurements=trial.measurements[:1])
+        return with_losses(
+            trial, lambda m: replace(m, validation_loss=0.1 if m.step else 3.0, test_loss=0.1)
+        )
+
+    assert chosen(recommended(without_target(change), **limits))[0] != 256
+
+
+def test_a_run_that_is_cut_short_is_compared_by_the_loss_that_it_has() -> None:
+    """Test losses, which runs to the end alone have, are higher by 0.6."""
+
+    def change(trial: TrialRecord) -> TrialRecord:
+        return with_losses(
+            trial, lambda m: replace(m, test_loss=m.validation_loss and m.validation_loss + 0.6)
+        )
+
+    found = recommended(without_target(change), deadline_seconds=2.3)
+    assert any(option.cut_short for option in found.candidates)
+    assert found.option is not None
+    assert not found.option.cut_short
+    assert found.option.loss_name == "validation_loss"
+    assert found.option.loss.value == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+def test_losses_below_zero_tie_no_sooner(shift: float) -> None:
+    def change(trial: TrialRecord) -> TrialRecord:
+        lower = 0.3 if trial.cell["global_batch_size"] == 256 else 0.0
+
+        def moved(m: Measurement) -> Measurement:
+            losses = (m.validation_loss or 0.0, m.test_loss or 0.0)
+            validation, test = (loss + shift - lower for loss in losses)
+            return replace(m, validation_loss=validation, test_loss=test)
+
+        return with_losses(trial, moved)
+
+    found = recommended(without_target(change), deadline_seconds=100.0, num_workers=1)
+    assert isinstance(found.reason, BestWithinLimits)
+    assert chosen(found)[0] == 256
+    assert found.reason.tied == ()

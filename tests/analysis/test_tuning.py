@@ -6,7 +6,9 @@ import pytest
 from numpy.random import Generator, default_rng
 
 from scaling.analysis.cell_results import cell_results
+from scaling.analysis.critical_batch.targets import best_recipe
 from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.trial import Status
 
 BATCHES = (8, 32, 128, 512)
 
@@ -81,3 +83,38 @@ def test_steps_alone_do_not_say_that_rates_are_too_few() -> None:
     cells = tuple({"global_batch_size": b} for b in BATCHES)
     found = Sweep("s", "q", rows, cells, has_target=True, objective="steps_to_target")
     assert not any(cell.undertuned for cell in cell_results(found))
+
+
+def test_how_much_a_trial_missed_the_target_by_hides_no_fall() -> None:
+    """Their numbers only order trials, and are billions of times the steps of the others."""
+    rng = default_rng(0)
+    clip_norms = rng.random(12)
+
+    def flags(missed: float) -> tuple[str, ...]:
+        steps = [100.0, *range(400, 470, 10), *[missed] * 4]
+        rows = tuple(
+            TrialRow(
+                trial_id=f"{n}", phase="search", status="done", cell={"global_batch_size": 8},
+                global_batch_size=8, recipe_key=f"{n}", peak_lr=1e-3, objective=steps[n],
+                choices={"peak_lr": 1e-3, "clip_norm": float(clip_norms[n])},
+            )
+            for n in range(12)
+        )  # fmt: skip
+        [cell] = cell_results(Sweep("s", "q", rows, ({"global_batch_size": 8},)))
+        return cell.undertuned
+
+    assert flags(460.0) == flags(2.1e12) == ("best_still_falling",)
+
+
+def test_a_run_that_was_stopped_is_the_best_only_where_none_ran_to_its_end() -> None:
+    def run(rate: float, loss: float, status: Status) -> TrialRow:
+        return TrialRow(
+            trial_id=f"{rate}", phase="search", status=status, cell={"global_batch_size": 8},
+            global_batch_size=8, recipe_key=f"{rate}", peak_lr=rate, objective=loss,
+            validation_loss=loss, choices={"peak_lr": rate},
+        )  # fmt: skip
+
+    stopped = [run(4e-3, 0.85, "stopped"), run(8e-3, 0.86, "stopped")]
+    whole = [run(1e-3, 0.95, "done"), run(2e-3, 0.97, "done")]
+    assert [row.peak_lr for row in best_recipe([*stopped, *whole])] == [1e-3]
+    assert [row.peak_lr for row in best_recipe(stopped)] == [4e-3]

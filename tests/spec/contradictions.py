@@ -96,6 +96,7 @@ TOGETHER: list[Case] = [
     (LM, {"scientific.weight_decay": [i / 10 for i in range(1000)], "scientific.beta1": [0.1, 0.2, 0.3, 0.4, 0.5], "fixed.weight_decay": DROP, "transfer": DROP}, "scientific", "cell"),
     # search
     (LM, {"target": DROP, "search.objective": "steps_to_target"}, "target", "objective"),
+    (LM, {"target.at_most": 0.0}, "target.at_most", "target"),
     (LM, {"target": DROP, "confirm.recipe_for_target": True}, "target", "confirm"),
     (LM, {"search.objective": "steps_to_target", "confirm.recipe_for_target": True}, "confirm.recipe_for_target", "confirm"),
     (QUADRATIC, {"search.trials_per_cell": 2}, "search.trials_per_cell", "search_size"),

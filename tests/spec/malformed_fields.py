@@ -27,7 +27,6 @@ STRUCTURE: list[Case] = [
     (LM, {"target": {"metric": "accuracy"}}, "target", "target_side"),
     (LM, {"target": {"metric": "accuracy", "at_most": 0.5, "at_least": 0.5}}, "target", "target_side"),
     (LM, {"target": {"at_least": 0.5}}, "target", "target_side"),
-    (LM, {"target": {"at_most": 0.0}}, "target", "target_side"),
     (LM, {"target": {"metric": "accuracy", "at_least": "high"}}, "target.at_least", "float_type"),
     (LM, {"budget": {"min_steps": 3}}, "budget", "budget"),
     (LM, {"nuisance.peak_lr": {}}, "nuisance.peak_lr", "distribution"),

@@ -137,6 +137,7 @@ GOOD_CHANGES: list[tuple[dict[str, Any], Changes]] = [
     (JOINT, {"workload.model.lora": {"target_modules": ["query", "value"], "dropout": 0.1}}),
     (LM, {"nuisance.dropout": {"choice": [None, 0.1]}, "nuisance.label_smoothing": {"uniform": [0.0, 0.2]}}),
     (LM, {"budget": {"seconds": 60}, "fixed.schedule": "inverse_sqrt", "nuisance.warmup_ratio": DROP, "fixed.warmup_examples": 999}),
+    (LM, {"workload": {"task": "custom", "factory": "density:build"}, "target": {"at_most": -1.5}}),
     (QUADRATIC, {"target": DROP, "budget": {"examples": 9600}, "fixed.schedule": "wsd", "cell_recipes.0.fixed.warmup_steps": 1900}),
     (JOINT, {"budget": {"examples": 9600}, "nuisance.warmup_ratio": DROP, "fixed.warmup_steps": 600, "fixed.warmup_scaling": "examples"}),
 ]  # fmt: skip

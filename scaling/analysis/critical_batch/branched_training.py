@@ -111,12 +111,12 @@ def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoin
     reference = {
         row.seed: row.validation_loss
         for row in rows
-        if _multiple(row) == 1 and row.validation_loss is not None
+        if multiple_of(row) == 1 and row.validation_loss is not None
     }
     base = rows[0].global_batch_size
     losses = tuple(
-        _loss(multiple * base, [row for row in rows if _multiple(row) == multiple], reference)
-        for multiple in sorted({_multiple(row) for row in rows} - {1})
+        _loss(multiple * base, [row for row in rows if multiple_of(row) == multiple], reference)
+        for multiple in sorted({multiple_of(row) for row in rows} - {1})
     )
     inside, surely_inside = base, base
     for loss in losses:
@@ -142,7 +142,7 @@ def _point(start: int, rows: Sequence[TrialRow], tolerance: float) -> BranchPoin
         surely_outside=min((size for size in outside if size > surely_inside), default=None),
         losses=losses,
         is_upper_bound=surely_inside == base,
-        noise_scale=_noise_scale(start, [row for row in rows if _multiple(row) == 1]),
+        noise_scale=_noise_scale(start, [row for row in rows if multiple_of(row) == 1]),
     )
 
 
@@ -151,7 +151,8 @@ def _start(row: TrialRow) -> int:
     return (row.recipe.hyperparameters.branch_from_examples or 0) if row.recipe else 0
 
 
-def _multiple(row: TrialRow) -> int:
+def multiple_of(row: TrialRow) -> int:
+    """How many times its cell's batch a trial has from its branch on; 1 of one that is none."""
     return row.recipe.hyperparameters.branch_multiple if row.recipe else 1
 
 

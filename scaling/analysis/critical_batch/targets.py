@@ -113,10 +113,14 @@ def by_recipe(rows: Sequence[TrialRow]) -> list[list[TrialRow]]:
 def best_recipe(search: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
     """The replicates of the recipe with the lowest mean objective; of equals the first.
 
-    A recipe of which one replicate has no objective (it diverged or failed) is not eligible.
+    A recipe of which one replicate has no objective (it diverged or failed) is not eligible, nor,
+    where a trial ran to its end, one whose loss is of a trial that was stopped before.
     """
+    ran = any(row.status == "done" for row in search)
     best: tuple[float, list[TrialRow]] | None = None
     for rows in by_recipe(search):
+        if ran and any(row.status == "stopped" and row.objective == row.cost for row in rows):
+            continue
         values = [row.objective for row in rows if row.objective is not None]
         if len(values) == len(rows) and (best is None or sum(values) / len(values) < best[0]):
             best = (sum(values) / len(values), rows)

@@ -68,7 +68,8 @@ def matched_gaps(
     """The gaps of all cells' replicates at each kind of equal progress.
 
     Lost replicates are left out. Between evaluations the gap is interpolated linearly in steps or
-    examples, or in the logarithm of the training loss on its first way down to the level.
+    examples, or in the logarithm of the training loss on its first way down to the level, or in
+    the loss itself where it comes to zero or below.
     Intervals of differences are over paired seeds; the error of evaluating on the same examples
     largely cancels and is not in them.
     """
@@ -142,8 +143,10 @@ def _place(matched: Matched, at: float, curve: Sequence[_Point]) -> tuple[_Point
 
 
 def _log_share(before: float, after: float, at: float) -> float:
-    if after <= 0 or before <= after or before <= at:
+    if before <= after or before <= at:
         return 1.0
+    if after <= 0:  # where there are no logarithms, evenly
+        return (before - at) / (before - after)
     return math.log(before / at) / math.log(before / after)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve
 from scaling.analysis.trial_rows import TrialRow
+from scaling.records.outcome import CENSORED
 
 Undertuned = Literal[
     "lowest_rate_best", "highest_rate_best", "falls_towards_lowest", "falls_towards_highest",
@@ -108,7 +109,13 @@ def _still_falling(
     together, and a cell's last gain is drawn half-way to the cells' median; a cell whose optimum
     lies beyond its rates is left out of both, for it falls for that reason.
     """
-    falls = [_falls(search) for search in searches]
+    reached = [
+        row.objective
+        for search in searches
+        for row in search
+        if row.objective is not None and row.objective < CENSORED
+    ]
+    falls = [_falls(search, max(reached, default=0.0)) for search in searches]
     inside = [f for f, c in zip(falls, curves, strict=True) if f and not (c and c.edge)]
     pooled = inside or [f for f in falls if f]
     earlier, last = sum(f.earlier for f in pooled), sum(f.last for f in pooled)
@@ -125,11 +132,14 @@ def _still_falling(
     return [gains(cell) for cell in falls]
 
 
-def _falls(search: Sequence[TrialRow]) -> _Falls | None:
-    """None with fewer than four recipes that have an objective."""
+def _falls(search: Sequence[TrialRow], worst: float) -> _Falls | None:
+    """None with fewer than four recipes that have an objective.
+
+    One that missed the target counts as `worst`, since its own number only orders trials.
+    """
     values: list[float] = []
     for recipe in by_recipe(search):
-        known = [row.objective for row in recipe if row.objective is not None]
+        known = [min(row.objective, worst) for row in recipe if row.objective is not None]
         if len(known) == len(recipe):
             values.append(fmean(known))
     if len(values) < 4:

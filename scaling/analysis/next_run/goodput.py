@@ -236,6 +236,14 @@ def _whole_run(option: Option, bound: float | None, objective: Objective) -> Opt
     )
 
 
+def by_validation_loss(option: Option) -> Option:
+    """A run to its budget by the loss that one which is cut short has, too."""
+    if option.loss_name == "validation_loss":
+        return option
+    loss = _held_out(option.cell.replicates, "validation_loss")
+    return replace(option, loss=loss, loss_name="validation_loss")
+
+
 def _last_before(row: TrialRow, steps: float) -> Measurement | None:
     """The last evaluation by then, of a run that would have been the same had it ended there."""
     if row.recipe is None or row.recipe.hyperparameters.schedule != "constant":

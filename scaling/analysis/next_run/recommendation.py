@@ -10,12 +10,14 @@ from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learn
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.next_run.goodput import (
     Option,
+    by_validation_loss,
     max_seconds,
     options,
     pareto_front,
     scaled,
 )
 from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
     Estimate,
     SeedVariance,
     difference_interval,
@@ -189,12 +191,22 @@ def _compared(criterion: Criterion, option: Option, objective: Objective) -> Est
     """What cells are compared by."""
     match criterion:
         case "objective":
-            return option.cell.value_of(objective)
+            return _of_all_seeds(option, option.cell.value_of(objective))
         case "seconds_to_target":
             return option.idle_seconds
         case "steps_to_target":
             return option.mean_steps
     assert_never(criterion)
+
+
+def _of_all_seeds(option: Option, value: Estimate) -> Estimate:
+    """A loss or metric; no value where a seed diverged, since a mean of the others flatters."""
+    return ABSENT if _has_diverged(option.cell) else value
+
+
+def _has_diverged(cell: CellResult) -> bool:
+    """Whether a seed of its recipe did."""
+    return any(row.status == "diverged" for row in cell.replicates)
 
 
 def _settled(ranked: Sequence[Option], values: Sequence[Estimate]) -> tuple[Option, list[Option]]:
@@ -239,7 +251,7 @@ def _of_option(
     meets_limits: bool | None,
 ) -> Recommendation:
     cell = option.cell
-    trial = cell.replicates[0] if cell.source == "confirm" else cell.best
+    trial = next(iter(cell.replicates), cell.best)
     if sweep.has_target:
         trial = next(iter(cell.target.trials), trial)
     return Recommendation(reason, option, trial, meets_limits, candidates, pareto_front(candidates))
@@ -250,6 +262,8 @@ def _limited(
 ) -> Recommendation:
     limits, has_target, objective = sweep.limits, sweep.has_target, sweep.tuned_for
     goal = _goal(sweep)
+    if goal == "held_out_loss" and any(option.cut_short for option in candidates):
+        candidates = tuple(map(by_validation_loss, candidates))
     usable = [
         option
         for option in candidates
@@ -269,8 +283,7 @@ def _limited(
     ranked, values = meeting, [_decides(goal, option) for option in meeting]
     chosen, tied = _settled(ranked, values) if has_target else (ranked[0], [])
     if not has_target:
-        ties = _touch if goal == "metric" else _ties
-        tied = [o for o, v in zip(ranked, values, strict=True) if ties(values[0], v)]
+        tied = [o for o, v in zip(ranked, values, strict=True) if _touch(values[0], v)]
     others = {id(o.cell): o.cell for o in tied if o.cell is not chosen.cell}
     reason = BestWithinLimits(
         goal, chosen, limits, has_target, objective, sweep.loss_unit, tuple(others.values())
@@ -281,6 +294,8 @@ def _limited(
 def _lacking(sweep: Sweep, cells: Sequence[CellResult]) -> NothingToRecommend:
     if sweep.has_target and all(c.target.steps.value is None for c in cells):
         return NothingToRecommend("target")
+    if not sweep.has_target and all(map(_has_diverged, cells)):
+        return NothingToRecommend("loss" if sweep.tuned_for.is_loss else "metric")
     workers = sweep.limits.num_workers
     if workers is not None and any(cell.replicates for cell in cells):
         return NothingToRecommend("workers", workers)
@@ -302,9 +317,9 @@ def _goal(sweep: Sweep) -> Goal:
 def _decides(goal: Goal, option: Option) -> Estimate:
     match goal:
         case "held_out_loss":
-            return option.loss
+            return _of_all_seeds(option, option.loss)
         case "metric":
-            return option.metric
+            return _of_all_seeds(option, option.metric)
         case "worker_seconds":
             return scaled(option.idle_seconds, float(option.num_workers or 1))
         case "seconds":

@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 from scipy.special import bdtrc  # pyright: ignore -- scipy ships no types
 
+from scaling.analysis.critical_batch.branched_training import multiple_of
 from scaling.analysis.statistics.uncertainty import LEVEL, Estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
 
@@ -78,13 +79,14 @@ class Paces:
     def of(cls, sweep: Sweep) -> "Paces":
         """From all trials: search, transfer, confirm and branches.
 
-        Where the batch grows, the mean step of the whole run is the pace of its cell alone.
+        Where the batch grows, the mean step of the whole run is the pace of its cell alone. A
+        branch with another batch than its cell's says nothing of that.
         """
         by_cell: dict[tuple[object, ...], list[float]] = {}
         by_share: dict[float, list[float]] = {}
         for row in sweep.rows:
             step = _seconds_per_step(row)
-            if step is None:
+            if step is None or multiple_of(row) > 1:
                 continue
             by_cell.setdefault(_key(row), []).append(step)
             # Workers under tp share every example, so other numbers of them do not follow.

@@ -7,6 +7,7 @@ from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.checks.batch import examples_of_runs, other_axis_issues, ramp_issues, steps_of
 from scaling.spec.checks.places import given_value, places_of, possible_values
 from scaling.spec.checks.sizes import num_cells
+from scaling.spec.evaluation import LOSS
 from scaling.spec.issues import Issue
 from scaling.spec.phases import MAX_SURFACE_TRIALS, TO_TARGET
 from scaling.spec.sections import Distribution
@@ -20,6 +21,15 @@ def objective_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue(
             "target", f"is required by search.objective {objective}: give at_most or at_least"
         )
+
+
+def target_issues(spec: StudySpec) -> Iterator[Issue]:
+    """A loss comes to zero only where it is of the user's own, or somebody else's table."""
+    target, workload = spec.target, spec.workload
+    if target is None or target.at_most is None or target.metric != LOSS or target.at_most > 0:
+        return
+    if not workload.own_code and workload.looked_up_by is None:
+        yield Issue("target.at_most", "must be above 0", target.at_most, "a number above 0")
 
 
 def confirm_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -16,6 +16,7 @@ from scaling.spec.checks.phases import (
     objective_issues,
     search_size_issues,
     surface_issues,
+    target_issues,
     transfer_issues,
 )
 from scaling.spec.checks.places import (
@@ -144,6 +145,7 @@ CHECKS: Final[dict[Check, frozenset[str]]] = {
     cell_recipe_issues: frozenset({"scientific", "cell_recipes"}),
     horizon_issues: frozenset({*RECIPE_SECTIONS, "budget", "target"}),
     objective_issues: frozenset({"search", "target"}),
+    target_issues: frozenset({"target", "workload"}),
     search_size_issues: frozenset({"nuisance", "search"}),
     surface_issues: frozenset({"scientific", "nuisance", "search"}),
     early_stopping_issues: frozenset({*RECIPE_SECTIONS, "search", "budget", "resources"}),

@@ -81,7 +81,6 @@ def _curves(shown: Objective, cell: CellResult, urls: Mapping[str, str], along: 
             {along: getattr(m, along), "loss": value}
             for m in row.measurements
             if (value := shown.value_of(m)) is not None and m.examples > 0
-            if value > 0 or not shown.is_loss
         ]
         common = {
             "cell": cell_name(cell),

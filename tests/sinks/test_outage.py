@@ -123,7 +123,7 @@ def test_a_server_that_is_killed_and_one_that_hangs_cost_nothing(
     server.go_on()
     sink.study_ended("done", "It moves.")
 
-    records = [*killed_under, *hung_under]
+    records = [*hung_under, *killed_under]  # by trial_id
     study = load_study("lr_vs_batch", server.url)
     assert list(study.trials) == records
     assert_each_once(server.url, records)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,10 @@ from scaling.report.foreign_tables.sweep_table import SweepTable, TableError, re
 RATES = (1e-3, 2e-3, 4e-3)
 
 
-def read(folder: Path, *lines: str) -> SweepTable:
+def read(folder: Path, *lines: str, **options: Any) -> SweepTable:
     path = folder / "log.csv"
     path.write_text("\n".join(lines) + "\n")
-    return read_table(path)
+    return read_table(path, **options)
 
 
 def logged(ends: Sequence[int] = (100, 100, 100)) -> list[str]:
@@ -53,6 +54,32 @@ def test_a_run_that_ended_early_has_no_final_loss(tmp_path: Path) -> None:
     assert [row.status for row in found.sweep.rows] == ["done", "stopped", "done"]
     assert found.sweep.rows[1].validation_loss is None
     assert any("1 run ended before others" in note for note in found.notes)
+
+
+def sizes(ends: Sequence[int] = (400, 1600, 6400)) -> list[str]:
+    """Eighteen runs of three sizes, each of which has a budget of its own."""
+    return [
+        f"{n}-{batch}-{rate},{n},{batch},{rate},{step},{4 - step / 6400}"
+        for n, end in zip((1e6, 4e6, 16e6), ends, strict=True)
+        for batch in (32, 64)
+        for rate in RATES
+        for step in range(end // 4, end + 1, end // 4)
+    ]
+
+
+@pytest.mark.parametrize("option", ["scale", "axes"])
+def test_a_run_to_the_budget_of_its_own_size_has_its_final_loss(
+    option: str, tmp_path: Path
+) -> None:
+    lines = sizes()
+    cut = [line for line in lines if not line.startswith("1000000.0-32-0.001,") or ",100," in line]
+    header = "run_id,N,global_batch_size,peak_lr,step,validation_loss"
+    found = read(tmp_path, header, *lines, **{option: ["N"]})
+    assert [row.status for row in found.sweep.rows] == ["done"] * 18
+    assert not any("ended before" in note for note in found.notes)
+    found = read(tmp_path, header, *cut, **{option: ["N"]})
+    assert [row.status for row in found.sweep.rows] == ["stopped"] + ["done"] * 17
+    assert any("1 run ended before others of the same cell" in note for note in found.notes)
 
 
 def test_a_run_that_diverged_did(tmp_path: Path) -> None:

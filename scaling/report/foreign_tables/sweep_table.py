@@ -137,11 +137,12 @@ def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a first look at all rows says."""
+    """What a first look at all rows says; `axes` are the places of --cell and of --scale."""
 
     marks: Marks
     survey: Survey
     curves: Curves | None
+    axes: Sequence[int]
 
 
 def _look(source: Source) -> _Look:
@@ -175,7 +176,7 @@ def _look(source: Source) -> _Look:
                 higher.add(cells)
     curves = finder.curves()
     higher.check()
-    return _Look(marks, surveyor.survey(without=curves.progress if curves else None), curves)
+    return _Look(marks, surveyor.survey(without=curves.progress if curves else None), curves, axes)
 
 
 def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
@@ -255,7 +256,7 @@ class _Trials:
         if look.curves is None:
             runs = ((number, cells, End()) for number, cells in kept)
         else:
-            last = LastEvaluations(look.curves, look.marks, self._names)
+            last = LastEvaluations(look.curves, look.marks, self._names, look.axes)
             self._curves = look.curves, last
             runs = last.of(kept)
         for number, cells, end in runs:
@@ -301,7 +302,7 @@ class _Trials:
             )
             if last.num_early:
                 notes.append(
-                    f"{counted(last.num_early, 'run')} ended before others of the same batch, "
+                    f"{counted(last.num_early, 'run')} ended before others of the same cell, "
                     "and so without a final loss."
                 )
             if last.num_lost:

@@ -23,7 +23,7 @@ _RUN_COLUMNS = (
 _STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "steps")
 _OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
 _EARLY = 0.95
-"""A run that ends before this share of the longest of its batch did not run to its budget."""
+"""A run that ends before this share of the longest of its cell did not run to its budget."""
 
 Rows = Iterable[tuple[int, list[str]]]
 
@@ -53,7 +53,7 @@ class End:
 
     Attributes:
         steps: Of its last evaluation; None where the table does not count them.
-        is_early: Whether others of its batch went on.
+        is_early: Whether others of its cell went on.
         is_lost: Whether it went on itself, without a loss where others had one: it diverged.
     """
 
@@ -122,16 +122,21 @@ class LastEvaluations:
     """One row a run: of each column what the run had last.
 
     Attributes:
-        num_early: Runs that ended before the others of their batch.
+        num_early: Runs that ended before the others of their cell.
         num_lost: Runs that went on without a loss.
     """
 
-    def __init__(self, curves: Curves, marks: Marks, names: Sequence[str]) -> None:
-        """`names` are the columns by our names."""
+    def __init__(
+        self, curves: Curves, marks: Marks, names: Sequence[str], axes: Iterable[int]
+    ) -> None:
+        """`names` are the columns by our names, `axes` the places of those that tell cells apart.
+
+        Runs of one batch have the same budget only where those agree too, as a size does.
+        """
         self._curves, self._marks = curves, marks
         result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
         self._loss = names.index(result) if result in names else None
-        self._batch = names.index("global_batch_size")
+        self._cell = (names.index("global_batch_size"), *axes)
         self.num_early = self.num_lost = 0
 
     def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
@@ -140,7 +145,7 @@ class LastEvaluations:
         for number, cells in rows:
             key = tuple(cells[place] for place in self._curves.run)
             runs.setdefault(key, []).append((self._at(cells), number, cells))
-        ends: dict[str, float] = {}
+        ends: dict[tuple[str, ...], float] = {}
         last: list[tuple[float, int, list[str], list[float]]] = []
         for evaluations in runs.values():
             evaluations.sort(key=lambda entry: entry[0])
@@ -148,16 +153,19 @@ class LastEvaluations:
             end, number, _ = evaluations[-1]
             merged = self._merged([cells for _, _, cells in evaluations])
             last.append((end, number, merged, evaluated))
-            batch = merged[self._batch]
-            ends[batch] = max(ends.get(batch, -math.inf), end)
+            cell = self._cell_of(merged)
+            ends[cell] = max(ends.get(cell, -math.inf), end)
         all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
         for end, number, merged, evaluated in last:
             is_lost = _is_lost(end, evaluated, all_evaluated)
-            is_early = end < _EARLY * ends[merged[self._batch]] and self._is_finite(merged)
+            is_early = end < _EARLY * ends[self._cell_of(merged)] and self._is_finite(merged)
             self.num_lost += is_lost
             self.num_early += is_early and not is_lost
             steps = end if self._curves.in_steps and math.isfinite(end) else None
             yield number, merged, End(steps, is_early, is_lost)
+
+    def _cell_of(self, merged: Sequence[str]) -> tuple[str, ...]:
+        return tuple(merged[place] for place in self._cell)
 
     def _has_loss(self, cells: Sequence[str]) -> bool:
         return self._loss is not None and bool(cells[self._loss].strip())

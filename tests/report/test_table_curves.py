@@ -82,6 +82,32 @@ def test_a_run_to_the_budget_of_its_own_size_has_its_final_loss(
     assert any("1 run ended before others of the same cell" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("option", ["scale", "axes"])
+def test_numbers_of_trials_that_begin_anew_in_each_size_are_of_different_runs(
+    option: str, tmp_path: Path
+) -> None:
+    lines = [line.replace(line.split("-")[0], "trial", 1) for line in sizes()]
+    header = "trial,N,global_batch_size,peak_lr,step,validation_loss"
+    found = read(tmp_path, header, *lines, **{option: ["N"]})
+    assert [row.status for row in found.sweep.rows] == ["done"] * 18
+    assert len(found.sweep.cells) == 6
+
+
+def test_a_size_that_rises_along_a_run_is_its_last(tmp_path: Path) -> None:
+    lines = [
+        f"{budget}-{batch}-{rate},{budget * share / 4},{batch},{rate},{4 - share / 10}"
+        for budget in (1e9, 2e9)
+        for batch in (32, 64)
+        for rate in RATES
+        for share in range(1, 5)
+    ]
+    header = "run_id,tokens,global_batch_size,peak_lr,validation_loss"
+    found = read(tmp_path, header, *lines, scale=["tokens"])
+    assert [(row.status, row.cell["tokens"]) for row in found.sweep.rows] == [
+        ("done", budget) for budget in (1e9, 2e9) for _ in range(6)
+    ]
+
+
 def test_a_run_that_diverged_did(tmp_path: Path) -> None:
     lines = [line for line in logged((100, 50, 100)) if line.startswith(("r0", "r2"))]
     found = read(tmp_path, HEADER, *lines, "r1,32,0.002,25,3.9,", "r1,32,0.002,50,nan,")

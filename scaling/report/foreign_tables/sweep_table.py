@@ -166,7 +166,7 @@ def _look(source: Source) -> _Look:
         for part in theirs.split("*") if part.strip() in source.header
     }  # fmt: skip
     surveyor = Surveyor(source.file, source.header, names, taken)
-    finder = CurveFinder(source.header, names, [*axes, *surveyor.places])
+    finder = CurveFinder(source.header, names, axes, surveyor.places)
     higher = _HigherRates(source)
     with source.rows() as kept:
         for _, cells in kept:

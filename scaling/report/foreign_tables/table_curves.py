@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,14 +66,21 @@ class CurveFinder:
     """Goes through a table's rows once and says whether they are evaluations of fewer runs.
 
     They are where most runs have several rows with different progress. A run is told by a column
-    with such a name, and by its batch, rate and seed; without such a column by its settings too,
-    if the column of progress is called as one and no two rows of a run share a value of it.
+    with such a name, and by its batch, rate, seed and cell; without such a column by its settings
+    too, if the column of progress is called as one and no two rows of a run share a value of it.
     """
 
     def __init__(
-        self, header: Sequence[str], names: Sequence[str], settings: Iterable[int]
+        self,
+        header: Sequence[str],
+        names: Sequence[str],
+        axes: Sequence[int],
+        settings: Iterable[int],
     ) -> None:
-        """`settings` are the places of further columns in which two runs may differ."""
+        """`axes` and `settings` are the places of further columns in which two runs may differ.
+
+        Those of `axes` tell cells apart.
+        """
         plains = [plain(name) for name in header]
         by_name = [plains.index(name) for name in _RUN_COLUMNS if name in plains]
         progress = [
@@ -82,7 +89,8 @@ class CurveFinder:
         progress += [names.index(name) for name in ("steps", "examples") if name in names]
         self._has_id = bool(by_name)
         own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
-        self._run = (*own, *(by_name[:1] or settings))
+        self._run = (*own, *(by_name[:1] or (*axes, *settings)))
+        self._axes = tuple(axes) if by_name else ()
         allowed = [
             place for place in progress
             if self._has_id or plains[place] not in ("steps", "examples", "tokens")
@@ -102,7 +110,7 @@ class CurveFinder:
         if not at:
             return
         self._num_rows += 1
-        run = tuple(cells[place] for place in self._run)
+        run = tuple(cells[place] for place in (*self._run, *self._axes))
         seen = self._runs.setdefault(run, set())
         self._num_repeated += at in seen
         seen.add(at)
@@ -111,11 +119,20 @@ class CurveFinder:
         """None where every row is a run."""
         if self._progress is None or not self._runs:
             return None
-        num_long = sum(len(seen) > 1 for seen in self._runs.values())
+        places, runs = (*self._run, *self._axes), self._runs
+        if self._axes and not _are_long(runs):  # a size may be what rises along a run
+            places, runs = self._run, dict[tuple[str, ...], set[str]]()
+            for run, seen in self._runs.items():
+                runs.setdefault(run[: len(places)], set()).update(seen)
         is_unique = self._has_id or self._num_repeated == 0
-        if 2 * num_long <= len(self._runs) or not is_unique:
+        if not (_are_long(runs) and is_unique):
             return None
-        return Curves(self._run, self._progress, self._in_steps, self._num_rows, len(self._runs))
+        return Curves(places, self._progress, self._in_steps, self._num_rows, len(runs))
+
+
+def _are_long(runs: Mapping[tuple[str, ...], set[str]]) -> bool:
+    """Whether most runs have several rows with different progress."""
+    return 2 * sum(len(seen) > 1 for seen in runs.values()) > len(runs)
 
 
 class LastEvaluations:

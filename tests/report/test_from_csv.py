@@ -328,3 +328,25 @@ def test_of_a_large_table_a_batch_without_an_ended_trial_has_no_best_rate(tmp_pa
     *tried, pruned = summarize(analyse(read_table(path).sweep))["cells"]
     assert all(cell["best_peak_lr"] == pytest.approx(0.002, rel=0.1) for cell in tried)
     assert pruned["validation_loss"] is None
+
+
+@pytest.mark.parametrize("status", ["done", "stopped"])
+def test_a_run_that_stopped_at_its_target_has_its_steps_as_the_objective(
+    status: str, tmp_path: Path
+) -> None:
+    """The batch of the least time is recommended, which without an objective has no time."""
+    lines = [
+        f"{batch},{rate},{steps * more},{steps * more * seconds},{steps * more},{status}"
+        for batch, steps, seconds in ((32, 500, 0.01), (64, 300, 0.012), (128, 250, 0.03))
+        for rate, more in ((1e-3, 1.2), (2e-3, 1), (4e-3, 1.2))
+    ]
+    header = "global_batch_size,peak_lr,steps,seconds,steps_to_target,status"
+    sweep = read_table(table(tmp_path, header, *lines)).sweep
+    assert [row.objective for row in sweep.rows] == [row.steps_to_target for row in sweep.rows]
+    assert analyse(sweep).recommendation.global_batch_size == 64
+
+
+def test_steps_to_the_target_are_no_objective_among_losses(tmp_path: Path) -> None:
+    lines = ["32,0.001,2.0,100,done", "32,0.002,2.1,90,pruned", "32,0.004,,80,pruned"]
+    path = table(tmp_path, HEADER + ",steps_to_target,status", *lines)
+    assert [row.objective for row in read_table(path).sweep.rows] == [2.0, None, None]

@@ -133,9 +133,12 @@ def _scale(line: Line, column: str) -> float:
 
 
 def without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:
-    """A diverged trial has no final losses and no target; a stopped one has no final losses."""
+    """A diverged trial has no final losses and no target; a stopped one has no final losses.
+
+    An objective beside which there is no loss is the steps to the target.
+    """
     row = replace(
-        row, objective=row.steps_to_target if keeps_target and row.objective is None else None,
+        row, objective=row.objective if keeps_target and row.validation_loss is None else None,
         validation_loss=None, train_loss=None, test_loss=None,
     )  # fmt: skip
     if keeps_target:

@@ -135,3 +135,9 @@ def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> N
 )  # fmt: skip
 def test_kinds_of_columns(name: str, kind: Kind) -> None:
     assert kind_of(name) == kind
+
+
+def test_a_cell_may_be_blank_beside_numbers_and_words(tmp_path: Path) -> None:
+    lines = [f"32,0.00{place},1.0,{clip}" for place, clip in enumerate(("tanh", 1.0, "none"), 1)]
+    sweep = read_table(table(tmp_path, f"{HEADER},clip", *lines), axes=["clip"]).sweep
+    assert [cell["clip"] for cell in sweep.cells] == [None, 1, "tanh"]

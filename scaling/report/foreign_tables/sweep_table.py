@@ -130,9 +130,9 @@ def _maximized(name: str) -> Metric:
 
 
 def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
-    """By the further axes first, numbers before words, then by the batch size."""
+    """By the further axes first, blanks before numbers before words, then by the batch size."""
     (_, size), *axes = cell
-    return (*((isinstance(value, str), value) for _, value in axes), size)
+    return (*((v is not None, isinstance(v, str), 0 if v is None else v) for _, v in axes), size)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,19 @@ def ladder_summary(
     return entry if reading.back_test else entry | {"no_back_test": no_back_test(reading)}
 
 
+def check_alone(question: LadderQuestion, check: LadderCheck, why: str) -> dict[str, Any]:
+    """A check beside which nothing could be fitted, and why not."""
+    entry = {
+        "scale": list(question.scale),
+        "largest": None,
+        "exponents": None,
+        "predictions": None,
+        "back_test": None,
+        "check": _check(check),
+    }
+    return with_why(entry, why)
+
+
 def _check(check: LadderCheck) -> dict[str, Any]:
     """The recipes that were trained at the size kept out of the search, the prediction first."""
     recipes = [

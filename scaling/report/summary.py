@@ -27,7 +27,11 @@ from scaling.report.critical_batch_summary import (
     steps_of_cell,
     target_curve,
 )
-from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
+from scaling.report.ladder_summary import (
+    check_alone,
+    ladder_summary,
+    predicted_recommendation,
+)
 from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
 from scaling.report.words.absent import no_best_rate, no_exponent, no_parts, no_surge, no_turn
@@ -110,8 +114,13 @@ def summarize(findings: Findings) -> dict[str, Any]:
     why = {"conditions": why_null.NO_CONDITIONS}
     if (question := sweep.ladder) is not None:
         reading, problem = findings.ladder, problem_of(sweep, question.scale)
-        summary["ladder"] = reading and ladder_summary(reading, findings.check, findings.carried)
         why["ladder"] = problem_words(problem, question) if problem else ""
+        if reading is not None:
+            summary["ladder"] = ladder_summary(reading, findings.check, findings.carried)
+        elif findings.check is not None:
+            summary["ladder"] = check_alone(question, findings.check, why["ladder"])
+        else:
+            summary["ladder"] = None
     return with_why(summary, why)
 
 

@@ -1,12 +1,15 @@
 """Whether a prediction is the bottom: the size trained at it, and around it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from scaling.analysis.statistics.uncertainty import Estimate, bounded, mean_estimate
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Unit
+
+_FAR = 1.9
+"""Octaves that half and twice a recipe are apart, but not it and either, even of an odd batch."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class CheckedRecipe:
 
 @dataclass(frozen=True)
 class LadderCheck:
-    """The recipes of a check, the prediction first.
+    """The recipes of a check, the prediction first, where it has been run.
 
     Attributes:
         scale: The size that was kept out of the search.
@@ -61,10 +64,13 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
     groups: dict[tuple[int, float], list[TrialRow]] = {}
     for row in rows:
         groups.setdefault((row.global_batch_size, row.peak_lr or 0.0), []).append(row)
-    # Around the prediction are twice and half of each, so that it is the median of both.
-    middle = int(median(batch for batch, _ in groups)), median(rate for _, rate in groups)
+    # Around the prediction are twice and half of each. Of two recipes alone either could be it, and
+    # it is the lower one: what is half of it starts after what is twice of it.
+    middle = next(
+        (key for key in sorted(groups) if all(_are_beside(key, other) for other in groups)), None
+    )
     keys = sorted(groups, key=lambda key: (key != middle, key))
-    at_prediction = _losses(groups.get(middle, []))
+    at_prediction = _losses(groups[middle]) if middle else {}
     scale = {n: v for n, v in rows[0].cell.items() if n != "global_batch_size"}
     return LadderCheck(
         scale,
@@ -74,6 +80,12 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
         ),
         sweep.loss_unit,
     )
+
+
+def _are_beside(key: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Whether recipes of a check have the batch or the rate in common, and the other nearly."""
+    octaves = sorted(abs(math.log2(a / b)) for a, b in zip(key, other, strict=True))
+    return octaves[0] == 0 and octaves[1] < _FAR
 
 
 def _recipe(

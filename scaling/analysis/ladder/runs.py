@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from scaling.analysis.trial_rows import Sweep
+from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.surface.ladder.runs import Runs
 
 FEWEST_RUNS, FEWEST_OF_SIZE = 12, 3
-"""Runs with a loss of all sizes together, and of each."""
+"""Runs with a loss of all sizes together, and of each; recipes with one of a size only checked."""
 _FITTED = ("search", "confirm", "check")
 
 
@@ -55,10 +55,11 @@ class Problem:
 
 
 def runs_of(sweep: Sweep, scale: Sequence[str]) -> list[LadderRun]:
-    """The runs of a sweep that ended, each cell of which has the numbers of its size."""
+    """The runs of a sweep that ended, of sizes that can be fitted, by the numbers of each cell."""
+    without = not_fitted(sweep, scale)
     return [
         LadderRun(
-            tuple(float(row.cell[name]) for name in scale),
+            size,
             row.global_batch_size,
             row.peak_lr,
             None if row.status == "diverged" else row.validation_loss,
@@ -67,7 +68,37 @@ def runs_of(sweep: Sweep, scale: Sequence[str]) -> list[LadderRun]:
         for row in sweep.rows
         if row.phase in _FITTED and row.peak_lr is not None
         if row.status == "diverged" or row.validation_loss is not None
+        if (size := _size_of(row, scale)) not in without
     ]
+
+
+def not_fitted(sweep: Sweep, scale: Sequence[str]) -> dict[tuple[float, ...], int]:
+    """Sizes that are not fitted, and how many of their recipes have a loss, by rising compute.
+
+    None of a size that was searched has one, so that nothing is known of its floor. Of one that was
+    only checked fewer than three have: that check is not over, or its runs diverged, which is no
+    reason to fit none of the others.
+    """
+    recipes: dict[tuple[float, ...], set[tuple[int, float | None]]] = {}
+    searched: set[tuple[float, ...]] = set()
+    for row in sweep.rows:
+        if row.phase not in _FITTED:
+            continue
+        size = _size_of(row, scale)
+        found = recipes.setdefault(size, set())
+        if row.validation_loss is not None and row.status != "diverged":
+            found.add((row.global_batch_size, row.peak_lr))
+        if row.phase != "check":
+            searched.add(size)
+    return {
+        size: len(recipes[size])
+        for size in _by_compute(recipes)
+        if len(recipes[size]) < (1 if size in searched else FEWEST_OF_SIZE)
+    }
+
+
+def _size_of(row: TrialRow, scale: Sequence[str]) -> tuple[float, ...]:
+    return tuple(float(row.cell[name]) for name in scale)
 
 
 def problem_of(sweep: Sweep, scale: Sequence[str]) -> Problem | None:
@@ -99,7 +130,11 @@ def problem_of(sweep: Sweep, scale: Sequence[str]) -> Problem | None:
 
 def sizes_of(runs: Iterable[LadderRun]) -> list[tuple[float, ...]]:
     """The different sizes, by rising compute."""
-    return sorted({run.scale for run in runs}, key=lambda size: (math.prod(size), size))
+    return _by_compute({run.scale for run in runs})
+
+
+def _by_compute(sizes: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    return sorted(sizes, key=lambda size: (math.prod(size), size))
 
 
 def as_arrays(runs: Sequence[LadderRun]) -> Runs:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scaling.analysis.findings import Findings
+from scaling.analysis.ladder.runs import not_fitted
 from scaling.report.charts.figures import Figure
 from scaling.report.tables import (
     ladder_tables,
@@ -15,7 +16,7 @@ from scaling.report.tables import (
 from scaling.report.tables.next_run_options import options_table
 from scaling.report.tables.table import Table
 from scaling.report.words import remarks
-from scaling.report.words.ladder import check_words
+from scaling.report.words.ladder import check_words, not_fitted_words
 from scaling.report.words.learning_rate import law_words
 
 _START_HERE = frozenset({"ladder", "learning_rate", "target", "loss"})
@@ -53,7 +54,7 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
     joint = findings.sweep.is_joint
     made = [
         _section(
-            "ladder", "Predictions from runs of several sizes", "", drawn,
+            "ladder", "Predictions from runs of several sizes", _not_fitted(findings), drawn,
             _titled(ladder_tables.predictions_table(findings), "Requested sizes"),
             _titled(ladder_tables.path_table(findings), "Best rate at the batch you can run"),
             _titled(
@@ -164,6 +165,13 @@ def _section(
         absent=tuple(figure for figure in ours if figure.spec is None),
         is_open=name in _START_HERE,
     )
+
+
+def _not_fitted(findings: Findings) -> str:
+    if findings.ladder is None:
+        return ""
+    question = findings.ladder.question
+    return not_fitted_words(question, not_fitted(findings.sweep, question.scale))
 
 
 def _titled(

@@ -12,7 +12,7 @@ from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_tradeoff
-from scaling.report.words.ladder import exponent_words, ladder_headline
+from scaling.report.words.ladder import checked, exponent_words, ladder_headline
 from scaling.report.words.learning_rate import best_rate_words, rule_costs_words
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import (
@@ -73,6 +73,8 @@ def first_screen(findings: Findings) -> list[Line]:
         found = list(_ladder(findings))
     else:
         found = [*_run(findings), *_of_kind(findings), *_not_known(findings)]
+        if findings.check is not None:  # of sizes that cannot be fitted
+            found.append(Line("prediction", checked(findings.check), "ladder", 1))
     found.append(Line("unknown", _counts(findings), "trials", 0))
     once = {line.text: line for line in reversed(found) if line.text}
     kept = sorted(once.values(), key=lambda line: line.rank)[:MOST_SENTENCES]

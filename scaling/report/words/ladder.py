@@ -1,6 +1,6 @@
 """What runs of several sizes say, in sentences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, assert_never
 
 from scaling.analysis.ladder.back_test import FEWEST_LEFT, LeftOut
@@ -57,29 +57,45 @@ NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
 
 def why_not_checked(recipe: CheckedRecipe) -> dict[str, str]:
     """Why numbers of a recipe of a check are null, by field."""
-    if recipe.num_diverged:
-        why = "a seed diverged"
+    if recipe.loss.value is None:
+        why = "a seed diverged" if recipe.num_diverged else "no seed ended with a loss"
         return dict.fromkeys(
             ("validation_loss", "validation_loss_interval", "excess", "excess_interval"), why
         )
     if recipe.is_prediction:
         itself = dict.fromkeys(("excess", "excess_interval"), "it is the prediction itself")
         return itself | {"validation_loss_interval": "one seed"}
-    return dict.fromkeys(("validation_loss_interval", "excess_interval"), "one seed") | {
-        "excess": "no seed of the prediction ended with a loss"
-    }
+    found: dict[str, str] = dict.fromkeys(
+        ("validation_loss_interval", "excess_interval"), "one seed"
+    )
+    if recipe.excess.value is None:
+        why = "no seed of the prediction ended with a loss"
+        found |= dict.fromkeys(("excess", "excess_interval"), why)
+    return found
 
 
-def _checked(check: LadderCheck) -> str:
+def checked(check: LadderCheck) -> str:
     """Whether the prediction was the bottom, in a short sentence."""
+    if words := _not_reached(check):
+        return words
     loss = check.recipes[0].loss
-    if loss.value is None:
-        return "The check is not over: the prediction itself has no loss."
     reached = with_unit(with_interval(loss, apart=" "), check.loss_unit)
     start = f"Trained at its prediction, the size kept out of the search reaches {reached}"
     if check.lower:
         return f"{start}; a recipe at twice or half its rate or batch is lower."
     return f"{start}; {_not_lower(check)}."
+
+
+def _not_reached(check: LadderCheck) -> str:
+    """Why the prediction has no loss; empty where it has one."""
+    prediction = check.recipes[0]
+    if not prediction.is_prediction or not prediction.num_seeds:
+        return "The check is not over: the prediction itself has no result."
+    if not prediction.num_diverged:
+        return ""
+    of = prediction.num_seeds
+    seeds = f" with {prediction.num_diverged} of {of} seeds" if of > 1 else ""
+    return f"Trained at its prediction, the size kept out of the search diverged{seeds}."
 
 
 def _not_lower(check: LadderCheck) -> str:
@@ -94,9 +110,9 @@ def _not_lower(check: LadderCheck) -> str:
 
 def check_words(check: LadderCheck) -> str:
     """Whether the prediction was the bottom, in a sentence or two."""
+    if words := _not_reached(check):
+        return words
     prediction = check.recipes[0]
-    if prediction.loss.value is None:
-        return "The check is not over: the prediction itself has no loss."
     start = (
         f"Trained at the prediction (batch {prediction.global_batch_size:,}, rate "
         f"{rate(prediction.peak_lr)}), the size kept out of the search reaches "
@@ -144,6 +160,12 @@ def problem_words(problem: Problem, question: LadderQuestion) -> str:
         case "maximized":
             return f"--scale needs a loss; --maximize {problem.name} cannot take its place"
     assert_never(problem.kind)
+
+
+def not_fitted_words(question: LadderQuestion, sizes: Mapping[tuple[float, ...], int]) -> str:
+    """Which sizes are no part of the fit, and how many recipes of each have a loss."""
+    named = [f"{size_words(question, s)} ({counted(n, 'recipe')})" for s, n in sizes.items()]
+    return f"Not fitted, since too few recipes have a loss: {'; '.join(named)}." if named else ""
 
 
 def size_words(question: LadderQuestion, scale: Sequence[float]) -> str:
@@ -263,7 +285,7 @@ def ladder_headline(
     else:
         yield "unknown", f"There is no back-test: {no_back_test(reading)}."
     if check is not None:
-        yield "prediction", _checked(check)
+        yield "prediction", checked(check)
     else:
         yield "unknown", "No run at the predicted size was compared: train it to check."
 

@@ -222,3 +222,8 @@ MEASURED: dict[str, Metric] = metrics_of(Measurement)
 
 RESULTS: dict[str, Metric] = metrics_of(TrialResult)
 """What is said of each field of `TrialResult`."""
+
+RESERVED = frozenset(
+    {f.name for f in fields(Measurement)} | {f"{name}_stderr" for name in MEASURED} | set(RESULTS)
+)
+"""Names that no metric of a task can have, since MLflow and the tables know them as others."""

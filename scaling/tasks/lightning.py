@@ -1,13 +1,12 @@
 """A LightningModule, its dataloaders' examples, and the loss of its training_step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
-from scaling.records.measurement import Measurement
+from scaling.records.measurement import RESERVED
 from scaling.records.metrics import Direction
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.own_training import Lightning
@@ -151,9 +150,8 @@ def _directions(
         count = min(NUM_TRIED, len(examples["validation"]))
         batch = collates["validation"](read(examples["validation"], range(count), fixed=True))
         names = list(validation_metrics(module.eval(), [batch]))
-    reserved = {field.name for field in fields(Measurement)}
     found: dict[str, Direction | None] = {
-        name: workload.directions.get(name) for name in names if name not in reserved
+        name: workload.directions.get(name) for name in names if name not in RESERVED
     }  # what is measured already keeps its name
     for name in workload.directions:
         if name not in found:

@@ -80,6 +80,15 @@ RETURNED = {
         "def build(): return task(metrics=lambda m, b: {}, directions={'grad_norm': 'minimize'})",
         "grad_norm is measured already",
     ),
+    "a name of what a trial comes to": (
+        "def build(): return task(metrics=lambda m, b: {},"
+        " directions={'generalization_gap': 'minimize'})",
+        "generalization_gap is measured already",
+    ),
+    "a name of a measurement's error": (
+        "def build(): return task(metrics=lambda m, b: {}, directions={'lr_stderr': 'minimize'})",
+        "lr_stderr is measured already",
+    ),
     "a metric that is missing": (
         "def build():\n"
         "    return task(metrics=lambda m, b: {'hit': 1.0}, directions={'hits': 'maximize'})",

@@ -210,6 +210,16 @@ def test_a_direction_is_of_what_is_logged(tmp_path: Path) -> None:
     )
 
 
+def test_what_has_the_name_of_another_number_is_no_metric(tmp_path: Path) -> None:
+    source = (
+        "class Net(Net):\n    def validation_step(self, batch):\n"
+        "        super().validation_step(batch)\n"
+        "        self.log_dict({'best_validation_loss': 1.0, 'lr_stderr': 2.0, 'lr': 3.0})"
+    )
+    task = prepared(section(tmp_path, source))
+    assert list(task.described_metrics) == ["val_loss", "val_accuracy"]
+
+
 def test_a_range_is_of_what_is_logged(tmp_path: Path) -> None:
     refused(
         section(tmp_path, ranges={"accuracy": [0, 1]}),

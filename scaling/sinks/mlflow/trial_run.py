@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from scaling.records.measurement import MEASURED, RESULTS, Measurement
+from scaling.records.measurement import MEASURED, RESERVED, RESULTS, Measurement
 from scaling.records.outcome import trial_result
 from scaling.records.trial import TrialRecord
 from scaling.spec.fields import given_fields
@@ -129,10 +129,8 @@ def require_free_names(measurements: Iterable[Measurement]) -> None:
     """
     for measurement in measurements:
         for name in measurement.metrics:
-            if name in MEASURED or name.removesuffix("_stderr") in MEASURED:
-                raise ValueError(f"metric name {name!r} is that of another measurement")
-            if not is_measured(name):
-                raise ValueError(f"metric name {name!r} is reserved for what MLflow derives")
+            if name in RESERVED or name.startswith(BY_EXAMPLES):
+                raise ValueError(f"metric name {name!r} is reserved")
 
 
 def is_measured(name: str) -> bool:

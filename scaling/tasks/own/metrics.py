@@ -3,10 +3,9 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
-from scaling.records.measurement import Measurement
+from scaling.records.measurement import RESERVED
 from scaling.records.metrics import Direction, Metric
 from scaling.tasks.errors import DataError
 
@@ -73,11 +72,10 @@ def require_names(names: Iterable[object], path: str) -> None:
     Raises:
         DataError: If one is no name, or is that of another measurement.
     """
-    reserved = {field.name for field in fields(Measurement)}
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
             raise DataError(path, f"directions: {name!r} is not a name of letters, digits and _")
-        if name in reserved:
+        if name in RESERVED:
             raise DataError(path, f"directions: {name} is measured already; take another name")
 
 

@@ -1,5 +1,6 @@
 """A study that goes on, a store that is away or refuses: nothing is lost and nothing is double."""
 
+import math
 import os
 import signal
 import sqlite3
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from scaling.records.outcome import trial_result
 from scaling.sinks import TrackingError
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
+from scaling.spec.evaluation import Target
 from scaling.spec.study import StudySpec
 from tests.sinks.told import (
     assert_each_once,
@@ -206,6 +209,35 @@ def test_a_trial_that_is_there_is_not_written_again(spec: StudySpec, uri: str, s
     sink.study_ended("done")
 
     assert [(run.info.run_id, run.info.end_time) for run in runs(uri)[1:]] == before
+
+
+@pytest.mark.parametrize("at_most", [1.4, 0.01])
+def test_a_trial_that_is_there_comes_to_what_another_target_says(
+    spec: StudySpec, uri: str, state: Path, at_most: float
+) -> None:
+    sink = open_sink(spec, uri, state)
+    track(sink, [trial("a")])
+    sink.close()
+    _, before = runs(uri)
+
+    other = spec.model_copy(update={"target": Target(at_most=at_most)})
+    sink = open_sink(other, uri, state)
+    sink.trial_ended(trial("a"))
+    sink.close()
+
+    _, run = runs(uri)
+    assert run.info.run_id == before.info.run_id
+    reached = trial_result(trial("a"), other.target).steps_to_target
+    expected = pytest.approx(reached or math.nan, nan_ok=True)
+    assert run.data.metrics["steps_to_target"] == expected
+    assert before.data.metrics["steps_to_target"] != expected
+    assert list(load_study("lr_vs_batch", uri).trials) == [trial("a")]
+    assert_each_once(uri, [trial("a")])
+
+    sink = open_sink(other, uri, state)  # and once is enough
+    sink.trial_ended(trial("a"))
+    sink.close()
+    assert runs(uri)[1].info.end_time == run.info.end_time
 
 
 def test_only_the_refused_measurement_is_missing(spec: StudySpec, uri: str, state: Path) -> None:

@@ -71,6 +71,7 @@ class StudyRuns:
         self._begun: dict[str, TrialStarted] = {}  # trials that have not ended
         self._run_ids: dict[str, str] = {}
         self._without_params: set[str] = set()
+        self._results: dict[str, dict[str, float]] = {}  # what trials come to, of what is there
         self._may_have_more: set[str] = set()  # trials of which the store may have unknown runs
         self._seconds: dict[str, dict[int, float]] = {}  # by trial and step, of what is there
         self.parent_id = self._parent(study, at_ms)
@@ -117,8 +118,10 @@ class StudyRuns:
         return None
 
     def has(self, record: TrialRecord) -> bool:
-        """Whether a trial is there as it ended."""
-        return self._ended.get(record.trial_id) == trial_run.tags(record)["record"]
+        """Whether a trial is there as it ended, with what it comes to by the study's target."""
+        return self._ended.get(record.trial_id) == trial_run.tags(record)["record"] and (
+            self._results.get(record.trial_id) == trial_run.summary(record, self._spec)
+        )
 
     def write(self, events: Sequence[TrialEvent]) -> None:
         """Write what happened to one trial, in as few calls as allowed.
@@ -171,8 +174,9 @@ class StudyRuns:
         if end is not None:
             measurements = end.record.measurements
             step = measurements[-1].step if measurements else 0
-            summary = trial_run.summary(end.record, self._spec).items()
-            groups.append([Metric(name, value, end.at_ms, step) for name, value in summary])
+            gone = dict.fromkeys(self._results.get(trial_id, {}), math.nan)  # none is deleted
+            results = gone | trial_run.summary(end.record, self._spec)
+            groups.append([Metric(n, value, end.at_ms, step) for n, value in results.items()])
             named = {} if is_made_now else trial_run.tags(end.record)
             tags = [RunTag(name, value) for name, value in named.items()]
         params: list[Param] = []
@@ -195,6 +199,7 @@ class StudyRuns:
             self._may_have_more.discard(trial_id)
         status = "FAILED" if end.record.status == "failed" else "FINISHED"
         self._client.set_terminated(run_id, status=status, end_time=end.at_ms)
+        self._results[trial_id] = trial_run.summary(end.record, self._spec)
         self._ended[trial_id] = trial_run.tags(end.record)["record"]
         self._seconds.pop(trial_id, None)
         self._begun.pop(trial_id, None)
@@ -305,6 +310,7 @@ class StudyRuns:
             (run,) = whole
             self._delete_copies(run.info.run_id, found)
             self._run_ids[trial_id] = run.info.run_id
+            self._results[trial_id] = trial_run.results(run.data.metrics)
             ended[trial_id] = run.data.tags.get("record", "")
         return ended
 
@@ -331,8 +337,9 @@ class StudyRuns:
                 run = None
         run_id = None if run is None else run.info.run_id
         self._delete_copies(run_id, found)
-        if run_id is None:
+        if run is None or run_id is None:
             return None
+        self._results[trial_id] = trial_run.results(run.data.metrics)
         self._client.update_run(run_id, status="RUNNING")
         if trial_id in self._begun:
             self._set_tags(run_id, trial_run.tags(self._begun[trial_id].record))
@@ -345,7 +352,7 @@ class StudyRuns:
         identity = {"trial_id": trial_id, "mlflow.parentRunId": self.parent_id}
         tags = {"study": self._spec.name, **identity, **trial_run.tags(record)}
         run_id = self._new_run(trial_run.trial_name(record), at_ms, tags)
-        self._seconds[trial_id] = {}
+        self._seconds[trial_id], self._results[trial_id] = {}, {}
         self._without_params.add(trial_id)
         return run_id
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.records.measurement import MEASURED, RESERVED, RESULTS, Measurement
 from scaling.records.outcome import trial_result
 from scaling.records.trial import TrialRecord
-from scaling.spec.fields import given_fields
+from scaling.spec.fields import given_fields, is_finite
 from scaling.spec.hyperparameters import Given
 from scaling.spec.study import StudySpec
 
@@ -100,7 +100,12 @@ def _record_tag(record: TrialRecord) -> str:
 def summary(record: TrialRecord, spec: StudySpec) -> dict[str, float]:
     """The numbers that MLflow's comparison views plot; those that do not exist are left out."""
     result = asdict(trial_result(record, spec.target))
-    return {name: float(value) for name, value in result.items() if value is not None}
+    return {name: float(value) for name, value in result.items() if is_finite(value)}
+
+
+def results(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those of a run's metrics that `summary` has written and that are still known."""
+    return {name: metrics[name] for name in RESULTS if is_finite(metrics.get(name))}
 
 
 def metrics(at_ms: int, measurement: Measurement) -> list["Metric"]:

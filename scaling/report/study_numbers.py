@@ -1,14 +1,13 @@
 """A study's own numbers, by the names under which MLflow compares studies."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scaling.analysis.cell_results import label
+from scaling.sinks.mlflow.trial_run import allowed_name
 
 _OF_CELLS = ("best_peak_lr", "generalization_gap")
 _MOST_CHARACTERS = 200  # MLflow allows a name 250
-_NO_NAME = re.compile(r"[^\w.\- :]+")
 
 
 def study_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -42,7 +41,7 @@ def _cell_names(cell: Mapping[str, Any]) -> Iterator[str]:
         yield str(cell["global_batch_size"])
     for name, value in cell.get("cell", {}).items():
         if name != "global_batch_size":
-            yield _NO_NAME.sub("_", label({name: value}))  # what MLflow allows in a name
+            yield allowed_name(label({name: value}))
 
 
 def _number(

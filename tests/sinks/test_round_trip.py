@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.utils.validation import _validate_param
 
 from scaling.files.own import write_report_files
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
-from scaling.sinks.mlflow.trial_run import cell_label, trial_name
+from scaling.sinks.mlflow.trial_run import cell_label, params, trial_name
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml
 from tests.sinks.servers import MlflowServer
@@ -316,3 +317,13 @@ def test_a_text_of_a_study_file_is_read_back_as_that_text(spec: StudySpec, quest
     asked = spec.model_copy(update={"question": question})
     found = parse_yaml(spec_to_yaml(asked), source="study.yaml")
     assert found["question"] == question
+
+
+@pytest.mark.parametrize("column", ["N (params)", "params,M", "#params", "N×10", "a/../b", ".."])
+def test_mlflow_takes_the_name_of_every_param(spec: StudySpec, column: str) -> None:
+    where = f"workload.where.{column}"
+    record = trial(cell={"global_batch_size": 64, where: 1e6}, scale={column: 1e6, where: 1e6})
+    named = params(record, spec)
+    assert len(named) == len(params(trial(), spec)) + len({column, where})
+    for name in named:
+        _validate_param(name, named[name])

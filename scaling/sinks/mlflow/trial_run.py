@@ -1,6 +1,7 @@
 """What a trial looks like in MLflow: its run's name, params, tags and metrics."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 BY_EXAMPLES = "by_examples/"
 
 _MAX_TAG_LENGTH = 8000
+_MAX_NAME_LENGTH = 200  # of 250: a number of a study has a word more in its name
+_NOT_ALLOWED = re.compile(r"^\.+|[^\w.\- :]+")  # a slash is for a part of a name
 _GIVEN = frozenset(f.name for f in fields(Given))
 
 
@@ -64,7 +67,12 @@ def params(record: TrialRecord, spec: StudySpec) -> dict[str, str]:
         if (value := getattr(hyperparameters, f.name)) != f.default or f.name in named
     }
     values = {**record.scale, **record.cell, **record.choices, "seed": record.recipe.seed, **values}
-    return {name: _text(value) for name, value in values.items() if value is not None}
+    return {allowed_name(n): _text(value) for n, value in values.items() if value is not None}
+
+
+def allowed_name(name: str) -> str:
+    """A column's name, say, with what MLflow does not allow in a name as `_`."""
+    return _NOT_ALLOWED.sub("_", name)[:_MAX_NAME_LENGTH]
 
 
 def tags(record: TrialRecord) -> dict[str, str]:

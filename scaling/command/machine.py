@@ -3,6 +3,7 @@
 import os
 
 from scaling.process import without_garbage_collection
+from scaling.runner.preflight import workers_on
 from scaling.spec.study import StudySpec
 
 
@@ -20,8 +21,10 @@ def num_gpus_for(spec: StudySpec) -> int:
 
 
 def trials_at_once(spec: StudySpec) -> int:
-    """Trials that run side by side on this machine's CPUs, one worker each under auto."""
-    num_workers = spec.resources.num_workers
-    num_cpus = (1 if num_workers == "auto" else num_workers) * spec.resources.cpus_per_worker
-    at_once = int((os.cpu_count() or 1) // num_cpus) or 1
-    return min(at_once, spec.resources.max_slots or at_once)
+    """Trials that run side by side on this machine, one worker each under auto."""
+    num_gpus = num_gpus_for(spec)
+    resources = spec.resources.with_gpus(num_gpus, trains=spec.workload.has_layers)
+    here = {"CPU": os.cpu_count() or 1, "GPU": num_gpus}
+    num_workers = 1 if resources.num_workers == "auto" else resources.num_workers
+    at_once = workers_on(here, resources) // num_workers or 1
+    return min(at_once, resources.max_slots or at_once)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from scaling.command.machine import trials_at_once
 from scaling.command.plan import print_plan
 from scaling.command.start import Start
 from scaling.space.layout import Facts, split_of
@@ -93,6 +94,26 @@ FEW = (
     "evaluation.num_examples=100", "evaluation.every_examples=5008", "search.trials_per_cell=60",
     "workload.model.num_hidden_layers=1",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "changes", "expected"),
+    [
+        (2, 0, ["resources.cpus_per_worker=0.2"], 10),
+        (2, 0, ["resources.num_workers=2"], 1),
+        (64, 8, [], 8),
+        (64, 8, ["resources.gpus_per_worker=0.5"], 16),
+        (64, 8, ["resources.gpus_per_worker=0.5", "resources.max_slots=3"], 3),
+        (64, 8, ["resources.gpus_per_worker=0"], 64),
+    ],
+)
+def test_as_many_trials_at_once_as_the_run_has(
+    cpus: int, gpus: int, changes: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    monkeypatch.setattr(footprint_module, "num_gpus_here", lambda: gpus)
+    alone = ["resources.num_workers=1", "resources.cpus_per_worker=1"]
+    assert trials_at_once(read_study(STUDY, [*alone, *changes])) == expected
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """From a table of data to a study file that runs: what `scaling init` writes."""
 
-import csv
 import json
 import re
 from collections import Counter
@@ -26,7 +25,7 @@ from scaling.files.shown_path import shown_path
 from scaling.spec.checks.data import file_suffix
 from scaling.tasks.data.columns import UnfitRowError
 from scaling.tasks.data.conll import sentences
-from scaling.tasks.data.file_tables import file_table
+from scaling.tasks.data.file_tables import file_table, widest_header
 from scaling.tasks.data.squad import squad_questions
 from scaling.tasks.errors import DataError
 
@@ -195,12 +194,9 @@ def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _header(data: Path) -> tuple[str, ...]:
     """The names in the first line of a delimited file, by the delimiter that makes most of them."""
-    if not re.search(r"\.(csv|tsv)$", data.name.lower()):
+    if file_suffix(data.name) not in (".csv", ".tsv"):
         return ()
-    with data.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        first = file.readline()
-    splits = [next(csv.reader([first], delimiter=mark), []) for mark in "\t;|,"]
-    names = tuple(max(splits, key=len))
+    names = widest_header(str(data), path="--data")
     if any(is_number(name) or len(name) > 60 for name in names):
         raise _no_names(data, names)
     return names

@@ -1,5 +1,6 @@
 """`scaling init` on tables of many kinds: a study that starts, or one line that says why not."""
 
+import gzip
 import json
 import random
 import re
@@ -10,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from scaling.cli.draft import drafted
 from scaling.command.start_checks import require_tasks
 from scaling.spec.read import read_study
+from scaling.tasks.errors import DataError
 from tests.cli.test_app import called
 
 WORDS = ["how", "far", "can", "the", "batch", "grow", "and", "what", "does", "it", "cost"]
@@ -361,3 +364,32 @@ def test_a_family_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     )
     assert status == 2
     assert "'regression' is none of" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "mark"),
+    [
+        ("semi.csv", "cp1252", ";"),
+        ("semi.csv.gz", "utf-8", ";"),
+        ("tabs.tsv", "utf-16", "\t"),
+        ("tabs.csv.gz", "utf-16", "\t"),
+    ],
+)
+def test_a_header_is_read_as_the_rows_are(
+    name: str, encoding: str, mark: str, tmp_path: Path
+) -> None:
+    rows = [("Größe", "Klasse"), *((sentence(), ("groß", "klein")[n % 2]) for n in range(200))]
+    lines = "".join(f"{text}{mark}{label}\n" for text, label in rows)
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    (tmp_path / name).write_bytes(pack(lines.encode(encoding)))
+    (tmp_path / "usual.csv").write_text(lines.replace(mark, ","), encoding="utf-8")
+    found = drafted(tmp_path / name)
+    assert found == drafted(tmp_path / "usual.csv")
+    assert found.task == "text_classification"
+    assert set(found.columns.values()) == {"Größe", "Klasse"}
+
+
+def test_a_first_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("a" * 140_000 + ",label\n" + "b,c\n" * 99)
+    with pytest.raises(DataError, match=r"cannot read .*long.csv: field larger than field limit"):
+        drafted(tmp_path / "long.csv")

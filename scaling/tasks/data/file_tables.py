@@ -120,6 +120,21 @@ def file_table(
     return _table(name, name, path, encoding, columns, MAX_BYTES, text_records)[0]
 
 
+def widest_header(name: str, *, path: str) -> tuple[str, ...]:
+    """The first line of a csv or tsv file, cut by the delimiter that makes most of it.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        content = _content(name, None, path, MAX_BYTES)
+        return max((_header(name, content, mark) for mark in reversed(_DELIMITERS)), key=len)
+    except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        raise _unreadable(path, name, error) from error
+
+
 def _table(
     name: str,
     title: str,
@@ -268,12 +283,15 @@ def _delimiter(
     usual = "\t" if suffix == ".tsv" else ","
     headers: dict[str, tuple[str, ...]] = {}
     for delimiter in (usual, *_DELIMITERS):
-        with _open_text(name, content, newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            headers[delimiter] = tuple(next((row for row in rows if row), ()))
+        headers[delimiter] = _header(name, content, delimiter)
         if set(columns) <= set(headers[delimiter]):
             return delimiter, headers[delimiter]
     return usual, headers[usual]
+
+
+def _header(name: str, content: _Content, delimiter: str) -> tuple[str, ...]:
+    with _open_text(name, content, newline="") as file:
+        return tuple(next((row for row in csv.reader(file, delimiter=delimiter) if row), ()))
 
 
 def _delimited(name: str, content: _Content, delimiter: str) -> Iterator[dict[str, str]]:

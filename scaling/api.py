@@ -11,6 +11,7 @@ from scaling.command.lines import plain_console
 from scaling.command.run import prepared, print_plan, run
 from scaling.command.shipped import study_file
 from scaling.command.start import Start
+from scaling.files.user_path import user_path
 from scaling.spec.read import read_study, study_from_mapping
 from scaling.spec.study import StudySpec
 
@@ -46,7 +47,7 @@ class Study:
         Raises:
             StudyFileError: With every error that the file has.
         """
-        return cls._of(read_study(Path(study_file(str(path))), changes))
+        return cls._of(read_study(Path(study_file(str(user_path(path)))), changes))
 
     @classmethod
     def _of(cls, spec: StudySpec) -> Study:
@@ -90,7 +91,7 @@ class Study:
         return Result.of_study(record)
 
     def _output(self, output: str | Path | None) -> Path:
-        return Path(output) if output is not None else Path("reports") / self.spec.name
+        return user_path(output) if output is not None else Path("reports") / self.spec.name
 
     def __repr__(self) -> str:
         return f"Study(name={self.spec.name!r}, question={self.spec.question!r})"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from scaling.analysis.findings import Findings, analyse, within
 from scaling.analysis.trial_rows import Sweep, sweep_of
+from scaling.files.user_path import user_path
 from scaling.records.load import load_folder
 from scaling.records.study import StudyRecord
 from scaling.report.charts.figures import Figure, figures
@@ -146,7 +147,7 @@ class Result:
             ForeignFolderError: If the folder holds what is not a report.
             OSError: If it cannot be written.
         """
-        folder = Path(output)
+        folder = user_path(output)
         if self.record is not None:
             write_report(self.record, folder)
         else:
@@ -184,7 +185,7 @@ def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
         TableError: If a table or a report's folder cannot be read.
         TrackingError: If MLflow's store cannot be read.
     """
-    path = Path(source)
+    path = user_path(source)
     for folder in (path, Path("runs") / path):
         recorded = RecordedStudy.read(folder) if folder.is_dir() else None
         if recorded is not None:

@@ -5,7 +5,6 @@ for a bad study file or a refused start; 130 after Ctrl-C, 143 after SIGTERM, 12
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes long to import is imported when signals are heeded already.
+from scaling.files.user_path import user_path
 from scaling.process import exit_with, interruptible, lasting_output
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _main(options: argparse.Namespace, program: Sequence[str]) -> int:
     from scaling.command.run import RefusedError, StoppedError, prepared, print_plan, run
     from scaling.command.start import Start
 
-    output = _path(options.output) if options.output else Path("reports") / spec.name
+    output = user_path(options.output) if options.output else Path("reports") / spec.name
     command = _command(options, program)
     start = Start(spec, command, output, options.resume, options.address, options.plan)
     try:
@@ -84,7 +84,7 @@ def _parser(program: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=shlex.join(program), description="Run the study that a YAML file describes."
     )
-    parser.add_argument("study", type=_path, metavar="STUDY.yaml")
+    parser.add_argument("study", type=user_path, metavar="STUDY.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="dotted.key=value",
         help="change one value of the study file; may be repeated",
@@ -100,10 +100,6 @@ def _parser(program: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--address", help="a Ray cluster; this machine alone where left out")
     parser.add_argument("--output", help="folder of the report [reports/NAME]")
     return parser
-
-
-def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # noqa: PTH111  # which raises where there is no such ~USER
 
 
 def _ended(status: int, message: str) -> int:

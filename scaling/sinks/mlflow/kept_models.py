@@ -1,6 +1,7 @@
 """The models that a study kept, sent to MLflow from wherever its storage is."""
 
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,45 +14,75 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def send_models(client: "MlflowClient", run_id: str, folder: Path, url: str | None) -> None:
-    """Write the kept models, if there are any, to a run's artifacts.
+def send_models(
+    client: "MlflowClient", run_id: str, folder: Path, url: str | None, goes_on: Callable[[], None]
+) -> None:
+    """Write the kept models, if there are any, to a run's artifacts, file by file.
+
+    A file that is there with its size is not sent again: a trial keeps its model once.
 
     Args:
         client: Of the store.
         run_id: The study's.
         folder: Of the study's state on this machine.
-        url: Of its storage, where the workers have put them; None where that is the folder. They
-            come here one at a time, so that the disk needs room for one.
+        url: Of its storage, where the workers have put them; None where that is the folder. The
+            files come here one at a time, so that the disk needs room for one.
+        goes_on: Called after each file that was sent.
 
     Raises:
         RefusedWriteError: If the URL cannot be read.
     """
     if url is None:
-        if (folder / MODELS).is_dir():
-            client.log_artifacts(run_id, str(folder / MODELS), MODELS)
+        files = sorted(path for path in (folder / MODELS).rglob("*") if path.is_file())
+        for parent in dict.fromkeys(file.parent for file in files):
+            sizes = {file.name: file.stat().st_size for file in files if file.parent == parent}
+            place = parent.relative_to(folder).as_posix()
+            for name in _missing(client, run_id, place, sizes, goes_on):
+                client.log_artifact(run_id, str(parent / name), place)
         return
     import fsspec
 
     fs: Any
     fs, root = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{MODELS}")
-    for place in _listed(fs, root, url):
-        with tempfile.TemporaryDirectory() as copied:
-            try:
-                for file in fs.find(place):
-                    fs.get_file(file, str(Path(copied) / file.rpartition("/")[2]))
-            except Exception as error:  # each file system has errors of its own
-                raise _unreadable(url, error) from error
-            client.log_artifacts(run_id, copied, f"{MODELS}/{place.rpartition('/')[2]}")
+    for model in _read(url, fs.ls, root, detail=False, otherwise=()):
+        found = _read(url, fs.find, model, detail=True, otherwise={})
+        files = {file.rpartition("/")[2]: file for file in found}
+        sizes = {name: found[file]["size"] for name, file in files.items()}
+        place = f"{MODELS}/{model.rstrip('/').rpartition('/')[2]}"
+        for name in _missing(client, run_id, place, sizes, goes_on):
+            with tempfile.TemporaryDirectory() as copied:
+                _read(url, fs.get_file, files[name], str(Path(copied) / name))
+                client.log_artifact(run_id, str(Path(copied) / name), place)
 
 
-def _listed(fs: Any, root: str, url: str) -> list[str]:
+def _missing(
+    client: "MlflowClient",
+    run_id: str,
+    place: str,
+    sizes: Mapping[str, int],
+    goes_on: Callable[[], None],
+) -> Iterator[str]:
+    """The files of a folder that the run does not have with their sizes, each to be sent now."""
+    there = {found.path: found.file_size for found in client.list_artifacts(run_id, place)}
+    for name, size in sizes.items():
+        if there.get(f"{place}/{name}") != size:
+            yield name
+            goes_on()
+
+
+def _read(
+    url: str, call: Callable[..., Any], *given: Any, otherwise: Any = None, **how: Any
+) -> Any:
+    """What a call of a file system gives, or `otherwise` where there is no such folder.
+
+    Raises:
+        RefusedWriteError: If it fails.
+    """
     try:
-        return [place.rstrip("/") for place in fs.ls(root, detail=False)]
-    except FileNotFoundError:
-        return []
-    except Exception as error:
-        raise _unreadable(url, error) from error
-
-
-def _unreadable(url: str, error: Exception) -> RefusedWriteError:
-    return RefusedWriteError(f"the models cannot be read at {shown_url(url)}: {first_line(error)}")
+        return call(*given, **how)
+    except Exception as error:  # each file system has errors of its own
+        if otherwise is not None and isinstance(error, FileNotFoundError):
+            return otherwise
+        raise RefusedWriteError(
+            f"the models cannot be read at {shown_url(url)}: {first_line(error)}"
+        ) from error

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -204,8 +204,12 @@ class StudyRuns:
         self._seconds.pop(trial_id, None)
         self._begun.pop(trial_id, None)
 
-    def finish(self, end: StudyEnded) -> None:
+    def finish(self, end: StudyEnded, goes_on: Callable[[], None]) -> None:
         """Write answer, numbers and report to the parent; leave no run marked as running.
+
+        Args:
+            end: How the study ended.
+            goes_on: Called after each file of a model that was sent; they may be large.
 
         Raises:
             RefusedWriteError: If the report is gone, or the kept models cannot be read.
@@ -224,7 +228,7 @@ class StudyRuns:
             self._send_report(end.report_dir)
         if end.status == "done":
             self._log_numbers(end)
-        send_models(self._client, self.parent_id, self._folder, self._spec.storage_url)
+        send_models(self._client, self.parent_id, self._folder, self._spec.storage_url, goes_on)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")

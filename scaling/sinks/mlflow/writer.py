@@ -84,7 +84,8 @@ class Writer:
 
         Args:
             timeout_seconds: For how long.
-            while_it_goes_on: Whether the time begins again with each write that the store takes.
+            while_it_goes_on: Whether the time begins again with each write, and each file of
+                a model, that the store takes.
         """
         self._is_closing.set()
         self._hurry.set()
@@ -147,7 +148,7 @@ class Writer:
                 case StudyEnded() as event:
                     self._write_waiting(waiting)
                     self._require_store(None)  # what was written to a deleted file is gone
-                    refusal = self._try(None, partial(self._runs.finish, event))
+                    refusal = self._try(None, partial(self._runs.finish, event, self._goes_on))
                     if refusal is not None:
                         self._reject(line, one_line(refusal))
         self._write_waiting(waiting)
@@ -212,9 +213,12 @@ class Writer:
                 self._pause()
             else:
                 self._note_answer()
-                self._num_written += 1
+                self._goes_on()
                 return None
         raise _AbandonedError
+
+    def _goes_on(self) -> None:
+        self._num_written += 1
 
     def _require_store(self, error: Exception | None) -> None:
         """Write no more where the store has lost the study."""

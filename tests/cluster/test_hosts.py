@@ -125,9 +125,9 @@ def test_own_code_of_one_host_alone_trains_on_others(cluster: Hosts, tmp_path: P
     stale = cluster.files(WORKERS[0]) / "root/mine"
     stale.mkdir()
     (stale / "own_task.py").write_text("raise RuntimeError('of another day')\n", encoding="utf-8")
-    process = start_study(cluster, "/root/mine", HEAD, "--set", "storage=/mnt/mine")
+    process = start_study(cluster, "/root/mine", HEAD, "--set", "storage=/mnt/mine/runs/faulty")
     end(folder, process)
-    assert losses(folder) == losses_alone(tmp_path, OWN)
+    assert losses(cluster.shared / "mine") == losses_alone(tmp_path, OWN)
 
 
 def test_the_driver_s_host_is_lost_and_another_one_resumes(cluster: Hosts, quiet: Losses) -> None:

@@ -23,7 +23,7 @@ from scaling.analysis.statistics.uncertainty import (
 from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
 from scaling.records.objective import Objective
-from scaling.records.outcome import CENSORED
+from scaling.records.outcome import is_censored
 from scaling.surface.loss_surface import CellBest, Limit
 
 Source = Literal["confirm", "search"]
@@ -246,6 +246,6 @@ def _objective_noise(sweep: Sweep) -> float | None:
         rows = sweep.rows_of(cell, "confirm")
         seeds = (-place if row.seed is None else row.seed for place, row in enumerate(rows, 1))
         known = zip(seeds, (row.objective for row in rows), strict=True)
-        groups.append({s: value for s, value in known if value is not None and value < CENSORED})
+        groups.append({s: v for s, v in known if v is not None and not is_censored(v)})
     found = seed_variance(groups)
     return None if found is None else math.sqrt(found.variance)

@@ -5,6 +5,8 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from scaling.files.shown_error import first_line
+
 
 @contextmanager
 def as_os_error(place: str) -> Generator[None]:
@@ -17,6 +19,5 @@ def as_os_error(place: str) -> Generator[None]:
         yield
     except OSError:
         raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or repr(error)
-        raise OSError(None, reason, place) from error
+    except Exception as error:  # each file system has kinds of its own
+        raise OSError(None, first_line(error), place) from error

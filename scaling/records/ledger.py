@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scaling.files.own import no_follow
+from scaling.files.shown_error import first_line
 from scaling.files.shown_path import shown_path
 from scaling.records.measurement import Measurement
 from scaling.records.trial import Status, TrialRecord
-from scaling.spec.issues import first_line
 
 
 class Observer(Protocol):

@@ -95,6 +95,11 @@ def _log_share(before: float | None, after: float, at_most: float) -> float:
 CENSORED = 1e12  # above every number of steps or examples that a trial can take
 
 
+def is_censored(value: float) -> bool:
+    """Whether a number of steps or examples is one that only orders trials that missed a target."""
+    return value >= CENSORED
+
+
 def objective_value(
     record: TrialRecord, spec: StudySpec, metrics: Mapping[str, Metric]
 ) -> float | None:
@@ -183,7 +188,7 @@ def fastest_trial(records: Sequence[TrialRecord], spec: StudySpec) -> TrialRecor
     if spec.target is None:
         return None
     values = [value_to_target(record, spec.target) for record in records]
-    reached = [value if value is not None and value < CENSORED else None for value in values]
+    reached = [None if value is None or is_censored(value) else value for value in values]
     return _lowest(records, reached)
 
 

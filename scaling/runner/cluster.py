@@ -15,11 +15,11 @@ import psutil
 import ray
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
+from scaling.files.shown_error import first_line
 from scaling.process import reclaim_signals
 from scaling.runner.joining import JOIN_SECONDS, join_problem, no_cluster
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
 from scaling.runner.preflight import StartError, running_cluster, starts_here
-from scaling.spec.issues import first_line
 from scaling.spec.resources import Resources
 
 _LOG = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import os
 import re
 import socket
 
+from scaling.files.shown_error import first_line
 from scaling.runner.preflight import StartError
-from scaling.spec.issues import first_line
 
 JOIN_SECONDS = 30.0
 """How long an address is waited for, once."""

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scaling.files.own import UNFINISHED, write_whole
+from scaling.files.shown_error import first_line
 from scaling.files.url_errors import as_os_error
 from scaling.records.ledger import whole_lines
 from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
-from scaling.spec.issues import first_line
 
 # A trial that is in the journal of trials counts as ended, and so does a study whose environment
 # says so: these are written last, and read before the others, which then have all they speak of.

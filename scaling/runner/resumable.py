@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scaling.files.shown_error import first_line
 from scaling.files.shown_path import shown_path
 from scaling.records.ledger import whole_lines
-from scaling.spec.issues import first_line
 
 
 def broken_journal(file: Path) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from scaling.files.access import why_not_writable
 from scaling.files.own import no_follow, other_files
+from scaling.files.shown_error import first_line
 from scaling.files.shown_path import shown_path
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
 from scaling.runner.recorded_study import RecordedStudy
@@ -30,7 +31,6 @@ from scaling.runner.state_folder import (
     require_state_folder,
 )
 from scaling.space.rounds import Rounds
-from scaling.spec.issues import first_line
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA
 

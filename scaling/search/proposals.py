@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from scaling.records.metrics import Metric
 from scaling.records.objective import loss_unit
-from scaling.records.outcome import CENSORED, objective_value, value_to_target
+from scaling.records.outcome import is_censored, objective_value, value_to_target
 from scaling.records.scale import scale_names
 from scaling.records.trial import TrialRecord
 from scaling.search.ladder import LadderBelief, LadderSearch, Size, SizedOutcome
@@ -161,7 +161,7 @@ def _outcomes(
     own: list[float | None] = [None] * len(records)
     longest: dict[int, float] = {}
     if by in TO_TARGET:
-        values = [None if v is None or v >= CENSORED else v for v in values]
+        values = [None if v is None or is_censored(v) else v for v in values]
         for number, (place, record) in enumerate(zip(places, records, strict=True)):
             if (final := record.final) is not None and record.status == "done":
                 ran = final.examples if by == "examples_to_target" else final.step

@@ -71,8 +71,8 @@ class Evaluation(Section):
     num_examples: PositiveInt = 2000
     """At most this many examples of each split, the same ones in every trial."""
     divergence_ratio: Annotated[float, Field(gt=1, strict=True)] = 3.0
-    """A trial whose validation loss exceeds its first one by this factor has diverged; where the
-    first one is not above 0, only a loss that is not finite has."""
+    """A trial whose validation loss exceeds its first one by this factor has diverged. Where the
+    first one is at or below 0, only a loss that is not finite counts as divergence."""
     sharpness: Sharpness | None = None
     """null: not measured."""
 

@@ -102,11 +102,6 @@ def _part(part: str | int) -> str:
     return text if re.fullmatch(r"[\w-]{1,60}", text) else shown(text)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name where there is none."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
-
-
 def last_line(text: str | None) -> str:
     """The last line of a traceback or message, at most 1,000 characters."""
     lines = (text or "").strip().splitlines()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scaling.spec.issues import first_line
+from scaling.files.shown_error import first_line
 from scaling.tasks.errors import DataError
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from scaling.spec.issues import first_line
+from scaling.files.shown_error import first_line
 from scaling.training.checkpoint import CheckpointStore
 from scaling.training.checkpoint_check import State
 

@@ -9,7 +9,7 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Unit
 
 _FAR = 1.9
-"""Octaves that half and twice a recipe are apart, but not it and either, even of an odd batch."""
+"""Octaves. Half and twice a batch or rate are two apart; the prediction is about one from both."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
     groups: dict[tuple[int, float], list[TrialRow]] = {}
     for row in rows:
         groups.setdefault((row.global_batch_size, row.peak_lr or 0.0), []).append(row)
-    # Around the prediction are twice and half of each. Of two recipes alone either could be it, and
-    # it is the lower one: what is half of it starts after what is twice of it.
+    # Around the prediction are twice and half of its batch and rate. Where two recipes alone were
+    # run, either could be it; the lower one is, since twice is run before half.
     middle = next(
         (key for key in sorted(groups) if all(_are_beside(key, other) for other in groups)), None
     )

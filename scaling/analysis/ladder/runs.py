@@ -11,7 +11,8 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.surface.ladder.runs import Runs
 
 FEWEST_RUNS, FEWEST_OF_SIZE = 12, 3
-"""Runs with a loss of all sizes together, and of each; recipes with one of a size only checked."""
+"""Runs with a loss: of all sizes together, and of each size. Of a size that was only checked, so
+many recipes with a loss."""
 _FITTED = ("search", "confirm", "check")
 
 

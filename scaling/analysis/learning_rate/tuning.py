@@ -8,7 +8,7 @@ from typing import Literal
 from scaling.analysis.critical_batch.targets import by_recipe
 from scaling.analysis.learning_rate.curves import LrCurve
 from scaling.analysis.trial_rows import TrialRow
-from scaling.records.outcome import CENSORED
+from scaling.records.outcome import is_censored
 
 Undertuned = Literal[
     "lowest_rate_best", "highest_rate_best", "falls_towards_lowest", "falls_towards_highest",
@@ -113,7 +113,7 @@ def _still_falling(
         row.objective
         for search in searches
         for row in search
-        if row.objective is not None and row.objective < CENSORED
+        if row.objective is not None and not is_censored(row.objective)
     ]
     falls = [_falls(search, max(reached, default=0.0)) for search in searches]
     inside = [f for f, c in zip(falls, curves, strict=True) if f and not (c and c.edge)]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.files.names import MODELS
+from scaling.files.shown_error import first_line
 from scaling.files.shown_url import shown_url
 from scaling.sinks.mlflow.store import RefusedWriteError
-from scaling.spec.issues import first_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

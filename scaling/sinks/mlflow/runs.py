@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from scaling.files.own import ForeignFolderError, report_files
+from scaling.files.shown_error import first_line
 from scaling.records.load import ENVIRONMENT_FILE, environment_json
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
@@ -27,7 +28,6 @@ from scaling.sinks.mlflow.store import (
     store_errors,
 )
 from scaling.sinks.mlflow.study_file import spec_to_yaml
-from scaling.spec.issues import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,10 +9,11 @@ from os import R_OK, access
 from pathlib import Path
 from typing import Any, Final, cast
 
+from scaling.files.shown_error import first_line
 from scaling.files.shown_url import credential_problem
 from scaling.spec.data import DATA_SUFFIXES, FileNames, Glob, TextData
 from scaling.spec.fields import given_fields
-from scaling.spec.issues import Issue, did_you_mean, dotted, first_line
+from scaling.spec.issues import Issue, did_you_mean, dotted
 from scaling.spec.models import BUILTIN_MODELS
 from scaling.spec.study import StudySpec
 from scaling.spec.workloads import BUILTIN_SOURCES, TextWorkload

@@ -50,7 +50,7 @@ def num_trials(spec: StudySpec) -> dict[Phase, int]:
     return counts
 
 
-_COUNTED_BY: Final[Mapping[Phase, str]] = {
+_GIVEN_BY: Final[Mapping[Phase, str]] = {
     "transfer": "transfer.num_seeds",
     "confirm": "confirm.num_seeds",
     "confirm_target": "confirm.num_seeds",
@@ -62,9 +62,10 @@ _COUNTED_BY: Final[Mapping[Phase, str]] = {
 def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     """More trials than a study has, in the field of the phases that have the most."""
     searched = f"search.{'num_trials' if spec.search.is_joint else 'trials_per_cell'}"
+    fields = {"search": searched, **_GIVEN_BY}
     by_field = Counter[str]()
     for phase, count in num_trials(spec).items():
-        by_field[_COUNTED_BY.get(phase, searched)] += count
+        by_field[fields[phase]] += count
     if by_field.total() <= MAX_TRIALS or num_cells(spec) > MAX_CELLS:
         return
     [(path, most)] = by_field.most_common(1)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+from scaling.files.shown_error import first_line
 from scaling.spec.checks.data import file_suffix, is_gzip, named_files
 from scaling.spec.data import Files
-from scaling.spec.issues import first_line
 from scaling.tasks.data.columns import Table, TextRecords, class_names, column_names
 from scaling.tasks.data.rows import Split
 from scaling.tasks.errors import DataError

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scaling.files.shown_error import first_line
 from scaling.spec.data import TextData
-from scaling.spec.issues import first_line
 from scaling.tasks.data.columns import (
     MAX_CHARACTERS,
     MAX_ROWS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.spec.issues import first_line
+from scaling.files.shown_error import first_line
 from scaling.spec.models import Lora
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import require_extra

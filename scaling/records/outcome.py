@@ -253,21 +253,22 @@ def left_over(
     trials: Sequence[TrialRecord],
     spec: StudySpec,
     metrics: Mapping[str, Metric],
-    best: Sequence[BestRecipe] = (),
+    planned: Sequence[str | None] = (),
 ) -> list[TrialRecord]:
     """Replicates of a recipe that is no longer the best of its cell, since the study was extended.
 
-    They are no replicates of what the study compares, and are never pooled with those that are. Of
-    the recipes that the surface recommended for a cell the latest is the best. It follows from the
-    records which one that is, once a trial has it.
+    So are the checks of what a ladder predicted before. They are no replicates of what the study
+    compares, and are never pooled with those that are. Of the recipes that the surface recommended
+    for a cell the latest is the best. It follows from the records which one that is, once a trial
+    has it.
 
     Args:
         trials: Of the study.
         spec: The study.
         metrics: What the task says of its metrics.
-        best: What its cells' searches have come to; only needed for recipes that no trial has yet.
+        planned: Names of recipes that are repeated next, which no trial may have yet.
     """
-    names = [*(t.recipe_of for t in trials), *(b.name for b in best)]
+    names = [*(t.recipe_of for t in trials), *planned]
     latest = {of: _latest_surface_recipes(names, of) for of in (_SURFACE, _SURFACE_OF_STEPS)}
     searched: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.trial_id):

@@ -84,7 +84,8 @@ def stages(
     planned = with_own_ids(replicates, [*best, *for_target], records)
     if "check" in after_search(spec) and rounds is not None and rounds.prediction is not None:
         planned += planned_check(spec, rounds.prediction, facts)
-    left = left_over(list(records.values()), spec, facts.metrics, [*best, *for_target])
+    names = [*(recipe.name for recipe in (*best, *for_target)), *(t.recipe_of for t in planned)]
+    left = left_over(list(records.values()), spec, facts.metrics, names)
     notes = [*how_it_ended, *beaten_note(left)]
     yield Stage(after_search(spec), planned, _missing(planned, records), notes, refused, rounds)
 

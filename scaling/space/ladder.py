@@ -48,8 +48,9 @@ def flops_of(scale: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class PredictedRecipe:
-    """A batch size and a rate for a size."""
+    """A batch size and a rate for a size; `name` says after how many trials of the search."""
 
+    name: str
     global_batch_size: int
     peak_lr: float
 
@@ -77,5 +78,9 @@ def planned_check(spec: StudySpec, predicted: PredictedRecipe, facts: Facts) -> 
             trial_id = f"check-{cell_name(cell)}-peak_lr={lr:.6g}-seed{seed}"
             recipe = recipe_of(spec, cell, choices, facts, seed=seed)
             scale = facts.at(spec, cell).scale
-            planned.append(PlannedTrial(trial_id, "check", cell, choices, recipe, scale=scale))
+            planned.append(
+                PlannedTrial(
+                    trial_id, "check", cell, choices, recipe, recipe_of=predicted.name, scale=scale
+                )
+            )
     return planned

@@ -80,7 +80,7 @@ class Rounds:
         """What the last size of a ladder is checked at; None before the end, or without a check."""
         recipes = self.end.recipes if self.end else ()
         found = next((recipe for recipe in recipes if recipe.cell == PREDICTED), None)
-        return None if found is None else PredictedRecipe(**found.choices)
+        return None if found is None else PredictedRecipe(found.name, **found.choices)
 
     def followed_by(self, proposed: Sequence[ProposedTrial]) -> "Rounds":
         """These rounds and one more."""

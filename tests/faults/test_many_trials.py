@@ -37,48 +37,56 @@ class Held:
 
 
 def kind(process: psutil.Process) -> str:
-    """What a process is, as in `ray::RayTrainWorker`; all of Ray's own together."""
+    """What a process is, as in `driver`, `ray::RayTrainWorker` or `log_monitor.py`."""
     words = process.cmdline() or [process.name()]
     if words[0].startswith("ray::"):
         return words[0].split(".")[0]
-    return "driver" if "scaling.study" in words else "ray"
+    if "scaling.study" in words:
+        return "driver"
+    return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
 
 
 def held(study: Running) -> Held:
     """What is held now."""
     size, files = Counter[str](), Counter[str]()
-    address = ""
+    address, token = "", ""
     for process in study.processes(""):
         try:
             name = kind(process)
             size[name] += process.memory_full_info().uss
             files[name] += process.num_fds()
             words = process.cmdline()
+            for word in words:
+                if word.startswith("--gcs-address="):
+                    address = word.partition("=")[2]
+                    token = process.environ()["RAY_AUTH_TOKEN_PATH"]
         except psutil.NoSuchProcess:  # it has just ended
             continue
-        for word in words:
-            if word.startswith("--gcs-address="):
-                address = word.partition("=")[2]
-    return Held(size, files, *ray_objects(address))
+    return Held(size, files, *ray_objects(address, token))
 
 
 COUNT_OBJECTS = """
 import sys
-from ray.util.state import list_actors, list_placement_groups
-actors = list_actors(address=sys.argv[1], limit=10_000)
-groups = list_placement_groups(address=sys.argv[1], limit=10_000)
-print(sum(actor.state != "DEAD" for actor in actors))
-print(sum(group.state != "REMOVED" for group in groups))
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+state = GlobalState()
+state._initialize_global_state(
+    GcsClientOptions.create(
+        sys.argv[1], None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+    )
+)
+print(sum(actor["State"] != "DEAD" for actor in state.actor_table(None).values()))
+print(sum(group["state"] != "REMOVED" for group in state.placement_group_table().values()))
 """
 
 
-def ray_objects(address: str) -> tuple[int, int]:
-    """Live actors and placement groups of a cluster."""
-    # In a process of its own, which reads the token that local clusters ask for.
+def ray_objects(address: str, token: str) -> tuple[int, int]:
+    """Live actors and placement groups of a cluster, whose token is in that file."""
+    # Ray's public way asks the dashboard, which a study's own Ray does not start.
     counted = subprocess.run(
         [sys.executable, "-c", COUNT_OBJECTS, address],
-        env=environment() | {"RAY_AUTH_MODE": "token"},
-        capture_output=True, text=True, check=True,
+        env=environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token},
+        capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     actors, groups = counted.stdout.split()[-2:]
     return int(actors), int(groups)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scaling.records.measurement import Measurement
+from scaling.records.outcome import left_over
 from scaling.records.trial import TrialRecord
 from scaling.runner.remaining import remaining, stages
 from scaling.space.ladder import flops_of, size_cells
@@ -89,6 +90,24 @@ def test_a_study_that_was_cut_off_goes_on_to_the_same_trials(done: Any, at_most:
     for stage in stages(SPEC, records, FACTS, rounds):
         records |= {trial.trial_id: ended(trial) for trial in stage.missing}
     assert records == whole
+
+
+def test_an_extended_search_is_checked_anew_and_the_check_before_is_left_out(done: Any) -> None:
+    records, rounds = dict(done[0]), done[1]
+    more = SPEC.model_copy(update={"search": SPEC.search.model_copy(update={"num_trials": 18})})
+    notes: list[str] = []
+    for stage in stages(more, records, FACTS, rounds):
+        rounds = stage.rounds or rounds
+        notes += stage.notes
+        records |= {trial.trial_id: ended(trial) for trial in stage.missing}
+    before = {trial_id for trial_id in done[0] if trial_id.startswith("check")}
+    after = {trial_id for trial_id in records if trial_id.startswith("check")} - before
+    assert rounds.prediction != done[1].prediction
+    assert len(before) == len(after) == 10
+    left = {trial.trial_id for trial in left_over(list(records.values()), more, {})}
+    assert left & (before | after) == before
+    assert any("later search trials have beaten" in note for note in notes)
+    assert not {t.trial_id for t in left_over(list(done[0].values()), SPEC, {})}
 
 
 def test_what_is_left_counts_every_phase(done: Any) -> None:

@@ -30,6 +30,8 @@ class Broker:
         self._slots: dict[str, Slot] = {}
         self._jobs: dict[str, RunningJob] = {}
         self._waiting: list[RunningJob] = []
+        self._expected: set[str] = set()
+        self._waits_for_expected = True
         self._changed = asyncio.Condition()
         self._closed = False
         self._refusal: str | None = None
@@ -260,12 +262,22 @@ class Broker:
 
     # --- asked by trials
 
+    async def all_submitted(self, timeout: float) -> None:
+        """Return when all trials that Tune has been given are here, or that is taking too long.
+
+        The first time that it takes too long is the last one that anybody waits for it.
+        """
+        if not await self._wait(lambda: self._closed or not self._expected, timeout):
+            self._expected.clear()
+            self._waits_for_expected = False
+
     async def submit(self, job: Job) -> bool:
         """Wait until a free group has a job; False when the pool is closed.
 
         A trial that comes again while its job is known (its actor had died) takes it over, with
         all its events from the first.
         """
+        self._expected.discard(job.trial_id)
         running = self._jobs.get(job.trial_id)
         if running is None:
             running = RunningJob(job, job.recipe.layout.micro_batch_size)
@@ -317,6 +329,7 @@ class Broker:
 
     async def cancel(self, trial_id: str) -> None:
         """Ask a job to stop; one that has ended is forgotten."""
+        self._expected.discard(trial_id)
         running = self._jobs.get(trial_id)
         if running is not None:
             running.cancelled = True
@@ -325,6 +338,11 @@ class Broker:
         await self._notify()
 
     # --- asked by the driver
+
+    async def expect(self, trial_id: str) -> None:
+        """Tune has been given a trial, which will submit its job."""
+        if self._waits_for_expected:
+            self._expected.add(trial_id)
 
     async def devices(self) -> list[Any]:
         """What each group that is ready computes on, one entry a group."""

@@ -355,6 +355,7 @@ class _Executor:
         )
         config = {"record": record.to_json(), "job": job}
         if self._pool is not None:
+            self._pool.expect(record.trial_id)
             return config | {"broker": self._pool.broker_name}
         return config | {
             "spec": self._spec.model_dump_json(exclude_unset=True),

@@ -16,6 +16,8 @@ from scaling.runner.jobs import Event, Job
 POLL_SECONDS = 10.0
 BROKER_TIMEOUT_SECONDS = 120.0  # for one that died to be there again
 RETRY_SECONDS = 1.0
+OTHERS_SECONDS = 10.0
+"""For the relays of other trials to start, before one that has ended gives its process away."""
 
 
 def relay(config: dict[str, Any]) -> None:
@@ -62,6 +64,10 @@ def _passed_on_to_its_end(broker: Any, job: Job) -> bool:
             num_acknowledged += len(events)
             broker.acknowledge.remote(job.trial_id, num_acknowledged)
             if any(event["kind"] in ("ended", "failed") for event in events):
+                # Tune gives this process to a trial whose own is still starting, which it then
+                # ends and starts one for the next trial: with short trials a process for each.
+                with contextlib.suppress(ray.exceptions.RayActorError):
+                    ray.get(broker.all_submitted.remote(OTHERS_SECONDS))
                 return True
     except ray.exceptions.RayActorError:
         return False

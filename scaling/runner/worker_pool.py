@@ -220,6 +220,10 @@ class WorkerPool:
         if len(self._errors) == len(self._sizes):
             self.check()
 
+    def expect(self, trial_id: str) -> None:
+        """Tune is given a trial, whose relay will submit its job."""
+        self._broker.expect.remote(trial_id)
+
     def cancel(self, trial_id: str) -> None:
         """Ask a trial's job to stop, where it has one."""
         with contextlib.suppress(ray.exceptions.RayActorError):  # its jobs are gone with it

@@ -1,4 +1,4 @@
-"""Two hundred trials in one study: nothing piles up."""
+"""Four hundred trials in one study: nothing piles up."""
 
 import subprocess
 import sys
@@ -22,16 +22,20 @@ STUDY: dict[str, Any] = {
     "fixed": {"optimizer": "sgd"},
     "budget": {"steps": 2},
     "evaluation": {"every_steps": 1},
-    "search": {"trials_per_cell": 100},
+    "search": {"trials_per_cell": 200},
 }
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a study's processes hold: bytes and open files by kind of process, Ray's objects."""
+    """What a study's processes hold: bytes and open files by kind of process, Ray's objects.
+
+    `started` counts the actors that have ended too.
+    """
 
     bytes: Counter[str]
     files: Counter[str]
+    started: int
     actors: int
     placement_groups: int
 
@@ -75,28 +79,30 @@ state._initialize_global_state(
         sys.argv[1], None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
     )
 )
-print(sum(actor["State"] != "DEAD" for actor in state.actor_table(None).values()))
+actors = state.actor_table(None).values()
+print(len(actors))
+print(sum(actor["State"] != "DEAD" for actor in actors))
 print(sum(group["state"] != "REMOVED" for group in state.placement_group_table().values()))
 """
 
 
-def ray_objects(address: str, token: str) -> tuple[int, int]:
-    """Live actors and placement groups of a cluster, whose token is in that file."""
+def ray_objects(address: str, token: str) -> tuple[int, int, int]:
+    """All actors, live ones and placement groups of a cluster, whose token is in that file."""
     # Ray's public way asks the dashboard, which a study's own Ray does not start.
     counted = subprocess.run(
         [sys.executable, "-c", COUNT_OBJECTS, address],
         env=environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token},
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    actors, groups = counted.stdout.split()[-2:]
-    return int(actors), int(groups)
+    started, actors, groups = counted.stdout.split()[-3:]
+    return int(started), int(actors), int(groups)
 
 
 def test_nothing_piles_up(tmp_path: Path) -> None:
     study = started(tmp_path, changes=STUDY | {"name": "faulty"})
-    study.wait_for("[20/200]")
+    study.wait_for("[100/400]")
     before = held(study)
-    study.wait_for("[195/200]", seconds=400)
+    study.wait_for("[395/400]", seconds=400)
     after = held(study)
     assert study.end() == 0, study.output
 
@@ -105,9 +111,13 @@ def test_nothing_piles_up(tmp_path: Path) -> None:
     assert before.bytes["driver"] > 0
     assert before.bytes["ray::RayTrainWorker"] > 0
     for name, size in before.bytes.items():
-        assert after.bytes[name] <= 1.1 * size, f"{name}: {as_mb(before)} → {as_mb(after)}"
+        # The driver's goes up and down by 40 MB; Ray keeps what it knows of 100,000 calls.
+        limit = 1.1 * size + 60e6
+        assert after.bytes[name] <= limit, f"{name}: {as_mb(before)} → {as_mb(after)}"
         # Asking Ray what it holds opens some connections; a leak would be one for each trial.
         assert after.files[name] <= 1.1 * before.files[name] + 3, name
+    # A trial takes over the process of one before, but for a few that Tune had given up by then.
+    assert after.started <= before.started + 15
     assert after.actors <= before.actors
     assert after.placement_groups <= before.placement_groups
 

@@ -238,7 +238,7 @@ def _cost(
     cheap: Callable[[Job], float],
 ) -> Finding:
     """1 − the ratio of two speeds, which take turns."""
-    job = _job(device, 64, 40) if device == "cuda" else _job(device, 8, 6)
+    job = _job(device, 64, 12) if device == "cuda" else _job(device, 8, 6)
     turns = [(dear(job), cheap(job)) for _ in range(2)]
     first, second = (statistics.median(speeds) for speeds in zip(*turns, strict=True))
     result = Result(f"share of throughput for {name}", 1 - first / second, "at most", bound)

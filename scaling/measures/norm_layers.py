@@ -85,8 +85,10 @@ class NormLayers:
 
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._wanted and inputs and output.requires_grad:
-            value = inputs[0].detach()
-            output.register_hook(lambda gradient: self._record(layer, value, gradient))
+            saved = _saved(inputs[0].detach())
+            output.register_hook(
+                lambda gradient: self._record(layer, saved.saved_tensors[0], gradient)
+            )
 
     def _record(self, layer: nn.Module, value: Tensor, gradient: Tensor) -> None:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
@@ -100,6 +102,25 @@ class NormLayers:
         own_bd = torch.cat(own, 1)
         before = self._by_example.get(layer)
         self._by_example[layer] = own_bd if before is None else before + own_bd
+
+
+class _Saved(torch.autograd.Function):
+    """Keeps a tensor for the backward pass as autograd does: blocks that recompute drop it."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return anchor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError  # nothing is made of its result
+
+
+def _saved(value: Tensor) -> Any:
+    """What has the tensor as `saved_tensors`."""
+    anchor = torch.zeros((), requires_grad=True)
+    return _Saved.apply(anchor, value).grad_fn  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _is_norm_layer(module: nn.Module) -> bool:

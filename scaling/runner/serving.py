@@ -152,7 +152,7 @@ class _Server:
             error, has_left = self._run(assignment), True
             if error is not None and assignment.job.recipe.layout.world_size > 1:
                 # Those that wait for this rank learn it so, before this one waits for them.
-                has_left = self._meeting.leave(aborts=True)
+                has_left = self._meeting.leave()
             verdict = ray.get(
                 self.broker.leave.remote(self.slot, self.incarnation, trial_id, rank, error)
             )
@@ -199,10 +199,12 @@ class _Server:
         except Exception as error:  # noqa: BLE001  # reported with its traceback as the trial's end
             ran_out = is_out_of_memory(error)
             is_fixed = isinstance(error, FixedMemoryError)
+            # One worker has halved it down to one example before it gives up.
+            tried = 1 if job.recipe.layout.world_size == 1 else micro_batch_size
             return RankError(
                 traceback.format_exc(),
                 out_of_memory=ran_out,
-                too_large=micro_batch_size if ran_out and not is_fixed else None,
+                too_large=tried if ran_out and not is_fixed else None,
                 followed=isinstance(error, WorkerGoneError),
             )
         return None
@@ -215,7 +217,7 @@ class _Server:
         layout = assignment.job.recipe.layout
         if layout.world_size > 1 and layout.strategy in ZERO_STAGES:
             return True
-        signs = ("CUDA error", "NCCL error", StuckGroupError.__name__)
+        signs = ("CUDA error", "CUDA driver error", "NCCL error", StuckGroupError.__name__)
         return not error.out_of_memory and any(sign in error.traceback for sign in signs)
 
     def _group_of(self, assignment: Assignment) -> Workers:

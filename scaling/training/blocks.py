@@ -8,6 +8,8 @@ from torch import nn
 
 from scaling.tasks.model.layers import recomputing_part, transformer_blocks
 
+MOST_GRAPHS = 64
+
 
 def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> None:
     """Let blocks recompute their activations, and compile them; neither changes a result.
@@ -19,7 +21,9 @@ def prepare_blocks(model: nn.Module, *, recomputes: bool, compiles: bool) -> Non
         _recompute_activations(model)
     if compiles:
         # Blocks are alike, so that one is compiled for all of them, and for later trials too.
-        # Lengths differ from batch to batch.
+        # Lengths differ from batch to batch. A process keeps eight graphs of them, by default, and
+        # runs what comes after uncompiled: a ladder has several of each of its sizes.
+        torch._dynamo.config.recompile_limit = MOST_GRAPHS  # pyright: ignore[reportPrivateUsage]
         for block in transformer_blocks(model) or [model]:
             block.compile(dynamic=True)
 

@@ -60,14 +60,17 @@ def precision_context(precision: Precision, device: torch.device) -> AbstractCon
 def matmul_precision(precision: Precision) -> Iterator[None]:
     """What torch may do to the inputs of float32 products, forward and backward, in this process.
 
-    A product that autocast leaves in float32 stays one.
+    A product that autocast leaves in float32 stays one. cuDNN's convolutions and recurrent layers
+    would take tf32 unasked.
     """
-    before = torch.get_float32_matmul_precision()
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def evaluate(

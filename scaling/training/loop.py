@@ -120,6 +120,7 @@ class _Run:
         )
         self.noise_cost = cold_start.noise_cost(setup)
         self.is_over = False  # whether the budget is spent; the same on all workers
+        self.started = 0.0  # clock time at which the step in hand began
 
     def to_its_end(self) -> Outcome:
         """Every step and evaluation that the run still has."""
@@ -133,7 +134,7 @@ class _Run:
                 return self.end_by(directive)
         checks = Checks(self.supervision, self.workers, self.progress.step)
         while not self.is_over:
-            started = time.perf_counter()
+            self.started = time.perf_counter()
             # 1 data: from the seed and the step alone.
             indices = self.order.indices(*self.positions())
             # 2 model, 3 batch, 4 forward, 5 loss, 6 backward: each worker's micro-batches.
@@ -145,7 +146,7 @@ class _Run:
                 clipped = self.skip()
             else:
                 return self.outcome("diverged")
-            self.count(gradient, indices, clipped=clipped, started=started)
+            self.count(gradient, indices, clipped=clipped)
             if self.is_evaluated() or self.is_over:
                 directive = self.measure()
                 if self.measuring.has_diverged():
@@ -198,6 +199,10 @@ class _Run:
             optimizer.zero_grad()
             release_memory(self.workers.device)
             gradient.micro_batch_size = smaller
+            # A later trial begins with what fits: no step takes this long again.
+            lost_until = time.perf_counter()
+            self.progress.warm_up_seconds += lost_until - self.started
+            self.started = lost_until
             self.incidents.add({"kind": "out_of_memory", "step": step, "micro_batch_size": smaller})
 
     def update(self, gradient: StepGradient, *, num_examples: int) -> bool:
@@ -218,14 +223,12 @@ class _Run:
         """Leave the weights as they are, and try the next step with a smaller loss scale."""
         self.setup.gradient.loss_scale.update(is_finite=False)
 
-    def count(
-        self, gradient: StepGradient, indices: Indices, *, clipped: bool | None, started: float
-    ) -> None:
+    def count(self, gradient: StepGradient, indices: Indices, *, clipped: bool | None) -> None:
         """Count a step and what it saw."""
         num_tokens = self.task.num_tokens(indices)
         self.progress.add(
             gradient, num_examples=len(indices), num_tokens=num_tokens, clipped=clipped,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - self.started,
         )  # fmt: skip
         self.is_over = self.budget_is_spent()
 

@@ -71,23 +71,26 @@ class Measuring:
             workers = parallel.data_workers
             with fixed_memory("evaluating"):
                 self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
-                self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
-                if is_last:
-                    self._by_model |= written_metrics(
-                        task, setup.model, workers, precision=precision
-                    )
-            if not is_last:
-                return
-            if self._model_folder is not None and not self.has_diverged():
-                model = parallel.plain_model(self._new_model)  # by all workers
-                if setup.workers.rank == 0:
-                    keep_model(task, model, self._model_folder)
-            if spec is not None and not self.has_diverged():
+                # A cache of keys grows word by word, and each layer's would be compiled anew.
                 with without_compiling(setup.recipe.layout.compile):
-                    self._curvature = measure_curvature(
-                        task, parallel.plain_model(self._new_model), spec, setup.workers,
-                        micro_batch_size=setup.gradient.micro_batch_size,
-                    )  # fmt: skip
+                    self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
+                    if is_last:
+                        self._by_model |= written_metrics(
+                            task, setup.model, workers, precision=precision
+                        )
+            folder = self._model_folder
+            if not is_last or (folder is None and spec is None) or self.has_diverged():
+                return
+            with fixed_memory("measuring and keeping the whole model"):
+                model = parallel.plain_model(self._new_model)  # by all workers
+                if folder is not None and setup.workers.rank == 0:
+                    keep_model(task, model, folder)
+                if spec is not None:
+                    with without_compiling(setup.recipe.layout.compile):
+                        self._curvature = measure_curvature(
+                            task, model, spec, setup.workers,
+                            micro_batch_size=setup.gradient.micro_batch_size,
+                        )  # fmt: skip
 
     def _new_model(self) -> torch.nn.Module:
         return new_model(self._setup.task, self._setup.recipe, self._setup.workers.device)

@@ -14,6 +14,9 @@ from scaling.training.checkpoint_check import State
 
 T = TypeVar("T")
 
+MOST_PINNED_BYTES = 2**30
+"""Of a state's copy in pinned memory, which torch rounds up and keeps for the process's life."""
+
 
 class Writer:
     """Writes one worker's parts, one at a time.
@@ -60,34 +63,48 @@ class Writer:
 def copied(value: T) -> T:
     """The same with a copy in the host's memory of every tensor, tensors that are one still one.
 
-    From a GPU all are copied at once, into pinned memory, and waited for once.
+    From a GPU they are copied at once, into pinned memory as far as that goes, and waited for once.
 
     Args:
         value: Tensors in mappings, lists and tuples.
     """
-    copies: dict[tuple[Any, ...], Tensor] = {}
-    result = _copied(value, copies)
-    for device in {key[0] for key in copies if key[0].type == "cuda"}:
+    copies = _Copies()
+    result = copies.of(value)
+    for device in {key[0] for key in copies.made if key[0].type == "cuda"}:
         torch.cuda.synchronize(device)
     return result
 
 
-def _copied(value: Any, copies: dict[tuple[Any, ...], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        place = value.untyped_storage().data_ptr(), value.storage_offset()
-        key = (value.device, *place, value.dtype, value.shape, value.stride())
-        if key not in copies:
-            copies[key] = _in_host_memory(value.detach())
-        return copies[key]
-    if isinstance(value, Mapping):
-        return {name: _copied(item, copies) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item, copies) for item in value)
-    return value
+class _Copies:
+    """The copies of one state.
 
+    Attributes:
+        made: By what tells a tensor from others.
+    """
 
-def _in_host_memory(tensor: Tensor) -> Tensor:
-    if tensor.device.type != "cuda":
-        return tensor.clone()
-    copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
-    return copy.copy_(tensor, non_blocking=True)
+    def __init__(self) -> None:
+        self.made: dict[tuple[Any, ...], Tensor] = {}
+        self._pinned_bytes = 0
+
+    def of(self, value: Any) -> Any:
+        """The same with copies of its tensors."""
+        if isinstance(value, Tensor):
+            place = value.untyped_storage().data_ptr(), value.storage_offset()
+            key = (value.device, *place, value.dtype, value.shape, value.stride())
+            if key not in self.made:
+                self.made[key] = self._in_host_memory(value.detach())
+            return self.made[key]
+        if isinstance(value, Mapping):
+            return {name: self.of(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.of(item) for item in value)
+        return value
+
+    def _in_host_memory(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cuda":
+            return tensor.clone()
+        self._pinned_bytes += tensor.nbytes
+        if self._pinned_bytes > MOST_PINNED_BYTES:
+            return tensor.cpu()
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
+        return copy.copy_(tensor, non_blocking=True)

@@ -81,6 +81,8 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
         ("NVIDIA A100-SXM4-80GB", "bf16", 312.0),
         ("NVIDIA H100 80GB HBM3", "bf16", 989.0),
         ("NVIDIA H100 PCIe", "tf32", 378.0),
+        ("NVIDIA H200", "bf16", 989.0),
+        ("NVIDIA H200 NVL", "bf16", 835.5),
         ("NVIDIA A10", "fp32", 31.2),
         ("Tesla V100-SXM2-16GB", "fp32", 15.7),
         ("Tesla V100-SXM2-16GB", "bf16", None),

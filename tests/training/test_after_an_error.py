@@ -55,7 +55,7 @@ def train_after_an_error(workers: Workers, strategy: Strategy) -> None:
         with case(strategy, group, error):
             assert (error == "no more") == (workers.rank == 1)
             assert error
-            assert meeting.leave(aborts=True)
+            assert meeting.leave()
             assert time.monotonic() - started < 60  # the other did not wait for its time limit
             meeting.join(group, workers)
             assert losses_of(task, how, workers, raises_at=None) == expected

@@ -1,5 +1,7 @@
 """Recomputed and compiled blocks, and batches made ahead, change no result."""
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from scaling.measures.norm_layers import NormLayers
 from scaling.spec.evaluation import Sharpness
 from scaling.tasks.prepare import prepare_task
 from scaling.training.batches import Batches
@@ -102,3 +105,27 @@ def test_a_run_with_batches_made_ahead_is_the_same(monkeypatch: pytest.MonkeyPat
         lambda *arguments, looks_ahead: Batches(*arguments, looks_ahead=not looks_ahead),
     )
     assert losses(pronunciation()) == expected
+
+
+def test_measuring_noise_keeps_no_more_than_the_blocks_that_recompute() -> None:
+    task = prepare_task(pronunciation(), EVALUATION)
+    model = task.new_model(0)
+    prepare_blocks(model, recomputes=True, compiles=False)
+    layers = NormLayers(model)
+    inputs: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def seen(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        inputs.append(weakref.ref(args[0].untyped_storage()))
+
+    inner = [layer for name, layer in model.named_modules() if name.endswith("attention_layernorm")]
+    for layer in inner:
+        layer.register_forward_pre_hook(seen)
+    layers.start()
+    batch = task.collate(np.arange(16), 0)
+    loss = task.loss_sum(model, batch)
+    assert len(inputs) == len(inner) > 0
+    gc.collect()
+    assert [kept() for kept in inputs] == [None] * len(inner)
+    loss.backward()
+    layers.end_part(np.ones(16))
+    assert len(layers.stop())

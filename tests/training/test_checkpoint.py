@@ -1,6 +1,7 @@
 """A run that is interrupted goes on as if it had not been, bit for bit."""
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,9 @@ def test_memory_running_out_halves_the_micro_batch_and_changes_nothing_else() ->
     limited: Any = _LimitedMemory(task, at_most=2)
     _, measurements = run(limited, how, Supervision(note=incidents.append))
     assert [i["micro_batch_size"] for i in incidents] == [6, 3, 1]
+    # What the passes took that did not fit is no time of training.
+    lost = limited.seconds_lost
+    assert (measurements[-1].warm_up_seconds or 0) > lost > measurements[-1].seconds
     for got, wanted in zip(measurements, expected, strict=True):
         assert got.validation_loss == pytest.approx(wanted.validation_loss, abs=1e-5)
     none: Any = _LimitedMemory(task, at_most=0)
@@ -258,11 +262,14 @@ class _LimitedMemory:
     def __init__(self, task: Task, at_most: int) -> None:
         self._task = task
         self._at_most = at_most
+        self.seconds_lost = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
     def loss_sum(self, model: Any, batch: Any, **options: Any) -> torch.Tensor:
         if len(next(iter(batch.values()))) > self._at_most:
+            time.sleep(0.2)
+            self.seconds_lost += 0.2
             torch.empty(2**60, dtype=torch.uint8)  # torch's own error
         return self._task.loss_sum(model, batch, **options)

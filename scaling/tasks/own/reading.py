@@ -1,6 +1,7 @@
 """Examples of the user's own: read by number, and hashed."""
 
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -16,6 +17,8 @@ from scaling.tasks.own.contract import Examples
 NUM_HASHED = 256
 """Examples of a split that its hash is of, evenly spread over it; its size is in it too."""
 _MAX_DEPTH = 20
+_READING = threading.Lock()
+"""On a GPU a thread reads ahead, and a file has one place where it is read."""
 
 
 @contextmanager
@@ -45,14 +48,15 @@ def read(examples: Examples, numbers: Iterable[int], *, fixed: bool = False) -> 
             the same each time.
     """
     wanted = [int(number) for number in numbers]
-    if fixed:
-        found: list[Any] = []
-        for number in wanted:
-            with fixed_chance(number):
-                found.append(examples[number])
-        return found
-    at_once: Callable[[list[int]], list[Any]] | None = getattr(examples, "__getitems__", None)
-    return [examples[number] for number in wanted] if at_once is None else at_once(wanted)
+    with _READING:
+        if fixed:
+            found: list[Any] = []
+            for number in wanted:
+                with fixed_chance(number):
+                    found.append(examples[number])
+            return found
+        at_once: Callable[[list[int]], list[Any]] | None = getattr(examples, "__getitems__", None)
+        return [examples[number] for number in wanted] if at_once is None else at_once(wanted)
 
 
 def is_random(examples: Examples) -> bool:

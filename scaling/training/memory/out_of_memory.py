@@ -12,6 +12,7 @@ _SIGNS = (
     "std::bad_alloc",
     "could not create a memory",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",  # of segments that expand
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "Triton Error [CUDA]: out of memory",

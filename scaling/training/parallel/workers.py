@@ -152,7 +152,7 @@ class Meeting:
         """
         if number == self._number:
             return
-        if not self.leave(aborts=False):
+        if not self.leave():
             raise StuckGroupError("this worker still waits in a collective of another trial")
         dist.init_process_group(
             self._backend, store=PrefixStore(f"group-{number}", self._store),
@@ -160,11 +160,11 @@ class Meeting:
         )  # fmt: skip
         self._number = number
 
-    def leave(self, *, aborts: bool) -> bool:
+    def leave(self) -> bool:
         """Leave the group at once; the others of it find their collectives broken.
 
-        Args:
-            aborts: End what NCCL still waits for on this process's GPU.
+        NCCL's part is aborted, which ends what it still waits for on this process's GPU: leaving
+        in order waits for the others, and those that sit out a smaller trial leave later.
 
         Returns:
             Whether it was left within LEAVE_SECONDS. Gloo waits for a collective that has begun,
@@ -172,13 +172,13 @@ class Meeting:
         """
         self._number = None
         gc.collect()  # what holds a collective holds its connections
-        leaving = threading.Thread(target=self._leave, args=(aborts,), daemon=True)
+        leaving = threading.Thread(target=self._leave, daemon=True)
         leaving.start()
         leaving.join(LEAVE_SECONDS)
         return not leaving.is_alive()
 
-    def _leave(self, aborts: bool) -> None:
-        if aborts and dist.is_initialized() and "nccl" in self._backend:
+    def _leave(self) -> None:
+        if dist.is_initialized() and "nccl" in self._backend:
             _abort_process_group()
         leave_group()
 

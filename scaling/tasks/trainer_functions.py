@@ -25,6 +25,7 @@ from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.certificate import CPU, NUM_TRIED, differ, tried
 from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
+from scaling.tasks.target_loss import in_one_piece
 from scaling.tasks.task import Batch, ExampleLosses
 from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
 
@@ -190,15 +191,16 @@ class OwnObjective:
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """The user's losses of single examples, and what the family's metrics read."""
+        if self.compute_loss is None:
+            return self.ours.evaluate(model, batch)
         made: list[Any] = []
 
         def recorded(**inputs: Any) -> Any:
             made.append(model(**inputs))
             return made[-1]
 
-        ours = self.ours.evaluate(recorded, batch)  # pyright: ignore[reportArgumentType]  # it is called alone
-        if self.compute_loss is None:
-            return ours
+        # The user's loss reads all logits, so none are computed in chunks.
+        ours = self.ours.evaluate(recorded, in_one_piece(batch))  # pyright: ignore[reportArgumentType]  # it is called alone
         outputs, labels = self._as_given(made[0], batch)
         losses = [
             self._summed(type(outputs)(logits=outputs.logits[n : n + 1]), labels[n : n + 1])

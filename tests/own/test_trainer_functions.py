@@ -10,6 +10,7 @@ import torch
 
 from scaling.spec.read import read_study
 from scaling.spec.workloads import CausalLm, TextClassification, Workload
+from scaling.tasks import target_loss
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.trainable import require_trainable
@@ -124,6 +125,24 @@ def test_the_usual_loss_written_by_the_user_is_ours(build: Any, name: str, tmp_p
     assert own.described_metrics.keys() == kept
     assert own.baseline_losses() == {}
     assert any("compute_loss_func" in note for note in own.data_summary.in_report)
+
+
+@pytest.mark.parametrize(
+    "named", [{"compute_loss_func": "next_token"}, {"compute_metrics": "right_tokens"}]
+)
+def test_batches_of_many_logits_are_evaluated(
+    named: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directions = {"directions": {"right": "maximize"}} if "compute_metrics" in named else {}
+    workload = tokens(tmp_path, functions(tmp_path, **named), **directions)
+    task: Any = prepare_task(workload, EVALUATION)
+    model = task.new_model(0).eval()
+    with torch.no_grad():
+        expected = task.example_losses(model, "validation", slice(None), CPU)
+        monkeypatch.setattr(target_loss, "MAX_LOGITS", 50)
+        found = task.example_losses(model, "validation", slice(None), CPU)
+    np.testing.assert_allclose(found.loss_sums, expected.loss_sums, rtol=1e-5)
+    assert (found.num_correct == expected.num_correct).all()
 
 
 @pytest.mark.parametrize(("build", "name"), [(classes, "right"), (tokens, "right_tokens")])

@@ -46,10 +46,13 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     made = imported(workload.module, workload, path)
     options = arguments(made, workload.module_options, "workload.module_options", workload.module)
 
-    def build(_seed: int) -> nn.Module:
+    def constructed() -> Any:
         module: Any = made(**options)
         if not is_kind(module, "LightningModule"):
             raise DataError(path, f"{workload.module} is no LightningModule")
+        return module
+
+    def set_up(module: Any) -> nn.Module:
         if overrides(module, "setup"):
             module.setup("fit")
         if overrides(module, "configure_model"):
@@ -57,9 +60,15 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
         return module
 
     with own_code(path, workload.module), fixed_chance(0):
-        module = build(0)
+        module = constructed()
+        if workload.datamodule is None:
+            with own_code(path, "prepare_data"):
+                module.prepare_data()
+        set_up(module)
     require_plain(module, path)
-    source, source_path = _source(workload, module)
+    source, source_path = module, path
+    if workload.datamodule is not None:
+        source, source_path = _datamodule(workload, workload.datamodule), "workload.datamodule"
     loaders = _loaders(source, source_path)
     count = None
     if workload.loss_is_mean_over != "examples":
@@ -72,7 +81,7 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     metrics = own_metrics(directions, workload.ranges, "workload")
     own = CustomTask(
         train=examples["train"], validation=examples["validation"], test=examples.get("test"),
-        model=build, losses=Losses(count), collate=collates["train"],
+        model=lambda _seed: set_up(constructed()), losses=Losses(count), collate=collates["train"],
         metrics=validation_metrics if metrics else None,
     )  # fmt: skip
     return module_task(
@@ -82,22 +91,19 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     )  # fmt: skip
 
 
-def _source(workload: Lightning, module: Any) -> tuple[Any, str]:
-    """Where the dataloaders are, ready to be asked for, and the field that names it."""
-    path, source = "workload.module", module
-    if workload.datamodule is not None:
-        path, name = "workload.datamodule", workload.datamodule
-        made = imported(name, workload, path)
-        options = arguments(made, workload.datamodule_options, f"{path}_options", name)
-        with own_code(path, name), fixed_chance(0):
-            source = made(**options)
-        if not is_kind(source, "LightningDataModule"):
-            raise DataError(path, f"{name} is no LightningDataModule")
+def _datamodule(workload: Lightning, name: str) -> Any:
+    """The datamodule, ready to be asked for its dataloaders."""
+    path = "workload.datamodule"
+    made = imported(name, workload, path)
+    options = arguments(made, workload.datamodule_options, f"{path}_options", name)
+    with own_code(path, name), fixed_chance(0):
+        source = made(**options)
+    if not is_kind(source, "LightningDataModule"):
+        raise DataError(path, f"{name} is no LightningDataModule")
     with own_code(path, "prepare_data"), fixed_chance(0):
         source.prepare_data()
-        if source is not module:
-            source.setup("fit")
-    return source, path
+        source.setup("fit")
+    return source
 
 
 def _loaders(source: Any, path: str) -> dict[Split, Any]:
@@ -107,7 +113,7 @@ def _loaders(source: Any, path: str) -> dict[Split, Any]:
         if not overrides(source, name):
             continue
         with own_code(path, name), fixed_chance(seed):  # data may be drawn here
-            if split == "test" and is_kind(source, "LightningDataModule"):
+            if split == "test":
                 source.setup("test")
             made = getattr(source, name)()
         if isinstance(made, list | tuple) and len(made) == 1:
@@ -116,19 +122,31 @@ def _loaders(source: Any, path: str) -> dict[Split, Any]:
             continue
         if not is_kind(made, "DataLoader"):
             raise DataError(path, f"{name} returned a {type(made).__name__}; allowed: a DataLoader")
-        sampler = type(getattr(made, "sampler", None)).__name__
-        # A stream has a sampler of its own, and is refused with the other examples.
-        if split == "train" and not sampler.startswith("_") and sampler not in _PLAIN_SAMPLERS:
-            raise DataError(
-                path, f"{name} has a {sampler}, which would be ignored: examples are drawn by the "
-                "study; allowed: no sampler",
-            )  # fmt: skip
+        _require_plain_sampling(made, name, path)
         loaders[split] = made
     for split in ("train", "validation"):
         if split not in loaders:
             what = type(source).__name__
             raise DataError(path, f"{what} has no {_LOADERS[split]}, and {split} is needed")
     return loaders
+
+
+def _require_plain_sampling(loader: Any, name: str, path: str) -> None:
+    """Check that a dataloader leaves it to the study which examples are in a batch."""
+    sampler, batches = type(loader.sampler).__name__, type(loader.batch_sampler).__name__
+    if sampler.startswith("_"):  # of a stream, which is refused with the other examples
+        return
+    if loader.batch_sampler is None:
+        raise DataError(
+            path, f"{name} has batch_size=None; allowed: a number, since its dataset must have "
+            "examples and not batches",
+        )  # fmt: skip
+    ignored = sampler if sampler not in _PLAIN_SAMPLERS else batches
+    if ignored not in {*_PLAIN_SAMPLERS, "BatchSampler"}:
+        raise DataError(
+            path, f"{name} has a {ignored}, which would be ignored: the study chooses the examples "
+            "of a batch; allowed: no sampler",
+        )  # fmt: skip
 
 
 def _wrapping(collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], WrappedBatch]:

@@ -1,6 +1,7 @@
 """A loss that depends on how a batch is cut is named, and trained on only where that is waived."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,16 @@ EXACT = {
                 nn.init.zeros_(self.second.weight)
         def build(): return task(model=lambda seed: Zero())
         """,
+    "a frozen backbone with batch norm": """
+        class Frozen(Net):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+                self.body.eval().requires_grad_(False)
+            def forward(self, x):
+                return self.second(functional.dropout(self.body(x), 0.5, self.training))
+        def build(): return task(model=lambda seed: Frozen())
+        """,
     "one training example": "def build(): return task(train=points(1))",
     "a dataset of torch": """
         def build():
@@ -173,6 +184,22 @@ EXACT = {
 @pytest.mark.parametrize("case", EXACT)
 def test_a_loss_that_does_not_is_certified(tmp_path: Path, case: str) -> None:
     assert prepared(custom(tmp_path, EXACT[case])).waived == ()
+
+
+def test_a_frozen_part_stays_in_evaluation_mode_and_a_trained_one_does_not(tmp_path: Path) -> None:
+    source = (
+        EXACT["a frozen backbone with batch norm"]
+        + """
+        class Pretrained(Frozen):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).eval()
+        def build(): return task(model=lambda seed: Pretrained())
+        """
+    )
+    model: Any = prepared(custom(tmp_path, source)).new_model(0).eval().train()
+    assert [layer.training for layer in model.module.body] == [False] * 3
+    assert [layer.training for layer in model.module.head] == [True] * 2
 
 
 def test_batch_norm_hidden_by_weights_of_zero_is_found(tmp_path: Path) -> None:

@@ -97,6 +97,22 @@ def test_with_a_datamodule_the_modules_own_data_are_never_asked_for(tmp_path: Pa
     )  # fmt: skip
 
 
+def test_a_modules_own_data_are_prepared_before_they_are_set_up(tmp_path: Path) -> None:
+    source = """
+    class Own(Net):
+        calls = []
+        def prepare_data(self): self.calls.append("prepare_data")
+        def setup(self, stage):
+            self.calls.append(stage)
+            self.rows = {"fit": rows(30, 0), "test": rows(7, 2)}[stage]
+        def train_dataloader(self): return DataLoader(self.rows)
+        def test_dataloader(self): return DataLoader(self.rows)
+    """
+    task = prepared(section(tmp_path, source, module="my_net:Own"))
+    assert [len(task.own.splits[split]) for split in task.splits] == [30, 25, 7]
+    assert task.new_model(0).module.calls[:3] == ["prepare_data", "fit", "test"]
+
+
 TOKENS = """
 class Tokens(Net):
     def __init__(self):
@@ -164,6 +180,27 @@ REFUSED = {
         "        drawn = torch.utils.data.WeightedRandomSampler([1.0] * 40, 40)\n"
         "        return DataLoader(rows(40, 0), sampler=drawn)",
         "train_dataloader has a WeightedRandomSampler, which would be ignored",
+    ),
+    "a sampler of what is held out": (
+        "class Net(Net):\n    def val_dataloader(self):\n"
+        "        few = torch.utils.data.SubsetRandomSampler(range(5))\n"
+        "        return DataLoader(rows(40, 0), sampler=few)",
+        "val_dataloader has a SubsetRandomSampler, which would be ignored",
+    ),
+    "a sampler of batches": (
+        "class Same(torch.utils.data.Sampler):\n    def __iter__(self): yield [0, 0]\n"
+        "class Net(Net):\n    def train_dataloader(self):\n"
+        "        return DataLoader(rows(40, 0), batch_sampler=Same())",
+        "train_dataloader has a Same, which would be ignored",
+    ),
+    "whole batches": (
+        "class Net(Net):\n    def train_dataloader(self):\n"
+        "        return DataLoader(rows(40, 0), batch_size=None)",
+        "train_dataloader has batch_size=None; allowed: a number",
+    ),
+    "callbacks": (
+        "class Net(Net):\n    def configure_callbacks(self): return []",
+        "Net overrides configure_callbacks, which is not called here",
     ),
     "no validation": (
         "class Net(Net):\n    def val_dataloader(self): return []",

@@ -274,17 +274,20 @@ def _training(model: LossModule, losses: _Losses, numbers: Indices) -> Iterator[
         if "drop" in type(part).__name__.lower():
             part.eval()
     if differ(losses(numbers, 0), losses(numbers, 1)):
-        model.eval()
-        for part in _batch_norms(model).values():
-            part.train()
+        norms = set(_batch_norms(model).values())
+        for part in model.modules():
+            part.training = part in norms
     yield not differ(losses(numbers, 0), losses(numbers, 1))
     model.eval()
 
 
 def _batch_norms(model: LossModule) -> dict[str, nn.Module]:
-    """Layers that normalize over the examples of a batch, by name."""
+    """Layers that normalize over the examples of a batch in training, by name."""
+    frozen = set(model.stays_in_evaluation)
     return {
-        name: part for name, part in model.module.named_modules() if isinstance(part, _BatchNorm)
+        name: part
+        for name, part in model.module.named_modules()
+        if isinstance(part, _BatchNorm) and part not in frozen
     }
 
 

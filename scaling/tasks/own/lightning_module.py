@@ -4,11 +4,13 @@ Imports no Lightning, so that modules of `lightning` and of `pytorch_lightning` 
 """
 
 import inspect
+import itertools
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ _CHANGES_TRAINING = (
     "configure_gradient_clipping", "lr_scheduler_step", "on_before_batch_transfer",
     "transfer_batch_to_device", "on_after_batch_transfer", "on_train_batch_start",
     "on_train_batch_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_start",
+    "configure_callbacks",
 )  # fmt: skip
 """Hooks that may change what is trained, and that nobody would call."""
 
@@ -171,9 +174,7 @@ class _Log:
 def _reduced(name: str, logged: list[tuple[Any, int, Any]]) -> float:
     last, _, how = logged[-1]
     if hasattr(last, "compute"):  # of torchmetrics
-        result = float(last.compute())
-        last.reset()
-        return result
+        return float(last.compute())
     numbers = [float(value) for value, _, _ in logged]
     weights = [weight for _, weight, _ in logged]
     reductions: dict[str, Callable[[], float]] = {
@@ -189,13 +190,43 @@ def _reduced(name: str, logged: list[tuple[Any, int, Any]]) -> float:
 
 @contextmanager
 def recording(module: nn.Module) -> Iterator[_Log]:
-    """What the module logs inside is kept, where no Trainer would take it."""
+    """What the module logs inside is kept, where no Trainer would take it.
+
+    What only a Trainer counts raises inside: without one Lightning has it 0 for ever. Metrics of
+    torchmetrics that were logged start anew afterwards.
+    """
     log = _Log()
+    known = [
+        (core, name, vars(core)[name])
+        for core in type(module).__mro__
+        for name in _COUNTED
+        if core.__name__ == "LightningModule" and name in vars(core)
+    ]
     vars(module).update(log=log.log, log_dict=log.log_dict)
+    for core, name, _ in known:
+        setattr(core, name, _not_counted(name))
     try:
         yield log
     finally:
         del vars(module)["log"], vars(module)["log_dict"]
+        for core, name, counter in known:
+            setattr(core, name, counter)
+        for value, *_ in itertools.chain(*log.values.values()):
+            if hasattr(value, "compute"):
+                value.reset()
+
+
+_COUNTED = ("global_step", "current_epoch")
+
+
+def _not_counted(name: str) -> property:
+    def refuse(_: object) -> NoReturn:
+        raise RuntimeError(
+            f"self.{name} needs Lightning's Trainer, and a study trains without it; use what does "
+            "not change with the step"
+        )
+
+    return property(refuse)
 
 
 def validation_metrics(module: Any, batches: Iterable[WrappedBatch]) -> dict[str, float]:
@@ -210,9 +241,20 @@ def validation_metrics(module: Any, batches: Iterable[WrappedBatch]) -> dict[str
             step(module, "validation_step", batch.batch, number)
         if overrides(module, "on_validation_epoch_end"):
             module.on_validation_epoch_end()
-        return {metric_name(name): value for name, value in log.reduced().items()}
+        reduced = log.reduced()
+    logged_as: dict[str, str] = {}
+    for name in reduced:
+        first = logged_as.setdefault(metric_name(name), name)
+        if first != name:
+            raise ValueError(
+                f"validation_step logs {first!r} and {name!r}, and both are {metric_name(name)} "
+                "here; log one of them under another name"
+            )
+    return {metric_name(name): value for name, value in reduced.items()}
 
 
 def metric_name(logged: str) -> str:
-    """A metric's name here: val/acc is val_acc."""
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in logged)
+    """A metric's name here, of ASCII letters, digits and _ after a letter: val/acc is val_acc."""
+    plain = [c for c in unicodedata.normalize("NFKD", logged) if not unicodedata.combining(c)]
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in plain)
+    return name if name[:1].isalpha() else f"metric_{name}"

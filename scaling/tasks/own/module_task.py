@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from scaling.tasks.model.kept import save_weights
 from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
+from scaling.tasks.own.lightning_module import is_kind
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
 from scaling.tasks.task import ExampleLosses, Indices
@@ -41,12 +42,33 @@ Collate = Callable[[list[Any]], Any]
 
 
 class LossModule(nn.Module):
-    """A module whose forward pass is a user's loss, so that a strategy sees all of it as one."""
+    """A module whose forward pass is a user's loss, so that a strategy sees all of it as one.
+
+    Attributes:
+        stays_in_evaluation: Parts that are in evaluation mode in training too: the wholly frozen
+            ones that `model(seed)` left so, and of a LightningModule all, as its Trainer has it.
+    """
 
     def __init__(self, module: nn.Module, losses: Any) -> None:
         super().__init__()
         self.module = module
         self._losses = losses
+        left = [part for part in module.modules() if not part.training]
+        if not is_kind(module, "LightningModule"):
+            left = [inner for part in left if _is_frozen(part) for inner in part.modules()]
+        self.stays_in_evaluation = [part for part in left if not part.training]
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for what stays in evaluation; or evaluation mode."""
+        super().train(mode)
+        for part in self.stays_in_evaluation:
+            part.training = False
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same on a device; a LightningModule only notes it where it is told itself."""
+        self.module.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Losses and numbers of targets of a batch's examples, [N] each."""
@@ -56,6 +78,12 @@ class LossModule(nn.Module):
         """What the module configures itself; a LightningModule has such a method."""
         module: Any = self.module
         return module.configure_optimizers()
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    """Whether a part has weights and none is trained."""
+    weights = list(part.parameters())
+    return bool(weights) and not any(weight.requires_grad for weight in weights)
 
 
 class ModuleTask:

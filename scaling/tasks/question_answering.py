@@ -54,9 +54,9 @@ def _answers(cell: Any) -> list[tuple[Any, Any]]:
 def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
     """A question with its answers where they say they are."""
     context = cells.text("context_column", values["context_column"])
-    found = tuple(_answers(values["answers_column"]))
-    for start, text in found:
-        if not isinstance(text, str) or not text or type(start) is not int or start < 0:
+    found: list[tuple[int, str]] = []
+    for start, text in _answers(values["answers_column"]):
+        if not isinstance(text, str) or not text.strip() or type(start) is not int or start < 0:
             raise UnfitRowError(
                 "answers_column", f"has {text!r} at {start!r}; needs a text and a place from 0"
             )
@@ -65,8 +65,10 @@ def _row(cells: CellReader, values: Mapping[str, Any]) -> Row:
                 "answers_column", f"says that {text!r} starts at {start}; there the context "
                 f"has {context[start : start + len(text)]!r}",
             )  # fmt: skip
+        # No token stands for a blank at an end.
+        found.append((start + len(text) - len(text.lstrip()), text.strip()))
     question = cells.text("question_column", values["question_column"])
-    return Row(text=context, prompt=question, answers=found, group=context)
+    return Row(text=context, prompt=question, answers=tuple(found), group=context)
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,16 @@ def prepare(workload: QuestionAnswering, evaluation: Evaluation) -> TextTask:
         questions = [row.prompt or "" for row in rows]
         ids = tokenizer.tokenizer(questions, add_special_tokens=False)["input_ids"]
         num_truncated[name] = sum(len(question) > most for question in ids)
+    notes = tuple(
+        f"{lost} answers of the {name} data are whole in no window and count as none; a larger "
+        "stride or max_length would keep them."
+        for name, rows in split.rows.items()
+        if (lost := _num_lost(rows, windows[name]))
+    )
     return TextTask(
         TokenModel(workload.model, data, tokenizer), "question_answering",
         SpanObjective(windows, split.rows, workload.max_answer_length), split.content_hash,
-        split.num_dropped, summary_of(split, windows, num_truncated),
+        split.num_dropped, summary_of(split, windows, num_truncated, notes),
         baseline="answer-position frequencies", num_examples=evaluation.num_examples,
         evaluated_at_once=50, num_labels=2,
     )  # fmt: skip
@@ -340,6 +348,12 @@ def _within(questions: list[str], tokenizer: TrainedTokenizer, num_tokens: int) 
         question if len(chars) <= num_tokens else question[: chars[num_tokens - 1][1]]
         for question, chars in zip(questions, encoding["offset_mapping"], strict=True)
     ]
+
+
+def _num_lost(rows: Sequence[Row], windows: Windows) -> int:
+    """Questions whose (first) answer is whole in no window."""
+    held = {int(n) for n in windows.questions[windows.spans[:, 1] != NO_SPAN]}
+    return sum(bool(row.answers) and n not in held for n, row in enumerate(rows))
 
 
 def _span(chars: IntArray, row: Row) -> tuple[int, int]:

@@ -75,10 +75,14 @@ class TaggedTexts:
     """Token sequences of one split and, as long, the tag of each token or IGNORED.
 
     A word's tag is at its first sub-token; its others and special tokens have none.
+
+    Attributes:
+        sentences: [N] which sentence each is of, or is a part of; rising.
     """
 
     tokens: Ragged
     labels: Ragged
+    sentences: IntArray
 
     @property
     def sizes(self) -> Sizes:
@@ -87,7 +91,9 @@ class TaggedTexts:
         starts = self.labels.starts
         num_targets = counted[starts + self.labels.lengths] - counted[starts]
         lengths = self.tokens.lengths
-        return Sizes(lengths, num_targets, num_read=lengths, predicted=lengths)
+        return Sizes(
+            lengths, num_targets, num_read=lengths, predicted=lengths, groups=self.sentences
+        )  # fmt: skip
 
     def batch(self, indices: IntArray, pad: int) -> dict[str, Tensor]:
         """`input_ids`, `labels` and, with padding, `attention_mask`, all [B, L]."""
@@ -173,7 +179,7 @@ class TagObjective:
         predicted = validation.predictions
         labels = self._labels("validation", len(predicted))
         if (scheme := entity_scheme(self.tags)) is not None:
-            scores = entity_scores(self._named(labels), self._named(predicted), scheme)
+            scores = entity_scores(self._sentences(labels), self._sentences(predicted), scheme)
         else:
             flat = [tag for sentence in labels for tag in sentence]
             scores = {"macro_f1": macro_f1(flat, [tag for tags in predicted for tag in tags])}
@@ -184,23 +190,30 @@ class TagObjective:
         labels_bl, _ = self.examples[split].labels.padded(np.arange(count), IGNORED)
         return [row_l[row_l != IGNORED].tolist() for row_l in labels_bl]
 
-    def _named(self, sentences: Sequence[Sequence[int]]) -> list[list[str]]:
-        return [[self.tags[number] for number in sentence] for sentence in sentences]
+    def _sentences(self, examples: Sequence[Sequence[int]]) -> list[list[str]]:
+        """The tags of whole sentences of the validation subset; an entity may be in two parts."""
+        whole: dict[int, list[str]] = {}
+        of = self.examples["validation"].sentences[: len(examples)].tolist()
+        for sentence, example in zip(of, examples, strict=True):
+            whole.setdefault(sentence, []).extend(self.tags[number] for number in example)
+        return list(whole.values())
 
 
 def _encode(
     rows: Sequence[Row], tokenizer: TrainedTokenizer, numbers: Mapping[str, int], max_length: int
 ) -> TaggedTexts:
-    pairs = [
-        _aligned(words, tags, tokenizer, numbers, max_length)
-        for row in rows
+    parts = [
+        (*_aligned(words, tags, tokenizer, numbers, max_length), sentence)
+        for sentence, row in enumerate(rows)
         for words, tags in _parts(row, tokenizer, max_length)
     ]
-    pairs = [(tokens, labels) for tokens, labels in pairs if any(n != IGNORED for n in labels)]
-    if not pairs:
+    parts = [part for part in parts if any(n != IGNORED for n in part[1])]
+    if not parts:
         raise DataError("workload.data.max_length", f"{max_length} has no room for a word")
     return TaggedTexts(
-        Ragged.of([tokens for tokens, _ in pairs]), Ragged.of([labels for _, labels in pairs])
+        Ragged.of([tokens for tokens, *_ in parts]),
+        Ragged.of([labels for _, labels, _ in parts]),
+        np.array([sentence for *_, sentence in parts], dtype=np.int64),
     )
 
 

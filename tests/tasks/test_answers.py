@@ -75,6 +75,32 @@ def test_an_answer_that_is_not_where_it_says_is_refused(tmp_path: Path) -> None:
     assert raised.value.path == "workload.data.answers_column"
 
 
+def test_blanks_at_the_ends_of_an_answer_are_no_part_of_it(tmp_path: Path) -> None:
+    rows = squad_rows()
+    plain = read_questions(tmp_path, rows)
+    for row in rows:
+        [start], [text] = row["answers"]["answer_start"], row["answers"]["text"]
+        first, end = max(0, start - 1), start + len(text) + 1
+        row["answers"] = {"text": [row["context"][first:end]], "answer_start": [first]}
+    task = read_questions(tmp_path, rows)
+    for split, windows in task.objective.examples.items():
+        np.testing.assert_array_equal(windows.spans, plain.objective.examples[split].spans)
+    rows[0]["answers"] = {"text": [" "], "answer_start": [rows[0]["context"].index(" ")]}
+    with pytest.raises(DataError, match=r"has ' ' at .*; needs a text"):
+        read_questions(tmp_path, rows)
+
+
+def test_answers_that_no_window_holds_are_said(tmp_path: Path) -> None:
+    rows = squad_rows()
+    assert read_questions(tmp_path, rows).data_summary.notes == ()
+    for row in rows[:9]:
+        row["answers"] = {"text": [row["context"]], "answer_start": [0]}
+    notes = read_questions(tmp_path, rows).data_summary.notes
+    assert any(note.endswith("a larger stride or max_length would keep them.") for note in notes)
+    lost = sum(int(note.split()[0]) for note in notes)
+    assert 0 < lost <= 9
+
+
 @pytest.mark.parametrize(
     "answers",
     ["code", {"text": ["code"]}, {"text": "code", "answer_start": 0},

@@ -1,5 +1,6 @@
 """Token classification: where tags are, what is cut, what is scored."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,34 @@ def test_entities_are_scored_where_tags_are_of_entities(tmp_path: Path) -> None:
     assert metrics["entity_f1"] == 1
     begun = tuple((o, b, o, o) for o, b, _, _ in right)
     assert task.metrics(ExampleLosses(ones, ones * 4, ones * 3, begun))["entity_f1"] == 0
+
+
+def test_an_entity_that_is_cut_between_two_parts_is_one(tmp_path: Path) -> None:
+    tags = ["O", "B-PER", *["I-PER"] * 30, "O"]
+    rows = [{"tokens": [f"w{i}", *["ab"] * 32], "tags": tags} for i in range(40)]
+    workload = TokenClassification.model_validate(
+        {
+            "task": "token_classification", "model": TINY_BERT,
+            "data": {"files": write_lines(tmp_path / "rows.json", rows), "max_length": 16},
+        }
+    )  # fmt: skip
+    task: Any = replace(prepare_task(workload, EVALUATION), num_examples=7)  # pyright: ignore[reportArgumentType]
+    count = task.num_evaluated("validation")
+    sentences = task.objective.examples["validation"].sentences
+    assert len(sentences) > count >= 3
+    assert sentences[count - 1] != sentences[count]
+    right = tuple(map(tuple, task.objective._labels("validation", count)))
+    ones = np.ones(count)
+    assert task.metrics(ExampleLosses(ones, ones, ones, right))["entity_f1"] == 1
+    # The first word of a later part is missed: of each sentence's one entity only an end is right.
+    later = int(np.flatnonzero(sentences == sentences[0])[1])
+    outside = task.objective.tags.index("O")
+    missed = tuple(
+        (outside, *tags[1:]) if number == later else tags for number, tags in enumerate(right)
+    )
+    num_entities = len(set(sentences[:count].tolist()))
+    found = task.metrics(ExampleLosses(ones, ones, ones, missed))
+    assert found["entity_recall"] == (num_entities - 1) / num_entities
 
 
 def test_tags_may_be_numbers_with_names(tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ def test_an_extra_that_is_not_installed(folder: Path, capsys: pytest.CaptureFixt
         ("sqlite:///taken.db", "file is not a database"),
         ("sqlite:///.", "is not a file"),
         ("file:///proc/mlruns", "cannot write MLflow's folder"),
+        ("file:mlruns", "MLflow refuses the store file:mlruns, a folder"),
+        ("localhost:5000", "MLflow refuses the store localhost:5000, a folder"),
         ("http://127.0.0.1:{port}", "cannot open MLflow at http://127.0.0.1"),
         ("postgresql+psycopg2://127.0.0.1:{port}/x", "cannot open MLflow at postgresql"),
         ("postgresql+nodriver://127.0.0.1:{port}/x", "cannot open MLflow at postgresql"),

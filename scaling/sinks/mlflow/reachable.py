@@ -37,10 +37,10 @@ def require_reachable_store() -> None:
             _require_database(database)
         elif is_server(uri):
             tried_again(uri, lambda: open_client(uri).search_experiments(max_results=1))
-        elif "://" in uri and not uri.startswith("file:"):
+        elif uri == "databricks" or ("://" in uri and not uri.startswith("file:")):
             _require_connection(uri)
-        elif reason := why_not_writable(Path(uri.removeprefix("file://").removeprefix("file:"))):
-            raise TrackingError(f"cannot write MLflow's folder {shown_url(uri)}: {reason}")
+        else:
+            _require_folder(uri)
     except (*store_errors(), ImportError) as error:
         raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
 
@@ -63,6 +63,21 @@ def _require_database(database: Path) -> None:
             raise TrackingError(damaged(database, error)) from error
         if "locked" not in str(error):
             raise TrackingError(f"cannot open {where}: {error}") from error
+
+
+def _require_folder(uri: str) -> None:
+    """A folder of files, for which MLflow also takes an address without its `http://`."""
+    from mlflow import environment_variables
+
+    if reason := why_not_writable(Path(uri.removeprefix("file://").removeprefix("file:"))):
+        raise TrackingError(f"cannot write MLflow's folder {shown_url(uri)}: {reason}")
+    is_allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)
+    if is_allowed is not None and not is_allowed.get():  # older versions have no such variable
+        raise TrackingError(
+            f"MLflow refuses the store {shown_url(uri)}, a folder; set MLFLOW_TRACKING_URI to "
+            "sqlite:///mlflow.db or to a server's http:// address, or MLFLOW_ALLOW_FILE_STORE to "
+            "true"
+        )
 
 
 def _require_connection(uri: str) -> None:

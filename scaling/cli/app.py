@@ -54,11 +54,16 @@ def init(
     ] = None,
 ) -> None:
     """Look at a table of data, and write a study file that runs on it."""
+    import shlex
+    from contextlib import suppress
+
     from scaling.cli.draft import TASKS, NoDraftError, drafted, require_runs, study_name, study_text
+    from scaling.files.user_path import user_path
     from scaling.tasks.errors import DataError
 
+    data = user_path(data)
     name = study_name(data)
-    file = output or Path(f"{name}.yaml")
+    file = user_path(output or f"{name}.yaml")
     try:
         if task is not None and task not in TASKS:
             raise NoDraftError(f"--task: {task!r} is none of {', '.join(TASKS)}")
@@ -68,16 +73,22 @@ def init(
         text = study_text(draft, data, name, str(file), model)
         unproven = file.with_name(f".{file.name}.draft")
         try:
-            unproven.write_text(text, encoding="utf-8")
+            try:
+                unproven.write_text(text, encoding="utf-8")
+            except OSError as error:
+                reason = error.strerror
+                raise NoDraftError(f"--output: cannot write {file}: {reason}") from error
             require_runs(unproven)
             unproven.rename(file)
         finally:
-            unproven.unlink(missing_ok=True)
+            with suppress(OSError):
+                unproven.unlink()
     except (NoDraftError, DataError, OSError) as error:
         typer.echo(str(error).splitlines()[0], err=True)
         _end(2)
     typer.echo(f"{file}: {draft.task}. {' '.join(draft.why)}")
-    typer.echo(f"look first: scaling plan {file}\nthen:       scaling run {file}")
+    named = shlex.quote(str(file))
+    typer.echo(f"look first: scaling plan {named}\nthen:       scaling run {named}")
 
 
 @app.command(epilog="Example: scaling run studies/lr_vs_batch.yaml --set seed=1")

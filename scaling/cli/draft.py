@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -151,7 +152,8 @@ def _without_missing(found: Draft, columns: Mapping[str, Sequence[Any]]) -> Draf
         if count and named != "messages_column":
             left_out[field] = "drop"
             why.append(f"{count:,} rows without {column} are left out.")
-    return replace(found, left_out=left_out, why=(*found.why, *why))
+    lines = (" ".join(line.split()) for line in (*found.why, *why))  # names may have line breaks
+    return replace(found, left_out=left_out, why=tuple(lines))
 
 
 def _mappings(records: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
@@ -270,7 +272,7 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         draft: What the data are.
         data: The data file.
         name: The study's.
-        file: The study file's own name, for its comments.
+        file: The study file's path, for its comments.
         model: A pretrained model by name or folder; None for a small one from scratch.
     """
     num_train = max(draft.num_rows * 8 // 10, 1)
@@ -286,7 +288,8 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
     is_short = draft.num_characters < 48
     by_characters = is_short or draft.task == "causal_lm"
     return _TEMPLATE.format(
-        why=" ".join(draft.why), file=file, name=_quoted(name), question=_QUESTION, task=draft.task,
+        why=" ".join(draft.why), file=shlex.quote(file), name=_quoted(name),
+        question=_QUESTION, task=draft.task,
         model=f" {{pretrained: {_quoted(model)}}}" if model else "\n" + _from_scratch(draft.task),
         problem=f"  problem_type: {draft.problem_type}\n" if draft.problem_type else "",
         stride="  stride: 24 # tokens that two windows of a long context share\n" * is_question,

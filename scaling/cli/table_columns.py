@@ -9,8 +9,13 @@ from typing import Any
 MOST_CLASSES = 50
 """Of a column whose name does not say that it has classes."""
 _ROWS_OF_CLASS = 5
-_NAMED_LABEL = re.compile(r"label|class|category", re.IGNORECASE)
-_LABEL = re.compile(r"label|class|category|target|sentiment|intent|topic|tag|lang", re.IGNORECASE)
+_NAMED_LABEL = {"label", "labels", "class", "classes", "category", "categories"}
+_LABEL = _NAMED_LABEL | {
+    f"{word}{ending}"
+    for word in ("target", "sentiment", "intent", "topic", "tag", "lang", "language")
+    for ending in ("", "s")
+}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
     ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
@@ -114,7 +119,7 @@ def _of_texts(
         if source in lower and target in lower and task in (None, "causal_lm"):
             named = {"prompt_column": lower[source], "answer_column": lower[target]}
             return _draft("causal_lm", named, f"The loss counts {lower[target]} alone.")
-    label = None if task in ("seq2seq", "causal_lm") else _label(columns, texts[0])
+    label = None if task in ("seq2seq", "causal_lm") else _label(columns, texts)
     if label is not None:
         first, second = _pair(lower) or (texts[0], None)
         named = {"text_column": first, "label_column": label}
@@ -144,33 +149,41 @@ def _draft(task: str, columns: Mapping[str, str], *why: str) -> Draft:
     return Draft(task, columns, why, 0, 0.0)
 
 
-def _label(columns: Mapping[str, Sequence[Any]], text: str) -> str | None:
+def _label(columns: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> str | None:
     """The column of classes, or of numbers with fractions; None where there is none.
 
     Raises:
-        NoDraftError: If the column that is named like one has a single class, or too many.
+        NoDraftError: If the column that is named like one has too many classes, or it has a single
+            class and no other column has classes, nor are there two texts.
     """
-    named = [name for name in columns if name != text and _LABEL.search(name)]
-    for name in named:
-        distinct = distinct_values(columns[name])
-        if len(distinct) == 1:
-            raise NoDraftError(f"--data: column {name!r} has one class, {next(iter(distinct))!r}")
-        if _is_score(distinct):
-            return name
-    others = [name for name in columns if name not in (text, *named)]
+    named = [name for name in columns if name != texts[0] and _words(name) & _LABEL]
+    named.sort(key=lambda name: not _words(name) & _NAMED_LABEL)
+    others = [name for name in columns if name not in (texts[0], *named)]
     for name in (*named, *reversed(others)):
         distinct = distinct_values(columns[name])
+        if name in named and len(distinct) > 1 and _is_score(distinct):
+            return name
         num_rows = sum(value not in (None, "") for value in columns[name])
         most = num_rows // _ROWS_OF_CLASS
         if 2 <= len(distinct) <= (most if name in named else min(MOST_CLASSES, most)):
             return name
-        if _NAMED_LABEL.search(name) and len(distinct) > most and mean_length([*distinct]) < _SHORT:
+        is_label = _words(name) & _NAMED_LABEL
+        if is_label and len(distinct) > most and mean_length([*distinct]) < _SHORT:
             raise NoDraftError(
                 f"--data: column {name!r} has {len(distinct):,} classes in {num_rows:,} rows; "
                 f"needs {_ROWS_OF_CLASS} rows a class on average, or another --task (causal_lm, "
                 "seq2seq)"
             )
+    for name in named:
+        distinct = distinct_values(columns[name])
+        if _words(name) & _NAMED_LABEL and len(distinct) == 1 and len(texts) != 2:
+            raise NoDraftError(f"--data: column {name!r} has one class, {next(iter(distinct))!r}")
     return None
+
+
+def _words(name: str) -> set[str]:
+    """The words of a column's name, as in review_label or reviewLabel."""
+    return {word.lower() for word in _WORD.findall(name)}
 
 
 def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.names import file_name
 from scaling.files.own import ForeignFolderError
 from scaling.files.shown_url import without_credentials
+from scaling.files.user_path import user_path
 from scaling.process import without_garbage_collection
 from scaling.records.study import StudyRecord
 from scaling.report.document import write_sweep_report
@@ -109,7 +110,7 @@ def _limited(sweep: Sweep, given: Mapping[str, Any]) -> Sweep:
 def _from_csv(
     options: argparse.Namespace, limits: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
-    path = Path(options.from_csv)
+    path = user_path(options.from_csv)
     question = ladder_question(options.scale, options.predict, options.tokens_per_example)
     with without_garbage_collection():  # a million rows live to the end
         table = read_table(
@@ -118,7 +119,7 @@ def _from_csv(
             maximize=options.maximize,
         )  # fmt: skip
         sweep = _limited(with_ladder(table.sweep, question, path.name), limits)
-        output = Path(options.output or Path("reports") / file_name(sweep.name))
+        output = user_path(options.output or Path("reports") / file_name(sweep.name))
         notes = [
             f"Every trial is a row of {path.name}; settings that all runs share are not shown."
         ]
@@ -135,7 +136,7 @@ def _compared(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     a, b = options.compare
     return write_comparison(
         (a, b),
-        Path(options.output) if options.output else None,
+        user_path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         rename=options.rename,
     )
@@ -164,5 +165,5 @@ def _from_mlflow(
     sweep = _limited(sweep_of(study), limits)
     if limits and options.output is None:
         return None, summarize(analyse(sweep))
-    output = Path(options.output or Path("reports") / file_name(study.spec.name))
+    output = user_path(options.output or Path("reports") / file_name(study.spec.name))
     return output, write_sweep_report(sweep, output, setting_of(study), importance_of(study, sweep))

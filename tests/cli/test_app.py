@@ -81,6 +81,10 @@ def test_a_table_is_reported_and_compared(tmp_path: Path, monkeypatch: pytest.Mo
     status, _, _ = called("compare", "sweep.csv", "reports/sweep", "--output", "both")
     assert status == 0
     assert Path("both/report.html").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert called("report", "--from-csv=~/sweep.csv", "--output=~/again")[0] == 0
+    assert called("compare", "~/sweep.csv", "~/again", "--output=~/of both")[0] == 0
+    assert Path("of both/report.html").exists()
     status, _, err = called("report", "--from-csv", "none.csv")
     assert status == 2
     assert "none.csv" in err

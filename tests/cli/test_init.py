@@ -236,6 +236,37 @@ RUNS: dict[str, tuple[Make, str]] = {
     ),
 }
 
+RUNS |= {
+    "a constant column beside": (
+        table("en.csv", review=lambda n: sentence(), language=lambda n: "en",
+              label=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+    "a constant column and two texts": (
+        table("pairs.csv", en=lambda n: f"{sentence()} {n}", de=lambda n: f"{sentence()} {n}",
+              category=lambda n: "news"),
+        "seq2seq",
+    ),
+    "texts of one language": (
+        table("one_lang.csv", text=lambda n: sentence(20), lang=lambda n: "en"), "causal_lm",
+    ),
+    "a line break in a name": (
+        table("breaks.jsonl", **{"review\ntext": lambda n: sentence(),
+                                 "a\nlabel": lambda n: "ab"[n % 2]}),
+        "text_classification",
+    ),
+    "a percentage beside": (
+        table("shares.csv", percentage=lambda n: n / 7, text=lambda n: sentence(),
+              reviewLabel=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+    "a target beside": (
+        table("targets.csv", target_price=lambda n: n / 7, text=lambda n: sentence(),
+              label=lambda n: "ab"[n % 2]),
+        "text_classification",
+    ),
+}  # fmt: skip
+
 REFUSED: dict[str, tuple[Make, str]] = {
     "one row": (text("one.csv", "text,label\nhello,a\n"), "--data has 1 row; a study needs"),
     "no header": (
@@ -321,6 +352,10 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
         ("several classes", {"problem_type": "multi_label_classification"}),
         ("a number to predict", {"problem_type": "regression"}),
         ("rows without labels", {"data.missing_labels": "drop"}),
+        ("a constant column beside", {"data.label_column": "label"}),
+        ("a line break in a name", {"data.label_column": "a\nlabel"}),
+        ("a percentage beside", {"data.label_column": "reviewLabel"}),
+        ("a target beside", {"data.label_column": "label"}),
         ("words of YAML", {"data.text_column": "true", "data.label_column": "null"}),
         ("chats", {"data.messages_column": "messages"}),
         ("chats as ShareGPT has them", {"data.messages_column": "conversations"}),

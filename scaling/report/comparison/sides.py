@@ -11,6 +11,7 @@ from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
 from scaling.files.own import read_bounded
+from scaling.files.user_path import user_path
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.tables.trials_parquet import OWN
 from scaling.report.words.differences import budget_words
@@ -47,7 +48,7 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
         TrackingError: If MLflow's store cannot be read.
         TableError: If the folder or the table cannot be read.
     """
-    path = Path(name)
+    path = user_path(name)
     if path.is_dir() and (path / "trials.parquet").exists():
         sweep = sweep_of_report(path)
         return Side(sweep.name, analyse(sweep))

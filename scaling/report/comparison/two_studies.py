@@ -10,6 +10,7 @@ from scaling.analysis.contrasts import Comparison, Contrast, compare
 from scaling.analysis.statistics.uncertainty import LEVEL
 from scaling.files.names import file_name
 from scaling.files.own import require_report_folder, write_report_files
+from scaling.files.user_path import user_path
 from scaling.report.comparison.contrast_charts import compare_figures
 from scaling.report.comparison.sides import differing_fields, read_side
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
@@ -90,7 +91,7 @@ def write_comparison(
 
 
 def _same_file(a: str, b: str) -> bool:
-    first, second = Path(a), Path(b)
+    first, second = user_path(a), user_path(b)
     return first.exists() and second.exists() and first.samefile(second)
 
 

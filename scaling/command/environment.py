@@ -20,13 +20,21 @@ def describe_environment() -> dict[str, Any]:
     """Versions, processor, memory and commit of the machine that drives the study."""
     return {
         "python": platform.python_version(),
-        **{f"version_{name}": importlib.metadata.version(name) for name in _PACKAGES},
+        **{f"version_{name}": _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
         "num_cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "commit": _commit(),
     }
+
+
+def _version(name: str) -> str:
+    """That of an installed package; a copy of this one may lie on the path alone."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _processor() -> str:
@@ -39,16 +47,25 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that the package runs from, `-dirty` with uncommitted changes."""
-    folder = Path(__file__).parent
+    """Commit of the checkout that the package runs from, `-dirty` with uncommitted changes.
+
+    None where it is installed, though that may be in a folder of another checkout.
+    """
+    folder = Path(__file__).parents[2]
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        if not folder.samefile(_git(folder, "rev-parse", "--show-toplevel")):
+            return None
+        return _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What a command of git prints; raises where there is no git, or no repository."""
+    found = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
+    return found.stdout.strip()
 
 
 def describe(tasks: Sequence[TaskData]) -> dict[str, Any]:

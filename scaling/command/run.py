@@ -134,6 +134,10 @@ def _run_opened(
         if is_refused:
             raise RefusedError(without_credentials(message)) from error
         raise _stopped(message, start.command) from error
+    except Exception:
+        with suppress(OSError):
+            state.discard_if_new()
+        raise
     if unsent:
         raise _stopped("\n".join([*unsent, "not everything is in MLflow yet"]), start.command)
     return study, summary

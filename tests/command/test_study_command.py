@@ -115,3 +115,19 @@ def test_a_hub_that_cannot_be_reached_is_not_waited_for(
     assert "from no/such-model: We couldn't connect" in ran.stderr
     assert "Retrying" not in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_study_that_fails_before_its_first_trial_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(GOOD, encoding="utf-8")
+
+    def failing(tasks: object) -> None:
+        raise AttributeError("a mistake here")
+
+    monkeypatch.setattr("scaling.command.environment.describe", failing)
+    for _ in range(2):  # and the second time it is no study that exists already
+        with pytest.raises(AttributeError, match="a mistake here"):
+            main(["study.yaml"])
+    assert not Path("runs/noisy_quadratic").exists()

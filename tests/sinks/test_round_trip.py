@@ -15,7 +15,7 @@ from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
-from scaling.sinks.mlflow.trial_run import cell_label, params, trial_name
+from scaling.sinks.mlflow.trial_run import cell_label, params, tags, trial_name
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import parse_yaml
 from tests.sinks.servers import MlflowServer
@@ -53,6 +53,20 @@ def test_records_come_back_exactly(state: Path, spec: StudySpec, uri: str, tmp_p
     assert study.spec.model_dump(exclude_unset=True) == spec.model_dump(exclude_unset=True)
     assert list(study.trial_urls) == list("abcdef")
     assert study.trial_urls["a"].startswith("#/experiments/")
+
+
+def test_a_record_with_many_long_causes_fits_a_tag() -> None:
+    cause = "RuntimeError: " + "worker lost " * 90
+    incidents = [{"kind": "restarted", "attempt": n, "cause": cause} for n in range(30)]
+    long = replace(trial("a"), incidents=tuple(incidents), status="failed", error=cause)
+    tag = tags(long)["record"]
+    assert len(tag) <= 8000
+    kept = TrialRecord.from_json(tag)
+    assert kept.error == cause
+    assert [incident["attempt"] for incident in kept.incidents] == list(range(30))
+    assert all(cause.startswith(incident["cause"]) for incident in kept.incidents)
+    few = replace(long, incidents=tuple(incidents[:3]))
+    assert TrialRecord.from_json(tags(few)["record"]).incidents == few.incidents
 
 
 @pytest.mark.slow

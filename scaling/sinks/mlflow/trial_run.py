@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BY_EXAMPLES = "by_examples/"
 
 _MAX_TAG_LENGTH = 8000
+_CAUSE_LENGTHS = (400, 100, 20)  # of an incident's cause, where a record would be too long
 _MAX_NAME_LENGTH = 200  # of 250: a number of a study has a word more in its name
 _NOT_ALLOWED = re.compile(r"^\.+|[^\w.\- :]+")  # a slash is for a part of a name
 _GIVEN = frozenset(f.name for f in fields(Given))
@@ -97,8 +98,15 @@ def tags(record: TrialRecord) -> dict[str, str]:
 
 
 def _record_tag(record: TrialRecord) -> str:
-    """All of a record but its measurements; a very long error is cut to what a tag holds."""
+    """All of a record but its measurements; very long causes and errors are cut to fit a tag."""
     bare = replace(record, measurements=())
+    for most in _CAUSE_LENGTHS:
+        if len(bare.to_json()) > _MAX_TAG_LENGTH:
+            cut = (
+                {name: value[:most] if name == "cause" else value for name, value in found.items()}
+                for found in bare.incidents
+            )
+            bare = replace(bare, incidents=tuple(cut))
     excess = len(bare.to_json()) - _MAX_TAG_LENGTH
     if excess > 0 and bare.error:
         bare = replace(bare, error=bare.error[: max(0, len(bare.error) - excess)])

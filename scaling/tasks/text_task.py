@@ -36,6 +36,7 @@ _FILLS = {  # beyond an example's end in other entries [B, L]
     "attention_mask": 0, "token_type_ids": 0, "position_ids": 0, "in_context": 0, "labels": IGNORED,
 }  # fmt: skip
 MAX_EVALUATION_LOGITS = 2**27  # half a gigabyte in float32; of a GPU more where it has room
+MAX_EVALUATION_TOKENS = 2**17  # of a batch in evaluation: 250 texts of 512
 LOGIT_BYTES = 16  # in evaluation: as computed, in float32, their log softmax, a spare
 
 
@@ -287,9 +288,9 @@ class TextTask:
         numbers = np.arange(self.num_evaluated(split))[part]
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
         predictions: dict[int, Any] = {}
-        predicted = sizes.predicted[numbers]
         multiple = LENGTH_MULTIPLE if device.type == "cuda" else self.length_multiple
-        for group in by_length(predicted, self._evaluated_at_once(predicted, device)):
+        at_once = self.examples_at_once(split, numbers, device)
+        for group in by_length(sizes.predicted[numbers], at_once):
             batch = self._batch(split, numbers[group], multiple)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             found = self.objective.evaluate(model, batch)
@@ -301,13 +302,19 @@ class TextTask:
             tuple(prediction for _, prediction in sorted(predictions.items())),
         )  # fmt: skip
 
-    def _evaluated_at_once(self, lengths: IntArray, device: torch.device) -> int:
-        """Examples at once; those whose tokens are predicted stay in `max_evaluation_logits`."""
-        most = self.evaluated_at_once
-        if self.num_labels:
-            return most
-        logits_each = int(lengths.max(initial=1)) * self.token_model.tokenizer.vocab_size
-        return max(1, min(most, max_evaluation_logits(_free_bytes(device)) // logits_each))
+    def examples_at_once(self, split: Split, numbers: IntArray, device: torch.device) -> int:
+        """How many of these examples of a split make a batch in evaluation.
+
+        Those whose tokens are predicted stay in `max_evaluation_logits`.
+        """
+        sizes = self._sizes[split]
+        longest = int(sizes.lengths[numbers].max(initial=1))
+        most = min(self.evaluated_at_once, MAX_EVALUATION_TOKENS // longest)
+        if not self.num_labels:
+            longest = int(sizes.predicted[numbers].max(initial=1))
+            logits_each = longest * self.token_model.tokenizer.vocab_size
+            most = min(most, max_evaluation_logits(_free_bytes(device)) // logits_each)
+        return max(1, most)
 
     @property
     def loss_unit(self) -> Unit:
@@ -352,9 +359,11 @@ def max_evaluation_logits(free_bytes: int | None) -> int:
 def _free_bytes(device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
-    free, _ = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + cached
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    # A worker may have been given a part of the GPU.
+    own = int(total * torch.cuda.get_per_process_memory_fraction(device)) - allocated
+    return max(0, min(free + torch.cuda.memory_reserved(device) - allocated, own))
 
 
 def summary_of(

@@ -74,8 +74,9 @@ class TrainerTask(TextTask):
 
         predictions: list[list[NDArray[Any]]] = []
         labels: list[list[NDArray[Any]]] = []
-        for start in range(0, count, self.evaluated_at_once):
-            numbers = np.arange(start, min(start + self.evaluated_at_once, count))
+        at_once = self.examples_at_once("validation", np.arange(count), device)
+        for start in range(0, count, at_once):
+            numbers = np.arange(start, min(start + at_once, count))
             batch = self._batch("validation", numbers, 1)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             predicted, labels_b = own.predicted(model, batch)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,14 @@ def test_logits_of_an_evaluation_take_half_of_a_gpus_free_memory(
     free_bytes: int | None, expected: int
 ) -> None:
     assert max_evaluation_logits(free_bytes) == expected
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(64, 250), (512, 250), (1024, 128), (8192, 16)])
+def test_long_texts_are_evaluated_fewer_at_once(longest: int, expected: int) -> None:
+    task: Any = prepare_task(part_of_speech(), EVALUATION)
+    texts = task.objective.examples["validation"]
+    numbers = np.arange(len(texts.sizes.lengths))
+    lengths = np.where(numbers == 3, longest, 5)
+    task._sizes["validation"] = replace(texts.sizes, lengths=lengths)
+    assert task.examples_at_once("validation", numbers, CPU) == expected
+    assert task.examples_at_once("validation", numbers[:3], CPU) == 250

@@ -60,17 +60,19 @@ def test_metrics_of_torchmetrics_start_anew_with_each_batch(tmp_path: Path) -> N
     class Net(Net):
         def __init__(self):
             super().__init__()
-            self.all_losses, self.mean = CatMetric(), MeanMetric()
+            self.all_losses, self.mean, self.train_mean = CatMetric(), MeanMetric(), MeanMetric()
         def training_step(self, batch, batch_idx):
             loss, _ = self.step(batch)
             self.all_losses(loss)
-            self.log("train/losses", self.all_losses)
+            self.train_mean(loss)
+            self.log_dict({"train/losses": self.all_losses, "train/mean": self.train_mean})
             return loss
         def validation_step(self, batch):
             self.mean(self.step(batch)[0])
             self.log("val/mean", self.mean)
     """
     task = prepared(section(tmp_path, source))
+    assert len(ours(task, recipe(8, 0.01, 3))) == 3
     model = task.new_model(0)
     for _ in range(3):
         model(task.collate(np.arange(8), 0)["batch"])

@@ -1,6 +1,7 @@
 """Recomputed and compiled blocks, and batches made ahead, change no result."""
 
 import gc
+import warnings
 import weakref
 from typing import Any
 
@@ -11,11 +12,14 @@ from torch import nn
 
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec.evaluation import Sharpness
+from scaling.spec.resources import Strategy
 from scaling.tasks.prepare import prepare_task
 from scaling.training.batches import Batches
 from scaling.training.blocks import prepare_blocks
+from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, recipe
+from tests.together import on_workers
 from tests.training.test_checkpoint import DROPOUT, run
 
 HOW = recipe(16, 1e-2, 6, micro_batch_size=8)
@@ -64,6 +68,24 @@ def test_a_model_that_cannot_recompute_is_refused() -> None:
 def test_compiled_blocks_give_the_same_run() -> None:
     expected = losses(pronunciation())
     assert losses(pronunciation(), compile=True) == pytest.approx(expected, rel=1e-3)
+
+
+def losses_by_strategy(workers: Workers, strategy: Strategy) -> dict[str, list[float | None]]:
+    warnings.simplefilter("ignore")  # the compiler warns about its own code
+    task = prepare_task(pronunciation(), EVALUATION)
+    found: dict[str, list[float | None]] = {}
+    for compiles in (False, True):
+        how = changed(recipe(16, 1e-2, 6, world_size=2), strategy=strategy, compile=compiles)
+        _, measurements = run(task, how, Supervision(), workers=workers)
+        found[str(compiles)] = [m.validation_loss for m in measurements]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_blocks_give_the_same_run_on_two_workers(strategy: Strategy) -> None:
+    found = on_workers(losses_by_strategy, strategy)
+    assert found["True"] == pytest.approx(found["False"], rel=1e-3)
 
 
 @pytest.mark.slow

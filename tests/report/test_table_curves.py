@@ -157,3 +157,40 @@ def test_rarer_evaluations_of_another_batch_are_no_divergence(tmp_path: Path) ->
     ]
     found = read(tmp_path, "run_id,global_batch_size,peak_lr,step,validation_loss", *lines)
     assert [row.status for row in found.sweep.rows] == ["done"] * 4
+
+
+def test_most_trials_of_a_search_that_stops_them_have_one_row(tmp_path: Path) -> None:
+    """ASHA: of 18 trials 12 end after the first iteration and 6 go on to the ninth."""
+    lines = [
+        f"t{batch}{place},{batch},{2e-4 * 2**place},{4 - n / 10 + place / 100},{n}"
+        for batch in (32, 64)
+        for place in range(9)
+        for n in ((1,) if place < 6 else (1, 3, 9))
+    ]
+    found = read(
+        tmp_path, "trial_id,global_batch_size,peak_lr,validation_loss,training_iteration", *lines
+    )
+    assert [row.status for row in found.sweep.rows] == (["stopped"] * 6 + ["done"] * 3) * 2
+
+
+@pytest.mark.parametrize("column", ["training_iteration", "_step", "epoch"])
+def test_one_row_a_run_that_ended_early_has_no_final_loss(column: str, tmp_path: Path) -> None:
+    lines = [f"{b},{rate},2.{n},{n}" for b in (32, 64)
+             for n, rate in zip((1, 1, 4, 16, 16), (1, 2, 4, 8, 16), strict=True)]  # fmt: skip
+    header = f"global_batch_size,peak_lr,validation_loss,{column}"
+    found = read(tmp_path, header, *lines)
+    assert [row.status for row in found.sweep.rows] == (["stopped"] * 3 + ["done"] * 2) * 2
+    assert f"6 of them had a smaller {column}" in " ".join(found.notes)
+    kept = read(tmp_path, header, *lines, nuisance=[column])
+    assert {row.status for row in kept.sweep.rows} == {"done"}
+
+
+def test_a_rate_that_was_logged_along_the_run_is_no_peak(tmp_path: Path) -> None:
+    lines = [
+        f"r{place},32,{rate * share},{100 * n},{4 - n / 10}"
+        for place, rate in enumerate(RATES)
+        for n, share in enumerate((0.5, 1.0, 0.1), 1)
+    ]
+    with pytest.raises(TableError, match="'lr' changes along a run"):
+        read(tmp_path, "run_id,global_batch_size,lr,step,validation_loss", *lines,
+             rename=[("lr", "peak_lr")])  # fmt: skip

@@ -10,7 +10,13 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Metric
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
-from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
+from scaling.report.foreign_tables.table_curves import (
+    CurveFinder,
+    Curves,
+    EarlyRows,
+    End,
+    LastEvaluations,
+)
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, TableError, status_of
 from scaling.report.foreign_tables.table_numbers import Marks, marks_of
@@ -142,6 +148,7 @@ class _Look:
     marks: Marks
     survey: Survey
     curves: Curves | None
+    early: EarlyRows
     axes: Sequence[int]
 
 
@@ -167,6 +174,7 @@ def _look(source: Source) -> _Look:
     }  # fmt: skip
     surveyor = Surveyor(source.file, source.header, names, taken)
     finder = CurveFinder(source.header, names, axes, surveyor.places)
+    early = EarlyRows(source.header, names, marks, axes, taken)
     higher = _HigherRates(source)
     with source.rows() as kept:
         for _, cells in kept:
@@ -174,9 +182,16 @@ def _look(source: Source) -> _Look:
             if _counts(cells, names):
                 surveyor.add(cells, tuple(cells[place] for place in axes))
                 higher.add(cells)
+                early.add(cells)
     curves = finder.curves()
     higher.check()
-    return _Look(marks, surveyor.survey(without=curves.progress if curves else None), curves, axes)
+    survey = surveyor.survey(without=curves.progress if curves else None)
+    if survey.problem is None and finder.has_moving_rates():
+        raise TableError(
+            f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "
+            "--rename COLUMN=peak_lr names the column that has the configured peak"
+        )
+    return _Look(marks, survey, curves, early, axes)
 
 
 def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
@@ -242,7 +257,8 @@ class _Trials:
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
-        self._num_stopped = 0
+        self._num_stopped = self._num_early = 0
+        self._ends: int | None = None
         self._kept: KeptRows | None = None
         self._curves: tuple[Curves, LastEvaluations] | None = None
         self.rows: list[TrialRow] = []
@@ -254,7 +270,8 @@ class _Trials:
         self._kept = kept
         runs: Iterable[tuple[int, list[str], End]]
         if look.curves is None:
-            runs = ((number, cells, End()) for number, cells in kept)
+            self._ends = look.early.place
+            runs = ((n, cells, End(is_early=look.early.has(cells))) for n, cells in kept)
         else:
             last = LastEvaluations(look.curves, look.marks, self._names, look.axes)
             self._curves = look.curves, last
@@ -268,6 +285,7 @@ class _Trials:
             else:
                 row = trial_of(line, status, self._extras, self._present, self.cells, end)
                 self._num_stopped += row.status == "stopped"
+                self._num_early += end.is_early and row.status == "stopped" != status
                 self.rows.append(row)
             if len(self.cells) > MOST_CELLS:
                 raise TableError(
@@ -294,6 +312,12 @@ class _Trials:
         if self._num_stopped:
             count = counted(self._num_stopped, "run")
             notes.append(f"{count} stopped before the end: tried, without a final loss.")
+        if self._num_early and self._ends is not None:
+            column = self._dialect.theirs[self._names[self._ends]]
+            notes.append(
+                f"{self._num_early:,} of them had a smaller {column} than others of the same cell; "
+                f"{option('--nuisance', column)} keeps their losses."
+            )
         if self._curves is not None:
             curves, last = self._curves
             notes.append(

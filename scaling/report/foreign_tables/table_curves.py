@@ -25,6 +25,14 @@ _OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "toke
 _EARLY = 0.95
 """A run that ends before this share of the longest of its cell did not run to its budget."""
 
+_ENDS = (
+    *(name for name in _STEP_COLUMNS if name != "steps"),
+    "training_iteration",
+    "iteration",
+    "epoch",
+)
+"""How far a run came, in a table with one row a run; `steps` may be a budget that was set."""
+
 Rows = Iterable[tuple[int, list[str]]]
 
 
@@ -65,9 +73,10 @@ class End:
 class CurveFinder:
     """Goes through a table's rows once and says whether they are evaluations of fewer runs.
 
-    They are where most runs have several rows with different progress. A run is told by a column
-    with such a name, and by its batch, rate, seed and cell; without such a column by its settings
-    too, if the column of progress is called as one and no two rows of a run share a value of it.
+    A run is told by a column with such a name, and by its batch, rate, seed and cell; then they are
+    where any run has several rows with different progress, as most of a search that stops runs
+    have one. Without such a column it is told by its settings too, and most runs must have several
+    rows, the column of progress be called as one, and no two rows of a run share a value of it.
     """
 
     def __init__(
@@ -99,7 +108,9 @@ class CurveFinder:
         self._in_steps = self._progress is not None and (
             plains[self._progress] in _STEP_COLUMNS or names[self._progress] == "steps"
         )
+        self._rate = names.index("peak_lr") if by_name and "peak_lr" in names else None
         self._runs: dict[tuple[str, ...], set[str]] = {}
+        self._rates: dict[tuple[str, ...], dict[str, set[str]]] = {}
         self._num_rows = self._num_repeated = 0
 
     def add(self, cells: Sequence[str]) -> None:
@@ -114,25 +125,49 @@ class CurveFinder:
         seen = self._runs.setdefault(run, set())
         self._num_repeated += at in seen
         seen.add(at)
+        if self._rate is not None and cells[self._rate].strip():
+            places = (*self._run, *self._axes)
+            but_rate = tuple(cells[place] for place in places if place != self._rate)
+            self._rates.setdefault(but_rate, {}).setdefault(at, set()).add(cells[self._rate])
+
+    def has_moving_rates(self) -> bool:
+        """Whether most runs that have several rows have another rate as they go on.
+
+        Runs that share a name, or begin to count anew, have two rates at one progress.
+        """
+        if not self._tells_runs():
+            return False
+        long = [rates for rates in self._rates.values() if len(rates) > 1]
+        changing = [
+            rates for rates in long
+            if all(len(at_once) == 1 for at_once in rates.values())
+            if len(set[str]().union(*rates.values())) > 1
+        ]  # fmt: skip
+        return 2 * len(changing) > len(long)
 
     def curves(self) -> Curves | None:
         """None where every row is a run."""
         if self._progress is None or not self._runs:
             return None
         places, runs = (*self._run, *self._axes), self._runs
-        if self._axes and not _are_long(runs):  # a size may be what rises along a run
+        if self._axes and not self._are_long(runs):  # a size may be what rises along a run
             places, runs = self._run, dict[tuple[str, ...], set[str]]()
             for run, seen in self._runs.items():
                 runs.setdefault(run[: len(places)], set()).update(seen)
         is_unique = self._has_id or self._num_repeated == 0
-        if not (_are_long(runs) and is_unique):
+        if not (self._are_long(runs) and is_unique):
             return None
         return Curves(places, self._progress, self._in_steps, self._num_rows, len(runs))
 
+    def _tells_runs(self) -> bool:
+        """Whether a column names the runs, and more than one."""
+        place = len(self._run) - 1
+        return self._has_id and len({run[place] for run in self._runs}) > 1
 
-def _are_long(runs: Mapping[tuple[str, ...], set[str]]) -> bool:
-    """Whether most runs have several rows with different progress."""
-    return 2 * sum(len(seen) > 1 for seen in runs.values()) > len(runs)
+    def _are_long(self, runs: Mapping[tuple[str, ...], set[str]]) -> bool:
+        """Whether runs have several rows with different progress: most, or any that is named."""
+        num_long = sum(len(seen) > 1 for seen in runs.values())
+        return 2 * num_long > len(runs) or (num_long > 0 and self._tells_runs())
 
 
 class LastEvaluations:
@@ -208,6 +243,55 @@ class LastEvaluations:
             return math.isfinite(float(self._marks.plain("", merged[self._loss].strip())))
         except (ValueError, UnclearMarkError):
             return True
+
+
+class EarlyRows:
+    """Which rows of one run each ended before others of their cell.
+
+    Attributes:
+        place: Of the column that says how far a run came; None without one.
+    """
+
+    def __init__(
+        self,
+        header: Sequence[str],
+        names: Sequence[str],
+        marks: Marks,
+        axes: Iterable[int],
+        taken: Iterable[int],
+    ) -> None:
+        """`taken` are the places of columns that are read as something else."""
+        plains, others = [plain(name) for name in header], set(taken)
+        found = [plains.index(name) for name in _ENDS if name in plains]
+        self.place = next((place for place in found if place not in others), None)
+        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
+        self._loss = names.index(result) if result in names else None
+        self._cell = (names.index("global_batch_size"), *axes)
+        self._marks = marks
+        self._ends: dict[tuple[str, ...], float] = {}
+
+    def add(self, cells: Sequence[str]) -> None:
+        """One row that counts."""
+        if self.place is not None and self._loss is not None:
+            cell = tuple(cells[place] for place in self._cell)
+            self._ends[cell] = max(self._ends.get(cell, -math.inf), self._number(cells, self.place))
+
+    def has(self, cells: Sequence[str]) -> bool:
+        """Whether a row is of a run that ended early, with a loss."""
+        if self.place is None or self._loss is None:
+            return False
+        end = self._ends.get(tuple(cells[place] for place in self._cell), -math.inf)
+        at, loss = self._number(cells, self.place), self._number(cells, self._loss)
+        return -math.inf < at < _EARLY * end and math.isfinite(loss)
+
+    def _number(self, cells: Sequence[str], place: int) -> float:
+        """-inf for none."""
+        try:
+            column = "steps" if place == self.place else ""
+            value = float(self._marks.plain(column, cells[place].strip()))
+        except (ValueError, UnclearMarkError):
+            return -math.inf
+        return -math.inf if math.isnan(value) else value
 
 
 def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:

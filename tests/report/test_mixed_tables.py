@@ -60,6 +60,8 @@ def rows(column: str, *values: object) -> list[str]:
         ("lr_schedule", ("cosine", "constant")), ("variant", ("new", "old")),
         ("colour", ("red", "blue")), ("params_model", ("s", "m")), ("Experiment", ("x", "y")),
         ("budget", ("small", "large")), ("seq_len", (512, 1024)),
+        ("model_name_or_path", ("gpt2", "opt")), ("checkpoint", ("a.pt", "b.pt")),
+        ("config.norm", ("layer", "rms")), ("params.loss", ("ce", "mse")),
     ],
 )  # fmt: skip
 def test_what_is_compared_is_refused_with_two_ways_on(
@@ -109,7 +111,7 @@ def test_what_goes_with_the_batch_is_only_named(tmp_path: Path) -> None:
 
 def test_names_times_and_measurements_are_left_alone(tmp_path: Path) -> None:
     lines = [
-        f"{batch},{rate},2.0,run-{batch}-{rate},{rate * 7},0.{batch},2026-01-0{n},out/{rate}/{n}"
+        f"{batch},{rate},2.0,run-{batch}-{rate},{rate * 7},0.{batch},2026-01-0{n},out/{batch}/{n}"
         for batch in (32, 64)
         for n, rate in enumerate((1e-3, 2e-3), 1)
     ]
@@ -130,7 +132,13 @@ def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> N
         ("optimizer.beta2", "setting"), ("optimizer.name", "compared"), ("model/size", "compared"),
         ("train_loss", "passed_over"), ("metrics.model_norm", "passed_over"), ("", "passed_over"),
         ("world_size", "label"), ("init_seed", "passed_over"), ("max_steps", "budget"),
-        ("config.foo", "setting"), ("foo", "unknown"), ("lr", "label"), ("_step", "passed_over"),
+        ("config.foo", "setting"), ("foo", "unknown"), ("model_id", "compared"),
+        ("config.model_name_or_path", "compared"), ("dataset_path", "compared"),
+        ("train_file", "file"), ("checkpoint", "file"), ("config.norm", "unknown"),
+        ("params.loss", "unknown"), ("config.label_noise", "unknown"),
+        ("config.data_version", "unknown"), ("config.train_split", "unknown"),
+        ("config.hostname", "passed_over"), ("grad_norm", "passed_over"),
+        ("lr", "label"), ("_step", "passed_over"),
     ],
 )  # fmt: skip
 def test_kinds_of_columns(name: str, kind: Kind) -> None:
@@ -141,3 +149,28 @@ def test_a_cell_may_be_blank_beside_numbers_and_words(tmp_path: Path) -> None:
     lines = [f"32,0.00{place},1.0,{clip}" for place, clip in enumerate(("tanh", 1.0, "none"), 1)]
     sweep = read_table(table(tmp_path, f"{HEADER},clip", *lines), axes=["clip"]).sweep
     assert [cell["clip"] for cell in sweep.cells] == [None, 1, "tanh"]
+
+
+@pytest.mark.parametrize("num_batches", [30, 60])
+def test_a_number_of_steps_of_its_own_in_every_row_is_no_budget(
+    num_batches: int, tmp_path: Path
+) -> None:
+    lines = [f"{2 * n + 2},{rate},2.0,{1000 + 2 * n + k}"
+             for n in range(num_batches) for k, rate in enumerate((1e-3, 2e-3))]  # fmt: skip
+    path = table(tmp_path, HEADER + ",steps", *lines)
+    assert len(read_table(path).sweep.rows) == 2 * num_batches
+
+
+def test_many_data_sets_are_no_names_of_runs(tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.0,d{n}"
+             for n in range(45) for batch in (32, 64) for rate in (1e-3, 2e-3)]  # fmt: skip
+    with pytest.raises(TableError, match="'dataset'"):
+        read_table(table(tmp_path, HEADER + ",dataset", *lines))
+
+
+def test_a_name_of_a_run_with_several_rows_is_not_compared(tmp_path: Path) -> None:
+    lines = [f"m{batch}-{rate},{batch},{rate},{3 - step / 100},{step},{n}"
+             for batch in (32, 64) for n, rate in enumerate((1e-3, 2e-3))
+             for step in (50, 100)]  # fmt: skip
+    header = f"experiment_name,{HEADER},step,run"
+    assert len(read_table(table(tmp_path, header, *lines)).sweep.rows) == 4

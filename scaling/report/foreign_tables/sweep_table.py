@@ -185,7 +185,7 @@ def _look(source: Source) -> _Look:
                 early.add(cells)
     curves = finder.curves()
     higher.check()
-    survey = surveyor.survey(without=curves.progress if curves else None)
+    survey = surveyor.survey(curves)
     if survey.problem is None and finder.has_moving_rates():
         raise TableError(
             f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "

@@ -6,9 +6,10 @@ from typing import Literal
 from scaling.report.foreign_tables.table_names import plain, unprefixed
 from scaling.report.foreign_tables.table_suggestions import is_rate, is_score
 
-Kind = Literal["compared", "budget", "setting", "unknown", "label", "passed_over"]
+Kind = Literal["compared", "budget", "setting", "unknown", "file", "label", "passed_over"]
 """What is compared, as a model; how long was trained; another hyperparameter; what no name tells;
-where or under which label it ran; measurements, times and identifiers, which always vary."""
+a file, which may be of a model or data set; where or under which label it ran; measurements, times
+and identifiers, which always vary."""
 
 _COMPARED_WORDS = frozenset(
     {
@@ -78,6 +79,12 @@ _MEASURED_WORDS = frozenset(
         "confidence", "utilization", "util", "entity",
     }
 )  # fmt: skip
+_FILE_WORDS = frozenset({"file", "checkpoint"})
+_NAMING_WORDS = _FILE_WORDS | frozenset(
+    {"name", "id", "number", "index", "path", "dir", "directory", "folder", "version", "source",
+     "artifact", "url", "uri"}
+)  # fmt: skip
+"""Identifiers that may as well be of a model or data set."""
 _MEASURED_STARTS = (
     "train_", "val_", "valid_", "validation_", "eval_", "test_", "dev_", "best_", "final_",
     "last_", "min_val", "max_val",
@@ -104,15 +111,16 @@ def kind_of(name: str) -> Kind:
         return "compared"
     if words & _SETTING_WORDS and not whole.startswith(("val_", "eval_", "test_")):
         return "setting"
-    if words & _COMPARED_WORDS and not words & {"id", "time", "path", "dir", "url", "tag"}:
+    if words & _COMPARED_WORDS and not words & {"time", "url", "tag"}:
         return "compared"
-    if leaf == "experiment_id":
-        return "compared"
+    has_config = name.startswith(("config.", "config/", "params.", "params_"))
+    identifiers = words & _IDENTIFIER_WORDS
+    if identifiers and not (has_config and identifiers <= _NAMING_WORDS):
+        return "file" if identifiers <= _FILE_WORDS else "passed_over"
     if is_score(name) or words & _MEASURED_WORDS or whole.startswith(_MEASURED_STARTS):
-        return "passed_over"
-    if words & _IDENTIFIER_WORDS:
-        return "passed_over"
+        return "unknown" if has_config else "passed_over"  # config.norm measures nothing
+    if identifiers:
+        return "unknown"
     if is_rate(name) or words & _LABEL_WORDS:
         return "label"
-    has_config = name.startswith(("config.", "config/", "params.", "params_"))
     return "setting" if has_config else "unknown"

@@ -4,13 +4,18 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scaling.report.foreign_tables.table_columns import Kind, kind_of
-from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError, listed
+from scaling.report.foreign_tables.table_curves import Curves
+from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError, listed, plain
 from scaling.report.foreign_tables.table_suggestions import option
 
 _MOST_VALUES = 40
 """Different values of a column that are remembered."""
 _MOST_GROUPS = 100_000
 """Different batches, rates or seeds for which a column's value is remembered."""
+_MOST_COUNTED = 20_000
+"""Different values up to which a column's are counted, with the rows that they were in."""
+_NEARLY_ALL = 0.95
+"""Share of the rows that have a value of their own in a column of names."""
 _MOST_LABELS = 20
 """Different values up to which a column without a telling name is a label and no measurement."""
 _NO_LOSS = frozenset({"", "nan", "inf", "-inf", "none", "null", "na", "n/a", "-", "infinity"})
@@ -37,8 +42,9 @@ class _Column:
     kind: Kind
     values: dict[str, None] = field(default_factory=dict[str, None])
     num_rows: int = 0
-    is_many: bool = False
+    num_counted: int = 0
     is_number: bool = True
+    hashes: set[int] = field(default_factory=set[int])
     in_table: _Within = field(default_factory=_Within)
     in_batch: _Within = field(default_factory=_Within)
     at_rate: _Within = field(default_factory=_Within)
@@ -50,8 +56,9 @@ class _Column:
             if value not in self.values:
                 self.is_number = self.is_number and _is_number(value)
             self.values[value] = None
-        else:
-            self.is_many = True
+        if len(self.hashes) < _MOST_COUNTED:
+            self.hashes.add(hash(value))
+            self.num_counted += 1
         self.in_table.add(axes, value)
         self.in_batch.add((axes, batch), value)
         self.at_rate.add((axes, rate), value)
@@ -65,9 +72,14 @@ class _Column:
         return is_few and self.in_batch.differs and is_own
 
     @property
-    def is_one_a_row(self) -> bool:
-        """Words of which no row has the same: a name."""
-        return not self.is_number and (self.is_many or len(self.values) == self.num_rows)
+    def is_few(self) -> bool:
+        """Whether most values are in several rows."""
+        return len(self.hashes) <= max(self.num_counted // 2, 2)
+
+    def is_name(self, num_runs: int) -> bool:
+        """Whether words, or identifiers, are of one run each."""
+        can_be = not self.is_number or plain(self.name).endswith("id")
+        return can_be and len(self.hashes) >= _NEARLY_ALL * min(self.num_counted, num_runs)
 
 
 @dataclass(frozen=True)
@@ -140,21 +152,21 @@ class Surveyor:
         """Where the columns are in which two runs may differ on purpose."""
         return [c.place for c in self._columns if c.kind in ("compared", "setting", "unknown")]
 
-    def survey(self, without: int | None = None) -> Survey:
-        """What varies.
-
-        Args:
-            without: Place of a column that rises along each run.
-        """
-        columns = [column for column in self._columns if column.place != without]
+    def survey(self, curves: Curves | None = None) -> Survey:
+        """What varies; `curves` say which rows are evaluations of one run."""
+        columns = [
+            column for column in self._columns
+            if not column.is_name(curves.num_runs if curves else column.num_counted)
+            if curves is None or (column.place != curves.progress and column.kind != "file")
+        ]  # fmt: skip
         compared = [column for column in columns if self._is_compared(column)]
         searched, with_batch, labels = [], [], []
         for column in columns:
-            if len(column.values) < 2 or column.is_one_a_row:
+            if len(column.values) < 2:
                 continue
             is_setting = column.kind == "setting" or (column.kind == "unknown" and column.is_label)
             if not column.in_batch.differs:
-                if column.kind != "unknown" or len(column.values) <= _MOST_LABELS:
+                if column.kind not in ("unknown", "file") or len(column.values) <= _MOST_LABELS:
                     with_batch.append(column.name)
             elif is_setting:
                 searched.append(column.name)
@@ -166,11 +178,10 @@ class Surveyor:
     def _is_compared(self, column: _Column) -> bool:
         match column.kind:
             case "compared":
-                return column.in_table.differs and not column.is_one_a_row
+                return column.in_table.differs
             case "budget":
-                is_few = len(column.values) <= max(column.num_rows // 2, 2)
-                return column.in_batch.differs and is_few
-            case "unknown":
+                return column.in_batch.differs and column.is_few
+            case "unknown" | "file":
                 return not column.is_number and column.is_label
             case _:
                 return False

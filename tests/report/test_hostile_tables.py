@@ -239,3 +239,11 @@ def report_of(path: Path, folder: Path) -> tuple[subprocess.CompletedProcess[str
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     return done, int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("renamed", ["bs", "bs*2"])
+def test_of_two_columns_of_one_name_none_is_taken(renamed: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text("bs,bs,peak_lr,validation_loss\n32,64,0.001,2.0\n")
+    with pytest.raises(TableError, match="two columns are called 'bs'"):
+        read_table(path, rename=[(renamed, "global_batch_size")])

@@ -237,3 +237,22 @@ def test_at_the_one_rate_of_a_table_stuck_seeds_failed(tmp_path: Path) -> None:
     summary = summarize(analyse(read_table(path).sweep))
     assert summary["num_failed"] == 2
     assert all(cell["validation_loss"] < 2.1 for cell in summary["cells"])
+
+
+def test_of_two_rates_with_one_seed_the_nearer_joins_the_repeated_recipe(tmp_path: Path) -> None:
+    lines = ["global_batch_size,peak_lr,validation_loss,seed"]
+    lines += ["64,0.0003122,2.01,0", "64,0.0003098,2.02,0"]
+    lines += [f"64,0.00031,2.0{seed},{seed}" for seed in (1, 2, 3)]
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    rows = read_table(path).sweep.rows
+    assert [row.recipe_key == rows[2].recipe_key for row in rows] == [False, True, True, True, True]
+
+
+def test_a_stuck_loss_below_zero_is_shown_with_its_sign(tmp_path: Path) -> None:
+    def twist(batch: int, rate: float, seed: int, loss: float) -> float:
+        stuck = batch == 64 and seed == 0 and abs(math.log(rate / best(64))) < 0.4
+        return 1.0 if stuck else loss - 5
+
+    notes = " ".join(read(tmp_path, twist).notes)
+    assert "beside -3.0" in notes

@@ -1,5 +1,6 @@
 """Rows that differ in their seed alone: which of them are no replicates of each other."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def with_retyped_rates(rows: Sequence[TrialRow]) -> Separated:
     """A run joins the seeds that repeat its recipe at its rate as a report shows it.
 
     Who repeats a recipe types the rate from the report, 0.00031, where the sweep had 0.0003122.
-    A run whose seed is among the repeated ones stays apart.
+    A run whose seed is among the repeated ones stays apart, and of two with one seed the one whose
+    rate is further away.
     """
     recipes: dict[str, list[TrialRow]] = {}
     for row in rows:
@@ -44,11 +46,14 @@ def with_retyped_rates(rows: Sequence[TrialRow]) -> Separated:
         for group in recipes.values()
         if len(group) > 1 and rate(group[0].peak_lr) == f"{group[0].peak_lr:g}"
     }
-    moved: dict[str, TrialRow] = {}
+    nearest: dict[tuple[str, int | None], tuple[float, TrialRow]] = {}
     for group in recipes.values():
         row, others = group[0], repeated.get(_but_for_rate(group[0]), [])
         if len(group) == 1 and others and row.seed not in {other.seed for other in others}:
-            moved[row.trial_id] = replace(row, recipe_key=others[0].recipe_key)
+            recipe_and_seed, away = (others[0].recipe_key, row.seed), _apart(row, others[0])
+            if recipe_and_seed not in nearest or away < nearest[recipe_and_seed][0]:
+                nearest[recipe_and_seed] = away, row
+    moved = {r.trial_id: replace(r, recipe_key=key) for (key, _), (_, r) in nearest.items()}
     if not moved:
         return Separated(rows)
     verb = "counts as a seed" if len(moved) == 1 else "count as seeds"
@@ -57,6 +62,12 @@ def with_retyped_rates(rows: Sequence[TrialRow]) -> Separated:
         "rounded as reports show it."
     )
     return Separated([moved.get(row.trial_id, row) for row in rows], (note,))
+
+
+def _apart(a: TrialRow, b: TrialRow) -> float:
+    assert a.peak_lr is not None
+    assert b.peak_lr is not None
+    return abs(math.log(a.peak_lr / b.peak_lr))
 
 
 def _but_for_rate(row: TrialRow) -> tuple[object, ...]:
@@ -130,10 +141,10 @@ def _cost(row: TrialRow) -> float:
 
 
 def _stayed(row: TrialRow, others: Sequence[TrialRow]) -> str:
-    beside = joined([number(abs(_cost(other))) for other in others[:3]], "and")
+    beside = joined([number(other.tuned_value) for other in others[:3]], "and")
     return (
         f"{row.trial_id.replace('-', ' ')} ({row.global_batch_size:,} at {rate(row.peak_lr)}, seed "
-        f"{row.seed}) stayed at {number(abs(_cost(row)))} beside {beside} of its recipe's other "
+        f"{row.seed}) stayed at {number(row.tuned_value)} beside {beside} of its recipe's other "
         "seeds"
     )
 

@@ -86,6 +86,8 @@ class Source:
         return names
 
     def _check_renamed(self, text: TableText) -> None:
+        for theirs, _ in self.asked.rename:
+            _check_single(self.file, f"--rename {theirs}", theirs, self.header)
         unknown = [(t, ours) for t, ours in self.asked.rename if t not in self.header]
         if not unknown:
             return
@@ -181,6 +183,7 @@ def _with_products(file: str, text: TableText, wanted: Sequence[str]) -> TableTe
         return text
     for name, parts in products.items():
         for part in parts:
+            _check_single(file, f"--rename {name}", part, text.header)
             if part not in text.header and not part.isdigit():
                 raise TableError(
                     f"{file}: --rename {name}: no column {part!r}; there are {listed(text.header)}"
@@ -215,9 +218,13 @@ def _place(file: str, asked_by: str, column: str, names: list[str], header: list
     if column not in header and column not in names:
         raise TableError(f"{file}: {asked_by}: no column {column!r}; there are {listed(header)}")
     in_order = header if column in header else names
-    if in_order.count(column) > 1:
-        raise TableError(f"{file}: {asked_by}: two columns are called {column!r}")
+    _check_single(file, asked_by, column, in_order)
     return in_order.index(column)
+
+
+def _check_single(file: str, asked_by: str, column: str, names: Sequence[str]) -> None:
+    if names.count(column) > 1:
+        raise TableError(f"{file}: {asked_by}: two columns are called {column!r}")
 
 
 class KeptRows:

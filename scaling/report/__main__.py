@@ -7,7 +7,7 @@ python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where colu
     [--scale column]… [--predict name=value,…]… [--tokens-per-example K]
 python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
 
-Either takes limits for the recommendation: [--num-workers N] [--deadline-seconds S]
+All but a comparison take limits for the recommendation: [--num-workers N] [--deadline-seconds S]
 [--cost-ceiling C --price-per-worker-hour P], which win over the study's own. With limits and
 without --output, a study's report stays as it is, and what to run is printed.
 """
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
         parser.error("--study-id belongs to the NAME of a study")
     given = {name: getattr(options, name) for name in Limits.model_fields}
     limits = {name: value for name, value in given.items() if value is not None}
+    if limits and options.compare:
+        parser.error("limits of the next run belong to the NAME of a study and to --from-csv")
     if problem := credential_problem(options.output or ""):
         parser.error(f"--output {problem}")
     from scaling.report.run import write_or_print

@@ -52,7 +52,7 @@ def write_or_print(options: argparse.Namespace, limits: Mapping[str, Any]) -> in
     try:
         if options.compare:
             output, summary = _compared(options)
-        elif options.from_csv:
+        elif options.from_csv is not None:
             output, summary = _from_csv(options, limits)
         else:
             if options.form:

@@ -114,3 +114,41 @@ def test_steps_to_the_target_stay_beside_a_score(tmp_path: Path) -> None:
     cells = summarize(analyse(read_table(path, maximize="accuracy").sweep))["cells"]
     assert [cell["steps_to_target"] for cell in cells] == [725, 412, 256, 178]
     assert [cell["best_peak_lr_for_target"] for cell in cells] == [1e-3] * 4
+
+
+def test_percent_signs_are_read_in_all_rows_or_in_none(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text("global_batch_size;peak_lr;acc\n32;0,001;85,5%\n32;0,002;84%\n")
+    rows = read_table(path, maximize="acc").sweep.rows
+    assert [row.metrics["acc"] for row in rows] == [85.5, 84.0]
+    path.write_text("global_batch_size,peak_lr,acc\n32,0.001,85%\n32,0.002,0.84\n")
+    with pytest.raises(TableError, match="has no percent sign"):
+        read_table(path, maximize="acc")
+
+
+def test_a_target_of_words_is_none_to_reach(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    lines = "32,0.001,2.0,price,640\n32,0.002,2.1,price,\n"
+    header = "global_batch_size,peak_lr,validation_loss,config.target,examples_to_target\n"
+    path.write_text(header + lines)
+    found = read_table(path)
+    assert found.sweep.target is None
+    assert "Without steps_to_target these are not read: examples_to_target." in found.notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from-csv", ""], "cannot be read"),
+        (["--compare", "a", "b", "--num-workers", "2"], "limits"),
+    ],
+)
+def test_what_makes_no_sense_is_said(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: object = main(arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert words in capsys.readouterr().err

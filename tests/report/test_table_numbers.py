@@ -90,3 +90,37 @@ def test_how_numbers_were_read_is_said(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_times_with_units(text: str, seconds: float | None) -> None:
     assert seconds_in(text, Marks()) == seconds
+
+
+def test_a_point_between_thousands_stays_one_before_a_unit() -> None:
+    marks = Marks(decimal=",", between_commas=False)
+    assert seconds_in("1.234 s", marks) == 1234
+    assert seconds_in("1,5 min", marks) == 90
+
+
+def test_the_unit_in_a_columns_name_counts(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(
+        "global_batch_size,peak_lr,validation_loss,Runtime (min)\n32,0.001,2.0,30\n"
+        "32,0.002,2.1,45 s\n"
+    )
+    found = read_table(path, rename=[("Runtime (min)", "seconds")])
+    assert [row.seconds for row in found.sweep.rows] == [1800, 45]
+    assert "Times with a unit are read as seconds." in found.notes
+
+
+def versions(folder: Path, *words: str) -> Path:
+    path = folder / "sweep.csv"
+    lines = [",".join((*HEADER, "torch_version"))]
+    lines += [f"32,{r},2.0,{w}" for w in words for r in (0.001, 0.002)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_versions_are_words(tmp_path: Path) -> None:
+    path = versions(tmp_path, "2.1", "2.10")
+    cells = read_table(path, axes=["torch_version"]).sweep.cells
+    assert [cell["torch_version"] for cell in cells] == ["2.1", "2.10"]
+    assert len(read_table(path, where=[("torch_version", "2.1")]).sweep.rows) == 2
+    cells = read_table(versions(tmp_path, "1e-4", "0.0001"), axes=["torch_version"]).sweep.cells
+    assert [cell["torch_version"] for cell in cells] == [0.0001]

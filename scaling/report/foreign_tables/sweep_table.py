@@ -19,7 +19,7 @@ from scaling.report.foreign_tables.table_curves import (
 )
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, TableError, status_of
-from scaling.report.foreign_tables.table_numbers import Marks, marks_of
+from scaling.report.foreign_tables.table_numbers import Marks, are_versions, marks_of
 from scaling.report.foreign_tables.table_seeds import (
     apart_where_mixed,
     with_retyped_rates,
@@ -88,7 +88,7 @@ def read_table(
     sizes = {c: names[source.place("--scale", c)] for c in scale}
     tuned_for = _tuned_for(theirs.get("validation_loss"), maximize)
     extras = Extras(searched, apart_by, sizes, tuned_for)
-    dialect = Dialect(path.name, theirs, look.marks)
+    dialect = Dialect(path.name, theirs, look.marks, look.versions)
     trials = _Trials(dialect, names, extras)
     with source.rows() as kept:
         trials.read(kept, look)
@@ -150,6 +150,7 @@ class _Look:
     curves: Curves | None
     early: EarlyRows
     axes: Sequence[int]
+    versions: frozenset[str]
 
 
 def _look(source: Source) -> _Look:
@@ -165,9 +166,9 @@ def _look(source: Source) -> _Look:
         names.index(name) for name in ("steps", "examples") if name in names
     }
     taken |= {place for place, name in enumerate(names) if name == MAXIMIZED}
-    taken |= {place for place, _ in source.conditions} | set(axes)
-    taken |= {source.place("--nuisance", column) for column in asked.nuisance}
-    taken |= {
+    taken |= {place for place, *_ in source.conditions} | set(axes)
+    nuisance = [source.place("--nuisance", column) for column in asked.nuisance]
+    taken |= {*nuisance} | {
         source.header.index(part.strip())
         for theirs, _ in asked.rename if "*" in theirs
         for part in theirs.split("*") if part.strip() in source.header
@@ -176,9 +177,13 @@ def _look(source: Source) -> _Look:
     finder = CurveFinder(source.header, names, axes, surveyor.places)
     early = EarlyRows(source.header, names, marks, axes, taken)
     higher = _HigherRates(source)
+    words = {place: set[str]() for place in {*axes, *nuisance, *surveyor.places}}
     with source.rows() as kept:
         for _, cells in kept:
             finder.add(cells)
+            for place, known in words.items():
+                if len(known) < MOST_CELLS:
+                    known.add(cells[place])
             if _counts(cells, names):
                 surveyor.add(cells, tuple(cells[place] for place in axes))
                 higher.add(cells)
@@ -191,7 +196,8 @@ def _look(source: Source) -> _Look:
             f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "
             "--rename COLUMN=peak_lr names the column that has the configured peak"
         )
-    return _Look(marks, survey, curves, early, axes)
+    versions = frozenset(names[place] for place, known in words.items() if are_versions(known))
+    return _Look(marks, survey, curves, early, axes, versions)
 
 
 def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
@@ -358,6 +364,8 @@ def _meaning(names: Sequence[str], dialect: Dialect) -> list[str]:
             "2018), not where the examples exceed those of some batch by 20% (Zhang et al. 2024), "
             "which is a smaller number."
         )
+    elif unread := [n for n in ("examples_to_target", "seconds_to_target") if n in names]:
+        notes.append(f"Without steps_to_target these are not read: {', '.join(unread)}.")
     if "status" in names:
         notes.append(f"How a run ended is from the column “{theirs['status']}”.")
     if dialect.has_decimal_commas:

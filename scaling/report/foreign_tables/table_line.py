@@ -1,11 +1,16 @@
 """One row of a table from elsewhere, by our names, and its cells as numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError
-from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError, seconds_in
+from scaling.report.foreign_tables.table_numbers import (
+    Marks,
+    UnclearMarkError,
+    seconds_in,
+    seconds_of_unit,
+)
 from scaling.report.page.printable import printable
 
 _SMALLEST = 1e-30
@@ -26,10 +31,16 @@ _MOST_KNOWN = 100_000
 class Dialect:
     """How a table is written, and the numbers in it that were read already."""
 
-    def __init__(self, file: str, theirs: Mapping[str, str], marks: Marks) -> None:
-        self.file, self.theirs, self.marks = file, theirs, marks
+    def __init__(
+        self, file: str, theirs: Mapping[str, str], marks: Marks, versions: Collection[str] = ()
+    ) -> None:
+        """`versions` are the columns in which 2.1 and 2.10 differ."""
+        self.file, self.theirs, self.marks, self.versions = file, theirs, marks, versions
         self.numbers: dict[tuple[str, str], float | None] = {}
-        self.has_thousands = self.has_decimal_commas = self.has_units = False
+        self.units = {name: seconds_of_unit(theirs[name]) for name in _TIMES if name in theirs}
+        self.has_thousands = self.has_decimal_commas = False
+        self.has_units = any(unit != 1 for unit in self.units.values())
+        self.has_percents: bool | None = None
 
 
 @dataclass(slots=True)
@@ -88,10 +99,12 @@ class Line:
     def _value(self, column: str, text: str) -> float | None:
         """None for what is no number."""
         table = self.table
-        if column in _TIMES and (seconds := seconds_in(text, table.marks)) is not None:
-            table.has_units = True
-            return seconds
+        if column == MAXIMIZED:
+            text = self._without_percent(text)
         try:
+            if column in _TIMES and (seconds := seconds_in(text, table.marks)) is not None:
+                table.has_units = True
+                return seconds
             plain = table.marks.plain(column, text)
         except UnclearMarkError as unclear:
             raise self.error(
@@ -101,12 +114,21 @@ class Line:
         if plain != text:
             table.has_decimal_commas |= "." in plain and text.rfind(",") > text.rfind(".")
             table.has_thousands |= len(plain) < len(text)
-        if column == MAXIMIZED:
-            plain = plain.removesuffix("%").rstrip()
         try:
-            return None if "_" in plain else float(plain)
+            return None if "_" in plain else float(plain) * table.units.get(column, 1.0)
         except ValueError:
             return None
+
+    def _without_percent(self, text: str) -> str:
+        """Raises TableError where some rows have the sign and others do not."""
+        has = text.endswith("%")
+        if not has and not any(map(str.isdigit, text)):
+            return text  # NaN has no scale
+        if self.table.has_percents not in (None, has):
+            has_or_not = "has a percent sign" if has else "has no percent sign"
+            raise self.error(MAXIMIZED, f"{has_or_not}, unlike the rows above; use one scale")
+        self.table.has_percents = has
+        return text.removesuffix("%").rstrip()
 
     def positive(self, column: str) -> float | None:
         """A number above 0."""
@@ -141,7 +163,8 @@ class Line:
         if not text:
             return None
         try:
-            number = float(self.table.marks.plain(column, text))
+            is_version = column in self.table.versions
+            number = math.nan if is_version else float(self.table.marks.plain(column, text))
         except ValueError:  # an unclear mark is one too
             number = math.nan
         if not math.isfinite(number):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from scaling.report.foreign_tables.table_names import COUNTS
+from scaling.report.foreign_tables.table_names import COUNTS, plain
 
 Decimal = Literal[".", ","]
 
@@ -20,7 +20,9 @@ _POINT_DECIMAL = re.compile(r"[+-]?(\d*|[1-9]\d{0,2}(,\d{3})+)\.\d*([eE][+-]?\d+
 _TIME = re.compile(
     r"(?:(?P<days>\d+) days?,? )?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)"
 )
-_PARTS = re.compile(r"(\d+(?:\.\d*)?)\s*([a-z]+)\.?")
+_PARTS = re.compile(r"(\d[\d.,]*)\s*([a-z]+)\.?")
+_BRACKETED = re.compile(r"[(\[]\s*([a-z]+)\s*[)\]]\s*$", re.IGNORECASE)
+_VERSION = re.compile(r"\d+\.\d+")
 _SECONDS = {
     "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0,
     "m": 60.0, "min": 60.0, "mins": 60.0, "minute": 60.0, "minutes": 60.0,
@@ -110,7 +112,7 @@ def marks_of(rows: Iterable[Iterable[tuple[str, str]]], separator: str) -> Marks
     unclear_points = False  # in a rate or a loss, which is hardly ever above a thousand
     for _, row in zip(range(_MOST_ROWS), rows, strict=False):
         for column, cell in row:
-            text = _SPACES.sub("", cell.strip())
+            text = _SPACES.sub("", cell.strip().removesuffix("%").rstrip())
             if "," in text:
                 clear = not _COMMA_GROUPS.fullmatch(text)
                 commas |= clear and _COMMA_DECIMAL.fullmatch(text) is not None
@@ -130,14 +132,35 @@ def marks_of(rows: Iterable[Iterable[tuple[str, str]]], separator: str) -> Marks
 
 
 def seconds_in(text: str, marks: Marks) -> float | None:
-    """Seconds of a time with its unit, as in 87.5 sec, 1.5min, 1h 2m 3s or 0 days 00:01:27.5."""
+    """Seconds of a time with its unit, as in 87.5 sec, 1.5min, 1h 2m 3s or 0 days 00:01:27.5.
+
+    Raises:
+        UnclearMarkError: Where a mark may stand between thousands or before decimals.
+    """
     text = text.strip().lower()
-    if marks.decimal == ",":
-        text = text.replace(",", ".")
-    if clock := _TIME.fullmatch(text):
+    timed = text.replace(",", ".") if marks.decimal == "," else text
+    if clock := _TIME.fullmatch(timed):
         days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         return days * 86400 + hours * 3600 + minutes * 60 + seconds
     parts = _PARTS.findall(text)
     if not parts or _PARTS.sub("", text).strip(" ,") or any(u not in _SECONDS for _, u in parts):
         return None
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    amounts = [marks.plain("seconds", amount) for amount, _ in parts]
+    if not all(re.fullmatch(r"\d+\.?\d*", amount) for amount in amounts):
+        return None
+    return sum(float(a) * _SECONDS[unit] for a, (_, unit) in zip(amounts, parts, strict=True))
+
+
+def seconds_of_unit(column: str) -> float:
+    """Of the unit in a column's name, as in Runtime (min) or duration_hours; 1 without one."""
+    bracketed = _BRACKETED.search(column)
+    last = plain(column).split("_")[-1]
+    unit = bracketed[1].lower() if bracketed else last if len(last) > 1 else ""
+    return _SECONDS.get(unit, 1.0)
+
+
+def are_versions(words: Iterable[str]) -> bool:
+    """Whether some differ in trailing zeros alone, as 2.1 and 2.10 do; 2 and 2.0 are one number."""
+    numbers = {word.strip() for word in words if _VERSION.fullmatch(word.strip())}
+    short = [word.rstrip("0") for word in numbers if not word.endswith(".0")]
+    return len(set(short)) < len(short)

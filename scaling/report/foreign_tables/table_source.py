@@ -1,6 +1,7 @@
 """The rows of a table that count, by our names: renamed, multiplied out, filtered."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from scaling.report.foreign_tables.table_names import (
     plain,
     status_of,
 )
+from scaling.report.foreign_tables.table_numbers import are_versions
 from scaling.report.foreign_tables.table_suggestions import (
     is_score,
     missing_columns,
@@ -29,7 +31,8 @@ _LOSSES = ("validation_loss", "train_loss", "test_loss", "target")
 _LOOKED_AT = 200
 """Rows that help with a suggestion."""
 
-Condition = tuple[int, str]
+Condition = tuple[int, str, bool]
+"""Place of a column, what it must hold, and whether as it is written: 2.1 is not 2.10 then."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Source:
         with self._text() as text:
             self.header, self.separator = text.header, text.separator
             self.names = self._named(text)
-        self.conditions = [(self.place("--where", c), value) for c, value in asked.where]
+        self.conditions = [self._condition(column, value) for column, value in asked.where]
         self._pass_over_status()
+        self._pass_over_target()
         self.parents = self._parents()
         self._check_batch()
         self._check_direction()
@@ -102,6 +106,14 @@ class Source:
         """Where a column is that an option names, by their name or ours."""
         return _place(self.file, asked_by, column, self.names, self.header)
 
+    def _condition(self, column: str, value: str) -> Condition:
+        place = self.place("--where", column)
+        if "." not in value:
+            return place, value, False
+        with self._text() as text:
+            same = {cells[place] for _, cells in text.body if _equal(cells[place], value)}
+        return place, value, are_versions(same)
+
     def theirs(self, ours: str) -> str:
         """What the table calls one of our columns."""
         return self.header[self.names.index(ours)]
@@ -126,13 +138,23 @@ class Source:
         if "status" not in self.names:
             return
         place = self.names.index("status")
-        asked = any(place == column for column, _ in self.conditions)
+        asked = any(place == column for column, *_ in self.conditions)
         with self._text() as text:
             some = [cells[place] for cells in _first_rows(text)]
         words = [word for word in some if word.strip()]
         is_other = plain(self.header[place]).endswith("state") and words
         if asked or (is_other and not any(map(status_of, words))):
             self.names[place] = "(status)"
+
+    def _pass_over_target(self) -> None:
+        """A target of words, as `config.target` of a data set's labels, is none to reach."""
+        if "target" not in self.names or "target" in {ours for _, ours in self.asked.rename}:
+            return
+        place = self.names.index("target")
+        with self._text() as text:
+            words = [cells[place] for cells in _first_rows(text) if cells[place].strip()]
+        if words and not any(re.match(r"\s*[+-]?[\d.,]", word) for word in words):
+            self.names[place] = "(target)"
 
     def _check_direction(self) -> None:
         """A score that was renamed to a loss would recommend the worst run."""
@@ -243,7 +265,10 @@ class KeptRows:
         seen: set[bytes] = set()
         run = self._text.header.index("run_id") if self._parents else 0
         for number, cells in self._text.body:
-            if not all(_equal(cells[place], value) for place, value in self._conditions):
+            if not all(
+                cells[place].strip() == value.strip() if as_written else _equal(cells[place], value)
+                for place, value, as_written in self._conditions
+            ):
                 continue
             self.num_met += 1
             if self._parents and cells[run] in self._parents:

@@ -57,6 +57,11 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "num_diverged": findings.count("diverged"),
         "num_failed": findings.count("failed"),
         "interval_level": LEVEL,
+        "objective": sweep.objective,
+        "tuned_for": asdict(sweep.tuned_for),
+        "has_target": sweep.has_target,
+        "target_metric": asdict(sweep.target_metric),
+        "loss_unit": sweep.loss_unit,
         "baselines": _baselines(sweep.baseline),
         "conditions": with_why(asdict(sweep.conditions), why_null.OF_CONDITIONS)
         if sweep.conditions

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from scaling.analysis.conditions import Conditions
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.files.json_text import MAX_BYTES, is_shallow, parse_mapping
 from scaling.files.own import read_bounded
 from scaling.files.user_path import user_path
+from scaling.records.metrics import Metric, Unit
+from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
 from scaling.report.tables.trials_parquet import OWN
 from scaling.report.words.differences import budget_words
@@ -73,7 +77,9 @@ def sweep_of_report(folder: Path) -> Sweep:
     try:
         summary = parse_mapping(read_bounded(folder / "summary.json", MAX_BYTES))
         records = pq.read_table(folder / "trials.parquet").to_pylist()
-        rows = tuple(_row(record) for record in records)
+        tuned = _tuned(summary, records)
+        metrics = {name: _metric(known) for name, known in summary.get("metrics", {}).items()}
+        rows = tuple(_row(record, tuned["tuned_for"], metrics) for record in records)
         name, question = summary["study"], summary["question"]
         target = summary["critical_batch_size"]["steps_examples"]["target"]
         _require_words(name, question, target)
@@ -82,6 +88,7 @@ def sweep_of_report(folder: Path) -> Sweep:
         conditions = Conditions(**known) if known else None
         if conditions is not None:
             budget_words(conditions.budget)  # of numbers, or it is not ours
+        order = [repr(_cell_of(entry)) for entry in summary["cells"]]
     except (
         OSError,
         ValueError,
@@ -91,11 +98,50 @@ def sweep_of_report(folder: Path) -> Sweep:
         pa.ArrowException,
     ) as error:
         raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
-    cells = tuple(dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows))
-    reached = any(row.steps_to_target is not None for row in rows)
+    places = {cell: place for place, cell in enumerate(order)}
+    cells = [dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows)]
+    cells.sort(key=lambda cell: places.get(repr(cell), len(places)))
     return Sweep(
-        name, question, rows, cells, has_target=reached, target=target, conditions=conditions
-    )
+        name, question, rows, tuple(cells), target=target, conditions=conditions, metrics=metrics,
+        **tuned,
+    )  # fmt: skip
+
+
+_OBJECTIVE, _METRIC = TypeAdapter(Objective), TypeAdapter(Metric)
+_UNIT = TypeAdapter[Unit](Unit)
+
+
+def _tuned(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What its recipes are compared by.
+
+    Raises:
+        ValueError: Where an older version left it out, and it may be something else than the loss.
+    """
+    if "tuned_for" in summary:
+        return {
+            "objective": str(summary["objective"]),
+            "tuned_for": _OBJECTIVE.validate_python(summary["tuned_for"]),
+            "has_target": summary["has_target"] is True,
+            "target_metric": _OBJECTIVE.validate_python(summary["target_metric"]),
+            "loss_unit": _UNIT.validate_python(summary["loss_unit"]),
+        }
+    searched = [r for r in records if r["phase"] == "search" and r["objective"] is not None]
+    if any(r["objective"] != r["validation_loss"] for r in searched):
+        raise ValueError(
+            "an older version wrote it, which left out what it was tuned for; write it again"
+        )
+    reached = any(record["steps_to_target"] is not None for record in records)
+    return {"tuned_for": VALIDATION_LOSS, "has_target": reached}
+
+
+def _metric(known: Mapping[str, Any]) -> Metric:
+    said = {name: known[name] for name in ("label", "unit", "direction")}
+    return _METRIC.validate_python({"help": "", **said})
+
+
+def _cell_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The cell of an entry of the summary."""
+    return entry.get("cell", {"global_batch_size": entry["global_batch_size"]})
 
 
 def _require_words(name: Any, question: Any, target: Any) -> None:
@@ -106,14 +152,23 @@ def _require_words(name: Any, question: Any, target: Any) -> None:
         raise ValueError("summary.json: the target must be a number")
 
 
-def _row(record: Mapping[str, Any]) -> TrialRow:
-    later = ("recipe_key", "left_to_target")  # reports of before have none
-    own = {name: record[name] for name in OWN if name not in later}
+def _row(
+    record: Mapping[str, Any], tuned_for: Objective, metrics: Mapping[str, Metric]
+) -> TrialRow:
+    later = ("recipe_key", "left_to_target", "first_gap", "search_round", "surface_round")
+    own = {name: record[name] for name in OWN if name not in later}  # reports of before have none
     cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
     key, left = record.get("recipe_key") or record["trial_id"], record.get("left_to_target")
     if not all(is_shallow(value, 1) for value in (cell, choices)):
         raise ValueError("a cell or choice is no value")
-    return TrialRow(**own, cell=cell, choices=choices, recipe_key=key, left_to_target=left)
+    gap = record.get("first_gap")
+    return TrialRow(
+        **own, cell=cell, choices=choices, recipe_key=key, left_to_target=left,
+        first_gap=None if gap is None else (float(gap[0]), float(gap[1])),
+        search_round=record.get("search_round") or 0, surface_round=record.get("surface_round"),
+        tuned_for=tuned_for,
+        metrics={n: float(record[n]) for n in metrics if record.get(n) is not None},
+    )  # fmt: skip
 
 
 def differing_fields(a: Side, b: Side) -> list[tuple[str, str, str]]:

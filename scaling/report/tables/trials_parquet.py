@@ -17,6 +17,7 @@ OWN = (
     "train_loss_stderr", "test_loss", "test_loss_stderr", "steps", "examples", "seconds",
     "steps_to_target", "examples_to_target", "seconds_to_target", "grad_sq_norm",
     "grad_covariance_trace", "recipe_key", "left_to_target",
+    "first_gap", "search_round", "surface_round",
 )  # fmt: skip
 
 

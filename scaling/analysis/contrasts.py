@@ -38,6 +38,7 @@ class Contrast:
     Attributes:
         measure: What is compared, by its name in summary.json.
         cell: The cell, in words; empty for a number of the whole study.
+        series: What tells the cell from others with the same batch, in words.
         global_batch_size: Of the cell; None for a number of the whole study.
         kind: `difference` is B − A, `ratio` is B / A.
         a: The value of A.
@@ -65,6 +66,7 @@ class Contrast:
     num_b: int = 0
     p_value: float | None = None
     holm: bool = False
+    series: str = ""
 
     @property
     def apart(self) -> bool:
@@ -181,7 +183,7 @@ def _of_cell(a: CellResult, b: CellResult, setup: Setup) -> list[Contrast]:
     rates = _mover("best_peak_lr", ours, theirs, "ratio")
     if rates is not None:
         found.append(replace(rates, cell=a.label, global_batch_size=a.global_batch_size))
-    return [contrast for contrast in found if contrast is not None]
+    return [replace(contrast, series=a.series) for contrast in found if contrast is not None]
 
 
 def _field(name: str) -> Callable[[TrialRow], float | None]:
@@ -213,6 +215,8 @@ def _contrast(
     if kind == "ratio" and (len(ours) < len(rows_a) or len(others) < len(rows_b)):
         return None
     values_a, values_b = [v for _, v in ours], [v for _, v in others]
+    if kind == "ratio" and min(*values_a, *values_b) <= 0:
+        return None  # a model that was at the target before its first step
     mean_a, mean_b = _mean(values_a, kind), _mean(values_b, kind)
     base = Contrast(
         measure, a.label, a.global_batch_size, kind, mean_a, mean_b,

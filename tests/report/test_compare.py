@@ -15,10 +15,12 @@ from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.__main__ import main
+from scaling.report.comparison.contrast_charts import compare_figures
 from scaling.report.comparison.sides import Side, differing_fields, read_side
 from scaling.report.document import write_report
 from scaling.report.words.differences import comparability_notes
 from tests.analysis.synthetic import Truth, spec, study
+from tests.report.kinds import findings_of
 
 DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
 
@@ -138,6 +140,22 @@ def test_other_tasks_tokenizers_and_targets_are_refused() -> None:
     assert not lower.setup.targets
     assert not of(lower, "steps_to_target")
     assert of(lower, "test_loss")
+
+
+def test_steps_of_a_model_that_was_at_the_target_before_have_no_ratio() -> None:
+    there = Side("there", findings_of("at the target before the first step"))
+    comparison = compared(there, planted())
+    assert not of(comparison, "steps_to_target")
+    assert compare_figures(comparison, ("A: a", "B: b"))
+
+
+def test_cells_of_two_optimizers_are_series_of_their_own() -> None:
+    side_ = Side("two", findings_of("two clip norms"))
+    figures = {f.name: f for f in compare_figures(compared(side_, side_), ("A: a", "B: b"))}
+    spec = figures["lr_ratio_vs_batch"].spec or {}
+    assert {v["series"] for v in spec["layer"][-1]["data"]["values"]} == {
+        "clip_norm null", "clip_norm 1.0",
+    }  # fmt: skip
 
 
 def test_cells_that_only_one_has_are_named() -> None:

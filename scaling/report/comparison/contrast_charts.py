@@ -57,6 +57,8 @@ def _values(comparison: Comparison, names: tuple[str, str], name: str, title: st
     for side, findings, shift in both:
         for cell in findings.cells:
             value, interval = _read(cell, name)
+            if value is not None and value <= 0 and name != "loss_vs_batch":
+                continue  # without a place on a logarithmic axis
             if value is not None and cell.global_batch_size is not None:
                 series = f"{side}, {cell.series}" if cell.series else side
                 record = _record(cell.global_batch_size, series, value, interval)
@@ -91,10 +93,9 @@ def _differences(
     if not found:
         return Figure(name, title, absent="no shared cell has it in both studies")
     records = [
-        _record(c.global_batch_size or 0, c.cell if "," in c.cell else "B against A", c.value,
-                c.interval)
+        _record(c.global_batch_size or 0, c.series or "B against A", c.value, c.interval)
         for c in found
-    ]  # fmt: skip
+    ]
     nothing = 0.0 if kind == "difference" else 1.0
     heights = ends(records, "value", "low", "high")
     shown = [*heights, nothing]

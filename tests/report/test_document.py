@@ -18,10 +18,11 @@ from scaling.report.charts.figures import figures
 from scaling.report.document import write_report
 from scaling.report.page.markdown import escaped
 from scaling.report.page.setting import setting_of
+from scaling.report.tables.study_tables import trials_table
 from scaling.report.words.headline import first_screen, headline
 from scaling.report.words.numbers import rate
 from tests.analysis.synthetic import joint_study, spec, study
-from tests.report.kinds import joint_by_the_surface
+from tests.report.kinds import findings_of, joint_by_the_surface
 
 FIGURES = {
     "steps_to_target", "examples_to_target", "steps_examples", "loss_vs_lr", "best_lr_vs_batch",
@@ -48,6 +49,15 @@ def test_every_file_is_there_and_nothing_else(folder: Path) -> None:
     }  # fmt: skip
     drawn = {path.name for path in (folder / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+
+
+def test_the_table_of_trials_says_what_they_were_tuned_for_and_where() -> None:
+    table = trials_table(findings_of("score with seeds"), {})
+    assert table.columns[-4] == "accuracy"
+    assert "leads to its run" not in table.note
+    table = trials_table(findings_of("two clip norms"), {})
+    assert "clip_norm" in table.columns
+    assert {row[table.columns.index("clip_norm")] for row in table.rows} == {"null", "1.0"}
 
 
 def test_trials_table_has_a_row_a_trial(folder: Path) -> None:

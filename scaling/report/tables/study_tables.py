@@ -1,6 +1,6 @@
 """The tables of a study's report, from its findings; templates only lay them out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
@@ -10,7 +10,13 @@ from scaling.records.metrics import Unit, with_loss_unit
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
 from scaling.report.words.learning_rate import evidence_names, evidence_words, times
-from scaling.report.words.measurements import ALL, heading, in_its_unit, of_table
+from scaling.report.words.measurements import (
+    ALL,
+    heading,
+    in_its_unit,
+    objective_title,
+    of_table,
+)
 from scaling.report.words.numbers import (
     DASH,
     between,
@@ -189,25 +195,38 @@ def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
         f"The first {len(rows):,} of {total:,} trials"
     )  # fmt: skip
     unit, measured = findings.sweep.loss_unit, ("validation_loss", "train_loss", "steps_to_target")
+    objective, axes = findings.sweep.tuned_for, _further_axes(findings)
     columns = (
-        "trial", "phase", "global_batch_size", "peak_lr", "rule", "seed", "status",
+        "trial", "phase", "global_batch_size", *axes, "peak_lr", "rule", "seed", "status",
+        *(() if objective.is_loss else (objective_title(objective),)),
         *(heading(with_loss_unit(ALL[name], unit)) for name in measured),
     )  # fmt: skip
+    leads = " A trial's name leads to its run." if urls else ""
     return Table(
-        columns, tuple(map(_trial_words, rows)), tuple(urls.get(row.trial_id) for row in rows),
-        note=f"{which}; trials.parquet has all of them. A trial's name leads to its run.",
+        columns, tuple(_trial_words(row, axes) for row in rows),
+        tuple(urls.get(row.trial_id) for row in rows),
+        note=f"{which}; trials.parquet has all of them.{leads}",
     )  # fmt: skip
 
 
-def _trial_words(row: TrialRow) -> tuple[str, ...]:
+def _further_axes(findings: Findings) -> list[str]:
+    """What tells cells of one batch size apart."""
+    names = dict.fromkeys(name for cell in findings.sweep.cells for name in cell)
+    return [name for name in names if name not in ("global_batch_size", "peak_lr")]
+
+
+def _trial_words(row: TrialRow, axes: Sequence[str]) -> tuple[str, ...]:
+    values = [row.cell.get(name) for name in axes]
     return (
         row.trial_id,
         row.phase,
         f"{row.global_batch_size:,}",
+        *("null" if value is None else f"{value}" for value in values),
         rate(row.peak_lr),
         row.rule or DASH,
         DASH if row.seed is None else f"{row.seed}",
         row.status,
+        *(() if row.tuned_for.is_loss else (number(row.tuned_value, 4),)),
         number(row.validation_loss, 4),
         number(row.train_loss, 4),
         number(row.steps_to_target),

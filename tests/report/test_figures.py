@@ -1,18 +1,23 @@
 """What single figures draw."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from numpy.random import default_rng
 
-from scaling.analysis.findings import analyse
-from scaling.analysis.trial_rows import sweep_of
+from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.records.study import StudyRecord
+from scaling.report.charts.by_batch import loss_vs_batch
 from scaling.report.charts.by_rate import loss_vs_lr
+from scaling.report.charts.by_trial import loss_vs_choice, num_blank
+from scaling.report.charts.figures import Figure, figures
 from scaling.report.charts.style import log_ticks, visible_top
 from scaling.report.words.numbers import between, counted, joined, number
-from tests.analysis.synthetic import Truth, spec, trial
+from tests.analysis.synthetic import Truth, spec, study, trial
 
 
 def values(layer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -60,3 +65,73 @@ def test_numbers_in_words() -> None:
     assert between(None) == "no interval"
     assert counted(1, "batch size") == "1 batch size"
     assert joined(["a", "b", "c"], "and") == "a, b and c"
+
+
+def drawn(findings: Findings, name: str) -> Figure:
+    (figure,) = (figure for figure in figures(findings, {}) if figure.name == name)
+    return figure
+
+
+def with_measurements(last: int, **changes: Any) -> Findings:
+    """A study whose runs were evaluated so often."""
+    record = study()
+    trials = [
+        replace(t, measurements=tuple(replace(m, **changes) for m in t.measurements[:last]))
+        for t in record.trials
+    ]
+    return analyse(sweep_of(replace(record, trials=tuple(trials))))
+
+
+def test_without_two_evaluations_of_a_run_there_are_no_learning_curves() -> None:
+    start = sum(m.examples == 0 for m in study().trials[0].measurements)
+    once = drawn(with_measurements(start + 1), "learning_curves")
+    assert once.absent == "no run has two evaluations"
+    lost = drawn(with_measurements(9, validation_loss=None), "learning_curves")
+    assert lost.absent == "nothing was measured along the runs"
+
+
+def losses(*found: tuple[int, float, tuple[float, float]]) -> Findings:
+    """A study whose confirmed losses are planted with their intervals."""
+    findings = analyse(sweep_of(study()))
+    planted = {batch: Estimate(value, interval, 3) for batch, value, interval in found}
+    cells = tuple(
+        replace(cell, validation_loss=planted.get(cell.global_batch_size or 0, ABSENT))
+        for cell in findings.cells
+    )
+    return replace(findings, cells=cells)
+
+
+def test_an_interval_across_zero_is_drawn_as_it_is_on_a_linear_axis() -> None:
+    findings = losses((16, 0.45, (0.0, 0.9)), (64, 0.05, (-0.02, 0.12)))
+    layers = loss_vs_batch(findings).to_dict(validate=False)["layer"]
+    assert [(v["low"], v["high"]) for v in values(layers[0])] == [(0.0, 0.9), (-0.02, 0.12)]
+    assert layers[0]["encoding"]["y"].get("scale", {}).get("type") != "log"
+
+
+def test_a_loss_of_zero_is_one() -> None:
+    findings = losses((16, 0.0, (-0.1, 0.1)), (64, 0.1, (0.0, 0.2)))
+    assert drawn(findings, "loss_vs_batch").spec is not None
+
+
+def test_numbers_beside_blanks_are_by_size() -> None:
+    few = choices_of(2, 10, None)
+    spec = loss_vs_choice(few, "clip_norm", {}).to_dict(validate=False)
+    assert spec["layer"][0]["encoding"]["x"]["sort"] == ["2", "10", "None"]
+    assert num_blank(few, "clip_norm") == 0
+    many = choices_of(*range(1, 12), None)
+    spec = loss_vs_choice(many, "clip_norm", {}).to_dict(validate=False)
+    assert spec["layer"][0]["encoding"]["x"]["type"] == "quantitative"
+    assert num_blank(many, "clip_norm") == 1
+    assert "1 trial without clip_norm is left out" in drawn(many, "loss_vs_clip_norm").caption
+
+
+def choices_of(*norms: float | None) -> Findings:
+    """A search of one cell over one further hyperparameter."""
+    rows = tuple(
+        TrialRow(
+            f"{n}", "search", "done", {"global_batch_size": 8}, 8, f"{n}", peak_lr=1e-3,
+            validation_loss=2 + n / 10, choices={"clip_norm": norm},
+        )
+        for n, norm in enumerate(norms)
+    )  # fmt: skip
+    return analyse(Sweep("norms", "?", rows, ({"global_batch_size": 8},)))

@@ -31,6 +31,12 @@ def test_of_many_trials_the_best_stay_and_the_order_does() -> None:
     assert any(row.status == "diverged" for drawn in kept for row in drawn)
 
 
+def test_of_many_cells_no_more_trials_are_drawn_than_asked_for() -> None:
+    cells = rows(10) * 25
+    assert sum(map(len, thinned_trials(cells, most=30))) == 30
+    assert sum(map(len, thinned_trials(cells, most=250))) <= 250
+
+
 def test_a_curve_keeps_its_ends() -> None:
     points = thinned_points(range(1000), 50)
     assert (points[0], points[-1]) == (0, 999)

@@ -10,9 +10,11 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.charts.style import (
     MUTED,
+    NO_ENDS,
     OKABE_ITO,
     AnyChart,
     Records,
+    above_zero,
     bars,
     batch_axis,
     count_axis,
@@ -63,14 +65,12 @@ def _records(findings: Findings, measure: str) -> list[dict[str, Any]]:
     for cell in findings.cells:
         estimate: Estimate = getattr(cell.target, measure)
         if estimate.value and cell.global_batch_size is not None:
-            records.append(_record(cell.global_batch_size, cell.series, estimate))
+            records.append(_on_log_axis(_record(cell.global_batch_size, cell.series, estimate)))
     return records
 
 
 def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
-    low, high = estimate.interval or (None, None)
-    if low is not None and estimate.value is not None and estimate.value > 0 >= low:
-        low = None if high is None else estimate.value / 100
+    low, high = estimate.interval or NO_ENDS
     return {
         "batch": batch,
         "series": name or "all",
@@ -79,6 +79,10 @@ def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
         "high": high,
         "seeds": estimate.count,
     }
+
+
+def _on_log_axis(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"low": above_zero(record["low"], record["value"])}
 
 
 def _series_curves(findings: Findings) -> Records:
@@ -174,11 +178,7 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
     records: Records = []
     for cell in findings.cells:
         if cell.gap.value is not None and cell.global_batch_size is not None:
-            low, high = cell.gap.interval or (None, None)
-            records.append(
-                _record(cell.global_batch_size, cell.series, Estimate(cell.gap.value))
-                | {"low": low, "high": high, "seeds": cell.gap.count}
-            )
+            records.append(_record(cell.global_batch_size, cell.series, cell.gap))
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
     axis = alt.Axis(tickCount=6)
@@ -253,7 +253,7 @@ def times_of(findings: Findings) -> tuple[Records, str]:
     """
     chosen = findings.recommendation.option
     seconds = [
-        _record(option.cell.global_batch_size, option.cell.series, option.seconds)
+        _on_log_axis(_record(option.cell.global_batch_size, option.cell.series, option.seconds))
         for option in findings.recommendation.candidates
         if option.seconds.value and option.cell.global_batch_size is not None
         and (chosen is None or option.num_workers == chosen.num_workers)

@@ -13,7 +13,6 @@ from scaling.report.charts.style import (
     above_zero,
     bars,
     batch_axis,
-    colour,
     count_axis,
     count_x,
     data,
@@ -85,7 +84,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
     x = count_x("examples", [r["examples"] for r in records], 1.05)
     axis = count_axis([record["scale"] for record in records], 2)
     y = alt.Y("scale:Q", title=axis_title("grad_noise_scale"), **axis)
-    hue = colour("cell", labels, "Batch" if findings.one_series else "Cell")
+    hue, mark = series("cell", labels, "Batch" if findings.one_series else "Cell")
     bands = [record for record in records if record["low"] is not None]
     base = alt.Chart(data(records))
     return layers(
@@ -96,7 +95,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
         else None,
         base.mark_line(strokeWidth=1.8).encode(x, y, hue),
         base.mark_point(filled=True, size=30).encode(
-            x, y, hue,
+            x, y, hue, mark,
             tooltip=tips("cell:N", "step:Q", "examples:Q", "scale:Q", "low:Q", "high:Q", "seeds:Q"),
         ),
     )  # fmt: skip

@@ -34,13 +34,14 @@ from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
+_MOST_NAMED = 8
+"""Different numbers that stand side by side where some trials have none; more are on an axis."""
 Along = Literal["step", "examples"]
 
 
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
     """The loss, or the study's metric, along the runs that each cell's numbers are from."""
-    sweep = findings.sweep
-    shown = sweep.target_metric if sweep.has_target else sweep.tuned_for
+    shown = _along_runs(findings)
     cells = [cell for cell in findings.cells if _curves(shown, cell, urls, along)]
     labels = [cell_name(cell) for cell in cells]
     records = [record for cell in cells for record in _curves(shown, cell, urls, along)]
@@ -60,8 +61,33 @@ def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -
             href=alt.Href("url:N"),
             tooltip=tips("cell:N", "trial:N", "seed:N", f"{along}:Q", "loss:Q"),
         ),
-        *(_target_line(target) if target and min(losses) < target < max(losses) else ()),
+        *(
+            _target_line(target)
+            if target is not None and min(losses) < target < max(losses)
+            else ()
+        ),
     )
+
+
+def no_curves(findings: Findings) -> str:
+    """Why there are no learning curves; empty where some run has two points of one."""
+    shown = _along_runs(findings)
+    longest = max(
+        (
+            sum(m.examples > 0 and shown.value_of(m) is not None for m in row.measurements)
+            for cell in findings.cells
+            for row in cell.replicates
+        ),
+        default=0,
+    )
+    if longest > 1:
+        return ""
+    return "no run has two evaluations" if longest else "nothing was measured along the runs"
+
+
+def _along_runs(findings: Findings) -> Objective:
+    sweep = findings.sweep
+    return sweep.target_metric if sweep.has_target else sweep.tuned_for
 
 
 def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
@@ -99,6 +125,20 @@ def searched_names(findings: Findings) -> list[str]:
     return [name for name in names if len({repr(row.choices.get(name)) for row in rows}) > 1]
 
 
+def num_blank(findings: Findings, name: str) -> int:
+    """Trials without a value of a number that has many, which its axis leaves out."""
+    trials = searched_trials(findings, findings.cells)
+    values = [row.choices[name] for _, row in trials if name in row.choices]
+    return values.count(None) if _is_axis(values) else 0
+
+
+def _is_axis(values: Sequence[Any]) -> bool:
+    """Whether values have a numeric axis, perhaps but for some blanks."""
+    known = [value for value in values if value is not None]
+    all_numbers = bool(known) and all(map(_is_number, known))
+    return all_numbers and (len(known) == len(values) or len(set(known)) > _MOST_NAMED)
+
+
 def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> AnyChart:
     """Loss, or what recipes are tuned for, of the search's trials against one hyperparameter.
 
@@ -113,8 +153,10 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
         for label, row in searched_trials(findings, findings.cells)
         if name in row.choices
     ]
+    numeric = _is_axis([row.choices[name] for _, row in rows])
+    if numeric:
+        rows = [pair for pair in rows if pair[1].choices[name] is not None]
     values = [row.choices[name] for _, row in rows]
-    numeric = all(_is_number(value) for value in values)
     best = _best_trials(findings)
     top = visible_top([row.cost for _, row in rows if row.cost is not None])
     records: Records = [
@@ -161,7 +203,7 @@ def _numeric_axis(name: str, values: Sequence[Any]) -> alt.X:
 
 def _named_axis(name: str, values: Sequence[Any], labels: Sequence[str]) -> alt.X:
     """Values that are not all numbers, side by side; the cells are side by side in each."""
-    kinds = sorted({str(value) for value in values})
+    kinds = _ordered(values)
     scale = alt.Scale(paddingInner=0.2 if len(labels) > 1 else 0.6)
     return alt.X("value:N", title=name, sort=kinds, axis=alt.Axis(labelAngle=0), scale=scale)
 
@@ -254,9 +296,17 @@ def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
         width = max(scaled) - min(scaled) or 1.0
         heights = [(value - min(scaled)) / width for value in scaled]
         return heights, number(min(values)), number(max(values))
-    kinds = sorted({str(value) for value in values})
+    kinds = _ordered(values)
     width = max(len(kinds) - 1, 1)
     return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]
+
+
+def _ordered(values: Sequence[Any]) -> list[str]:
+    """As words: numbers by size, then words, then blanks."""
+    by_word = {str(value): value for value in values}
+    numbers = sorted((value, word) for word, value in by_word.items() if _is_number(value))
+    words = sorted(w for w, v in by_word.items() if v is not None and not _is_number(v))
+    return [*(word for _, word in numbers), *words, *(w for w, v in by_word.items() if v is None)]
 
 
 def _best_trials(findings: Findings) -> set[str]:

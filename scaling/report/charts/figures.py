@@ -29,7 +29,7 @@ from scaling.report.words import captions, remarks
 from scaling.report.words import ladder as ladder_words
 from scaling.report.words.absent import CELLS_DIFFER, NO_RATES
 from scaling.report.words.measurements import axis_title
-from scaling.report.words.numbers import number
+from scaling.report.words.numbers import counted, number
 
 FIRST = "answer"
 """Section of the one figure beside the first screen's sentences."""
@@ -299,7 +299,8 @@ def _about_loss(builder: _Builder, findings: Findings) -> None:
     sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
     name = captions.tuned_name(findings)
     tuned = [cell.value_of(findings.sweep.tuned_for) for cell in sized]
-    num_known = len({c.global_batch_size for c, t in zip(sized, tuned, strict=True) if t.value})
+    known = [c for c, t in zip(sized, tuned, strict=True) if t.value is not None]
+    num_known = len({cell.global_batch_size for cell in known})
     builder.add(
         "loss_vs_batch", f"{name} of the best recipe against batch",
         "At the end of the budget; bars are 90% intervals where there are seeds.",
@@ -360,17 +361,21 @@ def _about_search(
     for name in shown_now:
         builder.add(
             f"loss_vs_{name}", f"{captions.tuned_name(findings)} against {name}",
-            read_first if name == shown_now[0]
-            else f"As for {shown_now[0]}, with {name} on the axis.",
+            (read_first if name == shown_now[0]
+            else f"As for {shown_now[0]}, with {name} on the axis.")
+            + _left_out(name, by_trial.num_blank(findings, name)),
             lambda name=name: by_trial.loss_vs_choice(findings, name, urls), absent,
         )  # fmt: skip
 
 
+def _left_out(name: str, num_blank: int) -> str:
+    verb = "is" if num_blank == 1 else "are"
+    return f" {counted(num_blank, 'trial')} without {name} {verb} left out." if num_blank else ""
+
+
 def _learning_curves(builder: _Builder, findings: Findings, urls: Mapping[str, str]) -> None:
     builder.section = "curves"
-    runs = [row for cell in findings.cells for row in cell.replicates]
-    evaluated = [row for row in runs if any(m.examples > 0 for m in row.measurements)]
-    absent = "" if evaluated else "nothing was measured along the runs"
+    absent = by_trial.no_curves(findings)
     caption = "The trials behind each cell's numbers, one line per seed."
     builder.add(
         "learning_curves", "Learning curves by examples", caption,

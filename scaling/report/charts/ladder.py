@@ -13,7 +13,6 @@ from scaling.report.charts.style import (
     AnyChart,
     Records,
     bars,
-    colour,
     count_axis,
     data,
     edge_marks,
@@ -112,9 +111,9 @@ def valleys(findings: Findings, field: str) -> AnyChart:
     y = alt.Y(
         "above:Q", title="Loss above the size's least (%)", **value_axis([lowest, _MOST_VISIBLE])
     )
-    hue = colour("size", labels, ", ".join(reading.question.scale))
+    hue, mark = series("size", labels, ", ".join(reading.question.scale))
     tooltip = tips("size:N", "batch:Q", "rate:Q", "loss:Q")
     return layers(
-        points(shown, 30).encode(x, y, hue, tooltip=tooltip),
+        points(shown, 30).encode(x, y, hue, mark, tooltip=tooltip),
         edge_marks(beyond, filled=False).encode(x, hue, tooltip=tooltip) if beyond else None,
     )

@@ -8,12 +8,12 @@ import altair as alt
 from scaling.records.metrics import Unit
 from scaling.records.trial import TrialRecord
 from scaling.report.charts.figures import Figure
-from scaling.report.charts.style import colour, count_x, data, labels_of, styled, value_axis
+from scaling.report.charts.style import colour, count_x, dash, data, labels_of, styled, value_axis
 from scaling.report.words.measurements import axis_title
 
 
 def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
-    """One line a trial, coloured by its batch size, as SVG; empty where nothing was measured."""
+    """One line a trial, coloured and dashed by batch size, as SVG; empty without a loss."""
     points = [
         {
             "trial": record.trial_id,
@@ -28,6 +28,7 @@ def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
     ]
     if not points:
         return ""
+    labels = labels_of(points, "batch")
     values = [float(point["validation_loss"]) for point in points]
     chart = (
         alt.Chart(data(points))
@@ -39,7 +40,8 @@ def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
                 title=axis_title("validation_loss", loss_unit),
                 **value_axis(values),
             ),
-            colour("batch", labels_of(points, "batch"), "global_batch_size"),
+            colour("batch", labels, "global_batch_size"),
+            dash("batch", labels, "global_batch_size"),
             detail="trial:N",
         )
     )

@@ -22,13 +22,18 @@ def thinned_trials(
 ) -> list[list[TrialRow]]:
     """At most about `most` trials: the best of each cell, and an even choice of its others.
 
+    Of more cells than that an even choice has its best one.
+
     The others are taken at equal distances in the order in which they were started, so that a
     quasi-random design stays spread out; diverged trials are thinned as all others are.
     """
     if sum(map(len, cells)) <= most:
         return [list(rows) for rows in cells]
-    share = max(most // len(cells), 4)
-    return [_thinned_cell(rows, share) for rows in cells]
+    share, num_cells = max(most // len(cells), 1), len(cells)
+    drawn = {n * num_cells // most for n in range(most)} if num_cells > most else range(num_cells)
+    return [
+        _thinned_cell(rows, share) if place in drawn else [] for place, rows in enumerate(cells)
+    ]
 
 
 def searched_trials(
@@ -74,7 +79,7 @@ def _thinned_cell(rows: Sequence[TrialRow], share: int) -> list[TrialRow]:
             place,
         ),
     )
-    best = set(by_loss[: share // 4])
+    best = set(by_loss[: max(share // 4, 1)])
     others = [place for place in range(len(rows)) if place not in best]
     room = share - len(best)
     kept = best | {others[index * len(others) // room] for index in range(room)}

@@ -16,9 +16,10 @@ from scaling.files.own import write_whole
 from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric, Unit
 from scaling.records.objective import loss_unit, objective_of
-from scaling.records.outcome import best_trial
+from scaling.records.outcome import best_trial, is_censored, objective_value
 from scaling.records.trial import TrialRecord
 from scaling.space.cells import cell_name
+from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
 
 NAME = "live.html"
@@ -156,18 +157,20 @@ class LivePage:
             ending=self._ending,
             phase=phase,
             note=note,
-            objective=self._objective.name,
+            objective=self._spec.search.objective,
             curve="validation_loss",
             num_ended=sum(record.status != "running" for record in records),
             num_running=sum(record.status == "running" for record in records),
-            best=best and self._row(cell_name(best.cell), [best]),
+            best=self._row(cell_name(best.cell), [best])
+            if best and self._value(best) is not None
+            else None,
             rows=[self._row(*cell) for cell in sorted(cells.items(), key=_batch_of)],
             picture=svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}",
         )
 
     def _row(self, cell: str, records: Sequence[TrialRecord]) -> dict[str, Any]:
         best = self._best(records)
-        value = self._objective.value_of(best.final) if best and best.final else None
+        value = self._value(best) if best else None
         return {
             "cell": cell,
             "ended": sum(record.status != "running" for record in records),
@@ -175,6 +178,13 @@ class LivePage:
             "value": "" if value is None else f"{value:.4g}",
             "rate": f"{best.recipe.hyperparameters.peak_lr:.3g}" if best else "",
         }
+
+    def _value(self, record: TrialRecord) -> float | None:
+        """What the search goes by, as a result; None where the trial has none."""
+        if self._spec.search.objective not in TO_TARGET:
+            return self._objective.value_of(record.final) if record.final else None
+        value = objective_value(record, self._spec, self._metrics)
+        return None if value is None or is_censored(value) else value
 
     def _best(self, records: Sequence[TrialRecord]) -> TrialRecord | None:
         """Of the search's trials that have ended, the one that it would take."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scaling.command.live_page import NAME, LivePage
+from scaling.records.outcome import best_trial, objective_value
 from tests.analysis.synthetic import study
 
 
@@ -81,3 +82,14 @@ def test_a_start_that_is_refused_leaves_no_page(tmp_path: Path) -> None:
     with LivePage(study().spec, tmp_path, {}, {}) as page:
         page.note("waiting for 1 GPU")
     assert not (tmp_path / NAME).exists()
+
+
+def test_a_search_by_steps_says_the_fewest_steps(tmp_path: Path) -> None:
+    record = study(search={"trials_per_cell": 12, "objective": "steps_to_target"})
+    with LivePage(record.spec, tmp_path, {}, {trial.trial_id: trial for trial in record.trials}):
+        pass
+    page = (tmp_path / NAME).read_text(encoding="utf-8")
+    best = best_trial([t for t in record.trials if t.phase == "search"], record.spec, {})
+    assert best is not None
+    steps = objective_value(best, record.spec, {})
+    assert f"The best steps_to_target so far is {steps:.4g}," in page

@@ -17,9 +17,12 @@ from scaling.records.study import StudyRecord
 from scaling.report.__main__ import main
 from scaling.report.comparison.contrast_charts import compare_figures
 from scaling.report.comparison.sides import Side, differing_fields, read_side
+from scaling.report.comparison.two_studies import write_comparison
 from scaling.report.document import write_report
+from scaling.report.foreign_tables.sweep_table import TableError
 from scaling.report.words.differences import comparability_notes
 from tests.analysis.synthetic import Truth, spec, study
+from tests.analysis.test_metric_objective import planted as by_accuracy
 from tests.report.kinds import findings_of
 
 DATA = {"data_sha256": "0123", "num_train": 1000, "num_evaluated_test": 100}
@@ -156,6 +159,28 @@ def test_cells_of_two_optimizers_are_series_of_their_own() -> None:
     assert {v["series"] for v in spec["layer"][-1]["data"]["values"]} == {
         "clip_norm null", "clip_norm 1.0",
     }  # fmt: skip
+
+
+def test_what_each_was_tuned_for_is_said() -> None:
+    scored = Side("scored", analyse(sweep_of(by_accuracy())))
+    said = notes(compared(scored, planted()))
+    assert any("A was tuned for accuracy and B for validation loss" in note for note in said)
+    assert any("the targets are accuracy 0.8 and validation loss" in note for note in said)
+
+
+def test_each_renaming_is_for_the_tables_that_have_its_column(tmp_path: Path) -> None:
+    lines = "\n".join(f"{b},{r},{2 + r}" for b in (32, 64) for r in (1e-3, 2e-3, 4e-3))
+    ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
+    ours.write_text(f"bs,lr,validation_loss\n{lines}\n")
+    theirs.write_text(f"global_batch_size,max_lr,validation_loss\n{lines}\n")
+    rename = [("bs", "global_batch_size"), ("lr", "peak_lr"), ("max_lr", "peak_lr")]
+    both = (str(ours), str(theirs))
+    _, summary = write_comparison(both, tmp_path / "out", rename=rename)
+    assert any(note.startswith("A: The batch, and with it") for note in summary["notes"])
+    with pytest.raises(TableError, match="no column 'batchsize'"):
+        write_comparison(both, tmp_path / "out", rename=[("batchsize", "global_batch_size")])
+    with pytest.raises(TableError, match="neither side is one"):
+        write_comparison(("one", "two"), tmp_path / "out", rename=rename)
 
 
 def test_cells_that_only_one_has_are_named() -> None:

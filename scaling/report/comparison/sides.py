@@ -17,6 +17,7 @@ from scaling.files.user_path import user_path
 from scaling.records.metrics import Metric, Unit
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.report.foreign_tables.sweep_table import TableError, read_table
+from scaling.report.foreign_tables.table_text import read_text
 from scaling.report.tables.trials_parquet import OWN
 from scaling.report.words.differences import budget_words
 from scaling.spec.study import StudySpec
@@ -31,12 +32,14 @@ class Side:
     Attributes:
         spec: None where it is from a table or a report's folder, which do not hold it.
         environment: As recorded; empty where it is not known.
+        notes: How a table was read.
     """
 
     name: str
     findings: Findings
     spec: StudySpec | None = None
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
 
     @property
     def conditions(self) -> Conditions | None:
@@ -53,16 +56,53 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
         TableError: If the folder or the table cannot be read.
     """
     path = user_path(name)
-    if path.is_dir() and (path / "trials.parquet").exists():
+    if _is_report(path):
         sweep = sweep_of_report(path)
         return Side(sweep.name, analyse(sweep))
-    if path.suffix.lower() in TABLES or path.is_file():
-        sweep = read_table(path, rename=rename).sweep
-        return Side(sweep.name, analyse(sweep))
+    if _is_table(path):
+        table = read_table(path, rename=rename)
+        return Side(table.sweep.name, analyse(table.sweep), notes=table.notes)
     from scaling.sinks.mlflow.load import load_study
 
     study = load_study(name, tracking_uri)
     return Side(name, analyse(sweep_of(study)), study.spec, study.environment)
+
+
+def _is_report(path: Path) -> bool:
+    return path.is_dir() and (path / "trials.parquet").exists()
+
+
+def _is_table(path: Path) -> bool:
+    return not _is_report(path) and (path.suffix.lower() in TABLES or path.is_file())
+
+
+def renamings_of(
+    names: tuple[str, str], rename: Sequence[tuple[str, str]]
+) -> list[list[tuple[str, str]]]:
+    """The renamings of each side: those of its own columns, and those that neither table has.
+
+    Raises:
+        TableError: If a table cannot be read, or there is none.
+    """
+    headers: list[list[str]] = []
+    for name in names if rename else ():
+        if _is_table(Path(name)):
+            with read_text(Path(name)) as text:
+                headers.append(text.header)
+        else:
+            headers.append([])
+    if rename and not any(headers):
+        raise TableError("--rename names columns of a table, and neither side is one")
+
+    def has(header: Sequence[str], theirs: str) -> bool:
+        parts = [part.strip() for part in theirs.split("*")]
+        return theirs in header or all(part in header or part.isdigit() for part in parts)
+
+    known = {theirs for theirs, _ in rename for header in headers if has(header, theirs)}
+    return [
+        [pair for pair in rename if has(header, pair[0]) or pair[0] not in known]
+        for header in headers
+    ] or [[], []]
 
 
 def sweep_of_report(folder: Path) -> Sweep:

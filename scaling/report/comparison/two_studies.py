@@ -12,7 +12,8 @@ from scaling.files.names import file_name
 from scaling.files.own import require_report_folder, write_report_files
 from scaling.files.user_path import user_path
 from scaling.report.comparison.contrast_charts import compare_figures
-from scaling.report.comparison.sides import differing_fields, read_side
+from scaling.report.comparison.sides import differing_fields, read_side, renamings_of
+from scaling.report.page.printable import printable
 from scaling.report.page.rendering import figure_files, markdown, page, script_json
 from scaling.report.plain import with_why
 from scaling.report.tables import study_tables
@@ -43,7 +44,7 @@ def write_comparison(
         names: Of the studies in MLflow, or paths of reports' folders or of tables.
         output: Folder for the comparison; reports/A_vs_B where None.
         tracking_uri: See `scaling.sinks.resolve_tracking_uri`.
-        rename: (their column, our column), for tables.
+        rename: (their column, our column), for the tables that have the column.
 
     Returns:
         The folder, and the summary as written to summary.json (its keys: `summary_of`).
@@ -57,13 +58,18 @@ def write_comparison(
     """
     if names[0] == names[1] or _same_file(*names):
         raise LookupError(f"--compare needs two studies; {names[0]!r} was given twice")
-    a, b = (read_side(name, tracking_uri, rename) for name in names)
+    a, b = (
+        read_side(name, tracking_uri, of_side)
+        for name, of_side in zip(names, renamings_of(names, rename), strict=True)
+    )
     folder = output or Path("reports") / file_name(f"{a.name}_vs_{b.name}")
     require_report_folder(folder)
     comparison = compare(a.findings, b.findings)
     fields = differing_fields(a, b)
     summary = summary_of(comparison, (a.name, b.name), fields)
     labels = (f"A: {a.name}", f"B: {b.name}")
+    read = zip("AB", (a, b), strict=True)
+    summary["notes"] += [printable(f"{letter}: {note}") for letter, s in read for note in s.notes]
     drawn = compare_figures(comparison, labels)
     shown = [figure for figure in drawn if figure.spec is not None]
     view = {

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling.analysis.contrasts import Comparison, Contrast
+from scaling.analysis.trial_rows import Sweep
+from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
 from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import between, counted, number
+from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
 """What is set side by side, beside the best rate."""
@@ -100,19 +103,36 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
     if one is not None and other is not None and one.budget != other.budget:
         budgets = " and ".join(map(budget_words, (one.budget, other.budget)))
         notes.append(f"The budgets of a trial are {budgets}: each loss is at the end of its own.")
+    goals = [_goal(sweep) for sweep in (ours, theirs)]
+    if goals[0] != goals[1]:
+        notes.append(
+            f"A was tuned for {goals[0]} and B for {goals[1]}: their best rates and losses are "
+            "of recipes chosen by different measures."
+        )
     loss_names = {s.tuned_for.label for s in (ours, theirs) if s.tuned_for.is_loss}
     if len(loss_names) > 1:
         notes.append(f"The losses have different names: {' and '.join(sorted(loss_names))}.")
     if ours.has_target and theirs.has_target and not setup.targets:
         notes.append(
             f"Steps, examples and seconds to target, and the critical batch size, are not "
-            f"compared: the targets are {ours.target:g} and {theirs.target:g}."
+            f"compared: the targets are {_target(ours)} and {_target(theirs)}."
         )
     if setup.same_data:
         notes.append("Same data and split: confirm seeds that both studies have are paired.")
     elif not unknown:
         notes.append("Their data or splits differ, so nothing is paired by seed.")
     return notes
+
+
+def _goal(sweep: Sweep) -> str:
+    """What the search went by: the loss of whatever name, a metric, or steps to a target."""
+    if sweep.objective in TO_TARGET:
+        return sweep.objective.replace("_", " ")
+    return VALIDATION_LOSS.label if sweep.tuned_for.is_loss else sweep.tuned_for.label
+
+
+def _target(sweep: Sweep) -> str:
+    return f"{sweep.target_metric.label} {sweep.target:g}"
 
 
 def budget_words(budget: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What single figures draw."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from scaling.report.charts.figures import Figure, figures
 from scaling.report.charts.style import log_ticks, visible_top
 from scaling.report.words.numbers import between, counted, joined, number
 from tests.analysis.synthetic import Truth, spec, study, trial
+from tests.report.kinds import findings_of
 
 
 def values(layer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,3 +137,23 @@ def choices_of(*norms: float | None) -> Findings:
         for n, norm in enumerate(norms)
     )  # fmt: skip
     return analyse(Sweep("norms", "?", rows, ({"global_batch_size": 8},)))
+
+
+def encodings(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for layer in spec["layer"]:
+        if "layer" in layer:
+            yield from encodings(layer)
+        else:
+            yield layer["encoding"]
+
+
+def test_no_series_is_told_by_its_colour_alone() -> None:
+    for figure in figures(findings_of("two clip norms"), {}):
+        found = list(encodings(figure.spec)) if figure.spec else []
+        coloured = {e["color"]["field"] for e in found if len(domain(e.get("color"))) > 1}
+        marked = {e[c].get("field") for e in found for c in ("shape", "strokeDash") if c in e}
+        assert coloured <= marked, figure.name
+
+
+def domain(channel: Any) -> list[str]:
+    return channel.get("scale", {}).get("domain", []) if channel else []

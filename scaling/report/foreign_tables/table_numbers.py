@@ -155,7 +155,7 @@ def seconds_of_unit(column: str) -> float:
     """Of the unit in a column's name, as in Runtime (min) or duration_hours; 1 without one."""
     bracketed = _BRACKETED.search(column)
     last = plain(column).split("_")[-1]
-    unit = bracketed[1].lower() if bracketed else last if len(last) > 1 else ""
+    unit = bracketed[1].lower() if bracketed else last if len(last) > 1 or last == "h" else ""
     return _SECONDS.get(unit, 1.0)
 
 

@@ -93,6 +93,21 @@ def test_numbers_of_trials_that_begin_anew_in_each_size_are_of_different_runs(
     assert len(found.sweep.cells) == 6
 
 
+@pytest.mark.parametrize("option", ["scale", "axes"])
+def test_one_row_a_run_stays_one_where_numbers_of_trials_begin_anew(
+    option: str, tmp_path: Path
+) -> None:
+    lines = [
+        f"{place},{n},{batch},{rate},{step},{4 - step / 6400}"
+        for n, step in ((1e6, 400), (4e6, 1600), (16e6, 6400))
+        for batch in (32, 64)
+        for place, rate in enumerate(RATES)
+    ]
+    header = "trial,N,global_batch_size,peak_lr,step,validation_loss"
+    found = read(tmp_path, header, *lines, **{option: ["N"]})
+    assert [row.status for row in found.sweep.rows] == ["done"] * 18
+
+
 def test_a_size_that_rises_along_a_run_is_its_last(tmp_path: Path) -> None:
     lines = [
         f"{budget}-{batch}-{rate},{budget * share / 4},{batch},{rate},{4 - share / 10}"

@@ -150,7 +150,7 @@ class CurveFinder:
         if self._progress is None or not self._runs:
             return None
         places, runs = (*self._run, *self._axes), self._runs
-        if self._axes and not self._are_long(runs):  # a size may be what rises along a run
+        if self._may_rise() and not self._are_long(runs):
             places, runs = self._run, dict[tuple[str, ...], set[str]]()
             for run, seen in self._runs.items():
                 runs.setdefault(run[: len(places)], set()).update(seen)
@@ -158,6 +158,15 @@ class CurveFinder:
         if not (self._are_long(runs) and is_unique):
             return None
         return Curves(places, self._progress, self._in_steps, self._num_rows, len(runs))
+
+    def _may_rise(self) -> bool:
+        """Whether a size may be what rises along a run; not if runs of several settings share ids.
+
+        Those are numbers that begin anew, perhaps in each size too.
+        """
+        own = {run[: len(self._run)] for run in self._runs}
+        is_one_run = len({run[-1] for run in own}) == len(own)
+        return bool(self._axes) and (self._progress in self._axes or is_one_run)
 
     def _tells_runs(self) -> bool:
         """Whether a column names the runs, and more than one."""

@@ -109,7 +109,7 @@ def sweep_of_report(folder: Path) -> Sweep:
     """A report's own trials; runs, curves and the study's file are not in the folder.
 
     Raises:
-        TableError: If it is not the folder of a report.
+        TableError: If it is not the folder of a report, or does not say what it was tuned for.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,7 +117,7 @@ def sweep_of_report(folder: Path) -> Sweep:
     try:
         summary = parse_mapping(read_bounded(folder / "summary.json", MAX_BYTES))
         records = pq.read_table(folder / "trials.parquet").to_pylist()
-        tuned = _tuned(summary, records)
+        tuned = _tuned(folder, summary, records)
         metrics = {name: _metric(known) for name, known in summary.get("metrics", {}).items()}
         rows = tuple(_row(record, tuned["tuned_for"], metrics) for record in records)
         name, question = summary["study"], summary["question"]
@@ -129,6 +129,8 @@ def sweep_of_report(folder: Path) -> Sweep:
         if conditions is not None:
             budget_words(conditions.budget)  # of numbers, or it is not ours
         order = [repr(_cell_of(entry)) for entry in summary["cells"]]
+    except TableError:
+        raise
     except (
         OSError,
         ValueError,
@@ -151,11 +153,13 @@ _OBJECTIVE, _METRIC = TypeAdapter(Objective), TypeAdapter(Metric)
 _UNIT = TypeAdapter[Unit](Unit)
 
 
-def _tuned(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _tuned(
+    folder: Path, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """What its recipes are compared by.
 
     Raises:
-        ValueError: Where an older version left it out, and it may be something else than the loss.
+        TableError: Where an older version left it out, and it may be something else than the loss.
     """
     if "tuned_for" in summary:
         return {
@@ -167,8 +171,9 @@ def _tuned(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> 
         }
     searched = [r for r in records if r["phase"] == "search" and r["objective"] is not None]
     if any(r["objective"] != r["validation_loss"] for r in searched):
-        raise ValueError(
-            "an older version wrote it, which left out what it was tuned for; write it again"
+        raise TableError(
+            f"{folder}: an older version wrote this report and left out what it was tuned for; "
+            "write the report again"
         )
     reached = any(record["steps_to_target"] is not None for record in records)
     return {"tuned_for": VALIDATION_LOSS, "has_target": reached}

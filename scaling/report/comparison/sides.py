@@ -86,8 +86,8 @@ def renamings_of(
     """
     headers: list[list[str]] = []
     for name in names if rename else ():
-        if _is_table(Path(name)):
-            with read_text(Path(name)) as text:
+        if _is_table(user_path(name)):
+            with read_text(user_path(name)) as text:
                 headers.append(text.header)
         else:
             headers.append([])

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -130,6 +130,27 @@ def test_the_losses_of_lightning_are_ours(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_has_no_words_is_said(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(NoCodeError, match=words):
         recipe_code(tried(**changes), "torch", NUM_STEPS, 1)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "tp"])
+@pytest.mark.parametrize(
+    ("form", "micro", "accumulation"),
+    [
+        ("hf", "train_batch_size=24,", "accumulation_steps=2,"),
+        ("lightning", "batch_size is 24.", "accumulate_grad_batches=2,"),
+    ],
+)
+def test_devices_share_the_whole_batch(
+    form: Literal["hf", "lightning"], micro: str, accumulation: str, strategy: Any
+) -> None:
+    """Of 192 examples four devices take 48 each: 32 a forward would leave 64 of them out."""
+    how = recipe(192, 1e-3, 40, micro_batch_size=32, strategy=strategy, world_size=4)
+    lines = recipe_code(how, form, 40, 4)
+    assert micro in lines
+    assert accumulation in lines
+    with pytest.raises(NoCodeError, match="not a multiple of 5 workers"):
+        recipe_code(how, form, 40, 5)
+    assert "clip" in recipe_code(how, "torch", 40, 5)
 
 
 def prepared() -> TextTask:

@@ -4,6 +4,7 @@ import math
 from typing import Literal, assert_never
 
 from scaling.analysis.findings import Findings
+from scaling.arithmetic.batching import BatchSplit, split_batch
 from scaling.records.recipe import Hyperparameters, Recipe
 from scaling.report.words.recipe_form import Form
 from scaling.report.words.recipe_yaml import recipe_yaml
@@ -136,27 +137,27 @@ def recipe_code(
     """
     given, layout = recipe.hyperparameters, recipe.layout
     _require_words(given)
-    micro = min(layout.micro_batch_size, max(given.global_batch_size // num_workers, 1))
     head = _left_out(given) + _OPTIMIZER.format(
         weight_decay=given.weight_decay, optimizer=_optimizer(given), peak_lr=given.peak_lr,
         schedule=_schedule(given), num_steps=num_steps, batch=given.global_batch_size,
     )  # fmt: skip
     if layout.precision == "tf32":
         head += '\ntorch.set_float32_matmul_precision("high")\n'
+    norm = given.clip_norm
+    if form == "torch":
+        clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm!r})"
+        return head + _TORCH.format(clip=clip if norm is not None else "(no clipping)")
+    split = _split(recipe, num_workers)
     words = {
-        "micro": micro,
-        "accumulation": max(given.global_batch_size // (micro * num_workers), 1),
+        "micro": split.micro_batch_size,
+        "accumulation": split.grad_accum_steps,
         "workers": num_workers,
         "s": "s" * (num_workers > 1),
         "seed": recipe.seed,
         "bf16": layout.precision == "bf16",
         "fp16": layout.precision == "fp16",
     }
-    norm = given.clip_norm
     match form:
-        case "torch":
-            clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm!r})"
-            return head + _TORCH.format(clip=clip if norm is not None else "(no clipping)")
         case "hf":
             return head + _HF.format(clip_norm=norm if norm is not None else 0.0, **words)
         case "lightning":
@@ -165,6 +166,15 @@ def recipe_code(
             return head + _LIGHTNING.format(clip_norm=norm, precision=precision, **words)
         case _:
             assert_never(form)
+
+
+def _split(recipe: Recipe, num_workers: int) -> BatchSplit:
+    """The batch over devices that each compute a share of it, whatever the study's strategy."""
+    size, bound = recipe.hyperparameters.global_batch_size, recipe.layout.micro_batch_size
+    try:
+        return split_batch(size, world_size=num_workers, micro_batch_size=bound)
+    except ValueError as error:
+        raise NoCodeError(f"--as: {error}; take --as torch or yaml") from error
 
 
 def _require_words(given: Hyperparameters) -> None:

@@ -1,7 +1,7 @@
 """A recipe as YAML that a study file takes as it is."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import yaml
@@ -70,9 +70,8 @@ def _fixed(hyperparameters: Hyperparameters) -> dict[str, Any]:
 
 def _resources(recipe: Recipe, num_workers: int | None) -> dict[str, Any]:
     known = {"num_workers": num_workers, **asdict(recipe.layout)}
-    if recipe.layout.micro_batch_size >= recipe.hyperparameters.global_batch_size // (
-        num_workers or 1
-    ):
+    sharing = replace(recipe.layout, world_size=num_workers or 1).data_parallel_size
+    if recipe.layout.micro_batch_size >= recipe.hyperparameters.global_batch_size // sharing:
         del known["micro_batch_size"]  # nothing to accumulate
     return {
         name: known[name]

@@ -38,6 +38,7 @@ class CellResult:
         global_batch_size: Examples per step; in a joint search those of the best recipe; None
             when no trial gave one.
         num_trials: Search trials.
+        num_recipes: Recipes among them.
         num_seeds: Seeds of the best recipe: those of confirm, or of a table with a seed column.
         num_censored: Those of them that ended and never reached the target.
         num_diverged: Those of them that blew up.
@@ -56,6 +57,7 @@ class CellResult:
     cell: Cell
     global_batch_size: int | None
     num_trials: int
+    num_recipes: int
     num_seeds: int
     num_censored: int
     num_diverged: int
@@ -81,6 +83,10 @@ class CellResult:
         if objective.is_loss:
             return self.validation_loss
         return self.metrics.get(objective.name, ABSENT)
+
+    def picked_on(self, rows: Sequence[TrialRow]) -> bool:
+        """Whether some of its rows are of the search that picked their recipe among several."""
+        return self.num_recipes > 1 and any(row.phase == "search" for row in rows)
 
     @property
     def series(self) -> str:
@@ -203,6 +209,7 @@ def _cell_result(
         cell=cell,
         global_batch_size=any_row.global_batch_size if any_row and shared else None,
         num_trials=len(search),
+        num_recipes=len({row.recipe_key for row in search}),
         num_seeds=len(seeds) if confirm or len(seeds) > 1 else 0,
         num_censored=sum(row.censored for row in search) if sweep.has_target else 0,
         num_diverged=sum(row.status == "diverged" for row in search),

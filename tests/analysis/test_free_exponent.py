@@ -130,6 +130,6 @@ def test_the_summary_leads_with_the_fitted_exponent_where_the_data_exclude_one()
 def test_what_is_missing_is_null_with_its_reason() -> None:
     fit = summary_of(1.0, [8, 32, 128])["critical_batch_size"]["steps_examples"]
     assert fit["alpha"]["value"] is None
-    reason = "not enough data: 3 of at least 4 batch sizes reached the target"
+    reason = "not enough data: 3 of at least 4 batch sizes can be fitted"
     assert fit["alpha"]["why"] == {"value": reason, "interval": reason}
     assert fit["at_twice_min_steps"]["why"] == fit["alpha"]["why"]

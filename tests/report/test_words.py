@@ -40,13 +40,16 @@ def nothing() -> Findings:
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
     ("cells_differ_otherwise", "cells differ in more than the batch size"),
-    ("few_batch_sizes", "fewer than two batch sizes reached the target"),
-    ("bend_above", "steps still fall as 1/B at 64: the critical batch size is larger"),
-    ("bend_below", "steps no longer fall beyond 8: the critical batch size is smaller"),
+    ("few_batch_sizes", "fewer than two batch sizes can be fitted"),
+    ("bend_above", "steps still fall as 1/B at 64, so the critical batch size may be larger"),
+    ("bend_below", "steps no longer fall beyond 8, so the critical batch size may be smaller"),
     ("no_interval", "too few or too scattered batch sizes for an interval"),
 ])  # fmt: skip
 def test_no_tradeoff(missing: NoTradeoff | None, words: str) -> None:
-    assert absent.no_tradeoff(TradeoffFit(batch_range=(8, 64), missing=missing)) == words
+    fit = TradeoffFit(batch_range=(8, 64), missing=missing)
+    assert absent.no_tradeoff(fit) == words
+    sure = replace(fit, bounds=(64.0, None) if missing == "bend_above" else (None, 8.0))
+    assert absent.no_tradeoff(sure) == words.replace("may be", "is")
 
 
 INSIDE = "0 of 0 batch sizes have a best rate whose interval lies inside the rates tried"

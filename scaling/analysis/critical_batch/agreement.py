@@ -11,8 +11,8 @@ from scaling.analysis.statistics.uncertainty import Estimate, Interval, differen
 Definition = Literal["steps_examples", "noise_scale_at_target", "noise_scale_at_end", "branched"]
 """A trade-off at a target is compared with the noise scale there, not with that of a later end."""
 Verdict = Literal["unknown", "not_told_apart", "differ_overlapping", "differ_apart"]
-"""Without both intervals; with 1 inside of the ratio's interval; else with 1 outside of it, by
-whether the two intervals overlap."""
+"""Without both intervals, or where they overlap and one reaches 0, so that their ratio has none;
+with 1 inside of the ratio's interval; else with 1 outside of it, by whether the two overlap."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Agreement:
     Attributes:
         first: What is on top, as summary.json names it.
         second: What is below.
-        ratio: With an interval where both have one. Both are taken to be independent: the trials
-            are the same, the noise is not (steps against gradients).
+        ratio: With an interval where both have one above 0. Both are taken to be independent: the
+            trials are the same, the noise is not (steps against gradients).
         overlap: Whether the intervals overlap; None without both.
     """
 
@@ -35,7 +35,7 @@ class Agreement:
     @property
     def verdict(self) -> Verdict:
         """What the ratio's interval says."""
-        if self.overlap is None:
+        if self.overlap is None or (self.overlap and self.ratio.interval is None):
             return "unknown"
         if self.ratio.interval and self.ratio.interval[0] <= 1 <= self.ratio.interval[1]:
             return "not_told_apart"

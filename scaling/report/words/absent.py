@@ -1,6 +1,6 @@
 """Why something is missing, and why a cell or a comparison is less certain than it looks."""
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.conditions import Conditions, OtherUnit
@@ -36,14 +36,23 @@ def no_tradeoff(fit: TradeoffFit) -> str:
         case "cells_differ_otherwise":
             return CELLS_DIFFER
         case "few_batch_sizes":
-            return "fewer than two batch sizes reached the target"
+            return "fewer than two batch sizes can be fitted"
         case "bend_above":
-            return f"steps still fall as 1/B at {largest}: the critical batch size is larger"
+            return f"steps still fall as 1/B at {largest:,}, so {_beyond(fit, 'larger')}"
         case "bend_below":
-            return f"steps no longer fall beyond {smallest}: the critical batch size is smaller"
+            return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
         case "no_interval":
             return "too few or too scattered batch sizes for an interval"
     assert_never(fit.missing)
+
+
+def _beyond(fit: TradeoffFit, side: Literal["larger", "smaller"]) -> str:
+    """That the critical batch lies beyond those of the fit, as surely as its bound says."""
+    (low, high), (smallest, largest) = fit.bounds, fit.batch_range or (0, 0)
+    is_sure = low is not None and low >= largest
+    if side == "smaller":
+        is_sure = high is not None and high <= smallest
+    return f"the critical batch size {'is' if is_sure else 'may be'} {side}"
 
 
 def no_free_exponent(fit: TradeoffFit) -> str:
@@ -56,14 +65,11 @@ def no_free_exponent(fit: TradeoffFit) -> str:
             return ""
         case "few_batch_sizes":
             sizes = f"{fit.num_batches} of at least {FEWEST_FOR_ALPHA} batch sizes"
-            return f"not enough data: {sizes} reached the target"
+            return f"not enough data: {sizes} can be fitted"
         case "bend_above":
-            return (
-                f"steps still fall as a power of 1/B at {largest}: the critical batch size is "
-                "larger"
-            )
+            return f"steps still fall as a power of 1/B at {largest:,}, so {_beyond(fit, 'larger')}"
         case "bend_below":
-            return f"steps no longer fall beyond {smallest}: the critical batch size is smaller"
+            return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
         case "no_interval":
             return "too few batch sizes for an interval"
     assert_never(fit.free.missing)
@@ -156,13 +162,13 @@ def no_overhead(missing: NoOverhead | None, largest: int | None, no_fit: str) ->
         case None:
             return ""
         case "few_batch_sizes":
-            return "fewer than two batch sizes reached the target"
+            return "the steps to the target of fewer than two batch sizes are known"
         case "no_fit":
             return no_fit
         case "beyond_largest":
-            return f"it lies beyond {largest:,}, the largest batch that reached the target"
+            return f"it lies beyond {largest:,}, the largest batch whose steps are known"
         case "no_interval":
-            return no_fit or "it may lie beyond the batch sizes that reached the target"
+            return no_fit or "it may lie beyond the batch sizes whose steps are known"
     assert_never(missing)
 
 

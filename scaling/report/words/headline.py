@@ -325,9 +325,9 @@ def _joint(findings: Findings) -> str:
 def _critical_batch(findings: Findings) -> str:
     """By the curve that the data allow, with its interval."""
     fit = findings.tradeoff
-    if not findings.sweep.has_target and fit.value is None:
-        return ""
-    if fit.value is None:
+    if fit.headline.interval is None:
+        if not findings.sweep.has_target:
+            return ""
         bound = _bound(fit.bounds)
         return shortest(
             f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
@@ -337,12 +337,10 @@ def _critical_batch(findings: Findings) -> str:
     if not findings.sweep.has_target:
         reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
         after = f", at a loss of {reached}, the lowest that every batch reached"
-    if fit.free.excludes_one:
-        return (
-            f"Steps are twice their minimum at a batch of {_with_interval(fit.headline)} examples"
-            f"{after}; the data disfavor the classical curve (α = 1)."
-        )
     value = _with_interval(fit.headline)
+    if fit.free.excludes_one:
+        text = f"Steps are twice their minimum at a batch of {value} examples{after}"
+        return shortest(f"{text}; the data disfavor the classical curve (α = 1).", f"{text}.")
     return f"The critical batch size (steps–examples fit) is {value} examples{after}."
 
 
@@ -368,6 +366,8 @@ def _branched(findings: Findings) -> str:
 def _at_point(point: BranchPoint) -> str:
     value, interval = branched_words(point)
     only_bound = point.is_upper_bound and point.interval is not None
+    if point.interval is None:
+        return value
     return interval if only_bound else f"{value} {interval}"
 
 

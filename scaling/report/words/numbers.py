@@ -58,14 +58,12 @@ def rate_bounds(interval: Interval | None, apart: str = "\n") -> str:
 
 
 def between(interval: Interval | None, digits: int = 3) -> str:
-    """An interval in brackets; says so where there is none or where it is open above."""
+    """An interval in brackets; says so where there is none."""
     if interval is None:
         return "no interval"
-    if math.isinf(interval[1]):
-        return f"at least {number(interval[0], digits)}"
     # An end of 0 is where the quantity ends (`bounded`), and not rounded to it.
     low, high = ("0" if end == 0 else number(end, digits) for end in interval)
-    return f"[{low}, {high}]"
+    return f"[{low}, ∞)" if math.isinf(interval[1]) else f"[{low}, {high}]"
 
 
 def with_interval(estimate: Estimate, digits: int = 3, *, apart: str = "\n") -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.baseline import NothingLearnt, cells_not_learnt
-from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.next_run.goodput import Option, max_seconds
 from scaling.analysis.next_run.recommendation import (
@@ -261,12 +260,13 @@ def _caveats(option: Option) -> list[str]:
             f"The machine was busy: a step usually took {number(option.pace.contention, 2)} times "
             "as long as on an idle one; the interval of the expected seconds includes that"
         )
-    return parts + _caveats_of_cell(option.cell)
+    return parts + _caveats_of_cell(option)
 
 
-def _caveats_of_cell(cell: CellResult) -> list[str]:
+def _caveats_of_cell(option: Option) -> list[str]:
     parts: list[str] = []
-    if cell.source == "search":
+    cell = option.cell
+    if cell.picked_on(cell.replicates if option.mean_steps.value is None else cell.target.trials):
         parts.append("Selected and measured on the same search trials, so expect somewhat worse")
     if cell.undertuned:
         parts.append(f"It may be undertuned: {' and '.join(map(undertuned, cell.undertuned))}")

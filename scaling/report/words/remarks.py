@@ -15,7 +15,16 @@ from scaling.analysis.learning_rate.beyond_range import ExtendedCell, extended_c
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.report.words.absent import no_free_exponent, undertuned
-from scaling.report.words.numbers import between, counted, either, joined, number, rate, with_unit
+from scaling.report.words.numbers import (
+    between,
+    cell_name,
+    counted,
+    either,
+    joined,
+    number,
+    rate,
+    with_unit,
+)
 from scaling.report.words.reasons import baseline_words
 
 _DEFINITIONS = {
@@ -158,7 +167,7 @@ def _phases(findings: Findings) -> str:
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     text = "There is no confirm phase: losses are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
-    if not picked_on_search(findings):
+    if not any(cell.picked_on(cell.replicates) for cell in findings.cells):
         return text + ". Each cell has one recipe, so none was picked."
     text += ". They are biased low (selected and measured on the same trials)."
     if any(cell.curve for cell in findings.cells):
@@ -226,16 +235,28 @@ def critical_notes(findings: Findings) -> list[str]:
     fit = findings.tradeoff
     notes = list(map(agreement_words, findings.agreements))
     notes += _shape_notes(fit)
-    if fit.value is not None and picked_on_search(findings):
-        notes.append(
-            "The steps are each cell's fastest of several search trials: min_steps and "
-            "min_examples are biased low (selected and measured on the same trials)."
-        )
-    if fit.value is not None and fit.num_trials == fit.num_batches:
+    if fit.headline.value is not None:
+        notes += _picked_steps(findings)
+    if fit.interval is not None and fit.num_trials == fit.num_batches:
         notes.append(
             "One run per batch size: the interval is from the scatter around the curve alone."
         )
     return notes
+
+
+def _picked_steps(findings: Findings) -> list[str]:
+    """At which cells the steps are those of the search trials that picked their recipe."""
+    known = [(cell, cell.replicates) for cell in findings.cells]
+    if findings.sweep.has_target:
+        known = [(c, c.target.trials) for c in findings.cells if c.target.steps.value is not None]
+    picked = [cell_name(cell) for cell, rows in known if cell.picked_on(rows)]
+    if not picked:
+        return []
+    at = "" if len(picked) == len(known) else f" at {joined(picked, 'and')}"
+    return [
+        f"The steps{at} are those of the search's fastest trials: min_steps and min_examples are "
+        "biased low (selected and measured on the same trials)."
+    ]
 
 
 def _shape_notes(fit: TradeoffFit) -> list[str]:
@@ -245,15 +266,17 @@ def _shape_notes(fit: TradeoffFit) -> list[str]:
     if fit.free.excludes_one:
         notes.append(
             f"The data disfavor α = 1 in S = min_steps · (1 + (B_c / B)^α): α is "
-            f"{either(alpha)}. The interval of the classical fit assumes α = 1 and does not hold. "
-            f"With α fitted, steps are twice their minimum at a batch of {either(twice)}."
+            f"{either(alpha)}. "
+            + "The interval of the classical fit assumes α = 1 and does not hold. "
+            * (fit.interval is not None)
+            + f"With α fitted, steps are twice their minimum at a batch of {either(twice)}."
         )
     elif alpha.interval is not None:
         notes.append(
             f"The classical fit assumes α = 1 in S = min_steps · (1 + (B_c / B)^α). Fitted, α is "
             f"{either(alpha)}, and steps are twice their minimum at a batch of {either(twice)}."
         )
-    elif fit.value is not None:
+    elif fit.interval is not None:
         notes.append(
             "The interval of the classical fit assumes S = min_steps + min_examples / B. That was "
             f"not tested: {no_free_exponent(fit)}."
@@ -261,20 +284,14 @@ def _shape_notes(fit: TradeoffFit) -> list[str]:
     if fit.misfit_exceeds_seeds and fit.rms_misfit is not None:
         notes.append(
             f"The classical curve fits poorly: its residuals, {fit.rms_misfit:.1%}, exceed seed "
-            "noise. Either the curve has another shape, or cells are not equally well tuned. The "
-            "interval uses the residuals. From seed noise alone it would be "
-            f"{between(fit.of_seeds.critical)}."
+            "noise. Either the curve has another shape, or cells are not equally well tuned."
         )
+        if fit.interval is not None and fit.of_seeds.critical is not None:
+            notes[-1] += (
+                " The interval uses the residuals. From seed noise alone it would be "
+                f"{between(fit.of_seeds.critical)}."
+            )
     return notes
-
-
-def picked_on_search(findings: Findings) -> bool:
-    """True when steps are those of the best of several recipes on the same trials."""
-    return any(
-        cell.source == "search"
-        and len({row.recipe_key for row in findings.sweep.rows_of(cell.cell, "search")}) > 1
-        for cell in findings.cells
-    )
 
 
 def differences_words(findings: Findings) -> list[str]:

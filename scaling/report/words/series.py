@@ -17,7 +17,11 @@ _REFERENCES = {0.0: "0", 0.5: "½", 1.0: "1"}
 def critical_batches_words(findings: Findings) -> Iterator[str]:
     """The critical batch size of each series, in several ways, the longest first."""
     start = "The critical batch size (steps–examples fit) is"
-    known = [(series, series.tradeoff.headline) for series in findings.series]
+    known = [
+        (series, series.tradeoff.headline)
+        for series in findings.series
+        if series.tradeoff.headline.interval is not None
+    ]
     yield from _beside(findings, start, known, 3, " examples")
 
 

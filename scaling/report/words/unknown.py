@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from scaling.analysis.findings import Findings
-from scaling.report.words.numbers import first_few
+from scaling.report.words.numbers import cell_name, first_few, joined
 from scaling.report.words.series import axes_words
 
 JOINT_CAVEAT = "A joint search finds a recipe; it does not compare tuned batch sizes."
@@ -28,6 +28,12 @@ def unknown(findings: Findings) -> Iterator[str]:
             "at least three seeds."
         )
         return
+    if len(findings.cells) == 1:
+        yield (
+            "How results change with the batch is not known: run at least three batch sizes, a "
+            "factor of three or four apart."
+        )
+        return
     if findings.series:
         yield from _of_series(findings)
         return
@@ -41,12 +47,13 @@ def unknown(findings: Findings) -> Iterator[str]:
         yield (
             "How many steps a larger batch saves is not known without a target: set one that "
             "every batch size reaches."
+            if fit.headline.interval is None
+            else "How many steps a larger batch saves is known only at a loss chosen after the "
+            "fact: set a target beforehand."
         )
         return
-    if fit.value is None:
-        where = {"bend_above": "larger batch sizes", "bend_below": "smaller batch sizes"}
-        more = where.get(fit.missing or "", "more batch sizes that reach the target")
-        yield f"How far the batch can grow is not known: run {more}."
+    if fit.headline.interval is None:
+        yield from _far_batch(findings)
         return
     if findings.lr_scaling.exponent.interval is None and any(c.curve for c in findings.cells):
         yield (
@@ -60,10 +67,23 @@ def unknown(findings: Findings) -> Iterator[str]:
     )
 
 
+def _far_batch(findings: Findings) -> Iterator[str]:
+    """What to run to know the critical batch size."""
+    start = "How far the batch can grow is not known"
+    where = {"bend_above": "larger batch sizes", "bend_below": "smaller batch sizes"}
+    gaps = [cell_name(cell) for cell in findings.cells if cell.target.first_gap is not None]
+    if gaps and findings.tradeoff.missing not in where:
+        yield f"{start}: evaluate more often early on at {joined(gaps, 'and')}."
+        yield f"{start}: evaluate more often early on."
+        return
+    more = where.get(findings.tradeoff.missing or "", "more batch sizes that reach the target")
+    yield f"{start}: run {more}."
+
+
 def _of_series(findings: Findings) -> Iterator[str]:
     """What is open where cells differ in more than the batch size."""
     open_rates = [s for s in findings.series if s.lr_scaling.exponent.interval is None]
-    open_bends = [s for s in findings.series if s.tradeoff.headline.value is None]
+    open_bends = [s for s in findings.series if s.tradeoff.headline.interval is None]
     some = f"for every {axes_words(findings)}"
     if findings.sweep.has_target and open_bends:
         names = "; ".join(first_few([series.label for series in open_bends]))

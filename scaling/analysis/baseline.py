@@ -10,6 +10,7 @@ from typing import Literal
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.statistics.uncertainty import root_mean_square, t_quantile
 from scaling.analysis.trial_rows import Baseline, Sweep, TrialRow
+from scaling.records.objective import VALIDATION_LOSS, Objective
 
 Nearest = Literal["single_trial", "accuracy", "within_error", "none"]
 """What comes nearest to having learnt something: a single trial whose loss beats the baseline, an
@@ -25,12 +26,14 @@ class NothingLearnt:
         baseline: What guessing gives.
         lowest_loss: Of all trials that ended, in nats.
         best_accuracy: Likewise; None where it was not measured.
+        tuned_for: What it was judged by: the loss, or an accuracy.
     """
 
     baseline: Baseline
     nearest: Nearest
     lowest_loss: float
     best_accuracy: float | None
+    tuned_for: Objective = VALIDATION_LOSS
 
 
 def beats_baseline(sweep: Sweep, cell: CellResult) -> bool | None:
@@ -63,7 +66,7 @@ def learnt_cells(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[CellResult,
 
 
 def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> NothingLearnt | None:
-    """That no cell with a loss beats the baseline; None where some cell does."""
+    """That no cell with a result beats the baseline; None where some cell does."""
     baseline = sweep.baseline
     verdicts = [beats_baseline(sweep, cell) for cell in cells]
     if baseline is None or True in verdicts or False not in verdicts:
@@ -72,6 +75,13 @@ def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> NothingLearnt |
     lowest = min(row.validation_loss for row in ended if row.validation_loss is not None)
     accuracy = max((a for row in ended if (a := _accuracy(row)) is not None), default=None)
     nearest: Nearest = "none"
+    if not sweep.tuned_for.is_loss:
+        if any(
+            row.tuned_value is not None and row.tuned_value > (baseline.accuracy or 0.0)
+            for row in ended
+        ):
+            nearest = "single_trial"
+        return NothingLearnt(baseline, nearest, lowest, accuracy, sweep.tuned_for)
     if any(_is_below(baseline, [row]) for row in ended):
         nearest = "single_trial"
     elif accuracy is not None and baseline.accuracy is not None and accuracy > baseline.accuracy:

@@ -84,6 +84,11 @@ class CellResult:
             return self.validation_loss
         return self.metrics.get(objective.name, ABSENT)
 
+    @property
+    def has_diverged_seed(self) -> bool:
+        """Whether a seed of its recipe diverged, so that a mean of the others flatters."""
+        return any(row.status == "diverged" for row in self.replicates)
+
     def picked_on(self, rows: Sequence[TrialRow]) -> bool:
         """Whether some of its rows are of the search that picked their recipe among several."""
         return self.num_recipes > 1 and any(row.phase == "search" for row in rows)

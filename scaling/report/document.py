@@ -10,6 +10,7 @@ from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.recommendation import Recommendation
 from scaling.analysis.trial_rows import Sweep, sweep_of
 from scaling.files.own import require_report_folder, write_report_files
+from scaling.records.objective import Objective
 from scaling.records.study import StudyRecord
 from scaling.report.charts.figures import FIRST, Figure, figures
 from scaling.report.importance import Importance, importance_of
@@ -95,7 +96,7 @@ def _view(
         "sources": remarks.sources(findings),
         "recommendation": predicted_facts(findings.ladder, findings.carried)
         if findings.ladder
-        else _recommendation_words(recommendation),
+        else _recommendation_words(recommendation, findings.sweep.tuned_for),
         "reason": "" if reason in summary["headline"] else reason,  # said once
         "carried": carried_words(findings.carried),
         "recipe": summary["recommendation"]["recipe"],
@@ -110,7 +111,9 @@ def _by_question(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     return [(question, found) for question, found in grouped if found]
 
 
-def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str]]:
+def _recommendation_words(
+    recommendation: Recommendation, tuned_for: Objective
+) -> list[tuple[str, str]]:
     trial, option = recommendation.trial, recommendation.option
     if trial is None or option is None:
         return []
@@ -125,8 +128,11 @@ def _recommendation_words(recommendation: Recommendation) -> list[tuple[str, str
         ("chance of the target", _share(option.chance_of_target)),
         ("expected seconds", with_interval(option.seconds, apart=" ")),
         ("expected cost", with_interval(option.cost, apart=" ")),
+        (f"expected {tuned_for.label}", with_interval(option.metric, apart=" ")),
         (f"expected {ALL[option.loss_name].label}", with_interval(option.loss, apart=" ")),
     ]
+    if tuned_for.is_loss:
+        del words[-2]
     optional = ("expected cost", "steps to the target", "chance of the target")
     return [(name, word) for name, word in words if name not in optional or word != DASH]
 

@@ -127,12 +127,10 @@ def test_other_unit(reason: OtherUnit, words: str) -> None:
 
 
 @pytest.mark.parametrize(("nearest", "words"), [
-    ("single_trial", "No cell's best recipe beats always guessing the class frequencies "
-     "(0.700 nats) over its seeds, so no batch is recommended; the lowest loss of a single trial "
-     "is 0.500 nats."),
-    ("accuracy", "No trial beats always guessing the class frequencies (0.700 nats) in loss, so "
-     "no batch is recommended; the best accuracy is 0.600, and that of the likeliest guess "
-     "0.550."),
+    ("single_trial", "Over seeds no recipe beats always guessing the class frequencies "
+     "(0.700 nats), so no batch is recommended; the lowest loss of a single trial is 0.500 nats."),
+    ("accuracy", "No trial's loss beats always guessing the class frequencies (0.700 nats), so "
+     "no batch is recommended; the best accuracy is 0.600, the likeliest guess's 0.550."),
     ("within_error", "No trial beats always guessing the class frequencies (0.700 nats) by more "
      "than the evaluation's error: the lowest loss is 0.500 nats, so no batch is recommended."),
     ("none", "No trial beats always guessing the class frequencies (0.700 nats): the models "

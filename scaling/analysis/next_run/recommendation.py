@@ -60,7 +60,7 @@ class LowestCell:
         ranked: Every cell that has a value, the lowest first.
         values: Of each, as they were compared.
         tied: Those that the intervals do not tell from the lowest one, without `chosen`.
-        is_known: Whether intervals show which cells tie; without any the lowest value decides.
+        is_known: Whether intervals show if the next cell ties; else the lowest value decides.
         objective: The loss or metric that recipes are tuned for.
     """
 
@@ -182,7 +182,10 @@ def _best_cell(
         is_known = len({r.seed for r in chosen.cell.replicates if r.seed is not None}) > 1
     else:
         chosen, tied = _settled(ranked, values)
-        is_known = all(value.interval is not None for value in values)
+        pairs = list(zip(ranked, values, strict=True))
+        of_next = [value for option, value in pairs if option is not chosen][:1]
+        own = [value for option, value in pairs if option is chosen]
+        is_known = all(value.interval is not None for value in (*own, *of_next))
     cells, others = (tuple(option.cell for option in group) for group in (ranked, tied))
     return LowestCell(criterion, chosen, cells, tuple(values), others, is_known, sweep.tuned_for)
 
@@ -201,12 +204,7 @@ def _compared(criterion: Criterion, option: Option, objective: Objective) -> Est
 
 def _of_all_seeds(option: Option, value: Estimate) -> Estimate:
     """A loss or metric; no value where a seed diverged, since a mean of the others flatters."""
-    return ABSENT if _has_diverged(option.cell) else value
-
-
-def _has_diverged(cell: CellResult) -> bool:
-    """Whether a seed of its recipe did."""
-    return any(row.status == "diverged" for row in cell.replicates)
+    return ABSENT if option.cell.has_diverged_seed else value
 
 
 def _settled(ranked: Sequence[Option], values: Sequence[Estimate]) -> tuple[Option, list[Option]]:
@@ -294,7 +292,7 @@ def _limited(
 def _lacking(sweep: Sweep, cells: Sequence[CellResult]) -> NothingToRecommend:
     if sweep.has_target and all(c.target.steps.value is None for c in cells):
         return NothingToRecommend("target")
-    if not sweep.has_target and all(map(_has_diverged, cells)):
+    if not sweep.has_target and all(cell.has_diverged_seed for cell in cells):
         return NothingToRecommend("loss" if sweep.tuned_for.is_loss else "metric")
     workers = sweep.limits.num_workers
     if workers is not None and any(cell.replicates for cell in cells):

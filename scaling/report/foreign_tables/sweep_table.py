@@ -109,6 +109,7 @@ def read_table(
         target=trials.target,
         objective="validation_loss" if result in names else "steps_to_target",
         tuned_for=tuned_for,
+        target_metric=tuned_for,
         loss_unit=tuned_for.unit,
         metrics={} if maximize is None else {maximize: _maximized(maximize)},
     )

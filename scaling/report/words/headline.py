@@ -133,7 +133,7 @@ def _run(findings: Findings) -> Iterator[Line]:
     """The recipe, what to expect of it, and what ties with it."""
     unlearnt = nothing_learnt(findings.sweep, findings.cells)
     if unlearnt:
-        text = shortest(nothing_learnt_words(unlearnt), "No trial beats always guessing.")
+        text = shortest(nothing_learnt_words(unlearnt), "No cell's recipe beats always guessing.")
         yield Line("run", text, "cells", 0)
     found = findings.recommendation
     if found.option is None or found.trial is None:
@@ -179,13 +179,14 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
         words.append(f"{number(option.steps.value)} steps")
     if option.seconds.value is not None:
         words.append(f"{_with_interval(option.seconds)} seconds")
-    if option.loss.value is not None:
+    if option.metric.value is not None:
+        tuned_for = findings.sweep.tuned_for
+        metric = with_unit(_with_interval(option.metric), tuned_for.unit_shown)
+        words.append(f"{with_article(tuned_for.label)} of {metric}")
+    elif option.loss.value is not None:
         loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
         averaged = " (averaged weights)" if half_lives(option.cell.replicates) else ""
         words.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
-    elif option.metric.value is not None:
-        label = findings.sweep.tuned_for.label
-        words.append(f"{with_article(label)} of {_with_interval(option.metric)}")
     if option.chance_of_target is not None and option.steps.value is not None:
         chance = f"a chance of {option.chance_of_target:.0%} to reach the target"
         yield f"In {words[0]} expect {joined([*words[1:], chance], 'and')}."
@@ -208,8 +209,11 @@ def _tie(findings: Findings) -> Iterator[str]:
     cells = sorted(reason.tied, key=_batch)
     names = joined([cell_name(cell) if is_sized else cell.label for cell in cells], "and")
     what = ("a batch of " if len(cells) == 1 else "batches of ") if is_sized else ""
-    by_size = findings.sweep.has_target
-    rule = "the smallest batch among ties is chosen" if by_size else "the best one is chosen"
+    rule = "the best one is chosen"
+    if findings.sweep.has_target:
+        rule = "the smallest batch among ties is chosen"
+        if isinstance(reason, BestWithinLimits):
+            rule = "among ties, the fewest workers and then the smallest batch are chosen"
     yield f"The data do not distinguish it from {what}{names}; {rule}."
     yield f"The data do not distinguish it from {counted(len(cells), 'other cell')}; {rule}."
 
@@ -282,7 +286,10 @@ def _with_interval(estimate: Estimate, digits: int = 3) -> str:
 def _best_result(findings: Findings) -> str:
     """The best value of what the cells were tuned for, and at which batch."""
     objective = findings.sweep.tuned_for
-    known = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
+    ended = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
+    known = [cell for cell in ended if not cell.has_diverged_seed]
+    if not known and ended:
+        return "Not enough data: in each cell a seed of the best recipe diverged."
     if not known:
         return "Not enough data: no trial ended with a result."
     best = min(known, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
@@ -314,12 +321,14 @@ def _joint(findings: Findings) -> str:
             f"at a batch of {best.global_batch_size:,}.",
             f"The best of {trials} in the joint search has a batch of {best.global_batch_size:,}.",
         )
-    seeds = counted(found.count, "new seed")
-    return shortest(
-        f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}; over "
-        f"{seeds} its {label} is {value}.",
-        f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}.",
-    )
+    start = f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}"
+    if findings.recommendation.option is None:
+        start = f"The joint search's best recipe has a batch of {best.global_batch_size:,}"
+    rest = f"; over {counted(found.count, 'new seed')} its {label} is {value}"
+    if cell.has_diverged_seed or found.value is None:
+        lost = sum(row.status == "diverged" for row in cell.replicates)
+        rest = f"; {lost} of {counted(len(cell.replicates), 'new seed')} diverged" if lost else ""
+    return shortest(f"{start}{rest}.", f"{start}.")
 
 
 def _critical_batch(findings: Findings) -> str:
@@ -385,6 +394,7 @@ def _cost(findings: Findings) -> Iterator[Line]:
     start = "At equal examples, from" if longer else "From"
     if len(cells) < 2 <= len(findings.cells):  # as with a budget of steps
         cells, start = list(findings.cells), "At unequal examples, from"
+    cells = [cell for cell in cells if not cell.has_diverged_seed]
     losses = [(cell, cell.value_of(objective)) for cell in cells]
     loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
     gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])

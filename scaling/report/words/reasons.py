@@ -66,19 +66,21 @@ def nothing_learnt_words(found: NothingLearnt) -> str:
     """That no cell with a loss beats the baseline, in one sentence."""
     baseline = found.baseline
     lowest = with_unit(number(found.lowest_loss), baseline.loss_unit)
-    guess = _guess(baseline)
+    guess = _guess(baseline, found.tuned_for)
+    label = found.tuned_for.label
     match found.nearest:
         case "single_trial":
-            return (
-                f"No cell's best recipe beats {guess} over its seeds, so no batch is recommended; "
-                f"the lowest loss of a single trial is {lowest}."
-            )
+            best = f"the lowest loss of a single trial is {lowest}"
+            if not found.tuned_for.is_loss:
+                best = f"the highest {label} of a single trial is {number(found.best_accuracy)}"
+            return f"Over seeds no recipe beats {guess}, so no batch is recommended; {best}."
         case "accuracy":
             return (
-                f"No trial beats {guess} in loss, so no batch is recommended; the best accuracy is "
-                f"{number(found.best_accuracy)}, and that of the likeliest guess "
-                f"{number(baseline.accuracy)}."
+                f"No trial's loss beats {guess}, so no batch is recommended; the best accuracy is "
+                f"{number(found.best_accuracy)}, the likeliest guess's {number(baseline.accuracy)}."
             )
+        case "none" if not found.tuned_for.is_loss:
+            return f"No trial's {label} is above that of {guess}, so no batch is recommended."
         case "within_error":
             return (
                 f"No trial beats {guess} by more than the evaluation's error: the lowest loss is "
@@ -97,7 +99,8 @@ def not_learnt_words(findings: Findings) -> str:
     failing = [cell.label for cell in cells_not_learnt(findings.sweep, findings.cells)]
     if baseline is None or not failing:
         return ""
-    return f"Not better than {_guess(baseline)}: {joined(failing, 'and')}."
+    guess = _guess(baseline, findings.sweep.tuned_for)
+    return f"Not better than {guess}: {joined(failing, 'and')}."
 
 
 def baseline_words(baseline: Baseline | None) -> str:
@@ -114,7 +117,10 @@ def baseline_words(baseline: Baseline | None) -> str:
     )
 
 
-def _guess(baseline: Baseline) -> str:
+def _guess(baseline: Baseline, tuned_for: Objective) -> str:
+    """What it guesses, with the loss of that, or the accuracy where it is judged by that."""
+    if not tuned_for.is_loss:
+        return f"the likeliest guess ({number(baseline.accuracy)})"
     loss = with_unit(number(baseline.validation_loss), baseline.loss_unit)
     return f"always guessing the {baseline.guess} ({loss})"
 
@@ -174,7 +180,10 @@ def _lowest(reason: LowestCell) -> list[str]:
 def _ties(reason: LowestCell) -> list[str]:
     """What the chosen cell is not told from, and by what it was chosen then."""
     if not reason.is_known:
+        place = reason.ranked.index(reason.chosen.cell)
         unknown = "Its recipe has no two seeds, so the noise in this is not known"
+        if reason.values[place].count > 1:
+            unknown = "It or the next one has no interval, so whether they tie is not known"
         return [unknown] if reason.ranked[1:] else []
     if not reason.tied:
         return []
@@ -195,7 +204,7 @@ def _expected_run(option: Option) -> list[str]:
             f"Runs took {mean} steps; without replicates the spread of one more run is not known"
         ]
     return [
-        f"Runs took {mean} steps on average, by the spread of all cells' seeds; in {steps} steps "
+        f"Runs took {mean} steps on average, by the spread over seeds; in {steps} steps "
         f"one more run reaches the target with a chance of {option.chance_of_target:.0%}"
     ]
 
@@ -208,7 +217,7 @@ def _within(reason: BestWithinLimits) -> list[str]:
         start = _AS_FAR_AS_KNOWN if reason.tied else "The"
         parts = [f"{start} {goal} to the target within {_limit_words(limits)}: {took}"]
     else:
-        value = with_interval(chosen.metric, apart=" ")
+        value = with_unit(with_interval(chosen.metric, apart=" "), reason.objective.unit_shown)
         if reason.goal == "held_out_loss":
             value = with_unit(with_interval(chosen.loss, apart=" "), reason.loss_unit)
         parts = [f"The {goal} within {_limit_words(limits)}: {value} after {took}"]

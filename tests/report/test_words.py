@@ -105,9 +105,9 @@ def test_no_parts(missing: NoParts | None, words: str) -> None:
 @pytest.mark.parametrize(("reason", "words"), [
     ("lowest_rate_best", "the best rate is the lowest tried"),
     ("highest_rate_best", "the best rate is the highest tried"),
-    ("falls_towards_lowest", "the losses still fall towards the lowest rate tried"),
-    ("falls_towards_highest", "the losses still fall towards the highest rate tried"),
-    ("best_still_falling", "the best loss was still improving with more trials"),
+    ("falls_towards_lowest", "results still improve towards the lowest rate tried"),
+    ("falls_towards_highest", "results still improve towards the highest rate tried"),
+    ("best_still_falling", "the best result was still improving with more trials"),
 ])  # fmt: skip
 def test_undertuned(reason: Undertuned, words: str) -> None:
     assert absent.undertuned(reason) == words

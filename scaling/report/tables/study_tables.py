@@ -29,6 +29,7 @@ from scaling.report.words.numbers import (
     titled,
     with_interval,
 )
+from scaling.report.words.remarks import recipe_rate
 
 _MOST_LISTED = 10_000
 """Trials that the page lists."""
@@ -38,10 +39,15 @@ def cells_table(findings: Findings) -> Table:
     """One row a cell; columns that no cell fills are left out."""
     has_target = findings.sweep.has_target
     unit = findings.sweep.loss_unit
-    return Table.of_words(_cell_words(cell, unit, has_target=has_target) for cell in findings.cells)
+    picked = recipe_rate(findings.sweep)
+    return Table.of_words(
+        _cell_words(cell, unit, picked, has_target=has_target) for cell in findings.cells
+    )
 
 
-def _cell_words(cell: CellResult, loss_unit: Unit, *, has_target: bool) -> dict[str, str]:
+def _cell_words(
+    cell: CellResult, loss_unit: Unit, picked: str, *, has_target: bool
+) -> dict[str, str]:
     target, best = cell.target, cell.surface_best
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
     words = {
@@ -51,7 +57,7 @@ def _cell_words(cell: CellResult, loss_unit: Unit, *, has_target: bool) -> dict[
         "diverged": f"{cell.num_diverged}",
         "censored": f"{cell.num_censored}" if has_target else DASH,
         "best peak_lr": _rate_between(cell),
-        "peak_lr for the loss": rate(cell.best.peak_lr if cell.best else None),
+        picked: rate(cell.best.peak_lr if cell.best else None),
         "peak_lr for the target": rate(target.peak_lr),
         "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }

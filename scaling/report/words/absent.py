@@ -217,11 +217,11 @@ def undertuned(reason: Undertuned) -> str:
         case "highest_rate_best":
             return "the best rate is the highest tried"
         case "falls_towards_lowest":
-            return "the losses still fall towards the lowest rate tried"
+            return "results still improve towards the lowest rate tried"
         case "falls_towards_highest":
-            return "the losses still fall towards the highest rate tried"
+            return "results still improve towards the highest rate tried"
         case "best_still_falling":
-            return "the best loss was still improving with more trials"
+            return "the best result was still improving with more trials"
         case "regret_above_limit":
             return "its expected regret is above the search's limit"
     assert_never(reason)

@@ -26,6 +26,7 @@ from scaling.report.words.numbers import (
     with_unit,
 )
 from scaling.report.words.reasons import baseline_words
+from scaling.spec.phases import TO_TARGET
 
 _DEFINITIONS = {
     "steps_examples": "the steps–examples fit",
@@ -158,28 +159,46 @@ def half_lives(rows: Sequence[TrialRow]) -> list[float]:
 
 
 def _phases(findings: Findings) -> str:
+    sweep = findings.sweep
     if any(cell.source == "confirm" for cell in findings.cells):
         text = (
             f"Losses and gaps are means over the confirm replicates of each cell's recipe for the "
-            f"{_short(findings.sweep)}, with seeds that the search never saw."
+            f"{_short(sweep)}, with seeds that the search never saw."
         )
         return text + _target_sources(findings)
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
-    text = "There is no confirm phase: losses are those of the best recipe of each cell's search"
+    what = "losses" if sweep.tuned_for.is_loss else "results"
+    if sweep.objective in TO_TARGET and not any(c.validation_loss.value for c in findings.cells):
+        what = "steps"
+    text = f"There is no confirm phase: {what} are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
     if not any(cell.picked_on(cell.replicates) for cell in findings.cells):
         return text + ". Each cell has one recipe, so none was picked."
-    text += ". They are biased low (selected and measured on the same trials)."
+    text += "."
+    if sweep.objective not in TO_TARGET:
+        biased = "They are biased low"
+        if not sweep.tuned_for.is_loss:
+            biased = f"Their {sweep.tuned_for.label} is biased towards better values"
+        text += f" {biased} (selected and measured on the same trials)."
     if any(cell.curve for cell in findings.cells):
-        text += " Their rate is the peak_lr for the loss; best peak_lr is read from all trials."
-    if findings.sweep.has_target:
-        text += " Steps to target are those of that recipe." * findings.sweep.is_joint
+        text += f" Their rate is the {recipe_rate(sweep)}; best peak_lr is read from all trials."
+    if sweep.has_target:
+        text += " Steps to target are those of that recipe." * sweep.is_joint
     return text + _target_sources(findings)
 
 
 def _short(sweep: Sweep) -> str:
-    """What recipes are tuned for, as in: the recipe for the loss."""
+    """What the search picks recipes for, as in: the recipe for the loss."""
+    if sweep.objective in TO_TARGET:
+        return "target"
     return "loss" if sweep.tuned_for.is_loss else sweep.tuned_for.label
+
+
+def recipe_rate(sweep: Sweep) -> str:
+    """What the table of cells calls the rate of the recipe that the search picked."""
+    if sweep.objective in TO_TARGET:  # the recipe for the target may be another one
+        return "peak_lr of the search's recipe"
+    return f"peak_lr for the {_short(sweep)}"
 
 
 def _target_sources(findings: Findings) -> str:
@@ -193,17 +212,22 @@ def _target_sources(findings: Findings) -> str:
         and cell.best is not None
         and cell.target.peak_lr != cell.best.peak_lr
     ]
-    text = (
-        " Steps, examples and seconds to the target are those of each cell's recipe for the "
-        "target. It is expected to take the fewest steps of those with new seeds, unless a search "
-        "trial is surely faster."
-    )
+    text = " Steps, examples and seconds to the target are those of each cell's "
+    if all(row.phase == "search" for cell in findings.cells for row in cell.target.trials):
+        text += "search trials that took the fewest steps."
+    else:
+        text += (
+            "recipe for the target. It is expected to take the fewest steps of those with new "
+            "seeds, unless a search trial is surely faster."
+        )
     confirmed = [c.label for c in findings.cells if _is_confirmed_for_target(c)]
     if confirmed:
         text += f" It was confirmed with new seeds at {joined(confirmed, 'and')}."
     if others:
-        known = _short(findings.sweep)
-        text += f" It differs from the recipe for the {known} at {joined(others, 'and')}."
+        sweep = findings.sweep
+        other = f"recipe for the {_short(sweep)}"
+        other = "search's recipe" if sweep.objective in TO_TARGET else other
+        text += f" It differs from the {other} at {joined(others, 'and')}."
     return text
 
 

@@ -1,12 +1,42 @@
 """What the words of a report mean."""
 
 from scaling.analysis.findings import Findings
+from scaling.analysis.trial_rows import Sweep
 from scaling.report.words.measurements import explained
+from scaling.spec.phases import TO_TARGET
 
 
 def terms(findings: Findings) -> list[tuple[str, str]]:
     """(term, meaning) of everything that the report of these findings speaks of."""
-    return [*CONCEPTS, *explained(findings)]
+    picked = _picked(findings.sweep)
+    known = [(picked if names == _RECIPES else (names, meaning)) for names, meaning in CONCEPTS]
+    return [*known, *explained(findings)]
+
+
+def _picked(sweep: Sweep) -> tuple[str, str]:
+    """The recipes that numbers are of, by what the search goes by."""
+    if sweep.objective in TO_TARGET:
+        return "recipe for the target", (
+            "The one that takes the fewest steps to the target. The search goes by these steps, "
+            "and losses and gaps are of the recipe that it picked."
+        )
+    if sweep.tuned_for.is_loss:
+        return _RECIPES, _LOSS_AND_TARGET
+    return "recipe for the target", (
+        "It takes the fewest steps to the target; its steps, examples and seconds are shown. "
+        f"Losses, metrics and gaps are of the recipe with the best {sweep.tuned_for.label} at the "
+        "end. Their rates differ: a higher rate often reaches an intermediate target earlier and "
+        "ends worse."
+    )
+
+
+_RECIPES = "recipe for the loss, recipe for the target"
+_LOSS_AND_TARGET = (
+    "The first has the lowest loss at the end; "
+    "its losses and gap are shown. The second takes the fewest steps to the target; its steps, "
+    "examples and seconds are shown. Their rates differ: a higher rate often reaches an "
+    "intermediate target earlier and ends worse."
+)
 
 
 CONCEPTS = (
@@ -23,10 +53,7 @@ CONCEPTS = (
      "parabola in log rate; the asymmetry is shared by all cells. Where no such parabola has "
      "an interval, it is the minimum of the surface. Where neither has a minimum inside the rates "
      "tried, it is the best trial's."),
-    ("recipe for the loss, recipe for the target", "The first has the lowest loss at the end; "
-     "its losses and gap are shown. The second takes the fewest steps to the target; its steps, "
-     "examples and seconds are shown. Their rates differ: a higher rate often reaches an "
-     "intermediate target earlier and ends worse."),
+    (_RECIPES, _LOSS_AND_TARGET),
     ("surface", "A Gaussian process that models the loss over the batch size and the searched "
      "hyperparameters, fitted to the trials of all cells."),
     ("exponent", "The p of best rate ∝ batch^p. It is fitted to the losses of all batch sizes "
@@ -80,7 +107,7 @@ CONCEPTS = (
      "residuals, or uses the residuals alone where they are larger. Each interval is pointwise: "
      "one in ten misses. A mean without replicates has none. Methods and their measured "
      "coverage: docs/statistics.md."),
-    ("undertuned", "The best rate may lie beyond those tried, or the best loss was still "
+    ("undertuned", "The best rate may lie beyond those tried, or the best result was still "
      "improving with more trials: twice the trials would probably gain more than 1% of the loss. "
      "Where the surface chose the trials: its expected regret exceeds the limit at which the "
      "search stops."),

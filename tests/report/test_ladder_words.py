@@ -1,5 +1,6 @@
 """What is said of runs of several sizes."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ from scaling.analysis.ladder.carried import carried
 from scaling.analysis.ladder.check import CheckedRecipe, LadderCheck
 from scaling.analysis.ladder.loss_law import ExpectedLoss
 from scaling.analysis.ladder.question import LadderQuestion
-from scaling.analysis.ladder.reading import FittedSize, LadderReading, PredictedSize
+from scaling.analysis.ladder.reading import FittedSize, LadderReading, PredictedSize, read_ladder
+from scaling.analysis.ladder.runs import LadderRun, Problem
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.recipe import Hyperparameters, Layout, Recipe
 from scaling.report.ladder_summary import ladder_summary, predicted_recommendation
@@ -18,6 +20,8 @@ from scaling.report.words.ladder import (
     check_words,
     exponent_words,
     ladder_headline,
+    percent,
+    problem_words,
     recommendation_reason,
     size_words,
 )
@@ -26,7 +30,7 @@ QUESTION = LadderQuestion(("N", "D"))
 FITTED = FittedSize((1e8, 2e9), 64.0, (50.0, 80.0), 1e-3, (8e-4, 1.2e-3), 2.5)
 SIZE = PredictedSize(
     (1e9, 2e10), 256, (200.0, 330.0), 5e-4, (4e-4, 6e-4), 2e-4, 100.0, (),
-    ExpectedLoss(Estimate(2.1, (2.05, 2.2))),
+    ExpectedLoss(Estimate(2.1, (2.05, 2.2))), is_interpolated=False,
 )  # fmt: skip
 TESTED = LeftOut(
     (1e8, 2e9), 60.0, (50.0, 70.0), 1e-3, (8e-4, 1.2e-3), 62.0, 1.1e-3,
@@ -94,8 +98,29 @@ def test_that_copying_did_as_well_is_said_first() -> None:
 
 
 def test_an_interpolation_is_said_to_be_one() -> None:
-    inside = replace(SIZE, compute_factor=0.5)
+    inside = replace(SIZE, compute_factor=0.5, is_interpolated=True)
     assert "it is an interpolation" in said(reading(TESTED, predictions=(inside,)))
+
+
+def test_a_size_of_little_compute_may_lie_outside_those_that_ran() -> None:
+    runs = [LadderRun((n, d), b, rate, 3.0 + abs(math.log(rate / 1e-3)) + abs(math.log(b / 64)))
+            for n, d in ((1e6, 1e8), (1e7, 1e9), (1e8, 1e10))
+            for rate in (5e-4, 1e-3, 2e-3) for b in (32, 64, 128)]  # fmt: skip
+    asked = ({"N": 1e9, "D": 1e8}, {"N": 5e7, "D": 2e9})
+    found = read_ladder(runs, replace(QUESTION, predict=asked))
+    assert [size.is_interpolated for size in found.predictions] == [False, True]
+    assert "no more compute than the largest run, but lies outside the sizes run." in said(found)
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.0002, "0.02%"), (0.99, "99%"), (1.5, "150%")])
+def test_a_large_regret_is_a_plain_number(share: float, words: str) -> None:
+    assert percent(share) == words
+
+
+def test_a_study_is_not_told_of_options() -> None:
+    same = Problem("same_scale", name="num_tokens")
+    assert problem_words(same, replace(QUESTION, is_study=True)) == "every size has the same tokens"
+    assert problem_words(same, QUESTION).startswith("--scale num_tokens: every run")
 
 
 def test_without_a_size_the_option_is_named() -> None:

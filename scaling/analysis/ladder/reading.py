@@ -13,6 +13,7 @@ from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.runs import LadderRun, as_arrays
 from scaling.analysis.statistics.uncertainty import Estimate, Interval, of_draws
 from scaling.surface.ladder.ladder import Ladder, Prediction, RateOfBatch
+from scaling.surface.ladder.runs import Runs
 
 _FORCED = 3
 """Doublings of the predicted batch, up and down, that the path has rates for."""
@@ -28,6 +29,8 @@ class PredictedSize:
         rate: The best one for that batch.
         compute_factor: The product of its numbers over the largest such product in the fit.
         path: The best rate at powers of two around the batch.
+        is_interpolated: Whether it takes no more compute than the largest size that was run, and
+            each of its numbers is within those of the sizes that were.
         is_least_batch: Whether the batch is the smallest one that ran.
     """
 
@@ -40,12 +43,8 @@ class PredictedSize:
     compute_factor: float
     path: tuple[RateOfBatch, ...]
     loss: ExpectedLoss
+    is_interpolated: bool
     is_least_batch: bool = False
-
-    @property
-    def is_interpolated(self) -> bool:
-        """Whether it takes no more compute than the largest size that was run."""
-        return self.compute_factor <= 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderRe
         floors = np.exp(ladder.valley.floors / 100)
         wanted = [tuple(size[name] for name in question.scale) for size in question.predict]
         losses = expected_losses(arrays.scales, floors, wanted) if wanted else []
-        largest = float(arrays.compute.max())
         return LadderReading(
             question=question,
             sizes=tuple(
@@ -122,7 +120,7 @@ def read_ladder(runs: Sequence[LadderRun], question: LadderQuestion) -> LadderRe
             ),
             exponents=_exponents(ladder, question),
             predictions=tuple(
-                _predicted(ladder.predict(np.array(size)), loss, largest)
+                _predicted(ladder.predict(np.array(size)), loss, arrays)
                 for size, loss in zip(wanted, losses, strict=True)
             ),
             back_test=back_test(runs, question),
@@ -160,10 +158,13 @@ def _fitted_size(found: Prediction, loss: float) -> FittedSize:
     )
 
 
-def _predicted(found: Prediction, loss: ExpectedLoss, largest: float) -> PredictedSize:
+def _predicted(found: Prediction, loss: ExpectedLoss, runs: Runs) -> PredictedSize:
     batch = max(round(found.batch), 1)
     middle = round(math.log2(batch))
     powers = range(max(middle - _FORCED, 0), middle + _FORCED + 1)
+    factor = float(found.scales.prod() / runs.compute.max())
+    lowest, highest = runs.scales.min(axis=0), runs.scales.max(axis=0)
+    is_within = bool(((lowest <= found.scales) & (found.scales <= highest)).all())
     return PredictedSize(
         scale=tuple(found.scales.tolist()),
         batch=batch,
@@ -171,8 +172,9 @@ def _predicted(found: Prediction, loss: ExpectedLoss, largest: float) -> Predict
         rate=found.rate,
         rate_interval=found.rate_interval,
         expected_regret=found.expected_regret(found.rate, batch),
-        compute_factor=float(found.scales.prod()) / largest,
+        compute_factor=factor,
         path=tuple(found.path([2**power for power in powers])),
         loss=loss,
+        is_interpolated=factor <= 1 and is_within,
         is_least_batch=found.is_least,
     )

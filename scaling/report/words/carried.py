@@ -6,7 +6,7 @@ from scaling.analysis.ladder.carried import CarriedRecipe
 from scaling.report.words.numbers import number
 
 NO_CARRIED = "a table does not hold the whole recipe"
-NO_CLIPPING = "the runs of the largest size do not clip"
+NO_CLIPPING = "the best run of the largest size has none"
 
 
 def carried_words(carried: Sequence[CarriedRecipe]) -> list[str]:

@@ -9,7 +9,7 @@ from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
 from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import between, counted, number
+from scaling.report.words.numbers import between, counted, number, with_article, with_unit
 from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
@@ -25,7 +25,8 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
     )
     apart, holm = comparison.num_apart, sum(c.holm for c in comparison.contrasts)
     end = [
-        f"Of {counted(comparison.num_intervals, 'interval')}, {apart} show a difference; by chance "
+        f"Of {counted(comparison.num_intervals, 'interval')}, {apart} "
+        f"{'shows' if apart == 1 else 'show'} a difference; by chance "
         f"alone {number(comparison.expected_by_chance, 2)} would.",
         f"With Holm's correction the number is {holm}.",
     ]
@@ -132,7 +133,8 @@ def _goal(sweep: Sweep) -> str:
 
 
 def _target(sweep: Sweep) -> str:
-    return f"{sweep.target_metric.label} {sweep.target:g}"
+    metric = sweep.target_metric
+    return f"{with_article(metric.label)} of {with_unit(f'{sweep.target:g}', metric.unit_shown)}"
 
 
 def budget_words(budget: Mapping[str, Any]) -> str:

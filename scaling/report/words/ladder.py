@@ -138,6 +138,8 @@ def problem_words(problem: Problem, question: LadderQuestion) -> str:
         case "one_size":
             return f"{scale}{counted(problem.count, 'size')}, and a ladder needs at least two"
         case "same_scale":
+            if question.is_study:
+                return f"every size has the same {scale_words(problem.name)}"
             return f"--scale {problem.name}: every run has the same {problem.name}; leave it out"
         case "few_runs":
             return (
@@ -192,6 +194,8 @@ def _amount(value: float) -> str:
 
 def percent(value: float | None) -> str:
     """A regret as a share of the loss: 0.023%."""
+    if value is not None and value >= 0.995:
+        return f"{100 * value:,.0f}%"
     return "–" if value is None else f"{100 * value:.2g}%"
 
 
@@ -215,6 +219,11 @@ def _how_far(size: PredictedSize) -> str:
     if size.is_interpolated:
         return (
             "The predicted size takes no more compute than the largest run: it is an interpolation."
+        )
+    if size.compute_factor <= 1:
+        return (
+            "The predicted size takes no more compute than the largest run, but lies outside the "
+            "sizes run."
         )
     return f"The predicted size has {factor} times the compute of the largest run."
 

@@ -163,13 +163,23 @@ def rule_costs_words(findings: Findings) -> Iterator[str]:
     if costs:
         text = f"Carrying a tuned rate to another batch size costs on average: {'; '.join(costs)}"
         yield f"{text} {unit}."
+    base = findings.sweep.base_batch_size
+    lost = [
+        f"{rule_name(regret.rule)} at {regret.global_batch_size:,}"
+        for regret in findings.regrets
+        if regret.diverged
+    ]
+    if base is not None and lost:
+        yield f"Runs with the recipe carried from {base:,} diverged: {joined(lost, 'and')}."
+        yield f"Some runs with the recipe carried from {base:,} diverged."
+        return
     measured = [r for r in findings.regrets if r.regret is not None and r.interval is not None]
     worst = max(measured, key=lambda r: r.regret or 0.0, default=None)
-    if worst is not None and findings.sweep.base_batch_size is not None:
+    if worst is not None and base is not None:
         yield (
             f"The largest regret of a rule in its own runs is {number(worst.regret)} "
             f"{between(worst.interval)} {unit}: {rule_name(worst.rule)} from "
-            f"{findings.sweep.base_batch_size:,} to {worst.global_batch_size:,}."
+            f"{base:,} to {worst.global_batch_size:,}."
         )
 
 

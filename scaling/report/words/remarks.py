@@ -47,24 +47,27 @@ def flags(findings: Findings) -> list[str]:
         if findings.sweep.ladder is None:  # a ladder searches for the way of the bottom, not cells
             lines += [f"{cell.label}: {undertuned(reason)}." for reason in cell.undertuned]
         if lost:
-            lines.append(
-                f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost; its means are "
-                "over the others."
-            )
+            rest = "; its means are over the others"
+            rest = ", so it has no means" if lost == len(confirm) else rest
+            lines.append(f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost{rest}.")
         if cell.target.first_gap is not None:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
             count = f"{cell.target.num_reached} of {len(cell.target.trials)}"
+            others = "The others nearly did, and count with the steps that they"
+            if cell.target.num_reached == len(cell.target.trials) - 1:
+                others = "The other nearly did, and counts with the steps that it"
             lines.append(
                 f"{cell.label}: {count} reached the target, so it has no mean steps to target."
                 if cell.target.steps.value is None
-                else f"{cell.label}: {count} seeds reached the target. The others nearly did, and "
-                "count with the steps that they would probably have taken."
+                else f"{cell.label}: {count} seeds reached the target. {others} would probably "
+                "have taken."
             )
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings) if findings.sweep.ladder is None else []
-    return lines + list(map(extension_words, extended_cells(findings.sweep)))
+    least = min((cell.num_trials for cell in findings.cells), default=0)
+    return lines + [extension_words(cell, least) for cell in extended_cells(findings.sweep)]
 
 
 def _first_gap_words(name: str, gap: Interval) -> str:
@@ -394,14 +397,15 @@ def agreement_words(agreement: Agreement) -> str:
     assert_never(agreement.verdict)
 
 
-def extension_words(extended: ExtendedCell) -> str:
-    """That a cell was searched beyond its range: budgets are not equal then."""
+def extension_words(extended: ExtendedCell, fewest: int) -> str:
+    """That a cell was searched beyond its range, and with more trials than the fewest of a cell."""
     rates = extended.peak_lr_beyond
     where = f" at rates from {rate(rates[0])} to {rate(rates[1])}" if rates else ""
     return (
         f"{label(extended.cell) or 'all trials'}: searched beyond the study file's range "
         f"with {counted(extended.num_trials_beyond, 'trial')} more{where}, as densely as before. "
-        f"It has {extended.num_trials} trials in all, more than other cells."
+        f"It has {extended.num_trials} trials in all"
+        f"{', more than other cells' * (extended.num_trials > fewest)}."
     )
 
 

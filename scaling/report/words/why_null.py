@@ -12,7 +12,7 @@ from scaling.analysis.generalization.gap_relations import ENOUGH_CELLS, GapRelat
 from scaling.analysis.generalization.loss_parts import LossParts
 from scaling.analysis.generalization.matched_gap import MatchedGap
 from scaling.analysis.learning_rate.rule_regret import Regret
-from scaling.analysis.next_run.goodput import Option
+from scaling.analysis.next_run.goodput import Option, max_seconds
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import Baseline, Sweep
 from scaling.records.metrics import Metric
@@ -255,7 +255,7 @@ def of_recommendation(findings: Findings) -> Why | str:
         return reason_words(found.reason)
     limits = "the study sets no limits"
     if found.meets_limits is not None:
-        limits = _no_spread(option)
+        limits = _no_chance(findings.sweep, option)
     return {
         **of_option(findings.sweep, option),
         "meets_limits": "the study sets no limits",
@@ -265,6 +265,15 @@ def of_recommendation(findings: Findings) -> Why | str:
         "warmup_steps": "a table does not say",
         "clip_norm": "gradients are not clipped" if trial.recipe else "a table does not say",
     }
+
+
+def _no_chance(sweep: Sweep, option: Option) -> str:
+    """Why a run's chance to meet the limits is not known."""
+    if max_seconds(sweep.limits, option.num_workers) is None:
+        return "the study limits neither the time nor the cost"
+    if option.cut_short:
+        return "the run ends at its last evaluation within the limits"
+    return _no_spread(option)
 
 
 def of_option(sweep: Sweep, option: Option) -> Why:

@@ -52,8 +52,8 @@ def test_a_value_without_an_interval_is_not_told_as_known(tmp_path: Path) -> Non
     found = steps(tmp_path, "16,1000", "32,501", "64,262")
     assert found.tradeoff.value is not None
     assert on_batch(found)[-1] == (
-        "The critical batch size is not determined (above 286 examples): too few or too scattered "
-        "batch sizes for an interval."
+        "The critical batch size is not determined (above 286 examples): batch sizes are not "
+        "enough, or scatter too much, for an interval."
     )
     seeded = steps(tmp_path, *(f"{b},{40960 // b + k},{k}" for b in (512, 1024) for k in (0, 40)))
     assert seeded.tradeoff.headline.interval is None

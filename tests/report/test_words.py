@@ -43,7 +43,7 @@ def nothing() -> Findings:
     ("few_batch_sizes", "fewer than two batch sizes can be fitted"),
     ("bend_above", "steps still fall as 1/B at 64, so the critical batch size may be larger"),
     ("bend_below", "steps no longer fall beyond 8, so the critical batch size may be smaller"),
-    ("no_interval", "too few or too scattered batch sizes for an interval"),
+    ("no_interval", "batch sizes are not enough, or scatter too much, for an interval"),
 ])  # fmt: skip
 def test_no_tradeoff(missing: NoTradeoff | None, words: str) -> None:
     fit = TradeoffFit(batch_range=(8, 64), missing=missing)

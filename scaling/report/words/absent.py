@@ -42,7 +42,7 @@ def no_tradeoff(fit: TradeoffFit) -> str:
         case "bend_below":
             return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
         case "no_interval":
-            return "too few or too scattered batch sizes for an interval"
+            return "batch sizes are not enough, or scatter too much, for an interval"
     assert_never(fit.missing)
 
 
@@ -71,7 +71,7 @@ def no_free_exponent(fit: TradeoffFit) -> str:
         case "bend_below":
             return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
         case "no_interval":
-            return "too few batch sizes for an interval"
+            return "not enough batch sizes for an interval"
     assert_never(fit.free.missing)
 
 

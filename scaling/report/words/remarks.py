@@ -54,14 +54,19 @@ def flags(findings: Findings) -> list[str]:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
             count = f"{cell.target.num_reached} of {len(cell.target.trials)}"
-            others = "The others nearly did, and count with the steps that they"
+            missed = (
+                "The others nearly did, and count with the steps that they would probably have "
+                "taken."
+            )
             if cell.target.num_reached == len(cell.target.trials) - 1:
-                others = "The other nearly did, and counts with the steps that it"
+                missed = (
+                    "The other nearly did, and counts with the steps that it would probably have "
+                    "taken."
+                )
             lines.append(
                 f"{cell.label}: {count} reached the target, so it has no mean steps to target."
                 if cell.target.steps.value is None
-                else f"{cell.label}: {count} seeds reached the target. {others} would probably "
-                "have taken."
+                else f"{cell.label}: {count} seeds reached the target. {missed}"
             )
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)

@@ -103,9 +103,7 @@ def test_figures_recommendations_and_what_a_notebook_shows(finished: Finished) -
     ):
         with pytest.raises(scaling.StudyFileError, match=words):
             result.recommend(**limit)
-    assert result.recommend(deadline_seconds=1e6)["reason"].startswith(
-        "No cell's best recipe beats"
-    )
+    assert result.recommend(deadline_seconds=1e6)["reason"].startswith("Over seeds no recipe beats")
     shown = result._repr_html_()
     assert "<table>" in shown
     assert result.sweep.question in shown

@@ -235,7 +235,7 @@ def _target_sources(findings: Findings) -> str:
         sweep = findings.sweep
         other = f"recipe for the {_short(sweep)}"
         other = "search's recipe" if sweep.objective in TO_TARGET else other
-        text += f" It differs from the {other} at {joined(others, 'and')}."
+        text += f" The recipe for the target differs from the {other} at {joined(others, 'and')}."
     return text
 
 

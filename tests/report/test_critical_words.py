@@ -10,6 +10,7 @@ from scaling.analysis.critical_batch.agreement import agreements
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import sweep_of
+from scaling.report.words.captions import tradeoff_caption
 from scaling.report.words.headline import first_screen
 from scaling.report.words.numbers import between
 from scaling.report.words.remarks import agreement_words, critical_notes
@@ -55,6 +56,7 @@ def test_a_value_without_an_interval_is_not_told_as_known(tmp_path: Path) -> Non
         "The critical batch size is not determined (above 286 examples): batch sizes are not "
         "enough, or scatter too much, for an interval."
     )
+    assert tradeoff_caption(found.tradeoff).endswith("the critical batch size 927 (no interval).")
     seeded = steps(tmp_path, *(f"{b},{40960 // b + k},{k}" for b in (512, 1024) for k in (0, 40)))
     assert seeded.tradeoff.headline.interval is None
     assert next(unknown(seeded)).startswith("How far the batch can grow is not known: run ")
@@ -78,7 +80,7 @@ def test_a_ratio_without_an_interval_tells_nothing() -> None:
     (pair,) = agreements({"steps_examples": Estimate(73.8, (60.0, 90.0)), "branched": noisy})
     assert pair.overlap is True
     assert pair.verdict == "unknown"
-    assert agreement_words(pair).endswith("no interval; not enough data to distinguish them.")
+    assert agreement_words(pair).endswith("(no interval); not enough data to distinguish them.")
     (apart,) = agreements({"steps_examples": Estimate(300.0, (280.0, 320.0)), "branched": noisy})
     assert apart.verdict == "differ_apart"
 

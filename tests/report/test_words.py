@@ -153,7 +153,7 @@ def test_nothing_to_recommend(reason: NothingToRecommend, words: str) -> None:
 
 
 @pytest.mark.parametrize(("interval", "overlap", "words"), [
-    (None, None, "2.00 no interval; not enough data to distinguish them."),
+    (None, None, "2.00 (no interval); not enough data to distinguish them."),
     ((0.9, 4), True, "2.00 [0.900, 4.00]: the data do not distinguish them."),
     ((1.1, 4), True, "2.00 [1.10, 4.00]: they differ; their intervals overlap."),
     ((1.1, 4), False, "2.00 [1.10, 4.00]: they differ; their intervals do not overlap."),

@@ -4,7 +4,15 @@ from scaling.analysis.critical_batch.branched_training import BranchedTraining
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.report.words.absent import no_exponent, no_tradeoff
-from scaling.report.words.numbers import between, counted, first_few, number, rate, with_unit
+from scaling.report.words.numbers import (
+    between,
+    counted,
+    either,
+    first_few,
+    number,
+    rate,
+    with_unit,
+)
 
 
 def behind(findings: Findings) -> str:
@@ -96,7 +104,7 @@ def tradeoff_caption(fit: TradeoffFit) -> str:
     return (
         f"Grey: fit of {curve} to {counted(fit.num_trials, 'trial')} at "
         f"{counted(fit.num_batches, 'batch size')}. Orange: the {critical} "
-        f"{number(headline.value)} {between(headline.interval)}."
+        f"{either(headline)}."
     )
 
 

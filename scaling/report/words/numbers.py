@@ -76,7 +76,8 @@ def either(estimate: Estimate) -> str:
     """A value and its interval; says where the latter is missing."""
     if estimate.value is None:
         return DASH
-    return f"{number(estimate.value)} {between(estimate.interval)}"
+    interval = between(estimate.interval)
+    return f"{number(estimate.value)} {interval if estimate.interval else f'({interval})'}"
 
 
 def whole(count: int | None) -> str:

@@ -388,8 +388,7 @@ def branched_words(point: BranchPoint) -> tuple[str, str]:
 def agreement_words(agreement: Agreement) -> str:
     """How far two critical batch sizes by different definitions are apart."""
     first, second = _DEFINITIONS[agreement.first], _DEFINITIONS[agreement.second]
-    text = f"Ratio of {first} to {second}: {number(agreement.ratio.value)} "
-    text += between(agreement.ratio.interval)
+    text = f"Ratio of {first} to {second}: {either(agreement.ratio)}"
     match agreement.verdict:
         case "unknown":
             return f"{text}; not enough data to distinguish them."

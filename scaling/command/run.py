@@ -125,19 +125,17 @@ def _run_opened(
     try:
         with state.mirrored():
             study, summary, unsent = _train_and_report(start, tasks, state)
-    except refusals as error:
+    except Exception as error:
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
+        if not isinstance(error, refusals):
+            raise
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
         is_refused = isinstance(error, StartError | TrackingError) or not has_begun
         if is_refused:
             raise RefusedError(without_credentials(message)) from error
         raise _stopped(message, start.command) from error
-    except Exception:
-        with suppress(OSError):
-            state.discard_if_new()
-        raise
     if unsent:
         raise _stopped("\n".join([*unsent, "not everything is in MLflow yet"]), start.command)
     return study, summary

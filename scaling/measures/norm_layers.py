@@ -86,12 +86,16 @@ class NormLayers:
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._wanted and inputs and output.requires_grad:
             saved = _saved(inputs[0].detach())
-            output.register_hook(
-                lambda gradient: self._record(layer, saved.saved_tensors[0], gradient)
-            )
+            output.register_hook(lambda gradient: self._record(layer, saved, gradient))
 
-    def _record(self, layer: nn.Module, value: Tensor, gradient: Tensor) -> None:
+    def _record(self, layer: nn.Module, saved: Any, gradient: Tensor) -> None:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
+        try:
+            [value] = saved.saved_tensors
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            return  # its input is no longer what it was
         gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
         with torch.no_grad():
             # Outside autocast a layer takes no input of another precision than its weights.
@@ -111,10 +115,6 @@ class _Saved(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(value)
         return anchor.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotImplementedError  # nothing is made of its result
 
 
 def _saved(value: Tensor) -> Any:

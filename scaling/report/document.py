@@ -128,12 +128,11 @@ def _recommendation_words(
         ("chance of the target", _share(option.chance_of_target)),
         ("expected seconds", with_interval(option.seconds, apart=" ")),
         ("expected cost", with_interval(option.cost, apart=" ")),
-        (f"expected {tuned_for.label}", with_interval(option.metric, apart=" ")),
+        (metric := f"expected {tuned_for.label}", with_interval(option.metric, apart=" ")),
         (f"expected {ALL[option.loss_name].label}", with_interval(option.loss, apart=" ")),
     ]
-    if tuned_for.is_loss:
-        del words[-2]
-    optional = ("expected cost", "steps to the target", "chance of the target")
+    # A loss has no metric; nor has a run to a target, whose metric is about that.
+    optional = ("expected cost", "steps to the target", "chance of the target", metric)
     return [(name, word) for name, word in words if name not in optional or word != DASH]
 
 

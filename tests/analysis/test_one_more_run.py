@@ -83,7 +83,7 @@ def test_the_default_study_s_trials_tie_and_the_smaller_batch_is_taken() -> None
     assert found.option.pace.contention == pytest.approx(2.2, abs=0.1)
     words = summarize(analyse(default_study()))["recommendation"]["reason"]
     assert "do not distinguish it from global_batch_size 128" in words
-    assert "the smallest batch is chosen" in words
+    assert "the smallest batch among ties is chosen" in words
     assert "for the best outside the tie (global_batch_size" in words
     assert "The machine was busy: a step usually took 2.2 times" in words
 

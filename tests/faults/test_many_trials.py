@@ -88,7 +88,7 @@ print(sum(group["state"] != "REMOVED" for group in state.placement_group_table()
 
 def ray_objects(address: str, token: str) -> tuple[int, int, int]:
     """All actors, live ones and placement groups of a cluster, whose token is in that file."""
-    # Ray's public way asks the dashboard, which a study's own Ray does not start.
+    # Ray's public way asks the dashboard, whose address this process would have to join to learn.
     counted = subprocess.run(
         [sys.executable, "-c", COUNT_OBJECTS, address],
         env=environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token},

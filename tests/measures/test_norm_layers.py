@@ -173,3 +173,37 @@ def test_a_model_without_such_layers_has_no_proxy() -> None:
     step = gradient(np.arange(4), measure_noise=True)
     assert step.noise is not None
     assert step.norm_layer_noise is None
+
+
+def test_a_layer_whose_input_is_changed_after_it_is_left_out() -> None:
+    """A layer that computes in float32 keeps a copy of its own, so the model trains all the same."""
+
+    class FloatNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(8))
+
+        def forward(self, x_bd: Tensor) -> Tensor:
+            wide_bd = x_bd.float()
+            scale_b1 = torch.rsqrt(wide_bd.square().mean(-1, keepdim=True) + 1e-6)
+            return (self.weight * (wide_bd * scale_b1)).to(x_bd.dtype)
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.linear = FloatNorm(), nn.Linear(8, 8)
+
+        def forward(self, x_bd: Tensor) -> Tensor:
+            hidden_bd = self.linear(x_bd)
+            hidden_bd += self.linear(self.norm(hidden_bd))
+            return hidden_bd
+
+    model = Residual()
+    layers = NormLayers(model)
+    layers.start()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.randn(4, 8)).float().square().sum()
+    loss.backward()
+    assert model.norm.weight.grad is not None
+    layers.end_part(np.ones(4))
+    assert len(layers.stop()) == 0

@@ -83,7 +83,7 @@ def test_a_mean_over_the_seeds_that_are_left_is_not_the_lowest_loss() -> None:
     words = said(found, "batch") + said(found, "cost")
     assert "0.100" not in words
     assert "at a batch of 16" not in words
-    assert "from batch 64 to 1,024" in said(found, "cost") or "64 to 1,024" in said(found, "cost")
+    assert "64 to 1,024" in said(found, "cost")
 
     def all_lost(record: TrialRecord) -> TrialRecord:
         first = record.phase == "confirm" and record.trial_id.endswith("-0")

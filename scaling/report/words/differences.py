@@ -9,7 +9,7 @@ from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
 from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import between, counted, number, with_article, with_unit
+from scaling.report.words.numbers import between, counted, number, target_words
 from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
@@ -113,10 +113,11 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
     loss_names = {s.tuned_for.label for s in (ours, theirs) if s.tuned_for.is_loss}
     if len(loss_names) > 1:
         notes.append(f"The losses have different names: {' and '.join(sorted(loss_names))}.")
-    if ours.has_target and theirs.has_target and not setup.targets:
+    if ours.target is not None and theirs.target is not None and not setup.targets:
+        targets = " and ".join(target_words(s.target_metric, s.target or 0) for s in (ours, theirs))
         notes.append(
             f"Steps, examples and seconds to target, and the critical batch size, are not "
-            f"compared: the targets are {_target(ours)} and {_target(theirs)}."
+            f"compared: the targets are {targets}."
         )
     if setup.same_data:
         notes.append("Same data and split: confirm seeds that both studies have are paired.")
@@ -130,11 +131,6 @@ def _goal(sweep: Sweep) -> str:
     if sweep.objective in TO_TARGET:
         return sweep.objective.replace("_", " ")
     return VALIDATION_LOSS.label if sweep.tuned_for.is_loss else sweep.tuned_for.label
-
-
-def _target(sweep: Sweep) -> str:
-    metric = sweep.target_metric
-    return f"{with_article(metric.label)} of {with_unit(f'{sweep.target:g}', metric.unit_shown)}"
 
 
 def budget_words(budget: Mapping[str, Any]) -> str:

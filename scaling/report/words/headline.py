@@ -27,7 +27,7 @@ from scaling.report.words.numbers import (
     with_interval,
     with_unit,
 )
-from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, why_none
+from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, tie_rule, why_none
 from scaling.report.words.remarks import branched_words, half_lives, of_more_examples
 from scaling.report.words.series import (
     contrast_words,
@@ -211,9 +211,7 @@ def _tie(findings: Findings) -> Iterator[str]:
     what = ("a batch of " if len(cells) == 1 else "batches of ") if is_sized else ""
     rule = "the best one is chosen"
     if findings.sweep.has_target:
-        rule = "the smallest batch among ties is chosen"
-        if isinstance(reason, BestWithinLimits):
-            rule = "among ties, the fewest workers and then the smallest batch are chosen"
+        rule = tie_rule(chosen, reason.tied)
     yield f"The data do not distinguish it from {what}{names}; {rule}."
     yield f"The data do not distinguish it from {counted(len(cells), 'other cell')}; {rule}."
 

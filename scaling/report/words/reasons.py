@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.baseline import NothingLearnt, cells_not_learnt
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.next_run.goodput import Option, max_seconds
 from scaling.analysis.next_run.recommendation import (
@@ -63,7 +64,7 @@ def why_none(reason: Reason) -> str:
 
 
 def nothing_learnt_words(found: NothingLearnt) -> str:
-    """That no cell with a loss beats the baseline, in one sentence."""
+    """That no cell beats the baseline by what was tuned, in one sentence."""
     baseline = found.baseline
     lowest = with_unit(number(found.lowest_loss), baseline.loss_unit)
     guess = _guess(baseline, found.tuned_for)
@@ -191,7 +192,16 @@ def _ties(reason: LowestCell) -> list[str]:
     others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
     if reason.criterion == "objective":
         return [f"Over seeds, the data do not distinguish it from {others}"]
-    return [f"The data do not distinguish it from {others}; the smallest batch is chosen"]
+    rule = tie_rule(reason.chosen, reason.tied)
+    return [f"The data do not distinguish it from {others}; {rule}"]
+
+
+def tie_rule(chosen: Option, tied: Sequence[CellResult]) -> str:
+    """By what one of those that tie on the way to a target was chosen."""
+    smallest = min(cell.global_batch_size or 0 for cell in tied)
+    if (chosen.cell.global_batch_size or 0) <= smallest:
+        return "the smallest batch among ties is chosen"
+    return "among ties, the fewest workers and then the smallest batch are chosen"
 
 
 def _expected_run(option: Option) -> list[str]:
@@ -224,8 +234,8 @@ def _within(reason: BestWithinLimits) -> list[str]:
     parts += _sureness(chosen, limits)
     if reason.tied:
         others = joined([cell.label for cell in reason.tied], "or")
-        rule = "; among ties, the fewest workers and then the smallest batch are chosen"
-        parts.append(f"The data do not distinguish it from {others}{rule * reason.has_target}")
+        rule = f"; {tie_rule(chosen, reason.tied)}" if reason.has_target else ""
+        parts.append(f"The data do not distinguish it from {others}{rule}")
     return parts + _expected_run(chosen) + _caveats(chosen)
 
 

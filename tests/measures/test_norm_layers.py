@@ -176,7 +176,7 @@ def test_a_model_without_such_layers_has_no_proxy() -> None:
 
 
 def test_a_layer_whose_input_is_changed_after_it_is_left_out() -> None:
-    """A layer that computes in float32 keeps a copy of its own, so the model trains all the same."""
+    """A layer that computes in float32 keeps a copy of its own, so the model trains."""
 
     class FloatNorm(nn.Module):
         def __init__(self) -> None:

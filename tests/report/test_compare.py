@@ -165,9 +165,7 @@ def test_what_each_was_tuned_for_is_said() -> None:
     scored = Side("scored", analyse(sweep_of(by_accuracy())))
     said = notes(compared(scored, planted()))
     assert any("A was tuned for accuracy and B for validation loss" in note for note in said)
-    assert any(
-        "the targets are an accuracy of 0.800 and a validation loss" in note for note in said
-    )
+    assert any("targets are an accuracy of 0.800 and a validation loss" in note for note in said)
 
 
 def test_each_renaming_is_for_the_tables_that_have_its_column(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def _ladder(sweep: Sweep) -> LadderReading | None:
     question = sweep.ladder
     if question is None or problem_of(sweep, question.scale) is not None:
         return None
-    runs = {names: runs_of(sweep, names) for names in (question.scale, *question.other_scales)}
+    others = [names for names in question.other_scales if problem_of(sweep, names) is None]
+    runs = {names: runs_of(sweep, names) for names in (question.scale, *others)}
     if len(runs) > 1:
         question = replace(question, scale=preferred_scale(runs, question.tokens_per_example))
     return read_ladder(runs[question.scale], question)

@@ -154,8 +154,10 @@ class Parts:
         if self.shapes is not None:
             total += scales.shape**2 * self.shapes
         total *= self.series
+        # What a series shares with others and what is its own are an effect's size together.
+        moves = self.moves * self.series / (1 + _OTHER_SERIES**2)
         for alike in self.effects:
-            total += scales.effect**2 * alike * self.moves
+            total += scales.effect**2 * alike * moves
         return total
 
 

@@ -18,8 +18,8 @@ from scaling.surface.covariance import Family, Parts, Scales, prior_covariance, 
 from scaling.surface.space import Array, Coordinates, Labels
 
 _DIVERGED_ABOVE, _MISSED_ABOVE, _LOST_SD = 1.5, 0.75, 1.0
-"""Units above the worst loss seen at which a trial without a loss counts; above what it took at
-least, where that is known; and how loosely both are meant."""
+"""Units above the worst excess seen over a cell's best at which a trial without a loss counts;
+above what it took at least, where that is known; and how loosely both are meant."""
 _JITTER = 1e-9
 _NEGLIGIBLE = 5.0
 """Nats of evidence below the best scales at which others no longer count."""
@@ -232,8 +232,9 @@ def _counted(trials: Trials, unit: float) -> _Counted:
     tall = np.maximum(excess, 1.0)
     known = np.isfinite(counted)
     log_slopes = -float(np.log(tall[known]).sum()) - int(known.sum()) * math.log(unit)
-    worst = float(counted[known].max()) if known.any() else 0.0
-    lost = np.full(len(counted), worst + _DIVERGED_ABOVE)
+    depth = trials.lowest / unit
+    worst = float((counted - depth)[known].max()) if known.any() else 0.0
+    lost = depth + worst + _DIVERGED_ABOVE
     if trials.at_least is not None:
         least = _by_logarithm(trials.at_least, trials.lowest, unit)[1] + _MISSED_ABOVE
         lost = np.where(np.isfinite(least), least, lost)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_why_no_loss_is_expected() -> None:
         return expected_losses(np.array(scales), losses, [scales[0]])[0].missing
 
     assert missing([[float(n)] for n in range(1, 8)]) == "one_scale"
-    assert missing([[float(n), float(n * n)] for n in range(1, 5)]) == "few_sizes"
+    assert missing([[float(n), float(n * n)] for n in range(1, 6)]) == "few_sizes"
     assert missing([[float(n), float(n % 2 + 1)] for n in range(1, 8)]) == "same_in_one"
 
 
@@ -92,6 +93,9 @@ def test_the_count_that_predicts_better_is_preferred() -> None:
     even, uneven = [1e6, 4e6, 1.6e7, 6.4e7], [1e6, 1.2e6, 1.3e6, 1e9]
     assert preferred_scale({("n",): runs(even), ("m",): runs(uneven)}) == ("n",)
     assert preferred_scale({("m",): runs(uneven), ("n",): runs(even)}) == ("n",)
+    # One size, so that none can be left out: it has no regret, and is not preferred for that.
+    one = [replace(run, scale=(1e6,)) for run in runs(even)]
+    assert preferred_scale({("n",): runs(even), ("one",): one}) == ("n",)
 
 
 def table() -> list[LadderRun]:

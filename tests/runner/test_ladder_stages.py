@@ -132,6 +132,25 @@ def test_a_study_whose_trials_of_one_size_all_fail_comes_to_an_end(size: int) ->
     assert searched[1 - size] > 0
 
 
+def test_a_loss_at_or_below_zero_ends_the_search() -> None:
+    """A ladder compares losses by their ratios; the report says that it says nothing of these."""
+
+    def shifted(trial: PlannedTrial) -> TrialRecord:
+        record = ended(trial)
+        lower = [
+            replace(m, validation_loss=(m.validation_loss or 0) - 1.95) for m in record.measurements
+        ]
+        return replace(record, measurements=tuple(lower))
+
+    records: dict[str, TrialRecord] = {}
+    notes: list[str] = []
+    for stage in stages(SPEC, records, FACTS, Rounds(4)):
+        notes += stage.notes
+        records |= {trial.trial_id: shifted(trial) for trial in stage.missing}
+    assert {record.phase for record in records.values()} == {"search"}
+    assert any("a loss is at or below zero" in note for note in notes)
+
+
 def test_a_study_whose_trials_all_fail_comes_to_an_end() -> None:
     records: dict[str, TrialRecord] = {}
     rounds = Rounds(4)

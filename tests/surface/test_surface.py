@@ -263,3 +263,46 @@ def test_a_seed_may_add_to_all_its_losses() -> None:
     )
     assert said - 2 * len(BATCHES) < 0.05
     assert said < blind
+
+
+def test_a_cells_depth_says_nothing_of_its_rates() -> None:
+    """Losses of each batch over a factor of its own, the highest rates lost: the same surface."""
+    cut = [
+        replace(o, value=None) if o.point["peak_lr"] > best_rate(BATCHES[o.cell]) * 6 else o
+        for o in outcomes(RATES, noise=0.003)
+    ]
+    factors = [0.05, 0.2, 0.5, 1.0]
+    deep = [replace(o, value=o.value and o.value * factors[o.cell]) for o in cut]
+    for family in (TO_SEARCH, TO_READ):
+        found, expected = (LossSurface(SPACE, each, family=family) for each in (deep, cut))
+        for cell in range(len(BATCHES)):
+            assert found.recipe(cell)["peak_lr"] == pytest.approx(
+                expected.recipe(cell)["peak_lr"], rel=0.2
+            )
+        widths = [np.quantile(s.draws(s.places), (0.05, 0.95), axis=0) for s in (found, expected)]
+        ours, theirs = (np.median(high - low) for low, high in widths)
+        assert ours < 1.5 * theirs
+
+
+def test_a_hyperparameter_may_do_another_thing_in_another_series() -> None:
+    """Warming up helps one optimizer and harms the other."""
+    cells = tuple({"optimizer": o, "global_batch_size": b} for o in ("a", "b") for b in (16, 64))
+    axes = (Axis("peak_lr", low=1e-4, high=1e-1, log=True), Axis("warmup_ratio", choice=(0.0, 0.3)))
+    space = Space(cells, axes)
+    rng = np.random.default_rng(0)
+    tried = [
+        Outcome(
+            place,
+            {"peak_lr": rate, "warmup_ratio": ratio},
+            2 * math.exp(
+                0.02 * math.log2(rate / 5e-3) ** 2
+                + 0.06 * ((ratio > 0) == (cell["optimizer"] == "a"))
+                + 0.002 * rng.standard_normal()
+            ),
+        )
+        for place, cell in enumerate(cells)
+        for rate, ratio in itertools.product(RATES[2:7], (0.0, 0.3))
+    ]  # fmt: skip
+    surface = LossSurface(space, tried)
+    found = [surface.recipe(place)["warmup_ratio"] for place in range(len(cells))]
+    assert found == [0.0, 0.0, 0.3, 0.3]

@@ -115,6 +115,6 @@ def preferred_scale(
     def mean_regret(names: tuple[str, ...]) -> float:
         tested = back_test(runs[names], LadderQuestion(names, (), tokens_per_example))
         regrets = [size.regret.value or 0.0 for size in tested]
-        return sum(regrets) / len(regrets) if regrets else 0.0
+        return sum(regrets) / len(regrets) if regrets else math.inf
 
     return min(runs, key=mean_regret)

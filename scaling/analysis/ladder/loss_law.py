@@ -1,7 +1,8 @@
 """The loss that a size comes to: L = E + A N^-α + B D^-β.
 
 Hoffmann et al. 2022 (arXiv:2203.15556), approach 3: least Huber loss (δ = 1e-3) of the log losses,
-from a grid of starts; intervals by the bootstrap over sizes. E, α and β are bounded as there.
+from a grid of starts. Intervals are by refits to losses that are drawn around the law, as far from
+it as the sizes are, by Student's t: as many sizes as it has numbers say nothing of how far.
 """
 
 import itertools
@@ -11,15 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import least_squares  # pyright: ignore -- scipy ships no types
+from scipy.special import ndtri, stdtrit  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
-from scaling.surface.space import Array, Labels
+from scaling.surface.space import Array
 
-FEWEST_SIZES = 5
+_NUM_FITTED = 5
+FEWEST_SIZES = _NUM_FITTED + 1
 _HUBER = 1e-3
 _NUM_BOOTSTRAP = 200
-_FEWEST_FITTED = 0.4
-"""Share of the bootstrap's draws that must have enough different sizes to be fitted."""
 _WIDEST = 0.25
 """Half width of an interval over the loss from which on the law says nothing."""
 _TAILS = (0.05, 0.95)
@@ -62,14 +63,12 @@ def expected_losses(
     unit = scales.max(axis=0)
     logs, wanted = np.log(scales / unit), np.log(np.array(targets, dtype=float) / unit)
     best = _fitted(logs, np.log(losses), _starts(losses))
-    rng, drawn = np.random.default_rng(0), list[Array]()
-    for _ in range(_NUM_BOOTSTRAP):
-        chosen: Labels = np.asarray(rng.integers(0, num_sizes, num_sizes), dtype=np.intp)
-        if all(len(set(logs[chosen, axis])) > 2 for axis in (0, 1)):
-            found = _fitted(logs[chosen], np.log(losses[chosen]), [best])
-            drawn.append(_loss(found, wanted))
-    if len(drawn) < _FEWEST_FITTED * _NUM_BOOTSTRAP:
-        return [ExpectedLoss(missing="not_identified", num_sizes=num_sizes) for _ in targets]
+    on_law = np.log(_loss(best, logs))
+    degrees = num_sizes - _NUM_FITTED
+    sd = float(np.sqrt(((np.log(losses) - on_law) ** 2).sum() / degrees))
+    sd *= float(stdtrit(degrees, _TAILS[1]) / ndtri(_TAILS[1]))
+    away = sd * np.random.default_rng(0).standard_normal((_NUM_BOOTSTRAP, num_sizes))
+    drawn = [_loss(_fitted(logs, on_law + each, [best]), wanted) for each in away]
     low, high = np.quantile(np.array(drawn), _TAILS, axis=0)
     values = _loss(best, wanted)
     return [

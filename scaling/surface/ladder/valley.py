@@ -3,7 +3,7 @@
 Distances are in octaves (logarithms to base 2), heights in percent of the loss: 100 · ln of the
 loss over the least one. With u and v the distances from the bottom in log rate and log batch,
 
-    height = a u² exp(s tanh u) + 2 tanh(t) sqrt(a c) u v + c v² exp(r tanh v),
+    height = a u² exp(s · 2 tanh(u/2)) + 2 tanh(t) sqrt(a c) u v + c v² exp(r · 2 tanh(v/2)),
 
 an asymmetric paraboloid whose axes may be tilted. The widths a and c change with the size as
 powers of its numbers. What lies high above the bottom says little of where it is, so heights count

@@ -340,12 +340,25 @@ def test_nobody_gets_in_without_the_token(configs: dict[str, Config], name: str)
         assert "--dashboard-host" not in starts(config, of)
 
 
-@pytest.mark.parametrize("name", [*FILES, "clusters/kuberay/rayjob.yaml", "docs/how-to/cluster.md"])
+@pytest.mark.parametrize("name", ["clusters/kuberay/rayjob.yaml", "docs/how-to/cluster.md"])
 def test_every_setting_that_is_shown_is_one_of_a_study_file(name: str) -> None:
     from scaling.spec.resources import Resources
 
     text = (ROOT / name).read_text(encoding="utf-8")
     shown = re.findall(r"--set resources\.([a-z_]+)=(\S+)", text)
-    assert shown or name in FILES[1:]
+    assert shown
     for field, value in shown:
         Resources.model_validate({field: yaml.safe_load(value)})
+
+
+def test_every_step_on_aws_is_of_the_region_whose_name_is_set() -> None:
+    page = (ROOT / "docs/how-to/cluster.md").read_text(encoding="utf-8")
+    steps = "\n".join(re.findall(r"```sh\n(.*?)```", page.partition("## AWS")[2], re.S))
+    used = set(re.findall(r"\$([a-z]+)", steps))
+    given = re.findall(r"(?:^export| )([a-z]+)=", steps, re.M)
+    assert {"name", "region", "account", "group", "image"} <= used <= set(given)
+    named = re.findall(
+        r"(?:--stack-name |cluster-name,Values=|ClusterName=|s3://)(\S+?)[-/\s]", steps
+    )
+    assert len(named) > 5
+    assert set(named) == {"$name"}

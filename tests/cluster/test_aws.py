@@ -51,15 +51,15 @@ def client(service: str, region: str) -> Any:
     return imported("boto3").client(service, region)
 
 
-def shell_lines(file: str, start: str) -> str:
-    """The command of a file that starts so, with the lines that it goes on with."""
-    text = re.sub(r"^#  ?", "", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    (found,) = re.findall(rf"^ *({re.escape(start)}(?:.*\\\n)*.*)", text, re.MULTILINE)
+def shell_lines(start: str) -> str:
+    """The command of the page that starts so, with the lines that it goes on with."""
+    text = (ROOT / "docs/how-to/cluster.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^({re.escape(start)}(?:.*\\\n)*.*)", text, re.MULTILINE)
     return found
 
 
 def deploy(region: str, name: str) -> str:
-    """Make the stack, and return its security group, found by the query of cluster.yaml."""
+    """Make the stack, and return its security group, found by the query of the docs."""
     ec2, stacks = client("ec2", region), client("cloudformation", region)
     (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     given = {"VpcId": vpc["VpcId"], "SshFrom": HOME_ADDRESS, "ClusterName": name}
@@ -69,20 +69,17 @@ def deploy(region: str, name: str) -> str:
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
     )
-    (query,) = re.findall('--query "(.*)"', shell_lines("cluster.yaml", "group=$(aws"))
+    (query,) = re.findall('--query "(.*)"', shell_lines("export group=$(aws"))
     (group,) = imported("jmespath").search(query, stacks.describe_stacks(StackName=name))
     return group
 
 
 def filled_in(region: str, name: str, group: str, folder: Path) -> Config:
-    """cluster.yaml after the commands that the docs show, run by a shell."""
-    commands = [shell_lines("cluster.yaml", 'sed "')]
-    if name != "scaling":
-        commands.append(shell_lines("docs/how-to/cluster.md", 'sed -i "'))
+    """cluster.yaml after the command that the docs show, run by a shell."""
     ids = {"account": ACCOUNT, "group": group, "image": IMAGE, "region": region, "name": name}
     (folder / "cluster.yaml").write_bytes((ROOT / "cluster.yaml").read_bytes())
     subprocess.run(
-        ["bash", "-euc", "\n".join(commands)],
+        ["bash", "-euc", shell_lines('sed "')],
         cwd=folder, env={"PATH": "/usr/bin:/bin", **ids}, check=True,
     )  # fmt: skip
     return yaml.safe_load((folder / "mine.yaml").read_text(encoding="utf-8"))

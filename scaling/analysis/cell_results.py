@@ -11,7 +11,7 @@ from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_esti
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
 from scaling.analysis.learning_rate.fitted_surface import FittedSurface
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading
-from scaling.analysis.learning_rate.tuning import Undertuned, undertuned_reasons
+from scaling.analysis.learning_rate.tuning import Undertuned, edge_reasons, undertuned_reasons
 from scaling.analysis.measured import of_seeds
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
@@ -156,7 +156,11 @@ def cell_results(
     reasons = undertuned_reasons(searches, curves, _objective_noise(sweep))
     bests = reading.bests if reading is not None else [None] * len(searches)
     if reading is not None and sweep.is_adaptive:
-        reasons = [_by_regret(sweep.small_regret, best) for best in reading.bests]
+        # Regret is counted inside the rates tried, so that it says nothing of a range too short.
+        reasons = [
+            edge_reasons(curve) + _by_regret(sweep.small_regret, best)
+            for curve, best in zip(curves, reading.bests, strict=True)
+        ]
     return tuple(
         _cell_result(sweep, place, curve, undertuned, best, steps)
         for place, (curve, undertuned, best) in enumerate(zip(curves, reasons, bests, strict=True))

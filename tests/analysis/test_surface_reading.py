@@ -186,6 +186,14 @@ def test_a_searched_cell_is_undertuned_where_its_expected_regret_is_above_the_li
     assert not any(cell.undertuned for cell in dense.cells)
 
 
+def test_a_searched_cell_whose_rates_end_too_early_is_flagged() -> None:
+    rates = [1e-4 * 1.6**k for k in range(8)]  # up to 2.7e-3; at 1,024 the best rate is 8e-3
+    found = planted(dict.fromkeys(BATCHES, rates), is_adaptive=True)
+    for cell, is_inside in zip(found.cells, (True, True, False, False), strict=True):
+        assert ("highest_rate_best" not in cell.undertuned) == is_inside
+    assert summarize(found)["cells"][3]["undertuned"]
+
+
 @pytest.mark.parametrize("untrained", [None, 3.0])
 def test_no_rule_costs_more_than_a_model_that_was_not_trained(untrained: float | None) -> None:
     """Rates that only the smallest and only the largest batch was run with."""

@@ -6,12 +6,14 @@ import pytest
 
 from scaling.analysis.contrasts import compare
 from scaling.analysis.findings import Findings, analyse
+from scaling.analysis.learning_rate.tuning import Undertuned
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Status
 from scaling.report.words.differences import comparability_notes, comparison_headline
 from scaling.report.words.learning_rate import rule_costs_words
 from scaling.report.words.remarks import flags
+from scaling.report.words.unknown import unknown
 from scaling.report.words.why_null import of_recommendation
 from scaling.spec.phases import Limits
 from tests.analysis.synthetic import study
@@ -111,3 +113,18 @@ def test_one_interval_shows_a_difference() -> None:
     contrasts[0] = replace(contrasts[0], value=2.0, interval=(1.5, 2.5), p_value=1e-9)
     one = replace(same, contrasts=tuple(contrasts))
     assert " 1 shows a difference; by chance alone " in comparison_headline(one, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("highest_rate_best", "a wider range of rates"),
+        ("falls_towards_highest", "a wider range of rates"),
+        ("regret_above_limit", "more search trials"),
+    ],
+)
+def test_what_an_undertuned_cell_needs(reason: Undertuned, more: str) -> None:
+    found = findings_of("whole study")
+    first, *others = (replace(cell, undertuned=()) for cell in found.cells)
+    flagged = replace(found, cells=(replace(first, undertuned=(reason,)), *others))
+    assert any(f"; {more} would tell" in line for line in unknown(flagged))

@@ -58,20 +58,21 @@ def undertuned_reasons(
     falling = _still_falling(searches, curves, noise_sd)
     reasons: list[tuple[Undertuned, ...]] = []
     for search, curve, falls in zip(searches, curves, falling, strict=True):
-        found: list[Undertuned] = []
-        if curve is not None and curve.edge is not None:
-            found.append(_edge_reason(curve))
+        found = edge_reasons(curve)
         if falls and not _rate_settles_it(search, curve):
-            found.append("best_still_falling")
-        reasons.append(tuple(found))
+            found += ("best_still_falling",)
+        reasons.append(found)
     return reasons
 
 
-def _edge_reason(curve: LrCurve) -> Undertuned:
+def edge_reasons(curve: LrCurve | None) -> tuple[Undertuned, ...]:
+    """That the best rate lies at an end of the rates tried, or beyond it; empty otherwise."""
+    if curve is None or curve.edge is None:
+        return ()
     tried = [rate for rate, _ in curve.points] + list(curve.diverged)
     if curve.edge == "low":
-        return "lowest_rate_best" if curve.best_tried == min(tried) else "falls_towards_lowest"
-    return "highest_rate_best" if curve.best_tried == max(tried) else "falls_towards_highest"
+        return ("lowest_rate_best" if curve.best_tried == min(tried) else "falls_towards_lowest",)
+    return ("highest_rate_best" if curve.best_tried == max(tried) else "falls_towards_highest",)
 
 
 def _rate_settles_it(search: Sequence[TrialRow], curve: LrCurve | None) -> bool:

@@ -109,7 +109,7 @@ CONCEPTS = (
      "coverage: docs/statistics.md."),
     ("undertuned", "The best rate may lie beyond those tried, or the best result was still "
      "improving with more trials: twice the trials would probably gain more than 1% of the loss. "
-     "Where the surface chose the trials: its expected regret exceeds the limit at which the "
-     "search stops."),
+     "Where the surface chose the trials, the second is that its expected regret exceeds the limit "
+     "at which the search stops."),
 )  # fmt: skip
 """All but what is measured, which the table of measurements explains."""

@@ -101,7 +101,7 @@ def _undertuned(findings: Findings) -> Iterator[str]:
     """Which cells need more search, and which search."""
     flagged = [cell for cell in findings.cells if cell.undertuned]
     reasons = {reason for cell in flagged for reason in cell.undertuned}
-    is_edge = bool(reasons & {"lowest_rate_best", "highest_rate_best"})
+    is_edge = bool(reasons - {"best_still_falling", "regret_above_limit"})
     more = "a wider range of rates" if is_edge else "more search trials"
     if len(flagged) == len(findings.cells) and len(flagged) > 1:
         yield f"Every cell may be undertuned; {more} may change these comparisons."

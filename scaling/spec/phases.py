@@ -34,6 +34,8 @@ DesignName = Literal["qmc", "random", "grid"]
 """Samplers whose points are known before the first trial."""
 AdaptiveName = Literal["tpe"]
 """Samplers that look at the trials so far."""
+_DESIGNS: Final[tuple[DesignName, ...]] = get_args(DesignName)
+_ADAPTIVE: Final[tuple[AdaptiveName, ...]] = get_args(AdaptiveName)
 SamplerName = Literal["surface", DesignName, AdaptiveName]
 
 
@@ -236,12 +238,12 @@ class Search(Section):
     @property
     def design(self) -> DesignName | None:
         """The sampler where its points are known beforehand; None where they are not."""
-        return None if self.sampler in ("tpe", "surface") else self.sampler
+        return self.sampler if self.sampler in _DESIGNS else None
 
     @property
     def adaptive(self) -> AdaptiveName | None:
         """The sampler where Optuna decides its points as trials start; None where it does not."""
-        return self.sampler if self.sampler == "tpe" else None
+        return self.sampler if self.sampler in _ADAPTIVE else None
 
 
 class Transfer(Section):

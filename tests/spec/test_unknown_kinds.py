@@ -1,4 +1,4 @@
-"""A sampler or a strategy that a match does not know is an error of the type checker."""
+"""A new sampler or strategy is told apart by its list; a match without it is a type error."""
 
 import shutil
 import subprocess
@@ -40,3 +40,26 @@ def test_a_kind_that_nothing_handles_is_found(
     assert checked.returncode == 1
     assert "assert_never" in checked.stdout or '"Never"' in checked.stdout
     assert found_in in checked.stdout
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case[2])
+def test_a_sampler_is_of_the_kind_whose_name_it_is(
+    case: tuple[str, str, str, str], tmp_path: Path
+) -> None:
+    edited, before, after, _ = case
+    copy = tmp_path / "scaling"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.js"))
+    text = (copy / edited).read_text(encoding="utf-8")
+    (copy / edited).write_text(text.replace(before, after), encoding="utf-8")
+    code = (
+        "from scaling.spec.phases import Search\n"
+        "for name in ('gp', 'halton', 'tpe', 'qmc', 'surface'):\n"
+        "    search = Search.model_construct(sampler=name)\n"
+        "    print(name, search.design, search.adaptive)\n"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    kinds = asked.stdout.splitlines()
+    assert kinds[2:] == ["tpe None tpe", "qmc qmc None", "surface None None"]
+    assert ("gp None gp" if "gp" in after else "halton halton None") in kinds

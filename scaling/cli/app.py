@@ -41,7 +41,11 @@ _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True}
 @app.command(epilog="Example: scaling init --data reviews.csv")
 def init(
     data: Annotated[
-        Path, typer.Option(metavar="FILE", help="csv, tsv, json, jsonl, parquet, txt.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="csv, tsv, json, jsonl, parquet, txt, conll, conllu; or .gz of all but parquet.",
+        ),
     ],
     task: Annotated[
         str | None, typer.Option(help="Task family; guessed from the data if left out.")
@@ -140,7 +144,9 @@ def report(context: typer.Context) -> None:
 def compare(
     a: Annotated[str, typer.Argument(help="A study's name, a report's folder or a table.")],
     b: Annotated[str, typer.Argument(help="The study to compare it with.")],
-    output: _OUTPUT = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the page [reports/A_vs_B].")
+    ] = None,
     tracking_uri: _URI = None,
 ) -> None:
     """Compare two studies, and write a page about what sets them apart."""

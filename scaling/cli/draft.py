@@ -36,7 +36,7 @@ _FEWEST_ROWS = 40
 _WORDS_OF_NAME = 2
 _CONLL_LINES = 0.9
 """Share of a text file's lines that are blank or have the same few columns, of CoNLL's."""
-_KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll", ".conllu")
+KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll", ".conllu")
 TASKS = (
     "text_classification", "token_classification", "question_answering", "seq2seq", "causal_lm",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     """Look at a data file.
 
     Args:
-        data: csv, tsv, json, jsonl, parquet or txt, perhaps with .gz.
+        data: A file with one of the endings in `KINDS`; all but parquet perhaps with .gz.
         task: The family, where it is not to be guessed.
 
     Raises:
@@ -106,10 +106,10 @@ def _require_table(data: Path) -> None:
         raise NoDraftError(f"--data: {data} is a folder; name one file, as in {data / 'train.csv'}")
     if not data.is_file():
         raise NoDraftError(f"--data: {data}: there is no such file")
-    if (suffix := file_suffix(data.name)) not in _KINDS:
+    if (suffix := file_suffix(data.name)) not in KINDS:
         what = f"ends in {suffix}" if suffix else "has no ending"
         raise NoDraftError(
-            f"--data: {data.name} {what}; allowed: {', '.join(_KINDS)} (all but parquet also "
+            f"--data: {data.name} {what}; allowed: {', '.join(KINDS)} (all but parquet also "
             "with .gz)"
         )
     if not data.stat().st_size:
@@ -276,9 +276,10 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         model: A pretrained model by name or folder; None for a small one from scratch.
     """
     num_train = max(draft.num_rows * 8 // 10, 1)
-    batches = [size for size in (8, 32, 128, 512) if size * 4 <= num_train] or [2, 8]
-    batches = batches if len(batches) > 1 else [batches[0] // 2, batches[0]]
-    batches = batches[:2] if model else batches[:4]
+    # Three at least: with two, no exponent of the best rate is fitted.
+    batches = [size for size in (8, 32, 128, 512) if size * 4 <= num_train][: 3 if model else 4]
+    if len(batches) < 3:
+        batches = [2, 8, 32] if 32 in batches else [2, 4, 8]
     examples = min(max(3 * num_train, 1000), 1500 if model else 8000)
     low, high = ("1.0e-5", "5.0e-4") if model else ("3.0e-4", "3.0e-2")
     fields = {**draft.columns, **draft.left_out}
@@ -296,7 +297,7 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         data=_quoted(shown_path(data)), columns=lines,
         tokenizer=_quoted(model) if model else "characters" if by_characters else "subwords",
         max_length=96 if is_question else 256 if is_chat else 48 if is_short else 64,
-        batches=batches, base=batches[len(batches) // 2 - 1 if len(batches) > 2 else 0],
+        batches=batches, base=batches[1],
         low=low, high=high, examples=examples, min_steps=30 if model else 50,
         every=max(examples // 4, 1), num_trials=6 * len(batches),
     )  # fmt: skip

@@ -1,16 +1,4 @@
-"""Rebuild the report of a study from MLflow, or make one of a table from elsewhere.
-
-python -m scaling.report NAME [--study-id ID] [--tracking-uri URI] [--output DIR]
-python -m scaling.report NAME --as yaml|torch|hf|lightning
-python -m scaling.report --from-csv FILE [--rename theirs=ours]… [--where column=value]…
-    [--nuisance column]… [--cell column]… [--maximize column]
-    [--scale column]… [--predict name=value,…]… [--tokens-per-example K]
-python -m scaling.report --compare A B [--tracking-uri URI] [--output DIR]
-
-All but a comparison take limits for the recommendation: [--num-workers N] [--deadline-seconds S]
-[--cost-ceiling C --price-per-worker-hour P], which win over the study's own. With limits and
-without --output, a study's report stays as it is, and what to run is printed.
-"""
+"""Rebuild the report of a study from MLflow, or make one of a table from elsewhere."""
 
 import argparse
 from collections.abc import Sequence
@@ -85,7 +73,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--where", metavar="COLUMN=VALUE", type=_condition, nargs="+", action="extend", default=[],
         help="only rows with this value",
     )  # fmt: skip
-    limits = parser.add_argument_group("limits of the next run")
+    limits = parser.add_argument_group(
+        "limits of the next run",
+        "They win over the study's own. Without --output a study's report stays as it is, and what "
+        "to run is printed.",
+    )
     limits.add_argument("--num-workers", type=int, metavar="N", help="data-parallel workers")
     limits.add_argument("--deadline-seconds", type=float, metavar="S", help="of training, at most")
     limits.add_argument("--cost-ceiling", type=float, metavar="C", help="of the run, at most")
@@ -119,7 +111,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     ladder.add_argument(
         "--tokens-per-example", metavar="K", help="tokens in one unit of the batch column"
     )
-    parser.add_argument("--output", metavar="DIR", help="folder of the report [reports/NAME]")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder of the report [reports/NAME or A_vs_B]"
+    )
     parser.add_argument(
         "--as", dest="form", choices=get_args(Form),
         help="print the recommended recipe for this use, ready to paste, and nothing else",

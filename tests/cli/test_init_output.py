@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from scaling.cli.draft import KINDS, Draft, study_text
 from tests.cli.test_app import called
 from tests.cli.test_init import RUNS, sentence, table
 
@@ -33,3 +35,24 @@ def test_paths_may_be_in_the_home_folder_and_have_blanks(
     assert f"scaling plan {quoted}\n" in out
     assert f"scaling run {quoted}\n" in out
     assert f"Then: scaling run {quoted}\n" in (tmp_path / "my study.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("model", [None, "bert-base-uncased"])
+@pytest.mark.parametrize("num_rows", [45, 200, 1_000, 50_000])
+def test_there_are_batch_sizes_enough_for_an_exponent(num_rows: int, model: str | None) -> None:
+    draft = Draft(
+        "text_classification", {"text_column": "a", "label_column": "b"}, (), num_rows, 30.0
+    )
+    text = study_text(draft, Path("reviews.csv"), "reviews", "reviews.yaml", model)
+    study = yaml.safe_load(text)
+    batches = study["scientific"]["global_batch_size"]
+    assert len(batches) >= 3
+    assert study["transfer"]["base_batch_size"] == batches[1]
+    assert study["search"]["num_trials"] == 6 * len(batches)
+
+
+def test_the_help_names_every_ending_that_is_read() -> None:
+    status, out, _ = called("init", "--help")
+    words = " ".join(out.split())
+    assert status == 0
+    assert all(kind.removeprefix(".") in words for kind in KINDS)

@@ -13,6 +13,7 @@ import typer
 from scaling.cli.app import app
 from scaling.command.shipped import shipped_studies
 from scaling.report.__main__ import _parser as report_parser
+from scaling.spec.changes import changes
 from scaling.spec.read import read_study
 from scaling.study import _parser as study_parser
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
@@ -76,6 +77,20 @@ def test_a_command_is_one(page: Path, line: str) -> None:
             parsed(ray, "ray", rest)
         case [program, *_]:
             assert program in OTHERS or program.startswith(".venv/")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_study_takes_every_resume_of_a_page_one_after_the_other(page: Path) -> None:
+    last = {}
+    for line in commands(page):
+        match shlex.split(line, comments=True):
+            case ["scaling", "resume", name, *rest] if file := shipped_studies().get(name):
+                before = last.get(name, read_study(file))
+                last[name] = read_study(file, [b for a, b in pairwise(rest) if a == "--set"])
+                refused = [str(one) for one in changes(before, last[name]) if one.refusal]
+                assert refused == [], line
+            case _:
+                pass
 
 
 def parsed(command: click.Command, name: str, words: list[str]) -> None:

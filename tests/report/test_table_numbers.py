@@ -124,3 +124,20 @@ def test_versions_are_words(tmp_path: Path) -> None:
     assert len(read_table(path, where=[("torch_version", "2.1")]).sweep.rows) == 2
     cells = read_table(versions(tmp_path, "1e-4", "0.0001"), axes=["torch_version"]).sweep.cells
     assert [cell["torch_version"] for cell in cells] == [0.0001]
+
+
+def test_zeros_at_the_end_of_another_number_are_none_of_its_value(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    lines = [f"32,{r},2.0,{d}" for d in ("0.1", "0.10", "0.2") for r in (0.001, 0.002)]
+    path.write_text("\n".join((",".join((*HEADER, "dropout")), *lines)))
+    for found in (read_table(path, nuisance=["dropout"]), read_table(path)):
+        assert {row.choices["dropout"] for row in found.sweep.rows} == {0.1, 0.2}
+        assert "Numbers such as 0.1 and 0.10 are the same in: dropout." in found.notes
+    assert len(read_table(path, where=[("dropout", "0.1")]).sweep.rows) == 4
+
+
+@pytest.mark.parametrize("column", ["60*runtime_min", "runtime_min*60"])
+def test_a_product_has_no_unit_of_its_own(column: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(",".join((*HEADER, "runtime_min")) + "\n32,0.001,2.0,30\n")
+    assert read_table(path, rename=[(column, "seconds")]).sweep.rows[0].seconds == 1800

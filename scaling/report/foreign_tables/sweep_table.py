@@ -19,7 +19,12 @@ from scaling.report.foreign_tables.table_curves import (
 )
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, TableError, status_of
-from scaling.report.foreign_tables.table_numbers import Marks, are_versions, marks_of
+from scaling.report.foreign_tables.table_numbers import (
+    Marks,
+    differ_in_zeros,
+    marks_of,
+    may_be_version,
+)
 from scaling.report.foreign_tables.table_seeds import (
     apart_where_mixed,
     with_retyped_rates,
@@ -113,7 +118,7 @@ def read_table(
         loss_unit=tuned_for.unit,
         metrics={} if maximize is None else {maximize: _maximized(maximize)},
     )
-    said = (*look.survey.notes(), *retyped.notes, *learned.notes, *apart.notes)
+    said = (*look.notes(), *retyped.notes, *learned.notes, *apart.notes)
     return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
 
 
@@ -144,7 +149,13 @@ def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a first look at all rows says; `axes` are the places of --cell and of --scale."""
+    """What a first look at all rows says.
+
+    Attributes:
+        axes: Places of the columns of --cell and of --scale.
+        versions: Columns, by our names, in which 2.1 and 2.10 differ.
+        respelled: Others, by theirs, that have both, which are one number.
+    """
 
     marks: Marks
     survey: Survey
@@ -152,6 +163,14 @@ class _Look:
     early: EarlyRows
     axes: Sequence[int]
     versions: frozenset[str]
+    respelled: Sequence[str]
+
+    def notes(self) -> list[str]:
+        """What varies, and which numbers are one."""
+        if not self.respelled:
+            return self.survey.notes()
+        columns = ", ".join(self.respelled)
+        return [*self.survey.notes(), f"Numbers such as 0.1 and 0.10 are the same in: {columns}."]
 
 
 def _look(source: Source) -> _Look:
@@ -197,8 +216,11 @@ def _look(source: Source) -> _Look:
             f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "
             "--rename COLUMN=peak_lr names the column that has the configured peak"
         )
-    versions = frozenset(names[place] for place, known in words.items() if are_versions(known))
-    return _Look(marks, survey, curves, early, axes, versions)
+    respelled = {place for place, known in words.items() if differ_in_zeros(known)}
+    versions = {place for place in respelled if may_be_version(source.header[place])}
+    asked_for = {*axes, *nuisance, *(source.header.index(column) for column in survey.searched)}
+    equal = [source.header[place] for place in sorted(respelled & asked_for - versions)]
+    return _Look(marks, survey, curves, early, axes, frozenset(names[p] for p in versions), equal)
 
 
 def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:

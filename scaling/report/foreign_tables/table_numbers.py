@@ -1,5 +1,6 @@
 """How a table writes its numbers: which mark stands before decimals, which between thousands."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -101,6 +102,14 @@ class Marks:
         return True
 
 
+def number(marks: Marks, column: str, text: str) -> float:
+    """What a cell holds, percent signs left out; NaN for no number, or one with an unclear mark."""
+    try:
+        return float(marks.plain(column, text.strip().removesuffix("%").rstrip()))
+    except ValueError:  # an unclear mark is one too
+        return math.nan
+
+
 def marks_of(rows: Iterable[Iterable[tuple[str, str]]], separator: str) -> Marks:
     """What the first of a table's rows say.
 
@@ -152,14 +161,24 @@ def seconds_in(text: str, marks: Marks) -> float | None:
 
 
 def seconds_of_unit(column: str) -> float:
-    """Of the unit in a column's name, as in Runtime (min) or duration_hours; 1 without one."""
+    """Of the unit in a column's name, as in Runtime (min) or duration_hours; 1 without one.
+
+    A product, as 60*runtime_min, is of another unit than its factors.
+    """
+    if "*" in column:
+        return 1.0
     bracketed = _BRACKETED.search(column)
     last = plain(column).split("_")[-1]
     unit = bracketed[1].lower() if bracketed else last if len(last) > 1 or last == "h" else ""
     return _SECONDS.get(unit, 1.0)
 
 
-def are_versions(words: Iterable[str]) -> bool:
+def may_be_version(column: str) -> bool:
+    """Whether 2.1 and 2.10 differ in a column of that name."""
+    return not {"version", "release", "tag"}.isdisjoint(plain(column).split("_"))
+
+
+def differ_in_zeros(words: Iterable[str]) -> bool:
     """Whether some differ in trailing zeros alone, as 2.1 and 2.10 do; 2 and 2.0 are one number."""
     numbers = {word.strip() for word in words if _VERSION.fullmatch(word.strip())}
     short = [word.rstrip("0") for word in numbers if not word.endswith(".0")]

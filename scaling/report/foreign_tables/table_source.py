@@ -16,7 +16,7 @@ from scaling.report.foreign_tables.table_names import (
     plain,
     status_of,
 )
-from scaling.report.foreign_tables.table_numbers import are_versions
+from scaling.report.foreign_tables.table_numbers import differ_in_zeros, may_be_version
 from scaling.report.foreign_tables.table_suggestions import (
     is_score,
     missing_columns,
@@ -108,11 +108,11 @@ class Source:
 
     def _condition(self, column: str, value: str) -> Condition:
         place = self.place("--where", column)
-        if "." not in value:
+        if "." not in value or not may_be_version(self.header[place]):
             return place, value, False
         with self._text() as text:
             same = {cells[place] for _, cells in text.body if _equal(cells[place], value)}
-        return place, value, are_versions(same)
+        return place, value, differ_in_zeros(same)
 
     def theirs(self, ours: str) -> str:
         """What the table calls one of our columns."""

@@ -109,9 +109,11 @@ def test_what_goes_with_the_batch_is_only_named(tmp_path: Path) -> None:
     assert any("vary with the batch size: num_gpus, steps" in note for note in found.notes)
 
 
-def test_names_times_and_measurements_are_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["out/{rate}/{n}", "out/{batch}/{n}"])
+def test_names_times_and_measurements_are_left_alone(folder: str, tmp_path: Path) -> None:
     lines = [
-        f"{batch},{rate},2.0,run-{batch}-{rate},{rate * 7},0.{batch},2026-01-0{n},out/{batch}/{n}"
+        f"{batch},{rate},2.0,run-{batch}-{rate},{rate * 7},0.{batch},2026-01-0{n},"
+        + folder.format(batch=batch, rate=rate, n=n)
         for batch in (32, 64)
         for n, rate in enumerate((1e-3, 2e-3), 1)
     ]
@@ -119,6 +121,53 @@ def test_names_times_and_measurements_are_left_alone(tmp_path: Path) -> None:
     found = read_table(table(tmp_path, header, *lines))
     assert not any("vary" in note for note in found.notes)
     assert found.sweep.rows[0].choices == {}
+
+
+@pytest.mark.parametrize("column", ["params.output_dir", "config.exp_name", "model_dir", "folder"])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_name_that_spells_batch_and_rate_is_no_other_difference(
+    column: str, seeds: int, tmp_path: Path
+) -> None:
+    lines = [f"{batch},{rate},2.{seed},out/b{batch}-lr{rate},{seed}"
+             for batch in (32, 64, 128, 256) for rate in (1e-3, 2e-3, 4e-3, 8e-3)
+             for seed in range(seeds)]  # fmt: skip
+    found = read_table(table(tmp_path, f"{HEADER},{column},seed", *lines))
+    assert len({row.recipe_key for row in found.sweep.rows}) == 16
+    assert not any(column in note for note in found.notes)
+
+
+@pytest.mark.parametrize("nuisance", [[], ["weight_decay"]])
+@pytest.mark.parametrize("column", ["params.output_dir", "model_dir"])
+def test_a_name_may_spell_settings_too(column: str, nuisance: list[str], tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.{seed},{wd},out/b{batch}-lr{rate}-wd{wd},{seed}"
+             for batch in (32, 64) for rate in (1e-3, 2e-3, 4e-3) for wd in (0, 0.1)
+             for seed in range(3)]  # fmt: skip
+    path = table(tmp_path, f"{HEADER},weight_decay,{column},seed", *lines)
+    found = read_table(path, nuisance=nuisance)
+    assert len({row.recipe_key for row in found.sweep.rows}) == 12
+
+
+@pytest.mark.parametrize("column", ["model", "model_name", "optimizer"])
+def test_a_model_with_rates_of_its_own_is_no_name(column: str, tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.0,{'b' if rate > 3e-3 else 'a'}"
+             for batch in (32, 64) for rate in (1e-3, 2e-3, 4e-3, 8e-3)]  # fmt: skip
+    with pytest.raises(TableError, match=f"'{column}'"):
+        read_table(table(tmp_path, f"{HEADER},{column}", *lines))
+
+
+@pytest.mark.parametrize("column", ["slurm_array_task_id", "SLURM_JOB_ID", "array_task"])
+def test_numbers_of_a_clusters_jobs_may_repeat(column: str, tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.0,{n}"
+             for batch in (32, 64) for n, rate in enumerate((1e-3, 2e-3, 4e-3))]  # fmt: skip
+    assert len(read_table(table(tmp_path, f"{HEADER},{column}", *lines)).sweep.rows) == 6
+
+
+@pytest.mark.parametrize("column", ["dataset_grid", "model_nhid", "task_valid"])
+def test_numbers_are_no_identifiers_by_the_end_of_their_name(column: str, tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},2.0,{place}{batch}"
+             for batch in (32, 64) for place, rate in enumerate((1e-3, 2e-3))]  # fmt: skip
+    with pytest.raises(TableError, match=f"'{column}'"):
+        read_table(table(tmp_path, f"{HEADER},{column}", *lines))
 
 
 def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> None:

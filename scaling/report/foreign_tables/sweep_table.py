@@ -193,7 +193,7 @@ def _look(source: Source) -> _Look:
         for theirs, _ in asked.rename if "*" in theirs
         for part in theirs.split("*") if part.strip() in source.header
     }  # fmt: skip
-    surveyor = Surveyor(source.file, source.header, names, taken)
+    surveyor = Surveyor(source.file, source.header, names, taken, nuisance)
     finder = CurveFinder(source.header, names, axes, surveyor.places)
     early = EarlyRows(source.header, names, marks, axes, taken)
     higher = _HigherRates(source)

@@ -52,7 +52,7 @@ _SETTING_WORDS = frozenset(
 )  # fmt: skip
 _LABEL_WORDS = frozenset(
     {
-        "group", "sweep", "job", "gpu", "gpus", "device", "devices", "accelerator", "machine",
+        "group", "sweep", "gpu", "gpus", "device", "devices", "accelerator", "machine",
         "cluster", "partition", "region", "backend", "precision", "dtype", "workers", "world",
         "accumulation", "accumulate", "accum", "micro", "per", "processes", "nodes", "strategy",
         "cores", "threads", "log", "logging", "interval", "every", "frequency", "debug", "verbose",
@@ -79,6 +79,8 @@ _MEASURED_WORDS = frozenset(
         "confidence", "utilization", "util", "entity",
     }
 )  # fmt: skip
+_SCHEDULER_WORDS = frozenset({"array", "job", "slurm"})
+"""Of a cluster's jobs, which number their tasks."""
 _FILE_WORDS = frozenset({"file", "checkpoint"})
 _NAMING_WORDS = _FILE_WORDS | frozenset(
     {"name", "id", "number", "index", "path", "dir", "directory", "folder", "version", "source",
@@ -111,6 +113,8 @@ def kind_of(name: str) -> Kind:
         return "compared"
     if words & _SETTING_WORDS and not whole.startswith(("val_", "eval_", "test_")):
         return "setting"
+    if words & _SCHEDULER_WORDS:
+        return "passed_over"
     if words & _COMPARED_WORDS and not words & {"time", "url", "tag"}:
         return "compared"
     has_config = name.startswith(("config.", "config/", "params.", "params_"))

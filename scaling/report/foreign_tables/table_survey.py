@@ -16,6 +16,7 @@ _MOST_COUNTED = 20_000
 """Different values up to which a column's are counted, with the rows that they were in."""
 _NEARLY_ALL = 0.95
 """Share of the rows that have a value of their own in a column of names."""
+_FOLDERS = frozenset({"path", "dir", "directory", "folder", "file", "checkpoint"})
 _MOST_LABELS = 20
 """Different values up to which a column without a telling name is a label and no measurement."""
 _NO_LOSS = frozenset({"", "nan", "inf", "-inf", "none", "null", "na", "n/a", "-", "infinity"})
@@ -32,6 +33,10 @@ class _Within:
         if not self.differs and len(self._first) < _MOST_GROUPS:
             self.differs = self._first.setdefault(group, value) != value
 
+    def has_one_each(self, num_values: int) -> bool:
+        """Whether what is common to the rows, and nothing else, decides the value."""
+        return not self.differs and num_values >= _NEARLY_ALL * len(self._first) > 0
+
 
 @dataclass
 class _Column:
@@ -41,17 +46,19 @@ class _Column:
     place: int
     kind: Kind
     values: dict[str, None] = field(default_factory=dict[str, None])
-    num_rows: int = 0
     num_counted: int = 0
     is_number: bool = True
     hashes: set[int] = field(default_factory=set[int])
     in_table: _Within = field(default_factory=_Within)
     in_batch: _Within = field(default_factory=_Within)
     at_rate: _Within = field(default_factory=_Within)
+    at_point: _Within = field(default_factory=_Within)
+    in_recipe: _Within = field(default_factory=_Within)
     at_seed: _Within = field(default_factory=_Within)
 
-    def add(self, value: str, axes: Hashable, batch: str, rate: str, seed: str) -> None:
-        self.num_rows += 1
+    def add(
+        self, value: str, axes: Hashable, batch: str, rate: str, seed: str, settings: int
+    ) -> None:
         if len(self.values) <= _MOST_VALUES:
             if value not in self.values:
                 self.is_number = self.is_number and _is_number(value)
@@ -62,13 +69,16 @@ class _Column:
         self.in_table.add(axes, value)
         self.in_batch.add((axes, batch), value)
         self.at_rate.add((axes, rate), value)
+        if self.kind in ("compared", "unknown", "file"):
+            self.at_point.add((axes, batch, rate), value)
+            self.in_recipe.add((axes, batch, rate, settings), value)
         self.at_seed.add((axes, seed), value)
 
     @property
     def is_label(self) -> bool:
         """Few values, each in several rows, that neither the batch, rate nor seed decides."""
-        is_few = len(self.values) <= min(_MOST_LABELS, self.num_rows // 2)
-        is_own = self.at_rate.differs and (self.at_seed.differs or self.num_rows < 2)
+        is_few = len(self.values) <= min(_MOST_LABELS, self.num_counted // 2)
+        is_own = self.at_rate.differs and self.at_seed.differs
         return is_few and self.in_batch.differs and is_own
 
     @property
@@ -77,9 +87,17 @@ class _Column:
         return len(self.hashes) <= max(self.num_counted // 2, 2)
 
     def is_name(self, num_runs: int) -> bool:
-        """Whether words, or identifiers, are of one run each."""
-        can_be = not self.is_number or plain(self.name).endswith("id")
-        return can_be and len(self.hashes) >= _NEARLY_ALL * min(self.num_counted, num_runs)
+        """Whether words, or identifiers, are of one run each, or spell a recipe, as folders do."""
+        words, count = plain(self.name).split("_"), len(self.hashes)
+        if self.is_number and words[-1] not in ("id", "uid", "uuid"):
+            return False
+        if count >= _NEARLY_ALL * min(self.num_counted, num_runs):
+            return True
+        has_both = self.in_batch.differs and self.at_rate.differs
+        is_point = has_both and self.at_point.has_one_each(count)
+        is_recipe = has_both and self.in_recipe.has_one_each(count)
+        is_folder = not _FOLDERS.isdisjoint(words)
+        return is_point or is_recipe or (is_folder and self.at_rate.has_one_each(count))
 
 
 @dataclass(frozen=True)
@@ -118,9 +136,17 @@ class Surveyor:
     """Goes through a table's rows once and says which columns vary."""
 
     def __init__(
-        self, file: str, header: Sequence[str], names: Sequence[str], used: Iterable[int]
+        self,
+        file: str,
+        header: Sequence[str],
+        names: Sequence[str],
+        used: Iterable[int],
+        searched: Sequence[int],
     ) -> None:
-        """`names` are the header by our names; `used` the places of columns that are read."""
+        """`names` are the header by our names; the last two are places of columns that are read.
+
+        Those of `searched` are of the recipe.
+        """
         self._file = file
         self._place = {name: place for place, name in enumerate(names)}
         taken = set(used)
@@ -129,6 +155,7 @@ class Surveyor:
             for place in range(len(header))
             if place not in taken and (kind := kind_of(header[place])) != "passed_over"
         ]
+        self._recipe = [*searched, *(c.place for c in self._columns if c.kind == "setting")]
 
     def add(self, cells: Sequence[str], axes: Hashable) -> None:
         """One row; `axes` are its values of the further columns that tell cells apart."""
@@ -138,10 +165,11 @@ class Surveyor:
         batch, rate, seed = (
             self._cell(cells, name) for name in ("global_batch_size", "peak_lr", "seed")
         )
+        settings = hash(tuple(cells[place] for place in self._recipe))
         for column in self._columns:
             value = cells[column.place].strip()
             if value or column.kind in ("setting", "unknown"):
-                column.add(value, axes, batch, rate, seed)
+                column.add(value, axes, batch, rate, seed, settings)
 
     def _cell(self, cells: Sequence[str], name: str, default: str = "") -> str:
         place = self._place.get(name)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,10 @@ def _look(source: Source) -> _Look:
         for part in theirs.split("*") if part.strip() in source.header
     }  # fmt: skip
     surveyor = Surveyor(source.file, source.header, names, taken, nuisance)
-    finder = CurveFinder(source.header, names, axes, surveyor.places)
+    finder = CurveFinder(source.header, names, marks, axes, *surveyor.places, nuisance)
     early = EarlyRows(source.header, names, marks, axes, taken)
     higher = _HigherRates(source)
-    words = {place: set[str]() for place in {*axes, *nuisance, *surveyor.places}}
+    words = {place: set[str]() for place in {*axes, *nuisance, *chain(*surveyor.places)}}
     with source.rows() as kept:
         for _, cells in kept:
             finder.add(cells)
@@ -214,7 +215,8 @@ def _look(source: Source) -> _Look:
     if survey.problem is None and finder.has_moving_rates():
         raise TableError(
             f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "
-            "--rename COLUMN=peak_lr names the column that has the configured peak"
+            "--rename COLUMN=peak_lr names the column that has the configured peak, or "
+            "--nuisance RUN the one that tells no runs apart"
         )
     respelled = {place for place, known in words.items() if differ_in_zeros(known)}
     versions = {place for place in respelled if may_be_version(source.header[place])}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scaling.report.foreign_tables.table_names import MAXIMIZED, plain
-from scaling.report.foreign_tables.table_numbers import Marks, UnclearMarkError
+from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, plain
+from scaling.report.foreign_tables.table_numbers import Marks, number
 
 _RUN_COLUMNS = (
     "run_id",
@@ -22,6 +22,8 @@ _RUN_COLUMNS = (
 )
 _STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "steps")
 _OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
+_NEARLY_ALL = 0.9
+"""Share of a log's runs that begin at the same progress; the others were cut or resumed."""
 _EARLY = 0.95
 """A run that ends before this share of the longest of its cell did not run to its budget."""
 
@@ -75,39 +77,59 @@ class CurveFinder:
 
     A run is told by a column with such a name, and by its batch, rate, seed and cell; then they are
     where any run has several rows with different progress, as most of a search that stops runs
-    have one. Without such a column it is told by its settings too, and most runs must have several
-    rows, the column of progress be called as one, and no two rows of a run share a value of it.
+    have one. Where names are shared by runs of several settings these must begin alike, too, and
+    settings tell runs apart that would have two rows at one progress otherwise. Without such a
+    column a run is told by its settings too, and most runs must have several rows, the column of
+    progress be called as one, and no two rows of a run share a value of it.
     """
 
     def __init__(
         self,
         header: Sequence[str],
         names: Sequence[str],
+        marks: Marks,
         axes: Sequence[int],
-        settings: Iterable[int],
+        settings: Sequence[int],
+        unknown: Sequence[int],
+        searched: Sequence[int],
     ) -> None:
-        """`axes` and `settings` are the places of further columns in which two runs may differ.
+        """The last four are places of further columns in which two runs may differ.
 
-        Those of `axes` tell cells apart.
+        Args:
+            header: The table's columns.
+            names: The same by our names.
+            marks: How its numbers are written.
+            axes: What tells cells apart.
+            settings: What is compared or set by its name, and may be a schedule's.
+            unknown: What may as well be measured.
+            searched: What was named as searched.
         """
         plains = [plain(name) for name in header]
+        other = {*axes, *searched, *(n for n, name in enumerate(names) if name in COLUMNS)}
         by_name = [plains.index(name) for name in _RUN_COLUMNS if name in plains]
+        by_name = [place for place in by_name if place not in other]
         progress = [
             plains.index(name) for name in (*_STEP_COLUMNS, *_OTHER_PROGRESS) if name in plains
         ]
         progress += [names.index(name) for name in ("steps", "examples") if name in names]
         self._has_id = bool(by_name)
         own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
-        self._run = (*own, *(by_name[:1] or (*axes, *settings)))
+        own += [place for place in searched if place not in progress]
+        recipe = [names.index(n) for n in ("warmup_steps", "clip_norm") if n in names]
+        self._run = (*own, *(by_name[:1] or (*axes, *recipe, *settings, *unknown)))
         self._axes = tuple(axes) if by_name else ()
+        self._settings = tuple(settings) if by_name else ()
         allowed = [
             place for place in progress
             if self._has_id or plains[place] not in ("steps", "examples", "tokens")
         ]  # fmt: skip
         self._progress = allowed[0] if allowed else None
-        self._in_steps = self._progress is not None and (
-            plains[self._progress] in _STEP_COLUMNS or names[self._progress] == "steps"
-        )
+        theirs = plains[self._progress] if self._progress is not None else ""
+        is_ours = self._progress is not None and names[self._progress] == "steps"
+        self._in_steps = is_ours or theirs in _STEP_COLUMNS
+        counts_up = theirs in _STEP_COLUMNS and theirs != "steps"
+        self._may_be_budget = (is_ours and not counts_up) or self._progress in axes
+        self._marks = marks
         self._rate = names.index("peak_lr") if by_name and "peak_lr" in names else None
         self._runs: dict[tuple[str, ...], set[str]] = {}
         self._rates: dict[tuple[str, ...], dict[str, set[str]]] = {}
@@ -121,39 +143,43 @@ class CurveFinder:
         if not at:
             return
         self._num_rows += 1
-        run = tuple(cells[place] for place in (*self._run, *self._axes))
+        run = tuple(cells[place] for place in (*self._run, *self._axes, *self._settings))
         seen = self._runs.setdefault(run, set())
         self._num_repeated += at in seen
         seen.add(at)
         if self._rate is not None and cells[self._rate].strip():
             places = (*self._run, *self._axes)
-            but_rate = tuple(cells[place] for place in places if place != self._rate)
+            but_rate = tuple("" if p == self._rate else cells[p] for p in places)
             self._rates.setdefault(but_rate, {}).setdefault(at, set()).add(cells[self._rate])
 
     def has_moving_rates(self) -> bool:
         """Whether most runs that have several rows have another rate as they go on.
 
-        Runs that share a name, or begin to count anew, have two rates at one progress.
+        Runs that share a name, or begin to count anew, have two rates at one progress; or each ends
+        at a progress of its own, which may also be its budget.
         """
-        if not self._tells_runs():
+        if self._may_be_budget or not self._tells_runs():
             return False
         long = [rates for rates in self._rates.values() if len(rates) > 1]
+        if 2 * len(set[str]().union(*long)) > sum(map(len, long)):
+            return False
         changing = [
             rates for rates in long
             if all(len(at_once) == 1 for at_once in rates.values())
             if len(set[str]().union(*rates.values())) > 1
         ]  # fmt: skip
-        return 2 * len(changing) > len(long)
+        return 2 * len(changing) > len(long) and self._begin_alike(self._rates)
 
     def curves(self) -> Curves | None:
         """None where every row is a run."""
         if self._progress is None or not self._runs:
             return None
-        places, runs = (*self._run, *self._axes), self._runs
+        places, runs = (*self._run, *self._axes, *self._settings), self._runs
+        by_name = _joined(runs, len(self._run) + len(self._axes))
+        if self._is_one_run() or _num_points(by_name) == _num_points(runs):
+            places, runs = (*self._run, *self._axes), by_name
         if self._may_rise() and not self._are_long(runs):
-            places, runs = self._run, dict[tuple[str, ...], set[str]]()
-            for run, seen in self._runs.items():
-                runs.setdefault(run[: len(places)], set()).update(seen)
+            places, runs = self._run, _joined(runs, len(self._run))
         is_unique = self._has_id or self._num_repeated == 0
         if not (self._are_long(runs) and is_unique):
             return None
@@ -164,19 +190,85 @@ class CurveFinder:
 
         Those are numbers that begin anew, perhaps in each size too.
         """
+        return bool(self._axes) and (self._progress in self._axes or self._is_one_run())
+
+    def _is_one_run(self) -> bool:
+        """Whether no name is of runs of several settings."""
         own = {run[: len(self._run)] for run in self._runs}
-        is_one_run = len({run[-1] for run in own}) == len(own)
-        return bool(self._axes) and (self._progress in self._axes or is_one_run)
+        return len({run[-1] for run in own}) == len(own)
 
     def _tells_runs(self) -> bool:
         """Whether a column names the runs, and more than one."""
         place = len(self._run) - 1
         return self._has_id and len({run[place] for run in self._runs}) > 1
 
+    def _begin_alike(self, runs: Mapping[tuple[str, ...], Iterable[str]]) -> bool:
+        """Whether nearly all runs of a batch and cell begin at the same progress, as logs do."""
+        first: dict[tuple[str, ...], list[float]] = {}
+        for run, seen in runs.items():
+            cell = (run[0], *run[len(self._run) :][: len(self._axes)])
+            first.setdefault(cell, []).append(min(number(self._marks, "steps", at) for at in seen))
+        return sum(f.count(min(f)) for f in first.values()) >= _NEARLY_ALL * len(runs)
+
     def _are_long(self, runs: Mapping[tuple[str, ...], set[str]]) -> bool:
-        """Whether runs have several rows with different progress: most, or any that is named."""
+        """Whether runs have several rows with different progress: most, or any that is named.
+
+        Numbers that begin anew name a run only where runs begin alike.
+        """
         num_long = sum(len(seen) > 1 for seen in runs.values())
-        return 2 * num_long > len(runs) or (num_long > 0 and self._tells_runs())
+        if not (2 * num_long > len(runs) or (num_long > 0 and self._tells_runs())):
+            return False
+        return not self._has_id or self._is_one_run() or self._begin_alike(runs)
+
+
+def _joined(
+    runs: Mapping[tuple[str, ...], Iterable[str]], num_places: int
+) -> dict[tuple[str, ...], set[str]]:
+    """The runs as the first places tell them apart."""
+    joined: dict[tuple[str, ...], set[str]] = {}
+    for run, seen in runs.items():
+        joined.setdefault(run[:num_places], set()).update(seen)
+    return joined
+
+
+def _num_points(runs: Mapping[tuple[str, ...], set[str]]) -> int:
+    return sum(map(len, runs.values()))
+
+
+class _Cells:
+    """How far the runs of each batch and cell came, and which had a loss before that."""
+
+    def __init__(self, marks: Marks, names: Sequence[str], axes: Iterable[int]) -> None:
+        """`names` are the columns by our names, `axes` the places of those that tell cells apart.
+
+        Runs of one batch have the same budget only where those agree too, as a size does.
+        """
+        self._marks = marks
+        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
+        self.loss = names.index(result) if result in names else None
+        self._cell = (names.index("global_batch_size"), *axes)
+        self._ends: dict[tuple[str, ...], float] = {}
+
+    def add(self, cells: Sequence[str], end: float) -> None:
+        cell = tuple(cells[place] for place in self._cell)
+        self._ends[cell] = max(self._ends.get(cell, -math.inf), end)
+
+    def progress(self, cells: Sequence[str], place: int) -> float:
+        """-inf for none."""
+        at = number(self._marks, "steps", cells[place])
+        return -math.inf if math.isnan(at) else at
+
+    def has_loss(self, cells: Sequence[str]) -> bool:
+        return self.loss is not None and bool(cells[self.loss].strip())
+
+    def is_early(self, cells: Sequence[str], end: float) -> bool:
+        """Whether others went on, and not because the run diverged."""
+        longest = self._ends.get(tuple(cells[place] for place in self._cell), -math.inf)
+        if not -math.inf < end < _EARLY * longest:
+            return False
+        if self.loss is None or not self.has_loss(cells):
+            return True
+        return math.isfinite(number(self._marks, "", cells[self.loss]))
 
 
 class LastEvaluations:
@@ -190,46 +282,33 @@ class LastEvaluations:
     def __init__(
         self, curves: Curves, marks: Marks, names: Sequence[str], axes: Iterable[int]
     ) -> None:
-        """`names` are the columns by our names, `axes` the places of those that tell cells apart.
-
-        Runs of one batch have the same budget only where those agree too, as a size does.
-        """
-        self._curves, self._marks = curves, marks
-        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
-        self._loss = names.index(result) if result in names else None
-        self._cell = (names.index("global_batch_size"), *axes)
+        """`names` are the columns by our names; `axes` places of those that tell cells apart."""
+        self._curves, self._cells = curves, _Cells(marks, names, axes)
         self.num_early = self.num_lost = 0
 
     def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
         """(line, cells, how it ended) of each run, in the order of the runs' first rows."""
         runs: dict[tuple[str, ...], list[tuple[float, int, list[str]]]] = {}
-        for number, cells in rows:
+        for line, cells in rows:
             key = tuple(cells[place] for place in self._curves.run)
-            runs.setdefault(key, []).append((self._at(cells), number, cells))
-        ends: dict[tuple[str, ...], float] = {}
+            at = self._cells.progress(cells, self._curves.progress)
+            runs.setdefault(key, []).append((at, line, cells))
         last: list[tuple[float, int, list[str], list[float]]] = []
         for evaluations in runs.values():
             evaluations.sort(key=lambda entry: entry[0])
-            evaluated = [at for at, _, cells in evaluations if self._has_loss(cells)]
-            end, number, _ = evaluations[-1]
+            evaluated = [at for at, _, cells in evaluations if self._cells.has_loss(cells)]
+            end, line, _ = evaluations[-1]
             merged = self._merged([cells for _, _, cells in evaluations])
-            last.append((end, number, merged, evaluated))
-            cell = self._cell_of(merged)
-            ends[cell] = max(ends.get(cell, -math.inf), end)
+            last.append((end, line, merged, evaluated))
+            self._cells.add(merged, end)
         all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
-        for end, number, merged, evaluated in last:
+        for end, line, merged, evaluated in last:
             is_lost = _is_lost(end, evaluated, all_evaluated)
-            is_early = end < _EARLY * ends[self._cell_of(merged)] and self._is_finite(merged)
+            is_early = self._cells.is_early(merged, end)
             self.num_lost += is_lost
             self.num_early += is_early and not is_lost
             steps = end if self._curves.in_steps and math.isfinite(end) else None
-            yield number, merged, End(steps, is_early, is_lost)
-
-    def _cell_of(self, merged: Sequence[str]) -> tuple[str, ...]:
-        return tuple(merged[place] for place in self._cell)
-
-    def _has_loss(self, cells: Sequence[str]) -> bool:
-        return self._loss is not None and bool(cells[self._loss].strip())
+            yield line, merged, End(steps, is_early, is_lost)
 
     def _merged(self, evaluations: Sequence[Sequence[str]]) -> list[str]:
         merged = list(evaluations[0])
@@ -239,26 +318,12 @@ class LastEvaluations:
                     merged[place] = cell
         return merged
 
-    def _at(self, cells: Sequence[str]) -> float:
-        try:
-            return float(self._marks.plain("steps", cells[self._curves.progress].strip()))
-        except (ValueError, UnclearMarkError):
-            return -math.inf
-
-    def _is_finite(self, merged: Sequence[str]) -> bool:
-        if self._loss is None:
-            return True
-        try:
-            return math.isfinite(float(self._marks.plain("", merged[self._loss].strip())))
-        except (ValueError, UnclearMarkError):
-            return True
-
 
 class EarlyRows:
     """Which rows of one run each ended before others of their cell.
 
     Attributes:
-        place: Of the column that says how far a run came; None without one.
+        place: Of the column that says how far a run came; None without one, or without losses.
     """
 
     def __init__(
@@ -270,37 +335,22 @@ class EarlyRows:
         taken: Iterable[int],
     ) -> None:
         """`taken` are the places of columns that are read as something else."""
+        self._cells = _Cells(marks, names, axes)
         plains, others = [plain(name) for name in header], set(taken)
         found = [plains.index(name) for name in _ENDS if name in plains]
-        self.place = next((place for place in found if place not in others), None)
-        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
-        self._loss = names.index(result) if result in names else None
-        self._cell = (names.index("global_batch_size"), *axes)
-        self._marks = marks
-        self._ends: dict[tuple[str, ...], float] = {}
+        left = [place for place in found if place not in others]
+        self.place = left[0] if left and self._cells.loss is not None else None
 
     def add(self, cells: Sequence[str]) -> None:
         """One row that counts."""
-        if self.place is not None and self._loss is not None:
-            cell = tuple(cells[place] for place in self._cell)
-            self._ends[cell] = max(self._ends.get(cell, -math.inf), self._number(cells, self.place))
+        if self.place is not None:
+            self._cells.add(cells, self._cells.progress(cells, self.place))
 
     def has(self, cells: Sequence[str]) -> bool:
         """Whether a row is of a run that ended early, with a loss."""
-        if self.place is None or self._loss is None:
+        if self.place is None or not self._cells.has_loss(cells):
             return False
-        end = self._ends.get(tuple(cells[place] for place in self._cell), -math.inf)
-        at, loss = self._number(cells, self.place), self._number(cells, self._loss)
-        return -math.inf < at < _EARLY * end and math.isfinite(loss)
-
-    def _number(self, cells: Sequence[str], place: int) -> float:
-        """-inf for none."""
-        try:
-            column = "steps" if place == self.place else ""
-            value = float(self._marks.plain(column, cells[place].strip()))
-        except (ValueError, UnclearMarkError):
-            return -math.inf
-        return -math.inf if math.isnan(value) else value
+        return self._cells.is_early(cells, self._cells.progress(cells, self.place))
 
 
 def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:

@@ -176,9 +176,10 @@ class Surveyor:
         return default if place is None else cells[place]
 
     @property
-    def places(self) -> list[int]:
-        """Where the columns are in which two runs may differ on purpose."""
-        return [c.place for c in self._columns if c.kind in ("compared", "setting", "unknown")]
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where the columns are in which two runs may differ on purpose, by their names or not."""
+        named = [c.place for c in self._columns if c.kind in ("compared", "setting")]
+        return named, [c.place for c in self._columns if c.kind == "unknown"]
 
     def survey(self, curves: Curves | None = None) -> Survey:
         """What varies; `curves` say which rows are evaluations of one run."""

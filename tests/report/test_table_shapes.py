@@ -17,8 +17,8 @@ def read(folder: Path, header: str, *lines: str, **options: Any) -> SweepTable:
     return read_table(path, **options)
 
 
-IDENTIFIERS = ("", "run_id", "trial", "run", "version")
-"""None, one of each run, anew in each batch, anew with each setting, and the same everywhere."""
+IDENTIFIERS = ("", "run_id", "trial", "id", "run", "version")
+"""None, of one run each, anew in each batch, with each setting, at each rate, and always 0."""
 PROGRESS = {
     "": "none", "epoch": "the same", "_step": "its own", "step": "evaluations",
     "training_iteration": "stopped search",
@@ -42,9 +42,10 @@ def test_the_number_of_runs_is_right(
     own, lines = count(1), list[str]()
     for batch, (place, (value, rate)) in product(BATCHES, enumerate(product((0.1, 0.2), RATES))):
         number = next(own)
-        name = {"": 0, "run_id": f"r{number}", "trial": place, "run": place // 3, "version": 0}[
-            identifier
-        ]
+        name = {
+            "": 0, "run_id": f"r{number}", "trial": place, "id": 3 * (batch == 64) + place % 3,
+            "run": place // 3, "version": 0,
+        }[identifier]  # fmt: skip
         steps = {
             "none": (0,), "the same": (5,), "its own": (1000 + 7 * number % 40,),
             "evaluations": (100, 200, 300), "stopped search": (1, 3)[: 1 + (place == 2)],

@@ -176,7 +176,7 @@ class CurveFinder:
             return None
         places, runs = (*self._run, *self._axes, *self._settings), self._runs
         by_name = _joined(runs, len(self._run) + len(self._axes))
-        if self._is_one_run() or _num_points(by_name) == _num_points(runs):
+        if not self._begins_anew() or _num_points(by_name) == _num_points(runs):
             places, runs = (*self._run, *self._axes), by_name
         if self._may_rise() and not self._are_long(runs):
             places, runs = self._run, _joined(runs, len(self._run))
@@ -190,12 +190,20 @@ class CurveFinder:
 
         Those are numbers that begin anew, perhaps in each size too.
         """
-        return bool(self._axes) and (self._progress in self._axes or self._is_one_run())
+        return bool(self._axes) and (
+            self._progress in self._axes or not self._are_shared(len(self._run))
+        )
 
-    def _is_one_run(self) -> bool:
-        """Whether no name is of runs of several settings."""
-        own = {run[: len(self._run)] for run in self._runs}
-        return len({run[-1] for run in own}) == len(own)
+    def _are_shared(self, num_places: int | None) -> bool:
+        """Whether a name is of several runs, as the first places tell them apart."""
+        names = {run[len(self._run) - 1] for run in self._runs}
+        return len({run[:num_places] for run in self._runs}) > len(names)
+
+    def _begins_anew(self) -> bool:
+        """Whether a name is of several runs: of several rates, or a number of several settings."""
+        is_number = all(run[len(self._run) - 1].isdigit() for run in self._runs)
+        has_all = is_number and self._progress not in self._axes
+        return self._are_shared(None if has_all else len(self._run))
 
     def _tells_runs(self) -> bool:
         """Whether a column names the runs, and more than one."""
@@ -218,7 +226,7 @@ class CurveFinder:
         num_long = sum(len(seen) > 1 for seen in runs.values())
         if not (2 * num_long > len(runs) or (num_long > 0 and self._tells_runs())):
             return False
-        return not self._has_id or self._is_one_run() or self._begin_alike(runs)
+        return not (self._has_id and self._begins_anew()) or self._begin_alike(runs)
 
 
 def _joined(

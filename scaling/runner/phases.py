@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +116,7 @@ class StudyRun:
             searches = CellSearches(spec, self.state.folder, facts, records)
             all_stages = stages(spec, records, facts, executor.rounds())
             for phases, alike in itertools.groupby(all_stages, lambda stage: stage.phases):
-                missing = self._missing(alike, done)
+                missing = self._missing(alike, done, executor.begin)
                 executor.run(phases, missing, searches if phases == ("search",) else None)
         self.state.go_on(spec)
         refused = done[-1].rules_refused
@@ -124,18 +124,20 @@ class StudyRun:
         return {"rules_refused": rules, **_described_gpus(executor.devices)}
 
     def _missing(
-        self, alike: Iterator[Stage], done: list[Stage]
+        self, alike: Iterator[Stage], done: list[Stage], begin: Callable[[], None]
     ) -> Iterator[Sequence[PlannedTrial]]:
         """What is to run of each stage, said when it is asked for; adds the stages to `done`."""
         for stage in alike:
             done.append(stage)
-            if stage.rounds is not None:
-                self.state.keep_rounds(stage.rounds)
             for note in stage.notes:
                 self.view.note(note)
             missing = _in_running_order(stage.missing)
             if stage.phases:
                 self.view.phase_started(stage.phases, missing)
+            if missing:
+                begin()  # a start that fails leaves no proposal for a cell that is not recorded
+            if stage.rounds is not None:
+                self.state.keep_rounds(stage.rounds)
             if missing:
                 yield missing
 
@@ -234,6 +236,20 @@ class _Executor:
         layout = fastest(work, speeds, num_workers=num_workers, max_slots=max_slots)
         return layout, speeds
 
+    def begin(self) -> None:
+        """Start the workers, where they have not, and record what the study goes on with.
+
+        Raises:
+            StartError: If they do not start.
+            ClusterError: If they end.
+            OSError: If it cannot be recorded.
+        """
+        state, spec = self._run.state, self._run.spec
+        for change in state.recorded.changes(spec):
+            self._run.view.note(f"changed since the study last ran: {change}")
+        self._start()
+        state.go_on(spec)
+
     def run(
         self,
         phases: Sequence[Phase],
@@ -244,11 +260,7 @@ class _Executor:
         first = next(missing, None)
         if first is None:
             return
-        state, spec = self._run.state, self._run.spec
-        for change in state.recorded.changes(spec):
-            self._run.view.note(f"changed since the study last ran: {change}")
-        self._start()
-        state.go_on(spec)
+        spec = self._run.spec
         early_stopping = self._run.spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
             self._ledger, self._run.state.folder, self._checkpoints, early_stopping,

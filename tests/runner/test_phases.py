@@ -1,0 +1,56 @@
+"""What a run keeps of a study before its workers train, without Ray."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scaling.command.live_page import LivePage
+from scaling.command.progress import ProgressView
+from scaling.runner.phases import StudyRun
+from scaling.runner.preflight import StartError
+from scaling.runner.remaining import Stage, stages
+from scaling.runner.state import StudyState, require_startable
+from scaling.space.rounds import Rounds
+from scaling.spec.study import StudySpec
+from tests.runner.test_surface_rounds import FACTS, Study, by_surface
+
+
+def opened(spec: StudySpec) -> StudyState:
+    state = StudyState.open(spec, data_sha256="a")
+    state.lock.close()
+    return state
+
+
+def refuse() -> None:
+    raise StartError("the cluster is busy")
+
+
+def test_an_extension_whose_workers_do_not_start_can_be_started_again(tmp_path: Path) -> None:
+    storage = {"storage": str(tmp_path / "state")}
+    small = by_surface().model_copy(update=storage)
+    large = by_surface(20, (16, 64, 512)).model_copy(update=storage)
+    ran = Study().run(small)
+    opened(small).keep_rounds(ran.rounds)
+
+    state = opened(large)
+    facts = replace(FACTS, cell_places=state.recorded.cell_places(large))
+    page = LivePage(large, state.folder, facts.metrics, ran.records)
+    view = ProgressView(large, Console(file=StringIO()), facts.metrics, page)
+    run = StudyRun(large, facts, (), state, (), view)
+
+    def planned() -> Iterator[Stage]:
+        return stages(large, ran.records, facts, ran.rounds)
+
+    with pytest.raises(StartError):
+        next(run._missing(planned(), [], refuse))
+    for spec in (large, small):
+        require_startable(spec, resume=True, command="run")
+    assert state.recorded.rounds() == ran.rounds
+
+    new = next(run._missing(planned(), [], lambda: state.go_on(large)))
+    assert any("512" in trial.trial_id for trial in new)
+    assert isinstance(opened(large).recorded.rounds(), Rounds)

@@ -111,15 +111,15 @@ def _opened_new(path: Path) -> TextIO:
 def _remove_abandoned(parent: Path) -> None:
     """Remove this user's sessions whose process was killed: they hold a token, and logs."""
     for folder in parent.glob(SESSION_PATTERN):
-        status = folder.lstat()
-        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-        if is_ours and time.time() - status.st_mtime > ABANDONED_SECONDS:
-            try:
+        try:
+            status = folder.lstat()
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if is_ours and time.time() - status.st_mtime > ABANDONED_SECONDS:
                 with (folder / "lock").open() as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
-            except OSError:  # in use, or another process removes it just now
-                continue
+        except OSError:  # in use, or another process removes it just now
+            continue
 
 
 @contextmanager

@@ -60,6 +60,14 @@ def test_what_a_killed_process_left_goes_with_the_next_session(temporary: Path) 
         session.remove()
 
 
+def test_a_session_that_another_process_removes_just_now_is_passed_over(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, _pattern: [folder / "removed"])
+    PrivateSession.make().remove()
+    assert not list(temporary.iterdir())
+
+
 @pytest.mark.parametrize(("load", "words"), [(15.4, "15 processes at work on 2 CPUs"), (0.5, "")])
 def test_a_ray_that_is_given_up_says_what_to_do(load: float, words: str) -> None:
     """By the clock: the wait is longer on a busy machine than the limit in the code."""

@@ -194,7 +194,6 @@ def _train_and_report(
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
     from scaling.report.study_numbers import study_numbers
-    from scaling.runner.preflight import ClusterError, StartError
     from scaling.sinks import StudyStart, open_sinks, study_ended
 
     spec, folder = start.spec, state.folder
@@ -220,8 +219,7 @@ def _train_and_report(
         summary = write_report(study, start.output)
     except BaseException as error:
         # Told as far as it came, whatever the reason; the reason goes on to the caller.
-        is_refused = isinstance(error, StartError | ClusterError | OSError)
-        if is_refused and state.is_new and not state.has_begun:
+        if isinstance(error, Exception) and state.is_new and not state.has_begun:
             problems = study_ended(sinks, "refused")
         else:
             is_asked = isinstance(error, KeyboardInterrupt)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.files.names import MODELS
 from scaling.files.shown_error import first_line
 from scaling.files.shown_url import shown_url
-from scaling.sinks.mlflow.store import RefusedWriteError
+from scaling.sinks.mlflow.store import RefusedWriteError, artifact_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -38,7 +38,8 @@ def send_models(
             sizes = {file.name: file.stat().st_size for file in files if file.parent == parent}
             place = parent.relative_to(folder).as_posix()
             for name in _missing(client, run_id, place, sizes, goes_on):
-                client.log_artifact(run_id, str(parent / name), place)
+                with artifact_errors():
+                    client.log_artifact(run_id, str(parent / name), place)
         return
     import fsspec
 
@@ -52,7 +53,8 @@ def send_models(
         for name in _missing(client, run_id, place, sizes, goes_on):
             with tempfile.TemporaryDirectory() as copied:
                 _read(url, fs.get_file, files[name], str(Path(copied) / name))
-                client.log_artifact(run_id, str(Path(copied) / name), place)
+                with artifact_errors():
+                    client.log_artifact(run_id, str(Path(copied) / name), place)
 
 
 def _missing(
@@ -63,7 +65,8 @@ def _missing(
     goes_on: Callable[[], None],
 ) -> Iterator[str]:
     """The files of a folder that the run does not have with their sizes, each to be sent now."""
-    there = {found.path: found.file_size for found in client.list_artifacts(run_id, place)}
+    with artifact_errors():
+        there = {found.path: found.file_size for found in client.list_artifacts(run_id, place)}
     for name, size in sizes.items():
         if there.get(f"{place}/{name}") != size:
             yield name

@@ -21,6 +21,7 @@ from scaling.records.trial import TrialRecord
 from scaling.sinks.base import TrackingError
 from scaling.sinks.mlflow.runs import SPEC_FILE
 from scaling.sinks.mlflow.store import (
+    artifact_errors,
     one_line,
     open_client,
     resolve_tracking_uri,
@@ -252,9 +253,11 @@ def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:
     Raises:
         ValueError: If it is not UTF-8, or larger than such files are.
     """
-    for found in client.list_artifacts(run_id):
-        if found.path == name and (found.file_size or 0) > _MAX_BYTES:
-            raise ValueError(f"is larger than {_MAX_BYTES:,} bytes")
+    with artifact_errors():
+        listed = client.list_artifacts(run_id)
+    if any(found.path == name and (found.file_size or 0) > _MAX_BYTES for found in listed):
+        raise ValueError(f"is larger than {_MAX_BYTES:,} bytes")
     with TemporaryDirectory() as folder:
-        path = Path(client.download_artifacts(run_id, name, folder))
+        with artifact_errors():
+            path = Path(client.download_artifacts(run_id, name, folder))
         return read_bounded(path, _MAX_BYTES).decode("utf-8")

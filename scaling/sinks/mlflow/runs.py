@@ -1,8 +1,8 @@
 """One study's runs in one store, written synchronously and safe to write again."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ from scaling.sinks.events import StudyEnded, TrialEnded, TrialEvent, TrialMeasur
 from scaling.sinks.mlflow import trial_run
 from scaling.sinks.mlflow.dataset import dataset_input
 from scaling.sinks.mlflow.kept_models import send_models
-from scaling.sinks.mlflow.relocation import ARTIFACTS
 from scaling.sinks.mlflow.store import (
     DatabaseFile,
     RefusedWriteError,
+    artifact_errors,
     is_refusal,
+    open_experiment,
     run_url,
     search_all,
-    sqlite_path,
     store_errors,
 )
 from scaling.sinks.mlflow.study_file import spec_to_yaml
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 SPEC_FILE = "study.yaml"
 
 _MAX_METRICS_PER_CALL = 800  # of 1,000 entries; at most 100 params and 100 tags are beside them
-_LOG = logging.getLogger(__name__)
-
 
 Point = tuple[int, Measurement]
 """When a measurement was made, in milliseconds since 1970, and the measurement."""
@@ -66,7 +64,7 @@ class StudyRuns:
         self._uri = uri
         self._spec, self._folder = study.spec, study.folder.absolute()
         self._file = DatabaseFile.of(uri)
-        self._experiment_id = _experiment_id(client, uri, study.spec.name)
+        self._experiment_id = open_experiment(client, uri, study.spec.name)
         self._dataset = dataset_input(study.spec, study.environment)
         self._begun: dict[str, TrialStarted] = {}  # trials that have not ended
         self._run_ids: dict[str, str] = {}
@@ -80,8 +78,9 @@ class StudyRuns:
 
     def _describe(self, study: StudyStart, run_id: str) -> None:
         """Write the spec, the environment and the question to the parent."""
-        self._client.log_text(run_id, spec_to_yaml(self._spec), SPEC_FILE)
-        self._client.log_text(run_id, environment_json(study.environment), ENVIRONMENT_FILE)
+        with artifact_errors():
+            self._client.log_text(run_id, spec_to_yaml(self._spec), SPEC_FILE)
+            self._client.log_text(run_id, environment_json(study.environment), ENVIRONMENT_FILE)
         self._log_dataset(run_id)
         tags = {"status": "running", "folder": str(study.folder.absolute())}
         self._set_tags(run_id, {**tags, "mlflow.note.content": self._note(None)})
@@ -221,9 +220,9 @@ class StudyRuns:
             if known == run.info.run_id:
                 self._client.set_terminated(known, "KILLED", end.at_ms)
         if end.environment is not None:
-            self._client.log_text(
-                self.parent_id, environment_json(end.environment), ENVIRONMENT_FILE
-            )
+            text = environment_json(end.environment)
+            with artifact_errors():
+                self._client.log_text(self.parent_id, text, ENVIRONMENT_FILE)
         if end.report_dir is not None:
             self._send_report(end.report_dir)
         if end.status == "done":
@@ -260,7 +259,8 @@ class StudyRuns:
             raise RefusedWriteError(f"the report is gone: {first_line(error)}") from None
         for name in names:
             place = PurePosixPath("report", name).parent
-            self._client.log_artifact(self.parent_id, str(folder / name), str(place))
+            with artifact_errors():
+                self._client.log_artifact(self.parent_id, str(folder / name), str(place))
 
     def discard(self) -> None:
         """Delete the study's run, which has no trials."""
@@ -289,15 +289,22 @@ class StudyRuns:
             [self._experiment_id], query, ViewType.ALL, max_results=1,
             order_by=["attributes.start_time DESC"],
         )  # fmt: skip
+        is_there = bool(found) and found[0].info.lifecycle_stage == "active"
         if found:
             run_id = found[0].info.run_id
-            if found[0].info.lifecycle_stage != "active":
+            if not is_there:
                 self._client.restore_run(run_id)
             self._client.update_run(run_id, status="RUNNING")
         else:
             tags = {"study": self._spec.name, "study_id": study.study_id, "role": "study"}
             run_id = self._new_run(self._spec.name, at_ms, tags)
-        self._describe(study, run_id)
+        try:
+            self._describe(study, run_id)
+        except BaseException:
+            if not is_there:  # it would hide the studies before it
+                with suppress(*store_errors()):
+                    self._client.delete_run(run_id)
+            raise
         return run_id
 
     def _ended_before(self) -> dict[str, str]:
@@ -392,31 +399,6 @@ class StudyRuns:
 
         entities = [RunTag(name, value) for name, value in tags.items()]
         self._client.log_batch(run_id, tags=entities, synchronous=True)
-
-
-def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        # Beside a sqlite database, whatever the working directory; a server chooses its own.
-        database = sqlite_path(uri)
-        location = None if database is None else (database.parent / ARTIFACTS / name).as_uri()
-        try:
-            return client.create_experiment(name, artifact_location=location, tags=kind)
-        except MlflowException as error:
-            experiment = client.get_experiment_by_name(name)
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-                raise
-            # Another study of this name has made it just now.
-    if experiment.lifecycle_stage != "active":
-        client.restore_experiment(experiment.experiment_id)
-        _LOG.warning("the MLflow experiment %r had been deleted, and is restored", name)
-    for key, value in kind.items():
-        if experiment.tags.get(key) != value:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
-    return experiment.experiment_id
 
 
 def _points(event: TrialEvent) -> list[Point]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from scaling.files.shown_error import first_line
 from scaling.files.shown_url import shown_url, without_credentials
 from scaling.sinks.base import TrackingError
 from scaling.sinks.mlflow.relocation import ARTIFACTS, relocate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 _REFUSALS = (
     "ALREADY_EXISTS", "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "NOT_FOUND",
@@ -239,6 +241,20 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError, RefusedWriteError)
 
 
+@contextmanager
+def artifact_errors() -> Iterator[None]:
+    """Raise as an OSError what else a store of artifacts raises, which MLflow passes on as it is.
+
+    The client reaches it directly where the server does not, with errors of boto3, say.
+    """
+    try:
+        yield
+    except store_errors():
+        raise
+    except Exception as error:  # each store has kinds of its own
+        raise OSError(first_line(error)) from error
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether a store's error speaks of what was to be written, and not of the store.
 
@@ -278,6 +294,32 @@ def one_line(error: Exception) -> str:
     """An error's text, without line breaks and credentials and at most 500 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return without_credentials(text)[:500]
+
+
+def open_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """The id of the experiment of a name, which is made, or restored, where it must be."""
+    from mlflow.exceptions import MlflowException
+
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        # Beside a sqlite database, whatever the working directory; a server chooses its own.
+        database = sqlite_path(uri)
+        location = None if database is None else (database.parent / ARTIFACTS / name).as_uri()
+        try:
+            return client.create_experiment(name, artifact_location=location, tags=kind)
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+                raise
+            # Another study of this name has made it just now.
+    if experiment.lifecycle_stage != "active":
+        client.restore_experiment(experiment.experiment_id)
+        _LOG.warning("the MLflow experiment %r had been deleted, and is restored", name)
+    for key, value in kind.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return experiment.experiment_id
 
 
 def search_all(

@@ -248,6 +248,7 @@ def _train(
     from scaling.records.ledger import read_records
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
+    from scaling.runner.state import resuming
 
     log_file = state.folder / "ray.log"
     print(f"state in {shown_path(state.folder)}, Ray's own log in {shown_path(log_file)}")
@@ -260,7 +261,8 @@ def _train(
         view = stack.enter_context(
             ProgressView(start.spec, Console(markup=False), facts.metrics, page)
         )
-        run = StudyRun(start.spec, facts, tasks, state, sinks, view)
+        go_on = resuming(start.command)
+        run = StudyRun(start.spec, facts, tasks, state, sinks, view, go_on)
         return run.run()
 
 

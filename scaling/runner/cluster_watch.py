@@ -5,7 +5,6 @@ minute after the driver's node has.
 """
 
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -33,11 +32,15 @@ class ClusterWatch:
     leaves with ClusterError. A signal that is the user's is not used for that, so that Ctrl-C is
     heard afterwards too. What runs in another thread cannot be interrupted.
 
+    Args:
+        resume_command: What goes on with the study; said where the main thread cannot leave.
+
     Attributes:
         is_lost: Whether the cluster is gone; no call of Ray's would return.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resume_command: str) -> None:
+        self._resume_command = resume_command
         self.is_lost = False
         self._is_over = threading.Event()
         self._addresses = _addresses()
@@ -77,18 +80,16 @@ class ClusterWatch:
                     if self._is_in_main_thread:
                         signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
                     if not self._is_over.wait(LEAVE_SECONDS):
-                        _leave()
+                        _leave(self._resume_command)
                     return
 
 
-def _leave() -> None:
+def _leave(resume_command: str) -> None:
     """End this process, whose main thread waits for the lost cluster in native code.
 
     As after SIGKILL, what has ended is on disk, and Ray's processes here end with this one.
     """
-    given = [word for word in sys.argv[1:] if word != "--resume"]
-    command = shlex.join(["python", "-m", "scaling.study", *given, "--resume"])
-    line = f"{LOST}\nwhat has ended is kept. To go on: {command}\n"
+    line = f"{LOST}\nwhat has ended is kept. To go on: {resume_command}\n"
     os.write(sys.stderr.fileno(), line.encode())
     os._exit(1)
 

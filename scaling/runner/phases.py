@@ -83,6 +83,7 @@ class StudyRun:
         state: Its opened folder.
         observers: Told of every trial.
         view: Told of every trial and phase.
+        resume_command: The command line, or the call from Python, that goes on with the study.
     """
 
     spec: StudySpec
@@ -91,6 +92,7 @@ class StudyRun:
     state: StudyState
     observers: Sequence[Observer]
     view: PhaseObserver
+    resume_command: str
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet.
@@ -107,7 +109,7 @@ class StudyRun:
         ledger = Ledger(self.state.folder, [*self.observers, self.view])
         spec, records = self.spec, ledger.records
         done: list[Stage] = []
-        with ClusterWatch() as watch, _Executor(self, ledger, watch) as executor:
+        with ClusterWatch(self.resume_command) as watch, _Executor(self, ledger, watch) as executor:
             executor.wait_for_room()
             facts = replace(
                 self.facts, world_sizes=executor.world_sizes(),

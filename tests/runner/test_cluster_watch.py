@@ -26,17 +26,14 @@ def test_only_an_address_where_nothing_listens_refuses(free_port: int) -> None:
 
 
 def test_a_process_that_cannot_be_interrupted_says_how_to_go_on() -> None:
-    code = (
-        "import sys; sys.argv = ['study.py', 'a study.yaml', '--resume', '--set', 'seed=1'];"
-        "from scaling.runner.cluster_watch import _leave; _leave()"
-    )
+    code = "from scaling.runner.cluster_watch import _leave; _leave('scaling resume lr_vs_batch')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 1
     lost, go_on = done.stderr.splitlines()[-2:]
     assert lost.startswith("the Ray cluster is lost")
-    assert go_on.endswith("python -m scaling.study 'a study.yaml' --set seed=1 --resume")
+    assert go_on.endswith("To go on: scaling resume lr_vs_batch")
 
 
 def test_ctrl_c_is_heard_after_a_cluster_was_lost(
@@ -46,7 +43,7 @@ def test_ctrl_c_is_heard_after_a_cluster_was_lost(
     monkeypatch.setattr(cluster_watch, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(cluster_watch, "LOST_AFTER_SECONDS", 0.1)
     with interruptible() as signals:
-        with pytest.raises(ClusterError, match="the Ray cluster is lost") as lost, ClusterWatch():
+        with pytest.raises(ClusterError, match="the Ray cluster is lost") as lost, ClusterWatch(""):
             time.sleep(60)
         assert signals.status_after(lost.value) is None  # nobody has asked for the end
         with pytest.raises(InterruptedBySignal):  # and one can

@@ -40,7 +40,7 @@ def test_an_extension_whose_workers_do_not_start_can_be_started_again(tmp_path: 
     facts = replace(FACTS, cell_places=state.recorded.cell_places(large))
     page = LivePage(large, state.folder, facts.metrics, ran.records)
     view = ProgressView(large, Console(file=StringIO()), facts.metrics, page)
-    run = StudyRun(large, facts, (), state, (), view)
+    run = StudyRun(large, facts, (), state, (), view, "run --resume")
 
     def planned() -> Iterator[Stage]:
         return stages(large, ran.records, facts, ran.rounds)

@@ -37,7 +37,8 @@ def files_of(workload: Workload) -> dict[str, str]:
     for name in trained_names(workload):
         folder = Path(pretrained_folder(name))
         if folder.is_dir():
-            files |= {str(path): _sha256(path) for path in _files(folder)}
+            # By the name in the study file: elsewhere a built-in one lies in another folder.
+            files |= {str(Path(name, path.name)): _sha256(path) for path in _files(folder)}
         elif (commit := _cached_commit(name)) is not None:
             files[name] = commit
     return files

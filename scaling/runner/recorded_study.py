@@ -177,7 +177,7 @@ class RecordedStudy:
         Raises:
             OSError: If it cannot be written.
         """
-        write_whole(self.folder / STUDY, json.dumps(self.known, indent=2))
+        write_whole(self.folder / STUDY, json.dumps(self.known, indent=2), durable=True)
 
     def records(self) -> dict[str, TrialRecord]:
         """The trials that have ended, by trial_id.

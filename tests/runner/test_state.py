@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -33,6 +34,17 @@ def test_a_study_keeps_its_identity_and_one_process_runs_it(tmp_path: Path) -> N
     again = StudyState.open(spec, data_sha256="a")
     assert (again.study_id, again.is_new) == (first.study_id, False)
     again.lock.close()
+
+
+def test_what_a_study_is_survives_a_machine_that_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    state = StudyState.open(in_folder(tmp_path), data_sha256="a")
+    state.lock.close()
+    assert synced == [(state.folder / "study.json").stat().st_ino, state.folder.stat().st_ino]
 
 
 def test_changed_data_are_refused(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ class Broker:
             self._jobs[job.trial_id] = running
             self._waiting.append(running)
             self._hand_out()
-            await self._notify()
+        await self._notify()
         await self._wait(lambda: self._closed or running.cancelled or running not in self._waiting)
         if running in self._waiting:
             self._waiting.remove(running)
@@ -341,7 +341,7 @@ class Broker:
 
     async def expect(self, trial_id: str) -> None:
         """Tune has been given a trial, which will submit its job."""
-        if self._waits_for_expected:
+        if self._waits_for_expected and trial_id not in self._jobs:  # its relay may be first
             self._expected.add(trial_id)
 
     async def devices(self) -> list[Any]:

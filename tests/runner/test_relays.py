@@ -23,6 +23,17 @@ def test_a_trial_that_has_ended_waits_for_those_that_tune_is_starting() -> None:
     run(scenario())
 
 
+def test_a_trial_whose_relay_is_faster_than_the_driver_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        await group(broker)
+        await broker.submit(job("first"))
+        await broker.expect("first")
+        await asyncio.wait_for(broker.all_submitted(100.0), 5)
+
+    run(scenario())
+
+
 def test_nobody_waits_again_for_trials_that_take_too_long_to_start() -> None:
     async def scenario() -> None:
         broker = Broker()

@@ -119,7 +119,7 @@ def fetch(url: str, folder: Path) -> None:
     if not study:
         return
     there, here = _read(fs, f"{root}/trials.jsonl"), folder / "trials.jsonl"
-    known = here.read_bytes() if here.exists() else b""
+    known = _whole_lines(here)  # a crash may have cut the last one off
     if (folder / "study.json").exists():
         is_same = _study_id(study) == _study_id((folder / "study.json").read_bytes())
         if not is_same or not (known.startswith(there) or there.startswith(known)):

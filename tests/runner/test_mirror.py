@@ -155,6 +155,16 @@ def test_another_machine_goes_on_and_the_first_one_after_it(tmp_path: Path, url:
     assert (first / "trials.jsonl").read_text() == "one\ntwo\nthree\n"
 
 
+def test_a_last_line_that_a_crash_cut_off_contradicts_nothing(tmp_path: Path, url: str) -> None:
+    with Mirror(state(tmp_path / "a", "one\ntwo\n"), url):
+        pass
+    here = state(tmp_path / "b", "one\nth")
+    fetch(url, here)
+    assert (here / "trials.jsonl").read_text() == "one\ntwo\n"
+    (here / "trials.jsonl").write_text("one\ntwo\nthr")
+    fetch(url, here)  # the ledger cuts it when it is opened
+
+
 @pytest.mark.parametrize("other", [("one\nTWO\n", "s1"), ("one\n", "s2")])
 def test_what_contradicts_is_not_overwritten(
     tmp_path: Path, url: str, other: tuple[str, str]

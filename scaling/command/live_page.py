@@ -66,7 +66,7 @@ class LivePage:
     """An observer that writes the page every few seconds; a context manager.
 
     The page is drawn in a thread of its own, so that no trial waits for it. One that cannot be
-    written is no reason to stop.
+    drawn or written is no reason to stop.
 
     Args:
         spec: The study.
@@ -141,7 +141,7 @@ class LivePage:
             return  # a start that is refused leaves nothing
         try:
             write_whole(self._file, self._page(records, phase, note))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # of a chart too: a page ends no study
             _LOG.warning("%s was not written: %s", NAME, error)
 
     def _page(self, records: Sequence[TrialRecord], phase: str, note: str) -> str:

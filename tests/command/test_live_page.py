@@ -78,6 +78,16 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_study(tmp_path: Path) 
     assert (tmp_path / "taken").read_text() == ""
 
 
+def test_a_chart_that_cannot_be_drawn_does_not_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr("scaling.report.charts.running.running_curves")
+    record = study()
+    with LivePage(record.spec, tmp_path, {}, {}) as page:
+        page.trial_ended(record.trials[0])
+    assert "live.html was not written: cannot import name" in caplog.text
+
+
 def test_a_start_that_is_refused_leaves_no_page(tmp_path: Path) -> None:
     with LivePage(study().spec, tmp_path, {}, {}) as page:
         page.note("waiting for 1 GPU")

@@ -1,12 +1,14 @@
-"""Whether a study that is resumed has ended, so that its report alone is written again."""
+"""How a study starts: whether all but its report has ended, and what a failed start leaves."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scaling.command.run import prepared, run
 from scaling.command.start import Start, has_ended
 from scaling.records.load import write_environment
+from scaling.sinks.mlflow.load import load_study
 from tests.command.test_resume_plan import ran
 from tests.space.test_space import study
 
@@ -40,3 +42,21 @@ def test_another_target_leaves_trials_to_run_where_its_recipe_is_confirmed(
     recorded = ran(tmp_path, before, 2)
     write_environment(recorded.folder, {"ended": "now", "num_trials_ended": 0})
     assert has_ended(Start(now, "run", tmp_path / "report", resume=True)) is is_over
+
+
+def test_an_error_before_the_first_trial_leaves_neither_a_study_nor_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a library's own error")
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr("scaling.command.run._train", fail)
+    start = Start(study(storage="state"), "scaling run", tmp_path / "report")
+    with pytest.raises(RuntimeError):
+        run(start, prepared(start))
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(LookupError, match="it has no studies"):
+        load_study("s", uri)

@@ -69,6 +69,26 @@ def test_a_record_with_many_long_causes_fits_a_tag() -> None:
     assert TrialRecord.from_json(tags(few)["record"]).incidents == few.incidents
 
 
+def test_of_very_many_incidents_the_first_and_the_last_fit_a_tag() -> None:
+    incidents = [
+        incident
+        for n in range(200)
+        for incident in (
+            {"kind": "restarted", "attempt": n, "cause": "a machine of its workers is taken back"},
+            {"kind": "resumed", "step": 100 * n},
+        )
+    ]
+    long = replace(trial("a"), incidents=tuple(incidents), status="failed", error="RuntimeError")
+    tag = tags(long)["record"]
+    assert len(tag) <= 8000
+    kept = TrialRecord.from_json(tag)
+    assert kept.error == "RuntimeError"
+    assert kept.incidents[0]["attempt"] == 0
+    assert kept.incidents[-1] == incidents[-1]
+    [count] = [found["count"] for found in kept.incidents if found["kind"] == "left_out"]
+    assert count + len(kept.incidents) - 1 == 400
+
+
 @pytest.mark.slow
 def test_trial_of_3000_measurements_comes_back_exactly(
     state: Path, spec: StudySpec, uri: str

@@ -88,6 +88,8 @@ def incident_words(incident: Mapping[str, Any]) -> str:
             return f"a checkpoint could not be written: {cause}"
         case "checkpoint_passed_over":
             return f"the checkpoint{at_step} was passed over: {cause}"
+        case "left_out":
+            return f"{incident.get('count')} incidents that MLflow's record of it has no room for"
         case "failed":
             return f"failed: {cause}"
         case _:

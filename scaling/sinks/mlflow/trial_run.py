@@ -98,7 +98,10 @@ def tags(record: TrialRecord) -> dict[str, str]:
 
 
 def _record_tag(record: TrialRecord) -> str:
-    """All of a record but its measurements; very long causes and errors are cut to fit a tag."""
+    """All of a record but its measurements; what makes it too long for a tag is cut or left out.
+
+    That is the length of causes, then incidents between the first and the last, then the error's.
+    """
     bare = replace(record, measurements=())
     for most in _CAUSE_LENGTHS:
         if len(bare.to_json()) > _MAX_TAG_LENGTH:
@@ -107,6 +110,12 @@ def _record_tag(record: TrialRecord) -> str:
                 for found in bare.incidents
             )
             bare = replace(bare, incidents=tuple(cut))
+    found = bare.incidents
+    kept = len(found) // 2
+    while len(replace(bare, error=None).to_json()) > _MAX_TAG_LENGTH and kept > 1:
+        kept //= 2
+        between = {"kind": "left_out", "count": len(found) - 2 * kept}
+        bare = replace(bare, incidents=(*found[:kept], between, *found[-kept:]))
     excess = len(bare.to_json()) - _MAX_TAG_LENGTH
     if excess > 0 and bare.error:
         bare = replace(bare, error=bare.error[: max(0, len(bare.error) - excess)])

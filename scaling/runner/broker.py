@@ -37,7 +37,7 @@ class Broker:
         self._refusal: str | None = None
         self._placement_groups: dict[str, Any] = {}
         self._fitting = FittingMicroBatches()
-        self._num_remedied: Counter[str] = Counter()
+        self._num_excused: Counter[str] = Counter()
 
     # --- asked by the ranks of a worker group
 
@@ -113,10 +113,10 @@ class Broker:
         return False
 
     def _is_served_after_loss(self, slot: str, running: RunningJob) -> bool:
-        """The same after the group of a slot was lost; counts losses that were remedied."""
+        """The same after the group of a slot was lost; excuses it where the next takes less."""
         before = running.micro_batch_size
         is_served = self._is_served_again(running)
-        self._num_remedied[slot] += running.micro_batch_size < before
+        self._num_excused[slot] += running.micro_batch_size < before
         return is_served
 
     def _serve(self, slot: Slot, running: RunningJob) -> None:
@@ -234,8 +234,9 @@ class Broker:
 
     async def vacate(self, slot: str, incarnation: str) -> None:
         """A rank is asked to end: its group's job is saved and goes on in another one."""
-        if self._is_replaced(slot, incarnation):
+        if self._is_replaced(slot, incarnation) or self._slots[slot].is_leaving:
             return
+        self._num_excused[slot] += 1
         state = self._slots[slot]
         state.is_leaving = True
         if state.running is not None:
@@ -346,16 +347,15 @@ class Broker:
 
     async def devices(self) -> list[Any]:
         """What each group that is ready computes on, one entry a group."""
-        slots = self._slots.values()
-        return [slot.device for slot in slots if slot.is_ready]
+        return [slot.device for slot in self._slots.values() if slot.is_ready]
 
     async def num_started(self) -> int:
         """Groups that run, ready or not."""
         return len(self._placement_groups)
 
-    async def num_remedied(self, slot: str) -> int:
-        """Losses of a slot's group that made the next attempt another one: memory that ran out."""
-        return self._num_remedied[slot]
+    async def num_excused(self, slot: str) -> int:
+        """Losses of a slot's group by memory that the next attempt takes less of, or a machine."""
+        return self._num_excused[slot]
 
     async def nodes(self) -> dict[str, set[str]]:
         """The machines, by Ray's identifiers, of each group that is ready."""
@@ -374,6 +374,7 @@ class Broker:
         Returns:
             What was reserved for the group, which may be so still; None where that is not known.
         """
+        self._num_excused[slot] += cause == MACHINE_LOST
         placement_group = self._placement_groups.pop(slot, None)
         state = self._slots.get(slot)
         if state is None:

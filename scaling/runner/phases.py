@@ -295,8 +295,7 @@ class _Executor:
             ),
         )
         _fit(tuner)
-        if self._pool is not None:
-            self._pool.check()
+        self._require_alive()  # with fewer groups than it began with the study goes on
 
     def _num_concurrent(self) -> int:
         """As many as there are groups that train; on the pool one more for each size of group.

@@ -38,6 +38,7 @@ from scaling.runner.room import (
 from scaling.runner.serving import serve_jobs
 from scaling.runner.shared_storage import mark, unmark
 from scaling.runner.trial import checkpoints_of
+from scaling.spec.issues import last_line
 from scaling.spec.resources import Resources
 from scaling.spec.study import StudySpec
 
@@ -45,7 +46,7 @@ START_TIMEOUT_SECONDS = 300.0
 CLOSE_TIMEOUT_SECONDS = 30.0
 NOTE_SECONDS = 15.0  # from one line to the next, while workers prepare
 BROKER_SECONDS = 10.0
-MAX_GROUP_RESTARTS = 10  # memory that ran out and was remedied aside
+MAX_GROUP_RESTARTS = 10  # losses that the broker excuses aside
 RESTART_SECONDS = 1.0
 OTHERS_SECONDS = 20.0
 """From the first groups that are ready to the first trial, where the others are late."""
@@ -212,12 +213,13 @@ class WorkerPool:
         for slot, error in self._errors.items():
             if isinstance(error, ClusterError):
                 raise error
-            last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-            raise ClusterError(f"worker group {slot} ended: {last_line}") from error
+            reason = last_line(str(error) or repr(error))
+            raise ClusterError(f"worker group {slot} ended: {reason}") from error
 
     def require_alive(self) -> None:
-        """Raise ClusterError if no group is left, or none may train for this study."""
-        if len(self._errors) == len(self._sizes):
+        """Raise ClusterError if no group is left, or one may not train for this study."""
+        is_refused = any(isinstance(error, ClusterError) for error in self._errors.values())
+        if is_refused or len(self._errors) == len(self._sizes):
             self.check()
 
     def expect(self, trial_id: str) -> None:
@@ -302,12 +304,13 @@ class WorkerPool:
 
         Ray Train starts a group anew whose workers die. Where its controller dies, with all that
         it had started, another one begins; so too where Ray Train has counted losses that the
-        broker remedied, since memory had run out and the next attempt takes less.
+        broker excuses: memory that ran out, of which the next attempt takes less, and machines
+        that were taken back or lost.
         """
         error: BaseException = RuntimeError("its workers left the pool")
-        number = num_lost = num_failed = 0
+        number = num_lost = num_failed = num_excused = 0
         max_failures = MAX_GROUP_RESTARTS
-        while num_lost <= MAX_GROUP_RESTARTS and max_failures >= 0:
+        while num_lost <= MAX_GROUP_RESTARTS + num_excused and max_failures >= 0:
             trainer = self._trainer(slot, size, number, max_failures)
             number += 1
             try:
@@ -326,14 +329,14 @@ class WorkerPool:
                 break
             if self._closing.is_set():
                 return
-            max_failures = MAX_GROUP_RESTARTS - num_failed
             with contextlib.suppress(ray.exceptions.RayError):
                 # Ray Train frees this with an actor of its own, which may be dead or slow.
                 kept: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
                 if kept is not None:
                     remove_placement_group(kept)
-                num_remedied: int = ray.get(self._broker.num_remedied.remote(slot))
-                max_failures += num_remedied
+                excused: int = ray.get(self._broker.num_excused.remote(slot))
+                num_excused = excused
+            max_failures = MAX_GROUP_RESTARTS + num_excused - num_failed
             time.sleep(RESTART_SECONDS)
         if self._closing.is_set():
             return

@@ -233,17 +233,17 @@ def test_losses_that_were_remedied_are_counted_apart(monkeypatch: pytest.MonkeyP
         await broker.submit(job(batch=32))
         assert await leave(broker, "job", no_memory) == ["dirty"]
         await group(broker, "b")
-        assert await broker.num_remedied("s") == 1
+        assert await broker.num_excused("s") == 1
         assert (await given(broker, "b")).micro_batch_size == 8
         assert await leave(broker, "job", ERROR, incarnation="b") == ["dirty"]
         await group(broker, "c")
-        assert await broker.num_remedied("s") == 1
+        assert await broker.num_excused("s") == 1
         # The last loss that Ray Train allows: the group that comes then takes the job from here.
         assert await leave(broker, "job", replace(no_memory, too_large=8), incarnation="c") == [
             "dirty"
         ]
         await broker.group_lost("s")
-        assert await broker.num_remedied("s") == 2
+        assert await broker.num_excused("s") == 2
         await group(broker, "d")
         assert (await given(broker, "d")).micro_batch_size == 4
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from scaling.runner.broker import MAX_ATTEMPTS, Broker
+from scaling.runner.broker import MACHINE_LOST, MAX_ATTEMPTS, Broker
 from tests.runner.broker_calls import (
     ERROR,
     events,
@@ -129,6 +129,25 @@ def test_a_group_that_leaves_between_jobs_gets_none() -> None:
         assert not submitted.done()
         await group(broker, "b", slot="other")
         assert await submitted
+
+    run(story())
+
+
+def test_a_machine_that_is_taken_back_or_lost_is_no_fault_of_its_group() -> None:
+    async def story() -> None:
+        broker = Broker()
+        for number in range(12):
+            await group(broker, f"left {number}")
+            for _ in range(2):  # each rank is asked
+                await broker.vacate("s", f"left {number}")
+            await broker.group_lost("s")
+            assert await broker.num_excused("s") == number + 1
+        await group(broker, "b")
+        await broker.group_lost("s", MACHINE_LOST)
+        assert await broker.num_excused("s") == 13
+        await group(broker, "c")
+        await broker.group_lost("s")  # its controller died
+        assert await broker.num_excused("s") == 13
 
     run(story())
 

@@ -313,7 +313,7 @@ def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
         require_ours_at(url)
         if resume:
             fetch(url, folder)
-        if is_at(url) and not resume:
+        elif is_at(url):
             raise StateError(
                 f"a study already exists at {url}; nothing was touched.\n"
                 f"  to go on with it, or to write its report again:  {resuming(command)}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disturbed import Losses, records, started
+from tests.faults.disturbed import Losses, records, started, with_fault
 from tests.faults.test_lost_parts import (
     WORKER,
     assert_nothing_lost,
@@ -19,7 +19,8 @@ NEVER = {"checkpoints": {"every_seconds": 3600.0}}
 
 
 def test_its_trial_goes_on_at_the_step_where_it_was(tmp_path: Path, undisturbed: Losses) -> None:
-    study = started(tmp_path, changes=NEVER)
+    # Its group is not blamed, so it needs no restart.
+    study = started(tmp_path, changes=NEVER, **with_fault(tmp_path, kind="no_restarts"))
     in_the_middle_of_a_trial(study)
     before = study.processes(WORKER)
     before[0].send_signal(signal.SIGTERM)

@@ -1,10 +1,11 @@
 """Faults inside the workers of a study under test; Python imports this at its start.
 
 The folder is put on PYTHONPATH, and the environment variable FAULT holds JSON: `kind` (raise, nan,
-memory or slow), `ranks`, `global_batch_size`, `step`, and `folder`, where each rank leaves a mark
-so that the fault happens once. Of kind memory, these ranks run out of it with a micro-batch above
-`fits`, each time, and the others wait for them as in a kernel of NCCL's; the pool has no restart.
-Of kind slow, workers prepare their data for `seconds`, longer than the `limit` of their start.
+memory, slow or no_restarts), `ranks`, `global_batch_size`, `step`, and `folder`, where each rank
+leaves a mark so that the fault happens once. Of kind memory, these ranks run out of it with a
+micro-batch above `fits`, each time, and the others wait for them as in a kernel of NCCL's; the pool
+has no restart, as of kind no_restarts, where nothing else happens. Of kind slow, workers prepare
+their data for `seconds`, longer than the `limit` of their start.
 Nothing of this is part of the package.
 """
 
@@ -50,7 +51,7 @@ def run_out(fault: dict, run: object) -> None:
 def install(module: object, fault: dict) -> None:
     """Let the loop's gradient fail where the fault says."""
     if module.__name__ == POOL:
-        if fault["kind"] == "memory":
+        if fault["kind"] in ("memory", "no_restarts"):
             module.MAX_GROUP_RESTARTS = 0
         elif fault["kind"] == "slow":
             module.START_TIMEOUT_SECONDS, module.NOTE_SECONDS = fault["limit"], 5.0
@@ -60,7 +61,7 @@ def install(module: object, fault: dict) -> None:
             receive = module.received_tasks
             module.received_tasks = lambda *args: (time.sleep(fault["seconds"]), receive(*args))[1]
         return
-    if fault["kind"] == "slow":
+    if fault["kind"] in ("slow", "no_restarts"):
         return
     gradient = module._Run.gradient_that_fits
 

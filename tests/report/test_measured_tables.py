@@ -41,6 +41,7 @@ INCIDENTS: list[dict[str, Any]] = [
     {"kind": "out_of_memory", "step": 7, "micro_batch_size": 4},
     {"kind": "checkpoint_failed", "cause": "No space left on device"},
     {"kind": "checkpoint_passed_over", "step": 50, "cause": "is cut off"},
+    {"kind": "left_out", "count": 90},
 ]
 WORDS = (
     "restarted (attempt 2): the workers <died>",
@@ -48,6 +49,7 @@ WORDS = (
     "memory ran out at step 7; went on with a micro-batch of 4",
     "a checkpoint could not be written: No space left on device",
     "the checkpoint at step 50 was passed over: is cut off",
+    "90 incidents that MLflow's record of it has no room for",
 )
 
 
@@ -135,10 +137,10 @@ def test_incidents_are_told_with_their_trial(record: StudyRecord, findings: Find
     assert table is not None
     failed = "failed: ValueError: the loss | is odd"
     assert column(table, "what happened") == [*WORDS, failed]
-    assert column(table, "trial") == [first.trial_id] * 5 + [second.trial_id]
+    assert column(table, "trial") == [first.trial_id] * 6 + [second.trial_id]
     assert column(table, "ended as")[-1] == "failed"
     assert table.links[0] == record.trial_urls[first.trial_id]
-    assert table.note.startswith("6 incidents in 2 trials.")
+    assert table.note.startswith("7 incidents in 2 trials.")
     told = summarize(findings)["incidents"]
     assert told[0] == {"trial_id": first.trial_id, **INCIDENTS[0]}
     assert told[-1]["kind"] == "failed"

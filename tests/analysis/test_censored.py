@@ -159,8 +159,9 @@ def test_a_miss_at_a_large_batch_is_not_above_the_steps_of_a_small_one() -> None
     for cell, fewest in enumerate((400.0, 110.0, 32.0, 12.0)):
         assert surface.expected(cell, {"peak_lr": 1e-3}) == pytest.approx(fewest, rel=0.1)
         assert 1.6 * fewest < surface.expected(cell, {"peak_lr": 1.5e-4}) < 5 * fewest
+    # One of which nothing is known counts above its own cell's steps too.
     without, _ = _surface(with_bounds=False)
-    assert without.expected(3, {"peak_lr": 1.5e-4}) > 10 * 12.0
+    assert without.expected(3, {"peak_lr": 1.5e-4}) < 5 * 12.0
 
 
 def along(*losses: float) -> tuple[Measurement, ...]:

@@ -104,7 +104,7 @@ def test_targets_of_two_metrics_are_told_apart() -> None:
     loss = of(study(target={"at_most": 0.8}))
     accuracy = of(planted("validation_loss"))
     said = " ".join(comparability_notes(compare(loss, accuracy), ("a", "b")))
-    assert "the targets are a validation loss of 0.8 nats and an accuracy of 0.8." in said
+    assert "the targets are a validation loss of 0.800 nats and an accuracy of 0.800." in said
 
 
 def test_one_interval_shows_a_difference() -> None:

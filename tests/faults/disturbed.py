@@ -121,6 +121,14 @@ class Running:
         return [process for process in found if _title(process).startswith(title)]
 
 
+def in_the_middle_of_a_trial(study: Running) -> None:
+    """Wait until two trials have ended, and then for half of what the second one took."""
+    study.wait_for("[1/6]", 400)
+    began = time.monotonic()
+    study.wait_for("[2/6]", 400)
+    time.sleep((time.monotonic() - began) / 2)
+
+
 def working_in(folder: Path) -> list[str]:
     """Processes whose working directory is in a folder, which all of a study's inherit."""
     found: list[str] = []

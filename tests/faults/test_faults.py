@@ -19,6 +19,7 @@ from tests.faults.disturbed import (
     Losses,
     Running,
     assert_recorded_once,
+    in_the_middle_of_a_trial,
     incidents,
     losses,
     random_moments,
@@ -31,13 +32,6 @@ from tests.sinks.servers import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WORKER, RELAY = "ray::RayTrainWorker", "ray::ImplicitFunc"
-HALF_A_TRIAL_SECONDS = 1.5
-
-
-def in_the_middle_of_a_trial(study: Running) -> None:
-    """Wait until some trials have ended, and then a little."""
-    study.wait_for("[2/6]")
-    time.sleep(HALF_A_TRIAL_SECONDS)
 
 
 def kill_one(study: Running, title: str) -> None:

@@ -13,6 +13,7 @@ from tests.faults.disturbed import (
     Losses,
     Running,
     assert_recorded_once,
+    in_the_middle_of_a_trial,
     incidents,
     losses,
     records,
@@ -23,11 +24,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CONTROLLER, BROKER, CLEANER = "ray::TrainController", "ray::Broker", "ray::PlacementGroupCleaner"
 WORKER = "ray::RayTrainWorker"
 END_SECONDS = 500.0
-
-
-def in_the_middle_of_a_trial(study: Running) -> None:
-    study.wait_for("[2/6]", 400)
-    time.sleep(1.5)
 
 
 def kill_all(study: Running, title: str) -> None:

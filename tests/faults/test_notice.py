@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disturbed import Losses, records, started, with_fault
-from tests.faults.test_lost_parts import (
-    WORKER,
-    assert_nothing_lost,
+from tests.faults.disturbed import (
+    Losses,
     in_the_middle_of_a_trial,
-    wait_for_a_new,
+    records,
+    started,
+    with_fault,
 )
+from tests.faults.test_lost_parts import WORKER, assert_nothing_lost, wait_for_a_new
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Later than any trial ends, so that the only checkpoint is the one that the signal asks for.

@@ -8,6 +8,7 @@ all parameters up to a factor is their observation (sec. 4), not a theorem.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,15 @@ class NormLayers:
         layers: The modules with a trained scale along the last dimension.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, keeps_inputs: bool = False) -> None:
+        """Find a model's layers.
+
+        Args:
+            model: That is trained.
+            keeps_inputs: Whether to hold the layers' inputs until they are asked for, though blocks
+                recompute: where weights are cut, those of a block are not there yet by then.
+        """
+        self._keeps_inputs = keeps_inputs
         self.layers = [module for module in model.modules() if _is_norm_layer(module)]
         self._wanted = False
         self._by_example: dict[nn.Module, Tensor] = {}  # [b, d] of the part in hand
@@ -85,13 +94,14 @@ class NormLayers:
 
     def _after_forward(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._wanted and inputs and output.requires_grad:
-            saved = _saved(inputs[0].detach())
-            output.register_hook(lambda gradient: self._record(layer, saved, gradient))
+            value = inputs[0].detach()
+            read = (lambda: value) if self._keeps_inputs else _reader_of_saved(value)
+            output.register_hook(lambda gradient: self._record(layer, read, gradient))
 
-    def _record(self, layer: nn.Module, saved: Any, gradient: Tensor) -> None:
+    def _record(self, layer: nn.Module, read: Callable[[], Tensor], gradient: Tensor) -> None:
         """Add a call of a layer; its output's gradient is [b, …, d]."""
         try:
-            [value] = saved.saved_tensors
+            value = read()
         except RuntimeError as error:
             if "inplace operation" not in str(error):
                 raise
@@ -117,10 +127,11 @@ class _Saved(torch.autograd.Function):
         return anchor.clone()
 
 
-def _saved(value: Tensor) -> Any:
-    """What has the tensor as `saved_tensors`."""
+def _reader_of_saved(value: Tensor) -> Callable[[], Tensor]:
+    """Gives the tensor in the backward pass, once."""
     anchor = torch.zeros((), requires_grad=True)
-    return _Saved.apply(anchor, value).grad_fn  # pyright: ignore[reportOptionalMemberAccess]
+    node: Any = _Saved.apply(anchor, value).grad_fn
+    return lambda: node.saved_tensors[0]
 
 
 def _is_norm_layer(module: nn.Module) -> bool:

@@ -47,7 +47,7 @@ class FullySharded:
             # before it is not divided, whatever the precision.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-        self.weights = TorchWeights(model, new_optimizer(model))
+        self.weights = TorchWeights(model, new_optimizer(model), keeps_inputs=True)
 
     def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
         """The last backward pass, outside `no_sync`, reduces."""

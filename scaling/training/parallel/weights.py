@@ -11,10 +11,13 @@ from scaling.training.parallel.sharding import cut_like, own_part, with_first_mo
 class TorchWeights:
     """See `scaling.training.parallel.base.Weights`."""
 
-    def __init__(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: optim.Optimizer, *, keeps_inputs: bool = False
+    ) -> None:
+        """A model's trained weights; `keeps_inputs` as in `NormLayers`."""
         self._model, self.optimizer = model, optimizer
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
-        self.norm_layers = NormLayers(model)
+        self.norm_layers = NormLayers(model, keeps_inputs=keeps_inputs)
 
     @property
     def held(self) -> list[nn.Parameter]:

@@ -62,7 +62,8 @@ class Zero:
         self._deepspeed, self._model, self._stage = deepspeed, model, stage
         self.data_workers, self.local_norm = workers, LocalNorm()
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
-        norm_layers = NormLayers(model)  # found while their weights are still whole
+        # Found while their weights are still whole.
+        norm_layers = NormLayers(model, keeps_inputs=True)
         self._adds_up = False
         # Before DeepSpeed's own, which reduces a gradient and takes it away.
         self._hooks = [

@@ -233,7 +233,7 @@ def _next_ladder_round(
         for record in ended
     ]  # fmt: skip
     if any(outcome.loss is not None and outcome.loss <= 0 for outcome in outcomes):
-        line = "search over: a loss is at or below zero, and a ladder compares them by ratios"
+        line = "search over: a loss is at or below zero, and a ladder compares losses by ratio"
         return NextRound((), line, len(outcomes))
     known = {record.trial_id for record in ended}
     failed = [trial for trial in planned if trial.trial_id not in known]

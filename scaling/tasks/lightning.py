@@ -86,6 +86,7 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     )  # fmt: skip
     return module_task(
         own, workload, evaluation, path, collates=collates, metrics=metrics, by_mean=True,
+        keeps_modes=True,
         notes=(_loss_note(workload),),
         optimizer_note=NOT_USED if overrides(module, "configure_optimizers") else "",
     )  # fmt: skip

@@ -146,8 +146,8 @@ def prepare(workload: QuestionAnswering, evaluation: Evaluation) -> TextTask:
         ids = tokenizer.tokenizer(questions, add_special_tokens=False)["input_ids"]
         num_truncated[name] = sum(len(question) > most for question in ids)
     notes = tuple(
-        f"{lost:,} answers of the {name} data fit into no window and count as no answer. A larger "
-        "stride or max_length may keep them."
+        f"Answers of the {name} data that fit into no window: {lost:,}. They count as no answer; a "
+        "larger stride or max_length may keep them."
         for name, rows in split.rows.items()
         if (lost := _num_lost(rows, windows[name]))
     )

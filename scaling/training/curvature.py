@@ -64,9 +64,11 @@ def measure_curvature(
         return LossSurface(parameters, losses, int(num_targets), add)
 
     def try_hessian(size: int) -> None:
-        for longest in sorted(_parts(own, size), key=lambda part: task.lengths(part).max())[-1:]:
-            alone = surface_of([longest], lambda total: total)
-            alone.hessian_product(torch.zeros_like(alone.weights()))
+        if not len(own):
+            return
+        longest = max(_parts(own, size), key=lambda part: int(task.lengths(part).max()))
+        alone = surface_of([longest], lambda total: total)
+        alone.hessian_product(torch.zeros_like(alone.weights()))
 
     with matmul_precision("fp32"):
         size = _that_fits(micro_batch_size, try_hessian, workers)

@@ -13,7 +13,7 @@ import numpy as np
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
-from scaling.records.trial import TrialRecord
+from scaling.records.trial import Status, TrialRecord
 from scaling.report.foreign_tables.sweep_table import read_table
 from scaling.spec.phases import Limits
 from tests.analysis import test_branched, test_target_recipe
@@ -66,15 +66,15 @@ def at_the_target(share: int) -> Findings:
     return analyse(replace(sweep, rows=tuple(rows)))
 
 
-def joint_by_the_surface() -> Findings:
-    """A joint search whose recommended recipe was confirmed."""
+def joint_by_the_surface(status: Status = "done") -> Findings:
+    """A joint search whose recommended recipe was confirmed, by trials that ended so."""
     record = joint_study()
     chosen = [replace(trial, surface_round=0) for trial in record.trials]
     choices = dict(chosen[0].choices) | {"global_batch_size": 64, "base_lr": 0.00777}
     confirmed = [
         trial(
             Truth(), "confirm", 64, 0.00777, number=seed, seed=seed, cell={}, choices=choices,
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(seed), status=status,
         )
         for seed in (1, 2)
     ]  # fmt: skip

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from scaling.analysis.baseline import NothingLearnt
@@ -17,9 +16,9 @@ from scaling.report.document import _recommendation_words
 from scaling.report.words.headline import Topic, first_screen
 from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, reason_words
 from scaling.spec.phases import Limits
-from tests.analysis.synthetic import Truth, joint_study, study, trial
+from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted
-from tests.report.kinds import findings_of, table
+from tests.report.kinds import findings_of, joint_by_the_surface, table
 
 
 def said(findings: Findings, topic: Topic = "run") -> str:
@@ -44,27 +43,13 @@ def test_how_a_tie_within_limits_is_decided() -> None:
     assert "; among ties, the fewest workers and then the smallest batch are chosen." in words
 
 
-def joint(status: str) -> Findings:
-    record = joint_study()
-    chosen = [replace(trial, surface_round=0) for trial in record.trials]
-    choices = dict(chosen[0].choices) | {"global_batch_size": 64, "base_lr": 0.00777}
-    confirmed = [
-        trial(
-            Truth(), "confirm", 64, 0.00777, number=seed, seed=seed, cell={}, choices=choices,
-            rng=np.random.default_rng(seed), status="diverged" if status == "diverged" else "done",
-        )
-        for seed in (1, 2)
-    ]  # fmt: skip
-    return of(replace(record, trials=(*chosen, *confirmed)))
-
-
 def test_a_joint_search_recommends_only_what_is_recommended() -> None:
-    lost = joint("diverged")
+    lost = joint_by_the_surface("diverged")
     assert lost.recommendation.option is None
     assert said(lost, "batch") == (
         "The joint search's best recipe has a batch of 64; 2 of 2 new seeds diverged."
     )
-    assert "recommends a batch of 64; over 2 new seeds its" in said(joint("done"), "batch")
+    assert "recommends a batch of 64; over 2 new seeds its" in said(joint_by_the_surface(), "batch")
 
 
 def test_a_mean_over_the_seeds_that_are_left_is_not_the_lowest_loss() -> None:

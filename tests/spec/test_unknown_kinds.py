@@ -22,17 +22,23 @@ CASES = [
 """A file, what it says, what is said in its place, and the file that does not know it."""
 
 
+def with_a_name_more(case: tuple[str, str, str, str], folder: Path) -> Path:
+    """A copy of the package in which a file says something else."""
+    edited, before, after, _ = case
+    copy = folder / "scaling"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.js"))
+    text = (copy / edited).read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    (copy / edited).write_text(text.replace(before, after), encoding="utf-8")
+    return copy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[2])
 def test_a_kind_that_nothing_handles_is_found(
     case: tuple[str, str, str, str], tmp_path: Path
 ) -> None:
-    edited, before, after, found_in = case
-    copy = tmp_path / "scaling"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.js"))
-    text = (copy / edited).read_text(encoding="utf-8")
-    assert text.count(before) == 1
-    (copy / edited).write_text(text.replace(before, after), encoding="utf-8")
+    copy, found_in = with_a_name_more(case, tmp_path), case[3]
     checked = subprocess.run(
         [PYRIGHT, "--pythonpath", sys.executable, copy / found_in],
         capture_output=True, text=True, cwd=tmp_path, check=False,
@@ -46,11 +52,7 @@ def test_a_kind_that_nothing_handles_is_found(
 def test_a_sampler_is_of_the_kind_whose_name_it_is(
     case: tuple[str, str, str, str], tmp_path: Path
 ) -> None:
-    edited, before, after, _ = case
-    copy = tmp_path / "scaling"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.js"))
-    text = (copy / edited).read_text(encoding="utf-8")
-    (copy / edited).write_text(text.replace(before, after), encoding="utf-8")
+    with_a_name_more(case, tmp_path)
     code = (
         "from scaling.spec.phases import Search\n"
         "for name in ('gp', 'halton', 'tpe', 'qmc', 'surface'):\n"
@@ -62,4 +64,4 @@ def test_a_sampler_is_of_the_kind_whose_name_it_is(
     )
     kinds = asked.stdout.splitlines()
     assert kinds[2:] == ["tpe None tpe", "qmc qmc None", "surface None None"]
-    assert ("gp None gp" if "gp" in after else "halton halton None") in kinds
+    assert ("gp None gp" if "gp" in case[2] else "halton halton None") in kinds

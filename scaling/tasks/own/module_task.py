@@ -27,7 +27,6 @@ from scaling.tasks.model.kept import save_weights
 from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.code import code_of, code_sha256
 from scaling.tasks.own.contract import CustomTask, Examples
-from scaling.tasks.own.lightning_module import is_kind
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
 from scaling.tasks.task import ExampleLosses, Indices
@@ -45,16 +44,16 @@ class LossModule(nn.Module):
     """A module whose forward pass is a user's loss, so that a strategy sees all of it as one.
 
     Attributes:
-        stays_in_evaluation: Parts that are in evaluation mode in training too: the wholly frozen
-            ones that `model(seed)` left so, and of a LightningModule all, as its Trainer has it.
+        stays_in_evaluation: Parts that are in evaluation mode in training too; see `keeps_modes`
+            of `ModuleTask`.
     """
 
-    def __init__(self, module: nn.Module, losses: Any) -> None:
+    def __init__(self, module: nn.Module, losses: Any, *, keeps_modes: bool) -> None:
         super().__init__()
         self.module = module
         self._losses = losses
         left = [part for part in module.modules() if not part.training]
-        if not is_kind(module, "LightningModule"):
+        if not keeps_modes:
             left = [inner for part in left if _is_frozen(part) for inner in part.modules()]
         self.stays_in_evaluation = [part for part in left if not part.training]
 
@@ -66,7 +65,7 @@ class LossModule(nn.Module):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """The same on a device; a LightningModule only notes it where it is told itself."""
+        """The same on a device; a module that notes its device does so where it is told itself."""
         self.module.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
@@ -100,6 +99,8 @@ class ModuleTask:
         metrics: What is said of the metrics; by the user's own where left out.
         by_mean: Whether the losses of a batch's examples are its mean, so that they are evaluated
             one by one.
+        keeps_modes: Whether all parts that `model(seed)` leaves in evaluation mode stay in it, as
+            under Lightning's Trainer; else only those whose weights are all frozen.
         notes: What the report says of how it is trained.
         optimizer_note: What it says of the module's own optimizer; empty where there is none.
     """
@@ -122,12 +123,13 @@ class ModuleTask:
         collates: Mapping[Split, Collate] | None = None,
         metrics: Mapping[str, Metric] | None = None,
         by_mean: bool = False,
+        keeps_modes: bool = False,
         notes: tuple[str, ...] = (),
         optimizer_note: str = "",
     ) -> None:
         self.own, self.path, self.accepts_inexact = own, path, accepts_inexact
         self.by_mean, self._notes, self.optimizer_note = by_mean, notes, optimizer_note
-        self._collates = dict(collates or {})
+        self._keeps_modes, self._collates = keeps_modes, dict(collates or {})
         if metrics is None:
             metrics = own_metrics(own.directions or {}, own.ranges, path)
         self.described_metrics = metrics
@@ -222,7 +224,7 @@ class ModuleTask:
             module = self.own.model(seed)
         if not isinstance(module, nn.Module):
             raise TypeError(f"model(seed) returned a {type(module).__name__}, not an nn.Module")
-        return LossModule(module, self.own.losses).train()
+        return LossModule(module, self.own.losses, keeps_modes=self._keeps_modes).train()
 
     def loss_sum(
         self,

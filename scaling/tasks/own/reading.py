@@ -18,7 +18,7 @@ NUM_HASHED = 256
 """Examples of a split that its hash is of, evenly spread over it; its size is in it too."""
 _MAX_DEPTH = 20
 _READING = threading.Lock()
-"""On a GPU a thread reads ahead, and a file has one place where it is read."""
+"""On a GPU a thread reads ahead, and two threads must not read one open file at once."""
 
 
 @contextmanager

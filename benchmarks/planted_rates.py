@@ -56,6 +56,8 @@ class Plan:
         has_replicates: Whether the recipes that a search recommends are then run with three new
             seeds, and that of the second batch size at every other one by three rules. A seed
             adds to all its losses as much as noise does.
+        rise: By how much each batch size's least loss is above that of the batch size before.
+        narrowing: Curvature at the largest batch size over that at the smallest.
     """
 
     exponent: float | None = 0.5
@@ -75,6 +77,16 @@ class Plan:
     missing_share: float = 0.0
     num_searched: int | None = None
     has_replicates: bool = False
+    rise: float = 0.0
+    narrowing: float = 1.0
+
+    def least(self, batch: int) -> float:
+        """The loss at the planted best rate."""
+        return 2.0 + self.rise * self.batches.index(batch)
+
+    def bend(self, batch: int) -> float:
+        """Curvature over that of the middle batch size."""
+        return self.narrowing ** (self.batches.index(batch) / (len(self.batches) - 1) - 0.5)
 
     def best_log_lr(self, batch: int) -> float:
         """Logarithm of the planted best rate."""
@@ -126,12 +138,12 @@ def _cell(world: _World, batch: int, rng: np.random.Generator) -> list[TrialRow]
         if rng.random() < world.plan.missing_share:
             continue
         distance = rate - world.plan.best_log_lr(batch)
-        excess, diverged = _excess(world, rate, distance)
+        excess, diverged = _excess(world, batch, rate, distance)
         # A setting costs what its distance from the best one, squared, is of the worst one's.
         settings = rng.random(len(world.plan.nuisances))
         excess += float(np.dot(world.plan.nuisances, settings**2))
         for seed in range(world.plan.num_seeds):
-            loss = 2.0 + excess + _noise(world, excess, rng)
+            loss = world.plan.least(batch) + excess + _noise(world, excess, rng)
             rows.append(
                 TrialRow(
                     trial_id=f"{batch}-{place}-{seed}",
@@ -169,8 +181,10 @@ def _searched(world: _World, rng: np.random.Generator, number: int) -> list[Tria
 
     def run(cell: int, rate: float, phase: Phase, seed: int, shift: float) -> TrialRow:
         batch, log_rate = plan.batches[cell], math.log(rate)
-        excess, diverged = _excess(world, log_rate, log_rate - plan.best_log_lr(batch))
-        loss = None if diverged else 2.0 + excess + shift + _noise(world, excess, rng)
+        excess, diverged = _excess(world, batch, log_rate, log_rate - plan.best_log_lr(batch))
+        loss = None
+        if not diverged:
+            loss = plan.least(batch) + excess + shift + _noise(world, excess, rng)
         return TrialRow(
             trial_id=f"{len(rows)}", phase=phase, status="diverged" if diverged else "done",
             cell=cells[cell], global_batch_size=batch, recipe_key=f"{len(rows)}", peak_lr=rate,
@@ -210,9 +224,9 @@ def _rates(world: _World, rng: np.random.Generator) -> list[float]:
     return [low + (high - low) * float(share) for share in shares]
 
 
-def _excess(world: _World, rate: float, distance: float) -> tuple[float, bool]:
+def _excess(world: _World, batch: int, rate: float, distance: float) -> tuple[float, bool]:
     """Loss above the best one at a log rate and its distance from the best, and if it diverges."""
-    bowl = world.curvature * distance**2
+    bowl = world.curvature * world.plan.bend(batch) * distance**2
     if world.shape == NO_COMMON_SHAPE:
         if distance < 0:
             return 2 * (1 - math.exp(-bowl)), False
@@ -279,6 +293,9 @@ def rate_cases() -> list[Case]:
             ("heavy tails", replace(harder, heavy_tails=True)),
             ("unequal ranges", replace(harder, unequal_ranges=True)),
             ("a quarter missing", replace(harder, missing_share=0.25)),
+            ("basins that narrow", replace(harder, narrowing=8)),
+            ("unequal least losses", replace(harder, rise=0.5)),
+            ("unequal least losses, diverging", replace(harder, rise=0.5, shape="diverging")),
         ):
             cases.append(_law_case(f"{name}, {num_rates} rates, 1 seed", plan))
         turning = Plan(1.0, 1, num_rates, batches=SURGE_BATCHES, stays_from=NOISE_BATCH)
@@ -289,6 +306,12 @@ def rate_cases() -> list[Case]:
             cases.append(_law_case(name, plan))
             plan = replace(plan, has_replicates=True)
             cases.append(_law_case(f"{name}, with replicates", plan))
+        searched = Plan(0.5, 1, num_searched=4 * num_rates)
+        for name, plan in (
+            ("unequal least losses", replace(searched, rise=0.5)),
+            ("basins that narrow", replace(searched, narrowing=8)),
+        ):
+            cases.append(_law_case(f"surface, {4 * num_rates} trials, {name}", plan))
         for num_seeds in (3, 5):
             plan = Plan(None, num_seeds, num_rates, batches=SURGE_BATCHES)
             cases.append(_law_case(f"surge, {num_rates} rates, {num_seeds} seeds", plan))

@@ -1,6 +1,6 @@
 """How often the intervals of a ladder's prediction cover a planted bottom, and how wide they are.
 
-    python benchmarks/ladder_coverage.py [--ladders 100] [--only NAME] [--processes 2]
+    python benchmarks/ladder_coverage.py [--ladders 100] [--first 0] [--only NAME] [--processes 2]
 
 Every ladder is a table of runs with a planted valley whose bottom moves with the size on a line or
 a bent one, with walls that may change or that are no parabolas; the size that is predicted has 8
@@ -33,6 +33,8 @@ class Case:
         bend: Change of the rate's exponent of compute over the ladder, at most, either way.
         walls: Parabolas alike at every size, such that change with it, or no parabolas.
         design: A grid of rates and batches, or random ones.
+        stray: Standard deviation of each size's independent part, in octaves.
+        departs: Whether the rate leaves its line, and whether the batch does; 1 or 0.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Case:
     runs: int = 60
     noise: float = 0.1
     stray: float = 0.0
+    departs: tuple[int, int] = (1, 1)
 
 
 def cases() -> list[Case]:
@@ -65,6 +68,10 @@ def cases() -> list[Case]:
         Case("no parabolas, 4 sizes, 1 axes", 4, 1, walls="other"),
         Case("straying, 8 sizes, 2 axes", 8, 2, stray=0.1),
         Case("straying, 4 sizes, 1 axes", 4, 1, stray=0.1),
+        Case("bent rate alone, 8 sizes, 2 axes", 8, 2, bend=0.15, departs=(1, 0)),
+        Case("bent rate alone, 4 sizes, 1 axes", 4, 1, bend=0.15, departs=(1, 0)),
+        Case("straying rate alone, 8 sizes, 2 axes", 8, 2, stray=0.1, departs=(1, 0)),
+        Case("straying batch alone, 4 sizes, 1 axes", 4, 1, stray=0.1, departs=(0, 1)),
         Case("20 random runs, 8 sizes, 2 axes", 8, 2, design="random", runs=20),
         Case("20 random runs, 4 sizes, 1 axes", 4, 1, design="random", runs=20),
         Case("much noise, 8 sizes, 2 axes", 8, 2, noise=0.5),
@@ -87,11 +94,12 @@ def planted(case: Case, rng: np.random.Generator) -> tuple[Runs, Array, Array]:
     share = (compute - compute[:-1].mean()) / np.ptp(compute[:-1])
     rate_slopes = rng.uniform(-0.5, 0.1, case.num_axes)
     batch_slopes = rng.uniform(0.0, 0.5, case.num_axes)
-    bend = case.bend * rng.uniform(-1, 1, 2) / 2 * np.ptp(compute[:-1])
+    departs = np.array(case.departs)
+    bend = departs * case.bend * rng.uniform(-1, 1, 2) / 2 * np.ptp(compute[:-1])
     rate = -9 + places @ rate_slopes + bend[0] * share**2
     batch = 7 + places @ batch_slopes + bend[1] * share**2
-    rate += case.stray * rng.standard_normal(len(rate))
-    batch += case.stray * rng.standard_normal(len(batch))
+    rate += departs[0] * case.stray * rng.standard_normal(len(rate))
+    batch += departs[1] * case.stray * rng.standard_normal(len(batch))
     tilt, skew = rng.uniform(-0.5, 0.1), rng.uniform(-0.2, 0.5)
     width = rng.uniform(0.15, 0.5, 2)
     powers = rng.uniform(-0.2, 0.2, 2) if case.walls == "change" else np.zeros(2)
@@ -112,7 +120,7 @@ def planted(case: Case, rng: np.random.Generator) -> tuple[Runs, Array, Array]:
             lifted = a * (2 ** (1.2 * u) - 1 - 1.2 * np.log(2) * u) * 2 + 2 * c * np.log1p(v**2)
             heights = lifted + np.where(u > 3, 100.0, 0.0)
         else:
-            heights = a * u**2 * np.exp(skew * np.tanh(u)) + c * v**2
+            heights = a * u**2 * np.exp(skew * 2 * np.tanh(u / 2)) + c * v**2
             heights += 2 * np.tanh(tilt) * np.sqrt(a * c) * u * v
         noise = rng.normal(0, case.noise, len(u)) * (1 + heights / 4)
         loss = 3 * 2 ** (-0.1 * compute[size]) * np.exp((heights + noise) / 100)
@@ -141,6 +149,7 @@ def main() -> None:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ladders", type=int, default=100, help="of each case")
+    parser.add_argument("--first", type=int, default=0, help="number that the first is drawn by")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
@@ -151,7 +160,8 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with ProcessPoolExecutor(options.processes) as pool:
         for name in names:
-            results = list(pool.map(covered, [name] * options.ladders, range(options.ladders)))
+            numbers = range(options.first, options.first + options.ladders)
+            results = list(pool.map(covered, [name] * options.ladders, numbers))
             inside, width, error = (np.array(part) for part in zip(*results, strict=True))
             share, wide = inside.mean(axis=0), np.median(width, axis=0)
             rms = np.sqrt((error**2).mean(axis=0))

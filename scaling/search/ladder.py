@@ -20,7 +20,7 @@ from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
 from scaling.surface.ladder.way import (
     OUTPUTS,
     bottoms_at,
-    sizes_covariance,
+    covariance_of,
 )
 from scaling.surface.space import Array
 
@@ -287,10 +287,10 @@ class _Design:
         scales = np.concatenate([runs.scales, asked.reshape(-1, runs.scales.shape[1])])
         scale = np.log2(scales) - valley.middle
         bottoms = way.expected(bottoms_at(scale))
-        forms = way.members[0].forms
+        forms = way.likeliest
         num_searched = len(runs.scales)
         blocks = [
-            sizes_covariance(bottoms_at(scale), output, form)
+            covariance_of(bottoms_at(scale), output, form)
             for output, form in zip(OUTPUTS, forms, strict=True)
         ]
         walls_sd = np.concatenate([SHAPE_SD, np.full(len(valley.walls) - NUM_SHAPE, POWER_SD)])

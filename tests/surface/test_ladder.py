@@ -7,6 +7,8 @@ from benchmarks.ladder_coverage import cases, covered
 from scaling.surface.ladder.ladder import Ladder
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import height, prior_walls, squashed
+from scaling.surface.ladder.way import Bottoms, Way, bottoms_at
+from scaling.surface.space import Array
 
 
 def planted(bend: float = 0.0, seed: int = 0, noise: float = 0.1) -> Runs:
@@ -82,6 +84,47 @@ def test_heights() -> None:
     up, down = (height(walls, np.array([u]), np.zeros(1), np.zeros((1, 1)))[0] for u in (1, -1))
     assert up > down > 0  # a rate too high costs more
     assert squashed(np.array([0.5, 1.0, np.e]), 1.0) == pytest.approx([0.5, 1.0, 2.0])
+
+
+OCTAVES = np.arange(8.0)[:, None] - 3.5
+ZIGZAG = 0.3 * np.array([1, -1, -1, 1, 1, -1, -1, 1.0])
+
+
+def way_through(rate: Array, batch: Array) -> Way:
+    """The way through eight bottoms, an octave apart, that are known within .02 octaves."""
+    precision = np.eye(16) / 0.02**2
+    bottoms = np.concatenate([rate, batch])
+    return Way(Bottoms(OCTAVES, precision, precision @ bottoms, (0.0, 0.0)))
+
+
+def spread(way: Way, octaves: float, *, is_new: bool = False) -> Array:
+    """Standard deviations of the best rate and batch at a size."""
+    targets = bottoms_at(np.array([[octaves]]), are_new=is_new)
+    draws = way.draws(targets, 1000, np.random.default_rng(0))
+    return draws[:, 0].std(axis=0)
+
+
+def test_a_new_size_strays_as_those_that_were_run() -> None:
+    """Also in their midst, where the line is known; one that was run has its own bottom."""
+    way = way_through(ZIGZAG, ZIGZAG[::-1] + 0.2 * OCTAVES[:, 0])
+    assert spread(way, 0.0) == pytest.approx([0.3, 0.3], abs=0.1)
+    assert spread(way, 0.5) == pytest.approx([0.02, 0.02], abs=0.01)
+    assert spread(way, 0.5, is_new=True) == pytest.approx([0.3, 0.3], abs=0.1)
+    assert way.expected(bottoms_at(OCTAVES))[:, 0] == pytest.approx(ZIGZAG, abs=0.02)
+    assert np.abs(way.expected(bottoms_at(OCTAVES + 0.01))[:, 0]).max() < 0.2
+
+
+def test_what_the_rate_shows_of_its_way_counts_for_the_batch() -> None:
+    """The two have as likely as not one form, unless the batch shows another by itself."""
+    few = np.arange(4.0)[:, None] - 1.5
+    line, bends = 0.3 * few[:, 0], 0.3 * few[:, 0] + 0.1 * few[:, 0] ** 2
+
+    def widths(rate: Array) -> Array:
+        precision = np.eye(8) / 0.02**2
+        bottoms = precision @ np.concatenate([rate, line])
+        return spread(Way(Bottoms(few, precision, bottoms, (0.0, 0.0))), 4.5)
+
+    assert widths(bends)[1] > 1.3 * widths(line)[1]
 
 
 @pytest.mark.slow

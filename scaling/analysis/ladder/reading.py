@@ -65,7 +65,7 @@ class FittedSize:
 
 @dataclass(frozen=True)
 class BandPoint:
-    """The intervals of the best rate and batch at one size, run or not."""
+    """The intervals of the best rate and batch at one size, as if it had not been run."""
 
     scale: tuple[float, ...]
     rate_interval: Interval
@@ -132,7 +132,8 @@ def _band(ladder: Ladder, wanted: Sequence[tuple[float, ...]]) -> tuple[BandPoin
     every = np.array([*ladder.runs.scales.tolist(), *wanted])
     order = every.prod(axis=1)
     ends = every[order.argmin()], every[order.argmax()]
-    found = [ladder.predict(scale) for scale in np.geomspace(*ends, _NUM_IN_BAND)]
+    along = np.geomspace(*ends, _NUM_IN_BAND)
+    found = [ladder.predict(scale, is_new=True) for scale in along]
     return tuple(
         BandPoint(tuple(f.scales.tolist()), f.rate_interval, f.batch_interval) for f in found
     )

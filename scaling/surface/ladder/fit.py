@@ -27,8 +27,8 @@ from scaling.surface.ladder.way import (
     Bottoms,
     Form,
     bottoms_at,
+    covariance_of,
     prior_mean,
-    sizes_covariance,
 )
 from scaling.surface.space import Array
 
@@ -107,7 +107,7 @@ class _Problem:
         self.precision = np.zeros((2 * self.count, 2 * self.count))
         for place, (output, form, _) in enumerate(pairs):
             own = slice(place * self.count, (place + 1) * self.count)
-            self.precision[own, own] = np.linalg.inv(sizes_covariance(sizes, output, form))
+            self.precision[own, own] = np.linalg.inv(covariance_of(sizes, output, form))
         self._root = np.linalg.cholesky(self.precision).T
         self.start()
         self.sd = self._sd(squashed(np.where(np.isfinite(known), known, self.unit), self.unit))

@@ -161,13 +161,14 @@ class Ladder:
         noise = np.random.default_rng(1).standard_normal((_NUM_SHOWN, len(root)))
         return self.valley.walls + noise @ root.T
 
-    def predict(self, scales: Array) -> Prediction:
+    def predict(self, scales: Array, *, is_new: bool = False) -> Prediction:
         """The bottom at one size.
 
         Args:
             scales: [axes] its positive numbers, in the order of those of the runs.
+            is_new: Whether a size that was run is predicted as one between those that were.
         """
-        targets = bottoms_at((np.log2(scales) - self.valley.middle)[None])
+        targets = bottoms_at((np.log2(scales) - self.valley.middle)[None], are_new=is_new)
         draws = self.way.draws(targets, _NUM_DRAWS, np.random.default_rng(0))[:, 0]
         shuffled = np.random.default_rng(2).permutation(draws)
         return Prediction(self.valley, scales, shuffled, self._walls, self.least_batch)

@@ -11,7 +11,8 @@ walk is what no fit of a line can know: outside the sizes a prediction's varianc
 distance from them. Everything is normal given the form and the sizes of walk and scatter; those
 are averaged over by their evidence. That evidence is, by the chain rule, the product of the
 densities with which smaller sizes predict each next one (Dawid 1984, Statistical theory: the
-prequential approach): the back-test decides how far the bottom may stray from its line.
+prequential approach): the back-test decides how far the bottom may stray from its line. Rate and
+batch have as likely as not one form together, so that what one of them shows counts for both.
 
 Kriging with a linear variogram: Matheron 1963; Stein 1999, Interpolation of spatial data, ch. 1.
 Brownian fields over several axes: Lévy 1948. Constants are priors, given in docs/statistics.md.
@@ -23,16 +24,18 @@ from functools import cached_property
 
 import numpy as np
 
-from scaling.surface.space import Array
+from scaling.surface.space import Array, Labels
 
 _INTERCEPT_SD = 4.0
 """Octaves about the middle of what was tried."""
 _BEND_SD = 0.012
 """Octaves for each squared octave of compute: over ten octaves an exponent changes by 0.24."""
-_LOG_SD = 1.2
-"""Of the lognormal priors of walk and scatter."""
-_NEGLIGIBLE, _MOST_MEMBERS = 7.0, 80
-"""Nats below the best member at which others no longer count, and how many count at most."""
+_WALK, _SCATTER, _LOG_SD = 0.015, 0.02, 1.2
+"""Medians in octaves of the lognormal priors of walk and scatter, and their standard deviation."""
+_ALIKE = 0.5
+"""Prior probability that rate and batch have the same form; else each has its own."""
+_SAME = 1e-9
+"""Octaves between two sizes that are one."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,14 @@ class Output:
     Attributes:
         slope: Prior mean of the exponent of each of a size's numbers.
         slope_sd: Its prior standard deviation.
-        walk: Prior median of the walk, in octaves at one octave's distance.
-        scatter: Prior median of the scatter, in octaves.
     """
 
     slope: float
     slope_sd: float
-    walk: float
-    scatter: float
 
 
-RATE = Output(slope=0.0, slope_sd=0.6, walk=0.03, scatter=0.03)
-BATCH = Output(slope=0.2, slope_sd=0.5, walk=0.04, scatter=0.04)
+RATE = Output(slope=0.0, slope_sd=0.6)
+BATCH = Output(slope=0.2, slope_sd=0.5)
 OUTPUTS = (RATE, BATCH)
 
 
@@ -84,16 +83,21 @@ class Targets:
     Attributes:
         rows: [m, axes + 2] of intercept, slopes and bend.
         places: [m, axes] where the walk is taken; at 0 it is 0.
+        are_sizes: Whether they are bottoms of sizes, each with its scatter.
+        are_new: Whether a size that was run has another scatter than in its runs.
     """
 
     rows: Array
     places: Array
+    are_sizes: bool
+    are_new: bool = False
 
 
-def bottoms_at(scale: Array) -> Targets:
+def bottoms_at(scale: Array, *, are_new: bool = False) -> Targets:
     """The bottom's coordinate at some sizes, [m, axes] octaves above the middle."""
     compute = scale.sum(axis=1, keepdims=True)
-    return Targets(np.concatenate([np.ones_like(compute), scale, compute**2], axis=1), scale)
+    rows = np.concatenate([np.ones_like(compute), scale, compute**2], axis=1)
+    return Targets(rows, scale, are_sizes=True, are_new=are_new)
 
 
 def slopes_at(place: Array) -> Targets:
@@ -101,7 +105,7 @@ def slopes_at(place: Array) -> Targets:
     axes = len(place)
     bend = np.full((axes, 1), 2 * place.sum())
     rows = np.concatenate([np.zeros((axes, 1)), np.eye(axes), bend], axis=1)
-    return Targets(rows, np.zeros((axes, axes)))
+    return Targets(rows, np.zeros((axes, axes)), are_sizes=False)
 
 
 def prior_mean(targets: Targets, output: Output, middle: float) -> Array:
@@ -118,10 +122,10 @@ def prior_covariance(one: Targets, other: Targets, output: Output, form: Form) -
     return (one.rows * sd**2) @ other.rows.T + form.walk**2 * _brownian(one.places, other.places)
 
 
-def sizes_covariance(sizes: Targets, output: Output, form: Form) -> Array:
-    """[sizes, sizes] of the bottoms themselves, scatter included."""
-    own = form.scatter**2 * np.eye(len(sizes.rows))
-    return prior_covariance(sizes, sizes, output, form) + own
+def covariance_of(targets: Targets, output: Output, form: Form) -> Array:
+    """[m, m] of the functionals, with the scatter that sizes have."""
+    own = form.scatter**2 if targets.are_sizes else 0.0
+    return prior_covariance(targets, targets, output, form) + own * np.eye(len(targets.rows))
 
 
 def _brownian(one: Array, other: Array) -> Array:
@@ -131,20 +135,22 @@ def _brownian(one: Array, other: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One form for each coordinate, with the bottoms that follow.
+class Members:
+    """Every pair of forms, of the rate's way and of the batch's, with the bottoms that follow.
 
     Attributes:
-        forms: Of the rate's way and of the batch's.
-        weight: By evidence; those of all members sum to 1.
-        mean: [2 · sizes] bottoms less their prior mean: all rates', then all batches'.
-        covariance: [2 · sizes, 2 · sizes] of these.
+        first: [members] place in `FORMS` of the rate's.
+        second: [members] of the batch's.
+        weights: [members] by evidence; they sum to 1.
+        means: [members, 2 · sizes] bottoms less their prior mean: all rates', then all batches'.
+        roots: [members, 2 · sizes, 2 · sizes] R, where Rᵀ R is the covariance of these.
     """
 
-    forms: tuple[Form, Form]
-    weight: float
-    mean: Array
-    covariance: Array
+    first: Labels
+    second: Labels
+    weights: Array
+    means: Array
+    roots: Array
 
 
 @dataclass(frozen=True)
@@ -172,85 +178,106 @@ class Way:
         self._sizes = bottoms_at(bottoms.scale)
 
     @cached_property
-    def members(self) -> list[Member]:
-        """All combinations of forms that count, the best one first."""
-        bottoms, count = self._bottoms, len(self._bottoms.scale)
-        mean = self._prior_mean(self._sizes)
-        pull = bottoms.information - bottoms.precision @ mean
-        rate, batch = (
-            np.linalg.cholesky(
-                np.stack([sizes_covariance(self._sizes, output, form) for form in FORMS])
-            )
+    def _priors(self) -> list[Array]:
+        """For the rate and for the batch, [forms, sizes, sizes] of the bottoms under each form."""
+        return [
+            np.stack([covariance_of(self._sizes, output, form) for form in FORMS])
             for output in OUTPUTS
-        )
-        penalty = np.array([_log_prior(output, form) for output in OUTPUTS for form in FORMS])
-        penalties = penalty[: len(FORMS), None] + penalty[len(FORMS) :]
-        found: list[tuple[float, int, int, Array, Array]] = []
-        for first, root_rate in enumerate(rate):
+        ]
+
+    @cached_property
+    def members(self) -> Members:
+        """All pairs of forms."""
+        bottoms, count = self._bottoms, len(self._bottoms.scale)
+        pull = bottoms.information - bottoms.precision @ self._prior_mean(self._sizes)
+        rate, batch = (np.linalg.cholesky(prior) for prior in self._priors)
+        evidence = _log_prior()
+        means, roots = list[Array](), list[Array]()
+        for place, root_rate in enumerate(rate):
             root = np.zeros((len(FORMS), 2 * count, 2 * count))
             root[:, :count, :count] = root_rate
             root[:, count:, count:] = batch
-            inner = root.transpose(0, 2, 1) @ bottoms.precision @ root + np.eye(2 * count)
-            factor = np.linalg.cholesky(inner)
-            solved = np.linalg.solve(factor, root.transpose(0, 2, 1))
+            across = root.transpose(0, 2, 1)
+            factor = np.linalg.cholesky(across @ bottoms.precision @ root + np.eye(2 * count))
+            solved = np.linalg.solve(factor, across)
             whitened = solved @ pull
-            evidence = 0.5 * (whitened**2).sum(axis=1) + penalties[first]
-            evidence -= np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-            found += [
-                (float(evidence[n]), first, n, whitened[n], solved[n]) for n in range(len(FORMS))
-            ]
-        found.sort(key=lambda entry: -entry[0])
-        kept = [entry for entry in found if entry[0] > found[0][0] - _NEGLIGIBLE][:_MOST_MEMBERS]
-        total = sum(np.exp(entry[0] - found[0][0]) for entry in kept)
-        return [
-            Member(
-                (FORMS[first], FORMS[second]),
-                float(np.exp(evidence - found[0][0]) / total),
-                solved.T @ whitened,
-                solved.T @ solved,
-            )
-            for evidence, first, second, whitened, solved in kept
-        ]
+            evidence[place] += 0.5 * (whitened**2).sum(axis=1)
+            evidence[place] -= np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+            means.append((whitened[:, None] @ solved)[:, 0])
+            roots.append(np.asarray(solved, dtype=np.float64))
+        weights = np.exp(evidence - evidence.max()).ravel()
+        first, second = (part.ravel() for part in np.indices(evidence.shape))
+        return Members(
+            first, second, weights / weights.sum(), np.concatenate(means), np.concatenate(roots)
+        )
+
+    @property
+    def likeliest(self) -> tuple[Form, Form]:
+        """The forms of the best rate and of the best batch that have the most evidence."""
+        best = int(self.members.weights.argmax())
+        return FORMS[self.members.first[best]], FORMS[self.members.second[best]]
 
     def expected(self, targets: Targets) -> Array:
         """[m, 2] means for the rate and for the batch."""
-        parts = [member.weight * self._given(member, targets)[0] for member in self.members]
-        return np.sum(parts, axis=0).reshape(2, -1).T
+        members = self.members
+        loads, _ = self._given(targets, np.arange(len(members.weights)))
+        above = members.weights @ (loads @ members.means[:, :, None])[:, :, 0]
+        return (self._prior_mean(targets) + above).reshape(2, -1).T
 
     def draws(self, targets: Targets, num_draws: int, rng: np.random.Generator) -> Array:
         """[num_draws, m, 2] the functionals for the rate and for the batch."""
-        weights = [member.weight for member in self.members]
-        counts = rng.multinomial(num_draws, weights)
-        drawn: list[Array] = []
-        for member, count in zip(self.members, counts, strict=True):
-            if count:
-                mean, covariance = self._given(member, targets)
-                values, vectors = np.linalg.eigh(covariance)
-                root = vectors * np.sqrt(np.maximum(values, 0.0))
-                drawn.append(mean + rng.standard_normal((count, len(mean))) @ root.T)
-        return np.concatenate(drawn).reshape(num_draws, 2, -1).transpose(0, 2, 1)
+        members = self.members
+        counts = rng.multinomial(num_draws, members.weights)
+        drawn = np.flatnonzero(counts)
+        loads, own = self._given(targets, drawn)
+        spread = members.roots[drawn] @ loads.transpose(0, 2, 1)
+        values, vectors = np.linalg.eigh(own + spread.transpose(0, 2, 1) @ spread)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        mean = self._prior_mean(targets) + (loads @ members.means[drawn][:, :, None])[:, :, 0]
+        each = np.repeat(np.arange(len(drawn)), counts[drawn])
+        noise = rng.standard_normal((num_draws, mean.shape[1], 1))
+        found = mean[each] + (root[each] @ noise)[:, :, 0]
+        return found.reshape(num_draws, 2, -1).transpose(0, 2, 1)
 
     def _prior_mean(self, targets: Targets) -> Array:
         pairs = zip(OUTPUTS, self._bottoms.middles, strict=True)
         return np.concatenate([prior_mean(targets, output, middle) for output, middle in pairs])
 
-    def _given(self, member: Member, targets: Targets) -> tuple[Array, Array]:
-        """[2m] mean and [2m, 2m] covariance of the functionals under one member."""
+    def _given(self, targets: Targets, members: Labels) -> tuple[Array, Array]:
+        """Of the functionals under some members, were the bottoms known.
+
+        Returns:
+            [members, 2m, 2 · sizes] how they depend on the bottoms, and [members, 2m, 2m] their
+            covariance.
+        """
         count, num = len(self._bottoms.scale), len(targets.rows)
-        weights, own = np.zeros((2 * num, 2 * count)), np.zeros((2 * num, 2 * num))
-        for place, (output, form) in enumerate(zip(OUTPUTS, member.forms, strict=True)):
+        loads = np.zeros((len(members), 2 * num, 2 * count))
+        own = np.zeros((len(members), 2 * num, 2 * num))
+        chosen = self.members.first[members], self.members.second[members]
+        for place, (output, forms) in enumerate(zip(OUTPUTS, chosen, strict=True)):
             here = slice(place * num, (place + 1) * num)
             sizes = slice(place * count, (place + 1) * count)
-            cross = prior_covariance(targets, self._sizes, output, form)
-            known = sizes_covariance(self._sizes, output, form)
-            weights[here, sizes] = np.linalg.solve(known, cross.T).T
-            own[here, here] = (
-                prior_covariance(targets, targets, output, form) - weights[here, sizes] @ cross.T
-            )
-        mean = self._prior_mean(targets) + weights @ member.mean
-        return mean, own + weights @ member.covariance @ weights.T
+            cross = np.stack([self._cross(targets, output, form) for form in FORMS])
+            solved = np.linalg.solve(self._priors[place], cross.transpose(0, 2, 1))
+            load = solved.transpose(0, 2, 1)
+            before = np.stack([covariance_of(targets, output, form) for form in FORMS])
+            left = before - load @ cross.transpose(0, 2, 1)
+            loads[:, here, sizes], own[:, here, here] = load[forms], left[forms]
+        return loads, own
+
+    def _cross(self, targets: Targets, output: Output, form: Form) -> Array:
+        """[m, sizes] covariance with the bottoms; a size that was run has its own scatter."""
+        cross = prior_covariance(targets, self._sizes, output, form)
+        if targets.are_sizes and not targets.are_new:
+            apart = np.linalg.norm(targets.places[:, None] - self._sizes.places, axis=2)
+            cross += form.scatter**2 * (apart < _SAME)
+        return cross
 
 
-def _log_prior(output: Output, form: Form) -> float:
-    walk, scatter = np.log(form.walk / output.walk), np.log(form.scatter / output.scatter)
-    return float(-0.5 * (walk**2 + scatter**2) / _LOG_SD**2)
+def _log_prior() -> Array:
+    """[forms, forms] of a form for the rate and one for the batch."""
+    walk = np.log([form.walk / _WALK for form in FORMS])
+    scatter = np.log([form.scatter / _SCATTER for form in FORMS])
+    one = np.exp(-0.5 * (walk**2 + scatter**2) / _LOG_SD**2)
+    one /= one.sum()
+    return np.log(_ALIKE * np.diag(one) + (1 - _ALIKE) * one[:, None] * one)

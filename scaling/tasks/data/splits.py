@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 
 from scaling.process import without_garbage_collection
 from scaling.spec.data import RareClasses, TextData
@@ -89,6 +89,7 @@ def split_rows(
     notes: list[str] = []
     held_out = tuple(split for split in _HELD_OUT if split not in raw)
     pool = _without_rare(_by_key(raw["train"]), 1 + len(held_out), rare, notes)
+    counts = _class_sizes(pool) if held_out else Counter[str]()
     taken: set[str] = set()
     rows: dict[Split, tuple[Row, ...]] = {}
     num_dropped = 0
@@ -99,7 +100,7 @@ def split_rows(
             num_dropped += len(raw[split]) - len(kept)
             rows[split] = _first(split, kept, wanted)
         else:
-            rows[split] = _hold_out(split, pool, taken, wanted)
+            rows[split] = _hold_out(split, pool, counts, taken, wanted)
         taken |= {row.key for row in rows[split]}
     train = _rows_of(_without(pool, taken))
     if pool and not train and len(held_out) < len(_HELD_OUT):
@@ -140,8 +141,8 @@ def _by_key(rows: Sequence[Row]) -> _Texts:
                     row.pair or "", row.number or 0.0,
                 )
             )  # fmt: skip
-    hashed = sorted((hashlib.sha256(key.encode()).digest(), key) for key in found)
-    return {key: found[key] for _, key in hashed}
+    by_hash = sorted(found, key=lambda key: hashlib.sha256(key.encode()).digest())
+    return {key: found[key] for key in by_hash}
 
 
 def _rows_of(texts: _Texts) -> list[Row]:
@@ -152,32 +153,45 @@ def _without(texts: _Texts, taken: set[str]) -> _Texts:
     return {key: rows for key, rows in texts.items() if key not in taken}
 
 
+def _class(rows: Sequence[Row]) -> str:
+    """The class of a text: that of its first row."""
+    return rows[0].label or ""
+
+
 def _class_sizes(texts: _Texts) -> Counter[str]:
-    """Rows of each class; a text is of the class of its first row."""
-    sizes = Counter[str]()
-    for rows in texts.values():
-        sizes[rows[0].label or ""] += len(rows)
-    return sizes
+    """Rows of each class."""
+    return Counter(chain.from_iterable(repeat(_class(r), len(r)) for r in texts.values()))
 
 
-def _hold_out(split: Split, pool: _Texts, taken: set[str], wanted: int | None) -> tuple[Row, ...]:
+def _hold_out(
+    split: Split, pool: _Texts, counts: Counter[str], taken: set[str], wanted: int | None
+) -> tuple[Row, ...]:
     """Rows of the pool, of each class the first ones, whole texts at a time.
 
     Each class has the share of the split that it has of the pool, as far as whole numbers allow,
-    and leaves a text to train on.
+    and leaves a text to train on. `counts` are the pool's rows of each class.
     """
-    counts, free = _class_sizes(pool), _without(pool, taken)
     default = max(1, int(counts.total() * DEFAULT_HELD_OUT_RATIO))
-    most = _class_sizes(free)
-    for label, last in {rows[0].label or "": rows for rows in free.values()}.items():
-        most[label] -= len(last)
+    most = counts - _class_sizes({key: pool[key] for key in taken if key in pool})
+    kept = set[str]()
+    for key in reversed(pool):
+        if len(kept) == len(most):
+            break
+        rows = pool[key]
+        if key not in taken and (label := _class(rows)) not in kept:
+            kept.add(label)
+            most[label] -= len(rows)
     left = _shares(counts, wanted or min(DEFAULT_MAX_HELD_OUT, default), least=0, most=most)
+    num_open = sum(count > 0 for count in left.values())
     found: list[Row] = []
-    for rows in free.values():
-        label = rows[0].label or ""
-        if left[label] > 0:
+    for key, rows in pool.items():
+        if not num_open:
+            break
+        label = _class(rows)
+        if left[label] > 0 and key not in taken:
             found += rows
             left[label] -= len(rows)
+            num_open -= left[label] <= 0
     return _first(split, found, wanted, allow_more=True)
 
 
@@ -215,8 +229,11 @@ def _training_rows(train: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
         return _first("train", train, wanted)
     counts = Counter(row.label or "" for row in train)
     left = _shares(counts, wanted, least=1 if len(counts) <= wanted else 0, most=counts)
+    num_kept = sum(left.values())
     kept: list[Row] = []
     for row in train:
+        if len(kept) == num_kept:
+            break
         if left[row.label or ""]:
             left[row.label or ""] -= 1
             kept.append(row)
@@ -265,7 +282,7 @@ def _without_rare(pool: _Texts, num_splits: int, policy: RareClasses, notes: lis
 
 def _classes_of(rows: Sequence[Row]) -> set[str]:
     labels = {row.label for row in rows if row.label is not None}
-    return labels.union(*(row.tags for row in rows if row.label is None))
+    return labels.union(chain.from_iterable(row.tags for row in rows if row.label is None))
 
 
 def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:

@@ -120,7 +120,9 @@ def without_garbage_collection() -> Iterator[None]:
     """Do not look for cycles of objects that nobody uses.
 
     Importing libraries and reading tables makes many objects that stay, and is a quarter faster
-    when they are not looked through again and again.
+    when they are not looked through again and again. So they count as old afterwards: what has
+    just been made would be looked through three times, a fifth of a second for torch and
+    transformers each time.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -128,6 +130,9 @@ def without_garbage_collection() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():  # or what was frozen would be thawed
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

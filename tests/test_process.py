@@ -1,11 +1,14 @@
 """Signals and outputs of a command, without a study."""
 
+import gc
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from scaling.process import without_garbage_collection
 
 COMMAND = """
 import os, signal, sys, time
@@ -115,3 +118,35 @@ def test_off_the_main_thread_nothing_is_changed() -> None:
         "return len(found)"
     )
     assert run(body)[0] == 1
+
+
+def test_what_was_made_without_garbage_collection_is_not_looked_through_at_once() -> None:
+    gc.unfreeze()
+    looked_through: list[int] = []
+
+    def callback(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            looked_through.append(len(gc.get_objects(generation=0)))
+
+    gc.callbacks.append(callback)
+    try:
+        with without_garbage_collection():
+            made: list[list[int]] = [[number] for number in range(100_000)]
+        more = [[number] for number in range(3_000)]
+    finally:
+        gc.callbacks.remove(callback)
+    assert looked_through  # after the block it goes on
+    assert max(looked_through) < 10_000
+    assert gc.get_freeze_count() == 0
+    assert len(made) + len(more) == 103_000
+
+
+def test_what_is_frozen_stays_so() -> None:
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        with without_garbage_collection():
+            pass
+        assert gc.get_freeze_count() >= count
+    finally:
+        gc.unfreeze()

@@ -52,11 +52,15 @@ def test_a_command_loads_none_of_the_heavy_libraries(
 
 def test_a_plan_with_a_model_loads_what_a_model_needs(tmp_path: Path) -> None:
     study = str(ROOT / "studies" / "lr_vs_batch.yaml")
-    script = "from scaling.cli.app import main; main()"
+    script = (
+        "import gc; from scaling.cli.app import main\n    try: main()\n"
+        "    finally: print('looked', gc.get_stats()[2]['collections'])"
+    )
     smaller = ("--set", "scientific.global_batch_size=[8, 64]")
     found, printed = loaded_by(script, tmp_path, "plan", study, *smaller)
     assert "of training and evaluation on this machine" in printed
     assert found <= OF_A_MODEL
+    assert "looked 0" in printed  # never through all that was loaded, which takes a second in all
 
 
 def test_python_loads_none_of_them_to_read_and_to_plan(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What is tried of a task's model before it is trained."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
 
 from scaling.spec.resources import Resources
 from scaling.tasks.model.layers import matrices_to_cut
@@ -10,6 +14,8 @@ from scaling.tasks.own.configured_optimizer import require_own_optimizer
 from scaling.tasks.own.module_task import ModuleTask
 from scaling.tasks.task import Task
 from scaling.tasks.trainer_functions import TrainerTask, require_functions
+
+SMALL_MODEL = 10**6  # weights
 
 
 def require_trainable(
@@ -46,8 +52,24 @@ def require_trainable(
     model = task.new_model(seed, dropout=dropout, lora_rank=1)
     if resources.num_parts > 1:
         matrices_to_cut(model, resources.num_parts)
-    if isinstance(task, TrainerTask):
-        require_model(task.without_functions(), model, seed, lora_ranks)
-        require_functions(task, seed)
-    else:
-        require_model(task, model, seed, lora_ranks)
+    with _threads_for(model):
+        if isinstance(task, TrainerTask):
+            require_model(task.without_functions(), model, seed, lora_ranks)
+            require_functions(task, seed)
+        else:
+            require_model(task, model, seed, lora_ranks)
+
+
+@contextmanager
+def _threads_for(model: nn.Module) -> Iterator[None]:
+    """One thread for a small model: several wait for each other longer than they compute.
+
+    Where other work holds a core they wait a hundred times as long.
+    """
+    before = torch.get_num_threads()
+    if sum(weight.numel() for weight in model.parameters()) <= SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

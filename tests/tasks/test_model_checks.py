@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from scaling.spec.models import FromScratch
 from scaling.spec.workloads import TokenClassification
@@ -349,3 +350,15 @@ def test_encoder_decoders_have_the_size_asked_for_in_every_family(
     task = replace(task, token_model=replace(task.token_model, spec=model))
     require_trainable(task, 0)
     assert sum(p.numel() for p in task.new_model(0).parameters()) < 60_000
+
+
+def test_a_small_model_is_tried_on_one_thread(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    task, seen = causal(tmp_path, TINY_LLAMA), set[int]()
+    hook = register_module_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    try:
+        require_trainable(task, 0)
+    finally:
+        hook.remove()
+    assert seen == {1}
+    assert torch.get_num_threads() == 2

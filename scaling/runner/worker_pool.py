@@ -22,6 +22,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scaling.measures.device import Device
+from scaling.runner import reservations
 from scaling.runner.broker import MACHINE_LOST, Broker
 from scaling.runner.cluster import Patience, worker_resources
 from scaling.runner.controllers import Controllers
@@ -334,6 +335,7 @@ class WorkerPool:
                 kept: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
                 if kept is not None:
                     remove_placement_group(kept)
+                reservations.release(self._group(slot))
                 excused: int = ray.get(self._broker.num_excused.remote(slot))
                 num_excused = excused
             max_failures = MAX_GROUP_RESTARTS + num_excused - num_failed
@@ -343,6 +345,10 @@ class WorkerPool:
         self._errors[slot] = error
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._broker.slot_ended.remote(slot, str(error)))
+
+    def _group(self, slot: str) -> str:
+        """A slot's name among all studies of the cluster."""
+        return f"{self.broker_name}-{slot}"
 
     def _trainer(self, slot: str, size: int, number: int, max_failures: int) -> TorchTrainer:
         """A slot's worker group, the first or one after it, and so many restarts of it."""
@@ -360,10 +366,10 @@ class WorkerPool:
                 "content": self._content,
                 "code": self._code,
             },
-            scaling_config=scaling_config(resources, size),
+            scaling_config=scaling_config(resources, size, reservations.named(self._group(slot))),
             torch_config=torch_config(resources),
             run_config=ray.train.RunConfig(
-                name=f"{self.broker_name}-{slot}-{number}",
+                name=f"{self._group(slot)}-{number}",
                 storage_path=str(self._storage),
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
             ),
@@ -381,10 +387,13 @@ def turns(num_groups: int, num_begun: int, num_past: int) -> range:
     return range(num_begun, min(num_groups, num_past + MOST_STARTING))
 
 
-def scaling_config(resources: Resources, num_workers: int) -> ray.train.ScalingConfig:
-    """A worker group of so many workers."""
+def scaling_config(
+    resources: Resources, num_workers: int, labels: dict[str, str] | None = None
+) -> ray.train.ScalingConfig:
+    """A worker group of so many workers, on machines that a label selector allows."""
     return ray.train.ScalingConfig(
         num_workers=num_workers,
         use_gpu=resources.num_gpus > 0,
         resources_per_worker=worker_resources(resources),
+        label_selector=labels,
     )

@@ -69,6 +69,15 @@ def test_the_train_controller_is_killed_before_the_first_trial(
     assert_nothing_lost(study, tmp_path, undisturbed)
 
 
+def test_the_train_controller_is_killed_before_its_workers_have_said_a_word(
+    tmp_path: Path, undisturbed: Losses
+) -> None:
+    study = started(tmp_path)
+    study.wait_until(lambda: bool(study.processes(WORKER)), 400)
+    kill_all(study, CONTROLLER)  # what it has reserved is not known to Ray's cleaner yet
+    assert_nothing_lost(study, tmp_path, undisturbed)
+
+
 def test_the_broker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     in_the_middle_of_a_trial(study)

@@ -46,6 +46,16 @@ def _wait_for(broker: Any) -> None:
             time.sleep(RETRY_SECONDS)
 
 
+def _wait_for_others(broker: Any) -> None:
+    """Return when the relays of other trials have started, or that is taking too long.
+
+    Tune gives the process of a trial that ends to one whose own is still starting, which it then
+    ends, and starts one for the next trial: with short trials a process for each.
+    """
+    with contextlib.suppress(ray.exceptions.RayActorError):
+        ray.get(broker.all_submitted.remote(OTHERS_SECONDS))
+
+
 def _passed_on_to_its_end(broker: Any, job: Job) -> bool:
     """Submit a job and pass its events on to Tune; False where the broker died meanwhile."""
     num_acknowledged = 0
@@ -60,14 +70,13 @@ def _passed_on_to_its_end(broker: Any, job: Job) -> bool:
                 return False
             if not events:
                 continue
+            if any(event["kind"] == "measured" and event["at_rung"] for event in events):
+                _wait_for_others(broker)  # where Tune may stop the trial
             tune.report({"events": events})
             num_acknowledged += len(events)
             broker.acknowledge.remote(job.trial_id, num_acknowledged)
             if any(event["kind"] in ("ended", "failed") for event in events):
-                # Tune gives this process to a trial whose own is still starting, which it then
-                # ends and starts one for the next trial: with short trials a process for each.
-                with contextlib.suppress(ray.exceptions.RayActorError):
-                    ray.get(broker.all_submitted.remote(OTHERS_SECONDS))
+                _wait_for_others(broker)
                 return True
     except ray.exceptions.RayActorError:
         return False

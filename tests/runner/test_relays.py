@@ -1,6 +1,11 @@
 """Tune's processes for trials: one that has ended waits until those of others have started."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from scaling.runner.broker import Broker
 from tests.runner.broker_calls import group, job, run
@@ -53,3 +58,42 @@ def test_trials_that_are_cancelled_are_not_waited_for() -> None:
         await asyncio.wait_for(broker.all_submitted(100.0), 5)
 
     run(scenario())
+
+
+_AT_A_RUNG = """
+import sys, threading
+from pathlib import Path
+import ray
+from scaling.runner.broker import Broker
+from scaling.runner.cluster import connect, disconnect
+from scaling.runner.relay import relay
+from tests.runner.broker_calls import job
+
+connect(None, Path(sys.argv[1]))
+broker = ray.remote(Broker).options(name="broker", num_cpus=0, max_concurrency=10).remote()
+for trial in ("first", "second"):
+    ray.get(broker.expect.remote(trial))
+config = {"broker": "broker", "job": job("first", 1)}
+threading.Thread(target=relay, args=(config,), daemon=True).start()
+ray.get(broker.hello.remote("slot", "a", 0, 1, None, "node"))
+ray.get(broker.next_job.remote("slot", "a", 0, 0))
+measured = {"kind": "measured", "measurements": [], "at_rung": True}
+judged = broker.report.remote("first", 1, measured, True)
+assert ray.wait([judged], timeout=2)[0] == []
+submitted = broker.submit.remote(job("second", 1))
+assert ray.get(judged, timeout=30) == "continue"
+disconnect()
+print("judged")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_trial_is_not_judged_before_those_that_tune_is_starting_have_begun(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_A_RUNG, str(tmp_path / "ray.log")],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "judged"), done.stderr

@@ -66,7 +66,10 @@ ALONE_HERE = Workers()
 
 
 def section(folder: Path, source: str = "", **fields: Any) -> Lightning:
-    (folder / "my_net.py").write_text(BASE + textwrap.dedent(source), encoding="utf-8")
+    file, text = folder / "my_net.py", BASE + textwrap.dedent(source)
+    # Another worker may read it just now.
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
     given = {"task": "lightning", "module": "my_net:Net", "folder": str(folder), **fields}
     return Lightning.model_validate(given)
 

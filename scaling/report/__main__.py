@@ -26,9 +26,13 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     options = parser.parse_args(arguments)
     if [options.name, options.from_csv, options.compare].count(None) != 2:
         parser.error("give the NAME of a study, or --from-csv FILE, or --compare A B")
-    for_a_table = (options.where, options.nuisance, options.cell, options.maximize)
+    for_a_table = (
+        options.where, options.nuisance, options.cell, options.maximize, options.keep_early,
+    )  # fmt: skip
     if options.from_csv is None and any(for_a_table):
-        parser.error("--where, --nuisance, --cell and --maximize belong to --from-csv")
+        parser.error(
+            "--where, --nuisance, --cell, --keep-early and --maximize belong to --from-csv"
+        )
     if options.from_csv is None and (options.scale or options.predict):
         parser.error("--scale and --predict belong to --from-csv")
     if options.name is not None and options.rename:
@@ -95,6 +99,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--maximize", metavar="COLUMN",
         help="a score to make large, as an accuracy, in place of validation_loss",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-early", action="store_true",
+        help="a run that ended before others of its cell has its final loss, as with patience",
     )  # fmt: skip
     ladder = parser.add_argument_group("runs of several sizes")
     ladder.add_argument(

@@ -116,7 +116,7 @@ def _from_csv(
         table = read_table(
             path, rename=options.rename, where=options.where,
             nuisance=options.nuisance, axes=options.cell, scale=options.scale,
-            maximize=options.maximize,
+            maximize=options.maximize, keep_early=options.keep_early,
         )  # fmt: skip
         sweep = _limited(with_ladder(table.sweep, question, path.name), limits)
         output = user_path(options.output or Path("reports") / file_name(sweep.name))

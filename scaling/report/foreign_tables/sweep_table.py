@@ -11,15 +11,17 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Metric
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
-from scaling.report.foreign_tables.table_curves import (
-    CurveFinder,
-    Curves,
-    EarlyRows,
-    End,
-    LastEvaluations,
-)
+from scaling.report.foreign_tables.table_columns import kind_of
+from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
+from scaling.report.foreign_tables.table_ends import CellEnds, EarlyRows
 from scaling.report.foreign_tables.table_line import Dialect, Line
-from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, TableError, status_of
+from scaling.report.foreign_tables.table_names import (
+    COLUMNS,
+    MAXIMIZED,
+    TableError,
+    status_of,
+    tells_stopped,
+)
 from scaling.report.foreign_tables.table_numbers import (
     Marks,
     differ_in_zeros,
@@ -63,6 +65,7 @@ def read_table(
     axes: Sequence[str] = (),
     scale: Sequence[str] = (),
     maximize: str | None = None,
+    keep_early: bool = False,
 ) -> SweepTable:
     """Read a table of trials.
 
@@ -81,11 +84,12 @@ def read_table(
         axes: Further columns that tell cells apart, beside the batch size.
         scale: Further ones that are the numbers of a size; they are above 0.
         maximize: The column that takes the place of `validation_loss`, and is made large.
+        keep_early: Whether a run that ended before others of its cell has its final loss.
 
     Raises:
         TableError: With the column and the row, if the table cannot be used.
     """
-    source = Source(path, Asked(rename, where, nuisance, axes, scale, maximize))
+    source = Source(path, Asked(rename, where, nuisance, axes, scale, maximize, keep_early))
     look = _look(source)
     names, theirs = source.names, dict(zip(source.names, source.header, strict=True))
     searched = {c: names[source.place("--nuisance", c)] for c in nuisance}
@@ -153,7 +157,9 @@ class _Look:
     """What a first look at all rows says.
 
     Attributes:
-        axes: Places of the columns of --cell and of --scale.
+        early: Which rows of one run each ended early.
+        keeps_early: Whether these count too.
+        cell: Places of the columns that tell cells and budgets apart.
         versions: Columns, by our names, in which 2.1 and 2.10 differ.
         respelled: Others, by theirs, that have both, which are one number.
     """
@@ -162,7 +168,8 @@ class _Look:
     survey: Survey
     curves: Curves | None
     early: EarlyRows
-    axes: Sequence[int]
+    keeps_early: bool
+    cell: Sequence[int]
     versions: frozenset[str]
     respelled: Sequence[str]
 
@@ -196,9 +203,13 @@ def _look(source: Source) -> _Look:
     }  # fmt: skip
     surveyor = Surveyor(source.file, source.header, names, taken, nuisance)
     finder = CurveFinder(source.header, names, marks, axes, *surveyor.places, nuisance)
-    early = EarlyRows(source.header, names, marks, axes, taken)
+    budgets = [place for place in nuisance if kind_of(source.header[place]) == "budget"]
+    cell = (*axes, *budgets)
+    early = EarlyRows(source.header, CellEnds(marks, names, cell), taken)
     higher = _HigherRates(source)
-    words = {place: set[str]() for place in {*axes, *nuisance, *chain(*surveyor.places)}}
+    statuses = [names.index("status")] if "status" in names else []
+    looked_at = {*axes, *nuisance, *statuses, *chain(*surveyor.places)}
+    words = {place: set[str]() for place in looked_at}
     with source.rows() as kept:
         for _, cells in kept:
             finder.add(cells)
@@ -222,7 +233,9 @@ def _look(source: Source) -> _Look:
     versions = {place for place in respelled if may_be_version(source.header[place])}
     asked_for = {*axes, *nuisance, *(source.header.index(column) for column in survey.searched)}
     equal = [source.header[place] for place in sorted(respelled & asked_for - versions)]
-    return _Look(marks, survey, curves, early, axes, frozenset(names[p] for p in versions), equal)
+    keeps_early = asked.keep_early or tells_stopped(chain(*(words[p] for p in statuses)))
+    as_words = frozenset(names[p] for p in versions)
+    return _Look(marks, survey, curves, early, keeps_early, cell, as_words, equal)
 
 
 def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
@@ -288,7 +301,7 @@ class _Trials:
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
-        self._num_stopped = self._num_early = 0
+        self._num_stopped = self._num_early = self._num_best_early = 0
         self._ends: int | None = None
         self._kept: KeptRows | None = None
         self._curves: tuple[Curves, LastEvaluations] | None = None
@@ -301,10 +314,13 @@ class _Trials:
         self._kept = kept
         runs: Iterable[tuple[int, list[str], End]]
         if look.curves is None:
-            self._ends = look.early.place
-            runs = ((n, cells, End(is_early=look.early.has(cells))) for n, cells in kept)
+            early, self._ends = look.early, look.early.place
+            self._num_best_early = 0 if look.keeps_early else early.ends.num_best_early()
+            stops = not (look.keeps_early or self._num_best_early)
+            runs = ((n, cells, End(is_early=stops and early.has(cells))) for n, cells in kept)
         else:
-            last = LastEvaluations(look.curves, look.marks, self._names, look.axes)
+            ends = CellEnds(look.marks, self._names, look.cell)
+            last = LastEvaluations(look.curves, ends, keeps_early=look.keeps_early)
             self._curves = look.curves, last
             runs = last.of(kept)
         for number, cells, end in runs:
@@ -347,10 +363,12 @@ class _Trials:
             column = self._dialect.theirs[self._names[self._ends]]
             notes.append(
                 f"{self._num_early:,} of them had a smaller {column} than others of the same cell; "
-                f"{option('--nuisance', column)} keeps their losses."
+                "--keep-early keeps their losses."
             )
+        num_best_early = self._num_best_early
         if self._curves is not None:
             curves, last = self._curves
+            num_best_early = last.num_best_early
             notes.append(
                 f"The table has one row per evaluation: {curves.num_rows:,} rows of "
                 f"{counted(curves.num_runs, 'run')}. Each run counts with its last one."
@@ -358,13 +376,18 @@ class _Trials:
             if last.num_early:
                 notes.append(
                     f"{counted(last.num_early, 'run')} ended before others of the same cell, "
-                    "and so without a final loss."
+                    "and so without a final loss; --keep-early keeps the last one."
                 )
             if last.num_lost:
                 notes.append(
                     f"{counted(last.num_lost, 'run')} went on without a loss where others have "
                     "one, and so diverged."
                 )
+        if num_best_early:
+            notes.append(
+                f"The best run of {counted(num_best_early, 'cell')} ended before others, as with "
+                "patience: none counts as stopped for ending early."
+            )
         return notes
 
     def nothing_left(self, where: Sequence[tuple[str, str]]) -> str:

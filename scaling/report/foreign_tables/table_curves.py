@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scaling.report.foreign_tables.table_names import COLUMNS, MAXIMIZED, plain
+from scaling.report.foreign_tables.table_ends import EARLY, CellEnds
+from scaling.report.foreign_tables.table_names import COLUMNS, plain
 from scaling.report.foreign_tables.table_numbers import Marks, number
 
 _RUN_COLUMNS = (
@@ -24,16 +25,6 @@ _STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "st
 _OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
 _NEARLY_ALL = 0.9
 """Share of a log's runs that begin at the same progress; the others were cut or resumed."""
-_EARLY = 0.95
-"""A run that ends before this share of the longest of its cell did not run to its budget."""
-
-_ENDS = (
-    *(name for name in _STEP_COLUMNS if name != "steps"),
-    "training_iteration",
-    "iteration",
-    "epoch",
-)
-"""How far a run came, in a table with one row a run; `steps` may be a budget that was set."""
 
 Rows = Iterable[tuple[int, list[str]]]
 
@@ -243,56 +234,19 @@ def _num_points(runs: Mapping[tuple[str, ...], set[str]]) -> int:
     return sum(map(len, runs.values()))
 
 
-class _Cells:
-    """How far the runs of each batch and cell came, and which had a loss before that."""
-
-    def __init__(self, marks: Marks, names: Sequence[str], axes: Iterable[int]) -> None:
-        """`names` are the columns by our names, `axes` the places of those that tell cells apart.
-
-        Runs of one batch have the same budget only where those agree too, as a size does.
-        """
-        self._marks = marks
-        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
-        self.loss = names.index(result) if result in names else None
-        self._cell = (names.index("global_batch_size"), *axes)
-        self._ends: dict[tuple[str, ...], float] = {}
-
-    def add(self, cells: Sequence[str], end: float) -> None:
-        cell = tuple(cells[place] for place in self._cell)
-        self._ends[cell] = max(self._ends.get(cell, -math.inf), end)
-
-    def progress(self, cells: Sequence[str], place: int) -> float:
-        """-inf for none."""
-        at = number(self._marks, "steps", cells[place])
-        return -math.inf if math.isnan(at) else at
-
-    def has_loss(self, cells: Sequence[str]) -> bool:
-        return self.loss is not None and bool(cells[self.loss].strip())
-
-    def is_early(self, cells: Sequence[str], end: float) -> bool:
-        """Whether others went on, and not because the run diverged."""
-        longest = self._ends.get(tuple(cells[place] for place in self._cell), -math.inf)
-        if not -math.inf < end < _EARLY * longest:
-            return False
-        if self.loss is None or not self.has_loss(cells):
-            return True
-        return math.isfinite(number(self._marks, "", cells[self.loss]))
-
-
 class LastEvaluations:
     """One row a run: of each column what the run had last.
 
     Attributes:
         num_early: Runs that ended before the others of their cell.
+        num_best_early: Cells of which the best run did, so that none counts as stopped.
         num_lost: Runs that went on without a loss.
     """
 
-    def __init__(
-        self, curves: Curves, marks: Marks, names: Sequence[str], axes: Iterable[int]
-    ) -> None:
-        """`names` are the columns by our names; `axes` places of those that tell cells apart."""
-        self._curves, self._cells = curves, _Cells(marks, names, axes)
-        self.num_early = self.num_lost = 0
+    def __init__(self, curves: Curves, ends: CellEnds, *, keeps_early: bool) -> None:
+        """`keeps_early` says that no run counts as stopped for having ended early."""
+        self._curves, self._cells, self._keeps_early = curves, ends, keeps_early
+        self.num_early = self.num_best_early = self.num_lost = 0
 
     def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
         """(line, cells, how it ended) of each run, in the order of the runs' first rows."""
@@ -308,11 +262,14 @@ class LastEvaluations:
             end, line, _ = evaluations[-1]
             merged = self._merged([cells for _, _, cells in evaluations])
             last.append((end, line, merged, evaluated))
-            self._cells.add(merged, end)
         all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
-        for end, line, merged, evaluated in last:
-            is_lost = _is_lost(end, evaluated, all_evaluated)
-            is_early = self._cells.is_early(merged, end)
+        lost = [_is_lost(end, evaluated, all_evaluated) for end, *_, evaluated in last]
+        for (end, _, merged, _), is_lost in zip(last, lost, strict=True):
+            self._cells.add(merged, end, is_lost=is_lost)
+        self.num_best_early = 0 if self._keeps_early else self._cells.num_best_early()
+        stops = not (self._keeps_early or self.num_best_early)
+        for (end, line, merged, _), is_lost in zip(last, lost, strict=True):
+            is_early = stops and self._cells.is_early(merged, end)
             self.num_lost += is_lost
             self.num_early += is_early and not is_lost
             steps = end if self._curves.in_steps and math.isfinite(end) else None
@@ -325,40 +282,6 @@ class LastEvaluations:
                 if cell.strip():
                     merged[place] = cell
         return merged
-
-
-class EarlyRows:
-    """Which rows of one run each ended before others of their cell.
-
-    Attributes:
-        place: Of the column that says how far a run came; None without one, or without losses.
-    """
-
-    def __init__(
-        self,
-        header: Sequence[str],
-        names: Sequence[str],
-        marks: Marks,
-        axes: Iterable[int],
-        taken: Iterable[int],
-    ) -> None:
-        """`taken` are the places of columns that are read as something else."""
-        self._cells = _Cells(marks, names, axes)
-        plains, others = [plain(name) for name in header], set(taken)
-        found = [plains.index(name) for name in _ENDS if name in plains]
-        left = [place for place in found if place not in others]
-        self.place = left[0] if left and self._cells.loss is not None else None
-
-    def add(self, cells: Sequence[str]) -> None:
-        """One row that counts."""
-        if self.place is not None:
-            self._cells.add(cells, self._cells.progress(cells, self.place))
-
-    def has(self, cells: Sequence[str]) -> bool:
-        """Whether a row is of a run that ended early, with a loss."""
-        if self.place is None or not self._cells.has_loss(cells):
-            return False
-        return self._cells.is_early(cells, self._cells.progress(cells, self.place))
 
 
 def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:
@@ -375,5 +298,5 @@ def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[flo
     if not evaluated or not math.isfinite(evaluated[-1]):
         return False
     usual = max(later - earlier for earlier, later in pairwise([0.0, *evaluated]))
-    others = bisect_right(all_evaluated, end) - bisect_right(all_evaluated, evaluated[-1] / _EARLY)
+    others = bisect_right(all_evaluated, end) - bisect_right(all_evaluated, evaluated[-1] / EARLY)
     return end - evaluated[-1] >= usual and others > 0

@@ -1,7 +1,7 @@
 """Which of a table's columns are ours."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scaling.records.trial import Status
 from scaling.report.page.printable import printable
@@ -29,6 +29,8 @@ _PREFIXES = (
     "params.", "metrics.", "config.", "config/", "summary.", "tags.", "params_", "user_attrs_",
 )  # fmt: skip
 """What the exports of MLflow, W&B, Ray Tune and Optuna put before a name."""
+CONFIG_PREFIXES = ("config.", "config/", "params.", "params_")
+"""What they put before a setting's name."""
 
 _STATUS_COLUMNS = (
     "status", "state", "run_status", "run_state", "trial_status", "trial_state",
@@ -47,6 +49,9 @@ _STATUSES: Mapping[str, Status] = {
     "preempting": "running", "queued": "running", "paused": "running", "created": "running",
 }  # fmt: skip
 
+_NEVER_STOPPED = frozenset({"done", "complete", "completed"})
+"""What a run is called by those who have another word for one that a search stopped."""
+
 
 class TableError(ValueError):
     """The table or what was asked of it is wrong, in one line for the user."""
@@ -58,6 +63,13 @@ class TableError(ValueError):
 def status_of(word: str) -> Status | None:
     """How a run ended, by MLflow's, W&B's, Optuna's or our word; None for an unknown word."""
     return _STATUSES.get(word.strip().lower())
+
+
+def tells_stopped(words: Iterable[str]) -> bool:
+    """Whether a column of these words says itself which runs a search stopped."""
+    return any(
+        status_of(word) == "stopped" or word.strip().lower() in _NEVER_STOPPED for word in words
+    )
 
 
 def known_statuses() -> str:

@@ -45,6 +45,7 @@ class Asked:
     axes: Sequence[str] = ()
     scale: Sequence[str] = ()
     maximize: str | None = None
+    keep_early: bool = False
 
 
 class Source:

@@ -136,6 +136,27 @@ def test_a_name_that_spells_batch_and_rate_is_no_other_difference(
     assert not any(column in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        "config.output_dir", "config.logging_dir", "config.log_dir", "params.cache_dir",
+        "config.checkpoint_dir", "config.save_path", "config/local_dir", "config.tensorboard_path",
+        "config.hub_model_id", "config.resume_from_checkpoint", "config.eval_steps",
+        "config.eval_batch_size", "params.time_limit", "config.checkpoint_every",
+        "config.save_total_limit", "config.val_check_interval",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("values", [("/scratch/ada", "/scratch/bob"), (100, 200)])
+def test_where_a_run_writes_and_how_often_it_evaluates_is_no_other_difference(
+    column: str, values: tuple[object, ...], tmp_path: Path
+) -> None:
+    lines = [f"{batch},{rate},2.{seed},{values[(n // 2 + seed) % 2]},{seed}"
+             for batch in (32, 64) for n, rate in enumerate((1e-3, 2e-3, 4e-3, 8e-3))
+             for seed in range(2)]  # fmt: skip
+    found = read_table(table(tmp_path, f"{HEADER},{column},seed", *lines))
+    assert len({row.recipe_key for row in found.sweep.rows}) == 8
+
+
 @pytest.mark.parametrize("nuisance", [[], ["weight_decay"]])
 @pytest.mark.parametrize("column", ["params.output_dir", "model_dir"])
 def test_a_name_may_spell_settings_too(column: str, nuisance: list[str], tmp_path: Path) -> None:
@@ -187,7 +208,12 @@ def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> N
         ("params.loss", "unknown"), ("config.label_noise", "unknown"),
         ("config.data_version", "unknown"), ("config.train_split", "unknown"),
         ("config.hostname", "passed_over"), ("grad_norm", "passed_over"),
-        ("lr", "label"), ("_step", "passed_over"),
+        ("lr", "label"), ("_step", "passed_over"), ("eval_steps", "passed_over"),
+        ("config.model_cache_dir", "passed_over"), ("hub_model_id", "passed_over"),
+        ("config.hub_model", "compared"), ("config.eval_dataset", "compared"),
+        ("config.val_ratio", "unknown"), ("config.val_file", "unknown"),
+        ("config.output_dim", "setting"), ("config.local_window", "setting"),
+        ("log_perplexity", "passed_over"), ("config.checkpoint", "unknown"),
     ],
 )  # fmt: skip
 def test_kinds_of_columns(name: str, kind: Kind) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from scaling.report.foreign_tables.table_names import plain, unprefixed
+from scaling.report.foreign_tables.table_names import CONFIG_PREFIXES, plain, unprefixed
 from scaling.report.foreign_tables.table_suggestions import is_rate, is_score
 
 Kind = Literal["compared", "budget", "setting", "unknown", "file", "label", "passed_over"]
@@ -91,6 +91,24 @@ _MEASURED_STARTS = (
     "train_", "val_", "valid_", "validation_", "eval_", "test_", "dev_", "best_", "final_",
     "last_", "min_val", "max_val",
 )  # fmt: skip
+_KEPT_WORDS = frozenset(
+    {"output", "log", "logs", "logging", "save", "cache", "local", "resume", "tensorboard",
+     "checkpoint", "checkpoints"}
+)  # fmt: skip
+_FOLDER_WORDS = frozenset({"dir", "directory", "folder"})
+_KEPT = frozenset(
+    {"hub_model_id", "resume_from_checkpoint", "output_path", "log_path", "logging_path",
+     "save_path", "cache_path", "local_path", "tensorboard_path"}
+)  # fmt: skip
+"""Where a run keeps what it writes, with the folders of `_KEPT_WORDS`."""
+_HOUSEKEEPING_WORDS = frozenset(
+    {"log", "logging", "save", "cache", "hub", "resume", "tensorboard", "limit", "every"}
+)  # fmt: skip
+_EVALUATION_STARTS = ("eval_", "val_", "test_")
+_EVALUATED_WORDS = _NAMING_WORDS | frozenset(
+    {"split", "splits", "ratio", "fraction", "percent", "set", "subset", "data", "metric"}
+)  # fmt: skip
+"""What a run is evaluated on, which is no housekeeping."""
 _ONLY_A_LEAF = frozenset({"name", "type", "kind", "class", "target", "name_or_path"})
 """Last parts that say nothing without the part before, as in optimizer.name."""
 
@@ -115,16 +133,30 @@ def kind_of(name: str) -> Kind:
         return "setting"
     if words & _SCHEDULER_WORDS:
         return "passed_over"
+    if leaf in _KEPT or (words & _KEPT_WORDS and words & _FOLDER_WORDS):
+        return "passed_over"
     if words & _COMPARED_WORDS and not words & {"time", "url", "tag"}:
         return "compared"
-    has_config = name.startswith(("config.", "config/", "params.", "params_"))
+    has_config = name.startswith(CONFIG_PREFIXES)
     identifiers = words & _IDENTIFIER_WORDS
     if identifiers and not (has_config and identifiers <= _NAMING_WORDS):
         return "file" if identifiers <= _FILE_WORDS else "passed_over"
     if is_score(name) or words & _MEASURED_WORDS or whole.startswith(_MEASURED_STARTS):
-        return "unknown" if has_config else "passed_over"  # config.norm measures nothing
+        if not has_config:
+            return "passed_over"
+        return "label" if _is_housekeeping(leaf, words) else "unknown"  # config.norm is no measure
+    if _is_housekeeping(leaf, words):
+        return "label"
     if identifiers:
         return "unknown"
     if is_rate(name) or words & _LABEL_WORDS:
         return "label"
     return "setting" if has_config else "unknown"
+
+
+def _is_housekeeping(leaf: str, words: set[str]) -> bool:
+    """Whether a setting is of logging, saving or evaluating, which change no training."""
+    if words & _HOUSEKEEPING_WORDS:
+        return True
+    is_of_data = words & _EVALUATED_WORDS or ("size" in words and "batch" not in words)
+    return leaf.startswith(_EVALUATION_STARTS) and not is_of_data

@@ -209,3 +209,32 @@ def test_a_rate_that_was_logged_along_the_run_is_no_peak(tmp_path: Path) -> None
     with pytest.raises(TableError, match="'lr' changes along a run"):
         read(tmp_path, "run_id,global_batch_size,lr,step,validation_loss", *lines,
              rename=[("lr", "peak_lr")])  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["peak_lr", "config.lr", "params.learning_rate"])
+def test_a_configured_peak_does_not_move(column: str, tmp_path: Path) -> None:
+    """Replicates by number, each rate with an end of its own."""
+    lines = [
+        f"{trial},32,{rate},{3 + place},{2 + place / 10 + trial / 100}"
+        for place, rate in enumerate(RATES)
+        for trial in range(3)
+    ]
+    rename = [] if column == "peak_lr" else [(column, "peak_lr")]
+    header = f"trial,global_batch_size,{column},epoch,validation_loss"
+    assert len(read(tmp_path, header, *lines, rename=rename).sweep.rows) == 9
+
+
+def test_a_log_of_a_run_that_was_resumed_repeats_some_losses(tmp_path: Path) -> None:
+    found = read(tmp_path, HEADER, *logged(), "r1,32,0.002,50,3.6,")
+    assert [row.validation_loss for row in found.sweep.rows] == [3.0] * 3
+
+
+def test_training_and_evaluation_have_a_row_each_at_one_step(tmp_path: Path) -> None:
+    lines = [
+        f"32,{rate},{step},{loss}"
+        for rate in RATES
+        for step in (50, 100)
+        for loss in (f"{4 - step / 100},", ",3.5")
+    ]
+    found = read(tmp_path, HEADER.split(",", 1)[1], *lines)
+    assert [row.validation_loss for row in found.sweep.rows] == [3.0] * 3

@@ -90,6 +90,18 @@ def test_numbers_of_replicates_of_several_settings(
     assert len(found.sweep.rows) == 12
 
 
+@pytest.mark.parametrize("further", ["", "fold", "weight_decay"])
+def test_names_that_are_repeated_at_one_step_are_of_recipes(further: str, tmp_path: Path) -> None:
+    """Three runs of each name; one of them was cut a little short."""
+    lines = [
+        f"b{batch}-{rate},{990 if (batch, rate, n) == (64, 2e-3, 1) else 1000},{n},{batch},"
+        f"{rate},{2 + n / 100}"
+        for batch, rate, n in product(BATCHES, RATES, range(3))
+    ]
+    found = read(tmp_path, f"run_name,step,{further or 'x'},{HEADER}", *lines)
+    assert [row.status for row in found.sweep.rows] == ["done"] * 18
+
+
 def test_a_setting_that_is_scheduled_tells_no_runs_apart(tmp_path: Path) -> None:
     lines = [
         f"{trial},{at},{batch},{rate},2.0,{0.95 - at / 1000}"
@@ -126,9 +138,10 @@ def test_trials_of_random_rates_in_each_budget_have_no_moving_rates(tmp_path: Pa
 def test_an_option_says_that_a_column_names_no_runs(tmp_path: Path) -> None:
     """Epochs of a grid look as a log does; then the message has the way on."""
     lines = [f"{run},{n + 1},32,{rate},2.{n}" for n, rate in enumerate(RATES) for run in range(3)]
+    header = "run,epoch,global_batch_size,lr,validation_loss"
     with pytest.raises(TableError, match="--nuisance RUN"):
-        read(tmp_path, f"run,epoch,{HEADER}", *lines)
-    found = read(tmp_path, f"run,epoch,{HEADER}", *lines, nuisance=["run"])
+        read(tmp_path, header, *lines, rename=[("lr", "peak_lr")])
+    found = read(tmp_path, header, *lines, rename=[("lr", "peak_lr")], nuisance=["run"])
     assert len(found.sweep.rows) == 9
 
 

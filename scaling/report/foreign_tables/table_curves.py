@@ -2,12 +2,18 @@
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from scaling.report.foreign_tables.table_ends import EARLY, CellEnds
-from scaling.report.foreign_tables.table_names import COLUMNS, plain
+from scaling.report.foreign_tables.table_names import (
+    COLUMNS,
+    CONFIG_PREFIXES,
+    MAXIMIZED,
+    plain,
+)
 from scaling.report.foreign_tables.table_numbers import Marks, number
 
 _RUN_COLUMNS = (
@@ -66,12 +72,13 @@ class End:
 class CurveFinder:
     """Goes through a table's rows once and says whether they are evaluations of fewer runs.
 
-    A run is told by a column with such a name, and by its batch, rate, seed and cell; then they are
-    where any run has several rows with different progress, as most of a search that stops runs
-    have one. Where names are shared by runs of several settings these must begin alike, too, and
-    settings tell runs apart that would have two rows at one progress otherwise. Without such a
-    column a run is told by its settings too, and most runs must have several rows, the column of
-    progress be called as one, and no two rows of a run share a value of it.
+    A run is told by a column with such a name, and by its batch, rate and seed; by its cell and
+    settings too where it would have two losses at one progress otherwise. Most runs must have
+    several rows with different progress, or some where none has two losses at one, as most of a
+    search that stops runs have one row. Where a name is shared by runs of several settings, or
+    losses are repeated as by a run that was resumed, runs must begin alike. Without such a column a
+    run is told by its settings too, most must have several rows, the column of progress be called
+    as one, and no two losses of a run share a value of it.
     """
 
     def __init__(
@@ -104,27 +111,34 @@ class CurveFinder:
         ]
         progress += [names.index(name) for name in ("steps", "examples") if name in names]
         self._has_id = bool(by_name)
-        own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
-        own += [place for place in searched if place not in progress]
-        recipe = [names.index(n) for n in ("warmup_steps", "clip_norm") if n in names]
-        self._run = (*own, *(by_name[:1] or (*axes, *recipe, *settings, *unknown)))
-        self._axes = tuple(axes) if by_name else ()
-        self._settings = tuple(settings) if by_name else ()
         allowed = [
             place for place in progress
             if self._has_id or plains[place] not in ("steps", "examples", "tokens")
         ]  # fmt: skip
         self._progress = allowed[0] if allowed else None
+        own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
+        own += [place for place in searched if place not in progress]
+        recipe = [names.index(n) for n in ("warmup_steps", "clip_norm") if n in names]
+        run = (*own, *(by_name[:1] or (*axes, *recipe, *settings, *unknown)))
+        cell = [place for place in axes if by_name and place != self._progress]
+        self._places = (*run, *cell, *(settings if by_name else ()))
+        self._name, self._with_cell = len(run) - 1, len(run) + len(cell)
         theirs = plains[self._progress] if self._progress is not None else ""
         is_ours = self._progress is not None and names[self._progress] == "steps"
         self._in_steps = is_ours or theirs in _STEP_COLUMNS
         counts_up = theirs in _STEP_COLUMNS and theirs != "steps"
         self._may_be_budget = (is_ours and not counts_up) or self._progress in axes
         self._marks = marks
-        self._rate = names.index("peak_lr") if by_name and "peak_lr" in names else None
-        self._runs: dict[tuple[str, ...], set[str]] = {}
+        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
+        self._loss = names.index(result) if result in names else None
+        rate = names.index("peak_lr") if by_name and "peak_lr" in names else None
+        is_set = rate is not None and (
+            plains[rate] == "peak_lr" or header[rate].startswith(CONFIG_PREFIXES)
+        )
+        self._rate = None if is_set else rate
+        self._runs: dict[tuple[str, ...], dict[str, int]] = {}
         self._rates: dict[tuple[str, ...], dict[str, set[str]]] = {}
-        self._num_rows = self._num_repeated = 0
+        self._num_rows = 0
 
     def add(self, cells: Sequence[str]) -> None:
         """One row."""
@@ -134,12 +148,11 @@ class CurveFinder:
         if not at:
             return
         self._num_rows += 1
-        run = tuple(cells[place] for place in (*self._run, *self._axes, *self._settings))
-        seen = self._runs.setdefault(run, set())
-        self._num_repeated += at in seen
-        seen.add(at)
+        points = self._runs.setdefault(tuple(cells[place] for place in self._places), {})
+        has_loss = self._loss is None or bool(cells[self._loss].strip())
+        points[at] = points.get(at, 0) + has_loss
         if self._rate is not None and cells[self._rate].strip():
-            places = (*self._run, *self._axes)
+            places = self._places[: self._with_cell]
             but_rate = tuple("" if p == self._rate else cells[p] for p in places)
             self._rates.setdefault(but_rate, {}).setdefault(at, set()).add(cells[self._rate])
 
@@ -147,7 +160,8 @@ class CurveFinder:
         """Whether most runs that have several rows have another rate as they go on.
 
         Runs that share a name, or begin to count anew, have two rates at one progress; or each ends
-        at a progress of its own, which may also be its budget.
+        at a progress of its own, which may also be its budget. A peak by its name, or one of the
+        configuration, does not move.
         """
         if self._may_be_budget or not self._tells_runs():
             return False
@@ -165,73 +179,61 @@ class CurveFinder:
         """None where every row is a run."""
         if self._progress is None or not self._runs:
             return None
-        places, runs = (*self._run, *self._axes, *self._settings), self._runs
-        by_name = _joined(runs, len(self._run) + len(self._axes))
-        if not self._begins_anew() or _num_points(by_name) == _num_points(runs):
-            places, runs = (*self._run, *self._axes), by_name
-        if self._may_rise() and not self._are_long(runs):
-            places, runs = self._run, _joined(runs, len(self._run))
-        is_unique = self._has_id or self._num_repeated == 0
-        if not (self._are_long(runs) and is_unique):
+        # a size may rise along a run, but numbers that begin anew may do so in each size too
+        fewest = self._with_cell if self._are_shared(self._name + 1) else self._name + 1
+        num_repeated = _num_repeated(self._runs)
+        ways = sorted({fewest, self._with_cell, len(self._places)})
+        joined = ((num_places, _joined(self._runs, num_places)) for num_places in ways)
+        num_places, runs = next(way for way in joined if _num_repeated(way[1]) == num_repeated)
+        if not self._are_evaluations(runs, num_repeated):
             return None
+        places = self._places[:num_places]
         return Curves(places, self._progress, self._in_steps, self._num_rows, len(runs))
 
-    def _may_rise(self) -> bool:
-        """Whether a size may be what rises along a run; not if runs of several settings share ids.
+    def _are_evaluations(
+        self, runs: Mapping[tuple[str, ...], Mapping[str, int]], num_repeated: int
+    ) -> bool:
+        """Whether rows of a run are its evaluations, as numbers that begin anew name none."""
+        num_long = sum(len(points) > 1 for points in runs.values())
+        if 2 * num_long <= len(runs) and not (num_long and self._tells_runs() and not num_repeated):
+            return False
+        if not self._has_id:
+            return not num_repeated
+        is_number = all(run[self._name].isdigit() for run in self._runs)
+        begins_anew = self._are_shared(len(self._places) if is_number else self._name + 1)
+        return not (num_repeated or begins_anew) or self._begin_alike(runs)
 
-        Those are numbers that begin anew, perhaps in each size too.
-        """
-        return bool(self._axes) and (
-            self._progress in self._axes or not self._are_shared(len(self._run))
-        )
-
-    def _are_shared(self, num_places: int | None) -> bool:
+    def _are_shared(self, num_places: int) -> bool:
         """Whether a name is of several runs, as the first places tell them apart."""
-        names = {run[len(self._run) - 1] for run in self._runs}
+        names = {run[self._name] for run in self._runs}
         return len({run[:num_places] for run in self._runs}) > len(names)
-
-    def _begins_anew(self) -> bool:
-        """Whether a name is of several runs: of several rates, or a number of several settings."""
-        is_number = all(run[len(self._run) - 1].isdigit() for run in self._runs)
-        has_all = is_number and self._progress not in self._axes
-        return self._are_shared(None if has_all else len(self._run))
 
     def _tells_runs(self) -> bool:
         """Whether a column names the runs, and more than one."""
-        place = len(self._run) - 1
-        return self._has_id and len({run[place] for run in self._runs}) > 1
+        return self._has_id and len({run[self._name] for run in self._runs}) > 1
 
     def _begin_alike(self, runs: Mapping[tuple[str, ...], Iterable[str]]) -> bool:
         """Whether nearly all runs of a batch and cell begin at the same progress, as logs do."""
         first: dict[tuple[str, ...], list[float]] = {}
         for run, seen in runs.items():
-            cell = (run[0], *run[len(self._run) :][: len(self._axes)])
+            cell = (run[0], *run[self._name + 1 : self._with_cell])
             first.setdefault(cell, []).append(min(number(self._marks, "steps", at) for at in seen))
         return sum(f.count(min(f)) for f in first.values()) >= _NEARLY_ALL * len(runs)
 
-    def _are_long(self, runs: Mapping[tuple[str, ...], set[str]]) -> bool:
-        """Whether runs have several rows with different progress: most, or any that is named.
-
-        Numbers that begin anew name a run only where runs begin alike.
-        """
-        num_long = sum(len(seen) > 1 for seen in runs.values())
-        if not (2 * num_long > len(runs) or (num_long > 0 and self._tells_runs())):
-            return False
-        return not (self._has_id and self._begins_anew()) or self._begin_alike(runs)
-
 
 def _joined(
-    runs: Mapping[tuple[str, ...], Iterable[str]], num_places: int
-) -> dict[tuple[str, ...], set[str]]:
-    """The runs as the first places tell them apart."""
-    joined: dict[tuple[str, ...], set[str]] = {}
-    for run, seen in runs.items():
-        joined.setdefault(run[:num_places], set()).update(seen)
+    runs: Mapping[tuple[str, ...], Mapping[str, int]], num_places: int
+) -> dict[tuple[str, ...], Counter[str]]:
+    """Losses at each progress of the runs as the first places tell them apart."""
+    joined: dict[tuple[str, ...], Counter[str]] = {}
+    for run, points in runs.items():
+        joined.setdefault(run[:num_places], Counter()).update(points)
     return joined
 
 
-def _num_points(runs: Mapping[tuple[str, ...], set[str]]) -> int:
-    return sum(map(len, runs.values()))
+def _num_repeated(runs: Mapping[tuple[str, ...], Mapping[str, int]]) -> int:
+    """Losses beside another one of the same run at the same progress."""
+    return sum(max(num - 1, 0) for points in runs.values() for num in points.values())
 
 
 class LastEvaluations:

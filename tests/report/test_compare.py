@@ -228,6 +228,23 @@ def test_errors_are_one_clear_line(
     assert "no study 'one'" in capsys.readouterr().err
 
 
+def test_options_that_a_comparison_does_not_take_have_a_way_on(tmp_path: Path) -> None:
+    way = "write the table's report with --from-csv, and compare its folder"
+    path = tmp_path / "search.csv"
+    rows = [f"32,{rate},{3 - n / 20},{n}\n" for rate, n in ((0.1, 1), (0.2, 4), (0.4, 4))]
+    path.write_text("global_batch_size,peak_lr,validation_loss,epoch\n" + "".join(rows))
+    notes = read_side(str(path), None).notes
+    assert any("--keep-early" in note for note in notes)
+    assert way in notes[-1]
+    path.write_text("global_batch_size,peak_lr,accuracy\n32,0.1,0.5\n")
+    with pytest.raises(TableError, match=f"--maximize accuracy.*{way}"):
+        read_side(str(path), None)
+    path.write_text("peak_lr,validation_loss\n0.1,0.5\n")
+    with pytest.raises(TableError) as error:
+        read_side(str(path), None)
+    assert way not in str(error.value)
+
+
 def files(path: str, sha256: str, **environment: Any) -> Side:
     """A study of texts in a file, with what was recorded of them."""
     workload = study().spec.workload.model_dump(mode="json", exclude_unset=True)

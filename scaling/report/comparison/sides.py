@@ -1,6 +1,7 @@
 """Two studies to compare, from MLflow, a folder or a table, and what sets them apart."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from scaling.report.words.differences import budget_words
 from scaling.spec.study import StudySpec
 
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
+_OPTION = re.compile(r"--(where|cell|nuisance|scale|maximize|keep-early)\b")
+"""How else a table may be read, which is no option of a comparison."""
+_WAY_ON = "write the table's report with --from-csv, and compare its folder"
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,16 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
         sweep = sweep_of_report(path)
         return Side(sweep.name, analyse(sweep))
     if _is_table(path):
-        table = read_table(path, rename=rename)
-        return Side(table.sweep.name, analyse(table.sweep), notes=table.notes)
+        try:
+            table = read_table(path, rename=rename)
+        except TableError as error:
+            if not _OPTION.search(str(error)):
+                raise
+            raise TableError(f"{error}; a comparison takes --rename alone: {_WAY_ON}") from error
+        notes = table.notes
+        if any(map(_OPTION.search, notes)):
+            notes += (f"A comparison takes --rename alone: for other options {_WAY_ON}.",)
+        return Side(table.sweep.name, analyse(table.sweep), notes=notes)
     from scaling.sinks.mlflow.load import load_study
 
     study = load_study(name, tracking_uri)

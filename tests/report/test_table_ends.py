@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scaling.analysis.findings import analyse
+from scaling.report.__main__ import main
 from scaling.report.foreign_tables.sweep_table import SweepTable, read_table
 
 HEADER = "global_batch_size,peak_lr,validation_loss"
@@ -77,6 +78,17 @@ def test_runs_that_a_search_stopped_have_no_final_loss(word: str, tmp_path: Path
     kept = read(tmp_path, header, *searched(word), keep_early=True)
     assert statuses(kept) == ["done"] * 15
     assert not any(row.choices for row in kept.sweep.rows)
+
+
+@pytest.mark.slow
+def test_the_command_keeps_early_ones_too(tmp_path: Path) -> None:
+    path = tmp_path / "search.csv"
+    path.write_text("\n".join((f"{HEADER},training_iteration,x", *searched())) + "\n")
+    command = ["--from-csv", str(path), "--output", str(tmp_path / "report")]
+    for options, is_said in (([], True), (["--keep-early"], False)):
+        assert main([*command, *options]) == 0
+        page = (tmp_path / "report" / "report.md").read_text()
+        assert ("9 runs stopped before the end" in page) == is_said
 
 
 def test_a_longer_run_that_diverged_does_not_make_the_best_one_early(tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ def test_an_extra_that_is_not_installed(folder: Path, capsys: pytest.CaptureFixt
         ("http://127.0.0.1:{port}", "cannot open MLflow at http://127.0.0.1"),
         ("postgresql+psycopg2://127.0.0.1:{port}/x", "cannot open MLflow at postgresql"),
         ("postgresql+nodriver://127.0.0.1:{port}/x", "cannot open MLflow at postgresql"),
+        ("postgresql+psycopg2://127.0.0.1:port/x", "cannot open MLflow at postgresql"),
         ("nonsense://x", "cannot open MLflow at nonsense://x"),
+        ("databricks-uc", "cannot open MLflow at databricks-uc: Detected Unity Catalog"),
     ],
 )
 def test_a_store_that_cannot_record(

@@ -74,6 +74,12 @@ def test_default_store_is_in_the_working_directory(
     assert resolve_tracking_uri("sqlite:////abs/m.db") == "sqlite:////abs/m.db"
 
 
+@pytest.mark.parametrize("uri", ["databricks", "databricks://profile"])
+def test_a_store_that_mlflow_knows_by_a_word(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    require_reachable_store()
+
+
 def _killed_while_writing(database: Path) -> None:
     """Leave a transaction half written in the file, as a process that is killed does."""
     code = (

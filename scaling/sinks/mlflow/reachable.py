@@ -20,6 +20,9 @@ from scaling.sinks.mlflow.store import (
     tried_again,
 )
 
+_NAMED = ("databricks", "databricks-uc", "uc")
+"""Stores that MLflow knows by a word."""
+
 
 def require_reachable_store() -> None:
     """Check that MLflow's store answers, or where it is a file, that it can be written.
@@ -37,11 +40,11 @@ def require_reachable_store() -> None:
             _require_database(database)
         elif is_server(uri):
             tried_again(uri, lambda: open_client(uri).search_experiments(max_results=1))
-        elif uri == "databricks" or ("://" in uri and not uri.startswith("file:")):
+        elif uri in _NAMED or ("://" in uri and not uri.startswith("file:")):
             _require_connection(uri)
         else:
             _require_folder(uri)
-    except (*store_errors(), ImportError) as error:
+    except (*store_errors(), ImportError, ValueError) as error:
         raise TrackingError(f"cannot open MLflow at {shown_url(uri)}: {one_line(error)}") from error
 
 
@@ -83,11 +86,11 @@ def _require_folder(uri: str) -> None:
 def _require_connection(uri: str) -> None:
     """A database server answers; a store of another kind is opened by MLflow."""
     import sqlalchemy
-    from sqlalchemy.exc import NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError
 
     try:
         engine = sqlalchemy.create_engine(uri)
-    except NoSuchModuleError:  # no database: whether MLflow knows it, it says itself
+    except ArgumentError:  # no database: whether MLflow knows it, it says itself
         open_client(uri)
         return
     with closing(engine.connect()):

@@ -285,9 +285,11 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
     fields = {**draft.columns, **draft.left_out}
     lines = "".join(f"    {field}: {_quoted(value)}\n" for field, value in fields.items())
     is_question = draft.task == "question_answering"
-    is_chat = "messages_column" in draft.columns
+    is_written = draft.task == "seq2seq"
+    # What is written is learned whole, and a text has more characters than subwords.
+    is_long = "messages_column" in draft.columns or (is_written and not model)
     is_short = draft.num_characters < 48
-    by_characters = is_short or draft.task == "causal_lm"
+    by_characters = is_short or is_written or draft.task == "causal_lm"
     return _TEMPLATE.format(
         why=" ".join(draft.why), file=shlex.quote(file), name=_quoted(name),
         question=_QUESTION, task=draft.task,
@@ -296,7 +298,7 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         stride="  stride: 24 # tokens that two windows of a long context share\n" * is_question,
         data=_quoted(shown_path(data)), columns=lines,
         tokenizer=_quoted(model) if model else "characters" if by_characters else "subwords",
-        max_length=96 if is_question else 256 if is_chat else 48 if is_short else 64,
+        max_length=96 if is_question else 256 if is_long else 48 if is_short else 64,
         batches=batches, base=batches[1],
         low=low, high=high, examples=examples, min_steps=30 if model else 50,
         every=max(examples // 4, 1), num_trials=6 * len(batches),

@@ -155,6 +155,10 @@ RUNS: dict[str, tuple[Make, str]] = {
         table("pairs.csv", en=lambda n: f"{sentence()} {n}", de=lambda n: f"{sentence()} {n}"),
         "seq2seq",
     ),
+    "two long texts": (
+        table("long.csv", en=lambda n: f"{sentence(20)} {n}", de=lambda n: f"{sentence(20)} {n}"),
+        "seq2seq",
+    ),
     "words and tags": (
         table("tags.jsonl", tokens=lambda n: sentence().split(), tags=lambda n: ["X", "O"] * 4),
         "token_classification",
@@ -357,6 +361,7 @@ def test_a_study_that_starts(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
         ("a percentage beside", {"data.label_column": "reviewLabel"}),
         ("a target beside", {"data.label_column": "label"}),
         ("words of YAML", {"data.text_column": "true", "data.label_column": "null"}),
+        ("two long texts", {"data.tokenizer": "characters", "data.max_length": 256}),
         ("chats", {"data.messages_column": "messages"}),
         ("chats as ShareGPT has them", {"data.messages_column": "conversations"}),
     ],

@@ -63,14 +63,28 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
     A product that autocast leaves in float32 stays one. cuDNN's convolutions and recurrent layers
     would take tf32 unasked.
     """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    before = [switch.fp32_precision for switch in _switches()]
+    _set_precisions(["tf32" if precision == "tf32" else "ieee"] * len(before))
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        _set_precisions(before)
+
+
+def _switches() -> Sequence[Any]:
+    """Torch's switches of products, on a GPU and a CPU, and of cuDNN's layers."""
+    backends: Any = torch.backends  # which says them to no type checker
+    return backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn
+
+
+def _set_precisions(values: Sequence[str]) -> None:
+    """Set the switches, and the older ones alike: read where they differ, those raise."""
+    _, on_cpu, of_convolutions, _ = values
+    older = {"bf16": "medium", "tf32": "high"}.get(on_cpu, "highest")
+    torch.set_float32_matmul_precision(older)
+    torch.backends.cudnn.allow_tf32 = of_convolutions == "tf32"
+    for switch, value in zip(_switches(), values, strict=True):
+        switch.fp32_precision = value
 
 
 def evaluate(

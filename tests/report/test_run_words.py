@@ -41,6 +41,16 @@ def test_how_a_tie_within_limits_is_decided() -> None:
     tied = replace(found.recommendation, reason=replace(reason, tied=others))
     words = said(replace(found, recommendation=tied))
     assert "; among ties, the fewest workers and then the smallest batch are chosen." in words
+    same = tuple(replace(c, global_batch_size=reason.chosen.cell.global_batch_size) for c in others)
+    tied = replace(found.recommendation, reason=replace(reason, tied=same))
+    words = said(replace(found, recommendation=tied))
+    assert "; among ties, the fewest workers and then the best one are chosen." in words
+
+
+def test_of_cells_of_one_batch_the_best_is_chosen() -> None:
+    found = findings_of("two clip norms")
+    assert "from global_batch_size 256, clip_norm 1.0; the best one is chosen." in said(found)
+    assert "smallest batch" not in " ".join(reason_words(found.recommendation.reason))
 
 
 def test_a_joint_search_recommends_only_what_is_recommended() -> None:
@@ -49,6 +59,8 @@ def test_a_joint_search_recommends_only_what_is_recommended() -> None:
     assert said(lost, "batch") == (
         "The joint search's best recipe has a batch of 64; 2 of 2 new seeds diverged."
     )
+    failed = said(joint_by_the_surface("failed"), "batch")
+    assert failed == "The best of 30 trials in the joint search has a batch of 1,024."
     assert "recommends a batch of 64; over 2 new seeds its" in said(joint_by_the_surface(), "batch")
 
 

@@ -27,7 +27,13 @@ from scaling.report.words.numbers import (
     with_interval,
     with_unit,
 )
-from scaling.report.words.reasons import not_learnt_words, nothing_learnt_words, tie_rule, why_none
+from scaling.report.words.reasons import (
+    BEST_CHOSEN,
+    not_learnt_words,
+    nothing_learnt_words,
+    tie_rule,
+    why_none,
+)
 from scaling.report.words.remarks import branched_words, half_lives, of_more_examples
 from scaling.report.words.series import (
     contrast_words,
@@ -209,9 +215,7 @@ def _tie(findings: Findings) -> Iterator[str]:
     cells = sorted(reason.tied, key=_batch)
     names = joined([cell_name(cell) if is_sized else cell.label for cell in cells], "and")
     what = ("a batch of " if len(cells) == 1 else "batches of ") if is_sized else ""
-    rule = "the best one is chosen"
-    if findings.sweep.has_target:
-        rule = tie_rule(chosen, reason.tied)
+    rule = tie_rule(reason) if findings.sweep.has_target else BEST_CHOSEN
     yield f"The data do not distinguish it from {what}{names}; {rule}."
     yield f"The data do not distinguish it from {counted(len(cells), 'other cell')}; {rule}."
 
@@ -314,11 +318,11 @@ def _joint(findings: Findings) -> str:
     value = with_unit(_with_interval(found), objective.unit_shown)
     trials = counted(cell.num_trials, "trial")
     if best.phase == "search":
-        return shortest(
-            f"The best of {trials} in the joint search has {with_article(label)} of {value} "
-            f"at a batch of {best.global_batch_size:,}.",
-            f"The best of {trials} in the joint search has a batch of {best.global_batch_size:,}.",
-        )
+        start, size = f"The best of {trials} in the joint search has", f"{best.global_batch_size:,}"
+        short = f"{start} a batch of {size}."
+        if found.value is None:  # none of its new seeds ended
+            return short
+        return shortest(f"{start} {with_article(label)} of {value} at a batch of {size}.", short)
     start = f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}"
     if findings.recommendation.option is None:
         start = f"The joint search's best recipe has a batch of {best.global_batch_size:,}"

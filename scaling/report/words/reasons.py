@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from scaling.analysis.baseline import NothingLearnt, cells_not_learnt
-from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.next_run.goodput import Option, max_seconds
 from scaling.analysis.next_run.recommendation import (
@@ -192,14 +191,23 @@ def _ties(reason: LowestCell) -> list[str]:
     others = joined([f"{c.label} ({number(place[id(c)].value)})" for c in reason.tied], "or")
     if reason.criterion == "objective":
         return [f"Over seeds, the data do not distinguish it from {others}"]
-    rule = tie_rule(reason.chosen, reason.tied)
+    rule = tie_rule(reason)
     return [f"The data do not distinguish it from {others}; {rule}"]
 
 
-def tie_rule(chosen: Option, tied: Sequence[CellResult]) -> str:
+BEST_CHOSEN = "the best one is chosen"
+
+
+def tie_rule(reason: LowestCell | BestWithinLimits) -> str:
     """By what one of those that tie on the way to a target was chosen."""
-    smallest = min(cell.global_batch_size or 0 for cell in tied)
-    if (chosen.cell.global_batch_size or 0) <= smallest:
+    size = reason.chosen.cell.global_batch_size or 0
+    sizes = [cell.global_batch_size or 0 for cell in reason.tied]
+    if set(sizes) == {size}:
+        # Within limits a cell is placed on several numbers of workers.
+        if isinstance(reason, LowestCell) and reason.ranked[0] is reason.chosen.cell:
+            return BEST_CHOSEN
+        return "among ties, the fewest workers and then the best one are chosen"
+    if size <= min(sizes):
         return "the smallest batch among ties is chosen"
     return "among ties, the fewest workers and then the smallest batch are chosen"
 
@@ -234,7 +242,7 @@ def _within(reason: BestWithinLimits) -> list[str]:
     parts += _sureness(chosen, limits)
     if reason.tied:
         others = joined([cell.label for cell in reason.tied], "or")
-        rule = f"; {tie_rule(chosen, reason.tied)}" if reason.has_target else ""
+        rule = f"; {tie_rule(reason)}" if reason.has_target else ""
         parts.append(f"The data do not distinguish it from {others}{rule}")
     return parts + _expected_run(chosen) + _caveats(chosen)
 

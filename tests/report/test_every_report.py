@@ -138,6 +138,11 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("table of steps", "The next fewest steps to the target are 58.0, at a batch of 512;"),
         ("score", "The next highest accuracy is 0.391, at a batch of 128;"),
         ("no target", " nats, the lowest that every batch reached."),
+        ("at the target before the first step", "No recipe is recommended: every run that reached "
+         "the target began at it; set a stricter one. Reaching a validation loss of 1.00 nats "
+         "takes 0 steps at a batch of 16 and 0 at 1,024."),
+        ("at the target before the first step", "How far the batch can grow is not known: set a "
+         "stricter target, at which no run begins."),
         ("target never reached", "no batch size always reached a validation loss of 0.0100 nats."),
         ("nothing", "No recipe is recommended: no cell reached the target with every replicate."),
         ("joint search", "it does not compare tuned batch sizes."),

@@ -12,13 +12,13 @@ from scaling.records.study import StudyRecord
 from scaling.records.trial import Status
 from scaling.report.words.differences import comparability_notes, comparison_headline
 from scaling.report.words.learning_rate import rule_costs_words
-from scaling.report.words.remarks import flags
+from scaling.report.words.remarks import flags, sources
 from scaling.report.words.unknown import unknown
 from scaling.report.words.why_null import of_recommendation
 from scaling.spec.phases import Limits
 from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted
-from tests.report.kinds import findings_of
+from tests.report.kinds import changed, findings_of
 
 
 def with_lost(*ids: str, status: Status = "failed") -> Findings:
@@ -32,6 +32,14 @@ def test_means_are_over_other_seeds_only_where_there_are_others() -> None:
     assert "global_batch_size 16: 2 of 2 confirm seeds were lost, so it has no means." in found
     lost = "global_batch_size 64: 1 of 2 confirm seeds were lost; its means are over the others."
     assert lost in found
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_of_what_is_lost_nothing_is_said_to_be_a_mean(status: Status) -> None:
+    lost = changed(lambda _, t: replace(t, status=status) if t.phase == "confirm" else t)
+    assert "Losses and gaps are means" not in sources(lost)
+    assert "Losses and gaps are means" in sources(findings_of("whole study"))
+    assert not sources(findings_of("all failed"))  # and no steps of trials that took the fewest
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_nothing_learnt(nearest: Nearest, words: str) -> None:
 
 @pytest.mark.parametrize(("reason", "words"), [
     (NothingToRecommend("target"), "no cell reached the target with every replicate."),
+    (NothingToRecommend("stricter_target"), "every run that reached the target began at it; set a "
+     "stricter one."),
     (NothingToRecommend("loss"), "no cell ended with a loss with every replicate."),
     (NothingToRecommend("times"), "no time was measured."),
     (NothingToRecommend("workers", 3), "no batch size was measured with as many examples per "

@@ -42,12 +42,13 @@ class NothingToRecommend:
     """The data do not allow a choice.
 
     Attributes:
-        lack: A cell that has steps to the target, or of which every replicate has a loss; a batch
-            measured on the workers asked for or with as many examples a worker; any time at all.
+        lack: A cell that has steps to the target, or takes any to it, or of which every replicate
+            has a loss; a batch measured on the workers asked for or with as many examples a
+            worker; any time at all.
         num_workers: As asked for.
     """
 
-    lack: Literal["target", "loss", "metric", "workers", "times"]
+    lack: Literal["target", "stricter_target", "loss", "metric", "workers", "times"]
     num_workers: int | None = None
 
 
@@ -168,8 +169,9 @@ def _unlimited(
             known.sort(key=lambda pair: oriented(pair[1].value or 0.0, direction))
             reason = _best_cell(sweep, criterion, *map(list, zip(*known, strict=True)))
             return _of_option(sweep, reason.chosen, reason, candidates, meets_limits=None)
-    lack = "target" if sweep.has_target else "loss" if objective.is_loss else "metric"
-    return Recommendation(NothingToRecommend(lack))
+    if sweep.has_target:
+        return Recommendation(_no_steps(cells))
+    return Recommendation(NothingToRecommend("loss" if objective.is_loss else "metric"))
 
 
 def _best_cell(
@@ -290,14 +292,20 @@ def _limited(
 
 
 def _lacking(sweep: Sweep, cells: Sequence[CellResult]) -> NothingToRecommend:
-    if sweep.has_target and all(c.target.steps.value is None for c in cells):
-        return NothingToRecommend("target")
+    if sweep.has_target and not any(c.target.steps.value for c in cells):
+        return _no_steps(cells)
     if not sweep.has_target and all(cell.has_diverged_seed for cell in cells):
         return NothingToRecommend("loss" if sweep.tuned_for.is_loss else "metric")
     workers = sweep.limits.num_workers
     if workers is not None and any(cell.replicates for cell in cells):
         return NothingToRecommend("workers", workers)
     return NothingToRecommend("times")
+
+
+def _no_steps(cells: Sequence[CellResult]) -> NothingToRecommend:
+    """No cell takes steps to the target: none reached it, or they were at it from the start."""
+    is_there = any(cell.target.steps.value == 0 for cell in cells)
+    return NothingToRecommend("stricter_target" if is_there else "target")
 
 
 def _meets(option: Option, limits: Limits) -> bool:

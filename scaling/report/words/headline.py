@@ -274,7 +274,8 @@ def _at_target(findings: Findings) -> str:
 
 
 def _steps(cell: CellResult) -> str:
-    return _with_interval(cell.target.steps)
+    steps = cell.target.steps
+    return _with_interval(steps) if steps.value else "0"
 
 
 def _batch(cell: CellResult) -> int:

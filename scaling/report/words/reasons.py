@@ -133,6 +133,8 @@ def _lacking(reason: NothingToRecommend) -> str:
     match reason.lack:
         case "target":
             return "no cell reached the target with every replicate"
+        case "stricter_target":
+            return "every run that reached the target began at it; set a stricter one"
         case "metric":
             return "no cell ended with the metric with every replicate"
         case "loss":

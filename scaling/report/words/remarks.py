@@ -168,12 +168,14 @@ def half_lives(rows: Sequence[TrialRow]) -> list[float]:
 
 def _phases(findings: Findings) -> str:
     sweep = findings.sweep
-    if any(cell.source == "confirm" for cell in findings.cells):
+    confirmed = [cell for cell in findings.cells if cell.source == "confirm"]
+    if confirmed:
         text = (
             f"Losses and gaps are means over the confirm replicates of each cell's recipe for the "
             f"{_short(sweep)}, with seeds that the search never saw."
         )
-        return text + _target_sources(findings)
+        is_left = any(row.status != "diverged" for cell in confirmed for row in cell.replicates)
+        return (text * is_left + _target_sources(findings)).strip()
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     what = "losses" if sweep.tuned_for.is_loss else "results"
     if sweep.objective in TO_TARGET and not any(c.validation_loss.value for c in findings.cells):
@@ -211,7 +213,8 @@ def recipe_rate(sweep: Sweep) -> str:
 
 def _target_sources(findings: Findings) -> str:
     """Which recipes the steps to the target are of."""
-    if not findings.sweep.has_target or findings.sweep.is_joint:
+    trials = [row for cell in findings.cells for row in cell.target.trials]
+    if not trials or not findings.sweep.has_target or findings.sweep.is_joint:
         return ""
     others = [
         cell.label
@@ -221,7 +224,7 @@ def _target_sources(findings: Findings) -> str:
         and cell.target.peak_lr != cell.best.peak_lr
     ]
     text = " Steps, examples and seconds to the target are those of each cell's "
-    if all(row.phase == "search" for cell in findings.cells for row in cell.target.trials):
+    if all(row.phase == "search" for row in trials):
         text += "search trials that took the fewest steps."
     else:
         text += (

@@ -76,6 +76,10 @@ def _far_batch(findings: Findings) -> Iterator[str]:
         yield f"{start}: evaluate more often early on at {joined(gaps, 'and')}."
         yield f"{start}: evaluate more often early on."
         return
+    is_there = any(cell.target.steps.value == 0 for cell in findings.cells)
+    if is_there and findings.tradeoff.missing not in where:
+        yield f"{start}: set a stricter target, at which no run begins."
+        return
     more = where.get(findings.tradeoff.missing or "", "more batch sizes that reach the target")
     yield f"{start}: run {more}."
 

@@ -31,9 +31,12 @@ _SET = Annotated[
 _ADDRESS = Annotated[
     str | None, typer.Option(help="Ray cluster to join; this machine alone if left out.")
 ]
-_OUTPUT = Annotated[str | None, typer.Option(metavar="DIR", help="Report folder [reports/NAME].")]
+_OUTPUT = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Report folder; reports/NAME if left out.")
+]
 _URI = Annotated[
-    str | None, typer.Option(help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db].")
+    str | None,
+    typer.Option(help="MLflow store; MLFLOW_TRACKING_URI, else ./mlflow.db, if left out."),
 ]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -54,7 +57,7 @@ def init(
         str | None, typer.Option(help="Pretrained model; a small one from scratch if left out.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The study file [DATA.yaml].")
+        Path | None, typer.Option(metavar="FILE", help="The study file; DATA.yaml if left out.")
     ] = None,
 ) -> None:
     """Look at a table of data, and write a study file that runs on it."""
@@ -145,7 +148,8 @@ def compare(
     a: Annotated[str, typer.Argument(help="A study's name, a report's folder or a table.")],
     b: Annotated[str, typer.Argument(help="The study to compare it with.")],
     output: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the page [reports/A_vs_B].")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of the page; reports/A_vs_B if left out."),
     ] = None,
     tracking_uri: _URI = None,
 ) -> None:

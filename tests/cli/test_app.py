@@ -40,6 +40,21 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert used < 1.5  # 0.2 s of processor time on an idle machine
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        ("run", "reports/NAME"), ("plan", "reports/NAME"), ("resume", "reports/NAME"),
+        ("compare", "reports/A_vs_B"), ("compare", "MLFLOW_TRACKING_URI"), ("init", "DATA.yaml"),
+        ("ui", "MLFLOW_TRACKING_URI"),
+    ],
+)  # fmt: skip
+def test_help_says_what_holds_where_an_option_is_left_out(command: str, default: str) -> None:
+    """Words in brackets may be Rich's markup, and would not be shown."""
+    status, out, _ = called(command, "--help")
+    assert status == 0
+    assert default in "".join(out.replace("│", " ").split())
+
+
 def test_a_bad_study_file_is_refused_as_by_the_module(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(GOOD.replace("0.3", "-0.3"), encoding="utf-8")

@@ -24,6 +24,7 @@ from scaling.tasks.own.lightning_module import (
     overrides,
     require_plain,
     validation_metrics,
+    without_trainer,
 )
 from scaling.tasks.own.metrics import own_metrics
 from scaling.tasks.own.module_task import ModuleTask, module_task
@@ -57,7 +58,7 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
             module.setup("fit")
         if overrides(module, "configure_model"):
             module.configure_model()
-        return module
+        return without_trainer(module)
 
     with own_code(path, workload.module), fixed_chance(0):
         module = constructed()

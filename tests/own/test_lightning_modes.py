@@ -54,6 +54,35 @@ def test_outside_of_its_steps_lightning_counts_as_ever(tmp_path: Path) -> None:
     assert (module.global_step, module.current_epoch) == (0, 0)
 
 
+def test_a_part_s_counter_is_refused_and_a_module_s_own_is_not(tmp_path: Path) -> None:
+    inner = """
+    class Inner(LightningModule):
+        def forward(self, x):
+            return x * min(1, self.global_step)
+    class Net(Net):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(Inner(), self.layers)
+    """
+    refused(section(tmp_path, inner), "RuntimeError: self.global_step needs Lightning's Trainer")
+    own = """
+    class Net(Net):
+        global_step = 3
+        def training_step(self, batch, batch_idx):
+            return self.step(batch)[0] * self.global_step
+    """
+    assert prepared(section(tmp_path, own)).new_model(0).module.global_step == 3
+
+
+def test_its_step_is_compiled_as_one_graph(tmp_path: Path) -> None:
+    task = prepared(section(tmp_path))
+    model = task.new_model(0)
+    model.compile(fullgraph=True, dynamic=True, backend="eager")  # a break raises
+    for count in (5, 6, 7):
+        losses, _ = model(task.collate(np.arange(count), 0)["batch"])
+        losses.sum().backward()
+
+
 def test_metrics_of_torchmetrics_start_anew_with_each_batch(tmp_path: Path) -> None:
     source = """
     from torchmetrics import CatMetric, MeanMetric

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,43 +190,63 @@ def _reduced(name: str, logged: list[tuple[Any, int, Any]]) -> float:
 
 @contextmanager
 def recording(module: nn.Module) -> Iterator[_Log]:
-    """What the module logs inside is kept, where no Trainer would take it.
+    """What a module `without_trainer` logs inside is kept, where no Trainer would take it.
 
-    What only a Trainer counts raises inside: without one Lightning has it 0 for ever. Metrics of
-    torchmetrics that were logged start anew afterwards.
+    Metrics of torchmetrics that were logged start anew afterwards.
     """
-    log = _Log()
-    known = [
-        (core, name, vars(core)[name])
-        for core in type(module).__mro__
-        for name in _COUNTED
-        if core.__name__ == "LightningModule" and name in vars(core)
-    ]
+    log, steps = _Log(), vars(module)[_STEPS]
     vars(module).update(log=log.log, log_dict=log.log_dict)
-    for core, name, _ in known:
-        setattr(core, name, _not_counted(name))
+    steps.are_running = True
     try:
         yield log
     finally:
+        steps.are_running = False
         del vars(module)["log"], vars(module)["log_dict"]
-        for core, name, counter in known:
-            setattr(core, name, counter)
         for value, *_ in itertools.chain(*log.values.values()):
             if hasattr(value, "compute"):
                 value.reset()
 
 
 _COUNTED = ("global_step", "current_epoch")
+_STEPS = "_steps_without_trainer"
 
 
-def _not_counted(name: str) -> property:
-    def refuse(_: object) -> NoReturn:
-        raise RuntimeError(
-            f"self.{name} needs Lightning's Trainer, and a study trains without it; use what does "
-            "not change with the step"
-        )
+class _Steps:
+    """Whether steps run that no Trainer counts."""
 
-    return property(refuse)
+    are_running = False
+
+
+def without_trainer(module: nn.Module) -> nn.Module:
+    """The module itself, whose steps raise where they read what only a Trainer counts.
+
+    Without one Lightning has it 0 for ever. The instance is given a class of its own, once: one
+    that changed with each step would break torch.compile's graph.
+    """
+    steps = _Steps()
+    for part in module.modules():
+        if is_kind(part, "LightningModule"):
+            kind, vars(part)[_STEPS] = type(part), steps
+            refusing = {
+                name: _not_counted(kind, name) for name in _COUNTED if not overrides(part, name)
+            }
+            named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+            part.__class__ = type(kind.__name__, (kind,), named | refusing)
+    return module
+
+
+def _not_counted(kind: type[nn.Module], name: str) -> property:
+    counter: property = getattr(kind, name)
+
+    def counted(module: nn.Module) -> Any:
+        if vars(module)[_STEPS].are_running:
+            raise RuntimeError(
+                f"self.{name} needs Lightning's Trainer, and a study trains without it; use what "
+                "does not change with the step"
+            )
+        return counter.__get__(module)
+
+    return property(counted)
 
 
 def validation_metrics(module: Any, batches: Iterable[WrappedBatch]) -> dict[str, float]:

@@ -67,6 +67,8 @@ def test_a_record_with_many_long_causes_fits_a_tag() -> None:
     assert all(cause.startswith(incident["cause"]) for incident in kept.incidents)
     few = replace(long, incidents=tuple(incidents[:3]))
     assert TrialRecord.from_json(tags(few)["record"]).incidents == few.incidents
+    unknown = replace(long, incidents=({"kind": "restarted", "cause": None}, *incidents))
+    assert TrialRecord.from_json(tags(unknown)["record"]).incidents[0]["cause"] is None
 
 
 def test_of_very_many_incidents_the_first_and_the_last_fit_a_tag() -> None:

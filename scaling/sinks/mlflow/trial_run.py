@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 BY_EXAMPLES = "by_examples/"
 
 _MAX_TAG_LENGTH = 8000
-_CAUSE_LENGTHS = (400, 100, 20)  # of an incident's cause, where a record would be too long
+_NUM_INCIDENTS = 15  # the first and the last, where a record would be too long
+_CAUSE_LENGTHS = (400, 100, 20)  # of an incident's cause, where it still would be
 _MAX_NAME_LENGTH = 200  # of 250: a number of a study has a word more in its name
 _NOT_ALLOWED = re.compile(r"^\.+|[^\w.\- :]+")  # a slash is for a part of a name
 _GIVEN = frozenset(f.name for f in fields(Given))
@@ -100,22 +101,23 @@ def tags(record: TrialRecord) -> dict[str, str]:
 def _record_tag(record: TrialRecord) -> str:
     """All of a record but its measurements; what makes it too long for a tag is cut or left out.
 
-    That is the length of causes, then incidents between the first and the last, then the error's.
+    That is incidents between the first and the last, then the length of causes, then the error's.
     """
     bare = replace(record, measurements=())
+    found = bare.incidents
+    if len(bare.to_json()) > _MAX_TAG_LENGTH and len(found) > 2 * _NUM_INCIDENTS:
+        between = {"kind": "left_out", "count": len(found) - 2 * _NUM_INCIDENTS}
+        kept = (*found[:_NUM_INCIDENTS], between, *found[-_NUM_INCIDENTS:])
+        bare = replace(bare, incidents=kept)
     for most in _CAUSE_LENGTHS:
         if len(bare.to_json()) > _MAX_TAG_LENGTH:
             cut = (
-                {name: value[:most] if name == "cause" else value for name, value in found.items()}
-                for found in bare.incidents
+                {**incident, "cause": cause[:most]}
+                if (cause := incident.get("cause"))
+                else incident
+                for incident in bare.incidents
             )
             bare = replace(bare, incidents=tuple(cut))
-    found = bare.incidents
-    kept = len(found) // 2
-    while len(replace(bare, error=None).to_json()) > _MAX_TAG_LENGTH and kept > 1:
-        kept //= 2
-        between = {"kind": "left_out", "count": len(found) - 2 * kept}
-        bare = replace(bare, incidents=(*found[:kept], between, *found[-kept:]))
     excess = len(bare.to_json()) - _MAX_TAG_LENGTH
     if excess > 0 and bare.error:
         bare = replace(bare, error=bare.error[: max(0, len(bare.error) - excess)])

@@ -47,15 +47,14 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that the package runs from, `-dirty` with uncommitted changes.
+    """Commit of the checkout that the package is part of, `-dirty` with uncommitted changes.
 
-    None where it is installed, though that may be in a folder of another checkout.
+    None where it is installed, though that may be in a folder of some checkout.
     """
-    folder = Path(__file__).parents[2]
+    file = Path(__file__)
     try:
-        if not folder.samefile(_git(folder, "rev-parse", "--show-toplevel")):
-            return None
-        return _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
 

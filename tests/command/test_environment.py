@@ -10,11 +10,8 @@ import pytest
 from scaling.command import environment
 
 
-def commit_seen_from(root: Path) -> str | None:
-    """The commit where the package's file lies under this folder."""
-    file = root / "scaling" / "command" / "environment.py"
-    file.parent.mkdir(parents=True)
-    shutil.copy(environment.__file__, file)
+def commit_seen_from(file: Path) -> str | None:
+    """The commit where this is the package's file."""
     spec = spec_from_file_location("copied_environment", file)
     assert spec is not None
     assert spec.loader is not None
@@ -23,15 +20,25 @@ def commit_seen_from(root: Path) -> str | None:
     return copied._commit()
 
 
-def test_the_commit_is_of_the_packages_own_checkout(tmp_path: Path) -> None:
+def test_the_commit_is_of_the_checkout_that_the_package_is_part_of(tmp_path: Path) -> None:
+    files = [
+        tmp_path / folder / "scaling/command/environment.py"
+        for folder in ("", "third_party/scaling", ".venv/lib/python/site-packages")
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        shutil.copy(environment.__file__, file)
+    (tmp_path / ".gitignore").write_text(".venv\n__pycache__\n")
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert commit_seen_from(tmp_path) == head.stdout[:12]
-    assert commit_seen_from(tmp_path / ".venv" / "lib") is None
+    commit = head.stdout[:12]
+    assert [commit_seen_from(file) for file in files] == [commit, commit, None]
+    (tmp_path / ".gitignore").write_text("")
+    assert [commit_seen_from(file) for file in files] == [*[f"{commit}-dirty"] * 2, None]
 
 
 def test_a_package_without_metadata_has_an_unknown_version(

@@ -152,6 +152,7 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("score", "The highest accuracy is 0.781, at a batch of 64."),
         ("table of steps without a bend", "not determined (above 760,565 examples): steps still"),
         ("branched", "By branched training the critical batch size in examples is "),
+        ("one seed a branch", "128 (no interval) after 640 examples and 512 (no interval) after "),
         ("searched by the surface", "Every cell may be undertuned"),
     ],
 )  # fmt: skip

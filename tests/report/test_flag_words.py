@@ -81,6 +81,8 @@ def test_a_rule_that_diverged_comes_before_the_largest_regret() -> None:
     assert next(rule_costs_words(found)) == (
         "Runs with the recipe carried from 64 diverged: linear scaling at 1,024."
     )
+    _, short = rule_costs_words(found)
+    assert short == "Runs with the recipe carried from 64 diverged."  # perhaps all of them
     calm = tuple(regret for regret in found.regrets if not regret.diverged)
     assert next(rule_costs_words(replace(found, regrets=calm))).startswith("The largest regret")
 

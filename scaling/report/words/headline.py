@@ -379,7 +379,7 @@ def _at_point(point: BranchPoint) -> str:
     value, interval = branched_words(point)
     only_bound = point.is_upper_bound and point.interval is not None
     if point.interval is None:
-        return value
+        return value if point.is_bound else f"{value} ({interval})"
     return interval if only_bound else f"{value} {interval}"
 
 

@@ -171,7 +171,7 @@ def rule_costs_words(findings: Findings) -> Iterator[str]:
     ]
     if base is not None and lost:
         yield f"Runs with the recipe carried from {base:,} diverged: {joined(lost, 'and')}."
-        yield f"Some runs with the recipe carried from {base:,} diverged."
+        yield f"Runs with the recipe carried from {base:,} diverged."
         return
     measured = [r for r in findings.regrets if r.regret is not None and r.interval is not None]
     worst = max(measured, key=lambda r: r.regret or 0.0, default=None)

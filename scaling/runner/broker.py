@@ -38,6 +38,7 @@ class Broker:
         self._placement_groups: dict[str, Any] = {}
         self._fitting = FittingMicroBatches()
         self._num_excused: Counter[str] = Counter()
+        self._left: set[tuple[str, str]] = set()  # slots, and machines that they were asked off
 
     # --- asked by the ranks of a worker group
 
@@ -51,8 +52,7 @@ class Broker:
         """
         known = self._slots.get(slot)
         if known is None or known.incarnation != incarnation:
-            number = known.number if known else 0
-            running = known.running if known else None
+            number, running = (known.number, known.running) if known else (0, None)
             known = Slot(
                 world_size, incarnation, device=device, number=number, group_size=world_size
             )  # fmt: skip
@@ -96,8 +96,7 @@ class Broker:
         if not smaller:
             return False
         running.micro_batch_size = smaller
-        incident = {"kind": "out_of_memory", "micro_batch_size": smaller}
-        running.events.append({"kind": "incident", "incident": incident})
+        running.add_incident({"kind": "out_of_memory", "micro_batch_size": smaller})
         return True
 
     def _is_final(self, running: RunningJob, error: RankError) -> bool:
@@ -108,8 +107,7 @@ class Broker:
             self._end(running, "failed", error=error.traceback + times)
             return True
         cause = last_line(error.traceback)
-        incident = {"kind": "restarted", "attempt": running.attempt + 1, "cause": cause}
-        running.events.append({"kind": "incident", "incident": incident})
+        running.add_incident({"kind": "restarted", "attempt": running.attempt + 1, "cause": cause})
         return False
 
     def _is_served_after_loss(self, slot: str, running: RunningJob) -> bool:
@@ -236,8 +234,10 @@ class Broker:
         """A rank is asked to end: its group's job is saved and goes on in another one."""
         if self._is_replaced(slot, incarnation) or self._slots[slot].is_leaving:
             return
-        self._num_excused[slot] += 1
         state = self._slots[slot]
+        left = {(slot, node) for node in state.nodes}  # once: what is short of memory asks again
+        self._num_excused[slot] += not left <= self._left
+        self._left |= left
         state.is_leaving = True
         if state.running is not None:
             state.running.moves = True
@@ -374,11 +374,11 @@ class Broker:
         Returns:
             What was reserved for the group, which may be so still; None where that is not known.
         """
-        self._num_excused[slot] += cause == MACHINE_LOST
         placement_group = self._placement_groups.pop(slot, None)
         state = self._slots.get(slot)
         if state is None:
             return placement_group
+        self._num_excused[slot] += cause == MACHINE_LOST and not state.is_leaving
         running, state.running = state.running, None
         state.ready, state.incarnation = set(), ""
         if running is not None and not running.ended:

@@ -36,7 +36,10 @@ class RunningJob:
         self.attempt += 1
         self.left = {}
         self.moves = self.is_saved = False
-        incident = {"kind": "restarted", "attempt": self.attempt, "cause": cause}
+        self.add_incident({"kind": "restarted", "attempt": self.attempt, "cause": cause})
+
+    def add_incident(self, incident: dict[str, Any]) -> None:
+        """Let the trial know what befell its job."""
         self.events.append({"kind": "incident", "incident": incident})
 
     @property

@@ -22,9 +22,11 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-async def group(broker: Broker, incarnation: str = "a", size: int = 2, slot: str = "s") -> None:
+async def group(
+    broker: Broker, incarnation: str = "a", size: int = 2, slot: str = "s", node: str = "node"
+) -> None:
     for rank in range(size):
-        await broker.hello(slot, incarnation, rank, size, "cpu", "node")
+        await broker.hello(slot, incarnation, rank, size, "cpu", node)
 
 
 async def given(

@@ -137,10 +137,10 @@ def test_a_machine_that_is_taken_back_or_lost_is_no_fault_of_its_group() -> None
     async def story() -> None:
         broker = Broker()
         for number in range(12):
-            await group(broker, f"left {number}")
+            await group(broker, f"left {number}", node=f"node {number}")
             for _ in range(2):  # each rank is asked
                 await broker.vacate("s", f"left {number}")
-            await broker.group_lost("s")
+            await broker.group_lost("s", MACHINE_LOST)  # and seen to be gone
             assert await broker.num_excused("s") == number + 1
         await group(broker, "b")
         await broker.group_lost("s", MACHINE_LOST)
@@ -148,6 +148,20 @@ def test_a_machine_that_is_taken_back_or_lost_is_no_fault_of_its_group() -> None
         await group(broker, "c")
         await broker.group_lost("s")  # its controller died
         assert await broker.num_excused("s") == 13
+
+    run(story())
+
+
+def test_a_machine_that_asks_its_group_to_end_again_and_again_is_excused_once() -> None:
+    """As a daemon does that looks after memory: else restarts would have no bound."""
+
+    async def story() -> None:
+        broker = Broker()
+        for number in range(3):
+            await group(broker, f"left {number}")
+            await broker.vacate("s", f"left {number}")
+            await broker.group_lost("s")
+        assert await broker.num_excused("s") == 1
 
     run(story())
 

@@ -62,7 +62,7 @@ def init(
 ) -> None:
     """Look at a table of data, and write a study file that runs on it."""
     import shlex
-    from contextlib import suppress
+    from tempfile import TemporaryDirectory
 
     from scaling.cli.draft import TASKS, NoDraftError, drafted, require_runs, study_name, study_text
     from scaling.files.user_path import user_path
@@ -78,18 +78,15 @@ def init(
             raise NoDraftError(f"{file} exists already; name another file with --output")
         draft = drafted(data, task)
         text = study_text(draft, data, name, str(file), model)
-        unproven = file.with_name(f".{file.name}.draft")
         try:
-            try:
-                unproven.write_text(text, encoding="utf-8")
-            except OSError as error:
-                reason = error.strerror
-                raise NoDraftError(f"--output: cannot write {file}: {reason}") from error
+            folder = TemporaryDirectory(prefix=".draft", dir=file.parent)
+        except OSError as error:
+            raise NoDraftError(f"--output: cannot write {file}: {error.strerror}") from error
+        with folder:
+            unproven = Path(folder.name, file.name)
+            unproven.write_text(text, encoding="utf-8")
             require_runs(unproven)
             unproven.rename(file)
-        finally:
-            with suppress(OSError):
-                unproven.unlink()
     except (NoDraftError, DataError, OSError) as error:
         typer.echo(str(error).splitlines()[0], err=True)
         _end(2)

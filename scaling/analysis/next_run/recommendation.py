@@ -184,10 +184,8 @@ def _best_cell(
         is_known = len({r.seed for r in chosen.cell.replicates if r.seed is not None}) > 1
     else:
         chosen, tied = _settled(ranked, values)
-        pairs = list(zip(ranked, values, strict=True))
-        of_next = [value for option, value in pairs if option is not chosen][:1]
-        own = [value for option, value in pairs if option is chosen]
-        is_known = all(value.interval is not None for value in (*own, *of_next))
+        # One that is not the first ties with it by the intervals of both.
+        is_known = chosen is not ranked[0] or all(v.interval is not None for v in values[:2])
     cells, others = (tuple(option.cell for option in group) for group in (ranked, tied))
     return LowestCell(criterion, chosen, cells, tuple(values), others, is_known, sweep.tuned_for)
 

@@ -76,7 +76,8 @@ def test_a_part_s_counter_is_refused_and_a_module_s_own_is_not(tmp_path: Path) -
 
 def test_its_step_is_compiled_as_one_graph(tmp_path: Path) -> None:
     task = prepared(section(tmp_path))
-    model = task.new_model(0)
+    model, other = task.new_model(0), task.new_model(1)
+    assert type(model.module) is type(other.module)  # as are those of all trials: compiled once
     model.compile(fullgraph=True, dynamic=True, backend="eager")  # a break raises
     for count in (5, 6, 7):
         losses, _ = model(task.collate(np.arange(count), 0)["batch"])

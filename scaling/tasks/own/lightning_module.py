@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,9 +51,10 @@ class WrappedBatch:
 
 
 def overrides(module: object, name: str) -> bool:
-    """Whether a LightningModule or LightningDataModule has a method of its own."""
-    core = [kind for kind in type(module).__mro__ if kind.__name__ in _CORE]
-    return getattr(type(module), name, None) is not getattr(core[-1], name, None)
+    """Whether a LightningModule or LightningDataModule, or its class, has a method of its own."""
+    own = module if isinstance(module, type) else type(module)
+    core = [kind for kind in own.__mro__ if kind.__name__ in _CORE]
+    return getattr(own, name, None) is not getattr(core[-1], name, None)
 
 
 _CORE = ("LightningModule", "LightningDataModule")
@@ -220,19 +222,25 @@ class _Steps:
 def without_trainer(module: nn.Module) -> nn.Module:
     """The module itself, whose steps raise where they read what only a Trainer counts.
 
-    Without one Lightning has it 0 for ever. The instance is given a class of its own, once: one
-    that changed with each step would break torch.compile's graph.
+    Without one Lightning has it 0 for ever.
     """
     steps = _Steps()
     for part in module.modules():
         if is_kind(part, "LightningModule"):
-            kind, vars(part)[_STEPS] = type(part), steps
-            refusing = {
-                name: _not_counted(kind, name) for name in _COUNTED if not overrides(part, name)
-            }
-            named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-            part.__class__ = type(kind.__name__, (kind,), named | refusing)
+            vars(part)[_STEPS] = steps
+            part.__class__ = _refusing(type(part))
     return module
+
+
+@cache
+def _refusing(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class of such a module: one for all trials, which share what torch.compile makes of it.
+
+    A class that changed with each step would break the graph.
+    """
+    names = [name for name in _COUNTED if not overrides(kind, name)]
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), named | {n: _not_counted(kind, n) for n in names})
 
 
 def _not_counted(kind: type[nn.Module], name: str) -> property:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
 import scaling
-from scaling.tasks.own.lightning_module import Losses, WrappedBatch
+from scaling.tasks.own.lightning_module import Losses, WrappedBatch, without_trainer
 from scaling.tasks.own.module_task import ModuleTask
 from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
@@ -16,7 +17,7 @@ from scaling.training.parallel.workers import Workers
 from tests.recipes import recipe
 
 
-class Scale(nn.Module):
+class Scale(LightningModule):
     """The mean over all targets of w · target, each of which is 1."""
 
     def __init__(self) -> None:
@@ -32,7 +33,8 @@ def task() -> ModuleTask:
     data = [torch.ones(number + 1) for number in range(4)]
     count: Any = lambda batch: sum(map(len, batch))  # noqa: E731
     own = scaling.CustomTask(
-        train=data, validation=data, model=lambda seed: Scale(), losses=Losses(count),
+        train=data, validation=data, losses=Losses(count),
+        model=lambda seed: without_trainer(Scale()),
         collate=lambda examples: WrappedBatch(examples, len(examples)),
     )  # fmt: skip
     return ModuleTask(own, path="workload", num_examples=4, code_sha256="", by_mean=True)

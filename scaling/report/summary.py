@@ -62,6 +62,7 @@ def summarize(findings: Findings) -> dict[str, Any]:
         "has_target": sweep.has_target,
         "target_metric": asdict(sweep.target_metric),
         "loss_unit": sweep.loss_unit,
+        "small_regret": {k: v for k, v in asdict(sweep.small_regret).items() if v is not None},
         "baselines": _baselines(sweep.baseline),
         "conditions": with_why(asdict(sweep.conditions), why_null.OF_CONDITIONS)
         if sweep.conditions

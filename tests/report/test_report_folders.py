@@ -1,22 +1,27 @@
 """A report's folder says what its study was tuned for, as the study itself does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import sweep_of
+from scaling.records.trial import TrialRecord
 from scaling.report.comparison.sides import sweep_of_report
 from scaling.report.foreign_tables.sweep_table import TableError
 from scaling.report.summary import summarize
 from scaling.report.tables.trials_parquet import trials_parquet
+from scaling.surface.loss_surface import Limit
+from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted
 from tests.report.kinds import findings_of
 
 KINDS = (
     "objective is steps", "searched by the surface", "two clip norms", "score with seeds",
     "half at the target before the first step", "joint search by the surface",
+    "recorded study",
 )  # fmt: skip
 
 
@@ -41,6 +46,25 @@ def assert_same(findings: Findings, folder: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_are_the_same(kind: str, tmp_path: Path) -> None:
     assert_same(findings_of(kind), tmp_path)
+
+
+def test_a_transferred_run_lies_where_its_whole_recipe_does(tmp_path: Path) -> None:
+    """It chose its rate alone, and the search clipping too."""
+    record = study()
+    trials: list[TrialRecord] = []
+    for number, trial in enumerate(record.trials):
+        is_search = trial.phase == "search"
+        clip_norm = 1.0 if is_search and number % 2 else None
+        hyperparameters = replace(trial.recipe.hyperparameters, clip_norm=clip_norm)
+        recipe = replace(trial.recipe, hyperparameters=hyperparameters)
+        chosen = {} if trial.phase == "transfer" else {"clip_norm": clip_norm}
+        choices = {**trial.choices, **chosen}
+        surface_round = 0 if is_search else None
+        trials.append(replace(trial, recipe=recipe, choices=choices, surface_round=surface_round))
+    stop = Limit(value=0.02)
+    found = replace(sweep_of(replace(record, trials=tuple(trials))), small_regret=stop)
+    assert_same(analyse(found), tmp_path)
+    assert sweep_of_report(tmp_path).small_regret == stop
 
 
 def test_a_metric_stays_what_was_tuned_for(tmp_path: Path) -> None:

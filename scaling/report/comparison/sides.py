@@ -22,6 +22,7 @@ from scaling.report.foreign_tables.table_text import read_text
 from scaling.report.tables.trials_parquet import OWN
 from scaling.report.words.differences import budget_words
 from scaling.spec.study import StudySpec
+from scaling.surface.loss_surface import Limit
 
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
 _OPTION = re.compile(r"--(where|cell|nuisance|scale|maximize|keep-early)\b")
@@ -131,7 +132,8 @@ def sweep_of_report(folder: Path) -> Sweep:
         records = pq.read_table(folder / "trials.parquet").to_pylist()
         tuned = _tuned(folder, summary, records)
         metrics = {name: _metric(known) for name, known in summary.get("metrics", {}).items()}
-        rows = tuple(_row(record, tuned["tuned_for"], metrics) for record in records)
+        searched = _searched(records)
+        rows = tuple(_row(record, searched, tuned["tuned_for"], metrics) for record in records)
         name, question = summary["study"], summary["question"]
         target = summary["critical_batch_size"]["steps_examples"]["target"]
         _require_words(name, question, target)
@@ -162,7 +164,7 @@ def sweep_of_report(folder: Path) -> Sweep:
 
 
 _OBJECTIVE, _METRIC = TypeAdapter(Objective), TypeAdapter(Metric)
-_UNIT = TypeAdapter[Unit](Unit)
+_UNIT, _LIMIT = TypeAdapter[Unit](Unit), TypeAdapter(Limit)
 
 
 def _tuned(
@@ -180,6 +182,9 @@ def _tuned(
             "has_target": summary["has_target"] is True,
             "target_metric": _OBJECTIVE.validate_python(summary["target_metric"]),
             "loss_unit": _UNIT.validate_python(summary["loss_unit"]),
+            "small_regret": _LIMIT.validate_python(summary["small_regret"])
+            if "small_regret" in summary
+            else Sweep.small_regret,
         }
     searched = [r for r in records if r["phase"] == "search" and r["objective"] is not None]
     if any(r["objective"] != r["validation_loss"] for r in searched):
@@ -209,12 +214,21 @@ def _require_words(name: Any, question: Any, target: Any) -> None:
         raise ValueError("summary.json: the target must be a number")
 
 
+def _searched(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the hyperparameters that the search's trials chose."""
+    drawn = (parse_mapping(record["choices"]) for record in records if record["phase"] == "search")
+    return list(dict.fromkeys(name for choices in drawn for name in choices))
+
+
 def _row(
-    record: Mapping[str, Any], tuned_for: Objective, metrics: Mapping[str, Metric]
-) -> TrialRow:
+    record: Mapping[str, Any], searched: Sequence[str], tuned_for: Objective,
+    metrics: Mapping[str, Metric],
+) -> TrialRow:  # fmt: skip
     later = ("recipe_key", "left_to_target", "first_gap", "search_round", "surface_round")
     own = {name: record[name] for name in OWN if name not in later}  # reports of before have none
-    cell, choices = parse_mapping(record["cell"]), parse_mapping(record["choices"])
+    cell = parse_mapping(record["cell"])
+    # A transferred run chose its rate alone; the rest of its recipe stands in columns.
+    choices = {n: record[n] for n in searched if n in record} | parse_mapping(record["choices"])
     key, left = record.get("recipe_key") or record["trial_id"], record.get("left_to_target")
     if not all(is_shallow(value, 1) for value in (cell, choices)):
         raise ValueError("a cell or choice is no value")

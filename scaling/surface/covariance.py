@@ -28,9 +28,10 @@ _BASIN_SD: Array = np.array([1.5, 1.5, 0.5])
 """Of u, u², u³."""
 _CURVATURE = 0.7
 """Prior mean of the coefficient of u²: losses have their least inside the range."""
-_REACH_SHAPE, _REACH_BATCH, _REACH_NUMBER = 0.4, 0.5, 1.0
-"""Distances over which a shape in log rate, the residual in log batch, and a number's effect are
-alike."""
+_REACH_BATCH, _REACH_NUMBER = 0.5, 1.0
+"""Distances over which the residual, and a number's effect, are alike."""
+_OF_SHAPES = 2.5
+"""Matérn's ν of what batches share."""
 _OTHER_SERIES = 0.5
 
 
@@ -40,10 +41,10 @@ class Family:
 
     Attributes:
         departure_sd: Prior standard deviations of ub, u²b, ub².
-        reach: Distance in log rate over which the residual is alike.
+        reach: Distance in log rate over which shapes and the residual are alike.
         slopes: Those of the path of optima that are tried, all as likely.
         has_shapes: Whether batches share shapes beside the polynomial.
-        smoothness: Matérn's ν of shapes and the residual, 5/2 or 3/2.
+        smoothness: Matérn's ν of the residual, 5/2 or 3/2.
         cliff_noise: How fast the standard deviation of a trial grows above half a unit over its
             cell's best.
         noises: Values of the noise that are tried, over its prior median.
@@ -68,7 +69,7 @@ TO_SEARCH = Family(
 )  # fmt: skip
 """Smooth: what a search needs, which has one or two trials a batch to go by."""
 TO_READ = Family(
-    (0.15, 0.08, 0.08), reach=0.25, slopes=(0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7), has_shapes=True,
+    (0.6, 0.3, 0.3), reach=0.25, slopes=(0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7), has_shapes=True,
     smoothness=1.5, cliff_noise=0.5, noises=(0.1, 0.3, 1, 10 / 3, 10), locals=(0.2, 1, 10 / 3, 10),
     num_processes=10,
 )  # fmt: skip
@@ -132,15 +133,14 @@ class Parts:
         """Of `one` by `other`, on a path of optima with this slope (see `Scales.slope`)."""
         rates = one.rate[:, None] - other.rate[None]
         batches = one.batch[:, None] - other.batch[None]
-        along = rates - slope * batches
+        along = (rates - slope * batches) / family.reach
         shapes = None
         if family.has_shapes:
-            shapes = _matern(along / _REACH_SHAPE, family.smoothness)
-            shapes += _matern(rates / _REACH_SHAPE, family.smoothness)
+            shapes = _matern(along, _OF_SHAPES) + _matern(rates / family.reach, _OF_SHAPES)
         together = 0.5 * one.batch[:, None] * other.batch[None]
         return cls(
             _polynomial(one, family, slope) @ _polynomial(other, family, slope).T,
-            _matern(along / family.reach, family.smoothness),
+            _matern(along, family.smoothness),
             np.exp(-((batches / _REACH_BATCH) ** 2) / 2),
             shapes,
             1 + _OTHER_SERIES**2 * (one.series[:, None] == other.series[None]),

@@ -230,7 +230,7 @@ def test_a_rule_that_leaves_the_rates_tried_has_a_lower_bound() -> None:
     draws, outside = recipes.regrets(0, 3, math.log(ratio))
     assert outside == 1
     at_the_end = loss(1024, 1e-1) - 2
-    assert np.median(draws) == pytest.approx(at_the_end, rel=0.15)  # far losses count loosely
+    assert np.median(draws) == pytest.approx(at_the_end, rel=0.1)
     assert at_the_end < loss(1024, 1e-3 * ratio) - 2
 
 
@@ -247,11 +247,11 @@ def test_a_rate_between_the_batch_sizes_tried_is_read_from_the_path() -> None:
 
 
 def test_a_seed_may_add_to_all_its_losses() -> None:
-    """Of some trials, in no order, all losses are 0.3 higher."""
+    """Of some trials, in no order, all losses are 0.2 higher."""
     every = outcomes(RATES, noise=0.01)
     other = np.random.default_rng(3).integers(2, size=len(every)).tolist()
     seeds = [
-        replace(o, seed=seed, value=(o.value or 0) + 0.3 * seed)
+        replace(o, seed=seed, value=(o.value or 0) + 0.2 * seed)
         for o, seed in zip(every, other, strict=True)
     ]
     surface = LossSurface(SPACE, seeds, family=TO_READ)

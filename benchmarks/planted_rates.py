@@ -294,6 +294,7 @@ def rate_cases() -> list[Case]:
             ("unequal ranges", replace(harder, unequal_ranges=True)),
             ("a quarter missing", replace(harder, missing_share=0.25)),
             ("basins that narrow", replace(harder, narrowing=8)),
+            ("a best rate that falls", replace(harder, exponent=-0.3)),
             ("unequal least losses", replace(harder, rise=0.5)),
             ("unequal least losses, diverging", replace(harder, rise=0.5, shape="diverging")),
         ):
@@ -310,6 +311,7 @@ def rate_cases() -> list[Case]:
         for name, plan in (
             ("unequal least losses", replace(searched, rise=0.5)),
             ("basins that narrow", replace(searched, narrowing=8)),
+            ("a best rate that falls", replace(searched, exponent=-0.3)),
         ):
             cases.append(_law_case(f"surface, {4 * num_rates} trials, {name}", plan))
         for num_seeds in (3, 5):

@@ -3,7 +3,8 @@
 import csv
 import math
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class Plan:
         has_replicates: Whether the recipes that a search recommends are then run with three new
             seeds, and that of the second batch size at every other one by three rules. A seed
             adds to all its losses as much as noise does.
+        luck: Standard deviation of what a seed adds at each rate of a cell, over that of noise; it
+            is alike at rates that differ by less than a factor of two.
         rise: By how much each batch size's least loss is above that of the batch size before.
         narrowing: Curvature at the largest batch size over that at the smallest.
     """
@@ -77,6 +80,7 @@ class Plan:
     missing_share: float = 0.0
     num_searched: int | None = None
     has_replicates: bool = False
+    luck: float = 0.0
     rise: float = 0.0
     narrowing: float = 1.0
 
@@ -178,6 +182,7 @@ def _searched(world: _World, rng: np.random.Generator, number: int) -> list[Tria
     search = SurfaceSearch(Space(cells, (rates,)), plan.num_searched or 0, 4, number)
     outcomes: list[Outcome] = []
     rows: list[TrialRow] = []
+    lucks = defaultdict(lambda: _luck(rng))
 
     def run(cell: int, rate: float, phase: Phase, seed: int, shift: float) -> TrialRow:
         batch, log_rate = plan.batches[cell], math.log(rate)
@@ -185,6 +190,8 @@ def _searched(world: _World, rng: np.random.Generator, number: int) -> list[Tria
         loss = None
         if not diverged:
             loss = plan.least(batch) + excess + shift + _noise(world, excess, rng)
+            if plan.luck:
+                loss += plan.luck * world.noise * lucks[cell, seed](log_rate)
         return TrialRow(
             trial_id=f"{len(rows)}", phase=phase, status="diverged" if diverged else "done",
             cell=cells[cell], global_batch_size=batch, recipe_key=f"{len(rows)}", peak_lr=rate,
@@ -207,6 +214,12 @@ def _searched(world: _World, rng: np.random.Generator, number: int) -> list[Tria
                 for rate in [recommended[1] * kappa**p for p in (0, 0.5, 1) if cell != 1]:
                     rows.append(run(cell, rate, "transfer", seed, shift))
     return rows
+
+
+def _luck(rng: np.random.Generator) -> Callable[[float], float]:
+    """A smooth random function of a log rate with unit variance, by random Fourier features."""
+    frequencies, phases = rng.standard_normal(32) / math.log(2), rng.uniform(0, 2 * math.pi, 32)
+    return lambda rate: float(np.cos(frequencies * rate + phases).sum()) / 4
 
 
 def _rates(world: _World, rng: np.random.Generator) -> list[float]:
@@ -309,6 +322,8 @@ def rate_cases() -> list[Case]:
             cases.append(_law_case(f"{name}, with replicates", plan))
         searched = Plan(0.5, 1, num_searched=4 * num_rates)
         for name, plan in (
+            ("lucky seeds", replace(searched, luck=2.0)),
+            ("lucky seeds, with replicates", replace(searched, luck=2.0, has_replicates=True)),
             ("unequal least losses", replace(searched, rise=0.5)),
             ("basins that narrow", replace(searched, narrowing=8)),
             ("a best rate that falls", replace(searched, exponent=-0.3)),

@@ -35,15 +35,12 @@ USE_RAY = {
 class ByFile(LoadScopeScheduling):
     """In parallel, all files that use Ray are one queue, and each other file is one of its own.
 
-    So whatever a session or a module has in common is made once, and Ray runs once at a time. But
-    studies that are disturbed are processes of their own and wait most of the time: a second queue.
+    So whatever a session or a module has in common is made once, and Ray never runs twice at once.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file not in USE_RAY:
-            return file
-        return "disturbed" if file.startswith("tests/faults/") else "ray"
+        return "ray" if file in USE_RAY else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

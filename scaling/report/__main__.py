@@ -102,7 +102,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--keep-early", action="store_true",
-        help="a run that ended before others of its cell has its final loss, as with patience",
+        help="count the last loss of runs that ended before others of their cell, as by patience",
     )  # fmt: skip
     ladder = parser.add_argument_group("runs of several sizes")
     ladder.add_argument(

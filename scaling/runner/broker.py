@@ -38,7 +38,7 @@ class Broker:
         self._placement_groups: dict[str, Any] = {}
         self._fitting = FittingMicroBatches()
         self._num_excused: Counter[str] = Counter()
-        self._left: set[tuple[str, str]] = set()  # slots, and machines that they were asked off
+        self._vacated: set[tuple[str, str]] = set()  # (slot, machine that asked its ranks to end)
 
     # --- asked by the ranks of a worker group
 
@@ -235,9 +235,9 @@ class Broker:
         if self._is_replaced(slot, incarnation) or self._slots[slot].is_leaving:
             return
         state = self._slots[slot]
-        left = {(slot, node) for node in state.nodes}  # once: what is short of memory asks again
-        self._num_excused[slot] += not left <= self._left
-        self._left |= left
+        asked = {(slot, node) for node in state.nodes}  # once: what lacks memory asks again
+        self._num_excused[slot] += not asked <= self._vacated
+        self._vacated |= asked
         state.is_leaving = True
         if state.running is not None:
             state.running.moves = True

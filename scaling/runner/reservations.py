@@ -22,7 +22,7 @@ _LIST_SECONDS = 10
 _LOG = logging.getLogger(__name__)
 
 
-def named(group: str) -> dict[str, str]:
+def label_selector(group: str) -> dict[str, str]:
     """The label selector of a worker group: any machine but one with its name."""
     return {_LABEL: f"!{group}"}
 
@@ -42,6 +42,8 @@ def release(group: str) -> None:
         _LOG.warning("Ray's dashboard does not say what is reserved for %s; it may stay", group)
         return
     for found in listed:
-        if any(bundle.get("label_selector") == named(group) for bundle in found.bundles or ()):
+        if any(
+            bundle.get("label_selector") == label_selector(group) for bundle in found.bundles or ()
+        ):
             reserved = ray.PlacementGroupID(bytes.fromhex(found.placement_group_id))
             remove_placement_group(PlacementGroup(reserved))

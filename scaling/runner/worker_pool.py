@@ -366,7 +366,9 @@ class WorkerPool:
                 "content": self._content,
                 "code": self._code,
             },
-            scaling_config=scaling_config(resources, size, reservations.named(self._group(slot))),
+            scaling_config=scaling_config(
+                resources, size, reservations.label_selector(self._group(slot))
+            ),
             torch_config=torch_config(resources),
             run_config=ray.train.RunConfig(
                 name=f"{self._group(slot)}-{number}",

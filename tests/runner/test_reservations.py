@@ -27,7 +27,7 @@ deadline = time.monotonic() + 60
 groups = [
     placement_group([{"CPU": 1}] * count, bundle_label_selector=[named] * count)
     for name, count in (("one", 1), ("other", 1), ("waits", 1000))
-    for named in [reservations.named(name)]
+    for named in [reservations.label_selector(name)]
 ]
 until(["CREATED", "CREATED", "PENDING"])
 reservations.release("one")

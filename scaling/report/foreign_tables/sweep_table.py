@@ -385,8 +385,8 @@ class _Trials:
                 )
         if num_best_early:
             notes.append(
-                f"The best run of {counted(num_best_early, 'cell')} ended before others, as with "
-                "patience: none counts as stopped for ending early."
+                f"The best run of {counted(num_best_early, 'cell')} ended before others, as early "
+                "stopping by patience does; so no run counts as stopped for having ended early."
             )
         return notes
 

@@ -205,10 +205,13 @@ def tie_rule(reason: LowestCell | BestWithinLimits) -> str:
     size = reason.chosen.cell.global_batch_size or 0
     sizes = [cell.global_batch_size or 0 for cell in reason.tied]
     if set(sizes) == {size}:
-        # Within limits a cell is placed on several numbers of workers.
-        if isinstance(reason, LowestCell) and reason.ranked[0] is reason.chosen.cell:
-            return BEST_CHOSEN
-        return "among ties, the fewest workers and then the best one are chosen"
+        match reason:
+            case LowestCell() if reason.ranked[0] is reason.chosen.cell:
+                return BEST_CHOSEN
+            case LowestCell() | BestWithinLimits():  # a cell may run on several numbers of workers
+                return "among ties, the fewest workers and then the best one are chosen"
+            case _:
+                assert_never(reason)
     if size <= min(sizes):
         return "the smallest batch among ties is chosen"
     return "among ties, the fewest workers and then the smallest batch are chosen"

@@ -228,12 +228,12 @@ def without_trainer(module: nn.Module) -> nn.Module:
     for part in module.modules():
         if is_kind(part, "LightningModule"):
             vars(part)[_STEPS] = steps
-            part.__class__ = _refusing(type(part))
+            part.__class__ = _class_without_trainer(type(part))
     return module
 
 
 @cache
-def _refusing(kind: type[nn.Module]) -> type[nn.Module]:
+def _class_without_trainer(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of such a module: one for all trials, which share what torch.compile makes of it.
 
     A class that changed with each step would break the graph.

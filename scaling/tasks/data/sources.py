@@ -33,8 +33,8 @@ _PACKAGED: Mapping[str, _PackagedText] = {
     "part_of_speech_treebank": _PackagedText("turkish-treebanks", "data/web.conllu", "treebank"),
 }
 
-_WORD = re.compile(r"[a-z]{2,14}")
-_NO_STRESS = str.maketrans("", "", "012")
+_PRONUNCIATION = re.compile(r"^([a-z]{2,14}) ([^#\n]*)", re.MULTILINE)
+_STRESS = re.compile("[012]")
 
 
 def require_source(workload: Workload) -> None:
@@ -97,13 +97,11 @@ def builtin_rows(name: str) -> Iterator[Row]:
 
 def _grapheme_to_phoneme(path: Path) -> Iterator[Row]:
     """Words of 2–14 letters a–z and their first pronunciation, stress marks left out."""
-    seen: set[str] = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, _, phones = line.partition("#")[0].partition(" ")
-        if word in seen or not _WORD.fullmatch(word):
-            continue
-        seen.add(word)
-        units = tuple(phones.translate(_NO_STRESS).split())
+    first: dict[str, str] = {}
+    for word, phones in _PRONUNCIATION.findall(path.read_text(encoding="utf-8")):
+        first.setdefault(word, phones)
+    for word, phones in first.items():
+        units = tuple(_STRESS.sub("", phones).split())
         yield Row(text=" ".join(units), prompt=word, text_units=units)
 
 

@@ -111,7 +111,8 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], rates: BestRates | 
     is_contradicted = any(cell.curve and cell.curve.is_contradicted for cell in cells)
     is_absent = law.exponent.interval is None
     if rates is not None and (sweep.is_adaptive or is_contradicted or is_absent):
-        law = _bounded(by_surface(rates), cells)
+        shape = law.has_common_shape
+        law = replace(_bounded(by_surface(rates), cells), has_common_shape=shape)
     path = tuple(
         BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)
         for cell in cells

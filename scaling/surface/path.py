@@ -7,16 +7,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.surface.loss_surface import LossSurface
 from scaling.surface.space import Array
 
-_NUM_RATES, _MOST_PLACES = 81, 2000
+_NUM_RATES, _MOST_PLACES = 49, 2000
 """Rates at which each batch's loss is drawn, and all of them together."""
 MOST_CELLS = 100
 """Batch sizes that a path is drawn over."""
 BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
+_CLEAR_RISE = 4.0
 _NUM_DRAWS = 1000
 _LEVEL = 0.9
 _RISE, _STAYS = 0.1, 0.25
@@ -132,9 +134,27 @@ def best_rates(
     ]
     at = [surface.space.batch_place(size) for size in batch_sizes]
     coordinates = replace(surface.space.coordinates(places), batch=np.repeat(at, num_rates))
-    drawn = surface.draws(coordinates, _NUM_DRAWS)
-    lowest = lowest_places(drawn.reshape(-1, len(cells), len(grid)), grid)
+    drawn = surface.draws(coordinates, _NUM_DRAWS).reshape(-1, len(cells), num_rates)
+    lowest = lowest_places(_rising_beyond(drawn, (grid >= low) & (grid <= high)), grid)
     return BestRates(tuple(batch_sizes), lowest, low, high)
+
+
+def _rising_beyond(losses: Array, tried: NDArray[np.bool_]) -> Array:
+    """[draws, cells, rates] losses, infinite beyond an end towards which they rise.
+
+    A basin has one bottom: a curve that rises towards the end of the rates tried does not fall
+    again beyond it, where no trial holds a draw. That counts where the trials show the rise: where
+    the loss at the end is above the least one by four standard deviations of the draws.
+    """
+    first, last = np.flatnonzero(tried)[[0, -1]]
+    inside = losses[:, :, first : last + 1]
+    at, found = inside.argmin(axis=2), losses.copy()
+    least = inside.mean(axis=0).argmin(axis=1)[None, :, None]
+    rises = inside[:, :, [0, -1]] - np.take_along_axis(inside, least, axis=2)
+    is_clear = rises.mean(axis=0) > _CLEAR_RISE * rises.std(axis=0)
+    found[(at > 0) & is_clear[:, 0], :first] = math.inf
+    found[(at < last - first) & is_clear[:, 1], last + 1 :] = math.inf
+    return found
 
 
 def lowest_places(losses: Array, grid: Array) -> Array:

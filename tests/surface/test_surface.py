@@ -167,6 +167,27 @@ def test_a_path_that_rises_and_then_stays_is_seen_to_turn() -> None:
     assert found[1][1] < 0.5
 
 
+def test_a_curve_that_rises_towards_an_end_does_not_fall_beyond_it() -> None:
+    """Basins so shallow that draws of the surface fall again where no trial holds them."""
+    batches = [2**power for power in range(3, 13)]
+    rate = Axis("peak_lr", low=1e-4, high=3e-2, log=True)
+    space = Space(tuple({"global_batch_size": batch} for batch in batches), (rate,))
+    rng = np.random.default_rng(0)
+    trials: list[Outcome] = []
+    for place in range(200):
+        cell = place % 10
+        lr = math.exp(rng.uniform(*rate.ends))
+        off = math.log(lr / 1e-3) - 0.4 * math.log(batches[cell] / 64)
+        value = 2 + 0.03 * off**2 * (2 if off > 0 else 1) + 0.003 * rng.standard_normal()
+        trials.append(Outcome(cell, {"peak_lr": lr}, value if off < 2.2 else None))
+    path = best_rates(LossSurface(space, trials, family=TO_READ), range(10), batches)
+    assert path is not None
+    low, high = path.exponent[1]
+    assert low < 0.4 < high
+    assert high - low < 0.15
+    assert all(None not in path.interval(place) for place in range(10))
+
+
 def test_an_optimum_beyond_the_rates_tried_has_an_open_interval() -> None:
     low = [rate for rate in RATES if rate < 2e-3]
     axis = Axis("peak_lr", low=min(low), high=max(low), log=True)

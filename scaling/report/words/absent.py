@@ -117,8 +117,8 @@ def no_best_rate(cell: CellResult) -> str:
         return f"best at an edge: the best rate may lie beyond the {end} one tried"
     if not curve.has_common_shape:
         return (
-            "the law does not fit: no single shape of loss against rate fits all cells, and no "
-            "clearly higher loss bounds the best rate on both sides"
+            "the law does not fit: no single shape of loss against rate fits all cells, and the "
+            "loss surface does not bound the best rate"
         )
     if not curve.is_bracketed or len(curve.points) <= _PARAMETERS:
         return "not enough points: too few rates near the best one for an interval"

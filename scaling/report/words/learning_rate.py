@@ -117,15 +117,13 @@ def turn_words(turns: Turn) -> str:
 
 def _shape_words(scaling: LrScaling) -> str:
     if scaling.from_surface:
-        return (
+        apart = "No single shape of loss against rate fits all cells. "
+        return apart * (not scaling.has_common_shape) + (
             "The exponent is read from the loss surface, one model of loss over rate and batch. It "
             "is fitted to the trials of all batch sizes, also where the best rate is at an edge."
         )
     if not scaling.has_common_shape:
-        return (
-            "No single shape of loss against rate fits all cells, so each best rate is only "
-            "bounded by the nearest rates with clearly higher losses."
-        )
+        return "No single shape of loss against rate fits all cells, so there is no interval."
     if scaling.is_shape_checked:
         return "The replicates are consistent with one shape of loss against rate in all cells."
     return (

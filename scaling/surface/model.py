@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,22 +160,23 @@ def fit(trials: Trials, family: Family) -> list[Process]:
     effect = ("effect",) if trials.at.numbers.shape[1] + trials.at.labels.shape[1] else ()
     shape = ("shape",) if family.has_shapes else ()
     tried: dict[Scales, Process] = {}
-    parts: dict[float, Parts] = {}  # by slope
-    covariances: dict[Scales, Array] = {}
-    counted: dict[float, _Counted] = {}
+
+    @cache
+    def parts(slope: float) -> Parts:
+        return Parts.between(trials.at, trials.at, family, slope)
+
+    @cache
+    def covariance(shapes: Scales) -> Array:
+        return parts(shapes.slope).covariance(shapes)
+
+    @cache
+    def counted(unit: float) -> _Counted:
+        return _counted(trials, unit)
 
     def process(scales: Scales) -> Process:
         if scales not in tried:
-            shapes = replace(scales, unit=1.0, noise=0.0, seed=0.0)
-            if scales.slope not in parts:
-                parts[scales.slope] = Parts.between(trials.at, trials.at, family, scales.slope)
-            if shapes not in covariances:
-                covariances[shapes] = parts[scales.slope].covariance(shapes)
-            if scales.unit not in counted:
-                counted[scales.unit] = _counted(trials, scales.unit)
-            tried[scales] = _with_scales(
-                trials, family, scales, covariances[shapes], counted[scales.unit]
-            )
+            alike = covariance(replace(scales, unit=1.0, noise=0.0, seed=0.0))
+            tried[scales] = _with_scales(trials, family, scales, alike, counted(scales.unit))
         return tried[scales]
 
     groups = [("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")]
@@ -197,7 +198,6 @@ def fit(trials: Trials, family: Family) -> list[Process]:
 def _values(
     name: str, family: Family, prior: Scales, replicates: Replicates | None
 ) -> Sequence[float]:
-    """Values of a scale that are tried."""
     if name == "slope":
         return family.slopes
     if name == "seed":
@@ -210,14 +210,10 @@ def _values(
 
 @dataclass(frozen=True)
 class _Counted:
-    """The losses of the trials in some unit.
+    """The losses of the trials in some unit, high ones by their logarithm.
 
-    Attributes:
-        known: [n] whether a trial has one.
-        losses: [n] in units, high ones by their logarithm; of lost trials what they count as.
-        spread: [n] what the noise near the cliff grows with.
-        centre: What the losses are taken from.
-        log_slopes: Log density of the losses in their own unit over that of `losses`.
+    `spread` is what the noise near the cliff grows with, and `log_slopes` the log density of the
+    losses in their own unit over that of `losses`.
     """
 
     known: NDArray[np.bool_]

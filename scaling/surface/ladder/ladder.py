@@ -11,7 +11,7 @@ from scipy.optimize import minimize  # pyright: ignore -- scipy ships no types
 from scaling.surface.ladder.fit import Valley, fit_valley
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import height
-from scaling.surface.ladder.way import Way, bottoms_at, slopes_at
+from scaling.surface.ladder.way import Way, bottoms_at, root_of, slopes_at
 from scaling.surface.space import Array
 
 _NUM_DRAWS = 1000
@@ -22,8 +22,8 @@ HIGHEST = 100.0
 """Percent up to which a drawn height counts in a mean."""
 _SAME = 1e-3
 """Octaves between two batches that are one."""
-_AROUND, _NUM_AROUND = 6.0, 121
-"""Octaves of rate about the bottom in which a batch's best rate is looked for, and how many."""
+_AROUND: Array = np.linspace(-6.0, 6.0, 121)
+"""Octaves of rate about the bottom at which a batch's best rate is looked for."""
 
 Interval = tuple[float, float]
 
@@ -66,12 +66,10 @@ class Prediction:
         best, lowest = draws.copy(), np.zeros(len(draws))
         if not below.any():
             return best, lowest
-        around = np.linspace(-_AROUND, _AROUND, _NUM_AROUND)
         walls = np.resize(self._walls, (len(draws), self._walls.shape[1]))[below][:, None]
         above = self._least - draws[below][:, 1:]
-        scale = np.broadcast_to(self._scale, (len(above), 1, len(self._scale)))
-        heights = height(walls, around[None], above, scale)
-        best[below, 0] += around[heights.argmin(axis=1)]
+        heights = height(walls, _AROUND, above, self._scale)
+        best[below, 0] += _AROUND[heights.argmin(axis=1)]
         best[below, 1] = self._least
         lowest[below] = heights.min(axis=1)
         return best, lowest
@@ -83,10 +81,7 @@ class Prediction:
 
     @cached_property
     def _recipe(self) -> tuple[float, float]:
-        """Rate and batch together have the least expected regret.
-
-        That lies off the median where the walls are not equally steep.
-        """
+        """Where the expected regret is least: off the median where walls are not equally steep."""
         found: Any = minimize(
             lambda at: self._mean_height(float(at[0]), max(float(at[1]), self._least)),
             np.median(self.draws[:_NUM_SHOWN], axis=0),
@@ -120,21 +115,17 @@ class Prediction:
 
     def path(self, batches: Sequence[float]) -> list[RateOfBatch]:
         """The best rate at each of some batch sizes."""
-        few, walls = self._bottoms, self._walls[:, None]
-        around = np.linspace(-_AROUND, _AROUND, _NUM_AROUND)
-        scale = np.broadcast_to(self._scale, (len(few), 1, len(self._scale)))
-        found: list[RateOfBatch] = []
+        few, found = self._bottoms, list[RateOfBatch]()
         for batch in batches:
             above = np.log2(batch) - few[:, 1:]
-            heights = height(walls, around[None], above, scale)
-            rates = 2 ** (few[:, 0] + around[heights.argmin(axis=1)])
+            heights = height(self._walls[:, None], _AROUND, above, self._scale)
+            rates = 2 ** (few[:, 0] + _AROUND[heights.argmin(axis=1)])
             found.append(RateOfBatch(batch, float(np.median(rates)), _interval(rates)))
         return found
 
     def _mean_height(self, rate: float, batch: float) -> float:
         few = self._bottoms
-        scale = np.broadcast_to(self._scale, (len(few), len(self._scale)))
-        heights = height(self._walls, rate - few[:, 0], batch - few[:, 1], scale)
+        heights = height(self._walls, rate - few[:, 0], batch - few[:, 1], self._scale)
         return float(np.clip(heights - self._lowest, 0.0, HIGHEST).mean())
 
 
@@ -156,8 +147,7 @@ class Ladder:
     @cached_property
     def _walls(self) -> Array:
         """[draws, parameters] draws of the walls."""
-        values, vectors = np.linalg.eigh(self.valley.walls_covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        root = root_of(self.valley.walls_covariance)
         noise = np.random.default_rng(1).standard_normal((_NUM_SHOWN, len(root)))
         return self.valley.walls + noise @ root.T
 

@@ -48,7 +48,7 @@ class Runs:
 
     def lowest(self, most: int) -> "Runs":
         """Of each size the runs with the lowest losses, at most so many."""
-        order = np.argsort(np.where(np.isfinite(self.loss), self.loss, np.inf), kind="stable")
+        order = np.argsort(self.loss, kind="stable")  # NaN comes last
         own = [order[self.size[order] == size][:most] for size in range(self.num_sizes)]
         kept = np.concatenate(own)
         return Runs(

@@ -51,9 +51,8 @@ class Output:
     slope_sd: float
 
 
-RATE = Output(slope=0.0, slope_sd=0.6)
-BATCH = Output(slope=0.2, slope_sd=0.5)
-OUTPUTS = (RATE, BATCH)
+OUTPUTS = (Output(slope=0.0, slope_sd=0.6), Output(slope=0.2, slope_sd=0.5))
+"""Log rate and log batch."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +230,7 @@ class Way:
         drawn = np.flatnonzero(counts)
         loads, own = self._given(targets, drawn)
         spread = members.roots[drawn] @ loads.transpose(0, 2, 1)
-        values, vectors = np.linalg.eigh(own + spread.transpose(0, 2, 1) @ spread)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        root = root_of(own + spread.transpose(0, 2, 1) @ spread)
         mean = self._prior_mean(targets) + (loads @ members.means[drawn][:, :, None])[:, :, 0]
         each = np.repeat(np.arange(len(drawn)), counts[drawn])
         noise = rng.standard_normal((num_draws, mean.shape[1], 1))
@@ -244,12 +242,7 @@ class Way:
         return np.concatenate([prior_mean(targets, output, middle) for output, middle in pairs])
 
     def _given(self, targets: Targets, members: Labels) -> tuple[Array, Array]:
-        """Of the functionals under some members, were the bottoms known.
-
-        Returns:
-            [members, 2m, 2 · sizes] how they depend on the bottoms, and [members, 2m, 2m] their
-            covariance.
-        """
+        """[members, 2m, 2 · sizes] how functionals depend on the bottoms; their covariance then."""
         count, num = len(self._bottoms.scale), len(targets.rows)
         loads = np.zeros((len(members), 2 * num, 2 * count))
         own = np.zeros((len(members), 2 * num, 2 * num))
@@ -272,6 +265,12 @@ class Way:
             apart = np.linalg.norm(targets.places[:, None] - self._sizes.places, axis=2)
             cross += form.scatter**2 * (apart < _SAME)
         return cross
+
+
+def root_of(covariance: Array) -> Array:
+    """[..., n, n] R with R Rᵀ the covariance, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
 
 
 def _log_prior() -> Array:

@@ -47,12 +47,9 @@ def beats_baseline(sweep: Sweep, cell: CellResult) -> bool | None:
     Returns:
         None where there is no baseline or no loss, or recipes are tuned for another metric.
     """
-    if not sweep.tuned_for.is_loss:
-        return _is_more_accurate(sweep, cell)
-    return _is_below(sweep.baseline, [r for r in cell.replicates if r.validation_loss is not None])
-
-
-def _is_more_accurate(sweep: Sweep, cell: CellResult) -> bool | None:
+    if sweep.tuned_for.is_loss:
+        known = [row for row in cell.replicates if row.validation_loss is not None]
+        return _is_below(sweep.baseline, known)
     accuracy = cell.value_of(sweep.tuned_for).value
     guess = None if sweep.baseline is None else sweep.baseline.accuracy
     if accuracy is None or guess is None or sweep.tuned_for.name not in _ACCURACIES:
@@ -76,10 +73,8 @@ def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> NothingLearnt |
     accuracy = max((a for row in ended if (a := _accuracy(row)) is not None), default=None)
     nearest: Nearest = "none"
     if not sweep.tuned_for.is_loss:
-        if any(
-            row.tuned_value is not None and row.tuned_value > (baseline.accuracy or 0.0)
-            for row in ended
-        ):
+        values = [row.tuned_value for row in ended if row.tuned_value is not None]
+        if max(values, default=-math.inf) > (baseline.accuracy or 0.0):
             nearest = "single_trial"
         return NothingLearnt(baseline, nearest, lowest, accuracy, sweep.tuned_for)
     if any(_is_below(baseline, [row]) for row in ended):

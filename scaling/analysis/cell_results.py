@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scaling.analysis.critical_batch.target_recipe import to_target_of
 from scaling.analysis.critical_batch.targets import ToTarget, best_recipe, to_target
-from scaling.analysis.generalization.gap import HeldOut, gap_estimate, loss_estimate
+from scaling.analysis.generalization.gap import SPLITS, HeldOut, gap_estimate, loss_estimate
 from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
 from scaling.analysis.learning_rate.fitted_surface import FittedSurface
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading
@@ -24,9 +24,10 @@ from scaling.analysis.trial_rows import Cell, Sweep, TrialRow
 from scaling.records.measurement import MEASURED
 from scaling.records.objective import Objective
 from scaling.records.outcome import is_censored
-from scaling.surface.loss_surface import CellBest, Limit
+from scaling.surface.loss_surface import CellBest
 
 Source = Literal["confirm", "search"]
+_REGRET: tuple[Undertuned, ...] = ("regret_above_limit",)
 
 
 @dataclass(frozen=True)
@@ -158,17 +159,13 @@ def cell_results(
     if reading is not None and sweep.is_adaptive:
         # Regret is counted inside the rates tried, so that it says nothing of a range too short.
         reasons = [
-            edge_reasons(curve) + _by_regret(sweep.small_regret, best)
+            edge_reasons(curve) + _REGRET * sweep.small_regret.is_passed(best)
             for curve, best in zip(curves, reading.bests, strict=True)
         ]
     return tuple(
         _cell_result(sweep, place, curve, undertuned, best, steps)
         for place, (curve, undertuned, best) in enumerate(zip(curves, reasons, bests, strict=True))
     )
-
-
-def _by_regret(limit: Limit, best: CellBest) -> tuple[Undertuned, ...]:
-    return ("regret_above_limit",) if limit.is_passed(best) else ()
 
 
 def _cell_result(
@@ -191,11 +188,9 @@ def _cell_result(
     any_row = best or next(iter(search), None)
     shared = not sweep.is_joint or best is not None
     least = sweep.least_loss
-    losses = {
-        "train_loss": loss_estimate(replicates, "train_loss", least),
-        "validation_loss": loss_estimate(replicates, "validation_loss", least),
-        "test_loss": loss_estimate(replicates, "test_loss", least) if confirm else ABSENT,
-    }
+    losses = {split: loss_estimate(replicates, split, least) for split in SPLITS}
+    if not confirm:
+        losses["test_loss"] = ABSENT
     gap, noise_scale = gap_estimate(replicates, held_out), _noise_scale(replicates)
     target = ToTarget()
     if sweep.has_target:

@@ -7,6 +7,7 @@ as the ratio B / A.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from statistics import fmean, variance
 from typing import Any, Literal
 
@@ -172,22 +173,18 @@ def _of_cell(a: CellResult, b: CellResult, setup: Setup) -> list[Contrast]:
     found: list[Contrast | None] = []
     if setup.losses:
         for measure in ("validation_loss", "test_loss"):
-            found.append(_contrast(a, b, measure, "difference", setup, _field(measure)))
+            found.append(_contrast(a, b, measure, "difference", setup, attrgetter(measure)))
         if a.held_out == b.held_out:
             gap = "generalization_gap"
             found.append(_contrast(a, b, gap, "difference", setup, _gap(a.held_out)))
     if setup.losses and setup.targets:
         for measure in ("steps_to_target", "examples_to_target", "seconds_to_target"):
-            found.append(_contrast(a, b, measure, "ratio", setup, _field(measure)))
+            found.append(_contrast(a, b, measure, "ratio", setup, attrgetter(measure)))
     ours, theirs = (Estimate(cell.best_peak_lr, cell.best_peak_lr_bounds) for cell in (a, b))
     rates = _mover("best_peak_lr", ours, theirs, "ratio")
     if rates is not None:
         found.append(replace(rates, cell=a.label, global_batch_size=a.global_batch_size))
     return [replace(contrast, series=a.series) for contrast in found if contrast is not None]
-
-
-def _field(name: str) -> Callable[[TrialRow], float | None]:
-    return lambda row: getattr(row, name)
 
 
 def _gap(held_out: str) -> Callable[[TrialRow], float | None]:
@@ -230,9 +227,8 @@ def _contrast(
     if same_seeds and seeds_a.keys() == seeds_b.keys() and len(seeds_a) == len(ours):
         return _paired(base, [seeds_b[seed] - seeds_a[seed] for seed in seeds_a])
     errors = (_shared_error(rows_a, measure), _shared_error(rows_b, measure))
-    return _welch(
-        base, [_scaled(v, kind) for v in values_a], [_scaled(v, kind) for v in values_b], errors
-    )
+    scaled_a, scaled_b = ([_scaled(v, kind) for v in values] for values in (values_a, values_b))
+    return _welch(base, scaled_a, scaled_b, errors)
 
 
 def _rows(cell: CellResult, measure: str) -> tuple[TrialRow, ...]:
@@ -263,17 +259,11 @@ def _shared_error(rows: Sequence[TrialRow], measure: str) -> float:
 
 
 def _paired(base: Contrast, differences: Sequence[float]) -> Contrast:
-    """Student's t on the differences seed by seed.
-
-    The evaluation sample is the same in both studies, so that its error mostly cancels; what is
-    left of it is not in the interval, as losses of single examples are not recorded.
-    """
+    """Student's t seed by seed; the error of evaluating on one sample mostly cancels."""
     if len(differences) < 2:
         return base
-    variance_of_mean = variance(differences) / len(differences)
-    return _with_t(
-        base, fmean(differences), variance_of_mean, len(differences) - 1, method="paired"
-    )
+    count = len(differences)
+    return _with_t(base, fmean(differences), variance(differences) / count, count - 1, "paired")
 
 
 def _welch(
@@ -286,11 +276,11 @@ def _welch(
     total = sum(parts) + errors[0] ** 2 + errors[1] ** 2
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
     degrees = total**2 / spread if spread > 0 else 1e6
-    return _with_t(base, fmean(b) - fmean(a), total, min(degrees, 1e6), method="welch")
+    return _with_t(base, fmean(b) - fmean(a), total, min(degrees, 1e6), "welch")
 
 
 def _with_t(
-    base: Contrast, centre: float, variance_of_mean: float, degrees: float, *, method: Method
+    base: Contrast, centre: float, variance_of_mean: float, degrees: float, method: Method
 ) -> Contrast:
     error = math.sqrt(variance_of_mean)
     half = t_quantile(degrees) * error
@@ -338,24 +328,19 @@ def between_series(findings: Findings) -> tuple[tuple[Series, Series, Contrast],
     The intervals take the two for independent; shared seeds and examples make them wider than
     they need be.
     """
-    first, *others = findings.series or (None,)
-    if first is None:
-        return ()
     return tuple(
-        (first, other, contrast)
-        for other in others
-        for contrast in _along_batches(first, other, at_one_target=findings.sweep.has_target)
+        (findings.series[0], other, contrast)
+        for other in findings.series[1:]
+        for contrast in _along_batches(
+            findings.series[0], other, at_one_target=findings.sweep.has_target
+        )
     )
 
 
 def _along_batches(
     a: Findings | Series, b: Findings | Series, *, at_one_target: bool
 ) -> list[Contrast]:
-    """The exponents, and the critical batch sizes where both are at one target.
-
-    Those are the batches at which steps are twice their least, with α fitted where the data exclude
-    the classical curve.
-    """
+    """The exponents, and the critical batch sizes where both are at one target."""
     found = [_mover("lr_exponent", a.lr_scaling.exponent, b.lr_scaling.exponent, "difference")]
     if at_one_target:
         headlines = (a.tradeoff.headline, b.tradeoff.headline)

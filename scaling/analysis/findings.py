@@ -120,8 +120,13 @@ def analyse(sweep: Sweep) -> Findings:
         cells = cell_results(sweep, reading, surface_of_steps(sweep))
         series = () if sweep.is_joint else all_series(sweep, cells, reading)
     whole = next((s for s in series if not s.others and len(s.cells) == len(cells)), None)
-    one_series = whole is not None
-    fit = whole.tradeoff if whole else TradeoffFit(missing="cells_differ_otherwise")
+    along = whole or Series(
+        {},
+        LrScaling(ABSENT, missing="cells_differ_otherwise"),
+        TradeoffFit(missing="cells_differ_otherwise"),
+        sweep.target,
+    )
+    fit = along.tradeoff
     noise_curves = tuple(
         noise_curve(cell.replicates, has_target=sweep.has_target) for cell in cells
     )
@@ -129,23 +134,21 @@ def analyse(sweep: Sweep) -> Findings:
     if whole and cells:
         noise_scale = _noise_scale(sweep, cells, noise_curves)
     branched = branched_training(sweep)
-    sizes, steps = _mean_steps(whole) if whole else ((), ())
+    sizes, steps = _mean_steps(along)
     ladder = _ladder(sweep)
     return Findings(
         sweep=sweep,
         cells=cells,
-        one_series=one_series,
+        one_series=whole is not None,
         series=() if whole or sweep.ladder else series,
-        lr_scaling=whole.lr_scaling
-        if whole
-        else LrScaling(ABSENT, missing="cells_differ_otherwise"),
+        lr_scaling=along.lr_scaling,
         tradeoff=fit,
         noise_scale=noise_scale,
         regrets=regrets(sweep),
-        rule_curves=whole.rule_curves if whole else (),
-        rate_band=whole.rate_band if whole else (),
+        rule_curves=along.rule_curves,
+        rate_band=along.rate_band,
         matched_gaps=matched_gaps(cells, sweep.base_batch_size),
-        tradeoff_target=whole.tradeoff_target if whole else sweep.target,
+        tradeoff_target=along.tradeoff_target,
         regimes=local_scaling(fit, sizes),
         overhead=overhead(fit, sizes, steps),
         agreements=agreements(
@@ -155,9 +158,9 @@ def analyse(sweep: Sweep) -> Findings:
                 "branched": _branched_estimate(branched),
             }
         ),
-        target_curves=whole.target_curves if whole else (),
+        target_curves=along.target_curves,
         noise_curves=noise_curves,
-        loss_parts=loss_parts(cells, sweep.base_batch_size) if one_series else (),
+        loss_parts=loss_parts(cells, sweep.base_batch_size) if whole else (),
         gap_relations=gap_relations(cells) if not sweep.is_joint else (),
         branched=branched,
         recommendation=recommend(sweep, cells),

@@ -48,14 +48,14 @@ class Series:
     """
 
     others: Mapping[str, Any]
-    cells: tuple[CellResult, ...]
     lr_scaling: LrScaling
-    target_curves: tuple[TargetCurve, ...]
-    reached: tuple[ToTarget, ...]
     tradeoff: TradeoffFit
     tradeoff_target: float | None
-    rule_curves: tuple[RuleCurve, ...]
-    rate_band: tuple[BestRate, ...]
+    cells: tuple[CellResult, ...] = ()
+    target_curves: tuple[TargetCurve, ...] = ()
+    reached: tuple[ToTarget, ...] = ()
+    rule_curves: tuple[RuleCurve, ...] = ()
+    rate_band: tuple[BestRate, ...] = ()
 
     @property
     def label(self) -> str:

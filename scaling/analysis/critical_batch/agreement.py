@@ -1,12 +1,11 @@
 """Two critical batch sizes by different definitions: how far they are apart."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from scaling.analysis.statistics.uncertainty import Estimate, Interval, difference_interval
+from scaling.analysis.statistics.uncertainty import Estimate, ratio_interval
 
 Definition = Literal["steps_examples", "noise_scale_at_target", "noise_scale_at_end", "branched"]
 """A trade-off at a target is compared with the noise scale there, not with that of a later end."""
@@ -43,12 +42,7 @@ class Agreement:
 
 
 def agreements(critical: Mapping[Definition, Estimate]) -> tuple[Agreement, ...]:
-    """Every pair of the definitions that have a value, in the order given.
-
-    Source: the interval of a ratio from those of its parts, Donner & Zou 2012, Closed-form
-        confidence intervals for functions of the normal mean and standard deviation (MOVER), in
-        logarithms.
-    """
+    """Every pair of the definitions that have a value, in the order given."""
     known: dict[Definition, Estimate] = {
         name: estimate for name, estimate in critical.items() if estimate.value
     }
@@ -61,15 +55,5 @@ def _agreement(first: Definition, second: Definition, a: Estimate, b: Estimate) 
     overlap = None
     if a.interval and b.interval:
         overlap = a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
-    ratio = Estimate(a.value / b.value, _interval(a, b), min(a.count, b.count))
+    ratio = Estimate(a.value / b.value, ratio_interval(a, b), min(a.count, b.count))
     return Agreement(first, second, ratio, overlap)
-
-
-def _interval(a: Estimate, b: Estimate) -> Interval | None:
-    if not a.value or not b.value or a.interval is None or b.interval is None:
-        return None
-    if min(a.interval[0], b.interval[0]) <= 0:
-        return None
-    ends = [(math.log(e.interval[0]), math.log(e.interval[1])) for e in (b, a) if e.interval]
-    low, high = difference_interval(math.log(b.value), ends[0], math.log(a.value), ends[1])
-    return math.exp(low), math.exp(high)

@@ -173,13 +173,13 @@ def _loss(size: int, rows: Sequence[TrialRow], reference: dict[int | None, float
 
 def _noise_scale(start: int, rows: Sequence[TrialRow]) -> Estimate:
     """Of the last evaluation before the branch, as a ratio of means over seeds."""
-    traces: list[float] = []
-    squares: list[float] = []
+    last: list[tuple[float, float]] = []
     for row in rows:
-        for m in reversed(row.measurements):
-            trace, square = m.grad_covariance_trace, m.grad_sq_norm
-            if m.examples <= start and trace is not None and square is not None:
-                traces.append(trace)
-                squares.append(square)
-                break
-    return ratio_of_means(traces, squares)
+        known = [
+            (m.grad_covariance_trace, m.grad_sq_norm)
+            for m in row.measurements
+            if m.examples <= start
+            if m.grad_covariance_trace is not None and m.grad_sq_norm is not None
+        ]
+        last += known[-1:]
+    return ratio_of_means([trace for trace, _ in last], [square for _, square in last])

@@ -49,12 +49,7 @@ def _was_near(row: TrialRow) -> bool:
 
 
 def _expected(known: Array, above: Array) -> list[float]:
-    """[m] what values are expected to be of which only a bound is known, by maximum likelihood.
-
-    Args:
-        known: [n] values of the same normal distribution.
-        above: [m] what each of the others is above.
-    """
+    """[m] what normal values are expected to be of which only a lower bound is known."""
     count = len(known) + len(above)
     both = np.concatenate([known, above])
     mean, sd, expected = float(both.mean()), max(float(both.std()), _LEAST_SD), above

@@ -6,12 +6,12 @@ fit a + b / B^alpha, which is the same family.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from scaling.analysis.statistics.profile import Array
+from scaling.analysis.statistics.profile import Array, farthest
 from scaling.analysis.statistics.scatter import Scatter
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 
@@ -106,12 +106,10 @@ def fit_free_exponent(scatter: Scatter, num_trials: int) -> FreeExponent:
         return FreeExponent(missing="bend_below")
     if log_bend > ends[1] - step:
         return FreeExponent(missing="bend_above")
-    height = float(_heights(scatter, _one(alpha), _one(log_bend))[0])
+    height = float(_curves(scatter, _one(alpha), _one(log_bend))[1][0])
+    twice = Estimate(math.exp(log_bend), None, num_trials)
     fit = FreeExponent(
-        alpha=Estimate(alpha, None, num_trials),
-        at_twice_min_steps=Estimate(math.exp(log_bend), None, num_trials),
-        min_steps=math.exp(height),
-        missing="no_interval",
+        Estimate(alpha, None, num_trials), twice, math.exp(height), missing="no_interval"
     )
     error = scatter.error(smallest, parameters=3)
     if error is None:
@@ -120,16 +118,12 @@ def fit_free_exponent(scatter: Scatter, num_trials: int) -> FreeExponent:
     exponents = _exponents_within(scatter, alpha, limit, ends)
     bends = _bends_within(scatter, exponents, limit, ends)
     low, high = float(bends[0].min()), float(bends[1].max())
-    return FreeExponent(
-        alpha=Estimate(
-            alpha, _open(float(exponents[0]), float(exponents[-1]), LOWEST, HIGHEST), num_trials
-        ),
-        at_twice_min_steps=Estimate(
-            math.exp(log_bend),
-            _open(math.exp(low), math.exp(high), *map(math.exp, ends)),
-            num_trials,
-        ),
-        min_steps=math.exp(height),
+    of_alpha = _open(float(exponents[0]), float(exponents[-1]), LOWEST, HIGHEST)
+    of_bend = _open(math.exp(low), math.exp(high), *map(math.exp, ends))
+    return replace(
+        fit,
+        alpha=replace(fit.alpha, interval=of_alpha),
+        at_twice_min_steps=replace(twice, interval=of_bend),
         missing=None,
         allowed=tuple(zip(exponents.tolist(), *(side.tolist() for side in bends), strict=True)),
     )
@@ -139,28 +133,18 @@ def _one(value: float) -> Array:
     return np.array([value])
 
 
-def _heights(scatter: Scatter, exponents: Array, log_bends: Array) -> Array:
-    """Best log min_steps of each pair of parameters, [n]."""
-    weights = scatter.counts / scatter.counts.sum()
-    return (scatter.means - _shape(scatter, exponents, log_bends)) @ weights
-
-
-def _shape(scatter: Scatter, exponents: Array, log_bends: Array) -> Array:
-    """log(1 + (B_twice / B)^alpha) of each pair of parameters and batch size, [n, num_batches]."""
-    return np.logaddexp(0.0, exponents[:, None] * (log_bends[:, None] - np.log(scatter.groups)))
-
-
-def _squares(scatter: Scatter, exponents: Array, log_bends: Array) -> Array:
-    """Weighted sums of squares of the means around the curve, its height at its best, [n]."""
-    residual = scatter.means - _shape(scatter, exponents, log_bends)
+def _curves(scatter: Scatter, exponents: Array, log_bends: Array) -> tuple[Array, Array]:
+    """[n] weighted squares of the means around each curve, and its best height, log min_steps."""
+    above = np.logaddexp(0.0, exponents[:, None] * (log_bends[:, None] - np.log(scatter.groups)))
+    residual = scatter.means - above
     height = residual @ (scatter.counts / scatter.counts.sum())
-    return ((residual - height[:, None]) ** 2) @ scatter.counts
+    return ((residual - height[:, None]) ** 2) @ scatter.counts, height
 
 
 def _on_grid(scatter: Scatter, exponents: Array, grids: Array) -> Array:
     """Sums of squares with each exponent's own bends, [num_exponents, num_bends]."""
     pairs = np.repeat(exponents, grids.shape[1])
-    return _squares(scatter, pairs, grids.ravel()).reshape(grids.shape)
+    return _curves(scatter, pairs, grids.ravel())[0].reshape(grids.shape)
 
 
 def _best_bends(scatter: Scatter, exponents: Array, ends: Interval) -> tuple[Array, Array]:
@@ -176,7 +160,7 @@ def _best_bends(scatter: Scatter, exponents: Array, ends: Interval) -> tuple[Arr
             grids[rows, np.minimum(best + 1, _BENDS - 1)],
         )
     centre = (low + high) / 2
-    return centre, _squares(scatter, exponents, centre)
+    return centre, _curves(scatter, exponents, centre)[0]
 
 
 def _best_exponent(scatter: Scatter, ends: Interval) -> float:
@@ -193,20 +177,8 @@ def _exponents_within(scatter: Scatter, alpha: float, limit: float, ends: Interv
     reached: list[float] = []
     for edge in (LOWEST, HIGHEST):
         grid = np.exp(np.linspace(math.log(alpha), math.log(edge), _EXPONENTS))
-        beyond = np.nonzero(_best_bends(scatter, grid, ends)[1] > limit)[0]
-        if len(beyond) == 0:
-            reached.append(edge)
-            continue
-        inside, outside = alpha, float(grid[int(beyond[0])])
-        if beyond[0] > 0:
-            inside = float(grid[int(beyond[0]) - 1])
-        for _ in range(_HALVINGS // 2):
-            middle = (inside + outside) / 2
-            if float(_best_bends(scatter, _one(middle), ends)[1][0]) > limit:
-                outside = middle
-            else:
-                inside = middle
-        reached.append(inside)
+        inside = farthest(lambda e: _best_bends(scatter, e, ends)[1], grid, limit, _HALVINGS // 2)
+        reached.append(edge if inside is None else inside)
     return np.linspace(reached[0], reached[1], _EXPONENTS)
 
 
@@ -226,7 +198,7 @@ def _bends_within(
         inside, outside = grids[rows, np.maximum(first - 1, 0)], grids[rows, first]
         for _ in range(_HALVINGS):
             middle = (inside + outside) / 2
-            passes = _squares(scatter, exponents, middle) > limit
+            passes = _curves(scatter, exponents, middle)[0] > limit
             inside, outside = np.where(passes, inside, middle), np.where(passes, middle, outside)
         sides.append(np.where(is_open, end, inside))
     return sides[0], sides[1]

@@ -42,8 +42,8 @@ def noise_curve(replicates: Sequence[TrialRow], *, has_target: bool) -> NoiseCur
 
     Source: McCandlish et al. 2018 (arXiv:1812.06162) eq. 2.9 and appendix A.1.
     """
-    runs = [_parts(row) for row in replicates if row.status != "failed"]
-    runs = [run for run in runs if run]
+    ended = [row for row in replicates if row.status != "failed"]
+    runs = [run for run in map(_parts, ended) if run]
     if not runs:
         return NoiseCurve()
     places = [_at(runs, m.step) for m in runs[0]]
@@ -55,7 +55,7 @@ def noise_curve(replicates: Sequence[TrialRow], *, has_target: bool) -> NoiseCur
     ends = [(m.grad_covariance_trace or 0.0, m.grad_sq_norm or 0.0) for *_, m in runs]
     return NoiseCurve(
         points=points,
-        at_target=_at_target(replicates) if has_target else ABSENT,
+        at_target=_at_target(ended) if has_target else ABSENT,
         at_end=_ratio(ends),
     )
 
@@ -78,19 +78,21 @@ def _ratio(parts: Sequence[Parts]) -> Estimate:
 
 def _at(runs: Sequence[Sequence[Measurement]], step: float) -> Estimate:
     """Over the runs after some steps; absent where one of them has no estimate there."""
-    parts = [_between(run, step) for run in runs]
-    known = [pair for pair in parts if pair is not None]
-    return _ratio(known) if len(known) == len(runs) else ABSENT
+    return _of_all([_between(run, step) for run in runs])
 
 
-def _at_target(replicates: Sequence[TrialRow]) -> Estimate:
-    rows = [row for row in replicates if row.status != "failed"]
-    parts = [
-        None if row.steps_to_target is None else _between(_parts(row), row.steps_to_target)
-        for row in rows
-    ]
+def _at_target(rows: Sequence[TrialRow]) -> Estimate:
+    return _of_all(
+        [
+            None if row.steps_to_target is None else _between(_parts(row), row.steps_to_target)
+            for row in rows
+        ]
+    )
+
+
+def _of_all(parts: Sequence[Parts | None]) -> Estimate:
     known = [pair for pair in parts if pair is not None]
-    return _ratio(known) if len(known) == len(rows) else ABSENT
+    return _ratio(known) if len(known) == len(parts) else ABSENT
 
 
 def _between(run: Sequence[Measurement], place: float) -> Parts | None:

@@ -97,10 +97,9 @@ def _within(low: float, high: float, largest: int) -> Interval | None:
 
 
 def _crossing(alpha: float, log_bend: float, reference: int) -> float:
-    """Where examples are 1.2 times those at the reference, on B + bend^alpha B^(1 - alpha).
+    """Where examples, B + bend^alpha B^(1 - alpha), are 1.2 times those at the reference.
 
-    With alpha above 1 examples fall before they rise: it is the crossing on the way up. Infinite
-    where they are never as many.
+    On the way up, as they fall first with alpha above 1; infinite where they are never as many.
     """
     start = math.log(reference)
 

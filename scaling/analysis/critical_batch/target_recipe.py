@@ -53,13 +53,7 @@ def _with_steps(row: TrialRow) -> TrialRow:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A recipe that was run.
-
-    Attributes:
-        run: One of its runs.
-        reached: What they took.
-        expected: Steps, by the surface.
-    """
+    """A recipe that was run: one of its runs, what all took, and its steps by the surface."""
 
     run: TrialRow
     reached: ToTarget

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from scaling.analysis.critical_batch.free_exponent import FreeExponent, fit_free_exponent
-from scaling.analysis.statistics.profile import Array, lowest
+from scaling.analysis.statistics.profile import Array, farthest, lowest
 from scaling.analysis.statistics.scatter import ErrorVariance, Scatter, scatter_of
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
@@ -94,19 +94,6 @@ class TradeoffFit:
         return self.min_steps + self.min_examples / global_batch_size
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """The hyperbola with its bend at exp(log_critical), its height at its best.
-
-    Attributes:
-        squares: Weighted sum of squares of the batch sizes' mean log steps around it.
-        log_min_steps: The height.
-    """
-
-    squares: Array
-    log_min_steps: Array
-
-
 def fit_tradeoff(
     batch_sizes: Sequence[int], steps: Sequence[float], seeds: Sequence[int | None] | None = None
 ) -> TradeoffFit:
@@ -134,7 +121,7 @@ def fit_tradeoff(
     low, high = math.log(min(batch_sizes) / _REACH), math.log(max(batch_sizes) * _REACH)
 
     def squares(log_critical: Array) -> Array:
-        return _curve(scatter, log_critical).squares
+        return _curve(scatter, log_critical)[0]
 
     bend, edge = lowest(squares, low, high)
     smallest = float(squares(np.array([bend]))[0])
@@ -156,37 +143,34 @@ def fit_tradeoff(
         return replace(common, missing="bend_above" if edge == "high" else "bend_below")
     limit = smallest + (error.allowance if error else 0.0)
     heights, amounts = _parameters(scatter, region, limit)
-    log_min_steps = float(_curve(scatter, np.array([bend])).log_min_steps[0])
-    interval = _closed(region, low, high) if error else None
-    bounded_below, bounded_above = (side is not None for side in common.bounds)
+    log_min_steps = float(_curve(scatter, np.array([bend]))[1][0])
+    lower, upper = common.bounds
+    interval = (lower, upper) if error and lower is not None and upper is not None else None
     return replace(
         common,
         value=math.exp(bend),
         interval=interval,
         min_steps=math.exp(log_min_steps),
-        min_steps_interval=_widened(heights, log_min_steps, scatter) if bounded_above else None,
+        min_steps_interval=None if upper is None else _widened(heights, log_min_steps, scatter),
         min_examples=math.exp(log_min_steps + bend),
-        min_examples_interval=_widened(amounts, log_min_steps + bend, scatter)
-        if bounded_below
-        else None,
+        min_examples_interval=None
+        if lower is None
+        else _widened(amounts, log_min_steps + bend, scatter),
         missing=None if interval else "no_interval",
     )
 
 
-def _curve(scatter: Scatter, log_critical: Array) -> _Curve:
+def _curve(scatter: Scatter, log_critical: Array) -> tuple[Array, Array]:
+    """Squares of mean log steps around hyperbolas with these bends, and log min_steps of each."""
     shape = np.log1p(np.exp(log_critical)[:, None] / scatter.groups[None, :])
     residual = scatter.means[None, :] - shape
     height = (residual * scatter.counts).sum(axis=1) / scatter.counts.sum()
     squares = (scatter.counts * (residual - height[:, None]) ** 2).sum(axis=1)
-    return _Curve(squares, height)
+    return squares, height
 
 
 def _of_seeds(scatter: Scatter, bend: float) -> SeedsIntervals:
-    """Of the best curve's parameters, by how they move with each batch size's mean log steps.
-
-    The bend is where the squares' slope is zero; what moves it is that slope's own derivatives,
-    with the residuals in them, since the curve need not fit.
-    """
+    """Of the best curve's parameters, by how each moves with the batch sizes' mean log steps."""
     share = 1 / (1 + scatter.groups / math.exp(bend))  # derivative of the shape by the bend
     weight = scatter.counts / scatter.counts.sum()
     steeper = share - (weight * share).sum()
@@ -216,22 +200,11 @@ def _region(
     squares: Callable[[Array], Array], centre: float, limit: float, low: float, high: float
 ) -> Interval:
     """How far the bend may go each way before the sum of squares passes the limit."""
-    ends: list[float] = []
-    for end in (low, high):
-        grid = np.linspace(centre, end, _POINTS)
-        beyond = np.nonzero(squares(grid) > limit)[0]
-        if len(beyond) == 0:
-            ends.append(end)
-            continue
-        inside, outside = centre, float(grid[int(beyond[0])])
-        for _ in range(_HALVINGS):
-            middle = (inside + outside) / 2
-            if float(squares(np.array([middle]))[0]) > limit:
-                outside = middle
-            else:
-                inside = middle
-        ends.append(inside)
-    return ends[0], ends[1]
+    lower, upper = (
+        farthest(squares, np.linspace(centre, end, _POINTS), limit, _HALVINGS)
+        for end in (low, high)
+    )
+    return low if lower is None else lower, high if upper is None else upper
 
 
 def _parameters(scatter: Scatter, region: Interval, limit: float) -> tuple[Interval, Interval]:
@@ -241,9 +214,9 @@ def _parameters(scatter: Scatter, region: Interval, limit: float) -> tuple[Inter
     allows a stretch of heights, and the interval is what all stretches cover.
     """
     bends = np.linspace(*region, _POINTS)
-    curve = _curve(scatter, bends)
-    half = np.sqrt(np.maximum(limit - curve.squares, 0.0) / scatter.counts.sum())
-    low, high = curve.log_min_steps - half, curve.log_min_steps + half
+    squares, heights = _curve(scatter, bends)
+    half = np.sqrt(np.maximum(limit - squares, 0.0) / scatter.counts.sum())
+    low, high = heights - half, heights + half
     return (
         (float(low.min()), float(high.max())),
         (float((low + bends).min()), float((high + bends).max())),
@@ -263,8 +236,3 @@ def _widened(interval: Interval, centre: float, scatter: Scatter) -> Interval | 
 
 def _inside(end: float, edge: float) -> float | None:
     return None if end == edge else math.exp(end)
-
-
-def _closed(region: Interval, low: float, high: float) -> Interval | None:
-    lower, upper = _inside(region[0], low), _inside(region[1], high)
-    return None if lower is None or upper is None else (lower, upper)

@@ -13,6 +13,8 @@ from scaling.analysis.statistics.uncertainty import (
 from scaling.analysis.trial_rows import TrialRow
 
 HeldOut = Literal["test_loss", "validation_loss"]
+Split = Literal["train_loss", "validation_loss", "test_loss"]
+SPLITS: tuple[Split, ...] = ("train_loss", "validation_loss", "test_loss")
 
 
 def gap_estimate(rows: Sequence[TrialRow], held_out: HeldOut) -> Estimate:
@@ -39,11 +41,7 @@ def gap_estimate(rows: Sequence[TrialRow], held_out: HeldOut) -> Estimate:
     return mean_estimate(gaps, shared_stderr=root_mean_square(sampling))
 
 
-def loss_estimate(
-    rows: Sequence[TrialRow],
-    split: Literal["train_loss", "validation_loss", "test_loss"],
-    least: float | None = None,
-) -> Estimate:
+def loss_estimate(rows: Sequence[TrialRow], split: Split, least: float | None = None) -> Estimate:
     """Mean over seeds of one loss, with an interval from seeds and evaluation sampling.
 
     Args:

@@ -149,13 +149,9 @@ def _exponents(ladder: Ladder, question: LadderQuestion) -> dict[str, tuple[Esti
 
 
 def _fitted_size(found: Prediction, loss: float) -> FittedSize:
+    scale = tuple(found.scales.tolist())
     return FittedSize(
-        scale=tuple(found.scales.tolist()),
-        batch=found.batch,
-        batch_interval=found.batch_interval,
-        rate=found.rate,
-        rate_interval=found.rate_interval,
-        loss=loss,
+        scale, found.batch, found.batch_interval, found.rate, found.rate_interval, loss
     )
 
 

@@ -29,27 +29,15 @@ from scaling.analysis.learning_rate.parabola import (
 from scaling.analysis.statistics.uncertainty import SeedVariance
 
 _ZOOMS = 2
-
-
 _WORTH_SEEING = 25.0
 """Squares above the minimum, in units of the noise, up to which a profile is resolved finely."""
-
-
 _MILDLY_STEEPER = 3.0
 """Ratio of the curvatures up to which a rise counts as the basin's and not as a cliff."""
-
-
 _SPARE_FOR_SHAPE = 4
 """Degrees of freedom from which on the asymmetry is fitted too."""
-
-
 _DRAWS = 999
-
-
 _EXACT = 1e-7
 """Share of the losses' own squares under which residuals are the grid's and not the fit's."""
-
-
 _MISFIT_LEVEL = 0.05
 """p-value under which one shape for all cells is given up."""
 
@@ -83,13 +71,7 @@ class Basin:
 
 @dataclass(frozen=True)
 class _Resolved:
-    """Some cells' squares with a common ratio of the curvatures.
-
-    Attributes:
-        grids: Candidate optima of each cell.
-        squares: Of each cell, by ratio and optimum.
-        ratios: As many as rows.
-    """
+    """Candidate optima of some cells, and the squares of each by common ratio and optimum."""
 
     grids: Sequence[Array]
     squares: Sequence[Array]

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.analysis.learning_rate.parabola import Array, Points, candidates, sum_of_squares
 
@@ -21,10 +23,7 @@ def neighbourhood(points: Points) -> Points | None:
         return None
     size = min(count, max(5, math.ceil(1.5 * count**0.7)))
     chosen = np.sort(np.argsort(points.y, kind="stable")[:size])
-    return Points(
-        points.x[chosen], points.y[chosen], points.weight[chosen],
-        points.lowest, points.highest, points.cliff,
-    )  # fmt: skip
+    return _some(points, chosen)
 
 
 def before_leaps(cells: Sequence[Points]) -> list[Points]:
@@ -52,10 +51,11 @@ def _cut(points: Points, place: int) -> Points:
     """The points before a place, of which the first one left out is a cliff."""
     if place >= len(points.x):
         return points
-    return Points(
-        points.x[:place], points.y[:place], points.weight[:place],
-        points.lowest, points.highest, float(points.x[place]),
-    )  # fmt: skip
+    return replace(_some(points, slice(place)), cliff=float(points.x[place]))
+
+
+def _some(points: Points, kept: slice | NDArray[np.intp]) -> Points:
+    return replace(points, x=points.x[kept], y=points.y[kept], weight=points.weight[kept])
 
 
 def before_cliffs(cells: Sequence[Points], ratios: Array) -> list[Points]:

@@ -129,7 +129,6 @@ def curve_of(rows: Sequence[TrialRow]) -> LrCurve | None:
 
 def _logarithms(curve: LrCurve) -> Points:
     rates = [rate for rate, _ in curve.points]
-    tried = rates + list(curve.diverged)
     beyond = [rate for rate in curve.diverged if rate > rates[-1]]
     losses = np.array([loss for _, loss in curve.points])
     kept = _lowest_of_neighbours(losses)
@@ -137,8 +136,8 @@ def _logarithms(curve: LrCurve) -> Points:
         x=np.log(np.array(rates))[kept],
         y=losses[kept],
         weight=np.array(curve.num_seeds, dtype=np.float64)[kept],
-        lowest=math.log(min(tried)),
-        highest=math.log(max(tried)),
+        lowest=math.log(min(curve.rates_tried)),
+        highest=math.log(max(curve.rates_tried)),
         cliff=math.log(min(beyond)) if beyond else math.inf,
     )
 
@@ -177,8 +176,7 @@ def _with_optimum(curve: LrCurve, basins: Basins, index: int) -> LrCurve:
 
 
 def _edge(curve: LrCurve, bottom: float | None, interval: Interval | None) -> Edge | None:
-    tried = [rate for rate, _ in curve.points] + list(curve.diverged)
-    low, high = min(tried), max(tried)
+    low, high = min(curve.rates_tried), max(curve.rates_tried)
     best = curve.best_tried
     if (bottom is not None and bottom <= low) or (
         best == low and (interval is None or interval[0] <= low)

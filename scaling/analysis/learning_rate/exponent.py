@@ -176,10 +176,7 @@ class LrScaling:
 class _Law:
     """A family of laws with one parameter besides the level, tied to the cells' profiles.
 
-    Attributes:
-        shift: Log of the best rate in each cell, up to the level; takes the parameter.
-        low: Lowest parameter looked at.
-        high: Highest.
+    `shift` is the log of the best rate in each cell, up to the level, at a parameter.
     """
 
     shift: Callable[[float], Array]

@@ -246,12 +246,7 @@ def _runs(
 
 
 def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Replicates | None]:
-    """Every run by itself, or where there are too many the mean of each recipe's runs.
-
-    Returns:
-        The outcomes, and what runs of one recipe with several seeds say of the noise; None where
-        each run is there by itself and shows that.
-    """
+    """Every run by itself, or where there are too many the mean of each recipe's, and the noise."""
     if sum(len(r.losses) + len(r.lost) for r in runs) <= _MOST_TRIALS:
         return [outcome for r in runs for outcome in _single(r)], None
     means = [
@@ -272,7 +267,6 @@ def _outcomes(runs: Sequence[_Runs], num_cells: int) -> tuple[list[Outcome], Rep
 
 
 def _single(runs: _Runs) -> list[Outcome]:
-    """Each run of a recipe by itself."""
     known = [Outcome(runs.cell, runs.point, loss, seed=seed) for seed, loss in runs.losses]
     lost = [Outcome(runs.cell, runs.point, None, at_least=bound) for bound in runs.lost]
     return [*known, *lost]

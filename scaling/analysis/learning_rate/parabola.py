@@ -8,15 +8,9 @@ from scaling.analysis.statistics.profile import Array
 
 RATIOS: Array = np.exp2(np.arange(-4, 7) / 2)
 """Curvature above the optimum over that below it; a quarter to eight."""
-
-
 SYMMETRIC: Array = np.ones(1)
-
-
 _REACH = 0.3
 """How far beyond the rates tried an optimum is looked for, as a share of their range."""
-
-
 NUM_CANDIDATES = 121
 
 

@@ -83,13 +83,8 @@ def _paired(
 ) -> list[float]:
     """Loss by the rule minus loss tuned, for each seed that has both."""
     losses = {row.seed: loss_of(row) for row in tuned}
-    differences: list[float] = []
-    for row in carried:
-        ours = loss_of(row)
-        theirs = losses.get(row.seed)
-        if ours is not None and theirs is not None:
-            differences.append(ours - theirs)
-    return differences
+    pairs = [(loss_of(row), losses.get(row.seed)) for row in carried]
+    return [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
 
 
 @dataclass(frozen=True)

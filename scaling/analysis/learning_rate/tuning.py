@@ -69,7 +69,7 @@ def edge_reasons(curve: LrCurve | None) -> tuple[Undertuned, ...]:
     """That the best rate lies at an end of the rates tried, or beyond it; empty otherwise."""
     if curve is None or curve.edge is None:
         return ()
-    tried = [rate for rate, _ in curve.points] + list(curve.diverged)
+    tried = curve.rates_tried
     if curve.edge == "low":
         return ("lowest_rate_best" if curve.best_tried == min(tried) else "falls_towards_lowest",)
     return ("highest_rate_best" if curve.best_tried == max(tried) else "falls_towards_highest",)

@@ -164,17 +164,15 @@ def _to_target(option: Option, spread: SeedVariance | None, bound: float | None)
     run = steps_of_run(target, spread)
     if run is None or target.steps.value is None:
         return option
-    num_steps, examples = float(run.steps), target.examples.value
-    pace = option.pace
+    num_steps, pace = float(run.steps), option.pace
+    examples = scaled(replace(target.examples, interval=None), num_steps / target.steps.value)
     return replace(
         option,
         steps=Estimate(num_steps, run.one_more, target.steps.count),
-        examples=ABSENT
-        if examples is None
-        else Estimate(examples / target.steps.value * num_steps, None, target.examples.count),
-        seconds=ABSENT if pace is None else scaled(pace.usual, num_steps),
+        examples=examples,
+        seconds=scaled(pace.usual, num_steps) if pace else ABSENT,
         mean_steps=run.mean,
-        idle_seconds=ABSENT if pace is None else _product(run.mean, pace.idle),
+        idle_seconds=_product(run.mean, pace.idle) if pace else ABSENT,
         loss=loss_after(run.steps, target.trials),
         chance_of_target=CHANCE if run.one_more else None,
         chance=None if bound is None or pace is None else _chance_to_target(run, pace, bound),
@@ -261,9 +259,8 @@ def _held_out(rows: Sequence[TrialRow], name: LossName) -> Estimate:
 def mean_of(values: Sequence[float | None]) -> Estimate:
     """The mean, without an interval; no value where one is missing."""
     known = [value for value in values if value is not None]
-    return (
-        Estimate(fmean(known), None, len(known)) if known and len(known) == len(values) else ABSENT
-    )
+    is_whole = known and len(known) == len(values)
+    return Estimate(fmean(known), None, len(known)) if is_whole else ABSENT
 
 
 def _cost(option: Option, limits: Limits) -> Estimate:
@@ -296,7 +293,7 @@ def _product(a: Estimate, b: Estimate) -> Estimate:
 
 def _measured_workers(cell: CellResult) -> int | None:
     row = _a_run(cell)
-    return None if row is None else world_size(row)
+    return row and world_size(row)
 
 
 def _a_run(cell: CellResult) -> TrialRow | None:

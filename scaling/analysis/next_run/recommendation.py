@@ -22,6 +22,7 @@ from scaling.analysis.statistics.uncertainty import (
     SeedVariance,
     difference_interval,
     mean_estimate,
+    ratio_interval,
     seed_variance,
     t_quantile,
 )
@@ -191,7 +192,6 @@ def _best_cell(
 
 
 def _compared(criterion: Criterion, option: Option, objective: Objective) -> Estimate:
-    """What cells are compared by."""
     match criterion:
         case "objective":
             return _of_all_seeds(option, option.cell.value_of(objective))
@@ -222,14 +222,8 @@ def _ties(a: Estimate, b: Estimate) -> bool:
     """Whether the interval of their ratio holds 1; False where one has no interval."""
     if a.interval is None or b.interval is None or not a.value or not b.value:
         return False
-    (low, high), value = b.interval, b.value
-    if min(a.interval[0], low) <= 0:
-        return True
-    ends = difference_interval(
-        math.log(a.value), (math.log(a.interval[0]), math.log(a.interval[1])),
-        math.log(value), (math.log(low), math.log(high)),
-    )  # fmt: skip
-    return ends[0] <= 0
+    ratio = ratio_interval(b, a)
+    return ratio is None or ratio[0] <= 1
 
 
 def _touch(a: Estimate, b: Estimate) -> bool:
@@ -350,20 +344,13 @@ def _loss_noise(cells: Iterable[CellResult]) -> SeedVariance | None:
 def _is_surely_worse(chosen: CellResult, other: CellResult, noise: SeedVariance | None) -> bool:
     """True when the difference is above zero with its whole interval.
 
-    It is paired over seeds. Where fewer than two are shared, as where only one recipe of a table
-    was repeated, the noise of all recipes' seeds stands for that of both cells. The best of a
-    search is biased low, so that a cell without seeds is called worse too seldom, not too often.
+    It is paired over seeds; with fewer than two shared, all recipes' noise stands for both cells'.
     """
-    ours: dict[int, float | None] = {
-        row.seed: row.cost for row in chosen.replicates if row.seed is not None
-    }
-    differences: list[float] = []
-    for row in other.replicates:
-        mine = None if row.seed is None else ours.get(row.seed)
-        theirs = row.cost
-        if theirs is not None and mine is not None:
-            differences.append(theirs - mine)
-    interval = mean_estimate(differences).interval
+    ours = {row.seed: row.cost for row in chosen.replicates if row.seed is not None}
+    pairs = [(row.cost, ours.get(row.seed)) for row in other.replicates if row.seed is not None]
+    interval = mean_estimate(
+        [theirs - mine for theirs, mine in pairs if theirs is not None and mine is not None]
+    ).interval
     if interval is not None:
         return interval[0] > 0
     best, costs = _costs(chosen), _costs(other)

@@ -74,6 +74,34 @@ def crossings(grid: Array, values: Array, limit: float) -> Interval | None:
     )
 
 
+def farthest(
+    squares: Callable[[Array], Array], grid: Array, limit: float, halvings: int
+) -> float | None:
+    """How far from a grid's first value on a sum of squares stays within a limit.
+
+    Args:
+        squares: Sum of squares at many values of the parameter.
+        grid: Values of the parameter from its best one outwards.
+        limit: Of the squares.
+        halvings: Of the step of the grid in which the limit is passed.
+
+    Returns:
+        None where it is not passed.
+    """
+    beyond = np.nonzero(squares(grid) > limit)[0]
+    if len(beyond) == 0:
+        return None
+    first = int(beyond[0])
+    inside, outside = float(grid[max(first - 1, 0)]), float(grid[first])
+    for _ in range(halvings):
+        middle = (inside + outside) / 2
+        if float(squares(np.array([middle]))[0]) > limit:
+            outside = middle
+        else:
+            inside = middle
+    return inside
+
+
 def _between(grid: Array, values: Array, outside: int, inside: int, limit: float) -> float:
     share = (limit - values[inside]) / (values[outside] - values[inside])
     return float(grid[inside] + share * (grid[outside] - grid[inside]))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,8 +144,9 @@ def scatter_of(
     paired = _paired(places, seeds, len(labels))
     order = np.arange(len(values)) if paired is None else np.argsort(paired, kind="stable")
     apart = tuple(residuals[order][places[order] == group] for group in range(len(labels)))
+    alone = Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, paired is not None)
     if paired is None:
-        return Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, is_paired=False)
+        return alone
     num_seeds = int(paired.max()) + 1
     # two-way analysis of variance: a seed's mean residual is what its groups share
     by_seed = np.bincount(paired, weights=residuals) / len(labels)
@@ -156,9 +157,9 @@ def scatter_of(
     ratio = between / (num_seeds - 1) / (within / own) if within > 0 else math.inf
     chance = float(fdtrc(num_seeds - 1, own, ratio))  # pyright: ignore -- no types
     if excess <= 0 or chance >= _SHARES_SOMETHING:
-        return Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, is_paired=True)
+        return alone
     shared = math.sqrt(excess / len(values))
-    return Scatter(labels, means, counts, within, own, shared, num_seeds, apart, is_paired=True)
+    return replace(alone, squares=within, degrees=own, shared_stderr=shared, num_seeds=num_seeds)
 
 
 def _paired(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import fmean, variance
+from statistics import covariance, fmean, variance
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,11 +115,8 @@ def ratio_of_means(numerators: Sequence[float], denominators: Sequence[float]) -
     if count == 1:
         return Estimate(top / bottom, None, 1)
     scale = t_quantile(count - 1) ** 2 / count
-    cross = sum((n - top) * (d - bottom) for n, d in zip(numerators, denominators, strict=True)) / (
-        count - 1
-    )
     a = bottom**2 - scale * variance(denominators)
-    b = top * bottom - scale * cross
+    b = top * bottom - scale * covariance(numerators, denominators)
     c = top**2 - scale * variance(numerators)
     discriminant = b * b - a * c
     if a <= 0 or discriminant < 0:
@@ -138,6 +135,24 @@ def difference_interval(a: float, a_ends: Interval, b: float, b_ends: Interval) 
         centre - math.hypot(b - b_ends[0], a_ends[1] - a),
         centre + math.hypot(b_ends[1] - b, a - a_ends[0]),
     )
+
+
+def ratio_interval(a: Estimate, b: Estimate) -> Interval | None:
+    """Of a / b, two independent positive estimates; None where an interval is none or reaches 0.
+
+    Source: in logarithms, Donner & Zou 2012, Closed-form confidence intervals for functions of the
+        normal mean and standard deviation (MOVER).
+    """
+    if not a.value or not b.value or a.interval is None or b.interval is None:
+        return None
+    if min(a.interval[0], b.interval[0]) <= 0:
+        return None
+    (a_low, a_high), (b_low, b_high) = a.interval, b.interval
+    low, high = difference_interval(
+        math.log(b.value), (math.log(b_low), math.log(b_high)),
+        math.log(a.value), (math.log(a_low), math.log(a_high)),
+    )  # fmt: skip
+    return math.exp(low), math.exp(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

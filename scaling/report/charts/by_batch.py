@@ -4,37 +4,42 @@ import math
 from typing import Any, Literal
 
 import altair as alt
+import numpy as np
 
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.findings import Findings
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.charts.style import (
     MUTED,
-    NO_ENDS,
     OKABE_ITO,
     AnyChart,
     Records,
-    above_zero,
-    bars,
     batch_axis,
+    chart,
     count_axis,
     dash,
-    data,
     ends,
+    estimates,
     labels_of,
     layers,
+    log_span,
     names_beside,
     points,
     rule_at,
     series,
+    span,
     tips,
     value_axis,
+    with_span,
 )
 from scaling.report.words.measurements import axis_title, objective_title
 from scaling.report.words.numbers import number
 
-_CURVE_POINTS = 80
+_CURVE_POINTS = 81
 _MOST_LABELS = 7
+_SHOWN = ("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
+"""On hover."""
 
 
 def to_target(findings: Findings, measure: Literal["steps", "examples"], title: str) -> AnyChart:
@@ -47,42 +52,35 @@ def to_target(findings: Findings, measure: Literal["steps", "examples"], title: 
     x = batch_axis("batch", sizes)
     scale = count_axis([*heights, *(record[measure] for record in [*curve, *of_series])])
     y = alt.Y("value:Q", title=title, **scale)
-    fitted = alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8)
-    along = alt.Chart(data(of_series)).mark_line(strokeWidth=1.8)
+    fitted = chart(curve).mark_line(color=MUTED, strokeWidth=1.8)
+    along = chart(of_series).mark_line(strokeWidth=1.8)
     at = alt.Y(f"{measure}:Q", title=title, **scale)
-    hue, _ = series("series", labels_of(records, "series"), "Cells")
+    marks = series("series", labels_of(records, "series"), "Cells")
     return layers(
         *_critical_marks(findings, sizes),
         fitted.encode(x, at) if curve else None,
-        along.encode(x, at, hue) if of_series else None,
-        *_points(records, x, y),
+        along.encode(x, at, marks[0]) if of_series else None,
+        *estimates(records, x, y, marks, *_SHOWN),
     )
 
 
 def _records(findings: Findings, measure: str) -> list[dict[str, Any]]:
     """The cells that took steps; one that was at the target before is not on a logarithmic axis."""
-    records: list[dict[str, Any]] = []
-    for cell in findings.cells:
-        estimate: Estimate = getattr(cell.target, measure)
-        if estimate.value and cell.global_batch_size is not None:
-            records.append(_on_log_axis(_record(cell.global_batch_size, cell.series, estimate)))
-    return records
+    found = [(cell, getattr(cell.target, measure)) for cell in findings.cells]
+    return [
+        record | log_span(estimate)
+        for cell, estimate in found
+        if estimate.value
+        for record in _records_of(cell, estimate)
+    ]
 
 
-def _record(batch: int, name: str, estimate: Estimate) -> dict[str, Any]:
-    low, high = estimate.interval or NO_ENDS
-    return {
-        "batch": batch,
-        "series": name or "all",
-        "value": estimate.value,
-        "low": low,
-        "high": high,
-        "seeds": estimate.count,
-    }
-
-
-def _on_log_axis(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"low": above_zero(record["low"], record["value"])}
+def _records_of(cell: CellResult, estimate: Estimate) -> Records:
+    """A cell's record of an estimate; none without a batch size or a value."""
+    if cell.global_batch_size is None or estimate.value is None:
+        return []
+    values = {"value": estimate.value, **span(estimate.interval), "seeds": estimate.count}
+    return [{"batch": cell.global_batch_size, "series": cell.series or "all", **values}]
 
 
 def _series_curves(findings: Findings) -> Records:
@@ -99,14 +97,12 @@ def _series_curves(findings: Findings) -> Records:
 def _fit_curve(fit: TradeoffFit, sizes: list[int]) -> Records:
     if fit.headline.value is None:
         return []
-    low, high = math.log(min(sizes)), math.log(max(sizes))
-    records: Records = []
-    for index in range(_CURVE_POINTS + 1):
-        batch = math.exp(low + (high - low) * index / _CURVE_POINTS)
-        steps = fit.steps_at(batch)
-        if steps is not None:
-            records.append({"batch": batch, "steps": steps, "examples": steps * batch})
-    return records
+    batches = np.geomspace(min(sizes), max(sizes), _CURVE_POINTS).tolist()
+    return [
+        {"batch": batch, "steps": steps, "examples": steps * batch}
+        for batch in batches
+        if (steps := fit.steps_at(batch)) is not None
+    ]
 
 
 def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
@@ -118,10 +114,10 @@ def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
     x = batch_axis("batch", sizes)
     if critical.interval is not None:
         low, high = max(critical.interval[0], min(sizes)), min(critical.interval[1], max(sizes))
-        band = alt.Chart(data([{"batch": low, "end": high}]))
+        band = chart([{"batch": low, "end": high}])
         marks.append(band.mark_rect(opacity=0.14, color=OKABE_ITO[4]).encode(x, alt.X2("end:Q")))
     text = f"critical batch {number(critical.value)}"
-    line = alt.Chart(data([{"batch": critical.value, "text": text}]))
+    line = chart([{"batch": critical.value, "text": text}])
     right = math.log(critical.value / min(sizes)) < 0.6 * math.log(max(sizes) / min(sizes))
     marks += [
         line.mark_rule(strokeDash=[5, 4], color=OKABE_ITO[1]).encode(x),
@@ -133,13 +129,6 @@ def _critical_marks(findings: Findings, sizes: list[int]) -> list[AnyChart]:
         ).encode(x, y=alt.value(10), text=alt.Text("text:N")),
     ]
     return marks
-
-
-def _points(records: Records, x: alt.X, y: alt.Y) -> tuple[AnyChart | None, AnyChart]:
-    """Estimates with their intervals, a colour and a shape a series."""
-    hue, mark = series("series", labels_of(records, "series"), "Cells")
-    tooltip = tips("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
-    return bars(records, x, hue), points(records).encode(x, y, hue, mark, tooltip=tooltip)
 
 
 def steps_vs_examples(findings: Findings) -> AnyChart:
@@ -165,9 +154,7 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
     y = alt.Y("examples:Q", title=axis_title("examples_to_target"), **heights)
     hue, mark = series("series", labels_of(records, "series"), "Cells")
     return layers(
-        alt.Chart(data(curve)).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y)
-        if curve
-        else None,
+        chart(curve).mark_line(color=MUTED, strokeWidth=1.8).encode(x, y) if curve else None,
         points(records).encode(x, y, hue, mark, tooltip=tips("batch:Q", "steps:Q", "examples:Q")),
         names_beside(records[::every], x, y),
     )
@@ -175,10 +162,7 @@ def steps_vs_examples(findings: Findings) -> AnyChart:
 
 def gap_vs_batch(findings: Findings) -> AnyChart:
     """Generalization gap against batch with its intervals."""
-    records: Records = []
-    for cell in findings.cells:
-        if cell.gap.value is not None and cell.global_batch_size is not None:
-            records.append(_record(cell.global_batch_size, cell.series, cell.gap))
+    records = [record for cell in findings.cells for record in _records_of(cell, cell.gap)]
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
     axis = alt.Axis(tickCount=6)
@@ -187,7 +171,8 @@ def gap_vs_batch(findings: Findings) -> AnyChart:
     title = axis_title("generalization_gap", findings.sweep.loss_unit)
     y = alt.Y("value:Q", title=title, axis=axis, scale=scale)
     crosses = min(heights) < 0 < max(heights)
-    return layers(rule_at(0) if crosses else None, *_points(records, x, y))
+    marks = series("series", labels_of(records, "series"), "Cells")
+    return layers(rule_at(0) if crosses else None, *estimates(records, x, y, marks, *_SHOWN))
 
 
 def loss_vs_batch(findings: Findings) -> AnyChart:
@@ -196,7 +181,8 @@ def loss_vs_batch(findings: Findings) -> AnyChart:
     heights = ends(records, "value", "low", "high")
     x = batch_axis("batch", [record["batch"] for record in records])
     y = alt.Y("value:Q", title=objective_title(findings.sweep.tuned_for), **value_axis(heights))
-    return layers(*_points(records, x, y))
+    marks = series("series", labels_of(records, "series"), "Cells")
+    return layers(*estimates(records, x, y, marks, *_SHOWN))
 
 
 def loss_and_time(findings: Findings) -> AnyChart:
@@ -224,10 +210,10 @@ def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChar
         x, y, color=alt.value(hue), shape=alt.value(mark),
         tooltip=tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q"),
     )  # fmt: skip
-    spans = [record for record in records if record["low"] is not None]
-    intervals = alt.Chart(data(spans)).mark_rule(color=hue, strokeWidth=2)
+    spans = with_span(records)
+    intervals = chart(spans).mark_rule(color=hue, strokeWidth=2)
     names = labels_of(records, "series")
-    line = alt.Chart(data(records)).mark_line(color=hue, opacity=0.45).encode(x, y)
+    line = chart(records).mark_line(color=hue, opacity=0.45).encode(x, y)
     return layers(
         line.encode(dash("series", names, "Cells")) if len(names) > 1 else line,
         intervals.encode(x, alt.Y("low:Q", **axis), alt.Y2("high:Q")) if spans else None,
@@ -238,11 +224,7 @@ def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChar
 def _tuned(findings: Findings) -> Records:
     """Of each cell's recipe, what it is tuned for."""
     objective = findings.sweep.tuned_for
-    return [
-        _record(cell.global_batch_size, cell.series, cell.value_of(objective))
-        for cell in findings.cells
-        if cell.value_of(objective).value is not None and cell.global_batch_size is not None
-    ]
+    return [r for cell in findings.cells for r in _records_of(cell, cell.value_of(objective))]
 
 
 def times_of(findings: Findings) -> tuple[Records, str]:
@@ -253,11 +235,11 @@ def times_of(findings: Findings) -> tuple[Records, str]:
     """
     chosen = findings.recommendation.option
     seconds = [
-        _on_log_axis(_record(option.cell.global_batch_size, option.cell.series, option.seconds))
+        record | log_span(option.seconds)
         for option in findings.recommendation.candidates
-        if option.seconds.value and option.cell.global_batch_size is not None
-        and (chosen is None or option.num_workers == chosen.num_workers)
-    ]  # fmt: skip
+        if option.seconds.value and (chosen is None or option.num_workers == chosen.num_workers)
+        for record in _records_of(option.cell, option.seconds)
+    ]
     if seconds:
         goal = "to the target" if findings.sweep.has_target else "of a run"
         return seconds, f"Seconds {goal}"

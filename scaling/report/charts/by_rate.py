@@ -6,30 +6,33 @@ from statistics import fmean
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.exponent import BestRate, Surge
 from scaling.report.charts.style import (
     MUTED,
-    NO_ENDS,
     OKABE_ITO,
     AnyChart,
     Records,
     bars,
     batch_axis,
-    data,
+    chart,
     edge_marks,
     ends,
+    estimates,
     labels_of,
     layers,
     points,
     rate_axis,
     series,
     shape,
+    span,
     tips,
     value_axis,
     visible_top,
+    with_span,
 )
 from scaling.report.charts.thinning import lower_envelope, searched_trials, trial_record
 from scaling.report.words.measurements import objective_title
@@ -64,8 +67,8 @@ def loss_vs_lr(findings: Findings, urls: Mapping[str, str]) -> AnyChart:
     y = alt.Y("loss:Q", title=objective_title(objective), **axis)
     hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "peak_lr:Q", "loss:Q", "status:N")
-    points = alt.Chart(data(kept)).mark_point(filled=True, size=46, opacity=0.75)
-    line = alt.Chart(data(_envelopes(cells, top, sign))).mark_line(opacity=0.6, strokeWidth=1.3)
+    points = chart(kept).mark_point(filled=True, size=46, opacity=0.75)
+    line = chart(_envelopes(cells, top, sign)).mark_line(opacity=0.6, strokeWidth=1.3)
     return layers(
         line.encode(x, y, hue),
         points.encode(x, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
@@ -85,7 +88,7 @@ def _cliffs(cells: Sequence[CellResult], hue: alt.Color) -> alt.Chart | None:
     ]
     if not records:
         return None
-    rules = alt.Chart(data(records)).mark_rule(strokeDash=[5, 4], strokeWidth=1.2, opacity=0.7)
+    rules = chart(records).mark_rule(strokeDash=[5, 4], strokeWidth=1.2, opacity=0.7)
     return rules.encode(alt.X("cliff:Q"), hue, tooltip=tips("cell:N", "cliff:Q"))
 
 
@@ -94,13 +97,12 @@ def _best_marks(
 ) -> list[alt.Chart]:
     """The best rate of each cell, its interval, and a ring where it is at the edge."""
     best = _optima(cells, sign)
-    span = [record for record in best if record["low"] is not None]
     ring = [record for record in best if record["edge"]]
-    strokes = alt.Chart(data(best)).mark_point(size=420, strokeWidth=3, shape="stroke", angle=90)
-    rings = alt.Chart(data(ring)).mark_point(size=420, strokeWidth=1.5, shape="circle")
+    strokes = chart(best).mark_point(size=420, strokeWidth=3, shape="stroke", angle=90)
+    rings = chart(ring).mark_point(size=420, strokeWidth=1.5, shape="circle")
     x = alt.X("optimum:Q")
     return [
-        alt.Chart(data(span))
+        chart(with_span(best))
         .mark_rule(strokeWidth=3, opacity=0.7, clip=True)
         .encode(alt.X("low:Q"), alt.X2("high:Q"), y, hue),
         strokes.encode(x, y, hue, tooltip=tips("cell:N", "optimum:Q", "low:Q", "high:Q")),
@@ -140,14 +142,11 @@ def _optima(cells: Sequence[CellResult], sign: int) -> Records:
     for cell in cells:
         if cell.curve is None or cell.best_peak_lr is None:
             continue
-        low, high = cell.best_peak_lr_bounds or NO_ENDS
         lowest = sign * min(loss for _, loss in cell.curve.points)
         edge = cell.curve.edge is not None
         best = cell.curve.best_tried if edge else cell.best_peak_lr
-        records.append(
-            {"cell": cell_name(cell), "optimum": best, "loss": lowest, "low": low, "high": high,
-             "edge": edge}
-        )  # fmt: skip
+        known = {"cell": cell_name(cell), "optimum": best, "loss": lowest, "edge": edge}
+        records.append(known | span(cell.best_peak_lr_bounds))
     return records
 
 
@@ -189,13 +188,11 @@ def best_lr_by_series(findings: Findings) -> AnyChart:
     x = batch_axis("batch", [record["batch"] for record in records], 1.4)
     heights = rate_axis(ends(records, "best", "low", "high"))
     y = alt.Y("best:Q", title="Best peak learning rate", **heights)
-    hue, mark = series("series", labels_of(records, "series"), "Cells")
+    marks = series("series", labels_of(records, "series"), "Cells")
+    shown = ("series:N", "batch:Q", "best:Q", "low:Q", "high:Q")
     return layers(
-        *_band(bands, x, hue, opacity=0.12),
-        bars(records, x, hue),
-        points(records, 90).encode(
-            x, y, hue, mark, tooltip=tips("series:N", "batch:Q", "best:Q", "low:Q", "high:Q")
-        ),
+        *_band(bands, x, marks[0], opacity=0.12),
+        *estimates(records, x, y, marks, *shown, size=90),
     )
 
 
@@ -205,8 +202,7 @@ def _best_rates(cells: Sequence[CellResult]) -> Records:
         {
             "batch": cell.global_batch_size,
             "best": cell.best_peak_lr,
-            "low": (cell.best_peak_lr_bounds or NO_ENDS)[0],
-            "high": (cell.best_peak_lr_bounds or NO_ENDS)[1],
+            **span(cell.best_peak_lr_bounds),
             "kind": "at the edge of the rates tried"
             if cell.curve.edge
             else "inside the rates tried",
@@ -235,9 +231,9 @@ def _band(
 ) -> list[alt.Chart]:
     if not bands:
         return []
-    chart = alt.Chart(data(bands))
-    area = chart.mark_area(**style, opacity=opacity, clip=True)
-    line = chart.mark_line(**style, strokeWidth=1.4, clip=True)
+    base = chart(bands)
+    area = base.mark_area(**style, opacity=opacity, clip=True)
+    line = base.mark_line(**style, strokeWidth=1.4, clip=True)
     return [
         area.encode(x, alt.Y("under:Q"), alt.Y2("over:Q"), *marks),
         line.encode(x, alt.Y("rate:Q"), *marks),
@@ -258,12 +254,12 @@ def _references(
             fmean(math.log(record["best"]) for record in used),
         )
     )
-    ends = (math.log(min(sizes) / 1.3), math.log(max(sizes) * 1.3))
+    across = np.linspace(math.log(min(sizes) / 1.3), math.log(max(sizes) * 1.3), 61).tolist()
 
     def line(slope: float) -> Records:
         inside = [
             (b, lr)
-            for b in (ends[0] + (ends[1] - ends[0]) * i / 60 for i in range(61))
+            for b in across
             if math.log(box[0]) <= (lr := pivot[1] + slope * (b - pivot[0])) <= math.log(box[1])
         ]
         return [{"batch": math.exp(b), "best": math.exp(lr)} for b, lr in inside]
@@ -273,55 +269,45 @@ def _references(
         points = line(slope)
         end = [point | {"name": name} for point in points[-1:]]
         charts += [
-            alt.Chart(data(points)).mark_line(
-                strokeDash=[3, 4], color=MUTED, strokeWidth=1.2
-            ).encode(x, y),
-            alt.Chart(data(end)).mark_text(
-                align="right", dx=-2, dy=-8, color=MUTED, fontSize=11
-            ).encode(x, y, text=alt.Text("name:N")),
-        ]  # fmt: skip
+            chart(points).mark_line(strokeDash=[3, 4], color=MUTED, strokeWidth=1.2).encode(x, y),
+            chart(end)
+            .mark_text(align="right", dx=-2, dy=-8, color=MUTED, fontSize=11)
+            .encode(x, y, text=alt.Text("name:N")),
+        ]
     exponent = findings.lr_scaling.exponent
     if exponent.value is not None:
-        charts.append(
-            alt.Chart(data(line(exponent.value)))
-            .mark_line(color=OKABE_ITO[1], strokeWidth=2.2)
-            .encode(x, y)
-        )
+        fitted_line = chart(line(exponent.value)).mark_line(color=OKABE_ITO[1], strokeWidth=2.2)
+        charts.append(fitted_line.encode(x, y))
     if findings.lr_scaling.surge.preferred:
-        turning = [p for p in _surge_line(findings.lr_scaling.surge, ends) if box[0] <= p["best"]]
-        charts.append(
-            alt.Chart(data(turning))
-            .mark_line(color=OKABE_ITO[2], strokeWidth=2.2, strokeDash=[8, 3])
-            .encode(x, y)
-        )
+        turning = [p for p in _surge_line(findings.lr_scaling.surge, across) if box[0] <= p["best"]]
+        dashed = {"color": OKABE_ITO[2], "strokeWidth": 2.2, "strokeDash": [8, 3]}
+        charts.append(chart(turning).mark_line(**dashed).encode(x, y))
     if exponent.interval is not None:
-        charts.insert(0, _bow_tie(exponent.interval, pivot, ends, box).encode(x))
+        charts.insert(0, _bow_tie(exponent.interval, pivot, across, box).encode(x))
     return charts
 
 
-def _surge_line(surge: Surge, ends: tuple[float, float]) -> Records:
-    """The law that turns, between two log batches."""
+def _surge_line(surge: Surge, across: Sequence[float]) -> Records:
+    """The law that turns, at some log batches."""
     turn, top = surge.noise_batch.value, surge.peak_lr
     if turn is None or top is None:
         return []
-    places = [ends[0] + (ends[1] - ends[0]) * index / 60 for index in range(61)]
     return [
-        {"batch": math.exp(b), "best": top / math.cosh((b - math.log(turn)) / 2)} for b in places
+        {"batch": math.exp(b), "best": top / math.cosh((b - math.log(turn)) / 2)} for b in across
     ]
 
 
 def _bow_tie(
     slopes: tuple[float, float],
     pivot: tuple[float, float],
-    ends: tuple[float, float],
+    across: Sequence[float],
     box: tuple[float, float],
 ) -> alt.Chart:
     """All lines through the middle whose slope lies in the interval."""
     records: Records = []
-    for index in range(61):
-        b = ends[0] + (ends[1] - ends[0]) * index / 60
+    for b in across:
         heights = [math.exp(pivot[1] + slope * (b - pivot[0])) for slope in slopes]
         clipped = [min(max(height, box[0]), box[1]) for height in heights]
         records.append({"batch": math.exp(b), "under": min(clipped), "over": max(clipped)})
-    area = alt.Chart(data(records)).mark_area(color=OKABE_ITO[1], opacity=0.15)
+    area = chart(records).mark_area(color=OKABE_ITO[1], opacity=0.15)
     return area.encode(alt.Y("under:Q"), alt.Y2("over:Q"))

@@ -8,19 +8,20 @@ import altair as alt
 from scaling.analysis.findings import Findings
 from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.report.charts.style import (
-    NO_ENDS,
     AnyChart,
     Records,
     bars,
     batch_axis,
-    data,
+    chart,
     edge_marks,
     ends,
+    estimates,
     layers,
     points,
     ratio_axis,
     rule_at,
     series,
+    span,
     tips,
     value_axis,
     visible_top,
@@ -48,18 +49,10 @@ def rules_between_batches(findings: Findings) -> AnyChart:
     ]  # fmt: skip
     top = visible_top([record["regret"] for record in records])
     factors = [record["factor"] for record in records]
-    x = alt.X(
-        "factor:Q",
-        title="Batch carried to, over the batch tuned at",
-        **ratio_axis(factors),
-    )
-    y = alt.Y(
-        "regret:Q",
-        title=titled("Regret", findings.sweep.tuned_for.regret_unit),
-        **value_axis([0.0, top]),
-    )
-    hue, mark = series("rule", names, "Rule")
-    tooltip = tips("rule:N", "pair:N", "text:N", "kind:N")
+    x = alt.X("factor:Q", title="Batch carried to, over the batch tuned at", **ratio_axis(factors))
+    title = titled("Regret", findings.sweep.tuned_for.regret_unit)
+    y = alt.Y("regret:Q", title=title, **value_axis([0.0, top]))
+    marks, shown = series("rule", names, "Rule"), ("rule:N", "pair:N", "text:N", "kind:N")
     inside = [record for record in records if record["regret"] <= top]
     above = [record for record in records if record["regret"] > top]
     known = [
@@ -68,13 +61,12 @@ def rules_between_batches(findings: Findings) -> AnyChart:
         if record["kind"] != "lower bound"
     ]
     bounds = [record for record in inside if record["kind"] == "lower bound"]
-    hollow = alt.Chart(data(bounds)).mark_point(filled=False, size=60, strokeWidth=1.6)
+    hollow = chart(bounds).mark_point(filled=False, size=60, strokeWidth=1.6)
     return layers(
         rule_at(0),
-        bars(known, x, hue),
-        points(known, 60).encode(x, y, hue, mark, tooltip=tooltip),
-        hollow.encode(x, y, hue, mark, tooltip=tooltip),
-        edge_marks(above, filled=False).encode(x, hue, tooltip=tooltip),
+        *estimates(known, x, y, marks, *shown, size=60),
+        hollow.encode(x, y, *marks, tooltip=tips(*shown)),
+        edge_marks(above, filled=False).encode(x, marks[0], tooltip=tips(*shown)),
     )
 
 
@@ -101,7 +93,7 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
         rule_at(0),
         bars(kept, x, hue),
         points(kept, 90).encode(x, y, hue, mark, tooltip=tooltip) if kept else None,
-        alt.Chart(data(lost)).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
+        chart(lost).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
             x, hue, y=alt.value(7), tooltip=tooltip
         ) if lost else None,
     )  # fmt: skip
@@ -109,15 +101,13 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
 
 def _regret_record(regret: Regret, rules: Sequence[str]) -> dict[str, Any]:
     place = rules.index(regret.rule)
-    low, high = regret.interval or NO_ENDS
     text = "diverged" if regret.diverged else f"{number(regret.regret)} {between(regret.interval)}"
     return {
         "rule": regret.rule,
         "size": regret.global_batch_size,
         "batch": regret.global_batch_size * 1.12 ** (place - (len(rules) - 1) / 2),
         "regret": regret.regret,
-        "low": low,
-        "high": high,
+        **span(regret.interval),
         "diverged": regret.diverged,
         "text": text,
     }

@@ -4,25 +4,25 @@ import altair as alt
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.generalization.gap_relations import GapRelation
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.metrics import Unit
 from scaling.report.charts.style import (
     MUTED,
-    NO_ENDS,
     AnyChart,
     Records,
-    above_zero,
-    bars,
     batch_axis,
+    chart,
     count_axis,
     count_x,
-    data,
     ends,
+    estimates,
     labels_of,
     layers,
-    points,
+    log_span,
     series,
     tips,
     value_axis,
+    with_span,
 )
 from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import cell_name, number, titled
@@ -34,8 +34,7 @@ def steps_by_target(findings: Findings) -> AnyChart:
         {
             "batch": cell.global_batch_size,
             "steps": reached.steps.value,
-            "low": above_zero((reached.steps.interval or NO_ENDS)[0], reached.steps.value),
-            "high": (reached.steps.interval or NO_ENDS)[1],
+            **log_span(reached.steps),
             "target": number(curve.target),
             "seeds": reached.steps.count,
             "own": curve.origin == "the study's",
@@ -50,16 +49,14 @@ def steps_by_target(findings: Findings) -> AnyChart:
     y = alt.Y("steps:Q", title=axis_title("steps_to_target"), **count_axis(heights))
     metric = findings.sweep.target_metric
     title = titled("Target", metric.unit_shown if metric.is_loss else metric.label)
-    hue, mark = series("target", labels, title)
+    marks = series("target", labels, title)
+    shown = ("batch:Q", "target:N", "steps:Q", "seeds:Q")
     own = [record for record in records if record["own"]]
     return layers(
-        alt.Chart(data(records)).mark_line(strokeWidth=1.2).encode(x, y, hue),
-        alt.Chart(data(own)).mark_line(strokeWidth=3.5).encode(x, y, hue) if own else None,
-        bars(records, x, hue, width=1.5),
-        points(records, 60).encode(
-            x, y, hue, mark, tooltip=tips("batch:Q", "target:N", "steps:Q", "seeds:Q")
-        ),
-    )  # fmt: skip
+        chart(records).mark_line(strokeWidth=1.2).encode(x, y, marks[0]),
+        chart(own).mark_line(strokeWidth=3.5).encode(x, y, marks[0]) if own else None,
+        *estimates(records, x, y, marks, *shown, size=60, width=1.5),
+    )
 
 
 def noise_scale_curves(findings: Findings) -> AnyChart:
@@ -85,10 +82,10 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
     axis = count_axis([record["scale"] for record in records], 2)
     y = alt.Y("scale:Q", title=axis_title("grad_noise_scale"), **axis)
     hue, mark = series("cell", labels, "Batch" if findings.one_series else "Cell")
-    bands = [record for record in records if record["low"] is not None]
-    base = alt.Chart(data(records))
+    bands = with_span(records)
+    base = chart(records)
     return layers(
-        alt.Chart(data(bands)).mark_area(opacity=0.15, clip=True).encode(
+        chart(bands).mark_area(opacity=0.15, clip=True).encode(
             x, alt.Y("low:Q", **axis), alt.Y2("high:Q"), hue
         )
         if bands
@@ -110,7 +107,7 @@ def gap_against(relation: GapRelation, loss_unit: Unit) -> AnyChart:
     measured, gaps = [record["x"] for record in records], [record["gap"] for record in records]
     x = alt.X("x:Q", title=relation.against, **value_axis(measured))
     y = alt.Y("gap:Q", title=axis_title("generalization_gap", loss_unit), **value_axis(gaps))
-    base = alt.Chart(data(records))  # one for both layers, which then share its data
+    base = chart(records)  # one for both layers, which then share its data
     return layers(
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x, y, tooltip=tips("text:N", "x:Q", "gap:Q")
@@ -125,29 +122,19 @@ def branched_chart(findings: Findings) -> AnyChart:
     """Critical batch and noise scale against examples, a point a branch point."""
     records: Records = []
     for point in findings.branched.points:
-        for name, value, interval in (
-            ("branched training", point.value, point.interval),
-            ("gradient noise scale", point.noise_scale.value, point.noise_scale.interval),
+        branched = Estimate(point.value, point.interval)
+        for name, found in (
+            ("branched training", branched),
+            ("gradient noise scale", point.noise_scale),
         ):
-            low, high = interval or NO_ENDS
-            if value is not None and value > 0:
-                records.append(
-                    {
-                        "examples": point.examples,
-                        "series": name,
-                        "value": float(value),
-                        "low": above_zero(low, float(value)),
-                        "high": high,
-                    }
-                )
-    hue, mark = series("series", labels_of(records, "series"), "By")
+            if found.value is not None and found.value > 0:
+                at = {"examples": point.examples, "series": name, "value": float(found.value)}
+                records.append(at | log_span(found))
+    marks = series("series", labels_of(records, "series"), "By")
     heights = ends(records, "value", "low", "high")
     x = count_x("examples", [r["examples"] for r in records], 1.4)
     y = alt.Y("value:Q", title="Critical batch size (examples)", **count_axis(heights))
     return layers(
-        alt.Chart(data(records)).mark_line(strokeWidth=1.5).encode(x, y, hue),
-        bars(records, x, hue),
-        points(records).encode(
-            x, y, hue, mark, tooltip=tips("examples:Q", "value:Q", "low:Q", "high:Q")
-        ),
+        chart(records).mark_line(strokeWidth=1.5).encode(x, y, marks[0]),
+        *estimates(records, x, y, marks, "examples:Q", "value:Q", "low:Q", "high:Q"),
     )

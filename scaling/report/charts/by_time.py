@@ -10,16 +10,22 @@ from scaling.report.charts.style import (
     OKABE_ITO,
     AnyChart,
     Records,
+    chart,
     count_axis,
-    data,
     layers,
     names_beside,
     points,
     tips,
+    with_span,
 )
 from scaling.report.tables.next_run_options import KINDS, kind_of
 from scaling.report.words.measurements import axis_title
 from scaling.report.words.numbers import cell_name
+
+_LOOKS = (
+    (OKABE_ITO[1], "diamond"), (OKABE_ITO[2], "square"), (OKABE_ITO[0], "circle"), (MUTED, "cross"),
+)  # fmt: skip
+# colour and shape of each of `KINDS`
 
 
 def absent(recommendation: Recommendation) -> str:
@@ -35,28 +41,21 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     scale = count_axis([v for r in records for v in (r["low"], r["seconds"], r["high"]) if v])
     scale["axis"].format = "~g"
     x = alt.X("seconds:Q", title=axis_title("seconds"), **scale)
-    y = alt.Y(
-        "examples:Q", title="Examples", **count_axis([r["examples"] for r in records], 1.4)
-    )  # fmt: skip
+    y = alt.Y("examples:Q", title="Examples", **count_axis([r["examples"] for r in records], 1.4))
     kinds = [kind for kind in KINDS if any(r["kind"] == kind for r in records)]
-    places = [KINDS.index(kind) for kind in kinds]
-    colours = (OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[0], MUTED)
-    hues = alt.Scale(domain=kinds, range=[colours[k] for k in places])
-    marks = ("diamond", "square", "circle", "cross")
-    shapes = alt.Scale(domain=kinds, range=[marks[k] for k in places])
+    looks = [_LOOKS[KINDS.index(kind)] for kind in kinds]
+    hues = alt.Scale(domain=kinds, range=[hue for hue, _ in looks])
+    shapes = alt.Scale(domain=kinds, range=[mark for _, mark in looks])
     legend = alt.Legend(title=None, orient="bottom")
     hue = alt.Color("kind:N", scale=hues, legend=legend)
-    named = (
-        [r for r in records if r["kind"] != "dominated"]
-        if len(records) > len(front) + 3
-        else records
-    )
-    bars = [r for r in records if r["low"] is not None]
+    crowded = len(records) > len(front) + 3
+    named = [r for r in records if not crowded or r["kind"] != "dominated"]
+    bars = with_span(records)
     return layers(
-        alt.Chart(data(front)).mark_line(
+        chart(front).mark_line(
             interpolate="step-after", color=MUTED, strokeDash=[4, 3]
         ).encode(x, y) if len(front) > 1 else None,
-        alt.Chart(data(bars)).mark_rule(strokeWidth=2).encode(
+        chart(bars).mark_rule(strokeWidth=2).encode(
             alt.X("low:Q"), y, hue, x2="high:Q"
         ) if bars else None,
         points(records, 90).encode(
@@ -75,10 +74,9 @@ def _records(recommendation: Recommendation) -> Records:
         if seconds.value is None or examples.value is None:
             continue
         low, high = seconds.interval or (None, None)
-        name = cell_name(option.cell) + (f" × {option.num_workers}" if several else "")
         records.append(
             {
-                "text": name,
+                "text": cell_name(option.cell) + (f" × {option.num_workers}" if several else ""),
                 "seconds": seconds.value,
                 "low": max(low, seconds.value / 100) if low is not None else None,
                 "high": high,

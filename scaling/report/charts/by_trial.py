@@ -16,17 +16,20 @@ from scaling.report.charts.style import (
     AnyChart,
     Records,
     batch_axis,
+    chart,
     colour,
     count_axis,
     count_x,
     dash,
-    data,
     edge_marks,
+    labels_of,
     layers,
     series,
+    span,
     tips,
     value_axis,
     visible_top,
+    with_span,
 )
 from scaling.report.charts.thinning import MOST_LINES, searched_trials, thinned_points, trial_record
 from scaling.report.importance import Importance
@@ -42,14 +45,13 @@ Along = Literal["step", "examples"]
 def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -> AnyChart:
     """The loss, or the study's metric, along the runs that each cell's numbers are from."""
     shown = _along_runs(findings)
-    cells = [cell for cell in findings.cells if _curves(shown, cell, urls, along)]
-    labels = [cell_name(cell) for cell in cells]
-    records = [record for cell in cells for record in _curves(shown, cell, urls, along)]
+    records = [r for cell in findings.cells for r in _curves(shown, cell, urls, along)]
+    labels = labels_of(records, "cell")
     losses = [record["loss"] for record in records]
     x = count_x(along, [record[along] for record in records], 1.05)
     y = alt.Y("loss:Q", title=objective_title(shown), **value_axis(losses))
     title = "Batch" if findings.one_series else "Cell"
-    lines = alt.Chart(data(records)).mark_line(strokeWidth=1.6, opacity=0.85)
+    lines = chart(records).mark_line(strokeWidth=1.6, opacity=0.85)
     target = findings.sweep.target
     return layers(
         lines.encode(
@@ -72,14 +74,12 @@ def learning_curves(findings: Findings, urls: Mapping[str, str], along: Along) -
 def no_curves(findings: Findings) -> str:
     """Why there are no learning curves; empty where some run has two points of one."""
     shown = _along_runs(findings)
-    longest = max(
-        (
-            sum(m.examples > 0 and shown.value_of(m) is not None for m in row.measurements)
-            for cell in findings.cells
-            for row in cell.replicates
-        ),
-        default=0,
-    )
+    lengths = [
+        sum(m.examples > 0 and shown.value_of(m) is not None for m in row.measurements)
+        for cell in findings.cells
+        for row in cell.replicates
+    ]
+    longest = max(lengths, default=0)
     if longest > 1:
         return ""
     return "no run has two evaluations" if longest else "nothing was measured along the runs"
@@ -91,7 +91,7 @@ def _along_runs(findings: Findings) -> Objective:
 
 
 def _target_line(target: float) -> tuple[AnyChart, AnyChart]:
-    base = alt.Chart(data([{"loss": target, "text": "target"}])).encode(alt.Y("loss:Q"))
+    base = chart([{"loss": target, "text": "target"}]).encode(alt.Y("loss:Q"))
     return (
         base.mark_rule(strokeDash=[4, 4], color=MUTED),
         base.mark_text(align="left", dx=4, dy=-7, color=MUTED).encode(
@@ -171,9 +171,9 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
     title = "Batch" if findings.one_series else "Cell"
     hue, mark = series("cell", labels, title)
     tooltip = tips("cell:N", "trial:N", "value:N", "loss:Q", "status:N")
-    rings = alt.Chart(data([r for r in inside if r["trial"] in best]))
+    rings = chart([r for r in inside if r["trial"] in best])
     return layers(
-        alt.Chart(data(inside))
+        chart(inside)
         .mark_point(filled=True, size=46, opacity=0.75)
         .encode(*shared, y, hue, mark, href=alt.Href("url:N"), tooltip=tooltip),
         rings.mark_point(size=260, strokeWidth=2, shape="circle").encode(*shared, y, hue),
@@ -264,21 +264,21 @@ def _parallel(
     marks = [hue, dash("cell", labels, title)] if several else [hue]
     tooltip = tips("cell:N", "trial:N", "name:N", "text:N", "loss:Q")
     common = {"detail": alt.Detail("trial:N"), "href": alt.Href("url:N"), "tooltip": tooltip}
-    others = alt.Chart(data([r for r in records if r["trial"] not in best]))
+    others = chart([r for r in records if r["trial"] not in best])
     lines = others.mark_line(strokeWidth=1.2).encode(
         x, y, *marks, opacity=alt.condition(chosen, alt.value(0.6), alt.value(0.04)), **common
     )
-    top = alt.Chart(data([r for r in records if r["trial"] in best]))
-    thick = top.mark_line(strokeWidth=3.5)
-    mine = marks if several else [alt.value(OKABE_ITO[1])]
-    labelled = alt.Chart(data(ends)).encode(x, y, text=alt.Text("text:N"))
+    top = chart([r for r in records if r["trial"] in best])
+    thick = top.mark_line(strokeWidth=3.5).encode(x, y, **common)
+    if several:
+        shown = alt.condition(chosen, alt.value(1.0), alt.value(0.04))
+        thick = thick.encode(*marks, opacity=shown)
+    else:
+        thick = thick.encode(color=alt.value(OKABE_ITO[1]))
+    labelled = chart(ends).encode(x, y, text=alt.Text("text:N"))
     return layers(
         lines.add_params(chosen),
-        thick.encode(
-            x, y, opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.04)), **common
-        ).encode(*mine)
-        if several
-        else thick.encode(x, y, color=alt.value(OKABE_ITO[1]), **common),
+        thick,
         labelled.mark_text(fontSize=11, color=MUTED, dy=13).transform_filter("datum.height == 0"),
         labelled.mark_text(fontSize=11, color=MUTED, dy=-11).transform_filter("datum.height == 1"),
     )
@@ -311,21 +311,18 @@ def _ordered(values: Sequence[Any]) -> list[str]:
 
 def _best_trials(findings: Findings) -> set[str]:
     """The trial of each cell's search with the lowest loss, or best metric, at its end."""
-    best: set[str] = set()
-    for cell in findings.cells:
-        rows = findings.sweep.rows_of(cell.cell, "search")
-        ended = [(row.cost, row.trial_id) for row in rows if row.cost is not None]
-        best |= {min(ended)[1]} if ended else set()
-    return best
+    searches = [findings.sweep.rows_of(cell.cell, "search") for cell in findings.cells]
+    ended = [[(r.cost, r.trial_id) for r in rows if r.cost is not None] for rows in searches]
+    return {min(trials)[1] for trials in ended if trials}
 
 
 def importance(found: Importance) -> AnyChart:
     """Share of the objective's variance that each hyperparameter explains, with its interval."""
     names = list(found.shares)
-    records: Records = []
-    for name, estimate in found.shares.items():
-        low, high = estimate.interval or (None, None)
-        records.append({"name": name, "share": estimate.value, "low": low, "high": high})
+    records: Records = [
+        {"name": name, "share": estimate.value, **span(estimate.interval)}
+        for name, estimate in found.shares.items()
+    ]
     cells: Records = [
         {"name": name, "share": share} for shares in found.by_cell.values()
         for name, share in shares.items()
@@ -334,18 +331,18 @@ def importance(found: Importance) -> AnyChart:
     scale = alt.Scale(domain=[0, 1], nice=False)
     axis = alt.Axis(format=".0%", tickCount=5)
     x = alt.X("share:Q", title="Share of the explained variance", scale=scale, axis=axis)
-    spans = [record for record in records if record["low"] is not None]
+    spans = with_span(records)
     tooltip = tips("name:N", "share:Q", "low:Q", "high:Q")
     return layers(
-        alt.Chart(data(records))
+        chart(records)
         .mark_bar(color=OKABE_ITO[0], opacity=0.55, size=18)
         .encode(x, y, tooltip=tooltip),
-        alt.Chart(data(spans))
+        chart(spans)
         .mark_rule(strokeWidth=2.5, color=OKABE_ITO[1])
         .encode(alt.X("low:Q"), alt.X2("high:Q"), y)
         if spans
         else None,
-        alt.Chart(data(cells))
+        chart(cells)
         .mark_point(shape="diamond", size=34, color=MUTED, filled=True)
         .encode(x, y, tooltip=tips("name:N", "share:Q"))
         if len(found.by_cell) > 1

@@ -2,14 +2,14 @@
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
-from scaling.analysis.cell_results import label
+from scaling.analysis.cell_results import CellResult, label
 from scaling.analysis.findings import Findings
 from scaling.analysis.ladder.reading import LadderReading
 from scaling.files.names import file_name
@@ -104,7 +104,7 @@ def figures(
 def _overview(builder: "_Builder", findings: Findings) -> None:
     """Loss and time of each cell's run, for the first screen."""
     objective = findings.sweep.tuned_for
-    sizes = {c.global_batch_size for c in findings.cells if c.value_of(objective).value is not None}
+    known = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
     times, title = by_batch.times_of(findings)
     orange = f" Orange, right axis: {title[0].lower()}{title[1:]}." if times else ""
     builder.add(
@@ -113,7 +113,7 @@ def _overview(builder: "_Builder", findings: Findings) -> None:
         f"Blue, left axis: {objective.label} at the end of the budget.{orange} Bars are 90% "
         "intervals.",
         lambda: by_batch.loss_and_time(findings),
-        "" if len(sizes - {None}) > 1 else "fewer than two batch sizes have a result",
+        "" if _num_sizes(known) > 1 else "fewer than two batch sizes have a result",
     )  # fmt: skip
 
 
@@ -168,12 +168,10 @@ class _Builder:
 
 def _about_target(builder: _Builder, findings: Findings) -> None:
     builder.section = "target"
-    reached = [cell for cell in findings.cells if cell.target.steps.value]
-    reached = [cell for cell in reached if cell.global_batch_size is not None]
     absent = ""
     if not findings.sweep.has_target:
         absent = "the study has no target"
-    elif len({cell.global_batch_size for cell in reached}) < 2:
+    elif _num_sizes(cell for cell in findings.cells if cell.target.steps.value) < 2:
         absent = "fewer than two batch sizes have steps to the target"
     fit = findings.tradeoff
     builder.add(
@@ -296,26 +294,28 @@ def _about_lr(builder: _Builder, findings: Findings, urls: Mapping[str, str]) ->
 
 def _about_loss(builder: _Builder, findings: Findings) -> None:
     builder.section = "loss"
-    sized = [cell for cell in findings.cells if cell.global_batch_size is not None]
-    name = captions.tuned_name(findings)
-    tuned = [cell.value_of(findings.sweep.tuned_for) for cell in sized]
-    known = [c for c, t in zip(sized, tuned, strict=True) if t.value is not None]
-    num_known = len({cell.global_batch_size for cell in known})
+    name, tuned_for = captions.tuned_name(findings), findings.sweep.tuned_for
+    known = [cell for cell in findings.cells if cell.value_of(tuned_for).value is not None]
     builder.add(
         "loss_vs_batch", f"{name} of the best recipe against batch",
         "At the end of the budget; bars are 90% intervals where there are seeds.",
         lambda: by_batch.loss_vs_batch(findings),
-        "" if num_known > 1 else f"fewer than two batch sizes have a {name.lower()}",
+        "" if _num_sizes(known) > 1 else f"fewer than two batch sizes have a {name.lower()}",
     )  # fmt: skip
-    gaps = {c.global_batch_size for c in sized if c.gap.value is not None}
-    held_out = next((c.held_out for c in sized if c.gap.value is not None), "test_loss")
+    sized = [c for c in findings.cells if c.gap.value is not None and c.global_batch_size]
+    held_out = sized[0].held_out if sized else "test_loss"
     builder.add(
         "generalization_gap", "Generalization gap against batch",
         f"{held_out} − train_loss at the end of the budget. Bars: 90% intervals from seeds and "
         "from the evaluation samples; none without seeds.",
         lambda: by_batch.gap_vs_batch(findings),
-        "" if len(gaps) > 1 else "fewer than two batch sizes have a training and a held-out loss",
+        "" if _num_sizes(sized) > 1
+        else "fewer than two batch sizes have a training and a held-out loss",
     )  # fmt: skip
+
+
+def _num_sizes(cells: Iterable[CellResult]) -> int:
+    return len({cell.global_batch_size for cell in cells} - {None})
 
 
 def _about_search(

@@ -13,8 +13,8 @@ from scaling.report.charts.style import (
     AnyChart,
     Records,
     bars,
+    chart,
     count_axis,
-    data,
     edge_marks,
     ends,
     labels_of,
@@ -23,6 +23,7 @@ from scaling.report.charts.style import (
     rate_axis,
     ratio_axis,
     series,
+    span,
     tips,
     value_axis,
 )
@@ -38,11 +39,8 @@ def _records(reading: LadderReading, field: str) -> Records:
     question = reading.question
 
     def record(kind: str, found: Any, value: float, interval: Any) -> dict[str, Any]:
-        low, high = interval or (None, None)
-        return {
-            "kind": kind, "compute": math.prod(found.scale), "value": value, "low": low,
-            "high": high, "size": size_words(question, found.scale),
-        }  # fmt: skip
+        size = {"compute": math.prod(found.scale), "size": size_words(question, found.scale)}
+        return {"kind": kind, "value": value, **span(interval), **size}
 
     records = [
         record(kind, found, getattr(found, field), getattr(found, f"{field}_interval"))
@@ -74,7 +72,7 @@ def against_compute(reading: LadderReading, field: str, title: str) -> AnyChart:
     axis = rate_axis(values) if field == "rate" else count_axis(values)
     y = alt.Y("value:Q", title=title, **axis)
     hue, mark = series("kind", kinds, "Size")
-    area = alt.Chart(data(band)).mark_area(color=MUTED, opacity=0.18)
+    area = chart(band).mark_area(color=MUTED, opacity=0.18)
     return layers(
         area.encode(x, alt.Y("low:Q", title=title, **axis), alt.Y2("high:Q")),
         bars(records, x, hue, width=6, opacity=0.35),

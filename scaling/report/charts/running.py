@@ -8,7 +8,7 @@ import altair as alt
 from scaling.records.metrics import Unit
 from scaling.records.trial import TrialRecord
 from scaling.report.charts.figures import Figure
-from scaling.report.charts.style import colour, count_x, dash, data, labels_of, styled, value_axis
+from scaling.report.charts.style import chart, colour, count_x, dash, labels_of, styled, value_axis
 from scaling.report.words.measurements import axis_title
 
 
@@ -30,20 +30,16 @@ def running_curves(records: Sequence[TrialRecord], loss_unit: Unit) -> str:
         return ""
     labels = labels_of(points, "batch")
     values = [float(point["validation_loss"]) for point in points]
-    chart = (
-        alt.Chart(data(points))
-        .mark_line(point=True, opacity=0.7)
-        .encode(
-            count_x("examples", [float(point["examples"]) for point in points]),
-            alt.Y(
-                "validation_loss:Q",
-                title=axis_title("validation_loss", loss_unit),
-                **value_axis(values),
-            ),
-            colour("batch", labels, "global_batch_size"),
-            dash("batch", labels, "global_batch_size"),
-            detail="trial:N",
-        )
-    )
+    lines = chart(points).mark_line(point=True, opacity=0.7)
+    drawn = lines.encode(
+        count_x("examples", [float(point["examples"]) for point in points]),
+        alt.Y(
+            "validation_loss:Q", title=axis_title("validation_loss", loss_unit),
+            **value_axis(values),
+        ),
+        colour("batch", labels, "global_batch_size"),
+        dash("batch", labels, "global_batch_size"),
+        detail="trial:N",
+    )  # fmt: skip
     title = "Validation loss along the trials that began last"
-    return Figure("running", title, spec=styled(chart, title, "")).svg()
+    return Figure("running", title, spec=styled(drawn, title, "")).svg()

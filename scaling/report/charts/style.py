@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 
+from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.report.page.printable import all_printable
 from scaling.report.words.measurements import axis_title
 
@@ -25,8 +27,6 @@ SHAPES = (
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3])
 MUTED = "#767676"
 WIDTH, HEIGHT = 640, 380
-NO_ENDS = (None, None)
-"""In place of an interval."""
 
 
 class _InlineRecords(alt.Data):
@@ -39,12 +39,6 @@ class _InlineRecords(alt.Data):
     def __deepcopy__(self, memo: object) -> "_InlineRecords":
         return self
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
     def __repr__(self) -> str:
         return f"{len(self._records)} records at {id(self):#x}"
 
@@ -53,9 +47,9 @@ class _InlineRecords(alt.Data):
         return {"values": self._records}
 
 
-def data(records: Records) -> alt.Data:
-    """Inline data: a figure carries everything it shows."""
-    return _InlineRecords(records)
+def chart(records: Records) -> alt.Chart:
+    """A chart of inline data, to be marked and encoded: a figure carries everything it shows."""
+    return alt.Chart(_InlineRecords(records))
 
 
 def tips(*fields: str) -> list[alt.Tooltip]:
@@ -67,19 +61,10 @@ def colours(count: int) -> list[str]:
     """Colours for a number of series: distinct ones for few, a rising scale for many."""
     if count <= len(OKABE_ITO):
         return list(OKABE_ITO[:count])
-    last = len(VIRIDIS) - 1
-    return [_between_colours(index * last / (count - 1)) for index in range(count)]
-
-
-def _between_colours(place: float) -> str:
-    """A colour of the rising scale, mixed from its two neighbours."""
-    below = min(int(place), len(VIRIDIS) - 2)
-    pairs = zip(_channels(VIRIDIS[below]), _channels(VIRIDIS[below + 1]), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs)
-
-
-def _channels(colour: str) -> list[int]:
-    return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    places = np.linspace(0, len(VIRIDIS) - 1, count)
+    known = np.array([list(bytes.fromhex(colour[1:])) for colour in VIRIDIS])
+    mixed = [np.interp(places, range(len(VIRIDIS)), channel) for channel in known.T]
+    return [f"#{bytes(map(round, rgb)).hex()}" for rgb in zip(*mixed, strict=True)]
 
 
 def colour(field: str, labels: Sequence[str], title: str) -> alt.Color:
@@ -131,43 +116,65 @@ def ends(records: Records, *fields: str) -> list[float]:
     return [record[name] for record in records for name in fields if record[name] is not None]
 
 
+def span(interval: Interval | None) -> dict[str, float | None]:
+    """The `low` and `high` of an interval, as a record has them."""
+    low, high = interval or (None, None)
+    return {"low": low, "high": high}
+
+
+def log_span(estimate: Estimate) -> dict[str, float | None]:
+    """The same as a logarithmic axis can show it: above zero."""
+    ends = span(estimate.interval)
+    if estimate.value is not None and ends["low"] is not None and ends["low"] <= 0:
+        ends["low"] = estimate.value / 100
+    return ends
+
+
+def with_span(records: Records) -> Records:
+    """The records that have an interval."""
+    return [record for record in records if record["low"] is not None]
+
+
 def bars(
     records: Records, x: alt.X, *marks: Any, width: float = 2, **style: Any
 ) -> alt.Chart | None:
     """Upright intervals from `low` to `high` of the records that have one; None without any."""
-    spans = [record for record in records if record["low"] is not None]
-    rules = alt.Chart(data(spans)).mark_rule(**style, strokeWidth=width)
+    spans = with_span(records)
+    rules = chart(spans).mark_rule(**style, strokeWidth=width)
     return rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), *marks) if spans else None
 
 
 def points(records: Records, size: int = 80) -> alt.Chart:
     """Filled points, to be encoded."""
-    return alt.Chart(data(records)).mark_point(filled=True, size=size, opacity=1)
+    return chart(records).mark_point(filled=True, size=size, opacity=1)
+
+
+def estimates(
+    records: Records, x: alt.X, y: alt.Y, marks: tuple[alt.Color, alt.Shape], *fields: str,
+    size: int = 80, width: float = 2,
+) -> tuple[AnyChart | None, AnyChart]:  # fmt: skip
+    """Intervals and points in the colours and shapes of their series; `fields` show on hover."""
+    dots = points(records, size).encode(x, y, *marks, tooltip=tips(*fields))
+    return bars(records, x, marks[0], width=width), dots
 
 
 def names_beside(records: Records, x: alt.X, y: alt.Y) -> alt.Chart:
     """Each record's `text` beside its point."""
-    marks = alt.Chart(data(records)).mark_text(align="left", dx=7, dy=-9, fontSize=12, color=MUTED)
+    marks = chart(records).mark_text(align="left", dx=7, dy=-9, fontSize=12, color=MUTED)
     return marks.encode(x, y, text=alt.Text("text:N"))
 
 
 def rule_at(height: float) -> alt.Chart:
     """A grey line across the figure."""
-    line = alt.Chart(data([{"zero": height}])).mark_rule(color=MUTED)
-    return line.encode(alt.Y("zero:Q"))
+    return chart([{"zero": height}]).mark_rule(color=MUTED).encode(alt.Y("zero:Q"))
 
 
 def edge_marks(records: Records, *, filled: bool, at_bottom: bool = False) -> alt.Chart:
     """Trials that have no place on the axis, as triangles at an end; to be encoded further."""
-    marks = alt.Chart(data(records)).mark_point(
+    marks = chart(records).mark_point(
         shape="triangle-down" if at_bottom else "triangle-up", size=80, filled=filled, opacity=1
     )
     return marks.encode(y=alt.value(HEIGHT - 6 if at_bottom else 6), href=alt.Href("url:N"))
-
-
-def above_zero(low: float | None, value: float | None) -> float | None:
-    """The lower end of an interval as a logarithmic axis can show it."""
-    return low if low is None or low > 0 or value is None else value / 100
 
 
 def log_range(values: Sequence[float], pad: float) -> list[float]:
@@ -261,10 +268,10 @@ def layers(*charts: AnyChart | None) -> alt.LayerChart:
     return alt.LayerChart(layer=[chart for chart in charts if chart is not None])
 
 
-def styled(chart: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
+def styled(drawing: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     """The Vega-Lite specification of a figure with its size, title and typography."""
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-    drawn: dict[str, Any] = chart.to_dict(validate=False)
+    drawn: dict[str, Any] = drawing.to_dict(validate=False)
     return all_printable(drawn) | {
         "description": all_printable(f"{title}; {subtitle}"),
         "width": WIDTH,

@@ -72,13 +72,8 @@ def trial_record(name: str, row: TrialRow, urls: Mapping[str, str]) -> dict[str,
 def _thinned_cell(rows: Sequence[TrialRow], share: int) -> list[TrialRow]:
     if len(rows) <= share:
         return list(rows)
-    by_loss = sorted(
-        range(len(rows)),
-        key=lambda place: (
-            math.inf if (cost := rows[place].cost) is None else cost,
-            place,
-        ),
-    )
+    costs = [math.inf if row.cost is None else row.cost for row in rows]
+    by_loss = sorted(range(len(rows)), key=costs.__getitem__)
     best = set(by_loss[: max(share // 4, 1)])
     others = [place for place in range(len(rows)) if place not in best]
     room = share - len(best)

@@ -10,22 +10,19 @@ from scaling.analysis.contrasts import Comparison, Kind
 from scaling.analysis.statistics.uncertainty import Interval
 from scaling.report.charts.figures import Figure
 from scaling.report.charts.style import (
-    NO_ENDS,
     AnyChart,
     Records,
-    bars,
     batch_axis,
-    colour,
     count_axis,
     ends,
+    estimates,
     labels_of,
     layers,
-    points,
     rate_axis,
     rule_at,
-    shape,
+    series,
+    span,
     styled,
-    tips,
     value_axis,
 )
 from scaling.report.words.numbers import titled
@@ -60,8 +57,8 @@ def _values(comparison: Comparison, names: tuple[str, str], name: str, title: st
             if value is not None and value <= 0 and name != "loss_vs_batch":
                 continue  # without a place on a logarithmic axis
             if value is not None and cell.global_batch_size is not None:
-                series = f"{side}, {cell.series}" if cell.series else side
-                record = _record(cell.global_batch_size, series, value, interval)
+                name_of_side = f"{side}, {cell.series}" if cell.series else side
+                record = _record(cell.global_batch_size, name_of_side, value, interval)
                 records.append(record | {"at": cell.global_batch_size * shift})
     if not records:
         return Figure(name, title, absent="neither study has it")
@@ -117,9 +114,8 @@ def _differences(
     return _figure(name, title, caption, records, y, nothing)
 
 
-def _record(batch: int, series: str, value: float, interval: Interval | None) -> dict[str, Any]:
-    low, high = interval or NO_ENDS
-    return {"batch": batch, "series": series, "at": batch, "value": value, "low": low, "high": high}
+def _record(batch: int, name: str, value: float, interval: Interval | None) -> dict[str, Any]:
+    return {"batch": batch, "series": name, "at": batch, "value": value, **span(interval)}
 
 
 def _figure(
@@ -131,12 +127,9 @@ def _figure(
 
 
 def _chart(records: Records, y: alt.Y, nothing: float | None) -> AnyChart:
-    labels = labels_of(records, "series")
-    hue, mark = colour("series", labels, "Study"), shape("series", labels, "Study")
+    marks = series("series", labels_of(records, "series"), "Study")
     x = batch_axis("at", [record["batch"] for record in records])
-    tooltip = tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q")
     return layers(
         None if nothing is None else rule_at(nothing),
-        bars(records, x, hue),
-        points(records).encode(x, y, hue, mark, tooltip=tooltip),
+        *estimates(records, x, y, marks, "series:N", "batch:Q", "value:Q", "low:Q", "high:Q"),
     )

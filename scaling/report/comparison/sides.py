@@ -202,7 +202,6 @@ def _metric(known: Mapping[str, Any]) -> Metric:
 
 
 def _cell_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The cell of an entry of the summary."""
     return entry.get("cell", {"global_batch_size": entry["global_batch_size"]})
 
 

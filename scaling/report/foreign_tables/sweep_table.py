@@ -46,6 +46,7 @@ MOST_CELLS = 1000
 """Cells that are compared."""
 _NUMBERS = (*(name for name in COLUMNS if name not in ("status", "diverged")), MAXIMIZED)
 _CLEARLY_LARGER = 1.5
+_MAXIMIZED = "The table's metric in place of a loss. Higher is better."
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ def read_table(
     learned = without_stuck(retyped.rows)
     apart = apart_where_mixed(learned.rows)
     result = MAXIMIZED if maximize is not None else "validation_loss"
+    rows_of = path.name + "".join(f", {column} = {value}" for column, value in where)
     sweep = Sweep(
         name=printable(path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem),
-        question=printable(_question(path.name, where)),
+        question=printable(f"What does the sweep in {rows_of} say about the batch size?"),
         rows=tuple(apart.rows),
         cells=tuple(dict(cell) for cell in sorted(trials.cells, key=_cell_order)),
         has_target="steps_to_target" in names,
@@ -121,15 +123,12 @@ def read_table(
         tuned_for=tuned_for,
         target_metric=tuned_for,
         loss_unit=tuned_for.unit,
-        metrics={} if maximize is None else {maximize: _maximized(maximize)},
+        metrics={}
+        if maximize is None
+        else {maximize: Metric(printable(maximize), _MAXIMIZED, direction="maximize")},
     )
     said = (*look.notes(), *retyped.notes, *learned.notes, *apart.notes)
     return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
-
-
-def _question(file: str, where: Sequence[tuple[str, str]]) -> str:
-    written = "".join(f", {column} = {value}" for column, value in where)
-    return f"What does the sweep in {file}{written} say about the batch size?"
 
 
 def _tuned_for(loss: str | None, maximize: str | None) -> Objective:
@@ -139,11 +138,6 @@ def _tuned_for(loss: str | None, maximize: str | None) -> Objective:
     if loss is None or loss == VALIDATION_LOSS.name:
         return VALIDATION_LOSS
     return replace(VALIDATION_LOSS, unit="", label=printable(loss).replace("_", " "))
-
-
-def _maximized(name: str) -> Metric:
-    help_ = "The table's metric in place of a loss. Higher is better."
-    return Metric(printable(name), help_, direction="maximize")
 
 
 def _cell_order(cell: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
@@ -190,10 +184,8 @@ def _look(source: Source) -> _Look:
         marks = marks_of(cells_of_numbers, source.separator)
     axes = [source.place("--cell", column) for column in asked.axes]
     axes += [source.place("--scale", column) for column in asked.scale]
-    taken = {names.index(name) for name in COLUMNS if name in names} - {
-        names.index(name) for name in ("steps", "examples") if name in names
-    }
-    taken |= {place for place, name in enumerate(names) if name == MAXIMIZED}
+    read = {*COLUMNS, MAXIMIZED} - {"steps", "examples"}
+    taken = {place for place, name in enumerate(names) if name in read}
     taken |= {place for place, *_ in source.conditions} | set(axes)
     nuisance = [source.place("--nuisance", column) for column in asked.nuisance]
     taken |= {*nuisance} | {
@@ -252,21 +244,17 @@ class _HigherRates:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        options = {column for column, _ in source.asked.where}
-        options |= {*source.asked.nuisance, *source.asked.axes, *source.asked.scale}
-        names = source.names
-        self._peak = names.index("peak_lr") if "peak_lr" in names else None
+        names, options = source.names, source.asked.columns
+        self._peak = names.index("peak_lr") if "peak_lr" in names else -1
         self._larger = {
             place: [0, 0]
             for place, name in enumerate(source.header)
-            if is_rate(name) and names[place] == name and name not in options
-            if place != self._peak
+            if is_rate(name) and names[place] == name != "peak_lr" and name not in options
+            if self._peak >= 0
         }  # fmt: skip
 
     def add(self, cells: Sequence[str]) -> None:
         """One row."""
-        if self._peak is None or not self._larger:
-            return
         for place, counts in self._larger.items():
             try:
                 peak, other = float(cells[self._peak]), float(cells[place])
@@ -277,12 +265,9 @@ class _HigherRates:
 
     def check(self) -> None:
         """Raises TableError where another rate is larger in most rows and smaller in none."""
-        if self._peak is None:
-            return
-        ours = self._source.header[self._peak]
         for place, (larger, smaller) in self._larger.items():
             if larger and not smaller:
-                other = self._source.header[place]
+                ours, other = self._source.theirs("peak_lr"), self._source.header[place]
                 raise TableError(
                     f"{self._source.file}: column {ours!r} is never above {other!r} and looks "
                     "like a schedule's last value; "

@@ -11,22 +11,14 @@ from scaling.report.foreign_tables.table_ends import EARLY, CellEnds
 from scaling.report.foreign_tables.table_names import (
     COLUMNS,
     CONFIG_PREFIXES,
-    MAXIMIZED,
+    place_of_result,
     plain,
 )
 from scaling.report.foreign_tables.table_numbers import Marks, number
 
 _RUN_COLUMNS = (
-    "run_id",
-    "trial_id",
-    "run",
-    "trial",
-    "run_uuid",
-    "uid",
-    "id",
-    "run_name",
-    "version",
-)
+    "run_id", "trial_id", "run", "trial", "run_uuid", "uid", "id", "run_name", "version",
+)  # fmt: skip
 _STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "steps")
 _OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
 _NEARLY_ALL = 0.9
@@ -129,8 +121,7 @@ class CurveFinder:
         counts_up = theirs in _STEP_COLUMNS and theirs != "steps"
         self._may_be_budget = (is_ours and not counts_up) or self._progress in axes
         self._marks = marks
-        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
-        self._loss = names.index(result) if result in names else None
+        self._loss = place_of_result(names)
         rate = names.index("peak_lr") if by_name and "peak_lr" in names else None
         is_set = rate is not None and (
             plains[rate] == "peak_lr" or header[rate].startswith(CONFIG_PREFIXES)
@@ -262,7 +253,11 @@ class LastEvaluations:
             evaluations.sort(key=lambda entry: entry[0])
             evaluated = [at for at, _, cells in evaluations if self._cells.has_loss(cells)]
             end, line, _ = evaluations[-1]
-            merged = self._merged([cells for _, _, cells in evaluations])
+            merged = list(evaluations[0][2])
+            for _, _, cells in evaluations[1:]:
+                merged = [
+                    new if new.strip() else old for new, old in zip(cells, merged, strict=True)
+                ]
             last.append((end, line, merged, evaluated))
         all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
         lost = [_is_lost(end, evaluated, all_evaluated) for end, *_, evaluated in last]
@@ -277,25 +272,12 @@ class LastEvaluations:
             steps = end if self._curves.in_steps and math.isfinite(end) else None
             yield line, merged, End(steps, is_early, is_lost)
 
-    def _merged(self, evaluations: Sequence[Sequence[str]]) -> list[str]:
-        merged = list(evaluations[0])
-        for cells in evaluations[1:]:
-            for place, cell in enumerate(cells):
-                if cell.strip():
-                    merged[place] = cell
-        return merged
-
 
 def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:
     """Whether a run went on for an evaluation's time or more without a loss, where others had one.
 
-    A tracker leaves a loss blank that is not a number, so the last one it has says nothing of
-    how the run ended.
-
-    Args:
-        end: Progress of the run's last row.
-        evaluated: Progress at its losses, rising.
-        all_evaluated: The same of all runs.
+    A tracker leaves a loss blank that is not a number. `end` is the progress of the run's last
+    row, `evaluated` that at its losses, rising, and `all_evaluated` that at those of all runs.
     """
     if not evaluated or not math.isfinite(evaluated[-1]):
         return False

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scaling.report.foreign_tables.table_names import MAXIMIZED, plain
+from scaling.report.foreign_tables.table_names import MAXIMIZED, place_of_result, plain
 from scaling.report.foreign_tables.table_numbers import Marks, number
 
 EARLY = 0.95
@@ -16,17 +16,12 @@ _ENDS = ("step", "global_step", "trainer_global_step", "train_step", "training_i
 
 @dataclass
 class _Cell:
-    """What a cell's runs have been seen to come to.
-
-    Attributes:
-        longest: End of the one that went furthest.
-        with_loss: The same of those with a finite loss.
-        best: Cost of the best one, and minus its end: of two as good the longer one counts.
-    """
+    """What a cell's runs have been seen to come to: the furthest end, with a loss and without."""
 
     longest: float = -math.inf
     with_loss: float = -math.inf
     best: tuple[float, float] = (math.inf, math.inf)
+    """Cost of the best one, and minus its end: of two as good the longer one counts."""
 
 
 class CellEnds:
@@ -43,8 +38,7 @@ class CellEnds:
         """
         self._marks = marks
         self._sign = -1 if MAXIMIZED in names else 1
-        result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
-        self.loss = names.index(result) if result in names else None
+        self.loss = place_of_result(names)
         self._reached = names.index("steps_to_target") if "steps_to_target" in names else None
         self._cell = (names.index("global_batch_size"), *cell)
         self._cells: dict[tuple[str, ...], _Cell] = {}

@@ -131,6 +131,12 @@ def _status_column(names: Sequence[str]) -> list[int]:
     return []
 
 
+def place_of_result(names: Sequence[str]) -> int | None:
+    """Where the loss stands, or what is maximized in its place; None where there is neither."""
+    result = MAXIMIZED if MAXIMIZED in names else "validation_loss"
+    return names.index(result) if result in names else None
+
+
 def unprefixed(name: str) -> str:
     """A column's name without what an export put before it."""
     for prefix in _PREFIXES:

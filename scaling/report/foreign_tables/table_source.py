@@ -47,6 +47,11 @@ class Asked:
     maximize: str | None = None
     keep_early: bool = False
 
+    @property
+    def columns(self) -> set[str]:
+        """Those that are named for something else than a renaming."""
+        return {column for column, _ in self.where} | {*self.nuisance, *self.axes, *self.scale}
+
 
 class Source:
     """A table that is read from its beginning as often as it is asked for.
@@ -62,7 +67,9 @@ class Source:
         self.path, self.asked, self.file = path, asked, path.name
         with self._text() as text:
             self.header, self.separator = text.header, text.separator
-            self.names = self._named(text)
+            first = zip(range(_LOOKED_AT), text.body, strict=False)
+            self._first_rows = [cells for _, (_, cells) in first]
+        self.names = self._named()
         self.conditions = [self._condition(column, value) for column, value in asked.where]
         self._pass_over_status()
         self._pass_over_target()
@@ -75,8 +82,8 @@ class Source:
         with read_text(self.path) as text:
             yield _with_products(self.file, text, [theirs for theirs, _ in self.asked.rename])
 
-    def _named(self, text: TableText) -> list[str]:
-        self._check_renamed(text)
+    def _named(self) -> list[str]:
+        self._check_renamed()
         names = named(self.file, self.header, self.asked.rename)
         if self.asked.maximize is not None:
             place = _place(self.file, "--maximize", self.asked.maximize, names, self.header)
@@ -87,17 +94,17 @@ class Source:
             result = "validation_loss" if self.asked.maximize is None else MAXIMIZED
             needed += ["peak_lr", result]
         if missing := [name for name in needed if name not in names]:
-            raise missing_columns(self.file, missing, self.header, _first_rows(text))
+            raise missing_columns(self.file, missing, self.header, self._first_rows)
         return names
 
-    def _check_renamed(self, text: TableText) -> None:
+    def _check_renamed(self) -> None:
         for theirs, _ in self.asked.rename:
             _check_single(self.file, f"--rename {theirs}", theirs, self.header)
         unknown = [(t, ours) for t, ours in self.asked.rename if t not in self.header]
         if not unknown:
             return
         theirs = unknown[0][0]
-        hints = suggestions([ours for _, ours in unknown], self.header, _first_rows(text))
+        hints = suggestions([ours for _, ours in unknown], self.header, self._first_rows)
         help_ = f" (did you mean {' '.join(hints)}?)" if hints else ""
         raise TableError(
             f"{self.file}: --rename: no column {theirs!r}; there are {listed(self.header)}{help_}"
@@ -140,9 +147,7 @@ class Source:
             return
         place = self.names.index("status")
         asked = any(place == column for column, *_ in self.conditions)
-        with self._text() as text:
-            some = [cells[place] for cells in _first_rows(text)]
-        words = [word for word in some if word.strip()]
+        words = self._some(place)
         is_other = plain(self.header[place]).endswith("state") and words
         if asked or (is_other and not any(map(status_of, words))):
             self.names[place] = "(status)"
@@ -152,10 +157,13 @@ class Source:
         if "target" not in self.names or "target" in {ours for _, ours in self.asked.rename}:
             return
         place = self.names.index("target")
-        with self._text() as text:
-            words = [cells[place] for cells in _first_rows(text) if cells[place].strip()]
+        words = self._some(place)
         if words and not any(re.match(r"\s*[+-]?[\d.,]", word) for word in words):
             self.names[place] = "(target)"
+
+    def _some(self, place: int) -> list[str]:
+        """Cells of a column that are not blank."""
+        return [cells[place] for cells in self._first_rows if cells[place].strip()]
 
     def _check_direction(self) -> None:
         """A score that was renamed to a loss would recommend the worst run."""
@@ -172,10 +180,8 @@ class Source:
         product = product_of_batch(self.header, batch)
         if product is None:
             return
-        options = {column for column, _ in self.asked.where}
-        options |= {*self.asked.nuisance, *self.asked.axes, *self.asked.scale}
-        parts = product.split("*")[1:]
-        others = [n for n in self.header if n in parts and n not in options]
+        parts = set(product.split("*")[1:]) - self.asked.columns
+        others = [name for name in self.header if name in parts]
         places = [self.header.index(name) for name in others]
         with self._text() as text:
             more = any(
@@ -189,10 +195,6 @@ class Source:
                 f"{option('--rename', f'{product}=global_batch_size')}, or "
                 f"{option('--rename', f'{batch}*1=global_batch_size')} where it is that already"
             )
-
-
-def _first_rows(text: TableText) -> list[list[str]]:
-    return [cells for _, (_, cells) in zip(range(_LOOKED_AT), text.body, strict=False)]
 
 
 def _with_products(file: str, text: TableText, wanted: Sequence[str]) -> TableText:

@@ -37,8 +37,6 @@ def status_in(line: Line) -> Status | None:
     Raises:
         TableError: For a word that is no status.
     """
-    if "status" not in line.values:
-        return None
     text = line.text("status")
     if not text:
         return None
@@ -95,15 +93,21 @@ def trial_of(
     axes = {name: line.value(column) for name, column in extras.axes.items()}
     axes |= {name: _scale(line, column) for name, column in extras.scale.items()}
     cell = {"global_batch_size": size, **axes}
-    choices = _choices(line, rate, extras)
-    name = f"line-{line.number}"
+    choices = _NOTHING
+    if extras.nuisance:
+        choices = {"peak_lr": rate} if rate is not None else {}
+        choices |= {name: line.value(column) for name, column in extras.nuisance.items()}
+    name = key = f"line-{line.number}"
+    if measured.get("seed") is not None:  # of rows that differ in it, and what was measured, alone
+        parts = (rate, measured.get("warmup_steps"), measured.get("clip_norm"))
+        key = " ".join(map(str, (*cell.values(), *parts, *choices.values())))
     row = TrialRow(
         trial_id=name,
         phase="search",
         status="diverged" if lost else status or "done",
         cell=cells.setdefault(tuple(cell.items()), cell),
         global_batch_size=size,
-        recipe_key=name if measured.get("seed") is None else _recipe(cell, rate, measured, choices),
+        recipe_key=key,
         peak_lr=rate,
         objective=reached if result not in line.values else value,
         validation_loss=value,
@@ -146,24 +150,6 @@ def without_losses(row: TrialRow, *, keeps_target: bool) -> TrialRow:
     return replace(row, steps_to_target=None, examples_to_target=None, seconds_to_target=None)
 
 
-def _choices(line: Line, rate: float | None, extras: Extras) -> Mapping[str, Any]:
-    if not extras.nuisance:
-        return _NOTHING
-    searched = {"peak_lr": rate} if rate is not None else {}
-    return searched | {name: line.value(column) for name, column in extras.nuisance.items()}
-
-
-def _recipe(
-    cell: Mapping[str, Any],
-    rate: float | None,
-    measured: Mapping[str, Any],
-    choices: Mapping[str, Any],
-) -> str:
-    """Equal for rows that differ in their seed and in what was measured alone."""
-    parts = (rate, measured.get("warmup_steps"), measured.get("clip_norm"))
-    return " ".join(map(str, (*cell.values(), *parts, *choices.values())))
-
-
 def _diverged(line: Line, result: str, value: float | None, status: Status | None) -> bool:
     if is_marked_diverged(line) or status == "diverged":
         return True
@@ -179,7 +165,7 @@ def _diverged(line: Line, result: str, value: float | None, status: Status | Non
 
 def is_marked_diverged(line: Line) -> bool:
     """Whether the column `diverged` says so."""
-    text = line.text("diverged").lower() if "diverged" in line.values else ""
+    text = line.text("diverged").lower()
     if text and text not in _TRUE + _FALSE:
         raise line.error("diverged", "must be true or false")
     return text in _TRUE

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from scaling.files.shown_url import credential_problem
 from scaling.process import exit_with, lasting_output
@@ -57,6 +57,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         prog=program,
         description="Rebuild a study's report from MLflow, or analyse a sweep run elsewhere.",
     )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument("name", nargs="?", help="the study, as named in its file")
     parser.add_argument(
         "--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db]"
@@ -70,11 +71,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--from-csv", metavar="FILE", help="a table with one row per trial")
     parser.add_argument(
-        "--rename", metavar="THEIRS=OURS", type=_renaming, nargs="+", action="extend", default=[],
+        "--rename", metavar="THEIRS=OURS", type=_renaming, **several,
         help="read the table's column THEIRS as OURS",
     )  # fmt: skip
     parser.add_argument(
-        "--where", metavar="COLUMN=VALUE", type=_condition, nargs="+", action="extend", default=[],
+        "--where", metavar="COLUMN=VALUE", type=_condition, **several,
         help="only rows with this value",
     )  # fmt: skip
     limits = parser.add_argument_group(
@@ -88,14 +89,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     limits.add_argument(
         "--price-per-worker-hour", type=float, metavar="P", help="what one worker costs an hour"
     )
-    parser.add_argument(
-        "--nuisance", metavar="COLUMN", nargs="+", action="extend", default=[],
-        help="a further column that the sweep searched",
-    )  # fmt: skip
-    parser.add_argument(
-        "--cell", metavar="COLUMN", nargs="+", action="extend", default=[],
-        help="a further column to compare, beside the batch size",
-    )  # fmt: skip
+    searched = "a further column that the sweep searched"
+    parser.add_argument("--nuisance", metavar="COLUMN", help=searched, **several)
+    beside = "a further column to compare, beside the batch size"
+    parser.add_argument("--cell", metavar="COLUMN", help=beside, **several)
     parser.add_argument(
         "--maximize", metavar="COLUMN",
         help="a score to make large, as an accuracy, in place of validation_loss",
@@ -106,16 +103,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     ladder = parser.add_argument_group("runs of several sizes")
     ladder.add_argument(
-        "--scale", metavar="COLUMN", nargs="+", action="extend", default=[],
+        "--scale", metavar="COLUMN", **several,
         help="one or two columns that are the size of a run, as parameters and tokens",
     )  # fmt: skip
     ladder.add_argument(
-        "--predict",
-        metavar="NAME=VALUE,…",
-        action="append",
-        default=[],
+        "--predict", metavar="NAME=VALUE,…", action="append", default=[],
         help="a size to predict the batch and the rate for, as N=1.07e9,D=2.0e10; repeatable",
-    )
+    )  # fmt: skip
     ladder.add_argument(
         "--tokens-per-example", metavar="K", help="tokens in one unit of the batch column"
     )

@@ -22,11 +22,9 @@ from scaling.report.words.absent import (
 from scaling.report.words.why_null import Why
 
 _MOST_POINTS = 60
-_OF_THE_CURVE: tuple[str, ...] = (
-    "value", "interval", "min_steps", "min_steps_interval", "min_examples",
-    "min_examples_interval", "rms_misfit",
-)  # fmt: skip
-_OF_SEEDS: tuple[str, ...] = (
+_PARAMETERS = ("min_steps", "min_steps_interval", "min_examples", "min_examples_interval")
+_OF_THE_CURVE = ("value", "interval", *_PARAMETERS, "rms_misfit")
+_OF_SEEDS = (
     "seeds_interval", "min_steps_seeds_interval", "min_examples_seeds_interval",
     "misfit_exceeds_seeds",
 )  # fmt: skip
@@ -42,11 +40,9 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
             ),
             "regimes": [
                 with_why(
-                    {
-                        "global_batch_size": local.global_batch_size,
-                        **named("slope", local.slope, interval="interval"),
-                        "regime": local.regime,
-                    },
+                    attributes(local, "global_batch_size")
+                    | named("slope", local.slope, interval="interval")
+                    | attributes(local, "regime"),
                     why_null.of_regime(findings),
                 )
                 for local in findings.regimes
@@ -63,12 +59,9 @@ def critical_batch_size(findings: Findings) -> dict[str, Any]:
         "overhead_20": _overhead(findings),
         "agreement": [
             with_why(
-                {
-                    "first": agreement.first,
-                    "second": agreement.second,
-                    **named("ratio", agreement.ratio, interval="interval"),
-                    "intervals_overlap": agreement.overlap,
-                },
+                attributes(agreement, "first", "second")
+                | named("ratio", agreement.ratio, interval="interval")
+                | {"intervals_overlap": agreement.overlap},
                 why_null.OF_AGREEMENT,
             )
             for agreement in findings.agreements
@@ -105,9 +98,7 @@ def steps_examples(fit: TradeoffFit, target: float | None, no_target: Why) -> di
         "alpha": with_why(estimated(free.alpha), no_free_exponent(fit)),
         "at_twice_min_steps": with_why(estimated(free.at_twice_min_steps), no_free_exponent(fit)),
         "bounds": [finite(bound) for bound in fit.bounds],
-        **attributes(
-            fit, "min_steps", "min_steps_interval", "min_examples", "min_examples_interval"
-        ),
+        **attributes(fit, *_PARAMETERS),
         "target": finite(target),
         "num_batch_sizes": fit.num_batches,
         "num_trials": fit.num_trials,
@@ -128,8 +119,7 @@ def _branched(branched: BranchedTraining) -> dict[str, Any]:
     """`value` is that of the last point, `at` has them all."""
     last = branched.last
     entry = {
-        "value": last.value if last else None,
-        "interval": pair(last.interval) if last else None,
+        **attributes(last, "value", "interval"),
         "is_lower_bound": last.is_bound if last else None,
         "tolerance": branched.tolerance,
         "at": [_branch_point(point) for point in branched.points],

@@ -26,7 +26,7 @@ from scaling.report.words.carried import carried_words
 from scaling.report.words.headline import TOPICS, Line, first_screen
 from scaling.report.words.ladder import predicted_facts
 from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import DASH, number, rate, whole, with_interval
+from scaling.report.words.numbers import DASH, number, rate, whole, with_ends
 from scaling.report.words.terms import terms
 
 _ALWAYS_THERE = {"recommendation": "the recommended run", "cells": "cells", "trials": "trials"}
@@ -76,7 +76,6 @@ def write_sweep_report(
 def _view(
     findings: Findings, summary: Mapping[str, Any], drawn: list[Figure], setting: Setting
 ) -> dict[str, Any]:
-    """What the templates lay out."""
     recommendation = findings.recommendation
     shown = [figure for figure in drawn if figure.spec is not None]
     trials = study_tables.trials_table(findings, setting.urls or {})
@@ -124,12 +123,12 @@ def _recommendation_words(
         ("clip_norm", number(trial.clip_norm)),
         ("workers", whole(option.num_workers)),
         ("steps", number(option.steps.value)),
-        ("steps to the target", with_interval(option.mean_steps, apart=" ")),
+        ("steps to the target", with_ends(option.mean_steps)),
         ("chance of the target", _share(option.chance_of_target)),
-        ("expected seconds", with_interval(option.seconds, apart=" ")),
-        ("expected cost", with_interval(option.cost, apart=" ")),
-        (metric := f"expected {tuned_for.label}", with_interval(option.metric, apart=" ")),
-        (f"expected {ALL[option.loss_name].label}", with_interval(option.loss, apart=" ")),
+        ("expected seconds", with_ends(option.seconds)),
+        ("expected cost", with_ends(option.cost)),
+        (metric := f"expected {tuned_for.label}", with_ends(option.metric)),
+        (f"expected {ALL[option.loss_name].label}", with_ends(option.loss)),
     ]
     # A loss has no metric; nor has a run to a target, whose metric is about that.
     optional = ("expected cost", "steps to the target", "chance of the target", metric)

@@ -36,7 +36,6 @@ def ladder_question(
 
 
 def _size(text: str, scale: Sequence[str]) -> Mapping[str, float]:
-    """A size as written after --predict."""
     option = f"--predict {text}"
     example = ",".join(f"{name}=VALUE" for name in scale)
     found: dict[str, float] = {}

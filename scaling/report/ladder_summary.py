@@ -8,7 +8,8 @@ from scaling.analysis.ladder.carried import CarriedRecipe
 from scaling.analysis.ladder.check import LadderCheck
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
-from scaling.report.plain import estimated, finite, named, pair, with_why
+from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
 from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING
 from scaling.report.words.ladder import (
     NO_CHECK,
@@ -62,15 +63,10 @@ def _check(check: LadderCheck) -> dict[str, Any]:
     """The recipes that were trained at the size kept out of the search, the prediction first."""
     recipes = [
         with_why(
-            {
-                "global_batch_size": recipe.global_batch_size,
-                "peak_lr": recipe.peak_lr,
-                "is_prediction": recipe.is_prediction,
-                "num_seeds": recipe.num_seeds,
-                "num_diverged": recipe.num_diverged,
-                **named("validation_loss", recipe.loss),
-                **named("excess", recipe.excess),
-            },
+            attributes(recipe, "global_batch_size", "peak_lr", "is_prediction", "num_seeds")
+            | attributes(recipe, "num_diverged")
+            | named("validation_loss", recipe.loss)
+            | attributes(recipe, "excess"),
             why_not_checked(recipe),
         )
         for recipe in check.recipes
@@ -87,14 +83,9 @@ def _predicted(
 ) -> dict[str, Any]:
     entry = {
         "scale": _size(question, size.scale),
-        "global_batch_size": size.batch,
-        "global_batch_size_interval": pair(size.batch_interval),
-        "peak_lr": size.rate,
-        "peak_lr_interval": pair(size.rate_interval),
+        **_batch_and_rate(size),
         "expected_regret_ratio": finite(size.expected_regret),
-        "compute_factor": finite(size.compute_factor),
-        "is_interpolated": size.is_interpolated,
-        "is_least_batch": size.is_least_batch,
+        **attributes(size, "compute_factor", "is_interpolated", "is_least_batch"),
         "path": [
             {
                 "global_batch_size": round(point.batch),
@@ -110,16 +101,22 @@ def _predicted(
     return with_why(entry, why | {"carried": NO_CARRIED})
 
 
+def _batch_and_rate(size: PredictedSize | None) -> dict[str, Any]:
+    return {
+        "global_batch_size": size.batch if size else None,
+        "global_batch_size_interval": pair(size.batch_interval) if size else None,
+        "peak_lr": size.rate if size else None,
+        "peak_lr_interval": pair(size.rate_interval) if size else None,
+    }
+
+
 def _carried(carried: CarriedRecipe) -> dict[str, Any]:
     """What rules carry from the best run of the largest size."""
     given = carried.recipe.hyperparameters
     entry = {
         "steps": given.num_steps,
         "examples": finite(carried.examples),
-        "warmup_steps": given.warmup_steps,
-        "clip_norm": given.clip_norm,
-        "weight_decay": given.weight_decay,
-        "beta2": given.beta2,
+        **attributes(given, "warmup_steps", "clip_norm", "weight_decay", "beta2"),
     }
     return with_why(entry, {"clip_norm": NO_CLIPPING})
 
@@ -148,24 +145,15 @@ def predicted_recommendation(
     recipe = carried[0].recipe if carried else None
     given = recipe.hyperparameters if recipe else None
     first = reading.predictions[0] if reading.predictions else None
-    loss = first.loss.estimate if first else None
     entry = {
-        "global_batch_size": first.batch if first else None,
-        "global_batch_size_interval": pair(first.batch_interval) if first else None,
-        "peak_lr": first.rate if first else None,
-        "peak_lr_interval": pair(first.rate_interval) if first else None,
-        "warmup_steps": given.warmup_steps if given else None,
-        "clip_norm": given.clip_norm if given else None,
+        **_batch_and_rate(first),
+        **attributes(given, "warmup_steps", "clip_norm"),
         "num_workers": None,
-        "expected_steps": given.num_steps if given else None,
-        "expected_steps_interval": None,
+        **named("expected_steps", Estimate(given.num_steps if given else None)),
         "expected_examples": finite(carried[0].examples) if carried else None,
-        "expected_seconds": None,
-        "expected_seconds_interval": None,
-        "expected_cost": None,
-        "expected_cost_interval": None,
-        "expected_loss": finite(loss.value) if loss else None,
-        "expected_loss_interval": pair(loss.interval) if loss else None,
+        **named("expected_seconds", ABSENT),
+        **named("expected_cost", ABSENT),
+        **named("expected_loss", first.loss.estimate if first else ABSENT),
         "meets_limits": None,
         "reason": recommendation_reason(reading),
         "recipe": recipe_yaml(recipe, steps=given.num_steps if given else None, num_workers=None),

@@ -22,21 +22,23 @@ def pair(interval: Interval | None) -> list[float | None] | None:
 
 
 def attributes(found: object, *names: str) -> dict[str, Any]:
-    """Some attributes by their names, as JSON has them."""
-    return {name: as_plain(getattr(found, name)) for name in names}
+    """Some attributes by their names, as JSON has them; None of what is None itself.
 
-
-def as_plain(value: Any) -> Any:
-    """An estimate as an object, an interval as a pair, a number that is not finite as None."""
-    match value:
-        case Estimate():
-            return estimated(value)
-        case tuple():
-            return pair(cast("Interval", value))
-        case float():
-            return finite(value)
-        case _:
-            return value
+    An interval is a pair and a number that is not finite None; an estimate has its value under its
+    name and its interval under that with a suffix.
+    """
+    entry: dict[str, Any] = {}
+    for name in names:
+        match value := getattr(found, name) if found is not None else None:
+            case Estimate():
+                entry |= named(name, value)
+            case tuple():
+                entry[name] = pair(cast("Interval", value))
+            case float():
+                entry[name] = finite(value)
+            case _:
+                entry[name] = value
+    return entry
 
 
 def named(name: str, estimate: Estimate, *, interval: str | None = None) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class LimitsError(ValueError):
     """The limits asked for make no sense, in one line for the user."""
 
 
+_REFUSALS = (TableError, LimitsError, NoCodeError, TrackingError, ForeignFolderError)
+
+
 def write_or_print(options: argparse.Namespace, limits: Mapping[str, Any]) -> int:
     """Write the report that a command line asks for, or print the recipe, and its answer.
 
@@ -60,15 +63,7 @@ def write_or_print(options: argparse.Namespace, limits: Mapping[str, Any]) -> in
                 print(recommended_code(analyse(sweep), options.form), end="")
                 return 0
             output, summary = _from_mlflow(options, limits)
-    except (
-        TableError,
-        LimitsError,
-        NoCodeError,
-        TrackingError,
-        LookupError,
-        ForeignFolderError,
-        OSError,
-    ) as error:
+    except (*_REFUSALS, LookupError, OSError) as error:
         if isinstance(error, KeyError | IndexError):
             raise  # no answer to the user but a mistake here
         print(f"error: {without_credentials(str(error))}", file=sys.stderr)

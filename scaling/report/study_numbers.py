@@ -19,16 +19,13 @@ def study_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     its other values in the name, as in `best_peak_lr/64/optimizer adamw`, and cells that differ in
     the batch size alone have `lr_exponent/optimizer adamw`.
     """
-    fit, law = summary["critical_batch_size"]["steps_examples"], summary["lr_scaling"]
-    found = {
-        **_number("critical_batch_size", fit["value"], fit["interval"]),
-        **_number("lr_exponent", law["exponent"], law["interval"]),
-    }
-    for series in summary["series"]:
-        fit, law = series["critical_batch_size"]["steps_examples"], series["lr_scaling"]
-        name = "/".join(_cell_names({"global_batch_size": None, **series}))[:_MOST_CHARACTERS]
-        found |= _number(f"critical_batch_size/{name}", fit["value"], fit["interval"])
-        found |= _number(f"lr_exponent/{name}", law["exponent"], law["interval"])
+    found: dict[str, float] = {}
+    for one in (summary, *summary["series"]):
+        fit, law = one["critical_batch_size"]["steps_examples"], one["lr_scaling"]
+        names = _cell_names({"global_batch_size": None, **one})
+        suffix = "/".join(("", *names))[: _MOST_CHARACTERS + 1]
+        found |= _number(f"critical_batch_size{suffix}", fit["value"], fit["interval"])
+        found |= _number(f"lr_exponent{suffix}", law["exponent"], law["interval"])
     for cell in summary["cells"]:
         suffix = "/".join(_cell_names(cell))[:_MOST_CHARACTERS]
         for name in _OF_CELLS if suffix else ():

@@ -32,7 +32,7 @@ from scaling.report.ladder_summary import (
     ladder_summary,
     predicted_recommendation,
 )
-from scaling.report.plain import as_plain, attributes, estimated, finite, named, pair, with_why
+from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
 from scaling.report.words import why_null
 from scaling.report.words.absent import no_best_rate, no_exponent, no_parts, no_surge, no_turn
 from scaling.report.words.headline import headline
@@ -40,6 +40,9 @@ from scaling.report.words.ladder import problem_words
 from scaling.report.words.learning_rate import evidence_words
 from scaling.report.words.reasons import reason_words
 from scaling.report.words.recipe_yaml import recommended_yaml
+
+_LOSSES = ("validation_loss", "train_loss", "test_loss")
+_TO_TARGET = ("steps", "examples", "seconds")
 
 
 def summarize(findings: Findings) -> dict[str, Any]:
@@ -170,7 +173,6 @@ def _between(first: Series, other: Series, contrast: Contrast) -> dict[str, Any]
 
 
 def _path(of: Findings | Series) -> list[dict[str, Any]]:
-    """The best rate of each batch size."""
     cells = {cell.global_batch_size: cell for cell in of.cells}
     return [
         with_why(
@@ -191,7 +193,7 @@ def _parts(parts: LossParts) -> dict[str, Any]:
         **attributes(parts, "global_batch_size", "reference_batch_size", "num_steps"),
         "num_seeds": parts.total.count,
         **{
-            name: with_why(as_plain(getattr(parts, name)), why_null.of_part(parts))
+            name: with_why(estimated(getattr(parts, name)), why_null.of_part(parts))
             for name in ("total", "at_equal_steps", "fewer_updates")
         },
     }
@@ -199,7 +201,6 @@ def _parts(parts: LossParts) -> dict[str, Any]:
 
 
 def _rule_curve(curve: RuleCurve) -> dict[str, Any]:
-    """A rule between all pairs of batch sizes."""
     names = ("base_batch_size", "global_batch_size", "regret", "interval", "is_lower_bound")
     return {
         **named("mean", curve.mean, interval="mean_interval"),
@@ -216,6 +217,7 @@ def _baselines(baseline: Baseline | None) -> dict[str, Any]:
 
 def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, Any]:
     """`at` is in the unit of what is matched; one entry a cell, in the order of `cells`."""
+    of_cells = enumerate(zip(cells, matched.gaps, matched.differences, strict=True))
     entries = [
         with_why(
             _name(cell)
@@ -224,16 +226,10 @@ def _matched(matched: MatchedGap, cells: tuple[CellResult, ...]) -> dict[str, An
             | named("difference", difference),
             why_null.of_matched_cell(matched, place),
         )
-        for place, (cell, gap, difference) in enumerate(
-            zip(cells, matched.gaps, matched.differences, strict=True)
-        )
+        for place, (cell, gap, difference) in of_cells
     ]
-    entry = {
-        "at": finite(matched.at),
-        "reference_batch_size": matched.reference_batch_size,
-        "cells": entries,
-    }
-    return with_why(entry, why_null.of_matched(matched))
+    entry = {"at": finite(matched.at), **attributes(matched, "reference_batch_size")}
+    return with_why(entry | {"cells": entries}, why_null.of_matched(matched))
 
 
 def _name(cell: CellResult) -> dict[str, Any]:
@@ -246,15 +242,11 @@ def _cell(sweep: Sweep, cell: CellResult) -> dict[str, Any]:
     values = {
         **attributes(cell, "num_trials", "num_seeds", "num_censored"),
         **attributes(cell, "best_peak_lr", "best_peak_lr_interval"),
-        "validation_loss": finite(cell.validation_loss.value),
-        "train_loss": finite(cell.train_loss.value),
-        "test_loss": finite(cell.test_loss.value),
+        **{name: finite(getattr(cell, name).value) for name in _LOSSES},
         **named("generalization_gap", cell.gap),
         "recipe_peak_lr": finite(cell.best.peak_lr) if cell.best else None,
         "best_peak_lr_for_target": finite(cell.target.peak_lr),
-        "steps_to_target": finite(cell.target.steps.value),
-        "examples_to_target": finite(cell.target.examples.value),
-        "seconds_to_target": finite(cell.target.seconds.value),
+        **{f"{n}_to_target": finite(getattr(cell.target, n).value) for n in _TO_TARGET},
         "grad_noise_scale": finite(cell.noise_scale.value),
         "undertuned": bool(cell.undertuned),
         "expected_regret": finite(cell.surface_best.expected_regret) if cell.surface_best else None,
@@ -306,10 +298,10 @@ def _recommendation(findings: Findings) -> dict[str, Any]:
     trial, option = recommendation.trial, recommendation.option
     entry = {
         "global_batch_size": recommendation.global_batch_size,
-        **{n: as_plain(getattr(trial, n, None)) for n in ("peak_lr", "warmup_steps", "clip_norm")},
+        **attributes(trial, "peak_lr", "warmup_steps", "clip_norm"),
         **_expected(option),
         "meets_limits": recommendation.meets_limits,
-        "chance_within_limits": finite(option.chance) if option else None,
+        "chance_within_limits": option.chance if option else None,
         "reason": reason_words(recommendation.reason),
         "recipe": recommended_yaml(recommendation),
         "pareto_front": [
@@ -325,22 +317,18 @@ def _recommendation(findings: Findings) -> dict[str, Any]:
 
 def _expected(option: Option | None) -> dict[str, Any]:
     """One run of so many steps: what it takes and comes to, with predictive intervals."""
-    steps, mean, examples, seconds, idle, cost, loss = (
-        (
-            option.steps, option.mean_steps, option.examples, option.seconds, option.idle_seconds,
-            option.cost, option.loss,
-        )
-        if option
-        else (ABSENT,) * 7
-    )  # fmt: skip
+
+    def of(name: str) -> Estimate:
+        return getattr(option, name) if option else ABSENT
+
     return {
-        "num_workers": option.num_workers if option else None,
-        **named("expected_steps", steps),
-        "chance_of_target": option.chance_of_target if option else None,
-        **named("mean_steps_to_target", mean),
-        "expected_examples": finite(examples.value),
-        **named("expected_seconds", seconds),
-        **named("mean_idle_seconds", idle),
-        **named("expected_cost", cost),
-        **named("expected_loss", loss),
+        **attributes(option, "num_workers"),
+        **named("expected_steps", of("steps")),
+        **attributes(option, "chance_of_target"),
+        **named("mean_steps_to_target", of("mean_steps")),
+        "expected_examples": finite(of("examples").value),
+        **named("expected_seconds", of("seconds")),
+        **named("mean_idle_seconds", of("idle_seconds")),
+        **named("expected_cost", of("cost")),
+        **named("expected_loss", of("loss")),
     }

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +16,11 @@ from scaling.report.charts.figures import Figure, png
 from scaling.report.page.markdown import escaped, fenced
 from scaling.report.words.glossary import Glossary, address
 
+_ENVIRONMENT = partial(
+    jinja2.Environment,
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+)  # fmt: skip
+
 
 def page(name: str, view: Mapping[str, Any], terms: Sequence[tuple[str, str]]) -> str:
     """A page from a template of this package; it may run and load nothing but what is in it.
@@ -24,9 +30,7 @@ def page(name: str, view: Mapping[str, Any], terms: Sequence[tuple[str, str]]) -
         view: What it lays out.
         terms: (term, meaning) of what is explained where it is used.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    environment = _ENVIRONMENT()
     glossary = Glossary(terms)
     environment.filters["explained"] = glossary.explained
     environment.filters["meaning"] = glossary.meaning
@@ -40,12 +44,8 @@ def page(name: str, view: Mapping[str, Any], terms: Sequence[tuple[str, str]]) -
 
 def markdown(name: str, view: Mapping[str, Any]) -> str:
     """A Markdown file from a template of this package; every value is escaped as it goes in."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    environment = _ENVIRONMENT(
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value)))
     )
     environment.filters["escaped"] = lambda text: Markup(escaped(str(text)))
     environment.filters["fenced"] = lambda text: Markup(fenced(text))

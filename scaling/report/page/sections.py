@@ -177,7 +177,7 @@ def _not_fitted(findings: Findings) -> str:
 def _titled(
     table: Table | None, title: str, note: str = "", remarks: Sequence[str] = ()
 ) -> Table | None:
-    if table is None:
+    if table is None or not table.rows:
         return None
     return replace(
         table, title=title, note=note or table.note, remarks=tuple(remarks) or table.remarks

@@ -1,8 +1,7 @@
 """The tables of runs of several sizes: predictions, the back-test, exponents."""
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.ladder.back_test import LeftOut
-from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.tables.table import Table
 from scaling.report.words.ladder import (
     FORMULAS,
@@ -16,7 +15,7 @@ from scaling.report.words.numbers import (
     counted,
     number,
     rate,
-    rate_bounds,
+    rate_with_bounds,
     with_interval,
 )
 
@@ -30,7 +29,7 @@ BACK_TEST_NOTE = (
 def predictions_table(findings: Findings) -> Table | None:
     """What to run at each size asked for; None where none was."""
     reading = findings.ladder
-    if reading is None or not reading.predictions:
+    if reading is None:
         return None
     rows = [
         {"size": size_words(reading.question, size.scale), **recipe_words(size)}
@@ -48,7 +47,7 @@ def path_table(findings: Findings) -> Table | None:
         (
             size_words(reading.question, size.scale),
             f"{point.batch:,.0f}",
-            rate(point.rate) + rate_bounds(point.interval, " "),
+            rate_with_bounds(point.rate, point.interval),
         )
         for size in reading.predictions
         for point in size.path
@@ -66,23 +65,18 @@ def back_test_table(findings: Findings) -> Table | None:
             "size": size_words(reading.question, size.scale),
             "predicted batch": f"{number(size.batch)} {between(size.batch_interval)}",
             "own": number(size.own_batch),
-            "predicted peak_lr": rate(size.rate) + rate_bounds(size.rate_interval, " "),
+            "predicted peak_lr": rate_with_bounds(size.rate, size.rate_interval),
             "own peak_lr": rate(size.own_rate),
             "regret": regret_words(size.regret),
             "regret, copied": regret_words(size.regret_copied),
-            **_formulas(size),
+            **{
+                f"regret, {words}": regret_words(size.regret_formulas.get(name, ABSENT))
+                for name, words in FORMULAS.items()
+            },
         }
         for size in reading.back_test
     ]
     return Table.of_words(rows)
-
-
-def _formulas(size: LeftOut) -> dict[str, str]:
-    absent = Estimate()
-    return {
-        f"regret, {words}": regret_words(size.regret_formulas.get(name, absent))
-        for name, words in FORMULAS.items()
-    }
 
 
 def check_table(findings: Findings) -> Table | None:

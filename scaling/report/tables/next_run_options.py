@@ -14,11 +14,9 @@ from scaling.report.words.numbers import DASH, cell_name, whole, with_interval
 KINDS: tuple[str, ...] = ("recommended", "tied with it", "Pareto-optimal", "dominated")
 
 
-def options_table(recommendation: Recommendation) -> Table | None:
-    """One row a cell and number of workers; None where no time was measured."""
+def options_table(recommendation: Recommendation) -> Table:
+    """One row a cell and number of workers of which a time was measured."""
     timed = [o for o in recommendation.candidates if o.seconds.value is not None]
-    if not timed:
-        return None
     return Table.of_words(_words(option, recommendation) for option in timed)
 
 

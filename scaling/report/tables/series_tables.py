@@ -23,14 +23,8 @@ def exponents_table(findings: Findings) -> Table | None:
         )
         for series in findings.series
     )
-    heads = (
-        "cells",
-        "exponent",
-        "90% interval",
-        "evidence against",
-        "difference from the first row",
-    )
-    return Table(heads, rows)
+    heads = ("exponent", "90% interval", "evidence against", "difference from the first row")
+    return Table(("cells", *heads), rows)
 
 
 def critical_batches_table(findings: Findings) -> Table | None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
+from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.analysis.statistics.uncertainty import ABSENT
-from scaling.analysis.trial_rows import TrialRow
-from scaling.records.metrics import Unit, with_loss_unit
+from scaling.analysis.trial_rows import Sweep, TrialRow
+from scaling.records.metrics import with_loss_unit
 from scaling.report.tables.table import Table
 from scaling.report.tables.target_tables import steps_words
 from scaling.report.words.learning_rate import evidence_names, evidence_words, times
@@ -24,7 +25,7 @@ from scaling.report.words.numbers import (
     extreme,
     number,
     rate,
-    rate_bounds,
+    rate_with_bounds,
     rule_name,
     titled,
     with_interval,
@@ -37,17 +38,10 @@ _MOST_LISTED = 10_000
 
 def cells_table(findings: Findings) -> Table:
     """One row a cell; columns that no cell fills are left out."""
-    has_target = findings.sweep.has_target
-    unit = findings.sweep.loss_unit
-    picked = recipe_rate(findings.sweep)
-    return Table.of_words(
-        _cell_words(cell, unit, picked, has_target=has_target) for cell in findings.cells
-    )
+    return Table.of_words(_cell_words(cell, findings.sweep) for cell in findings.cells)
 
 
-def _cell_words(
-    cell: CellResult, loss_unit: Unit, picked: str, *, has_target: bool
-) -> dict[str, str]:
+def _cell_words(cell: CellResult, sweep: Sweep) -> dict[str, str]:
     target, best = cell.target, cell.surface_best
     reached = f"{target.num_reached} of {len(target.trials)}" if target.trials else DASH
     words = {
@@ -55,24 +49,20 @@ def _cell_words(
         "trials": f"{cell.num_trials}",
         "seeds": f"{cell.num_seeds}",
         "diverged": f"{cell.num_diverged}",
-        "censored": f"{cell.num_censored}" if has_target else DASH,
-        "best peak_lr": _rate_between(cell),
-        picked: rate(cell.best.peak_lr if cell.best else None),
+        "censored": f"{cell.num_censored}" if sweep.has_target else DASH,
+        "best peak_lr": rate_with_bounds(cell.best_peak_lr, cell.best_peak_lr_interval, "\n"),
+        recipe_rate(sweep): rate(cell.best.peak_lr if cell.best else None),
         "peak_lr for the target": rate(target.peak_lr),
         "expected regret": DASH if best is None else number(best.expected_regret, 2),
     }
-    for name, metric in of_table("cells", loss_unit).items():
+    for name, metric in of_table("cells", sweep.loss_unit).items():
         digits = 4 if name.endswith("_loss") else 3
         words[heading(metric)] = in_its_unit(metric, cell.measured.get(name, ABSENT), digits)
         if name == "steps_to_target":  # of a cell that did not always reach it, what is known
             words[heading(metric)] = steps_words(target)
             fastest = number(target.best_tuned) if cell.source == "confirm" else DASH
             words["fewest steps in the search"] = fastest
-    return words | {"reached target": reached if has_target else DASH}
-
-
-def _rate_between(cell: CellResult) -> str:
-    return rate(cell.best_peak_lr) + rate_bounds(cell.best_peak_lr_interval)
+    return words | {"reached target": reached if sweep.has_target else DASH}
 
 
 def matched_gaps_table(findings: Findings) -> Table | None:
@@ -93,11 +83,9 @@ def matched_gaps_table(findings: Findings) -> Table | None:
     return Table(("cell", *columns), tuple(rows))
 
 
-def evidence_table(findings: Findings) -> Table | None:
-    """What the data say about each reference exponent; None where the exponent has no interval."""
+def evidence_table(findings: Findings) -> Table:
+    """What the data say about each reference exponent; no rows where it has no interval."""
     scaling = findings.lr_scaling
-    if not scaling.evidence:
-        return None
     rows = tuple(
         (
             f"{entry.exponent:g}",
@@ -119,10 +107,8 @@ def _p_value(value: float, is_bound: bool) -> str:
     return ("< " if is_bound else "") + f"{value:.2g}"
 
 
-def regret_table(findings: Findings) -> Table | None:
-    """One row a rule and batch; None without a transfer phase."""
-    if not findings.regrets:
-        return None
+def regret_table(findings: Findings) -> Table:
+    """One row a rule and batch; no rows without a transfer phase."""
     rows = tuple(
         (
             regret.rule,
@@ -130,13 +116,7 @@ def regret_table(findings: Findings) -> Table | None:
             number(regret.regret),
             between(regret.interval),
             f"{regret.num_seeds}",
-            "diverged"
-            if regret.diverged
-            else "outside the rule's domain"
-            if not regret.applicable
-            else regret.split
-            if regret.regret is not None
-            else "no paired seed",
+            _compared_on(regret),
         )
         for regret in findings.regrets
     )
@@ -145,10 +125,16 @@ def regret_table(findings: Findings) -> Table | None:
     return Table(columns, rows)
 
 
-def rule_curves_table(findings: Findings) -> Table | None:
-    """One row a rule, by the surface; None without one."""
-    if not findings.rule_curves:
-        return None
+def _compared_on(regret: Regret) -> str:
+    if regret.diverged:
+        return "diverged"
+    if not regret.applicable:
+        return "outside the rule's domain"
+    return "no paired seed" if regret.regret is None else regret.split
+
+
+def rule_curves_table(findings: Findings) -> Table:
+    """One row a rule, by the surface; no rows without one."""
     rows: list[tuple[str, ...]] = []
     for curve in findings.rule_curves:
         worst, bounds = curve.worst, sum(regret.is_lower_bound for regret in curve.regrets)
@@ -179,11 +165,9 @@ def joint_table(findings: Findings) -> Table | None:
         ours = [row for row in search if row.global_batch_size == size]
         known = [row for row in ours if row.cost is not None]
         best = min(known, key=lambda row: row.cost or 0.0, default=None)
-        found = (
-            (number(best.tuned_value, 4), rate(best.peak_lr), best.trial_id)
-            if best
-            else (DASH, DASH, DASH)
-        )
+        found = (DASH, DASH, DASH)
+        if best:
+            found = (number(best.tuned_value, 4), rate(best.peak_lr), best.trial_id)
         rows.append((f"{size:,}", f"{len(ours)}", *found))
     objective = findings.sweep.tuned_for
     lowest = extreme(objective)

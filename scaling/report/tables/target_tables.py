@@ -140,10 +140,8 @@ def targets_table(findings: Findings) -> Table | None:
     return Table(("target", "which", *sizes, "critical batch"), rows)
 
 
-def regimes_table(findings: Findings) -> Table | None:
-    """What a larger batch still buys at each batch size; None without a trade-off."""
-    if not findings.regimes:
-        return None
+def regimes_table(findings: Findings) -> Table:
+    """What a larger batch still buys at each batch size; no rows without a trade-off."""
     rows = tuple(
         (
             f"{local.global_batch_size:,}",

@@ -29,7 +29,6 @@ NO_RATES = "no cell tried three learning rates or more"
 
 def no_tradeoff(fit: TradeoffFit) -> str:
     """Why the trade-off or its interval is missing; empty when neither is."""
-    smallest, largest = fit.batch_range or (0, 0)
     match fit.missing:
         case None:
             return ""
@@ -37,39 +36,37 @@ def no_tradeoff(fit: TradeoffFit) -> str:
             return CELLS_DIFFER
         case "few_batch_sizes":
             return "fewer than two batch sizes can be fitted"
-        case "bend_above":
-            return f"steps still fall as 1/B at {largest:,}, so {_beyond(fit, 'larger')}"
-        case "bend_below":
-            return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
+        case "bend_above" | "bend_below":
+            return _beyond(fit, fit.missing, "1/B")
         case "no_interval":
             return "batch sizes are not enough, or scatter too much, for an interval"
     assert_never(fit.missing)
 
 
-def _beyond(fit: TradeoffFit, side: Literal["larger", "smaller"]) -> str:
+def _beyond(fit: TradeoffFit, bend: Literal["bend_above", "bend_below"], law: str) -> str:
     """That the critical batch lies beyond those of the fit, as surely as its bound says."""
     (low, high), (smallest, largest) = fit.bounds, fit.batch_range or (0, 0)
-    is_sure = low is not None and low >= largest
-    if side == "smaller":
-        is_sure = high is not None and high <= smallest
-    return f"the critical batch size {'is' if is_sure else 'may be'} {side}"
+    if bend == "bend_above":
+        is_sure, side = low is not None and low >= largest, "larger"
+        steps = f"steps still fall as {law} at {largest:,}"
+    else:
+        is_sure, side = high is not None and high <= smallest, "smaller"
+        steps = f"steps no longer fall beyond {smallest:,}"
+    return f"{steps}, so the critical batch size {'is' if is_sure else 'may be'} {side}"
 
 
 def no_free_exponent(fit: TradeoffFit) -> str:
     """Why the trade-off's exponent or its interval is missing; empty when neither is."""
     if fit.missing in ("cells_differ_otherwise", "few_batch_sizes"):
         return no_tradeoff(fit)
-    smallest, largest = fit.batch_range or (0, 0)
     match fit.free.missing:
         case None:
             return ""
         case "few_batch_sizes":
             sizes = f"{fit.num_batches} of at least {FEWEST_FOR_ALPHA} batch sizes"
             return f"not enough data: {sizes} can be fitted"
-        case "bend_above":
-            return f"steps still fall as a power of 1/B at {largest:,}, so {_beyond(fit, 'larger')}"
-        case "bend_below":
-            return f"steps no longer fall beyond {smallest:,}, so {_beyond(fit, 'smaller')}"
+        case "bend_above" | "bend_below":
+            return _beyond(fit, fit.free.missing, "a power of 1/B")
         case "no_interval":
             return "not enough batch sizes for an interval"
     assert_never(fit.free.missing)

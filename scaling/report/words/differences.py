@@ -39,13 +39,13 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
         shortest(_direction(words, contrasts), f"B's {words} differs from A's at some cells.")
         for words, contrasts in _compared_measures(comparison)
     ]
-    found += [_of_study(contrast) for contrast in comparison.contrasts if _is_of_study(contrast)]
+    found += [
+        _of_study(contrast)
+        for contrast in comparison.contrasts
+        if contrast.interval and contrast.global_batch_size is None and not contrast.cell
+    ]
     room = MOST_SENTENCES - 1 - len(end)
     return " ".join([who, *[s for s in dict.fromkeys(found) if s][:room], *end])
-
-
-def _is_of_study(contrast: Contrast) -> bool:
-    return contrast.global_batch_size is None and not contrast.cell and bool(contrast.interval)
 
 
 def _of_study(contrast: Contrast) -> str:

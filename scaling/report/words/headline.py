@@ -24,7 +24,7 @@ from scaling.report.words.numbers import (
     rate,
     target_words,
     with_article,
-    with_interval,
+    with_ends,
     with_unit,
 )
 from scaling.report.words.reasons import (
@@ -78,7 +78,9 @@ def first_screen(findings: Findings) -> list[Line]:
     if findings.ladder is not None:
         found = list(_ladder(findings))
     else:
-        found = [*_run(findings), *_of_kind(findings), *_not_known(findings)]
+        found = [*_run(findings), *_of_kind(findings)]
+        for open_question in (not_learnt_words(findings),), unknown(findings):
+            found.append(Line("unknown", shortest(*open_question), "cells", 1))
         if findings.check is not None:  # of sizes that cannot be fitted
             found.append(Line("prediction", checked(findings.check), "ladder", 1))
     found.append(Line("unknown", _counts(findings), "trials", 0))
@@ -127,11 +129,6 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
     yield from _cost(findings)
 
 
-def _not_known(findings: Findings) -> Iterator[Line]:
-    yield Line("unknown", shortest(not_learnt_words(findings)), "cells", 1)
-    yield Line("unknown", shortest(*unknown(findings)), "cells", 1)
-
-
 # --- what to run ----------------------------------------------------------------------------------
 
 
@@ -143,13 +140,8 @@ def _run(findings: Findings) -> Iterator[Line]:
         yield Line("run", text, "cells", 0)
     found = findings.recommendation
     if found.option is None or found.trial is None:
-        why = why_none(found.reason)
-        yield Line(
-            "run",
-            shortest(f"No recipe is recommended: {why}.", "No recipe is recommended."),
-            "cells",
-            0,
-        )
+        none = "No recipe is recommended"
+        yield Line("run", shortest(f"{none}: {why_none(found.reason)}.", f"{none}."), "cells", 0)
         return
     yield Line("run", shortest(*_recommendations(findings)), "recommendation", 0)
     yield Line("run", shortest(*_expected(findings, found.option)), "recommendation", 2)
@@ -165,7 +157,7 @@ def _recommendations(findings: Findings) -> Iterator[str]:
     at = "" if trial.peak_lr is None else f" at a peak learning rate of {rate(trial.peak_lr)}"
     further = []
     if trial.warmup_steps is not None:
-        further.append(f"{counted(trial.warmup_steps, 'warmup step')}")
+        further.append(counted(trial.warmup_steps, "warmup step"))
     if trial.clip_norm is not None:
         further.append(f"gradients clipped at {trial.clip_norm:g}")
     rest = f", with {joined(further, 'and')}" if further else ""
@@ -184,13 +176,13 @@ def _expected(findings: Findings, option: Option) -> Iterator[str]:
     if option.steps.value is not None:
         words.append(f"{number(option.steps.value)} steps")
     if option.seconds.value is not None:
-        words.append(f"{_with_interval(option.seconds)} seconds")
+        words.append(f"{with_ends(option.seconds)} seconds")
     if option.metric.value is not None:
         tuned_for = findings.sweep.tuned_for
-        metric = with_unit(_with_interval(option.metric), tuned_for.unit_shown)
+        metric = with_unit(with_ends(option.metric), tuned_for.unit_shown)
         words.append(f"{with_article(tuned_for.label)} of {metric}")
     elif option.loss.value is not None:
-        loss = with_unit(_with_interval(option.loss), findings.sweep.loss_unit)
+        loss = with_unit(with_ends(option.loss), findings.sweep.loss_unit)
         averaged = " (averaged weights)" if half_lives(option.cell.replicates) else ""
         words.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
     if option.chance_of_target is not None and option.steps.value is not None:
@@ -225,11 +217,9 @@ def _next_best(findings: Findings, reason: LowestCell) -> Iterator[str]:
     if len(reason.ranked) < 2:
         return
     cell, start = reason.ranked[1], f"The next {_compared_words(reason, reason.values[1])}"
+    place = f"a batch of {cell_name(cell)}" if findings.one_series else cell.label
     text = "; without more seeds it is not known whether the difference is noise."
-    if findings.one_series:
-        yield f"{start}, at a batch of {cell_name(cell)}{text}"
-    else:
-        yield f"{start}, at {cell.label}{text}"
+    yield f"{start}, at {place}{text}"
     yield f"{start}{text}"
 
 
@@ -275,15 +265,11 @@ def _at_target(findings: Findings) -> str:
 
 def _steps(cell: CellResult) -> str:
     steps = cell.target.steps
-    return _with_interval(steps) if steps.value else "0"
+    return with_ends(steps) if steps.value else "0"
 
 
 def _batch(cell: CellResult) -> int:
     return cell.global_batch_size or 0
-
-
-def _with_interval(estimate: Estimate, digits: int = 3) -> str:
-    return with_interval(estimate, digits, apart=" ")
 
 
 def _best_result(findings: Findings) -> str:
@@ -297,12 +283,9 @@ def _best_result(findings: Findings) -> str:
         return "Not enough data: no trial ended with a result."
     best = min(known, key=lambda cell: objective.oriented(cell.value_of(objective).value or 0.0))
     found = best.value_of(objective)
-    value = with_unit(_with_interval(found), objective.unit_shown)
-    if found.count > 1:
-        value += f" over {counted(found.count, 'seed')}"
-    place = f"at a batch of {_batch(best):,}"
-    if not findings.one_series:
-        place = f"at {best.label}"
+    value = with_unit(with_ends(found), objective.unit_shown)
+    value += f" over {counted(found.count, 'seed')}" if found.count > 1 else ""
+    place = f"at a batch of {_batch(best):,}" if findings.one_series else f"at {best.label}"
     return shortest(
         f"The {extreme(objective)} is {value}, {place}.",
         f"The {extreme(objective)} is {value}.",
@@ -316,7 +299,7 @@ def _joint(findings: Findings) -> str:
         return "Not enough data: no trial of the joint search ended with a loss."
     objective = findings.sweep.tuned_for
     found, label = cell.value_of(objective), objective.label
-    value = with_unit(_with_interval(found), objective.unit_shown)
+    value = with_unit(with_ends(found), objective.unit_shown)
     trials = counted(cell.num_trials, "trial")
     if best.phase == "search":
         start, size = f"The best of {trials} in the joint search has", f"{best.global_batch_size:,}"
@@ -349,7 +332,7 @@ def _critical_batch(findings: Findings) -> str:
     if not findings.sweep.has_target:
         reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
         after = f", at a loss of {reached}, the lowest that every batch reached"
-    value = _with_interval(fit.headline)
+    value = with_ends(fit.headline)
     if fit.free.excludes_one:
         text = f"Steps are twice their minimum at a batch of {value} examples{after}"
         return shortest(f"{text}; the data disfavor the classical curve (α = 1).", f"{text}.")
@@ -431,7 +414,7 @@ def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] |
     (first, a), (last, b) = known[0], known[-1]
     return (
         f"a batch of {_batch(first):,} to {_batch(last):,}",
-        f"{_with_interval(a)} to {_with_interval(b)}",
+        f"{with_ends(a)} to {with_ends(b)}",
     )
 
 

@@ -20,8 +20,8 @@ from scaling.report.words.numbers import (
     either,
     number,
     rate,
-    rate_bounds,
-    with_interval,
+    rate_with_bounds,
+    with_ends,
     with_unit,
 )
 
@@ -57,21 +57,17 @@ NO_CHECK = "no size was trained at its prediction (ladder.check of a study)"
 
 def why_not_checked(recipe: CheckedRecipe) -> dict[str, str]:
     """Why numbers of a recipe of a check are null, by field."""
+    loss = excess = "one seed"
     if recipe.loss.value is None:
-        why = "a seed diverged" if recipe.num_diverged else "no seed ended with a loss"
-        return dict.fromkeys(
-            ("validation_loss", "validation_loss_interval", "excess", "excess_interval"), why
-        )
-    if recipe.is_prediction:
-        itself = dict.fromkeys(("excess", "excess_interval"), "it is the prediction itself")
-        return itself | {"validation_loss_interval": "one seed"}
-    found: dict[str, str] = dict.fromkeys(
-        ("validation_loss_interval", "excess_interval"), "one seed"
-    )
-    if recipe.excess.value is None:
-        why = "no seed of the prediction ended with a loss"
-        found |= dict.fromkeys(("excess", "excess_interval"), why)
-    return found
+        loss = excess = "a seed diverged" if recipe.num_diverged else "no seed ended with a loss"
+    elif recipe.is_prediction:
+        excess = "it is the prediction itself"
+    elif recipe.excess.value is None:
+        excess = "no seed of the prediction ended with a loss"
+    return {
+        "validation_loss": loss, "validation_loss_interval": loss,
+        "excess": excess, "excess_interval": excess,
+    }  # fmt: skip
 
 
 def checked(check: LadderCheck) -> str:
@@ -79,7 +75,7 @@ def checked(check: LadderCheck) -> str:
     if words := _not_reached(check):
         return words
     loss = check.recipes[0].loss
-    reached = with_unit(with_interval(loss, apart=" "), check.loss_unit)
+    reached = with_unit(with_ends(loss), check.loss_unit)
     start = f"Trained at its prediction, the size kept out of the search reaches {reached}"
     if check.lower:
         return f"{start}; a recipe at twice or half its rate or batch is lower."
@@ -116,7 +112,7 @@ def check_words(check: LadderCheck) -> str:
     start = (
         f"Trained at the prediction (batch {prediction.global_batch_size:,}, rate "
         f"{rate(prediction.peak_lr)}), the size kept out of the search reaches "
-        f"{with_unit(with_interval(prediction.loss, apart=' '), check.loss_unit)}."
+        f"{with_unit(with_ends(prediction.loss), check.loss_unit)}."
     )
     if check.lower:
         lower = check.lower[0]
@@ -203,8 +199,8 @@ def prediction_words(question: LadderQuestion, size: PredictedSize) -> str:
     """One prediction in a few sentences."""
     text = (
         f"At {size_words(question, size.scale)}, run a batch of {size.batch:,} "
-        f"{between(size.batch_interval)} with a peak learning rate of {rate(size.rate)}"
-        f"{rate_bounds(size.rate_interval, ' ')}. The expected regret is "
+        f"{between(size.batch_interval)} with a peak learning rate of "
+        f"{rate_with_bounds(size.rate, size.rate_interval)}. The expected regret is "
         f"{percent(size.expected_regret)} of the loss. {_how_far(size)}"
     )
     if size.is_least_batch:
@@ -276,8 +272,8 @@ def ladder_headline(
             "run",
             (
                 f"At {size_words(reading.question, first.scale)}, run a batch of {first.batch:,} "
-                f"{between(first.batch_interval)} at a peak learning rate of {rate(first.rate)}"
-                f"{rate_bounds(first.rate_interval, ' ')}."
+                f"{between(first.batch_interval)} at a peak learning rate of "
+                f"{rate_with_bounds(first.rate, first.rate_interval)}."
             ),
         )
         regret = percent(first.expected_regret)
@@ -325,17 +321,19 @@ def _letter(name: str) -> str:
 
 def power_words(exponent: Estimate) -> str:
     """An exponent and its interval: 0.31 [0.24, 0.38]."""
-    if exponent.value is None or exponent.interval is None:
-        return DASH
-    return f"{exponent.value:.2f} [{exponent.interval[0]:.2f}, {exponent.interval[1]:.2f}]"
+    return _fixed(exponent, 2)
 
 
 def loss_words(loss: ExpectedLoss) -> str:
     """The loss to be expected and its interval; a dash where there is none."""
-    found = loss.estimate
+    return _fixed(loss.estimate, 3)
+
+
+def _fixed(found: Estimate, decimals: int) -> str:
     if found.value is None or found.interval is None:
         return DASH
-    return f"{found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+    value, low, high = (f"{v:.{decimals}f}" for v in (found.value, *found.interval))
+    return f"{value} [{low}, {high}]"
 
 
 def recommendation_reason(reading: LadderReading) -> str:
@@ -414,7 +412,7 @@ def recipe_words(size: PredictedSize) -> dict[str, str]:
     """What to run at one size, by name; a dash for a loss that is not known."""
     return {
         "global_batch_size": f"{size.batch:,} {between(size.batch_interval)}",
-        "peak_lr": rate(size.rate) + rate_bounds(size.rate_interval, " "),
+        "peak_lr": rate_with_bounds(size.rate, size.rate_interval),
         "expected regret": percent(size.expected_regret),
         "compute of the largest run": f"× {number(size.compute_factor, 2)}",
         "expected loss": loss_words(size.loss),

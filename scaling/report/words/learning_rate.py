@@ -13,7 +13,7 @@ from scaling.report.words.numbers import (
     number,
     rate,
     rule_name,
-    with_interval,
+    with_ends,
 )
 
 _RULED_OUT = {0.0: "a constant rate", 0.5: "square-root scaling", 1.0: "linear scaling"}
@@ -154,8 +154,7 @@ def rule_costs_words(findings: Findings) -> Iterator[str]:
     """What carrying a rate costs by each rule, or where it cost the most."""
     unit = findings.sweep.tuned_for.regret_unit or "in loss"
     costs = [
-        f"{rule_name(curve.rule)} {'at least ' * _is_bound(curve)}"
-        f"{with_interval(curve.mean, 2, apart=' ')}"
+        f"{rule_name(curve.rule)} {'at least ' * _is_bound(curve)}{with_ends(curve.mean, 2)}"
         for curve in findings.rule_curves
     ]
     if costs:

@@ -47,14 +47,15 @@ def rate(value: float | None) -> str:
     return DASH if value is None else f"{value:.2g}"
 
 
-def rate_bounds(interval: Interval | None, apart: str = "\n") -> str:
-    """An interval of a rate, in a line of its own, one-sided where an end is infinite."""
+def rate_with_bounds(value: float | None, interval: Interval | None, apart: str = " ") -> str:
+    """A rate and, where it has one, its interval, one-sided where an end is infinite."""
     if interval is None:
-        return ""
+        return rate(value)
     low, high = interval
     if math.isfinite(low) and math.isfinite(high):
-        return f"{apart}[{rate(low)}, {rate(high)}]"
-    return apart + (f"at least {rate(low)}" if math.isfinite(low) else f"at most {rate(high)}")
+        return f"{rate(value)}{apart}[{rate(low)}, {rate(high)}]"
+    bound = f"at least {rate(low)}" if math.isfinite(low) else f"at most {rate(high)}"
+    return f"{rate(value)}{apart}{bound}"
 
 
 def between(interval: Interval | None, digits: int = 3) -> str:
@@ -70,6 +71,11 @@ def with_interval(estimate: Estimate, digits: int = 3, *, apart: str = "\n") -> 
     """A value and, where it has one, its interval; a dash for what was not measured."""
     value = number(estimate.value, digits)
     return value + (apart + between(estimate.interval, digits) if estimate.interval else "")
+
+
+def with_ends(estimate: Estimate, digits: int = 3) -> str:
+    """The same in one line, for a sentence."""
+    return with_interval(estimate, digits, apart=" ")
 
 
 def either(estimate: Estimate) -> str:

@@ -17,7 +17,7 @@ from scaling.analysis.next_run.recommendation import (
 from scaling.analysis.trial_rows import Baseline
 from scaling.records.objective import Objective
 from scaling.report.words.absent import undertuned
-from scaling.report.words.numbers import counted, extreme, joined, number, with_interval, with_unit
+from scaling.report.words.numbers import counted, extreme, joined, number, with_ends, with_unit
 from scaling.spec.phases import Limits
 
 _BUSY = 1.25
@@ -42,7 +42,7 @@ def reason_words(reason: Reason) -> str:
             bound = number(max_seconds(limits, nearest.num_workers))
             return _sentences([
                 f"No measured recipe is expected to meet {_limit_words(limits)}. The "
-                f"fastest takes {with_interval(nearest.seconds, apart=' ')} seconds"
+                f"fastest takes {with_ends(nearest.seconds)} seconds"
                 f"{_on_workers(nearest)} at {nearest.cell.label}, where {bound} are allowed",
                 *_expected_run(nearest),
                 *_caveats(nearest),
@@ -162,7 +162,7 @@ def _lowest(reason: LowestCell) -> list[str]:
         case _:
             assert_never(reason.criterion)
     place = reason.ranked.index(reason.chosen.cell)
-    value = with_interval(reason.values[place], apart=" ")
+    value = with_ends(reason.values[place])
     start = "The" if place == 0 else _AS_FAR_AS_KNOWN
     parts = [f"{start} {phrase}: {value} {unit}".rstrip()]
     tied = {id(cell) for cell in reason.tied}
@@ -221,7 +221,7 @@ def _expected_run(option: Option) -> list[str]:
     """Of how many steps a run to the target is, and how surely it reaches it."""
     if not option.mean_steps.value or option.steps.value is None:
         return []
-    mean, steps = with_interval(option.mean_steps, apart=" "), number(option.steps.value)
+    mean, steps = with_ends(option.mean_steps), number(option.steps.value)
     if option.chance_of_target is None:
         return [
             f"Runs took {mean} steps; without replicates the spread of one more run is not known"
@@ -234,15 +234,15 @@ def _expected_run(option: Option) -> list[str]:
 
 def _within(reason: BestWithinLimits) -> list[str]:
     chosen, limits = reason.chosen, reason.limits
-    took = f"{with_interval(chosen.seconds, apart=' ')} seconds{_on_workers(chosen)}"
+    took = f"{with_ends(chosen.seconds)} seconds{_on_workers(chosen)}"
     goal = _goal_words(reason.goal, reason.objective)
     if reason.has_target:
         start = _AS_FAR_AS_KNOWN if reason.tied else "The"
         parts = [f"{start} {goal} to the target within {_limit_words(limits)}: {took}"]
     else:
-        value = with_unit(with_interval(chosen.metric, apart=" "), reason.objective.unit_shown)
+        value = with_unit(with_ends(chosen.metric), reason.objective.unit_shown)
         if reason.goal == "held_out_loss":
-            value = with_unit(with_interval(chosen.loss, apart=" "), reason.loss_unit)
+            value = with_unit(with_ends(chosen.loss), reason.loss_unit)
         parts = [f"The {goal} within {_limit_words(limits)}: {value} after {took}"]
     parts += _sureness(chosen, limits)
     if reason.tied:

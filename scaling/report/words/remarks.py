@@ -53,26 +53,27 @@ def flags(findings: Findings) -> list[str]:
         if cell.target.first_gap is not None:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
-            count = f"{cell.target.num_reached} of {len(cell.target.trials)}"
-            missed = (
-                "The others nearly did, and count with the steps that they would probably have "
-                "taken."
-            )
-            if cell.target.num_reached == len(cell.target.trials) - 1:
-                missed = (
-                    "The other nearly did, and counts with the steps that it would probably have "
-                    "taken."
-                )
-            lines.append(
-                f"{cell.label}: {count} reached the target, so it has no mean steps to target."
-                if cell.target.steps.value is None
-                else f"{cell.label}: {count} seeds reached the target. {missed}"
-            )
+            lines.append(_missed_words(cell))
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings) if findings.sweep.ladder is None else []
     least = min((cell.num_trials for cell in findings.cells), default=0)
     return lines + [extension_words(cell, least) for cell in extended_cells(findings.sweep)]
+
+
+def _missed_words(cell: CellResult) -> str:
+    """That some of a cell's seeds missed the target, and how they count."""
+    reached, total = cell.target.num_reached, len(cell.target.trials)
+    start = f"{cell.label}: {reached} of {total}"
+    if cell.target.steps.value is None:
+        return f"{start} reached the target, so it has no mean steps to target."
+    missed, it = ("The other nearly did, and counts", "it")
+    if reached < total - 1:
+        missed, it = ("The others nearly did, and count", "they")
+    return (
+        f"{start} seeds reached the target. {missed} with the steps that {it} would probably have "
+        "taken."
+    )
 
 
 def _first_gap_words(name: str, gap: Interval) -> str:
@@ -220,8 +221,7 @@ def _target_sources(findings: Findings) -> str:
         cell.label
         for cell in findings.cells
         if cell.target.peak_lr is not None
-        and cell.best is not None
-        and cell.target.peak_lr != cell.best.peak_lr
+        if cell.best is not None and cell.target.peak_lr != cell.best.peak_lr
     ]
     text = " Steps, examples and seconds to the target are those of each cell's "
     if all(row.phase == "search" for row in trials):
@@ -231,7 +231,11 @@ def _target_sources(findings: Findings) -> str:
             "recipe for the target. It is expected to take the fewest steps of those with new "
             "seeds, unless a search trial is surely faster."
         )
-    confirmed = [c.label for c in findings.cells if _is_confirmed_for_target(c)]
+    confirmed = [
+        cell.label
+        for cell in findings.cells
+        if any(row.phase == "confirm_target" for row in cell.target.trials)
+    ]
     if confirmed:
         text += f" It was confirmed with new seeds at {joined(confirmed, 'and')}."
     if others:
@@ -240,10 +244,6 @@ def _target_sources(findings: Findings) -> str:
         other = "search's recipe" if sweep.objective in TO_TARGET else other
         text += f" The recipe for the target differs from the {other} at {joined(others, 'and')}."
     return text
-
-
-def _is_confirmed_for_target(cell: CellResult) -> bool:
-    return any(row.phase == "confirm_target" for row in cell.target.trials)
 
 
 def noise_places(findings: Findings) -> str:

@@ -8,7 +8,7 @@ from scaling.analysis.learning_rate.exponent import LrScaling
 from scaling.analysis.series import Series
 from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.report.words.absent import no_exponent
-from scaling.report.words.numbers import joined, number, with_interval
+from scaling.report.words.numbers import joined, number, with_ends
 
 _MOST_NAMED = 3
 _REFERENCES = {0.0: "0", 0.5: "½", 1.0: "1"}
@@ -53,7 +53,7 @@ def contrast_words(findings: Findings) -> Iterator[str]:
     if len(findings.series) != 2 or not found:
         return
     first, other, contrast = found[0]
-    ratio = with_interval(Estimate(contrast.value, contrast.interval), apart=" ")
+    ratio = with_ends(Estimate(contrast.value, contrast.interval))
     said = "the data distinguish them" if contrast.apart else "the data do not distinguish them"
     yield (
         f"The critical batch size with {other.label} is {ratio} times that with {first.label}; "
@@ -85,7 +85,7 @@ def _beside(
     if not found:
         return
     named = [
-        f"{_value(estimate, digits)}{unit if place == 0 else ''} with {series.label}"
+        f"{with_ends(estimate, digits)}{unit if place == 0 else ''} with {series.label}"
         for place, (series, estimate) in enumerate(found)
     ]
     if len(found) <= _MOST_NAMED:
@@ -94,12 +94,8 @@ def _beside(
     (least, low), (largest, high) = by_value[0], by_value[-1]
     if len(found) > 1:
         yield (
-            f"{start} between {_value(low, digits)} (with {least.label}) and "
-            f"{_value(high, digits)}{unit} (with {largest.label})."
+            f"{start} between {with_ends(low, digits)} (with {least.label}) and "
+            f"{with_ends(high, digits)}{unit} (with {largest.label})."
         )
         ends = f"{number(low.value, digits)} and {number(high.value, digits)}"
         yield f"{start} between {ends}{unit}, depending on {axes_words(findings)}."
-
-
-def _value(estimate: Estimate, digits: int) -> str:
-    return with_interval(estimate, digits, apart=" ")

@@ -1,6 +1,6 @@
 """What a study leaves open, and what to run to know it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from scaling.analysis.findings import Findings
 from scaling.report.words.numbers import cell_name, first_few, joined
@@ -11,60 +11,54 @@ JOINT_CAVEAT = "A joint search finds a recipe; it does not compare tuned batch s
 
 def unknown(findings: Findings) -> Iterator[str]:
     """What matters most of what is not known, in several ways, the longest first."""
+    return iter(_most(findings))
+
+
+def _most(findings: Findings) -> Iterable[str]:
     sweep, fit = findings.sweep, findings.tradeoff
     if sweep.is_joint:
-        yield JOINT_CAVEAT
-        return
+        return [JOINT_CAVEAT]
     if not any(cell.best for cell in findings.cells):
         more = "search lower rates" if findings.count("diverged") else "run more trials"
-        yield f"Nothing is known yet: no trial ended with a result; {more}."
-        return
+        return [f"Nothing is known yet: no trial ended with a result; {more}."]
     if any(cell.undertuned for cell in findings.cells):
-        yield from _undertuned(findings)
-        return
+        return _undertuned(findings)
     if not any(cell.num_seeds > 1 for cell in findings.cells):
-        yield (
+        return [
             "How much of a difference is noise is not known: repeat each cell's recipe with "
             "at least three seeds."
-        )
-        return
+        ]
     if len(findings.cells) == 1:
-        yield (
+        return [
             "How results change with the batch is not known: run at least three batch sizes, a "
             "factor of three or four apart."
-        )
-        return
+        ]
     if findings.series:
-        yield from _of_series(findings)
-        return
+        return _of_series(findings)
     if not findings.one_series:
-        yield (
+        return [
             "How the rate moves with the batch is not known: compare cells that differ only in "
             "the batch."
-        )
-        return
+        ]
     if not sweep.has_target:
-        yield (
+        return [
             "How many steps a larger batch saves is not known without a target: set one that "
             "every batch size reaches."
             if fit.headline.interval is None
             else "How many steps a larger batch saves is known only at a loss chosen after the "
             "fact: set a target beforehand."
-        )
-        return
+        ]
     if fit.headline.interval is None:
-        yield from _far_batch(findings)
-        return
+        return _far_batch(findings)
     if findings.lr_scaling.exponent.interval is None and any(c.curve for c in findings.cells):
-        yield (
+        return [
             "How the rate moves is not known: search rates on both sides of the best one at three "
             "or more batch sizes."
-        )
-        return
-    yield (
+        ]
+    return [
         "Other models, data and budgets were not measured: repeat the study there, or predict "
         "larger sizes with a ladder."
-    )
+    ]
 
 
 def _far_batch(findings: Findings) -> Iterator[str]:

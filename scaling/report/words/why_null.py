@@ -109,22 +109,21 @@ def _has_losses(sweep: Sweep) -> bool:
 
 def of_steps(target: ToTarget, *, has_target: bool = True) -> Why:
     """Of the steps, examples and seconds that a cell took to a target."""
-    steps = "not every replicate reached the target" if has_target else NO_TARGET
-    return {
-        "best_peak_lr_for_target": steps
-        if target.steps.value is None
-        else "no learning rate is known of these runs",
+    steps = rate = seconds = interval = "not every replicate reached the target"
+    if target.steps.value is not None:
+        rate, seconds = "no learning rate is known of these runs", "no times were measured"
+        interval = _ONE_SEED
+    best = "no recipe of the search reached the target in all its trials"
+    why = {
+        "best_peak_lr_for_target": rate,
         "steps_to_target": steps,
         "examples_to_target": steps,
-        "seconds_to_target": steps if target.steps.value is None else "no times were measured",
-        "steps_to_target_interval": steps if target.steps.value is None else _ONE_SEED,
-        "steps_to_target_best_tuned": "no recipe of the search reached the target in all its trials"
-        if has_target
-        else NO_TARGET,
-        "steps_to_target_above": "it is known, or no replicate ran to its budget"
-        if has_target
-        else NO_TARGET,
+        "seconds_to_target": seconds,
+        "steps_to_target_interval": interval,
+        "steps_to_target_best_tuned": best,
+        "steps_to_target_above": "it is known, or no replicate ran to its budget",
     }
+    return why if has_target else dict.fromkeys(why, NO_TARGET)
 
 
 def of_regret(regret: Regret) -> str:
@@ -180,14 +179,11 @@ def of_target(findings: Findings) -> Why:
 
 def of_branch_point(point: BranchPoint) -> Why:
     """Of one point of branched training."""
+    words = "no larger batch is surely outside of the tolerance"
     if point.value is None:
         words = "no branch could be compared with the batch left as it was"
-    else:
-        words = "no larger batch is surely outside of the tolerance"
-    noise = no_noise_scale(point.noise_scale)
-    return {
-        "value": words, "interval": words, "surely_outside": words, "grad_noise_scale": noise,
-    }  # fmt: skip
+    why = dict.fromkeys(("value", "interval", "surely_outside"), words)
+    return why | {"grad_noise_scale": no_noise_scale(point.noise_scale)}
 
 
 def of_branch_loss(loss: BranchLoss) -> str:

@@ -8,7 +8,7 @@ from scaling.analysis.ladder.carried import CarriedRecipe
 from scaling.analysis.ladder.check import LadderCheck
 from scaling.analysis.ladder.question import LadderQuestion
 from scaling.analysis.ladder.reading import LadderReading, PredictedSize
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.analysis.statistics.uncertainty import ABSENT
 from scaling.report.plain import attributes, estimated, finite, named, pair, with_why
 from scaling.report.words.carried import NO_CARRIED, NO_CLIPPING
 from scaling.report.words.ladder import (
@@ -149,7 +149,8 @@ def predicted_recommendation(
         **_batch_and_rate(first),
         **attributes(given, "warmup_steps", "clip_norm"),
         "num_workers": None,
-        **named("expected_steps", Estimate(given.num_steps if given else None)),
+        "expected_steps": given.num_steps if given else None,
+        "expected_steps_interval": None,
         "expected_examples": finite(carried[0].examples) if carried else None,
         **named("expected_seconds", ABSENT),
         **named("expected_cost", ABSENT),

@@ -98,7 +98,7 @@ def trial_of(
         choices = {"peak_lr": rate} if rate is not None else {}
         choices |= {name: line.value(column) for name, column in extras.nuisance.items()}
     name = key = f"line-{line.number}"
-    if measured.get("seed") is not None:  # of rows that differ in it, and what was measured, alone
+    if measured.get("seed") is not None:  # the same for the seeds of one recipe
         parts = (rate, measured.get("warmup_steps"), measured.get("clip_norm"))
         key = " ".join(map(str, (*cell.values(), *parts, *choices.values())))
     row = TrialRow(

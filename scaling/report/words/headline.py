@@ -79,8 +79,8 @@ def first_screen(findings: Findings) -> list[Line]:
         found = list(_ladder(findings))
     else:
         found = [*_run(findings), *_of_kind(findings)]
-        for open_question in (not_learnt_words(findings),), unknown(findings):
-            found.append(Line("unknown", shortest(*open_question), "cells", 1))
+        found.append(Line("unknown", shortest(not_learnt_words(findings)), "cells", 1))
+        found.append(Line("unknown", shortest(*unknown(findings)), "cells", 1))
         if findings.check is not None:  # of sizes that cannot be fitted
             found.append(Line("prediction", checked(findings.check), "ladder", 1))
     found.append(Line("unknown", _counts(findings), "trials", 0))

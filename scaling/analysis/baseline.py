@@ -57,11 +57,6 @@ def beats_baseline(sweep: Sweep, cell: CellResult) -> bool | None:
     return accuracy > guess
 
 
-def learnt_cells(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[CellResult, ...]:
-    """The cells that a batch may be recommended from: all but those that a guess is as good as."""
-    return tuple(cell for cell in cells if beats_baseline(sweep, cell) is not False)
-
-
 def nothing_learnt(sweep: Sweep, cells: Sequence[CellResult]) -> NothingLearnt | None:
     """That no cell with a result beats the baseline; None where some cell does."""
     baseline = sweep.baseline

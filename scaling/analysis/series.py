@@ -5,12 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.critical_batch.target_curves import (
-    TargetCurve,
-    main_curve,
-    target_curves,
-    tradeoff_of,
-)
+from scaling.analysis.critical_batch.target_curves import TargetCurve, target_curves, tradeoff_of
 from scaling.analysis.critical_batch.targets import ToTarget
 from scaling.analysis.critical_batch.tradeoff import TradeoffFit
 from scaling.analysis.learning_rate.exponent import (
@@ -83,11 +78,10 @@ def all_series(
 
 def _read(sweep: Sweep, cells: tuple[CellResult, ...], path: BatchPath | None) -> Series:
     curves = target_curves(sweep, cells)
-    main = main_curve(curves)
-    if sweep.has_target or main is None:
-        reached, target = tuple(cell.target for cell in cells), sweep.target
-    else:
-        reached, target = main.cells, main.target
+    reached, target = tuple(cell.target for cell in cells), sweep.target
+    every = next((curve for curve in curves if curve.origin == "every cell's"), None)
+    if not sweep.has_target and every is not None:
+        reached, target = every.cells, every.target
     fit = tradeoff_of([cell.global_batch_size for cell in cells], reached)
     others = dict(cells[0].cell) if cells else {}
     others.pop("global_batch_size", None)

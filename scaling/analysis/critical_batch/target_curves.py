@@ -89,15 +89,6 @@ def target_curves(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[TargetCurv
     return tuple(sorted(curves, key=lambda curve: -objective.oriented(curve.target)))
 
 
-def main_curve(curves: Sequence[TargetCurve]) -> TargetCurve | None:
-    """The study's own target; in a study without one, the lowest loss that every cell reached."""
-    for origin in ("the study's", "every cell's"):
-        for curve in curves:
-            if curve.origin == origin:
-                return curve
-    return None
-
-
 def _levels(sweep: Sweep, cells: Sequence[CellResult]) -> list[tuple[float, Origin]]:
     """Further targets, as costs."""
     objective = sweep.target_metric

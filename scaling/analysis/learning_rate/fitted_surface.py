@@ -135,11 +135,9 @@ def _few_cells(cells: Sequence[Cell]) -> tuple[Sequence[Cell], list[int]]:
     steps: dict[int, list[int]] = {}
     for index in order:
         steps.setdefault(int(math.log(cells[index][BATCH] / low) / width), []).append(index)
-    member = [0] * len(cells)
-    for place, indices in enumerate(steps.values()):
-        for index in indices:
-            member[index] = place
-    return [cells[indices[len(indices) // 2]] for indices in steps.values()], member
+    member = {index: place for place, own in enumerate(steps.values()) for index in own}
+    middle = [cells[own[len(own) // 2]] for own in steps.values()]
+    return middle, [member[index] for index in range(len(cells))]
 
 
 def _replicates(sweep: Sweep, cell: Cell) -> list[TrialRow]:

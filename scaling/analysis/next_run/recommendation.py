@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, assert_never
 
-from scaling.analysis.baseline import NothingLearnt, learnt_cells, nothing_learnt
+from scaling.analysis.baseline import NothingLearnt, beats_baseline, nothing_learnt
 from scaling.analysis.cell_results import CellResult
 from scaling.analysis.next_run.goodput import (
     Option,
@@ -147,7 +147,7 @@ def recommend(sweep: Sweep, cells: Sequence[CellResult]) -> Recommendation:
     candidates = options(sweep, cells)
     if unlearnt := nothing_learnt(sweep, cells):
         return Recommendation(unlearnt, candidates=candidates)
-    cells = learnt_cells(sweep, cells)
+    cells = [cell for cell in cells if beats_baseline(sweep, cell) is not False]
     limits = sweep.limits
     if (limits.num_workers, limits.deadline_seconds, limits.cost_ceiling) == (None, None, None):
         return _unlimited(sweep, cells, candidates)

@@ -10,14 +10,12 @@ from scaling.analysis.learning_rate.rule_regret import Regret
 from scaling.report.charts.style import (
     AnyChart,
     Records,
-    bars,
     batch_axis,
     chart,
     edge_marks,
     ends,
     estimates,
     layers,
-    points,
     ratio_axis,
     rule_at,
     series,
@@ -85,16 +83,14 @@ def regret_vs_batch(findings: Findings) -> AnyChart:
         title=titled("Regret against tuning there", findings.sweep.tuned_for.regret_unit),
         **value_axis([0.0, *ends(records, "regret", "low", "high")]),
     )
-    hue, mark = series("rule", rules, "Rule")
-    tooltip = tips("rule:N", "size:Q", "text:N")
+    marks, shown = series("rule", rules, "Rule"), ("rule:N", "size:Q", "text:N")
     kept = [record for record in records if record["regret"] is not None]
     lost = [record for record in records if record["diverged"]]
     return layers(
         rule_at(0),
-        bars(kept, x, hue),
-        points(kept, 90).encode(x, y, hue, mark, tooltip=tooltip) if kept else None,
+        *(estimates(kept, x, y, marks, *shown, size=90) if kept else ()),
         chart(lost).mark_point(shape=_CROSS, size=90, strokeWidth=2.5).encode(
-            x, hue, y=alt.value(7), tooltip=tooltip
+            x, marks[0], y=alt.value(7), tooltip=tips(*shown)
         ) if lost else None,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from scaling.surface.loss_surface import Limit
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
 _OPTION = re.compile(r"--(where|cell|nuisance|scale|maximize|keep-early)\b")
 """How else a table may be read, which is no option of a comparison."""
+_MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError)
 _WAY_ON = "write the table's report with --from-csv, and compare its folder"
 
 
@@ -145,14 +146,7 @@ def sweep_of_report(folder: Path) -> Sweep:
         order = [repr(_cell_of(entry)) for entry in summary["cells"]]
     except TableError:
         raise
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pa.ArrowException,
-    ) as error:
+    except (*_MALFORMED, pa.ArrowException) as error:
         raise TableError(f"{folder}: is not the folder of a report: {error!r}") from error
     places = {cell: place for place, cell in enumerate(order)}
     cells = [dict(cell) for cell in dict.fromkeys(tuple(r.cell.items()) for r in rows)]

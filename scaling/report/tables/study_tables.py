@@ -185,7 +185,9 @@ def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
         f"The first {len(rows):,} of {total:,} trials"
     )  # fmt: skip
     unit, measured = findings.sweep.loss_unit, ("validation_loss", "train_loss", "steps_to_target")
-    objective, axes = findings.sweep.tuned_for, _further_axes(findings)
+    names = dict.fromkeys(name for cell in findings.sweep.cells for name in cell)
+    axes = [name for name in names if name not in ("global_batch_size", "peak_lr")]
+    objective = findings.sweep.tuned_for
     columns = (
         "trial", "phase", "global_batch_size", *axes, "peak_lr", "rule", "seed", "status",
         *(() if objective.is_loss else (objective_title(objective),)),
@@ -197,12 +199,6 @@ def trials_table(findings: Findings, urls: Mapping[str, str]) -> Table:
         tuple(urls.get(row.trial_id) for row in rows),
         note=f"{which}; trials.parquet has all of them.{leads}",
     )  # fmt: skip
-
-
-def _further_axes(findings: Findings) -> list[str]:
-    """What tells cells of one batch size apart."""
-    names = dict.fromkeys(name for cell in findings.sweep.cells for name in cell)
-    return [name for name in names if name not in ("global_batch_size", "peak_lr")]
 
 
 def _trial_words(row: TrialRow, axes: Sequence[str]) -> tuple[str, ...]:

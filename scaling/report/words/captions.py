@@ -17,10 +17,9 @@ from scaling.report.words.numbers import (
 
 def behind(findings: Findings) -> str:
     """How many trials and seeds are behind a figure."""
-    parts = [counted(findings.num_search, "search trial")]
-    parts.append(_seeds(findings))
+    text = f"{counted(findings.num_search, 'search trial')}, {_seeds(findings)}"
     diverged = findings.count("diverged")
-    return ", ".join(parts) + (f"; {diverged:,} diverged" if diverged else "")
+    return f"{text}; {diverged:,} diverged" if diverged else text
 
 
 def _seeds(findings: Findings) -> str:

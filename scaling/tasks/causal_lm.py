@@ -1,15 +1,13 @@
 """Causal language models: predict each next token, of the answer alone where there is a prompt."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import CausalLm, CausalLmData
 from scaling.tasks.baselines import IGNORED
@@ -20,17 +18,9 @@ from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.tokens import Joined, Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
-from scaling.tasks.scores import PERPLEXITY, share
-from scaling.tasks.target_loss import target_loss_sum, target_losses
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel
-from scaling.tasks.text_task import (
-    BatchLosses,
-    Forward,
-    Sizes,
-    TextTask,
-    label_frequency_losses,
-    summary_of,
-)
+from scaling.tasks.task import TokenModel
+from scaling.tasks.text_task import Forward, Sizes, TextTask, summary_of
+from scaling.tasks.token_objective import TokenObjective
 from scaling.tasks.writing import Writing
 
 FORWARD = Forward(("input_ids", "position_ids"), {"use_cache": False}, predicts_next=True)
@@ -143,8 +133,13 @@ def prepare(workload: CausalLm, evaluation: Evaluation) -> TextTask:
             workload.model, data, tokenizer, left_to_right="input_ids",
             keeps_documents_apart=workload.packing,
         ),
-        "causal_lm", NextTokenObjective(sequences, tokenizer.vocab_size), split.content_hash,
-        split.num_dropped, summary_of(split, sequences, num_truncated, tuple(notes)),
+        "causal_lm",
+        TokenObjective(
+            FORWARD, sequences, tokenizer.vocab_size, given="those before them",
+            num_bytes=sequences["validation"].num_bytes,
+        ),
+        split.content_hash, split.num_dropped,
+        summary_of(split, sequences, num_truncated, tuple(notes)),
         baseline="token frequencies", num_examples=evaluation.num_examples, evaluated_at_once=250,
         writing=_writing(split.rows["validation"], tokenizer, workload, evaluation),
     )  # fmt: skip
@@ -169,59 +164,6 @@ def _writing(
         tuple(row.text for row, _ in prompts),
         has_phones=prompts[0][0].text_units is not None, max_length=max_length,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class NextTokenObjective:
-    """The next token, behind a prompt; see `scaling.tasks.text_task.Objective`."""
-
-    examples: Mapping[Split, Sequences]
-    vocab_size: int
-    loss_unit: Unit = "nats"
-
-    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Cross entropy summed over the tokens that count, in nats."""
-        return target_loss_sum(
-            FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
-        )
-
-    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
-        """Losses of guessing every target token by its frequency in the training split."""
-        return label_frequency_losses(self.examples, counts, num_values=self.vocab_size)
-
-    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
-        """Losses of single sequences."""
-        return BatchLosses(*target_losses(FORWARD, model, batch, vocab_size=self.vocab_size))
-
-    @property
-    def described_metrics(self) -> Mapping[str, Metric]:
-        """Token accuracy, perplexity, and bits per byte of predicted text."""
-        return {
-            "accuracy": share(
-                "token accuracy",
-                "Share of target tokens that are the likeliest one given those before them.",
-            ),
-            "perplexity": PERPLEXITY,
-            "bits_per_byte": Metric(
-                "bits per byte", "Validation loss in bits over the bytes of the predicted text: "
-                "comparable between tokenizers.",
-                unit="bits/byte", direction="minimize", least=0,
-            ),
-        }  # fmt: skip
-
-    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
-        """Token accuracy, perplexity, and bits per byte of predicted text.
-
-        Bits per byte can be compared between tokenizers. The bytes are those of the predicted
-        text, which lacks the first token where there is no prompt; the nats of ends count too.
-        """
-        num_bytes = int(self.examples["validation"].num_bytes[: len(validation.loss_sums)].sum())
-        bits = float(validation.loss_sums.sum()) / math.log(2)
-        return {
-            "accuracy": validation.accuracy,
-            "perplexity": float(np.exp(validation.loss)),
-            **({"bits_per_byte": bits / num_bytes} if num_bytes else {}),
-        }
 
 
 Window = tuple[list[int], int, int]

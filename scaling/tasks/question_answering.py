@@ -103,13 +103,10 @@ class Windows:
         And `spans` [B, 2], and `in_context` [B, L].
         """
         last_chars_bl, _ = self.last_chars.padded(indices, 0)
-        batch = read_tokens(self.tokens, indices, pad) | {
+        return read_tokens(self.tokens, indices, pad, self.types) | {
             "spans": torch.from_numpy(self.spans[indices]),
             "in_context": torch.from_numpy(last_chars_bl > 0),
         }
-        if self.types is not None:
-            batch["token_type_ids"] = torch.from_numpy(self.types.padded(indices, 0)[0])
-        return batch
 
     def text(self, number: int, span: "Prediction", context: str) -> str:
         """What a span of a window says."""
@@ -281,59 +278,36 @@ def _encode(
     rows: Sequence[Row], tokenizer: TrainedTokenizer, workload: QuestionAnswering
 ) -> Windows:
     """The windows of all questions, in order."""
-    parts = [
-        _encode_chunk(rows[first : first + ENCODED_AT_ONCE], first, tokenizer, workload)
-        for first in range(0, len(rows), ENCODED_AT_ONCE)
-    ]
-    windows = [window for part in parts for window in part]
-    types = [window.types for window in windows if window.types is not None]
-    return Windows(
-        Ragged.of([window.tokens for window in windows]),
-        Ragged.of(types) if types else None,
-        Ragged.of([window.chars[:, 0] for window in windows]),
-        Ragged.of([window.chars[:, 1] for window in windows]),
-        np.array([window.span for window in windows], dtype=np.int64),
-        np.array([window.question for window in windows], dtype=np.int64),
-    )
-
-
-@dataclass(frozen=True)
-class _Window:
-    """One window; `chars` are [L, 2], where its tokens begin and end in the context."""
-
-    tokens: IntArray
-    types: IntArray | None
-    chars: IntArray
-    span: tuple[int, int]
-    question: int
-
-
-def _encode_chunk(
-    rows: Sequence[Row], first: int, tokenizer: TrainedTokenizer, workload: QuestionAnswering
-) -> list[_Window]:
-    """The windows of some questions, numbered from `first`."""
     max_length = workload.data.max_length
-    encoding = tokenizer.tokenizer(
-        _within([row.prompt or "" for row in rows], tokenizer, _most_of_question(max_length)),
-        [row.text for row in rows],
-        truncation="only_second", max_length=max_length, stride=workload.stride,
-        return_overflowing_tokens=True, return_offsets_mapping=True,
-    )  # fmt: skip
-    windows: list[_Window] = []
-    for number, row in enumerate(encoding["overflow_to_sample_mapping"]):
-        is_context = np.array([text == 1 for text in encoding.sequence_ids(number)])
-        chars = np.where(is_context[:, None], np.array(encoding["offset_mapping"][number]), 0)
-        types = encoding.get("token_type_ids")
-        windows.append(
-            _Window(
-                np.array(encoding["input_ids"][number], dtype=np.int64),
-                None if types is None else np.array(types[number], dtype=np.int64),
-                chars,
-                _span(chars, rows[row]),
-                first + row,
-            )
-        )
-    return windows
+    tokens: list[IntArray] = []
+    types: list[IntArray] = []
+    chars: list[IntArray] = []  # [L, 2] each, where its tokens begin and end in the context
+    spans: list[tuple[int, int]] = []
+    questions: list[int] = []
+    for first in range(0, len(rows), ENCODED_AT_ONCE):
+        asked = rows[first : first + ENCODED_AT_ONCE]
+        encoding = tokenizer.tokenizer(
+            _within([row.prompt or "" for row in asked], tokenizer, _most_of_question(max_length)),
+            [row.text for row in asked],
+            truncation="only_second", max_length=max_length, stride=workload.stride,
+            return_overflowing_tokens=True, return_offsets_mapping=True,
+        )  # fmt: skip
+        tokens += [np.array(ids, dtype=np.int64) for ids in encoding["input_ids"]]
+        types += [np.array(of, dtype=np.int64) for of in encoding.get("token_type_ids", ())]
+        for number, row in enumerate(encoding["overflow_to_sample_mapping"]):
+            is_context = np.array([text == 1 for text in encoding.sequence_ids(number)])
+            offsets = np.array(encoding["offset_mapping"][number])
+            chars.append(np.where(is_context[:, None], offsets, 0))
+            spans.append(_span(chars[-1], asked[row]))
+            questions.append(first + row)
+    return Windows(
+        Ragged.of(tokens),
+        Ragged.of(types) if types else None,
+        Ragged.of([of_window[:, 0] for of_window in chars]),
+        Ragged.of([of_window[:, 1] for of_window in chars]),
+        np.array(spans, dtype=np.int64),
+        np.array(questions, dtype=np.int64),
+    )
 
 
 def _most_of_question(max_length: int) -> int:

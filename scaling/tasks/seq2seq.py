@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scaling.records.metrics import Metric, Unit
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.workloads import Seq2Seq
 from scaling.tasks.baselines import IGNORED
@@ -20,18 +19,9 @@ from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code
-from scaling.tasks.scores import PERPLEXITY, share
-from scaling.tasks.target_loss import target_loss_sum, target_losses
-from scaling.tasks.task import Batch, ExampleLosses, TokenModel
-from scaling.tasks.text_task import (
-    BatchLosses,
-    Forward,
-    Sizes,
-    TextTask,
-    label_frequency_losses,
-    read_tokens,
-    summary_of,
-)
+from scaling.tasks.task import TokenModel
+from scaling.tasks.text_task import Forward, Sizes, TextTask, read_tokens, summary_of
+from scaling.tasks.token_objective import TokenObjective
 from scaling.tasks.writing import Writing
 
 FORWARD = Forward(("input_ids", "attention_mask", "decoder_input_ids"), {"use_cache": False})
@@ -122,46 +112,14 @@ def prepare(workload: Seq2Seq, evaluation: Evaluation) -> TextTask:
         TokenModel(
             workload.model, data, tokenizer, left_to_right="decoder_input_ids", other_ids=(start,)
         ),
-        "seq2seq_lm", TargetObjective(pairs, tokenizer.vocab_size), split.content_hash,
-        split.num_dropped, summary_of(split, pairs, num_truncated), baseline="token frequencies",
-        num_examples=evaluation.num_examples, evaluated_at_once=100, writing=writing,
+        "seq2seq_lm",
+        TokenObjective(
+            FORWARD, pairs, tokenizer.vocab_size, given="the source and those before them"
+        ),
+        split.content_hash, split.num_dropped, summary_of(split, pairs, num_truncated),
+        baseline="token frequencies", num_examples=evaluation.num_examples,
+        evaluated_at_once=100, writing=writing,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TargetObjective:
-    """The tokens of a target, its end among them; see `scaling.tasks.text_task.Objective`."""
-
-    examples: Mapping[Split, Pairs]
-    vocab_size: int
-    loss_unit: Unit = "nats"
-
-    def loss_sum(self, model: nn.Module, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Cross entropy summed over target tokens, in nats."""
-        return target_loss_sum(
-            FORWARD, model, batch, vocab_size=self.vocab_size, label_smoothing=label_smoothing
-        )
-
-    def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
-        """Losses of guessing every target token by its frequency in the training split."""
-        return label_frequency_losses(self.examples, counts, num_values=self.vocab_size)
-
-    def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
-        """Losses of single pairs."""
-        return BatchLosses(*target_losses(FORWARD, model, batch, vocab_size=self.vocab_size))
-
-    @property
-    def described_metrics(self) -> Mapping[str, Metric]:
-        """Accuracy of target tokens given those before them, and perplexity."""
-        accuracy = share(
-            "token accuracy", "Share of target tokens that are the likeliest one given the "
-            "source and those before them.",
-        )  # fmt: skip
-        return {"accuracy": accuracy, "perplexity": PERPLEXITY}
-
-    def metrics(self, validation: ExampleLosses) -> dict[str, float]:
-        """Accuracy of target tokens given those before them, and perplexity."""
-        return {"accuracy": validation.accuracy, "perplexity": float(np.exp(validation.loss))}
 
 
 def _start_id(workload: Seq2Seq, tokenizer: Tokenizer) -> int:

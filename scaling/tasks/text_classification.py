@@ -1,8 +1,9 @@
 """Text classification: one class of a text or of a pair, any number of classes, or a number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from functools import partial
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -124,109 +125,88 @@ class LabelledTexts:
         And `token_type_ids` [B, L] of pairs, for some models.
         """
         name = "labels" if self.labels.dtype == np.int64 else "targets"
-        batch = read_tokens(self.tokens, indices, pad)
-        batch[name] = torch.from_numpy(self.labels[indices])
-        if self.types is not None:
-            batch["token_type_ids"] = torch.from_numpy(self.types.padded(indices, 0)[0])
-        return batch
+        labels = torch.from_numpy(self.labels[indices])
+        return read_tokens(self.tokens, indices, pad, self.types) | {name: labels}
 
 
 def prepare(workload: TextClassification, evaluation: Evaluation) -> TextTask:
     """Read, split and encode; raises DataError."""
     data = workload.data
     split = read_splits(data, row_format(workload))
-    train = split.rows["train"]
-    classes = _all_classes(workload, split.rows)
-    tokenizer = tokenizer_for(workload.model, data, train)
+    problem = _problem(workload, [row for rows in split.rows.values() for row in rows])
+    classes = problem.classes
+    labels = {
+        name: np.array([problem.label_of(row) for row in rows], dtype=problem.label_type)
+        for name, rows in split.rows.items()
+    }
+    if len(np.unique(labels["train"], axis=0)) < 2:
+        field = "label_column" if data.label_columns is None else "label_columns"
+        raise DataError(f"workload.data.{field}", problem.too_few)
+    tokenizer = tokenizer_for(workload.model, data, split.rows["train"])
     texts: dict[Split, LabelledTexts] = {}
     num_truncated: dict[Split, int] = {}
     for name, rows in split.rows.items():
         found = tokenizer.classifier_ids(rows, data.max_length)
         types = [of_tokens for _, of_tokens in found if of_tokens is not None]
-        texts[name] = LabelledTexts(
-            Ragged.of([ids for ids, _ in found]), _labels(workload, rows, classes),
-            Ragged.of(types) if types else None,
-        )  # fmt: skip
-        lengths = texts[name].tokens.lengths
-        full = [rows[number] for number in np.flatnonzero(lengths == data.max_length)]
+        tokens = Ragged.of([ids for ids, _ in found])
+        texts[name] = LabelledTexts(tokens, labels[name], Ragged.of(types) if types else None)
+        full = [rows[number] for number in np.flatnonzero(tokens.lengths == data.max_length)]
         num_truncated[name] = sum(
             len(ids) > data.max_length for ids, _ in tokenizer.classifier_ids(full, None)
         )
-    objective, baseline = _objective(workload, classes, texts)
     summary = summary_of(split, texts, num_truncated)
     if workload.problem_type == "regression":
         summary = replace(summary, in_report=(_UNIT,))
     return TextTask(
-        TokenModel(workload.model, data, tokenizer), "sequence_classification", objective,
-        split.content_hash, split.num_dropped, summary,
-        baseline=baseline, num_examples=evaluation.num_examples, evaluated_at_once=250,
+        TokenModel(workload.model, data, tokenizer), "sequence_classification",
+        problem.objective(texts), split.content_hash, split.num_dropped, summary,
+        baseline=problem.baseline, num_examples=evaluation.num_examples, evaluated_at_once=250,
         num_labels=len(classes) or 1,
         kept_config={"problem_type": workload.problem_type, **label_names(classes)},
     )  # fmt: skip
 
 
-def _all_classes(
-    workload: TextClassification, rows: Mapping[Split, Sequence[Row]]
-) -> tuple[str, ...]:
-    """All classes, sorted or as their columns are; none in regression.
+class _Problem(NamedTuple):
+    """What is predicted of a text.
 
-    Raises:
-        DataError: If the training data leave nothing to learn.
+    Attributes:
+        classes: All of them, sorted or as their columns are; none in regression.
+        label_of: A row's label, of `label_type`; see `LabelledTexts.labels`.
+        baseline: What its baseline guesses by.
+        too_few: What is said where all training texts have the same label.
     """
-    data, train = workload.data, rows["train"]
-    match workload.problem_type:
-        case "single_label_classification":
-            if len({row.label for row in train}) < 2:
-                raise DataError(
-                    "workload.data.label_column", "the training data have only one class"
-                )
-            return tuple(sorted({str(row.label) for split in rows.values() for row in split}))
-        case "multi_label_classification":
-            if len({row.tags for row in train}) < 2:
-                field = "label_column" if data.label_columns is None else "label_columns"
-                raise DataError(
-                    f"workload.data.{field}", "all training texts have the same classes"
-                )
-            found = {name for split in rows.values() for row in split for name in row.tags}
-            return data.label_columns or tuple(sorted(found))
-        case "regression":
-            if len({row.number for row in train}) < 2:
-                raise DataError(
-                    "workload.data.label_column", "all training texts have the same number"
-                )
-            return ()
-        case _:
-            assert_never(workload.problem_type)
+
+    classes: tuple[str, ...]
+    label_of: Callable[[Row], Any]
+    label_type: type[np.generic]
+    objective: Callable[[Mapping[Split, LabelledTexts]], Objective]
+    baseline: str
+    too_few: str
 
 
-def _labels(
-    workload: TextClassification, rows: Sequence[Row], classes: Sequence[str]
-) -> NDArray[Any]:
-    """See `LabelledTexts.labels`."""
+def _problem(workload: TextClassification, rows: Sequence[Row]) -> _Problem:
     match workload.problem_type:
         case "single_label_classification":
+            classes = tuple(sorted({str(row.label) for row in rows}))
             numbers = {name: number for number, name in enumerate(classes)}
-            return np.array([numbers[str(row.label)] for row in rows], dtype=np.int64)
+            return _Problem(
+                classes, lambda row: numbers[str(row.label)], np.int64,
+                partial(ClassObjective, classes), "class frequencies",
+                "the training data have only one class",
+            )  # fmt: skip
         case "multi_label_classification":
-            marks = [[name in row.tags for name in classes] for row in rows]
-            return np.array(marks, dtype=np.float32)
+            found = sorted({name for row in rows for name in row.tags})
+            classes = workload.data.label_columns or tuple(found)
+            return _Problem(
+                classes, lambda row: [name in row.tags for name in classes], np.float32,
+                ClassesObjective, "frequency of each class",
+                "all training texts have the same classes",
+            )  # fmt: skip
         case "regression":
-            return np.array([row.number for row in rows], dtype=np.float32)
-        case _:
-            assert_never(workload.problem_type)
-
-
-def _objective(
-    workload: TextClassification, classes: tuple[str, ...], texts: Mapping[Split, LabelledTexts]
-) -> tuple[Objective, str]:
-    """What is predicted, and what its baseline guesses by."""
-    match workload.problem_type:
-        case "single_label_classification":
-            return ClassObjective(classes, texts), "class frequencies"
-        case "multi_label_classification":
-            return ClassesObjective(texts), "frequency of each class"
-        case "regression":
-            return NumberObjective(texts), "mean label"
+            return _Problem(
+                (), lambda row: row.number, np.float32, NumberObjective, "mean label",
+                "all training texts have the same number",
+            )  # fmt: skip
         case _:
             assert_never(workload.problem_type)
 

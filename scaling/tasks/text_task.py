@@ -389,8 +389,10 @@ def summary_of(
     return DataSummary(tuple(parts), split.notes + notes)
 
 
-def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor]:
-    """`input_ids` and, where there is padding, `attention_mask` [B, L].
+def read_tokens(
+    tokens: Ragged, indices: IntArray, pad: int, types: Ragged | None = None
+) -> dict[str, Tensor]:
+    """`input_ids`, with padding `attention_mask`, and of types `token_type_ids`; all [B, L].
 
     Models read a mask's values back from the device to learn that it masks nothing.
     """
@@ -398,6 +400,8 @@ def read_tokens(tokens: Ragged, indices: IntArray, pad: int) -> dict[str, Tensor
     batch = {"input_ids": torch.from_numpy(values_bl)}
     if not real_bl.all():
         batch["attention_mask"] = torch.from_numpy(real_bl.astype(np.int64))
+    if types is not None:
+        batch["token_type_ids"] = torch.from_numpy(types.padded(indices, 0)[0])
     return batch
 
 

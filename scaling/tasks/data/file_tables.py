@@ -12,8 +12,9 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -46,12 +47,16 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class _Content:
-    """What a first pass over a file finds: its bytes, unpacked, and how they are text."""
+class _TextFile:
+    """A text file, after a first look at its bytes: how many they are, unpacked, and what text."""
 
+    name: str
     num_bytes: int
     encoding: str
-    is_guessed: bool
+    is_guessed: bool = False
+
+    def open(self, *, newline: str | None) -> TextIO:
+        return io.TextIOWrapper(_open(self.name), encoding=self.encoding, newline=newline)
 
 
 def file_tables(
@@ -126,13 +131,9 @@ def widest_header(name: str, *, path: str) -> tuple[str, ...]:
     Raises:
         DataError: If the file cannot be read.
     """
-    try:
-        content = _content(name, None, path, MAX_BYTES)
-        return max((_header(name, content, mark) for mark in reversed(_DELIMITERS)), key=len)
-    except _UNREADABLE as error:
-        if isinstance(error, DataError):
-            raise
-        raise _unreadable(path, name, error) from error
+    with _readable(name, path):
+        file = _text_file(name, None, path, MAX_BYTES)
+        return max((_header(file, mark) for mark in reversed(_DELIMITERS)), key=len)
 
 
 def _table(
@@ -145,24 +146,35 @@ def _table(
     text_records: TextRecords | None = None,
 ) -> tuple[Table, int, tuple[str, ...]]:
     """A file's table, its bytes, unpacked, and what to say of it."""
-    try:
+    note: tuple[str, ...] = ()
+    with _readable(name, path):
         if file_suffix(name) == ".parquet":
-            return *_parquet_table(name, title, path), ()
-        content = _content(name, encoding, path, bytes_left)
-        table = _text_table(name, title, path, content, columns, text_records)
+            table, num_bytes = _parquet_table(name, title)
+        else:
+            file = _text_file(name, encoding, path, bytes_left)
+            table, num_bytes = _text_table(file, title, path, columns, text_records), file.num_bytes
+            if file.is_guessed:
+                note = (
+                    f"{name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, give "
+                    "workload.data.encoding.",
+                )
+    return replace(table, records=_read(table.records, name, path)), num_bytes, note
+
+
+@contextmanager
+def _readable(name: str, path: str) -> Iterator[None]:
+    """What cannot be read inside is said of the file."""
+    try:
+        yield
+    except DataError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, DataError):
-            raise
-        raise _unreadable(path, name, error) from error
-    note = (
-        f"{name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, give "
-        "workload.data.encoding."
-    )
-    return table, content.num_bytes, (note,) if content.is_guessed else ()
+        raise DataError(path, f"cannot read {name}: {first_line(error)}") from error
 
 
-def _unreadable(path: str, name: str, error: BaseException) -> DataError:
-    return DataError(path, f"cannot read {name}: {first_line(error)}")
+def _read(records: Iterable[Any], name: str, path: str) -> Iterator[Any]:
+    with _readable(name, path):
+        yield from records
 
 
 def _too_large(path: str, name: str) -> DataError:
@@ -179,46 +191,36 @@ def _open(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def _content(name: str, given: str | None, path: str, bytes_left: int) -> _Content:
-    """Go over a file once, a little at a time, before anything is kept of it."""
-    num_bytes = num_high = num_wide = num_broken = 0
-    first_broken: int | None = None
-    has_nul = False
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    start = b""
+def _text_file(name: str, given: str | None, path: str, bytes_left: int) -> _TextFile:
+    """Look at all bytes of a file; none is kept of one that unpacks to too many."""
+    size = 0
     with _open(name) as file:
         while chunk := file.read(_CHUNK_BYTES):
-            start = start or chunk[:4]
-            pending = decoder.getstate()[0]
-            try:
-                text = decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                first_broken = num_bytes - len(pending) + error.start
-                decoder = codecs.getincrementaldecoder("utf-8")("replace")
-                text = decoder.decode(pending + chunk)
-            num_bytes += len(chunk)
-            if num_bytes > bytes_left:
+            size += len(chunk)
+            if size > bytes_left:
                 raise _too_large(path, name)
-            has_nul = has_nul or 0 in chunk
-            if not text.isascii():
-                num_high += len(chunk.translate(None, bytes(range(128))))
-                broken = text.count("\ufffd") if first_broken is not None else 0
-                num_broken += broken
-                num_wide += len(text) - len(text.encode("ascii", "ignore")) - broken
-    if first_broken is None and (cut := decoder.getstate()[0]):
-        first_broken, num_broken = num_bytes - len(cut), num_broken + 1
+    with _open(name) as file:
+        content = file.read()
     for mark, encoding in _MARKS.items():
-        if start.startswith(mark):
-            return _Content(num_bytes, encoding, is_guessed=False)
+        if content.startswith(mark):
+            return _TextFile(name, size, encoding)
     if given is not None:
-        return _Content(num_bytes, given, is_guessed=False)
-    if has_nul:
+        return _TextFile(name, size, given)
+    if 0 in content:
         raise _unknown_encoding(path, name, "has bytes that are 0")
-    if first_broken is None:
-        return _Content(num_bytes, "utf-8", is_guessed=False)
-    if num_wide > num_broken or num_high > _MOST_WESTERN_RATIO * num_bytes:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        first_broken = error.start
+    else:
+        return _TextFile(name, size, "utf-8")
+    text = content.decode(errors="replace")
+    num_broken = text.count("\ufffd")
+    num_wide = len(text) - len(text.encode("ascii", "ignore")) - num_broken
+    num_high = len(content.translate(None, bytes(range(128))))
+    if num_wide > num_broken or num_high > _MOST_WESTERN_RATIO * size:
         raise _unknown_encoding(path, name, f"is not UTF-8 at byte {first_broken:,}")
-    return _Content(num_bytes, _WESTERN, is_guessed=True)
+    return _TextFile(name, size, _WESTERN, is_guessed=True)
 
 
 def _unknown_encoding(path: str, name: str, what: str) -> DataError:
@@ -227,82 +229,57 @@ def _unknown_encoding(path: str, name: str, what: str) -> DataError:
     )
 
 
-def _open_text(name: str, content: _Content, *, newline: str | None) -> TextIO:
-    return io.TextIOWrapper(_open(name), encoding=content.encoding, newline=newline)
-
-
 # --- kinds of files ------------------------------------------------------------------------------
 
 
 def _text_table(
-    name: str,
-    title: str,
-    path: str,
-    content: _Content,
-    columns: Sequence[str],
-    text_records: TextRecords | None,
+    file: _TextFile, title: str, path: str, columns: Sequence[str], text_records: TextRecords | None
 ) -> Table:
-    match file_suffix(name):
+    match file_suffix(file.name):
         case ".csv" | ".tsv" as suffix:
-            delimiter, header = _delimiter(name, content, suffix, columns)
+            delimiter, header = _delimiter(file, suffix, columns)
             for column in columns:
                 if header.count(column) > 1:
                     raise DataError(
-                        path, f"{name} has {header.count(column)} columns named {column!r}"
+                        path, f"{file.name} has {header.count(column)} columns named {column!r}"
                     )
-            records = _delimited(name, content, delimiter)
-            return Table(title, _said(records, path, name), header)
+            return Table(title, _delimited(file, delimiter), header)
         case ".txt" | ".conll" | ".conllu" if text_records is not None:
-            records = text_records(name, _lines(name, content))
-            return Table(title, _said(records, path, name))
+            return Table(title, text_records(file.name, _lines(file)))
         case ".txt":
-            lines = ({"text": line} for line in _lines(name, content))
-            return Table(title, _said(lines, path, name), ("text",), is_text=True)
+            return Table(title, ({"text": line} for line in _lines(file)), ("text",), is_text=True)
         case _:
-            return Table(title, _said(_json_values(name, content), path, name))
+            return Table(title, _json_values(file))
 
 
-def _said(records: Iterator[Any], path: str, name: str) -> Iterator[Any]:
-    """Records; what cannot be read on the way is said of the file."""
-    try:
-        yield from records
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise _unreadable(path, name, error) from error
+def _delimiter(file: _TextFile, suffix: str, columns: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What cuts the first line so that the columns read are there, and that line.
 
-
-def _delimiter(
-    name: str, content: _Content, suffix: str, columns: Sequence[str]
-) -> tuple[str, tuple[str, ...]]:
-    """What stands between the cells of a table, and its first line.
-
-    That is what cuts the first line so that the columns read are there; where nothing does, what
-    the file's name says.
+    Where nothing does, it is what the file's name says.
     """
     usual = "\t" if suffix == ".tsv" else ","
     headers: dict[str, tuple[str, ...]] = {}
     for delimiter in (usual, *_DELIMITERS):
-        headers[delimiter] = _header(name, content, delimiter)
+        headers[delimiter] = _header(file, delimiter)
         if set(columns) <= set(headers[delimiter]):
             return delimiter, headers[delimiter]
     return usual, headers[usual]
 
 
-def _header(name: str, content: _Content, delimiter: str) -> tuple[str, ...]:
-    with _open_text(name, content, newline="") as file:
-        return tuple(next((row for row in csv.reader(file, delimiter=delimiter) if row), ()))
+def _header(file: _TextFile, delimiter: str) -> tuple[str, ...]:
+    with file.open(newline="") as lines:
+        return tuple(next((row for row in csv.reader(lines, delimiter=delimiter) if row), ()))
 
 
-def _delimited(name: str, content: _Content, delimiter: str) -> Iterator[dict[str, str]]:
+def _delimited(file: _TextFile, delimiter: str) -> Iterator[dict[str, str]]:
     """Rows as pandas reads them, every cell as its text; {} for one whose cells are all empty."""
     import pandas as pd
 
-    is_plain = delimiter == "\t" and _has_stray_quotes(name, content)
+    is_plain = delimiter == "\t" and _has_stray_quotes(file)
     quoting = csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
-    with _open_text(name, content, newline="") as file:
+    with file.open(newline="") as lines:
         reader = pd.read_csv(
-            file, sep=delimiter, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS,
+            lines, sep=delimiter, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS,
             quoting=quoting,
         )  # fmt: skip
         for chunk in reader:
@@ -313,10 +290,10 @@ def _delimited(name: str, content: _Content, delimiter: str) -> Iterator[dict[st
                 yield dict(zip(names, cells, strict=True)) if any(cells) else {}
 
 
-def _has_stray_quotes(name: str, content: _Content) -> bool:
+def _has_stray_quotes(file: _TextFile) -> bool:
     """Whether quotation marks of a table with tabs are text: every line is a row without them."""
-    with _open_text(name, content, newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    with file.open(newline="") as lines:
+        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         try:
             num_cells, is_stray = len(next(rows, [])), False
             for cells in filter(None, rows):
@@ -331,45 +308,28 @@ def _has_stray_quotes(name: str, content: _Content) -> bool:
     return is_stray
 
 
-def _lines(name: str, content: _Content) -> Iterator[str]:
-    with _open_text(name, content, newline=None) as file:
-        for line in file:
+def _lines(file: _TextFile) -> Iterator[str]:
+    with file.open(newline=None) as lines:
+        for line in lines:
             yield line.removesuffix("\n")
 
 
-_BLANKS = re.compile(r"\s*")
-
-
-def _json_values(name: str, content: _Content) -> Iterator[Any]:
+def _json_values(file: _TextFile) -> Iterator[Any]:
     """The entries of a list, or else all values one after another, as in JSON lines."""
-    with _open_text(name, content, newline=None) as file:
-        text = file.read()
-    decoder = json.JSONDecoder()
-    place = _after_blanks(text, 0)
-    is_list = text.startswith("[", place)
-    if is_list:
-        place = _after_blanks(text, place + 1)
-    has_more = not text.startswith("]", place) if is_list else place < len(text)
-    while has_more:
+    with file.open(newline=None) as opened:
+        text = opened.read().strip()
+    if text.startswith("["):
+        yield from json.loads(text)
+        return
+    decoder, blanks, place = json.JSONDecoder(), re.compile(r"\s*"), 0
+    while place < len(text):
         value, place = decoder.raw_decode(text, place)
         yield value
-        place = _after_blanks(text, place)
-        has_more = text.startswith(",", place) if is_list else place < len(text)
-        if is_list and has_more:
-            place = _after_blanks(text, place + 1)
-    if is_list and not text.startswith("]", place):
-        raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
-    if is_list and _after_blanks(text, place + 1) < len(text):
-        raise json.JSONDecodeError("More follows after the end of the list", text, place + 1)
+        if found := blanks.match(text, place):
+            place = found.end()
 
 
-def _after_blanks(text: str, place: int) -> int:
-    found = _BLANKS.match(text, place)
-    assert found is not None
-    return found.end()
-
-
-def _parquet_table(name: str, title: str, path: str) -> tuple[Table, int]:
+def _parquet_table(name: str, title: str) -> tuple[Table, int]:
     import pyarrow.parquet as pq
     from datasets import Features
 
@@ -378,5 +338,5 @@ def _parquet_table(name: str, title: str, path: str) -> tuple[Table, int]:
     metadata = file.metadata
     size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
     batches = file.iter_batches(batch_size=_PARQUET_ROWS)
-    records = _said((row for batch in batches for row in batch.to_pylist()), path, name)
+    records = (row for batch in batches for row in batch.to_pylist())
     return Table(title, records, column_names(features), class_names(features)), size

@@ -116,17 +116,15 @@ def prepare(workload: TokenClassification, evaluation: Evaluation) -> TextTask:
     )  # fmt: skip
     numbers = {tag: number for number, tag in enumerate(tags)}
     tokenizer = aligned_tokenizer_for(workload.model, data, split.rows["train"], reads_words=True)
-    texts = {
+    encoded = {
         name: _encode(rows, tokenizer, numbers, data.max_length)
         for name, rows in split.rows.items()
     }
+    texts = {name: of_split for name, (of_split, _) in encoded.items()}
+    num_truncated = {name: count for name, (_, count) in encoded.items()}
     notes = ()
     if all(tag.isdecimal() for tag in tags):
         notes = ("Tags are numbers; give tag_names to have entities scored, if they mark any.",)
-    num_truncated = {
-        name: _num_truncated(rows, texts[name], tokenizer, data.max_length)
-        for name, rows in split.rows.items()
-    }
     return TextTask(
         TokenModel(workload.model, data, tokenizer), "token_classification",
         TagObjective(tags, texts), split.content_hash, split.num_dropped,
@@ -201,63 +199,43 @@ class TagObjective:
 
 def _encode(
     rows: Sequence[Row], tokenizer: TrainedTokenizer, numbers: Mapping[str, int], max_length: int
-) -> TaggedTexts:
-    parts = [
-        (*_aligned(words, tags, tokenizer, numbers, max_length), sentence)
-        for sentence, row in enumerate(rows)
-        for words, tags in _parts(row, tokenizer, max_length)
-    ]
-    parts = [part for part in parts if any(n != IGNORED for n in part[1])]
-    if not parts:
+) -> tuple[TaggedTexts, int]:
+    """Sentences in parts that fit, and how many have a word that is longer than all the room."""
+    room = max_length - tokenizer.tokenizer.num_special_tokens_to_add()
+    tokens: list[list[int]] = []
+    labels: list[list[int]] = []
+    sentences: list[int] = []
+    num_truncated = 0
+    for sentence, row in enumerate(rows):
+        words = list(row.text_units or ())
+        sizes = tokenizer.word_sizes(words)
+        num_truncated += max(sizes) > room
+        for part in _parts(sizes, room):
+            tags = [numbers[tag] for tag in row.tags[part]]
+            ids, of_ids = _aligned(words[part], tags, tokenizer, max_length)
+            if any(label != IGNORED for label in of_ids):
+                tokens.append(ids)
+                labels.append(of_ids)
+                sentences.append(sentence)
+    if not tokens:
         raise DataError("workload.data.max_length", f"{max_length} has no room for a word")
-    return TaggedTexts(
-        Ragged.of([tokens for tokens, *_ in parts]),
-        Ragged.of([labels for _, labels, _ in parts]),
-        np.array([sentence for *_, sentence in parts], dtype=np.int64),
-    )
+    whole = TaggedTexts(Ragged.of(tokens), Ragged.of(labels), np.array(sentences, dtype=np.int64))
+    return whole, num_truncated
 
 
-def _num_truncated(
-    rows: Sequence[Row], texts: TaggedTexts, tokenizer: TrainedTokenizer, max_length: int
-) -> int:
-    """Sentences of which something is cut: they have a word that is longer than all the room."""
-    if texts.tokens.lengths.max() < max_length:
-        return 0
-    room = _room(tokenizer, max_length)
-    return sum(max(tokenizer.word_sizes(row.text_units or ())) > room for row in rows)
-
-
-def _room(tokenizer: TrainedTokenizer, max_length: int) -> int:
-    """Tokens of words in an example, beside special ones."""
-    return max_length - tokenizer.tokenizer.num_special_tokens_to_add()
-
-
-def _parts(
-    row: Row, tokenizer: TrainedTokenizer, max_length: int
-) -> Iterator[tuple[list[str], list[str]]]:
-    """A sentence's words and tags in parts that fit into `max_length` with special tokens."""
-    room = _room(tokenizer, max_length)
-    words: list[str] = []
-    tags: list[str] = []
-    used = 0
-    for word, tag, size in zip(
-        row.text_units or (), row.tags, tokenizer.word_sizes(row.text_units or ()), strict=True
-    ):
-        if words and used + size > room:
-            yield words, tags
-            words, tags, used = [], [], 0
-        words.append(word)
-        tags.append(tag)
+def _parts(sizes: Sequence[int], room: int) -> Iterator[slice]:
+    """Cuts between words of so many tokens each, so that parts have room beside special tokens."""
+    start = used = 0
+    for place, size in enumerate(sizes):
+        if place > start and used + size > room:
+            yield slice(start, place)
+            start, used = place, 0
         used += size
-    yield words, tags
+    yield slice(start, len(sizes))
 
 
 def _aligned(
-    words: list[str],
-    tags: list[str],
-    tokenizer: TrainedTokenizer,
-    numbers: Mapping[str, int],
-    max_length: int,
+    words: list[str], tags: list[int], tokenizer: TrainedTokenizer, max_length: int
 ) -> tuple[list[int], list[int]]:
     """Token ids and labels; a word that is longer than all the room keeps its beginning."""
     encoding = tokenizer.tokenizer(
@@ -267,6 +245,6 @@ def _aligned(
     previous: int | None = None
     for word in encoding.word_ids():
         is_first = word is not None and word != previous
-        labels.append(numbers[tags[word]] if is_first and word is not None else IGNORED)
+        labels.append(tags[word] if is_first else IGNORED)
         previous = word
     return encoding["input_ids"], labels

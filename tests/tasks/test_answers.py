@@ -137,13 +137,13 @@ class Thing:
             return 1
         return 2
 '''
-    found = {q.text: q for q in questions_of(source, "thing.py")}
-    assert {text: q.answer for text, q in found.items()} == {
+    found = {row.prompt: row for row in questions_of(source, "thing.py")}
+    assert {asked: row.answers[0][1] for asked, row in found.items()} == {
         "what is the default of size in method?": "-1",
         "what is the default of name in method?": '"été"',
         "what is the default of flag in method?": "None",
         "what does method return?": "size + 1",
     }
-    for question in found.values():
-        end = question.answer_start + len(question.answer)
-        assert question.context[question.answer_start : end] == question.answer
+    for row in found.values():
+        [(start, answer)] = row.answers
+        assert row.text[start : start + len(answer)] == answer

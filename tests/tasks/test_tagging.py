@@ -24,7 +24,8 @@ def test_a_words_first_sub_token_carries_its_tag() -> None:
     words = list(row.text_units)
     encoding = task.token_model.tokenizer.tokenizer(words, is_split_into_words=True)
     numbers = {tag: number for number, tag in enumerate(task.objective.tags)}
-    tokens, labels = _aligned(words, list(row.tags), task.token_model.tokenizer, numbers, 64)
+    tags = [numbers[tag] for tag in row.tags]
+    tokens, labels = _aligned(words, tags, task.token_model.tokenizer, 64)
     assert tokens == encoding["input_ids"]
     firsts = [encoding.word_ids().index(word) for word in range(4)]
     assert [labels[place] for place in firsts] == [numbers[tag] for tag in row.tags]

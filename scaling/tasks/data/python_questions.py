@@ -4,43 +4,28 @@ import ast
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from scaling.tasks.data.rows import Row
 
 MAX_CONTEXT_CHARACTERS = 1200
 MAX_ANSWER_CHARACTERS = 60
 
 
-@dataclass(frozen=True)
-class PythonQuestion:
-    """A question about one function.
-
-    Attributes:
-        module: File name of its module; questions of a module belong together.
-        context: The function's source.
-        answer_start: Where `answer` begins in `context`, in characters.
-    """
-
-    module: str
-    text: str
-    context: str
-    answer_start: int
-    answer: str
-
-
-def python_questions() -> Iterator[PythonQuestion]:
+def python_questions() -> Iterator[Row]:
     """What is an argument's default, and what does a function return?
 
     Asked of the functions in the modules of the standard library of the Python that runs, so they
     change with its version; packages are left out, since reading them takes seconds. A function
-    that returns in several places is not asked what it returns.
+    that returns in several places is not asked what it returns. A row's text is the function's
+    source; questions of a module belong together.
     """
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.glob("*.py")):
         yield from questions_of(path.read_bytes(), path.name)
 
 
-def questions_of(source: bytes, module: str) -> Iterator[PythonQuestion]:
+def questions_of(source: bytes, module: str) -> Iterator[Row]:
     """The questions about one module's functions; none for what is not Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
@@ -56,7 +41,7 @@ def questions_of(source: bytes, module: str) -> Iterator[PythonQuestion]:
 
 def _of_function(
     function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[bytes], module: str
-) -> Iterator[PythonQuestion]:
+) -> Iterator[Row]:
     context = _between(lines, _start(function), _end(function))
     if context is None or len(context) > MAX_CONTEXT_CHARACTERS:
         return
@@ -65,7 +50,7 @@ def _of_function(
         answer = _between(lines, _start(node), _end(node))
         if before is None or not answer or len(answer) > MAX_ANSWER_CHARACTERS:
             continue
-        yield PythonQuestion(module, text, context, len(before), answer)
+        yield Row(text=context, prompt=text, answers=((len(before), answer),), group=module)
 
 
 def _asked(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, ast.expr]]:

@@ -82,11 +82,7 @@ def builtin_rows(name: str) -> Iterator[Row]:
         case "python_questions":
             from scaling.tasks.data.python_questions import python_questions
 
-            for question in python_questions():
-                yield Row(
-                    text=question.context, prompt=question.text, group=question.module,
-                    answers=((question.answer_start, question.answer),),
-                )  # fmt: skip
+            yield from python_questions()
         case "python_topics":
             from pydoc_data.topics import topics
 

@@ -1,12 +1,11 @@
 """Whether a checkpoint that could be read is whole and belongs to the run that would load it."""
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, Json, PositiveInt, ValidationError
 from torch import Tensor
 
 from scaling.records.measurement import Measurement
@@ -36,12 +35,7 @@ def fault_of(saved: Any, like: State, *, step: int) -> str | None:
     fault = _difference({**saved, **{k: like[k] for k in grown if k in saved and k in like}}, like)
     if fault is None and "optimizer" in like:
         fault = _fault_of_optimizer(saved["optimizer"], like["optimizer"], saved["with_moments"])
-    return (
-        fault
-        or _fault_of_norms(saved["clipping"])
-        or _fault_of_json(saved["measured"], saved["incidents"], step=step)
-        or _fault_of_counts(saved, step=step)
-    )
+    return fault or _fault_of_plain(saved, step=step) or _fault_of_counts(saved, step=step)
 
 
 def _difference(saved: Any, like: Any, name: str = "") -> str | None:
@@ -110,49 +104,31 @@ def _fault_of_optimizer(saved: Any, like: State, with_moments: Any) -> str | Non
     return None
 
 
-def _fault_of_norms(norms: Any) -> str | None:
-    is_right = isinstance(norms, list) and all(_is_number(norm) and norm >= 0 for norm in norms)
-    return None if is_right else "clipping is not a list of norms"
+class _Incident(BaseModel, extra="allow"):
+    kind: str
 
 
-def _fault_of_json(measured: Any, incidents: Any, *, step: int) -> str | None:
+class _Plain(BaseModel, extra="forbid"):
+    """What no tensor is like, and a run that has not begun has none of."""
+
+    clipping: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    measured: Json[list[Measurement]]  # what was measured may have overflowed
+    incidents: Json[list[_Incident]]
+    micro_batch_size: PositiveInt
+
+
+def _fault_of_plain(saved: State, *, step: int) -> str | None:
     try:
-        measurements, noted = json.loads(measured), json.loads(incidents)
-    except (TypeError, ValueError, RecursionError):
-        return "measured or incidents is not JSON"
-    if not isinstance(noted, list) or not all(
-        isinstance(incident, dict) and isinstance(incident.get("kind"), str) for incident in noted
-    ):
-        return "incidents is not a list of incidents"
-    if not isinstance(measurements, list) or not all(map(_is_measurement, measurements)):
-        return "measured is not a list of measurements"
-    steps = [values["step"] for values in measurements]
+        plain = _Plain.model_validate({n: saved[n] for n in _Plain.model_fields}, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    steps = [measurement.step for measurement in plain.measured]
     if steps != sorted(set(steps)) or any(taken > step for taken in steps):
         return "measured is not of this run: its steps are out of order"
+    if not all(math.isfinite(measurement.seconds) for measurement in plain.measured):
+        return "measured has a time that is not finite"
     return None
-
-
-def _is_measurement(values: Any) -> bool:
-    """Whether these are the fields of a `Measurement`."""
-    if not isinstance(values, dict):
-        return False
-    required = {
-        field.name
-        for field in fields(Measurement)
-        if field.default is MISSING and field.default_factory is MISSING
-    }
-    known = {field.name for field in fields(Measurement)}
-    metrics = values.get("metrics", {})
-    if not required <= values.keys() <= known or not isinstance(metrics, dict):
-        return False
-    counts = [values[name] for name in required if (name, values[name]) != ("tokens", None)]
-    # What counts steps and time is finite; what was measured may have overflowed.
-    measured = [value for name, value in values.items() if name not in ("metrics", *required)]
-    return (
-        isinstance(values["step"], int)
-        and all(map(_is_number, counts))
-        and all(value is None or _is_float(value) for value in (*measured, *metrics.values()))
-    )
 
 
 def _fault_of_counts(saved: State, *, step: int) -> str | None:
@@ -162,8 +138,6 @@ def _fault_of_counts(saved: State, *, step: int) -> str | None:
     for name in ("examples", "tokens"):
         if saved["progress"][name] < 0:
             return f"progress.{name} is negative"
-    if saved["micro_batch_size"] < 1:
-        return f"micro_batch_size is {saved['micro_batch_size']}"
     for own in saved["per_worker"]:
         generators = own[1:]  # see Progress.own_numbers
         try:
@@ -171,14 +145,6 @@ def _fault_of_counts(saved: State, *, step: int) -> str | None:
         except RuntimeError:
             return "per_worker has no state of random numbers"
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return _is_float(value) and math.isfinite(value)
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _inside(name: str, key: Any) -> str:

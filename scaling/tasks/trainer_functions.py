@@ -53,9 +53,7 @@ class TrainerTask(TextTask):
 
     def without_functions(self) -> TextTask:
         """The family's own task."""
-        known: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        known["objective"] = self.own.ours
-        return TextTask(**known)
+        return TextTask(**_fields_of(self) | {"objective": self.own.ours})
 
     def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """The user's metrics on the validation subset; the model is in eval mode."""
@@ -101,32 +99,27 @@ def with_trainer_functions(
     """
     help = "A metric of the study's own compute_metrics, on the validation examples."
     described = own_metrics(workload.directions, workload.ranges, "workload", help)
-    loss, metrics = (
-        None if name is None else imported(name, workload, path)
-        for name, path in ((workload.compute_loss_func, LOSS), (workload.compute_metrics, METRICS))
-    )
+    loss, metrics = workload.compute_loss_func, workload.compute_metrics
+    loss = loss and imported(loss, workload, LOSS)
+    metrics = metrics and imported(metrics, workload, METRICS)
     objective = OwnObjective(task.objective, forward, loss, metrics, described)
     digest = sha256((task.content_hash + code_sha256(code_of(workload))).encode()).hexdigest()
-    notes: tuple[str, ...] = ()
-    waived: tuple[str, ...] = ()
+    summary = task.data_summary
     if loss is not None:
-        notes = (f"The loss is compute_loss_func, {workload.compute_loss_func}.",)
+        note = f"The loss is compute_loss_func, {workload.compute_loss_func}."
+        notes, in_report = (*summary.notes, note), (*summary.in_report, note)
+        summary = replace(summary, notes=notes, in_report=in_report)
     if loss is not None and workload.exactness == "waived":
         waived = (
-            "compute_loss_func was not tried: micro-batches and workers may change its gradient",
+            "compute_loss_func was not tried: micro-batches and workers may change its gradient"
         )
-    known_summary = task.data_summary
-    summary = replace(
-        known_summary, notes=known_summary.notes + notes, waived=waived,
-        in_report=known_summary.in_report + notes,
-    )  # fmt: skip
-    known: dict[str, Any] = {field.name: getattr(task, field.name) for field in fields(task)}
-    known |= {
-        "objective": objective,
-        "content_hash": digest,
-        "data_summary": summary,
-    }
-    return TrainerTask(**known)
+        summary = replace(summary, waived=(waived,))
+    changed = {"objective": objective, "content_hash": digest, "data_summary": summary}
+    return TrainerTask(**_fields_of(task) | changed)
+
+
+def _fields_of(task: TextTask) -> dict[str, Any]:
+    return {field.name: getattr(task, field.name) for field in fields(task)}
 
 
 @dataclass(frozen=True)

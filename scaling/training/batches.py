@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +12,6 @@ from scaling.tasks.padding import LENGTH_MULTIPLE
 from scaling.tasks.task import AnyBatch, PaddingTask, Task
 
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Expected:
-    part: Indices
-    batch: Future[AnyBatch]
 
 
 class Batches:
@@ -40,7 +33,7 @@ class Batches:
             task = task.padded_to(LENGTH_MULTIPLE)
         self._task, self._seed, self._device = task, seed, device
         self._collator = ThreadPoolExecutor(1, "collate") if looks_ahead else None
-        self._expected: _Expected | None = None
+        self._expected: tuple[Indices, Future[AnyBatch]] | None = None
 
     @property
     def looks_ahead(self) -> bool:
@@ -58,12 +51,12 @@ class Batches:
     def expect(self, part: Indices) -> None:
         """Begin with the batch that will be asked for next."""
         if self._collator is not None:
-            self._expected = _Expected(part, self._collator.submit(self._collated, part))
+            self._expected = part, self._collator.submit(self._collated, part)
 
     def _taken(self, part: Indices) -> AnyBatch:
         expected, self._expected = self._expected, None
-        if expected is not None and np.array_equal(expected.part, part):
-            return expected.batch.result()
+        if expected is not None and np.array_equal(expected[0], part):
+            return expected[1].result()
         return self._collated(part)
 
     def _collated(self, part: Indices) -> AnyBatch:

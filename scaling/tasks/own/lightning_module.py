@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -213,18 +214,12 @@ _COUNTED = ("global_step", "current_epoch")
 _STEPS = "_steps_without_trainer"
 
 
-class _Steps:
-    """Whether steps run that no Trainer counts."""
-
-    are_running = False
-
-
 def without_trainer(module: nn.Module) -> nn.Module:
     """The module itself, whose steps raise where they read what only a Trainer counts.
 
     Without one Lightning has it 0 for ever.
     """
-    steps = _Steps()
+    steps = SimpleNamespace(are_running=False)  # those that no Trainer counts
     for part in module.modules():
         if is_kind(part, "LightningModule"):
             vars(part)[_STEPS] = steps

@@ -5,7 +5,7 @@ Nothing here loads torch: what a plan says of a study without a model needs none
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from scaling.tasks.writing import Writing
 
 Indices: TypeAlias = "NDArray[np.int64]"
 Batch: TypeAlias = "Mapping[str, Tensor]"
@@ -298,17 +300,9 @@ class PaddingTask(Task, Protocol):
 
 @runtime_checkable
 class WritingTask(Task, Protocol):
-    """A task whose model also writes texts, once, after its last step."""
+    """A task whose model may also write texts, once, after its last step."""
 
     @property
-    def num_written(self) -> int:
-        """Examples of the validation subset to write for, from its first one on."""
-        ...
-
-    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
-        """Texts for the examples `part` of those; the model is in eval mode."""
-        ...
-
-    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
-        """How the texts compare with the references, all examples in order."""
+    def writing(self) -> Writing | None:
+        """What is written for the first examples of the validation subset; None for nothing."""
         ...

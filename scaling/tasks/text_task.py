@@ -28,7 +28,7 @@ from scaling.tasks.model.kept import save_pretrained
 from scaling.tasks.model.layers import one_document_each
 from scaling.tasks.padding import LENGTH_MULTIPLE, pad_batch
 from scaling.tasks.target_loss import with_target_places
-from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel, Written
+from scaling.tasks.task import Batch, ExampleLosses, Indices, TokenModel
 from scaling.tasks.writing import Writing
 
 _IDS = ("input_ids", "decoder_input_ids")
@@ -330,19 +330,6 @@ class TextTask:
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:
         """The objective's metrics on the validation subset."""
         return self.objective.metrics(validation)
-
-    @property
-    def num_written(self) -> int:
-        """Examples of the validation subset to write for, from its first one on."""
-        return 0 if self.writing is None else len(self.writing.references)
-
-    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
-        """Texts for the examples `part` of those; the model is in eval mode."""
-        return () if self.writing is None else self.writing.write(model, part, device)
-
-    def writing_metrics(self, written: Sequence[Written]) -> dict[str, float]:
-        """How the texts compare with the references, all examples in order."""
-        return {} if self.writing is None else self.writing.metrics(written)
 
 
 def max_evaluation_logits(free_bytes: int | None) -> int:

@@ -146,15 +146,15 @@ def written_metrics(
 
     The model has all its weights on every worker, as in `evaluate`.
     """
-    if not isinstance(task, WritingTask) or not task.num_written:
+    if not isinstance(task, WritingTask) or (writing := task.writing) is None:
         return {}
     model.eval()
     with torch.inference_mode(), precision_context(precision, workers.device):
-        part = workers.part(task.num_written)
-        own = task.write(model, part, workers.device)
+        part = workers.part(len(writing.references))
+        own = writing.write(model, part, workers.device)
     model.train()
     parts = workers.gather([[text.greedy, text.beam] for text in own])
-    return task.writing_metrics([Written(*texts) for part in parts for texts in part])
+    return writing.metrics([Written(*texts) for part in parts for texts in part])
 
 
 def _together(own: ExampleLosses, workers: Workers) -> ExampleLosses:

@@ -32,8 +32,8 @@ def test_every_metric_is_described_and_no_other(workload: Any) -> None:
     task = prepare_task(workload, recipes.EVALUATION)
     losses = evaluate(task, task.new_model(0), ("validation",), Workers(), precision="fp32")
     measured = task.metrics(losses["validation"])
-    if isinstance(task, WritingTask) and task.num_written:
-        measured |= task.writing_metrics([Written("AH", "B") for _ in range(task.num_written)])
+    if isinstance(task, WritingTask) and task.writing is not None:
+        measured |= task.writing.metrics([Written("AH", "B") for _ in task.writing.references])
 
     assert measured.keys() == task.described_metrics.keys()
     for metric in task.described_metrics.values():

@@ -85,10 +85,13 @@ def test_written_texts_do_not_depend_on_how_they_are_shared(num_beams: int) -> N
     for family in (spelling, pronunciation):
         task: Any = prepare_task(family(generation=how), EVALUATION)
         assert isinstance(task, WritingTask)
-        assert task.num_written == 12
+        assert len(task.writing.references) == 12
         model = trained(task, family)
-        whole = task.write(model, slice(0, 12), CPU)
-        assert whole == task.write(model, slice(0, 5), CPU) + task.write(model, slice(5, 12), CPU)
+        whole, *parts = (
+            task.writing.write(model, part, CPU)
+            for part in (slice(0, 12), slice(0, 5), slice(5, 12))
+        )
+        assert whole == sum(parts, ())
         assert any(text.greedy for text in whole)
         assert all((text.beam is None) == (num_beams == 1) for text in whole)
         metrics = written_metrics(task, model, Workers(), precision="fp32")
@@ -111,14 +114,14 @@ def test_greedy_decoding_takes_the_likeliest_token_each_time() -> None:
         ids.append(int(logits[0, -1].argmax()))
         if ids[-1] == task.token_model.tokenizer.end_id:
             break
-    [written] = task.write(model, slice(0, 1), CPU)
+    [written] = task.writing.write(model, slice(0, 1), CPU)
     assert written.greedy == task.token_model.tokenizer.written(ids[1:])
 
 
 def test_right_answers_have_no_errors() -> None:
     task: Any = prepare_task(spelling(), EVALUATION)
     right = [Written(text, None) for text in task.writing.references[:20]]
-    assert set(task.writing_metrics(right).values()) == {0.0}
+    assert set(task.writing.metrics(right).values()) == {0.0}
 
 
 @pytest.mark.parametrize("kind", ["json", "translation", "hub"])

@@ -81,8 +81,8 @@ def require_model(
         if not math.isfinite(loss):
             raise DataError("workload.model", f"{name}'s loss is {loss} before the first step")
         model.eval()
-        if isinstance(task, WritingTask) and task.num_written:
-            task.write(model, slice(0, 1), torch.device("cpu"))
+        if isinstance(task, WritingTask) and task.writing is not None:
+            task.writing.write(model, slice(0, 1), torch.device("cpu"))
         widen(model, seed)
         _require_order(logits, batches, tokens, name, path)
         if _padding_leak(logits, batches):

@@ -5,12 +5,12 @@ over the device's peak. What is computed again, to save memory, does not count.
 """
 
 import re
-import time
+import timeit
 from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -148,13 +148,8 @@ def sheet_peak(device_name: str, precision: str) -> float | None:
 def _measured_peak(num_threads: int) -> float:  # noqa: ARG001  # another number, another peak
     """FLOPs a second of the fastest of some float32 matrix products."""
     matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE)
-    return 2 * MATRIX_SIZE**3 / min(_seconds_of_product(matrix) for _ in range(NUM_PRODUCTS))
-
-
-def _seconds_of_product(matrix: Tensor) -> float:
-    started = time.perf_counter()
-    torch.mm(matrix, matrix)
-    return time.perf_counter() - started
+    seconds = timeit.repeat(lambda: torch.mm(matrix, matrix), number=1, repeat=NUM_PRODUCTS)
+    return 2 * MATRIX_SIZE**3 / min(seconds)
 
 
 def gpus_with_tf32() -> list[str]:

@@ -35,7 +35,7 @@ def at_rate(configured: Any, model: nn.Module, lr: float) -> torch.optim.Optimiz
         ValueError: If it is no single optimizer of all trained weights that takes its step along
             the gradient at hand; the message goes after the name of what was called.
     """
-    optimizers, schedulers = _parts(configured)
+    optimizers, schedulers = configured_parts(configured)
     if len(optimizers) != 1 or not isinstance(optimizers[0], torch.optim.Optimizer):
         kinds = ", ".join(type(found).__name__ for found in optimizers) or "none"
         raise ValueError(f"must give one torch optimizer (got: {kinds})")
@@ -70,10 +70,10 @@ def at_rate(configured: Any, model: nn.Module, lr: float) -> torch.optim.Optimiz
 
 def has_scheduler(configured: Any) -> bool:
     """Whether what configure_optimizers returned comes with a schedule of its own."""
-    return bool(_parts(configured)[1])
+    return bool(configured_parts(configured)[1])
 
 
-def _parts(configured: Any) -> tuple[list[Any], list[Any]]:
+def configured_parts(configured: Any) -> tuple[list[Any], list[Any]]:
     """Optimizers and schedulers, of any form that Lightning takes."""
     if isinstance(configured, dict):
         return [configured.get("optimizer")], _schedulers(configured.get("lr_scheduler"))
@@ -81,7 +81,7 @@ def _parts(configured: Any) -> tuple[list[Any], list[Any]]:
     if is_pair and all(isinstance(part, list) for part in configured):
         return list(configured[0]), [s for part in configured[1] for s in _schedulers(part)]
     if isinstance(configured, list | tuple):
-        parts = [_parts(one) for one in configured]
+        parts = [configured_parts(one) for one in configured]
         return [o for part in parts for o in part[0]], [s for part in parts for s in part[1]]
     return [configured], []
 

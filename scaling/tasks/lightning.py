@@ -71,10 +71,11 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     if workload.datamodule is not None:
         source, source_path = _datamodule(workload, workload.datamodule), "workload.datamodule"
     loaders = _loaders(source, source_path)
-    count = None
+    count, over = None, "its examples"
     if workload.loss_is_mean_over != "examples":
         named = workload.loss_is_mean_over.targets
         count = imported(named, workload, "workload.loss_is_mean_over.targets")
+        over = f"the targets that {named} counts"
     collates = {split: _wrapping(loader.collate_fn) for split, loader in loaders.items()}
     examples = {split: loader.dataset for split, loader in loaders.items()}
     require_examples(examples, source_path)
@@ -88,7 +89,7 @@ def prepare(workload: Lightning, evaluation: Evaluation) -> ModuleTask:
     return module_task(
         own, workload, evaluation, path, collates=collates, metrics=metrics, by_mean=True,
         keeps_modes=True,
-        notes=(_loss_note(workload),),
+        notes=(f"The loss that training_step returns is taken as a mean over {over}.",),
         optimizer_note=NOT_USED if overrides(module, "configure_optimizers") else "",
     )  # fmt: skip
 
@@ -181,10 +182,3 @@ def _directions(
                 message = f"write {metric_name(name)}: names here have letters, digits and _ alone"
             raise DataError(f"workload.directions.{name}", message)
     return found
-
-
-def _loss_note(workload: Lightning) -> str:
-    """What a reader must know of the loss of a LightningModule."""
-    over = workload.loss_is_mean_over
-    what = "its examples" if over == "examples" else f"the targets that {over.targets} counts"
-    return f"The loss that training_step returns is taken as a mean over {what}."

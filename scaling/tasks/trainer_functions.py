@@ -264,7 +264,8 @@ def require_functions(task: TrainerTask, seed: int) -> None:
     if own.compute_loss is not None:
         numbers = tried(task.num_train, task.lengths)
         with own_code(LOSS, "compute_loss_func"):
-            made: Any = own.compute_loss(*own.given(model, task.collate(numbers, seed)), _one())
+            given = own.given(model, task.collate(numbers, seed))
+            made: Any = own.compute_loss(*given, torch.tensor(1))
         _require_loss(made)
         with torch.no_grad():
             widen(model, seed)
@@ -276,10 +277,6 @@ def require_functions(task: TrainerTask, seed: int) -> None:
                 raise DataError(LOSS, finding)
     if own.compute_metrics is not None:
         _require_metrics(task, model.eval())
-
-
-def _one() -> Tensor:
-    return torch.tensor(1)
 
 
 def _require_loss(made: Any) -> None:
@@ -323,8 +320,9 @@ def _finding(task: TrainerTask, model: nn.Module, numbers: IntArray, seed: int) 
 
 def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     count = task.num_evaluated("validation")
+    lengths = task.own.examples["validation"].sizes.lengths[:count]
     with torch.inference_mode():
-        longest = task._batch("validation", _longest(task), 1)
+        longest = task._batch("validation", lengths.argmax(keepdims=True), 1)
         each = sum(tensor.numel() for tensor in task.own.predicted(model, longest)[0])
         if each * count > MAX_PREDICTIONS:
             raise DataError(
@@ -339,9 +337,3 @@ def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     for name, value in values.items():
         if not np.isfinite(value):
             raise DataError(METRICS, f"{name} is {value} at the start; it must be finite")
-
-
-def _longest(task: TrainerTask) -> IntArray:
-    """The number of the longest validation example, alone."""
-    lengths = task.own.examples["validation"].sizes.lengths[: task.num_evaluated("validation")]
-    return np.array([int(lengths.argmax())])

@@ -9,7 +9,7 @@ from torch import nn
 
 from scaling.measures.throughput import flops_per_example, peak_flops_per_second
 from scaling.optimizers.build import build_optimizer
-from scaling.records.recipe import Hyperparameters, Recipe
+from scaling.records.recipe import Recipe
 from scaling.spec.resources import ZERO_STAGES
 from scaling.tasks.task import Task
 from scaling.training.blocks import prepare_blocks
@@ -79,6 +79,9 @@ def set_up(task: Task, recipe: Recipe, workers: Workers) -> Setup:
     num_parameters = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parallel = parallelize(model, recipe, workers)
+    average, half_life = None, recipe.hyperparameters.weight_average_half_life_examples
+    if half_life is not None:
+        average = WeightAverage(parallel.weights.held, half_life_examples=half_life)
     return Setup(
         task=task,
         recipe=recipe,
@@ -87,7 +90,7 @@ def set_up(task: Task, recipe: Recipe, workers: Workers) -> Setup:
         parallel=parallel,
         gradient=GradientOfBatch(task, parallel, recipe),
         clipping=Clipping(recipe.hyperparameters),
-        average=_weight_average(parallel, recipe.hyperparameters),
+        average=average,
         num_parameters=num_parameters,
         num_trained=num_trained,
         flops_per_example=flops,
@@ -135,13 +138,6 @@ def parallelize(model: nn.Module, recipe: Recipe, workers: Workers) -> Parallel:
             return Zero(model, new_optimizer, workers, stage=stage, precision=precision)
         case _:
             assert_never(strategy)
-
-
-def _weight_average(parallel: Parallel, hparams: Hyperparameters) -> WeightAverage | None:
-    half_life = hparams.weight_average_half_life_examples
-    if half_life is None:
-        return None
-    return WeightAverage(parallel.weights.held, half_life_examples=half_life)
 
 
 def _flops_per_example(

@@ -165,7 +165,8 @@ class GradientOfBatch:
             for number, batch in enumerate(self.batches.of(parts), start=1):
                 with self.parallel.no_sync() if number < len(parts) else nullcontext():
                     total += self._backward(batch, divisor)
-                self._end_part(parts[number - 1])
+                if self.norm_layers.is_recording:
+                    self.norm_layers.end_part(self.task.targets_of_each(parts[number - 1]))
         return total
 
     def _backward(self, batch: AnyBatch, divisor: int) -> torch.Tensor:
@@ -179,11 +180,6 @@ class GradientOfBatch:
         scale = self.loss_scale.value * self.workers.world_size / divisor
         (loss_sum * scale).backward()
         return loss_sum.detach()
-
-    def _end_part(self, part: Indices) -> None:
-        """Tell whoever records single examples which ones the last backward pass was of."""
-        if self.norm_layers.is_recording:
-            self.norm_layers.end_part(self.task.targets_of_each(part))
 
     def _counted(self, own: Sequence[Indices]) -> int:
         """Targets in the global batch, of which this worker has computed these parts."""

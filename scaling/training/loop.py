@@ -143,7 +143,9 @@ class _Run:
             if math.isfinite(gradient.grad_norm):
                 clipped = self.update(gradient, num_examples=len(indices))
             elif self.setup.gradient.loss_scale.explains_overflow:
-                clipped = self.skip()
+                # The weights stay as they are; the next step has a smaller loss scale.
+                self.setup.gradient.loss_scale.update(is_finite=False)
+                clipped = None
             else:
                 return self.outcome("diverged")
             self.count(gradient, indices, clipped=clipped)
@@ -218,10 +220,6 @@ class _Run:
             setup.average.update(num_examples)
         setup.gradient.loss_scale.update(is_finite=True)
         return clipped
-
-    def skip(self) -> None:
-        """Leave the weights as they are, and try the next step with a smaller loss scale."""
-        self.setup.gradient.loss_scale.update(is_finite=False)
 
     def count(self, gradient: StepGradient, indices: Indices, *, clipped: bool | None) -> None:
         """Count a step and what it saw."""

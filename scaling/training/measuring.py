@@ -82,7 +82,8 @@ class Measuring:
             if not is_last or (folder is None and spec is None) or self.has_diverged():
                 return
             with fixed_memory("measuring and keeping the whole model"):
-                model = parallel.plain_model(self._new_model)  # by all workers
+                recipe, device = setup.recipe, setup.workers.device
+                model = parallel.plain_model(lambda: new_model(task, recipe, device))  # by all
                 if folder is not None and setup.workers.rank == 0:
                     keep_model(task, model, folder)
                 if spec is not None:
@@ -91,9 +92,6 @@ class Measuring:
                             task, model, spec, setup.workers,
                             micro_batch_size=setup.gradient.micro_batch_size,
                         )  # fmt: skip
-
-    def _new_model(self) -> torch.nn.Module:
-        return new_model(self._setup.task, self._setup.recipe, self._setup.workers.device)
 
     def _measurement(self) -> Measurement:
         setup, task, progress = self._setup, self._setup.task, self._progress

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from scaling.records.measurement import Measurement
-from scaling.records.recipe import Recipe
 from scaling.training.build import Setup
 from scaling.training.checkpoint import CheckpointStore, newest, shared_steps
 from scaling.training.checkpoint_check import State
@@ -164,8 +163,10 @@ class Snapshots:
         """
         setup, progress = self._setup, self._progress
         average = setup.average.state() if setup.average is not None else None
+        # A checkpoint's recipe must be the run's; how a batch is cut may differ.
+        identity = {"seed": setup.recipe.seed, **asdict(setup.recipe.hyperparameters)}
         return {
-            "recipe": _identity(setup.recipe),
+            "recipe": json.dumps(identity, sort_keys=True),
             "strategy": setup.recipe.layout.strategy,
             "precision": setup.recipe.layout.precision,
             "micro_batch_size": setup.gradient.micro_batch_size,
@@ -201,8 +202,3 @@ class Snapshots:
         progress.measured = [Measurement(**values) for values in json.loads(state["measured"])]
         own = state["per_worker"][setup.workers.rank].numpy()
         progress.restore(state["progress"], own, setup.workers.device)
-
-
-def _identity(recipe: Recipe) -> str:
-    """What a checkpoint must have been written by; how a batch is cut may differ."""
-    return json.dumps({"seed": recipe.seed, **asdict(recipe.hyperparameters)}, sort_keys=True)

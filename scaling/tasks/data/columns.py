@@ -5,7 +5,7 @@ A cell is read as the text that stands there, or refused. Nothing becomes text b
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,7 +169,9 @@ def read_table(
         _require_columns(columns, table, table.columns)
     if table.is_text and row_format.joins_lines:
         lines = [record["text"] for record in _counted(table, row_format, most_rows)]
-        return TableRows(table.name, _book(lines), {})
+        # A document's lines in order, blank ones too, each but the last with its line break.
+        rows = [Row(text=f"{line}\n", ends_document=False) for line in lines[:-1]]
+        return TableRows(table.name, [*rows, *(Row(text=line) for line in lines[-1:])], {})
     reader = CellReader.of(columns, row_format.labels, table)
     missing: dict[str, list[int]] = {name: [] for name in columns}
     rows: list[Row] = []
@@ -263,15 +265,6 @@ def _names_in(record: Mapping[str, Any]) -> Iterator[str]:
         yield name
         if isinstance(value, Mapping):
             yield from (f"{name}.{key}" for key in value)
-
-
-# --- lines of a book -----------------------------------------------------------------------------
-
-
-def _book(lines: Sequence[str]) -> list[Row]:
-    """A document's lines in order, blank ones too, each but the last with its line break."""
-    rows = [Row(text=f"{line}\n", ends_document=False) for line in lines[:-1]]
-    return [*rows, *(Row(text=line) for line in lines[-1:])]
 
 
 _UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # characters without a width

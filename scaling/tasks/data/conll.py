@@ -46,9 +46,8 @@ def sentences(name: str, lines: Iterator[str]) -> Iterator[Mapping[str, list[str
             if width < 2:
                 raise ValueError(f"line {number} has 1 column; needs a word and its tag")
         if len(cells) != width:
-            raise ValueError(
-                f"line {number} has {_columns_word(len(cells))} and line {first} has {width}"
-            )
+            count = f"{len(cells)} column{'s' * (len(cells) != 1)}"
+            raise ValueError(f"line {number} has {count} and line {first} has {width}")
         cells = [cell.strip() for cell in cells]
         if "" in cells:
             raise ValueError(f"line {number} has nothing in column {cells.index('') + 1}")
@@ -62,7 +61,3 @@ def _columns(words: list[list[str]], is_universal: bool) -> Mapping[str, list[st
     columns = [list(column) for column in zip(*words, strict=True)]
     numbered = {str(number): column for number, column in enumerate(columns, start=1)}
     return {WORDS: columns[is_universal], TAGS: columns[-1], **numbered}
-
-
-def _columns_word(count: int) -> str:
-    return f"{count} column{'s' * (count != 1)}"

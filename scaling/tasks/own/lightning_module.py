@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scaling.optimizers.module import configured_parts
 from scaling.tasks.batch import on_device, pinned
 from scaling.tasks.errors import DataError
 
@@ -96,12 +97,9 @@ def _num_optimizers(module: Any) -> int:
     if not overrides(module, "configure_optimizers"):
         return 1
     try:
-        made = module.configure_optimizers()
+        return len(configured_parts(module.configure_optimizers())[0])
     except Exception:  # noqa: BLE001  # it may ask its Trainer for the number of steps
         return 1
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], list):
-        made = made[0]
-    return len(made) if isinstance(made, list | tuple) else 1
 
 
 def step(module: Any, name: str, batch: Any, number: int) -> Any:

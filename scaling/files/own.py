@@ -133,12 +133,7 @@ def report_files(folder: Path) -> list[str]:
 
 
 def _files_of_ours(root: int, folder: Path, names: Iterable[str]) -> set[str]:
-    """The files that the mark lists.
-
-    Raises:
-        ForeignFolderError: If the folder is neither empty nor marked, or has another's file (or
-            a link to a folder) where one of `names` is to be.
-    """
+    """The files that the mark lists; none of `names` is another's."""
     known = _read_mark(root, folder)
     if known is None:
         if found := other_files(root):

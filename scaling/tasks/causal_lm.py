@@ -258,11 +258,9 @@ def _windows(joined: Joined, end_id: int, max_length: int) -> Iterator[Window]:
 
 
 def _packed(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> Iterator[Window]:
-    """All texts, each with its end, as windows of exactly `max_length` tokens.
+    """All texts, each with its end, as windows of exactly `max_length` tokens; see `_windows`.
 
-    Windows share one token, so each token but the very first is predicted once; the last tokens,
-    too few to fill a window, are left out. A token sees none of the texts before its own; the lines
-    of a book are one text, without ends between them.
+    The last tokens, too few to fill one, are left out. The lines of a book are one text.
     """
     tokens: list[int] = []
     sizes: list[int] = []

@@ -162,11 +162,7 @@ def _directions(
     examples: Mapping[Split, Any],
     collates: Mapping[Split, Callable[[list[Any]], WrappedBatch]],
 ) -> dict[str, Direction | None]:
-    """What validation_step logs, found by a call of it, and which way each should go.
-
-    Raises:
-        DataError: If it cannot be called, or a direction is of what it does not log.
-    """
+    """What validation_step logs, found by a call of it, and which way each should go."""
     with own_code("workload.module", "validation_step"), fixed_chance(0):
         count = min(NUM_TRIED, len(examples["validation"]))
         batch = collates["validation"](read(examples["validation"], range(count), fixed=True))

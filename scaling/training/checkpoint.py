@@ -213,20 +213,16 @@ def remove_checkpoints(folder: str) -> None:
     """
     try:
         with as_os_error(folder):
-            _remove_checkpoints(folder)
+            fs: Any
+            fs, path = fsspec.core.url_to_fs(folder)
+            if not fs.exists(path) or (isinstance(fs, LocalFileSystem) and Path(path).is_symlink()):
+                return
+            for file in map(str, fs.ls(path, detail=False, refresh=True)):
+                name = file.rsplit("/", 1)[-1]
+                if _NAME.fullmatch(name) or _UNFINISHED.fullmatch(name):
+                    fs.rm_file(file)
+            with contextlib.suppress(OSError):  # another's files are there, or no folders at all
+                fs.rmdir(path)
     except OSError as error:
         reason = error.strerror or error
         _LOG.warning("checkpoints in %s stay: %s", without_credentials(folder), reason)
-
-
-def _remove_checkpoints(folder: str) -> None:
-    fs: Any
-    fs, path = fsspec.core.url_to_fs(folder)
-    if not fs.exists(path) or (isinstance(fs, LocalFileSystem) and Path(path).is_symlink()):
-        return
-    for file in map(str, fs.ls(path, detail=False, refresh=True)):
-        name = file.rsplit("/", 1)[-1]
-        if _NAME.fullmatch(name) or _UNFINISHED.fullmatch(name):
-            fs.rm_file(file)
-    with contextlib.suppress(OSError):  # another's files are there, or a store without folders
-        fs.rmdir(path)

@@ -76,11 +76,7 @@ def copied(value: T) -> T:
 
 
 class _Copies:
-    """The copies of one state.
-
-    Attributes:
-        made: By what tells a tensor from others.
-    """
+    """The copies of one state, `made` by what tells a tensor from others."""
 
     def __init__(self) -> None:
         self.made: dict[tuple[Any, ...], Tensor] = {}

@@ -154,13 +154,7 @@ class Snapshots:
     def _state(
         self, weights: State, per_worker: Sequence[NDArray[np.float64]], together: str
     ) -> State:
-        """What this worker holds of everything that a checkpoint needs.
-
-        Args:
-            weights: Weights and moments, of the strategy.
-            per_worker: `Progress.own_numbers` of each worker.
-            together: The same in all parts of one checkpoint.
-        """
+        """What this worker holds of all that a checkpoint needs; `together` is in all its parts."""
         setup, progress = self._setup, self._progress
         average = setup.average.state() if setup.average is not None else None
         # A checkpoint's recipe must be the run's; how a batch is cut may differ.

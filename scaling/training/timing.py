@@ -22,7 +22,7 @@ from scaling.spec.study import StudySpec
 from scaling.tasks.task import Task
 from scaling.training.build import parallelize
 from scaling.training.gradient import GradientOfBatch
-from scaling.training.parallel.workers import Workers, use_threads
+from scaling.training.parallel.workers import Workers
 
 MAX_EXAMPLES = 512  # of one timed step
 NUM_EVALUATED = 128
@@ -81,36 +81,22 @@ def trial_seconds(
     num_steps = num_steps_of(spec, ramp, facts)
     if num_steps is None:
         return spec.budget.seconds or 0.0
-    return _run_seconds(
-        spec, task, speed, ramp, num_steps, data_parallel_size_of(spec, global_batch_size, facts)
-    )
+    return _run_seconds(spec, facts, task, speed, ramp, num_steps)
 
 
 def branch_seconds(spec: StudySpec, facts: Facts, task: Task, speed: Speed) -> float:
     """All trials of the branch phase, as if their batch did not grow, which is the slowest."""
     work = Counter(branch_work(spec.branch) if spec.branch else ())
     return sum(
-        count
-        * _run_seconds(
-            spec,
-            task,
-            speed,
-            BatchRamp(batch),
-            examples // batch,
-            data_parallel_size_of(spec, batch, facts),
-        )
+        count * _run_seconds(spec, facts, task, speed, BatchRamp(batch), examples // batch)
         for (batch, examples), count in work.items()
     )
 
 
 def _run_seconds(
-    spec: StudySpec,
-    task: Task,
-    speed: Speed,
-    ramp: BatchRamp,
-    num_steps: int,
-    data_parallel_size: int,
+    spec: StudySpec, facts: Facts, task: Task, speed: Speed, ramp: BatchRamp, num_steps: int
 ) -> float:
+    data_parallel_size = data_parallel_size_of(spec, ramp.first, facts)
     training = sum(
         steps * speed.step(size / data_parallel_size) for size, steps in ramp.sizes(num_steps)
     )
@@ -197,8 +183,8 @@ def _seconds(work: Callable[[], object]) -> float:
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    use_threads(count)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        use_threads(before)
+        torch.set_num_threads(before)

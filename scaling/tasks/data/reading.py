@@ -78,11 +78,7 @@ def read_rows(data: TextData, row_format: RowFormat) -> ReadRows:
 def _left_out(
     data: TextData, labels: Labels | None, split: Split, parts: Sequence[TableRows]
 ) -> Iterator[str]:
-    """What was left out of a split, in words.
-
-    Raises:
-        DataError: If a cell is missing and the study file does not say to drop such rows.
-    """
+    """What was left out of a split, in words."""
     for field in parts[0].missing:
         found = [(part.name, part.missing[field]) for part in parts if part.missing[field]]
         if not found:

@@ -260,11 +260,7 @@ def _classes(row: Row) -> frozenset[str]:
 
 
 def _without_rare(pool: _Texts, num_splits: int, policy: RareClasses, notes: list[str]) -> _Texts:
-    """The texts but, under `drop`, rows of classes with fewer texts than splits to be cut.
-
-    Raises:
-        DataError: If there are such classes and the study file refuses them.
-    """
+    """The texts but, under `drop`, rows of classes with fewer texts than splits to be cut."""
     if policy == "keep" or num_splits == 1:
         return pool
     counts = Counter(name for rows in pool.values() for name in _classes_of(rows))
@@ -299,11 +295,7 @@ def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
 def _learnable(
     split: Split, rows: Mapping[Split, tuple[Row, ...]], policy: RareClasses, notes: list[str]
 ) -> tuple[Row, ...]:
-    """A held-out split's rows; under `drop`, without those of classes that train lacks.
-
-    Raises:
-        DataError: If there are such classes and the study file refuses them.
-    """
+    """A held-out split's rows; under `drop`, without those of classes that train lacks."""
     trained = _classes_of(rows["train"])
     lacking = Counter(name for row in rows[split] for name in _classes(row) - trained)
     if not lacking:

@@ -208,18 +208,28 @@ def _finding(task: ModuleTask, model: LossModule, numbers: Indices, seed: int) -
                 found = _dependence(losses, numbers) if is_deterministic else None
     if found is None:
         return None
-    return f"{found}{_culprit(model)}, {_FOLLOWS}; {_remedy(model, found)}, {_OR_WAIVE}"
+    culprit, remedy = "", _REMEDIES[found]
+    if norms := _batch_norms(model):
+        name, layer = next(iter(norms.items()))
+        culprit = f" (its layer {name}, a {type(layer).__name__}, normalizes over them)"
+        remedy = "take GroupNorm or LayerNorm in place of batch norm"
+    return f"{found}{culprit}, {_FOLLOWS}; {remedy}, {_OR_WAIVE}"
 
 
 _MEAN = "the loss of an example shrinks with the number of examples, as a mean over the batch does"
 _NEIGHBOURS = "the loss of an example depends on the examples beside it"
 _ORDER = "the loss of an example depends on its place in the batch"
-
-
 _NOT_SUCH_A_MEAN = (
     "the loss of a batch is not the mean of its parts' losses, weighted by what it is said to be "
     "a mean over"
 )
+_REMEDIES = {
+    _MEAN: "return each example's own summed loss (reduction='none')",
+    _NEIGHBOURS: "take no negatives or statistics from the batch, and mask its padding",
+    _ORDER: "treat all places of a batch alike",
+    _NOT_SUCH_A_MEAN: "name what it is a mean over (workload.loss_is_mean_over), and take nothing "
+    "from the batch beside the example",
+}
 
 
 def _dependence(losses: "_Losses", numbers: Indices) -> str | None:
@@ -289,26 +299,3 @@ def _batch_norms(model: LossModule) -> dict[str, nn.Module]:
         for name, part in model.module.named_modules()
         if isinstance(part, _BatchNorm) and part not in frozen
     }
-
-
-def _culprit(model: LossModule) -> str:
-    norms = _batch_norms(model)
-    if not norms:
-        return ""
-    name, layer = next(iter(norms.items()))
-    return f" (its layer {name}, a {type(layer).__name__}, normalizes over them)"
-
-
-def _remedy(model: LossModule, found: str) -> str:
-    if _batch_norms(model):
-        return "take GroupNorm or LayerNorm in place of batch norm"
-    if found == _NOT_SUCH_A_MEAN:
-        return (
-            "name what it is a mean over (workload.loss_is_mean_over), and take nothing from the "
-            "batch beside the example"
-        )
-    if found == _MEAN:
-        return "return each example's own summed loss (reduction='none')"
-    if found == _NEIGHBOURS:
-        return "take no negatives or statistics from the batch, and mask its padding"
-    return "treat all places of a batch alike"

@@ -35,13 +35,12 @@ def own_metrics(
     if not isinstance(ranges or {}, Mapping):
         raise DataError(path, f"ranges is {ranges!r}; allowed: a mapping of metrics")
     ends = {name: _ends(name, given, directions, path) for name, given in (ranges or {}).items()}
-    return {
-        name: Metric(
-            name.replace("_", " "), help, direction=direction,
-            least=ends.get(name, (None, None))[0], most=ends.get(name, (None, None))[1],
-        )
-        for name, direction in directions.items()
-    }  # fmt: skip
+    described: dict[str, Metric] = {}
+    for name, direction in directions.items():
+        least, most = ends.get(name, (None, None))
+        label = name.replace("_", " ")
+        described[name] = Metric(label, help, direction=direction, least=least, most=most)
+    return described
 
 
 def _ends(

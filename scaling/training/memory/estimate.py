@@ -86,11 +86,7 @@ def _traced_sizes(collate: Callable[[int], AnyBatch]) -> tuple[int, int]:
 
 
 def _cut_shapes(model: nn.Module, num_workers: int) -> None:
-    """Leave a whole model the shapes that tp leaves one of so many workers, in place.
-
-    Raises:
-        DataError: If the model has no plan, or its sizes do not divide.
-    """
+    """Leave a whole model the shapes that tp leaves one of so many workers, in place."""
     for name, cut in matrices_to_cut(model, num_workers).items():
         whole: Any = model.get_submodule(name)
         of_inputs, of_outputs = (1, num_workers) if cut == "colwise" else (num_workers, 1)

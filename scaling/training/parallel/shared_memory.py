@@ -34,13 +34,7 @@ class SharedSum:
     """
 
     def __init__(self, workers: Workers, memory: Path, sockets: list[socket.socket]) -> None:
-        """Take part.
-
-        Args:
-            workers: This one among them.
-            memory: A file of `memory_bytes` that all have mapped or will.
-            sockets: To every other worker.
-        """
+        """Take part, by a file of `memory_bytes` that all map and sockets to every other worker."""
         self.world_size = workers.world_size
         self._workers, self._sockets = workers, sockets
         for each in sockets:

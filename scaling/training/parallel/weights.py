@@ -17,12 +17,8 @@ class TorchWeights:
         """A model's trained weights; `keeps_inputs` as in `NormLayers`."""
         self._model, self.optimizer = model, optimizer
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
+        self.held = self.parameters  # which know of themselves what is cut
         self.norm_layers = NormLayers(model, keeps_inputs=keeps_inputs)
-
-    @property
-    def held(self) -> list[nn.Parameter]:
-        """The parameters, which know of themselves what is cut."""
-        return self.parameters
 
     def state(self) -> dict[str, Any]:
         """Trained weights, moments, and which weights have some: those that had a gradient."""

@@ -6,7 +6,7 @@ from one step: its parts (workers or micro-batches) and the whole.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -110,30 +110,31 @@ class MeanNoise(NoiseEstimate):
     stderr: float | None
 
 
+@dataclass
 class RunningNoise:
     """Exponential running means of |G|² and tr Σ, so that their ratio is a ratio of means.
 
     A mean of ratios is biased upwards: one step's |G|² can be close to zero.
 
-    Args:
+    Attributes:
         half_life: Estimates after which one counts half.
     """
 
-    def __init__(self, half_life: float = 8.0) -> None:
-        self._decay = 0.5 ** (1 / half_life)
-        self._weight = 0.0
-        self._sq_weight = 0.0  # sum of the squared weights
-        self._sq_norm = 0.0
-        self._trace = 0.0
-        # Weighted central moments of the pair, not of the ratio, which is known only at the end.
-        self._sq_norm_variance = 0.0
-        self._trace_variance = 0.0
-        self._covariance = 0.0
+    half_life: float = 8.0
+    _weight: float = 0.0
+    _sq_weight: float = 0.0  # sum of the squared weights
+    _sq_norm: float = 0.0
+    _trace: float = 0.0
+    # Weighted central moments of the pair, not of the ratio, which is known only at the end.
+    _sq_norm_variance: float = 0.0
+    _trace_variance: float = 0.0
+    _covariance: float = 0.0
 
     def add(self, estimate: NoiseEstimate) -> None:
         """Take in one step's estimate."""
-        self._weight = self._decay * self._weight + 1
-        self._sq_weight = self._decay**2 * self._sq_weight + 1
+        decay = 0.5 ** (1 / self.half_life)
+        self._weight = decay * self._weight + 1
+        self._sq_weight = decay**2 * self._sq_weight + 1
         share = 1 / self._weight
         from_sq_norm = estimate.sq_norm - self._sq_norm
         from_trace = estimate.covariance_trace - self._trace
@@ -172,14 +173,9 @@ class RunningNoise:
 
     def state(self) -> tuple[float, ...]:
         """What a continued run needs, for `restore`."""
-        return (
-            self._weight, self._sq_weight, self._sq_norm, self._trace,
-            self._sq_norm_variance, self._trace_variance, self._covariance,
-        )  # fmt: skip
+        return astuple(self)[1:]
 
     def restore(self, state: Sequence[float]) -> None:
         """Go on from what `state` gave."""
-        (
-            self._weight, self._sq_weight, self._sq_norm, self._trace,
-            self._sq_norm_variance, self._trace_variance, self._covariance,
-        ) = state  # fmt: skip
+        for known, value in zip(fields(self)[1:], state, strict=True):
+            setattr(self, known.name, value)

@@ -156,16 +156,16 @@ class _Run:
                 if directive != "continue" and not self.is_over:
                     return self.end_by(directive)
             if checks.is_due(self.progress.step) and not self.is_over:
-                check = checks.check(
+                directive, saves = checks.check(
                     self.progress.step,
                     may_save=not self.snapshots.is_busy,
                     saving_seconds=self.snapshots.cost_seconds,
                 )
                 self.snapshots.go_on()
-                if check.saves:
+                if saves:
                     self.snapshots.save()
-                if check.directive != "continue":
-                    return self.end_by(check.directive)
+                if directive != "continue":
+                    return self.end_by(directive)
         return self.outcome("done")
 
     def positions(self, ahead: int = 0) -> tuple[int, int]:

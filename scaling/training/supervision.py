@@ -72,14 +72,6 @@ class Incidents:
             self.add(incident)
 
 
-@dataclass(frozen=True)
-class Check:
-    """What the workers agreed on between two steps."""
-
-    directive: Directive
-    saves: bool
-
-
 class Checks:
     """Agrees among the workers, every half second or so, whether to go on or to save.
 
@@ -96,8 +88,8 @@ class Checks:
         """Whether to check after this step; the same on all workers."""
         return step >= self._next_step
 
-    def check(self, step: int, *, may_save: bool, saving_seconds: float) -> Check:
-        """Ask the first worker; a check that says to save counts as saved.
+    def check(self, step: int, *, may_save: bool, saving_seconds: float) -> tuple[Directive, bool]:
+        """Ask the first worker what to do, and whether to save; who is to save counts as saved.
 
         Args:
             step: Steps taken.
@@ -121,7 +113,7 @@ class Checks:
         self._checked_at, self._last_step, self._next_step = now, step, step + int(num_steps)
         if saves:
             self._saved_at = now
-        return Check(_CODES[int(code)], saves=bool(saves))
+        return _CODES[int(code)], bool(saves)
 
 
 def agreed(directive: Directive, workers: Workers) -> Directive:

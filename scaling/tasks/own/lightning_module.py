@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -212,12 +211,18 @@ _COUNTED = ("global_step", "current_epoch")
 _STEPS = "_steps_without_trainer"
 
 
+class _Steps:
+    """Whether steps run that no Trainer counts; of a class that torch.compile can read."""
+
+    are_running = False
+
+
 def without_trainer(module: nn.Module) -> nn.Module:
     """The module itself, whose steps raise where they read what only a Trainer counts.
 
     Without one Lightning has it 0 for ever.
     """
-    steps = SimpleNamespace(are_running=False)  # those that no Trainer counts
+    steps = _Steps()
     for part in module.modules():
         if is_kind(part, "LightningModule"):
             vars(part)[_STEPS] = steps

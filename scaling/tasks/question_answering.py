@@ -190,7 +190,6 @@ class SpanObjective:
         evaluated = {
             split: (windows[split].spans[:count], windows[split].tokens.lengths[:count])
             for split, count in counts.items()
-            if split != "train"
         }
         return position_losses(windows["train"].spans, evaluated)
 

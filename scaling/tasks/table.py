@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,12 +164,12 @@ def read_runs(workload: RunTable) -> Runs:
     for number, record in _records(workload.file, by_path | filters):
         if any(not _is(record[column], value) for column, value in workload.where.items()):
             continue
-        cells = [_number(record, number, path, column) for path, column in by_path.items()]
-        point, end = cells[: len(names)], cells[len(names) :]
-        for path, value in zip(by_path, point, strict=False):
-            if not math.isfinite(value):
-                raise _unfit(path, number, by_path[path], record)
-        points.append(point)
+        cells = [
+            _number(record, number, path, column, is_loss=place >= len(names))
+            for place, (path, column) in enumerate(by_path.items())
+        ]
+        end = cells[len(names) :]
+        points.append(cells[: len(names)])
         ends.append(end if math.isfinite(end[0]) else [math.nan] * len(end))
     if not points:
         raise DataError("workload.where" if filters else _FILE, f"{workload.file} has no such row")
@@ -202,21 +203,17 @@ def _records(name: str, columns: Mapping[str, str]) -> Any:
         yield number, record
 
 
-def _number(record: Mapping[str, Any], number: int, path: str, column: str) -> float:
-    """A cell as a number; NaN for an empty one."""
+def _number(
+    record: Mapping[str, Any], number: int, path: str, column: str, *, is_loss: bool
+) -> float:
+    """A cell as a number; of losses, NaN for an empty one."""
     cell = record[column]
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return math.nan
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise _unfit(path, number, column, record) from None
-
-
-def _unfit(path: str, number: int, column: str, record: Mapping[str, Any]) -> DataError:
-    return DataError(
-        path, f"row {number} has {record[column]!r} in column {column!r}; must be a number"
-    )
+    is_empty = cell is None or (isinstance(cell, str) and not cell.strip())
+    with suppress(TypeError, ValueError):
+        value = math.nan if is_empty else float(cell)
+        if is_loss or math.isfinite(value):
+            return value
+    raise DataError(path, f"row {number} has {cell!r} in column {column!r}; must be a number")
 
 
 def _is(cell: object, value: float | str) -> bool:

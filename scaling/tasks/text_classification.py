@@ -280,12 +280,11 @@ class ClassesObjective:
 
         Each is counted once more as there and once as not (Laplace's rule of succession).
         """
-        train = self.examples["train"].labels[: counts["train"]].astype(np.float64)
+        train = self.examples["train"].labels.astype(np.float64)
         shares_c = (train.sum(0) + 1) / (len(train) + 2)
         return {
             split: _of_shares(self.examples[split].labels[:count] > 0.5, shares_c)
             for split, count in counts.items()
-            if split != "train"
         }
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
@@ -347,14 +346,13 @@ class NumberObjective:
 
     def baseline_losses(self, counts: Mapping[Split, int]) -> dict[Split, ExampleLosses]:
         """Losses of guessing the mean label of the training split."""
-        mean = self.examples["train"].labels[: counts["train"]].astype(np.float64).mean()
-        return {
-            split: _numbers(
-                np.square(self.examples[split].labels[:count].astype(np.float64) - mean)
-            )
-            for split, count in counts.items()
-            if split != "train"
-        }
+        mean = self.examples["train"].labels.astype(np.float64).mean()
+        losses: dict[Split, ExampleLosses] = {}
+        for split, count in counts.items():
+            errors = np.square(self.examples[split].labels[:count].astype(np.float64) - mean)
+            # Of single numbers, of which none is right or wrong.
+            losses[split] = ExampleLosses(errors, np.ones(count), np.full(count, np.nan))
+        return losses
 
     def evaluate(self, model: nn.Module, batch: Batch) -> BatchLosses:
         """Losses of single texts; predictions are each one's number."""
@@ -377,8 +375,3 @@ class NumberObjective:
 def _squared_errors(logits_b1: Tensor, batch: Batch) -> Tensor:
     """[B]."""
     return (logits_b1[:, 0] - batch["targets"].to(logits_b1.dtype)).square()
-
-
-def _numbers(losses: NDArray[np.float64]) -> ExampleLosses:
-    """Losses of single numbers, of which none is right or wrong."""
-    return ExampleLosses(losses, np.ones(len(losses)), np.full(len(losses), np.nan))

@@ -267,8 +267,8 @@ class TextTask:
 
     def baseline_losses(self) -> dict[Split, ExampleLosses]:
         """Losses of the held-out subsets under a guess that ignores the input."""
-        measured = {split: self.num_evaluated(split) for split in HELD_OUT}
-        return self.objective.baseline_losses({"train": self.num_train} | measured)
+        counts = {split: self.num_evaluated(split) for split in HELD_OUT}
+        return self.objective.baseline_losses(counts)
 
     def num_evaluated(self, split: Split) -> int:
         """Examples in a split's fixed subset: of whole groups, at least one."""
@@ -400,4 +400,5 @@ def label_frequency_losses(
     def labels_of(split: Split, numbers: IntArray) -> IntArray:
         return examples[split].batch(numbers, 0)["labels"].numpy()
 
-    return frequency_losses(counts, labels_of, num_values=num_values)
+    num_train = len(examples["train"].sizes.lengths)
+    return frequency_losses({"train": num_train, **counts}, labels_of, num_values=num_values)

@@ -128,9 +128,10 @@ def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
     generation = getattr(spec.workload, "generation", None)
     if generation is not None and isinstance(task, WritingTask):
         wanted = generation.num_examples
-        if "num_examples" in given_fields(generation) and task.num_written < wanted:
+        count = 0 if task.writing is None else len(task.writing.references)
+        if "num_examples" in given_fields(generation) and count < wanted:
             notes.append(
-                f"The model writes for all {task.num_written:,} examples of the validation subset "
+                f"The model writes for all {count:,} examples of the validation subset "
                 f"(workload.generation.num_examples: {wanted:,})."
             )
     sharpness = spec.evaluation.sharpness

@@ -207,7 +207,7 @@ def _number(
     record: Mapping[str, Any], number: int, path: str, column: str, *, is_loss: bool
 ) -> float:
     """A cell as a number; of losses, NaN for an empty one."""
-    cell = record[column]
+    cell: Any = record[column]
     is_empty = cell is None or (isinstance(cell, str) and not cell.strip())
     with suppress(TypeError, ValueError):
         value = math.nan if is_empty else float(cell)

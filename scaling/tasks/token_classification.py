@@ -245,6 +245,6 @@ def _aligned(
     previous: int | None = None
     for word in encoding.word_ids():
         is_first = word is not None and word != previous
-        labels.append(tags[word] if is_first else IGNORED)
+        labels.append(tags[word] if is_first and word is not None else IGNORED)
         previous = word
     return encoding["input_ids"], labels

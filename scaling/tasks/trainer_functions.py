@@ -53,7 +53,7 @@ class TrainerTask(TextTask):
 
     def without_functions(self) -> TextTask:
         """The family's own task."""
-        return TextTask(**_fields_of(self) | {"objective": self.own.ours})
+        return TextTask(**_fields_of(self, objective=self.own.ours))
 
     def score(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """The user's metrics on the validation subset; the model is in eval mode."""
@@ -99,9 +99,11 @@ def with_trainer_functions(
     """
     help = "A metric of the study's own compute_metrics, on the validation examples."
     described = own_metrics(workload.directions, workload.ranges, "workload", help)
-    loss, metrics = workload.compute_loss_func, workload.compute_metrics
-    loss = loss and imported(loss, workload, LOSS)
-    metrics = metrics and imported(metrics, workload, METRICS)
+    loss = metrics = None
+    if workload.compute_loss_func is not None:
+        loss = imported(workload.compute_loss_func, workload, LOSS)
+    if workload.compute_metrics is not None:
+        metrics = imported(workload.compute_metrics, workload, METRICS)
     objective = OwnObjective(task.objective, forward, loss, metrics, described)
     digest = sha256((task.content_hash + code_sha256(code_of(workload))).encode()).hexdigest()
     summary = task.data_summary
@@ -114,12 +116,12 @@ def with_trainer_functions(
             "compute_loss_func was not tried: micro-batches and workers may change its gradient"
         )
         summary = replace(summary, waived=(waived,))
-    changed = {"objective": objective, "content_hash": digest, "data_summary": summary}
-    return TrainerTask(**_fields_of(task) | changed)
+    changed = _fields_of(task, objective=objective, content_hash=digest, data_summary=summary)
+    return TrainerTask(**changed)
 
 
-def _fields_of(task: TextTask) -> dict[str, Any]:
-    return {field.name: getattr(task, field.name) for field in fields(task)}
+def _fields_of(task: TextTask, **changes: Any) -> dict[str, Any]:
+    return {field.name: getattr(task, field.name) for field in fields(task)} | changes
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     count = task.num_evaluated("validation")
     lengths = task.own.examples["validation"].sizes.lengths[:count]
     with torch.inference_mode():
-        longest = task._batch("validation", lengths.argmax(keepdims=True), 1)
+        longest = task._batch("validation", lengths.argsort()[-1:], 1)
         each = sum(tensor.numel() for tensor in task.own.predicted(model, longest)[0])
         if each * count > MAX_PREDICTIONS:
             raise DataError(

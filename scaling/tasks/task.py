@@ -5,7 +5,7 @@ Nothing here loads torch: what a plan says of a study without a model needs none
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
-
-    from scaling.tasks.writing import Writing
 
 Indices: TypeAlias = "NDArray[np.int64]"
 Batch: TypeAlias = "Mapping[str, Tensor]"
@@ -298,11 +296,28 @@ class PaddingTask(Task, Protocol):
         ...
 
 
+class Writes(Protocol):
+    """What a model writes for the first examples of the validation subset."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The right text of each."""
+        ...
+
+    def write(self, model: nn.Module, part: slice, device: torch.device) -> tuple[Written, ...]:
+        """Texts for the examples `part` of those; the model is in eval mode."""
+        ...
+
+    def metrics(self, written: Sequence[Written]) -> dict[str, float]:
+        """How the texts compare with the references, all examples in order."""
+        ...
+
+
 @runtime_checkable
 class WritingTask(Task, Protocol):
     """A task whose model may also write texts, once, after its last step."""
 
     @property
-    def writing(self) -> Writing | None:
-        """What is written for the first examples of the validation subset; None for nothing."""
+    def writing(self) -> Writes | None:
+        """None where it writes none."""
         ...

@@ -47,12 +47,8 @@ class Study:
         Raises:
             StudyFileError: With every error that the file has.
         """
-        return cls._of(read_study(Path(study_file(str(user_path(path)))), changes))
-
-    @classmethod
-    def _of(cls, spec: StudySpec) -> Study:
         study = cls.__new__(cls)
-        study.spec = spec
+        study.spec = read_study(Path(study_file(str(user_path(path)))), changes)
         return study
 
     def plan(self, *, resume: bool = False) -> str:

@@ -68,11 +68,6 @@ def at_rate(configured: Any, model: nn.Module, lr: float) -> torch.optim.Optimiz
     return optimizer
 
 
-def has_scheduler(configured: Any) -> bool:
-    """Whether what configure_optimizers returned comes with a schedule of its own."""
-    return bool(configured_parts(configured)[1])
-
-
 def configured_parts(configured: Any) -> tuple[list[Any], list[Any]]:
     """Optimizers and schedulers, of any form that Lightning takes."""
     if isinstance(configured, dict):

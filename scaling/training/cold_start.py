@@ -1,7 +1,9 @@
 """A step that is discarded: kernels are loaded and blocks compiled before training is timed."""
 
 import time
+import timeit
 from collections.abc import Hashable
+from functools import partial
 
 import torch
 
@@ -73,17 +75,12 @@ def let_go(device: torch.device, num_parameters: int) -> None:
 
 def measured_noise_cost(setup: Setup) -> float:
     """What measuring noise adds to a step, by the shorter of two times each."""
-    seconds = {
-        measures: min(_seconds(setup, measures_noise=measures) for _ in range(2))
-        for measures in (True, False)
-    }
-    return added_ratio(seconds[True], seconds[False])
-
-
-def _seconds(setup: Setup, *, measures_noise: bool) -> float:
-    started = time.perf_counter()
-    _gradient(setup, measures_noise=measures_noise)  # its norm is read, so the device is waited for
-    return time.perf_counter() - started
+    measured, plain = (
+        # The gradient's norm is read, so the device is waited for.
+        min(timeit.repeat(partial(_gradient, setup, measures_noise=noise), number=1, repeat=2))
+        for noise in (True, False)
+    )
+    return added_ratio(measured, plain)
 
 
 def _steps(setup: Setup) -> None:

@@ -103,11 +103,11 @@ def split_rows(
             rows[split] = _hold_out(split, pool, counts, taken, wanted)
         taken |= {row.key for row in rows[split]}
     train = _rows_of(_without(pool, taken))
-    if pool and not train and len(held_out) < len(_HELD_OUT):
-        raise DataError(
-            "workload.data", "every training row is also in validation or test; none is left"
-        )
     if len(held_out) < len(_HELD_OUT):
+        if pool and not train:
+            raise DataError(
+                "workload.data", "every training row is also in validation or test; none is left"
+            )
         in_pool = len(train) + sum(len(rows[split]) for split in held_out)
         num_dropped += len(_rows_of(pool)) - in_pool
     rows["train"] = tuple(train)

@@ -66,7 +66,12 @@ def require_model(
     name, path = _named(spec)
     _require_ids(tokens, model)
     _require_own_ids(spec, tokens.data)
-    _require_positions(model, max_length)
+    positions = _positions(model)
+    if positions is not None and max_length > positions:
+        raise DataError(
+            "workload.data.max_length",
+            f"{max_length} is more than the model's {positions} positions",
+        )
     if spec.lora is not None:
         own = {"workload.model.lora.rank": spec.lora.rank}
         require_ranks(model, own if lora_ranks is None else lora_ranks)
@@ -76,7 +81,8 @@ def require_model(
     cannot_read = f"{name}{_odd_heads(spec)} cannot read the training data"
     with library_errors("workload.model", cannot_read), torch.no_grad():
         logits = _Logits(task, model)
-        _require_room(logits, batches, model, max_length)
+        if positions is not None and positions - RESERVED < max_length <= MAX_TRIED_LENGTH:
+            _require_room(logits, batches, positions, max_length)
         loss = float(task.loss_sum(model, batches.together))  # as in training, with dropout
         if not math.isfinite(loss):
             raise DataError("workload.model", f"{name}'s loss is {loss} before the first step")
@@ -174,15 +180,6 @@ def _positions(model: Any) -> int | None:
     """The length that a model was made for; None where its configuration has none."""
     values = [getattr(model.config, name, None) for name in _POSITIONS]
     return min((value for value in values if isinstance(value, int) and value > 0), default=None)
-
-
-def _require_positions(model: nn.Module, max_length: int) -> None:
-    positions = _positions(model)
-    if positions is not None and max_length > positions:
-        raise DataError(
-            "workload.data.max_length",
-            f"{max_length} is more than the model's {positions} positions",
-        )
 
 
 class _Batches:
@@ -295,14 +292,8 @@ def _packing_leak(logits: _Logits, batches: _Batches) -> bool:
     return _is_leak(leak, moved, before)
 
 
-def _require_room(logits: _Logits, batches: _Batches, model: nn.Module, max_length: int) -> None:
-    """Check an example of `max_length` tokens where that is all the positions, or nearly.
-
-    Some architectures reserve one or two of them.
-    """
-    positions = _positions(model)
-    if positions is None or not positions - RESERVED < max_length <= MAX_TRIED_LENGTH:
-        return
+def _require_room(logits: _Logits, batches: _Batches, positions: int, max_length: int) -> None:
+    """Check an example of `max_length` tokens; some architectures reserve a position or two."""
     lengths = range(max_length, max_length - RESERVED - 1, -1)
     longest = next((n for n in lengths if _has_room(logits, batches.longest, n)), max_length)
     if longest == max_length:

@@ -1,6 +1,6 @@
 """The optimizer of a LightningModule's configure_optimizers, where a study asks for it."""
 
-from scaling.optimizers.module import at_rate, has_scheduler
+from scaling.optimizers.module import at_rate, configured_parts
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.module_task import LossModule, ModuleTask
@@ -33,6 +33,6 @@ def require_own_optimizer(task: ModuleTask, seed: int, *, is_only_one: bool) -> 
     if len(set(rates)) > 1:
         note += ", and the rates of its groups keep their ratios"
     note += "."
-    if has_scheduler(configured):
+    if configured_parts(configured)[1]:
         note += " Its scheduler is not used: the study file sets the schedule."
     task.optimizer_note = note

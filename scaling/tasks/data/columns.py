@@ -36,6 +36,8 @@ class Table:
             the records say.
         class_names: Names of the classes that a column keeps as numbers.
         is_text: True for lines of a text file.
+        num_bytes: Of a file, unpacked.
+        note: An English sentence on how it is read; empty for none.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Table:
     columns: tuple[str, ...] = ()
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     is_text: bool = False
+    num_bytes: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,15 @@ def file_tables(
     encoding: str | None,
     bytes_left: int,
     text_records: TextRecords | None = None,
-) -> tuple[list[Table], int, tuple[str, ...]]:
-    """The tables of a split's files, the bytes they have unpacked, and what to say of them.
+) -> list[Table]:
+    """The tables of a split's files.
 
     Args:
         files: By split.
         split: Whose files are read.
-        columns: What has to be among a table's columns; by them its delimiter is known.
+        columns: See `file_table`.
         encoding: Of text files; None where each says it or is UTF-8.
-        bytes_left: Bytes that the files may have.
+        bytes_left: Bytes that the files may have, unpacked.
         text_records: See `RowFormat`.
 
     Raises:
@@ -87,19 +87,17 @@ def file_tables(
     if not names:
         raise DataError(path, f"no file matches {given.glob!r}")
     tables: list[Table] = []
-    notes: list[str] = []
-    num_bytes = 0
     for name in names:
-        title = f"the {split} data" if len(names) == 1 else f"the {split} data in {name}"
-        table, size, said = _table(
-            name, title, path, encoding, columns, bytes_left - num_bytes, text_records
-        )
-        notes += said
-        num_bytes += size
-        if num_bytes > bytes_left:
+        table = file_table(
+            name, path=path, columns=columns, encoding=encoding, text_records=text_records,
+            bytes_left=bytes_left,
+        )  # fmt: skip
+        bytes_left -= table.num_bytes
+        if bytes_left < 0:
             raise _too_large(path, name)
-        tables.append(table)
-    return tables, num_bytes, tuple(notes)
+        title = f"the {split} data" if len(names) == 1 else f"the {split} data in {name}"
+        tables.append(replace(table, name=title))
+    return tables
 
 
 def file_table(
@@ -109,6 +107,7 @@ def file_table(
     columns: Sequence[str],
     encoding: str | None = "utf-8",
     text_records: TextRecords | None = None,
+    bytes_left: int = MAX_BYTES,
 ) -> Table:
     """The table of a text file, or of a parquet file.
 
@@ -118,11 +117,18 @@ def file_table(
         columns: What has to be among its columns; by them its delimiter is known.
         encoding: Of a text file; None where it says it or is guessed.
         text_records: See `RowFormat`.
+        bytes_left: Bytes that a text file may have, unpacked.
 
     Raises:
         DataError: If the file cannot be read, here or when its records are.
     """
-    return _table(name, name, path, encoding, columns, MAX_BYTES, text_records)[0]
+    with _readable(name, path):
+        if file_suffix(name) == ".parquet":
+            table = _parquet_table(name)
+        else:
+            file = _text_file(name, encoding, path, bytes_left)
+            table = _text_table(file, path, columns, text_records)
+    return replace(table, records=_read(table.records, name, path))
 
 
 def widest_header(name: str, *, path: str) -> tuple[str, ...]:
@@ -134,31 +140,6 @@ def widest_header(name: str, *, path: str) -> tuple[str, ...]:
     with _readable(name, path):
         file = _text_file(name, None, path, MAX_BYTES)
         return max((_header(file, mark) for mark in reversed(_DELIMITERS)), key=len)
-
-
-def _table(
-    name: str,
-    title: str,
-    path: str,
-    encoding: str | None,
-    columns: Sequence[str],
-    bytes_left: int,
-    text_records: TextRecords | None = None,
-) -> tuple[Table, int, tuple[str, ...]]:
-    """A file's table, its bytes, unpacked, and what to say of it."""
-    note: tuple[str, ...] = ()
-    with _readable(name, path):
-        if file_suffix(name) == ".parquet":
-            table, num_bytes = _parquet_table(name, title)
-        else:
-            file = _text_file(name, encoding, path, bytes_left)
-            table, num_bytes = _text_table(file, title, path, columns, text_records), file.num_bytes
-            if file.is_guessed:
-                note = (
-                    f"{name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, give "
-                    "workload.data.encoding.",
-                )
-    return replace(table, records=_read(table.records, name, path)), num_bytes, note
 
 
 @contextmanager
@@ -233,8 +214,13 @@ def _unknown_encoding(path: str, name: str, what: str) -> DataError:
 
 
 def _text_table(
-    file: _TextFile, title: str, path: str, columns: Sequence[str], text_records: TextRecords | None
+    file: _TextFile, path: str, columns: Sequence[str], text_records: TextRecords | None
 ) -> Table:
+    note = (
+        f"{file.name} is not UTF-8 and is read as Latin-1 ({_WESTERN}); if it is not, give "
+        "workload.data.encoding."
+    )
+    table = Table(file.name, (), num_bytes=file.num_bytes, note=note if file.is_guessed else "")
     match file_suffix(file.name):
         case ".csv" | ".tsv" as suffix:
             delimiter, header = _delimiter(file, suffix, columns)
@@ -243,13 +229,14 @@ def _text_table(
                     raise DataError(
                         path, f"{file.name} has {header.count(column)} columns named {column!r}"
                     )
-            return Table(title, _delimited(file, delimiter), header)
+            return replace(table, records=_delimited(file, delimiter), columns=header)
         case ".txt" | ".conll" | ".conllu" if text_records is not None:
-            return Table(title, text_records(file.name, _lines(file)))
+            return replace(table, records=text_records(file.name, _lines(file)))
         case ".txt":
-            return Table(title, ({"text": line} for line in _lines(file)), ("text",), is_text=True)
+            records = ({"text": line} for line in _lines(file))
+            return replace(table, records=records, columns=("text",), is_text=True)
         case _:
-            return Table(title, _json_values(file))
+            return replace(table, records=_json_values(file))
 
 
 def _delimiter(file: _TextFile, suffix: str, columns: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -329,7 +316,7 @@ def _json_values(file: _TextFile) -> Iterator[Any]:
             place = found.end()
 
 
-def _parquet_table(name: str, title: str) -> tuple[Table, int]:
+def _parquet_table(name: str) -> Table:
     import pyarrow.parquet as pq
     from datasets import Features
 
@@ -339,4 +326,4 @@ def _parquet_table(name: str, title: str) -> tuple[Table, int]:
     size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
     batches = file.iter_batches(batch_size=_PARQUET_ROWS)
     records = (row for batch in batches for row in batch.to_pylist())
-    return Table(title, records, column_names(features), class_names(features)), size
+    return Table(name, records, column_names(features), class_names(features), num_bytes=size)

@@ -131,12 +131,12 @@ def _tables(
     for split in SPLITS:
         if getattr(data.files, split) is None:
             continue
-        tables, num_bytes, said = file_tables(
+        tables = file_tables(
             data.files, split, columns=columns, encoding=data.encoding, bytes_left=bytes_left,
             text_records=row_format.text_records,
         )  # fmt: skip
-        bytes_left -= num_bytes
-        notes += said
+        bytes_left -= sum(table.num_bytes for table in tables)
+        notes += [table.note for table in tables if table.note]
         yield split, tables
 
 

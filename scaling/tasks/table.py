@@ -207,13 +207,16 @@ def _number(
     record: Mapping[str, Any], number: int, path: str, column: str, *, is_loss: bool
 ) -> float:
     """A cell as a number; of losses, NaN for an empty one."""
-    cell: Any = record[column]
-    is_empty = cell is None or (isinstance(cell, str) and not cell.strip())
+    cell = record[column]
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        cell = math.nan
     with suppress(TypeError, ValueError):
-        value = math.nan if is_empty else float(cell)
+        value = float(cell)
         if is_loss or math.isfinite(value):
             return value
-    raise DataError(path, f"row {number} has {cell!r} in column {column!r}; must be a number")
+    raise DataError(
+        path, f"row {number} has {record[column]!r} in column {column!r}; must be a number"
+    )
 
 
 def _is(cell: object, value: float | str) -> bool:

@@ -17,9 +17,9 @@ from scaling.training.clipping import Clipping
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.base import Parallel
-from scaling.training.parallel.ddp import DataParallel
-from scaling.training.parallel.fsdp import FullySharded
-from scaling.training.parallel.one_worker import OneWorker
+from scaling.training.parallel.ddp import data_parallel
+from scaling.training.parallel.fsdp import fully_sharded
+from scaling.training.parallel.one_worker import one_worker
 from scaling.training.parallel.tp import cut_matrices
 from scaling.training.parallel.workers import Workers, release_memory
 from scaling.training.parallel.zero import Zero
@@ -123,19 +123,20 @@ def parallelize(model: nn.Module, recipe: Recipe, workers: Workers) -> Parallel:
         return build_optimizer(model, recipe.hyperparameters)
 
     if workers.world_size == 1:
-        return OneWorker(model, new_optimizer, workers)
+        return one_worker(model, new_optimizer, workers)
     strategy = recipe.layout.strategy
     match strategy:
         case "ddp":
-            return DataParallel(model, new_optimizer, workers)
+            return data_parallel(model, new_optimizer, workers)
         case "fsdp":
-            return FullySharded(model, new_optimizer, workers)
+            return fully_sharded(model, new_optimizer, workers)
         case "tp":
             cut_matrices(model, workers)
-            return OneWorker(model, new_optimizer, workers.alone(), is_cut=True)
+            return one_worker(model, new_optimizer, workers.alone(), is_cut=True)
         case "zero1" | "zero2" | "zero3":
             stage, precision = ZERO_STAGES[strategy], recipe.layout.precision
-            return Zero(model, new_optimizer, workers, stage=stage, precision=precision)
+            cut = Zero(model, new_optimizer, workers, stage=stage, precision=precision)
+            return cut.parallel
         case _:
             assert_never(strategy)
 

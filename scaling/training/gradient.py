@@ -161,7 +161,7 @@ class GradientOfBatch:
     def _accumulate(self, parts: Sequence[Indices], divisor: int) -> torch.Tensor:
         """Backward through every part; workers are synchronized in the last one alone."""
         total = torch.zeros((), device=self.workers.device)
-        with self.parallel.reduction(num_parts=len(parts)):
+        with self.parallel.reduction(len(parts)):
             for number, batch in enumerate(self.batches.of(parts), start=1):
                 with self.parallel.no_sync() if number < len(parts) else nullcontext():
                     total += self._backward(batch, divisor)

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -81,58 +82,36 @@ class Weights(Protocol):
         ...
 
 
-class Parallel(Protocol):
-    """A model that a trial's workers train together; one class a strategy."""
+@dataclass(frozen=True)
+class Parallel:
+    """A model that a trial's workers train together, as its strategy has it.
 
-    @property
-    def wrapped(self) -> nn.Module:
-        """The model to call for a forward pass whose backward pass is reduced."""
-        ...
+    Attributes:
+        wrapped: The model to call for a forward pass whose backward pass is reduced.
+        weights: The model's trained weights, of which this worker may have a part.
+        data_workers: This worker among those that share a batch; alone where each computes all of
+            it.
+        plain_model: Returns a model with the same weights that is not cut, of a new one that it
+            may build by the function it is given; inside `whole_weights`, by all workers.
+        local_norm: Where to read this worker's own gradient norm; None where no other shares the
+            batch.
+        saves_in_parts: Whether each worker writes a part of a checkpoint; else the first one writes
+            it all.
+        reduction: The backward passes inside the block make one gradient; called with their number.
+        no_sync: Backward passes inside the block only accumulate this worker's own gradient.
+        whole_weights: Every worker may run forwards of the model alone inside the block: they
+            evaluate different numbers of batches, and a forward that gathers its weights would wait
+            for the others. Called by all workers; the weights must not be changed inside.
+        close: Lets go of what would outlive the run, and of workers that wait for this one.
+    """
 
-    @property
-    def weights(self) -> Weights:
-        """The model's trained weights, of which this worker may have a part."""
-        ...
-
-    @property
-    def data_workers(self) -> Workers:
-        """This worker among those that share a batch; alone where each computes all of it."""
-        ...
-
-    @property
-    def local_norm(self) -> LocalNorm | None:
-        """Where to read this worker's own gradient norm; None where no other shares the batch."""
-        ...
-
-    @property
-    def saves_in_parts(self) -> bool:
-        """Whether each worker writes a part of a checkpoint; else the first one writes it all."""
-        ...
-
-    def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
-        """The backward passes inside the block make one gradient; `num_parts` of them."""
-        ...
-
-    def no_sync(self) -> AbstractContextManager[None]:
-        """Backward passes inside the block only accumulate this worker's own gradient."""
-        ...
-
-    def whole_weights(self) -> AbstractContextManager[None]:
-        """Every worker may run forwards of the model alone inside the block.
-
-        Workers evaluate different numbers of batches; a forward that gathers its weights would
-        wait for the others. Called by all workers; the weights must not be changed inside.
-        """
-        ...
-
-    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
-        """One with the same weights that is not cut; inside `whole_weights`, by all workers.
-
-        Args:
-            new_model: Builds a model like the one that is trained.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of what would outlive the run, and of workers that wait for this one."""
-        ...
+    wrapped: nn.Module
+    weights: Weights
+    data_workers: Workers
+    plain_model: Callable[[Callable[[], nn.Module]], nn.Module]
+    local_norm: LocalNorm | None = None
+    saves_in_parts: bool = False
+    reduction: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext()
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+    whole_weights: Callable[[], AbstractContextManager[None]] = nullcontext
+    close: Callable[[], None] = lambda: None

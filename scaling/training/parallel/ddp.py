@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from scaling.training.parallel.base import LocalNorm, NewOptimizer
+from scaling.training.parallel.base import LocalNorm, NewOptimizer, Parallel
 from scaling.training.parallel.shared_memory import SharedSum, shared_sum
 from scaling.training.parallel.weights import TorchWeights
 from scaling.training.parallel.workers import Workers
@@ -43,48 +42,29 @@ def _average(
     return averaged
 
 
-class DataParallel:
-    """See `scaling.training.parallel.base.Parallel`; workers of one machine sum in its memory."""
-
-    saves_in_parts = False
-
-    def __init__(self, model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> None:
-        self._model, self.data_workers = model, workers
-        self.local_norm = LocalNorm()
-        on_gpu = workers.device.type == "cuda"
-        with warnings.catch_warnings():
-            # torch 2.13 renames broadcast_buffers; 2.9 has only this name.
-            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
-            self.wrapped = DistributedDataParallel(
-                model,
-                device_ids=[workers.device] if on_gpu else None,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
-        self._shared = None if on_gpu else shared_sum(workers)
-        self.wrapped.register_comm_hook(_Averaging(self.local_norm, self._shared), _average)
-        self.weights = TorchWeights(model, new_optimizer(model))
-
-    def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
-        """DDP reduces in the backward pass."""
-        del num_parts
-        return nullcontext()
-
-    def no_sync(self) -> AbstractContextManager[None]:
-        """DDP adds up what it will reduce with the next backward pass outside the block."""
-        no_sync: Any = self.wrapped.no_sync
-        return no_sync()
-
-    def whole_weights(self) -> AbstractContextManager[None]:
-        """They are whole."""
-        return nullcontext()
-
-    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
-        """The model itself."""
-        del new_model
-        return self._model
-
-    def close(self) -> None:
-        """Let the other workers know that this one has left the trial."""
-        if self._shared is not None:
-            self._shared.close()
+def data_parallel(model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> Parallel:
+    """A model that DDP reduces in the backward pass; workers of one machine sum in its memory."""
+    local_norm = LocalNorm()
+    on_gpu = workers.device.type == "cuda"
+    with warnings.catch_warnings():
+        # torch 2.13 renames broadcast_buffers; 2.9 has only this name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+        wrapped = DistributedDataParallel(
+            model,
+            device_ids=[workers.device] if on_gpu else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+    shared = None if on_gpu else shared_sum(workers)
+    wrapped.register_comm_hook(_Averaging(local_norm, shared), _average)
+    no_sync: Any = wrapped.no_sync  # adds up what is reduced with the next backward pass outside
+    leave: Callable[[], None] = (lambda: None) if shared is None else shared.close
+    return Parallel(
+        wrapped,
+        TorchWeights(model, new_optimizer(model)),
+        workers,
+        plain_model=lambda _: model,
+        local_norm=local_norm,
+        no_sync=no_sync,
+        close=leave,
+    )

@@ -5,8 +5,8 @@ A block's weights are gathered when a worker computes with them.
 Source: Zhao et al. 2023 (arXiv:2304.11277).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,74 +16,65 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from scaling.tasks.model.layers import transformer_blocks
-from scaling.training.parallel.base import LocalNorm, NewOptimizer
+from scaling.training.parallel.base import LocalNorm, NewOptimizer, Parallel
 from scaling.training.parallel.sharding import uncut_copy
 from scaling.training.parallel.weights import TorchWeights
 from scaling.training.parallel.workers import Workers
 
 
-class FullySharded:
-    """See `scaling.training.parallel.base.Parallel`.
+def fully_sharded(model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> Parallel:
+    """A model of whose Transformer blocks each one's weights are gathered together.
 
-    Each Transformer block's weights are gathered together, and the rest with the root.
+    The rest is gathered with the root.
     """
-
-    saves_in_parts = True
-
-    def __init__(self, model: nn.Module, new_optimizer: NewOptimizer, workers: Workers) -> None:
-        self.data_workers = workers
-        self.local_norm = LocalNorm()
-        group: Any = dist.group.WORLD
-        mesh = DeviceMesh.from_group(group, workers.device.type)
-        for block in transformer_blocks(model):
-            fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        self._root = fully_shard(model, mesh=mesh, reshard_after_forward=False)
-        self.wrapped = model
-        reduce_scatter: Any = _ReduceScatter(self.local_norm)
-        self._parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        for module in self._parts:
-            module.set_custom_reduce_scatter(reduce_scatter)
-            # A plain sum, which gloo has too; the division is ours, so that what is measured
-            # before it is not divided, whatever the precision.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
-        self.weights = TorchWeights(model, new_optimizer(model), keeps_inputs=True)
-
-    def reduction(self, *, num_parts: int) -> AbstractContextManager[None]:
-        """The last backward pass, outside `no_sync`, reduces."""
-        del num_parts
-        return nullcontext()
+    local_norm = LocalNorm()
+    group: Any = dist.group.WORLD
+    mesh = DeviceMesh.from_group(group, workers.device.type)
+    for block in transformer_blocks(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    root = fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    reduce_scatter: Any = _ReduceScatter(local_norm)
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in parts:
+        module.set_custom_reduce_scatter(reduce_scatter)
+        # A plain sum, which gloo has too; the division is ours, so that what is measured
+        # before it is not divided, whatever the precision.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
 
     @contextmanager
-    def no_sync(self) -> Iterator[None]:
+    def no_sync() -> Iterator[None]:
         """Whole gradients add up, and are cut with the next backward pass outside the block."""
-        self._root.set_requires_gradient_sync(False)
+        root.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            self._root.set_requires_gradient_sync(True)
+            root.set_requires_gradient_sync(True)
 
     @contextmanager
-    def whole_weights(self) -> Iterator[None]:
-        """All weights are gathered for the length of the block."""
-        for module in self._parts:
+    def whole_weights() -> Iterator[None]:
+        for module in parts:
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
         try:
             yield
         finally:
-            for module in self._parts:
+            for module in parts:
                 module.reshard()
                 # As `fully_shard` does it: the root's weights are the first that backward needs.
-                is_root = module is self._root
-                module.set_reshard_after_forward(not is_root, recurse=False)
+                module.set_reshard_after_forward(module is not root, recurse=False)
 
-    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
-        """A copy, whose backward pass may be differentiated once more."""
-        return uncut_copy(self.wrapped, new_model)
-
-    def close(self) -> None:
-        """There is nothing that would outlive the run."""
+    return Parallel(
+        model,
+        TorchWeights(model, new_optimizer(model), keeps_inputs=True),
+        workers,
+        # A copy, whose backward pass may be differentiated once more.
+        plain_model=lambda new_model: uncut_copy(model, new_model),
+        local_norm=local_norm,
+        saves_in_parts=True,
+        no_sync=no_sync,
+        whole_weights=whole_weights,
+    )
 
 
 # torch 2.13 renames it; 2.9 has only the second name.

@@ -11,8 +11,8 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from scaling.measures.norm_layers import NormLayers
 from scaling.spec.resources import ZERO_BUCKET_BYTES, Precision
-from scaling.training.parallel.base import LocalNorm, NewOptimizer
+from scaling.training.parallel.base import LocalNorm, NewOptimizer, Parallel
 from scaling.training.parallel.sharding import uncut_copy, with_first_moments
 from scaling.training.parallel.workers import Workers
 
@@ -31,9 +31,7 @@ _BUCKET_ENTRIES = ZERO_BUCKET_BYTES // 4  # float32
 
 
 class Zero:
-    """See `scaling.training.parallel.base.Parallel`; the model is in the hands of DeepSpeed."""
-
-    saves_in_parts = True
+    """A model in the hands of DeepSpeed."""
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class Zero:
             raise ValueError("ZeRO needs fp32 or bf16")
         deepspeed = _deepspeed(workers.device)
         self._deepspeed, self._model, self._stage = deepspeed, model, stage
-        self.data_workers, self.local_norm = workers, LocalNorm()
+        self._workers, self._local_norm = workers, LocalNorm()
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
         # Found while their weights are still whole.
         norm_layers = NormLayers(model, keeps_inputs=True)
@@ -77,13 +75,28 @@ class Zero:
         )
         # The loop says when a batch is complete, by `reduction`.
         self._engine.set_gradient_accumulation_boundary(is_boundary=True)
-        self.wrapped: nn.Module = self._engine
-        self.weights = FlatWeights(
+        self._weights = FlatWeights(
             self._optimizer, self._trained, norm_layers, new_optimizer, workers.device, stage=stage
         )
 
+    @property
+    def parallel(self) -> Parallel:
+        """What the loop trains."""
+        return Parallel(
+            self._engine,
+            self._weights,
+            self._workers,
+            # A copy without DeepSpeed's hooks.
+            plain_model=lambda new_model: uncut_copy(self._model, new_model),
+            local_norm=self._local_norm,
+            saves_in_parts=True,
+            reduction=self._reduction,
+            whole_weights=self._whole_weights,
+            close=self._close,
+        )
+
     @contextmanager
-    def reduction(self, *, num_parts: int) -> Iterator[None]:
+    def _reduction(self, num_parts: int) -> Iterator[None]:
         """Several parts are added up on each worker and reduced together at the end.
 
         That takes the memory of a whole gradient until then.
@@ -94,22 +107,18 @@ class Zero:
             if self._adds_up:
                 for weight in self._trained:
                     self._measure(weight)
-        self.weights.take_reduced_gradient()
-
-    def no_sync(self) -> AbstractContextManager[None]:
-        """`reduction` knows of all parts."""
-        return nullcontext()
+        self._weights.take_reduced_gradient()
 
     def _measure_one(self, weight: Tensor) -> None:
         if not self._adds_up:
             self._measure(weight)
 
     def _measure(self, weight: Tensor) -> None:
-        if self.local_norm.wanted and weight.grad is not None:
-            self.local_norm.add([weight.grad])
+        if self._local_norm.wanted and weight.grad is not None:
+            self._local_norm.add([weight.grad])
 
     @contextmanager
-    def whole_weights(self) -> Iterator[None]:
+    def _whole_weights(self) -> Iterator[None]:
         """Only stage 3 has cut the model's own weights."""
         if self._stage < 3:
             yield
@@ -123,11 +132,7 @@ class Zero:
             yield
         offload.setup_zero_stage3_hooks()
 
-    def plain_model(self, new_model: Callable[[], nn.Module]) -> nn.Module:
-        """A copy without DeepSpeed's hooks."""
-        return uncut_copy(self._model, new_model)
-
-    def close(self) -> None:
+    def _close(self) -> None:
         """Let go of the model, which DeepSpeed would keep to the process's end."""
         for hook in self._hooks:
             hook.remove()

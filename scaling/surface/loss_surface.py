@@ -23,6 +23,8 @@ _MOST_CANDIDATES, _FEWEST_CANDIDATES = 3000, 12
 """Points of all cells together, and of one, at which it is looked at."""
 _NUM_DRAWS = 256
 _SMALL = 1e-12
+_CLEAR_RISE = 6 * math.sqrt(2)
+"""Standard deviations of a trial above the least loss of its cell from which on it is no noise."""
 _MOST_LOG_LOSS = 100.0
 """Beyond this a drawn loss says no more than that the run is lost."""
 
@@ -183,6 +185,33 @@ class LossSurface:
         """The nuisance hyperparameters whose expected loss is the least in a cell."""
         every = [candidate for candidates in self.candidates for candidate in candidates]
         return every[self.best[cell]][1]
+
+    def rates_tried(self, cell: int) -> tuple[float, float] | None:
+        """Logarithms of the lowest and the highest rate tried in a cell; None where none was."""
+        tried = self._rates[self._cell == cell]
+        return (float(tried.min()), float(tried.max())) if len(tried) else None
+
+    def rises(self, cell: int) -> tuple[bool, bool]:
+        """Whether the losses of a cell clearly rise towards its lowest and its highest rate.
+
+        Clearly is by six standard deviations of two trials' difference, as replicates show it, and
+        unknown, so False, without any. A diverged trial is as high as can be.
+        """
+        tried, losses = self._rates[self._cell == cell], self._losses[self._cell == cell]
+        has_replicates = self._replicates is not None or self._seeds is not None
+        if not has_replicates or not np.isfinite(losses).any():
+            return False, False
+        scales, least = self.processes[0].scales, float(np.nanmin(losses))
+        clear = _CLEAR_RISE * math.hypot(1, 2 * scales.seed) * scales.noise * scales.unit
+        above = np.where(np.isfinite(losses), losses, math.inf) - least > clear
+        low, high = (bool(above[tried == end].all()) for end in (tried.min(), tried.max()))
+        return low, high
+
+    @cached_property
+    def _rates(self) -> Array:
+        """[n] logarithm of each trial's rate."""
+        assert self.space.rate is not None
+        return np.log([o.point[self.space.rate.name] for o in self._outcomes])
 
     def expected(self, cell: int, point: Mapping[str, Any]) -> float:
         """The loss expected with some nuisance hyperparameters in a cell."""

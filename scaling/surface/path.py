@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.surface.loss_surface import LossSurface
-from scaling.surface.space import Array
+from scaling.surface.space import Array, Labels
 
 _NUM_RATES, _MOST_PLACES = 49, 2000
 """Rates at which each batch's loss is drawn, and all of them together."""
@@ -135,25 +135,37 @@ def best_rates(
     at = [surface.space.batch_place(size) for size in batch_sizes]
     coordinates = replace(surface.space.coordinates(places), batch=np.repeat(at, num_rates))
     drawn = surface.draws(coordinates, _NUM_DRAWS).reshape(-1, len(cells), num_rates)
-    lowest = lowest_places(_rising_beyond(drawn, (grid >= low) & (grid <= high)), grid)
+    ends = np.array([surface.rates_tried(cell) or (low, high) for cell in cells])
+    first, last = np.searchsorted(grid, ends[:, 0]), np.searchsorted(grid, ends[:, 1]) - 1
+    rising = np.array([surface.rises(cell) for cell in cells])
+    held = _rising_beyond(drawn, first, np.maximum(first, last), rising)
+    lowest = lowest_places(held, grid)
     return BestRates(tuple(batch_sizes), lowest, low, high)
 
 
-def _rising_beyond(losses: Array, tried: NDArray[np.bool_]) -> Array:
+def _rising_beyond(losses: Array, first: Labels, last: Labels, rising: NDArray[np.bool_]) -> Array:
     """[draws, cells, rates] losses, infinite beyond an end towards which they rise.
 
-    A basin has one bottom: a curve that rises towards the end of the rates tried does not fall
-    again beyond it, where no trial holds a draw. That counts where the trials show the rise: where
-    the loss at the end is above the least one by four standard deviations of the draws.
+    A basin has one bottom: a curve that rises towards the end of a cell's rates does not fall again
+    beyond it, where no trial holds a draw. That counts where the trials show the rise: by
+    replicates, or where the loss at the end is above the least one by four standard deviations of
+    the draws.
+
+    Args:
+        losses: Drawn ones.
+        first: [cells] index of the lowest rate tried.
+        last: [cells] index of the highest.
+        rising: [cells, 2] whether replicates show a rise towards the lowest and the highest.
     """
-    first, last = np.flatnonzero(tried)[[0, -1]]
-    inside = losses[:, :, first : last + 1]
-    at, found = inside.argmin(axis=2), losses.copy()
-    least = inside.mean(axis=0).argmin(axis=1)[None, :, None]
-    rises = inside[:, :, [0, -1]] - np.take_along_axis(inside, least, axis=2)
-    is_clear = rises.mean(axis=0) > _CLEAR_RISE * rises.std(axis=0)
-    found[(at > 0) & is_clear[:, 0], :first] = math.inf
-    found[(at < last - first) & is_clear[:, 1], last + 1 :] = math.inf
+    cell, rate, found = np.arange(len(first)), np.arange(losses.shape[2]), losses.copy()
+    inside = (rate >= first[:, None]) & (rate <= last[:, None])
+    at = np.where(inside, losses, math.inf).argmin(axis=2)
+    least = np.where(inside, losses.mean(axis=0), math.inf).argmin(axis=1)
+    sides = (first, rate < first[:, None], rising[:, 0]), (last, rate > last[:, None], rising[:, 1])
+    for end, beyond, is_known in sides:
+        rises = losses[:, cell, end] - losses[:, cell, least]
+        is_clear = is_known | (rises.mean(axis=0) > _CLEAR_RISE * rises.std(axis=0))
+        found[((at != end) & is_clear)[:, :, None] & beyond] = math.inf
     return found
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from scaling.api import Study
-    from scaling.command.run import RefusedError, StoppedError
+    from scaling.driver.run import RefusedError, StoppedError
     from scaling.result import Result, load
     from scaling.spec.issues import StudyFileError
     from scaling.tasks.own.contract import CustomTask
@@ -22,9 +22,9 @@ __all__ = [
 
 _PLACES: Final = {
     "CustomTask": "scaling.tasks.own.contract",
-    "RefusedError": "scaling.command.run",
+    "RefusedError": "scaling.driver.run",
     "Result": "scaling.result",
-    "StoppedError": "scaling.command.run",
+    "StoppedError": "scaling.driver.run",
     "Study": "scaling.api",
     "StudyFileError": "scaling.spec.issues",
     "load": "scaling.result",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.command.lines import plain_console
-from scaling.command.run import prepared, print_plan, run
-from scaling.command.shipped import study_file
-from scaling.command.start import Start
+from scaling.console import plain_console
+from scaling.driver.run import prepared, print_plan, run
 from scaling.files.user_path import user_path
+from scaling.plan.start import Start
 from scaling.spec.read import read_study, study_from_mapping
+from scaling.spec.shipped import study_file
 from scaling.spec.study import StudySpec
 
 if TYPE_CHECKING:

@@ -59,8 +59,8 @@ def _main(options: argparse.Namespace, program: Sequence[str]) -> int:
         spec = read_study(options.study, options.set)
     except StudyFileError as error:
         return _ended(REFUSED, without_credentials(str(error)))
-    from scaling.command.run import RefusedError, StoppedError, prepared, print_plan, run
-    from scaling.command.start import Start
+    from scaling.driver.run import RefusedError, StoppedError, prepared, print_plan, run
+    from scaling.plan.start import Start
 
     output = user_path(options.output) if options.output else Path("reports") / spec.name
     command = _command(options, program)

@@ -229,7 +229,7 @@ def _study(
     output: str | None,
     more: list[str],
 ) -> None:
-    from scaling.command.shipped import study_file
+    from scaling.spec.shipped import study_file
     from scaling.study import main
 
     words = [study_file(study), *more]
@@ -242,7 +242,7 @@ def _study(
 
 def _studies(incomplete: str) -> list[str]:
     """What STUDY may be, for the shell's completion: files here, and those of the package."""
-    from scaling.command.shipped import shipped_studies
+    from scaling.spec.shipped import shipped_studies
 
     here = [str(path) for path in Path().glob(f"{incomplete}*") if path.suffix in (".yaml", "")]
     return here + [name for name in shipped_studies() if name.startswith(incomplete)]

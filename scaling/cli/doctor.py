@@ -13,7 +13,7 @@ import psutil
 from rich.table import Table
 from rich.text import Text
 
-from scaling.command.lines import plain_console
+from scaling.console import plain_console
 from scaling.files.access import why_not_writable
 from scaling.files.shown_url import mlflow_uri_words
 from scaling.runner.preflight import StartError, require_startable_machine

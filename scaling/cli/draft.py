@@ -323,7 +323,7 @@ def require_runs(path: Path) -> None:
     Raises:
         NoDraftError: If it would be refused, in one line.
     """
-    from scaling.command.start_checks import require_tasks
+    from scaling.plan.start_checks import require_tasks
     from scaling.spec.issues import StudyFileError
     from scaling.spec.read import read_study
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from scaling.command.lines import plain_console
+from scaling.console import plain_console
 from scaling.records.ledger import read_records
 from scaling.records.load import read_environment
 from scaling.runner.preflight import ClusterError

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from scaling import Study
 from scaling.cli.app import app
-from scaling.command.shipped import shipped_studies, study_file
-from tests.command.test_study_command import GOOD
+from scaling.spec.shipped import shipped_studies, study_file
+from tests.driver.test_study_command import GOOD
 
 COMMAND = "from scaling.cli.app import main; main()"
 HEAVY = {"torch", "ray", "optuna", "mlflow", "transformers", "datasets", "pandas", "altair"}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from scaling.cli.draft import drafted
-from scaling.command.start_checks import require_tasks
+from scaling.plan.start_checks import require_tasks
 from scaling.spec.read import read_study
 from scaling.tasks.errors import DataError
 from tests.cli.test_app import called

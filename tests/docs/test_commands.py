@@ -11,10 +11,10 @@ import pytest
 import typer
 
 from scaling.cli.app import app
-from scaling.command.shipped import shipped_studies
 from scaling.report.__main__ import _parser as report_parser
 from scaling.spec.changes import changes
 from scaling.spec.read import read_study
+from scaling.spec.shipped import shipped_studies
 from scaling.study import _parser as study_parser
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scaling
-from scaling.command.start_checks import require_tasks
+from scaling.plan.start_checks import require_tasks
 from scaling.spec.evaluation import Evaluation
 from scaling.spec.issues import StudyFileError
 from scaling.spec.read import study_from_mapping

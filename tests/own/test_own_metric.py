@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scaling.command.facts import facts_of
-from scaling.command.start_checks import require_tasks
+from scaling.plan.facts import facts_of
+from scaling.plan.start_checks import require_tasks
 from scaling.records.objective import objective_of
 from scaling.spec.study import StudySpec
 from scaling.tasks.errors import DataError

@@ -9,7 +9,7 @@ import pytest
 from scaling.analysis.contrasts import compare
 from scaling.analysis.findings import analyse
 from scaling.analysis.trial_rows import sweep_of
-from scaling.command.environment import describe
+from scaling.driver.environment import describe
 from scaling.records.metrics import to_plain
 from scaling.records.study import StudyRecord
 from scaling.report.comparison.contrast_charts import compare_figures

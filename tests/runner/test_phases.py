@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scaling.command.live_page import LivePage
-from scaling.command.progress import ProgressView
+from scaling.driver.live_page import LivePage
+from scaling.driver.progress import ProgressView
 from scaling.runner.phases import StudyRun
 from scaling.runner.preflight import StartError
 from scaling.runner.remaining import Stage, stages

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scaling.command.environment import describe
+from scaling.driver.environment import describe
 from scaling.records.metrics import from_plain
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import WritingTask, Written, described

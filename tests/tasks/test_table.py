@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scaling.command.plan import print_plan
+from scaling.plan.study_plan import print_plan
 from scaling.records.measurement import Measurement
 from scaling.spec.read import study_from_mapping
 from scaling.spec.workloads import RunTable

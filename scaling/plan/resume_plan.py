@@ -6,10 +6,10 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from scaling.command.facts import facts_of
-from scaling.command.lines import duration, plain_console, print_line
-from scaling.command.machine import trials_at_once
-from scaling.command.plan import round_size_of
+from scaling.console import duration, plain_console, print_line
+from scaling.plan.facts import facts_of
+from scaling.plan.machine import trials_at_once
+from scaling.plan.study_plan import round_size_of
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import remaining
 from scaling.space.rounds import Rounds

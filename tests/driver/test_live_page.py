@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.command.live_page import NAME, LivePage
+from scaling.driver.live_page import NAME, LivePage
 from scaling.records.outcome import best_trial, objective_value
 from tests.analysis.synthetic import study
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scaling.command.resume_plan import print_resume_plan
+from scaling.plan.resume_plan import print_resume_plan
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import LATER_ROUNDS, stages
 from scaling.runner.state import StateError, StudyState, looked_at

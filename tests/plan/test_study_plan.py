@@ -9,9 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from scaling.command.machine import trials_at_once
-from scaling.command.plan import print_plan
-from scaling.command.start import Start
+from scaling.plan.machine import trials_at_once
+from scaling.plan.start import Start
+from scaling.plan.study_plan import print_plan
 from scaling.space.layout import Facts, split_of
 from scaling.spec.read import read_study
 from scaling.training import timing

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from scaling.command.live_page import LivePage
+from scaling.driver.live_page import LivePage
 from scaling.records.measurement import Measurement
 from scaling.records.metrics import Metric
 from scaling.records.objective import objective_of

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from scaling.command.machine import num_gpus_for
-from scaling.command.start import Start
+from scaling.plan.machine import num_gpus_for
+from scaling.plan.start import Start
 from scaling.process import without_garbage_collection
 from scaling.records.metrics import Metric
 from scaling.runner.joining import require_address
@@ -91,7 +91,7 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
                 raise
             raise error.within(f"ladder.sizes.{number}") from error
     if spec.ladder is not None:
-        from scaling.command.ladder_checks import require_ladder
+        from scaling.plan.ladder_checks import require_ladder
 
         require_ladder(spec, tasks)
     return tasks
@@ -107,7 +107,7 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     )
     if spec.workload.has_layers:
         with without_garbage_collection():
-            from scaling.command.model_checks import require_model
+            from scaling.plan.model_checks import require_model
 
         require_model(spec, task)
 

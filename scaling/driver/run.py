@@ -11,9 +11,9 @@ from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from scaling.command.start import REFUSALS, Start, has_ended, require_places
 from scaling.files.shown_path import shown_path
 from scaling.files.shown_url import without_credentials
+from scaling.plan.start import REFUSALS, Start, has_ended, require_places
 from scaling.records.study import StudyRecord
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def prepared(start: Start) -> "tuple[AnyTask, ...] | None":
         require_places(start)
         if has_ended(start) and not start.is_plan:
             return None
-        from scaling.command.start_checks import require_machine, require_tasks
+        from scaling.plan.start_checks import require_machine, require_tasks
         from scaling.tasks.hub import use_cache_where_unreachable
 
         use_cache_where_unreachable(start.spec.workload)
@@ -78,11 +78,11 @@ def print_plan(
     assert tasks is not None
     with looked_at(start.spec) as recorded:
         if recorded is None:
-            from scaling.command.plan import print_plan
+            from scaling.plan.study_plan import print_plan
 
             print_plan(start.spec, console, start=start, tasks=tasks)
         else:
-            from scaling.command.resume_plan import print_resume_plan
+            from scaling.plan.resume_plan import print_resume_plan
 
             print_resume_plan(start.spec, recorded, tasks, console)
 
@@ -147,7 +147,7 @@ def _opened(start: Start, tasks: "tuple[AnyTask, ...] | None") -> "StudyState":
     if tasks is None:
         print(f"study {start.spec.name}: {start.spec.question}\nall of its trials have ended")
         return StudyState.reopen(start.spec)
-    from scaling.command.start_checks import start_notes
+    from scaling.plan.start_checks import start_notes
     from scaling.tasks.content import data_hash, files_of
     from scaling.tasks.own.code import code_of
 
@@ -200,8 +200,8 @@ def _train_and_report(
     environment = read_environment(folder)
     facts: Facts | None = None
     if tasks is not None:
-        from scaling.command.environment import describe
-        from scaling.command.facts import facts_of
+        from scaling.driver.environment import describe
+        from scaling.plan.facts import facts_of
 
         facts = facts_of(start.with_gpus(), tasks)
         environment = describe(tasks) | {"started": environment.get("started", _now())}
@@ -243,8 +243,8 @@ def _train(
     """Run the trials that have not ended; returns what belongs into the study's environment."""
     from rich.console import Console
 
-    from scaling.command.live_page import NAME, LivePage
-    from scaling.command.progress import ProgressView
+    from scaling.driver.live_page import NAME, LivePage
+    from scaling.driver.progress import ProgressView
     from scaling.records.ledger import read_records
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.command.machine import num_gpus_for
 from scaling.files.access import why_not_writable
 from scaling.files.own import ForeignFolderError, require_report_folder
 from scaling.files.shown_path import shown_path
+from scaling.plan.machine import num_gpus_for
 from scaling.records.load import read_environment
 from scaling.runner.preflight import StartError, starts_here
 from scaling.runner.recorded_study import RecordedStudy

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scaling.command.facts import facts_of
-from scaling.command.lines import plain_console, print_line
-from scaling.command.machine import num_gpus_for, trials_at_once
-from scaling.command.start import Start
-from scaling.command.start_checks import describe_place, require_tasks, start_notes
+from scaling.console import plain_console, print_line
+from scaling.plan.facts import facts_of
+from scaling.plan.machine import num_gpus_for, trials_at_once
+from scaling.plan.start import Start
+from scaling.plan.start_checks import describe_place, require_tasks, start_notes
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.extension import most_extension_trials
@@ -59,7 +59,7 @@ def print_plan(
     for phase, count in num_trials(spec).items():
         how = f"{count} trials"
         if phase == "search" and spec.search.is_joint:
-            from scaling.command.surface_plan import rounds_words
+            from scaling.plan.surface_plan import rounds_words
 
             how = f"{at_most}{how} {rounds_words(spec, task, round_size_of(spec))}"
         print_line(console, f"  {phase}: {how}")
@@ -76,7 +76,7 @@ def print_plan(
     if spec.ladder is None:
         _print_batches(spec, facts, console)
     else:
-        from scaling.command.ladder_plan import print_sizes
+        from scaling.plan.ladder_plan import print_sizes
 
         print_sizes(spec, facts, tasks, console)
     print_data(task, console)
@@ -91,7 +91,7 @@ def print_plan(
     # Of a ladder the largest size takes the most memory; its times stand with the sizes.
     largest = spec.sizes[-1] if spec.sizes else spec
     if spec.workload.has_layers:
-        from scaling.command.model_plan import print_memory, print_time
+        from scaling.plan.model_plan import print_memory, print_time
 
         print_memory(largest, facts.sizes[-1] if facts.sizes else facts, tasks[-1], console)
         if spec.ladder is None:

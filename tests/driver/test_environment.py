@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.command import environment
+from scaling.driver import environment
 
 
 def commit_seen_from(file: Path) -> str | None:
@@ -22,7 +22,7 @@ def commit_seen_from(file: Path) -> str | None:
 
 def test_the_commit_is_of_the_checkout_that_the_package_is_part_of(tmp_path: Path) -> None:
     files = [
-        tmp_path / folder / "scaling/command/environment.py"
+        tmp_path / folder / "scaling/driver/environment.py"
         for folder in ("", "third_party/scaling", ".venv/lib/python/site-packages")
     ]
     for file in files:

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from scaling.command.lines import duration, print_line
-from scaling.command.machine import trials_at_once
+from scaling.console import duration, print_line
 from scaling.optimizers.catalog import num_moments
+from scaling.plan.machine import trials_at_once
 from scaling.space.cells import Cell, cells, hyperparameters
 from scaling.space.layout import Facts, split_of
 from scaling.spec.checks.sizes import num_trials

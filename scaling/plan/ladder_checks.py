@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scaling.command.facts import scale_of
+from scaling.plan.facts import scale_of
 from scaling.records.scale import scale_names
 from scaling.space.ladder import MIN_STEPS, flops_of, size_cells
 from scaling.space.layout import Facts

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from scaling.command.run import prepared, run
-from scaling.command.start import Start, has_ended
+from scaling.driver.run import prepared, run
+from scaling.plan.start import Start, has_ended
 from scaling.records.load import write_environment
 from scaling.sinks.mlflow.load import load_study
-from tests.command.test_resume_plan import ran
+from tests.plan.test_resume_plan import ran
 from tests.space.test_space import study
 
 
@@ -53,7 +53,7 @@ def test_an_error_before_the_first_trial_leaves_neither_a_study_nor_a_run(
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr("scaling.command.run._train", fail)
+    monkeypatch.setattr("scaling.driver.run._train", fail)
     start = Start(study(storage="state"), "scaling run", tmp_path / "report")
     with pytest.raises(RuntimeError):
         run(start, prepared(start))

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from scaling.command.plan import print_plan
-from scaling.command.start_checks import require_tasks, start_notes
+from scaling.plan.start_checks import require_tasks, start_notes
+from scaling.plan.study_plan import print_plan
 from scaling.spec.read import read_study
 from scaling.study import main
 from scaling.tasks.errors import DataError

@@ -126,7 +126,7 @@ def test_a_study_that_fails_before_its_first_trial_is_forgotten(
     def failing(tasks: object) -> None:
         raise AttributeError("a mistake here")
 
-    monkeypatch.setattr("scaling.command.environment.describe", failing)
+    monkeypatch.setattr("scaling.driver.environment.describe", failing)
     for _ in range(2):  # and the second time it is no study that exists already
         with pytest.raises(AttributeError, match="a mistake here"):
             main(["study.yaml"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -31,14 +31,13 @@ Ranges = Mapping[str, tuple[float | None, float | None]]
 """Least and greatest value by metric; null for an end that is not known."""
 
 
-def _absolute(folder: str) -> str:
-    return str(Path(folder).absolute())
+Folder = Annotated[LocalPath, AfterValidator(lambda folder: str(Path(folder).absolute()))]
 
 
 class OwnCode(Family):
     """A family that trains what a Python file of the user's own defines."""
 
-    folder: Annotated[LocalPath, AfterValidator(_absolute)] | None = None
+    folder: Folder | None = None
     """Folder in which modules are looked for before the environment; that of the study file where
     left out."""
     exactness: Literal["required", "waived"] = "required"
@@ -127,7 +126,7 @@ class TrainerFunctions(TextFamily):
     ranges: Ranges = {}  # noqa: RUF012
     """The least and the greatest value of a metric, as in {f1: [0, 1]}, null for an end that is not
     known; its intervals stay inside."""
-    folder: Annotated[LocalPath, AfterValidator(_absolute)] | None = None
+    folder: Folder | None = None
     """Folder in which their modules are looked for before the environment; that of the study file
     where left out."""
     exactness: Literal["required", "waived"] = "required"
@@ -151,12 +150,10 @@ class TrainerFunctions(TextFamily):
         if self.compute_metrics is not None and not self.directions:
             message = "compute_metrics needs the name of each metric, with maximize or minimize"
             yield Issue("workload.directions", message)
-        elif self.compute_metrics is None and self.directions:
-            message = "has no effect without workload.compute_metrics"
-            yield Issue("workload.directions", message, dict(self.directions))
-        if self.compute_metrics is None and self.ranges:
-            message = "has no effect without workload.compute_metrics"
-            yield Issue("workload.ranges", message, dict(self.ranges))
+        message = "has no effect without workload.compute_metrics"
+        for name, given in (("directions", self.directions), ("ranges", self.ranges)):
+            if self.compute_metrics is None and given:
+                yield Issue(f"workload.{name}", message, dict(given))
         if self.compute_loss_func is None and self.exactness == "waived":
             message = "has no effect without workload.compute_loss_func"
             yield Issue("workload.exactness", message, self.exactness, "required")
@@ -168,15 +165,10 @@ def with_study_folder(study: Mapping[str, Any], folder: Path) -> Mapping[str, An
     It is unchanged where it names a folder itself, or its task has no code of its own.
     """
     workload: Any = study.get("workload")
-    if not isinstance(workload, dict) or not _has_own_code(workload):  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(workload, dict):
         return study
-    return {**study, "workload": {"folder": str(folder.absolute()), **workload}}
-
-
-_TASKS = ("custom", "lightning")
-_FUNCTIONS = ("compute_loss_func", "compute_metrics")
-
-
-def _has_own_code(workload: Mapping[str, Any]) -> bool:
-    named = any(workload.get(name) is not None for name in _FUNCTIONS)
-    return named or workload.get("task") in _TASKS
+    given = cast("dict[str, Any]", workload)
+    functions = (given.get("compute_loss_func"), given.get("compute_metrics"))
+    if given.get("task") not in ("custom", "lightning") and functions == (None, None):
+        return study
+    return {**study, "workload": {"folder": str(folder.absolute()), **given}}

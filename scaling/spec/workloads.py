@@ -98,21 +98,19 @@ class TextClassification(TrainerFunctions):
         if kind != "single_label_classification" and data.builtin_name is not None:
             message = "the built-in data have one class per text"
             yield Issue("workload.problem_type", message, kind, "single_label_classification")
+        unfit: dict[str, str] = {}
         if kind != "multi_label_classification":
-            for name in ("label_separator", "label_columns"):
-                if (value := given.get(name)) is not None:
-                    message = "belongs to problem_type multi_label_classification"
-                    yield Issue(f"workload.data.{name}", message, value)
+            why = "belongs to problem_type multi_label_classification"
+            unfit |= dict.fromkeys(("label_separator", "label_columns"), why)
         elif data.label_columns is not None:
-            for name in ("label_column", "label_names", "label_separator"):
-                if (value := given.get(name)) is not None:
-                    message = "has no effect beside label_columns, which name the classes"
-                    yield Issue(f"workload.data.{name}", message, value)
+            why = "has no effect beside label_columns, which name the classes"
+            unfit |= dict.fromkeys(("label_column", "label_names", "label_separator"), why)
         if kind == "regression":
-            for name in ("label_names", "rare_classes"):
-                if (value := given.get(name)) is not None:
-                    message = "has no effect in regression, whose label is a number"
-                    yield Issue(f"workload.data.{name}", message, value)
+            why = "has no effect in regression, whose label is a number"
+            unfit |= dict.fromkeys(("label_names", "rare_classes"), why)
+        for name, why in unfit.items():
+            if (value := given.get(name)) is not None:
+                yield Issue(f"workload.data.{name}", why, value)
 
 
 # --- token classification -----------------------------------------------------------------------
@@ -196,12 +194,8 @@ class QuestionAnswering(TrainerFunctions):
             path = "workload.data.max_length"
             yield Issue(path, "leaves no room for a context", max_length, "at least 8")
         elif self.stride > longest:
-            yield Issue(
-                "workload.stride",
-                f"two windows of max_length {max_length} cannot share so much",
-                self.stride,
-                f"at most {longest}",
-            )
+            message = f"two windows of max_length {max_length} cannot share so much"
+            yield Issue("workload.stride", message, self.stride, f"at most {longest}")
 
 
 # --- written texts ------------------------------------------------------------------------------
@@ -335,12 +329,9 @@ class NoisyQuadratic(Family):
         count = self.num_chains * self.num_dimensions
         if count > MAX_CHAIN_NUMBERS:
             name = "num_chains" if self.num_chains > self.num_dimensions else "num_dimensions"
-            yield Issue(
-                f"workload.{name}",
-                f"num_chains × num_dimensions is {count:,}, which takes too much memory",
-                max(self.num_chains, self.num_dimensions),
-                f"at most {MAX_CHAIN_NUMBERS:,} together",
-            )
+            message = f"num_chains × num_dimensions is {count:,}, which takes too much memory"
+            most = f"at most {MAX_CHAIN_NUMBERS:,} together"
+            yield Issue(f"workload.{name}", message, getattr(self, name), most)
 
 
 # --- a table of finished runs -------------------------------------------------------------------

@@ -40,11 +40,15 @@ def steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
     return None
 
 
+RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
+_RAMP_FIELDS: Final = (*RAMPS, "batch_ramp_factor")
+
+
 def ramps_of(spec: StudySpec, batch: int) -> list[BatchRamp]:
     """Every way in which the batch of a trial may grow from this size."""
-    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
+    possible = (possible_values(spec, name) for name in _RAMP_FIELDS)
     ramps: list[BatchRamp] = []
-    for every, at, factor in itertools.product(*(possible_values(spec, name) for name in names)):
+    for every, at, factor in itertools.product(*possible):
         if every is None:
             ramps.append(BatchRamp(batch, at or (), factor))
         else:
@@ -54,16 +58,14 @@ def ramps_of(spec: StudySpec, batch: int) -> list[BatchRamp]:
 
 def ramp_count_issues(spec: StudySpec) -> Iterator[Issue]:
     """As many ways for the batch to grow as can be gone through."""
-    names = ("batch_ramp_every_examples", "batch_ramp_at_examples", "batch_ramp_factor")
-    count = math.prod(len(possible_values(spec, name)) for name in names)
+    count = math.prod(len(possible_values(spec, name)) for name in _RAMP_FIELDS)
     count *= max(1, len(spec.batch_sizes()), len(spec.cell_recipes))
-    if count > MAX_RAMPS and (places := [p for name in names for p in places_of(spec, name)]):
+    if count > MAX_RAMPS and (
+        places := [p for name in _RAMP_FIELDS for p in places_of(spec, name)]
+    ):
         most = max(places, key=lambda place: len(place.values))
         message = f"makes {count:,} ways in which the batch grows"
         yield Issue(most.path, message, NO_VALUE, f"at most {MAX_RAMPS:,}")
-
-
-RAMPS: Final = ("batch_ramp_every_examples", "batch_ramp_at_examples")
 
 
 def ramp_issues(spec: StudySpec, message: str) -> Iterator[Issue]:
@@ -95,15 +97,12 @@ def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places:
         every = place.path.endswith(RAMPS[0])
         if spec.target is not None and "global_batch_size" in spec.scientific_values():
-            yield place.issue(
-                "the critical batch size is fitted to steps to target at constant batches; drop "
-                "target, or take global_batch_size out of scientific"
-            )
+            remedy = "drop target, or take global_batch_size out of scientific"
+            why = "the critical batch size is fitted to steps to target at constant batches"
+            yield place.issue(f"{why}; {remedy}")
         if every and spec.budget.seconds is not None:
-            yield place.issue(
-                "a budget in seconds does not say how far the batch grows; give "
-                "batch_ramp_at_examples"
-            )
+            why = "a budget in seconds does not say how far the batch grows"
+            yield place.issue(f"{why}; give batch_ramp_at_examples")
         yield from _ramp_fits(spec, place, every=every)
 
 
@@ -127,10 +126,8 @@ def _ramp_fits(spec: StudySpec, place: Place, *, every: bool) -> Iterator[Issue]
         elif every:
             continue
         if ramp.skips:
-            yield place.issue(
-                f"a batch that grows {ramp.factor}-fold from {ramp.first} passes two of its "
-                "marks in one step; space them wider"
-            )
+            growing = f"a batch that grows {ramp.factor}-fold from {ramp.first}"
+            yield place.issue(f"{growing} passes two of its marks in one step; space them wider")
             return
 
 
@@ -140,17 +137,11 @@ def batch_size_issues(spec: StudySpec) -> Iterator[Issue]:
     workers = 1 if num_workers == "auto" else num_workers // spec.resources.num_parts
     places = places_of(spec, "global_batch_size", recipes=False)
     if not places:
-        yield Issue(
-            "fixed.global_batch_size", "no batch size is given: give it in scientific, "
-            "nuisance or fixed",
-        )  # fmt: skip
+        message = "no batch size is given: give it in scientific, nuisance or fixed"
+        yield Issue("fixed.global_batch_size", message)
     for place in places:
         for size in place.values:
             feasible = nearest_feasible(size, workers)
             if size not in feasible:
-                yield Issue(
-                    place.path,
-                    f"must be a multiple of resources.num_workers {workers}",
-                    size,
-                    " or ".join(map(str, feasible)),
-                )
+                message = f"must be a multiple of resources.num_workers {workers}"
+                yield Issue(place.path, message, size, " or ".join(map(str, feasible)))

@@ -57,12 +57,11 @@ def _source(workload: TextWorkload) -> Iterator[Issue]:
 def _without_use(data: TextData) -> Iterator[Issue]:
     """Fields that are given and have no say in this source."""
     if data.builtin_name is not None:
+        why = {"column": "have no columns to choose", "names": "have names"}
         for name, value in given_fields(data).items():
-            if value is not None and name.endswith("_column"):
-                path = f"workload.data.{name}"
-                yield Issue(path, "built-in data have no columns to choose", value)
-            elif value is not None and name.endswith("_names"):
-                yield Issue(f"workload.data.{name}", "built-in data have names", value)
+            message = why.get(name.rpartition("_")[2])
+            if value is not None and message is not None:
+                yield Issue(f"workload.data.{name}", f"built-in data {message}", value)
     if data.encoding is not None and data.files is None:
         yield Issue("workload.data.encoding", "belongs to files", data.encoding)
 
@@ -77,18 +76,14 @@ def _builtin_model(name: str) -> Iterator[Issue]:
 
 def _tokenizer(workload: TextWorkload) -> Iterator[Issue]:
     """Subwords that drop blanks can be read but not written."""
-    data = workload.data
+    data, path = workload.data, "workload.data.tokenizer"
     if data.tokenizer == "subwords" and workload.writes_text:
-        yield Issue(
-            "workload.data.tokenizer", f"drops blanks, which task {workload.task} has to write",
-            data.tokenizer, "characters, a folder or a hub name",
-        )  # fmt: skip
+        message = f"drops blanks, which task {workload.task} has to write"
+        yield Issue(path, message, data.tokenizer, "characters, a folder or a hub name")
     if workload.model.pretrained is not None and data.tokenizer in ("characters", "subwords"):
-        yield Issue(
-            "workload.data.tokenizer",
-            "numbers tokens anew, and a trained model's embeddings are of its own numbers",
-            data.tokenizer, "null, the model's own, or a folder or hub name with its tokenizer",
-        )  # fmt: skip
+        message = "numbers tokens anew, and a trained model's embeddings are of its own numbers"
+        fitting = "null, the model's own, or a folder or hub name with its tokenizer"
+        yield Issue(path, message, data.tokenizer, fitting)
     if data.tokenizer != "subwords" and "vocab_size" in given_fields(data):
         yield Issue("workload.data.vocab_size", "belongs to tokenizer subwords", data.vocab_size)
 

@@ -16,7 +16,7 @@ NEEDS: Final = {
     },
     "weight_decay": (
         "optimizer",
-        frozenset(name for name, f in OPTIMIZERS.items() if f.reads_weight_decay),
+        {n for n, facts in OPTIMIZERS.items() if facts.reads_weight_decay},
     ),
     **{row.name: row.entry.needs for row in TABLE if row.entry.needs is not None},
 }
@@ -34,10 +34,8 @@ def effect_issues(spec: StudySpec) -> Iterator[Issue]:
             continue
         for place in places_of(spec, name):
             if place.values != _HARMLESS.get(name):
-                yield place.issue(
-                    f"has no effect with {of} {' or '.join(sorted(possible))}",
-                    f"only with {of} {' or '.join(sorted(useful))}",
-                )
+                message = f"has no effect with {of} {' or '.join(sorted(possible))}"
+                yield place.issue(message, f"only with {of} {' or '.join(sorted(useful))}")
 
 
 def clipping_issues(spec: StudySpec) -> Iterator[Issue]:

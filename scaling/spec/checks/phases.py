@@ -18,9 +18,8 @@ def objective_issues(spec: StudySpec) -> Iterator[Issue]:
     """Steps or examples to a target need a target."""
     objective = spec.search.objective
     if objective in TO_TARGET and spec.target is None:
-        yield Issue(
-            "target", f"is required by search.objective {objective}: give at_most or at_least"
-        )
+        message = f"is required by search.objective {objective}: give at_most or at_least"
+        yield Issue("target", message)
 
 
 def target_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -40,10 +39,8 @@ def confirm_issues(spec: StudySpec) -> Iterator[Issue]:
     if spec.target is None:
         yield Issue("target", f"is required by {path}: give at_most or at_least")
     if spec.search.objective in TO_TARGET:
-        yield Issue(
-            path, f"the recipe by search.objective {spec.search.objective} is that for the target",
-            True, "false",
-        )  # fmt: skip
+        message = f"the recipe by search.objective {spec.search.objective} is that for the target"
+        yield Issue(path, message, True, "false")
     if "global_batch_size" in spec.nuisance.distributions():
         yield Issue(path, "needs cells of one batch size; here it is searched", True, "false")
 
@@ -55,24 +52,17 @@ def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
     batches = spec.scientific_values().get("global_batch_size", ())
     base = spec.transfer.base_batch_size
     if not batches:
-        yield Issue(
-            "scientific.global_batch_size", "transfer carries a recipe between batch sizes: list "
-            "them here",
-        )  # fmt: skip
+        message = "transfer carries a recipe between batch sizes: list them here"
+        yield Issue("scientific.global_batch_size", message)
     elif base not in batches:
         known = ", ".join(map(str, batches))
         yield Issue("transfer.base_batch_size", "is not a cell of the study", base, known)
     elif len(batches) == 1:
-        yield Issue(
-            "scientific.global_batch_size",
-            "transfer needs another batch size than its base",
-            list(batches),
-        )
+        message = "transfer needs another batch size than its base"
+        yield Issue("scientific.global_batch_size", message, list(batches))
     yield from other_axis_issues(spec, "transfer")
     for place in places_of(spec, "base_lr"):
-        yield Issue(
-            place.path, "transfer scales the rate itself: give peak_lr instead", place.value
-        )
+        yield place.issue("transfer scales the rate itself: give peak_lr instead")
 
 
 def branch_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -90,26 +80,18 @@ def branch_issues(spec: StudySpec) -> Iterator[Issue]:
     yield from other_axis_issues(spec, "branch")
     yield from ramp_issues(spec, "branch needs a run whose batch does not grow")
     if branch.lr_rule == "adam_sde":
-        yield Issue(
-            "branch.lr_rule", "moves the betas, which a branch keeps", "adam_sde",
-            "none, sqrt, linear, power(EXPONENT), surge(BNOISE)",
-        )  # fmt: skip
+        others = "none, sqrt, linear, power(EXPONENT), surge(BNOISE)"
+        yield Issue("branch.lr_rule", "moves the betas, which a branch keeps", "adam_sde", others)
+    starts = list(branch.at_examples)
     if len(set(branch.starts)) < len(branch.starts):
-        yield Issue(
-            "branch.at_examples", f"two of them are the same step of batch {base}",
-            list(branch.at_examples),
-        )  # fmt: skip
+        message = f"two of them are the same step of batch {base}"
+        yield Issue("branch.at_examples", message, starts)
     if spec.budget.seconds is not None:
         yield Issue("budget.seconds", "does not say how many examples a run of branch sees")
-    steps = steps_of(spec, BatchRamp(base))
-    if steps is not None and branch.starts[-1] + branch.window > steps * base:
-        yield Issue(
-            "branch.at_examples",
-            f"with a window of {branch.window} examples passes the end of the base run of "
-            f"{steps * base}",
-            list(branch.at_examples),
-            f"at most {max(steps * base - branch.window, 0)}",
-        )
+    steps, window = steps_of(spec, BatchRamp(base)), branch.window
+    if steps is not None and branch.starts[-1] + window > (end := steps * base):
+        message = f"with a window of {window} examples passes the end of the base run of {end}"
+        yield Issue("branch.at_examples", message, starts, f"at most {max(end - window, 0)}")
 
 
 def extension_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -126,18 +108,14 @@ def extension_issues(spec: StudySpec) -> Iterator[Issue]:
         if isinstance(rates_drawn, Distribution) and rates_drawn.uniform is not None:
             yield Issue(f"nuisance.{name}", "extend_undertuned needs log_uniform or choice")
         elif len(drawn[name].choice or (0, 0, 0)) < 3:
-            yield Issue(
-                f"nuisance.{name}", "extend_undertuned needs at least three rates",
-                list(drawn[name].choice or ()),
-            )  # fmt: skip
+            message = "extend_undertuned needs at least three rates"
+            yield Issue(f"nuisance.{name}", message, list(drawn[name].choice or ()))
         elif (sampler := spec.search.adaptive) and drawn[name].choice is not None:
             yield Issue(f"nuisance.{name}", f"extend_undertuned with {sampler} needs log_uniform")
     for name in ("global_batch_size", "lr_scaling_rule"):
         if rates and name in drawn:
-            yield Issue(
-                f"nuisance.{name}", "is searched with the rate, so that extend_undertuned cannot "
-                "tell which end of the rates is short",
-            )  # fmt: skip
+            message = "is searched with the rate, so that extend_undertuned cannot tell which end "
+            yield Issue(f"nuisance.{name}", message + "of the rates is short")
 
 
 def search_size_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -170,10 +148,8 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
                 yield Issue(f"search.{name}", f"is for sampler surface, not {search.sampler}")
         return
     if not drawn:
-        yield Issue(
-            "search.sampler", "there is no nuisance hyperparameter to search: give "
-            "trials_per_cell: 1 instead of num_trials", "surface",
-        )  # fmt: skip
+        message = "there is no nuisance hyperparameter to search: give trials_per_cell: 1 instead "
+        yield Issue("search.sampler", message + "of num_trials", "surface")
     if search.budget_flops is not None and spec.ladder is None:
         yield Issue("search.budget_flops", "is for a ladder: give num_trials", search.budget_flops)
     path, count = "search.num_trials", search.most_trials
@@ -185,16 +161,14 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
         most = f"at most {MAX_SURFACE_TRIALS:,}"
         yield Issue(path, "a surface over so many trials is slow", count, most)
     if search.early_stopping is not None:
-        yield Issue(
-            "search.early_stopping", "sampler surface compares trials at the end of their budget: "
-            "leave it out, or choose another sampler",
-        )  # fmt: skip
+        message = "sampler surface compares trials at the end of their budget: leave it out, or "
+        yield Issue("search.early_stopping", message + "choose another sampler")
     if search.extend_undertuned:
-        yield Issue(
-            "search.extend_undertuned", "sampler surface needs no extensions: give nuisance a "
-            "range that is surely wide enough, and it tries few rates far from the best",
-            search.extend_undertuned,
-        )  # fmt: skip
+        message = (
+            "sampler surface needs no extensions: give nuisance a range that is surely wide "
+            "enough, and it tries few rates far from the best"
+        )
+        yield Issue("search.extend_undertuned", message, search.extend_undertuned)
     if (prior := search.prior_peak_lr) is not None:
         rates = drawn.get("peak_lr")
         if not isinstance(rates, Distribution):
@@ -214,17 +188,13 @@ def early_stopping_issues(spec: StudySpec) -> Iterator[Issue]:
     if early is None:
         return
     if spec.resources.executor != "pool":
-        yield Issue(
-            "resources.executor", "cannot stop a trial early", spec.resources.executor, "pool"
-        )
-    if early.first_rung_examples is None or spec.budget.measure not in ("steps", "examples"):
+        executor = spec.resources.executor
+        yield Issue("resources.executor", "cannot stop a trial early", executor, "pool")
+    first = early.first_rung_examples
+    if first is None or spec.budget.measure not in ("steps", "examples"):
         return
     batches = possible_values(spec, "global_batch_size") - {None}
     longest = max((n for size in batches for n in examples_of_runs(spec, size)), default=0)
-    if early.first_rung_examples >= longest:
-        yield Issue(
-            "search.early_stopping.first_rung_examples",
-            "no trial gets past it",
-            early.first_rung_examples,
-            f"below {longest}",
-        )
+    if first >= longest:
+        path = "search.early_stopping.first_rung_examples"
+        yield Issue(path, "no trial gets past it", first, f"below {longest}")

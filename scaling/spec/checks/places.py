@@ -98,7 +98,7 @@ def at_most_one(spec: StudySpec, names: tuple[str, ...]) -> Iterator[Issue]:
         before += places
 
 
-RECIPE_SECTIONS: Final = ("scientific", "nuisance", "fixed", "cell_recipes")
+RECIPE_SECTIONS: Final = frozenset({"scientific", "nuisance", "fixed", "cell_recipes"})
 
 
 def same_trial(place: Place, other: Place) -> bool:

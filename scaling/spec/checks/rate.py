@@ -12,8 +12,7 @@ from scaling.spec.study import StudySpec
 
 def rate_issues(spec: StudySpec) -> Iterator[Issue]:
     """Every trial has exactly one of peak_lr and base_lr."""
-    peak = places_of(spec, "peak_lr")
-    base = places_of(spec, "base_lr")
+    peak, base = places_of(spec, "peak_lr"), places_of(spec, "base_lr")
     for place in base:
         rival = next((other for other in peak if same_trial(place, other)), None)
         if rival is not None:
@@ -22,33 +21,24 @@ def rate_issues(spec: StudySpec) -> Iterator[Issue]:
         return
     cells = {cell_key(spec.cell_recipes[p.recipe or 0].cell) for p in peak + base}
     if not cells:
-        yield Issue(
-            "fixed.peak_lr",
-            "no learning rate is given: give peak_lr or base_lr in nuisance, scientific, fixed "
-            "or every cell's recipe",
-        )
+        where = "in nuisance, scientific, fixed or every cell's recipe"
+        message = f"no learning rate is given: give peak_lr or base_lr {where}"
+        yield Issue("fixed.peak_lr", message)
     elif len(cells) < num_cells(spec):
-        yield Issue(
-            "cell_recipes",
-            f"give a learning rate for {len(cells)} of {num_cells(spec)} cells; give peak_lr "
-            "for every cell, or elsewhere",
-        )
+        what = f"a learning rate for {len(cells)} of {num_cells(spec)} cells"
+        yield Issue("cell_recipes", f"give {what}; give peak_lr for every cell, or elsewhere")
 
 
 def base_issues(spec: StudySpec) -> Iterator[Issue]:
     """base_lr needs base_batch_size; base_batch_size and a rule do nothing without base_lr."""
-    rates = places_of(spec, "base_lr")
-    bases = places_of(spec, "base_batch_size")
+    rates, bases = places_of(spec, "base_lr"), places_of(spec, "base_batch_size")
     for rate in rates:
         if not any(base.recipe in (None, rate.recipe) for base in bases):
-            yield Issue(
-                "fixed.base_batch_size" if rate.recipe is None else rate.path,
-                f"{rate.path} holds at a batch size that is not given: give base_batch_size",
-            )
+            message = f"{rate.path} holds at a batch size that is not given: give base_batch_size"
+            yield Issue("fixed.base_batch_size" if rate.recipe is None else rate.path, message)
     if rates:
         return
-    rules = places_of(spec, "lr_scaling_rule")
-    moving = [place for place in rules if set(place.values) != {"none"}]
+    moving = [p for p in places_of(spec, "lr_scaling_rule") if set(p.values) != {"none"}]
     for place in bases + moving:
         yield place.issue("has no effect without base_lr (peak_lr is never scaled)")
 
@@ -56,7 +46,7 @@ def base_issues(spec: StudySpec) -> Iterator[Issue]:
 def adam_sde_issues(spec: StudySpec) -> Iterator[Issue]:
     """Adam-SDE is about Adam, and within its domain at every batch size of the study."""
     others = possible_values(spec, "optimizer") & optimizers_without("adam_sde")
-    places = [p for p in places_of(spec, "lr_scaling_rule") if "adam_sde" in p.values]
+    places = places_with(spec, "lr_scaling_rule", "adam_sde")
     carried = [place.path for place in places]
     if spec.transfer is not None and "adam_sde" in spec.transfer.rules:
         carried.append("transfer.rules")
@@ -112,24 +102,17 @@ def co_scaling_issues(spec: StudySpec) -> Iterator[Issue]:
         *(spec.transfer.rules if spec.transfer else ()),
     }
     for place in beta2:
-        if others := sorted(optimizers & optimizers_without("token_half_life")):
-            yield place.issue(
-                f"token_half_life is of Adam's second moment, which {', '.join(others)} lacks"
-            )
+        if others := ", ".join(sorted(optimizers & optimizers_without("token_half_life"))):
+            yield place.issue(f"token_half_life is of Adam's second moment, which {others} lacks")
         if "adam_sde" in rules:
             yield place.issue("adam_sde moves beta2 itself", "none")
     for place in decay:
-        if others := sorted(optimizers & optimizers_without("timescale")):
-            yield place.issue(
-                f"the trust ratio of {', '.join(others)} takes the decay in, so lr × weight_decay "
-                "sets no timescale",
-                "none",
-            )
+        if others := ", ".join(sorted(optimizers & optimizers_without("timescale"))):
+            message = f"the trust ratio of {others} takes the decay in, so lr × weight_decay sets "
+            yield place.issue(message + "no timescale", "none")
         if possible_values(spec, "weight_decay") == {0.0}:
             yield place.issue("has no effect without weight_decay")
     for place in warmup:
         if not places_of(spec, "warmup_steps"):
-            yield place.issue(
-                "has no effect without warmup_steps (warmup_ratio and warmup_examples say what "
-                "they keep)"
-            )
+            others = "warmup_ratio and warmup_examples say what they keep"
+            yield place.issue(f"has no effect without warmup_steps ({others})")

@@ -18,16 +18,12 @@ def resource_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("resources.gpus_per_worker", "above 1 must be whole", gpus)
     cuts = resources.strategy in (*CUTTING_ALL_WEIGHTS, *ZERO_STAGES)
     if resources.shares_gpus and cuts and resources.num_workers != 1:
-        yield Issue(
-            "resources.gpus_per_worker",
-            f"must be whole under strategy {resources.strategy}, whose workers exchange weights by "
-            "NCCL: it needs a GPU for each", gpus,
-        )  # fmt: skip
+        why = "whose workers exchange weights by NCCL: it needs a GPU for each"
+        message = f"must be whole under strategy {resources.strategy}, {why}"
+        yield Issue("resources.gpus_per_worker", message, gpus)
     if resources.num_workers == "auto" and resources.executor != "pool":
-        yield Issue(
-            "resources.executor", "cannot measure what num_workers: auto needs",
-            resources.executor, "pool",
-        )  # fmt: skip
+        message = "cannot measure what num_workers: auto needs"
+        yield Issue("resources.executor", message, resources.executor, "pool")
     if resources.max_slots is not None and resources.min_slots > resources.max_slots:
         message = f"must be at most max_slots {resources.max_slots}"
         yield Issue("resources.min_slots", message, resources.min_slots)
@@ -38,30 +34,26 @@ def resource_issues(spec: StudySpec) -> Iterator[Issue]:
 
 def zero_issues(spec: StudySpec) -> Iterator[Issue]:
     """What DeepSpeed's strategies do not allow."""
-    resources = spec.resources
-    if resources.strategy not in ZERO_STAGES:
+    resources, strategy = spec.resources, spec.resources.strategy
+    if strategy not in ZERO_STAGES:
         return
     if not spec.workload.has_layers:
         message = f"{spec.workload.task} is not cut among workers"
-        yield Issue("resources.strategy", message, resources.strategy, "ddp")
-    yield from elementwise_issues(
-        spec, f"needs whole matrices, and strategy {resources.strategy} flattens the weights"
-    )
+        yield Issue("resources.strategy", message, strategy, "ddp")
+    why = f"needs whole matrices, and strategy {strategy} flattens the weights"
+    yield from elementwise_issues(spec, why)
     if resources.num_workers == "auto":
-        yield Issue(
-            "resources.num_workers", f"must be a number under strategy {resources.strategy}", "auto"
-        )
+        yield Issue("resources.num_workers", f"must be a number under strategy {strategy}", "auto")
     if resources.precision == "fp16":
-        yield Issue(
-            "resources.precision",
-            f"does not go with strategy {resources.strategy}, which scales the loss by itself",
-            "fp16", "fp32, bf16",
-        )  # fmt: skip
-    if resources.compile:
-        yield Issue(
-            "resources.compile", f"does not go with strategy {resources.strategy}", value=True,
-            allowed="false",
-        )  # fmt: skip
+        message = f"does not go with strategy {strategy}, which scales the loss by itself"
+        yield Issue("resources.precision", message, "fp16", "fp32, bf16")
+    yield from _compile_issues(spec)
+
+
+def _compile_issues(spec: StudySpec) -> Iterator[Issue]:
+    if spec.resources.compile:
+        message = f"does not go with strategy {spec.resources.strategy}"
+        yield Issue("resources.compile", message, True, "false")
 
 
 def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
@@ -75,14 +67,9 @@ def tensor_parallel_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("resources.strategy", message, "tp", ", ".join(others or ["ddp"]))
         return
     if resources.num_workers == "auto":
-        yield Issue(
-            "resources.num_workers", "must be a number under strategy tp: a trial's workers share "
-            "one model", "auto",
-        )  # fmt: skip
-    if resources.compile:
-        yield Issue(
-            "resources.compile", "does not go with strategy tp", value=True, allowed="false"
-        )
+        message = "must be a number under strategy tp: a trial's workers share one model"
+        yield Issue("resources.num_workers", message, "auto")
+    yield from _compile_issues(spec)
     for place in places_of(spec, "dropout"):
         if any(place.values):
             yield place.issue("would repeat its masks over the parts of strategy tp", "0, null")

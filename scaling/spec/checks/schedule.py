@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 from scaling.arithmetic.batching import BatchRamp
 from scaling.spec.checks.batch import batches_of, ramps_of, steps_of
-from scaling.spec.checks.places import (
-    Place,
-    at_most_one,
-    places_of,
-    possible_values,
-    same_trial,
-)
+from scaling.spec.checks.places import Place, at_most_one, places_of, possible_values, same_trial
 from scaling.spec.issues import Issue
 from scaling.spec.study import StudySpec
 
@@ -71,22 +65,19 @@ def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: i
 
 def horizon_issues(spec: StudySpec) -> Iterator[Issue]:
     """Steps to a target, and a budget in seconds, need a schedule that knows no horizon."""
-    knowing = {"linear", "cosine", "wsd"}
+    knowing, others = {"linear", "cosine", "wsd"}, "constant, inverse_sqrt"
     decaying = [p for p in places_of(spec, "schedule") if set(p.values) & knowing]
+    is_by_time = spec.budget.seconds is not None
     for place in decaying:
         if spec.target is not None:
-            yield place.issue(
+            message = (
                 "steps to target depend on where a decaying schedule ends, so that the same "
-                "recipe needs more of them at a larger budget; drop target, or use constant",
-                "constant, inverse_sqrt",
+                "recipe needs more of them at a larger budget; drop target, or use constant"
             )
-        if spec.budget.seconds is not None:
-            yield place.issue(
-                "a budget in seconds does not say at which step the decay ends",
-                "constant, inverse_sqrt",
-            )
-    if spec.budget.seconds is not None:
-        for place in places_of(spec, "warmup_ratio"):
-            yield place.issue(
-                "a budget in seconds has no number of steps to take a share of; give warmup_steps"
-            )
+            yield place.issue(message, others)
+        if is_by_time:
+            message = "a budget in seconds does not say at which step the decay ends"
+            yield place.issue(message, others)
+    for place in places_of(spec, "warmup_ratio") if is_by_time else ():
+        why = "a budget in seconds has no number of steps to take a share of"
+        yield place.issue(f"{why}; give warmup_steps")

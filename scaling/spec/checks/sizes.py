@@ -71,12 +71,8 @@ def trial_issues(spec: StudySpec) -> Iterator[Issue]:
     [(path, most)] = by_field.most_common(1)
     section, _, field = path.partition(".")
     value: int = getattr(getattr(spec, section), field)
-    yield Issue(
-        path,
-        f"makes {most:,} of the study's {by_field.total():,} trials, and a study has at most "
-        f"{MAX_TRIALS:,}",
-        value,
-    )
+    share = f"{most:,} of the study's {by_field.total():,} trials"
+    yield Issue(path, f"makes {share}, and a study has at most {MAX_TRIALS:,}", value)
 
 
 def size_issues(spec: StudySpec) -> Iterator[Issue]:

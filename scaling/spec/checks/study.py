@@ -4,20 +4,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from scaling.spec.checks.batch import batch_ramp_issues, batch_size_issues, ramp_count_issues
-from scaling.spec.checks.data import credential_issues, data_issues, storage_issues
-from scaling.spec.checks.ladder import ladder_issues
-from scaling.spec.checks.optimizer import clipping_issues, effect_issues, nesterov_issues
-from scaling.spec.checks.phases import (
-    branch_issues,
-    confirm_issues,
-    early_stopping_issues,
-    extension_issues,
-    objective_issues,
-    search_size_issues,
-    surface_issues,
-    target_issues,
-    transfer_issues,
+from scaling.spec.checks import (
+    batch,
+    data,
+    ladder,
+    optimizer,
+    phases,
+    rate,
+    resources,
+    schedule,
+    sizes,
+    workload,
 )
 from scaling.spec.checks.places import (
     RECIPE_SECTIONS,
@@ -25,30 +22,6 @@ from scaling.spec.checks.places import (
     given_value,
     places_of,
     recipe_places,
-)
-from scaling.spec.checks.rate import (
-    adam_sde_issues,
-    base_issues,
-    co_scaling_issues,
-    rate_issues,
-    surge_issues,
-)
-from scaling.spec.checks.resources import resource_issues, tensor_parallel_issues, zero_issues
-from scaling.spec.checks.schedule import (
-    decay_issues,
-    horizon_issues,
-    warmup_field_issues,
-    warmup_issues,
-)
-from scaling.spec.checks.sizes import cell_issues, size_issues, trial_issues
-from scaling.spec.checks.workload import (
-    adapter_issues,
-    ensemble_issues,
-    example_issues,
-    look_up_issues,
-    model_issues,
-    own_optimizer_issues,
-    regularizer_issues,
 )
 from scaling.spec.issues import Issue, shown
 from scaling.spec.sections import Fixed
@@ -112,65 +85,62 @@ def cell_recipe_issues(spec: StudySpec) -> Iterator[Issue]:
             yield Issue(f"{path}.cell", "has a recipe already", recipe.cell)
         seen.add(cell_key(recipe.cell))
         if (size := given_value(recipe.fixed, "global_batch_size")) is not None:
-            yield Issue(
-                f"{path}.fixed.global_batch_size",
-                "a cell's recipe cannot set the batch size; give it in scientific, nuisance "
-                "or fixed",
-                size,
-            )
+            elsewhere = "give it in scientific, nuisance or fixed"
+            message = f"a cell's recipe cannot set the batch size; {elsewhere}"
+            yield Issue(f"{path}.fixed.global_batch_size", message, size)
 
 
 CHECKS: Final[dict[Check, frozenset[str]]] = {
-    cell_issues: frozenset({"scientific"}),
-    trial_issues: frozenset(
+    sizes.cell_issues: frozenset({"scientific"}),
+    sizes.trial_issues: frozenset(
         {"scientific", "nuisance", "target", "search", "transfer", "confirm", "branch"}
     ),
-    size_issues: frozenset({"workload"}),
-    ramp_count_issues: frozenset(RECIPE_SECTIONS),
-    data_issues: frozenset({"workload"}),
-    section_issues: frozenset(RECIPE_SECTIONS),
-    batch_size_issues: frozenset({*RECIPE_SECTIONS, "resources"} - {"cell_recipes"}),
-    batch_ramp_issues: frozenset({*RECIPE_SECTIONS, "budget", "target"}),
-    rate_issues: frozenset(RECIPE_SECTIONS),
-    base_issues: frozenset(RECIPE_SECTIONS),
-    adam_sde_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
-    surge_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
-    co_scaling_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
-    warmup_field_issues: frozenset(RECIPE_SECTIONS),
-    warmup_issues: frozenset({*RECIPE_SECTIONS, "budget"}),
-    decay_issues: frozenset({*RECIPE_SECTIONS, "budget"}),
-    effect_issues: frozenset(RECIPE_SECTIONS),
-    nesterov_issues: frozenset(RECIPE_SECTIONS),
-    clipping_issues: frozenset(RECIPE_SECTIONS),
+    sizes.size_issues: frozenset({"workload"}),
+    batch.ramp_count_issues: RECIPE_SECTIONS,
+    data.data_issues: frozenset({"workload"}),
+    section_issues: RECIPE_SECTIONS,
+    batch.batch_size_issues: RECIPE_SECTIONS - {"cell_recipes"} | {"resources"},
+    batch.batch_ramp_issues: RECIPE_SECTIONS | {"budget", "target"},
+    rate.rate_issues: RECIPE_SECTIONS,
+    rate.base_issues: RECIPE_SECTIONS,
+    rate.adam_sde_issues: RECIPE_SECTIONS | {"transfer"},
+    rate.surge_issues: RECIPE_SECTIONS | {"transfer"},
+    rate.co_scaling_issues: RECIPE_SECTIONS | {"transfer"},
+    schedule.warmup_field_issues: RECIPE_SECTIONS,
+    schedule.warmup_issues: RECIPE_SECTIONS | {"budget"},
+    schedule.decay_issues: RECIPE_SECTIONS | {"budget"},
+    optimizer.effect_issues: RECIPE_SECTIONS,
+    optimizer.nesterov_issues: RECIPE_SECTIONS,
+    optimizer.clipping_issues: RECIPE_SECTIONS,
     cell_recipe_issues: frozenset({"scientific", "cell_recipes"}),
-    horizon_issues: frozenset({*RECIPE_SECTIONS, "budget", "target"}),
-    objective_issues: frozenset({"search", "target"}),
-    target_issues: frozenset({"target", "workload"}),
-    search_size_issues: frozenset({"nuisance", "search"}),
-    surface_issues: frozenset({"scientific", "nuisance", "search"}),
-    early_stopping_issues: frozenset({*RECIPE_SECTIONS, "search", "budget", "resources"}),
-    resource_issues: frozenset({"resources"}),
-    confirm_issues: frozenset({"confirm", "target", "search", "nuisance"}),
-    transfer_issues: frozenset({*RECIPE_SECTIONS, "transfer"}),
-    branch_issues: frozenset({*RECIPE_SECTIONS, "branch", "budget"}),
-    extension_issues: frozenset({"nuisance", "search"}),
-    ladder_issues: frozenset(
-        {*RECIPE_SECTIONS, "workload", "ladder", "budget", "search", "transfer", "branch"}
-        | {"target", "resources"}
-    ),
-    ensemble_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
-    model_issues: frozenset({"workload", "resources"}),
-    example_issues: frozenset({"workload", "budget", "evaluation", "search"}),
-    look_up_issues: frozenset({*RECIPE_SECTIONS, "workload", "branch", "search", "budget"}),
-    regularizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
-    own_optimizer_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
-    adapter_issues: frozenset({*RECIPE_SECTIONS, "workload"}),
-    zero_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),
-    tensor_parallel_issues: frozenset({*RECIPE_SECTIONS, "resources", "workload"}),
-    credential_issues: frozenset(),
-    storage_issues: frozenset({"storage"}),
+    schedule.horizon_issues: RECIPE_SECTIONS | {"budget", "target"},
+    phases.objective_issues: frozenset({"search", "target"}),
+    phases.target_issues: frozenset({"target", "workload"}),
+    phases.search_size_issues: frozenset({"nuisance", "search"}),
+    phases.surface_issues: frozenset({"scientific", "nuisance", "search"}),
+    phases.early_stopping_issues: RECIPE_SECTIONS | {"search", "budget", "resources"},
+    resources.resource_issues: frozenset({"resources"}),
+    phases.confirm_issues: frozenset({"confirm", "target", "search", "nuisance"}),
+    phases.transfer_issues: RECIPE_SECTIONS | {"transfer"},
+    phases.branch_issues: RECIPE_SECTIONS | {"branch", "budget"},
+    phases.extension_issues: frozenset({"nuisance", "search"}),
+    ladder.ladder_issues: RECIPE_SECTIONS
+    | {"workload", "ladder", "budget", "search", "transfer", "branch", "target", "resources"},
+    workload.ensemble_issues: RECIPE_SECTIONS | {"workload"},
+    workload.model_issues: frozenset({"workload", "resources"}),
+    workload.example_issues: frozenset({"workload", "budget", "evaluation", "search"}),
+    workload.look_up_issues: RECIPE_SECTIONS | {"workload", "branch", "search", "budget"},
+    workload.regularizer_issues: RECIPE_SECTIONS | {"workload"},
+    workload.own_optimizer_issues: RECIPE_SECTIONS | {"workload"},
+    workload.adapter_issues: RECIPE_SECTIONS | {"workload"},
+    resources.zero_issues: RECIPE_SECTIONS | {"resources", "workload"},
+    resources.tensor_parallel_issues: RECIPE_SECTIONS | {"resources", "workload"},
+    data.credential_issues: frozenset(),
+    data.storage_issues: frozenset({"storage"}),
 }
 """Every check, and the sections it reads."""
 
-_OF_SIZE: Final = (cell_issues, trial_issues, size_issues, ramp_count_issues)
+_OF_SIZE: Final = (
+    sizes.cell_issues, sizes.trial_issues, sizes.size_issues, batch.ramp_count_issues,
+)  # fmt: skip
 """The checks that come first."""

@@ -43,12 +43,8 @@ def example_issues(spec: StudySpec) -> Iterator[Issue]:
         message = f"is of training examples, and {task} has none"
         yield Issue("evaluation.sharpness", message, sharpness.model_dump(), "null")
     if (measure := spec.budget.measure) in ("tokens", "epochs"):
-        yield Issue(
-            f"budget.{measure}",
-            f"{task} has no tokens or epochs",
-            getattr(spec.budget, measure),
-            "steps, examples, seconds",
-        )
+        given, others = getattr(spec.budget, measure), "steps, examples, seconds"
+        yield Issue(f"budget.{measure}", f"{task} has no tokens or epochs", given, others)
     early = spec.search.early_stopping
     if early is not None and (rung := early.first_rung_tokens) is not None:
         path = "search.early_stopping.first_rung_tokens"

@@ -11,7 +11,7 @@ from scaling.records.ledger import read_records
 from scaling.records.load import read_environment
 from scaling.runner.preflight import ClusterError
 from scaling.runner.recorded_study import RecordedStudy
-from scaling.runner.state import StateError
+from scaling.runner.state_folder import StateError
 from scaling.spec.checks.sizes import num_trials
 
 

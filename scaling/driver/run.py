@@ -102,7 +102,7 @@ def run(start: Start, tasks: "tuple[AnyTask, ...] | None") -> tuple[StudyRecord,
         StoppedError: If it ended before its time, or MLflow has not taken everything.
     """
     from scaling.runner.own_ray import prepare_environment
-    from scaling.runner.state import StateError
+    from scaling.runner.state_folder import StateError
 
     try:
         state = _opened(start, tasks)

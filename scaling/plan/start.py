@@ -15,7 +15,8 @@ from scaling.plan.machine import num_gpus_for
 from scaling.records.load import read_environment
 from scaling.runner.preflight import StartError, starts_here
 from scaling.runner.recorded_study import RecordedStudy
-from scaling.runner.state import StateError, require_startable, require_usable_storage
+from scaling.runner.state import require_startable, require_usable_storage
+from scaling.runner.state_folder import StateError
 from scaling.sinks import TrackingError, require_reachable_store, resolve_tracking_uri
 from scaling.sinks.mlflow.store import sqlite_path
 from scaling.space.branches import BranchError

@@ -34,15 +34,6 @@ from scaling.space.rounds import Rounds
 from scaling.spec.study import StudySpec
 from scaling.tasks.content import DATA
 
-__all__ = [
-    "StateError",
-    "StudyState",
-    "looked_at",
-    "require_same_content",
-    "require_startable",
-    "require_usable_storage",
-]
-
 
 @dataclass
 class StudyState:

@@ -25,6 +25,9 @@ MIN_GAIN = 1.1  # in the study's duration; less is within what measuring can tel
 Speeds = Mapping[tuple[int, int], float]
 """Training examples a second by (global batch size, world size)."""
 
+Work = Sequence[tuple[int, int]]
+"""Trials that run in one go, as (global batch size, training examples)."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -37,13 +40,6 @@ class Layout:
 
     sizes: tuple[int, ...]
     world_sizes: Mapping[int, int] = field(default_factory=dict[int, int])
-
-
-@dataclass(frozen=True)
-class Work:
-    """Trials that run in one go, as (global batch size, training examples)."""
-
-    trials: tuple[tuple[int, int], ...]
 
 
 def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
@@ -61,13 +57,11 @@ def planned_work(spec: StudySpec, facts: Facts) -> list[Work]:
     if spec.transfer is not None:
         others = [b for b in spec.batch_sizes() if b != spec.transfer.base_batch_size]
         after += others * len(spec.transfer.rules) * spec.transfer.num_seeds
-    works = [
-        tuple((size, _num_examples(spec, size, facts)) for size in sizes)
-        for sizes in (search, after)
-    ]
+    phases = (search, after)
+    works = [[(size, _num_examples(spec, size, facts)) for size in sizes] for sizes in phases]
     if spec.branch is not None:
         works[1] += branch_work(spec.branch)
-    return [Work(trials) for trials in works if trials]
+    return [work for work in works if work]
 
 
 def _num_examples(spec: StudySpec, size: int, facts: Facts) -> int:
@@ -88,15 +82,15 @@ def side_by_side(num_workers: int, max_slots: int | None) -> Layout:
 
 def leaves_idle(layout: Layout, work: Sequence[Work], num_workers: int) -> bool:
     """Whether a layout of one-worker trials leaves much of the machine idle."""
-    speeds = {(size, 1): 1.0 for one in work for size, _ in one.trials}
-    total = sum(examples for one in work for _, examples in one.trials)
+    speeds = {(size, 1): 1.0 for one in work for size, _ in one}
+    total = sum(examples for one in work for _, examples in one)
     seconds = sum(_seconds(layout, one, speeds) for one in work)
     return total / num_workers < (1 - IDLE_SHARE) * seconds
 
 
 def to_measure(work: Sequence[Work], num_workers: int) -> list[tuple[int, int]]:
     """The (global batch size, world size) whose speed decides; a worker's shares are equal."""
-    batches = sorted({size for one in work for size, _ in one.trials})
+    batches = sorted({size for one in work for size, _ in one})
     sizes = _powers_of_two(min(num_workers, MAX_WORLD_SIZE))
     return [(batch, size) for batch in batches for size in sizes if batch % size == 0]
 
@@ -132,10 +126,8 @@ def regrouped(
     needed = max(world_sizes.values(), default=1)
     if needed > num_workers:
         raise ValueError(f"a trial of {needed} workers does not fit on {num_workers}")
-    speeds = {
-        (size, k): float(k) for one in work for size, _ in one.trials for k in range(1, needed + 1)
-    }
-    used = {world_sizes.get(size, 1) for one in work for size, _ in one.trials} or {1}
+    speeds = {(size, k): float(k) for one in work for size, _ in one for k in range(1, needed + 1)}
+    used = {world_sizes.get(size, 1) for one in work for size, _ in one} or {1}
     layouts = [
         Layout(sizes, dict(world_sizes)) for sizes in _groupings(used, num_workers, max_slots)
     ]
@@ -143,7 +135,7 @@ def regrouped(
 
 
 def _candidates(work: Sequence[Work], num_workers: int, max_slots: int | None) -> Iterator[Layout]:
-    batches = sorted({size for one in work for size, _ in one.trials})
+    batches = sorted({size for one in work for size, _ in one})
     ways = _powers_of_two(min(num_workers, MAX_WORLD_SIZE))
     for threshold, few, many in itertools.product(batches, ways, ways):
         if few >= many:
@@ -175,7 +167,7 @@ def _total(layout: Layout, work: Sequence[Work], speeds: Speeds) -> float:
 
 def _seconds(layout: Layout, work: Work, speeds: Speeds) -> float:
     """Until the last trial ends, the longest given out first to whichever group is free first."""
-    needs = [(size, layout.world_sizes.get(size, 1), examples) for size, examples in work.trials]
+    needs = [(size, layout.world_sizes.get(size, 1), examples) for size, examples in work]
     if any((size, k) not in speeds for size, k, _ in needs):
         return float("inf")  # it could not be measured, so it does not run
     trials = sorted(((examples / speeds[size, k], k) for size, k, examples in needs), reverse=True)

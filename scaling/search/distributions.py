@@ -17,8 +17,7 @@ def optuna_distributions(
     for name, distribution in (spec.nuisance.distributions() | dict(extended or {})).items():
         if distribution.choice is not None:
             space[name] = CategoricalDistribution(distribution.choice)
-        elif isinstance(distribution, Distribution) and distribution.log_uniform is not None:
-            space[name] = FloatDistribution(*distribution.log_uniform, log=True)
-        elif isinstance(distribution, Distribution) and distribution.uniform is not None:
-            space[name] = FloatDistribution(*distribution.uniform)
+        elif distribution.ends is not None:
+            is_log = distribution.log_uniform is not None
+            space[name] = FloatDistribution(*distribution.ends, log=is_log)
     return space

@@ -35,18 +35,14 @@ def goes_on(
         up_to for other in others if (up_to := _up_to(rule, objective, other, rung)) is not None
     ]
     if isinstance(rule, Asha):
+        # Among the best ⌊n / η⌋ of the n that reached the rung so far, or the best of them all.
+        num_kept = max(1, math.floor((len(reached) + 1) / rule.reduction_factor))
         own = _last_cost(objective, curve)
-        return _among_best([_last_cost(objective, c) for c in reached], own, rule)
+        return sum(_last_cost(objective, other) < own for other in reached) < num_kept
     if len(reached) < rule.min_trials:
         return True
     means = [statistics.fmean(costs) for c in reached if (costs := _costs(objective, c))]
     return min(_costs(objective, curve), default=math.inf) <= statistics.median(means)
-
-
-def _among_best(others: Sequence[float], own: float, rule: Asha) -> bool:
-    """Among the best ⌊n / η⌋ of the n that reached the rung so far, or the best of them all."""
-    num_kept = max(1, math.floor((len(others) + 1) / rule.reduction_factor))
-    return sum(other < own for other in others) < num_kept
 
 
 def _rung(rule: EarlyStopping, measurement: Measurement) -> int:

@@ -17,11 +17,7 @@ from scaling.surface.ladder.fit import Valley
 from scaling.surface.ladder.ladder import HIGHEST, Ladder
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
-from scaling.surface.ladder.way import (
-    OUTPUTS,
-    bottoms_at,
-    covariance_of,
-)
+from scaling.surface.ladder.way import OUTPUTS, bottoms_at, covariance_of
 from scaling.surface.space import Array
 
 _NUM_RATES = 33
@@ -135,7 +131,8 @@ class LadderSearch:
 
     def is_over(self, outcomes: Sequence[SizedOutcome]) -> bool:
         """Whether the budget is spent, or the regret at the sizes asked for is small enough."""
-        if len(outcomes) >= self.num_trials or not self._affordable(self._left(outcomes)):
+        left = self._left(outcomes)
+        if len(outcomes) >= self.num_trials or all(size.flops > left for size in self.sizes):
             return True
         known = [o.loss for o in outcomes if o.loss is not None and o.size == len(self.sizes) - 1]
         if self.stop is None or not known or self._unknown(outcomes):
@@ -145,11 +142,10 @@ class LadderSearch:
 
     def runs(self, outcomes: Sequence[SizedOutcome]) -> Runs:
         """The outcomes as what a valley is fitted to."""
-        losses = [math.nan if o.loss is None else o.loss for o in outcomes]
         return Runs(
             rate=np.array([o.peak_lr for o in outcomes]),
             batch=np.array([float(o.global_batch_size) for o in outcomes]),
-            loss=np.array(losses),
+            loss=np.array([math.nan if o.loss is None else o.loss for o in outcomes]),
             size=np.array([o.size for o in outcomes], dtype=np.intp),
             scales=np.array([size.scale for size in self.sizes]),
         )
@@ -168,9 +164,6 @@ class LadderSearch:
         if self.budget_flops is None:
             return math.inf
         return self.budget_flops - sum(self.sizes[o.size].flops for o in outcomes)
-
-    def _affordable(self, flops: float) -> list[int]:
-        return [n for n, size in enumerate(self.sizes) if size.flops <= flops]
 
     def _unknown(self, outcomes: Sequence[SizedOutcome]) -> list[int]:
         """Sizes without a loss."""
@@ -212,12 +205,8 @@ class LadderSearch:
         left = self._left(outcomes)
         design = self._fitted(outcomes)
         rates = np.geomspace(*self.rates, _NUM_RATES)
-        every = [
-            (n, batch, float(rate))
-            for n, size in enumerate(self.sizes)
-            for batch in size.batches
-            for rate in rates
-        ]
+        sized = [(n, batch) for n, size in enumerate(self.sizes) for batch in size.batches]
+        every = [(*one, float(rate)) for one in sized for rate in rates]
         flops = np.array([self.sizes[n].flops for n, *_ in every])
         cost = (flops / flops.min()) ** (1.0 if self.budget_flops is not None else _COST_POWER)
         tried = {_key(o) for o in outcomes}
@@ -251,6 +240,11 @@ class LadderSearch:
 
 def _key(outcome: SizedOutcome) -> SizedProposal:
     return outcome.size, outcome.global_batch_size, outcome.peak_lr
+
+
+def _form(x: Array, matrix: Array) -> Array:
+    """[n] the quadratic form of a matrix at each row."""
+    return np.einsum("ni,ij,nj->n", x, matrix, x)
 
 
 @dataclass(frozen=True)
@@ -338,16 +332,8 @@ class _Design:
         """[n] percent by which each run is expected to lower the regret at the sizes asked for."""
         moved = rows @ self.covariance
         spread = sd**2 + (moved * rows).sum(axis=1)
-        return (
-            np.sum(
-                [
-                    np.einsum("ni,ij,nj->n", moved[:, own], curve, moved[:, own])
-                    for own, curve in self._asked()
-                ],
-                axis=0,
-            )
-            / spread
-        )
+        gains = [_form(moved[:, own], curve) for own, curve in self._asked()]
+        return np.sum(gains, axis=0) / spread
 
     def after(self, row: Array, sd: float) -> "_Design":
         """What is known after one more run, whatever its loss."""
@@ -363,7 +349,7 @@ class _Design:
             values, vectors = np.linalg.eigh(self.covariance[np.ix_(own, own)])
             root = vectors * np.sqrt(np.maximum(values, 0.0))
             off = rng.standard_normal((_NUM_DRAWS, 2)) @ root.T
-            columns.append(np.minimum(np.einsum("ni,ij,nj->n", off, curve, off), HIGHEST))
+            columns.append(np.minimum(_form(off, curve), HIGHEST))
         return np.stack(columns, axis=1)
 
     def _asked(self) -> list[tuple[list[int], Array]]:

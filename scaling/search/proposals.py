@@ -200,14 +200,13 @@ def ladder_search(
     )
     checked = [scales[n] for n in range(len(scales)) if n not in searched]
     asked = [*facts.predicted, *checked] or scales[-1:]
-    rates = spec.nuisance.distributions()["peak_lr"]
-    assert isinstance(rates, Distribution)
-    assert rates.log_uniform is not None
+    rates = spec.nuisance.distributions()["peak_lr"].log_uniform
+    assert rates is not None
     budget = search.budget_flops
     return LadderSearch(
         sizes,
         tuple(tuple(scale[name] for name in names) for scale in asked),
-        rates.log_uniform,
+        rates,
         num_trials=search.most_trials - len(failed),
         round_size=round_size,
         seed=spec.seed,
@@ -317,8 +316,7 @@ def _regret(best: CellBest) -> str:
 
 
 def _axis(name: str, drawn: Distribution[Any] | Choice[Any]) -> Axis:
-    if not isinstance(drawn, Distribution) or drawn.choice is not None:
+    if drawn.ends is None:
         return Axis(name, choice=drawn.choice)
-    ends = drawn.log_uniform or drawn.uniform
-    assert ends is not None
-    return Axis(name, low=ends[0], high=ends[1], log=drawn.log_uniform is not None)
+    low, high = drawn.ends
+    return Axis(name, low=low, high=high, log=drawn.log_uniform is not None)

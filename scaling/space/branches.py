@@ -65,26 +65,18 @@ def planned_branches(
     base = branch and of_batch(best, branch.base_batch_size)
     if branch is None or base is None:
         return []
-    setting = hyperparameters(spec, base.cell, base.choices)
+    cell, choices = base.cell, base.choices
+    setting = hyperparameters(spec, cell, choices)
     rule = branch.lr_rule or OPTIMIZERS[setting.given.optimizer].usual_lr_rule
     planned: list[PlannedTrial] = []
     for seed in replicate_seeds(spec, branch.num_seeds):
         trunk = resolve(spec, setting, seed=seed, facts=facts)
         for start, multiple in itertools.product(branch.starts, branch.multiples):
-            recipe = branched(
-                trunk, start=start, multiple=multiple, window=branch.window, rule=rule
-            )
-            trial_id = f"branch-{cell_name(base.cell)}-at{start}-x{multiple}-seed{seed}"
+            window = branch.window
+            recipe = branched(trunk, start=start, multiple=multiple, window=window, rule=rule)
+            trial_id = f"branch-{cell_name(cell)}-at{start}-x{multiple}-seed{seed}"
             planned.append(
-                PlannedTrial(
-                    trial_id,
-                    "branch",
-                    base.cell,
-                    base.choices,
-                    recipe,
-                    rule=rule,
-                    recipe_of=base.name,
-                )
+                PlannedTrial(trial_id, "branch", cell, choices, recipe, rule, recipe_of=base.name)
             )
     return planned
 
@@ -146,8 +138,5 @@ def lr_of_step(hparams: Hyperparameters, *, step: int, examples: int) -> float:
 def branch_work(branch: Branch) -> tuple[tuple[int, int], ...]:
     """Every trial of the branch phase as (first global batch size, training examples)."""
     num_each = len(branch.multiples) * branch.num_seeds
-    return tuple(
-        (branch.base_batch_size, start + branch.window)
-        for start in branch.starts
-        for _ in range(num_each)
-    )
+    runs = ((branch.base_batch_size, start + branch.window) for start in branch.starts)
+    return tuple(run for run in runs for _ in range(num_each))

@@ -29,9 +29,17 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
             axes = [distribution.choice or () for distribution in searched.values()]
             return [dict(zip(searched, point, strict=True)) for point in itertools.product(*axes)]
         case "qmc":
-            points = _sobol_points(len(searched), count, seed)
+            from scipy.stats import qmc
+
+            # Optuna's own sampler draws categorical values, and the trials that start before the
+            # first one ends, independently: the design would depend on timing.
+            points = qmc.Sobol(len(searched), scramble=True, rng=seed).random_base2(
+                math.ceil(math.log2(max(count, 2)))
+            )[:count]
         case "random":
-            points = _random_points(len(searched), count, seed)
+            import numpy as np
+
+            points = np.random.default_rng(seed).random((count, len(searched)))
         case unknown:
             assert_never(unknown)
     return [
@@ -43,33 +51,13 @@ def design(spec: StudySpec, cell: Cell, places: Mapping[str, int]) -> list[dict[
     ]
 
 
-def _sobol_points(num_dimensions: int, count: int, seed: int) -> Any:
-    """[count, num_dimensions] Owen-scrambled Sobol points in the unit cube.
-
-    Optuna's own QMC sampler draws categorical values and the trials that start before the first
-    one ends independently, which would make the design depend on timing.
-    """
-    from scipy.stats import qmc
-
-    engine = qmc.Sobol(num_dimensions, scramble=True, rng=seed)
-    return engine.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
-
-
-def _random_points(num_dimensions: int, count: int, seed: int) -> Any:
-    """[count, num_dimensions] independent points in the unit cube."""
-    import numpy as np
-
-    return np.random.default_rng(seed).random((count, num_dimensions))
-
-
 def _at(distribution: Distribution[Any] | Choice[Any], share: float) -> Any:
     """The value of a distribution at a share of its range, 0 ≤ share < 1."""
     if distribution.choice is not None:
         return distribution.choice[int(share * len(distribution.choice))]
-    assert isinstance(distribution, Distribution)
-    if distribution.log_uniform is not None:
-        low, high = (math.log(bound) for bound in distribution.log_uniform)
-        return math.exp(low + share * (high - low))
-    assert distribution.uniform is not None
-    low, high = distribution.uniform
-    return low + share * (high - low)
+    assert distribution.ends is not None
+    low, high = distribution.ends
+    if distribution.log_uniform is None:
+        return low + share * (high - low)
+    low, high = math.log(low), math.log(high)
+    return math.exp(low + share * (high - low))

@@ -14,7 +14,7 @@ from scaling.space.designs import design
 from scaling.space.layout import Facts
 from scaling.space.trials import PlannedTrial, planned_point
 from scaling.spec.checks.sizes import num_cells
-from scaling.spec.sections import Choice, Distribution
+from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 Edge = Literal["low", "high"]
@@ -94,8 +94,12 @@ def planned_extension(
     assert isinstance(drawn, Distribution)
     new, whole = beyond(drawn, edges)
     search_round, count = len(edges), _num_trials(spec)
-    restricted = _restricted(spec, name, new, search_round, count)
-    points = design(restricted, cell, facts.cell_places)
+    restricted = {  # for drawing points alone
+        "seed": spec.seed + _SEED_STRIDE * search_round,
+        "nuisance": spec.nuisance.model_copy(update={name: new}),
+        "search": spec.search.model_copy(update={"trials_per_cell": count}),
+    }
+    points = design(spec.model_copy(update=restricted), cell, facts.cell_places)
     first = spec.search.per_cell + (search_round - 1) * count
     return [
         replace(
@@ -117,20 +121,3 @@ def _num_trials(spec: StudySpec) -> int:
         return math.ceil(spec.search.per_cell / 2)
     num_rates = len(drawn.choice or ())
     return spec.search.per_cell // num_rates * math.ceil(num_rates / 2)
-
-
-def _restricted(
-    spec: StudySpec,
-    name: str,
-    drawn: Distribution[Any] | Choice[Any],
-    search_round: int,
-    count: int,
-) -> StudySpec:
-    """The study with another range and number of trials, for drawing points alone."""
-    return spec.model_copy(
-        update={
-            "seed": spec.seed + _SEED_STRIDE * search_round,
-            "nuisance": spec.nuisance.model_copy(update={name: drawn}),
-            "search": spec.search.model_copy(update={"trials_per_cell": count}),
-        }
-    )

@@ -45,10 +45,8 @@ class PlannedTrial:
         hparams = self.recipe.hyperparameters if self.recipe else None
         if hparams is None or hparams.num_steps is None:
             return 1.0
-        return (
-            hparams.batch_ramp.examples_after(hparams.num_steps)
-            + hparams.num_steps * STEP_COST_EXAMPLES
-        )
+        steps = hparams.num_steps
+        return hparams.batch_ramp.examples_after(steps) + steps * STEP_COST_EXAMPLES
 
     def record(self) -> TrialRecord:
         """The record of this trial at its start."""
@@ -111,25 +109,24 @@ def planned_replicates(
     Returns:
         The trials, and what a rule could not carry: (rule, global_batch_size, why).
     """
-    confirm = [trial for r in best for trial in _confirm_trials(spec, r, facts, "confirm")]
-    confirm += [
-        trial for r in for_target for trial in _confirm_trials(spec, r, facts, "confirm_target")
-    ]
-    transfer, refused = _transfer_trials(spec, best, facts)
-    return transfer + confirm, refused
+    planned, refused = _transfer_trials(spec, best, facts)
+    planned += _confirm_trials(spec, best, facts, "confirm")
+    planned += _confirm_trials(spec, for_target, facts, "confirm_target")
+    return planned, refused
 
 
 def _confirm_trials(
-    spec: StudySpec, best: BestRecipe, facts: Facts, phase: Phase
+    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts, phase: Phase
 ) -> list[PlannedTrial]:
     if spec.confirm is None:
         return []
     return [
         PlannedTrial(
-            f"{phase}-{cell_name(best.cell)}-seed{seed}", phase, best.cell, best.choices,
-            recipe_of(spec, best.cell, best.choices, facts, seed=seed), recipe_of=best.name,
-            scale=facts.at(spec, best.cell).scale,
+            f"{phase}-{cell_name(one.cell)}-seed{seed}", phase, one.cell, one.choices,
+            recipe_of(spec, one.cell, one.choices, facts, seed=seed), recipe_of=one.name,
+            scale=facts.at(spec, one.cell).scale,
         )
+        for one in best
         for seed in replicate_seeds(spec, spec.confirm.num_seeds)
     ]  # fmt: skip
 
@@ -163,16 +160,10 @@ def _transfer_trials(
             except ValueError as error:
                 refused.append((rule, batch, str(error)))
                 break
+            trial_id = f"transfer-{cell_name(cell)}-{rule}-seed{seed}"
+            choices = {"peak_lr": recipe.hyperparameters.peak_lr}
             planned.append(
-                PlannedTrial(
-                    f"transfer-{cell_name(cell)}-{rule}-seed{seed}",
-                    "transfer",
-                    cell,
-                    {"peak_lr": recipe.hyperparameters.peak_lr},
-                    recipe,
-                    rule=rule,
-                    recipe_of=base.name,
-                )
+                PlannedTrial(trial_id, "transfer", cell, choices, recipe, rule, recipe_of=base.name)
             )
     return planned, refused
 

@@ -179,9 +179,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "evaluation.sharpness.num_examples": _MEASURED,
     "evaluation.sharpness.epsilon": _MEASURED,
     "target": _target,
-    "target.metric": _target,
-    "target.at_most": _target,
-    "target.at_least": _target,
     "search.objective": _SEARCH,
     "search.sampler": _SEARCH,
     "search.num_trials": _grows,
@@ -208,10 +205,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "branch.tolerance": _free,
     "branch.lr_rule": _BRANCHES,
     "branch.num_seeds": _grows,
-    "recommendation.num_workers": _free,
-    "recommendation.deadline_seconds": _free,
-    "recommendation.cost_ceiling": _free,
-    "recommendation.price_per_worker_hour": _free,
+    "recommendation": _free,
     "resources.num_workers": _resource,
     "resources.cpus_per_worker": _resource,
     "resources.gpus_per_worker": _resource,
@@ -226,14 +220,14 @@ RULES: Final[Mapping[str, Rule]] = {
     "resources.min_slots": _resource,
     "resources.wait_for_resources_seconds": _resource,
     "checkpoints": _free,
-    "checkpoints.every_seconds": _free,
-    "checkpoints.keep": _free,
     "storage": _free,
 }
 """By path: of fields, of sections that may be null, and of those in `WHOLE`, for all they have."""
 
-WHOLE: Final = ("ladder", "workload", "workload.data.files", "scientific", "nuisance", "fixed",
-                "budget", "search.early_stopping", "search.stop")  # fmt: skip
+WHOLE: Final = (
+    "ladder", "workload", "workload.data.files", "scientific", "nuisance", "fixed", "budget",
+    "target", "search.early_stopping", "search.stop", "recommendation", "checkpoints",
+)  # fmt: skip
 """The sections whose rule is that of every field in them, those to come included."""
 _UNKNOWN: Final = _never("this version does not know whether trials depend on it")
 

@@ -18,21 +18,10 @@ from scaling.spec.checks.study import check_study
 from scaling.spec.issues import MAX_ISSUES, Issue, StudyFileError, dotted
 from scaling.spec.own_training import with_study_folder
 from scaling.spec.patches import set_field
-from scaling.spec.schema import SCHEMA_PATH, listed, locate, schema_text, spec_schema
+from scaling.spec.schema import listed, locate
 from scaling.spec.structural_errors import paths_meant, structural_issues
 from scaling.spec.study import StudySpec
 from scaling.spec.yaml_text import MAX_DEPTH, parse_yaml
-
-__all__ = [
-    "SCHEMA_PATH",
-    "Issue",
-    "StudyFileError",
-    "check_study",
-    "read_study",
-    "schema_text",
-    "spec_schema",
-    "study_from_mapping",
-]
 
 MAX_FILE_BYTES: Final = 256_000
 """A hundred times a usual study file, and what can still be refused in a second or two."""

@@ -4,16 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import NoneType
-from typing import Annotated, Any, Final, Generic, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Generic, get_args, get_type_hints
 
-from pydantic import (
-    Field,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    create_model,
-    model_validator,
-)
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -55,11 +48,20 @@ class Distribution(Section, Generic[T]):
             _require_order(*self.log_uniform, above=0)
         return self
 
+    @property
+    def ends(self) -> tuple[T, T] | None:
+        """The two bounds; None of listed values."""
+        return self.log_uniform or self.uniform
+
 
 class Choice(Section, Generic[T]):
     """A searched hyperparameter that is one of the values listed."""
 
     choice: Values[T]
+
+    log_uniform: ClassVar[None] = None
+    uniform: ClassVar[None] = None
+    ends: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,9 @@ def _section(found: Mapping[str, Any]) -> type[Section]:
 
 def _nuisance_fields() -> dict[str, Any]:
     """Fields that say how values are drawn."""
-    found: dict[str, Any] = {}
-    for row in TABLE:
-        match row.entry.drawn:
-            case "range":
-                kind: Any = Distribution
-            case "choice":
-                kind = Choice
-            case None:
-                continue
-        found[row.name] = row.field(kind[row.item] | None)
-    return found
+    kinds: Mapping[str | None, Any] = {"range": Distribution, "choice": Choice}
+    drawn = [(row, kinds[row.entry.drawn]) for row in TABLE if row.entry.drawn is not None]
+    return {row.name: row.field(kind[row.item] | None) for row, kind in drawn}
 
 
 class Fixed(_section({row.name: row.field(row.kind, row.default) for row in TABLE})):

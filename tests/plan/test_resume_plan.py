@@ -12,7 +12,8 @@ from rich.console import Console
 from scaling.plan.resume_plan import print_resume_plan
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.remaining import LATER_ROUNDS, stages
-from scaling.runner.state import StateError, StudyState, looked_at
+from scaling.runner.state import StudyState, looked_at
+from scaling.runner.state_folder import StateError
 from scaling.space.rounds import Rounds
 from scaling.study import main
 from scaling.tasks.prepare import prepare_task

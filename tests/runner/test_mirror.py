@@ -10,7 +10,8 @@ import fsspec
 import pytest
 
 from scaling.runner.mirror import Mirror, fetch, is_at
-from scaling.runner.state import StateError, StudyState, require_startable
+from scaling.runner.state import StudyState, require_startable
+from scaling.runner.state_folder import StateError
 from tests.space.test_space import study
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from scaling.cli.status import is_locked
 from scaling.records.ledger import Ledger, cut_unfinished_line
-from scaling.runner.state import StateError, StudyState, require_startable
+from scaling.runner.state import StudyState, require_startable
+from scaling.runner.state_folder import StateError
 from scaling.space.rounds import ProposedTrial, Rounds, SearchEnd, SurfaceRecipe
 from tests.records.test_ledger import record
 from tests.space.test_space import study

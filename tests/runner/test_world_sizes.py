@@ -6,7 +6,6 @@ import pytest
 
 from scaling.runner.world_sizes import (
     Layout,
-    Work,
     fastest,
     leaves_idle,
     planned_work,
@@ -30,7 +29,7 @@ def many(size: int, count: int, examples: int = 10_000) -> tuple[tuple[int, int]
 
 
 def test_trials_run_side_by_side_while_there_are_enough() -> None:
-    work = [Work(many(16, 6) + many(1024, 6))]
+    work = [many(16, 6) + many(1024, 6)]
     layout = side_by_side(2, None)
     assert layout == Layout((1, 1))
     assert not leaves_idle(layout, work, 2)
@@ -38,16 +37,16 @@ def test_trials_run_side_by_side_while_there_are_enough() -> None:
 
 
 def test_a_single_trial_gets_the_machine_where_that_pays() -> None:
-    assert leaves_idle(side_by_side(2, None), [Work(many(1024, 1))], 2)
-    large = fastest([Work(many(1024, 1))], SPEEDS, num_workers=2, max_slots=None)
+    assert leaves_idle(side_by_side(2, None), [many(1024, 1)], 2)
+    large = fastest([many(1024, 1)], SPEEDS, num_workers=2, max_slots=None)
     assert large == Layout((2,), {1024: 2})
-    small = fastest([Work(many(16, 1))], SPEEDS, num_workers=2, max_slots=None)
+    small = fastest([many(16, 1)], SPEEDS, num_workers=2, max_slots=None)
     assert small == Layout((1, 1))
 
 
 def test_large_batches_get_workers_and_small_ones_stay_side_by_side() -> None:
     speeds = {(b, k): float(k) if b == 512 else 1.0 for b in (8, 512) for k in (1, 2, 4)}
-    work = [Work(many(512, 1, 40_000) + many(8, 4, 5_000))]
+    work = [many(512, 1, 40_000) + many(8, 4, 5_000)]
     layout = fastest(work, speeds, num_workers=4, max_slots=None)
     assert layout.world_sizes == {512: 2}
     assert layout.sizes == (2, 1, 1)
@@ -55,22 +54,22 @@ def test_large_batches_get_workers_and_small_ones_stay_side_by_side() -> None:
 
 def test_what_was_not_measured_is_not_chosen() -> None:
     speeds = {(1024, 2): 1.0}  # one worker ran out of memory
-    layout = fastest([Work(many(1024, 3))], speeds, num_workers=2, max_slots=None)
+    layout = fastest([many(1024, 3)], speeds, num_workers=2, max_slots=None)
     assert layout == Layout((2,), {1024: 2})
 
 
 def test_at_most_max_slots_trials_at_once() -> None:
     speeds = {(64, k): float(k) for k in (1, 2, 4)}
-    layout = fastest([Work(many(64, 8))], speeds, num_workers=4, max_slots=2)
+    layout = fastest([many(64, 8)], speeds, num_workers=4, max_slots=2)
     assert layout == Layout((2, 2), {64: 2})
 
 
 def test_only_equal_shares_are_measured() -> None:
-    assert to_measure([Work(((6, 1), (8, 1)))], 4) == [(6, 1), (6, 2), (8, 1), (8, 2), (8, 4)]
+    assert to_measure([((6, 1), (8, 1))], 4) == [(6, 1), (6, 2), (8, 1), (8, 2), (8, 4)]
 
 
 def test_world_sizes_stay_on_another_cluster() -> None:
-    work = [Work(many(512, 2) + many(8, 4))]
+    work = [many(512, 2) + many(8, 4)]
     assert regrouped({512: 2}, work, num_workers=4, max_slots=None).sizes in ((2, 1, 1), (2, 2))
     assert regrouped({512: 2}, work, num_workers=2, max_slots=None).sizes == (2,)
     with pytest.raises(ValueError, match="2 workers does not fit on 1"):
@@ -80,7 +79,7 @@ def test_world_sizes_stay_on_another_cluster() -> None:
 def test_the_work_of_a_study() -> None:
     spec = read_study(Path(__file__).parents[1] / "data/lr_vs_batch.yaml", [])
     search, after = planned_work(spec, Facts(1500, 7.0))
-    assert len(search.trials) == 24
-    assert len(after.trials) == 4 * 3 + 3 * 3 * 3
-    assert search.trials[0] == (8, 10_000)
-    assert search.trials[-1] == (512, 56 * 512)
+    assert len(search) == 24
+    assert len(after) == 4 * 3 + 3 * 3 * 3
+    assert search[0] == (8, 10_000)
+    assert search[-1] == (512, 56 * 512)

@@ -11,7 +11,8 @@ from scaling.files.own import ForeignFolderError, report_files, write_report_fil
 from scaling.records.study import StudyRecord
 from scaling.report.__main__ import main
 from scaling.report.document import write_report
-from scaling.runner.state import StateError, StudyState, require_startable
+from scaling.runner.state import StudyState, require_startable
+from scaling.runner.state_folder import StateError
 from scaling.training.checkpoint import remove_checkpoints
 from tests.analysis.synthetic import spec
 from tests.space.test_space import study

@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scaling.spec.issues import Issue
-from scaling.spec.read import (
-    StudyFileError,
-    read_study,
-)
+from scaling.spec.issues import Issue, StudyFileError
+from scaling.spec.read import read_study
 
 LM: dict[str, Any] = yaml.safe_load("""
 name: lr_vs_batch

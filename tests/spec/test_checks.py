@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 
-from scaling.spec.checks.study import CHECKS
-from scaling.spec.read import (
-    SCHEMA_PATH,
-    check_study,
-    schema_text,
-    spec_schema,
-)
+from scaling.spec.checks.study import CHECKS, check_study
+from scaling.spec.schema import SCHEMA_PATH, schema_text, spec_schema
 from scaling.spec.study import StudySpec
 from tests.spec.contradictions import TOGETHER
 from tests.spec.studies import JOINT, LM, QUADRATIC, Case, case_id, changed
@@ -62,7 +57,7 @@ def test_checks_serve_specs_that_were_built_in_python(case: Case) -> None:
 def test_schema_file_is_up_to_date() -> None:
     assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), (
         "scaling/spec/study.schema.json is out of date; write it anew with: python -c "
-        "'from scaling.spec.read import SCHEMA_PATH, schema_text; "
+        "'from scaling.spec.schema import SCHEMA_PATH, schema_text; "
         'SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")\''
     )
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from scaling.spec.read import (
-    StudyFileError,
-    read_study,
-    study_from_mapping,
-)
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import read_study, study_from_mapping
 from scaling.spec.study import StudySpec
 from tests.spec.studies import DROP, JOINT, LM, QUADRATIC, Changes, as_yaml, changed, issues_of
 

@@ -20,7 +20,8 @@ from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow import trial_run
 from scaling.space.layout import Facts
 from scaling.space.trials import planned_search
-from scaling.spec.read import spec_schema, study_from_mapping
+from scaling.spec.read import study_from_mapping
+from scaling.spec.schema import spec_schema
 from scaling.spec.sections import Fixed, Nuisance, Scientific
 
 name = "schedule_free_beta"

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from scaling.space.cells import cells
-from scaling.spec.read import StudyFileError, study_from_mapping
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import study_from_mapping
 from scaling.spec.study import StudySpec
 
 SIZES = [

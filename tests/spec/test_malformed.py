@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.spec.issues import MAX_ISSUES, NO_VALUE, Issue
-from scaling.spec.read import (
-    StudyFileError,
-    read_study,
-)
+from scaling.spec.issues import MAX_ISSUES, NO_VALUE, Issue, StudyFileError
+from scaling.spec.read import read_study
 from tests.spec.contradictions import TOGETHER
 from tests.spec.malformed_fields import STRUCTURE
 from tests.spec.malformed_files import TEXTS

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.spec.read import (
-    StudyFileError,
-    read_study,
-)
+from scaling.spec.issues import StudyFileError
+from scaling.spec.read import read_study
 from tests.spec.studies import LM, as_yaml
 
 

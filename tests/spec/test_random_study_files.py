@@ -14,7 +14,8 @@ import yaml
 
 from scaling.spec.issues import StudyFileError, dotted
 from scaling.spec.patches import set_field
-from scaling.spec.read import read_study, spec_schema, study_from_mapping
+from scaling.spec.read import read_study, study_from_mapping
+from scaling.spec.schema import spec_schema
 from scaling.spec.study import StudySpec
 from scaling.spec.synonyms import SYNONYMS
 from scaling.spec.workloads import BUILTIN_SOURCES

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from scaling.spec.checks.batch import other_axis_issues, ramp_issues
 from scaling.spec.fields import given_fields
 from scaling.spec.issues import NO_VALUE, Issue
-from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 
@@ -51,8 +50,7 @@ def _rate_issues(spec: StudySpec) -> Iterator[Issue]:
         if name != "peak_lr":
             message = "a ladder searches peak_lr alone: give it in fixed, or in ladder.sizes"
             yield Issue(f"nuisance.{name}", message)
-    rate = drawn.get("peak_lr")
-    if not isinstance(rate, Distribution) or rate.log_uniform is None:
+    if "peak_lr" not in drawn or drawn["peak_lr"].log_uniform is None:
         yield Issue("nuisance.peak_lr", "a ladder needs it as {log_uniform: [LOW, HIGH]}")
 
 

@@ -10,7 +10,6 @@ from scaling.spec.checks.sizes import num_cells
 from scaling.spec.evaluation import LOSS
 from scaling.spec.issues import Issue
 from scaling.spec.phases import MAX_SURFACE_TRIALS, TO_TARGET
-from scaling.spec.sections import Distribution
 from scaling.spec.study import StudySpec
 
 
@@ -104,8 +103,7 @@ def extension_issues(spec: StudySpec) -> Iterator[Issue]:
     if not rates:
         yield Issue(path, "needs a peak_lr or base_lr in nuisance, whose range it extends", times)
     for name in rates:
-        rates_drawn = drawn[name]
-        if isinstance(rates_drawn, Distribution) and rates_drawn.uniform is not None:
+        if drawn[name].uniform is not None:
             yield Issue(f"nuisance.{name}", "extend_undertuned needs log_uniform or choice")
         elif len(drawn[name].choice or (0, 0, 0)) < 3:
             message = "extend_undertuned needs at least three rates"
@@ -171,10 +169,10 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("search.extend_undertuned", message, search.extend_undertuned)
     if (prior := search.prior_peak_lr) is not None:
         rates = drawn.get("peak_lr")
-        if not isinstance(rates, Distribution):
+        if rates is None:
             yield Issue("search.prior_peak_lr", "needs a peak_lr in nuisance", prior)
             return
-        ends = rates.log_uniform or rates.uniform
+        ends = rates.ends
         is_in = prior in (rates.choice or ()) if ends is None else ends[0] <= prior <= ends[1]
         if not is_in:
             listed = ", ".join(f"{rate:g}" for rate in rates.choice or ())

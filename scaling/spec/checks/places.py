@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from scaling.spec.fields import given_fields
 from scaling.spec.issues import Issue
-from scaling.spec.sections import Choice, Distribution, Fixed, Nuisance, Scientific
+from scaling.spec.sections import Fixed, Nuisance, Scientific
 from scaling.spec.study import StudySpec
 
 
@@ -44,18 +44,12 @@ def places_of(spec: StudySpec, name: str, *, recipes: bool = True) -> list[Place
         places.append(Place("scientific", f"scientific.{name}", values))
     drawn = given_value(spec.nuisance, name)
     if drawn is not None:
-        places.append(Place("nuisance", f"nuisance.{name}", _ends(drawn)))
+        listed = drawn.choice or drawn.ends or ()
+        places.append(Place("nuisance", f"nuisance.{name}", listed))
     value = given_value(spec.fixed, name)
     if value is not None:
         places.append(Place("fixed", f"fixed.{name}", (value,)))
     return places + (recipe_places(spec, name) if recipes else [])
-
-
-def _ends(drawn: Distribution[Any] | Choice[Any]) -> tuple[Any, ...]:
-    """The values listed, or the two bounds."""
-    if drawn.choice is not None or isinstance(drawn, Choice):
-        return drawn.choice or ()
-    return drawn.log_uniform or drawn.uniform or ()
 
 
 def recipe_places(spec: StudySpec, name: str) -> list[Place]:

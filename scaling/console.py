@@ -6,19 +6,14 @@ from rich.console import Console
 
 
 def plain_console(*, width: int = 110, file: TextIO | None = None) -> Console:
-    """Where a command prints, without markup: a question may hold brackets.
+    """Where a command prints, without markup or highlights: a question may hold brackets.
 
     Args:
         width: Columns, where the output is no terminal.
         file: In place of standard output.
     """
     is_terminal = file is None and Console().is_terminal
-    return Console(width=None if is_terminal else width, file=file, markup=False)
-
-
-def print_line(console: Console, line: str) -> None:
-    """Print a line as it is, without markup."""
-    console.print(line, markup=False, highlight=False)
+    return Console(width=None if is_terminal else width, file=file, markup=False, highlight=False)
 
 
 def duration(seconds: float) -> str:

@@ -73,14 +73,9 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     if is_text:
         lines = [record["text"] for record in records if record["text"].strip()]
         _require_rows(len(lines))
-        return Draft(
-            "causal_lm",
-            {},
-            ("Each line of the file is a document.",),
-            len(lines),
-            mean_length(lines),
-        )
-    names = _names(records)
+        why = "Each line of the file is a document."
+        return Draft("causal_lm", {}, (why,), len(lines), mean_length(lines))
+    names = dict.fromkeys(name for record in records for name in record)
     has_parts = any(isinstance(v, list | Mapping) for v in given[0].values()) if given else False
     if len(given) == 1 and has_parts and "question" not in names:
         raise NoDraftError(
@@ -88,9 +83,7 @@ def drafted(data: Path, task: str | None = None) -> Draft:
             'as in [{"text": "…", "label": "…"}]'
         )
     _require_rows(len(records))
-    columns: dict[str, Sequence[Any]] = {}
-    for name in names:
-        columns[name] = [record.get(name) for record in records]
+    columns: dict[str, Sequence[Any]] = {n: [r.get(n) for r in records] for n in names}
     _require_names(data, header, columns)
     found = of_columns(columns, task)
     if task not in (None, found.task):
@@ -188,10 +181,6 @@ def _require_rows(count: int) -> None:
             f"--data has {count} row{'s' * (count != 1)}; a study needs at least {_FEWEST_ROWS}, "
             "to train on some, pick recipes on others and report on the rest"
         )
-
-
-def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record))
 
 
 def _header(data: Path) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Where every study in a folder stands, and every one that was submitted to a cluster."""
 
 import fcntl
-from collections import Counter
 from pathlib import Path
 
 from rich.table import Table
@@ -35,7 +34,7 @@ def print_status(folder: Path) -> int:
         if row is not None:
             table.add_row(*row)
     if not table.row_count:
-        console.print(f"{folder}: no study keeps its state here", highlight=False)
+        console.print(f"{folder}: no study keeps its state here")
         return 2
     console.print(table)
     return 0
@@ -56,10 +55,10 @@ def print_cluster_status(address: str) -> int:
     try:
         studies = submitted_studies(address)
     except ClusterError as error:
-        console.print(str(error), highlight=False)
+        console.print(str(error))
         return 2
     if not studies:
-        console.print(f"{address}: no study was submitted to this cluster", highlight=False)
+        console.print(f"{address}: no study was submitted to this cluster")
         return 2
     table = Table("study", "job", "stands", "started", "last line", box=None)
     for study in studies:
@@ -70,23 +69,14 @@ def print_cluster_status(address: str) -> int:
 
 
 def _row(recorded: RecordedStudy) -> tuple[str, ...]:
-    records = read_records(recorded.folder / "trials.jsonl")
-    states = Counter(trial.status for trial in records.values())
-    spec = recorded.spec()
-    return (
-        recorded.folder.name,
-        _stands(recorded.folder),
-        str(len(records)),
-        str(sum(num_trials(spec).values())),
-        str(states["failed"]),
-        spec.question,
-    )
-
-
-def _stands(folder: Path) -> str:
+    folder, spec = recorded.folder, recorded.spec()
+    records = read_records(folder / "trials.jsonl").values()
+    stands = "ended" if "ended" in read_environment(folder) else "interrupted; resume it"
     if is_locked(folder / "lock"):
-        return "runs"
-    return "ended" if "ended" in read_environment(folder) else "interrupted; resume it"
+        stands = "runs"
+    num_failed = sum(trial.status == "failed" for trial in records)
+    counts = (len(records), sum(num_trials(spec).values()), num_failed)
+    return folder.name, stands, *map(str, counts), spec.question
 
 
 def is_locked(path: Path) -> bool:

@@ -20,6 +20,7 @@ _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
     ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
 )  # fmt: skip
+_PROMPTS = (("prompt", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _TEXT_WORDS = ("question", "context", "answers")
 _SHORT = 40
 """Characters of a typical name of a class, at most."""
@@ -111,11 +112,7 @@ def _of_texts(
             f"--data: no column has texts (columns: {', '.join(columns)}); for other data write a "
             "task of your own, workload.task: custom"
         )
-    for source, target in (
-        ("prompt", "answer"),
-        ("prompt", "completion"),
-        ("instruction", "output"),
-    ):
+    for source, target in _PROMPTS:
         if source in lower and target in lower and task in (None, "causal_lm"):
             named = {"prompt_column": lower[source], "answer_column": lower[target]}
             return _draft("causal_lm", named, f"The loss counts {lower[target]} alone.")
@@ -124,10 +121,9 @@ def _of_texts(
         first, second = _pair(lower) or (texts[0], None)
         named = {"text_column": first, "label_column": label}
         named |= {} if second is None else {"text_pair_column": second}
-        is_number = _is_score(distinct_values(columns[label]))
-        what = f"{label} has numbers" if is_number else (
-            f"{label} has {len(distinct_values(columns[label]))} classes"
-        )  # fmt: skip
+        distinct = distinct_values(columns[label])
+        is_number = _is_score(distinct)
+        what = f"{label} has {'numbers' if is_number else f'{len(distinct)} classes'}"
         which = f"{first} is the longest text" if second is None else f"{first} and {second} a pair"
         others = [name for name in texts if name not in (first, second, label)]
         why = [f"{what}; {which}."] + ([f"Not read: {', '.join(others)}."] if others else [])
@@ -188,15 +184,14 @@ def _words(name: str) -> set[str]:
 
 def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:
     """Two columns that are named as the two texts of a pair."""
-    for first, second in _PAIRS:
-        if first in lower and second in lower:
-            return lower[first], lower[second]
-    return None
+    found = ((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower)
+    return next(found, None)
 
 
 def _is_score(distinct: set[str]) -> bool:
     """Whether values are numbers of which some have a fraction."""
-    return all(map(is_number, distinct)) and not all(map(_is_whole, distinct))
+    are_numbers = all(map(is_number, distinct))
+    return are_numbers and not all(float(text).is_integer() for text in distinct)
 
 
 def _is_text(values: Sequence[Any]) -> bool:
@@ -231,10 +226,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_whole(text: str) -> bool:
-    return float(text).is_integer()
 
 
 def mean_length(texts: Sequence[str]) -> float:

@@ -47,22 +47,13 @@ class ProgressView:
     """An observer of a study that prints; a context manager."""
 
     def __init__(
-        self,
-        spec: StudySpec,
-        console: Console,
-        metrics: Mapping[str, Metric],
-        page: LivePage,
+        self, spec: StudySpec, console: Console, metrics: Mapping[str, Metric], page: LivePage
     ) -> None:
         self._spec, self._metrics, self._page = spec, metrics, page
-        self._note = ""
         self._objective = objective_of(spec, metrics)
-        self._console = console
-        self._state = _State()
-        self._live = (
-            Live(get_renderable=self._render, console=console, refresh_per_second=2)
-            if console.is_terminal
-            else None
-        )
+        self._console, self._state, self._note = console, _State(), ""
+        live = Live(get_renderable=self._render, console=console, refresh_per_second=2)
+        self._live = live if console.is_terminal else None
 
     def __enter__(self) -> "ProgressView":
         if self._live is not None:
@@ -104,7 +95,7 @@ class ProgressView:
         self._note = line
         self._page.note(line)
         # Above the live table, so that it stays.
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def trial_started(self, record: TrialRecord) -> None:
         """A trial is about to train."""
@@ -165,7 +156,7 @@ class ProgressView:
 
     def _known(self) -> str:
         """The best recipe so far, and what the search last said of itself."""
-        found = [cell.best for cell in self._state.cells.values() if cell.best is not None]
+        found = [cell.best for cell in self._state.cells.values() if cell.best]
         if not found:
             return self._note
         best = min(found, key=lambda r: objective_value(r, self._spec, self._metrics) or 0.0)
@@ -175,20 +166,13 @@ class ProgressView:
 
     def _say(self, line: str) -> None:
         if self._live is None:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     def _render(self) -> Group:
         state = self._state
-        table = Table(box=None, pad_edge=False)
-        for heading in (
-            "cell",
-            "ended",
-            "running",
-            "diverged",
-            f"best {self._objective.name}",
-            "peak_lr",
-        ):
-            table.add_column(heading, justify="left" if heading == "cell" else "right")
+        table = Table("cell", box=None, pad_edge=False)
+        for heading in ("ended", "running", "diverged", f"best {self._objective.name}", "peak_lr"):
+            table.add_column(heading, justify="right")
         for name, cell in state.cells.items():
             table.add_row(
                 name,

@@ -73,14 +73,16 @@ def print_plan(
         tasks: From `prepared`.
         console: Where to; standard output where left out.
     """
+    from scaling.console import plain_console
     from scaling.runner.state import looked_at
 
     assert tasks is not None
+    console = console or plain_console()
     with looked_at(start.spec) as recorded:
         if recorded is None:
             from scaling.plan.study_plan import print_plan
 
-            print_plan(start.spec, console, start=start, tasks=tasks)
+            print_plan(start, tasks, console)
         else:
             from scaling.plan.resume_plan import print_resume_plan
 
@@ -116,12 +118,9 @@ def run(start: Start, tasks: "tuple[AnyTask, ...] | None") -> tuple[StudyRecord,
 def _run_opened(
     start: Start, tasks: "tuple[AnyTask, ...] | None", state: "StudyState"
 ) -> tuple[StudyRecord, dict[str, Any]]:
-    from scaling.files.own import ForeignFolderError
     from scaling.runner.preflight import ClusterError, StartError
     from scaling.sinks import TrackingError
-    from scaling.tasks.errors import DataError
 
-    refusals = (DataError, StartError, ClusterError, TrackingError, ForeignFolderError, OSError)
     try:
         with state.mirrored():
             study, summary, unsent = _train_and_report(start, tasks, state)
@@ -129,7 +128,7 @@ def _run_opened(
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()
-        if not isinstance(error, refusals):
+        if not isinstance(error, (*REFUSALS, ClusterError, OSError)):
             raise
         message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
         is_refused = isinstance(error, StartError | TrackingError) or not has_begun
@@ -258,12 +257,10 @@ def _train(
         connect(start.address, log_file)
         before = read_records(state.folder / "trials.jsonl")
         page = stack.enter_context(LivePage(start.spec, state.folder, facts.metrics, before))
-        view = stack.enter_context(
-            ProgressView(start.spec, Console(markup=False), facts.metrics, page)
-        )
+        console = Console(markup=False, highlight=False)
+        view = stack.enter_context(ProgressView(start.spec, console, facts.metrics, page))
         go_on = resuming(start.command)
-        run = StudyRun(start.spec, facts, tasks, state, sinks, view, go_on)
-        return run.run()
+        return StudyRun(start.spec, facts, tasks, state, sinks, view, go_on).run()
 
 
 def _now() -> str:

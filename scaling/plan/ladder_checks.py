@@ -28,24 +28,19 @@ def require_ladder(spec: StudySpec, tasks: Sequence[AnyTask]) -> None:
     for number, scale in enumerate(scales):
         for name, value in scale.items():
             if value <= 0:
-                raise DataError(
-                    f"ladder.sizes.{number}", f"{name} is {value:g}; it must be above 0"
-                )
+                message = f"{name} is {value:g}; it must be above 0"
+                raise DataError(f"ladder.sizes.{number}", message)
     by_size = size_cells(spec, replace(Facts(None, None), sizes=sizes))
     for number, cells_of_size in enumerate(by_size):
         if not cells_of_size:
-            raise DataError(
-                f"ladder.sizes.{number}",
-                f"no batch size leaves a run {MIN_STEPS} steps; raise its budget, or list smaller "
-                "batches",
-            )
+            remedy = "raise its budget, or list smaller batches"
+            message = f"no batch size leaves a run {MIN_STEPS} steps; {remedy}"
+            raise DataError(f"ladder.sizes.{number}", message)
     budget = spec.search.budget_flops
     least = sum(flops_of(scales[n]) for n in spec.ladder.searched) if spec.ladder else 0.0
     if budget is not None and budget < least:
-        raise DataError(
-            "search.budget_flops",
-            f"one trial of each size takes {least:.3g} operations (got {budget:.3g})",
-        )
+        message = f"one trial of each size takes {least:.3g} operations (got {budget:.3g})"
+        raise DataError("search.budget_flops", message)
     for number, size in enumerate(spec.predicted_sizes):
         try:
             scale_of(size)

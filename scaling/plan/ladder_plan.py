@@ -34,7 +34,8 @@ def print_sizes(spec: StudySpec, facts: Facts, tasks: Sequence[AnyTask], console
     by_size = size_cells(spec, facts)
     for number, (size, own) in enumerate(zip(spec.sizes, facts.sizes, strict=True)):
         batches = sorted(cell[BATCH] for cell in by_size[number])
-        steps = [_num_steps(size, own, batch) for batch in batches]
+        ramps = (batch_ramp_of(hyperparameters(size, {}, {BATCH: batch})) for batch in batches)
+        steps = [num_steps_of(size, ramp, own) for ramp in ramps]
         table.add_row(
             str(number),
             *(f"{own.scale[name]:,.4g}" for name in names),
@@ -45,24 +46,18 @@ def print_sizes(spec: StudySpec, facts: Facts, tasks: Sequence[AnyTask], console
             "searched" if number in spec.ladder.searched else "checked",
         )
     for number, scale in enumerate(facts.predicted):
-        cells = [f"{scale[name]:,.4g}" for name in names]
+        numbers = (f"{scale[name]:,.4g}" for name in names)
         flops = f"{flops_of(scale):.3g}"
-        table.add_row(f"predict {number}", *cells, flops, "", "", "", "predicted")
+        table.add_row(f"predict {number}", *numbers, flops, "", "", "", "predicted")
     console.print(table)
     for number, label in enumerate(spec.size_labels):
-        console.print(f"  size {number}: {cell_name(label)}", highlight=False, markup=False)
+        console.print(f"  size {number}: {cell_name(label)}")
     left_out = sum(len(size.batch_sizes()) for size in spec.sizes) - sum(map(len, by_size))
     if left_out:
         console.print(
             f"  {left_out} batch sizes are left out, since a run would have under {MIN_STEPS} "
             "steps",
-            highlight=False,
         )
-
-
-def _num_steps(size: StudySpec, facts: Facts, batch: int) -> int | None:
-    ramp = batch_ramp_of(hyperparameters(size, {}, {BATCH: batch}))
-    return num_steps_of(size, ramp, facts)
 
 
 def _seconds(size: StudySpec, facts: Facts, task: AnyTask, batch: int) -> str:

@@ -3,11 +3,12 @@
 from rich.console import Console
 from rich.table import Table
 
-from scaling.console import duration, print_line
+from scaling.console import duration
 from scaling.optimizers.catalog import num_moments
 from scaling.plan.machine import trials_at_once
 from scaling.space.cells import Cell, cells, hyperparameters
 from scaling.space.layout import Facts, split_of
+from scaling.spec.checks.places import possible_values
 from scaling.spec.checks.sizes import num_trials
 from scaling.spec.hyperparameters import Given
 from scaling.spec.study import StudySpec
@@ -24,7 +25,7 @@ def print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console)
     heaviest = _heaviest(spec)
     found = study_footprint(task, spec.workload, spec.resources, lora_rank=heaviest.lora_rank)
     if found is None:
-        print_line(console, "memory: not estimated: the loss reads values of tensors")
+        console.print("memory: not estimated: the loss reads values of tensors")
         return
     table = Table("MiB per worker", box=None, pad_edge=False)
     headings = ("parameters", "gradients", "optimizer", "activations", "workspace", "total")
@@ -41,14 +42,14 @@ def print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console)
         )
     console.print(table)
     has = "unknown" if available is None else f"{available / 2**20:,.0f} MiB"
-    console.print(f"  memory of a worker: {has}, some of which its process takes", highlight=False)
+    console.print(f"  memory of a worker: {has}, some of which its process takes")
 
 
 def print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -> None:
     """What training and evaluation take on this machine, from a few steps timed here."""
     assert not isinstance(task, FinishedTask)
     if reason := _not_timed(spec):
-        print_line(console, f"time: not estimated: {reason}")
+        console.print(f"time: not estimated: {reason}")
         return
     speed = timing.study_speed(task, spec, facts)
     trials = _trials(spec)
@@ -64,7 +65,6 @@ def print_time(spec: StudySpec, facts: Facts, task: AnyTask, console: Console) -
         f"time: {at_most}about {duration(seconds / at_once)} of training and evaluation on this "
         f"machine, {at_once} trials at once. Start-up, communication among workers and the "
         "report are not included.",
-        highlight=False,
     )
 
 
@@ -101,20 +101,12 @@ def _trials(spec: StudySpec) -> list[tuple[Cell, int, float]]:
 
 def _heaviest(spec: StudySpec) -> Given:
     """Hyperparameters that take the most memory of all that the study may try."""
-    searched = spec.nuisance.distributions()
-    of_cells = [hyperparameters(spec, cell, {}).given for cell in cells(spec)]
-    has_momentum = any(given.momentum for given in of_cells) or "momentum" in searched
-    half_life = "weight_average_half_life_examples"
-    averages = any(getattr(given, half_life) is not None for given in of_cells)
-    optimizers: list[str] = [given.optimizer for given in of_cells]
-    if "optimizer" in searched:
-        optimizers = list(searched["optimizer"].choice or ())
-    ranks = [given.lora_rank for given in of_cells if given.lora_rank is not None]
-    if "lora_rank" in searched:
-        ranks = list(searched["lora_rank"].choice or ())
+    has_momentum = any(possible_values(spec, "momentum"))
+    optimizers = sorted(possible_values(spec, "optimizer"))
+    half_lives = possible_values(spec, "weight_average_half_life_examples")
     return Given(
         optimizer=max(optimizers, key=lambda o: num_moments(o, has_momentum=has_momentum)),
         momentum=float(has_momentum),
-        lora_rank=max(ranks, default=None),
-        weight_average_half_life_examples=1.0 if averages or half_life in searched else None,
+        lora_rank=max(filter(None, possible_values(spec, "lora_rank")), default=None),
+        weight_average_half_life_examples=1.0 if any(half_lives) else None,
     )

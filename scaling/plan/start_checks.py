@@ -12,11 +12,7 @@ from scaling.plan.start import Start
 from scaling.process import without_garbage_collection
 from scaling.records.metrics import Metric
 from scaling.runner.joining import require_address
-from scaling.runner.preflight import (
-    num_workers_on,
-    require_startable_machine,
-    starts_here,
-)
+from scaling.runner.preflight import num_workers_on, require_startable_machine, starts_here
 from scaling.runner.state import require_same_content
 from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
@@ -76,13 +72,8 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
     """
     tasks = prepare_tasks(spec)
     if resume:
-        workload = spec.workload
-        require_same_content(
-            spec,
-            data_hash(task.content_hash for task in tasks),
-            files_of(workload),
-            code_of(workload),
-        )
+        content = data_hash(task.content_hash for task in tasks)
+        require_same_content(spec, content, files_of(spec.workload), code_of(spec.workload))
     for number, (size, task) in enumerate(zip(spec.sizes or (spec,), tasks, strict=True)):
         try:
             _require_fit(size, task)
@@ -102,9 +93,7 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     _require_metrics(spec, task)
     _require_tokens(spec, task)  # by which the sizes of a batch that grows may be counted
     _require_enough_examples(spec, task)
-    require_branches_fit(
-        spec, Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
-    )
+    require_branches_fit(spec, Facts(task.num_train, task.tokens_per_example))
     if spec.workload.has_layers:
         with without_garbage_collection():
             from scaling.plan.model_checks import require_model
@@ -119,11 +108,10 @@ def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
     notes += [f"Exactness is waived: {why}." for why in (summary.waived if summary else ())]
     if "num_examples" in given_fields(spec.evaluation):
         wanted = spec.evaluation.num_examples
-        fewer = {split: task.num_evaluated(split) for split in task.splits}
         notes += [
             f"{split} is evaluated on all {count:,} examples (evaluation.num_examples: {wanted:,})."
-            for split, count in fewer.items()
-            if count < wanted and task.num_train is not None
+            for split in task.splits
+            if (count := task.num_evaluated(split)) < wanted and task.num_train is not None
         ]
     generation = getattr(spec.workload, "generation", None)
     if generation is not None and isinstance(task, WritingTask):
@@ -142,8 +130,7 @@ def start_notes(spec: StudySpec, task: TaskData) -> list[str]:
                 f"Sharpness is measured on all {task.num_train:,} training examples "
                 f"(evaluation.sharpness.num_examples: {wanted:,})."
             )
-    notes += _precision_notes(spec)
-    return notes
+    return notes + _precision_notes(spec)
 
 
 def _precision_notes(spec: StudySpec) -> list[str]:
@@ -166,25 +153,20 @@ def _require_metrics(spec: StudySpec, task: TaskData) -> None:
     if objective != LOSS and objective not in TO_TARGET:
         metric = _metric(known, objective, "search.objective", ", ".join((LOSS, *TO_TARGET)))
         if metric.is_last_only and search.early_stopping is not None:
-            raise DataError(
-                "search.early_stopping", f"compares trials along their runs, and {objective} is "
-                "measured once, after the last step; leave early_stopping out",
-            )  # fmt: skip
+            why = f"{objective} is measured once, after the last step; leave early_stopping out"
+            raise DataError("search.early_stopping", f"compares trials along their runs, and {why}")
     if target is None or target.metric == LOSS:
         return
     metric = _metric(known, target.metric, "target.metric", LOSS)
     if metric.is_last_only:
         along = (n for n, m in known.items() if m.direction is not None and not m.is_last_only)
-        raise DataError(
-            "target.metric", f"{target.metric} is measured once, after the last step, so that no "
-            f"steps to it can be counted (allowed: {', '.join((LOSS, *along))})",
-        )  # fmt: skip
+        what = f"{target.metric} is measured once, after the last step"
+        why = f"so that no steps to it can be counted (allowed: {', '.join((LOSS, *along))})"
+        raise DataError("target.metric", f"{what}, {why}")
     given, side = ("at_most", "at_least") if target.at_least is None else ("at_least", "at_most")
     if (metric.direction == "minimize") != (given == "at_most"):
-        raise DataError(
-            f"target.{given}", f"{target.metric} is one to {metric.direction} (got: "
-            f"{target.value:g}); allowed: {side}",
-        )  # fmt: skip
+        message = f"{target.metric} is one to {metric.direction} (got: {target.value:g})"
+        raise DataError(f"target.{given}", f"{message}; allowed: {side}")
 
 
 def _metric(known: Mapping[str, Metric], name: str, path: str, others: str) -> Metric:
@@ -195,9 +177,8 @@ def _metric(known: Mapping[str, Metric], name: str, path: str, others: str) -> M
         allowed = f"{others}, {names}" if names else others
         raise DataError(path, f"the task has no metric {name!r} (allowed: {allowed})")
     if metric.direction is None:
-        raise DataError(
-            path, f"{name} has no direction; say maximize or minimize of it in workload.directions"
-        )
+        message = f"{name} has no direction; say maximize or minimize of it in workload.directions"
+        raise DataError(path, message)
     return metric
 
 
@@ -207,15 +188,10 @@ def _require_enough_examples(spec: StudySpec, task: TaskData) -> None:
     if there is None:
         return
     for path, sizes in _sizes_by_path(spec, task):
-        too_large = sorted({size for size in sizes if size > there})
-        if too_large:
-            more = ", …" if len(too_large) > 8 else ""
-            shown = ", ".join(f"{size}" for size in too_large[:8])
-            raise DataError(
-                path,
-                f"a step of {shown}{more} examples would repeat some of the {there} training "
-                f"examples (allowed: at most {there})",
-            )
+        if too_large := sorted({size for size in sizes if size > there}):
+            shown = ", ".join(map(str, too_large[:8])) + ", …" * (len(too_large) > 8)
+            message = f"a step of {shown} examples would repeat some of the {there} training "
+            raise DataError(path, f"{message}examples (allowed: at most {there})")
 
 
 def _require_tokens(spec: StudySpec, task: TaskData) -> None:
@@ -231,7 +207,7 @@ def _require_tokens(spec: StudySpec, task: TaskData) -> None:
 
 def _sizes_by_path(spec: StudySpec, task: TaskData) -> Iterator[tuple[str, list[int]]]:
     """Every field that makes batches, and the sizes that trials come to by it."""
-    facts = Facts(num_train=task.num_train, tokens_per_example=task.tokens_per_example)
+    facts = Facts(task.num_train, task.tokens_per_example)
     for place in places_of(spec, "global_batch_size", recipes=False):
         yield place.path, list(place.values)
     if spec.branch is not None:
@@ -263,7 +239,5 @@ def describe_place(start: Start) -> list[str]:
     if starts_here(start.address):
         return []
     where = start.address or os.environ.get("RAY_ADDRESS") or "the cluster on this machine"
-    return [
-        f"The CPUs and GPUs of the Ray cluster ({where}) are known when the study joins it; a plan "
-        "does not."
-    ]
+    has = f"The CPUs and GPUs of the Ray cluster ({where})"
+    return [f"{has} are known when the study joins it; a plan does not."]

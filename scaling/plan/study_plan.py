@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scaling.console import plain_console, print_line
 from scaling.plan.facts import facts_of
-from scaling.plan.machine import num_gpus_for, trials_at_once
+from scaling.plan.machine import trials_at_once
 from scaling.plan.start import Start
-from scaling.plan.start_checks import describe_place, require_tasks, start_notes
+from scaling.plan.start_checks import describe_place, start_notes
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.extension import most_extension_trials
@@ -32,29 +31,16 @@ _MAX_ROWS = 100  # of batches
 _MAX_CLASSES = 20
 
 
-def print_plan(
-    spec: StudySpec,
-    console: Console | None = None,
-    *,
-    start: Start | None = None,
-    tasks: Sequence[AnyTask] | None = None,
-) -> None:
+def print_plan(start: Start, tasks: Sequence[AnyTask], console: Console) -> None:
     """Print the plan of a study: trials, batches, data, memory and time.
 
     Args:
-        spec: The study.
-        console: Where to; standard output where left out.
-        start: How it is asked to start, for what a plan cannot know.
-        tasks: The study's, from `require_tasks`; read here where left out.
-
-    Raises:
-        DataError, BranchError: As `require_tasks`.
+        start: How it is asked to start.
+        tasks: The study's, from `require_tasks`.
+        console: Where to.
     """
-    console = console or plain_console()
-    tasks = tasks or require_tasks(spec)
-    spec = spec.with_gpus(num_gpus_for(spec)) if start is None else start.with_gpus()
-    task = tasks[0]
-    print_line(console, f"study {spec.name}: {spec.question}")
+    spec, task = start.with_gpus(), tasks[0]
+    console.print(f"study {spec.name}: {spec.question}")
     at_most = "at most " if spec.search.may_stop else ""
     for phase, count in num_trials(spec).items():
         how = f"{count} trials"
@@ -62,16 +48,16 @@ def print_plan(
             from scaling.plan.surface_plan import rounds_words
 
             how = f"{at_most}{how} {rounds_words(spec, task, round_size_of(spec))}"
-        print_line(console, f"  {phase}: {how}")
+        console.print(f"  {phase}: {how}")
     if more := most_extension_trials(spec):
-        print_line(console, f"  search beyond a range that is too short: up to {more} more trials")
+        console.print(f"  search beyond a range that is too short: up to {more} more trials")
     total = sum(num_trials(spec).values())
     workers = (
         "one worker each, or more where that ends the study sooner"
         if spec.resources.num_workers == "auto"
         else f"{spec.resources.num_workers} worker{'s' * (spec.resources.num_workers > 1)} each"
     )
-    print_line(console, f"  in all: {at_most}{total} trials on {workers}, {_gpus(spec)}")
+    console.print(f"  in all: {at_most}{total} trials on {workers}, {_gpus(spec)}")
     facts = facts_of(spec, tasks)
     if spec.ladder is None:
         _print_batches(spec, facts, console)
@@ -81,13 +67,12 @@ def print_plan(
         print_sizes(spec, facts, tasks, console)
     print_data(task, console)
     if task.tokens_per_example is not None:
-        print_line(
-            console,
+        console.print(
             f"  an example has {task.tokens_per_example:.1f} input tokens, without padding, and "
             f"{task.targets_per_example:.1f} targets on average",
         )
-    for note in (*start_notes(spec, task), *(describe_place(start) if start else ())):
-        print_line(console, f"  {note}")
+    for note in (*start_notes(spec, task), *describe_place(start)):
+        console.print(f"  {note}")
     # Of a ladder the largest size takes the most memory; its times stand with the sizes.
     largest = spec.sizes[-1] if spec.sizes else spec
     if spec.workload.has_layers:
@@ -100,10 +85,7 @@ def print_plan(
         _print_without_model(spec, task, console)
     where = "at every size" if spec.ladder else "in every cell"
     searched = ", ".join(spec.nuisance.distributions()) or "nothing"
-    print_line(
-        console,
-        f"searched {where}: {searched} ({spec.search.sampler}, {_how_many(spec)})",
-    )
+    console.print(f"searched {where}: {searched} ({spec.search.sampler}, {_how_many(spec)})")
 
 
 def _gpus(spec: StudySpec) -> str:
@@ -132,11 +114,11 @@ def _how_many(spec: StudySpec) -> str:
 
 def _print_without_model(spec: StudySpec, task: AnyTask, console: Console) -> None:
     """That there is nothing to estimate."""
-    print_line(console, f"memory: not estimated: {spec.workload.task} needs a few megabytes")
+    console.print(f"memory: not estimated: {spec.workload.task} needs a few megabytes")
     if isinstance(task, FinishedTask):
-        print_line(console, "time: a few seconds, since nothing is trained")
+        console.print("time: a few seconds, since nothing is trained")
     else:
-        print_line(console, "time: not estimated: only a workload with a model is timed")
+        console.print("time: not estimated: only a workload with a model is timed")
 
 
 def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
@@ -173,7 +155,7 @@ def _print_batches(spec: StudySpec, facts: Facts, console: Console) -> None:
     is_searched = "global_batch_size" in spec.nuisance.distributions()
     more = num_cells(spec) * (len(spec.batch_sizes()) if is_searched else 1) - _MAX_ROWS
     if more > 0:
-        print_line(console, f"  … and {more:,} rows more")
+        console.print(f"  … and {more:,} rows more")
 
 
 def _sizes_of(spec: StudySpec, batch: int | None) -> tuple[int, ...]:
@@ -223,4 +205,4 @@ def _print_classes(splits: Sequence[SplitSummary], console: Console) -> None:
         table.add_row(Text(shown(name)), *counts)
     console.print(table)
     if len(totals) > _MAX_CLASSES:
-        print_line(console, f"  … and {len(totals) - _MAX_CLASSES:,} more classes")
+        console.print(f"  … and {len(totals) - _MAX_CLASSES:,} more classes")

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from scaling.console import plain_console
+from scaling.plan.start import Start
 from scaling.plan.start_checks import require_tasks, start_notes
 from scaling.plan.study_plan import print_plan
 from scaling.spec.read import read_study
@@ -344,7 +346,8 @@ def test_more_evaluated_examples_than_there_are_is_said(
     ]
     spec = read_study(study, ["evaluation.num_examples=40"])
     assert not [note for note in start_notes(spec, require_tasks(spec)[0]) if "evaluated" in note]
-    print_plan(read_study(study, changes))
+    spec = read_study(study, changes)
+    print_plan(Start(spec, "", Path("reports")), require_tasks(spec), plain_console())
     assert notes[-1] in " ".join(capsys.readouterr().out.split())
 
 

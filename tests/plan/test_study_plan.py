@@ -11,6 +11,7 @@ from rich.console import Console
 
 from scaling.plan.machine import trials_at_once
 from scaling.plan.start import Start
+from scaling.plan.start_checks import require_tasks
 from scaling.plan.study_plan import print_plan
 from scaling.space.layout import Facts, split_of
 from scaling.spec.read import read_study
@@ -25,7 +26,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 def plan(*changes: str, study: Path = STUDY, address: str | None = None) -> str:
     out, spec = StringIO(), read_study(study, list(changes))
     start = Start(spec, "", Path("reports"), address=address, is_plan=True)
-    print_plan(spec, Console(file=out, width=120), start=start)
+    print_plan(start, require_tasks(spec), Console(file=out, width=120))
     return out.getvalue()
 
 

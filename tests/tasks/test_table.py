@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from scaling.plan.start import Start
+from scaling.plan.start_checks import require_tasks
 from scaling.plan.study_plan import print_plan
 from scaling.records.measurement import Measurement
 from scaling.spec.read import study_from_mapping
@@ -133,7 +135,8 @@ def test_the_hash_is_of_what_is_looked_up(tmp_path: Path) -> None:
 def test_a_plan_says_what_the_table_has() -> None:
     study = changed(TABLE, {"workload": GIVEN | {"file": str(RUNS)}})
     console = Console(record=True, width=200, file=io.StringIO())
-    print_plan(study_from_mapping(study), console)
+    spec = study_from_mapping(study)
+    print_plan(Start(spec, "", Path("reports")), require_tasks(spec), console)
     said = " ".join(console.export_text().split())
     assert "among 17 runs" in said
     assert "1 diverged" in said

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from large_report import large_study
 
-from scaling.sinks import StudyStart
+from scaling.sinks import StudyEnd, StudyStart
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.sink import MlflowSink
 
@@ -71,13 +71,13 @@ def costs(num_trials: int, num_measurements: int, folder: Path) -> dict[str, flo
             sink.trial_measured(record.trial_id, [measurement])
         sink.trial_ended(record)
     told, clock = time.thread_time() - before, time.monotonic()
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     clock = time.monotonic() - clock
     laps.append(time.process_time())
     sink = MlflowSink(start)
     for record in records:
         sink.trial_ended(record)
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     laps.append(time.process_time())
     loaded = load_study(study.spec.name)
     laps.append(time.process_time())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scaling.runner.state import StudyState
     from scaling.sinks import Sink
+    from scaling.sinks.base import StudyStatus
     from scaling.space.layout import Facts
     from scaling.tasks.task import AnyTask
 
@@ -193,7 +194,7 @@ def _train_and_report(
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
     from scaling.report.study_numbers import study_numbers
-    from scaling.sinks import StudyStart, open_sinks, study_ended
+    from scaling.sinks import StudyEnd, StudyStart, open_sinks, study_ended
 
     spec, folder = start.spec, state.folder
     environment = read_environment(folder)
@@ -218,18 +219,15 @@ def _train_and_report(
         summary = write_report(study, start.output)
     except BaseException as error:
         # Told as far as it came, whatever the reason; the reason goes on to the caller.
+        status: StudyStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if isinstance(error, Exception) and state.is_new and not state.has_begun:
-            problems = study_ended(sinks, "refused")
-        else:
-            is_asked = isinstance(error, KeyboardInterrupt)
-            problems = study_ended(sinks, "interrupted" if is_asked else "failed")
-        for problem in problems:
+            status = "refused"
+        for problem in study_ended(sinks, StudyEnd(status)):
             print(problem, file=sys.stderr)
         raise
-    unsent = study_ended(
-        sinks, "done", summary["answer"], start.output, study.environment, study_numbers(summary)
-    )
-    return study, summary, unsent
+    found = study_numbers(summary)
+    end = StudyEnd("done", summary["answer"], start.output, study.environment, found)
+    return study, summary, study_ended(sinks, end)
 
 
 def _train(

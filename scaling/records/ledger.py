@@ -118,7 +118,7 @@ def cut_unfinished_line(file: Path) -> None:
     """
     if file.exists():
         with open(file, "r+b", buffering=0, opener=no_follow) as lines:
-            content = lines.read()
+            content = lines.read(os.fstat(lines.fileno()).st_size)
             end = content.rfind(b"\n") + 1
             if end < len(content):
                 lines.truncate(end)

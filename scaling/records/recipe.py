@@ -1,6 +1,6 @@
 """All that determines a trial, and where its values came from."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from scaling.arithmetic.batching import BatchRamp
@@ -104,3 +104,12 @@ class Recipe:
         """Every value of the three parts by its name, as a table of trials has them."""
         parts = (self.hyperparameters, self.layout, self.origin)
         return {"seed": self.seed} | {n: v for part in parts for n, v in asdict(part).items()}
+
+
+def in_parts(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON, of one that was written when all values stood in one mapping."""
+    parts = {"hyperparameters": Hyperparameters, "layout": Layout, "origin": Origin}
+    return {"seed": recipe.get("seed")} | {
+        part: {f.name: recipe[f.name] for f in fields(kind) if f.name in recipe}
+        for part, kind in parts.items()
+    }

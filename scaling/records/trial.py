@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
-from scaling.records.recipe import Recipe
+from scaling.records.recipe import Recipe, in_parts
 from scaling.spec.phases import Phase
 
 Status = Literal["running", "done", "stopped", "diverged", "failed"]
@@ -92,7 +92,10 @@ class TrialRecord:
         Raises:
             ValueError: If the line is not a record, in one line that names the field.
         """
-        parse_mapping(line)  # says in a line what is wrong with JSON
+        raw = parse_mapping(line)
+        recipe = raw.get("recipe")
+        if isinstance(recipe, dict) and "hyperparameters" not in recipe:
+            line = json.dumps(raw | {"recipe": in_parts(cast("dict[str, Any]", recipe))})
         try:
             return _FORM.validate_json(line, strict=True)
         except ValidationError as error:

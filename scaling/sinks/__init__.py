@@ -10,18 +10,17 @@ process's life depends on the store.
 This is the only package that imports mlflow (2-4 s, so inside the functions that use it).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from scaling.records.trial import TrialRecord
-from scaling.sinks.base import Sink, StudyStart, StudyStatus, TrackingError, UnsentError
+from scaling.sinks.base import Sink, StudyEnd, StudyStart, TrackingError, UnsentError
 from scaling.sinks.mlflow.reachable import require_reachable_store
 from scaling.sinks.mlflow.store import resolve_tracking_uri
 
 __all__ = [
     "Sink",
+    "StudyEnd",
     "StudyStart",
     "TrackingError",
     "UnsentError",
@@ -63,14 +62,7 @@ def open_sinks(start: StudyStart, ended: Sequence[TrialRecord]) -> "tuple[Mlflow
     return mlflow, sinks
 
 
-def study_ended(
-    sinks: Sequence[Sink],
-    status: StudyStatus,
-    answer: str = "",
-    report_dir: Path | None = None,
-    environment: Mapping[str, Any] | None = None,
-    numbers: Mapping[str, float] = MappingProxyType({}),
-) -> list[str]:
+def study_ended(sinks: Sequence[Sink], end: StudyEnd) -> list[str]:
     """Tell every place that a study ended (see `Sink.study_ended`).
 
     Returns:
@@ -79,7 +71,7 @@ def study_ended(
     problems: list[str] = []
     for sink in sinks:
         try:
-            sink.study_ended(status, answer, report_dir, environment, numbers)
+            sink.study_ended(end)
         except (TrackingError, OSError) as error:
             problems.append(str(error))
     return problems

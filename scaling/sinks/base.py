@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from scaling.records.ledger import Observer
@@ -38,6 +37,25 @@ class StudyStart:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclass(frozen=True)
+class StudyEnd:
+    """How a study ended.
+
+    Attributes:
+        status: Of the study as a whole.
+        answer: The report's first paragraph.
+        report_dir: Folder of the report, where there is one.
+        environment: Replaces the one given at the start.
+        numbers: What the study found, by name, with `_low` and `_high` for 90% intervals.
+    """
+
+    status: StudyStatus
+    answer: str = ""
+    report_dir: Path | None = None
+    environment: Mapping[str, Any] | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
 class Sink(Observer, Protocol):
     """A place that is told of a study's runs: of each trial's start, measurements and end.
 
@@ -46,22 +64,8 @@ class Sink(Observer, Protocol):
     already must not be there twice. No method may wait for a network, the last one excepted.
     """
 
-    def study_ended(
-        self,
-        status: StudyStatus,
-        answer: str = "",
-        report_dir: Path | None = None,
-        environment: Mapping[str, Any] | None = None,
-        numbers: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
+    def study_ended(self, end: StudyEnd) -> None:
         """The study ended; nothing is told after it.
-
-        Args:
-            status: Of the study as a whole.
-            answer: The report's first paragraph.
-            report_dir: Folder of the report, where there is one.
-            environment: Replaces the one given at the start.
-            numbers: What the study found, by name, with `_low` and `_high` for 90% intervals.
 
         Raises:
             UnsentError: If the place has not taken everything.

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from scaling.files.json_text import parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
-from scaling.sinks.base import StudyStatus
+from scaling.sinks.base import StudyEnd
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,10 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class StudyEnded:
-    """How the study ended, the folder of its report, and the study's numbers by name."""
+    """The study ended."""
 
     at_ms: int
-    answer: str
-    report_dir: Path | None
-    status: StudyStatus
-    environment: Mapping[str, Any] | None
-    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    end: StudyEnd
 
 
 TrialEvent = TrialStarted | TrialMeasured | TrialEnded
@@ -77,9 +73,9 @@ def to_line(study_id: str, event: Event) -> str:
             raw = {"event": "trial_measured", "trial_id": trial_id, "measurements": scalars}
         case TrialEnded(record=record):
             raw = {"event": "trial_ended", "trial": _trial(record)}
-        case StudyEnded():
-            report_dir = None if event.report_dir is None else str(event.report_dir)
-            raw = {"event": "study_ended", **asdict(event), "report_dir": report_dir}
+        case StudyEnded(end=end):
+            report_dir = end.report_dir and str(end.report_dir)
+            raw = {"event": "study_ended", **asdict(end), "report_dir": report_dir}
     return json.dumps({"study_id": study_id, "at_ms": event.at_ms, **raw}, allow_nan=False)
 
 
@@ -106,11 +102,9 @@ def _event(raw: Mapping[str, Any]) -> Event:
         case "trial_ended":
             return TrialEnded(at_ms, _record(raw["trial"]))
         case "study_ended":
-            folder = None if raw["report_dir"] is None else Path(raw["report_dir"])
-            numbers = raw.get("numbers", {})
-            return StudyEnded(
-                at_ms, raw["answer"], folder, raw["status"], raw["environment"], numbers
-            )
+            told = {f.name: raw[f.name] for f in fields(StudyEnd)}
+            told["report_dir"] = told["report_dir"] and Path(told["report_dir"])
+            return StudyEnded(at_ms, StudyEnd(**told))
         case unknown:
             raise ValueError(f"unknown event {unknown!r}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.files.own import no_follow
+from scaling.records.ledger import cut_unfinished_line
 
 _MAX_ROUND_BYTES = 1 << 20
 
@@ -44,8 +45,9 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        cut_unfinished_line(path)
         self._file = no_follow(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        self._size = _remove_cut_line(self._file)
+        self._size = os.fstat(self._file).st_size
         self._leftover_size = self._size
         self._taken = 0
         self._takes_lines = True
@@ -148,19 +150,3 @@ def _read(file: int, start: int, size: int) -> bytes:
     if not data:
         raise OSError("a spool was cut off by another process")
     return data
-
-
-def _remove_cut_line(file: int) -> int:
-    """Cut a file after its last line break; returns its size then."""
-    size = os.fstat(file).st_size
-    end = size
-    while end > 0:
-        start = max(0, end - _MAX_ROUND_BYTES)
-        last_break = os.pread(file, end - start, start).rfind(b"\n")
-        if last_break >= 0:
-            end = start + last_break + 1
-            break
-        end = start
-    if end < size:
-        os.ftruncate(file, end)
-    return end

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from scaling.sinks import TrackingError, UnsentError
+from scaling.sinks import StudyEnd, TrackingError, UnsentError
 from scaling.sinks.mlflow.load import load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.told import open_sink, runs, track, trial
@@ -35,7 +35,7 @@ def keep_in_s3(uri: str) -> None:
 @pytest.mark.usefixtures("no_s3")
 def test_a_start_that_it_refuses_leaves_no_run(spec: StudySpec, uri: str, state: Path) -> None:
     first = open_sink(spec, uri, state, study_id="first")
-    first.study_ended("done", "An answer.")
+    first.study_ended(StudyEnd("done", "An answer."))
     [before] = runs(uri)
     keep_in_s3(uri)
     for _ in range(2):
@@ -53,6 +53,6 @@ def test_an_end_that_it_does_not_take_waits(
     track(sink, [trial()])
     keep_in_s3(uri)
     with pytest.raises(UnsentError, match="does not answer"):
-        sink.study_ended("interrupted", "", None, {"num_cpus": 2})
+        sink.study_ended(StudyEnd("interrupted", "", None, {"num_cpus": 2}))
     with pytest.raises(TrackingError, match="cannot read MLflow at"):
         load_study(spec.name, uri)

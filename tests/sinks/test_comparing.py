@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from scaling.sinks import StudyEnd
 from scaling.sinks.mlflow.views import comparison_links
 from scaling.spec.study import StudySpec
 from tests.sinks.told import client, open_sink, recipe, runs, track, trial
@@ -22,7 +23,7 @@ def test_a_study_s_numbers_are_metrics_of_its_run_once(
     for _ in range(2):
         sink = open_sink(spec, uri, state, DATA)
         track(sink, [trial("a")])
-        sink.study_ended("done", "Answer.", None, DATA, NUMBERS)
+        sink.study_ended(StudyEnd("done", "Answer.", None, DATA, NUMBERS))
 
     parent = runs(uri)[0]
     assert parent.data.metrics == NUMBERS
@@ -35,7 +36,7 @@ def test_a_number_that_is_determined_no_longer_is_nan(
 ) -> None:
     for numbers in (NUMBERS, {"best_peak_lr/64": 2e-3}, {"best_peak_lr/64": 2e-3}):
         sink = open_sink(spec, uri, state)
-        sink.study_ended("done", "Answer.", numbers=numbers)
+        sink.study_ended(StudyEnd("done", "Answer.", numbers=numbers))
 
     parent = runs(uri)[0]
     assert parent.data.metrics["best_peak_lr/64"] == 2e-3
@@ -45,8 +46,8 @@ def test_a_number_that_is_determined_no_longer_is_nan(
 
 
 def test_numbers_stay_while_a_study_is_interrupted(state: Path, spec: StudySpec, uri: str) -> None:
-    open_sink(spec, uri, state).study_ended("done", "Answer.", numbers=NUMBERS)
-    open_sink(spec, uri, state).study_ended("interrupted")
+    open_sink(spec, uri, state).study_ended(StudyEnd("done", "Answer.", numbers=NUMBERS))
+    open_sink(spec, uri, state).study_ended(StudyEnd("interrupted"))
 
     assert runs(uri)[0].data.metrics == NUMBERS
 
@@ -86,7 +87,7 @@ def test_links_open_on_what_a_study_varies(state: Path, spec: StudySpec, uri: st
             for batch, rate in ((32, 1e-3), (64, 2e-3))
         ]  # fmt: skip
         track(sink, records)
-        sink.study_ended("done", "Answer.")
+        sink.study_ended(StudyEnd("done", "Answer."))
 
     alone = comparison_links(("another",), uri, "http://127.0.0.1:1")
     assert [link.label for link in alone] == [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.sinks import TrackingError
+from scaling.sinks import StudyEnd, TrackingError
 from scaling.sinks.mlflow.load import load_study
 from scaling.spec.study import StudySpec
 from tests.sinks.servers import MlflowServer, running_postgres
@@ -29,7 +29,7 @@ spec = StudySpec.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 sink = MlflowSink(StudyStart(spec, sys.argv[3], Path(sys.argv[4])), sys.argv[2])
-sink.study_ended("done", "An answer.")
+sink.study_ended(StudyEnd("done", "An answer."))
 """
 REPORT = """
 import sys
@@ -130,7 +130,7 @@ def test_a_study_that_is_refused_leaves_no_run(
     spec: StudySpec, uri: str, state: Path, tmp_path: Path
 ) -> None:
     sink = open_sink(spec, uri, state, study_id="refused")
-    sink.study_ended("refused")
+    sink.study_ended(StudyEnd("refused"))
     store = client(uri)
     [experiment] = [e for e in store.search_experiments() if e.name == spec.name]
     assert not store.search_runs([experiment.experiment_id])

@@ -20,6 +20,7 @@ from scaling.records.load import write_environment
 from scaling.records.trial import TrialRecord
 from scaling.report.__main__ import main as report
 from scaling.runner.state import StudyState
+from scaling.sinks import StudyEnd
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.read import study_from_mapping
@@ -99,7 +100,7 @@ def ended(
     folder = tmp_path / "runs" / spec.name
     sink = open_sink(spec, uri, folder, ENVIRONMENT, study_id=study_id)
     track(sink, trials)
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     return trials
 
 

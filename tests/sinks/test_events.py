@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scaling.sinks import StudyEnd
 from scaling.sinks.events import (
     Event,
     StudyEnded,
@@ -24,8 +25,10 @@ from tests.sinks.told import measurement, trial
         TrialStarted(1, trial(num_measurements=0, status="running")),
         TrialMeasured(2, "a", (measurement(0), measurement(10))),
         TrialEnded(3, trial("a", cell={"beta2": 0.1 + 0.2, "clip_norm": None}, error="é\n\x00")),
-        StudyEnded(4, "It moves.", Path("/r/report"), "done", {"torch": "2", "hosts": ["a"]}),
-        StudyEnded(5, "", None, "interrupted", None),
+        StudyEnded(
+            4, StudyEnd("done", "It moves.", Path("/r/report"), {"torch": "2", "hosts": ["a"]})
+        ),
+        StudyEnded(5, StudyEnd("interrupted")),
     ],
 )
 def test_lines_round_trip(event: Event) -> None:

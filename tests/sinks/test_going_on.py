@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scaling.records.outcome import trial_result
-from scaling.sinks import TrackingError
+from scaling.sinks import StudyEnd, TrackingError
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.evaluation import Target
@@ -43,12 +43,12 @@ def test_a_resumed_study_continues_its_runs_and_duplicates_nothing(
     first = open_sink(spec, uri, state, {"start": 1})
     track(first, records[:1])
     track(first, records[1:2], up_to_step=20)
-    first.study_ended("interrupted", "Interrupted.")
+    first.study_ended(StudyEnd("interrupted", "Interrupted."))
     assert [run.info.status for run in runs(uri)] == ["KILLED", "FINISHED", "KILLED"]
 
     second = open_sink(spec, uri, state, {"start": 1, "resumed": 2})
     track(second, records)
-    second.study_ended("done", "Done.", None, {"start": 1, "end": 3})
+    second.study_ended(StudyEnd("done", "Done.", None, {"start": 1, "end": 3}))
 
     study = load_study("lr_vs_batch", uri)
     assert list(study.trials) == records
@@ -173,7 +173,7 @@ def test_what_was_deleted_in_mlflow_comes_back(
     sink = open_sink(spec, uri, state)
     for record in records:
         sink.trial_ended(record)
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     assert list(load_study("lr_vs_batch", uri).trials) == records
     assert_each_once(uri, records)
     assert runs(uri)[0].info.run_id == parent.run_id
@@ -199,14 +199,14 @@ def test_a_trial_that_is_there_is_not_written_again(spec: StudySpec, uri: str, s
     records = [trial("a"), trial("b", 2, status="failed", error="boom")]
     sink = open_sink(spec, uri, state)
     track(sink, records)
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     before = [(run.info.run_id, run.info.end_time) for run in runs(uri)[1:]]
 
     sink = open_sink(spec, uri, state)
     for record in records:
         sink.trial_ended(record)
     assert sink.trial_urls().keys() == {"a", "b"}
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
 
     assert [(run.info.run_id, run.info.end_time) for run in runs(uri)[1:]] == before
 
@@ -302,7 +302,7 @@ def test_what_waits_at_the_end_is_said_and_sent_by_the_next_process(
         r"does not answer \(.*no such table.*; 6 events wait in .*mlflow_spool\.jsonl.* --resume"
     )
     with pytest.raises(TrackingError, match=waiting):
-        sink.study_ended("interrupted")
+        sink.study_ended(StudyEnd("interrupted"))
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("ALTER TABLE gone RENAME TO metrics")
 

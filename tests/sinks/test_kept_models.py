@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 
+from scaling.sinks import StudyEnd
 from scaling.sinks.mlflow.sink import MlflowSink
 from scaling.spec.study import StudySpec
 from tests.sinks.told import client, open_sink, runs, track, trial
@@ -30,7 +31,7 @@ def test_kept_models_reach_mlflow(
                 written.write(f"{name} {file}".encode())  # type: ignore[union-attr]
     sink = open_sink(spec, uri, state)
     track(sink, [trial()])
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
 
     listed = [
         file.path
@@ -74,7 +75,7 @@ def test_models_that_take_long_are_waited_for_while_files_arrive_and_are_sent_on
     for _ in range(2):
         sink = open_sink(spec, uri, state)
         track(sink, [trial()])
-        sink.study_ended("done")
+        sink.study_ended(StudyEnd("done"))
     assert sent == [f"part-{number:02d}.pt" for number in range(12)]
 
 
@@ -82,7 +83,7 @@ def test_a_study_that_kept_none_at_a_url_ends_well(state: Path, spec: StudySpec,
     spec = spec.model_copy(update={"storage": f"memory://{uuid.uuid4().hex}/study"})
     sink = open_sink(spec, uri, state)
     track(sink, [trial()])
-    sink.study_ended("done")
+    sink.study_ended(StudyEnd("done"))
     assert client(uri).get_run(sink_run(uri)).info.status == "FINISHED"
 
 

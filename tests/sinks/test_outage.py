@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scaling.records.trial import TrialRecord
-from scaling.sinks import TrackingError
+from scaling.sinks import StudyEnd, TrackingError
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.sink import MlflowSink
 from scaling.sinks.mlflow.study_file import spec_to_yaml
@@ -37,7 +37,7 @@ lock.execute("BEGIN EXCLUSIVE")  # and from here on nothing is
 for point in record.measurements[5:]:
     sink.trial_measured(record.trial_id, [point])
 try:
-    sink.study_ended("interrupted")
+    sink.study_ended(StudyEnd("interrupted"))
 except TrackingError:
     pass
 os.kill(os.getpid(), 9)
@@ -121,7 +121,7 @@ def test_a_server_that_is_killed_and_one_that_hangs_cost_nothing(
     assert longest_call_seconds(sink, hung_under) < 1
     time.sleep(12)  # long enough that calls are given up which the server will still answer
     server.go_on()
-    sink.study_ended("done", "It moves.")
+    sink.study_ended(StudyEnd("done", "It moves."))
 
     records = [*hung_under, *killed_under]  # by trial_id
     study = load_study("lr_vs_batch", server.url)
@@ -160,7 +160,7 @@ def test_many_trials_at_once_on_postgresql(
     uri = postgres_server.url
     sink = open_sink(spec, uri, state, {"started": "now"})
     interleaved(sink, records)
-    sink.study_ended("done", "It moves.", None, {"started": "now", "ended": "then"})
+    sink.study_ended(StudyEnd("done", "It moves.", None, {"started": "now", "ended": "then"}))
 
     study = load_study("lr_vs_batch", uri)
     assert list(study.trials) == records

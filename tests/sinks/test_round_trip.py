@@ -13,6 +13,7 @@ from mlflow.utils.validation import _validate_param
 from scaling.files.own import write_report_files
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
+from scaling.sinks import StudyEnd
 from scaling.sinks.mlflow.load import load_study
 from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.sinks.mlflow.trial_run import cell_label, params, tags, trial_name
@@ -175,7 +176,7 @@ def test_runs_read_well_in_the_ui(state: Path, spec: StudySpec, uri: str, tmp_pa
     (report / "figures" / "own.svg").write_text("the user's")
     sink = open_sink(spec, uri, state, ENVIRONMENT)
     track(sink, [trial("a"), trial("b", 1, status="failed", error="boom")])
-    sink.study_ended("done", "It moves with the square root.", report)
+    sink.study_ended(StudyEnd("done", "It moves with the square root.", report))
 
     parent, child, failed = runs(uri)
 
@@ -330,7 +331,7 @@ def test_round_trip_and_resume_over_http(
     for up_to_step in (20, 10**9):
         sink = open_sink(spec, server.url, state, ENVIRONMENT)
         track(sink, records, up_to_step=up_to_step)
-        sink.study_ended("done", "Answer.", tmp_path / "report")
+        sink.study_ended(StudyEnd("done", "Answer.", tmp_path / "report"))
 
     study = load_study("lr_vs_batch", server.url)
 

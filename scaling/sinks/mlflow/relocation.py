@@ -25,27 +25,18 @@ def relocate(database: Path) -> None:
             if before is None or before.parent.name != ARTIFACTS:
                 continue
             here = database.parent / ARTIFACTS / before.name
-            is_there, is_here = before.is_dir(), here.is_dir()
-            if (
-                before == here
-                or (is_there and not is_here)
-                or (is_there and is_here and before.samefile(here))
-            ):
+            is_right = before.is_dir() and (not here.is_dir() or before.samefile(here))
+            if before == here or is_right:
                 continue
             store.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
                 (here.as_uri(), experiment_id),
             )
+            start = f"{location}/"
             store.execute(
                 "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
                 " WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-                (
-                    here.as_uri(),
-                    len(location) + 1,
-                    experiment_id,
-                    len(location) + 1,
-                    f"{location}/",
-                ),
+                (here.as_uri(), len(start), experiment_id, len(start), start),
             )
 
 

@@ -203,22 +203,23 @@ class StudyRuns:
         self._seconds.pop(trial_id, None)
         self._begun.pop(trial_id, None)
 
-    def finish(self, end: StudyEnded, goes_on: Callable[[], None]) -> None:
+    def finish(self, event: StudyEnded, goes_on: Callable[[], None]) -> None:
         """Write answer, numbers and report to the parent; leave no run marked as running.
 
         Args:
-            end: How the study ended.
+            event: How the study ended.
             goes_on: Called after each file of a model that was sent; they may be large.
 
         Raises:
             RefusedWriteError: If the report is gone, or the kept models cannot be read.
         """
+        end = event.end
         running = f"{self._children} and attributes.status = 'RUNNING'"
         for run in list(search_all(self._client, self._experiment_id, running)):
             known = self._run_ids.get(run.data.tags.get("trial_id", ""), run.info.run_id)
             self._delete_copies(known, [run])
             if known == run.info.run_id:
-                self._client.set_terminated(known, "KILLED", end.at_ms)
+                self._client.set_terminated(known, "KILLED", event.at_ms)
         if end.environment is not None:
             text = environment_json(end.environment)
             with artifact_errors():
@@ -226,16 +227,16 @@ class StudyRuns:
         if end.report_dir is not None:
             self._send_report(end.report_dir)
         if end.status == "done":
-            self._log_numbers(end)
+            self._log_numbers(end.numbers, event.at_ms)
         send_models(self._client, self.parent_id, self._folder, self._spec.storage_url, goes_on)
         note = self._note(end.answer)
         self._set_tags(self.parent_id, {"status": end.status, "mlflow.note.content": note})
         status = {"done": "FINISHED", "failed": "FAILED"}.get(end.status, "KILLED")
-        self._client.set_terminated(self.parent_id, status=status, end_time=end.at_ms)
+        self._client.set_terminated(self.parent_id, status=status, end_time=event.at_ms)
         if self._file is not None:
             self._file.count_entries()
 
-    def _log_numbers(self, end: StudyEnded) -> None:
+    def _log_numbers(self, numbers: Mapping[str, float], at_ms: int) -> None:
         """Log the study's numbers that the parent does not have yet, or has otherwise.
 
         MLflow deletes no metric: one that is not determined any longer becomes NaN.
@@ -245,8 +246,8 @@ class StudyRuns:
         known = self._client.get_run(self.parent_id).data.metrics
         gone = {name: math.nan for name, value in known.items() if not math.isnan(value)}
         metrics = [
-            Metric(name, value, end.at_ms, 0)
-            for name, value in {**gone, **end.numbers}.items()
+            Metric(name, value, at_ms, 0)
+            for name, value in {**gone, **numbers}.items()
             if known.get(name) != value
         ]
         self._client.log_batch(self.parent_id, metrics=metrics, synchronous=True)

@@ -1,15 +1,13 @@
 """A study's way to MLflow: told what happens, never waiting for the store."""
 
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from scaling.files.shown_url import shown_url
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
-from scaling.sinks.base import StudyStart, StudyStatus, TrackingError, UnsentError
+from scaling.sinks.base import StudyEnd, StudyStart, TrackingError, UnsentError
 from scaling.sinks.events import Event, StudyEnded, TrialEnded, TrialMeasured, TrialStarted, to_line
 from scaling.sinks.mlflow.runs import StudyRuns
 from scaling.sinks.mlflow.store import (
@@ -61,7 +59,11 @@ class MlflowSink:
         self._last_ms = 0
         self._started: set[str] = set()
         self._runs = runs = self._open_runs(start)
-        self._spool = _open_spool(start.folder.absolute() / SPOOL_FILE)
+        path = start.folder.absolute() / SPOOL_FILE
+        try:
+            self._spool = Spool(path)
+        except OSError as error:
+            raise TrackingError(f"cannot open the spool {path}: {error.strerror}") from error
         self._writer = Writer(
             runs, self._spool, self._rejected, start.study_id, shown_url(self.tracking_uri),
             retry_seconds,
@@ -110,14 +112,7 @@ class MlflowSink:
             time.sleep(0.05)
         return self._runs.urls()
 
-    def study_ended(
-        self,
-        status: StudyStatus,
-        answer: str = "",
-        report_dir: Path | None = None,
-        environment: Mapping[str, Any] | None = None,
-        numbers: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
+    def study_ended(self, end: StudyEnd) -> None:
         """Record how the study ended, and wait until MLflow has everything.
 
         The files of the report become the parent's artifacts under `report`, the numbers its
@@ -129,15 +124,14 @@ class MlflowSink:
                 while it waits).
             TrackingError: If the store does not answer, and the run of a refused study stays.
         """
-        if status == "refused":
+        if end.status == "refused":
             return self._discard()
-        folder = None if report_dir is None else report_dir.absolute()
-        end = StudyEnded(self._now_ms(), answer, folder, status, environment, dict(numbers))
-        self._append(end, durable=True)
+        end = replace(end, report_dir=end.report_dir and end.report_dir.absolute())
+        self._append(StudyEnded(self._now_ms(), end), durable=True)
         try:
-            self.close() if status != "interrupted" else self._give_up_after(_INTERRUPTED_SECONDS)
+            self._give_up() if end.status == "interrupted" else self.close()
         except KeyboardInterrupt:
-            self._give_up_after(_INTERRUPTED_SECONDS)
+            self._give_up()
             raise
 
     def close(self, idle_seconds: float = _IDLE_SECONDS) -> None:
@@ -152,9 +146,9 @@ class MlflowSink:
         self._writer.close(idle_seconds, while_it_goes_on=True)
         self._require_all(f"took nothing for {idle_seconds:g} s")
 
-    def _give_up_after(self, timeout_seconds: float) -> None:
-        self._writer.close(timeout_seconds)
-        self._require_all(f"did not take everything in {timeout_seconds:g} s")
+    def _give_up(self) -> None:
+        self._writer.close(_INTERRUPTED_SECONDS)
+        self._require_all(f"did not take everything in {_INTERRUPTED_SECONDS:g} s")
 
     def _require_all(self, otherwise: str) -> None:
         if not self._writer.is_drained:
@@ -174,16 +168,13 @@ class MlflowSink:
             raise TrackingError(f"the run {self._runs.url} stays: {one_line(error)}") from error
 
     def _waiting_message(self, otherwise: str) -> str:
-        writer = self._writer
+        writer, why = self._writer, otherwise
         if writer.loss is not None:
             return f"{writer.loss}; the study's folder has everything: --resume writes it again"
-        why = (
-            f"does not answer ({writer.last_failure})"
-            if writer.last_failure is not None
-            else otherwise
-            if writer.is_alive
-            else "is not written any longer: its thread died"
-        )
+        if writer.last_failure is not None:
+            why = f"does not answer ({writer.last_failure})"
+        elif not writer.is_alive:
+            why = "is not written any longer: its thread died"
         return (
             f"MLflow at {shown_url(self.tracking_uri)} {why}; {self._spool.count()} events wait in "
             f"{self._spool.path}: the study command with --resume sends them"
@@ -204,10 +195,3 @@ class MlflowSink:
         """Milliseconds since 1970, rising with each call: MLflow orders runs by them."""
         self._last_ms = max(time.time_ns() // 1_000_000, self._last_ms + 1)
         return self._last_ms
-
-
-def _open_spool(path: Path) -> Spool:
-    try:
-        return Spool(path)
-    except OSError as error:
-        raise TrackingError(f"cannot open the spool {path}: {error.strerror}") from error

@@ -102,11 +102,8 @@ class Writer:
                 reported = now
                 _LOG.warning(
                     "waiting for MLflow at %s: %d writes done in %.0f s, %d events wait at most",
-                    self._store,
-                    self._num_written - num_before,
-                    now - since,
-                    self._spool.count(),
-                )
+                    self._store, self._num_written - num_before, now - since, self._spool.count(),
+                )  # fmt: skip
         self._is_abandoned = True
         self._hurry.set()
         if not self.is_alive:  # else it may still read
@@ -182,12 +179,10 @@ class Writer:
         if len(spooled) > 1:
             for one in spooled:
                 self._write_trial([one])
+            return
         # What was left of a trial for a store that is no more is sent with its end.
-        elif not (
-            line.is_leftover
-            and isinstance(event, TrialMeasured)
-            and isinstance(refusal, RefusedWriteError)
-        ):
+        is_left = line.is_leftover and isinstance(event, TrialMeasured)
+        if not (is_left and isinstance(refusal, RefusedWriteError)):
             self._reject(line, one_line(refusal))
 
     def _reject(self, line: Line, reason: str) -> None:
@@ -233,11 +228,8 @@ class Writer:
             self._away_since = time.monotonic()
             _LOG.warning(
                 "MLflow at %s does not answer (%s); the study goes on, and what it measures waits "
-                "in %s",
-                self._store,
-                self.last_failure,
-                self._spool.path,
-            )
+                "in %s", self._store, self.last_failure, self._spool.path,
+            )  # fmt: skip
 
     def _note_answer(self) -> None:
         self._pause_seconds = self._retry_seconds[0]

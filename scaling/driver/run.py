@@ -148,18 +148,14 @@ def _opened(start: Start, tasks: "tuple[AnyTask, ...] | None") -> "StudyState":
         print(f"study {start.spec.name}: {start.spec.question}\nall of its trials have ended")
         return StudyState.reopen(start.spec)
     from scaling.plan.start_checks import start_notes
-    from scaling.tasks.content import data_hash, files_of
+    from scaling.tasks.content import content_of, data_hash
     from scaling.tasks.own.code import code_of
 
     for note in start_notes(start.spec, tasks[0]):
         print(f"  {note}", flush=True)
     workload = start.spec.workload
-    return StudyState.open(
-        start.spec,
-        data_sha256=data_hash(task.content_hash for task in tasks),
-        files=files_of(workload),
-        code=code_of(workload),
-    )
+    content = content_of(workload, data_hash(task.content_hash for task in tasks))
+    return StudyState.open(start.spec, content, code_of(workload))
 
 
 def _stopped(message: str, command: str) -> StoppedError:

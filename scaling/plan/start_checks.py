@@ -23,7 +23,7 @@ from scaling.spec.evaluation import LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import data_hash, files_of
+from scaling.tasks.content import content_of, data_hash
 from scaling.tasks.data.sources import require_source
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import require_deepspeed
@@ -72,8 +72,8 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
     """
     tasks = prepare_tasks(spec)
     if resume:
-        content = data_hash(task.content_hash for task in tasks)
-        require_same_content(spec, content, files_of(spec.workload), code_of(spec.workload))
+        content = content_of(spec.workload, data_hash(task.content_hash for task in tasks))
+        require_same_content(spec, content, code_of(spec.workload))
     for number, (size, task) in enumerate(zip(spec.sizes or (spec,), tasks, strict=True)):
         try:
             _require_fit(size, task)

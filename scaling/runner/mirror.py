@@ -13,7 +13,7 @@ from scaling.files.own import UNFINISHED, write_whole
 from scaling.files.shown_error import first_line
 from scaling.files.url_errors import as_os_error
 from scaling.records.ledger import whole_lines
-from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_marked, read_known
+from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_mark, read_known
 
 # A trial that is in the journal of trials counts as ended, and so does a study whose environment
 # says so: these are written last, and read before the others, which then have all they speak of.
@@ -187,7 +187,7 @@ def require_ours_at(url: str) -> None:
     found = _names(fs, root)
     if not found:
         return
-    if not is_marked(lambda name: _read(fs, f"{root}/{name}", MAX_STUDY_BYTES)):
+    if not is_mark(_read(fs, f"{root}/{MARK}", MAX_STUDY_BYTES)):
         raise ValueError(foreign(url, found))
 
 

@@ -188,8 +188,7 @@ class _Executor:
         """
         if is_joined():
             ask_for_machines(self._spec.resources)
-        note = self._run.view.note
-        wait_for_room(self._spec.resources, is_joined=is_joined(), note=note)
+        wait_for_room(self._spec.resources, is_joined=is_joined(), note=self._run.view.note)
 
     def world_sizes(self) -> dict[int, int]:
         """Workers of a trial by batch size where the study leaves it open; decided once a study."""
@@ -198,12 +197,9 @@ class _Executor:
             return {}
         if state.recorded.decided is None:
             layout, speeds = self._measured_layout()
-            state.decide(
-                {
-                    "world_sizes": {str(b): k for b, k in layout.world_sizes.items()},
-                    "examples_per_second": {f"{b} on {k}": v for (b, k), v in speeds.items()},
-                }
-            )
+            world_sizes = {str(b): k for b, k in layout.world_sizes.items()}
+            measured = {f"{b} on {k}": v for (b, k), v in speeds.items()}
+            state.decide({"world_sizes": world_sizes, "examples_per_second": measured})
         return {int(batch): k for batch, k in (state.recorded.decided or {})["world_sizes"].items()}
 
     def rounds(self) -> Rounds | None:
@@ -263,37 +259,29 @@ class _Executor:
         if first is None:
             return
         spec = self._run.spec
-        early_stopping = self._run.spec.search.early_stopping if searches is not None else None
+        early_stopping = spec.search.early_stopping if searches is not None else None
         scheduler = LedgerScheduler(
             self._ledger, self._run.state.folder, self._checkpoints, early_stopping,
             objective_of(spec, self._run.facts.metrics), self._cancel, self._require_alive,
         )  # fmt: skip
+        planned = PlannedTrials(
+            itertools.chain([first], missing), self._config, self._ledger.records, searches,
+            self._num_concurrent,
+        )  # fmt: skip
+        place = away_from_the_head(spec.resources)
         tuner = tune.Tuner(
             tune.with_resources(
                 train_alone if self._pool is None else relay,
-                tune.PlacementGroupFactory(
-                    [_RELAY_RESOURCES],
-                    bundle_label_selector=[away_from_the_head(spec.resources)],
-                ),
+                tune.PlacementGroupFactory([_RELAY_RESOURCES], bundle_label_selector=[place]),
             ),
             tune_config=tune.TuneConfig(
-                search_alg=PlannedTrials(
-                    itertools.chain([first], missing),
-                    self._config,
-                    self._ledger.records,
-                    searches,
-                    self._num_concurrent,
-                ),
-                scheduler=scheduler,
+                search_alg=planned, scheduler=scheduler, reuse_actors=True,
                 num_samples=-1,  # until the searcher says that it has finished
-                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="-".join(phases),
-                storage_path=str(self._ray_folder),
-                verbose=0,
+                name="-".join(phases), storage_path=str(self._ray_folder), verbose=0
             ),
-        )
+        )  # fmt: skip
         _fit(tuner)
         self._require_alive()  # with fewer groups than it began with the study goes on
 
@@ -328,8 +316,7 @@ class _Executor:
             self._run.view.workers_ready(sizes, [device.name for device in self.devices])
 
     def _group_sizes(self) -> tuple[int, ...]:
-        spec = self._spec
-        resources = spec.resources
+        spec, resources = self._spec, self._spec.resources
         if resources.num_workers != "auto":
             count = num_groups_now(resources, resources.num_workers, is_joined=is_joined())
             return (resources.num_workers,) * count

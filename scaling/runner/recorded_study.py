@@ -58,7 +58,6 @@ class RecordedStudy:
         cls,
         folder: Path,
         spec: StudySpec,
-        *,
         study_id: str,
         content: Mapping[str, str],
         code: Mapping[str, str],

@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from scaling.files.names import file_name
 from scaling.files.own import write_whole
-from scaling.records.ledger import Ledger
+from scaling.records.ledger import Ledger, by_cell
 from scaling.records.measurement import Measurement
 from scaling.records.objective import Objective
 from scaling.records.trial import Status, TrialRecord
@@ -131,10 +131,8 @@ class LedgerScheduler(FIFOScheduler):
             return True
         others = [
             other.measurements
-            for other in self._ledger.records.values()
-            if other.phase == "search"
-            and other.trial_id != record.trial_id
-            and dict(other.cell) == dict(record.cell)
+            for other in by_cell(self._ledger.records, record.cell)
+            if other.trial_id != record.trial_id
         ]
         return goes_on(self._early_stopping, self._objective, record.measurements, others)
 

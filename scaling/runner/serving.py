@@ -5,7 +5,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,8 @@ def serve_jobs(config: dict[str, Any]) -> None:
     specs = specs_of(config)
     workers = workers_of(specs[0].resources)
     tasks = received_tasks(specs, config["tasks"])
-    server = _Server(
-        config["slot"], broker, specs, tasks, workers, config["checkpoints"], config["content"]
-    )
-    server.serve()
+    folder, content = config["checkpoints"], config["content"]
+    _Server(config["slot"], broker, specs, tasks, workers, folder, content).serve()
 
 
 def refusal_of(
@@ -95,9 +93,8 @@ def refusal_of(
     """
     if not known:
         return None
-    changed = what_changed(
-        known, content_of(spec.workload, data_hash(task.content_hash for task in tasks))
-    )
+    data_sha256 = data_hash(task.content_hash for task in tasks)
+    changed = what_changed(known, content_of(spec.workload, data_sha256))
     reason = next(filter(None, workers.gather(changed)), None)
     if reason is None:
         return None
@@ -107,23 +104,20 @@ def refusal_of(
     )
 
 
+@dataclass
 class _Server:
     """One rank's side of the broker."""
 
-    def __init__(
-        self,
-        slot: str,
-        broker: Any,
-        specs: Sequence[StudySpec],
-        tasks: Sequence[AnyTask],
-        workers: Workers,
-        checkpoints: str,
-        content: Mapping[str, str],
-    ) -> None:
-        self.slot, self.broker, self.specs = slot, broker, specs
-        self.tasks, self.workers, self.checkpoints = tasks, workers, checkpoints
-        self.content = content
-        self.incarnation = workers.agree(uuid.uuid4().hex)
+    slot: str
+    broker: Any
+    specs: Sequence[StudySpec]
+    tasks: Sequence[AnyTask]
+    workers: Workers
+    checkpoints: str
+    content: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self.incarnation = self.workers.agree(uuid.uuid4().hex)
         self._meeting = Meeting()
 
     def serve(self) -> None:
@@ -156,11 +150,8 @@ class _Server:
             verdict = ray.get(
                 self.broker.leave.remote(self.slot, self.incarnation, trial_id, rank, error)
             )
-            if (
-                verdict == "dirty"
-                or not has_left
-                or (error and self._is_lost_by(error, assignment))
-            ):
+            is_lost = error is not None and self._is_lost_by(error, assignment)
+            if verdict == "dirty" or not has_left or is_lost:
                 cause = f": {error.traceback}" if error else ""
                 raise RuntimeError(f"{self.slot} rank {rank} lost its group in {trial_id}{cause}")
             # After the broker has the error: on a broken device this raises another one.
@@ -237,9 +228,9 @@ class _Channel:
         self._last: Any = None
         self._directive: Directive = "continue"
         # One call for the whole job, which returns when there is something to obey.
-        self._interruption: Any = (
-            broker.interrupted.remote(self._trial_id, self._attempt) if is_first else None
-        )
+        self._interruption: Any = None
+        if is_first:
+            self._interruption = broker.interrupted.remote(self._trial_id, self._attempt)
 
     def send(self, event: Event, *, wait: bool = False) -> Directive:
         """Send an event; without `wait` it is on its way when this returns."""
@@ -252,11 +243,8 @@ class _Channel:
 
     def directive(self) -> Directive:
         """What the broker wants of the job."""
-        if (
-            self._is_first
-            and self._directive == "continue"
-            and ray.wait([self._interruption], timeout=0)[0]
-        ):
+        is_asked = self._is_first and self._directive == "continue"
+        if is_asked and ray.wait([self._interruption], timeout=0)[0]:
             self._directive = ray.get(self._interruption)
         return self._directive
 

@@ -32,7 +32,6 @@ from scaling.runner.state_folder import (
 )
 from scaling.space.rounds import Rounds
 from scaling.spec.study import StudySpec
-from scaling.tasks.content import DATA
 
 
 @dataclass
@@ -55,26 +54,19 @@ class StudyState:
 
     @classmethod
     def open(
-        cls,
-        spec: StudySpec,
-        *,
-        data_sha256: str,
-        files: Mapping[str, str] | None = None,
-        code: Mapping[str, str] | None = None,
+        cls, spec: StudySpec, content: Mapping[str, str], code: Mapping[str, str]
     ) -> "StudyState":
         """Open a study's state folder, or create it.
 
         Args:
             spec: The study.
-            data_sha256: Content hash of its data.
-            files: SHA-256 of each file of the trained models and tokenizers that it reads.
+            content: SHA-256 of its data, and of each file that it reads: see `content_of`.
             code: The text of each Python file of the user's own that it imports.
 
         Raises:
             StateError: If it cannot be written or holds other files, another process runs the
                 study, or it cannot go on with this study file, data or files.
         """
-        content = {DATA: data_sha256, **(files or {})}
         folder = _folder(spec)
         shown = shown_path(folder)
         require_state_folder(folder)
@@ -88,15 +80,13 @@ class StudyState:
         try:
             recorded = RecordedStudy.read(folder)
             if recorded is not None:
-                recorded.require_same_content(content, code or {})
+                recorded.require_same_content(content, code)
                 recorded.records()
                 recorded.changes(spec)
                 recorded.rounds()
                 return cls(recorded, False, lock, spec.storage_url)
             study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            recorded = RecordedStudy.new(
-                folder, spec, study_id=study_id, content=content, code=code or {}
-            )
+            recorded = RecordedStudy.new(folder, spec, study_id, content, code)
             recorded.write()
             return cls(recorded, True, lock, spec.storage_url, made)
         except StateError:
@@ -112,8 +102,7 @@ class StudyState:
         recorded = RecordedStudy.read(_folder(spec))
         if recorded is None:
             raise StateError(f"there is no study in {shown_path(_folder(spec))}")
-        content = recorded.content
-        state = cls.open(spec, data_sha256=content.pop(DATA), files=content, code=recorded.code)
+        state = cls.open(spec, recorded.content, recorded.code)
         state.go_on(spec)
         return state
 
@@ -286,7 +275,7 @@ def require_usable_storage(spec: StudySpec) -> None:
 
 
 def require_same_content(
-    spec: StudySpec, data_sha256: str, files: Mapping[str, str], code: Mapping[str, str]
+    spec: StudySpec, content: Mapping[str, str], code: Mapping[str, str]
 ) -> None:
     """Check that a study that goes on has the data, models and code it was started with.
 
@@ -295,7 +284,7 @@ def require_same_content(
     """
     recorded = RecordedStudy.read(_folder(spec))
     if recorded is not None:
-        recorded.require_same_content({DATA: data_sha256, **files}, code)
+        recorded.require_same_content(content, code)
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:

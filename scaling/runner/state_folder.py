@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ class StateError(RuntimeError):
 def require_state_folder(folder: Path) -> None:
     """Check that a folder may hold a study's state, without writing anything.
 
-    It may be absent or empty, or hold the mark that `mark` writes or, from a version before it,
-    a study's study.json; what we open in it must be no symbolic link.
+    It may be absent or empty, or hold the mark that `mark` writes; what we open in it must be no
+    symbolic link.
 
     Raises:
         StateError: If it may not, in one line.
@@ -42,7 +41,7 @@ def require_state_folder(folder: Path) -> None:
     try:
         found = other_files(folder)
         # A start that was refused and killed leaves its lock at worst.
-        if found and not _is_lock(folder, found) and not _is_marked(folder):
+        if found and not _is_lock(folder, found) and not is_mark(_read(folder / MARK)):
             raise StateError(f"storage: {foreign(shown, found)}")
         for name in found:
             mode = (folder / name).lstat().st_mode
@@ -77,7 +76,7 @@ def foreign(place: str, found: list[str]) -> str:
     )
 
 
-def _is_mark(content: bytes) -> bool:
+def is_mark(content: bytes) -> bool:
     """Whether a file's content is that of a mark of this version."""
     try:
         found = parse_mapping(content)
@@ -119,29 +118,8 @@ def _is_lock(folder: Path, found: list[str]) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
-def _is_marked(folder: Path) -> bool:
-    def read(name: str) -> bytes:
-        try:
-            return read_bounded(folder / name, MAX_STUDY_BYTES)
-        except (FileNotFoundError, ValueError):
-            return b""
-
-    return is_marked(read)
-
-
-def is_marked(read: Callable[[str], bytes]) -> bool:
-    """Whether a place is a study's state, by its mark or, before there were marks, study.json.
-
-    Args:
-        read: The content of a file there, by its name; empty where there is none.
-    """
-    return _is_mark(read(MARK)) or _is_study(read(STUDY))
-
-
-def _is_study(content: bytes) -> bool:
-    """Whether a file's content is that of a study.json."""
+def _read(file: Path) -> bytes:
     try:
-        read_known(content)
-    except ValueError:
-        return False
-    return True
+        return read_bounded(file, MAX_STUDY_BYTES)
+    except (FileNotFoundError, ValueError):
+        return b""

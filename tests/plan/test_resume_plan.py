@@ -16,6 +16,7 @@ from scaling.runner.state import StudyState, looked_at
 from scaling.runner.state_folder import StateError
 from scaling.space.rounds import Rounds
 from scaling.study import main
+from scaling.tasks.content import DATA
 from scaling.tasks.prepare import prepare_task
 from tests.runner.test_remaining import FACTS, LOSSES, ended, extended
 from tests.space.test_space import study
@@ -39,7 +40,7 @@ def plan(spec: Any, recorded: RecordedStudy) -> list[str]:
 
 def ran(folder: Path, spec: Any, num_stages: int) -> RecordedStudy:
     """A study's folder after some of its stages, each trial of which took a second."""
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     state.lock.close()
     records: dict[str, Any] = {}
     rounds = Rounds(4) if spec.search.num_trials else None
@@ -142,7 +143,7 @@ def test_the_command_changes_nothing_on_disk(at: Path, capsys: pytest.CaptureFix
 def test_what_is_kept_at_a_url_is_looked_at_without_a_copy(at: Path) -> None:
     url = f"memory://looked-at-{at.name}"
     spec = extended(2).model_copy(update={"storage": url})
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     with state.mirrored():
         pass
     state.lock.close()
@@ -152,6 +153,6 @@ def test_what_is_kept_at_a_url_is_looked_at_without_a_copy(at: Path) -> None:
         assert recorded.study_id == state.study_id
         assert recorded.records() == {}
     assert not (at / "runs").exists()
-    StudyState.open(spec, data_sha256="a").lock.close()  # another study in the same place
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()  # another study in the same place
     with pytest.raises(StateError, match="hold different trials"), looked_at(spec):
         pass

@@ -278,10 +278,11 @@ def test_a_plan_for_a_cluster_says_what_it_does_not_know(
 
 def test_a_plan_of_a_study_that_exists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from scaling.runner.state import StudyState
+    from scaling.tasks.content import DATA
 
     spec = read_study(folder / "study.yaml")
     (task,) = require_tasks(spec)
-    StudyState.open(spec, data_sha256=task.content_hash).lock.close()
+    StudyState.open(spec, {DATA: task.content_hash}, {}).lock.close()
     plan, run = both(capsys, folder, [])
     assert plan == run
     assert "study small already exists in runs/small" in plan

@@ -12,6 +12,7 @@ import pytest
 from scaling.runner.mirror import Mirror, fetch, is_at
 from scaling.runner.state import StudyState, require_startable
 from scaling.runner.state_folder import StateError
+from scaling.tasks.content import DATA
 from tests.space.test_space import study
 
 
@@ -198,7 +199,7 @@ def test_a_study_at_a_url_starts_once_and_resumes_anywhere(
         (tmp_path / machine).mkdir()
     monkeypatch.chdir(tmp_path / "a")
     require_startable(spec, resume=False, command="run")
-    first = StudyState.open(spec, data_sha256="x")
+    first = StudyState.open(spec, {DATA: "x"}, {})
     with first.mirrored():
         pass
     first.lock.close()
@@ -207,7 +208,7 @@ def test_a_study_at_a_url_starts_once_and_resumes_anywhere(
         require_startable(spec, resume=False, command="run")
     assert list((tmp_path / "b").iterdir()) == []
     require_startable(spec, resume=True, command="run")
-    second = StudyState.open(spec, data_sha256="x")
+    second = StudyState.open(spec, {DATA: "x"}, {})
     second.lock.close()
     assert (second.study_id, second.is_new) == (first.study_id, False)
 
@@ -216,7 +217,7 @@ def test_a_refused_start_is_forgotten_at_the_url_too(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    opened = StudyState.open(study(storage=url), data_sha256="x")
+    opened = StudyState.open(study(storage=url), {DATA: "x"}, {})
     with opened.mirrored():
         pass
     opened.discard_if_new()

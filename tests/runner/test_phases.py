@@ -16,11 +16,12 @@ from scaling.runner.remaining import Stage, stages
 from scaling.runner.state import StudyState, require_startable
 from scaling.space.rounds import Rounds
 from scaling.spec.study import StudySpec
+from scaling.tasks.content import DATA
 from tests.runner.test_surface_rounds import FACTS, Study, by_surface
 
 
 def opened(spec: StudySpec) -> StudyState:
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     state.lock.close()
     return state
 

@@ -15,6 +15,7 @@ from scaling.records.ledger import Ledger, cut_unfinished_line
 from scaling.runner.state import StudyState, require_startable
 from scaling.runner.state_folder import StateError
 from scaling.space.rounds import ProposedTrial, Rounds, SearchEnd, SurfaceRecipe
+from scaling.tasks.content import DATA
 from tests.records.test_ledger import record
 from tests.space.test_space import study
 
@@ -26,13 +27,13 @@ def in_folder(folder: Path, **changes: Any) -> Any:
 def test_a_study_keeps_its_identity_and_one_process_runs_it(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     require_startable(spec, resume=False, command="run")
-    first = StudyState.open(spec, data_sha256="a")
+    first = StudyState.open(spec, {DATA: "a"}, {})
     assert first.is_new
     # The lock belongs to the open file: a second one conflicts, in whichever process.
     with pytest.raises(StateError, match="being run by another process"):
-        StudyState.open(spec, data_sha256="a")
+        StudyState.open(spec, {DATA: "a"}, {})
     first.lock.close()
-    again = StudyState.open(spec, data_sha256="a")
+    again = StudyState.open(spec, {DATA: "a"}, {})
     assert (again.study_id, again.is_new) == (first.study_id, False)
     again.lock.close()
 
@@ -43,25 +44,25 @@ def test_what_a_study_is_survives_a_machine_that_stops(
     synced: list[int] = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
-    state = StudyState.open(in_folder(tmp_path), data_sha256="a")
+    state = StudyState.open(in_folder(tmp_path), {DATA: "a"}, {})
     state.lock.close()
     assert synced == [(state.folder / "study.json").stat().st_ino, state.folder.stat().st_ino]
 
 
 def test_changed_data_are_refused(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     with pytest.raises(StateError, match="data of the study"):
-        StudyState.open(spec, data_sha256="b")
+        StudyState.open(spec, {DATA: "b"}, {})
 
 
 def test_a_refused_start_is_forgotten_and_one_with_trials_is_not(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     state.discard_if_new()
     require_startable(spec, resume=False, command="run")
     state.lock.close()
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     (state.folder / "trials.jsonl").write_text("{}\n")
     state.discard_if_new()
     state.lock.close()
@@ -70,20 +71,20 @@ def test_a_refused_start_is_forgotten_and_one_with_trials_is_not(tmp_path: Path)
 
 
 def test_a_changed_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
-    StudyState.open(in_folder(tmp_path), data_sha256="a").lock.close()
+    StudyState.open(in_folder(tmp_path), {DATA: "a"}, {}).lock.close()
     changed = in_folder(tmp_path, budget={"examples": 1001})
     with pytest.raises(StateError, match=r"budget\.examples: was 1000, is 1001"):
         require_startable(changed, resume=True, command="run")
 
 
 def test_a_study_that_goes_on_extended_keeps_what_changed(tmp_path: Path) -> None:
-    state = StudyState.open(in_folder(tmp_path), data_sha256="a")
+    state = StudyState.open(in_folder(tmp_path), {DATA: "a"}, {})
     state.lock.close()
     batches = {"global_batch_size": [16, 32, 64]}
     spec = in_folder(tmp_path, scientific=batches, search={"trials_per_cell": 10})
     require_startable(spec, resume=True, command="run")
     before = (state.folder / "study.json").read_bytes()
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     assert (state.folder / "study.json").read_bytes() == before  # until its first trial starts
     places = {"global_batch_size=16": 0, "global_batch_size=64": 1, "global_batch_size=32": 2}
     assert state.recorded.cell_places(spec) == places
@@ -111,7 +112,7 @@ def by_surface(folder: Path, **search: Any) -> Any:
 
 
 def test_the_rounds_of_a_search_are_kept_exactly(tmp_path: Path) -> None:
-    state = StudyState.open(by_surface(tmp_path), data_sha256="a")
+    state = StudyState.open(by_surface(tmp_path), {DATA: "a"}, {})
     assert state.recorded.rounds() is None
     point = {"peak_lr": 0.1 + 0.2, "clip_norm": None, "optimizer": "sgd", "nesterov": True}
     cell = "global_batch_size=16"
@@ -120,7 +121,7 @@ def test_the_rounds_of_a_search_are_kept_exactly(tmp_path: Path) -> None:
     state.keep_rounds(rounds)
     state.go_on(by_surface(tmp_path, stop=None))
     state.lock.close()
-    state = StudyState.open(by_surface(tmp_path, num_trials=13), data_sha256="a")
+    state = StudyState.open(by_surface(tmp_path, num_trials=13), {DATA: "a"}, {})
     state.lock.close()
     assert state.recorded.rounds() == rounds
     with pytest.raises(StateError, match=r"search\.round_size: was null, is 3 \(the rounds of a"):
@@ -143,7 +144,7 @@ def test_rounds_that_no_study_wrote_are_refused(
     tmp_path: Path, rounds: object, message: str
 ) -> None:
     spec = by_surface(tmp_path)
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     state.lock.close()
     file = state.folder / "study.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rounds": rounds}))
@@ -155,7 +156,7 @@ def test_rounds_that_no_study_wrote_are_refused(
 @pytest.mark.parametrize("format", [2, 4, None])
 def test_a_study_of_another_format_does_not_go_on(format: int | None, tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     state.lock.close()
     require_startable(spec, resume=True, command="run")
     file = state.folder / "study.json"
@@ -170,20 +171,20 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     (tmp_path / "state").write_text("a file, not a folder")
     with pytest.raises(StateError, match="storage: cannot write"):
-        StudyState.open(spec, data_sha256="a")
+        StudyState.open(spec, {DATA: "a"}, {})
 
 
 def test_changed_files_of_a_model_are_refused_by_name(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
     files = {"model/config.json": "a" * 64, "model/model.safetensors": "b" * 64}
-    state = StudyState.open(spec, data_sha256="a", files=files)
+    state = StudyState.open(spec, {DATA: "a", **files}, {})
     assert state.recorded.content == {"the data": "a", **files}
     state.lock.close()
-    StudyState.open(spec, data_sha256="a", files=files).lock.close()
+    StudyState.open(spec, {DATA: "a", **files}, {}).lock.close()
     other = files | {"model/model.safetensors": "c" * 64}
     for _ in range(2):  # and the lock is let go
         with pytest.raises(StateError, match=r"model/model\.safetensors has changed \(bbb"):
-            StudyState.open(spec, data_sha256="a", files=other)
+            StudyState.open(spec, {DATA: "a", **other}, {})
 
 
 KNOWN = {"study_id": "a", "data_sha256": "b", "spec": {}, "given": {}, "cell_places": {}}
@@ -204,20 +205,20 @@ KNOWN = {"study_id": "a", "data_sha256": "b", "spec": {}, "given": {}, "cell_pla
 )  # fmt: skip
 def test_a_state_of_a_wrong_shape_is_refused(content: str, tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     (tmp_path / "state/study.json").write_text(content)
     with pytest.raises(StateError, match=r"study\.json: (is no|must be|is not a)"):
         require_startable(spec, resume=True, command="run")
     with pytest.raises(StateError, match=r"study\.json: (is no|must be|is not a)"):
-        StudyState.open(spec, data_sha256="a")
+        StudyState.open(spec, {DATA: "a"}, {})
 
 
 def test_a_record_of_a_wrong_shape_is_refused(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     (tmp_path / "state/trials.jsonl").write_text(json.dumps({"trial_id": "a"}) + "\n")
     with pytest.raises(StateError, match=r"line 1 of .*restore the file, or remove the line"):
-        StudyState.open(spec, data_sha256="a")
+        StudyState.open(spec, {DATA: "a"}, {})
 
 
 BROKEN = {
@@ -235,7 +236,7 @@ BROKEN = {
 def test_a_broken_file_is_one_line_before_anything_goes_on(name: str, tmp_path: Path) -> None:
     content, words = BROKEN[name]
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     file = tmp_path / "state" / name.split(" ")[0]
     file.write_text(content)
     with pytest.raises(StateError, match=words) as refused:
@@ -247,7 +248,7 @@ def test_a_broken_file_is_one_line_before_anything_goes_on(name: str, tmp_path: 
 
 def test_a_line_that_a_crash_cut_off_is_no_fault(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     for name in ("trials.jsonl", "optuna.journal"):
         (tmp_path / "state" / name).write_text('{"op_co')
     require_startable(spec, resume=True, command="run")
@@ -257,7 +258,7 @@ def test_a_line_that_a_crash_cut_off_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_study_whose_trial_has_started_is_not_discarded(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    state = StudyState.open(spec, data_sha256="a")
+    state = StudyState.open(spec, {DATA: "a"}, {})
     Ledger(state.folder, []).start(record())
     (state.folder / "checkpoints" / "a").mkdir(parents=True)
     state.discard_if_new()
@@ -269,7 +270,7 @@ def test_a_study_whose_trial_has_started_is_not_discarded(tmp_path: Path) -> Non
 
 def test_a_look_at_the_lock_keeps_no_study_away(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     path = tmp_path / "state" / "lock"
     assert not is_locked(path)
     with path.open() as look:
@@ -277,7 +278,7 @@ def test_a_look_at_the_lock_keeps_no_study_away(tmp_path: Path) -> None:
         assert not is_locked(path)  # another one looks
         ends = threading.Timer(0.03, fcntl.flock, (look, fcntl.LOCK_UN))
         ends.start()
-        state = StudyState.open(spec, data_sha256="a")
+        state = StudyState.open(spec, {DATA: "a"}, {})
         ends.join()
     assert is_locked(path)
     state.lock.close()
@@ -286,12 +287,12 @@ def test_a_look_at_the_lock_keeps_no_study_away(tmp_path: Path) -> None:
 def test_a_lock_alone_keeps_no_study_away(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "lock").touch()
-    StudyState.open(in_folder(tmp_path), data_sha256="a").lock.close()
+    StudyState.open(in_folder(tmp_path), {DATA: "a"}, {}).lock.close()
 
 
 def test_a_journal_of_deep_lists_is_one_line(tmp_path: Path) -> None:
     spec = in_folder(tmp_path)
-    StudyState.open(spec, data_sha256="a").lock.close()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
     (tmp_path / "state" / "optuna.journal").write_text("[" * 100_000 + "\n")
     with pytest.raises(StateError, match="Optuna cannot read line 1"):
         require_startable(spec, resume=True, command="run")

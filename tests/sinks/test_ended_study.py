@@ -26,6 +26,7 @@ from scaling.sinks.mlflow.study_file import spec_to_yaml
 from scaling.spec.read import study_from_mapping
 from scaling.spec.study import StudySpec
 from scaling.study import main
+from scaling.tasks.content import DATA
 from tests.sinks.told import (
     assert_each_once,
     client,
@@ -80,7 +81,7 @@ def records() -> list[TrialRecord]:
 def write_study(folder: Path, spec: StudySpec, trials: Sequence[TrialRecord]) -> str:
     """Write a study file and the state of a study that has ended; returns its id."""
     (folder / "study.yaml").write_text(spec_to_yaml(spec), encoding="utf-8")
-    state = StudyState.open(spec, data_sha256="0" * 64)
+    state = StudyState.open(spec, {DATA: "0" * 64}, {})
     for record in trials:
         append_line(state.folder / "trials.jsonl", record.to_json())
     write_environment(state.folder, ENVIRONMENT)

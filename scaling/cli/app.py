@@ -223,11 +223,7 @@ def ui(
 
 
 def _study(
-    study: str,
-    changes: list[str] | None,
-    address: str | None,
-    output: str | None,
-    more: list[str],
+    study: str, changes: list[str] | None, address: str | None, output: str | None, more: list[str]
 ) -> None:
     from scaling.spec.shipped import study_file
     from scaling.study import main

@@ -54,10 +54,8 @@ def print_sizes(spec: StudySpec, facts: Facts, tasks: Sequence[AnyTask], console
         console.print(f"  size {number}: {cell_name(label)}")
     left_out = sum(len(size.batch_sizes()) for size in spec.sizes) - sum(map(len, by_size))
     if left_out:
-        console.print(
-            f"  {left_out} batch sizes are left out, since a run would have under {MIN_STEPS} "
-            "steps",
-        )
+        why = f"since a run would have under {MIN_STEPS} steps"
+        console.print(f"  {left_out} batch sizes are left out, {why}")
 
 
 def _seconds(size: StudySpec, facts: Facts, task: AnyTask, batch: int) -> str:

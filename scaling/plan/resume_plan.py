@@ -18,10 +18,7 @@ from scaling.tasks.task import AnyTask
 
 
 def print_resume_plan(
-    spec: StudySpec,
-    recorded: RecordedStudy,
-    tasks: Sequence[AnyTask],
-    console: Console,
+    spec: StudySpec, recorded: RecordedStudy, tasks: Sequence[AnyTask], console: Console
 ) -> None:
     """Print what is left of a study that has begun: its trials by phase and cell, and their time.
 

@@ -56,10 +56,7 @@ class Stage:
 
 
 def stages(
-    spec: StudySpec,
-    records: Mapping[str, TrialRecord],
-    facts: Facts,
-    rounds: Rounds | None = None,
+    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds | None = None
 ) -> Iterator[Stage]:
     """The stages of a study in their order: the search, its rounds or extensions, what follows.
 
@@ -278,10 +275,7 @@ class Remaining:
 
 
 def remaining(
-    spec: StudySpec,
-    records: Mapping[str, TrialRecord],
-    facts: Facts,
-    rounds: Rounds | None = None,
+    spec: StudySpec, records: Mapping[str, TrialRecord], facts: Facts, rounds: Rounds | None = None
 ) -> Remaining:
     """What is left of a study by phase and cell, and how long it takes; arguments as `stages`.
 
@@ -308,7 +302,7 @@ def remaining(
         work[LATER_ROUNDS] = fmean(work.values())
     if not is_decided:
         current = Counter(_groups_of_best_recipes(records, spec, facts))
-        for group, count in _after_search(spec).items():
+        for group, count in _replicates_of_cells(spec).items():
             ended[group] = min(current[group], count)
             to_run[group] = count - ended[group]
     timed = [
@@ -337,7 +331,7 @@ def _groups_of_best_recipes(
             yield record.phase, cell_name(record.cell)
 
 
-def _after_search(spec: StudySpec) -> dict[tuple[Phase, str], int]:
+def _replicates_of_cells(spec: StudySpec) -> dict[tuple[Phase, str], int]:
     """Trials of each phase after the search and cell, if every one has a best recipe."""
     counts: dict[tuple[Phase, str], int] = {}
     transfer, confirm, branch = spec.transfer, spec.confirm, spec.branch

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +57,6 @@ MOST_STARTING = 12
 """Groups that start at once: each is five processes that import for seconds."""
 MAX_CALLS = 100_000
 """Calls that wait at the broker at once: about four of each rank and two of each trial."""
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The groups when they were last looked at.
-
-    Attributes:
-        num_ready: Those that could train.
-        said: Clock time at which that was last said.
-        trained: Clock time at which one could train.
-    """
-
-    num_ready: int
-    said: float
-    trained: float
 
 
 class WorkerPool:
@@ -254,12 +238,13 @@ class WorkerPool:
 
     def _follow_cluster(self) -> None:
         """Until the pool is closed: move jobs off lost machines, and add groups."""
-        seen = _Seen(self._num_ready, time.monotonic(), time.monotonic())
+        self._num_said = self._num_ready
+        self._said_at = self._trained_at = time.monotonic()
         while not self._closing.wait(FOLLOW_SECONDS):
             with contextlib.suppress(ray.exceptions.RayError):
-                seen = self._follow(seen)
+                self._follow()
 
-    def _follow(self, seen: "_Seen") -> "_Seen":
+    def _follow(self) -> None:
         groups: dict[str, set[str]] = ray.get(self._broker.nodes.remote(), timeout=BROKER_SECONDS)
         alive = alive_nodes()
         for slot in [slot for slot, nodes in groups.items() if nodes - alive.keys()]:
@@ -269,18 +254,18 @@ class WorkerPool:
         self._start_slots(len(groups))
         size, resources = self._sizes[0], self._spec.resources
         now, is_missing = time.monotonic(), len(groups) < len(self._sizes)
-        is_due = now - seen.said > (SAME_STATUS_SECONDS if groups else SAY_SECONDS)
-        if self._grows and (len(groups) != seen.num_ready or (is_missing and is_due)):
+        is_due = now - self._said_at > (SAME_STATUS_SECONDS if groups else SAY_SECONDS)
+        if self._grows and (len(groups) != self._num_said or (is_missing and is_due)):
             self._note(self._status(len(groups)))
-            seen = replace(seen, num_ready=len(groups), said=now)
+            self._num_said, self._said_at = len(groups), now
         if self._grows and not is_missing:
             self._add(num_groups_more(resources, size, len(groups)))
         if groups:
-            return replace(seen, trained=now)
+            self._trained_at = now
+            return
         longest = max(START_TIMEOUT_SECONDS, wait_seconds(resources, is_joined=self._grows))
-        if now - seen.trained > longest:
-            self._give_up(now - seen.trained)
-        return seen
+        if now - self._trained_at > longest:
+            self._give_up(now - self._trained_at)
 
     def _add(self, count: int) -> None:
         """More groups, of the size of the others."""

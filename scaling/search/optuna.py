@@ -30,11 +30,7 @@ class CellSearches:
     """
 
     def __init__(
-        self,
-        spec: StudySpec,
-        storage: Path,
-        facts: Facts,
-        records: Mapping[str, TrialRecord],
+        self, spec: StudySpec, storage: Path, facts: Facts, records: Mapping[str, TrialRecord]
     ) -> None:
         optuna.logging.disable_default_handler()
         self._spec, self._facts, self._records = spec, facts, records

@@ -93,10 +93,7 @@ def recipe_of(spec: StudySpec, cell: Cell, choices: Choices, facts: Facts, *, se
 
 
 def planned_replicates(
-    spec: StudySpec,
-    best: Sequence[BestRecipe],
-    facts: Facts,
-    for_target: Sequence[BestRecipe] = (),
+    spec: StudySpec, best: Sequence[BestRecipe], facts: Facts, for_target: Sequence[BestRecipe] = ()
 ) -> tuple[list[PlannedTrial], list[tuple[str, int, str]]]:
     """The transfer and confirm phases.
 

@@ -71,7 +71,8 @@ class StudyFileError(ValueError):
 
 def dotted(parts: Sequence[str | int]) -> str:
     """A dotted path; a key that would make it ambiguous stands in quotes."""
-    return ".".join(_part(part) for part in parts)
+    texts = map(str, parts)
+    return ".".join(text if re.fullmatch(r"[\w-]{1,60}", text) else shown(text) for text in texts)
 
 
 def shown(value: Any) -> str:
@@ -95,11 +96,6 @@ def nearest(word: str, known: Iterable[str], *, at_least: float = 0.6) -> list[s
     near = difflib.get_close_matches(word[:_MAX_SHOWN], list(known), n=2, cutoff=at_least)
     ratios = [difflib.SequenceMatcher(None, other, word).ratio() for other in near]
     return [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.1]
-
-
-def _part(part: str | int) -> str:
-    text = str(part)
-    return text if re.fullmatch(r"[\w-]{1,60}", text) else shown(text)
 
 
 def last_line(text: str | None) -> str:

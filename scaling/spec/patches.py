@@ -17,12 +17,12 @@ def set_field(study: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     """
     holder: Any = study
     for depth, key in enumerate(keys[:-1]):
-        child = _child(holder, keys[:depth], key)
+        place = _place(holder, keys[:depth], key)
+        child = holder.get(place) if isinstance(holder, dict) else holder[place]
         if child is None:
-            child = dict[str, Any]()
-            _set(holder, keys[:depth], key, child)
+            child = holder[place] = dict[str, Any]()
         holder = child
-    _set(holder, keys[:-1], keys[-1], value)
+    holder[_place(holder, keys[:-1], keys[-1])] = value
 
 
 def leaves_of(patch: Mapping[str, Any], *, but_for: str) -> Iterator[tuple[str, Any]]:
@@ -35,31 +35,15 @@ def leaves_of(patch: Mapping[str, Any], *, but_for: str) -> Iterator[tuple[str, 
             yield path, value
 
 
-def _child(holder: object, path: Sequence[str], key: str) -> Any:
+def _place(holder: object, path: Sequence[str], key: str) -> Any:
+    """The key of a section, or the index in a list."""
     if isinstance(holder, dict):
-        return cast("dict[str, Any]", holder).get(key)
-    entries = _entries(holder, path, key)
-    return entries[_index(entries, path, key)]
-
-
-def _set(holder: object, path: Sequence[str], key: str, value: Any) -> None:
-    if isinstance(holder, dict):
-        cast("dict[str, Any]", holder)[key] = value
-    else:
-        entries = _entries(holder, path, key)
-        entries[_index(entries, path, key)] = value
-
-
-def _entries(holder: object, path: Sequence[str], key: str) -> list[Any]:
-    """The list that a key indexes."""
-    if isinstance(holder, list):
-        return cast("list[Any]", holder)
-    message = f"has no {key} to set, since it is neither a section nor a list"
-    raise StudyFileError([Issue(dotted(path), message, holder)])
-
-
-def _index(entries: list[Any], path: Sequence[str], key: str) -> int:
-    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(entries):
+        return key
+    if not isinstance(holder, list):
+        message = f"has no {key} to set, since it is neither a section nor a list"
+        raise StudyFileError([Issue(dotted(path), message, holder)])
+    count = len(cast("list[Any]", holder))
+    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < count:
         return int(key)
-    allowed = f"0 … {len(entries) - 1}" if entries else "nothing, since the list is empty"
+    allowed = f"0 … {count - 1}" if count else "nothing, since the list is empty"
     raise StudyFileError([Issue(dotted([*path, key]), "is not in the list", NO_VALUE, allowed)])

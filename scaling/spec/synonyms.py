@@ -277,7 +277,7 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
 
 def meaning_of(key: str) -> Meant | None:
     """The field that another tool's name stands for; None where it is not known."""
-    return SYNONYMS.get(_plain(key))
+    return SYNONYMS.get(key.strip().lower().replace("-", "_").replace(" ", "_"))
 
 
 def value_meant(field: str, value: str) -> str | None:
@@ -285,7 +285,3 @@ def value_meant(field: str, value: str) -> str | None:
     plain = value.strip().lower()
     known = _VALUES.get(field, {})
     return next((ours for ours, names in known.items() if plain in names.split()), None)
-
-
-def _plain(key: str) -> str:
-    return key.strip().lower().replace("-", "_").replace(" ", "_")

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.files.shown_url import shown_url
 from scaling.sinks.base import TrackingError
 from scaling.sinks.mlflow.load import latest_parent
-from scaling.sinks.mlflow.store import (
-    one_line,
-    open_client,
-    search_all,
-    store_errors,
-    tried_again,
-)
+from scaling.sinks.mlflow.store import one_line, open_client, search_all, store_errors, tried_again
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -149,6 +149,7 @@ class LivePage:
         for record in records:
             cells.setdefault(cell_name(record.cell), []).append(record)
         best = self._best(records)
+        shown = best if best and self._value(best) is not None else None
         svg = self._curves(records)
         return _PAGE.render(
             study=self._spec.name,
@@ -161,9 +162,7 @@ class LivePage:
             curve="validation_loss",
             num_ended=sum(record.status != "running" for record in records),
             num_running=sum(record.status == "running" for record in records),
-            best=self._row(cell_name(best.cell), [best])
-            if best and self._value(best) is not None
-            else None,
+            best=shown and self._row(cell_name(shown.cell), [shown]),
             rows=[self._row(*cell) for cell in sorted(cells.items(), key=_batch_of)],
             picture=svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}",
         )

@@ -53,9 +53,7 @@ class Broker:
         known = self._slots.get(slot)
         if known is None or known.incarnation != incarnation:
             number, running = (known.number, known.running) if known else (0, None)
-            known = Slot(
-                world_size, incarnation, device=device, number=number, group_size=world_size
-            )  # fmt: skip
+            known = Slot(world_size, incarnation, device, number=number, group_size=world_size)
             self._slots[slot] = known
             if running is not None and self._is_served_after_loss(slot, running):
                 self._serve(known, running)
@@ -120,9 +118,8 @@ class Broker:
     def _serve(self, slot: Slot, running: RunningJob) -> None:
         slot.running = running
         slot.number += 1
-        world_size = running.job.recipe.layout.world_size
-        if world_size not in (1, slot.group_size):
-            slot.group, slot.group_size = slot.number, world_size
+        if running.world_size not in (1, slot.group_size):
+            slot.group, slot.group_size = slot.number, running.world_size
 
     async def next_job(
         self, slot: str, incarnation: str, rank: int, after: int
@@ -143,7 +140,7 @@ class Broker:
                 running is not None
                 and state.number > after
                 and state.is_ready
-                and rank < running.job.recipe.layout.world_size
+                and rank < running.world_size
             )
             leaves = state.is_leaving and running is None  # all ranks take a job, or none does
             return self._closed or self._is_replaced(slot, incarnation) or served or leaves
@@ -210,7 +207,6 @@ class Broker:
             return "clean"
         attempt = running.attempt
         running.left[rank] = error
-        world_size = running.job.recipe.layout.world_size
 
         def is_replaced() -> bool:
             return self._is_replaced(slot, incarnation)
@@ -220,7 +216,7 @@ class Broker:
 
         await self._notify()
         all_left = await self._wait(
-            lambda: len(running.left) >= world_size or is_replaced() or is_decided(),
+            lambda: len(running.left) >= running.world_size or is_replaced() or is_decided(),
             EXIT_TIMEOUT_SECONDS,
         )
         if is_replaced() or not all_left:
@@ -247,7 +243,7 @@ class Broker:
         """All ranks left a job."""
         slot.running = None
         if running.errors:
-            if running.job.recipe.layout.world_size > 1:
+            if running.world_size > 1:
                 slot.group_size = 0
             if self._is_served_again(running):
                 if slot.is_leaving:
@@ -296,14 +292,11 @@ class Broker:
     def _hand_out(self) -> None:
         """Give waiting jobs to free groups, each group one that needs all of its ranks if any."""
         for slot in sorted(self._slots.values(), key=lambda slot: slot.world_size):
-            fitting = [
-                r for r in self._waiting if r.job.recipe.layout.world_size <= slot.world_size
-            ]
+            fitting = [r for r in self._waiting if r.world_size <= slot.world_size]
             is_free = slot.running is None and slot.is_ready and not slot.is_leaving
             if self._closed or not is_free or not fitting:
                 continue
-            # Of equals the first.
-            running = max(fitting, key=lambda r: r.job.recipe.layout.world_size)
+            running = max(fitting, key=lambda r: r.world_size)  # of equals the first
             self._waiting.remove(running)
             if running.attempt == 1:
                 running.micro_batch_size = self._fitting.first(running.job)
@@ -406,7 +399,7 @@ class Broker:
                 self._end(running, "failed", error=error)
         largest = max((slot.world_size for slot in self._slots.values()), default=0)
         for running in list(self._waiting):
-            if running.job.recipe.layout.world_size > largest and not self._closed:
+            if running.world_size > largest and not self._closed:
                 self._waiting.remove(running)
                 self._end(running, "failed", error=error)
         await self._notify()

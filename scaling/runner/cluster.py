@@ -20,7 +20,6 @@ from scaling.process import reclaim_signals
 from scaling.runner.joining import JOIN_SECONDS, join_problem, no_cluster
 from scaling.runner.own_ray import UMASK, PrivateSession, private_files, protect_token
 from scaling.runner.preflight import StartError, running_cluster, starts_here
-from scaling.spec.resources import Resources
 
 _LOG = logging.getLogger(__name__)
 # Its programs, and the scripts that it has Python run.
@@ -192,7 +191,8 @@ def connect(address: str | None, log_file: Path) -> None:
             _connection.give_up()
             # Its thread goes on for a while, and what Ray writes there goes on to the log.
             sys.stderr = os.fdopen(error_output, "w")
-            raise StartError(_too_late(address, patience.waited))
+            late = not_started(patience.waited, os.getloadavg()[0], os.cpu_count() or 1)
+            raise StartError(late if session else no_cluster(_where(address)))
     os.dup2(error_output, 2)
     os.close(error_output)
     error = _connection.error
@@ -229,12 +229,6 @@ def end_ray_processes() -> None:
                 for process in [*child.children(recursive=True), child]:
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
-
-
-def _too_late(address: str | None, waited: float) -> str:
-    if not starts_here(address):
-        return no_cluster(_where(address))
-    return not_started(waited, os.getloadavg()[0], os.cpu_count() or 1)
 
 
 def not_started(waited: float, load: float, cpus: int) -> str:
@@ -295,8 +289,3 @@ def _log_to_file(log_file: Path) -> None:
 def is_joined() -> bool:
     """Whether this process is on a cluster that was there before."""
     return _connection is not None and not _connection.is_started_here
-
-
-def worker_resources(resources: Resources) -> dict[str, float]:
-    """What one worker reserves in Ray."""
-    return {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}

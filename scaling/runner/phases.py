@@ -369,11 +369,7 @@ class _Executor:
 
 
 def _fit(tuner: tune.Tuner) -> None:
-    """Run it; an error of our own comes out as it was raised, not as Tune's text of it.
-
-    Raises:
-        OSError: If the study's state cannot be written.
-    """
+    """Run it; an error of our own comes out as it was raised, not as Tune's text of it."""
     try:
         tuner.fit()
     except TuneError as error:

@@ -138,9 +138,8 @@ def _require_temporary_folder() -> None:
     name = f"session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     too_long = len(os.fsencode(folder / SESSION_PATTERN / "ray" / name)) - MAX_SOCKET_PATH_BYTES
     if too_long > 0:
-        raise StartError(
-            f"{what}: its path is {too_long} bytes too long for Ray's sockets; {remedy}"
-        )
+        problem = f"its path is {too_long} bytes too long for Ray's sockets"
+        raise StartError(f"{what}: {problem}; {remedy}")
     _require_space(folder, what, f"free some space, or {remedy}")
 
 
@@ -171,20 +170,16 @@ def _require_folder(folder: Path, what: str, remedy: str) -> None:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(4096))
     except OSError as error:
-        free = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = error.strerror or str(error)
-        raise StartError(
-            f"{what}: cannot be written ({reason}); {'free some space, or ' * free}{remedy}"
-        ) from error
+        problem = f"cannot be written ({error.strerror or error})"
+        remedy = "free some space, or " * (error.errno in (errno.ENOSPC, errno.EDQUOT)) + remedy
+        raise StartError(f"{what}: {problem}; {remedy}") from error
 
 
 def _require_space(folder: Path, what: str, remedy: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
-        raise StartError(
-            f"{what}: {free / 2**20:.0f} MiB are free, and Ray needs {MIN_FREE_BYTES / 2**20:.0f}; "
-            f"{remedy}"
-        )
+        problem = f"{free / 2**20:.0f} MiB are free, and Ray needs {MIN_FREE_BYTES / 2**20:.0f}"
+        raise StartError(f"{what}: {problem}; {remedy}")
     files = os.statvfs(folder)
     if files.f_files > 0 and files.f_favail < MIN_FREE_FILES:
         raise StartError(f"{what}: only {files.f_favail} more files fit in it; {remedy}")

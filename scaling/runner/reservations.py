@@ -42,8 +42,7 @@ def release(group: str) -> None:
         _LOG.warning("Ray's dashboard does not say what is reserved for %s; it may stay", group)
         return
     for found in listed:
-        if any(
-            bundle.get("label_selector") == label_selector(group) for bundle in found.bundles or ()
-        ):
+        selectors = [bundle.get("label_selector") for bundle in found.bundles or ()]
+        if label_selector(group) in selectors:
             reserved = ray.PlacementGroupID(bytes.fromhex(found.placement_group_id))
             remove_placement_group(PlacementGroup(reserved))

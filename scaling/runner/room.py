@@ -55,14 +55,18 @@ def wait_for_room(resources: Resources, *, is_joined: bool, note: Callable[[str]
         time.sleep(POLL_SECONDS)
 
 
+def worker_resources(resources: Resources) -> dict[str, float]:
+    """What one worker reserves in Ray."""
+    return {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}
+
+
 def ask_for_machines(resources: Resources) -> None:
     """Tell an autoscaler, where there is one, to make room for all groups of a study.
 
     One group without `max_slots`. It stays asked for until `let_machines_go`.
     """
     num_workers = _needed(resources) * (resources.max_slots or 1)
-    one = {"CPU": resources.cpus_per_worker, "GPU": resources.num_gpus}
-    held = {kind: amount for kind, amount in one.items() if amount}
+    held = {kind: amount for kind, amount in worker_resources(resources).items() if amount}
     request_resources(bundles=[held] * num_workers)
 
 
@@ -110,9 +114,9 @@ def num_groups_more(resources: Resources, num_workers: int, num_groups: int) -> 
 def status_words(resources: Resources, *, num_ready: int, num_groups: int) -> str:
     """How many groups train, and what the others wait for."""
     ready = f"{num_ready} of {num_groups} worker groups ready"
-    return (
-        ready if num_ready == num_groups else f"{ready}; waiting for {_what(resources)}: {_free()}"
-    )
+    if num_ready == num_groups:
+        return ready
+    return f"{ready}; waiting for {_what(resources)}: {_free()}"
 
 
 def _missing(resources: Resources, *, is_joined: bool) -> str:
@@ -137,20 +141,15 @@ def _needed(resources: Resources) -> int:
 def _what(resources: Resources, num_groups: int = 1) -> str:
     """What some groups need, in words."""
     count = _needed(resources) * num_groups
-    amounts = {"CPU": count * resources.cpus_per_worker, "GPU": count * resources.num_gpus}
-    return " and ".join(
-        f"{amount:g} {kind}{'s' * (amount != 1)}" for kind, amount in amounts.items() if amount
-    )
+    amounts = ((kind, count * one) for kind, one in worker_resources(resources).items() if one)
+    return " and ".join(f"{amount:g} {kind}{'s' * (amount != 1)}" for kind, amount in amounts)
 
 
 def _free() -> str:
     """What nobody holds, of what there is."""
     free, has = ray.available_resources(), ray.cluster_resources()
-    known = [
-        f"{free.get(kind, 0):g} of {has[kind]:g} {kind}s are free"
-        for kind in ("CPU", "GPU")
-        if has.get(kind)
-    ]
+    kinds = [kind for kind in ("CPU", "GPU") if has.get(kind)]
+    known = (f"{free.get(kind, 0):g} of {has[kind]:g} {kind}s are free" for kind in kinds)
     return ", ".join(known) or "no machine has any"
 
 

@@ -31,6 +31,11 @@ class RunningJob:
     num_acknowledged: int = 0
     left: dict[int, RankError | None] = field(default_factory=dict[int, "RankError | None"])
 
+    @property
+    def world_size(self) -> int:
+        """Workers that it is executed on."""
+        return self.job.recipe.layout.world_size
+
     def begin_anew(self, cause: str) -> None:
         """The next attempt, from the job's last checkpoint, by no fault of its own."""
         self.attempt += 1
@@ -69,8 +74,8 @@ class Slot:
 
     world_size: int
     incarnation: str
-    ready: set[int] = field(default_factory=set[int])
     device: Any = None
+    ready: set[int] = field(default_factory=set[int])
     running: RunningJob | None = None
     number: int = 0
     nodes: set[str] = field(default_factory=set[str])

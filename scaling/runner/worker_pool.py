@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from scaling.measures.device import Device
 from scaling.runner import reservations
 from scaling.runner.broker import MACHINE_LOST, Broker
-from scaling.runner.cluster import Patience, worker_resources
+from scaling.runner.cluster import Patience
 from scaling.runner.controllers import Controllers
 from scaling.runner.jobs import Event, Job
 from scaling.runner.preflight import ClusterError, StartError
@@ -34,6 +34,7 @@ from scaling.runner.room import (
     num_groups_more,
     status_words,
     wait_seconds,
+    worker_resources,
 )
 from scaling.runner.serving import serve_jobs
 from scaling.runner.shared_storage import mark, unmark

@@ -5,7 +5,7 @@ A round is proposed from the rounds before it, so its trials wait until all of t
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,15 +107,13 @@ class Rounds:
         end = self.end or SearchEnd(0, ())
         is_new = end.num_trials != num_trials
         if is_new:
-            recipes = _named(
-                points, end.recipes, lambda cell: surface_recipe_name(cell, num_trials)
-            )
+            names = {cell: surface_recipe_name(cell, num_trials) for cell in points}
+            recipes = _named(points, end.recipes, names)
             end = replace(end, num_trials=num_trials, recipes=recipes, target=None, num_moved=0)
         if for_target is not None and end.target != target:
             moved = end.num_moved + (not is_new and bool(end.for_target))
-            steps = _named(
-                for_target, end.for_target, lambda cell: target_recipe_name(cell, num_trials, moved)
-            )
+            names = {cell: target_recipe_name(cell, num_trials, moved) for cell in for_target}
+            steps = _named(for_target, end.for_target, names)
             end = replace(end, for_target=steps, target=target, num_moved=moved)
         return replace(self, end=end)
 
@@ -123,14 +121,14 @@ class Rounds:
 def _named(
     points: Mapping[str, Mapping[str, Any]],
     before: Sequence[SurfaceRecipe],
-    new_name: Callable[[str], str],
+    new_names: Mapping[str, str],
 ) -> tuple[SurfaceRecipe, ...]:
     """Recipes by their points; one that is as it was before keeps its name."""
     known = {recipe.cell: recipe for recipe in before}
     return tuple(
         same
         if (same := known.get(cell)) and dict(same.choices) == dict(point)
-        else SurfaceRecipe(new_name(cell), cell, point)
+        else SurfaceRecipe(new_names[cell], cell, point)
         for cell, point in points.items()
     )
 

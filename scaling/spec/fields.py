@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -87,16 +86,10 @@ Values = Annotated[
 ]
 
 
-def items_of(section: Section) -> Iterator[tuple[str, Any]]:
-    """The fields that the file names, in the order of the schema."""
-    for name in type(section).model_fields:
-        if name in section.model_fields_set:
-            yield name, getattr(section, name)
-
-
 def given_fields(section: Section) -> dict[str, Any]:
     """The fields that the file names (null included), in the order of the schema."""
-    return dict(items_of(section))
+    named = (name for name in type(section).model_fields if name in section.model_fields_set)
+    return {name: getattr(section, name) for name in named}
 
 
 def is_finite(value: float | None) -> bool:

@@ -18,10 +18,11 @@ def set_field(study: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     holder: Any = study
     for depth, key in enumerate(keys[:-1]):
         place = _place(holder, keys[:depth], key)
-        child = holder.get(place) if isinstance(holder, dict) else holder[place]
-        if child is None:
-            child = holder[place] = dict[str, Any]()
-        holder = child
+        if isinstance(place, str):
+            holder.setdefault(place, None)
+        if holder[place] is None:
+            holder[place] = dict[str, Any]()
+        holder = holder[place]
     holder[_place(holder, keys[:-1], keys[-1])] = value
 
 
@@ -35,7 +36,7 @@ def leaves_of(patch: Mapping[str, Any], *, but_for: str) -> Iterator[tuple[str, 
             yield path, value
 
 
-def _place(holder: object, path: Sequence[str], key: str) -> Any:
+def _place(holder: object, path: Sequence[str], key: str) -> str | int:
     """The key of a section, or the index in a list."""
     if isinstance(holder, dict):
         return key

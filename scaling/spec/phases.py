@@ -187,7 +187,6 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _counted_once(self) -> "Search":
-        is_joint = self.sampler == "surface"
         if self.budget_flops is not None and self.num_trials is not None:
             raise PydanticCustomError(
                 "trial_count", "give exactly one of num_trials and budget_flops"
@@ -199,10 +198,9 @@ class Search(Section):
                 "give exactly one of num_trials (of all cells together, with sampler surface) and "
                 "trials_per_cell (with any other sampler)",
             )
-        if is_joint != is_counted_jointly:
-            right, wrong = (
-                ("num_trials", "trials_per_cell") if is_joint else ("trials_per_cell", "num_trials")
-            )
+        if self.is_joint != is_counted_jointly:
+            names = ["num_trials", "trials_per_cell"]
+            right, wrong = names if self.is_joint else reversed(names)
             raise PydanticCustomError(
                 "trial_count",
                 "sampler {sampler} takes {right}, not {wrong}",

@@ -5,7 +5,7 @@ Imports neither torch nor Ray, so that a bad file is refused in a second.
 
 # pyright: strict
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -93,13 +93,14 @@ def _size_issues(spec: StudySpec, read: Callable[[dict[str, Any]], StudySpec]) -
     patches |= {f"ladder.predict.{n}": patch for n, patch in enumerate(spec.ladder.predict)}
     issues: list[Issue] = []
     for path, patch in patches.items():
+        found: Iterable[Issue] = ()
         try:
             read(spec.patched(patch))
         except ValidationError as error:
             found = structural_issues(error.errors(include_url=False))
-            issues += [replace(issue, path=f"{path}.{issue.path}") for issue in found]
         except StudyFileError as error:
-            issues += [replace(issue, path=f"{path}.{issue.path}") for issue in error.issues]
+            found = error.issues
+        issues += [replace(issue, path=f"{path}.{issue.path}") for issue in found]
     return issues
 
 
@@ -135,12 +136,6 @@ def _read_text(path: Path) -> str:
 
 
 def _override(study: dict[str, Any], override: str) -> None:
-    """Set one value of a study in place.
-
-    Raises:
-        StudyFileError: If it is not `dotted.key=value`, the value is not YAML, or the path
-            leads through something that is not a section or a list.
-    """
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys) or len(keys) > MAX_DEPTH:

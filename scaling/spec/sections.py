@@ -10,7 +10,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model, mod
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from scaling.spec.fields import Section, T, Values, items_of
+from scaling.spec.fields import Section, T, Values, given_fields
 from scaling.spec.hyperparameters import Entry, Given, Origin
 
 CellValue = StrictInt | StrictFloat | StrictStr | None
@@ -138,7 +138,7 @@ class Nuisance(_section(_nuisance_fields())):
 
     def distributions(self) -> dict[str, Distribution[Any] | Choice[Any]]:
         """The searched hyperparameters and how each is drawn, in the order of the schema."""
-        return {name: value for name, value in items_of(self) if value is not None}
+        return {name: value for name, value in given_fields(self).items() if value is not None}
 
 
 class CellRecipe(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from scaling.spec.evaluation import Budget, Evaluation, Target
-from scaling.spec.fields import LocalPath, Name, Section, Whole, given_fields, items_of
+from scaling.spec.fields import LocalPath, Name, Section, Whole, given_fields
 from scaling.spec.ladder import Ladder, Patch
 from scaling.spec.patches import leaves_of, set_field
 from scaling.spec.phases import (
@@ -81,7 +81,8 @@ class StudySpec(Section):
 
     def scientific_values(self) -> dict[str, tuple[Any, ...]]:
         """The scientific hyperparameters and their values, in the order of the schema."""
-        return {name: values for name, values in items_of(self.scientific) if values is not None}
+        given = given_fields(self.scientific)
+        return {name: values for name, values in given.items() if values is not None}
 
     @cached_property
     def sizes(self) -> tuple["StudySpec", ...]:

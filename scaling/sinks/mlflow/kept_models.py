@@ -76,11 +76,7 @@ def _missing(
 def _read(
     url: str, call: Callable[..., Any], *given: Any, otherwise: Any = None, **how: Any
 ) -> Any:
-    """What a call of a file system gives, or `otherwise` where there is no such folder.
-
-    Raises:
-        RefusedWriteError: If it fails.
-    """
+    """What a call of a file system gives, or `otherwise` where there is no such folder."""
     try:
         return call(*given, **how)
     except Exception as error:  # each file system has errors of its own

@@ -248,11 +248,7 @@ def _renamed(trial: TrialRecord) -> TrialRecord:
 
 
 def _artifact(client: "MlflowClient", run_id: str, name: str) -> str:
-    """The text of a file of a run.
-
-    Raises:
-        ValueError: If it is not UTF-8, or larger than such files are.
-    """
+    """The text of a file of a run, unless it is larger than such files are."""
     with artifact_errors():
         listed = client.list_artifacts(run_id)
     if any(found.path == name and (found.file_size or 0) > _MAX_BYTES for found in listed):

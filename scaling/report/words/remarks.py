@@ -67,13 +67,15 @@ def _missed_words(cell: CellResult) -> str:
     start = f"{cell.label}: {reached} of {total}"
     if cell.target.steps.value is None:
         return f"{start} reached the target, so it has no mean steps to target."
-    missed, it = ("The other nearly did, and counts", "it")
-    if reached < total - 1:
-        missed, it = ("The others nearly did, and count", "they")
-    return (
-        f"{start} seeds reached the target. {missed} with the steps that {it} would probably have "
-        "taken."
-    )
+    if reached == total - 1:
+        missed = (
+            "The other nearly did, and counts with the steps that it would probably have taken."
+        )
+    else:
+        missed = (
+            "The others nearly did, and count with the steps that they would probably have taken."
+        )
+    return f"{start} seeds reached the target. {missed}"
 
 
 def _first_gap_words(name: str, gap: Interval) -> str:

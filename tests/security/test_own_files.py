@@ -13,6 +13,7 @@ from scaling.report.__main__ import main
 from scaling.report.document import write_report
 from scaling.runner.state import StudyState, require_startable
 from scaling.runner.state_folder import StateError
+from scaling.tasks.content import DATA
 from scaling.training.checkpoint import remove_checkpoints
 from tests.analysis.synthetic import spec
 from tests.space.test_space import study
@@ -162,7 +163,7 @@ def test_a_study_does_not_start_in_a_folder_with_other_files(
     given = study(storage=str(folder))
     for start in (
         lambda: require_startable(given, resume=resume, command="run"),
-        lambda: StudyState.open(given, data_sha256="a"),
+        lambda: StudyState.open(given, {DATA: "a"}, {}),
     ):
         with pytest.raises(StateError, match="nothing was touched") as refused:
             start()
@@ -174,29 +175,26 @@ def test_a_study_does_not_start_in_a_folder_with_other_files(
 @pytest.mark.parametrize("name", ["lock", "trials.jsonl", "study.json", "ray.log", "checkpoints"])
 def test_a_link_in_a_study_s_folder_is_refused(tmp_path: Path, name: str) -> None:
     given = study(storage=str(tmp_path / "state"))
-    StudyState.open(given, data_sha256="a").lock.close()
+    StudyState.open(given, {DATA: "a"}, {}).lock.close()
     (tmp_path / "outside").write_text("the user's")
     (tmp_path / "state" / name).unlink(missing_ok=True)
     (tmp_path / "state" / name).symlink_to(tmp_path / "outside")
     with pytest.raises(StateError, match="links are not followed"):
-        StudyState.open(given, data_sha256="a")
+        StudyState.open(given, {DATA: "a"}, {})
     assert (tmp_path / "outside").read_text() == "the user's"
 
 
-def test_a_state_folder_of_the_version_before_goes_on(tmp_path: Path) -> None:
+def test_a_state_folder_without_its_mark_is_refused(tmp_path: Path) -> None:
     given = study(storage=str(tmp_path / "state"))
-    first = StudyState.open(given, data_sha256="a")
-    first.lock.close()
+    StudyState.open(given, {DATA: "a"}, {}).lock.close()
     (tmp_path / "state/.scaling-state.json").unlink()
-    require_startable(given, resume=True, command="run")
-    again = StudyState.open(given, data_sha256="a")
-    again.lock.close()
-    assert again.study_id == first.study_id
+    with pytest.raises(StateError, match="nothing was touched"):
+        require_startable(given, resume=True, command="run")
 
 
 def test_the_way_to_start_afresh_removes_what_is_ours_alone(tmp_path: Path) -> None:
     given = study(storage=str(tmp_path / "state"))
-    StudyState.open(given, data_sha256="a").lock.close()
+    StudyState.open(given, {DATA: "a"}, {}).lock.close()
     (tmp_path / "state/notes.txt").write_text("the user's")
     with pytest.raises(StateError, match=r"study\.json") as refused:
         require_startable(given, resume=False, command="true")

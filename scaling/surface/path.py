@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from scaling.surface.loss_surface import LossSurface
 from scaling.surface.space import Array, Labels
 
-_NUM_RATES, _MOST_PLACES = 49, 2000
-"""Rates at which each batch's loss is drawn, and all of them together."""
+_NUM_RATES, _FEWER_RATES = 161, 81
+"""Rates at which each batch's loss is drawn, and where there are many batch sizes: a coarser grid
+misses a bottom that is no parabola."""
+_PLACES, _MOST_PLACES = 900, 2000
+"""Rates of all batches together up to which there may be more than the fewer, and at most."""
 MOST_CELLS = 100
 """Batch sizes that a path is drawn over."""
 BEYOND = 0.3
@@ -124,7 +127,8 @@ def best_rates(
         return None
     low, high = rate.ends
     margin = BEYOND * (high - low) / 2
-    num_rates = min(_NUM_RATES, _MOST_PLACES // len(cells))
+    fewer = min(_FEWER_RATES, _MOST_PLACES // len(cells))
+    num_rates = min(_NUM_RATES, max(fewer, _PLACES // len(cells)))
     grid = np.linspace(low - margin, high + margin, num_rates)
     recipes = [surface.recipe(cell) for cell in cells]
     places: list[tuple[int, Mapping[str, Any]]] = [

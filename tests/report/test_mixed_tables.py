@@ -62,6 +62,8 @@ def rows(column: str, *values: object) -> list[str]:
         ("budget", ("small", "large")), ("seq_len", (512, 1024)),
         ("model_name_or_path", ("gpt2", "opt")), ("checkpoint", ("a.pt", "b.pt")),
         ("config.norm", ("layer", "rms")), ("params.loss", ("ce", "mse")),
+        ("config.eval_lang", ("en", "de")), ("config.test_domain", ("news", "law")),
+        ("config.eval_mode", ("zero", "few")),
     ],
 )  # fmt: skip
 def test_what_is_compared_is_refused_with_two_ways_on(
@@ -214,6 +216,10 @@ def test_diverged_runs_ended_sooner_and_are_no_other_budget(tmp_path: Path) -> N
         ("config.val_ratio", "unknown"), ("config.val_file", "unknown"),
         ("config.output_dim", "setting"), ("config.local_window", "setting"),
         ("log_perplexity", "passed_over"), ("config.checkpoint", "unknown"),
+        ("config.context_limit", "setting"), ("config.limit", "setting"),
+        ("limit_train_batches", "unknown"), ("config.limit_train_batches", "setting"),
+        ("config.val_fold", "unknown"), ("config.eval_max_length", "unknown"),
+        ("config.cache_latents", "setting"), ("config.log_every_n_steps", "label"),
     ],
 )  # fmt: skip
 def test_kinds_of_columns(name: str, kind: Kind) -> None:

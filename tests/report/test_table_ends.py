@@ -136,3 +136,110 @@ def test_runs_that_end_at_the_target_keep_their_losses(logged: bool, tmp_path: P
     assert statuses(found) == ["done"] * 15
     short = read(tmp_path, header, *lines, "r,8,0.1,0.9,40,")
     assert statuses(short) == ["done"] * 15 + ["stopped"]
+
+
+def test_a_target_that_was_not_reached_may_be_a_word_or_nan(tmp_path: Path) -> None:
+    """ASHA's stopped runs, none of which had reached the target."""
+    header = f"{HEADER},training_iteration,steps_to_target"
+    for word in ("", "NaN", "None", "-"):
+        found = read(tmp_path, header, *(line + word for line in searched()))
+        assert statuses(found) == (["stopped"] * 3 + ["done"] * 2) * 3
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "num_left_out"),
+    [
+        ("state", "finished", "running", 1),
+        ("state", "finished", "crashed", 1),
+        ("state", "finished", "killed", 1),
+        ("diverged", "None", "True", 0),
+    ],
+)
+@pytest.mark.parametrize(("end", "loss"), [(5, 1.0), (24, 1.0), (24, 9.0), (9, 9.0)])
+def test_a_run_that_does_not_count_decides_nothing_about_others(
+    is_log: bool,
+    column: str,
+    good: str,
+    bad: str,
+    num_left_out: int,
+    end: int,
+    loss: float,
+    tmp_path: Path,
+) -> None:
+    """Be it the best one, or the one that went furthest."""
+    runs = [
+        (f"r{batch}-{place}", batch, 2 ** (place - 10), n, 3 - n / 10, good)
+        for batch in BATCHES
+        for place, n in enumerate(STOPPED)
+    ]
+    lines = [
+        f"{name},{batch},{rate},{at},{last + (n - at) / 100},{word}"
+        for name, batch, rate, n, last, word in [*runs, ("x", 8, 0.3, end, loss, bad)]
+        for at in (range(1, n + 1) if is_log else (n,))
+    ]
+    header = f"run_id,global_batch_size,peak_lr,step,validation_loss,{column}"
+    found = read(tmp_path, header, *lines)
+    lost = ["diverged"] * (1 - num_left_out)
+    assert statuses(found) == (["stopped"] * 3 + ["done"] * 2) * 3 + lost
+    said = " ".join(found.notes)
+    assert ("9 runs ended before others" if is_log else "9 of them had a smaller step") in said
+
+
+def test_a_run_that_was_left_out_is_not_said_to_have_diverged(tmp_path: Path) -> None:
+    lines = [
+        f"r{n},8,{rate},{step},{loss if n < 2 or step < 2 else ''},{'failed' if n == 2 else ''}"
+        for n, rate in enumerate((1e-3, 2e-3, 4e-3))
+        for step, loss in ((1, 2.2), (2, 2.1), (3, 2.0))
+    ]
+    header = "run_id,global_batch_size,peak_lr,step,validation_loss,state"
+    found = read(tmp_path, header, *lines)
+    assert statuses(found) == ["done"] * 2
+    assert not any("diverged" in note for note in found.notes)
+
+
+def test_completed_says_not_whether_a_search_stopped_a_run(tmp_path: Path) -> None:
+    """SLURM, Determined and KerasTuner call every run so that ended without an error."""
+    header = f"{HEADER},training_iteration,state"
+    found = read(tmp_path, header, *searched("COMPLETED"))
+    assert statuses(found) == (["stopped"] * 3 + ["done"] * 2) * 3
+    assert "--keep-early" in " ".join(found.notes)
+    told = [*searched("COMPLETED")[:-1], searched("EARLY_STOPPED")[-1]]
+    assert statuses(read(tmp_path, header, *told)) == ["done"] * 14 + ["stopped"]
+
+
+def test_a_batch_is_one_however_it_is_written(tmp_path: Path) -> None:
+    lines = [line.replace(",", ".0,", 1) if ",1," in line else line for line in searched()]
+    found = read(tmp_path, f"{HEADER},training_iteration,x", *lines)
+    assert statuses(found) == (["stopped"] * 3 + ["done"] * 2) * 3
+
+
+def replicated(num: int) -> list[str]:
+    """Logs of replicates that nothing tells apart, which rise late."""
+    return [
+        f"{batch},{rate},{step},{2 + d * d / 20 + 3 / step + max(0, step - 6) / 50 + n / 1000}"
+        for batch, rate, d in distances()
+        for n in range(num)
+        for step in range(1, 11)
+    ]
+
+
+def test_replicates_in_a_log_that_nothing_tells_apart_are_as_many_runs(tmp_path: Path) -> None:
+    header = "global_batch_size,peak_lr,step,validation_loss"
+    found = read(tmp_path, header, *replicated(2))
+    assert statuses(found) == ["done"] * 30
+    assert "300 rows of 30 runs" in " ".join(found.notes)
+    first, second = (row.validation_loss for row in found.sweep.rows[:2])
+    assert first is not None
+    assert second == pytest.approx(first + 0.001)
+    # the best checkpoint evaluated once more, or some losses twice by a run that was resumed
+    again = [line.rsplit(",", 1)[0] + ",2.0" for line in replicated(1) if ",10," in line]
+    assert statuses(read(tmp_path, header, *replicated(1), *again)) == ["done"] * 15
+
+
+def test_replicates_that_stop_by_patience_are_no_log(tmp_path: Path) -> None:
+    lines = [
+        f"{b},{rate},{0.7 + 0.05 * d * d + n / 1000},{int(5 + 4 * d) + (n + place) % 3}"
+        for place, (b, rate, d) in enumerate(distances()) for n in range(2)
+    ]  # fmt: skip
+    assert statuses(read(tmp_path, f"{HEADER},epoch", *lines)) == ["done"] * 30

@@ -13,14 +13,12 @@ from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_columns import kind_of
 from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
-from scaling.report.foreign_tables.table_ends import CellEnds, EarlyRows
+from scaling.report.foreign_tables.table_ends import CellEnds, EarlyRows, ended_as_it_should
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import (
     COLUMNS,
     MAXIMIZED,
     TableError,
-    status_of,
-    tells_stopped,
 )
 from scaling.report.foreign_tables.table_numbers import (
     Marks,
@@ -152,8 +150,7 @@ class _Look:
 
     Attributes:
         early: Which rows of one run each ended early.
-        keeps_early: Whether these count too.
-        cell: Places of the columns that tell cells and budgets apart.
+        ends: How far the runs of rows that are evaluations came, nothing yet.
         versions: Columns, by our names, in which 2.1 and 2.10 differ.
         respelled: Others, by theirs, that have both, which are one number.
     """
@@ -162,8 +159,7 @@ class _Look:
     survey: Survey
     curves: Curves | None
     early: EarlyRows
-    keeps_early: bool
-    cell: Sequence[int]
+    ends: CellEnds
     versions: frozenset[str]
     respelled: Sequence[str]
 
@@ -196,22 +192,23 @@ def _look(source: Source) -> _Look:
     surveyor = Surveyor(source.file, source.header, names, taken, nuisance)
     finder = CurveFinder(source.header, names, marks, axes, *surveyor.places, nuisance)
     budgets = [place for place in nuisance if kind_of(source.header[place]) == "budget"]
-    cell = (*axes, *budgets)
-    early = EarlyRows(source.header, CellEnds(marks, names, cell), taken)
+    of_rows, of_curves = (
+        CellEnds(marks, names, (*axes, *budgets), keeps_early=asked.keep_early) for _ in range(2)
+    )
+    early = EarlyRows(source.header, of_rows, taken)
     higher = _HigherRates(source)
-    statuses = [names.index("status")] if "status" in names else []
-    looked_at = {*axes, *nuisance, *statuses, *chain(*surveyor.places)}
+    looked_at = {*axes, *nuisance, *chain(*surveyor.places)}
     words = {place: set[str]() for place in looked_at}
     with source.rows() as kept:
         for _, cells in kept:
             finder.add(cells)
+            early.add(cells)
             for place, known in words.items():
                 if len(known) < MOST_CELLS:
                     known.add(cells[place])
-            if _counts(cells, names):
+            if ended_as_it_should(cells, names):
                 surveyor.add(cells, tuple(cells[place] for place in axes))
                 higher.add(cells)
-                early.add(cells)
     curves = finder.curves()
     higher.check()
     survey = surveyor.survey(curves)
@@ -225,18 +222,8 @@ def _look(source: Source) -> _Look:
     versions = {place for place in respelled if may_be_version(source.header[place])}
     asked_for = {*axes, *nuisance, *(source.header.index(column) for column in survey.searched)}
     equal = [source.header[place] for place in sorted(respelled & asked_for - versions)]
-    keeps_early = asked.keep_early or tells_stopped(chain(*(words[p] for p in statuses)))
     as_words = frozenset(names[p] for p in versions)
-    return _Look(marks, survey, curves, early, keeps_early, cell, as_words, equal)
-
-
-def _counts(cells: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a row's run ended as it should."""
-    if "status" in names and status_of(cells[names.index("status")]) not in (None, "done"):
-        return False
-    return "diverged" not in names or cells[names.index("diverged")].strip().lower() in (
-        "", "0", "0.0", "false", "no",
-    )  # fmt: skip
+    return _Look(marks, survey, curves, early, of_curves, as_words, equal)
 
 
 class _HigherRates:
@@ -286,10 +273,10 @@ class _Trials:
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
-        self._num_stopped = self._num_early = self._num_best_early = 0
+        self._num_stopped = self._num_early = self._num_best_early = self._num_lost = 0
         self._ends: int | None = None
         self._kept: KeptRows | None = None
-        self._curves: tuple[Curves, LastEvaluations] | None = None
+        self._curves: Curves | None = None
         self.rows: list[TrialRow] = []
         self.cells: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
         self.target: float | None = None
@@ -299,15 +286,11 @@ class _Trials:
         self._kept = kept
         runs: Iterable[tuple[int, list[str], End]]
         if look.curves is None:
-            early, self._ends = look.early, look.early.place
-            self._num_best_early = 0 if look.keeps_early else early.ends.num_best_early()
-            stops = not (look.keeps_early or self._num_best_early)
-            runs = ((n, cells, End(is_early=stops and early.has(cells))) for n, cells in kept)
+            early, ends, self._ends = look.early, look.early.ends, look.early.place
+            runs = ((n, cells, End(is_early=early.has(cells))) for n, cells in kept)
         else:
-            ends = CellEnds(look.marks, self._names, look.cell)
-            last = LastEvaluations(look.curves, ends, keeps_early=look.keeps_early)
-            self._curves = look.curves, last
-            runs = last.of(kept)
+            self._curves, ends = look.curves, look.ends
+            runs = LastEvaluations(look.curves, ends).of(kept)
         for number, cells, end in runs:
             line = Line(self._dialect, number, {name: cells[place] for name, place in self._used})
             self._note_target(line)
@@ -318,6 +301,7 @@ class _Trials:
                 row = trial_of(line, status, self._extras, self._present, self.cells, end)
                 self._num_stopped += row.status == "stopped"
                 self._num_early += end.is_early and row.status == "stopped" != status
+                self._num_lost += end.is_lost and row.status == "diverged" != status
                 self.rows.append(row)
             if len(self.cells) > MOST_CELLS:
                 raise TableError(
@@ -325,6 +309,7 @@ class _Trials:
                     f"{MOST_CELLS:,} cells, the most that are compared; are --cell and the batch "
                     "size the right columns?"
                 )
+        self._num_best_early = ends.num_best_early
 
     def _note_target(self, line: Line) -> None:
         """The validation loss to reach, where the table has it; the same in every row."""
@@ -350,28 +335,26 @@ class _Trials:
                 f"{self._num_early:,} of them had a smaller {column} than others of the same cell; "
                 "--keep-early keeps their losses."
             )
-        num_best_early = self._num_best_early
-        if self._curves is not None:
-            curves, last = self._curves
-            num_best_early = last.num_best_early
+        if (curves := self._curves) is not None:
             notes.append(
                 f"The table has one row per evaluation: {curves.num_rows:,} rows of "
                 f"{counted(curves.num_runs, 'run')}. Each run counts with its last one."
             )
-            if last.num_early:
+            if self._num_early:
                 notes.append(
-                    f"{counted(last.num_early, 'run')} ended before others of the same cell, "
+                    f"{counted(self._num_early, 'run')} ended before others of the same cell, "
                     "and so without a final loss; --keep-early keeps the last one."
                 )
-            if last.num_lost:
+            if self._num_lost:
                 notes.append(
-                    f"{counted(last.num_lost, 'run')} went on without a loss where others have "
+                    f"{counted(self._num_lost, 'run')} went on without a loss where others have "
                     "one, and so diverged."
                 )
-        if num_best_early:
+        if self._num_best_early:
+            cells = counted(self._num_best_early, "cell")
             notes.append(
-                f"The best run of {counted(num_best_early, 'cell')} ended before others, as early "
-                "stopping by patience does; so no run counts as stopped for having ended early."
+                f"The best run of {cells} ended before others, as early stopping by patience "
+                "does; so no run counts as stopped for having ended early."
             )
         return notes
 

@@ -101,14 +101,17 @@ _KEPT = frozenset(
      "save_path", "cache_path", "local_path", "tensorboard_path"}
 )  # fmt: skip
 """Where a run keeps what it writes, with the folders of `_KEPT_WORDS`."""
-_HOUSEKEEPING_WORDS = frozenset(
-    {"log", "logging", "save", "cache", "hub", "resume", "tensorboard", "limit", "every"}
+_HOUSEKEEPING = frozenset(
+    {
+        "eval_steps", "eval_every", "eval_interval", "eval_freq", "eval_frequency", "eval_strategy",
+        "eval_delay", "eval_accumulation_steps", "eval_batch_size", "val_batch_size",
+        "test_batch_size", "per_device_eval_batch_size", "val_check_interval", "val_interval",
+        "val_every", "check_val_every_n_epoch", "log_every_n_steps", "logging_steps", "save_steps",
+        "save_every", "save_interval", "save_freq", "save_strategy", "save_total_limit",
+        "save_top_k", "checkpoint_every", "push_to_hub", "time_limit",
+    }
 )  # fmt: skip
-_EVALUATION_STARTS = ("eval_", "val_", "test_")
-_EVALUATED_WORDS = _NAMING_WORDS | frozenset(
-    {"split", "splits", "ratio", "fraction", "percent", "set", "subset", "data", "metric"}
-)  # fmt: skip
-"""What a run is evaluated on, which is no housekeeping."""
+"""How often is evaluated, logged or saved: changes neither the training nor what is measured."""
 _ONLY_A_LEAF = frozenset({"name", "type", "kind", "class", "target", "name_or_path"})
 """Last parts that say nothing without the part before, as in optimizer.name."""
 
@@ -122,7 +125,7 @@ def kind_of(name: str) -> Kind:
     leaf = parts[-1] if parts else whole
     if leaf in _ONLY_A_LEAF and len(parts) > 1:
         leaf = f"{parts[-2]}_{leaf}"
-    words = set(leaf.split("_"))
+    words, has_config = set(leaf.split("_")), name.startswith(CONFIG_PREFIXES)
     if "seed" in words or name.startswith(("metrics.", "summary.", "_")):
         return "passed_over"
     if leaf in _BUDGETS:
@@ -131,32 +134,23 @@ def kind_of(name: str) -> Kind:
         return "compared"
     if words & _SETTING_WORDS and not whole.startswith(("val_", "eval_", "test_")):
         return "setting"
+    if has_config and leaf in _HOUSEKEEPING:
+        return "label"
     if words & _SCHEDULER_WORDS:
         return "passed_over"
     if leaf in _KEPT or (words & _KEPT_WORDS and words & _FOLDER_WORDS):
         return "passed_over"
     if words & _COMPARED_WORDS and not words & {"time", "url", "tag"}:
         return "compared"
-    has_config = name.startswith(CONFIG_PREFIXES)
     identifiers = words & _IDENTIFIER_WORDS
     if identifiers and not (has_config and identifiers <= _NAMING_WORDS):
         return "file" if identifiers <= _FILE_WORDS else "passed_over"
     if is_score(name) or words & _MEASURED_WORDS or whole.startswith(_MEASURED_STARTS):
         if not has_config:
             return "passed_over"
-        return "label" if _is_housekeeping(leaf, words) else "unknown"  # config.norm is no measure
-    if _is_housekeeping(leaf, words):
-        return "label"
+        return "unknown"  # config.norm is no measure
     if identifiers:
         return "unknown"
-    if is_rate(name) or words & _LABEL_WORDS:
+    if is_rate(name) or (words & _LABEL_WORDS and "limit" not in words):
         return "label"
     return "setting" if has_config else "unknown"
-
-
-def _is_housekeeping(leaf: str, words: set[str]) -> bool:
-    """Whether a setting is of logging, saving or evaluating, which change no training."""
-    if words & _HOUSEKEEPING_WORDS:
-        return True
-    is_of_data = words & _EVALUATED_WORDS or ("size" in words and "batch" not in words)
-    return leaf.startswith(_EVALUATION_STARTS) and not is_of_data

@@ -1,11 +1,12 @@
 """Tables with one row an evaluation: the rows of a run, made one by its last evaluation."""
 
 import math
+import statistics
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from scaling.report.foreign_tables.table_ends import EARLY, CellEnds
 from scaling.report.foreign_tables.table_names import (
@@ -14,7 +15,7 @@ from scaling.report.foreign_tables.table_names import (
     place_of_result,
     plain,
 )
-from scaling.report.foreign_tables.table_numbers import Marks, number
+from scaling.report.foreign_tables.table_numbers import Marks, is_blank, number
 
 _RUN_COLUMNS = (
     "run_id", "trial_id", "run", "trial", "run_uuid", "uid", "id", "run_name", "version",
@@ -25,6 +26,8 @@ _NEARLY_ALL = 0.9
 """Share of a log's runs that begin at the same progress; the others were cut or resumed."""
 
 Rows = Iterable[tuple[int, list[str]]]
+_Evaluation = tuple[float, int, list[str]]
+"""Progress, line and cells."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Curves:
         run: Places of the columns that tell runs apart.
         progress: Place of the column that rises along a run.
         in_steps: Whether that counts optimizer steps.
+        has_names: Whether a column names the runs; else replicates have all those in common.
         num_rows: Rows of the table.
         num_runs: Runs they are of.
     """
@@ -42,6 +46,7 @@ class Curves:
     run: tuple[int, ...]
     progress: int
     in_steps: bool
+    has_names: bool
     num_rows: int
     num_runs: int
 
@@ -69,8 +74,8 @@ class CurveFinder:
     several rows with different progress, or some where none has two losses at one, as most of a
     search that stops runs have one row. Where a name is shared by runs of several settings, or
     losses are repeated as by a run that was resumed, runs must begin alike. Without such a column a
-    run is told by its settings too, most must have several rows, the column of progress be called
-    as one, and no two losses of a run share a value of it.
+    run is told by its settings too, most must have several rows and begin alike, and the
+    column of progress be called as one; several losses at most values of that are as many runs.
     """
 
     def __init__(
@@ -140,7 +145,7 @@ class CurveFinder:
             return
         self._num_rows += 1
         points = self._runs.setdefault(tuple(cells[place] for place in self._places), {})
-        has_loss = self._loss is None or bool(cells[self._loss].strip())
+        has_loss = self._loss is None or not is_blank(cells[self._loss])
         points[at] = points.get(at, 0) + has_loss
         if self._rate is not None and cells[self._rate].strip():
             places = self._places[: self._with_cell]
@@ -178,8 +183,9 @@ class CurveFinder:
         num_places, runs = next(way for way in joined if _num_repeated(way[1]) == num_repeated)
         if not self._are_evaluations(runs, num_repeated):
             return None
-        places = self._places[:num_places]
-        return Curves(places, self._progress, self._in_steps, self._num_rows, len(runs))
+        places, has_names = self._places[:num_places], self._has_id
+        num_runs = len(runs) if has_names else sum(_num_replicates(p) for p in runs.values())
+        return Curves(places, self._progress, self._in_steps, has_names, self._num_rows, num_runs)
 
     def _are_evaluations(
         self, runs: Mapping[tuple[str, ...], Mapping[str, int]], num_repeated: int
@@ -189,7 +195,7 @@ class CurveFinder:
         if 2 * num_long <= len(runs) and not (num_long and self._tells_runs() and not num_repeated):
             return False
         if not self._has_id:
-            return not num_repeated
+            return self._begin_alike(runs)
         is_number = all(run[self._name].isdigit() for run in self._runs)
         begins_anew = self._are_shared(len(self._places) if is_number else self._name + 1)
         return not (num_repeated or begins_anew) or self._begin_alike(runs)
@@ -227,50 +233,58 @@ def _num_repeated(runs: Mapping[tuple[str, ...], Mapping[str, int]]) -> int:
     return sum(max(num - 1, 0) for points in runs.values() for num in points.values())
 
 
+def _num_replicates(points: Mapping[Hashable, int]) -> int:
+    """Runs that share all that tells them apart, of the losses at each progress."""
+    return statistics.median_low([num for num in points.values() if num] or [1])
+
+
 class LastEvaluations:
-    """One row a run: of each column what the run had last.
+    """One row a run: of each column what the run had last."""
 
-    Attributes:
-        num_early: Runs that ended before the others of their cell.
-        num_best_early: Cells of which the best run did, so that none counts as stopped.
-        num_lost: Runs that went on without a loss.
-    """
-
-    def __init__(self, curves: Curves, ends: CellEnds, *, keeps_early: bool) -> None:
-        """`keeps_early` says that no run counts as stopped for having ended early."""
-        self._curves, self._cells, self._keeps_early = curves, ends, keeps_early
-        self.num_early = self.num_best_early = self.num_lost = 0
+    def __init__(self, curves: Curves, ends: CellEnds) -> None:
+        self._curves, self._cells = curves, ends
 
     def of(self, rows: Rows) -> Iterator[tuple[int, list[str], "End"]]:
         """(line, cells, how it ended) of each run, in the order of the runs' first rows."""
-        runs: dict[tuple[str, ...], list[tuple[float, int, list[str]]]] = {}
+        runs: dict[tuple[str, ...], list[_Evaluation]] = {}
         for line, cells in rows:
             key = tuple(cells[place] for place in self._curves.run)
             at = self._cells.progress(cells, self._curves.progress)
             runs.setdefault(key, []).append((at, line, cells))
         last: list[tuple[float, int, list[str], list[float]]] = []
-        for evaluations in runs.values():
+        for evaluations in chain.from_iterable(map(self._replicates, runs.values())):
             evaluations.sort(key=lambda entry: entry[0])
             evaluated = [at for at, _, cells in evaluations if self._cells.has_loss(cells)]
             end, line, _ = evaluations[-1]
             merged = list(evaluations[0][2])
             for _, _, cells in evaluations[1:]:
                 merged = [
-                    new if new.strip() else old for new, old in zip(cells, merged, strict=True)
+                    old if is_blank(new) else new for new, old in zip(cells, merged, strict=True)
                 ]
             last.append((end, line, merged, evaluated))
         all_evaluated = sorted({at for *_, evaluated in last for at in evaluated})
         lost = [_is_lost(end, evaluated, all_evaluated) for end, *_, evaluated in last]
         for (end, _, merged, _), is_lost in zip(last, lost, strict=True):
             self._cells.add(merged, end, is_lost=is_lost)
-        self.num_best_early = 0 if self._keeps_early else self._cells.num_best_early()
-        stops = not (self._keeps_early or self.num_best_early)
         for (end, line, merged, _), is_lost in zip(last, lost, strict=True):
-            is_early = stops and self._cells.is_early(merged, end)
-            self.num_lost += is_lost
-            self.num_early += is_early and not is_lost
             steps = end if self._curves.in_steps and math.isfinite(end) else None
-            yield line, merged, End(steps, is_early, is_lost)
+            yield line, merged, End(steps, self._cells.is_early(merged, end), is_lost)
+
+    def _replicates(self, evaluations: list[_Evaluation]) -> list[list[_Evaluation]]:
+        """The same as of one run each; those at one progress are in the order of the runs."""
+        if self._curves.has_names:
+            return [evaluations]
+        met = Counter[tuple[float, bool]]()
+        places: list[int] = []
+        for at, _, cells in evaluations:
+            point = at, self._cells.has_loss(cells)
+            places.append(met[point])
+            met[point] += 1
+        num = _num_replicates({at: n for (at, has_loss), n in met.items() if has_loss})
+        runs: list[list[_Evaluation]] = [[] for _ in range(num)]
+        for place, evaluation in zip(places, evaluations, strict=True):
+            runs[min(place, num - 1)].append(evaluation)
+        return runs
 
 
 def _is_lost(end: float, evaluated: Sequence[float], all_evaluated: Sequence[float]) -> bool:

@@ -3,10 +3,18 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from scaling.report.foreign_tables.table_names import MAXIMIZED, place_of_result, plain
-from scaling.report.foreign_tables.table_numbers import Marks, number
+from scaling.report.foreign_tables.table_names import (
+    MAXIMIZED,
+    place_of_result,
+    plain,
+    status_of,
+    tells_stopped,
+)
+from scaling.report.foreign_tables.table_numbers import Marks, is_blank, may_be_version, number
 
+TRUE = ("true", "1", "1.0", "yes")
 EARLY = 0.95
 """A run that ends before this share of the longest of its cell did not run to its budget."""
 _ENDS = ("step", "global_step", "trainer_global_step", "train_step", "training_iteration",
@@ -28,23 +36,32 @@ class CellEnds:
     """How far the runs of each batch and cell came, and where the best one of each ended.
 
     A search that stops runs goes on with the best one. Where the best run of a cell ended before
-    others, runs end by themselves, as by patience, and their losses are final.
+    others, runs end by themselves, as by patience, and their losses are final. So they are in a
+    table that has a word for stopped runs. Runs that failed or had not ended decide nothing.
     """
 
-    def __init__(self, marks: Marks, names: Sequence[str], cell: Iterable[int]) -> None:
+    def __init__(
+        self, marks: Marks, names: Sequence[str], cell: Iterable[int], *, keeps_early: bool
+    ) -> None:
         """`names` are the columns by our names, `cell` places of those that tell cells apart.
 
         Runs of one batch have the same budget only where those agree too, as a size does.
+        `keeps_early` says that no run counts as stopped for having ended early.
         """
-        self._marks = marks
+        self._marks, self._names, self._keeps_early = marks, names, keeps_early
         self._sign = -1 if MAXIMIZED in names else 1
         self.loss = place_of_result(names)
         self._reached = names.index("steps_to_target") if "steps_to_target" in names else None
         self._cell = (names.index("global_batch_size"), *cell)
-        self._cells: dict[tuple[str, ...], _Cell] = {}
+        self._status = names.index("status") if "status" in names else None
+        self._cells: dict[tuple[float | str, ...], _Cell] = {}
 
     def add(self, cells: Sequence[str], end: float, *, is_lost: bool = False) -> None:
         """One run that came to `end`; of a lost one the last loss says nothing."""
+        if self._status is not None:
+            self._keeps_early |= tells_stopped(cells[self._status])
+        if not ended_as_it_should(cells, self._names):
+            return
         cell = self._cells.setdefault(self._key(cells), _Cell())
         cell.longest = max(cell.longest, end)
         if not is_lost and self.has_loss(cells) and math.isfinite(loss := self._loss(cells)):
@@ -59,27 +76,44 @@ class CellEnds:
 
     def has_loss(self, cells: Sequence[str]) -> bool:
         """Whether a row has one, be it no number."""
-        return self.loss is not None and bool(cells[self.loss].strip())
+        return self.loss is not None and not is_blank(cells[self.loss])
 
     def is_early(self, cells: Sequence[str], end: float) -> bool:
         """Whether others went on, and not because the run diverged or had reached the target."""
+        if self._keeps_early or self.num_best_early:
+            return False
         cell = self._cells.get(self._key(cells), _Cell())
         if not _is_short(end, cell.longest) or self._has_reached(cells):
             return False
         return not self.has_loss(cells) or math.isfinite(self._loss(cells))
 
+    @cached_property
     def num_best_early(self) -> int:
-        """Cells of which the best run ended before another one with a loss."""
-        return sum(_is_short(-cell.best[1], cell.with_loss) for cell in self._cells.values())
+        """Cells of which the best run ended before another one with a loss, once all are added."""
+        cells = () if self._keeps_early else self._cells.values()
+        return sum(_is_short(-cell.best[1], cell.with_loss) for cell in cells)
 
-    def _key(self, cells: Sequence[str]) -> tuple[str, ...]:
-        return tuple(cells[place] for place in self._cell)
+    def _key(self, cells: Sequence[str]) -> tuple[float | str, ...]:
+        return tuple(self._alike(place, cells[place].strip()) for place in self._cell)
+
+    def _alike(self, place: int, text: str) -> float | str:
+        """32 and 32.0 are one batch, 2.1 and 2.10 are two versions."""
+        at = number(self._marks, "steps", text)
+        return text if math.isnan(at) or may_be_version(self._names[place]) else at
 
     def _has_reached(self, cells: Sequence[str]) -> bool:
-        return self._reached is not None and bool(cells[self._reached].strip())
+        steps = "" if self._reached is None else cells[self._reached]
+        return math.isfinite(number(self._marks, "steps_to_target", steps))
 
     def _loss(self, cells: Sequence[str]) -> float:
         return math.nan if self.loss is None else number(self._marks, "", cells[self.loss])
+
+
+def ended_as_it_should(cells: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a row's run did, by the table's words; `names` are its columns by our names."""
+    if "status" in names and status_of(cells[names.index("status")]) not in (None, "done"):
+        return False
+    return "diverged" not in names or cells[names.index("diverged")].strip().lower() not in TRUE
 
 
 def _is_short(end: float, longest: float) -> bool:
@@ -103,7 +137,7 @@ class EarlyRows:
         self.place = left[0] if left and ends.loss is not None else None
 
     def add(self, cells: Sequence[str]) -> None:
-        """One row that counts."""
+        """One row."""
         if self.place is not None:
             self.ends.add(cells, self.ends.progress(cells, self.place))
 

@@ -8,6 +8,7 @@ from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError
 from scaling.report.foreign_tables.table_numbers import (
     Marks,
     UnclearMarkError,
+    is_blank,
     seconds_in,
     seconds_of_unit,
 )
@@ -20,8 +21,6 @@ _LARGEST = 1e30
 
 _MOST_LETTERS = 100
 """Of a value that is a word: it labels axes and legends."""
-
-_BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
 
 _TIMES = ("seconds", "seconds_to_target")
 _MOST_KNOWN = 100_000
@@ -62,7 +61,7 @@ class Line:
     def text(self, column: str) -> str:
         """The cell; empty for a blank one, or where there is no column."""
         text = self.values.get(column, "").strip()
-        return "" if text.lower() in _BLANK else text
+        return "" if is_blank(text) else text
 
     def number_in(
         self, column: str, is_allowed: Callable[[float], bool], allowed: str

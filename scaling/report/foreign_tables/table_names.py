@@ -1,7 +1,7 @@
 """Which of a table's columns are ours."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from scaling.records.trial import Status
 from scaling.report.page.printable import printable
@@ -49,8 +49,10 @@ _STATUSES: Mapping[str, Status] = {
     "preempting": "running", "queued": "running", "paused": "running", "created": "running",
 }  # fmt: skip
 
-_NEVER_STOPPED = frozenset({"done", "complete", "completed"})
-"""What a run is called by those who have another word for one that a search stopped."""
+_NEVER_STOPPED = frozenset({"done", "complete"})
+"""What we and Optuna call a run, who have another word for one that a search stopped.
+
+Schedulers call any run completed that ended without an error."""
 
 
 class TableError(ValueError):
@@ -65,11 +67,9 @@ def status_of(word: str) -> Status | None:
     return _STATUSES.get(word.strip().lower())
 
 
-def tells_stopped(words: Iterable[str]) -> bool:
-    """Whether a column of these words says itself which runs a search stopped."""
-    return any(
-        status_of(word) == "stopped" or word.strip().lower() in _NEVER_STOPPED for word in words
-    )
+def tells_stopped(word: str) -> bool:
+    """Whether a column that has this word says itself which runs a search stopped."""
+    return status_of(word) == "stopped" or word.strip().lower() in _NEVER_STOPPED
 
 
 def known_statuses() -> str:

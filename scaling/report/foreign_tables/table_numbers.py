@@ -34,6 +34,9 @@ _MOST_ROWS = 2000
 """Rows that are looked at for how numbers are written."""
 
 
+_BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
+
+
 class UnclearMarkError(ValueError):
     """A mark may stand between thousands or before decimals; says which one."""
 
@@ -100,6 +103,11 @@ class Marks:
         if self.decimal is None and not self.between_commas and column in LARGE:
             raise UnclearMarkError("point")
         return True
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell holds nothing, by a word for that too; NaN is a number that was lost."""
+    return text.strip().lower() in _BLANK
 
 
 def number(marks: Marks, column: str, text: str) -> float:

@@ -34,6 +34,10 @@ _MOST_LOOKED_AT = 5000
 _FEWEST_ROWS = 40
 """Rows from which three splits have a few each."""
 _WORDS_OF_NAME = 2
+_NEARLY_ALL = 0.95
+"""Share of the prompts and chats that have room for their answers."""
+_MOST_CHARACTERS, _MOST_SUBWORDS = 2048, 1024
+"""Tokens of a prompt with its answer, or of a chat."""
 _CONLL_LINES = 0.9
 """Share of a text file's lines that are blank or have the same few columns, of CoNLL's."""
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll", ".conllu")
@@ -90,6 +94,10 @@ def drafted(data: Path, task: str | None = None) -> Draft:
         raise _unfit(task, found.task)
     texts = [str(value) for value in columns[next(iter(found.columns.values()))]]
     found = _without_missing(found, columns)
+    if not {"prompt_column", "messages_column"}.isdisjoint(found.columns):
+        read = [columns[name] for name in found.columns.values()]
+        joined = sorted(sum(len(str(text)) for text in row) for row in zip(*read, strict=True))
+        found = replace(found, num_joined=joined[int(_NEARLY_ALL * len(joined))])
     return replace(found, num_rows=len(records), num_characters=mean_length(texts))
 
 
@@ -279,6 +287,8 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
     is_long = "messages_column" in draft.columns or (is_written and not model)
     is_short = draft.num_characters < 48
     by_characters = is_short or is_written or draft.task == "causal_lm"
+    joined = min(draft.num_joined // 2, _MOST_SUBWORDS) if model else draft.num_joined
+    joined = min(joined + 2, _MOST_CHARACTERS) if joined else 0  # with a begin and an end
     return _TEMPLATE.format(
         why=" ".join(draft.why), file=shlex.quote(file), name=_quoted(name),
         question=_QUESTION, task=draft.task,
@@ -287,7 +297,7 @@ def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None
         stride="  stride: 24 # tokens that two windows of a long context share\n" * is_question,
         data=_quoted(shown_path(data)), columns=lines,
         tokenizer=_quoted(model) if model else "characters" if by_characters else "subwords",
-        max_length=96 if is_question else 256 if is_long else 48 if is_short else 64,
+        max_length=max(joined, 96 if is_question else 256 if is_long else 48 if is_short else 64),
         batches=batches, base=batches[1],
         low=low, high=high, examples=examples, min_steps=30 if model else 50,
         every=max(examples // 4, 1), num_trials=6 * len(batches),

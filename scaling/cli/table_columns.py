@@ -21,6 +21,11 @@ _PAIRS = (
     ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
 )  # fmt: skip
 _PROMPTS = (("prompt", "answer"), ("prompt", "completion"), ("instruction", "output"))
+_SPLIT_NAMES = {"split", "set", "subset", "fold", "partition"}
+_SPLITS = {
+    "train", "training", "validation", "valid", "val", "dev", "development", "eval", "evaluation",
+    "test", "testing", "holdout", "heldout",
+}  # fmt: skip
 _TEXT_WORDS = ("question", "context", "answers")
 _SHORT = 40
 """Characters of a typical name of a class, at most."""
@@ -41,6 +46,8 @@ class Draft:
         problem_type: Of text_classification, where it is not the default.
         num_rows: Of the training file; of a large one those that were looked at.
         num_characters: Of a typical text.
+        num_joined: Characters of a prompt with its answer, or of a chat, of nearly all rows at
+            most; 0 of other data.
         left_out: Fields of `workload.data` by which rows without a text or a label are left out.
     """
 
@@ -49,6 +56,7 @@ class Draft:
     why: tuple[str, ...]
     num_rows: int
     num_characters: float
+    num_joined: int = 0
     problem_type: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -63,6 +71,12 @@ def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
     Raises:
         NoDraftError: If no family reads such columns.
     """
+    splits = [name for name, values in columns.items() if _names_splits(name, values)]
+    if splits and len(splits) < len(columns):
+        rest = {name: values for name, values in columns.items() if name not in splits}
+        found = of_columns(rest, task)
+        why = f"Not read: {', '.join(splits)}; a file for each split keeps those that are given."
+        return replace(found, why=(*found.why, why))
     lists = [name for name, values in columns.items() if _share(values, list) > 0.9]
     lower = {name.lower(): name for name in columns}
     if all(word in lower for word in _TEXT_WORDS) and task in (None, "question_answering"):
@@ -175,6 +189,15 @@ def _label(columns: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> str | 
         if _words(name) & _NAMED_LABEL and len(distinct) == 1 and len(texts) != 2:
             raise NoDraftError(f"--data: column {name!r} has one class, {next(iter(distinct))!r}")
     return None
+
+
+def _names_splits(name: str, values: Sequence[Any]) -> bool:
+    """Whether a column says which rows are to train on, and which to test."""
+    distinct = {value.lower() for value in distinct_values(values)}
+    words = _words(name)
+    if distinct and distinct <= _SPLITS:
+        return bool(words & _SPLIT_NAMES) or (len(distinct) > 1 and not words & _LABEL)
+    return bool(words & {"split", "fold"}) and all(map(str.isdigit, distinct))
 
 
 def _words(name: str) -> set[str]:

@@ -4,7 +4,7 @@ import math
 import statistics
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -184,7 +184,9 @@ class CurveFinder:
         if not self._are_evaluations(runs, num_repeated):
             return None
         places, has_names = self._places[:num_places], self._has_id
-        num_runs = len(runs) if has_names else sum(_num_replicates(p) for p in runs.values())
+        num_runs = (
+            len(runs) if has_names else sum(_num_replicates(p.values()) for p in runs.values())
+        )
         return Curves(places, self._progress, self._in_steps, has_names, self._num_rows, num_runs)
 
     def _are_evaluations(
@@ -233,9 +235,9 @@ def _num_repeated(runs: Mapping[tuple[str, ...], Mapping[str, int]]) -> int:
     return sum(max(num - 1, 0) for points in runs.values() for num in points.values())
 
 
-def _num_replicates(points: Mapping[Hashable, int]) -> int:
+def _num_replicates(counts: Iterable[int]) -> int:
     """Runs that share all that tells them apart, of the losses at each progress."""
-    return statistics.median_low([num for num in points.values() if num] or [1])
+    return statistics.median_low([num for num in counts if num] or [1])
 
 
 class LastEvaluations:
@@ -280,7 +282,7 @@ class LastEvaluations:
             point = at, self._cells.has_loss(cells)
             places.append(met[point])
             met[point] += 1
-        num = _num_replicates({at: n for (at, has_loss), n in met.items() if has_loss})
+        num = _num_replicates(n for (_, has_loss), n in met.items() if has_loss)
         runs: list[list[_Evaluation]] = [[] for _ in range(num)]
         for place, evaluation in zip(places, evaluations, strict=True):
             runs[min(place, num - 1)].append(evaluation)

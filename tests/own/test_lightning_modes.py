@@ -74,6 +74,28 @@ def test_a_part_s_counter_is_refused_and_a_module_s_own_is_not(tmp_path: Path) -
     assert prepared(section(tmp_path, own)).new_model(0).module.global_step == 3
 
 
+def test_its_class_stays_what_it_is(tmp_path: Path) -> None:
+    """Modules register their subclasses, ask for their type, and are pickled by their class."""
+    source = """
+    import copy, pickle
+    NAMES = set()
+    class Registered(LightningModule):
+        def __init_subclass__(cls):
+            assert cls.__name__ not in NAMES
+            NAMES.add(cls.__name__)
+    class Net(Net, Registered):
+        def training_step(self, batch, batch_idx):
+            assert type(self) is Net
+            assert type(pickle.loads(pickle.dumps(self))) is Net
+            copy.deepcopy(self)
+            return self.step(batch)[0]
+    """
+    task = prepared(section(tmp_path, source))
+    module: Any = task.new_model(0).module
+    assert type(module).__name__ == "Net"
+    assert "global_step" not in vars(type(module))
+
+
 def test_its_step_is_compiled_as_one_graph(tmp_path: Path) -> None:
     task = prepared(section(tmp_path))
     model, other = task.new_model(0), task.new_model(1)

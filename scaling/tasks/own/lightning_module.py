@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -220,39 +219,34 @@ class _Steps:
 def without_trainer(module: nn.Module) -> nn.Module:
     """The module itself, whose steps raise where they read what only a Trainer counts.
 
-    Without one Lightning has it 0 for ever.
+    Without one Lightning has it 0 for ever. Lightning's own class is changed, once and for marked
+    modules alone: the user's stays what it is, and one that changed with each step would break the
+    graph of torch.compile.
     """
     steps = _Steps()
     for part in module.modules():
         if is_kind(part, "LightningModule"):
             vars(part)[_STEPS] = steps
-            part.__class__ = _class_without_trainer(type(part))
+            core = [kind for kind in type(part).__mro__ if kind.__name__ == "LightningModule"][-1]
+            for name in _COUNTED:
+                if not isinstance(vars(core)[name], _Counter):
+                    setattr(core, name, _Counter(name, vars(core)[name]))
     return module
 
 
-@cache
-def _class_without_trainer(kind: type[nn.Module]) -> type[nn.Module]:
-    """The class of such a module: one for all trials, which share what torch.compile makes of it.
+class _Counter(property):
+    """A property of a LightningModule that raises while steps run that no Trainer counts."""
 
-    A class that changed with each step would break the graph.
-    """
-    names = [name for name in _COUNTED if not overrides(kind, name)]
-    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return type(kind.__name__, (kind,), named | {n: _not_counted(kind, n) for n in names})
+    def __init__(self, name: str, counter: property) -> None:
+        def counted(module: nn.Module) -> Any:
+            if _STEPS in vars(module) and vars(module)[_STEPS].are_running:
+                raise RuntimeError(
+                    f"self.{name} needs Lightning's Trainer, and a study trains without it; use "
+                    "what does not change with the step"
+                )
+            return counter.__get__(module)
 
-
-def _not_counted(kind: type[nn.Module], name: str) -> property:
-    counter: property = getattr(kind, name)
-
-    def counted(module: nn.Module) -> Any:
-        if vars(module)[_STEPS].are_running:
-            raise RuntimeError(
-                f"self.{name} needs Lightning's Trainer, and a study trains without it; use what "
-                "does not change with the step"
-            )
-        return counter.__get__(module)
-
-    return property(counted)
+        super().__init__(counted)
 
 
 def validation_metrics(module: Any, batches: Iterable[WrappedBatch]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,15 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
     A product that autocast leaves in float32 stays one. cuDNN's convolutions and recurrent layers
     would take tf32 unasked.
     """
-    before = [switch.fp32_precision for switch in _switches()]
-    _set_precisions(["tf32" if precision == "tf32" else "ieee"] * len(before))
+    before, older = [switch.fp32_precision for switch in _switches()], _older()
+    is_tf32 = precision == "tf32"
+    _set_precisions(
+        ["tf32" if is_tf32 else "ieee"] * len(before), ("high" if is_tf32 else "highest", is_tf32)
+    )
     try:
         yield
     finally:
-        _set_precisions(before)
+        _set_precisions(before, older)
 
 
 def _switches() -> Sequence[Any]:
@@ -77,12 +80,22 @@ def _switches() -> Sequence[Any]:
     return backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn
 
 
-def _set_precisions(values: Sequence[str]) -> None:
-    """Set the switches, and the older ones alike: read where they differ, those raise."""
-    _, on_cpu, of_convolutions, _ = values
-    older = {"bf16": "medium", "tf32": "high"}.get(on_cpu, "highest")
-    torch.set_float32_matmul_precision(older)
-    torch.backends.cudnn.allow_tf32 = of_convolutions == "tf32"
+def _older() -> tuple[str, bool]:
+    """The older switches, of products and of cuDNN's layers; some raise where others differ."""
+    products, layers = "highest", False
+    with suppress(RuntimeError):
+        products = "high" if torch.backends.cuda.matmul.allow_tf32 else "highest"
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        layers = torch.backends.cudnn.allow_tf32
+    return products, layers
+
+
+def _set_precisions(values: Sequence[str], older: tuple[str, bool]) -> None:
+    """Set the switches, the older ones first, which change the others."""
+    products, torch.backends.cudnn.allow_tf32 = older
+    torch.set_float32_matmul_precision(products)
     for switch, value in zip(_switches(), values, strict=True):
         switch.fp32_precision = value
 

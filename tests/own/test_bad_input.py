@@ -157,6 +157,15 @@ RETURNED = {
         " directions={'hits': 'maximize'})",
         "the metric hits is nan at the start; it must be finite",
     ),
+    "a lazy layer": (
+        "def build(): return task(model=lambda seed: nn.Sequential(nn.LazyLinear(3)))",
+        "0.weight of Sequential has no shape yet, as that of a lazy layer; give the layer its size",
+    ),
+    "a lazy layer's mean": (
+        "def build(): return task(model=lambda seed: nn.Sequential(nn.LazyBatchNorm1d(affine=False"
+        "), Net()))",
+        "0.running_mean of Sequential has no shape yet",
+    ),
     "a metric that is infinite": (
         "def build(): return task(metrics=lambda m, b: {'hits': torch.tensor(float('inf'))},"
         " directions={'hits': 'minimize'})",

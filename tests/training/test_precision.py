@@ -56,3 +56,40 @@ def test_the_older_switches_are_put_back(of_user: str) -> None:
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == of_user
     assert BACKENDS.cudnn.allow_tf32 == (of_user == "high")
+
+
+def read() -> list[object]:
+    """What each older switch says, or that it raises."""
+    found: list[object] = []
+    for switch in (
+        torch.get_float32_matmul_precision,
+        lambda: BACKENDS.cuda.matmul.allow_tf32,
+        lambda: BACKENDS.cudnn.allow_tf32,
+    ):
+        try:
+            found.append(switch())
+        except RuntimeError:
+            found.append("raises")
+    return found
+
+
+@pytest.mark.usefixtures("_unchanged")
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize("of_convolutions", [True, False])
+@pytest.mark.parametrize("of_products", [None, "highest", "high", "medium"])
+@pytest.mark.parametrize("allowed", [None, True, False])
+def test_older_switches_that_were_set_alone_read_as_before(
+    allowed: bool | None, of_products: str | None, of_convolutions: bool, precision: Precision
+) -> None:
+    for switch in SWITCHES.values():
+        switch.fp32_precision = "none"
+    torch.set_float32_matmul_precision(of_products or "highest")
+    if of_products is None:
+        BACKENDS.mkldnn.matmul.fp32_precision = "none"
+    BACKENDS.cudnn.allow_tf32 = of_convolutions
+    if allowed is not None:
+        BACKENDS.cuda.matmul.allow_tf32 = allowed
+    before = now(), read()
+    with matmul_precision(precision):
+        assert "raises" not in read()
+    assert (now(), read()) == before

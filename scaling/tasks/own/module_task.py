@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import is_lazy
 from torch.utils.data import default_collate
 
 from scaling.records.metrics import Metric, Unit
@@ -224,6 +226,13 @@ class ModuleTask:
             module = self.own.model(seed)
         if not isinstance(module, nn.Module):
             raise TypeError(f"model(seed) returned a {type(module).__name__}, not an nn.Module")
+        for name, values in itertools.chain(module.named_parameters(), module.named_buffers()):
+            if is_lazy(values):
+                raise DataError(
+                    self.path, f"{name} of {type(module).__name__} has no shape yet, as that of a "
+                    "lazy layer; give the layer its size, or call the module once on an example "
+                    "where it is built",
+                )  # fmt: skip
         return LossModule(module, self.own.losses, keeps_modes=self._keeps_modes).train()
 
     def loss_sum(

@@ -243,6 +243,14 @@ def test_options_that_a_comparison_does_not_take_have_a_way_on(tmp_path: Path) -
     with pytest.raises(TableError) as error:
         read_side(str(path), None)
     assert way not in str(error.value)
+    path = tmp_path / "gpt2--scale-1.csv"
+    path.write_text("peak_lr,--where\n0.1,0.5\n")
+    with pytest.raises(TableError) as error:
+        read_side(str(path), None)
+    assert way not in str(error.value)
+    path.write_text("global_batch_size,peak_lr,validation_loss,model\n32,1,2,a\n32,2,2,b\n")
+    with pytest.raises(TableError, match=f"--nuisance model.*{way}"):
+        read_side(str(path), None)
 
 
 def files(path: str, sha256: str, **environment: Any) -> Side:

@@ -106,10 +106,18 @@ def test_a_size_of_little_compute_may_lie_outside_those_that_ran() -> None:
     runs = [LadderRun((n, d), b, rate, 3.0 + abs(math.log(rate / 1e-3)) + abs(math.log(b / 64)))
             for n, d in ((1e6, 1e8), (1e7, 1e9), (1e8, 1e10))
             for rate in (5e-4, 1e-3, 2e-3) for b in (32, 64, 128)]  # fmt: skip
-    asked = ({"N": 1e9, "D": 1e8}, {"N": 5e7, "D": 2e9})
+    asked = (
+        {"N": 1e9, "D": 1e8}, {"N": 5e7, "D": 2e9}, {"N": 5e6, "D": 5e8}, {"N": 5e7, "D": 5e9},
+        {"N": 5.1e7, "D": 5e9}, {"N": 5e5, "D": 5e7},
+    )  # fmt: skip
     found = read_ladder(runs, replace(QUESTION, predict=asked))
-    assert [size.is_interpolated for size in found.predictions] == [False, True]
+    inside = [size.is_interpolated for size in found.predictions]
+    assert inside == [False, False, True, True, True, False]
     assert "no more compute than the largest run, but lies outside the sizes run." in said(found)
+    wider = [replace(run, scale=(run.scale[0], run.scale[1] * 10 ** (n % 2)))
+             for run in runs for n in range(2)]  # fmt: skip
+    found = read_ladder(wider, replace(QUESTION, predict=({"N": 5e6, "D": 2e9}, asked[1])))
+    assert [size.is_interpolated for size in found.predictions] == [True, False]
 
 
 @pytest.mark.parametrize(("share", "words"), [(0.0002, "0.02%"), (0.99, "99%"), (1.5, "150%")])

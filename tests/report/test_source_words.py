@@ -29,6 +29,8 @@ def test_a_search_that_goes_by_steps_picks_a_recipe_for_the_target() -> None:
     assert "for the loss" not in said
     assert "peak_lr of the search's recipe" in cells_table(found).columns
     assert "lowest loss" not in meaning(found, "recipe for the target")
+    by_examples = replace(found, sweep=replace(found.sweep, objective="examples_to_target"))
+    assert "takes the fewest examples to the" in meaning(by_examples, "recipe for the target")
     record = study(
         transfer=None, confirm=None, search={"trials_per_cell": 12, "objective": "steps_to_target"}
     )

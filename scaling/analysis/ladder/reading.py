@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
 from scaling.analysis.ladder.back_test import LeftOut, back_test
@@ -18,6 +20,8 @@ from scaling.surface.ladder.runs import Runs
 _FORCED = 3
 """Doublings of the predicted batch, up and down, that the path has rates for."""
 _NUM_IN_BAND = 17
+_NEARLY = math.log(1.05)
+"""How far a size may lie beside the others, whose numbers are rounded."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class PredictedSize:
         compute_factor: The product of its numbers over the largest such product in the fit.
         path: The best rate at powers of two around the batch.
         is_interpolated: Whether it takes no more compute than the largest size that was run, and
-            each of its numbers is within those of the sizes that were.
+            lies between the sizes that were, in the logarithms of its numbers.
         is_least_batch: Whether the batch is the smallest one that ran.
     """
 
@@ -160,8 +164,6 @@ def _predicted(found: Prediction, loss: ExpectedLoss, runs: Runs) -> PredictedSi
     middle = round(math.log2(batch))
     powers = range(max(middle - _FORCED, 0), middle + _FORCED + 1)
     factor = float(found.scales.prod() / runs.compute.max())
-    lowest, highest = runs.scales.min(axis=0), runs.scales.max(axis=0)
-    is_within = bool(((lowest <= found.scales) & (found.scales <= highest)).all())
     return PredictedSize(
         scale=tuple(found.scales.tolist()),
         batch=batch,
@@ -172,6 +174,18 @@ def _predicted(found: Prediction, loss: ExpectedLoss, runs: Runs) -> PredictedSi
         compute_factor=factor,
         path=tuple(found.path([2**power for power in powers])),
         loss=loss,
-        is_interpolated=factor <= 1 and is_within,
+        is_interpolated=factor <= 1 and _is_between(runs.scales, found.scales),
         is_least_batch=found.is_least,
     )
+
+
+def _is_between(sizes: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
+    """Whether a size is in the convex hull of others, nearly: they may lie on a line.
+
+    Args:
+        sizes: [sizes, axes], above 0.
+        size: [axes].
+    """
+    away = np.log(sizes / size).T
+    _, distance = nnls(np.vstack([away, np.ones(len(sizes))]), np.r_[np.zeros(len(size)), 1.0])
+    return bool(distance <= _NEARLY)

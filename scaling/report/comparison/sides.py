@@ -1,7 +1,6 @@
 """Two studies to compare, from MLflow, a folder or a table, and what sets them apart."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,8 +24,6 @@ from scaling.spec.study import StudySpec
 from scaling.surface.loss_surface import Limit
 
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
-_OPTION = re.compile(r"--(where|cell|nuisance|scale|maximize|keep-early)\b")
-"""How else a table may be read, which is no option of a comparison."""
 _MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError)
 _WAY_ON = "write the table's report with --from-csv, and compare its folder"
 
@@ -69,11 +66,11 @@ def read_side(name: str, tracking_uri: str | None, rename: Sequence[tuple[str, s
         try:
             table = read_table(path, rename=rename)
         except TableError as error:
-            if not _OPTION.search(str(error)):
+            if not error.offers:
                 raise
             raise TableError(f"{error}; a comparison takes --rename alone: {_WAY_ON}") from error
         notes = table.notes
-        if any(map(_OPTION.search, notes)):
+        if table.has_other_ways:
             notes += (f"A comparison takes --rename alone: for other options {_WAY_ON}.",)
         return Side(table.sweep.name, analyse(table.sweep), notes=notes)
     from scaling.sinks.mlflow.load import load_study

@@ -49,10 +49,15 @@ _MAXIMIZED = "The table's metric in place of a loss. Higher is better."
 
 @dataclass(frozen=True)
 class SweepTable:
-    """A table's trials, and what a reader must know of how they were read."""
+    """A table's trials, and what a reader must know of how they were read.
+
+    Attributes:
+        has_other_ways: Whether the notes name options that would read it otherwise.
+    """
 
     sweep: Sweep
     notes: tuple[str, ...]
+    has_other_ways: bool
 
 
 def read_table(
@@ -126,7 +131,8 @@ def read_table(
         else {maximize: Metric(printable(maximize), _MAXIMIZED, direction="maximize")},
     )
     said = (*look.notes(), *retyped.notes, *learned.notes, *apart.notes)
-    return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)))
+    has_other_ways = bool(look.survey.searched or trials.num_early or apart.notes)
+    return SweepTable(sweep, (*trials.notes(), *said, *_meaning(names, dialect)), has_other_ways)
 
 
 def _tuned_for(loss: str | None, maximize: str | None) -> Objective:
@@ -216,7 +222,8 @@ def _look(source: Source) -> _Look:
         raise TableError(
             f"{source.file}: column {source.theirs('peak_lr')!r} changes along a run; "
             "--rename COLUMN=peak_lr names the column that has the configured peak, or "
-            "--nuisance RUN the one that tells no runs apart"
+            "--nuisance RUN the one that tells no runs apart",
+            offers=["--nuisance"],
         )
     respelled = {place for place, known in words.items() if differ_in_zeros(known)}
     versions = {place for place in respelled if may_be_version(source.header[place])}
@@ -259,7 +266,8 @@ class _HigherRates:
                     f"{self._source.file}: column {ours!r} is never above {other!r} and looks "
                     "like a schedule's last value; "
                     f"{option('--rename', f'{other}=peak_lr')} takes the other one for the peak, "
-                    f"and {option('--nuisance', other)} keeps this one"
+                    f"and {option('--nuisance', other)} keeps this one",
+                    offers=["--nuisance"],
                 )
 
 
@@ -273,7 +281,7 @@ class _Trials:
         self._used = [(name, place) for place, name in enumerate(names) if name in used]
         self._present = [(name, read) for name, read in OPTIONAL.items() if name in names]
         self._left: Counter[Status] = Counter()
-        self._num_stopped = self._num_early = self._num_best_early = self._num_lost = 0
+        self._num_stopped = self.num_early = self._num_best_early = self._num_lost = 0
         self._ends: int | None = None
         self._kept: KeptRows | None = None
         self._curves: Curves | None = None
@@ -300,7 +308,7 @@ class _Trials:
             else:
                 row = trial_of(line, status, self._extras, self._present, self.cells, end)
                 self._num_stopped += row.status == "stopped"
-                self._num_early += end.is_early and row.status == "stopped" != status
+                self.num_early += end.is_early and row.status == "stopped" != status
                 self._num_lost += end.is_lost and row.status == "diverged" != status
                 self.rows.append(row)
             if len(self.cells) > MOST_CELLS:
@@ -329,10 +337,10 @@ class _Trials:
         if self._num_stopped:
             count = counted(self._num_stopped, "run")
             notes.append(f"{count} stopped before the end: tried, without a final loss.")
-        if self._num_early and self._ends is not None:
+        if self.num_early and self._ends is not None:
             column = self._dialect.theirs[self._names[self._ends]]
             notes.append(
-                f"{self._num_early:,} of them had a smaller {column} than others of the same cell; "
+                f"{self.num_early:,} of them had a smaller {column} than others of the same cell; "
                 "--keep-early keeps their losses."
             )
         if (curves := self._curves) is not None:
@@ -340,9 +348,9 @@ class _Trials:
                 f"The table has one row per evaluation: {curves.num_rows:,} rows of "
                 f"{counted(curves.num_runs, 'run')}. Each run counts with its last one."
             )
-            if self._num_early:
+            if self.num_early:
                 notes.append(
-                    f"{counted(self._num_early, 'run')} ended before others of the same cell, "
+                    f"{counted(self.num_early, 'run')} ended before others of the same cell, "
                     "and so without a final loss; --keep-early keeps the last one."
                 )
             if self._num_lost:

@@ -1,7 +1,7 @@
 """One row of a table from elsewhere, by our names, and its cells as numbers."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scaling.report.foreign_tables.table_names import MAXIMIZED, TableError
@@ -50,13 +50,13 @@ class Line:
     number: int
     values: Mapping[str, str]
 
-    def error(self, column: str, problem: str) -> TableError:
+    def error(self, column: str, problem: str, *, offers: Sequence[str] = ()) -> TableError:
         """What is wrong with a cell, and where it stands."""
         value = self.values[column]
         shown = value if len(value) <= 60 else f"{value[:60]}…"
         name = self.table.theirs.get(column, column)
         where = f"{self.table.file}: line {self.number} (row {self.number - 1}), column {name!r}"
-        return TableError(f"{where}: {shown!r} {problem}")
+        return TableError(f"{where}: {shown!r} {problem}", offers=offers)
 
     def text(self, column: str) -> str:
         """The cell; empty for a blank one, or where there is no column."""

@@ -56,10 +56,15 @@ Schedulers call any run completed that ended without an error."""
 
 
 class TableError(ValueError):
-    """The table or what was asked of it is wrong, in one line for the user."""
+    """The table or what was asked of it is wrong, in one line for the user.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        offers: Options other than --rename that it names as a way on.
+    """
+
+    def __init__(self, message: str, *, offers: Sequence[str] = ()) -> None:
         super().__init__(printable(message).replace("\n", "\\n"))
+        self.offers = tuple(offers)
 
 
 def status_of(word: str) -> Status | None:

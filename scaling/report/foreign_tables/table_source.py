@@ -171,7 +171,8 @@ class Source:
             raise TableError(
                 f"{self.file}: column {theirs!r} looks like a score, of which more is better, and "
                 f"validation_loss is made small; {option('--maximize', theirs)} instead of "
-                f"{option('--rename', f'{theirs}=validation_loss')} makes it large"
+                f"{option('--rename', f'{theirs}=validation_loss')} makes it large",
+                offers=["--maximize"],
             )
 
     def _check_batch(self) -> None:

@@ -107,13 +107,16 @@ def missing_columns(
         rows: Some of its rows, which tell a peak rate from a schedule's last value.
     """
     hints = suggestions(missing, header, rows)
+    is_score = any(hint.startswith("--maximize") for hint in hints)
     help_ = f"did you mean {' '.join(hints)}?" if hints else "--rename THEIRS=OURS names a column"
     if "validation_loss" in missing and any(_either_way(hint) for hint in hints):
         value = next(hint for hint in hints if _either_way(hint)).split("=")[0].split(" ", 1)[1]
         help_ += f" Where a larger value is better: --maximize {value}"
+        is_score = True
     if "global_batch_size" in missing:
         help_ += _devices_missing(header)
     if len(header) == 1:
+        is_score = False
         help_ = "the cells of a table are separated by commas, semicolons or tabs"
     leaves = {_leaf(name) for name in header}
     is_log = {"global_batch_size", "peak_lr"} <= set(missing) and leaves & _PROGRESS
@@ -124,8 +127,8 @@ def missing_columns(
         )
     return TableError(
         f"{file}: line 1 (header): missing column {listed(missing)}; there are {listed(header)} "
-        f"({help_})"
-    )
+        f"({help_})", offers=["--maximize"] * is_score,
+    )  # fmt: skip
 
 
 def suggestions(

@@ -225,7 +225,8 @@ class Surveyor:
         return TableError(
             f"{self._file}: the rows differ in {what} {', '.join(parts)}, and nothing is averaged "
             f"over that; {one} reads one of them, --cell {several} compares them, and "
-            f"--nuisance {several} takes them as searched"
+            f"--nuisance {several} takes them as searched",
+            offers=["--where", "--cell", "--nuisance"],
         )
 
 

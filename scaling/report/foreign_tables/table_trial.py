@@ -44,7 +44,7 @@ def status_in(line: Line) -> Status | None:
     if status is None:
         raise line.error(
             "status", "is no status; --where COLUMN=VALUE reads the rows that have one value of "
-            f"it; known: {known_statuses()}",
+            f"it; known: {known_statuses()}", offers=["--where"],
         )  # fmt: skip
     return status
 
@@ -158,7 +158,7 @@ def _diverged(line: Line, result: str, value: float | None, status: Status | Non
     if not line.text(result):
         raise line.error(
             result, "is blank, and the row is not marked as diverged; mark it in a column "
-            "diverged or status, or leave it out with --where",
+            "diverged or status, or leave it out with --where", offers=["--where"],
         )  # fmt: skip
     return True
 

@@ -16,8 +16,9 @@ def terms(findings: Findings) -> list[tuple[str, str]]:
 def _picked(sweep: Sweep) -> tuple[str, str]:
     """The recipes that numbers are of, by what the search goes by."""
     if sweep.objective in TO_TARGET:
+        what = "examples" if sweep.objective == "examples_to_target" else "steps"
         return "recipe for the target", (
-            "The one that takes the fewest steps to the target. The search goes by these steps, "
+            f"The one that takes the fewest {what} to the target. The search goes by these {what}, "
             "and losses and gaps are of the recipe that it picked."
         )
     if sweep.tuned_for.is_loss:

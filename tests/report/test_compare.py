@@ -248,7 +248,8 @@ def test_options_that_a_comparison_does_not_take_have_a_way_on(tmp_path: Path) -
     with pytest.raises(TableError) as error:
         read_side(str(path), None)
     assert way not in str(error.value)
-    path.write_text("global_batch_size,peak_lr,validation_loss,model\n32,1,2,a\n32,2,2,b\n")
+    lines = "".join(f"32,{rate},2,{model}\n" for model in "ab" for rate in (0.1, 0.2))
+    path.write_text(f"global_batch_size,peak_lr,validation_loss,model\n{lines}")
     with pytest.raises(TableError, match=f"--nuisance model.*{way}"):
         read_side(str(path), None)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # pyright: ignore -- scipy ships no types
 from threadpoolctl import threadpool_limits  # pyright: ignore -- it ships no types
 
 from scaling.analysis.ladder.back_test import LeftOut, back_test
@@ -187,5 +187,5 @@ def _is_between(sizes: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
         size: [axes].
     """
     away = np.log(sizes / size).T
-    _, distance = nnls(np.vstack([away, np.ones(len(sizes))]), np.r_[np.zeros(len(size)), 1.0])
-    return bool(distance <= _NEARLY)
+    shares = np.vstack([away, np.ones(len(sizes))]), np.r_[np.zeros(len(size)), 1.0]
+    return bool(nnls(*shares)[1] <= _NEARLY)  # pyright: ignore -- scipy ships no types

@@ -55,6 +55,7 @@ class CellEnds:
         self._cell = (names.index("global_batch_size"), *cell)
         self._status = names.index("status") if "status" in names else None
         self._cells: dict[tuple[float | str, ...], _Cell] = {}
+        self._known: dict[tuple[int, str], float | str] = {}
 
     def add(self, cells: Sequence[str], end: float, *, is_lost: bool = False) -> None:
         """One run that came to `end`; of a lost one the last loss says nothing."""
@@ -94,16 +95,20 @@ class CellEnds:
         return sum(_is_short(-cell.best[1], cell.with_loss) for cell in cells)
 
     def _key(self, cells: Sequence[str]) -> tuple[float | str, ...]:
-        return tuple(self._alike(place, cells[place].strip()) for place in self._cell)
+        return tuple([self._alike(place, cells[place]) for place in self._cell])
 
     def _alike(self, place: int, text: str) -> float | str:
         """32 and 32.0 are one batch, 2.1 and 2.10 are two versions."""
-        at = number(self._marks, "steps", text)
-        return text if math.isnan(at) or may_be_version(self._names[place]) else at
+        if (known := self._known.get((place, text))) is None:
+            at = number(self._marks, "steps", text)
+            is_word = math.isnan(at) or may_be_version(self._names[place])
+            known = self._known[place, text] = text.strip() if is_word else at
+        return known
 
     def _has_reached(self, cells: Sequence[str]) -> bool:
-        steps = "" if self._reached is None else cells[self._reached]
-        return math.isfinite(number(self._marks, "steps_to_target", steps))
+        if self._reached is None:
+            return False
+        return math.isfinite(number(self._marks, "steps_to_target", cells[self._reached]))
 
     def _loss(self, cells: Sequence[str]) -> float:
         return math.nan if self.loss is None else number(self._marks, "", cells[self.loss])

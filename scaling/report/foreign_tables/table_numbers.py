@@ -35,6 +35,7 @@ _MOST_ROWS = 2000
 
 
 _BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
+_LONGEST_BLANK = max(map(len, _BLANK))
 
 
 class UnclearMarkError(ValueError):
@@ -107,7 +108,8 @@ class Marks:
 
 def is_blank(text: str) -> bool:
     """Whether a cell holds nothing, by a word for that too; NaN is a number that was lost."""
-    return text.strip().lower() in _BLANK
+    text = text.strip()
+    return len(text) <= _LONGEST_BLANK and text.lower() in _BLANK
 
 
 def number(marks: Marks, column: str, text: str) -> float:

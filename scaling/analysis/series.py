@@ -103,8 +103,8 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], rates: BestRates | 
         return LrScaling(ABSENT, missing="no_rates_searched")
     law = _power(sweep, cells)
     is_contradicted = any(cell.curve and cell.curve.is_contradicted for cell in cells)
-    is_absent = law.exponent.interval is None
-    if rates is not None and (sweep.is_adaptive or is_contradicted or is_absent):
+    is_refused = law.exponent.interval is None or not law.has_common_shape
+    if rates is not None and (sweep.is_adaptive or is_contradicted or is_refused):
         shape = law.has_common_shape
         law = replace(_bounded(by_surface(rates), cells), has_common_shape=shape)
     path = tuple(

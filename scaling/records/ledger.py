@@ -28,6 +28,10 @@ class Observer(Protocol):
         """A trial ended; its record is complete."""
 
 
+_PIECE = 1 << 20
+"""Bytes that a file's end is looked for at a time."""
+
+
 class Ledger:
     """The records of a study's trials.
 
@@ -118,9 +122,13 @@ def cut_unfinished_line(file: Path) -> None:
     """
     if file.exists():
         with open(file, "r+b", buffering=0, opener=no_follow) as lines:
-            content = lines.read(os.fstat(lines.fileno()).st_size)
-            end = content.rfind(b"\n") + 1
-            if end < len(content):
+            start = size = os.fstat(lines.fileno()).st_size
+            end = 0
+            while start > 0 and not end:  # back from the end, as a file may be larger than memory
+                start = lines.seek(max(start - _PIECE, 0))
+                if (place := lines.read(_PIECE).rfind(b"\n")) >= 0:
+                    end = start + place + 1
+            if end < size:
                 lines.truncate(end)
 
 

@@ -140,7 +140,8 @@ def best_rates(
     coordinates = replace(surface.space.coordinates(places), batch=np.repeat(at, num_rates))
     drawn = surface.draws(coordinates, _NUM_DRAWS).reshape(-1, len(cells), num_rates)
     ends = np.array([surface.rates_tried(cell) or (low, high) for cell in cells])
-    first, last = np.searchsorted(grid, ends[:, 0]), np.searchsorted(grid, ends[:, 1]) - 1
+    first = np.minimum(np.searchsorted(grid, ends[:, 0]), num_rates - 1)
+    last = np.searchsorted(grid, ends[:, 1]) - 1
     rising = np.array([surface.rises(cell) for cell in cells])
     held = _rising_beyond(drawn, first, np.maximum(first, last), rising)
     lowest = lowest_places(held, grid)

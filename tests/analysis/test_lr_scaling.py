@@ -202,6 +202,37 @@ def saturating(lr: float, best: float, cliff: float) -> float:
 
 
 @pytest.mark.parametrize(
+    "num_studies", [30, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.ci])]
+)
+def test_where_no_common_shape_fits_the_nearest_clear_rises_bound_the_optimum(
+    num_studies: int,
+) -> None:
+    """Cliffs that do not move with the batch, optima that do: no asymmetry is common."""
+    noise = SeedVariance(0.01**2, 8)
+    bests = {8: 1.5e-3, 32: 3e-3, 128: 6e-3}
+    within, total = 0, 0
+    for seed in range(num_studies):
+        rng = default_rng(seed)
+        drawn = [
+            [
+                (lr, saturating(lr, best, 7e-3) + 0.01 * float(rng.standard_normal()))
+                for lr in sorted(
+                    10 ** (-3.7 + 2.2 * (i + float(rng.random())) / 6) for i in range(6)
+                )
+            ]
+            for best in bests.values()
+        ]
+        curves = lr_curves([rows(points) for points in drawn], noise)
+        for curve, best in zip(curves, bests.values(), strict=True):
+            assert curve is not None
+            if curve.interval is not None:
+                total += 1
+                within += curve.interval[0] <= best <= curve.interval[1]
+    assert total > 2 * num_studies
+    assert within >= 0.85 * total
+
+
+@pytest.mark.parametrize(
     "num_studies", [15, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.ci])]
 )
 @pytest.mark.parametrize("noise", [1e-4, 1e-2])

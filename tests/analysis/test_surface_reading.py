@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_where_a_test_refuses_a_common_shape_the_surface_is_read() -> None:
     for cell in found.cells:
         low, high = cell.best_peak_lr_interval or (0.0, math.inf)
         assert 0 < low <= best_rate(cell.cell["global_batch_size"]) <= high
+
+
+def test_cells_that_are_no_batch_sizes_keep_bounds_where_a_common_shape_is_refused() -> None:
+    rates = [7e-5 * 2000 ** (place / 11) for place in range(12)]
+    sweep = planted(dict.fromkeys(BATCHES, rates), of=losses_without_a_common_shape).sweep
+    rows = tuple(
+        replace(row, cell={"schedule": f"{row.global_batch_size}"}, global_batch_size=64)
+        for row in sweep.rows
+    )
+    cells = tuple({"schedule": f"{batch}"} for batch in BATCHES)
+    found = analyse(replace(sweep, rows=rows, cells=cells))
+    for cell, batch in zip(found.cells, BATCHES, strict=True):
+        assert cell.curve is not None
+        assert not cell.curve.has_common_shape
+        low, high = cell.best_peak_lr_interval or (0.0, math.inf)
+        assert 0 < low < best_rate(batch) < high < math.inf
 
 
 def test_a_basin_that_the_surface_contradicts_does_not_stand() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scaling.records.ledger import Ledger, by_cell, read_records
+from scaling.records.ledger import Ledger, by_cell, cut_unfinished_line, read_records
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from tests.recipes import recipe
@@ -196,3 +196,17 @@ def test_a_recipe_that_was_written_before_it_had_parts_is_read() -> None:
     del flat["recipe"]["peak_lr"]
     with pytest.raises(ValueError, match=r"recipe\.hyperparameters\.peak_lr: "):
         TrialRecord.from_json(json.dumps(flat))
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 6, 7, 13])
+@pytest.mark.parametrize("piece", [1, 3, 6, 100])
+def test_only_an_unfinished_line_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, piece: int
+) -> None:
+    """However small the pieces are in which the end is looked for."""
+    monkeypatch.setattr("scaling.records.ledger._PIECE", piece)
+    whole = b"first\nsecond\n"
+    file = tmp_path / "lines"
+    file.write_bytes(whole[:size])
+    cut_unfinished_line(file)
+    assert file.read_bytes() == whole[: whole[:size].rfind(b"\n") + 1]

@@ -16,6 +16,7 @@ from scipy.special import fdtrc  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.learning_rate.cliffs import before_cliffs, before_leaps, neighbourhood
 from scaling.analysis.learning_rate.parabola import (
+    NUM_CANDIDATES,
     RATIOS,
     SYMMETRIC,
     Array,
@@ -26,7 +27,7 @@ from scaling.analysis.learning_rate.parabola import (
     least_over_ratios,
     sum_of_squares,
 )
-from scaling.analysis.statistics.uncertainty import SeedVariance
+from scaling.analysis.statistics.uncertainty import SeedVariance, t_quantile
 
 _ZOOMS = 2
 _WORTH_SEEING = 25.0
@@ -40,6 +41,10 @@ _EXACT = 1e-7
 """Share of the losses' own squares under which residuals are the grid's and not the fit's."""
 _MISFIT_LEVEL = 0.05
 """p-value under which one shape for all cells is given up."""
+_CLEAR_RISE, _SOME_RISE = 2.5, 1.0
+"""Standard errors by which a loss above the best one bounds the optimum, and counts as a rise."""
+_WALL = 400.0
+"""Squares, in units of the noise, beyond a clear rise."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,11 @@ class Basins:
 
     Attributes:
         cells: One profile a cell; None where fewer than three points are left.
-        variance: Of one trial's loss about its basin; None without spare points, or where the
-            basin is refused.
+        variance: Of one trial's loss about its basin; None without spare points.
         degrees: Degrees of freedom of `variance`.
         ratios: Curvatures above the optimum over below it that the profiles are for.
         best: Index of the one that fits best.
-        is_shared: False where a test refuses one shape for all cells.
+        is_shared: False where no common shape fits and each cell's profile is of its bounds.
     """
 
     cells: tuple[Basin | None, ...]
@@ -119,6 +123,8 @@ class Basins:
         """Squares of one cell at the best asymmetry, computed anew."""
         cell = self.cells[index]
         assert cell is not None
+        if not self.is_shared:
+            return cell.at(optima, 0, 0.0)
         return sum_of_squares(cell.points, optima, self.ratios[[self.best]])[0]
 
     def profile(self, index: int) -> tuple[Array, Array]:
@@ -143,7 +149,7 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
 
     One shape for all cells is given up where the losses miss it by more than replicates explain,
     by more than where each cell has an asymmetry of its own, or by as much at a rate as at the
-    next. Then there is no interval: the surface has one (`scaling.surface`).
+    next: see `_each_by_itself`.
 
     Args:
         cells: The points of each.
@@ -156,15 +162,15 @@ def fit_basins(cells: Sequence[Points], noise: SeedVariance | None = None) -> Ba
     used = before_cliffs(kept, ratios[ratios <= _MILDLY_STEEPER])
     degrees = max(sum(len(p.x) - 3 for p in used) - (not is_parabola), 0)
     fit = _resolved(used, ratios, degrees)
-    is_shared = is_parabola or not _misfits(used, fit, noise)
+    if not is_parabola and _misfits(used, fit, noise):
+        return _each_by_itself(near, used, noise)
     found = iter(zip(fit.grids, fit.squares, used, strict=True))
     return Basins(
         cells=tuple(None if points is None else Basin(*next(found)) for points in near),
-        variance=fit.least / degrees if degrees and is_shared else None,
+        variance=fit.least / degrees if degrees else None,
         degrees=degrees,
         ratios=fit.ratios,
         best=fit.best,
-        is_shared=is_shared,
     )
 
 
@@ -231,3 +237,65 @@ def _follow_each_other(used: Sequence[Points], fit: _Resolved) -> float:
 
 def _f_tail(ratio: float, above: int, below: float) -> float:
     return float(fdtrc(above, below, max(ratio, 0.0)))  # pyright: ignore -- scipy ships no types
+
+
+def _each_by_itself(
+    near: Sequence[Points | None], used: Sequence[Points], noise: SeedVariance | None
+) -> Basins:
+    """Each cell's optimum between the nearest clear rises on its two sides, whatever its shape.
+
+    A loss that is clearly above the best one bounds the optimum as long as the basin has one
+    bottom. These bounds stand for the interval; between them the profile is drawn so that its
+    least is at the vertex of a parabola through the best point and the nearest rises.
+    """
+    spare = sum(len(p.x) for p in used) - 3 * len(used)
+    left = sum(float(sum_of_squares(p, candidates(p), RATIOS).min()) for p in used)
+    variance = noise.variance if noise is not None else left / max(spare, 1)
+    degrees = noise.degrees if noise is not None else max(spare, 1)
+    base = variance * degrees / len(used)  # what the law of the exponent takes for residuals
+    found = iter([_bracketed(p, variance, t_quantile(degrees), base) for p in used])
+    return Basins(
+        cells=tuple(None if points is None else next(found) for points in near),
+        variance=variance,
+        degrees=degrees,
+        ratios=SYMMETRIC,
+        best=0,
+        is_shared=False,
+    )
+
+
+def _bracketed(points: Points, variance: float, quantile: float, base: float) -> Basin:
+    """The profile of one cell that reaches quantile² × variance at the two bounds."""
+    x, y, whole = points.x, points.y, candidates(points)
+    best = int(np.argmin(y))
+    errors = np.sqrt(variance * (1 / points.weight + 1 / points.weight[best]))
+    clear = y - y[best] > _CLEAR_RISE * errors
+    below, above = np.nonzero(clear[:best])[0], best + np.nonzero(clear[best:])[0]
+    low = float(x[below[-1]]) if len(below) else float(whole[0])
+    high = min(float(x[above[0]]) if len(above) else math.inf, float(whole[-1]))
+    rises = y - y[best] > _SOME_RISE * errors
+    under = max(map(int, np.nonzero(rises[:best])[0]), default=best - 1)
+    over = min(map(int, best + np.nonzero(rises[best:])[0]), default=best + 1)
+    vertex = _vertex(x, y, under, best, over) if under >= 0 and over < len(x) else float(x[best])
+    grid = np.unique(np.concatenate([np.linspace(low, high, NUM_CANDIDATES), [vertex]]))
+    width = np.where(grid < vertex, vertex - low, high - vertex)
+    is_capped = math.isfinite(points.cliff)
+    places = np.divide(grid - vertex, width, out=np.zeros_like(grid), where=width > 0)
+    # On a side without a bound the limit of an interval is not reached.
+    bounded = np.where(grid < vertex, bool(len(below)), bool(len(above)) or is_capped)
+    squares = base + variance * quantile**2 * places**2 * np.where(bounded, 1.0, 0.5)
+    if len(below):
+        squares[0] += _WALL * variance
+    if len(above):
+        squares[-1] += _WALL * variance
+    return Basin(grid, squares[None], points)
+
+
+def _vertex(x: Array, y: Array, under: int, best: int, over: int) -> float:
+    """Of the parabola through three points, the middle one the lowest."""
+    falls = (y[under] - y[best]) / (x[best] - x[under])
+    rises = (y[over] - y[best]) / (x[over] - x[best])
+    if falls + rises <= 0:
+        return float(x[best])
+    start, end = (x[under] + x[best]) / 2, (x[best] + x[over]) / 2
+    return float(start + (end - start) * falls / (falls + rises))

@@ -113,9 +113,14 @@ def no_best_rate(cell: CellResult) -> str:
         end = "lowest" if curve.edge == "low" else "highest"
         return f"best at an edge: the best rate may lie beyond the {end} one tried"
     if not curve.has_common_shape:
+        bound = (
+            "the loss surface does not bound"
+            if curve.from_surface
+            else "no clearly higher loss bounds"
+        )
         return (
-            "the law does not fit: no single shape of loss against rate fits all cells, and the "
-            "loss surface does not bound the best rate"
+            "the law does not fit: no single shape of loss against rate fits all cells, and "
+            f"{bound} the best rate on both sides"
         )
     if not curve.is_bracketed or len(curve.points) <= _PARAMETERS:
         return "not enough points: too few rates near the best one for an interval"

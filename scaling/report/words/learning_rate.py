@@ -123,7 +123,10 @@ def _shape_words(scaling: LrScaling) -> str:
             "is fitted to the trials of all batch sizes, also where the best rate is at an edge."
         )
     if not scaling.has_common_shape:
-        return "No single shape of loss against rate fits all cells, so there is no interval."
+        return (
+            "No single shape of loss against rate fits all cells, so each best rate is only "
+            "bounded by the nearest rates with clearly higher losses."
+        )
     if scaling.is_shape_checked:
         return "The replicates are consistent with one shape of loss against rate in all cells."
     return (

@@ -304,16 +304,15 @@ def _lines(file: _TextFile) -> Iterator[str]:
 def _json_values(file: _TextFile) -> Iterator[Any]:
     """The entries of a list, or else all values one after another, as in JSON lines."""
     with file.open(newline=None) as opened:
-        text = opened.read().strip()
-    if text.startswith("["):
+        text = opened.read()
+    if text.lstrip().startswith("["):
         yield from json.loads(text)
         return
-    decoder, blanks, place = json.JSONDecoder(), re.compile(r"\s*"), 0
-    while place < len(text):
-        value, place = decoder.raw_decode(text, place)
-        yield value
-        if found := blanks.match(text, place):
-            place = found.end()
+    decoder, value = json.JSONDecoder(), re.compile(r"\S")
+    place = 0
+    while found := value.search(text, place):
+        entry, place = decoder.raw_decode(text, found.start())
+        yield entry
 
 
 def _parquet_table(name: str) -> Table:

@@ -22,6 +22,7 @@ MOST_CELLS = 100
 BEYOND = 0.3
 """How far beyond the rates tried a best rate is looked for, as a share of half their range."""
 _CLEAR_RISE = 4.0
+"""Standard deviations of the draws by which an end of the rates is surely above the least loss."""
 _NUM_DRAWS = 1000
 _LEVEL = 0.9
 _RISE, _STAYS = 0.1, 0.25

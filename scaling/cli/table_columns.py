@@ -75,7 +75,7 @@ def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
     if splits and len(splits) < len(columns):
         rest = {name: values for name, values in columns.items() if name not in splits}
         found = of_columns(rest, task)
-        why = f"Not read: {', '.join(splits)}; a file for each split keeps those that are given."
+        why = f"Not read: {', '.join(splits)}; to keep these splits, give each its own file."
         return replace(found, why=(*found.why, why))
     lists = [name for name, values in columns.items() if _share(values, list) > 0.9]
     lower = {name.lower(): name for name in columns}

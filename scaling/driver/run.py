@@ -125,7 +125,7 @@ def _run_opened(
     try:
         with state.mirrored():
             study, summary, unsent = _train_and_report(start, tasks, state)
-    except Exception as error:
+    except Exception as error:  # whatever it is, a study that has not begun leaves no state
         has_begun = state.has_begun
         with suppress(OSError):  # where the reason is the storage itself
             state.discard_if_new()

@@ -159,7 +159,7 @@ RETURNED = {
     ),
     "a lazy layer": (
         "def build(): return task(model=lambda seed: nn.Sequential(nn.LazyLinear(3)))",
-        "0.weight of Sequential has no shape yet, as that of a lazy layer; give the layer its size",
+        r"0.weight of Sequential has no shape yet \(a lazy layer\); give the layer its size",
     ),
     "a lazy layer's mean": (
         "def build(): return task(model=lambda seed: nn.Sequential(nn.LazyBatchNorm1d(affine=False"

@@ -12,9 +12,14 @@ from scaling.report.foreign_tables.table_names import (
     status_of,
     tells_stopped,
 )
-from scaling.report.foreign_tables.table_numbers import Marks, is_blank, may_be_version, number
+from scaling.report.foreign_tables.table_numbers import (
+    TRUE,
+    Marks,
+    is_blank,
+    may_be_version,
+    number,
+)
 
-TRUE = ("true", "1", "1.0", "yes")
 EARLY = 0.95
 """A run that ends before this share of the longest of its cell did not run to its budget."""
 _ENDS = ("step", "global_step", "trainer_global_step", "train_step", "training_iteration",

@@ -34,6 +34,8 @@ _MOST_ROWS = 2000
 """Rows that are looked at for how numbers are written."""
 
 
+TRUE, FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+"""Words for them, in lower case."""
 _BLANK = frozenset({"", "-", "–", "—", "none", "null", "na", "n/a", "<na>", "#n/a"})
 _LONGEST_BLANK = max(map(len, _BLANK))
 

@@ -8,12 +8,11 @@ from scaling.analysis.trial_rows import TrialRow
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_curves import End
-from scaling.report.foreign_tables.table_ends import TRUE
 from scaling.report.foreign_tables.table_line import Line
 from scaling.report.foreign_tables.table_names import MAXIMIZED, known_statuses, status_of
+from scaling.report.foreign_tables.table_numbers import FALSE, TRUE
 
 _NOTHING: Mapping[str, Any] = {}
-_FALSE = ("false", "0", "0.0", "no")
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _diverged(line: Line, result: str, value: float | None, status: Status | Non
 def is_marked_diverged(line: Line) -> bool:
     """Whether the column `diverged` says so."""
     text = line.text("diverged").lower()
-    if text and text not in TRUE + _FALSE:
+    if text and text not in TRUE + FALSE:
         raise line.error("diverged", "must be true or false")
     return text in TRUE
 

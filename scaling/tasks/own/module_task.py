@@ -229,9 +229,9 @@ class ModuleTask:
         for name, values in itertools.chain(module.named_parameters(), module.named_buffers()):
             if is_lazy(values):
                 raise DataError(
-                    self.path, f"{name} of {type(module).__name__} has no shape yet, as that of a "
-                    "lazy layer; give the layer its size, or call the module once on an example "
-                    "where it is built",
+                    self.path, f"{name} of {type(module).__name__} has no shape yet (a lazy "
+                    "layer); give the layer its size, or call the module once on an example when "
+                    "you build it",
                 )  # fmt: skip
         return LossModule(module, self.own.losses, keeps_modes=self._keeps_modes).train()
 

@@ -67,11 +67,24 @@ def test_json_keeps_texts_and_writes_numbers_plainly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ['[{"text": "a", "label": "b"}]', '{"text": "a",\n"label": "b"}\n']
-)
+    "content",
+    [
+        '[{"text": "a", "label": "b"}]', '{"text": "a",\n"label": "b"}\n',
+        '\n[\n{"text": "a", "label": "b"}\n]\n',
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.JSON"])
 def test_json_is_a_list_or_one_value_after_another(content: str, name: str, tmp_path: Path) -> None:
     assert pairs(read(tmp_path / name, content)) == [("a", "b")]
+
+
+def test_json_lines_and_values_over_several_lines_are_read_in_turn(tmp_path: Path) -> None:
+    content = (
+        '{"text": "a", "label": "b"}\n\n{"text": "c",\n"label": "d"} {"text": "e", "label": "f"}'
+    )
+    assert pairs(read(tmp_path / "rows.json", content)) == [("a", "b"), ("c", "d"), ("e", "f")]
+    with pytest.raises(DataError, match="line 5 column 1"):
+        read(tmp_path / "rows.json", content.replace("} {", ",\n{"))
 
 
 @pytest.mark.parametrize(
@@ -349,6 +362,20 @@ def test_a_small_file_that_unpacks_to_more_than_fits_is_refused(
     finally:
         tracemalloc.stop()
     assert peak < limit
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "txt"])
+def test_a_large_file_is_not_held_in_memory(kind: str, tmp_path: Path) -> None:
+    line = (json.dumps({"text": "a" * 1000}) if kind == "jsonl" else "a" * 1000) + "\n"
+    (tmp_path / f"rows.{kind}").write_text(line * 16_000)
+    tracemalloc.start()
+    try:
+        table = files_module.file_table(str(tmp_path / f"rows.{kind}"), path="", columns=())
+        assert sum(1 for _ in table.records) == 16_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < table.num_bytes / 3
 
 
 def test_more_rows_or_text_than_fit_are_refused(

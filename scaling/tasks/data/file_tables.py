@@ -173,28 +173,33 @@ def _open(name: str) -> BinaryIO:
 
 
 def _text_file(name: str, given: str | None, path: str, bytes_left: int) -> _TextFile:
-    """Look at all bytes of a file; none is kept of one that unpacks to too many."""
-    size = 0
+    """Look at all bytes of a file, of which no more than a piece is kept if they are UTF-8."""
+    size, start, has_zeros, is_utf8 = 0, b"", False, True
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with _open(name) as file:
         while chunk := file.read(_CHUNK_BYTES):
             size += len(chunk)
             if size > bytes_left:
                 raise _too_large(path, name)
-    with _open(name) as file:
-        content = file.read()
+            start = start or chunk
+            has_zeros = has_zeros or 0 in chunk
+            is_utf8 = is_utf8 and _goes_on(decoder, chunk)
     for mark, encoding in _MARKS.items():
-        if content.startswith(mark):
+        if start.startswith(mark):
             return _TextFile(name, size, encoding)
     if given is not None:
         return _TextFile(name, size, given)
-    if 0 in content:
+    if has_zeros:
         raise _unknown_encoding(path, name, "has bytes that are 0")
+    if is_utf8 and _goes_on(decoder, b"", final=True):
+        return _TextFile(name, size, "utf-8")
+    with _open(name) as file:
+        content = file.read()
+    first_broken = len(content)
     try:
         content.decode()
     except UnicodeDecodeError as error:
         first_broken = error.start
-    else:
-        return _TextFile(name, size, "utf-8")
     text = content.decode(errors="replace")
     num_broken = text.count("\ufffd")
     num_wide = len(text) - len(text.encode("ascii", "ignore")) - num_broken
@@ -202,6 +207,14 @@ def _text_file(name: str, given: str | None, path: str, bytes_left: int) -> _Tex
     if num_wide > num_broken or num_high > _MOST_WESTERN_RATIO * size:
         raise _unknown_encoding(path, name, f"is not UTF-8 at byte {first_broken:,}")
     return _TextFile(name, size, _WESTERN, is_guessed=True)
+
+
+def _goes_on(decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> bool:
+    try:
+        decoder.decode(chunk, final)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unknown_encoding(path: str, name: str, what: str) -> DataError:
@@ -302,17 +315,30 @@ def _lines(file: _TextFile) -> Iterator[str]:
 
 
 def _json_values(file: _TextFile) -> Iterator[Any]:
-    """The entries of a list, or else all values one after another, as in JSON lines."""
-    with file.open(newline=None) as opened:
-        text = opened.read()
-    if text.lstrip().startswith("["):
-        yield from json.loads(text)
-        return
-    decoder, value = json.JSONDecoder(), re.compile(r"\S")
-    place = 0
-    while found := value.search(text, place):
-        entry, place = decoder.raw_decode(text, found.start())
-        yield entry
+    """The entries of a list, or else all values one after another; JSON lines line by line."""
+    with file.open(newline=None) as lines:
+        is_first = True
+        for number, line in enumerate(lines):
+            if line.isspace():
+                continue
+            if is_first and line.lstrip().startswith("["):
+                yield from json.loads("\n" * number + line + lines.read())
+                return
+            try:
+                value = json.loads(line)
+            except ValueError:
+                yield from _several_values("\n" * number + line + lines.read())
+                return
+            yield value
+            is_first = False
+
+
+def _several_values(text: str) -> Iterator[Any]:
+    """All values of a text in which some go on over lines."""
+    decoder, start, place = json.JSONDecoder(), re.compile(r"\S"), 0
+    while found := start.search(text, place):
+        value, place = decoder.raw_decode(text, found.start())
+        yield value
 
 
 def _parquet_table(name: str) -> Table:

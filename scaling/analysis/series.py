@@ -103,10 +103,12 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], rates: BestRates | 
         return LrScaling(ABSENT, missing="no_rates_searched")
     law = _power(sweep, cells)
     is_contradicted = any(cell.curve and cell.curve.is_contradicted for cell in cells)
-    is_refused = law.exponent.interval is None or not law.has_common_shape
+    is_shared = law.has_common_shape and all(
+        cell.curve.has_common_shape for cell in cells if cell.curve
+    )
+    is_refused = law.exponent.interval is None or not is_shared
     if rates is not None and (sweep.is_adaptive or is_contradicted or is_refused):
-        shape = law.has_common_shape
-        law = replace(_bounded(by_surface(rates), cells), has_common_shape=shape)
+        law = replace(_bounded(by_surface(rates), cells), has_common_shape=is_shared)
     path = tuple(
         BestRate(cell.global_batch_size, cell.best_peak_lr, cell.best_peak_lr_interval)
         for cell in cells
@@ -120,6 +122,8 @@ def _turn(rates: BestRates | None) -> Turn:
         return Turn()
     if rates.turn is None:
         return Turn(missing="few_batch_sizes")
+    if rates.is_cut:
+        return Turn(missing="best_at_edge")
     at, interval, probability = rates.turn
     return Turn(at, interval, probability, missing="hardly_any" if at is None else None)
 

@@ -262,7 +262,8 @@ class Sweep:
                 cell = cells.get(id(row.cell))
                 if cell is None:
                     cell = cells[id(row.cell)] = tuple(sorted(row.cell.items()))
-                key = (row.phase, cell, row.peak_lr, row.global_batch_size)
+                recipe = row.recipe_key if row.phase == "search" else row.phase
+                key = (recipe, cell, row.peak_lr, row.global_batch_size)
                 groups.setdefault(key, {})[row.seed] = row.cost
         return seed_variance(list(groups.values()))
 

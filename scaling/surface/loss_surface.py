@@ -59,7 +59,8 @@ class CellBest:
         value: The loss expected of it, in the objective's unit; None where no trial has one.
         expected_regret: How far that is expected to be above the cell's least loss, same unit.
         expected_regret_ratio: The same over the cell's least loss, or over its best value of
-            what is maximized; None where losses are neither all above nor all below zero.
+            what is maximized; None where losses are neither all above zero nor all, but for
+            some of exactly zero, below.
         probability: That the regret is within the limit asked for.
     """
 
@@ -108,7 +109,7 @@ class LossSurface:
         known = values[np.isfinite(values)]
         self._has_losses = len(known) > 0
         self._is_ratio = self._has_losses and bool((known > 0).all())
-        self._is_maximized = self._has_losses and bool((known < 0).all())
+        self._is_maximized = bool((known <= 0).all() and (known < 0).any())
         self._losses: Array = np.log(values) if self._is_ratio else values
         least = np.array([math.nan if o.at_least is None else o.at_least for o in outcomes])
         self._at_least: Array = np.log(least) if self._is_ratio else least
@@ -198,14 +199,21 @@ class LossSurface:
         unknown, so False, without any. A diverged trial is as high as can be.
         """
         tried, losses = self._rates[self._cell == cell], self._losses[self._cell == cell]
-        has_replicates = self._replicates is not None or self._seeds is not None
-        if not has_replicates or not np.isfinite(losses).any():
+        if not self._has_replicates or not np.isfinite(losses).any():
             return False, False
         scales, least = self.processes[0].scales, float(np.nanmin(losses))
         clear = _CLEAR_RISE * math.hypot(1, 2 * scales.seed) * scales.noise * scales.unit
         above = np.where(np.isfinite(losses), losses, math.inf) - least > clear
         low, high = (bool(above[tried == end].all()) for end in (tried.min(), tried.max()))
         return low, high
+
+    @cached_property
+    def _has_replicates(self) -> bool:
+        """Whether some recipe ran with several seeds."""
+        if self._replicates is not None:
+            return True
+        places = [(o.cell, *sorted(o.point.items())) for o in self._outcomes if o.value is not None]
+        return self._seeds is not None and len(set(places)) < len(places)
 
     @cached_property
     def _rates(self) -> Array:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,11 @@ class BestRates:
             math.exp(high) if high < self.highest else None,
         )
 
+    def edge(self, index: int) -> Literal["low", "high"] | None:
+        """The end of the rates tried at which, or beyond which, the median of one lies."""
+        median = np.median(self.draws[:, index])
+        return "low" if median <= self.lowest else "high" if median >= self.highest else None
+
     @cached_property
     def exponent(self) -> tuple[float, Interval]:
         """Slope of the log best rate over the log batch, by least squares: median and interval."""
@@ -72,11 +77,17 @@ class BestRates:
         low, high = np.quantile(slopes, _tails())
         return float(np.median(slopes)), (float(low), float(high))
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether most drawn paths leave the rates tried at their upper end."""
+        return bool((self.draws >= self.highest).any(axis=1).mean() > 1 / 2)
+
     @cached_property
     def turn(self) -> tuple[float | None, Interval | None, float] | None:
         """The batch size up to which the best rate rises and from which on it stays.
 
-        Each drawn path is fitted by two straight pieces that meet at one of the batch sizes.
+        Each drawn path is fitted by two straight pieces that meet at one of the batch sizes. A best
+        rate beyond those tried may be any higher one, so it does not stay.
 
         Returns:
             Its median and interval over the drawn paths that turn, and the share of them. None
@@ -90,7 +101,9 @@ class BestRates:
         pick = np.arange(len(best))
         before = np.array([first for _, first, _ in fits])[best, pick]
         after = np.array([second for _, _, second in fits])[best, pick]
-        turns = (before > _RISE) & (after < _STAYS * before)
+        later = np.arange(len(self.batch_sizes)) > best[:, None]
+        is_cut = (later & (self.draws >= self.highest)).any(axis=1)
+        turns = (before > _RISE) & (after < _STAYS * before) & ~is_cut
         probability = float(turns.mean())
         if probability < 1 - _LEVEL:
             return None, None, probability

@@ -232,3 +232,52 @@ def test_no_rule_costs_more_than_a_model_that_was_not_trained(untrained: float |
     found = planted({BATCHES[0]: low, BATCHES[-1]: high}, untrained=untrained)
     highest = max(r.interval[1] for curve in found.rule_curves for r in curve.regrets)
     assert (highest < 1.3) == (untrained is not None)  # the lowest loss is 2
+
+
+def test_rates_that_end_too_early_show_neither_a_turn_nor_a_wrong_rule() -> None:
+    """The square root holds to 16,384, and the rates tried hold the best ones up to 1,024."""
+    batches, rates = [4**power for power in range(2, 8)], list(np.geomspace(1e-4, 1e-2, 8))
+    chance = np.random.default_rng(1)
+
+    def noisy(batch: int, rate: float) -> float:
+        return loss(batch, rate) + 0.01 * chance.standard_normal()
+
+    findings = planted(dict.fromkeys(batches, rates), of=noisy)
+    assert [cell.undertuned for cell in findings.cells[-2:]] == [("highest_rate_best",)] * 2
+    law = summarize(findings)["lr_scaling"]
+    assert law["turns"]["probability"] is None
+    assert "may lie above those tried" in law["turns"]["why"]["probability"]
+    [root] = [curve for curve in findings.rule_curves if curve.rule == "sqrt"]
+    assert {regret.base_batch_size for regret in root.regrets} == set(batches[:-2])
+    assert all(r.is_lower_bound for r in root.regrets if r.global_batch_size > 1024)
+    assert root.mean.interval is not None
+    assert root.mean.interval[0] < 0
+
+
+def test_a_shape_that_another_series_refuses_gives_no_exponent() -> None:
+    """Cells of one study are tested together; rates and exponents are then both the surface's."""
+    chance, rates = np.random.default_rng(0), np.geomspace(1e-4, 1e-1, 12)
+    cells = [{"global_batch_size": b, "optimizer": o} for o in ("sgd", "adamw") for b in BATCHES]
+
+    def of(cell: dict[str, Any], rate: float) -> float:
+        off = math.log(rate / best_rate(cell["global_batch_size"]))
+        if cell["optimizer"] == "adamw":
+            return 2 + 0.05 * off**2
+        return 2 + (2 * (1 - math.exp(-0.1 * off**2)) if off < 0 else 0.03 * off**2)
+
+    rows: list[TrialRow] = []
+    for cell in cells:
+        for number, rate in enumerate(rates):
+            value = of(cell, rate) + 0.005 * chance.standard_normal()
+            rows.append(
+                TrialRow(
+                    f"{cell}-{number}", "search", "done", cell, cell["global_batch_size"],
+                    f"{cell}-{number}", peak_lr=float(rate), seed=0, objective=value,
+                    validation_loss=value,
+                )
+            )  # fmt: skip
+    findings = analyse(Sweep("planted", "?", tuple(rows), tuple(cells)))
+    assert all(cell.curve and not cell.curve.has_common_shape for cell in findings.cells)
+    for series in findings.series:
+        assert series.lr_scaling.from_surface
+        assert not series.lr_scaling.has_common_shape

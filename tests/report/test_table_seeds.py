@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,16 @@ def test_a_stuck_loss_below_zero_is_shown_with_its_sign(tmp_path: Path) -> None:
 
     notes = " ".join(read(tmp_path, twist).notes)
     assert "beside -3.0" in notes
+
+
+def test_recipes_that_differ_in_their_warmup_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    lines = ["global_batch_size,peak_lr,warmup_steps,seed,validation_loss"]
+    for seed, (batch, rate, warmup, _) in enumerate(product((16, 64), RATES, (0, 200), range(2))):
+        loss = 2 + 0.05 * math.log(rate / best(batch)) ** 2 + 0.1 * (not warmup)
+        lines.append(f"{batch},{rate},{warmup},{seed},{loss + rng.gauss(0, NOISE)}")
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(lines))
+    noise = read_table(path).sweep.loss_noise
+    assert noise is not None
+    assert math.sqrt(noise.variance) == pytest.approx(NOISE, rel=0.4)

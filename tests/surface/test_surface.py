@@ -96,6 +96,23 @@ def test_a_loss_that_is_not_positive_is_compared_by_differences() -> None:
         assert found.expected_regret_ratio is None
 
 
+def test_a_metric_of_zero_in_one_trial_has_a_ratio_of_regret() -> None:
+    """What is maximized counts negative; exact match at a bad rate is often 0."""
+    scores = [replace(o, value=min((o.value or 0) - 3, 0.0)) for o in outcomes(RATES)]
+    assert 0.0 in [o.value for o in scores]
+    for found in LossSurface(SPACE, scores).cells(Limit(ratio=0.01)):
+        assert found.expected_regret_ratio is not None
+        assert found.probability > 0
+
+
+def test_seeds_that_all_differ_are_no_replicates() -> None:
+    noisy = outcomes(RATES, noise=0.01)
+    apart = [replace(o, seed=number) for number, o in enumerate(noisy)]
+    twice = [replace(o, seed=seed) for seed in (1, 2) for o in noisy]
+    assert not any(any(LossSurface(SPACE, apart, family=TO_READ).rises(c)) for c in range(4))
+    assert any(any(LossSurface(SPACE, twice, family=TO_READ).rises(c)) for c in range(4))
+
+
 def test_other_hyperparameters_have_their_effect() -> None:
     """A list without an order and a number; the best of each is found in every cell."""
     clip = Axis("clip_norm", choice=(None, 1.0))
@@ -200,6 +217,7 @@ def test_an_optimum_beyond_the_rates_tried_has_an_open_interval() -> None:
     assert upper is None
     assert lower is None or lower < 8e-3
     assert math.isclose(path.highest, math.log(max(low)))
+    assert [path.edge(place) for place in (0, 2, 3)] == [None, "high", "high"]
 
 
 @pytest.mark.slow

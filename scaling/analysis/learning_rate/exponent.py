@@ -49,8 +49,9 @@ Strength = Literal["strong", "fairly_strong", "not_strong"]
 NoSurge = Literal["no_power", "few_batch_sizes", "turn_outside", "not_by_surface"]
 """No power to set it against; fewer than FEWEST_FOR_SURGE batch sizes; a turn that is not among
 those tried; an exponent that is read from the surface, whose `turns` says the like."""
-NoTurn = Literal["no_surface", "few_batch_sizes", "hardly_any"]
-"""No surface through the best rates; fewer than four batch sizes; hardly any drawn path turns."""
+NoTurn = Literal["no_surface", "few_batch_sizes", "best_at_edge", "hardly_any"]
+"""No surface through the best rates; fewer than four batch sizes; most drawn paths leave the rates
+tried; hardly any turns."""
 NoExponent = Literal[
     "cells_differ_otherwise", "no_rates_searched", "few_points", "best_at_edge",
     "law_does_not_fit", "too_noisy",

@@ -95,7 +95,7 @@ class CarriedRegret:
         regret: Median over drawn surfaces, in the loss's unit; the rate that is carried is the
             best one of each drawn surface.
         is_lower_bound: True when the rule leaves the rates tried, and the regret is that at the
-            last one.
+            last one, or when the batch size that it is carried to has its best rate there.
     """
 
     base_batch_size: int
@@ -111,7 +111,8 @@ class RuleCurve:
 
     Attributes:
         mean: Of the regrets of all pairs.
-        regrets: One a pair, by rising base and then batch.
+        regrets: One a pair, by rising base and then batch. None from a batch size whose best rate
+            lies at an end of those tried: what would be carried is not known.
     """
 
     rule: str
@@ -125,35 +126,45 @@ class RuleCurve:
 
 
 def rule_curves(
-    recipes: CarriedRecipes, batch_sizes: Sequence[int], rules: Sequence[str]
+    recipes: CarriedRecipes,
+    batch_sizes: Sequence[int],
+    at_edge: Sequence[bool],
+    rules: Sequence[str],
 ) -> tuple[RuleCurve, ...]:
     """The rules that move the rate alone; the usual ones where there are none.
+
+    Empty where every batch size has its best rate at an end of those tried.
 
     Args:
         recipes: Draws of the loss.
         batch_sizes: Those of its cells, rising.
+        at_edge: Whether each of these has its best rate at an end of those tried, or beyond.
         rules: Names.
     """
+    if all(at_edge):
+        return ()
     return tuple(
-        _curve(recipes, batch_sizes, rule)
+        _curve(recipes, batch_sizes, at_edge, rule)
         for rule in rules or USUAL_RULES
         if moves_rate_alone(rule)
     )
 
 
-def _curve(recipes: CarriedRecipes, batch_sizes: Sequence[int], rule: str) -> RuleCurve:
+def _curve(
+    recipes: CarriedRecipes, batch_sizes: Sequence[int], at_edge: Sequence[bool], rule: str
+) -> RuleCurve:
     regrets: list[CarriedRegret] = []
     total: NDArray[np.float64] | float = 0.0
     for base, here in enumerate(batch_sizes):
         for other, there in enumerate(batch_sizes):
-            if base == other:
+            if base == other or at_edge[base]:
                 continue
             ratio = scaled_lr(1.0, base_batch_size=here, global_batch_size=there, rule=rule)
             draws, outside = recipes.regrets(base, other, math.log(ratio))
             value = of_draws(draws)
             assert value.value is not None
             assert value.interval is not None
-            is_bound = outside > _MOSTLY_INSIDE
+            is_bound = outside > _MOSTLY_INSIDE or at_edge[other]
             regrets.append(CarriedRegret(here, there, value.value, value.interval, is_bound))
             total = total + draws
     return RuleCurve(rule, of_draws(np.asarray(total) / len(regrets)), tuple(regrets))

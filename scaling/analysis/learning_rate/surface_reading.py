@@ -101,15 +101,13 @@ class SurfaceReading:
         rates, place = path.rates, path.places[index]
         low, high = rates.interval(place)
         interval = (-math.inf if low is None else low, math.inf if high is None else high)
-        median = rates.rates[place]
-        lowest, highest = math.exp(rates.lowest), math.exp(rates.highest)
-        edge = "low" if median <= lowest else "high" if median >= highest else None
+        edge = rates.edge(place)
         if curve.edge is not None and not self.is_adaptive:  # the surface may not exclude its side
             is_open = low is None if curve.edge == "low" else high is None
             edge = curve.edge if is_open else edge
         return replace(
             curve,
-            optimum=None if edge else median,
+            optimum=None if edge else rates.rates[place],
             interval=None if low is None and high is None else interval,
             edge=edge,
             from_surface=True,
@@ -143,7 +141,8 @@ def _path(sweep: Sweep, fitted: FittedSurface, order: Sequence[int]) -> BatchPat
     rules: tuple[RuleCurve, ...] = ()
     if is_feasible(surface, order):
         recipes = CarriedRecipes(surface, order, _untrained(sweep))
-        rules = rule_curves(recipes, sizes, sweep.rules)
+        at_edge = [rates.edge(place) is not None for place in range(len(sizes))]
+        rules = rule_curves(recipes, sizes, at_edge, sweep.rules)
     place_of = {cell: place for place, cell in enumerate(order)}
     places = {index: place_of[cell] for index, cell in enumerate(fitted.member) if cell in place_of}
     return BatchPath(rates, places, band, rules)

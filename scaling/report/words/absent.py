@@ -153,6 +153,8 @@ def no_turn(missing: NoTurn | None) -> str:
             return "there is no loss surface over the batch sizes"
         case "few_batch_sizes":
             return "not enough data: a plateau needs four batch sizes"
+        case "best_at_edge":
+            return "best rates may lie above those tried, so it is not known where they stop rising"
         case "hardly_any":
             return "hardly any path of best rates that the data allow stops rising"
     assert_never(missing)

@@ -6,11 +6,10 @@ from pathlib import Path
 from rich.table import Table
 
 from scaling.console import plain_console
-from scaling.records.ledger import read_records
 from scaling.records.load import read_environment
 from scaling.runner.preflight import ClusterError
 from scaling.runner.recorded_study import RecordedStudy
-from scaling.runner.state_folder import StateError
+from scaling.runner.state_folder import LOCK, StateError
 from scaling.spec.checks.sizes import num_trials
 
 
@@ -70,9 +69,9 @@ def print_cluster_status(address: str) -> int:
 
 def _row(recorded: RecordedStudy) -> tuple[str, ...]:
     folder, spec = recorded.folder, recorded.spec()
-    records = read_records(folder / "trials.jsonl").values()
+    records = recorded.records().values()
     stands = "ended" if "ended" in read_environment(folder) else "interrupted; resume it"
-    if is_locked(folder / "lock"):
+    if is_locked(folder / LOCK):
         stands = "runs"
     num_failed = sum(trial.status == "failed" for trial in records)
     counts = (len(records), sum(num_trials(spec).values()), num_failed)

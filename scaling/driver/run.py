@@ -186,7 +186,6 @@ def _train_and_report(
     Returns:
         The study, its summary, and why a place that is told of it has not taken everything.
     """
-    from scaling.records.ledger import read_records
     from scaling.records.load import load_folder, read_environment, write_environment
     from scaling.report.document import write_report
     from scaling.report.study_numbers import study_numbers
@@ -204,12 +203,12 @@ def _train_and_report(
         if facts.predicted:
             environment["predicted_scales"] = [dict(scale) for scale in facts.predicted]
         write_environment(folder, environment)
-    ended = list(read_records(folder / "trials.jsonl").values())
+    ended = list(state.recorded.records().values())
     mlflow, sinks = open_sinks(StudyStart(spec, state.study_id, folder, environment), ended)
     try:
         if facts is not None and tasks is not None:
             environment |= {**_train(start, facts, tasks, state, sinks), "ended": _now()}
-            environment["num_trials_ended"] = len(read_records(folder / "trials.jsonl"))
+            environment["num_trials_ended"] = len(state.recorded.records())
             write_environment(folder, environment)
         study = load_folder(folder, spec, mlflow.trial_urls())
         summary = write_report(study, start.output)
@@ -238,7 +237,6 @@ def _train(
 
     from scaling.driver.live_page import NAME, LivePage
     from scaling.driver.progress import ProgressView
-    from scaling.records.ledger import read_records
     from scaling.runner.cluster import connect, disconnect
     from scaling.runner.phases import StudyRun
     from scaling.runner.state import resuming
@@ -249,7 +247,7 @@ def _train(
     with ExitStack() as stack:
         stack.callback(disconnect)
         connect(start.address, log_file)
-        before = read_records(state.folder / "trials.jsonl")
+        before = state.recorded.records()
         page = stack.enter_context(LivePage(start.spec, state.folder, facts.metrics, before))
         console = Console(markup=False, highlight=False)
         view = stack.enter_context(ProgressView(start.spec, console, facts.metrics, page))

@@ -15,6 +15,9 @@ from scaling.records.measurement import Measurement
 from scaling.records.trial import Status, TrialRecord
 
 
+TRIALS_FILE = "trials.jsonl"
+
+
 class Observer(Protocol):
     """Is told of each trial's start, measurements and end."""
 
@@ -41,7 +44,7 @@ class Ledger:
     """
 
     def __init__(self, storage: Path, observers: Sequence[Observer]) -> None:
-        self._file = storage / "trials.jsonl"
+        self._file = storage / TRIALS_FILE
         self._observers = observers
         self._started_at: dict[str, float] = {}
         cut_unfinished_line(self._file)

@@ -7,7 +7,7 @@ from typing import Any
 
 from scaling.files.json_text import parse_mapping
 from scaling.files.own import write_whole
-from scaling.records.ledger import read_records
+from scaling.records.ledger import TRIALS_FILE, read_records
 from scaling.records.study import StudyRecord, of_best_recipes
 from scaling.spec.study import StudySpec
 
@@ -28,7 +28,7 @@ def load_folder(
         ValueError: If a line of `trials.jsonl` is not a trial's record.
         OSError: If a file cannot be read.
     """
-    trials = tuple(trial for _, trial in sorted(read_records(folder / "trials.jsonl").items()))
+    trials = tuple(trial for _, trial in sorted(read_records(folder / TRIALS_FILE).items()))
     return of_best_recipes(StudyRecord(spec, trials, read_environment(folder), trial_urls or {}))
 
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from scaling.files.own import UNFINISHED, write_whole
 from scaling.files.shown_error import first_line
+from scaling.files.shown_path import shown_path
 from scaling.files.url_errors import as_os_error
-from scaling.records.ledger import whole_lines
+from scaling.records.ledger import TRIALS_FILE, whole_lines
+from scaling.records.load import ENVIRONMENT_FILE
 from scaling.runner.state_folder import MARK, MAX_STUDY_BYTES, STUDY, foreign, is_mark, read_known
 
 # A trial that is in the journal of trials counts as ended, and so does a study whose environment
 # says so: these are written last, and read before the others, which then have all they speak of.
-_ENDS = ("trials.jsonl", "environment.json")
+_ENDS = (TRIALS_FILE, ENVIRONMENT_FILE)
 _FILES = (
     MARK, STUDY, "optuna.journal", "mlflow_spool.jsonl", "mlflow_rejected.jsonl",
     "example_losses/*.parquet", *_ENDS,
@@ -115,15 +117,17 @@ def fetch(url: str, folder: Path) -> None:
         ValueError: If both have ended trials that the other has not, or are different studies.
     """
     fs, root = _at(url)
-    study = _read(fs, f"{root}/study.json")
+    study = _read(fs, f"{root}/{STUDY}")
     if not study:
         return
-    there, here = _read(fs, f"{root}/trials.jsonl"), folder / "trials.jsonl"
+    there, here = _read(fs, f"{root}/{TRIALS_FILE}"), folder / TRIALS_FILE
     known = _whole_lines(here)  # a crash may have cut the last one off
-    if (folder / "study.json").exists():
-        is_same = _study_id(study) == _study_id((folder / "study.json").read_bytes())
+    if (folder / STUDY).exists():
+        is_same = _study_id(study) == _study_id((folder / STUDY).read_bytes())
         if not is_same or not (known.startswith(there) or there.startswith(known)):
-            raise ValueError(f"{url} and {folder} hold different trials; remove one of them")
+            raise ValueError(
+                f"{url} and {shown_path(folder)} hold different trials; remove one of them"
+            )
         if known.startswith(there):
             return
     with as_os_error(url):
@@ -161,7 +165,7 @@ def require_writable(url: str) -> None:
     try:
         fs, root = _at(url)
         made: list[str] = []
-        folder = root.rstrip("/")
+        folder = root
         while folder and not fs.exists(folder):
             made.append(folder)
             folder = folder.rpartition("/")[0]
@@ -218,7 +222,7 @@ def is_at(url: str) -> bool:
         OSError: If the URL cannot be read.
     """
     fs, root = _at(url)
-    return bool(_read(fs, f"{root}/study.json"))
+    return bool(_read(fs, f"{root}/{STUDY}"))
 
 
 def _read(fs: Any, path: str, max_bytes: int | None = None) -> bytes:

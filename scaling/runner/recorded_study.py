@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from scaling.files.own import read_bounded, write_whole
 from scaling.files.shown_path import shown_path
-from scaling.records.ledger import read_records
+from scaling.records.ledger import TRIALS_FILE, read_records
 from scaling.records.trial import TrialRecord
 from scaling.runner.state_folder import MAX_STUDY_BYTES, STUDY, StateError, read_known
 from scaling.space.cells import cell_places
@@ -174,9 +174,16 @@ class RecordedStudy:
         """Write it to its folder.
 
         Raises:
+            StateError: If it would be larger than what is read.
             OSError: If it cannot be written.
         """
-        write_whole(self.folder / STUDY, json.dumps(self.known, indent=2), durable=True)
+        content = json.dumps(self.known, indent=2, ensure_ascii=False)
+        if (size := len(content.encode(errors="backslashreplace"))) > MAX_STUDY_BYTES:
+            raise StateError(
+                f"{shown_path(self.folder / STUDY)} would have {size:,} bytes, and may have "
+                f"{MAX_STUDY_BYTES:,}; import fewer files of your own, or list fewer values"
+            )
+        write_whole(self.folder / STUDY, content, durable=True)
 
     def records(self) -> dict[str, TrialRecord]:
         """The trials that have ended, by trial_id.
@@ -185,9 +192,12 @@ class RecordedStudy:
             StateError: If they cannot be read, in one line.
         """
         try:
-            return read_records(self.folder / "trials.jsonl")
+            return read_records(self.folder / TRIALS_FILE)
         except ValueError as error:
             raise StateError(str(error)) from error
+        except OSError as error:
+            file = shown_path(self.folder / TRIALS_FILE)
+            raise StateError(f"{file}: {error.strerror}") from error
 
     def require_same_content(self, now: Mapping[str, str], code: Mapping[str, str]) -> None:
         """Check that the study has the data, models, tokenizers and code it was started with.

@@ -16,6 +16,7 @@ from scaling.files.access import why_not_writable
 from scaling.files.own import no_follow, other_files
 from scaling.files.shown_error import first_line
 from scaling.files.shown_path import shown_path
+from scaling.records.ledger import TRIALS_FILE
 from scaling.runner.mirror import Mirror, fetch, is_at, remove, require_ours_at, require_writable
 from scaling.runner.recorded_study import RecordedStudy
 from scaling.runner.resumable import broken_journal
@@ -70,31 +71,22 @@ class StudyState:
         folder = _folder(spec)
         shown = shown_path(folder)
         require_state_folder(folder)
-        made = tuple(path for path in (folder, *folder.parents) if not path.exists())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            mark(folder)
-            lock = _locked(folder / LOCK, shown)
-        except OSError as error:
-            raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
-        try:
-            recorded = RecordedStudy.read(folder)
-            if recorded is not None:
-                recorded.require_same_content(content, code)
-                recorded.records()
-                recorded.changes(spec)
-                recorded.rounds()
-                return cls(recorded, False, lock, spec.storage_url)
-            study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
-            recorded = RecordedStudy.new(folder, spec, study_id, content, code)
-            recorded.write()
-            return cls(recorded, True, lock, spec.storage_url, made)
-        except StateError:
-            lock.close()
-            raise
-        except OSError as error:
-            lock.close()
-            raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+        with _written(shown):
+            made, lock = _entered(folder, shown)
+            try:
+                mark(folder)  # now: another start that was refused may just have removed it
+                recorded = RecordedStudy.read(folder)
+                if recorded is not None:
+                    recorded.require_same_content(content, code)
+                    _require_goes_on(spec, recorded)
+                    return cls(recorded, False, lock, spec.storage_url)
+                study_id = f"{spec.name}-{uuid.uuid4().hex[:12]}"
+                recorded = RecordedStudy.new(folder, spec, study_id, content, code)
+                recorded.write()
+                return cls(recorded, True, lock, spec.storage_url, made)
+            except BaseException:
+                lock.close()
+                raise
 
     @classmethod
     def reopen(cls, spec: StudySpec) -> "StudyState":
@@ -158,7 +150,7 @@ class StudyState:
     @property
     def has_begun(self) -> bool:
         """Whether some trial has started, in this run or an earlier one: see `Ledger.start`."""
-        return (self.folder / "trials.jsonl").exists()
+        return (self.folder / TRIALS_FILE).exists()
 
     def discard_if_new(self) -> None:
         """Forget a study that was refused before its first trial started.
@@ -167,7 +159,7 @@ class StudyState:
             OSError: If its storage cannot be written.
         """
         if self.is_new and not self.has_begun:
-            (self.folder / "study.json").unlink(missing_ok=True)
+            (self.folder / STUDY).unlink(missing_ok=True)
             if self.url is not None:
                 remove(self.url)
             for name in FOLDERS:
@@ -216,7 +208,7 @@ def require_startable(
         _bring(spec.storage_url, folder, resume=resume, command=command)
     recorded = RecordedStudy.read(folder)
     if recorded is not None and not resume:
-        raise StateError(_exists_message(spec, folder, command))
+        raise StateError(_exists_message(spec, recorded, command))
     _require_goes_on(spec, recorded)
 
 
@@ -233,12 +225,21 @@ def looked_at(spec: StudySpec) -> Iterator[RecordedStudy | None]:
     if spec.storage_url is None:
         yield RecordedStudy.read(_folder(spec))
         return
-    with TemporaryDirectory() as copied:
-        for name in (STUDY, "trials.jsonl"):
+    with TemporaryDirectory() as copied, _named_as(shown_path(_folder(spec)), shown_path(copied)):
+        for name in (STUDY, TRIALS_FILE):
             if (_folder(spec) / name).exists():
                 shutil.copy(_folder(spec) / name, copied)
         _bring(spec.storage_url, Path(copied), resume=True, command="")
         yield RecordedStudy.read(Path(copied))
+
+
+@contextmanager
+def _named_as(shown: str, copied: str) -> Iterator[None]:
+    """Let errors name a folder in the place of its copy, which will be gone."""
+    try:
+        yield
+    except StateError as error:
+        raise StateError(str(error).replace(copied, shown)) from error
 
 
 def _require_goes_on(spec: StudySpec, recorded: RecordedStudy | None) -> None:
@@ -258,7 +259,7 @@ def require_usable_storage(spec: StudySpec) -> None:
     Nothing is left behind.
 
     Raises:
-        StateError: If it cannot, or one does.
+        StateError: If it cannot, or one does, or its folder holds what is not a study's.
     """
     folder = _folder(spec)
     if reason := why_not_writable(folder):
@@ -270,8 +271,10 @@ def require_usable_storage(spec: StudySpec) -> None:
             raise StateError(
                 f"storage: cannot write {spec.storage_url}: {error.strerror}"
             ) from error
-    if (folder / "lock").is_file():
-        _locked(folder / "lock", shown_path(folder)).close()
+    require_state_folder(folder)
+    if (folder / LOCK).is_file():
+        with _written(shown_path(folder)):
+            _locked(folder / LOCK, shown_path(folder)).close()
 
 
 def require_same_content(
@@ -311,6 +314,27 @@ def _folder(spec: StudySpec) -> Path:
     return Path(spec.storage_path).absolute()
 
 
+@contextmanager
+def _written(shown: str) -> Iterator[None]:
+    """Say of an error in the context that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"storage: cannot write {shown}: {error.strerror}") from error
+
+
+def _entered(folder: Path, shown: str, *, tries: int = 2) -> tuple[tuple[Path, ...], TextIO]:
+    """The folders that had to be made, the innermost first, and the lock."""
+    made = tuple(path for path in (folder, *folder.parents) if not path.exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return made, _locked(folder / LOCK, shown)
+    except FileNotFoundError:  # another start that was refused has removed the folder
+        if tries == 1:
+            raise
+        return _entered(folder, shown, tries=tries - 1)
+
+
 def _locked(path: Path, shown: str, *, tries: int = 2) -> TextIO:
     lock = os.fdopen(no_follow(str(path), os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8")
     try:
@@ -327,12 +351,14 @@ def _locked(path: Path, shown: str, *, tries: int = 2) -> TextIO:
     return lock
 
 
-def _exists_message(spec: StudySpec, folder: Path, command: str) -> str:
-    trials = folder / "trials.jsonl"
-    num_ended = len(trials.read_text(encoding="utf-8").splitlines()) if trials.exists() else 0
-    shown = shown_path(folder)
+def _exists_message(spec: StudySpec, recorded: RecordedStudy, command: str) -> str:
+    folder = recorded.folder
+    try:
+        trials = f"{len(recorded.records())} ended trials"
+    except StateError:
+        trials = f"a {TRIALS_FILE} that cannot be read"
     return (
-        f"study {spec.name} already exists in {shown}, with {num_ended} ended trials; "
+        f"study {spec.name} already exists in {shown_path(folder)}, with {trials}; "
         "nothing was touched.\n"
         f"  to go on with it, or to write its report again:  {resuming(command)}\n"
         "  to start afresh (its MLflow runs are kept):      give the study another name or "

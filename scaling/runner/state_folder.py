@@ -11,13 +11,15 @@ from scaling.files.json_text import parse_mapping
 from scaling.files.names import MODELS
 from scaling.files.own import listed, other_files, read_bounded, write_whole
 from scaling.files.shown_path import shown_path
+from scaling.records.ledger import TRIALS_FILE
+from scaling.records.load import ENVIRONMENT_FILE
 
 MARK = ".scaling-state.json"
 STUDY = "study.json"
 LOCK = "lock"
 MAX_STUDY_BYTES = 4_000_000
 FILES = (
-    STUDY, LOCK, "environment.json", "trials.jsonl", "optuna.journal", "mlflow_spool.jsonl",
+    STUDY, LOCK, ENVIRONMENT_FILE, TRIALS_FILE, "optuna.journal", "mlflow_spool.jsonl",
     "mlflow_rejected.jsonl", "ray.log", "live.html",
 )  # fmt: skip
 FOLDERS = ("example_losses", "checkpoints", MODELS, "ray")

@@ -64,9 +64,9 @@ class StudySpec(Section):
 
     @property
     def storage_url(self) -> str | None:
-        """The URL that the state is kept at; None for a local folder."""
-        storage = self.storage or ""
-        return storage if "://" in storage and not storage.startswith("file://") else None
+        """The URL that the state is kept at, without a / at its end; None for a local folder."""
+        scheme, separator, path = (self.storage or "").partition("://")
+        return f"{scheme}://{path.rstrip('/')}" if separator and scheme != "file" else None
 
     @property
     def confirms_target(self) -> bool:

@@ -224,3 +224,22 @@ def test_a_refused_start_is_forgotten_at_the_url_too(
     opened.lock.close()
     assert not is_at(url)
     require_startable(study(storage=url), resume=False, command="run")
+
+
+def test_a_plan_names_the_folder_and_not_its_own_copy_of_it(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = study(storage=f"{url}/")
+    opened = StudyState.open(spec, {DATA: "a"}, {})
+    opened.lock.close()
+    assert opened.checkpoints == f"{url}/checkpoints"
+    trials = opened.folder / "trials.jsonl"
+    trials.write_text("one\n")
+    with opened.mirrored():
+        pass
+    for here, words in (("two\n", f"{url} and runs/s hold"), ("one\n", "line 1 of runs/s/trials")):
+        trials.write_text(here)
+        for only_looks in (False, True):
+            with pytest.raises(StateError, match=words):
+                require_startable(spec, resume=True, command="run", only_looks=only_looks)

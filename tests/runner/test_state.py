@@ -12,7 +12,7 @@ import pytest
 
 from scaling.cli.status import is_locked
 from scaling.records.ledger import Ledger, cut_unfinished_line
-from scaling.runner.state import StudyState, require_startable
+from scaling.runner.state import StudyState, require_startable, require_usable_storage
 from scaling.runner.state_folder import StateError
 from scaling.space.rounds import ProposedTrial, Rounds, SearchEnd, SurfaceRecipe
 from scaling.tasks.content import DATA
@@ -63,11 +63,39 @@ def test_a_refused_start_is_forgotten_and_one_with_trials_is_not(tmp_path: Path)
     require_startable(spec, resume=False, command="run")
     state.lock.close()
     state = StudyState.open(spec, {DATA: "a"}, {})
-    (state.folder / "trials.jsonl").write_text("{}\n")
+    trials = state.folder / "trials.jsonl"
+    failed_and_run_again = f"{record().to_json()}\n" * 2
+    trials.write_text(failed_and_run_again + '{"cut o')
     state.discard_if_new()
     state.lock.close()
-    with pytest.raises(StateError, match="with 1 ended trials"):
+    with pytest.raises(StateError, match="with 1 ended trials;"):
         require_startable(spec, resume=False, command="run")
+    trials.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(StateError, match=r"already exists .* with a trials\.jsonl that cannot be"):
+        require_startable(spec, resume=False, command="run")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_start_that_waits_for_one_that_is_refused_has_a_folder_of_its_own(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = in_folder(tmp_path)
+    if is_there:
+        (tmp_path / "state").mkdir()
+    first = StudyState.open(spec, {DATA: "a"}, {})
+
+    def refuse_the_first(_: float) -> None:
+        first.discard_if_new()
+        first.lock.close()
+
+    monkeypatch.setattr("time.sleep", refuse_the_first)
+    second = StudyState.open(spec, {DATA: "a"}, {})
+    second.lock.close()
+    (second.folder / "trials.jsonl").touch()
+    require_startable(spec, resume=True, command="run")
+    third = StudyState.open(spec, {DATA: "a"}, {})
+    third.lock.close()
+    assert third.study_id == second.study_id
 
 
 def test_a_changed_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
@@ -296,3 +324,34 @@ def test_a_journal_of_deep_lists_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state" / "optuna.journal").write_text("[" * 100_000 + "\n")
     with pytest.raises(StateError, match="Optuna cannot read line 1"):
         require_startable(spec, resume=True, command="run")
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    cyrillic = "# Скорость обучения\n" * 50_000  # 1.7 MB, and 5.6 MB with ASCII alone
+    StudyState.open(spec, {DATA: "a"}, {"own.py": cyrillic}).lock.close()
+    require_startable(spec, resume=True, command="run")
+    spec = in_folder(tmp_path / "other")
+    with pytest.raises(StateError, match=r"study\.json would have 6,.* bytes, and may have 4,000,"):
+        StudyState.open(spec, {DATA: "a"}, {"own.py": "\x01" * 1_000_000})
+    require_startable(spec, resume=False, command="run")
+
+
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, {DATA: "a"}, {})
+    state.lock.close()
+    lock = state.folder / "lock"
+    lock.unlink()
+    lock.symlink_to(state.folder / "study.json")
+    with pytest.raises(StateError, match=r"storage: .*lock is not a file \(links are not followed"):
+        require_usable_storage(spec)
+
+
+def test_trials_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, {DATA: "a"}, {})
+    state.lock.close()
+    (state.folder / "trials.jsonl").mkdir()
+    with pytest.raises(StateError, match=r"trials\.jsonl: Is a directory"):
+        state.recorded.records()

@@ -44,7 +44,7 @@ def send_models(
     import fsspec
 
     fs: Any
-    fs, root = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{MODELS}")
+    fs, root = fsspec.core.url_to_fs(f"{url}/{MODELS}")
     for model in _read(url, fs.ls, root, detail=False, otherwise=()):
         found = _read(url, fs.find, model, detail=True, otherwise={})
         files = {file.rpartition("/")[2]: file for file in found}

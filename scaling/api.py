@@ -18,8 +18,6 @@ from scaling.spec.study import StudySpec
 if TYPE_CHECKING:
     from scaling.result import Result
 
-_COMMAND = "study.run()"
-
 
 class Study:
     """One question: a study file, read and checked.
@@ -59,7 +57,7 @@ class Study:
         Raises:
             RefusedError: If the study could not start.
         """
-        start = Start(self.spec, _COMMAND, self._output(None), resume=resume, is_plan=True)
+        start = Start(self.spec, "study.run()", self._output(None), resume=resume, is_plan=True)
         file = io.StringIO()
         print_plan(start, prepared(start), plain_console(file=file))
         return file.getvalue()
@@ -82,7 +80,10 @@ class Study:
         """
         from scaling.result import Result
 
-        start = Start(self.spec, _COMMAND, self._output(output), resume=resume, address=address)
+        given = {"address": address, "output": None if output is None else str(output)}
+        words = (f"{name}={value!r}" for name, value in given.items() if value is not None)
+        command = f"study.run({', '.join(words)})"
+        start = Start(self.spec, command, self._output(output), resume=resume, address=address)
         record, _ = run(start, prepared(start))
         return Result.of_study(record)
 

@@ -131,7 +131,7 @@ def _run_opened(
             state.discard_if_new()
         if not isinstance(error, (*REFUSALS, ClusterError, OSError)):
             raise
-        message = _unwritable(error, state) if isinstance(error, OSError) else str(error)
+        message = _unwritable(error, start, state) if isinstance(error, OSError) else str(error)
         is_refused = isinstance(error, StartError | TrackingError) or not has_begun
         if is_refused:
             raise RefusedError(without_credentials(message)) from error
@@ -165,8 +165,10 @@ def _stopped(message: str, command: str) -> StoppedError:
     return StoppedError(f"{message}\nwhat has ended is kept. To go on: {resuming(command)}")
 
 
-def _unwritable(error: OSError, state: "StudyState") -> str:
+def _unwritable(error: OSError, start: Start, state: "StudyState") -> str:
     """One line for a disk that is full, a folder that may not be written, and the like."""
+    if error.filename == str(start.output):
+        return f"--output: cannot write {start.output}: {error.strerror or error}"
     where = error.filename or shown_path(state.folder)
     what = {
         errno.ENOSPC: "free some space",
@@ -196,10 +198,12 @@ def _train_and_report(
     facts: Facts | None = None
     if tasks is not None:
         from scaling.driver.environment import describe
+        from scaling.measures.device import GPU_FACTS
         from scaling.plan.facts import facts_of
 
         facts = facts_of(start.with_gpus(), tasks)
-        environment = describe(tasks) | {"started": environment.get("started", _now())}
+        kept = {name: environment[name] for name in GPU_FACTS if name in environment}
+        environment = describe(tasks) | kept | {"started": environment.get("started", _now())}
         if facts.predicted:
             environment["predicted_scales"] = [dict(scale) for scale in facts.predicted]
         write_environment(folder, environment)

@@ -49,8 +49,7 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> N
     Raises:
         OSError: If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(path.parent) as folder:
+    with _errors_name(path), _opened(path.parent, create=True) as folder:
         _write(folder, path.name, content, durable=durable)
 
 
@@ -94,10 +93,9 @@ def write_report_files(folder: Path, contents: Mapping[str, str | bytes]) -> Non
 
     Raises:
         ForeignFolderError: If the folder, or a file of a name in `contents`, is not ours.
-        OSError: If it cannot be written.
+        OSError: If it cannot be written; it names the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _opened(folder) as root:
+    with _errors_name(folder), _opened(folder, create=True) as root:
         known = _files_of_ours(root, folder, contents)
         _write(root, REPORT_MARK, _mark(known | contents.keys()))
         with ExitStack() as stack:
@@ -214,7 +212,18 @@ def _is_inside(name: str) -> bool:
 
 
 @contextmanager
-def _opened(folder: Path) -> Generator[int]:
+def _errors_name(path: Path) -> Generator[None]:
+    """Let an OSError name what is written, instead of an unfinished file that is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def _opened(folder: Path, *, create: bool = False) -> Generator[int]:
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder, _FOLDER)
     try:
         yield opened

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch.cuda import nccl
 
+GPU_FACTS = ("gpu", "version_cuda", "version_nccl", "version_gpu_driver")
+"""What an environment says of GPUs."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -16,7 +18,7 @@ class Device:
 
     Attributes:
         name: torch's, as in cuda:0.
-        facts: The GPU's name and the versions of what drives it; empty of a CPU.
+        facts: The GPU's name and the versions of what drives it, by `GPU_FACTS`; empty of a CPU.
     """
 
     name: str

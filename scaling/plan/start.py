@@ -4,6 +4,7 @@ Nothing here starts anything, leaves anything behind, or loads torch or Ray: a s
 needs no more than this.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from scaling.tasks.errors import DataError
 REFUSALS = (DataError, BranchError, StateError, StartError, TrackingError, ForeignFolderError)
 """What the checks raise; the text is for the user."""
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # a path has one slash of two
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path has one slash of two
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def has_ended(start: Start) -> bool:
 
 def _require_apart(start: Start) -> None:
     """Check that nothing of the study lies in the report's folder, which is the report's alone."""
-    output = start.output.absolute()
+    output = os.path.realpath(start.output)  # its links and .. aside
     for what, place in (
         ("storage", Path(start.spec.storage_path)),
         ("MLflow's database", sqlite_path(resolve_tracking_uri())),
     ):
-        if place is not None and place.absolute().is_relative_to(output):
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(output):
             raise StartError(
                 f"--output: {start.output} would hold the study's {what}, {shown_path(place)};"
                 " name a folder for the report alone"

@@ -47,7 +47,7 @@ def require_machine(start: Start) -> None:
     require_source(spec.workload)
     address = start.address or os.environ.get("RAY_ADDRESS")
     if address and address not in ("auto", "local"):
-        require_address(address, is_plan=start.is_plan)
+        require_address(address, "--address" if start.address else "RAY_ADDRESS", start.is_plan)
     if starts_here(start.address):
         require_startable_machine()
         if not start.resume:  # perhaps less is left than one would need a larger machine for

@@ -14,7 +14,6 @@ from scaling.files.shown_path import shown_path
 from scaling.records.measurement import Measurement
 from scaling.records.trial import Status, TrialRecord
 
-
 TRIALS_FILE = "trials.jsonl"
 
 

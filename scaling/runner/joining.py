@@ -22,11 +22,12 @@ _REFUSED_TOKEN = "InvalidAuthToken"
 _VERSIONS = re.compile(r"(Ray|Python): (\S+)")
 
 
-def require_address(address: str, *, is_plan: bool) -> None:
+def require_address(address: str, source: str, is_plan: bool) -> None:
     """Check that something listens at an address, HOST:PORT.
 
     Args:
         address: As the user gave it.
+        source: The option or environment variable that gave it.
         is_plan: Whether nobody is to be asked, so that its form alone is looked at.
 
     Raises:
@@ -34,18 +35,18 @@ def require_address(address: str, *, is_plan: bool) -> None:
     """
     if address.startswith("ray://"):
         raise StartError(
-            f"--address: {address} is for Ray's client, by which no study runs; give HOST:6379 on "
+            f"{source}: {address} is for Ray's client, by which no study runs; give HOST:6379 on "
             f"a machine of the cluster, or from outside: {_SUBMIT}"
         )
     if address.startswith(("http://", "https://")):
         raise StartError(
-            f"--address: {address} is where jobs are submitted ({_SUBMIT}); on a machine of the "
+            f"{source}: {address} is where jobs are submitted ({_SUBMIT}); on a machine of the "
             "cluster give HOST:6379"
         )
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise StartError(
-            f"--address: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
+            f"{source}: {address!r} is not the address of a Ray cluster; give HOST:PORT, auto or "
             "local"
         )
     if is_plan:

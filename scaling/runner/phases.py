@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +11,9 @@ import ray.exceptions
 from ray import tune
 from ray.tune import TuneError
 
-from scaling.measures.device import Device
+from scaling.measures.device import GPU_FACTS, Device
 from scaling.records.ledger import Ledger, Observer
+from scaling.records.load import read_environment
 from scaling.records.objective import objective_of
 from scaling.runner.cluster import is_joined
 from scaling.runner.cluster_watch import ClusterWatch
@@ -99,7 +100,7 @@ class StudyRun:
 
         Returns:
             What belongs into the study's environment: the rules that define no recipe at a batch
-            size, with the reason, and the GPUs that were trained on.
+            size, with the reason, and the GPUs that were trained on, in earlier runs too.
 
         Raises:
             StartError: If the cluster cannot run one trial.
@@ -123,7 +124,8 @@ class StudyRun:
         self.state.go_on(spec)
         refused = done[-1].rules_refused
         rules = [{"rule": r, "global_batch_size": b, "why": why} for r, b, why in refused]
-        return {"rules_refused": rules, **_described_gpus(executor.devices)}
+        before = read_environment(self.state.folder)
+        return {"rules_refused": rules, **_described_gpus(executor.devices, before)}
 
     def _missing(
         self, alike: Iterator[Stage], done: list[Stage], begin: Callable[[], None]
@@ -144,12 +146,14 @@ class StudyRun:
                 yield missing
 
 
-def _described_gpus(devices: Sequence[Device]) -> dict[str, str]:
-    """Name and versions of the worker groups' GPUs; where they differ, each once."""
-    names = dict.fromkeys(name for device in devices for name in device.facts)
+def _described_gpus(devices: Sequence[Device], before: Mapping[str, Any]) -> dict[str, str]:
+    """Name and versions of the GPUs of worker groups and earlier ones; where they differ, each."""
+    found = {
+        name: [*str(before.get(name, "")).split(", "), *(d.facts.get(name, "") for d in devices)]
+        for name in GPU_FACTS
+    }
     return {
-        name: ", ".join(dict.fromkeys(d.facts[name] for d in devices if name in d.facts))
-        for name in names
+        name: ", ".join(dict.fromkeys(filter(None, all))) for name, all in found.items() if any(all)
     }
 
 

@@ -177,7 +177,9 @@ class StudyState:
 
 def resuming(command: str) -> str:
     """The command line, or the call from Python, that goes on with what one started."""
-    return f"{command[:-1]}resume=True)" if command.endswith("()") else f"{command} --resume"
+    if not command.endswith(")"):  # in a shell's words a ) stands within quotes
+        return f"{command} --resume"
+    return f"{command[:-1]}{'' if command.endswith('()') else ', '}resume=True)"
 
 
 def require_startable(

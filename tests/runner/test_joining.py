@@ -15,21 +15,23 @@ from scaling.runner.preflight import StartError
     ],
 )
 @pytest.mark.parametrize("is_plan", [True, False])
-def test_what_is_no_address(address: str, said: str, is_plan: bool) -> None:
+@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+def test_what_is_no_address(address: str, said: str, source: str, is_plan: bool) -> None:
     with pytest.raises(StartError) as refused:
-        require_address(address, is_plan=is_plan)
+        require_address(address, source, is_plan)
     assert said in str(refused.value)
+    assert str(refused.value).startswith(f"{source}: ")
     assert "\n" not in str(refused.value)
 
 
 def test_where_nobody_listens(free_port: int) -> None:
     address = f"127.0.0.1:{free_port}"
-    require_address(address, is_plan=True)
+    require_address(address, "--address", True)
     with pytest.raises(StartError, match=r"no Ray cluster at .* \(Connection refused\)") as refused:
-        require_address(address, is_plan=False)
+        require_address(address, "--address", False)
     assert "ray status" in str(refused.value)
 
 
 def test_a_host_that_there_is_not() -> None:
     with pytest.raises(StartError, match=r"no Ray cluster at no-such-host\.invalid:6379 \("):
-        require_address("no-such-host.invalid:6379", is_plan=False)
+        require_address("no-such-host.invalid:6379", "--address", False)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from scaling.driver.live_page import LivePage
 from scaling.driver.progress import ProgressView
-from scaling.runner.phases import StudyRun
+from scaling.measures.device import Device
+from scaling.runner.phases import StudyRun, _described_gpus
 from scaling.runner.preflight import StartError
 from scaling.runner.remaining import Stage, stages
 from scaling.runner.state import StudyState, require_startable
@@ -55,3 +56,11 @@ def test_an_extension_whose_workers_do_not_start_can_be_started_again(tmp_path: 
     new = next(run._missing(planned(), [], lambda: state.go_on(large)))
     assert any("512" in trial.trial_id for trial in new)
     assert isinstance(opened(large).recorded.rounds(), Rounds)
+
+
+def test_gpus_of_earlier_runs_are_kept_and_joined_where_they_differ() -> None:
+    before = {"gpu": "A100, H100", "version_cuda": "12.8", "started": "now"}
+    assert _described_gpus([], before) == {"gpu": "A100, H100", "version_cuda": "12.8"}
+    devices = [Device("cpu"), Device("cuda:0", {"gpu": "H100", "version_cuda": "13.0"})]
+    assert _described_gpus(devices, before) == {"gpu": "A100, H100", "version_cuda": "12.8, 13.0"}
+    assert _described_gpus(devices, {}) == devices[1].facts

@@ -249,8 +249,8 @@ def _train(
     print(f"state in {shown_path(state.folder)}, Ray's own log in {shown_path(log_file)}")
     print(f"curves so far: {shown_path(state.folder / NAME)} (a page that reloads itself)")
     with ExitStack() as stack:
-        stack.callback(disconnect)
         connect(start.address, log_file)
+        stack.callback(disconnect)
         before = state.recorded.records()
         page = stack.enter_context(LivePage(start.spec, state.folder, facts.metrics, before))
         console = Console(markup=False, highlight=False)

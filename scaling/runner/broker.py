@@ -84,8 +84,7 @@ class Broker:
         error = running.errors[0] if running.errors else RankError(WORKERS_DIED)
         if not self._is_made_smaller(running, error) and self._is_final(running, error):
             return False
-        running.attempt += 1
-        running.left = {}
+        running.next_attempt()
         return True
 
     def _is_made_smaller(self, running: RunningJob, error: RankError) -> bool:

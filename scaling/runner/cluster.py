@@ -169,9 +169,12 @@ def connect(address: str | None, log_file: Path) -> None:
     What Ray itself logs goes to `log_file`.
 
     Raises:
-        StartError: If there is no cluster at the address, or none starts here in time.
+        StartError: If this process uses Ray already, there is no cluster at the address, or none
+            starts here in time.
     """
     global _connection
+    if _connection is not None or ray.is_initialized():
+        raise StartError("this process uses Ray already; call ray.shutdown() first")
     if not _ALLOCATOR & os.environ.keys():
         # Batches of many lengths leave gaps between segments of fixed size.
         WORKER_ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
@@ -184,23 +187,30 @@ def connect(address: str | None, log_file: Path) -> None:
     else:
         os.environ.update(session.variables)
     error_output, logged = _error_output_to(log_file), log_file.stat().st_size
-    _connection = _Connection(address, session)
-    patience = Patience(START_SECONDS if session else JOIN_SECONDS)
-    while not _connection.answers_soon():
-        if patience.is_over:
-            _connection.give_up()
-            # Its thread goes on for a while, and what Ray writes there goes on to the log.
-            sys.stderr = os.fdopen(error_output, "w")
+    is_late = False
+    try:
+        _connection = _Connection(address, session)
+        patience = Patience(START_SECONDS if session else JOIN_SECONDS)
+        while not (is_late or _connection.answers_soon()):
+            is_late = patience.is_over
+        if is_late:
             late = not_started(patience.waited, os.getloadavg()[0], os.cpu_count() or 1)
             raise StartError(late if session else no_cluster(_where(address)))
-    os.dup2(error_output, 2)
-    os.close(error_output)
-    error = _connection.error
-    if error is not None and not _connection.is_started_here:
-        native = log_file.read_bytes()[logged:].decode(errors="replace")
-        raise StartError(join_problem(error, _where(address), native)) from error
-    if error is not None:
-        raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
+        error = _connection.error
+        if error is not None and not _connection.is_started_here:
+            native = log_file.read_bytes()[logged:].decode(errors="replace")
+            raise StartError(join_problem(error, _where(address), native)) from error
+        if error is not None:
+            raise StartError(f"Ray did not start on this machine: {first_line(error)}") from error
+    except BaseException:
+        disconnect()
+        raise
+    finally:
+        if is_late:  # its thread goes on for a while, and what Ray writes there to the log
+            sys.stderr = os.fdopen(error_output, "w")
+        else:
+            os.dup2(error_output, 2)
+            os.close(error_output)
 
 
 def _keep_secrets_out_of_runtime_environments() -> None:
@@ -282,6 +292,8 @@ def _log_to_file(log_file: Path) -> None:
     # ray.init gives the logger "ray" a handler of its own, so its children are named too.
     for name in ("ray", "ray._private", "ray.train", "ray.tune", "ray.data", "optuna"):
         logger = logging.getLogger(name)
+        for before in logger.handlers:
+            before.close()
         logger.handlers = [handler]
         logger.propagate = False
 

@@ -90,8 +90,12 @@ def _leave(resume_command: str) -> None:
     As after SIGKILL, what has ended is on disk, and Ray's processes here end with this one.
     """
     line = f"{LOST}\nwhat has ended is kept. To go on: {resume_command}\n"
-    os.write(sys.stderr.fileno(), line.encode())
-    os._exit(1)
+    try:
+        os.write(sys.stderr.fileno(), line.encode())
+    except (AttributeError, OSError, ValueError):  # a notebook's has none
+        os.write(2, line.encode())
+    finally:
+        os._exit(1)
 
 
 def _addresses() -> list[tuple[str, int]]:

@@ -36,11 +36,15 @@ class RunningJob:
         """Workers that it is executed on."""
         return self.job.recipe.layout.world_size
 
-    def begin_anew(self, cause: str) -> None:
-        """The next attempt, from the job's last checkpoint, by no fault of its own."""
+    def next_attempt(self) -> None:
+        """It begins anew, from its last checkpoint, wherever that is."""
         self.attempt += 1
         self.left = {}
         self.moves = self.is_saved = False
+
+    def begin_anew(self, cause: str) -> None:
+        """The next attempt, by no fault of the job's own."""
+        self.next_attempt()
         self.add_incident({"kind": "restarted", "attempt": self.attempt, "cause": cause})
 
     def add_incident(self, incident: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from scaling.files.shown_error import first_line
 from scaling.measures.device import Device
 from scaling.runner import reservations
 from scaling.runner.broker import MACHINE_LOST, Broker
@@ -196,7 +197,7 @@ class WorkerPool:
 
     def check(self) -> None:
         """Raise ClusterError if a group has ended with an error, or may not train."""
-        for slot, error in self._errors.items():
+        for slot, error in list(self._errors.items()):  # other threads add to them
             if isinstance(error, ClusterError):
                 raise error
             reason = last_line(str(error) or repr(error))
@@ -204,7 +205,7 @@ class WorkerPool:
 
     def require_alive(self) -> None:
         """Raise ClusterError if no group is left, or one may not train for this study."""
-        is_refused = any(isinstance(error, ClusterError) for error in self._errors.values())
+        is_refused = any(isinstance(error, ClusterError) for error in list(self._errors.values()))
         if is_refused or len(self._errors) == len(self._sizes):
             self.check()
 
@@ -241,9 +242,16 @@ class WorkerPool:
         """Until the pool is closed: move jobs off lost machines, and add groups."""
         self._num_said = self._num_ready
         self._said_at = self._trained_at = time.monotonic()
+        said = ""
         while not self._closing.wait(FOLLOW_SECONDS):
-            with contextlib.suppress(ray.exceptions.RayError):
+            try:
                 self._follow()
+            except ray.exceptions.RayError:
+                continue
+            except Exception as error:  # noqa: BLE001  # or the thread would end unseen
+                problem = f"the cluster cannot be looked at: {first_line(error)}"
+                if problem != said:
+                    self._note(said := problem)
 
     def _follow(self) -> None:
         groups: dict[str, set[str]] = ray.get(self._broker.nodes.remote(), timeout=BROKER_SECONDS)
@@ -287,7 +295,19 @@ class WorkerPool:
             ray.get(self._broker.slot_ended.remote(f"slot{number}", str(error)))
 
     def _run_slot(self, slot: str, size: int) -> None:
-        """Keep a group running until the pool is closed.
+        """Keep a group running until the pool is closed; any other end of it reaches the driver."""
+        try:
+            error = self._end_of_group(slot, size)
+        except Exception as ended:  # noqa: BLE001  # or the thread would end unseen
+            error = ended
+        if self._closing.is_set():
+            return
+        self._errors[slot] = error
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._broker.slot_ended.remote(slot, str(error)))
+
+    def _end_of_group(self, slot: str, size: int) -> BaseException:
+        """Keep a group running; returns why it has ended, which does not count in a closed pool.
 
         Ray Train starts a group anew whose workers die. Where its controller dies, with all that
         it had started, another one begins; so too where Ray Train has counted losses that the
@@ -304,18 +324,14 @@ class WorkerPool:
                 self._controllers.fit(slot, trainer)
                 num_lost += 1
                 reason: str | None = ray.get(self._broker.refusal.remote())
-                if reason is not None and not self._closing.is_set():
-                    error = ClusterError(reason)
-                    break
+                if reason is not None:
+                    return ClusterError(reason)
             except ray.exceptions.RayError as lost:
                 error, num_lost = lost, num_lost + 1
             except ray.train.TrainingFailedError as failed:
                 error, num_failed = failed, num_failed + max_failures + 1
-            except Exception as ended:  # noqa: BLE001  # any end of a group must reach the driver
-                error = ended
-                break
             if self._closing.is_set():
-                return
+                break
             with contextlib.suppress(ray.exceptions.RayError):
                 # Ray Train frees this with an actor of its own, which may be dead or slow.
                 kept: PlacementGroup | None = ray.get(self._broker.group_lost.remote(slot))
@@ -326,11 +342,7 @@ class WorkerPool:
                 num_excused = excused
             max_failures = MAX_GROUP_RESTARTS + num_excused - num_failed
             time.sleep(RESTART_SECONDS)
-        if self._closing.is_set():
-            return
-        self._errors[slot] = error
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self._broker.slot_ended.remote(slot, str(error)))
+        return error
 
     def _group(self, slot: str) -> str:
         """A slot's name among all studies of the cluster."""

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from scaling.runner.broker import MACHINE_LOST, MAX_ATTEMPTS, Broker
 from tests.runner.broker_calls import (
     ERROR,
@@ -178,3 +180,24 @@ def test_a_trial_that_ends_while_its_group_leaves_has_ended() -> None:
         assert await kinds(broker) == ["started", "outcome", "ended"]
 
     run(story())
+
+
+def test_a_job_that_fails_while_it_moves_is_not_moved_again() -> None:
+    async def scenario() -> list[str]:
+        broker = Broker()
+        for slot in ("s", "other"):
+            await group(broker, size=1, slot=slot)
+        await broker.submit(job(world_size=1))
+        await given(broker)
+        await broker.vacate("s", "a")
+        assert await broker.interrupted("job", 1) == "pause"
+        await leave(broker, "job", ERROR)
+        again = await given(broker, slot="other")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(broker.interrupted("job", again.attempt), 0.05)
+        outcome = {"kind": "outcome", "status": "done", "example_losses": {}}
+        assert await broker.report("job", again.attempt, outcome) == "continue"
+        await leave(broker, "job", None, slot="other")
+        return await kinds(broker)
+
+    assert run(scenario()) == ["started", "incident", "started", "outcome", "ended"]

@@ -25,8 +25,10 @@ def test_only_an_address_where_nothing_listens_refuses(free_port: int) -> None:
     assert _refuses(("127.0.0.1", free_port))
 
 
-def test_a_process_that_cannot_be_interrupted_says_how_to_go_on() -> None:
-    code = "from scaling.runner.cluster_watch import _leave; _leave('scaling resume lr_vs_batch')"
+@pytest.mark.parametrize("stream", ["sys.stderr", "io.StringIO()", "None"])
+def test_a_process_that_cannot_be_interrupted_says_how_to_go_on(stream: str) -> None:
+    code = f"import io, sys; sys.stderr = {stream}; "
+    code += "from scaling.runner.cluster_watch import _leave; _leave('scaling resume lr_vs_batch')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )  # fmt: skip

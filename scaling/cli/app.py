@@ -215,10 +215,10 @@ def ui(
         typer.echo(f"MLflow is running already at {mlflow_uri_words(uri)}.")
         return
     typer.echo(f"MLflow on {mlflow_uri_words(uri)}: {server} (Ctrl-C ends it)")
-    words = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     # For one reader: further workers and the runner of MLflow's jobs are ten more processes.
-    words += ["--workers", "1"]
+    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     alone = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+    alone["MLFLOW_BACKEND_STORE_URI"] = uri  # every user may read a command line, with passwords
     _end(subprocess.call([sys.executable, "-m", "mlflow", "ui", *words], env=alone))
 
 

@@ -7,10 +7,15 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from ray.job_submission import JobSubmissionClient
 
+from scaling.files.shown_error import first_line
 from scaling.runner.preflight import ClusterError
+
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,12 @@ def submitted_studies(address: str) -> list[SubmittedStudy]:
     """
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
+        _require_answer(address)
         client = JobSubmissionClient(address)
         jobs = client.list_jobs()
     except Exception as error:
         # Ray's client raises several kinds, as the network does.
-        raise ClusterError(f"{address}: {_reason(error)}") from error
+        raise ClusterError(f"{address}: {_reason(error, address)}") from error
     found: list[SubmittedStudy] = []
     for job in sorted(jobs, key=lambda job: job.start_time or 0, reverse=True):
         name = study_of(job.entrypoint)
@@ -62,11 +68,19 @@ def submitted_studies(address: str) -> list[SubmittedStudy]:
     return found
 
 
-def _reason(error: Exception) -> str:
-    said = (str(error).strip() or repr(error)).splitlines()[0]
-    if any(word in said for word in ("401", "403", "token")):
+def _require_answer(address: str) -> None:
+    """Ask a dashboard for anything, since Ray's client waits for an answer without limit."""
+    url = address if "://" in address else f"http://{address}"
+    if url.startswith(("http://", "https://")):
+        with contextlib.suppress(HTTPError), urlopen(url, timeout=ANSWER_SECONDS):
+            pass
+
+
+def _reason(error: Exception, address: str) -> str:
+    said = first_line(error)
+    if re.search(r"\b40[13]\b|token", said.replace(address.rstrip("/"), "")):
         return "the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-    if "connect" in said.lower():
+    if isinstance(error, OSError) or "connect" in said.lower():
         return "nobody answers; ray dashboard CLUSTER.yaml forwards the port"
     return said
 

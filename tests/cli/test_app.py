@@ -137,3 +137,16 @@ def test_doctor_says_what_is_there_and_how_to_install_what_is_not(
     status, out, _ = called("doctor")
     assert status == 2
     assert "bad" in out
+
+
+def test_mlflow_is_told_of_its_store_where_no_other_user_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = "postgresql://user:password@host/db"
+    told: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("scaling.sinks.mlflow.views.comparison_links", lambda *_: ())
+    monkeypatch.setattr("subprocess.call", lambda words, env: told.append((words, env)) or 0)
+    status, out, _ = called("ui", "--tracking-uri", uri)
+    [(words, variables)] = told
+    assert (status, variables["MLFLOW_BACKEND_STORE_URI"]) == (0, uri)
+    assert "password" not in " ".join(words) + out

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scaling.runner import submitted_studies
+from scaling.runner.preflight import ClusterError
 from scaling.runner.submitted_studies import last_line, study_of
 from tests.commands import environment
 from tests.end_to_end.studies import QUADRATIC, write_study
@@ -34,6 +36,29 @@ def test_a_job_is_a_study_s_by_its_command(entrypoint: str, study: str | None) -
 def test_the_last_line_says_something_and_has_no_colors() -> None:
     assert last_line("one\n\x1b[32m[3/9] done\x1b[0m\n \n") == "[3/9] done"
     assert last_line("") == ""
+
+
+def test_a_port_that_says_nothing_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setattr(submitted_studies, "ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (silent.getsockname()[1], free_port):
+            with pytest.raises(ClusterError, match=f"127.0.0.1:{port}: nobody answers"):
+                submitted_studies.submitted_studies(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionError("Failed to connect to Ray at address: http://h:8403."), "nobody answers"),
+        (RuntimeError("Request failed with status code 403: no."), "the cluster asks for a token"),
+        (RuntimeError("401 Client Error for url: http://h:8403"), "the cluster asks for a token"),
+        (RuntimeError("Version check returned 404."), "Version check returned 404."),
+    ],
+)
+def test_a_port_is_no_status(error: Exception, reason: str) -> None:
+    assert submitted_studies._reason(error, "http://h:8403").startswith(reason)
 
 
 @dataclass(frozen=True)

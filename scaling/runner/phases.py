@@ -111,7 +111,6 @@ class StudyRun:
         spec, records = self.spec, ledger.records
         done: list[Stage] = []
         with ClusterWatch(self.resume_command) as watch, _Executor(self, ledger, watch) as executor:
-            executor.wait_for_room()
             facts = replace(
                 self.facts, world_sizes=executor.world_sizes(),
                 cell_places=self.state.recorded.cell_places(spec),
@@ -168,6 +167,7 @@ class _Executor:
         self._checkpoints = run.state.checkpoints
         self._pool: WorkerPool | None = None
         self._sizes: tuple[int, ...] = ()
+        self._has_room = False
         self._spec = run.spec.with_gpus(num_gpus())
         self.devices: list[Device] = []
         self._tasks = shared_tasks(run.spec, run.tasks)
@@ -184,15 +184,17 @@ class _Executor:
             with contextlib.suppress(ray.exceptions.RayError):
                 let_machines_go()
 
-    def wait_for_room(self) -> None:
-        """Wait until one trial has room on the cluster.
+    def _wait_for_room(self) -> None:
+        """Wait until one trial has room on the cluster; raises StartError if it has none in time.
 
-        Raises:
-            StartError: If it has none in time.
+        Only where one is to run: a report needs no room.
         """
+        if self._has_room:
+            return
         if is_joined():
             ask_for_machines(self._spec.resources)
         wait_for_room(self._spec.resources, is_joined=is_joined(), note=self._run.view.note)
+        self._has_room = True
 
     def world_sizes(self) -> dict[int, int]:
         """Workers of a trial by batch size where the study leaves it open; decided once a study."""
@@ -213,6 +215,7 @@ class _Executor:
         """
         search, state = self._run.spec.search, self._run.state
         if search.is_joint and state.recorded.rounds() is None:
+            self._wait_for_room()
             num_slots = len(self._group_sizes())
             size = search.round_size or default_round_size(search.most_trials, num_slots)
             state.keep_rounds(Rounds(size))
@@ -225,6 +228,7 @@ class _Executor:
 
     def _measured_layout(self) -> tuple[Layout, Speeds]:
         """The layout that ends the study soonest; measured only where workers would idle."""
+        self._wait_for_room()
         spec, max_slots = self._spec, self._spec.resources.max_slots
         num_workers = num_workers_on(machines(), spec.resources)
         simple = side_by_side(num_workers, max_slots)
@@ -246,6 +250,7 @@ class _Executor:
             ClusterError: If they end.
             OSError: If it cannot be recorded.
         """
+        self._wait_for_room()
         state, spec = self._run.state, self._run.spec
         for change in state.recorded.changes(spec):
             self._run.view.note(f"changed since the study last ran: {change}")

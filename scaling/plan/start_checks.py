@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import product
 
+from scaling.arithmetic.batching import BatchRamp
 from scaling.plan.machine import num_gpus_for
 from scaling.plan.start import Start
 from scaling.process import without_garbage_collection
@@ -18,8 +19,9 @@ from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts
+from scaling.spec.checks.batch import RAMPS
 from scaling.spec.checks.places import places_of
-from scaling.spec.evaluation import LOSS
+from scaling.spec.evaluation import CADENCES, LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
 from scaling.spec.study import StudySpec
@@ -29,7 +31,10 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.extras import require_deepspeed
 from scaling.tasks.own.code import code_of
 from scaling.tasks.prepare import prepare_tasks
-from scaling.tasks.task import AnyTask, TaskData, WritingTask
+from scaling.tasks.task import AnyTask, FinishedTask, TaskData, WritingTask
+
+MAX_EVALUATIONS = 10_000
+"""Of a trial: each is half a kilobyte of its record and some ten points in MLflow."""
 
 
 def require_machine(start: Start) -> None:
@@ -92,6 +97,7 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     """Check that a task can be trained as its study says; raises as `require_tasks`."""
     _require_metrics(spec, task)
     _require_tokens(spec, task)  # by which the sizes of a batch that grows may be counted
+    _require_few_evaluations(spec, task)
     _require_enough_examples(spec, task)
     require_branches_fit(spec, Facts(task.num_train, task.tokens_per_example))
     if spec.workload.has_layers:
@@ -194,6 +200,23 @@ def _require_enough_examples(spec: StudySpec, task: TaskData) -> None:
             raise DataError(path, f"{message}examples (allowed: at most {there})")
 
 
+def _require_few_evaluations(spec: StudySpec, task: AnyTask) -> None:
+    """Check that what a trial measures along its run can be recorded, sent and shown."""
+    facts = Facts(task.num_train, task.tokens_per_example)
+    for ramp in () if isinstance(task, FinishedTask) else _ramps(spec):
+        steps = num_steps_of(spec, ramp, facts)
+        if steps is None or steps < MAX_EVALUATIONS:
+            continue
+        from scaling.training.timing import num_evaluations  # here, since it loads torch
+
+        count = num_evaluations(spec.evaluation, ramp, steps)
+        if count > MAX_EVALUATIONS:
+            given = spec.evaluation.model_dump(include=set(CADENCES), exclude_none=True)
+            [(field, value)] = given.items()
+            message = f"{value} makes {count:,} evaluations of a trial"
+            raise DataError(f"evaluation.{field}", f"{message} (allowed: {MAX_EVALUATIONS:,})")
+
+
 def _require_tokens(spec: StudySpec, task: TaskData) -> None:
     """Check that examples have tokens, where something is counted in them."""
     early = spec.search.early_stopping
@@ -213,25 +236,33 @@ def _sizes_by_path(spec: StudySpec, task: TaskData) -> Iterator[tuple[str, list[
     if spec.branch is not None:
         base = spec.branch.base_batch_size
         yield "branch.multiples", [base * multiple for multiple in spec.branch.multiples]
-    for field in ("batch_ramp_every_examples", "batch_ramp_at_examples"):
+    for field in RAMPS:
         for place in places_of(spec, field):
             yield place.path, list(_ramp_sizes(spec, facts))
 
 
 def _ramp_sizes(spec: StudySpec, facts: Facts) -> Iterator[int]:
     """The largest batch of every run whose batch grows."""
+    for ramp in _ramps(spec):
+        steps = num_steps_of(spec, ramp, facts)
+        if steps is None:
+            yield ramp.first * ramp.factor ** len(ramp.at_examples)
+        else:
+            yield max(size for size, _ in ramp.sizes(steps))
+
+
+def _ramps(spec: StudySpec) -> Iterator[BatchRamp]:
+    """How the batch of every run grows; once for those in which it does not."""
+    if not any(places_of(spec, field) for field in RAMPS):
+        yield from map(BatchRamp, spec.batch_sizes())
+        return
     drawn = spec.nuisance.distributions()
     names = [name for name in drawn if "batch" in name]
     choices = [drawn[name].choice or () for name in names]
     for cell in cells(spec):
         for values in product(*choices):
             chosen = hyperparameters(spec, cell, dict(zip(names, values, strict=True)))
-            ramp = batch_ramp_of(chosen)
-            steps = num_steps_of(spec, ramp, facts)
-            if steps is None:
-                yield ramp.first * ramp.factor ** len(ramp.at_examples)
-            else:
-                yield max(size for size, _ in ramp.sizes(steps))
+            yield batch_ramp_of(chosen)
 
 
 def describe_place(start: Start) -> list[str]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -102,7 +103,8 @@ def read_records(file: Path) -> dict[str, TrialRecord]:
 
 def _record(line: bytes, number: int, file: Path) -> TrialRecord:
     try:
-        return TrialRecord.from_json(line.decode())
+        # What was written is read, however long a budget in seconds has made it.
+        return TrialRecord.from_json(line.decode(), max_bytes=sys.maxsize)
     except ValueError as error:
         cause = first_line(error)
     raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from scaling.files.json_text import parse_mapping
+from scaling.files.json_text import MAX_BYTES, parse_mapping
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe, in_parts
 from scaling.spec.phases import Phase
@@ -86,13 +86,13 @@ class TrialRecord:
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str) -> "TrialRecord":
+    def from_json(cls, line: str, *, max_bytes: int = MAX_BYTES) -> "TrialRecord":
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: If the line is not a record, in one line that names the field.
+            ValueError: If the line is not a record or larger, in one line that names the field.
         """
-        raw = parse_mapping(line)
+        raw = parse_mapping(line, max_bytes=max_bytes)
         recipe = raw.get("recipe")
         if isinstance(recipe, dict) and "hyperparameters" not in recipe:
             line = json.dumps(raw | {"recipe": in_parts(cast("dict[str, Any]", recipe))})

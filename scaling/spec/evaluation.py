@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from scaling.spec.fields import Finite, MetricName, PositiveFloat, PositiveInt, Section
 
 BudgetMeasure = Literal["steps", "examples", "tokens", "epochs", "seconds"]
+CADENCES: Final = ("every_examples", "every_steps", "growth_ratio")
 LOSS: Final = "validation_loss"
 """The metric that every task has: the mean loss per target of the validation examples."""
 _BUDGET_MEASURES: tuple[BudgetMeasure, ...] = get_args(BudgetMeasure)
@@ -78,11 +79,8 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Evaluation":
-        given = (self.every_examples, self.every_steps, self.growth_ratio)
-        if sum(value is not None for value in given) != 1:
-            raise PydanticCustomError(
-                "cadence", "give exactly one of every_examples, every_steps, growth_ratio"
-            )
+        if sum(getattr(self, name) is not None for name in CADENCES) != 1:
+            raise PydanticCustomError("cadence", f"give exactly one of {', '.join(CADENCES)}")
         return self
 
 

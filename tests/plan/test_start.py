@@ -8,9 +8,11 @@ import pytest
 from scaling.driver.run import _unwritable
 from scaling.files.own import UNFINISHED, write_report_files
 from scaling.plan.start import Start, require_places
+from scaling.plan.start_checks import require_tasks
 from scaling.runner.preflight import StartError
 from scaling.runner.state import StudyState, resuming
 from scaling.tasks.content import DATA
+from scaling.tasks.errors import DataError
 from tests.space.test_space import study
 
 
@@ -73,3 +75,35 @@ def test_a_report_that_cannot_be_written_is_no_fault_of_the_storage(
 )
 def test_what_goes_on_with_a_study(command: str, resumed: str) -> None:
     assert resuming(command) == resumed
+
+
+STEPS = {"budget": {"steps": 60_000}}
+SECONDS = {
+    "budget": {"seconds": 1e9}, "evaluation": {"every_steps": 1},
+    "nuisance": {"peak_lr": {"log_uniform": [1e-3, 1e-1]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        (STEPS | {"evaluation": {"every_steps": 6}}, "evaluation.every_steps: 6 makes 10,001 "),
+        (STEPS | {"evaluation": {"every_steps": 7}}, None),
+        (STEPS | {"evaluation": {"every_examples": 16}}, "evaluation.every_examples: 16 makes "),
+        (STEPS | {"evaluation": {"growth_ratio": 1.00001}}, "growth_ratio: 1.00001 makes 60,001 "),
+        (STEPS | {"evaluation": {"growth_ratio": 1.01}}, None),
+        ({"budget": {"examples": 160_000}, "evaluation": {"every_steps": 1}}, "makes 10,001 "),
+        ({"budget": {"examples": 159_000}, "evaluation": {"every_steps": 1}}, None),
+        (SECONDS, None),
+    ],
+)
+def test_more_evaluations_than_a_record_takes_are_refused(
+    changes: dict[str, object], refused: str | None
+) -> None:
+    spec = study(**changes)
+    if refused is None:
+        require_tasks(spec)
+        return
+    with pytest.raises(DataError, match=r"of a trial \(allowed: 10,000\)$") as error:
+        require_tasks(spec)
+    assert refused in str(error.value)

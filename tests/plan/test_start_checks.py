@@ -362,11 +362,12 @@ def test_every_field_of_a_plan_can_be_as_large_as_it_may(folder: Path) -> None:
         "beta1": [n / 1e2 for n in range(10)],
     }
     study["nuisance"]["global_batch_size"] = {"choice": [n + 1 for n in range(300)]}
-    study["evaluation"] = {"growth_ratio": 1 + 1e-12, "num_examples": largest}
+    study["evaluation"] = {"growth_ratio": 1.1, "num_examples": largest}
     study["budget"] = {"examples": largest}
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     for evaluation in ("{every_steps: 1}", "{every_examples: 1}", "{growth_ratio: 1.000000001}"):
-        assert main(["study.yaml", "--plan", "--set", f"evaluation={evaluation}"]) == 0
+        assert main(["study.yaml", "--plan", "--set", f"evaluation={evaluation}"]) == 2
+    assert main(["study.yaml", "--plan"]) == 0
 
 
 def listed(count: int, first: float = 0, step: float = 1) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from scaling.records.ledger import Ledger, by_cell, cut_unfinished_line, read_records
+from scaling.files.json_text import parse_mapping
+from scaling.records.ledger import Ledger, append_line, by_cell, cut_unfinished_line, read_records
 from scaling.records.measurement import Measurement
 from scaling.records.trial import TrialRecord
 from tests.recipes import recipe
@@ -210,3 +211,15 @@ def test_only_an_unfinished_line_is_cut(
     file.write_bytes(whole[:size])
     cut_unfinished_line(file)
     assert file.read_bytes() == whole[: whole[:size].rfind(b"\n") + 1]
+
+
+def test_what_was_written_is_read_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reader in (parse_mapping, TrialRecord.from_json):
+        monkeypatch.setitem(reader.__kwdefaults__, "max_bytes", 100)
+    file = tmp_path / "trials.jsonl"
+    append_line(file, record().to_json())
+    assert list(read_records(file)) == [record().trial_id]
+    with pytest.raises(ValueError, match="is larger than 100 bytes"):
+        TrialRecord.from_json(record().to_json())

@@ -53,6 +53,13 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> N
         _write(folder, path.name, content, durable=durable)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writes that were cut off have left in a folder that nobody else writes into."""
+    for path in folder.glob(f"{UNFINISHED}*.part"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """A regular file's content.
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +26,7 @@ RENDEZVOUS_FOLDER = "SCALING_RENDEZVOUS_FOLDER"
 UMASK = "SCALING_UMASK"
 """Environment variable: the user's umask, in octal, for what workers write into the storage."""
 ABANDONED_SECONDS = 60.0
+_PARTS = ("ray", "rendezvous")
 
 
 def prepare_environment(address: str | None) -> None:
@@ -68,7 +69,7 @@ class PrivateSession:
         try:
             _remove_abandoned(parent)
             folder = Path(tempfile.mkdtemp(prefix=SESSION_PATTERN.rstrip("?"), dir=parent))
-            for part in ("ray", "rendezvous"):
+            for part in _PARTS:
                 (folder / part).mkdir(mode=0o700)
             lock = _opened_new(folder / "lock")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,6 +101,8 @@ class PrivateSession:
         for name, value in self.variables.items():
             if os.environ.get(name) == value:
                 del os.environ[name]
+        for part in _PARTS:  # first: what a kill leaves here has its lock, and goes later
+            shutil.rmtree(self.folder / part, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
 
@@ -115,10 +118,17 @@ def _remove_abandoned(parent: Path) -> None:
             status = folder.lstat()
             is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
             if is_ours and time.time() - status.st_mtime > ABANDONED_SECONDS:
+                if not (folder / "lock").exists():  # it was killed before it had one
+                    for path in (*(folder / part for part in _PARTS), folder):
+                        with suppress(FileNotFoundError):
+                            path.rmdir()
+                    continue
                 with (folder / "lock").open() as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # in use, or another process removes it just now
+        except (
+            OSError
+        ):  # in use, or not empty without a lock, or another process removes it just now
             continue
 
 

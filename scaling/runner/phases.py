@@ -11,6 +11,7 @@ import ray.exceptions
 from ray import tune
 from ray.tune import TuneError
 
+from scaling.files.names import file_name
 from scaling.measures.device import GPU_FACTS, Device
 from scaling.records.ledger import Ledger, Observer
 from scaling.records.load import read_environment
@@ -54,6 +55,7 @@ from scaling.space.trials import PlannedTrial
 from scaling.spec.phases import Phase
 from scaling.spec.study import StudySpec
 from scaling.tasks.task import AnyTask
+from scaling.training.checkpoint import remove_left_over
 
 # Tune's trials only pass events on. Memory is the one resource that every Ray node has besides
 # those that the worker groups take whole.
@@ -109,6 +111,8 @@ class StudyRun:
         """
         ledger = Ledger(self.state.folder, [*self.observers, self.view])
         spec, records = self.spec, ledger.records
+        ended = {file_name(name) for name, trial in records.items() if trial.status != "failed"}
+        remove_left_over(self.state.checkpoints, ended)
         done: list[Stage] = []
         with ClusterWatch(self.resume_command) as watch, _Executor(self, ledger, watch) as executor:
             facts = replace(

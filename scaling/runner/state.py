@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from scaling.files.access import why_not_writable
-from scaling.files.own import no_follow, other_files
+from scaling.files.own import no_follow, other_files, remove_unfinished
 from scaling.files.shown_error import first_line
 from scaling.files.shown_path import shown_path
 from scaling.records.ledger import TRIALS_FILE
@@ -75,6 +75,8 @@ class StudyState:
             made, lock = _entered(folder, shown)
             try:
                 mark(folder)  # now: another start that was refused may just have removed it
+                for place in (folder, *(folder / name for name in FOLDERS)):
+                    remove_unfinished(place)
                 recorded = RecordedStudy.read(folder)
                 if recorded is not None:
                     recorded.require_same_content(content, code)

@@ -10,6 +10,7 @@ import re
 import struct
 import uuid
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -205,11 +206,31 @@ def newest(
     return None
 
 
-def remove_checkpoints(folder: str) -> None:
+def remove_left_over(root: str, ended: Collection[str]) -> None:
+    """Remove what a study that was killed has left: checkpoints of ended trials, unfinished files.
+
+    Args:
+        root: Folder or URL with a folder of checkpoints for each trial.
+        ended: Names of the folders of trials that do not go on.
+    """
+    try:
+        with as_os_error(root):
+            fs: Any
+            fs, path = fsspec.core.url_to_fs(root)
+            found: list[str] = fs.ls(path, detail=False, refresh=True) if fs.exists(path) else []
+    except OSError as error:
+        _LOG.warning("cannot read %s: %s", without_credentials(root), error.strerror or error)
+        return
+    for name in (trial.rstrip("/").rsplit("/", 1)[-1] for trial in found):
+        remove_checkpoints(f"{root}/{name}", only_unfinished=name not in ended)
+
+
+def remove_checkpoints(folder: str, *, only_unfinished: bool = False) -> None:
     """Remove all checkpoints of a trial that has ended; nothing where there are none.
 
     Files of other names, and a folder that holds some or is a link, stay. So do checkpoints that
-    cannot be removed, with a warning, since they only take room.
+    cannot be removed, with a warning, since they only take room. With `only_unfinished`, nothing
+    goes but files that were being written.
     """
     try:
         with as_os_error(folder):
@@ -219,7 +240,8 @@ def remove_checkpoints(folder: str) -> None:
                 return
             for file in map(str, fs.ls(path, detail=False, refresh=True)):
                 name = file.rsplit("/", 1)[-1]
-                if _NAME.fullmatch(name) or _UNFINISHED.fullmatch(name):
+                is_whole = _NAME.fullmatch(name) and not only_unfinished
+                if is_whole or _UNFINISHED.fullmatch(name):
                     fs.rm_file(file)
             with contextlib.suppress(OSError):  # another's files are there, or no folders at all
                 fs.rmdir(path)

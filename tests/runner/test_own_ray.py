@@ -75,3 +75,18 @@ def test_a_ray_that_is_given_up_says_what_to_do(load: float, words: str) -> None
     assert "within 120 s" in said
     assert words in said
     assert "start the study again" in said
+
+
+def test_a_session_that_was_killed_before_its_lock_goes_if_it_is_empty(temporary: Path) -> None:
+    bare = temporary / "scaling-ray-cccccccc"
+    bare.mkdir()
+    os.utime(bare, (0, 0))
+    empty, full = temporary / "scaling-ray-aaaaaaaa", temporary / "scaling-ray-bbbbbbbb"
+    for folder in (empty, full):
+        for part in ("ray", "rendezvous"):
+            (folder / part).mkdir(parents=True)
+    (full / "ray" / "session").touch()
+    for folder in (empty, full):
+        os.utime(folder, (0, 0))
+    PrivateSession.make().remove()
+    assert list(temporary.iterdir()) == [full]

@@ -95,7 +95,14 @@ def test_a_study_with_nothing_left_to_run_needs_no_room(
     with pytest.raises(StartError, match="one trial needs 4 workers"):
         run()
     end(last)
+    for trial in (last.trial_id, "goes-on"):
+        folder = state.folder / "checkpoints" / trial
+        folder.mkdir(parents=True)
+        for name in ("step-000000000010.pt", f".{'a' * 32}.part"):
+            (folder / name).touch()
     assert run() == {"rules_refused": []}
+    left = {path.name for path in (state.folder / "checkpoints").rglob("*")}
+    assert left == {"goes-on", "step-000000000010.pt"}
 
 
 def test_gpus_of_earlier_runs_are_kept_and_joined_where_they_differ() -> None:

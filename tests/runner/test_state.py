@@ -312,6 +312,18 @@ def test_a_look_at_the_lock_keeps_no_study_away(tmp_path: Path) -> None:
     state.lock.close()
 
 
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    spec = in_folder(tmp_path)
+    state = StudyState.open(spec, {DATA: "a"}, {})
+    state.lock.close()
+    (state.folder / "example_losses").mkdir()
+    for folder in (state.folder, state.folder / "example_losses"):
+        (folder / ".scaling-unfinished-0123456789abcdef.part").touch()
+    (state.folder / "example_losses" / "notes.part").touch()
+    StudyState.open(spec, {DATA: "a"}, {}).lock.close()
+    assert [path.name for path in state.folder.rglob("*.part")] == ["notes.part"]
+
+
 def test_a_lock_alone_keeps_no_study_away(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "lock").touch()

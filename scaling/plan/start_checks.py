@@ -82,6 +82,8 @@ def require_tasks(spec: StudySpec, *, resume: bool = False) -> tuple[AnyTask, ..
     for number, (size, task) in enumerate(zip(spec.sizes or (spec,), tasks, strict=True)):
         try:
             _require_fit(size, task)
+            if not resume:  # one that has begun has its cadence for good
+                _require_few_evaluations(size, task)
         except DataError as error:
             if not spec.sizes:
                 raise
@@ -97,7 +99,6 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     """Check that a task can be trained as its study says; raises as `require_tasks`."""
     _require_metrics(spec, task)
     _require_tokens(spec, task)  # by which the sizes of a batch that grows may be counted
-    _require_few_evaluations(spec, task)
     _require_enough_examples(spec, task)
     require_branches_fit(spec, Facts(task.num_train, task.tokens_per_example))
     if spec.workload.has_layers:
@@ -213,8 +214,9 @@ def _require_few_evaluations(spec: StudySpec, task: AnyTask) -> None:
         if count > MAX_EVALUATIONS:
             given = spec.evaluation.model_dump(include=set(CADENCES), exclude_none=True)
             [(field, value)] = given.items()
-            message = f"{value} makes {count:,} evaluations of a trial"
-            raise DataError(f"evaluation.{field}", f"{message} (allowed: {MAX_EVALUATIONS:,})")
+            allowed = f"(allowed: at most {MAX_EVALUATIONS:,})"
+            message = f"{value} makes {count:,} evaluations of a trial {allowed}"
+            raise DataError(f"evaluation.{field}", message)
 
 
 def _require_tokens(spec: StudySpec, task: TaskData) -> None:

@@ -156,7 +156,9 @@ def _described_gpus(devices: Sequence[Device], before: Mapping[str, Any]) -> dic
         for name in GPU_FACTS
     }
     return {
-        name: ", ".join(dict.fromkeys(filter(None, all))) for name, all in found.items() if any(all)
+        name: ", ".join(dict.fromkeys(filter(None, texts)))
+        for name, texts in found.items()
+        if any(texts)
     }
 
 

@@ -269,12 +269,8 @@ def require_usable_storage(spec: StudySpec) -> None:
     if reason := why_not_writable(folder):
         raise StateError(f"storage: cannot write {shown_path(folder)}: {reason}")
     if spec.storage_url is not None:
-        try:
+        with _written(spec.storage_url):
             require_writable(spec.storage_url)
-        except OSError as error:
-            raise StateError(
-                f"storage: cannot write {spec.storage_url}: {error.strerror}"
-            ) from error
     require_state_folder(folder)
     if (folder / LOCK).is_file():
         with _written(shown_path(folder)):
@@ -289,9 +285,9 @@ def require_same_content(
     Raises:
         StateError: If it has not.
     """
-    recorded = RecordedStudy.read(_folder(spec))
-    if recorded is not None:
-        recorded.require_same_content(content, code)
+    with looked_at(spec) as recorded:
+        if recorded is not None:
+            recorded.require_same_content(content, code)
 
 
 def _bring(url: str, folder: Path, *, resume: bool, command: str) -> None:
@@ -320,7 +316,7 @@ def _folder(spec: StudySpec) -> Path:
 
 @contextmanager
 def _written(shown: str) -> Iterator[None]:
-    """Say of an error in the context that a folder cannot be written."""
+    """Say of an error in the context that a folder or URL cannot be written."""
     try:
         yield
     except OSError as error:

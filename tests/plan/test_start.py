@@ -104,6 +104,6 @@ def test_more_evaluations_than_a_record_takes_are_refused(
     if refused is None:
         require_tasks(spec)
         return
-    with pytest.raises(DataError, match=r"of a trial \(allowed: 10,000\)$") as error:
+    with pytest.raises(DataError, match=r"of a trial \(allowed: at most 10,000\)$") as error:
         require_tasks(spec)
     assert refused in str(error.value)

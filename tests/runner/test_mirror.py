@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from scaling.runner.mirror import Mirror, fetch, is_at
-from scaling.runner.state import StudyState, require_startable
+from scaling.runner.state import StudyState, require_same_content, require_startable
 from scaling.runner.state_folder import StateError
 from scaling.tasks.content import DATA
 from tests.space.test_space import study
@@ -243,3 +243,21 @@ def test_a_plan_names_the_folder_and_not_its_own_copy_of_it(
         for only_looks in (False, True):
             with pytest.raises(StateError, match=words):
                 require_startable(spec, resume=True, command="run", only_looks=only_looks)
+
+
+def test_a_plan_on_another_machine_sees_that_the_data_have_changed(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = study(storage=url)
+    for machine in ("first", "second"):
+        (tmp_path / machine).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    opened = StudyState.open(spec, {DATA: "a"}, {})
+    opened.lock.close()
+    with opened.mirrored():
+        pass
+    monkeypatch.chdir(tmp_path / "second")
+    require_same_content(spec, {DATA: "a"}, {})
+    with pytest.raises(StateError, match="the data of the study in runs/s have changed"):
+        require_same_content(spec, {DATA: "b"}, {})
+    assert not Path("runs").exists()

@@ -1,11 +1,13 @@
 """Where a study and its report may be kept, whatever links lead there."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from scaling.driver.run import _unwritable
+from scaling import Study
+from scaling.driver.run import RefusedError, _unwritable
 from scaling.files.own import UNFINISHED, write_report_files
 from scaling.plan.start import Start, require_places
 from scaling.plan.start_checks import require_tasks
@@ -107,3 +109,15 @@ def test_more_evaluations_than_a_record_takes_are_refused(
     with pytest.raises(DataError, match=r"of a trial \(allowed: at most 10,000\)$") as error:
         require_tasks(spec)
     assert refused in str(error.value)
+
+
+def test_what_is_advised_in_python_has_the_arguments_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    StudyState.open(study(), {DATA: "a"}, {}).lock.close()
+    asked = Study(**study().model_dump(mode="json", exclude_unset=True))
+    with pytest.raises(RefusedError, match=re.escape("study.run(output='r', resume=True)")):
+        asked.run(output=Path("r"))
+    with pytest.raises(RefusedError, match=re.escape("study.run(address='a:1', resume=True)")):
+        asked.run(address="a:1")

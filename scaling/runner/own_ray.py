@@ -126,9 +126,7 @@ def _remove_abandoned(parent: Path) -> None:
                 with (folder / "lock").open() as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
-        except (
-            OSError
-        ):  # in use, or not empty without a lock, or another process removes it just now
+        except OSError:  # in use, being removed by another process, or full without a lock
             continue
 
 

@@ -98,6 +98,23 @@ def test_the_count_that_predicts_better_is_preferred() -> None:
     assert preferred_scale({("n",): runs(even), ("one",): one}) == ("n",)
 
 
+def test_many_runs_of_a_size_tell_of_recipes_far_from_its_bottom() -> None:
+    rng, runs = np.random.default_rng(0), list[LadderRun]()
+
+    def height(rate: float, batch: float) -> float:
+        return math.exp(0.004 * math.log2(rate / 3e-3) ** 2 + 0.003 * math.log2(batch / 256) ** 2)
+
+    for rate in np.geomspace(1e-4, 1e-1, 24):
+        for batch in np.geomspace(8, 4096, 16).round():
+            loss = 2.5 * height(rate, batch) * math.exp(0.001 * rng.standard_normal())
+            runs.append(LadderRun((1.0,), int(batch), float(rate), loss))
+    # Runs that diverged take no room from those with a loss, and give the rates their end.
+    own = OwnSurface([*runs, *(LadderRun((1.0,), 64, 1.0, None) for _ in range(200))])
+    for rate, batch in ((1e-1, 256), (3e-2, 2048), (2e-4, 16)):
+        assert own.regret(rate, batch).value == pytest.approx(height(rate, batch) - 1, rel=0.1)
+    assert (own.regret(1.0, 256).value or 0) > (own.regret(1e-1, 256).value or 0)
+
+
 def table() -> list[LadderRun]:
     with TABLE.open(encoding="utf-8") as lines:
         return [

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import least_squares  # pyright: ignore -- scipy ships no types
 from scipy.special import ndtri, stdtrit  # pyright: ignore -- scipy ships no types
 
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate
+from scaling.analysis.statistics.uncertainty import ABSENT, TAILS, Estimate
 from scaling.surface.space import Array
 
 _NUM_FITTED = 5
@@ -23,7 +23,6 @@ _HUBER = 1e-3
 _NUM_BOOTSTRAP = 200
 _WIDEST = 0.25
 """Half width of an interval over the loss from which on the law says nothing."""
-_TAILS = (0.05, 0.95)
 _LOWER: Array = np.array([-20.0, -20.0, -5.0, 0.02, 0.02])
 _UPPER: Array = np.array([25.0, 25.0, 3.0, 1.5, 1.5])
 """Of log A, log B, log E, α, β, in units of the largest size."""
@@ -66,10 +65,10 @@ def expected_losses(
     on_law = np.log(_loss(best, logs))
     degrees = num_sizes - _NUM_FITTED
     sd = float(np.sqrt(((np.log(losses) - on_law) ** 2).sum() / degrees))
-    sd *= float(stdtrit(degrees, _TAILS[1]) / ndtri(_TAILS[1]))
+    sd *= float(stdtrit(degrees, TAILS[1]) / ndtri(TAILS[1]))
     away = sd * np.random.default_rng(0).standard_normal((_NUM_BOOTSTRAP, num_sizes))
     drawn = [_loss(_fitted(logs, on_law + each, [best]), wanted) for each in away]
-    low, high = np.quantile(np.array(drawn), _TAILS, axis=0)
+    low, high = np.quantile(np.array(drawn), TAILS, axis=0)
     values = _loss(best, wanted)
     return [
         ExpectedLoss(missing="not_identified", num_sizes=num_sizes)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from scaling.analysis.ladder.runs import LadderRun
-from scaling.analysis.statistics.uncertainty import Estimate
+from scaling.analysis.statistics.uncertainty import TAILS, Estimate
 from scaling.surface.covariance import TO_READ
 from scaling.surface.loss_surface import LossSurface, Outcome
 from scaling.surface.space import BATCH, RATE, Array, Axis, Space
@@ -14,7 +14,6 @@ from scaling.surface.space import BATCH, RATE, Array, Axis, Space
 _MOST_RUNS = 150
 _NUM_RATES, _NUM_BATCHES = 25, 15
 _NUM_DRAWS = 400
-_TAILS = (0.05, 0.95)
 
 
 class OwnSurface:
@@ -28,12 +27,11 @@ class OwnSurface:
 
     def __init__(self, runs: Sequence[LadderRun]) -> None:
         """The surface; some of the runs have a loss."""
-        lost = np.inf
-        ordered = sorted(runs, key=lambda run: lost if run.loss is None else run.loss)
-        kept = ordered[:_MOST_RUNS]
-        self._rates = [run.peak_lr for run in kept]
+        kept = _thinned(runs)
+        rates_tried = [run.peak_lr for run in runs]
+        self._rates = min(rates_tried), max(rates_tried)
         self._batches = sorted({run.global_batch_size for run in kept})
-        rate = Axis(RATE, low=min(self._rates), high=max(self._rates), log=True)
+        rate = Axis(RATE, low=self._rates[0], high=self._rates[1], log=True)
         space = Space(tuple({BATCH: size} for size in self._batches), (rate,))
         outcomes = [
             Outcome(
@@ -43,7 +41,7 @@ class OwnSurface:
             for run in kept
         ]  # fmt: skip
         self._surface = LossSurface(space, outcomes, family=TO_READ)
-        rates = np.geomspace(min(self._rates), max(self._rates), _NUM_RATES)
+        rates = np.geomspace(*self._rates, _NUM_RATES)
         batches = np.geomspace(self._batches[0], self._batches[-1], _NUM_BATCHES)
         recipes = [(float(rate), float(batch)) for rate in rates for batch in batches]
         drawn = np.log(self._drawn(recipes))
@@ -62,13 +60,13 @@ class OwnSurface:
         would be below both. No regret is below 0.
         """
         inside = (
-            float(np.clip(rate, min(self._rates), max(self._rates))),
+            float(np.clip(rate, *self._rates)),
             float(np.clip(batch, self._batches[0], self._batches[-1])),
         )
         drawn = np.log(self._drawn([inside, self._lowest]))
         ratios = np.maximum(np.expm1(drawn[:, 0] - drawn[:, 1]), 0.0)
         value = max(float(np.expm1(np.mean(drawn[:, 0] - drawn[:, 1]))), 0.0)
-        low, high = np.quantile(ratios, _TAILS)
+        low, high = np.quantile(ratios, TAILS)
         return Estimate(value, (min(float(low), value), max(float(high), value)))
 
     def _drawn(self, recipes: Sequence[tuple[float, float]]) -> Array:
@@ -79,3 +77,22 @@ class OwnSurface:
         nearest = np.abs(logs[:, None] - np.log(np.array(self._batches))).argmin(axis=1)
         batch = np.array([space.batch_place(size) for _, size in recipes])
         return self._surface.loss_draws(replace(at, batch=batch), nearest, _NUM_DRAWS)
+
+
+def _thinned(runs: Sequence[LadderRun]) -> list[LadderRun]:
+    """The runs, lowest loss first; of too many, evenly over batches and rates.
+
+    The lowest ones alone would say nothing of a recipe far from the bottom. Runs that diverged
+    have what room is left.
+    """
+    known = sorted((run for run in runs if run.loss is not None), key=lambda run: run.loss or 0.0)
+    lost = [run for run in runs if run.loss is None]
+    kept = _evenly(known, _MOST_RUNS)
+    return kept + _evenly(lost, _MOST_RUNS - len(kept))
+
+
+def _evenly(runs: Sequence[LadderRun], most: int) -> list[LadderRun]:
+    if len(runs) <= most:
+        return list(runs)
+    order = sorted(runs, key=lambda run: (run.global_batch_size, run.peak_lr))
+    return [order[n] for n in np.linspace(0, len(order) - 1, most).round().astype(int)]

@@ -19,6 +19,8 @@ _UNSTABLE = 1e-3
 
 LEVEL = 0.9
 """Share of intervals that cover the truth, if their assumptions hold."""
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+"""Quantiles of draws at which an interval ends."""
 
 Interval = tuple[float, float]
 
@@ -42,7 +44,7 @@ ABSENT = Estimate()
 
 def t_quantile(degrees: float) -> float:
     """The two-sided 90% point of Student's t; 1.645 for infinitely many degrees of freedom."""
-    return float(stdtrit(degrees, (1 + LEVEL) / 2))  # pyright: ignore -- scipy ships no types
+    return float(stdtrit(degrees, TAILS[1]))  # pyright: ignore -- scipy ships no types
 
 
 def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None) -> Estimate:
@@ -75,7 +77,7 @@ def mean_estimate(values: Sequence[float], *, shared_stderr: float | None = None
 
 def of_draws(draws: NDArray[np.float64]) -> Estimate:
     """The median of draws and their interval."""
-    low, middle, high = np.quantile(draws, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    low, middle, high = np.quantile(draws, [TAILS[0], 0.5, TAILS[1]])
     return Estimate(float(middle), (float(low), float(high)))
 
 

@@ -14,7 +14,7 @@ from scipy.linalg import block_diag  # pyright: ignore -- scipy ships no types
 
 from scaling.spec.phases import Stop
 from scaling.surface.ladder.fit import Valley
-from scaling.surface.ladder.ladder import HIGHEST, Ladder
+from scaling.surface.ladder.ladder import Ladder, Prediction
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import NUM_SHAPE, POWER_SD, SHAPE_SD, height
 from scaling.surface.ladder.way import OUTPUTS, bottoms_at, covariance_of
@@ -29,7 +29,6 @@ _GROWTH = 0.5
 """Scatter of a run for each percent above half a unit over the bottom."""
 _HIGHEST = 1.5
 """Units above the bottom from which on a trial tells nothing."""
-_NUM_DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,12 @@ class LadderBelief:
     """What the trials so far say.
 
     Attributes:
-        regrets: [draws, asked] percent of the loss by which recipes at the expected bottom are
-            above the least one, at each size that is asked for.
         ladder: The fit, as the report reads it.
+        asked: What it predicts at each size that is asked for.
     """
 
-    regrets: Array
     ladder: Ladder
+    asked: tuple[Prediction, ...]
 
     def recipe(self, scale: Sequence[float], batches: Sequence[int]) -> tuple[int, float]:
         """The batch, of some that are possible, and the rate that a size should use."""
@@ -83,13 +81,14 @@ class LadderBelief:
     @property
     def expected_regret_ratio(self) -> float:
         """The largest expected regret over the loss, of the sizes that are asked for."""
-        return float(self.regrets.mean(axis=0).max()) / 100
+        return max(found.expected_regret(found.rate, found.batch) for found in self.asked)
 
     def probability(self, stop: Stop, loss: float) -> float:
         """How likely the regret at every size that is asked for is small enough."""
         ratio = stop.regret_at_most_ratio
-        limit = 100 * (ratio if ratio is not None else (stop.regret_at_most or 0.0) / loss)
-        return float((self.regrets <= limit).all(axis=1).mean())
+        limit = ratio if ratio is not None else (stop.regret_at_most or 0.0) / loss
+        regrets = [found.regrets(found.rate, found.batch) for found in self.asked]
+        return float((np.stack(regrets) <= limit).all(axis=0).mean())
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,12 @@ class LadderSearch:
 
     def belief(self, outcomes: Sequence[SizedOutcome]) -> LadderBelief:
         """What the trials say of the sizes asked for; each size searched has a loss."""
-        design = self._fitted(outcomes)
-        return LadderBelief(design.regrets(), design.ladder)
+        ladder = Ladder(self.runs(outcomes), self._least_batch)
+        return LadderBelief(ladder, tuple(ladder.predict(np.array(scale)) for scale in self.asked))
 
-    def _fitted(self, outcomes: Sequence[SizedOutcome]) -> "_Design":
-        least = min(batch for size in self.sizes for batch in size.batches)
-        return _Design.of(self.runs(outcomes), np.array(self.asked), least)
+    @property
+    def _least_batch(self) -> int:
+        return min(batch for size in self.sizes for batch in size.batches)
 
     def _left(self, outcomes: Sequence[SizedOutcome]) -> float:
         """Operations that may still be spent."""
@@ -203,7 +202,7 @@ class LadderSearch:
         if all(outcome.loss is None for outcome in outcomes):
             return []
         left = self._left(outcomes)
-        design = self._fitted(outcomes)
+        design = _Design.of(self.runs(outcomes), np.array(self.asked), self._least_batch)
         rates = np.geomspace(*self.rates, _NUM_RATES)
         sized = [(n, batch) for n, size in enumerate(self.sizes) for batch in size.batches]
         every = [(*one, float(rate)) for one in sized for rate in rates]
@@ -340,17 +339,6 @@ class _Design:
         moved = self.covariance @ row
         covariance = self.covariance - np.outer(moved, moved) / (sd**2 + row @ moved)
         return _Design(self.ladder, self.scale, self.bottoms, covariance)
-
-    def regrets(self) -> Array:
-        """[draws, asked] of a recipe at the expected bottom, in percent of the loss."""
-        rng = np.random.default_rng(0)
-        columns: list[Array] = []
-        for own, curve in self._asked():
-            values, vectors = np.linalg.eigh(self.covariance[np.ix_(own, own)])
-            root = vectors * np.sqrt(np.maximum(values, 0.0))
-            off = rng.standard_normal((_NUM_DRAWS, 2)) @ root.T
-            columns.append(np.minimum(_form(off, curve), HIGHEST))
-        return np.stack(columns, axis=1)
 
     def _asked(self) -> list[tuple[list[int], Array]]:
         """Of each size asked for, which parameters its bottom is, and the valley's curvature.

@@ -9,6 +9,7 @@ import pytest
 
 from scaling.search.ladder import LadderSearch, Size, SizedOutcome
 from scaling.spec.phases import Stop
+from scaling.surface.ladder.ladder import Ladder
 
 SIZES = tuple(
     Size((n, d), (16, 32, 64, 128, 256, 512), 6 * n * d)
@@ -54,7 +55,17 @@ def test_small_runs_tell_where_the_bottom_of_the_large_one_is(found: list[SizedO
     assert at_prediction is not None
     assert least is not None
     assert at_prediction / least - 1 < 0.003
-    assert belief.regrets.shape[1] == 1
+
+
+def test_it_stops_by_the_regret_that_the_report_shows(found: list[SizedOutcome]) -> None:
+    few = found[:18]  # when forms of the way still differ
+    belief = SEARCH.belief(few)
+    report = Ladder(SEARCH.runs(few), least_batch=16).predict(np.array(ASKED[0]))
+    regret = report.expected_regret(report.rate, report.batch)
+    assert belief.expected_regret_ratio == regret
+    below = float((report.regrets(report.rate, report.batch) <= 0.005).mean())
+    assert belief.probability(Stop(regret_at_most_ratio=0.005), 3.0) == below
+    assert belief.probability(Stop(regret_at_most=0.015), 3.0) == below
 
 
 def test_every_size_has_trials_and_no_trial_is_run_twice(found: list[SizedOutcome]) -> None:

@@ -18,7 +18,7 @@ _NUM_DRAWS = 1000
 _NUM_SHOWN = 400
 """Draws over which a regret is averaged."""
 _TAILS = (0.05, 0.95)
-HIGHEST = 100.0
+_HIGHEST = 100.0
 """Percent up to which a drawn height counts in a mean."""
 _SAME = 1e-3
 """Octaves between two batches that are one."""
@@ -113,6 +113,10 @@ class Prediction:
         """The loss at a recipe over the best one, minus 1, as the fit expects it."""
         return float(np.expm1(self._mean_height(np.log2(rate), np.log2(batch)) / 100))
 
+    def regrets(self, rate: float, batch: float) -> Array:
+        """[draws] the loss at a recipe over the best one of each draw, minus 1."""
+        return np.expm1(self._heights(np.log2(rate), np.log2(batch)) / 100)
+
     def path(self, batches: Sequence[float]) -> list[RateOfBatch]:
         """The best rate at each of some batch sizes."""
         few, found = self._bottoms, list[RateOfBatch]()
@@ -124,9 +128,12 @@ class Prediction:
         return found
 
     def _mean_height(self, rate: float, batch: float) -> float:
+        return float(self._heights(rate, batch).mean())
+
+    def _heights(self, rate: float, batch: float) -> Array:
         few = self._bottoms
         heights = height(self._walls, rate - few[:, 0], batch - few[:, 1], self._scale)
-        return float(np.clip(heights - self._lowest, 0.0, HIGHEST).mean())
+        return np.clip(heights - self._lowest, 0.0, _HIGHEST)
 
 
 class Ladder:

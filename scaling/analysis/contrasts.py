@@ -30,6 +30,7 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 
 Kind = Literal["difference", "ratio"]
 Method = Literal["paired", "welch", "mover", "none"]
+Side = Literal["A", "B"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Contrast:
         series: What tells the cell from others with the same batch, in words.
         global_batch_size: Of the cell; None for a number of the whole study.
         kind: `difference` is B − A, `ratio` is B / A.
-        a: The value of A.
-        b: The value of B.
-        value: B − A or B / A.
+        a: The value of A; None where a seed of it diverged, since a mean of the others flatters.
+        b: The value of B; None likewise.
+        value: B − A or B / A; None where one of the two is.
         interval: Of it; None where replicates do not give one.
         method: `paired` by seed; `welch` with its own spread in each study; `mover` from the two
             intervals; `none`.
@@ -52,15 +53,16 @@ class Contrast:
         num_b: Replicates of B behind it.
         p_value: Two-sided, of no difference; None without an interval.
         holm: Whether it stands with Holm's correction over all contrasts that have an interval.
+        diverged: The studies of which a seed diverged.
     """
 
     measure: str
     cell: str
     global_batch_size: int | None
     kind: Kind
-    a: float
-    b: float
-    value: float
+    a: float | None
+    b: float | None
+    value: float | None
     interval: Interval | None = None
     method: Method = "none"
     num_a: int = 0
@@ -68,6 +70,7 @@ class Contrast:
     p_value: float | None = None
     holm: bool = False
     series: str = ""
+    diverged: tuple[Side, ...] = ()
 
     @property
     def apart(self) -> bool:
@@ -215,6 +218,14 @@ def _contrast(
     if kind == "ratio" and min(*values_a, *values_b) <= 0:
         return None  # a model that was at the target before its first step
     mean_a, mean_b = _mean(values_a, kind), _mean(values_b, kind)
+    lost_a, lost_b = (any(r.status == "diverged" for r in rows) for rows in (rows_a, rows_b))
+    if kind == "difference" and (lost_a or lost_b):
+        return Contrast(
+            measure, a.label, a.global_batch_size, kind,
+            None if lost_a else mean_a, None if lost_b else mean_b, None,
+            num_a=len(ours), num_b=len(others),
+            diverged=("A",) * lost_a + ("B",) * lost_b,
+        )  # fmt: skip
     base = Contrast(
         measure, a.label, a.global_batch_size, kind, mean_a, mean_b,
         mean_b - mean_a if kind == "difference" else mean_b / mean_a,

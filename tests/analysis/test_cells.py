@@ -12,6 +12,9 @@ from scaling.analysis.learning_rate.tuning import expected_best
 from scaling.analysis.trial_rows import sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
+from scaling.report.tables.study_tables import regret_table
+from scaling.report.words.remarks import flags
+from scaling.report.words.why_null import of_regret
 from tests.analysis.synthetic import BATCHES, Truth, joint_study, spec, study, trial
 
 
@@ -121,6 +124,25 @@ def test_regret_is_paired_by_seed(planted: StudyRecord) -> None:
     assert none.num_seeds == 3
     linear = by_rule["linear", 1024]
     assert (linear.regret, linear.interval, linear.diverged) == (None, None, True)
+
+
+def test_no_rule_wins_where_a_seed_of_the_tuned_recipe_diverged(planted: StudyRecord) -> None:
+    sweep = sweep_of(planted)
+    rows = list(sweep.rows)
+    place = next(
+        n for n, r in enumerate(rows) if (r.phase, r.global_batch_size) == ("confirm", 256)
+    )
+    none = {"objective": None, "validation_loss": None, "test_loss": None}
+    rows[place] = replace(rows[place], status="diverged", **none)
+    found = analyse(replace(sweep, rows=tuple(rows)))
+    regret = next(r for r in found.regrets if (r.rule, r.global_batch_size) == ("sqrt", 256))
+    assert (regret.regret, regret.diverged, regret.tuned_diverged) == (None, False, True)
+    assert of_regret(regret) == "a run with the recipe tuned at this batch size diverged"
+    said = "A seed of the recipe tuned at 256 diverged: no rule has a regret there."
+    assert said in flags(found)
+    assert regret_table(found).rows[found.regrets.index(regret)][-1] == "the tuned recipe diverged"
+    parts = next(p for p in found.loss_parts if p.global_batch_size == 256)
+    assert (parts.total.value, parts.missing) == (None, "seed_diverged")
 
 
 def test_a_refused_rule_is_not_applicable(planted: StudyRecord) -> None:

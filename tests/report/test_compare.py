@@ -17,7 +17,7 @@ from scaling.records.study import StudyRecord
 from scaling.report.__main__ import main
 from scaling.report.comparison.contrast_charts import compare_figures
 from scaling.report.comparison.sides import Side, differing_fields, read_side
-from scaling.report.comparison.two_studies import write_comparison
+from scaling.report.comparison.two_studies import summary_of, write_comparison
 from scaling.report.document import write_report
 from scaling.report.foreign_tables.sweep_table import TableError
 from scaling.report.words.differences import comparability_notes
@@ -56,6 +56,31 @@ def test_a_study_differs_from_itself_by_nothing() -> None:
     assert comparison.num_apart == 0
     for contrast in comparison.contrasts:
         assert contrast.value == (0 if contrast.kind == "difference" else 1)
+
+
+def test_no_loss_is_compared_where_a_seed_diverged() -> None:
+    """A mean over the seeds that are left would flatter the study that lost one."""
+    sweep = planted().findings.sweep
+    none = {"objective": None, "validation_loss": None, "test_loss": None}
+    lost = next(r for r in sweep.rows if (r.phase, r.global_batch_size) == ("confirm", 64))
+    rows = tuple(replace(r, status="diverged", **none) if r is lost else r for r in sweep.rows)
+    b = replace(planted(), findings=analyse(replace(sweep, rows=rows)))
+    comparison = compared(planted(), b)
+    (found,) = [c for c in of(comparison, "test_loss") if c.global_batch_size == 64]
+    assert (found.b, found.value, found.interval) == (None, None, None)
+    assert found.a is not None
+    assert (found.diverged, found.apart) == (("B",), False)
+    said = "A seed of B diverged at global_batch_size 64: no loss is compared there."
+    assert said in notes(comparison)
+    entry = next(
+        c for c in summary_of(comparison, ("a", "b"), [])["contrasts"]
+        if (c["measure"], c["global_batch_size"]) == ("test_loss", 64)
+    )  # fmt: skip
+    assert set(entry["why"]) == {"b", "value", "interval", "p_value"}
+    assert set(entry["why"].values()) == {"a seed of B diverged"}
+    json.dumps(entry, allow_nan=False)
+    drawn = {figure.name: figure for figure in compare_figures(comparison, ("A: a", "B: b"))}
+    assert all(figure.spec is not None for figure in drawn.values())
 
 
 def test_planted_differences_are_found_and_paired() -> None:

@@ -94,6 +94,7 @@ def test_no_branches(missing: NoBranches | None, words: str) -> None:
 
 @pytest.mark.parametrize(("missing", "words"), [
     (None, ""),
+    ("seed_diverged", "a seed of this cell or of the reference diverged"),
     ("no_common_seed", "no seed has losses along both runs"),
     ("longer_than_reference", "it was run for more steps than the reference"),
     ("before_first_evaluation", "the reference was not yet evaluated after so few steps"),

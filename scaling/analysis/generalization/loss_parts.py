@@ -10,9 +10,11 @@ from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, mean_estim
 from scaling.analysis.trial_rows import TrialRow
 
 Curve = Sequence[tuple[float, float]]
-NoParts = Literal["no_common_seed", "longer_than_reference", "before_first_evaluation"]
-"""No seed that both cells have losses along the run of; a run of more steps than the reference's;
-so few steps that the reference was not yet evaluated."""
+NoParts = Literal[
+    "seed_diverged", "no_common_seed", "longer_than_reference", "before_first_evaluation"
+]
+"""A seed of one of the two cells diverged; no seed that both cells have losses along the run of; a
+run of more steps than the reference's; so few steps that the reference was not yet evaluated."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def loss_parts(
 
 def _parts(cell: CellResult, reference: CellResult, size: int) -> LossParts:
     empty = LossParts(cell.global_batch_size or 0, size)
+    if cell.has_diverged_seed or reference.has_diverged_seed:
+        return replace(empty, missing="seed_diverged")
     ours, theirs = _by_seed(cell.replicates), _by_seed(reference.replicates)
     pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
     if not pairs:

@@ -25,11 +25,13 @@ class Regret:
 
     Attributes:
         regret: Mean over seeds of the loss by the rule minus the loss tuned, in nats, or of how
-            much worse the study's metric is; None when a seed diverged or nothing can be paired.
+            much worse the study's metric is; None when a seed of either side diverged, since a
+            mean of the others flatters, or nothing can be paired.
         interval: From the paired differences. The evaluation sample is the same on both sides
             and cancels for the most part, so it is not added.
         num_seeds: Seeds that are paired.
         diverged: True when a trial of the rule diverged.
+        tuned_diverged: True when a trial of the tuned recipe diverged.
         applicable: False when the rule defines no recipe at this batch size.
         split: What was compared: test_loss, or validation_loss when there is no test, or the
             metric that recipes are tuned for.
@@ -41,6 +43,7 @@ class Regret:
     interval: Interval | None = None
     num_seeds: int = 0
     diverged: bool = False
+    tuned_diverged: bool = False
     applicable: bool = True
     split: str = "test_loss"
 
@@ -62,8 +65,9 @@ def _regret(sweep: Sweep, rule: str, batch: int) -> Regret:
     tuned = [r for r in rows if r.phase == "confirm"]
     if not carried:
         return Regret(rule, batch, applicable=(rule, batch) not in sweep.refused)
-    if any(row.status == "diverged" for row in carried):
-        return Regret(rule, batch, diverged=True)
+    lost, tuned_lost = (any(r.status == "diverged" for r in side) for side in (carried, tuned))
+    if lost or tuned_lost:
+        return Regret(rule, batch, diverged=lost, tuned_diverged=tuned_lost)
     if sweep.tuned_for.is_loss:
         compared = [(split, attrgetter(split)) for split in ("test_loss", "validation_loss")]
     else:

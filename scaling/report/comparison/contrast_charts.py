@@ -83,14 +83,15 @@ def _differences(
     comparison: Comparison, names: tuple[str, str], name: str, title: str, measure: str, kind: Kind
 ) -> Figure:
     held_out = measure
-    found = [c for c in comparison.contrasts if c.measure == measure and c.global_batch_size]
+    known = [c for c in comparison.contrasts if c.global_batch_size and c.value is not None]
+    found = [c for c in known if c.measure == measure]
     if measure == "test_loss" and not found:
         held_out = "validation_loss"
-        found = [c for c in comparison.contrasts if c.measure == held_out and c.global_batch_size]
+        found = [c for c in known if c.measure == held_out]
     if not found:
         return Figure(name, title, absent="no shared cell has it in both studies")
     records = [
-        _record(c.global_batch_size or 0, c.series or "B against A", c.value, c.interval)
+        _record(c.global_batch_size or 0, c.series or "B against A", c.value or 0.0, c.interval)
         for c in found
     ]
     nothing = 0.0 if kind == "difference" else 1.0

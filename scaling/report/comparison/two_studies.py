@@ -140,6 +140,12 @@ def _plain(contrast: Contrast) -> dict[str, Any]:
     return with_why(entry, why_null.of_contrast(contrast))
 
 
+def _apart(contrast: Contrast) -> str:
+    if contrast.diverged:
+        return f"{' and '.join(contrast.diverged)} diverged"
+    return "stands with Holm" if contrast.holm else "apart" if contrast.apart else "–"
+
+
 def _contrasts_table(comparison: Comparison) -> Table | None:
     if not comparison.contrasts:
         return None
@@ -154,7 +160,7 @@ def _contrasts_table(comparison: Comparison) -> Table | None:
             between(contrast.interval),
             _METHODS[contrast.method],
             f"{contrast.num_a}, {contrast.num_b}" if contrast.num_a else "–",
-            "stands with Holm" if contrast.holm else "apart" if contrast.apart else "–",
+            _apart(contrast),
         )
         for contrast in comparison.contrasts
     )

@@ -128,6 +128,8 @@ def regret_table(findings: Findings) -> Table:
 def _compared_on(regret: Regret) -> str:
     if regret.diverged:
         return "diverged"
+    if regret.tuned_diverged:
+        return "the tuned recipe diverged"
     if not regret.applicable:
         return "outside the rule's domain"
     return "no paired seed" if regret.regret is None else regret.split

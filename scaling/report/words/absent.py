@@ -204,6 +204,8 @@ def no_parts(missing: NoParts | None) -> str:
     match missing:
         case None:
             return ""
+        case "seed_diverged":
+            return "a seed of this cell or of the reference diverged"
         case "no_common_seed":
             return "no seed has losses along both runs"
         case "longer_than_reference":

@@ -9,7 +9,7 @@ from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
 from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import between, counted, number, target_words
+from scaling.report.words.numbers import between, counted, joined, number, target_words
 from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
@@ -68,8 +68,9 @@ def _compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]
 
 def _direction(words: str, found: Sequence[Contrast]) -> str:
     """At which cells B has less of something than A, and at which more, in one sentence."""
-    below = [c for c in found if c.apart and c.value < (0 if c.kind == "difference" else 1)]
-    above = [c for c in found if c.apart and c not in below]
+    apart = [c for c in found if c.apart and c.value is not None]
+    below = [c for c in apart if (c.value or 0.0) < (0 if c.kind == "difference" else 1)]
+    above = [c for c in apart if c not in below]
     groups = (("lower", below), ("higher", above))
     parts = [f"{word} at {', '.join(map(_at, group))}" for word, group in groups if group]
     if not parts:
@@ -119,6 +120,11 @@ def comparability_notes(comparison: Comparison, names: tuple[str, str]) -> list[
             f"Steps, examples and seconds to target, and the critical batch size, are not "
             f"compared: the targets are {targets}."
         )
+    for side, place in (("A", 0), ("B", 1)):
+        lost = [pair[place].label for pair in comparison.shared if pair[place].has_diverged_seed]
+        if lost and setup.losses:
+            cells = joined(lost, "and")
+            notes.append(f"A seed of {side} diverged at {cells}: no loss is compared there.")
     if setup.same_data:
         notes.append("Same data and split: confirm seeds that both studies have are paired.")
     elif not unknown:

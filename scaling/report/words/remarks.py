@@ -87,7 +87,7 @@ def _first_gap_words(name: str, gap: Interval) -> str:
 
 
 def _diverged_rules(findings: Findings) -> list[str]:
-    """Which rules diverged as they were run, and at which batch sizes."""
+    """Which rules diverged as they were run, and where recipes tuned there did."""
     lines: list[str] = []
     for rule in findings.sweep.rules:
         sizes = [r.global_batch_size for r in findings.regrets if r.rule == rule and r.diverged]
@@ -95,6 +95,10 @@ def _diverged_rules(findings: Findings) -> list[str]:
             at = joined([f"{size:,}" for size in sizes], "and")
             base = findings.sweep.base_batch_size or 0
             lines.append(f"The recipe carried from {base:,} by the rule {rule} diverged at {at}.")
+    tuned = sorted({r.global_batch_size for r in findings.regrets if r.tuned_diverged})
+    if tuned:
+        at = joined([f"{size:,}" for size in tuned], "and")
+        lines.append(f"A seed of the recipe tuned at {at} diverged: no rule has a regret there.")
     return lines
 
 

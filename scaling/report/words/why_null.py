@@ -132,6 +132,8 @@ def of_regret(regret: Regret) -> str:
         return _ONE_PAIR
     if regret.diverged:
         return "a run with the carried recipe diverged"
+    if regret.tuned_diverged:
+        return "a run with the recipe tuned at this batch size diverged"
     if not regret.applicable:
         return "the rule gives no recipe at this batch size"
     return "no seed ended both with the carried and with the tuned recipe"
@@ -235,11 +237,12 @@ def of_relation(relation: GapRelation) -> str:
 def of_contrast(contrast: Contrast) -> Why:
     """Of one number of two studies."""
     words = "one seed, or no interval, in one of the two"
+    lost = f"a seed of {' and one of '.join(contrast.diverged)} diverged"
     is_whole = not contrast.cell
     return {
         "global_batch_size": "it is of the whole study" if is_whole else "the cell has none",
-        "interval": words,
-        "p_value": words,
+        **dict.fromkeys(("a", "b", "value"), lost),
+        **dict.fromkeys(("interval", "p_value"), lost if contrast.diverged else words),
     }
 
 

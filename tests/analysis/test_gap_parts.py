@@ -95,6 +95,9 @@ def test_rank_correlation_by_hand() -> None:
     assert found.interval is not None
     assert 0.7 < found.interval[0] < found.value < found.interval[1] < 1
     assert rank_correlation(x, y).count == 8
+    # atanh(1 − 6 / 504) − 1.645 · √(1.06 / 5)
+    assert rank_correlation(x, x).interval == pytest.approx((0.9470, 1.0), abs=1e-4)
+    assert rank_correlation(x, x[::-1]).interval == pytest.approx((-1.0, -0.9470), abs=1e-4)
     assert rank_correlation(x[:7], y[:7]).value is None
     assert rank_correlation(x, [1.0] * 8).value is None
 

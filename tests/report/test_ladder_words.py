@@ -142,7 +142,7 @@ def test_without_a_size_the_option_is_named() -> None:
 def checked(excess: float, ends: tuple[float, float] | None, around: int = 4) -> LadderCheck:
     seeds = None if ends is None else (2.0, 2.2)
     itself = CheckedRecipe(64, 1e-3, True, Estimate(2.1, seeds), Estimate(), 3, 0)
-    beside = CheckedRecipe(32, 1e-3, False, Estimate(2.1), Estimate(excess, ends), 3, 0)
+    beside = CheckedRecipe(32, 1e-3, False, Estimate(2.1), Estimate(excess, ends, 3), 3, 0)
     return LadderCheck({"N": 1e9, "D": 2e10}, (itself, *[beside] * around))
 
 
@@ -151,7 +151,8 @@ def checked(excess: float, ends: tuple[float, float] | None, around: int = 4) ->
      "2.10 [2.00, 2.20] nats; no recipe at twice or half its rate or batch is clearly lower."),
     (checked(0.01, (-0.1, 0.1), around=3),
      "none of the recipes that can be compared with it is clearly lower."),
-    (checked(-0.2, (-0.3, -0.1)), "; a recipe at twice or half its rate or batch is lower."),
+    (checked(-0.2, (-0.3, -0.1)), "no recipe at twice or half its rate or batch is clearly lower."),
+    (checked(-0.2, (-0.25, -0.15)), "; a recipe at twice or half its rate or batch is lower."),
     (checked(-0.2, None), "2.10 nats; single seeds do not tell it from the recipes beside it."),
     (checked(0.0, None, around=0), "2.10 nats; single seeds do not tell it from the recipes"),
 ])  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Literal
 from scipy.stats import spearmanr  # pyright: ignore -- scipy ships no types
 
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.statistics.uncertainty import LEVEL, Estimate
+from scaling.analysis.statistics.uncertainty import TAILS, Estimate
 
 Against = Literal["sharpness", "hessian_top_eigenvalue", "grad_noise_scale"]
 ENOUGH_CELLS = 8
@@ -60,6 +60,9 @@ def _last(cell: CellResult, name: str) -> float | None:
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     """Spearman's correlation with an interval by Fisher's transformation.
 
+    Where ranks agree wholly the transformation has no value: it is taken half a step of the
+    correlation before its end (continuity correction), which gives a bound on one side.
+
     Returns:
         No value with fewer than eight pairs, or where one side is constant.
 
@@ -70,6 +73,9 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     if count < ENOUGH_CELLS or len(set(x)) < 2 or len(set(y)) < 2:
         return Estimate(count=count)
     value = float(spearmanr(x, y).statistic)  # pyright: ignore -- scipy ships no types
-    centre = math.atanh(max(min(value, 1 - 1e-9), -1 + 1e-9))
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(1.06 / (count - 3))
-    return Estimate(value, (math.tanh(centre - half), math.tanh(centre + half)), count)
+    most = 1 - 6 / (count * (count**2 - 1))  # two neighbours that change places take 12
+    centre = math.atanh(max(min(value, most), -most))
+    half = NormalDist().inv_cdf(TAILS[1]) * math.sqrt(1.06 / (count - 3))
+    low, high = math.tanh(centre - half), math.tanh(centre + half)
+    ends = (-1.0 if value < -most else low, 1.0 if value > most else high)
+    return Estimate(value, ends, count)

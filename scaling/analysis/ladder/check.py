@@ -4,7 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scaling.analysis.statistics.uncertainty import Estimate, bounded, mean_estimate
+from scipy.special import stdtr  # pyright: ignore -- scipy ships no types
+
+from scaling.analysis.statistics.uncertainty import (
+    TAILS,
+    Estimate,
+    bounded,
+    holm,
+    mean_estimate,
+    t_quantile,
+)
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.metrics import Unit
 
@@ -19,7 +28,8 @@ class CheckedRecipe:
     Attributes:
         is_prediction: Whether it is the prediction itself.
         loss: At the end, over seeds; no value where a seed diverged.
-        excess: Its loss less the prediction's, over seeds that both have.
+        excess: Its loss less the prediction's, over seeds that both have; no value where a seed
+            of either diverged.
         num_seeds: That ended, those that diverged included.
         num_diverged: Seeds that diverged.
     """
@@ -48,11 +58,14 @@ class LadderCheck:
 
     @property
     def lower(self) -> tuple[CheckedRecipe, ...]:
-        """Recipes that are lower than the prediction beyond their interval."""
+        """Recipes that are lower than the prediction, all comparisons taken together (Holm 1979).
+
+        Of four equal recipes one's own interval leaves out 0, below it, in 15% of checks.
+        """
+        compared = [recipe for recipe in self.recipes if recipe.excess.interval is not None]
+        together = holm([_chance(recipe.excess) for recipe in compared])
         return tuple(
-            recipe
-            for recipe in self.recipes
-            if recipe.excess.interval is not None and recipe.excess.interval[1] < 0
+            recipe for recipe, chance in zip(compared, together, strict=True) if chance < TAILS[0]
         )
 
 
@@ -70,7 +83,9 @@ def check_of(sweep: Sweep) -> LadderCheck | None:
         (key for key in sorted(groups) if all(_are_beside(key, other) for other in groups)), None
     )
     keys = sorted(groups, key=lambda key: (key != middle, key))
-    at_prediction = _losses(groups[middle]) if middle else {}
+    at_prediction: dict[int | None, float] = {}
+    if middle and not any(row.status == "diverged" for row in groups[middle]):
+        at_prediction = _losses(groups[middle])
     scale = {n: v for n, v in rows[0].cell.items() if n != "global_batch_size"}
     return LadderCheck(
         scale,
@@ -102,7 +117,7 @@ def _recipe(
         *key,
         is_prediction=is_prediction,
         loss=bounded(mean_estimate(list(losses.values())), least) if not diverged else Estimate(),
-        excess=mean_estimate(both) if both and not is_prediction else Estimate(),
+        excess=mean_estimate(both) if not diverged and not is_prediction else Estimate(),
         num_seeds=len(losses) + diverged,
         num_diverged=diverged,
     )
@@ -111,3 +126,13 @@ def _recipe(
 def _losses(rows: Sequence[TrialRow]) -> dict[int | None, float]:
     """By seed, of those that ended with one."""
     return {row.seed: row.validation_loss for row in rows if row.validation_loss is not None}
+
+
+def _chance(excess: Estimate) -> float:
+    """One-sided p-value of a mean over seeds that is no lower than 0, from Student's interval."""
+    assert excess.value is not None
+    assert excess.interval is not None
+    error = (excess.interval[1] - excess.value) / t_quantile(excess.count - 1)
+    if error == 0:
+        return 1.0 if excess.value >= 0 else 0.0
+    return float(stdtr(excess.count - 1, excess.value / error))  # pyright: ignore -- untyped

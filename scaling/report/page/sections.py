@@ -64,7 +64,8 @@ def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str
             _titled(
                 ladder_tables.check_table(findings), "The size kept out of the search",
                 "Trained at its prediction, and at twice and half its rate and its batch; "
-                "differences are paired by seed.",
+                "differences are paired by seed. Intervals are pointwise; that a recipe is lower "
+                "is said with Holm's correction over all of them.",
                 [check_words(findings.check)] if findings.check else [],
             ),
             _titled(ladder_tables.exponents_table(findings), "Exponents at the largest size"),

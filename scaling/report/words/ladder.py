@@ -63,7 +63,7 @@ def why_not_checked(recipe: CheckedRecipe) -> dict[str, str]:
     elif recipe.is_prediction:
         excess = "it is the prediction itself"
     elif recipe.excess.value is None:
-        excess = "no seed of the prediction ended with a loss"
+        excess = "a seed of the prediction diverged, or none ended with a loss"
     return {
         "validation_loss": loss, "validation_loss_interval": loss,
         "excess": excess, "excess_interval": excess,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis.critical_batch.tradeoff import fit_tradeoff
-from scaling.analysis.statistics.scatter import scatter_of
+from scaling.analysis.statistics.scatter import judged, scatter_of
 from scaling.analysis.statistics.uncertainty import t_quantile
 
 BATCHES = (16, 64, 256, 1024, 4096)
@@ -33,6 +33,29 @@ def test_error_is_pooled_where_the_curve_fits_and_of_the_misfit_where_not() -> N
     assert misfit is not None
     assert (misfit.variance, misfit.degrees, misfit.misfit) == (40.0, 1, True)
     assert scatter.error(0.4, parameters=3) is None
+
+
+def test_groups_that_miss_the_curve_count_alike_however_many_seeds_they_have() -> None:
+    groups, seeds = [1, 2, 3, 3, 3, 3], [0.0, 1.0, 0.0, 0.1, 0.2, 0.1]
+    scatter = scatter_of(groups, np.array(seeds))
+    assert scatter.weights.tolist() == [1, 1, 4]
+    for around, weights in ((0.01, [1, 1, 4]), (40.0, [2, 2, 2])):
+        found, error = judged(scatter, lambda _, around=around: around, parameters=2)
+        assert found.weights.tolist() == weights
+        assert error is not None
+        assert error.is_suspected == (around > 1)
+
+
+def test_seeds_that_tie_are_no_replicates() -> None:
+    """On one grid of evaluations they differ by less than it can show."""
+    sizes = [batch for batch in BATCHES for _ in range(3)]
+    steps = [float(np.ceil((500 + 200000 / batch) / 100) * 100) for batch in sizes]
+    fit, single = fit_tradeoff(sizes, steps, [0, 1, 2] * 5), fit_tradeoff(BATCHES, steps[::3])
+    assert (fit.of_seeds.critical, fit.misfit_exceeds_seeds) == (None, None)
+    assert fit.interval == pytest.approx(single.interval)
+    assert fit.free.at_twice_min_steps.interval == pytest.approx(
+        single.free.at_twice_min_steps.interval
+    )
 
 
 def planted(
@@ -72,6 +95,22 @@ def test_coverage(num_seeds: int, noise: float, luck: float, shared: float) -> N
         ]
     assert (covered > 0.83 * 150).all(), covered
     assert (covered < 0.98 * 150).all(), covered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(1, 1, 1, 1, 12), (12, 1, 1, 1, 1), (3, 3, 3, 3, 3)])
+def test_coverage_with_unequal_seeds(counts: tuple[int, ...]) -> None:
+    """By their seeds alone the first two cover 76 and 82%."""
+    rng, covered = np.random.default_rng(1), 0
+    sizes = [batch for batch, count in zip(BATCHES, counts, strict=True) for _ in range(count)]
+    for _ in range(100):
+        missed = np.repeat(0.1 * rng.standard_normal(5), counts)
+        steps = (500 + 200000 / np.array(sizes)) * np.exp(
+            missed + 0.02 * rng.standard_normal(len(sizes))
+        )
+        found = fit_tradeoff(sizes, steps.tolist()).interval
+        covered += found is not None and found[0] <= 400 <= found[1]
+    assert covered > 0.82 * 100
 
 
 @pytest.mark.slow

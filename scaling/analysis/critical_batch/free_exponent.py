@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from scaling.analysis.statistics.profile import Array, farthest
-from scaling.analysis.statistics.scatter import Scatter
+from scaling.analysis.statistics.scatter import Scatter, judged
 from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 
 LOWEST, HIGHEST = 0.25, 4.0
@@ -99,8 +99,14 @@ def fit_free_exponent(scatter: Scatter, num_trials: int) -> FreeExponent:
         math.log(float(scatter.groups[0]) / _REACH),
         math.log(float(scatter.groups[-1]) * _REACH),
     )
-    alpha = _best_exponent(scatter, ends)
-    log_bend, smallest = (float(found[0]) for found in _best_bends(scatter, _one(alpha), ends))
+
+    def best(weighted: Scatter) -> tuple[float, float, float]:
+        alpha = _best_exponent(weighted, ends)
+        bends, squares = _best_bends(weighted, _one(alpha), ends)
+        return alpha, float(bends[0]), float(squares[0])
+
+    scatter, error = judged(scatter, lambda weighted: best(weighted)[2], parameters=3)
+    alpha, log_bend, smallest = best(scatter)
     step = (ends[1] - ends[0]) / 1000
     if log_bend < ends[0] + step:
         return FreeExponent(missing="bend_below")
@@ -111,7 +117,6 @@ def fit_free_exponent(scatter: Scatter, num_trials: int) -> FreeExponent:
     fit = FreeExponent(
         Estimate(alpha, None, num_trials), twice, math.exp(height), missing="no_interval"
     )
-    error = scatter.error(smallest, parameters=3)
     if error is None:
         return fit
     limit = smallest + error.allowance
@@ -137,8 +142,8 @@ def _curves(scatter: Scatter, exponents: Array, log_bends: Array) -> tuple[Array
     """[n] weighted squares of the means around each curve, and its best height, log min_steps."""
     above = np.logaddexp(0.0, exponents[:, None] * (log_bends[:, None] - np.log(scatter.groups)))
     residual = scatter.means - above
-    height = residual @ (scatter.counts / scatter.counts.sum())
-    return ((residual - height[:, None]) ** 2) @ scatter.counts, height
+    height = residual @ (scatter.weights / scatter.weights.sum())
+    return ((residual - height[:, None]) ** 2) @ scatter.weights, height
 
 
 def _on_grid(scatter: Scatter, exponents: Array, grids: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scaling.analysis.critical_batch.free_exponent import FreeExponent, fit_free_exponent
 from scaling.analysis.statistics.profile import Array, farthest, lowest
-from scaling.analysis.statistics.scatter import ErrorVariance, Scatter, scatter_of
+from scaling.analysis.statistics.scatter import ErrorVariance, Scatter, judged, scatter_of
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 
 _REACH = 1000.0
@@ -120,12 +120,17 @@ def fit_tradeoff(
     scatter = scatter_of(batch_sizes, np.log(np.asarray(steps, dtype=np.float64)), seeds)
     low, high = math.log(min(batch_sizes) / _REACH), math.log(max(batch_sizes) * _REACH)
 
+    def least(weighted: Scatter) -> float:
+        bend, _ = lowest(lambda bends: _curve(weighted, bends)[0], low, high)
+        return float(_curve(weighted, np.array([bend]))[0][0])
+
+    scatter, error = judged(scatter, least, parameters=2)
+
     def squares(log_critical: Array) -> Array:
         return _curve(scatter, log_critical)[0]
 
     bend, edge = lowest(squares, low, high)
     smallest = float(squares(np.array([bend]))[0])
-    error = scatter.error(smallest, parameters=2)
     region = (low, high)
     if error is not None:
         region = _region(squares, bend, smallest + error.allowance, low, high)
@@ -164,15 +169,15 @@ def _curve(scatter: Scatter, log_critical: Array) -> tuple[Array, Array]:
     """Squares of mean log steps around hyperbolas with these bends, and log min_steps of each."""
     shape = np.log1p(np.exp(log_critical)[:, None] / scatter.groups[None, :])
     residual = scatter.means[None, :] - shape
-    height = (residual * scatter.counts).sum(axis=1) / scatter.counts.sum()
-    squares = (scatter.counts * (residual - height[:, None]) ** 2).sum(axis=1)
+    height = (residual * scatter.weights).sum(axis=1) / scatter.weights.sum()
+    squares = (scatter.weights * (residual - height[:, None]) ** 2).sum(axis=1)
     return squares, height
 
 
 def _of_seeds(scatter: Scatter, bend: float) -> SeedsIntervals:
     """Of the best curve's parameters, by how each moves with the batch sizes' mean log steps."""
     share = 1 / (1 + scatter.groups / math.exp(bend))  # derivative of the shape by the bend
-    weight = scatter.counts / scatter.counts.sum()
+    weight = scatter.weights / scatter.weights.sum()
     steeper = share - (weight * share).sum()
     residual = scatter.means - np.log1p(math.exp(bend) / scatter.groups)
     height = float((weight * residual).sum())
@@ -215,7 +220,7 @@ def _parameters(scatter: Scatter, region: Interval, limit: float) -> tuple[Inter
     """
     bends = np.linspace(*region, _POINTS)
     squares, heights = _curve(scatter, bends)
-    half = np.sqrt(np.maximum(limit - squares, 0.0) / scatter.counts.sum())
+    half = np.sqrt(np.maximum(limit - squares, 0.0) / scatter.weights.sum())
     low, high = heights - half, heights + half
     return (
         (float(low.min()), float(high.max())),

@@ -1,7 +1,7 @@
 """How far replicates scatter: between seeds of one group, and between groups around a curve."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,11 +27,13 @@ class ErrorVariance:
     Attributes:
         degrees: Of freedom behind it.
         misfit: Whether groups scatter around the curve more than their replicates explain.
+        is_suspected: Whether they may, so that their own scatter counts.
     """
 
     variance: float
     degrees: float
     misfit: bool = False
+    is_suspected: bool = False
 
     @property
     def allowance(self) -> float:
@@ -47,9 +49,11 @@ class Scatter:
         groups: What tells the groups apart, as numbers, rising.
         means: Of each group.
         counts: Values in each group.
+        weights: Of each group's mean in a fit, as many as values in all.
         squares: Sum of squares over seeds, inside of the groups; without what the groups of a
             seed share, where all have the same seeds and share something.
-        degrees: Of freedom of `squares`; zero without replicates.
+        degrees: Of freedom of `squares`; zero without replicates, or where none of them differ,
+            as on one grid of evaluations: their scatter is not known then.
         shared_stderr: Standard error of all means together from what a seed shares over groups.
         num_seeds: Of groups that share something; 0 for others.
         deviations: Of each group's values from its mean, by seed where `is_paired`.
@@ -59,6 +63,7 @@ class Scatter:
     groups: Array
     means: Array
     counts: Array
+    weights: Array
     squares: float
     degrees: int
     shared_stderr: float
@@ -76,12 +81,12 @@ class Scatter:
             influence: Change of the value with each group's mean.
 
         Returns:
-            None where a group has no replicate.
+            None where a group has no replicate, or no replicates differ.
 
         Source: an estimate that need not fit, White 1982 (Econometrica 50); degrees of freedom,
             Satterthwaite 1946.
         """
-        if self.counts.min() < 2:
+        if self.counts.min() < 2 or self.degrees == 0:
             return None
         if self.is_paired:
             each = influence @ np.stack(self.deviations)
@@ -104,7 +109,7 @@ class Scatter:
         """What one value scatters around a curve that was fitted to the groups' means.
 
         Args:
-            around: Sum of squares of the means around the curve, weighted by their counts.
+            around: Sum of squares of the means around the curve, with their weights.
             parameters: Of the curve.
 
         Returns:
@@ -121,9 +126,34 @@ class Scatter:
         ratio = around / spare / explained if explained > 0 else math.inf
         chance = float(fdtrc(spare, self.degrees, ratio))  # pyright: ignore -- no types
         if around > 0 and chance < _SUSPECTED:
-            return ErrorVariance(around / spare, spare, misfit=chance < _CLAIMED)
+            return ErrorVariance(around / spare, spare, misfit=chance < _CLAIMED, is_suspected=True)
         pooled = spare + self.degrees
         return ErrorVariance((around + self.squares) / pooled, pooled)
+
+
+def judged(
+    scatter: Scatter, least: Callable[[Scatter], float], parameters: int
+) -> tuple[Scatter, ErrorVariance | None]:
+    """The scatter with the weights that suit it, and the error around the curve fitted so.
+
+    Groups count by their values as long as these are all that scatters. Where the groups scatter
+    as well, a group of many values is hardly surer than one of few, and all count alike.
+
+    Args:
+        scatter: Weighted by its counts.
+        least: Sum of squares around the curve that fits best, with a scatter's weights.
+        parameters: Of the curve.
+    """
+    error = scatter.error(least(scatter), parameters)
+    if error is None or not error.is_suspected or np.ptp(scatter.counts) == 0:
+        return scatter, error
+    even = replace(scatter, weights=_alike(scatter.counts))
+    spare = len(scatter.groups) - parameters
+    return even, replace(error, variance=least(even) / spare)
+
+
+def _alike(counts: Array) -> Array:
+    return np.full(len(counts), counts.mean())
 
 
 def scatter_of(
@@ -141,10 +171,15 @@ def scatter_of(
     means = np.bincount(places, weights=values) / counts
     residuals = values - means[places]
     squares, degrees = float((residuals**2).sum()), len(values) - len(labels)
+    weights = counts
+    if len(set(zip(places.tolist(), values.tolist(), strict=True))) == len(labels):
+        squares, degrees, seeds, weights = 0.0, 0, None, _alike(counts)
     paired = _paired(places, seeds, len(labels))
     order = np.arange(len(values)) if paired is None else np.argsort(paired, kind="stable")
     apart = tuple(residuals[order][places[order] == group] for group in range(len(labels)))
-    alone = Scatter(labels, means, counts, squares, degrees, 0.0, 0, apart, paired is not None)
+    alone = Scatter(
+        labels, means, counts, weights, squares, degrees, 0.0, 0, apart, paired is not None
+    )
     if paired is None:
         return alone
     num_seeds = int(paired.max()) + 1

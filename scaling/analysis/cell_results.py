@@ -12,7 +12,7 @@ from scaling.analysis.learning_rate.curves import LrCurve, lr_curves
 from scaling.analysis.learning_rate.fitted_surface import FittedSurface
 from scaling.analysis.learning_rate.surface_reading import SurfaceReading
 from scaling.analysis.learning_rate.tuning import Undertuned, edge_reasons, undertuned_reasons
-from scaling.analysis.measured import of_seeds
+from scaling.analysis.measured import of_seeds, of_task
 from scaling.analysis.statistics.uncertainty import (
     ABSENT,
     Estimate,
@@ -229,7 +229,7 @@ def _cell_result(
         undertuned=undertuned,
         surface_best=surface_best,
         replicates=replicates,
-        metrics=of_seeds(sweep.metrics, [row.metrics for row in whole]),
+        metrics=of_task(sweep.metrics, [row.metrics for row in whole]),
         measured=losses | own | of_seeds(others, [row.measured for row in whole]),
     )
 

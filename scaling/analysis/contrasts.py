@@ -231,6 +231,8 @@ def _contrast(
         mean_b - mean_a if kind == "difference" else mean_b / mean_a,
         num_a=len(ours), num_b=len(others),
     )  # fmt: skip
+    if kind == "ratio" and len(set(values_a)) == len(set(values_b)) == 1:
+        return base  # all at one evaluation: how far seeds scatter is not known
     seeds_a = {row.seed: _scaled(value, kind) for row, value in ours}
     seeds_b = {row.seed: _scaled(value, kind) for row, value in others}
     # A seed means the same in both with the same data, measured in a confirm phase.

@@ -4,7 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, bounded, mean_estimate
+from scaling.analysis.statistics.uncertainty import (
+    ABSENT,
+    Estimate,
+    bounded,
+    mean_estimate,
+    without_tie,
+)
 from scaling.records.measurement import MEASURED, Measurement
 from scaling.records.metrics import Metric, OverRun, OverSeeds
 
@@ -63,6 +69,18 @@ def of_seeds(
         )
         for name, metric in metrics.items()
     }
+
+
+def of_task(
+    metrics: Mapping[str, Metric], runs: Sequence[Mapping[str, float]]
+) -> dict[str, Estimate]:
+    """What the seeds come to in the task's own metrics, as `of_seeds`.
+
+    They are of a sample of the split. How many examples or words stand behind each is not
+    recorded, so their error is of the seeds alone, and seeds that agree do not make a value exact.
+    """
+    found = of_seeds(metrics, runs)
+    return {name: without_tie(estimate) for name, estimate in found.items()}
 
 
 def _over_seeds(values: Sequence[float], how: OverSeeds) -> Estimate:

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 
 from scaling.analysis.cell_results import CellResult, cell_results
+from scaling.analysis.critical_batch.targets import best_recipe, fastest
 from scaling.analysis.findings import analyse
 from scaling.analysis.learning_rate.rule_regret import Regret, regrets
 from scaling.analysis.learning_rate.tuning import expected_best
-from scaling.analysis.trial_rows import sweep_of
+from scaling.analysis.trial_rows import TrialRow, sweep_of
 from scaling.records.measurement import Measurement
 from scaling.records.study import StudyRecord
 from scaling.report.tables.study_tables import regret_table
@@ -162,6 +163,26 @@ def test_edge_of_the_range_is_undertuned() -> None:
 
 def test_a_bracketed_optimum_is_not_undertuned(cells: tuple[CellResult, ...]) -> None:
     assert not any(cell.undertuned for cell in cells)
+
+
+def test_a_lucky_single_trial_is_not_the_best_recipe() -> None:
+    def trials(rng: Generator, lower: float) -> list[TrialRow]:
+        """Four recipes of three seeds, and eight of one; the last one may be better."""
+        found: list[TrialRow] = []
+        for recipe in range(12):
+            for seed in range(3 if recipe < 4 else 1):
+                loss = 2 + 0.02 * rng.standard_normal() - lower * (recipe == 11)
+                found.append(TrialRow(
+                    f"{recipe}-{seed}", "search", "done", {}, 16, f"recipe {recipe}", seed=seed,
+                    objective=loss, validation_loss=loss, steps=100, steps_to_target=50 * loss,
+                ))  # fmt: skip
+        return found
+
+    for find in (best_recipe, fastest):
+        rng = default_rng(0)
+        lucky = sum(len(find(trials(rng, 0.0))) == 1 for _ in range(200))
+        assert lucky < 0.15 * 200
+        assert all(find(trials(rng, 0.2))[0].recipe_key == "recipe 11" for _ in range(20))
 
 
 def test_expected_best_of_n() -> None:

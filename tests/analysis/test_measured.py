@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from scaling.analysis.measured import of_run, of_seeds
+from scaling.analysis.measured import of_run, of_seeds, of_task
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.records.measurement import Measurement
-from scaling.records.metrics import Metric, OverSeeds
+from scaling.records.metrics import Metric, OverSeeds, undescribed
+from scaling.report.words.why_null import of_measured
 
 
 def run() -> list[Measurement]:
@@ -59,6 +61,16 @@ def test_seeds_are_pooled_as_the_table_says(how: OverSeeds, value: float) -> Non
         assert found.interval is not None
         assert found.interval[0] * found.interval[1] == pytest.approx(value**2)
         assert math.log(found.interval[0]) < 0 < found.interval[0]
+
+
+def test_a_metric_that_all_seeds_agree_on_is_not_exact() -> None:
+    metrics = {"accuracy": undescribed("accuracy"), "f1": undescribed("f1")}
+    runs = [{"accuracy": 0.85, "f1": f1} for f1 in (0.5, 0.6, 0.7)]
+    found = of_task(metrics, runs)
+    assert found["accuracy"] == Estimate(0.85, None, 3)
+    assert found["f1"].interval is not None
+    why = of_measured(found["accuracy"], metrics["accuracy"])
+    assert why == {"interval": "all seeds agree: how far they scatter is not known"}
 
 
 def test_nothing_measured_is_absent_and_so_is_the_geometric_mean_of_zero() -> None:

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scaling.analysis.critical_batch.targets import of_recipe
 from scaling.analysis.findings import analyse
+from scaling.analysis.next_run.one_more_run import steps_of_run, steps_spread
 from scaling.analysis.next_run.recommendation import LowestCell, Recommendation
 from scaling.analysis.next_run.throughput import Pace
 from scaling.analysis.trial_rows import Sweep, TrialRow
@@ -14,6 +16,7 @@ from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
 from scaling.report.tables.next_run_options import kind_of
 from scaling.report.words.reasons import reason_words
+from scaling.report.words.why_null import of_steps
 from tests.analysis.recorded import default_study
 
 BATCHES = (8, 32, 128, 512)
@@ -146,6 +149,17 @@ def test_without_replicates_the_chance_is_not_known_and_why_is_said() -> None:
     assert found["expected_steps_interval"] is None
     assert found["why"]["chance_of_target"].startswith("no replicates")
     assert found["global_batch_size"] == 32
+
+
+def test_seeds_that_reach_the_target_at_one_evaluation_do_not_say_how_far_they_scatter() -> None:
+    rows = tuple(_row("confirm", 32, seed, 400.0, 0.01) for seed in range(3))
+    target = of_recipe(rows)
+    assert (target.steps.value, target.steps.interval) == (400, None)
+    assert of_steps(target)["steps_to_target_interval"].startswith("all seeds agree")
+    assert steps_spread([target]) is None
+    found = steps_of_run(target, None)
+    assert found is not None
+    assert (found.steps, found.mean.interval, found.one_more) == (400, None, None)
 
 
 def test_the_pace_of_an_idle_machine_by_hand() -> None:

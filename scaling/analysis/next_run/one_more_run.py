@@ -54,6 +54,10 @@ def steps_spread(cells: Sequence[ToTarget]) -> SeedVariance | None:
 
     Args:
         cells: What each cell's recipe took; one of which a seed missed the target says nothing.
+
+    Returns:
+        None without replicates, or where those of every cell reached the target at the same
+        evaluation: how far they scatter between two is not known.
     """
     groups: list[dict[int, float]] = []
     for cell in cells:
@@ -64,7 +68,8 @@ def steps_spread(cells: Sequence[ToTarget]) -> SeedVariance | None:
         }
         if len(steps) == cell.num_reached == len(cell.trials):
             groups.append(steps)
-    return seed_variance(groups)
+    found = seed_variance(groups)
+    return found if found is not None and found.variance > 0 else None
 
 
 def steps_of_run(target: ToTarget, spread: SeedVariance | None) -> StepsOfRun | None:

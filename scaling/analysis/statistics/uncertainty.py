@@ -94,6 +94,16 @@ def bounded(estimate: Estimate, least: float | None, most: float | None = None) 
     return replace(estimate, interval=(low, high))
 
 
+def without_tie(estimate: Estimate) -> Estimate:
+    """The estimate, without its interval where that has no width.
+
+    Replicates that agree on a grid of evaluations, or of counted examples, differ by less than it
+    can show. How far they scatter is not known then.
+    """
+    is_tie = estimate.interval is not None and estimate.interval[0] == estimate.interval[1]
+    return replace(estimate, interval=None) if is_tie else estimate
+
+
 def root_mean_square(values: Sequence[float]) -> float | None:
     """The standard error that several with the same sample share; None of none."""
     return math.sqrt(sum(v * v for v in values) / len(values)) if values else None

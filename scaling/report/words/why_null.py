@@ -49,6 +49,7 @@ OF_AGREEMENT: Why = {
 }
 NO_INTERVAL = "the data do not bound it on either side"
 _ONE_SEED = "one seed: an interval needs two"
+_TIED = "all seeds agree: how far they scatter is not known"
 _ONE_PAIR = "one paired seed: an interval needs two"
 _IN_PLACE = "{} is maximized in place of a loss"
 
@@ -59,7 +60,7 @@ def of_measured(estimate: Estimate, metric: Metric | None) -> Why:
         return dict.fromkeys(("value", "interval"), NOT_MEASURED)
     if metric is not None and metric.over_seeds == "max":
         return {"interval": "it is the largest of all seeds, not their mean"}
-    return {"interval": _ONE_SEED if estimate.count <= 1 else NO_INTERVAL}
+    return {"interval": _ONE_SEED if estimate.count <= 1 else _TIED}
 
 
 def of_baseline(baseline: Baseline | None) -> Why | str:
@@ -112,7 +113,7 @@ def of_steps(target: ToTarget, *, has_target: bool = True) -> Why:
     steps = rate = seconds = interval = "not every replicate reached the target"
     if target.steps.value is not None:
         rate, seconds = "no learning rate is known of these runs", "no times were measured"
-        interval = _ONE_SEED
+        interval = _ONE_SEED if target.steps.count <= 1 else _TIED
     best = "no recipe of the search reached the target in all its trials"
     why = {
         "best_peak_lr_for_target": rate,

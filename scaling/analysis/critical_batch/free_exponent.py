@@ -179,12 +179,15 @@ def _best_exponent(scatter: Scatter, ends: Interval) -> float:
 
 def _exponents_within(scatter: Scatter, alpha: float, limit: float, ends: Interval) -> Array:
     """Exponents from the least to the largest that the limit allows."""
-    reached: list[float] = []
-    for edge in (LOWEST, HIGHEST):
-        grid = np.exp(np.linspace(math.log(alpha), math.log(edge), _EXPONENTS))
-        inside = farthest(lambda e: _best_bends(scatter, e, ends)[1], grid, limit, _HALVINGS // 2)
-        reached.append(edge if inside is None else inside)
-    return np.linspace(reached[0], reached[1], _EXPONENTS)
+    edges = np.log([LOWEST, HIGHEST])
+    grids = np.exp(np.linspace(math.log(alpha), edges, _EXPONENTS, axis=1))
+
+    def squares(tried: Array) -> Array:
+        return _best_bends(scatter, tried.ravel(), ends)[1].reshape(tried.shape)
+
+    reached = farthest(squares, grids, limit, _HALVINGS // 2)
+    low, high = np.where(np.isnan(reached), (LOWEST, HIGHEST), reached).tolist()
+    return np.linspace(low, high, _EXPONENTS)
 
 
 def _bends_within(
@@ -192,21 +195,15 @@ def _bends_within(
 ) -> tuple[Array, Array]:
     """How far each exponent's bend may go down and up before the limit is passed."""
     centre, _ = _best_bends(scatter, exponents, ends)
-    sides: list[Array] = []
-    rows, places = np.arange(len(exponents)), np.linspace(0.0, 1.0, _BENDS)
-    for end in ends:
-        grids = centre[:, None] + (end - centre)[:, None] * places
-        beyond = _on_grid(scatter, exponents, grids) > limit
-        beyond[:, 0] = False  # the centre of an exponent at the limit itself
-        first = beyond.argmax(axis=1)
-        is_open = ~beyond.any(axis=1)
-        inside, outside = grids[rows, np.maximum(first - 1, 0)], grids[rows, first]
-        for _ in range(_HALVINGS):
-            middle = (inside + outside) / 2
-            passes = _curves(scatter, exponents, middle)[0] > limit
-            inside, outside = np.where(passes, inside, middle), np.where(passes, middle, outside)
-        sides.append(np.where(is_open, end, inside))
-    return sides[0], sides[1]
+    places = np.linspace(0.0, 1.0, _BENDS)
+    low, high = (
+        farthest(
+            lambda bends: _on_grid(scatter, exponents, bends),
+            centre[:, None] + (end - centre)[:, None] * places, limit, _HALVINGS,
+        )
+        for end in ends
+    )  # fmt: skip
+    return np.where(np.isnan(low), ends[0], low), np.where(np.isnan(high), ends[1], high)
 
 
 def _open(low: float, high: float, lowest: float, highest: float) -> Interval:

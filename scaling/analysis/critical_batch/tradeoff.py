@@ -205,11 +205,13 @@ def _region(
     squares: Callable[[Array], Array], centre: float, limit: float, low: float, high: float
 ) -> Interval:
     """How far the bend may go each way before the sum of squares passes the limit."""
-    lower, upper = (
-        farthest(squares, np.linspace(centre, end, _POINTS), limit, _HALVINGS)
-        for end in (low, high)
+    ends = np.array([low, high])
+    grids = np.linspace(centre, ends, _POINTS, axis=1)
+    reached = farthest(
+        lambda bends: squares(bends.ravel()).reshape(bends.shape), grids, limit, _HALVINGS
     )
-    return low if lower is None else lower, high if upper is None else upper
+    lower, upper = np.where(np.isnan(reached), ends, reached).tolist()
+    return lower, upper
 
 
 def _parameters(scatter: Scatter, region: Interval, limit: float) -> tuple[Interval, Interval]:

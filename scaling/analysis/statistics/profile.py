@@ -74,32 +74,27 @@ def crossings(grid: Array, values: Array, limit: float) -> Interval | None:
     )
 
 
-def farthest(
-    squares: Callable[[Array], Array], grid: Array, limit: float, halvings: int
-) -> float | None:
-    """How far from a grid's first value on a sum of squares stays within a limit.
+def farthest(squares: Callable[[Array], Array], grids: Array, limit: float, halvings: int) -> Array:
+    """How far from each grid's first value on a sum of squares stays within a limit.
 
     Args:
-        squares: Sum of squares at many values of the parameter.
-        grid: Values of the parameter from its best one outwards.
+        squares: [n, m] sum of squares at m values of the parameter of each of n profiles.
+        grids: [n, m] values of the parameter from the best one of each outwards.
         limit: Of the squares.
         halvings: Of the step of the grid in which the limit is passed.
 
     Returns:
-        None where it is not passed.
+        [n], NaN where it is not passed.
     """
-    beyond = np.nonzero(squares(grid) > limit)[0]
-    if len(beyond) == 0:
-        return None
-    first = int(beyond[0])
-    inside, outside = float(grid[max(first - 1, 0)]), float(grid[first])
+    beyond = squares(grids) > limit
+    beyond[:, 0] = False  # the best one may lie at the limit itself
+    rows, first = np.arange(len(grids)), beyond.argmax(axis=1)
+    inside, outside = grids[rows, np.maximum(first - 1, 0)], grids[rows, first]
     for _ in range(halvings):
         middle = (inside + outside) / 2
-        if float(squares(np.array([middle]))[0]) > limit:
-            outside = middle
-        else:
-            inside = middle
-    return inside
+        passes = squares(middle[:, None])[:, 0] > limit
+        inside, outside = np.where(passes, inside, middle), np.where(passes, middle, outside)
+    return np.where(beyond.any(axis=1), inside, np.nan)
 
 
 def _between(grid: Array, values: Array, outside: int, inside: int, limit: float) -> float:

@@ -186,7 +186,7 @@ def _exponents_within(scatter: Scatter, alpha: float, limit: float, ends: Interv
         return _best_bends(scatter, tried.ravel(), ends)[1].reshape(tried.shape)
 
     reached = farthest(squares, grids, limit, _HALVINGS // 2)
-    low, high = np.where(np.isnan(reached), (LOWEST, HIGHEST), reached).tolist()
+    low, high = (float(end) for end in np.where(np.isnan(reached), (LOWEST, HIGHEST), reached))
     return np.linspace(low, high, _EXPONENTS)
 
 

@@ -70,7 +70,7 @@ def test_a_metric_that_all_seeds_agree_on_is_not_exact() -> None:
     assert found["accuracy"] == Estimate(0.85, None, 3)
     assert found["f1"].interval is not None
     why = of_measured(found["accuracy"], metrics["accuracy"])
-    assert why == {"interval": "all seeds agree: how far they scatter is not known"}
+    assert why == {"interval": "the data do not bound it on either side"}
 
 
 def test_nothing_measured_is_absent_and_so_is_the_geometric_mean_of_zero() -> None:

@@ -60,7 +60,7 @@ def of_measured(estimate: Estimate, metric: Metric | None) -> Why:
         return dict.fromkeys(("value", "interval"), NOT_MEASURED)
     if metric is not None and metric.over_seeds == "max":
         return {"interval": "it is the largest of all seeds, not their mean"}
-    return {"interval": _ONE_SEED if estimate.count <= 1 else _TIED}
+    return {"interval": _ONE_SEED if estimate.count <= 1 else NO_INTERVAL}
 
 
 def of_baseline(baseline: Baseline | None) -> Why | str:

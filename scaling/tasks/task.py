@@ -5,6 +5,7 @@ Nothing here loads torch: what a plan says of a study without a model needs none
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,13 +59,15 @@ class ExampleLosses:
 
     @property
     def stderr(self) -> float | None:
-        """Standard error of `loss` as a ratio estimate over sampled examples; None for one.
+        """Standard error of `loss` as a ratio estimate over sampled examples.
+
+        None of one example, and of a loss that is not finite.
 
         Source: the ratio estimator's linearized variance, Cochran 1977, Sampling Techniques,
             eq. 6.10, without the finite population correction.
         """
         count = len(self.loss_sums)
-        if count < 2:
+        if count < 2 or not math.isfinite(self.loss):
             return None
         residuals = self.loss_sums - self.loss * self.num_targets
         variance = float((residuals**2).sum()) / (count - 1)

@@ -323,7 +323,7 @@ def _finding(task: TrainerTask, model: nn.Module, numbers: IntArray, seed: int) 
 def _require_metrics(task: TrainerTask, model: nn.Module) -> None:
     count = task.num_evaluated("validation")
     lengths = task.own.examples["validation"].sizes.lengths[:count]
-    with torch.inference_mode():
+    with torch.no_grad():
         longest = task._batch("validation", lengths.argsort()[-1:], 1)
         each = sum(tensor.numel() for tensor in task.own.predicted(model, longest)[0])
         if each * count > MAX_PREDICTIONS:

@@ -13,6 +13,7 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.resources import Precision
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, ScoringTask, Task, WritingTask, Written
+from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.workers import Workers
 
 
@@ -100,6 +101,21 @@ def _set_precisions(values: Sequence[str], older: tuple[str, bool]) -> None:
         switch.fp32_precision = value
 
 
+@contextmanager
+def _evaluating(model: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, without gradients; training mode afterwards.
+
+    Not `torch.inference_mode`: a table that a module makes at its first forward and keeps could not
+    be trained with.
+    """
+    model.eval()
+    try:
+        with torch.no_grad(), precision_context(precision, device):
+            yield
+    finally:
+        model.train()
+
+
 def evaluate(
     task: Task, model: nn.Module, splits: Sequence[Split], workers: Workers, *, precision: Precision
 ) -> dict[Split, ExampleLosses]:
@@ -112,14 +128,12 @@ def evaluate(
         workers: All of them call this.
         precision: Of the forwards.
     """
-    model.eval()
     losses: dict[Split, ExampleLosses] = {}
-    with torch.inference_mode(), precision_context(precision, workers.device):
+    with _evaluating(model, precision, workers.device):
         for split in splits:
             part = workers.part(task.num_evaluated(split))
             own = task.example_losses(model, split, part, workers.device)
             losses[split] = _together(own, workers)
-    model.train()
     return losses
 
 
@@ -132,23 +146,23 @@ def scored_metrics(
 
     Raises:
         RuntimeError: On every worker, if computing them failed on the first.
+        MemoryError: On every worker, if memory ran out there.
     """
     if not isinstance(task, ScoringTask):
         return {}
     found: dict[str, float] = {}
     error: Exception | None = None
     if workers.rank == 0:
-        model.eval()
         try:
-            with torch.inference_mode(), precision_context(precision, workers.device):
+            with _evaluating(model, precision, workers.device):
                 found = task.score(model, workers.device)
         except Exception as raised:  # noqa: BLE001  # the others wait to be told of it
             error = raised
-        model.train()
     failure = f"metrics failed: {error!r}" if error is not None else ""
-    (found, failure), *_ = workers.gather([found, failure])
+    ran_out = error is not None and is_out_of_memory(error)
+    (found, failure, ran_out), *_ = workers.gather([found, failure, ran_out])
     if failure:
-        raise RuntimeError(failure) from error
+        raise (MemoryError if ran_out else RuntimeError)(failure) from error
     return found
 
 
@@ -161,11 +175,9 @@ def written_metrics(
     """
     if not isinstance(task, WritingTask) or (writing := task.writing) is None:
         return {}
-    model.eval()
-    with torch.inference_mode(), precision_context(precision, workers.device):
+    with _evaluating(model, precision, workers.device):
         part = workers.part(len(writing.references))
         own = writing.write(model, part, workers.device)
-    model.train()
     parts = workers.gather([[text.greedy, text.beam] for text in own])
     return writing.metrics([Written(*texts) for part in parts for texts in part])
 

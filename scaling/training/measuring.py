@@ -71,6 +71,9 @@ class Measuring:
             workers = parallel.data_workers
             with fixed_memory("evaluating"):
                 self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
+                self._by_model = {}
+                if self.has_diverged():  # a metric may refuse what such a model says
+                    return
                 # A cache of keys grows word by word, and each layer's would be compiled anew.
                 with without_compiling(setup.recipe.layout.compile):
                     self._by_model = scored_metrics(task, setup.model, workers, precision=precision)
@@ -79,7 +82,7 @@ class Measuring:
                             task, setup.model, workers, precision=precision
                         )
             folder = self._model_folder
-            if not is_last or (folder is None and spec is None) or self.has_diverged():
+            if not is_last or (folder is None and spec is None):
                 return
             with fixed_memory("measuring and keeping the whole model"):
                 recipe, device = setup.recipe, setup.workers.device

@@ -157,7 +157,7 @@ def _step_seconds(task: Task, recipe: Recipe, share: int) -> float:
 def _evaluated_seconds(task: Task) -> float:
     model = task.new_model(0).eval()
     count = min(NUM_EVALUATED, task.num_evaluated("validation"))
-    with torch.inference_mode():
+    with torch.no_grad():
         seconds = _seconds(
             lambda: task.example_losses(model, "validation", slice(0, count), torch.device("cpu"))
         )

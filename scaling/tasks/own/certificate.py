@@ -59,6 +59,8 @@ def require_certificate(task: ModuleTask, seed: int) -> None:
         _require_losses(task, model, numbers)
     _require_heldout(task, model)
     finding = _finding(task, other, numbers, seed)
+    with own_code(path, "training after an evaluation"):
+        _train_after_evaluation(task, other, numbers)
     if finding is not None and not task.accepts_inexact:
         raise DataError(path, finding)
     task.waived = () if finding is None else (finding.removesuffix(f", {_OR_WAIVE}"),)
@@ -167,7 +169,7 @@ def _require_losses(task: ModuleTask, model: LossModule, numbers: Indices) -> No
 def _require_heldout(task: ModuleTask, model: nn.Module) -> None:
     """Check that held-out examples have a loss, and that the metrics are those declared."""
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         for split in task.splits:
             few = slice(0, min(NUM_TRIED, task.num_evaluated(split)))
             with own_code(task.path, f"losses of {split}"):
@@ -184,6 +186,12 @@ def _require_heldout(task: ModuleTask, model: nn.Module) -> None:
                 raise DataError(
                     task.path, f"the metric {name} is {value} at the start; it must be finite"
                 )
+
+
+def _train_after_evaluation(task: ModuleTask, model: LossModule, numbers: Indices) -> None:
+    """Take a backward pass of a module that was evaluated first, as every trial's is."""
+    with fixed_chance(0):
+        task.loss_sum(model.train(), task.collate(numbers, 0)).backward()
 
 
 # --- what depends on more than the example --------------------------------------------------------

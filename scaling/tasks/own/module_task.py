@@ -160,7 +160,7 @@ class ModuleTask:
         """Mean number of targets of training examples spread over all of them."""
         numbers = np.array(spread(self.num_train, at_most=NUM_SAMPLED))
         model = self.new_model(0).eval()
-        with torch.inference_mode(), fixed_chance(0):
+        with torch.no_grad(), fixed_chance(0):
             _, counts = model(self.collate(numbers, 0)["batch"])
         return float(counts.double().mean())
 

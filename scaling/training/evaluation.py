@@ -13,7 +13,6 @@ from scaling.spec.evaluation import Evaluation
 from scaling.spec.resources import Precision
 from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, ScoringTask, Task, WritingTask, Written
-from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.workers import Workers
 
 
@@ -145,8 +144,8 @@ def scored_metrics(
     The model has all its weights on every worker, as in `evaluate`.
 
     Raises:
-        RuntimeError: On every worker, if computing them failed on the first.
-        MemoryError: On every worker, if memory ran out there.
+        RuntimeError: On every worker, if computing them failed on the first; it says how, so that
+            memory running out is recognized (`is_out_of_memory`).
     """
     if not isinstance(task, ScoringTask):
         return {}
@@ -159,10 +158,9 @@ def scored_metrics(
         except Exception as raised:  # noqa: BLE001  # the others wait to be told of it
             error = raised
     failure = f"metrics failed: {error!r}" if error is not None else ""
-    ran_out = error is not None and is_out_of_memory(error)
-    (found, failure, ran_out), *_ = workers.gather([found, failure, ran_out])
+    (found, failure), *_ = workers.gather([found, failure])
     if failure:
-        raise (MemoryError if ran_out else RuntimeError)(failure) from error
+        raise RuntimeError(failure) from error
     return found
 
 

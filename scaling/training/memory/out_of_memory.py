@@ -18,6 +18,7 @@ _SIGNS = (
     "Triton Error [CUDA]: out of memory",
     "Cuda failure 2 'out of memory'",  # NCCL
     "Cuda failure 'out of memory'",  # NCCL before 2.18
+    "MemoryError(",  # what a worker says of another's error, torch's OutOfMemoryError too
 )
 
 

@@ -289,7 +289,7 @@ class TextTask:
         losses, correct = np.zeros(len(numbers)), np.zeros(len(numbers))
         predictions: dict[int, Any] = {}
         multiple = LENGTH_MULTIPLE if device.type == "cuda" else self.length_multiple
-        at_once = self.examples_at_once(split, numbers, device)
+        at_once = self.examples_at_once(split, numbers, shared_free_bytes(model, device))
         for group in by_length(sizes.predicted[numbers], at_once):
             batch = self._batch(split, numbers[group], multiple)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -302,7 +302,7 @@ class TextTask:
             tuple(prediction for _, prediction in sorted(predictions.items())),
         )  # fmt: skip
 
-    def examples_at_once(self, split: Split, numbers: IntArray, device: torch.device) -> int:
+    def examples_at_once(self, split: Split, numbers: IntArray, free_bytes: int | None) -> int:
         """How many of these examples of a split make a batch in evaluation.
 
         Those whose tokens are predicted stay in `max_evaluation_logits`.
@@ -313,7 +313,7 @@ class TextTask:
         if not self.num_labels:
             longest = int(sizes.predicted[numbers].max(initial=1))
             logits_each = longest * self.token_model.tokenizer.vocab_size
-            most = min(most, max_evaluation_logits(_free_bytes(device)) // logits_each)
+            most = min(most, max_evaluation_logits(free_bytes) // logits_each)
         return max(1, most)
 
     @property
@@ -341,6 +341,26 @@ def max_evaluation_logits(free_bytes: int | None) -> int:
     if free_bytes is None:
         return MAX_EVALUATION_LOGITS
     return max(1, free_bytes // 2 // LOGIT_BYTES)
+
+
+def shared_free_bytes(model: nn.Module, device: torch.device) -> int | None:
+    """Free memory of the GPU that evaluates a model; None on a CPU.
+
+    Where a model's matrices are cut among workers, which compute every batch together, the least of
+    theirs: they must cut alike.
+    """
+    free = _free_bytes(device)
+    if free is None:
+        return None
+    from torch import distributed  # which takes a while to load
+    from torch.distributed.tensor import DTensor
+
+    cut = next((weight for weight in model.parameters() if isinstance(weight, DTensor)), None)
+    if cut is None:
+        return free
+    least = torch.tensor(free, device=device)
+    distributed.all_reduce(least, distributed.ReduceOp.MIN, group=cut.device_mesh.get_group())
+    return int(least)
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -27,7 +27,14 @@ from scaling.tasks.own.code import code_of, code_sha256, imported
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
 from scaling.tasks.target_loss import in_one_piece
 from scaling.tasks.task import Batch, ExampleLosses
-from scaling.tasks.text_task import BatchLosses, Examples, Forward, Objective, TextTask
+from scaling.tasks.text_task import (
+    BatchLosses,
+    Examples,
+    Forward,
+    Objective,
+    TextTask,
+    shared_free_bytes,
+)
 
 LOSS, METRICS = "workload.compute_loss_func", "workload.compute_metrics"
 MAX_PREDICTIONS = 2**29
@@ -72,7 +79,9 @@ class TrainerTask(TextTask):
 
         predictions: list[list[NDArray[Any]]] = []
         labels: list[list[NDArray[Any]]] = []
-        at_once = self.examples_at_once("validation", np.arange(count), device)
+        at_once = self.examples_at_once(
+            "validation", np.arange(count), shared_free_bytes(model, device)
+        )
         for start in range(0, count, at_once):
             numbers = np.arange(start, min(start + at_once, count))
             batch = self._batch("validation", numbers, 1)

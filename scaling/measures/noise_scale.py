@@ -131,7 +131,10 @@ class RunningNoise:
     _covariance: float = 0.0
 
     def add(self, estimate: NoiseEstimate) -> None:
-        """Take in one step's estimate."""
+        """Take in one step's estimate, unless it is too large to be squared."""
+        size = abs(estimate.sq_norm) + abs(estimate.covariance_trace)
+        if not math.isfinite(4 * size * size):  # nor could a checkpoint with it be read
+            return
         decay = 0.5 ** (1 / self.half_life)
         self._weight = decay * self._weight + 1
         self._sq_weight = decay**2 * self._sq_weight + 1
@@ -141,7 +144,9 @@ class RunningNoise:
         self._sq_norm += share * from_sq_norm
         self._trace += share * from_trace
         kept = 1 - share
-        self._sq_norm_variance = kept * (self._sq_norm_variance + share * from_sq_norm**2)
+        self._sq_norm_variance = kept * (
+            self._sq_norm_variance + share * from_sq_norm * from_sq_norm
+        )
         self._trace_variance = kept * (self._trace_variance + share * from_trace**2)
         self._covariance = kept * (self._covariance + share * from_sq_norm * from_trace)
 
@@ -167,7 +172,9 @@ class RunningNoise:
         if ratio is None or share > 1 - 1e-9:
             return None
         residual_variance = (
-            self._trace_variance - 2 * ratio * self._covariance + ratio**2 * self._sq_norm_variance
+            self._trace_variance
+            - 2 * ratio * self._covariance
+            + ratio * ratio * self._sq_norm_variance
         )
         return math.sqrt(max(residual_variance, 0.0) * share / (1 - share)) / self._sq_norm
 

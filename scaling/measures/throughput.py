@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils.flop_counter import FlopCounterMode
 
+from scaling.optimizers.tensors import trained_weights
 from scaling.tasks.batch import on_device
 from scaling.tasks.task import AnyBatch, Indices, Task
 
@@ -107,7 +108,7 @@ def _flops_of_pass(task: Task, model: nn.Module, batch: AnyBatch) -> int:
     # The fused kernels of a CPU are unknown to the counter; their plain form is counted.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = task.loss_sum(model, batch)
-        trained = [p for p in model.parameters() if p.requires_grad]
+        trained = trained_weights(model)
         torch.autograd.grad(loss, trained, allow_unused=True)
     return counter.get_total_flops()
 

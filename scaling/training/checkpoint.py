@@ -10,7 +10,7 @@ import re
 import struct
 import uuid
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -164,7 +164,7 @@ def _save(state: State, file: BinaryIO) -> None:
         raise sink.error
 
 
-def shared_steps(store: CheckpointStore, workers: Workers) -> list[int]:
+def _shared_steps(store: CheckpointStore, workers: Workers) -> list[int]:
     """Steps of the checkpoints as the first worker sees them, the newest first."""
     steps = workers.agree("\n".join(map(str, store.steps()))).split()
     return [int(step) for step in reversed(steps)]
@@ -175,7 +175,7 @@ def newest(
     workers: Workers,
     *,
     in_parts: bool,
-    like: State | None = None,
+    like: Callable[[], State] | None = None,
     passed_over: list[dict[str, Any]] | None = None,
 ) -> State | None:
     """This worker's share of the newest checkpoint that all can use; None where there is none.
@@ -184,14 +184,17 @@ def newest(
         store: Where every worker sees the same files.
         workers: All of them call this.
         in_parts: Whether every worker wrote a part of its own; else the first worker wrote all.
-        like: What this worker would save itself (see `fault_of`); None takes any mapping.
+        like: Gives what this worker would save itself (see `fault_of`), and is called by all where
+            there is a checkpoint; None takes any mapping.
         passed_over: Takes an incident for each newer one, the same on all workers.
     """
-    for step in shared_steps(store, workers):
+    steps = _shared_steps(store, workers)
+    expected = like() if steps and like is not None else None
+    for step in steps:
         state = store.read(step, workers.rank if in_parts else 0)
         fault = None
-        if state is not None and like is not None:
-            fault = fault_of(state, like, step=step)
+        if state is not None and expected is not None:
+            fault = fault_of(state, expected, step=step)
         elif not isinstance(state, dict):
             fault = CANNOT_BE_READ
         written = state.get("written_together") if isinstance(state, dict) else None

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from scaling.optimizers.tensors import by_kind, kernels
@@ -69,10 +70,12 @@ def clip_global_norm(
     """
     if clip_norm is None or grad_norm <= clip_norm:
         return False
-    # torch's own clipping takes a tensor, for which the device is waited for; rounded as there.
-    one_over = np.float32(1) / (np.float32(grad_norm) + np.float32(CLIP_EPS))
-    factor = min(1.0, float(np.float32(clip_norm) * one_over))
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    # torch's own clipping takes a tensor, for which the device is waited for; rounded as there.
+    is_double = any(gradient.dtype == torch.float64 for gradient in gradients)
+    rounded = np.float64 if is_double else np.float32
+    one_over = rounded(1) / (rounded(grad_norm) + rounded(CLIP_EPS))
+    factor = min(1.0, float(rounded(clip_norm) * one_over))
     for kind in by_kind(gradients):
         kernels._foreach_mul_(kind, factor)
     return True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
+from scaling.optimizers.tensors import trained_weights
 from scaling.spec.evaluation import Sharpness
 from scaling.tasks.batch import on_device
 from scaling.tasks.target_loss import in_one_piece
@@ -57,7 +58,7 @@ def measure_curvature(
             for part in _parts(own, micro_batch_size):
                 loss_of(part)
     [num_targets] = workers.sum(float(sum(map(task.num_targets, _parts(own, micro_batch_size)))))
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = trained_weights(model)
 
     def surface_of(parts: Sequence[Indices], add: Callable[[Tensor], Tensor]) -> LossSurface:
         losses = [lambda part=part: loss_of(part) for part in parts]

@@ -220,7 +220,7 @@ class GradientOfBatch:
         own_targets = sum(self.task.num_targets(part) for part in parts)
         scale = divisor / (self.workers.world_size * max(own_targets, 1))
         scale /= self.loss_scale.value
-        own = np.array([norm.stop() * scale**2, own_targets], dtype=np.float64)
+        own = np.array([norm.stop() * (scale * scale), own_targets], dtype=np.float64)
         return loss_sum, [(float(n), int(t)) for n, t in self.workers.gather_array(own)]
 
     def _group_by_group(
@@ -235,10 +235,9 @@ class GradientOfBatch:
         # Read at once, so that the device is waited for once.
         scales = [divisor / max(count, 1) / self.loss_scale.value for count in targets]
         values: list[float] = torch.stack(norms).tolist()
-        return total, [
-            ((norm * scale) ** 2, count)
-            for norm, scale, count in zip(values, scales, targets, strict=True)
-        ]
+        own = [norm * scale for norm, scale in zip(values, scales, strict=True)]
+        # Not by a power, which raises an error where it is too large.
+        return total, [(norm * norm, count) for norm, count in zip(own, targets, strict=True)]
 
     def _added_up(
         self, groups: Sequence[Sequence[Indices]], divisor: int
@@ -303,6 +302,6 @@ class GradientOfBatch:
         return estimate_noise(
             [sq_norm for sq_norm, _ in norms],
             [targets / num_targets * num_examples for _, targets in norms],
-            grad_norm**2,
+            grad_norm * grad_norm,
             num_train=self.task.num_train,
         )

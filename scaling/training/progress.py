@@ -122,8 +122,8 @@ class Progress:
         since = asdict(replace(self.since, loss_sum=torch.zeros(())))
         del since["loss_sum"]
         names = (
-            "step", "examples", "tokens", "targets", "seconds", "evaluation_seconds", "lr",
-            "first_loss", "num_skipped",
+            "step", "examples", "tokens", "targets", "seconds", "evaluation_seconds",
+            "warm_up_seconds", "lr", "first_loss", "num_skipped",
         )  # fmt: skip
         own = {name: getattr(self, name) for name in names}
         noise = {"noise": self.noise.state(), "norm_layer_noise": self.norm_layer_noise.state()}
@@ -143,8 +143,9 @@ class Progress:
     def restore(
         self, state: dict[str, Any], own: NDArray[np.float64], device: torch.device
     ) -> None:
-        """Go on from what `state` and `own_numbers` gave."""
+        """Go on from what `state` and `own_numbers` gave; this attempt's own warm-up counts too."""
         values = dict(state)
+        values["warm_up_seconds"] += self.warm_up_seconds
         self.noise.restore(values.pop("noise"))
         self.norm_layer_noise.restore(values.pop("norm_layer_noise"))
         since: dict[str, Any] = values.pop("since")

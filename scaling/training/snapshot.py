@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scaling.records.measurement import Measurement
 from scaling.training.build import Setup
-from scaling.training.checkpoint import CheckpointStore, newest, shared_steps
+from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.checkpoint_check import State
 from scaling.training.evaluation import Cadence
 from scaling.training.parallel.sharding import own_part
@@ -134,12 +134,12 @@ class Snapshots:
         Newer ones are passed over, each with an incident.
         """
         store, workers = self._store, self._setup.workers
-        if store is None or not shared_steps(store, workers):
+        if store is None:
             return False
         passed_over: list[dict[str, Any]] = []
         state = newest(
             store, workers, in_parts=self._in_parts,
-            like=self._state_before_first_step(), passed_over=passed_over,
+            like=self._state_before_first_step, passed_over=passed_over,
         )  # fmt: skip
         if state is not None:
             self._restore(state)

@@ -1,5 +1,7 @@
 """Known-answer tests of the noise-scale estimator (McCandlish et al. 2018, appendix A.1)."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,16 @@ def test_standard_error_with_a_half_life_goes_on_from_its_state() -> None:
     assert running.mean is not None
     assert running.mean.noise_scale == pytest.approx(110 / 17)
     assert running.mean.stderr == pytest.approx(variance**0.5 / (17 / 7))
+
+
+@pytest.mark.parametrize("size", [math.inf, math.nan, 1e160])
+def test_an_estimate_that_is_too_large_is_left_out(size: float) -> None:
+    running = RunningNoise()
+    for sq_norm in (1.0, size, 2.0):
+        running.add(NoiseEstimate(sq_norm, 3.0))
+    assert all(map(math.isfinite, running.state()))
+    assert running.mean is not None
+    assert 1 < running.mean.sq_norm < 2
 
 
 def test_standard_error_covers_the_truth() -> None:

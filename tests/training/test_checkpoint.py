@@ -21,10 +21,12 @@ from scaling.training import supervision as supervision_module
 from scaling.training.checkpoint import CheckpointStore, remove_checkpoints
 from scaling.training.loop import Outcome, train
 from scaling.training.parallel.workers import Workers
+from scaling.training.progress import Progress, SinceMeasured
 from scaling.training.supervision import Directive, Supervision
 from tests.recipes import EVALUATION, changed, part_of_speech, pronunciation, quadratic, recipe
 from tests.together import on_workers
 
+CPU = torch.device("cpu")
 DROPOUT = {
     "architecture": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "config": {"hidden_dropout_prob": 0.1},
@@ -236,6 +238,13 @@ def test_a_run_is_stopped_at_the_exact_step(rule: EarlyStopping) -> None:
             assert measurement.tokens is not None
             per_step = measurement.tokens / measurement.step
             assert rung <= measurement.tokens < rung + 2 * per_step
+
+
+def test_warming_up_of_both_attempts_counts() -> None:
+    first, second = (Progress(SinceMeasured(torch.zeros(()))) for _ in range(2))
+    first.warm_up_seconds, second.warm_up_seconds = 3.0, 1.0
+    second.restore(first.state(), first.own_numbers(CPU), CPU)
+    assert second.warm_up_seconds == 4.0
 
 
 def test_memory_running_out_halves_the_micro_batch_and_changes_nothing_else() -> None:

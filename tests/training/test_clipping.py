@@ -65,6 +65,13 @@ def test_a_gradient_of_zero_is_left_alone() -> None:
     assert clip(how(clip_percentile=10.0), [0.0], [0.0]) == (False, [0.0, 0.0])
 
 
+def test_a_gradient_in_float64_is_clipped_in_float64() -> None:
+    weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    weight.grad = torch.tensor([3e60, -4e60], dtype=torch.float64)
+    assert how(clip_norm=1.0)([weight], grad_norm=5e60)
+    assert weight.grad.tolist() == pytest.approx([0.6, -0.8])
+
+
 @pytest.mark.parametrize(
     ("changes", "low", "high"),
     [({"clip_value": 1e-4}, 1.0, 1.0), ({"clip_percentile": 50.0}, 0.2, 0.8), ({}, 0.0, 0.0)],

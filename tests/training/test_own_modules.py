@@ -118,6 +118,14 @@ def test_a_metric_that_refuses_a_diverged_model_is_not_asked() -> None:
     assert measurements[-1].metrics == {}
 
 
+def test_a_run_in_float64_diverges_beyond_what_can_be_squared() -> None:
+    data = [(x.double(), y.double()) for x, y in POINTS]
+    task = own_task(lambda: Line().double(), train=data, validation=data[:16])
+    how = changed(recipe(8, 1e3, 200), optimizer="sgd")
+    seldom = Evaluation(every_steps=1000, num_examples=16)
+    assert run(task, how, evaluation=seldom)[0].status == "diverged"
+
+
 def test_memory_that_a_metric_runs_out_of_is_said_so() -> None:
     def too_large(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")

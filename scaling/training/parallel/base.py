@@ -40,7 +40,10 @@ class LocalNorm:
         """The squared norm measured since `start`."""
         self.wanted = False
         # Buckets are cut anew after the first step; an exact sum does not depend on them.
-        return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
+        try:
+            return math.fsum(torch.stack(self._sq_norms).tolist()) if self._sq_norms else 0.0
+        except OverflowError:  # of gradients in float64
+            return math.inf
 
 
 class Weights(Protocol):

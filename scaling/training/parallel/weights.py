@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn, optim
 
 from scaling.measures.norm_layers import NormLayers
+from scaling.optimizers.tensors import trained_weights
 from scaling.training.parallel.sharding import cut_like, own_part, with_first_moments
 
 
@@ -16,7 +17,7 @@ class TorchWeights:
     ) -> None:
         """A model's trained weights; `keeps_inputs` as in `NormLayers`."""
         self._model, self.optimizer = model, optimizer
-        self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
+        self.parameters = trained_weights(model)
         self.held = self.parameters  # which know of themselves what is cut
         self.norm_layers = NormLayers(model, keeps_inputs=keeps_inputs)
 

@@ -22,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from scaling.measures.norm_layers import NormLayers
+from scaling.optimizers.tensors import trained_weights
 from scaling.spec.resources import ZERO_BUCKET_BYTES, Precision
 from scaling.training.parallel.base import LocalNorm, NewOptimizer, Parallel
 from scaling.training.parallel.sharding import uncut_copy, with_first_moments
@@ -59,7 +60,7 @@ class Zero:
         deepspeed = _deepspeed(workers.device)
         self._deepspeed, self._model, self._stage = deepspeed, model, stage
         self._workers, self._local_norm = workers, LocalNorm()
-        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self._trained = trained_weights(model)
         # Found while their weights are still whole.
         norm_layers = NormLayers(model, keeps_inputs=True)
         self._adds_up = False

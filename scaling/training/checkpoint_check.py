@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, Json, PositiveInt, ValidationError
 from torch import Tensor
 
 from scaling.records.measurement import Measurement
+from scaling.training.parallel.sharding import Moving
 
 State = dict[str, Any]
 
@@ -22,7 +23,7 @@ def fault_of(saved: Any, like: State, *, step: int) -> str | None:
         saved: What was read.
         like: What the run itself would save before its first step, its moments all zero. Names,
             types, shapes, the recipe, strategy and precision must be the same, and every number
-            finite that is so here.
+            finite that is so here; of what is `Moving` only its type counts.
         step: The one in the checkpoint's name.
     """
     if not isinstance(saved, dict):
@@ -40,6 +41,10 @@ def fault_of(saved: Any, like: State, *, step: int) -> str | None:
 
 def _difference(saved: Any, like: Any, name: str = "") -> str | None:
     """Where two values differ in more than their numbers; numbers that must be finite count."""
+    if saved is like:
+        return None
+    if isinstance(like, Moving):
+        like = like.value
     if isinstance(like, Tensor):
         return _difference_of_tensors(saved, like, name)
     if like is None:
@@ -54,8 +59,9 @@ def _difference(saved: Any, like: Any, name: str = "") -> str | None:
         return f"{name} is {_kind(saved)} and not {_kind(like)}"
     if isinstance(like, Mapping):
         for key in like.keys() ^ saved.keys():
-            return f"{_inside(name, key)} is {'missing' if key in like else 'unknown'}"
-        parts = [(key, saved[key], like[key]) for key in like]
+            if not isinstance(like.get(key), Moving):  # which may be there from the first step on
+                return f"{_inside(name, key)} is {'missing' if key in like else 'unknown'}"
+        parts = [(key, saved[key], like[key]) for key in like if key in saved]
     elif isinstance(like, list | tuple):
         if len(saved) != len(like):
             return f"{name} has {len(saved)} items and not {len(like)}"
@@ -90,7 +96,7 @@ def _fault_of_optimizer(saved: Any, like: State, with_moments: Any) -> str | Non
         zip(saved["param_groups"], like["param_groups"], strict=True)
     ):
         for key, value in own.items():
-            if key != "lr" and group[key] != value:
+            if not isinstance(value, Moving) and group[key] != value:
                 return f"optimizer.param_groups.{number}.{key} is of another recipe"
     moments: dict[Any, Any] = saved["state"]
     if not isinstance(with_moments, list) or set(with_moments) != moments.keys():

@@ -1,6 +1,7 @@
 """Modules, metrics and optimizers of a user's own in the loop, whatever they keep or refuse."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,21 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.own.certificate import require_certificate
 from scaling.tasks.own.contract import CustomTask
 from scaling.tasks.own.module_task import ModuleTask
+from scaling.training import supervision as supervision_module
 from scaling.training.loop import Outcome
 from scaling.training.memory.out_of_memory import FixedMemoryError
+from scaling.training.parallel.sharding import Moving, with_first_moments
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
 from tests.recipes import changed, recipe
 from tests.training import test_checkpoint
+from tests.training.test_checkpoint import paused_often
+
+
+@pytest.fixture(autouse=True)
+def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision_module, "CHECK_SECONDS", 0.0)
+
 
 EVALUATION = Evaluation(every_steps=1, num_examples=16)
 _INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -133,3 +143,42 @@ def test_memory_that_a_metric_runs_out_of_is_said_so() -> None:
     task = own_task(metrics=too_large, directions={"error": "minimize"})
     with pytest.raises(FixedMemoryError, match=r"while evaluating.*metrics failed"):
         run(task, recipe(8, 1e-2, 2))
+
+
+class Counting(torch.optim.SGD):
+    """Counts its steps in its groups, as schedule-free optimizers do."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+            group["scale"] = torch.full((2,), float(group["k"]))
+        for weight in self.param_groups[0]["params"]:
+            weight.grad = weight.grad / self.param_groups[0]["k"]
+        return super().step(closure)
+
+
+class CountedLine(Line):
+    """With an optimizer of its own."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return Counting(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def test_an_optimizer_that_counts_in_its_groups_goes_on(tmp_path: Path) -> None:
+    task = own_task(CountedLine)
+    how = changed(recipe(8, 1e-2, 6), optimizer="module")
+    _, whole = run(task, how)
+    starts, parts, incidents = paused_often(task, how, str(tmp_path), EVALUATION)
+    assert starts > 1
+    assert not [i for i in incidents if i["kind"] == "checkpoint_passed_over"]
+    assert [m.validation_loss for m in parts] == [m.validation_loss for m in whole]
+
+
+def test_trying_an_optimizer_leaves_its_groups_alone() -> None:
+    optimizer = CountedLine().configure_optimizers()
+    before = dict(optimizer.param_groups[0])
+    state = with_first_moments(optimizer)["param_groups"][0]
+    assert optimizer.param_groups[0] == before
+    assert {name for name, value in state.items() if isinstance(value, Moving)} == {
+        "lr", "k", "scale",
+    }  # fmt: skip

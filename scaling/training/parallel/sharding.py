@@ -6,6 +6,7 @@ run under: the tensor knows.
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -61,27 +62,40 @@ def cut_like(saved: Tensor, like: Tensor) -> Tensor:
     )
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A group's entry that steps change, as a rate or a counter: of a kind, and of any value."""
+
+    value: Any
+
+
 def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """State of an optimizer that has taken no step, as its first step would shape it.
 
     A step along gradients of 0 at a rate of 0, which moves no weight; afterwards the optimizer is
     as new. Called by all workers that hold parts of its weights; of those each has its own part.
-    The moments take no memory: each is a single 0 in the shape of the moment.
+    The moments take no memory: each is a single 0 in the shape of the moment. What the step changes
+    of the groups is `Moving`.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
-    first = {  # of an optimizer that has moments from the start
-        weight: {name: deepcopy(value) for name, value in of_weight.items()}
-        for weight, of_weight in optimizer.state.items()
-    }
+    groups = [_copied(group, without="params") for group in optimizer.param_groups]
+    # Of an optimizer that has moments from the start.
+    first = {weight: _copied(of_weight) for weight, of_weight in optimizer.state.items()}
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
     set_lr(optimizer, 0.0)
     optimizer.step()
     optimizer.zero_grad()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
     state = own_part(optimizer.state_dict())
+    for group, before, after in zip(
+        optimizer.param_groups, groups, state["param_groups"], strict=True
+    ):
+        for name in after.keys() - {"params"}:
+            if name == "lr" or name not in before or not _are_equal(before[name], after[name]):
+                after[name] = Moving(after[name])
+        for name in group.keys() - before.keys() - {"params"}:
+            del group[name]
+        group.update(before)
     optimizer.state.clear()
     optimizer.state.update(first)
     moments = {
@@ -94,6 +108,16 @@ def with_first_moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         for number, of_weight in state["state"].items()
     }
     return state | {"state": moments}
+
+
+def _copied(values: Mapping[str, Any], *, without: str = "") -> dict[str, Any]:
+    return {name: deepcopy(value) for name, value in values.items() if name != without}
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return bool(one == other)
 
 
 def uncut_copy(model: nn.Module, new_model: Callable[[], nn.Module]) -> nn.Module:

@@ -165,7 +165,9 @@ def _directions(
     """What validation_step logs, found by a call of it, and which way each should go."""
     with own_code("workload.module", "validation_step"), fixed_chance(0):
         count = min(NUM_TRIED, len(examples["validation"]))
-        batch = collates["validation"](read(examples["validation"], range(count), fixed=True))
+        batch = collates["validation"](
+            read(examples["validation"], range(count), seeds=range(count))
+        )
         names = list(validation_metrics(module.eval(), [batch]))
     found: dict[str, Direction | None] = {
         name: workload.directions.get(name) for name in names if name not in RESERVED

@@ -224,7 +224,10 @@ class Task(TaskData, Protocol):
 
     @property
     def draws_examples(self) -> bool:
-        """Whether collating takes random numbers of the process, as augmentation does."""
+        """Whether an example is drawn anew each time, as under augmentation.
+
+        Then `collate` is given other numbers in each epoch; see `DataOrder.counts_epochs`.
+        """
         ...
 
     def collate(self, indices: Indices, seed: int) -> AnyBatch:

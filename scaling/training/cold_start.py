@@ -9,7 +9,7 @@ import torch
 
 from scaling.optimizers.build import set_lr
 from scaling.training.build import Setup
-from scaling.training.data_order import DataOrder
+from scaling.training.data_order import order_of
 from scaling.training.evaluation import matmul_precision
 from scaling.training.memory.out_of_memory import fixed_memory, is_out_of_memory
 from scaling.training.noise_cadence import added_ratio
@@ -96,7 +96,7 @@ def _steps(setup: Setup) -> None:
 
 
 def _gradient(setup: Setup, *, measures_noise: bool) -> float:
-    order = DataOrder(setup.recipe.seed, setup.task.num_train)
+    order = order_of(setup.task, setup.recipe.seed)
     setup.parallel.weights.optimizer.zero_grad()
     indices = order.indices(0, _num_examples(setup))
     return setup.gradient(indices, measure_noise=measures_noise).grad_norm

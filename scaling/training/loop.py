@@ -20,7 +20,7 @@ from scaling.tasks.data.rows import Split
 from scaling.tasks.task import ExampleLosses, Task
 from scaling.training import cold_start
 from scaling.training.build import Setup, set_up
-from scaling.training.data_order import DataOrder
+from scaling.training.data_order import order_of, set_chance
 from scaling.training.evaluation import Cadence, matmul_precision
 from scaling.training.gradient import Indices, StepGradient
 from scaling.training.measuring import Measuring
@@ -110,7 +110,7 @@ class _Run:
     ) -> None:
         self.setup, self.report, self.supervision = setup, report, supervision
         self.task, self.recipe, self.workers = setup.task, setup.recipe, setup.workers
-        self.order = DataOrder(self.recipe.seed, self.task.num_train)
+        self.order = order_of(self.task, self.recipe.seed)
         self.cadence = Cadence(evaluation)
         self.progress = Progress(SinceMeasured(torch.zeros((), device=self.workers.device)))
         self.incidents = Incidents(supervision.note)
@@ -137,6 +137,7 @@ class _Run:
             self.started = time.perf_counter()
             # 1 data: from the seed and the step alone.
             indices = self.order.indices(*self.positions())
+            set_chance(self.recipe.seed, self.progress.examples, self.setup.gradient.workers.rank)
             # 2 model, 3 batch, 4 forward, 5 loss, 6 backward: each worker's micro-batches.
             gradient = self.gradient_that_fits(indices)
             # 7 update: clip the global gradient, step, average the weights.

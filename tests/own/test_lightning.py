@@ -148,11 +148,11 @@ def test_a_mean_over_targets_is_named_as_such_and_then_exact(tmp_path: Path) -> 
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-6)
     # the loss of the first step is that of all its tokens together
     batch = DataOrder(1, task.num_train).indices(0, 8)
-    made, counts = task.new_model(1)(task.collated_alike(batch))
+    made, counts = task.new_model(1)(task.collated_alike("train", batch))
     assert not made._is_view()  # fsdp warns of one
-    assert counts.sum() == (task.collated_alike(batch).batch > 0).sum()
+    assert counts.sum() == (task.collated_alike("train", batch).batch > 0).sum()
     model: Any = task.new_model(1)
-    whole = model.module.training_step(task.collated_alike(batch).batch, 0)
+    whole = model.module.training_step(task.collated_alike("train", batch).batch, 0)
     assert losses[0][0] == pytest.approx(float(whole.detach()), rel=1e-6)
 
 

@@ -1,21 +1,28 @@
 """Modules, metrics and optimizers of a user's own in the loop, whatever they keep or refuse."""
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from scaling.records.measurement import Measurement
 from scaling.records.recipe import Recipe
-from scaling.spec.evaluation import Evaluation
+from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.errors import DataError
 from scaling.tasks.own.certificate import require_certificate
 from scaling.tasks.own.contract import CustomTask
 from scaling.tasks.own.module_task import ModuleTask
 from scaling.training import supervision as supervision_module
+from scaling.training.build import parallelize
+from scaling.training.curvature import measure_curvature
+from scaling.training.data_order import order_of
+from scaling.training.gradient import GradientOfBatch
 from scaling.training.loop import Outcome
 from scaling.training.memory.out_of_memory import FixedMemoryError
 from scaling.training.parallel.sharding import Moving, with_first_moments
@@ -182,3 +189,92 @@ def test_trying_an_optimizer_leaves_its_groups_alone() -> None:
     assert {name for name, value in state.items() if isinstance(value, Moving)} == {
         "lr", "k", "scale",
     }  # fmt: skip
+
+
+class Augmented:
+    """Points that are moved at random as they are read."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self.draw = draw
+
+    def __len__(self) -> int:
+        return len(POINTS)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        x, y = POINTS[number]
+        return x + 0.5 * self.draw(), y
+
+
+def by_numpy() -> float:
+    return float(np.random.rand())  # noqa: NPY002
+
+
+DRAWS: Mapping[str, Callable[[], float]] = {
+    "random": random.random,
+    "numpy": by_numpy,
+    "torch": lambda: float(torch.rand(())),
+}
+
+
+class Shaken(Line):
+    """Draws in its forward pass, as layers are skipped at random."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (0.5 + self.draw()) if self.training else x)
+
+
+def shaken_batch(draw: Callable[[], float]) -> Callable[[list[Any]], Any]:
+    return lambda examples: [default_collate(examples)[0] + draw(), default_collate(examples)[1]]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("where", ["examples", "collate", "forward"])
+def test_what_is_drawn_is_of_the_seed_and_goes_on(where: str, draw: str, tmp_path: Path) -> None:
+    drawn = DRAWS[draw]
+    match where:
+        case "examples":
+            task = own_task(train=Augmented(drawn))
+        case "collate":
+            task = own_task(collate=shaken_batch(drawn))
+        case _:
+            task = own_task(lambda: Shaken(drawn))
+    assert task.draws_examples == (where != "forward")
+    how = recipe(24, 1e-2, 6)  # more than two epochs
+    seldom = Evaluation(every_steps=3, num_examples=16)
+    found: list[list[float | None]] = []
+    for start in range(2):
+        random.seed(start)
+        np.random.seed(start)  # noqa: NPY002
+        found.append([m.step_loss for m in run(task, how, evaluation=seldom)[1]])
+    starts, parts, _ = paused_often(task, how, str(tmp_path), seldom)
+    assert starts > 1
+    assert found == [[m.step_loss for m in parts]] * 2
+
+
+def test_augmented_examples_differ_by_epoch_and_not_by_the_cut() -> None:
+    task = own_task(train=Augmented(by_numpy))
+    first = order_of(task, 1).indices(60, 68)
+    assert [number // 64 for number in first] == [0] * 4 + [1] * 4
+    gradients: list[Tensor] = []
+    for indices, size in ((first, 8), (first, 2), (first + 64, 8)):
+        how = recipe(8, 1e-2, 1, micro_batch_size=size)
+        model: Any = task.new_model(0)
+        gradient = GradientOfBatch(task, parallelize(model, how, Workers()), how)
+        assert gradient(indices, measure_noise=size == 2).num_targets == 8
+        gradients.append(model.module.line.weight.grad)
+    whole, cut, later = gradients
+    assert torch.allclose(whole, cut, rtol=1e-5)
+    assert not torch.allclose(whole, later, rtol=1e-2)
+
+
+def test_curvature_is_of_the_same_augmented_examples_each_time() -> None:
+    task = own_task(train=Augmented(by_numpy))
+    model, spec = task.new_model(0), Sharpness(num_examples=16)
+    first, again = (
+        measure_curvature(task, model, spec, Workers(), micro_batch_size=16) for _ in range(2)
+    )
+    assert first == again

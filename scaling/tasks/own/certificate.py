@@ -266,7 +266,7 @@ class _Losses:
         self.task, self.model = task, model
 
     def __call__(self, numbers: Indices, seed: int) -> Tensor:
-        batch = self.task.collated_alike(numbers)
+        batch = self.task.collated_alike("train", numbers)
         with fixed_chance(seed):
             losses = self.model(batch)[0].double()
         # Of a mean over the batch only the sum is known, and is compared.

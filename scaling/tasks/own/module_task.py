@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -28,15 +28,25 @@ from scaling.tasks.errors import DataError
 from scaling.tasks.model.kept import save_weights
 from scaling.tasks.own.calling import own_code
 from scaling.tasks.own.code import code_of, code_sha256
-from scaling.tasks.own.contract import CustomTask, Examples
+from scaling.tasks.own.contract import CustomTask
 from scaling.tasks.own.metrics import declared_numbers, own_metrics
-from scaling.tasks.own.reading import digest_of_split, fixed_chance, is_random, read, spread
+from scaling.tasks.own.reading import (
+    digest_of,
+    digest_of_split,
+    fixed_chance,
+    is_random,
+    read,
+    seeds_of,
+    spread,
+)
 from scaling.tasks.task import ExampleLosses, Indices
 
 NUM_SAMPLED = 64
 """Training examples whose targets are counted for the mean."""
 NUM_MEASURED = 1000
 """Training examples whose lengths are taken for the mean."""
+NUM_COLLATED = 8
+"""Training examples that are collated twice, to see whether that is at random."""
 EVALUATED_AT_ONCE = 128
 SUBSET_SEED = 0
 Collate = Callable[[list[Any]], Any]
@@ -138,7 +148,6 @@ class ModuleTask:
         self.splits: tuple[Split, ...] = tuple(own.splits)
         self._num_examples = num_examples
         self._changes = {split: is_random(examples) for split, examples in own.splits.items()}
-        self.draws_examples = self._changes["train"]
         self._counts: dict[bytes, NDArray[np.float64]] = {}  # by the numbers in a micro-batch
         self._uncounted: list[tuple[Indices, Tensor]] = []
         self._lengths: NDArray[np.int64] = np.full(len(own.train), -1)
@@ -178,7 +187,7 @@ class ModuleTask:
         notes = [
             f"Examples of {split} are changed at random as they are read: "
             + (
-                "the cut of a batch into micro-batches decides how."
+                "anew in each epoch, by the trial's seed."
                 if split == "train"
                 else "they are evaluated as they come out with one seed each."
             )
@@ -195,22 +204,45 @@ class ModuleTask:
         """[B] length of each of these training examples; 1 where they have none."""
         if self.own.length is None:
             return np.ones_like(indices)
+        indices = indices % self.num_train
         unknown = np.unique(indices[self._lengths[indices] < 0])
-        for number, example in zip(unknown, read(self.own.train, unknown), strict=True):
+        for number, example in zip(unknown, self._read_alike("train", unknown), strict=True):
             self._lengths[number] = self.own.length(example)
         return self._lengths[indices]
 
-    def _collated(self, split: Split, numbers: Sequence[int] | Indices, *, fixed: bool) -> Any:
-        collate = self._collates.get(split) or self.own.collate or default_collate
-        return collate(read(self.own.splits[split], numbers, fixed=fixed and self._changes[split]))
+    @cached_property
+    def draws_examples(self) -> bool:
+        """Whether training examples, or batches of them, are changed at random."""
+        few, digests = np.arange(min(NUM_COLLATED, self.num_train)), set[bytes]()
+        for seed in (0, 1):
+            with fixed_chance(seed):
+                digests.add(digest_of(self.collated_alike("train", few)))
+        return self._changes["train"] or len(digests) > 1
 
-    def collate(self, indices: Indices, seed: int) -> Any:  # noqa: ARG002  # the data are fixed
-        """These training examples as a batch, with their numbers."""
-        return {"numbers": indices, "batch": self._collated("train", indices, fixed=False)}
+    def collate(self, indices: Indices, seed: int) -> Any:
+        """These training examples as a batch, with their numbers.
 
-    def collated_alike(self, numbers: Indices) -> Any:
-        """These training examples as a batch, the same each time, without their numbers."""
-        return self._collated("train", numbers, fixed=True)
+        Args:
+            indices: Numbers of examples, plus `num_train` for each epoch before where they change
+                at random: an example comes out as this and the seed say, however a batch is cut.
+            seed: The trial's.
+        """
+        numbers = indices % self.num_train
+        seeds = seeds_of(seed, indices) if self._changes["train"] else None
+        examples = read(self.own.train, numbers, seeds=seeds)
+        return {"numbers": indices, "batch": self._collate_of("train")(examples)}
+
+    def collated_alike(self, split: Split, numbers: Indices) -> Any:
+        """These examples as a batch, the same each time, without their numbers."""
+        return self._collate_of(split)(self._read_alike(split, numbers))
+
+    def _collate_of(self, split: Split) -> Collate:
+        return self._collates.get(split) or self.own.collate or default_collate
+
+    def _read_alike(self, split: Split, numbers: Indices) -> list[Any]:
+        return read(
+            self.own.splits[split], numbers, seeds=numbers if self._changes[split] else None
+        )
 
     # --- model and loss -------------------------------------------------------------------------
 
@@ -305,7 +337,7 @@ class ModuleTask:
         losses, counts = np.zeros(len(numbers)), np.zeros(len(numbers))
         at_once = 1 if self.by_mean else EVALUATED_AT_ONCE
         for group in by_length(self._evaluated_lengths(split, numbers), at_once):
-            batch = self._collated(split, numbers[group], fixed=True)
+            batch = self.collated_alike(split, numbers[group])
             found = model(on_device(batch, device))
             losses[group], counts[group] = (values.double().cpu().numpy() for values in found)
         return ExampleLosses(losses, counts, np.zeros(len(numbers)))
@@ -316,8 +348,7 @@ class ModuleTask:
             return np.ones_like(numbers)
         if split == "train":
             return self.lengths(numbers)
-        examples: Examples = self.own.splits[split]
-        return np.array([self.own.length(example) for example in read(examples, numbers)])
+        return np.array([self.own.length(example) for example in self._read_alike(split, numbers)])
 
     def metrics(self, validation: ExampleLosses) -> dict[str, float]:  # noqa: ARG002
         """None that losses alone give; see `score`."""
@@ -363,7 +394,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Any]:
         for part in self._parts:
-            yield on_device(self._task._collated("validation", part, fixed=True), self._device)
+            yield on_device(self._task.collated_alike("validation", part), self._device)
 
 
 def module_task(

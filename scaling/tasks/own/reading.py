@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scaling.tasks.own.contract import Examples
+from scaling.tasks.task import Indices
 
 NUM_HASHED = 256
 """Examples of a split that its hash is of, evenly spread over it; its size is in it too."""
@@ -38,21 +39,23 @@ def fixed_chance(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])  # noqa: NPY002
 
 
-def read(examples: Examples, numbers: Iterable[int], *, fixed: bool = False) -> list[Any]:
+def read(
+    examples: Examples, numbers: Iterable[int], *, seeds: Iterable[int] | None = None
+) -> list[Any]:
     """The examples of these numbers.
 
     Args:
         examples: Of a split.
         numbers: Which.
-        fixed: Whether an example that is changed at random as it is read, as by augmentation, is
-            the same each time.
+        seeds: Of each example, which may be changed at random as it is read, as by augmentation;
+            None where none is.
     """
     wanted = [int(number) for number in numbers]
     with _READING:
-        if fixed:
+        if seeds is not None:
             found: list[Any] = []
-            for number in wanted:
-                with fixed_chance(number):
+            for number, seed in zip(wanted, seeds, strict=True):
+                with fixed_chance(int(seed)):
                     found.append(examples[number])
             return found
         at_once: Callable[[list[int]], list[Any]] | None = getattr(examples, "__getitems__", None)
@@ -68,6 +71,13 @@ def is_random(examples: Examples) -> bool:
     return len(digests) > 1
 
 
+def seeds_of(seed: int, numbers: Indices) -> list[int]:
+    """For each of some examples of a stream that is drawn by a seed, one of its own."""
+    return [
+        int(np.random.SeedSequence((seed, int(number))).generate_state(1)[0]) for number in numbers
+    ]
+
+
 def spread(count: int, *, at_most: int) -> list[int]:
     """So many numbers below `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(int)).tolist()
@@ -77,7 +87,7 @@ def digest_of_split(examples: Examples) -> bytes:
     """A hash of a split's size and of examples spread over it."""
     digest = sha256(str(len(examples)).encode())
     for number in spread(len(examples), at_most=NUM_HASHED):
-        digest.update(digest_of(*read(examples, [number], fixed=True)))
+        digest.update(digest_of(*read(examples, [number], seeds=[number])))
     return digest.digest()
 
 

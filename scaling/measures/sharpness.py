@@ -42,7 +42,8 @@ def sharpness(
         seed: Of the starts.
 
     Returns:
-        NaN where f(x) < 0: the measure is of losses that cannot be negative.
+        NaN where f(x) < 0, as the measure is of losses that cannot be negative, and where f is NaN
+        at a start.
 
     Source: Keskar et al. 2016 (arXiv:1609.04836) metric 2.1 with A the identity. They use
         L-BFGS-B; here it is the spectral projected gradient of Birgin et al. 2000 (SIAM J. Optim.
@@ -61,7 +62,10 @@ def sharpness(
     highest = centre
     for _ in range(num_starts):
         start = 2 * torch.rand(weights.shape, generator=generator, dtype=torch.float64) - 1
-        highest = max(highest, _ascend(at, start.to(weights), num_iterations))
+        found = _ascend(at, start.to(weights), num_iterations)
+        if math.isnan(found):
+            return math.nan
+        highest = max(highest, found)
     return 100 * (highest - centre) / (1 + centre)
 
 
@@ -105,6 +109,9 @@ def top_eigenvalue(
         num_iterations: Products at most.
         tolerance: It ends when the residual is this small against the eigenvalue.
 
+    Returns:
+        NaN where a product is not finite.
+
     Source: Golub and Van Loan, Matrix Computations, 4th ed., sec. 10.1. The vectors are not kept
         and not made orthogonal again: what is lost are multiple eigenvalues, not the largest.
     """
@@ -115,6 +122,8 @@ def top_eigenvalue(
     value = 0.0
     for _ in range(num_iterations):
         product = hessian_product(vector)
+        if not bool(torch.isfinite(product).all()):
+            return math.nan
         diagonal.append(float(vector @ product))
         product = product - diagonal[-1] * vector
         if off_diagonal:

@@ -33,7 +33,10 @@ def print_memory(spec: StudySpec, facts: Facts, task: AnyTask, console: Console)
         table.add_column(heading, justify="right")
     available = worker_memory_bytes(spec.resources)
     for size in spec.batch_sizes():
-        memory = trial_memory(found, spec.resources, heaviest, split_of(spec, size, facts))
+        memory = trial_memory(
+            found, spec.resources, heaviest, split_of(spec, size, facts),
+            measures_sharpness=spec.evaluation.sharpness is not None,
+        )  # fmt: skip
         is_too_much = available is not None and memory.total > available
         table.add_row(
             f"global_batch_size={size}",

@@ -33,7 +33,8 @@ class TrialRecord:
             workers were lost; with the attempt and why), `resumed` (from the checkpoint of a
             step), `out_of_memory` (with the micro_batch_size from there on), `checkpoint_failed`
             (with why; the run went on), `checkpoint_passed_over` (with its step and what is wrong
-            with it). In MLflow also `left_out`: how many there were at its place.
+            with it), `model_not_kept` and `no_top_eigenvalue` (with why; the run is whole). In
+            MLflow also `left_out`: how many there were at its place.
         measurements: By rising step.
         wall_seconds: From submission to the end.
         search_round: 0 in the ranges of the study file; 1 or 2 for a search trial beyond them.

@@ -1,5 +1,6 @@
 """Sharpness and curvature of the training loss at a trial's weights, shared among its workers."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scaling.files.shown_error import first_line
 from scaling.measures.sharpness import LossSurface, sharpness, top_eigenvalue
 from scaling.optimizers.tensors import trained_weights
 from scaling.spec.evaluation import Sharpness
@@ -18,11 +20,13 @@ from scaling.training.memory.out_of_memory import is_out_of_memory
 from scaling.training.parallel.workers import Workers, release_memory
 
 START_SEED = 0
+NEARBY = 0.01  # of a weight's size plus one, at which gradients are compared
+ROUNDING = 1e-3  # difference of two gradients over their size
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """See `scaling.records.Measurement`."""
+    """See `scaling.records.Measurement`; NaN where one cannot be had."""
 
     sharpness: float
     hessian_top_eigenvalue: float
@@ -30,7 +34,7 @@ class Curvature:
 
 def measure_curvature(
     task: Task, model: nn.Module, spec: Sharpness, workers: Workers, *, micro_batch_size: int
-) -> Curvature:
+) -> tuple[Curvature, str | None]:
     """Both measures at the model's present weights, the same on all workers.
 
     Evaluation mode, in the weights' own precision: a rise of the loss within the box is finer
@@ -42,6 +46,10 @@ def measure_curvature(
         spec: On how much, and how far from the weights.
         workers: All of them call this.
         micro_batch_size: Examples a forward.
+
+    Returns:
+        The measures, and why the eigenvalue is NaN where the loss has no second derivative that
+        can be computed.
     """
     if task.num_train is None:
         raise ValueError("sharpness is of a train set, and this task draws every example afresh")
@@ -72,40 +80,56 @@ def measure_curvature(
         alone.hessian_product(torch.zeros_like(alone.weights()))
 
     with matmul_precision("fp32"):
-        size = _that_fits(micro_batch_size, try_hessian, workers)
+        size, cause = _that_fits(micro_batch_size, try_hessian, workers)
         surface = surface_of(_parts(own, size), workers.sum_tensor)
         weights = surface.weights()
         generator = torch.Generator().manual_seed(START_SEED)
         start = torch.randn(len(weights), generator=generator).to(weights)
-        found = Curvature(
-            sharpness(surface.loss_and_gradient, weights, epsilon=spec.epsilon),
-            top_eigenvalue(surface.hessian_product, start),
-        )
+        found = sharpness(surface.loss_and_gradient, weights, epsilon=spec.epsilon)
+        top = top_eigenvalue(surface.hessian_product, start) if cause is None else math.nan
+        if cause is None and not math.isfinite(top):
+            cause = "a product with the Hessian is not finite"
+        if top == 0 and _bends(surface, weights, start):
+            top, cause = math.nan, "the gradient's derivative is 0 where the gradient changes"
     model.train()
-    return found
+    return Curvature(found, top), cause
+
+
+def _bends(surface: LossSurface, weights: Tensor, direction: Tensor) -> bool:
+    """Whether the gradient changes nearby by more than rounding.
+
+    A backward pass of the user's own may hide its derivative, which then comes out as 0.
+    """
+    nearby = weights + NEARBY * (weights.abs() + 1) * direction.sign()
+    here, there = (surface.loss_and_gradient(at)[1] for at in (weights, nearby))
+    return bool((there - here).norm() > ROUNDING * torch.maximum(here.norm(), there.norm()))
 
 
 def _parts(own: Indices, size: int) -> list[Indices]:
     return [own[i : i + size] for i in range(0, len(own), size)]
 
 
-def _that_fits(size: int, attempt: Callable[[int], None], workers: Workers) -> int:
+def _that_fits(
+    size: int, attempt: Callable[[int], None], workers: Workers
+) -> tuple[int, str | None]:
     """The largest of a size and its halves that no worker runs out of memory with; 1 at least.
 
     A Hessian takes several times what training takes of an example: all logits, all activations
     and every layer's attention are kept, in float32.
+
+    Returns:
+        The size, and why an attempt failed on a worker, if one did by another error.
     """
-    while size > 1:
-        ran_out = False
+    while True:
+        ran_out, failure = False, None
         try:
             attempt(size)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            ran_out = True
-        [num_out] = workers.sum(float(ran_out))
-        if not num_out:
-            break
+        except Exception as error:  # noqa: BLE001  # of the user's own backward pass, or torch's
+            ran_out = is_out_of_memory(error)
+            failure = None if ran_out else first_line(error)
+        found = workers.gather([ran_out, failure])
+        cause = next((failure for _, failure in found if failure is not None), None)
+        if size == 1 or cause is not None or not any(ran_out for ran_out, _ in found):
+            return size, cause
         release_memory(workers.device)
         size //= 2
-    return size

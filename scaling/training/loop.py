@@ -114,7 +114,9 @@ class _Run:
         self.cadence = Cadence(evaluation)
         self.progress = Progress(SinceMeasured(torch.zeros((), device=self.workers.device)))
         self.incidents = Incidents(supervision.note)
-        self.measuring = Measuring(setup, evaluation, self.progress, supervision.model_folder)
+        self.measuring = Measuring(
+            setup, evaluation, self.progress, self.incidents, supervision.model_folder
+        )
         self.snapshots = Snapshots(
             setup, self.progress, self.cadence, self.incidents, supervision.checkpoints
         )

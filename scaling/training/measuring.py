@@ -7,18 +7,24 @@ from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
+from torch import nn
 
+from scaling.files.shown_error import first_line
 from scaling.records.measurement import Measurement
-from scaling.spec.evaluation import Evaluation
+from scaling.spec.evaluation import Evaluation, Sharpness
 from scaling.tasks.data.rows import Split
-from scaling.tasks.task import ExampleLosses
+from scaling.tasks.task import ExampleLosses, Task
 from scaling.training.blocks import without_compiling
 from scaling.training.build import Setup, new_model
 from scaling.training.curvature import Curvature, measure_curvature
 from scaling.training.evaluation import evaluate, scored_metrics, written_metrics
 from scaling.training.kept_model import keep_model
 from scaling.training.memory.out_of_memory import fixed_memory
+from scaling.training.parallel.buffers import average_buffers
 from scaling.training.progress import Progress
+from scaling.training.supervision import Incidents
+
+CPU = torch.device("cpu")
 
 
 class Measuring:
@@ -29,9 +35,14 @@ class Measuring:
     """
 
     def __init__(
-        self, setup: Setup, evaluation: Evaluation, progress: Progress, model_folder: str | None
+        self,
+        setup: Setup,
+        evaluation: Evaluation,
+        progress: Progress,
+        incidents: Incidents,
+        model_folder: str | None,
     ) -> None:
-        self._model_folder = model_folder
+        self._model_folder, self._incidents = model_folder, incidents
         self._setup, self._evaluation, self._progress = setup, evaluation, progress
         self.losses: Mapping[Split, ExampleLosses] = {}
         self._by_model: dict[str, float] = {}
@@ -70,6 +81,7 @@ class Measuring:
         with averaged, parallel.whole_weights():
             workers = parallel.data_workers
             with fixed_memory("evaluating"):
+                average_buffers(setup.model, workers)
                 self.losses = evaluate(task, setup.model, splits, workers, precision=precision)
                 self._by_model = {}
                 if self.has_diverged():  # a metric may refuse what such a model says
@@ -81,20 +93,35 @@ class Measuring:
                         self._by_model |= written_metrics(
                             task, setup.model, workers, precision=precision
                         )
-            folder = self._model_folder
-            if not is_last or (folder is None and spec is None):
-                return
-            with fixed_memory("measuring and keeping the whole model"):
-                recipe, device = setup.recipe, setup.workers.device
-                model = parallel.plain_model(lambda: new_model(task, recipe, device))  # by all
-                if folder is not None and setup.workers.rank == 0:
-                    keep_model(task, model, folder)
-                if spec is not None:
-                    with without_compiling(setup.recipe.layout.compile):
-                        self._curvature = measure_curvature(
-                            task, model, spec, setup.workers,
-                            micro_batch_size=setup.gradient.micro_batch_size,
-                        )  # fmt: skip
+            if is_last and not (self._model_folder is None and spec is None):
+                with fixed_memory("measuring and keeping the whole model"):
+                    self._of_whole_model(spec)
+
+    def _of_whole_model(self, spec: Sharpness | None) -> None:
+        """Keep the model, and measure its loss around it; what fails leaves the run as it is."""
+        setup, task, workers = self._setup, self._setup.task, self._setup.workers
+        folder, recipe = self._model_folder, setup.recipe
+
+        def new() -> nn.Module | None:
+            # To be kept, one copy is enough, in the host's memory.
+            if spec is None:
+                return new_model(task, recipe, CPU) if workers.rank == 0 else None
+            return new_model(task, recipe, workers.device)
+
+        model = setup.parallel.plain_model(new)  # by all
+        if folder is not None:
+            failure = None if workers.rank else _failure_of_keeping(task, model, folder)
+            [failure, *_] = workers.gather(failure)
+            if failure is not None:
+                self._incidents.add({"kind": "model_not_kept", "cause": failure})
+        if spec is not None:
+            assert model is not None
+            with without_compiling(recipe.layout.compile):
+                self._curvature, cause = measure_curvature(
+                    task, model, spec, workers, micro_batch_size=setup.gradient.micro_batch_size
+                )
+            if cause is not None:
+                self._incidents.add({"kind": "no_top_eigenvalue", "cause": cause})
 
     def _measurement(self) -> Measurement:
         setup, task, progress = self._setup, self._setup.task, self._progress
@@ -169,3 +196,13 @@ class Measuring:
         if workers.device.type != "cuda":
             return None
         return max(workers.gather(float(torch.cuda.max_memory_allocated(workers.device))))
+
+
+def _failure_of_keeping(task: Task, model: nn.Module | None, folder: str) -> str | None:
+    """Why a model could not be kept, or None."""
+    assert model is not None
+    try:
+        keep_model(task, model, folder)
+    except Exception as error:  # noqa: BLE001  # a store's, or the user's own module's
+        return first_line(error)
+    return None

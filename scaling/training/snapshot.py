@@ -16,6 +16,7 @@ from scaling.training.build import Setup
 from scaling.training.checkpoint import CheckpointStore, newest
 from scaling.training.checkpoint_check import State
 from scaling.training.evaluation import Cadence
+from scaling.training.parallel.buffers import average_buffers
 from scaling.training.parallel.sharding import own_part
 from scaling.training.progress import Progress
 from scaling.training.saving import Writer, copied
@@ -60,6 +61,7 @@ class Snapshots:
             return
         self.finish()
         started = time.perf_counter()
+        average_buffers(self._setup.model, self._setup.parallel.data_workers)
         per_worker = workers.gather_array(self._progress.own_numbers(workers.device))
         together = workers.agree(uuid.uuid4().hex)
         if workers.rank == 0 or self._in_parts:

@@ -174,6 +174,13 @@ def test_terms_by_hand() -> None:
     assert cut.workspace == 16 + 30 + 2 * 40
     whole = FOUND.memory(2, optimizer="adamw", strategy="fsdp", world_size=4, accumulates=True)
     assert whole.gradients == 100
+    sharp = {
+        strategy: FOUND.memory(
+            2, optimizer="adamw", strategy=strategy, world_size=2, measures_sharpness=True
+        ).workspace
+        for strategy in ("ddp", "fsdp", "tp")
+    }  # a copy beside the gathered weights; of a model that is cut in two
+    assert sharp == {"ddp": 16, "fsdp": 200 - 20, "tp": 200 - 20}
 
 
 def test_largest_micro_batch_that_fits_by_hand() -> None:

@@ -41,6 +41,8 @@ INCIDENTS: list[dict[str, Any]] = [
     {"kind": "out_of_memory", "step": 7, "micro_batch_size": 4},
     {"kind": "checkpoint_failed", "cause": "No space left on device"},
     {"kind": "checkpoint_passed_over", "step": 50, "cause": "is cut off"},
+    {"kind": "model_not_kept", "cause": "the bucket is away"},
+    {"kind": "no_top_eigenvalue", "cause": "is not implemented"},
     {"kind": "left_out", "count": 90},
 ]
 WORDS = (
@@ -49,6 +51,8 @@ WORDS = (
     "memory ran out at step 7; went on with a micro-batch of 4",
     "a checkpoint could not be written: No space left on device",
     "the checkpoint at step 50 was passed over: is cut off",
+    "the model could not be kept: the bucket is away",
+    "the largest eigenvalue of the Hessian could not be measured: is not implemented",
     "90 incidents that MLflow's record of it has no room for",
 )
 
@@ -137,10 +141,10 @@ def test_incidents_are_told_with_their_trial(record: StudyRecord, findings: Find
     assert table is not None
     failed = "failed: ValueError: the loss | is odd"
     assert column(table, "what happened") == [*WORDS, failed]
-    assert column(table, "trial") == [first.trial_id] * 6 + [second.trial_id]
+    assert column(table, "trial") == [first.trial_id] * 8 + [second.trial_id]
     assert column(table, "ended as")[-1] == "failed"
     assert table.links[0] == record.trial_urls[first.trial_id]
-    assert table.note.startswith("7 incidents in 2 trials.")
+    assert table.note.startswith("9 incidents in 2 trials.")
     told = summarize(findings)["incidents"]
     assert told[0] == {"trial_id": first.trial_id, **INCIDENTS[0]}
     assert told[-1]["kind"] == "failed"

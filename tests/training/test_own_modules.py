@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.data import default_collate
 
 from scaling.records.measurement import Measurement
@@ -278,3 +279,70 @@ def test_curvature_is_of_the_same_augmented_examples_each_time() -> None:
         measure_curvature(task, model, spec, Workers(), micro_batch_size=16) for _ in range(2)
     )
     assert first == again
+
+
+class Hidden(torch.autograd.Function):
+    """Twice its input, by a backward pass that hides its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.factor = 2
+        return ctx.factor * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return ctx.factor * gradient
+
+
+def hidden(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    x, y = batch
+    twice: Any = Hidden.apply(model(x))
+    return (twice - y).square().sum(-1), torch.ones(len(x))
+
+
+def kinked(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """With an infinite second derivative where it stands."""
+    x, _ = batch
+    losses, counts = squares(model, batch)
+    return losses + (model(x) - model(x).detach()).abs().pow(1.5).sum(-1), counts
+
+
+def alignment(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Of which torch has no second derivative."""
+    x, _ = batch
+    count = len(x)
+    scores = model(x).repeat(1, 3)[None].repeat(4, 1, 1).log_softmax(-1)
+    targets, lengths = torch.ones(count, 1).long(), torch.full((count,), 4)
+    losses = nn.functional.ctc_loss(
+        scores, targets, lengths, torch.ones(count).long(), reduction="none"
+    )
+    return losses, torch.ones(count)
+
+
+@pytest.mark.parametrize(
+    ("losses", "cause"),
+    [(hidden, "is 0 where"), (kinked, "not finite"), (alignment, "is not implemented")],
+)
+def test_a_loss_without_a_second_derivative_ends_its_run(losses: Any, cause: str) -> None:
+    incidents: list[Mapping[str, Any]] = []
+    around = EVALUATION.model_copy(update={"sharpness": Sharpness(num_examples=16)})
+    outcome, measurements = run(
+        own_task(losses=losses), recipe(8, 1e-3, 2), Supervision(note=incidents.append), around
+    )
+    assert outcome.status == "done"
+    assert measurements[-1].sharpness is not None
+    assert measurements[-1].hessian_top_eigenvalue is None
+    assert [incident["kind"] for incident in incidents] == ["no_top_eigenvalue"]
+    assert cause in incidents[0]["cause"]
+
+
+def test_a_model_that_cannot_be_kept_is_an_incident(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    incidents: list[Mapping[str, Any]] = []
+    keeps = Supervision(note=incidents.append, model_folder=str(tmp_path / "file" / "model"))
+    outcome, measurements = run(own_task(test=POINTS[:8]), recipe(8, 1e-3, 2), keeps)
+    assert outcome.status == "done"
+    assert measurements[-1].test_loss is not None
+    assert [incident["kind"] for incident in incidents] == ["model_not_kept"]
+    assert "directory" in incidents[0]["cause"]

@@ -88,6 +88,10 @@ def incident_words(incident: Mapping[str, Any]) -> str:
             return f"a checkpoint could not be written: {cause}"
         case "checkpoint_passed_over":
             return f"the checkpoint{at_step} was passed over: {cause}"
+        case "model_not_kept":
+            return f"the model could not be kept: {cause}"
+        case "no_top_eigenvalue":
+            return f"the largest eigenvalue of the Hessian could not be measured: {cause}"
         case "left_out":
             return f"{incident.get('count')} incidents that MLflow's record of it has no room for"
         case "failed":

@@ -148,7 +148,14 @@ def study_micro_batch_size(task: AnyTask, workload: Workload, resources: Resourc
     )  # fmt: skip
 
 
-def trial_memory(found: Footprint, resources: Resources, given: Given, split: BatchSplit) -> Memory:
+def trial_memory(
+    found: Footprint,
+    resources: Resources,
+    given: Given,
+    split: BatchSplit,
+    *,
+    measures_sharpness: bool,
+) -> Memory:
     """Bytes on each worker of a trial.
 
     Args:
@@ -156,6 +163,7 @@ def trial_memory(found: Footprint, resources: Resources, given: Given, split: Ba
         resources: The study's.
         given: Its hyperparameters; those that are searched may be None.
         split: Of the trial's global batch.
+        measures_sharpness: After the last step.
     """
     return found.memory(
         split.micro_batch_size,
@@ -165,6 +173,7 @@ def trial_memory(found: Footprint, resources: Resources, given: Given, split: Ba
         strategy=resources.strategy,
         world_size=split.world_size * resources.num_parts,
         accumulates=split.grad_accum_steps > 1,
+        measures_sharpness=measures_sharpness,
     )
 
 

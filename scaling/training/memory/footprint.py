@@ -159,6 +159,7 @@ class Footprint:
         strategy: Strategy = "ddp",
         world_size: int = 1,
         accumulates: bool = True,
+        measures_sharpness: bool = False,
     ) -> Memory:
         """Bytes on each of `world_size` workers.
 
@@ -173,6 +174,7 @@ class Footprint:
             world_size: Workers.
             accumulates: Whether there are several forwards a step: whole gradients are then
                 added up and cut after the last one.
+            measures_sharpness: Where anything is cut, of a whole copy of the model at the end.
         """
         activations = _line(self.kept, micro_batch_size)
         workspace = max(0, _line(self.peak, micro_batch_size) - activations)
@@ -192,6 +194,10 @@ class Footprint:
             gradients = flat + (self.trained if accumulates or stage == 1 else flat)
             moments = each * flat
             workspace += min(self.trained, ZERO_BUCKET_BYTES)
+        if measures_sharpness and world_size > 1 and strategy != "ddp":
+            copied = self.parameters * (world_size if strategy == "tp" else 1)
+            at_the_end = copied + (self.parameters if shares > 1 else 0)
+            workspace = max(workspace, at_the_end - activations)
         return Memory(
             parameters=held,
             gradients=gradients,

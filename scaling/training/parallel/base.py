@@ -95,7 +95,8 @@ class Parallel:
         data_workers: This worker among those that share a batch; alone where each computes all of
             it.
         plain_model: Returns a model with the same weights that is not cut, of a new one that it
-            may build by the function it is given; inside `whole_weights`, by all workers.
+            may build by the function it is given, and None where that gives None; inside
+            `whole_weights`, by all workers.
         local_norm: Where to read this worker's own gradient norm; None where no other shares the
             batch.
         saves_in_parts: Whether each worker writes a part of a checkpoint; else the first one writes
@@ -111,7 +112,7 @@ class Parallel:
     wrapped: nn.Module
     weights: Weights
     data_workers: Workers
-    plain_model: Callable[[Callable[[], nn.Module]], nn.Module]
+    plain_model: Callable[[Callable[[], nn.Module | None]], nn.Module | None]
     local_norm: LocalNorm | None = None
     saves_in_parts: bool = False
     reduction: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext()

@@ -120,13 +120,16 @@ def _are_equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def uncut_copy(model: nn.Module, new_model: Callable[[], nn.Module]) -> nn.Module:
-    """A new model with all the weights of one that may be cut; called by all workers."""
+def uncut_copy(model: nn.Module, new_model: Callable[[], nn.Module | None]) -> nn.Module | None:
+    """A new model with all the weights of one that may be cut; called by all workers.
+
+    None where `new_model` gives this worker none.
+    """
     copy = new_model()
-    cut = dict(model.named_parameters())
+    copies = {} if copy is None else {**dict(copy.named_parameters()), **dict(copy.named_buffers())}
     with torch.no_grad():
-        for name, weight in copy.named_parameters():
-            weight.copy_(whole(cut[name]))
-        for (_, buffer), (_, kept) in zip(copy.named_buffers(), model.named_buffers(), strict=True):
-            buffer.copy_(whole(kept))
+        for name, held in (*model.named_parameters(), *model.named_buffers()):
+            value = whole(held)
+            if copy is not None:
+                copies[name].copy_(value)
     return copy

@@ -109,7 +109,10 @@ def _muon_step(direction: Tensor, lr: float) -> Tensor:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The trained matrices that Muon is for: all but the embeddings' and the head's."""
+    """The trained matrices that Muon is for: all but the embeddings' and the head's.
+
+    Of a module of the user's own nothing says which matrix is the head: it is among these.
+    """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     # transformers keeps the head beside the body, which it calls base_model.
     body = cast("nn.Module", getattr(model, "base_model", model))

@@ -318,6 +318,9 @@ def test_tp_cuts_by_the_architectures_plan_or_says_why_not() -> None:
         require_trainable(task, 0, resources=Resources(strategy="tp", num_workers=3))
     with pytest.raises(DataError, match=r"resources\.strategy: .*transformers has none of bert"):
         require_trainable(prepare_task(part_of_speech(), EVALUATION), 0, resources=tp)
+    drops = pronunciation(model={**TINY_LLAMA, "config": {"attention_dropout": 0.5}})
+    with pytest.raises(DataError, match=r"repeat the masks of the model's attention_dropout"):
+        require_trainable(prepare_task(drops, EVALUATION), 0, resources=tp)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def matrices_to_cut(model: nn.Module, num_workers: int) -> dict[str, Cut]:
         `rowwise`, each takes its share of the inputs and the results are summed.
 
     Raises:
-        DataError: If there is no plan, it has a style that is not followed here, or heads or
-            widths cannot be cut into equal parts.
+        DataError: If there is no plan, it has a style that is not followed here, heads or widths
+            cannot be cut into equal parts, or something is dropped within them.
     """
     plan: dict[str, str] = getattr(model, "tp_plan", None) or {}
     blocks = {id(module) for block in transformer_blocks(model) for module in block.modules()}
@@ -77,7 +77,24 @@ def matrices_to_cut(model: nn.Module, num_workers: int) -> dict[str, Cut]:
             "resources.strategy", f"tp needs a plan, and transformers has none of {kind}"
         )
     _require_equal_parts(model, cuts, num_workers)
+    _require_no_masks(model)
     return cuts
+
+
+def _require_no_masks(model: nn.Module) -> None:
+    """Check that nothing is dropped of what is cut.
+
+    All workers draw the same numbers, as what follows a cut region must be dropped alike.
+    """
+    for name, value in vars(model.config).items():
+        is_dropout = "dropout" in name or name.endswith("pdrop")
+        is_inside = any(part in name for part in ("attention", "attn", "activation"))
+        if is_dropout and is_inside and isinstance(value, float) and value > 0:
+            raise DataError(
+                "resources.strategy",
+                f"tp would repeat the masks of the model's {name} ({value}) over its parts "
+                "(allowed: ddp, fsdp)",
+            )
 
 
 def _require_equal_parts(model: nn.Module, cuts: dict[str, Cut], num_workers: int) -> None:

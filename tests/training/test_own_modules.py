@@ -62,8 +62,8 @@ def squares(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return (model(x) - y).square().sum(-1), torch.ones(len(x))
 
 
-def own_task(model: Callable[[], nn.Module] = Line, **others: Any) -> ModuleTask:
-    """Points and a module."""
+def own_task(model: Callable[[], nn.Module] = Line, **others: Any) -> Any:
+    """A ModuleTask of points and a module."""
     given = {"train": POINTS, "validation": POINTS[:16], "losses": squares, **others}
     accepts_inexact = given.pop("accepts_inexact", False)
     own = CustomTask(model=lambda _: model(), **given)
@@ -74,7 +74,7 @@ def own_task(model: Callable[[], nn.Module] = Line, **others: Any) -> ModuleTask
 
 
 def run(
-    task: ModuleTask,
+    task: Any,
     how: Recipe,
     supervision: Supervision = Supervision(),  # noqa: B008  # immutable
     evaluation: Evaluation = EVALUATION,
@@ -104,7 +104,7 @@ def test_a_table_that_evaluation_makes_can_be_trained_with() -> None:
 
 
 def test_a_module_that_cannot_be_trained_after_an_evaluation_is_refused() -> None:
-    def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         if not torch.is_grad_enabled():
             model.was_evaluated = True
         elif getattr(model, "was_evaluated", False):
@@ -291,8 +291,8 @@ class Hidden(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return ctx.factor * gradient
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        return ctx.factor * grad_outputs[0]
 
 
 def hidden(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -312,3 +312,14 @@ def test_another_word_is_other_data(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     files = {"train": str(tmp_path / "chats.jsonl")}
     assert prepare_task(workload(files), EVALUATION).content_hash != known
+
+
+def test_a_greeting_makes_no_group(tmp_path: Path) -> None:
+    greeting = ("system", "be kind"), ("assistant", "How can I help?")
+    rows = [
+        {"messages": said(*greeting, ("user", f"ask {n % 20}"), ("assistant", f"say {n}"))}
+        for n in range(40)
+    ]
+    asked = rows_of(workload(write_lines(tmp_path / "chats.jsonl", rows))).rows["train"]
+    assert len({row.key for row in asked}) == 20
+    assert asked[0].key == asked[20].key

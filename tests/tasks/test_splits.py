@@ -1,6 +1,7 @@
 """Splits hold out whole texts, the same ones whatever the order or the rest of the data."""
 
 import random
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -83,6 +84,40 @@ def test_asking_for_more_than_there_is(data: TextData, path: str) -> None:
 def test_nothing_left_to_train_on() -> None:
     with pytest.raises(DataError, match="no rows are left"):
         split_rows({"train": rows(1)}, SOURCE)
+
+
+def test_a_text_of_many_rows_does_not_swell_a_split() -> None:
+    for number in range(8):  # whichever comes first by its hash
+        often = [Row(f"answer {i}", prompt=f"same {number}") for i in range(100)]
+        split = split_rows({"train": often + [Row(f"once {i}") for i in range(100)]}, SOURCE)
+        assert [len(split.rows[name]) for name in ("test", "validation", "train")] == [20, 20, 160]
+        assert split.notes == ()
+
+
+def test_a_split_that_is_larger_than_asked_says_so() -> None:
+    groups = [Row(f"{n} {i}", prompt=f"prompt {n}") for n in range(20) for i in range(30)]
+    data = TextData(source="hub:any", num_validation=10, num_test=10)
+    split = split_rows({"train": groups}, data)
+    assert len(split.rows["test"]) == len(split.rows["validation"]) == 30
+    assert "The test split has 30 rows in place of 10, since rows of one text" in split.notes[0]
+
+
+def test_rows_that_share_one_prompt_cannot_be_split() -> None:
+    same = [Row(f"answer {i}", prompt="Write a poem") for i in range(50)]
+    with pytest.raises(DataError, match=r"all rows share one prompt.* give validation and test"):
+        split_rows({"train": same}, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Row("Two  words\n"), Row("two words")), (Row("a\u00a0b"), Row("A b")),
+        (Row("Café"), Row(unicodedata.normalize("NFD", "café"))),
+        (Row("a", pair="b  c"), Row("A ", pair="b c")), (Row("x", group="a\tb"), Row("a b")),
+    ],
+)  # fmt: skip
+def test_texts_that_look_the_same_are_on_one_side(one: Row, other: Row) -> None:
+    assert one.key == other.key
 
 
 # --- classes ------------------------------------------------------------------------------------

@@ -59,7 +59,10 @@ def chat_row(cells: CellReader, messages: Any) -> Row:
     if "assistant" not in roles:
         raise UnfitRowError(FIELD, "has no message with role assistant, which the loss counts")
     text = "".join(part for part, _ in default_parts(turns))
-    start = default_parts(turns[: roles.index("assistant")])
+    # A greeting before the user says anything is shared by many chats, as a system prompt is.
+    asked = roles.index("user") if "user" in roles else 0
+    answered = roles.index("assistant", asked if "assistant" in roles[asked:] else 0)
+    start = default_parts(turns[:answered])
     return Row(text=text, turns=turns, group="".join(part for part, _ in start) or text)
 
 

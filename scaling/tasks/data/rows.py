@@ -1,5 +1,6 @@
 """One text as its source has it."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,12 +66,20 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What must not be on two sides of a split: the input, case and outer blanks aside."""
+        """What must not be on two sides of a split: the input, in lower case and one form.
+
+        Runs of blanks count as one, and a letter with its accent is the same in one character and
+        in two (Unicode's NFC).
+        """
         if self.group is not None:
-            return self.group.strip().lower()
-        text = self.prompt if self.prompt is not None else self.text
-        both = text if self.pair is None else f"{text.strip()}\0{self.pair}"
-        return both.strip().lower()
+            return _one_form(self.group)
+        text = _one_form(self.text if self.prompt is None else self.prompt)
+        return text if self.pair is None else f"{text}\0{_one_form(self.pair)}"
+
+
+def _one_form(text: str) -> str:
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    return " ".join(composed.lower().split())
 
 
 def tagged(words: Sequence[str], tags: Sequence[str]) -> Row:

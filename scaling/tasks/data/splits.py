@@ -21,6 +21,8 @@ from scaling.tasks.errors import DataError
 DEFAULT_HELD_OUT_RATIO = 0.1
 DEFAULT_MAX_HELD_OUT = 2000
 _HELD_OUT: tuple[Split, ...] = ("test", "validation")
+_MOST_EXCESS_RATIO = 0.25
+"""Rows that a held-out split may have above those asked for, since a text's rows stay together."""
 _SHOWN_CLASSES = 10
 
 
@@ -89,6 +91,10 @@ def split_rows(
     notes: list[str] = []
     held_out = tuple(split for split in _HELD_OUT if split not in raw)
     pool = _without_rare(_by_key(raw["train"]), 1 + len(held_out), rare, notes)
+    if held_out and len(pool) == 1 and len(raw["train"]) > 1:
+        files = " and ".join(reversed(held_out))
+        message = f"all rows share one prompt, context or text; give {files} files"
+        raise DataError("workload.data", message)
     counts = _class_sizes(pool) if held_out else Counter[str]()
     taken: set[str] = set()
     rows: dict[Split, tuple[Row, ...]] = {}
@@ -100,7 +106,7 @@ def split_rows(
             num_dropped += len(raw[split]) - len(kept)
             rows[split] = _first(split, kept, wanted)
         else:
-            rows[split] = _hold_out(split, pool, counts, taken, wanted)
+            rows[split] = _hold_out(split, pool, counts, taken, wanted, notes)
         taken |= {row.key for row in rows[split]}
     train = _rows_of(_without(pool, taken))
     if len(held_out) < len(_HELD_OUT):
@@ -164,35 +170,63 @@ def _class_sizes(texts: _Texts) -> Counter[str]:
 
 
 def _hold_out(
-    split: Split, pool: _Texts, counts: Counter[str], taken: set[str], wanted: int | None
+    split: Split,
+    pool: _Texts,
+    counts: Counter[str],
+    taken: set[str],
+    wanted: int | None,
+    notes: list[str],
 ) -> tuple[Row, ...]:
     """Rows of the pool, of each class the first ones, whole texts at a time.
 
     Each class has the share of the split that it has of the pool, as far as whole numbers allow,
-    and leaves a text to train on. `counts` are the pool's rows of each class.
+    and leaves a text to train on. `counts` are the pool's rows of each class. A text of so
+    many rows that the split would be far larger than asked is passed over; where a class has no
+    other, or the study file asks for more rows, the smallest are taken and `notes` says so.
     """
     default = max(1, int(counts.total() * DEFAULT_HELD_OUT_RATIO))
     most = counts - _class_sizes({key: pool[key] for key in taken if key in pool})
-    kept = set[str]()
+    kept: dict[str, str] = {}
     for key in reversed(pool):
         if len(kept) == len(most):
             break
         rows = pool[key]
         if key not in taken and (label := _class(rows)) not in kept:
-            kept.add(label)
+            kept[label] = key
             most[label] -= len(rows)
-    left = _shares(counts, wanted or min(DEFAULT_MAX_HELD_OUT, default), least=0, most=most)
+    size = wanted or min(DEFAULT_MAX_HELD_OUT, default)
+    shares = _shares(counts, size, least=0, most=most)
+    left = dict(shares)
     num_open = sum(count > 0 for count in left.values())
-    found: list[Row] = []
+    spare = int(_MOST_EXCESS_RATIO * size)
+    found: set[str] = set()
+    passed_over: list[str] = []
     for key, rows in pool.items():
         if not num_open:
             break
         label = _class(rows)
-        if left[label] > 0 and key not in taken:
-            found += rows
-            left[label] -= len(rows)
-            num_open -= left[label] <= 0
-    return _first(split, found, wanted, allow_more=True)
+        if left[label] <= 0 or key in taken or key == kept[label]:
+            continue
+        if (excess := max(len(rows) - left[label], 0)) > spare:
+            passed_over.append(key)
+            continue
+        spare -= excess
+        found.add(key)
+        left[label] -= len(rows)
+        num_open -= left[label] <= 0
+    for key in sorted(passed_over, key=lambda key: len(pool[key])):
+        label = _class(pool[key])
+        is_needed = left[label] > 0 if wanted else left[label] == shares[label]
+        if is_needed:
+            found.add(key)
+            left[label] -= len(pool[key])
+    rows = _rows_of({key: rows for key, rows in pool.items() if key in found})
+    if len(rows) > size and not found.isdisjoint(passed_over):
+        notes.append(
+            f"The {split} split has {len(rows):,} rows in place of {size:,}, since rows of one "
+            "text, prompt or context stay together."
+        )
+    return _first(split, rows, wanted, allow_more=True)
 
 
 def _shares(

@@ -13,6 +13,8 @@ from datasets import Dataset, Features, Translation, Value
 from torch import nn
 
 from scaling.spec.workloads import Seq2Seq, Seq2SeqData, Workload
+from scaling.tasks.data.rows import Row
+from scaling.tasks.data.tokens import TrainedTokenizer, learnt_subwords
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task, WritingTask, Written
@@ -206,3 +208,54 @@ def test_a_model_writes_nothing_unless_asked() -> None:
     for workload in (spelling(generation=None), pronunciation(), part_of_speech()):
         task: Any = prepare_task(workload, EVALUATION)
         assert written_metrics(task, task.new_model(0), Workers(), precision="fp32") == {}
+
+
+def targets_of(template: str, *, keeps_start: bool, max_length: int | None) -> list[str]:
+    """Tokens of the targets `a b` and `a b c d` by a tokenizer with such special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "</s>", "<s>", "<unk>", *"abcd"]
+    backend = Tokenizer(models.WordLevel({w: n for n, w in enumerate(names)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    specials = [(name, names.index(name)) for name in ("</s>", "<s>") if name in template]
+    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=specials)
+    loaded = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    made = TrainedTokenizer(loaded, keeps_start).target_ids(
+        [Row("a b"), Row("a b c d")], max_length
+    )
+    return [" ".join(loaded.convert_ids_to_tokens(ids)) for ids in made]
+
+
+@pytest.mark.parametrize(
+    ("template", "keeps_start", "whole", "cut"),
+    [
+        ("$A", True, "a b </s>", "a b c d"), ("$A </s>", True, "a b </s>", "a b c </s>"),
+        ("</s> $A", True, "</s> a b </s>", "</s> a b c"),  # OPT's
+        ("<s> $A </s>", True, "<s> a b </s>", "<s> a b </s>"),
+        ("<s> $A </s>", False, "a b </s>", "a b c </s>"), ("<s> $A", False, "a b </s>", "a b c d"),
+        ("$A </s> <s>", True, "a b </s> <s>", "a b </s> <s>"),  # mBART's, with a language
+    ],
+)  # fmt: skip
+def test_a_target_ends_and_starts_as_its_decoder_reads(
+    template: str, keeps_start: bool, whole: str, cut: str
+) -> None:
+    given = targets_of(template, keeps_start=keeps_start, max_length=4)
+    assert given == [whole, cut]
+    ends = targets_of(template, keeps_start=keeps_start, max_length=None)
+    assert all("</s>" in target.split()[1:] for target in ends)
+
+
+def test_a_decoder_from_scratch_reads_a_start_of_its_own(tmp_path: Path) -> None:
+    lines = [{"source": f"a {n}", "target": f"{'abcdefghij'[n % 10]} {n}"} for n in range(60)]
+    files = write_lines(tmp_path / "rows.jsonl", lines)
+    folder = str(tmp_path / "tokenizer")
+    learnt_subwords([Row("a b c d e f g h i j 0 1 2 3")], 40).tokenizer.save_pretrained(folder)
+    given = {"task": "seq2seq", "model": TINY_MBART, "data": {"files": files, "tokenizer": folder}}
+    task: Any = prepare_task(Seq2Seq.model_validate(given), EVALUATION)
+    labels = task.collate(np.arange(8), 0)["labels"]
+    start = task.token_model.tokenizer.tokenizer.cls_token_id
+    assert start is not None
+    assert not bool((labels == start).any())

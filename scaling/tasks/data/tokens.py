@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -184,9 +184,15 @@ def _joined(row: Row, before: str, ids: list[int], ends: list[int]) -> Joined:
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """A tokenizer that came with a model."""
+    """A tokenizer that came with a model.
+
+    Attributes:
+        keeps_start: Whether a target keeps the tokens that some tokenizers put first, as its model
+            learnt to write them; a decoder from scratch reads a start of its own.
+    """
 
     tokenizer: Any
+    keeps_start: bool = True
 
     @classmethod
     def load(cls, name: str, path: str, **options: bool) -> "TrainedTokenizer":
@@ -320,9 +326,17 @@ class TrainedTokenizer:
         return [ids for part in texts for ids in self._whole_or_cut(max_length, text=part)]
 
     def target_ids(self, rows: Iterable[Row], max_length: int | None) -> list[list[int]]:
-        """Of each row the text with the model's own special tokens for targets."""
+        """Of each row the text with the model's own special tokens, and an end if it has none."""
+        [whole] = self._whole_or_cut(None, text_target=["a"])
+        alone = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        place = next((n for n, token in enumerate(whole) if token in alone), 0)
+        num_start = 0 if self.keeps_start else place
+        has_end = self.end_id in whole[place:]  # before the text it is a start, as OPT's is
+        longest = None if max_length is None else max_length + num_start
         texts = ([row.text for row in part] for part in _in_parts(rows))
-        return [ids for part in texts for ids in self._whole_or_cut(max_length, text_target=part)]
+        found = (ids for part in texts for ids in self._whole_or_cut(longest, text_target=part))
+        end = [] if has_end else [self.end_id]
+        return [ids[num_start:] + end * (len(ids) != longest) for ids in found]
 
     def _whole_or_cut(self, max_length: int | None, **texts: list[str]) -> list[list[int]]:
         is_cut = max_length is not None
@@ -391,7 +405,8 @@ def require_fast(tokenizer: TrainedTokenizer) -> None:
 def _named_tokenizer(model: ModelSpec, data: TextData, **options: bool) -> TrainedTokenizer | None:
     """A trained tokenizer, where the study file names one or starts from a trained model."""
     if (name := data.named_tokenizer) is not None:
-        return TrainedTokenizer.load(name, "workload.data.tokenizer", **options)
+        loaded = TrainedTokenizer.load(name, "workload.data.tokenizer", **options)
+        return replace(loaded, keeps_start=model.pretrained is not None)
     if data.tokenizer is None and model.pretrained is not None:
         return TrainedTokenizer.load(model.pretrained, "workload.model.pretrained", **options)
     return None
